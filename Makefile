@@ -1,0 +1,41 @@
+# Everything works on a fresh clone with make and Python 3.11 or newer: `make demo`, then `make test`.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint bench clean
+
+help:  ## show this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/'
+
+demo: $(READY)  ## meta-train on ten thousand patients, adapt to new ones, write demo/
+	$(BIN)/ehrmeta demo
+
+test: $(READY)  ## run every test, the slow ones too
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+lint: $(READY)  ## format check, lint, types, import layers
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(READY)  ## run the benchmark suites against the peers
+	$(BIN)/python -m pip install -c constraints.txt -e '.[bench]'
+	$(BIN)/ehrmeta bench
+
+clean:  ## remove the environment and everything built
+	rm -rf .venv build dist demo .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find ehrmeta tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The stamp is written last: a failed installation is tried again, a finished one is not repeated.
+$(READY): pyproject.toml constraints.txt
+	@command -v $(PYTHON) > /dev/null || \
+		{ echo "ehrmeta needs Python 3.11 or newer, and '$(PYTHON)' is not installed." >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "ehrmeta needs Python 3.11 or newer, and '$(PYTHON)' is $$($(PYTHON) --version 2>&1)." \
+		"Name a newer one: make PYTHON=python3.12 ..." >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -c constraints.txt -e '.[dev]'
+	@touch $(READY)
