@@ -1,0 +1,251 @@
+"""How the error falls with the number of observations a patient has given."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from ehrmeta.data.clock import SECONDS
+from ehrmeta.data.rows import take_rows
+from ehrmeta.data.schema import Clock, Schema
+from ehrmeta.data.tasks import TaskIndex, first_k
+from ehrmeta.errors import DataError, did_you_mean
+from ehrmeta.estimators.inputs import Inputs, read_inputs
+from ehrmeta.evaluation.bootstrap import bootstrap_counts, percentile_limits
+from ehrmeta.evaluation.metrics import METRICS, TaskMean, task_mean
+
+Array = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+_YEARS = (1.0, 3.0)
+
+
+def k_shot_curve(
+    models: Mapping[str, Any],
+    X: Any,
+    y: Any,
+    *,
+    groups: Any,
+    time: Any = None,
+    outcome_time: Any = None,
+    shots: Sequence[int] = (0, 1, 3, 5),
+    query: Literal["growing", "fixed"] = "growing",
+    by_horizon: bool | Sequence[float] = False,
+    reference: str | None = None,
+    confidence_level: float = 0.95,
+    n_bootstrap: int = 1000,
+    random_state: int = 0,
+) -> pd.DataFrame:
+    """Score fitted models on test tasks after 0, 1, 3, ... observations of each.
+
+    Every model adapts once per k to the supports of all tasks, then predicts later rows. Intervals
+    resample patients; differences are paired, that is, every method sees the same resample.
+
+    Parameters
+    ----------
+    models : mapping of str to fitted estimator
+        Anything with ``predict(X)`` (k = 0) and ``adapt(X, y, groups=).predict(X, groups=)``.
+    X, y, groups : (row, feature), (row,), (row,)
+        Test tasks, none of which a model was fitted on.
+    time : (row,), optional
+        The support is the first k rows of a task; without time it is k random rows.
+    outcome_time : (row,), optional
+        When each outcome became known, on the clock of `time`: no query row is earlier.
+    shots : sequence of int
+        Sizes k of the support.
+    query : {"growing", "fixed"}
+        "growing" judges on all rows after the first k; "fixed" on the rows after the largest k
+        whatever the k, so that the points of a curve are comparable.
+    by_horizon : bool or sequence of float
+        Also score by the time since the last support row (since the task's first row at k = 0).
+        Edges are in the unit of `time`; True is 1 and 3 years, where X brings a schema.
+    reference : str, optional
+        Name of the model that the others are compared with.
+    confidence_level : float
+        Of the bootstrap intervals.
+    n_bootstrap : int
+        Resamples of the patients.
+    random_state : int
+        Of the bootstrap, and of the random supports without time.
+
+    Returns
+    -------
+    DataFrame
+        A row per method, k, horizon and metric, with columns method, k, query, horizon, metric,
+        value, low, high, difference, difference_low, difference_high (method - reference; NaN
+        without reference), n_tasks, n_excluded (tasks without a query row there).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> class Mean:
+    ...     def predict(self, X, *, groups=None, time=None):
+    ...         return np.full(len(X), 1.0)
+    ...
+    ...     def adapt(self, X, y, *, groups=None, time=None):
+    ...         return self
+    >>> curve = k_shot_curve(
+    ...     {"one": Mean()},
+    ...     np.zeros((6, 1)),
+    ...     [0, 2, 1, 1, 2, 1],
+    ...     groups=[1, 1, 1, 2, 2, 3],
+    ...     time=[0, 1, 2, 0, 1, 0],
+    ...     shots=(1,),
+    ...     n_bootstrap=100,
+    ... )
+    >>> curve.loc[curve.metric == "mae_macro", ["k", "value", "n_tasks", "n_excluded"]]
+       k  value  n_tasks  n_excluded
+    3  1   0.75        2           1
+    """
+    _check_choices(models, shots, query, reference)
+    schema = _schema(X)
+    clock = schema.time if schema is not None else None
+    inputs = read_inputs(X, y, groups=groups, time=time, clock=clock)
+    if inputs.groups is None or inputs.y is None:
+        raise DataError("a k-shot curve needs y and groups: the task of every row.")
+    y = inputs.y
+    if inputs.time is None and (by_horizon or outcome_time is not None):
+        raise DataError("by_horizon and outcome_time need time. Pass time=...")
+    edges = _edges(by_horizon, clock)
+    unit = "" if clock is None else f" {clock.unit}"
+    tasks = inputs.tasks()
+    order = inputs.time
+    if order is None:  # a random order stands in for time, so that supports are nested
+        order = np.random.default_rng(random_state).permutation(inputs.n_rows).astype(np.float64)
+    _, last_rows = first_k(tasks, max(shots), time=order, outcome_time=outcome_time)
+
+    parts = []
+    for k in shots:
+        support, asked = first_k(tasks, k, time=order, outcome_time=outcome_time)
+        asked = last_rows if query == "fixed" else asked
+        support &= (np.bincount(tasks.codes[asked], minlength=tasks.n_tasks) > 0)[tasks.codes]
+        predictions = {
+            name: _predict(name, model, X, y, inputs, support, asked)
+            for name, model in models.items()
+        }
+        for horizon, rows in _horizons(tasks, order, support, asked, edges, unit):
+            losses = {
+                (name, metric): task_mean(metric, y[rows], values[rows], tasks.codes[rows])
+                for name, values in predictions.items()
+                for metric in METRICS
+            }
+            scores = _scores(losses, reference, confidence_level, n_bootstrap, random_state)
+            scores.insert(1, "k", k)
+            scores.insert(2, "query", query)
+            scores.insert(3, "horizon", horizon)
+            scores["n_excluded"] = tasks.n_tasks - scores["n_tasks"]
+            parts.append(scores)
+    return pd.concat(parts, ignore_index=True)
+
+
+def _predict(
+    name: str, model: Any, X: Any, y: Array, inputs: Inputs, support: Mask, asked: Mask
+) -> Array:
+    """Predictions of the rows asked for; NaN elsewhere, (row,)."""
+    values = np.full(inputs.n_rows, np.nan)
+    if not asked.any():
+        return values
+
+    def of(rows: Mask, *names: str) -> dict[str, Array]:
+        given = {name: getattr(inputs, name) for name in names}
+        return {name: array[rows] for name, array in given.items() if array is not None}
+
+    if support.any():
+        shown = of(support, "groups", "time")
+        adapted = model.adapt(take_rows(X, support), y[support], **shown)
+        found = adapted.predict(take_rows(X, asked), **of(asked, "groups", "time"))
+    else:
+        found = model.predict(take_rows(X, asked), **of(asked, "time"))
+    values[asked] = found
+    bad = int(np.count_nonzero(~np.isfinite(values[asked])))
+    if bad:
+        raise DataError(
+            f"model '{name}' predicts NaN or infinity in {bad} of {int(asked.sum())} query rows. "
+            "Repair the model or leave it out of the comparison."
+        )
+    return values
+
+
+def _scores(
+    losses: Mapping[tuple[str, str], TaskMean],
+    reference: str | None,
+    confidence_level: float,
+    n_bootstrap: int,
+    random_state: int,
+) -> pd.DataFrame:
+    """One row per method and metric."""
+    n_tasks = len(next(iter(losses.values())).loss)
+    nothing = {"low": np.nan, "high": np.nan}
+    rows = [
+        {"method": method, "metric": metric, "value": loss.value(), **nothing}
+        | {"difference": np.nan, "difference_low": np.nan, "difference_high": np.nan}
+        | {"n_tasks": n_tasks}
+        for (method, metric), loss in losses.items()
+    ]
+    if n_tasks == 0:
+        return pd.DataFrame(rows)
+    counts = bootstrap_counts(n_tasks, n_bootstrap, random_state)
+    samples = {key: loss.resampled(counts) for key, loss in losses.items()}
+    for row, (key, sample) in zip(rows, samples.items(), strict=True):
+        row["low"], row["high"] = percentile_limits(sample, confidence_level)
+        if reference is not None:
+            other = (reference, key[1])
+            row["difference"] = losses[key].value() - losses[other].value()
+            limits = percentile_limits(sample - samples[other], confidence_level)
+            row["difference_low"], row["difference_high"] = limits
+    return pd.DataFrame(rows)
+
+
+def _horizons(
+    tasks: TaskIndex, time: Array, support: Mask, asked: Mask, edges: Array, unit: str
+) -> Iterator[tuple[str, Mask]]:
+    """Yield the query rows, then those of each stretch of time since the last support row."""
+    yield "all", asked
+    if len(edges) == 0:
+        return
+    since = np.full(tasks.n_tasks, -np.inf)
+    np.maximum.at(since, tasks.codes[support], time[support])
+    first = np.full(tasks.n_tasks, np.inf)
+    np.minimum.at(first, tasks.codes, time)
+    since = np.where(np.isfinite(since), since, first)
+    stretch = np.searchsorted(edges, time - since[tasks.codes], side="left")
+    between = [f"{low:g}-{high:g}{unit}" for low, high in zip(edges[:-1], edges[1:], strict=True)]
+    names = [f"up to {edges[0]:g}{unit}", *between, f"over {edges[-1]:g}{unit}"]
+    for number, name in enumerate(names):
+        yield name, asked & (stretch == number)
+
+
+def _edges(by_horizon: bool | Sequence[float], clock: Clock | None) -> Array:
+    if by_horizon is False:
+        return np.empty(0)
+    if by_horizon is True:
+        if clock is None:
+            raise DataError(
+                "by_horizon=True needs a schema that names the unit of time. "
+                "Pass the edges in that unit, for example by_horizon=(365.25, 1095.75)."
+            )
+        return np.array(_YEARS) * SECONDS["a"] / SECONDS[clock.unit]
+    edges = np.asarray(by_horizon, dtype=np.float64)
+    if edges.ndim != 1 or len(edges) == 0 or np.any(np.diff(edges) <= 0):
+        raise DataError(f"by_horizon must hold increasing edges, got {by_horizon!r}.")
+    return edges
+
+
+def _schema(X: Any) -> Schema | None:
+    found = getattr(X, "attrs", {}).get("ehrmeta_schema")
+    return None if found is None else Schema.from_dict(found)
+
+
+def _check_choices(
+    models: Mapping[str, Any], shots: Sequence[int], query: str, reference: str | None
+) -> None:
+    if not models or not len(shots):
+        raise DataError("a k-shot curve needs at least one model and one support size.")
+    if query not in ("growing", "fixed"):
+        raise DataError(f"query must be 'growing' or 'fixed', got {query!r}.")
+    if reference is not None and reference not in models:
+        raise DataError(f"reference {reference!r} is no model. {did_you_mean(reference, models)}")

@@ -1,0 +1,171 @@
+"""Regression scores that count patients: which mean is meant is always in the name.
+
+Every metric is ``sqrt?(sum_i w_i loss_i / sum_i w_i)`` over tasks i, so that one bootstrap over
+patients serves them all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.stats import norm
+
+from ehrmeta.data.tasks import index_tasks
+from ehrmeta.errors import DataError
+
+Array = NDArray[np.float64]
+
+METRICS = ("rmse_macro", "rmse_task", "rmse_pooled", "mae_macro")
+
+
+@dataclass(frozen=True, eq=False)
+class TaskMean:
+    """A metric before its mean over tasks is taken.
+
+    Attributes
+    ----------
+    loss : (task,)
+        Mean loss of each task.
+    weight : (task,)
+        1, or the task's rows where rows count.
+    root : bool
+        Take the square root after the mean.
+    """
+
+    loss: Array
+    weight: Array
+    root: bool
+
+    def value(self) -> float:
+        """Return the metric; NaN without tasks."""
+        return float(self.resampled(np.ones((1, len(self.loss))))[0])
+
+    def resampled(self, counts: Array) -> Array:
+        """Return the metric of samples of tasks: (sample, task) counts -> (sample,)."""
+        with np.errstate(invalid="ignore"):
+            mean: Array = counts @ (self.weight * self.loss) / (counts @ self.weight)
+        return np.sqrt(mean) if self.root else mean
+
+
+def task_mean(metric: str, y: ArrayLike, prediction: ArrayLike, groups: ArrayLike) -> TaskMean:
+    """Compute the per-task losses behind one of `METRICS`; tasks stand in sorted order.
+
+    Parameters
+    ----------
+    metric : str
+        One of `METRICS`.
+    y, prediction : (row,)
+        Outcome and its prediction, in the outcome's unit.
+    groups : (row,)
+        Task of each row.
+    """
+    if metric not in METRICS:
+        raise DataError(f"unknown metric {metric!r}. Use one of {', '.join(METRICS)}.")
+    error = _finite("y", y) - _finite("prediction", prediction)
+    tasks = index_tasks(np.asarray(groups))
+    if len(tasks.codes) != len(error):
+        raise DataError(f"groups has {len(tasks.codes)} rows, y has {len(error)}.")
+    loss = np.abs(error) if metric == "mae_macro" else error**2
+    rows = np.bincount(tasks.codes, minlength=tasks.n_tasks).astype(np.float64)
+    loss = np.bincount(tasks.codes, loss, minlength=tasks.n_tasks) / rows
+    if metric == "rmse_task":
+        loss = np.sqrt(loss)
+    weight = rows if metric == "rmse_pooled" else np.ones_like(rows)
+    return TaskMean(loss, weight, root=metric in ("rmse_macro", "rmse_pooled"))
+
+
+def rmse_macro(y: ArrayLike, prediction: ArrayLike, groups: ArrayLike) -> float:
+    """Square root of the mean over patients of the patient's mean squared error (the headline).
+
+    Examples
+    --------
+    >>> rmse_macro([0, 0, 0], [1, 1, 7], ["a", "a", "b"])  # sqrt((1 + 49) / 2)
+    5.0
+    """
+    return task_mean("rmse_macro", y, prediction, groups).value()
+
+
+def rmse_task(y: ArrayLike, prediction: ArrayLike, groups: ArrayLike) -> float:
+    """Mean over patients of the patient's root mean squared error.
+
+    Examples
+    --------
+    >>> rmse_task([0, 0, 0], [3, 3, 4], ["a", "a", "b"])  # (3 + 4) / 2
+    3.5
+    """
+    return task_mean("rmse_task", y, prediction, groups).value()
+
+
+def rmse_pooled(y: ArrayLike, prediction: ArrayLike, groups: ArrayLike) -> float:
+    """Root mean squared error over rows: patients with many rows count more.
+
+    Examples
+    --------
+    >>> rmse_pooled([0, 0, 0], [1, 1, 5], ["a", "a", "b"])  # sqrt((1 + 1 + 25) / 3)
+    3.0
+    """
+    return task_mean("rmse_pooled", y, prediction, groups).value()
+
+
+def mae_macro(y: ArrayLike, prediction: ArrayLike, groups: ArrayLike) -> float:
+    """Mean over patients of the patient's mean absolute error.
+
+    Examples
+    --------
+    >>> mae_macro([0, 0, 0], [3, 3, 4], ["a", "a", "b"])  # (3 + 4) / 2
+    3.5
+    """
+    return task_mean("mae_macro", y, prediction, groups).value()
+
+
+def interval_coverage(
+    y: ArrayLike, low: ArrayLike, high: ArrayLike, groups: ArrayLike | None = None
+) -> float:
+    """Share of outcomes inside their interval: over rows, or averaged over patients' shares.
+
+    Examples
+    --------
+    >>> interval_coverage([1, 2, 9], [0, 0, 0], [3, 3, 3], ["a", "a", "b"])
+    0.5
+    """
+    y, low, high = _finite("y", y), np.asarray(low, float), np.asarray(high, float)
+    inside = ((low <= y) & (y <= high)).astype(np.float64)
+    if groups is None:
+        return float(inside.mean())
+    tasks = index_tasks(np.asarray(groups))
+    return float(np.mean(np.bincount(tasks.codes, inside) / np.bincount(tasks.codes)))
+
+
+def crps_normal(y: ArrayLike, mean: ArrayLike, sd: ArrayLike) -> Array:
+    r"""Continuous ranked probability score of normal predictions, per row, in the outcome's unit.
+
+    ``sd (u (2 Phi(u) - 1) + 2 phi(u) - 1 / sqrt(pi))`` with ``u = (y - mean) / sd``; the absolute
+    error where sd is 0. Lower is better.
+
+    References
+    ----------
+    Gneiting, Raftery (2007), doi:10.1198/016214506000001437.
+
+    Examples
+    --------
+    >>> crps_normal([0.0], [0.0], [1.0]).round(4)
+    array([0.2337])
+    """
+    y, mean, sd = _finite("y", y), _finite("mean", mean), _finite("sd", sd)
+    if np.any(sd < 0):
+        raise DataError(f"sd is negative in {int(np.count_nonzero(sd < 0))} rows.")
+    u = (y - mean) / np.where(sd > 0, sd, 1.0)
+    spread = u * (2 * norm.cdf(u) - 1) + 2 * norm.pdf(u) - 1 / np.sqrt(np.pi)
+    score: Array = np.where(sd > 0, sd * spread, np.abs(y - mean))
+    return score
+
+
+def _finite(name: str, values: Any) -> Array:
+    array: Array = np.asarray(values, dtype=np.float64)
+    bad = int(np.count_nonzero(~np.isfinite(array)))
+    if bad:
+        raise DataError(f"{name} is NaN or infinite in {bad} of {array.size} rows.")
+    return array

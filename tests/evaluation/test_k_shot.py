@@ -1,0 +1,194 @@
+"""Laws of the k-shot curve: no look-ahead, one adaptation per k, paired intervals."""
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+
+from ehrmeta.data.schema import Clock, Feature, Schema
+from ehrmeta.errors import DataError
+from ehrmeta.evaluation import METRICS, k_shot_curve, paired_bootstrap, rmse_macro
+
+
+class TaskMeans:
+    """Mean of the support; writes down the rows it is shown (column 0 is the row number)."""
+
+    def __init__(self, shift=0.0):
+        self.shift = shift
+        self.supports, self.queries = [], []
+
+    def adapt(self, X, y, *, groups=None, time=None):
+        self.supports.append(row_numbers(X))
+        self.means = pd.Series(y).groupby(np.asarray(groups)).mean()
+        return self
+
+    def predict(self, X, *, groups=None, time=None):
+        self.queries.append(row_numbers(X))
+        if groups is None:
+            return np.full(len(X), self.shift)
+        return self.means.loc[groups].to_numpy() + self.shift
+
+
+def row_numbers(X):
+    return np.asarray(X)[:, 0].astype(int)
+
+
+def table(seed=0):
+    rng = np.random.default_rng(seed)
+    groups = rng.permutation(np.repeat(list("abcdefgh"), [20, 14, 10, 6, 4, 3, 2, 1]))
+    days = rng.integers(0, 1500, 60).astype(float)
+    y = rng.normal(size=60) + (groups < "c")
+    return np.column_stack([np.arange(60), rng.normal(size=60)]), y, groups, days
+
+
+def pick(curve, **where):
+    for column, value in where.items():
+        curve = curve[curve[column] == value]
+    return curve
+
+
+def test_equals_the_loop_over_patients():
+    X, y, groups, days = table()
+    curve = k_shot_curve({"m": TaskMeans()}, X, y, groups=groups, time=days, n_bootstrap=50)
+    for k in (1, 3, 5):
+        errors = []
+        for label in np.unique(groups):
+            rows = np.flatnonzero(groups == label)
+            rows = rows[np.argsort(days[rows], kind="stable")]
+            later = rows[k:][days[rows[k:]] > days[rows[:k]].max()] if len(rows) > k else rows[:0]
+            if len(later):
+                errors.append(np.mean((y[later] - y[rows[:k]].mean()) ** 2))
+        row = pick(curve, k=k, metric="rmse_macro").iloc[0]
+        assert row["value"] == pytest.approx(np.sqrt(np.mean(errors)))
+        assert (row["n_tasks"], row["n_excluded"]) == (len(errors), 8 - len(errors))
+    zero = pick(curve, k=0, metric="rmse_macro").iloc[0]
+    assert zero["value"] == pytest.approx(rmse_macro(y, np.zeros(60), groups))
+    assert zero["n_excluded"] == 0
+
+
+@pytest.mark.parametrize("query", ["growing", "fixed"])
+def test_queries_lie_strictly_after_the_supports_of_their_task(query):
+    X, y, groups, days = table()
+    model = TaskMeans()
+    k_shot_curve({"m": model}, X, y, groups=groups, time=days, query=query, n_bootstrap=5)
+    assert len(model.supports) == 3 and len(model.queries) == 4  # one call per k
+    for k, support, asked in zip((1, 3, 5), model.supports, model.queries[1:], strict=True):
+        latest = pd.Series(days[support]).groupby(groups[support]).max()
+        assert (days[asked] > latest.loc[groups[asked]].to_numpy()).all()
+        assert set(groups[support]) == set(groups[asked])
+        assert (pd.Series(groups[support]).value_counts() == k).all()
+
+
+def test_fixed_queries_are_the_same_rows_for_every_k():
+    X, y, groups, days = table()
+    model = TaskMeans()
+    curve = k_shot_curve({"m": model}, X, y, groups=groups, time=days, query="fixed", n_bootstrap=5)
+    for asked in model.queries[1:]:
+        np.testing.assert_array_equal(asked, model.queries[0])
+    assert curve["n_tasks"].nunique() == 1
+
+
+def test_outcomes_not_yet_known_push_the_query_back():
+    X, y, groups, days = table()
+    model = TaskMeans()
+    known = days + 400
+    k_shot_curve(
+        {"m": model}, X, y, groups=groups, time=days, outcome_time=known, shots=(2,), n_bootstrap=5
+    )
+    latest = pd.Series(known[model.supports[0]]).groupby(groups[model.supports[0]]).max()
+    asked = model.queries[0]
+    assert (days[asked] >= latest.loc[groups[asked]].to_numpy()).all()
+
+
+def test_without_time_supports_are_random_nested_and_repeatable():
+    X, y, groups, _ = table()
+    runs = [TaskMeans(), TaskMeans(), TaskMeans()]
+    for model, seed in zip(runs, (0, 0, 1), strict=True):
+        k_shot_curve({"m": model}, X, y, groups=groups, n_bootstrap=5, random_state=seed)
+    first, again, other = (run.supports for run in runs)
+    for left, right in zip(first, again, strict=True):
+        np.testing.assert_array_equal(left, right)
+    large = np.isin(groups[first[0]], groups[first[2]])
+    assert set(first[0][large]) <= set(first[2])
+    assert set(first[0]) != set(other[0])
+
+
+def test_differences_are_the_paired_bootstrap():
+    X, y, groups, days = table()
+    models = {"a": TaskMeans(0.5), "b": TaskMeans()}
+    curve = k_shot_curve(models, X, y, groups=groups, time=days, shots=(0,), reference="b")
+    loss = [pd.Series((y - shift) ** 2).groupby(groups).mean() for shift in (0.5, 0.0)]
+    expected = paired_bootstrap(*loss)
+    row = pick(curve, method="a", metric="rmse_macro").iloc[0]
+    found = row[["difference", "difference_low", "difference_high"]].to_numpy(float)
+    np.testing.assert_allclose(found, expected)
+    assert (pick(curve, method="b")["difference"] == 0).all()
+    assert (curve["low"] <= curve["value"]).all() and (curve["value"] <= curve["high"]).all()
+    alone = k_shot_curve(models, X, y, groups=groups, time=days, shots=(0,), n_bootstrap=5)
+    assert alone["difference"].isna().all()
+
+
+def test_horizons_part_the_query_rows():
+    X, y, groups, days = table()
+    frame = pd.DataFrame(X, columns=["row", "x"])
+    schema = Schema((Feature("row"), Feature("x")), time=Clock("day"))
+    frame.attrs["ehrmeta_schema"] = schema.to_dict()
+    curve = k_shot_curve(
+        {"m": TaskMeans()}, frame, y, groups=groups, time=days, shots=(0, 1), by_horizon=True,
+        n_bootstrap=5,
+    )  # fmt: skip
+    names = ["all", "up to 365.25 d", "365.25-1095.75 d", "over 1095.75 d"]
+    assert list(curve["horizon"].unique()) == names
+    start = pd.Series(days).groupby(groups).transform("min").to_numpy()
+    near = days - start <= 365.25
+    expected = rmse_macro(y[near], np.zeros(near.sum()), groups[near])
+    value = pick(curve, k=0, metric="rmse_macro", horizon=names[1])["value"].item()
+    assert value == pytest.approx(expected)
+
+
+def test_a_stretch_without_rows_is_counted_not_scored():
+    X, y, groups, days = table()
+    curve = k_shot_curve(
+        {"m": TaskMeans()}, X, y, groups=groups, time=days, shots=(1, 99), by_horizon=(5000,),
+        n_bootstrap=5,
+    )  # fmt: skip
+    empty = pd.concat([pick(curve, horizon="over 5000"), pick(curve, k=99)])
+    assert empty["value"].isna().all()
+    assert (empty["n_excluded"] == 8).all()
+
+
+def test_the_curve_is_tidy_and_the_same_for_every_kind_of_frame():
+    X, y, groups, days = table()
+    pandas = pd.DataFrame(X, columns=["row", "x"], index=np.arange(60) + 7)
+    curves = [
+        k_shot_curve({"m": TaskMeans()}, frame, y, groups=groups, time=days, n_bootstrap=20)
+        for frame in (X, pandas, pl.from_pandas(pandas))
+    ]
+    assert list(curves[0].columns) == [
+        "method", "k", "query", "horizon", "metric", "value", "low", "high",
+        "difference", "difference_low", "difference_high", "n_tasks", "n_excluded",
+    ]  # fmt: skip
+    assert len(curves[0]) == 4 * len(METRICS)
+    pd.testing.assert_frame_equal(curves[0], curves[1])
+    pd.testing.assert_frame_equal(curves[0], curves[2])
+
+
+def test_errors_say_what_to_do():
+    X, y, groups, days = table()
+    model = {"mean": TaskMeans(np.nan)}
+    with pytest.raises(DataError, match="model 'mean' predicts NaN or infinity in 60 of 60"):
+        k_shot_curve(model, X, y, groups=groups, time=days)
+    with pytest.raises(DataError, match="Did you mean 'mean'"):
+        k_shot_curve(model, X, y, groups=groups, time=days, reference="means")
+    with pytest.raises(DataError, match="need time"):
+        k_shot_curve(model, X, y, groups=groups, by_horizon=True)
+    with pytest.raises(DataError, match="names the unit of time"):
+        k_shot_curve(model, X, y, groups=groups, time=days, by_horizon=True)
+    with pytest.raises(DataError, match="increasing edges"):
+        k_shot_curve(model, X, y, groups=groups, time=days, by_horizon=(3, 1))
+    with pytest.raises(DataError, match="'growing' or 'fixed'"):
+        k_shot_curve(model, X, y, groups=groups, time=days, query="all")
+    with pytest.raises(DataError, match="at least one model"):
+        k_shot_curve({}, X, y, groups=groups)
+    with pytest.raises(DataError, match="needs y and groups"):
+        k_shot_curve(model, X, y, groups=None)
