@@ -1,0 +1,118 @@
+"""Time: one float64 number per row, in the unit the schema names, from one fixed origin."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from ehrmeta.data.columns import read_column
+from ehrmeta.errors import DataError, SchemaError
+
+__all__ = ["SECONDS", "to_time"]
+
+SECONDS = {  # seconds per UCUM unit of time
+    "s": 1.0,
+    "min": 60.0,
+    "h": 3600.0,
+    "d": 86400.0,
+    "wk": 7 * 86400.0,
+    "mo": 30.4375 * 86400.0,
+    "a": 365.25 * 86400.0,
+}
+_OFFSET = r"[T ]\d{2}.*?(Z|[+-]\d{2}(?::?\d{2})?)$"
+
+
+def to_time(
+    values: Any, *, unit: str = "d", origin: str | None = None, name: str = "time"
+) -> NDArray[np.float64]:
+    """Convert times to numbers in `unit` since `origin`.
+
+    Numbers pass through: they are in `unit` already. Dates and ISO 8601 strings are counted from
+    the origin. Dates with a time zone count in UTC; dates without one are taken as they stand.
+
+    Parameters
+    ----------
+    values : array-like, (row,)
+        Numbers, dates, or ISO 8601 strings.
+    unit : {"s", "min", "h", "d", "wk", "mo", "a"}
+        UCUM unit; a month is 30.4375 d and a year 365.25 d.
+    origin : str, optional
+        ISO date; 1970-01-01 by default.
+    name : str
+        What errors call the column.
+
+    Returns
+    -------
+    ndarray of float64, (row,)
+
+    Raises
+    ------
+    DataError
+        Missing, infinite or unparsable times, or a mixture of time zones.
+
+    Examples
+    --------
+    >>> to_time(["2020-01-01", "2020-01-02T12:00"], origin="2020-01-01")
+    array([0. , 1.5])
+    """
+    if unit not in SECONDS:
+        raise SchemaError(f"unknown unit of time {unit!r}. Use one of {', '.join(SECONDS)}.")
+    column = read_column(values, name)
+    if column.dtype.kind in "biuf":
+        time = column.astype(np.float64)
+        _check_none_missing(np.isnan(time), name)
+        return time
+    if column.dtype == object:
+        column = _parse(column, name)
+    _check_none_missing(np.isnat(column), name)
+    nanoseconds = column.astype(np.int64).astype(np.float64) - _origin_nanoseconds(origin, name)
+    return nanoseconds / (SECONDS[unit] * 1e9)
+
+
+def _parse(text: NDArray[Any], name: str) -> NDArray[Any]:
+    missing = np.array([cell is None for cell in text.tolist()])
+    _check_none_missing(missing, name)
+    series = pd.Series(text, dtype="str").str.strip()
+    offsets = series.str.extract(_OFFSET, expand=False).fillna("none")
+    zones = offsets.replace({"Z": "+00:00"}).str.replace(r"^([+-]\d{2}):?$", r"\1:00", regex=True)
+    zones = zones.str.replace(r"^([+-]\d{2})(\d{2})$", r"\1:\2", regex=True)
+    if zones.nunique() > 1:
+        counts = ", ".join(f"{zone}: {n} rows" for zone, n in zones.value_counts().items())
+        raise DataError(
+            f"column '{name}' mixes time zones ({counts}). Convert all rows to one zone, "
+            "for example pd.to_datetime(column, utc=True)."
+        )
+    parsed = pd.to_datetime(series, format="ISO8601", utc=True, errors="coerce")
+    parsed = parsed.where(series.str.contains("-", regex=False))  # "1200" is a number, not a year
+    if parsed.isna().any():
+        bad = np.flatnonzero(parsed.isna())
+        raise DataError(
+            f"column '{name}': {len(bad)} of {len(text)} rows are no ISO 8601 dates (first: row "
+            f"{bad[0]}). Write them as YYYY-MM-DD or YYYY-MM-DDTHH:MM:SS, or pass numbers."
+        )
+    return read_column(parsed.dt.tz_localize(None), name)
+
+
+def _origin_nanoseconds(origin: str | None, name: str) -> float:
+    try:
+        stamp = pd.Timestamp("1970-01-01" if origin is None else origin)
+    except ValueError as error:
+        raise DataError(
+            f"column '{name}' holds dates, but its origin {origin!r} is an event, not an ISO date. "
+            "Pass numbers counted from that event, or an ISO date as the origin."
+        ) from error
+    if stamp.tzinfo is not None:
+        stamp = stamp.tz_convert(None)
+    return float(stamp.as_unit("ns").value)
+
+
+def _check_none_missing(missing: NDArray[np.bool_], name: str) -> None:
+    if missing.any():
+        rows = np.flatnonzero(missing)
+        raise DataError(
+            f"column '{name}': the time is missing in {len(rows)} of {len(missing)} rows "
+            f"(first: row {rows[0]}). Fill it in or drop those rows."
+        )

@@ -1,0 +1,240 @@
+"""Read any frame or 2-D array as named NumPy columns."""
+
+from __future__ import annotations
+
+import datetime as dt
+from numbers import Number
+from typing import Any
+
+import narwhals.stable.v2 as nw
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from ehrmeta.errors import CellError, DataError, SchemaError
+
+__all__ = ["read_column", "read_columns"]
+
+Column = NDArray[Any]
+
+_NUMBERS = ("integer", "floating", "mixed-integer-float", "decimal")
+_DATES = ("datetime", "datetime64", "date")
+_FIRST_NS, _LAST_NS = np.datetime64("1678-01-01", "us"), np.datetime64("2262-01-01", "us")
+
+
+def read_columns(X: Any) -> dict[str, Column]:
+    """Read a table as ordered, named 1-D arrays.
+
+    Parameters
+    ----------
+    X : pandas, polars or pyarrow frame, or 2-D array or list, (row, column)
+        The columns of an array are called ``x0``, ``x1``, ...
+
+    Returns
+    -------
+    dict of str to ndarray, (row,)
+        Booleans, integers and floats keep their type when nothing is missing; with missing
+        cells they become float64 with NaN. Text, categories and enums become objects: `str`, or
+        None where missing. Dates become ``datetime64[ns]``, in UTC when they carry a time zone.
+
+    Raises
+    ------
+    DataError
+        Infinite numbers, text mixed with numbers, cells of any other type, or an empty table.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> read_columns(pd.DataFrame({"age": [61, 40], "sex": ["f", None]}))
+    {'age': array([61, 40]), 'sex': array(['f', None], dtype=object)}
+    """
+    if isinstance(X, nw.DataFrame) or nw.dependencies.is_into_dataframe(X):
+        columns = _read_frame(X)
+    else:
+        columns = _read_array(X)
+    if not columns:
+        raise DataError(
+            f"0 feature(s) (shape=({len(X)}, 0)) while a minimum of 1 is required. "
+            "Pass at least one column."
+        )
+    if len(next(iter(columns.values()))) == 0:
+        raise DataError(
+            f"0 sample(s) (shape=(0, {len(columns)})) while a minimum of 1 is required. "
+            "The table has no rows."
+        )
+    return columns
+
+
+def read_column(values: Any, name: str) -> Column:
+    """Read one column (series, array or list) by the rules of `read_columns`.
+
+    Examples
+    --------
+    >>> read_column([1, None, 3], "dose")
+    array([ 1., nan,  3.])
+    """
+    if isinstance(values, nw.Series) or nw.dependencies.is_into_series(values):
+        return _read_series(nw.from_native(values, series_only=True), name)
+    array = _as_array(values)
+    if array.ndim != 1:
+        raise DataError(f"{name} must be one column, got shape {array.shape}. Pass a 1-D array.")
+    return _read_values(array, name)
+
+
+def _read_frame(X: Any) -> dict[str, Column]:
+    native_names = list(X.columns) if hasattr(X, "columns") else []
+    if isinstance(X, pd.DataFrame):
+        names = [str(name) for name in native_names]
+        repeated = sorted({name for name in names if names.count(name) > 1})
+        if repeated:
+            raise SchemaError(f"column name(s) {repeated} occur more than once. Rename them.")
+        X = X.set_axis(names, axis=1)
+    frame = nw.from_native(X, eager_only=True)
+    return {name: _read_series(frame[name], name) for name in frame.columns}
+
+
+def _read_array(X: Any) -> dict[str, Column]:
+    if hasattr(X, "toarray"):
+        raise DataError("sparse input is not supported. Pass X.toarray() or a data frame.")
+    if hasattr(X, "collect_schema"):
+        raise DataError("a lazy frame has no rows yet. Pass X.collect().")
+    array = _as_array(X)
+    if array.ndim != 2:
+        raise DataError(
+            f"Expected 2D array, got {array.ndim}D array instead (shape={array.shape}). Reshape "
+            "your data: array.reshape(-1, 1) for one column, array.reshape(1, -1) for one row."
+        )
+    return {f"x{i}": _read_values(array[:, i], f"x{i}") for i in range(array.shape[1])}
+
+
+def _as_array(values: Any) -> Column:
+    try:
+        array = np.asarray(values)
+    except ValueError as error:
+        raise DataError(
+            "the input is no rectangular table: rows have different lengths. "
+            "Pass a data frame or a 2-D array."
+        ) from error
+    if array.dtype.kind in "US" and not isinstance(values, np.ndarray):
+        array = np.asarray(values, dtype=object)  # a list such as [1, "a"] keeps its numbers
+    return array
+
+
+def _read_series(series: nw.Series[Any], name: str) -> Column:
+    dtype = series.dtype
+    if isinstance(dtype, nw.Datetime | nw.Date):
+        if getattr(dtype, "time_zone", None) is not None:
+            series = series.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
+        dates = series if isinstance(dtype, nw.Datetime) else series.cast(nw.Datetime("us"))
+        return _to_nanoseconds(dates.to_numpy(), name)
+    if dtype.is_numeric() or isinstance(dtype, nw.Boolean):
+        if series.is_null().any() or isinstance(dtype, nw.Decimal):
+            series = series.cast(nw.Float64)
+        return _checked_numbers(series.to_numpy(), name)
+    if isinstance(dtype, nw.Categorical | nw.Enum):
+        series = series.cast(nw.String)
+    elif not isinstance(dtype, nw.String | nw.Object | nw.Unknown):
+        raise _cell_error(name, str(dtype))
+    return _read_objects(np.asarray(series.to_numpy(), dtype=object), name)
+
+
+def _read_values(array: Column, name: str) -> Column:
+    kind = array.dtype.kind
+    if kind in "biuf":
+        return _checked_numbers(array, name)
+    if kind in "OU":
+        return _read_objects(array.astype(object), name)
+    if kind == "M":
+        return _to_nanoseconds(array, name)
+    if kind == "c":
+        raise DataError(f"Complex data not supported: column '{name}'. Pass real numbers.")
+    raise _cell_error(name, str(array.dtype))
+
+
+def _read_objects(values: Column, name: str) -> Column:
+    """Give an object column the type its cells agree on."""
+    missing = np.asarray(pd.isna(values), dtype=bool)
+    found = pd.api.types.infer_dtype(values, skipna=True)
+    if found == "string":
+        text = values.copy()
+        text[missing] = None
+        return text
+    if found == "empty":
+        if not missing.all():
+            raise _cell_error(name, "unknown cells")
+        return np.full(len(values), np.nan)
+    if found == "boolean" and not missing.any():
+        return values.astype(bool)
+    if found in _NUMBERS or found == "boolean":
+        return _to_float(values, missing, name)
+    if found in _DATES:
+        return _read_date_objects(values, missing, name)
+    types = set(map(type, values[~missing].tolist()))
+    if all(issubclass(t, Number | np.bool_) and not issubclass(t, complex) for t in types):
+        return _to_float(values, missing, name)
+    if all(issubclass(t, str | Number) for t in types):
+        n_text = sum(isinstance(cell, str) for cell in values.tolist())
+        raise DataError(
+            f"column '{name}' mixes text ({n_text} cells) with numbers "
+            f"({len(values) - n_text - int(missing.sum())} cells). Convert it: "
+            "pd.to_numeric(column, errors='coerce') for a number, astype(str) for a category."
+        )
+    raise _cell_error(name, ", ".join(sorted(t.__name__ for t in types)))
+
+
+def _to_float(values: Column, missing: NDArray[np.bool_], name: str) -> Column:
+    numbers = np.full(len(values), np.nan)
+    numbers[~missing] = values[~missing].astype(np.float64)
+    return _checked_numbers(numbers, name)
+
+
+def _read_date_objects(values: Column, missing: NDArray[np.bool_], name: str) -> Column:
+    present = values[~missing]
+    zoned = np.fromiter(
+        (isinstance(v, dt.datetime) and v.tzinfo is not None for v in present), bool, len(present)
+    )
+    if zoned.any() and not zoned.all():
+        raise DataError(
+            f"column '{name}' mixes dates with a time zone ({int(zoned.sum())} rows) and without "
+            f"({int((~zoned).sum())} rows). Give all of them one zone, or none."
+        )
+    stamps = pd.to_datetime(pd.Series(present, dtype=object), utc=True, errors="coerce")
+    if stamps.isna().any():
+        raise _date_range_error(name, int(stamps.isna().sum()))
+    dates = np.full(len(values), np.datetime64("NaT"), dtype="datetime64[us]")
+    dates[~missing] = stamps.dt.tz_localize(None).to_numpy().astype("datetime64[us]")
+    return _to_nanoseconds(dates, name)
+
+
+def _to_nanoseconds(dates: Column, name: str) -> Column:
+    """Convert to datetime64[ns]; NumPy alone would wrap around silently outside 1678-2262."""
+    dates = np.asarray(dates)
+    if dates.dtype != np.dtype("datetime64[ns]"):
+        outside = ~np.isnat(dates) & ((dates < _FIRST_NS) | (dates >= _LAST_NS))
+        if outside.any():
+            raise _date_range_error(name, int(outside.sum()))
+    return dates.astype("datetime64[ns]")
+
+
+def _checked_numbers(numbers: Any, name: str) -> Column:
+    array: Column = np.asarray(numbers)
+    if array.dtype.kind == "f" and np.isinf(array).any():
+        raise DataError(
+            f"column '{name}' holds infinity (inf) in {int(np.isinf(array).sum())} of "
+            f"{len(array)} rows. Replace it by NaN or by a number."
+        )
+    return array
+
+
+def _date_range_error(name: str, count: int) -> DataError:
+    return DataError(
+        f"column '{name}': {count} date(s) outside 1678-2262, often placeholders such as "
+        "9999-12-31. Set them to missing or drop the rows."
+    )
+
+
+def _cell_error(name: str, found: str) -> CellError:
+    return CellError(
+        f"column '{name}': argument must be a string or a number, not {found}. "
+        "Convert or drop the column."
+    )

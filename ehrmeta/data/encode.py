@@ -1,0 +1,341 @@
+"""Columns to network inputs: scales and vocabularies learned on training rows only."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from ehrmeta.data.schema import Feature, Transform
+from ehrmeta.data.tasks import index_tasks
+from ehrmeta.errors import DataError, SchemaError, did_you_mean
+
+__all__ = ["Encoder", "OutcomeScale"]
+
+Floats = NDArray[np.float32]
+CLIP = 8.0  # robust standard deviations
+
+
+@dataclass(frozen=True)
+class Coding:
+    """How one feature is encoded.
+
+    Attributes
+    ----------
+    center, scale : float
+        Of a numeric or binary feature; a scale of 0 marks one that was constant in training.
+    levels : tuple of str
+        Of a categorical feature.
+    missing : bool
+        Whether it was missing in some training row.
+    """
+
+    center: float = 0.0
+    scale: float = 0.0
+    levels: tuple[str, ...] = ()
+    missing: bool = False
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """Encode feature columns as numbers, with what was learned from training rows only.
+
+    Numeric and binary features are scaled to ``(v - median) / (IQR / 1.349)`` (the standard
+    deviation where the IQR is 0) and clipped at +-8; a missing value becomes 0 and, when values
+    were missing in training, sets a 0/1 indicator column. Categorical features become one column
+    per level that enough training tasks hold, one for all other levels, and one for missing when
+    that was seen. Measured features go to an array of their own, NaN where missing.
+
+    Attributes
+    ----------
+    features : tuple of Feature
+    codings : tuple of Coding
+        One per feature.
+
+    Examples
+    --------
+    >>> columns = {"age": np.array([50.0, 60.0, 70.0])}
+    >>> encoder = Encoder.fit(columns, (Feature("age", unit="a"),))
+    >>> fixed, measured = encoder.transform(columns)
+    >>> fixed, measured.shape
+    (array([[-1.349],
+           [ 0.   ],
+           [ 1.349]], dtype=float32), (3, 0))
+    """
+
+    features: tuple[Feature, ...]
+    codings: tuple[Coding, ...]
+
+    @classmethod
+    def fit(
+        cls,
+        columns: Mapping[str, NDArray[Any]],
+        features: tuple[Feature, ...],
+        *,
+        groups: Any = None,
+        min_level_count: int = 10,
+    ) -> Encoder:
+        """Learn scales and levels.
+
+        Parameters
+        ----------
+        columns : mapping of str to ndarray, (row,)
+            As `read_columns` returns them; training rows only.
+        features : tuple of Feature
+        groups : array-like, (row,), optional
+            Task ids; without them every row counts as a task.
+        min_level_count : int
+            A level held by fewer tasks is not named, neither here nor in a saved model.
+
+        Raises
+        ------
+        SchemaError
+            A feature is no column, or holds text where its kind is numeric.
+        """
+        codes = None if groups is None else index_tasks(groups).codes
+        codings = tuple(
+            _fit_levels(_levels(columns, f), codes, min_level_count)
+            if f.kind == "categorical"
+            else _fit_scale(_numbers(columns, f))
+            for f in features
+        )
+        return cls(tuple(features), codings)
+
+    @property
+    def fixed_names(self) -> tuple[str, ...]:
+        """Names of the columns made from known and static features."""
+        return tuple(
+            name
+            for feature, coding in zip(self.features, self.codings, strict=True)
+            if feature.role != "measured"
+            for name in _fixed_names(feature, coding)
+        )
+
+    @property
+    def measured_names(self) -> tuple[str, ...]:
+        """Names of the columns made from measured features."""
+        return tuple(
+            name
+            for feature, coding in zip(self.features, self.codings, strict=True)
+            if feature.role == "measured"
+            for name in _measured_names(feature, coding)
+        )
+
+    def transform(self, columns: Mapping[str, NDArray[Any]]) -> tuple[Floats, Floats]:
+        """Encode rows; columns that are no feature are ignored.
+
+        Parameters
+        ----------
+        columns : mapping of str to ndarray, (row,)
+
+        Returns
+        -------
+        fixed : ndarray of float32, (row, len(fixed_names))
+        measured : ndarray of float32, (row, len(measured_names))
+            NaN where missing.
+        """
+        n_rows = len(next(iter(columns.values()))) if columns else 0
+        fixed = np.zeros((n_rows, len(self.fixed_names)), dtype=np.float32)
+        measured = np.zeros((n_rows, len(self.measured_names)), dtype=np.float32)
+        at_fixed = at_measured = 0
+        for feature, coding in zip(self.features, self.codings, strict=True):
+            if feature.role == "measured":
+                width = len(_measured_names(feature, coding))
+                out = measured[:, at_measured : at_measured + width]
+                at_measured += width
+            else:
+                width = len(_fixed_names(feature, coding))
+                out = fixed[:, at_fixed : at_fixed + width]
+                at_fixed += width
+            if feature.kind == "categorical":
+                _write_levels(_levels(columns, feature), feature, coding, out)
+            else:
+                _write_scaled(_numbers(columns, feature), feature, coding, out)
+        return fixed, measured
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON-safe values; `from_dict` restores the encoder exactly."""
+        return {
+            "features": [dataclasses.asdict(f) for f in self.features],
+            "codings": [dataclasses.asdict(c) | {"levels": list(c.levels)} for c in self.codings],
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Encoder:
+        """Restore an encoder from `to_dict`."""
+        return cls(
+            tuple(Feature(**f) for f in values["features"]),
+            tuple(Coding(**c | {"levels": tuple(c["levels"])}) for c in values["codings"]),
+        )
+
+
+@dataclass(frozen=True)
+class OutcomeScale:
+    """Standardise the outcome: ``z = (g(y) - center) / scale`` with g the log, square root or none.
+
+    Examples
+    --------
+    >>> scale = OutcomeScale.fit([1.0, 10.0, 100.0], transform="log")
+    >>> scale.inverse(scale.forward([5.0])).round(6).tolist()
+    [5.0]
+    """
+
+    center: float = 0.0
+    scale: float = 1.0
+    transform: Transform | None = None
+
+    @classmethod
+    def fit(cls, y: Any, transform: Transform | None = None) -> OutcomeScale:
+        """Learn mean and standard deviation after the transform; a constant keeps scale 1."""
+        g = _apply(y, transform)
+        if len(g) == 0:
+            raise DataError("the outcome has no rows. Pass at least one.")
+        sd = float(np.std(g)) if np.ptp(g) > 0 else 0.0
+        return cls(float(np.mean(g)), sd or 1.0, transform)
+
+    def forward(self, y: Any) -> NDArray[np.float64]:
+        """Outcome to model scale, (row,)."""
+        return (_apply(y, self.transform) - self.center) / self.scale
+
+    def inverse(self, z: Any) -> NDArray[np.float64]:
+        """Model scale to outcome, any shape. Monotone, so that it maps quantiles to quantiles."""
+        g = np.asarray(z, dtype=np.float64) * self.scale + self.center
+        if self.transform == "log":
+            with np.errstate(over="ignore"):
+                return np.exp(g)
+        return np.maximum(g, 0.0) ** 2 if self.transform == "sqrt" else g
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON-safe values; `from_dict` restores the scale exactly."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> OutcomeScale:
+        """Restore a scale from `to_dict`."""
+        return cls(**values)
+
+
+def _column(columns: Mapping[str, NDArray[Any]], name: str) -> NDArray[Any]:
+    if name not in columns:
+        raise SchemaError(f"no column '{name}' for this feature. {did_you_mean(name, columns)}")
+    return columns[name]
+
+
+def _numbers(columns: Mapping[str, NDArray[Any]], feature: Feature) -> NDArray[np.float64]:
+    values = _column(columns, feature.name)
+    if values.dtype.kind not in "biuf":
+        found = "dates" if values.dtype.kind == "M" else "text"
+        raise SchemaError(
+            f"column '{feature.name}' is a {feature.kind} feature, but holds {found}. Convert it "
+            "to numbers, or declare it kind='categorical'."
+        )
+    numbers = values.astype(np.float64)
+    if np.isinf(numbers).any():
+        raise DataError(
+            f"column '{feature.name}' holds infinity in {int(np.isinf(numbers).sum())} rows. "
+            "Replace it by NaN or by a number."
+        )
+    return numbers
+
+
+def _levels(columns: Mapping[str, NDArray[Any]], feature: Feature) -> pd.Categorical:
+    """Levels as text; whole numbers read the same as int, float or bool (1, 1.0, True: "1")."""
+    values = _column(columns, feature.name)
+    if values.dtype.kind == "M":
+        raise SchemaError(
+            f"column '{feature.name}' holds dates, which are no category. Turn it into a number "
+            "such as age, or drop it."
+        )
+    codes, found = pd.factorize(values, use_na_sentinel=True)
+    if values.dtype != object:
+        found = [f"{v:.0f}" if float(v).is_integer() else repr(float(v)) for v in found * 1]
+    return pd.Categorical.from_codes(codes, categories=pd.Index(list(found), dtype=object))
+
+
+def _fit_scale(values: NDArray[np.float64]) -> Coding:
+    present = values[~np.isnan(values)]
+    missing = len(present) < len(values)
+    if len(present) == 0 or np.ptp(present) == 0:
+        return Coding(float(present[0]) if len(present) else 0.0, 0.0, (), missing)
+    low, median, high = (float(q) for q in np.percentile(present, (25, 50, 75)))
+    scale = (high - low) / 1.349 or float(np.std(present)) or 1.0
+    return Coding(median, scale, (), missing)
+
+
+def _fit_levels(values: pd.Categorical, tasks: NDArray[np.int64] | None, min_count: int) -> Coding:
+    codes = np.asarray(values.codes, dtype=np.int64)
+    missing = bool((codes < 0).any())
+    held = codes[codes >= 0]
+    if tasks is not None and len(held):
+        n_levels = len(values.categories)
+        held = np.unique(tasks[codes >= 0] * n_levels + held) % n_levels  # once per task
+    counts = np.bincount(held, minlength=len(values.categories))
+    levels = tuple(
+        sorted(level for level, n in zip(values.categories, counts, strict=True) if n >= min_count)
+    )
+    return Coding(levels=levels, missing=missing)
+
+
+def _fixed_names(feature: Feature, coding: Coding) -> list[str]:
+    indicator = [f"{feature.name} missing"] if coding.missing else []
+    if feature.kind == "categorical":
+        names = [f"{feature.name}={level}" for level in coding.levels]
+        return [*names, f"{feature.name} other", *indicator]
+    return [feature.name, *indicator]
+
+
+def _measured_names(feature: Feature, coding: Coding) -> list[str]:
+    if feature.kind == "categorical":
+        return [f"{feature.name}={level}" for level in coding.levels]
+    return [feature.name]
+
+
+def _write_scaled(
+    values: NDArray[np.float64], feature: Feature, coding: Coding, out: Floats
+) -> None:
+    missing = np.isnan(values)
+    if coding.scale > 0:
+        with np.errstate(over="ignore"):
+            out[:, 0] = np.clip((values - coding.center) / coding.scale, -CLIP, CLIP)
+    out[missing, 0] = np.nan if feature.role == "measured" else 0.0
+    if feature.role != "measured" and coding.missing:
+        out[:, 1] = missing
+
+
+def _write_levels(values: pd.Categorical, feature: Feature, coding: Coding, out: Floats) -> None:
+    place = {level: i for i, level in enumerate(coding.levels)}
+    other = len(place)
+    lookup = np.array([*(place.get(level, other) for level in values.categories), -1])
+    column = lookup[values.codes]  # code -1, missing, reads the last entry
+    if feature.role == "measured":
+        for i in range(len(place)):
+            out[:, i] = column == i
+        out[column < 0] = np.nan
+        return
+    column = np.where(column < 0, other + 1 if coding.missing else other, column)
+    out[np.arange(len(column)), column] = 1.0
+
+
+def _apply(y: Any, transform: Transform | None) -> NDArray[np.float64]:
+    values = np.asarray(y, dtype=np.float64)
+    bad = ~np.isfinite(values)
+    if bad.any():
+        raise DataError(
+            f"the outcome is missing (NaN) or infinite (inf) in {int(bad.sum())} of {values.size} "
+            "rows. Drop those rows."
+        )
+    if transform is None:
+        return values
+    outside = values <= 0 if transform == "log" else values < 0
+    if outside.any():
+        words = "zero or negative" if transform == "log" else "negative"
+        raise DataError(
+            f"the outcome is {words} in {int(outside.sum())} of {values.size} rows, where "
+            f"{transform} does not exist. Drop those rows or choose another transform."
+        )
+    return np.log(values) if transform == "log" else np.sqrt(values)

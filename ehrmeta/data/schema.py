@@ -1,0 +1,377 @@
+"""What the columns of a table mean: kind, role, unit and plausible range. Plain frozen records."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ehrmeta.data.clock import SECONDS
+from ehrmeta.data.columns import read_columns
+from ehrmeta.data.tasks import index_tasks
+from ehrmeta.errors import SchemaError, did_you_mean
+
+__all__ = ["Clock", "Feature", "Outcome", "Schema"]
+
+T = TypeVar("T")
+Kind = Literal["numeric", "categorical", "binary"]
+Role = Literal["known", "static", "measured"]
+Transform = Literal["log", "sqrt"]
+TaskKind = Literal["patient", "cohort"]
+OnDuplicate = Literal["error", "first", "last", "mean", "allow"]
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One input column.
+
+    Parameters
+    ----------
+    name : str
+        Column name.
+    kind : {"numeric", "categorical", "binary"}
+        A binary feature holds 0 and 1.
+    role : {"known", "static", "measured"}
+        `static`: does not change within a task (sex). `known`: known ahead of time (calendar, age
+        at the visit, planned dose). `measured`: known only once measured; at a query row only its
+        last value in the support is used, with the age of that value.
+    unit : str
+        UCUM unit, for example ``"mg/dL"``.
+    low, high : float, optional
+        Plausible range, in `unit`; `Table` masks what lies outside.
+    label : str
+        Words for tables and axes.
+
+    Examples
+    --------
+    >>> Feature("albumin", role="measured", unit="g/dL", low=0.5, high=8)
+    Feature(name='albumin', kind='numeric', role='measured', unit='g/dL', low=0.5, high=8, label='')
+    """
+
+    name: str
+    kind: Kind = "numeric"
+    role: Role = "known"
+    unit: str = ""
+    low: float | None = None
+    high: float | None = None
+    label: str = ""
+
+    def __post_init__(self) -> None:
+        _check_choice(self.kind, Kind, f"feature '{self.name}'", "kind")
+        _check_choice(self.role, Role, f"feature '{self.name}'", "role")
+        _check_range(self.low, self.high, self.name)
+        if self.kind == "categorical" and (self.low is not None or self.high is not None):
+            raise SchemaError(
+                f"feature '{self.name}' is categorical and cannot have a range. Drop low and high."
+            )
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The column to predict.
+
+    Parameters
+    ----------
+    name, unit, low, high, label
+        As in `Feature`; a row whose outcome is out of range is left out of a `Table`.
+    transform : {"log", "sqrt"}, optional
+        Scale on which the model works; predictions come back on the original scale.
+    resolution : float, optional
+        Step in which the outcome is recorded, in `unit` (1 mm[Hg], 0.1 mg/dL).
+    """
+
+    name: str
+    unit: str = ""
+    low: float | None = None
+    high: float | None = None
+    label: str = ""
+    transform: Transform | None = None
+    resolution: float | None = None
+
+    def __post_init__(self) -> None:
+        _check_range(self.low, self.high, self.name)
+        if self.transform is not None:
+            _check_choice(self.transform, Transform, f"outcome '{self.name}'", "transform")
+        if self.resolution is not None and not self.resolution > 0:
+            raise SchemaError(
+                f"outcome '{self.name}': resolution must be positive, got {self.resolution}."
+            )
+
+
+@dataclass(frozen=True)
+class Clock:
+    """The time column.
+
+    Parameters
+    ----------
+    name : str
+        Column name.
+    unit : {"s", "min", "h", "d", "wk", "mo", "a"}
+        UCUM unit; a month is 30.4375 d, a year 365.25 d.
+    origin : str, optional
+        ISO date that dates are counted from (default 1970-01-01), or words that name the event
+        which numbers are counted from, for example ``"index date"``.
+    is_feature : bool
+        False when the origin is not known ahead (an index date in the patient's future): then time
+        serves only through differences between rows, never as a feature.
+    """
+
+    name: str
+    unit: str = "d"
+    origin: str | None = None
+    is_feature: bool = True
+
+    def __post_init__(self) -> None:
+        if self.unit not in SECONDS:
+            raise SchemaError(
+                f"time '{self.name}': unknown unit {self.unit!r}. Use one of {', '.join(SECONDS)}."
+            )
+
+
+@dataclass(frozen=True, repr=False)
+class Schema:
+    """The meaning of every column of a table.
+
+    Parameters
+    ----------
+    features : tuple of Feature
+    outcome : Outcome, optional
+    task : str, optional
+        Column of the task ids: patients, or cohorts such as hospitals.
+    task_kind : {"patient", "cohort"}
+    time : Clock, optional
+        Required by `measured` features.
+    treatment : str, optional
+    outcome_time : str, optional
+        Column with the time at which the row's outcome became known, in the unit of `time`.
+    on_duplicate : {"error", "first", "last", "mean", "allow"}
+        What to do with a repeated (patient, time). In cohorts repeats are normal and kept.
+
+    Examples
+    --------
+    >>> print(Schema((Feature("age", unit="a"),), Outcome("hdl", unit="mg/dL"), task="patient"))
+    task     patient (patient)
+    outcome  hdl [mg/dL]
+    known    age [a]
+    """
+
+    features: tuple[Feature, ...]
+    outcome: Outcome | None = None
+    task: str | None = None
+    task_kind: TaskKind = "patient"
+    time: Clock | None = None
+    treatment: str | None = None
+    outcome_time: str | None = None
+    on_duplicate: OnDuplicate = "error"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "features", tuple(self.features))
+        _check_choice(self.task_kind, TaskKind, "schema", "task_kind")
+        _check_choice(self.on_duplicate, OnDuplicate, "schema", "on_duplicate")
+        columns = self.columns
+        repeated = sorted({name for name in columns if columns.count(name) > 1})
+        if repeated:
+            raise SchemaError(f"column(s) {repeated} have more than one role. Give each one role.")
+        if "" in columns:
+            raise SchemaError("a column has an empty name. Name every column.")
+        if self.time is None and self.measured:
+            raise SchemaError(
+                f"measured feature(s) {list(self.measured)} need a time column, to know which "
+                "value is the last one. Pass time=..., or give them the role 'known' or 'static'."
+            )
+        if self.time is None and self.outcome_time is not None:
+            raise SchemaError(f"outcome_time '{self.outcome_time}' needs a time column. Name it.")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the features."""
+        return tuple(feature.name for feature in self.features)
+
+    @property
+    def measured(self) -> tuple[str, ...]:
+        """Names of the measured features."""
+        return tuple(f.name for f in self.features if f.role == "measured")
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Every column of the table that has a role."""
+        others = (
+            self.task,
+            self.outcome.name if self.outcome else None,
+            self.time.name if self.time else None,
+            self.treatment,
+            self.outcome_time,
+        )
+        return (*(name for name in others if name is not None), *self.names)
+
+    @classmethod
+    def infer(
+        cls,
+        frame: Any,
+        *,
+        task: str | None = None,
+        outcome: str | Outcome | None = None,
+        time: str | Clock | None = None,
+        treatment: str | None = None,
+        outcome_time: str | None = None,
+        task_kind: TaskKind = "patient",
+        on_duplicate: OnDuplicate = "error",
+        measured: Sequence[str] = (),
+        units: Mapping[str, str] | None = None,
+    ) -> Schema:
+        """Guess a schema from a frame: every column that is not named otherwise is a feature.
+
+        Text becomes categorical, 0/1 columns become binary. Features that never change within a
+        task are static, those in `measured` are measured, and all others count as known ahead.
+
+        Parameters
+        ----------
+        frame : pandas, polars or pyarrow frame, or 2-D array
+        measured : sequence of str
+            Features that are not known ahead of the prediction time.
+        units : mapping of str to str, optional
+            UCUM units of features and outcome by column name.
+        task, outcome, time, treatment, outcome_time, task_kind, on_duplicate
+            As in the class.
+
+        Raises
+        ------
+        SchemaError
+            A named column is not in the frame, or a feature holds dates.
+        """
+        columns = read_columns(frame)
+        units = dict(units or {})
+        if isinstance(outcome, str):
+            outcome = Outcome(outcome, unit=units.pop(outcome, ""))
+        if isinstance(time, str):
+            time = Clock(time)
+        others = cls((), outcome, task, task_kind, time, treatment, outcome_time, on_duplicate)
+        for name in (*others.columns, *measured, *units):
+            if name not in columns:
+                raise SchemaError(f"no column '{name}'. {did_you_mean(name, columns)}")
+        codes = index_tasks(columns[task]).codes if task is not None else None
+        features = []
+        for name, values in columns.items():
+            if name in others.columns:
+                continue
+            role: Role = "measured" if name in measured else "known"
+            if role == "known" and codes is not None and _is_static(values, codes):
+                role = "static"
+            features.append(Feature(name, _kind(values, name), role, units.get(name, "")))
+        return dataclasses.replace(others, features=tuple(features))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON-safe values; `from_dict` restores the schema."""
+        return dataclasses.asdict(self) | {
+            "features": [dataclasses.asdict(f) for f in self.features]
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Schema:
+        """Restore a schema from `to_dict`, or from the tables of a card."""
+        values = dict(values)
+        outcome, time = values.pop("outcome", None), values.pop("time", None)
+        features = tuple(_build(Feature, f) for f in values.pop("features", ()))
+        return _build(
+            cls,
+            values
+            | {
+                "features": features,
+                "outcome": None if outcome is None else _build(Outcome, outcome),
+                "time": None if time is None else _build(Clock, time),
+            },
+        )
+
+    def __repr__(self) -> str:
+        lines = []
+        if self.task is not None:
+            lines.append(("task", f"{self.task} ({self.task_kind})"))
+        if self.outcome is not None:
+            scale = f", {self.outcome.transform} scale" if self.outcome.transform else ""
+            lines.append(("outcome", _describe(self.outcome) + scale))
+        if self.time is not None:
+            since = f" since {self.time.origin}" if self.time.origin else ""
+            only = "" if self.time.is_feature else ", differences only"
+            lines.append(("time", f"{self.time.name} [{self.time.unit}]{since}{only}"))
+        if self.treatment is not None:
+            lines.append(("treatment", self.treatment))
+        if self.outcome_time is not None:
+            lines.append(("known at", self.outcome_time))
+        lines += [(f.role, _describe(f)) for f in self.features]
+        width = max((len(word) for word, _ in lines), default=0)
+        return "\n".join(f"{word:<{width}}  {text}" for word, text in lines) or "Schema()"
+
+
+def _describe(column: Feature | Outcome) -> str:
+    text = column.name + (f" [{column.unit}]" if column.unit else "")
+    if isinstance(column, Feature) and column.kind != "numeric":
+        text += f" {column.kind}"
+    if column.low is not None or column.high is not None:
+        low = "-inf" if column.low is None else f"{column.low:g}"
+        high = "inf" if column.high is None else f"{column.high:g}"
+        text += f" {low} to {high}"
+    return text + (f"  ({column.label})" if column.label else "")
+
+
+def _kind(values: NDArray[Any], name: str) -> Kind:
+    if values.dtype == object:
+        return "categorical"
+    if values.dtype.kind == "M":
+        raise SchemaError(
+            f"column '{name}' holds dates, which are no feature. Name it as the time, turn it into "
+            "a number such as age, or drop it."
+        )
+    present = values[~np.isnan(values)] if values.dtype.kind == "f" else values
+    is_binary = (
+        len(present) > 0 and bool(np.isin(present, (0, 1)).all()) and np.ptp(present * 1) > 0
+    )
+    return "binary" if is_binary else "numeric"
+
+
+def _is_static(values: NDArray[Any], codes: NDArray[np.int64]) -> bool:
+    """Constant (or missing throughout) within every task, of which at least one has two rows."""
+    n_tasks = int(codes.max()) + 1
+    if n_tasks == len(codes) or n_tasks == 1:
+        return False
+    first = np.zeros(n_tasks, dtype=np.int64)
+    first[codes[::-1]] = np.arange(len(codes))[::-1]
+    reference = values[first[codes]]
+    same = values == reference
+    if values.dtype.kind == "f":
+        same |= np.isnan(values) & np.isnan(reference)
+    return bool(np.all(same))
+
+
+def _check_choice(value: str, choices: Any, where: str, what: str) -> None:
+    if value not in get_args(choices):
+        raise SchemaError(
+            f"{where}: unknown {what} {value!r}. Use one of {', '.join(get_args(choices))}."
+        )
+
+
+def _check_range(low: float | None, high: float | None, name: str) -> None:
+    for bound in (low, high):
+        if bound is not None and not math.isfinite(bound):
+            raise SchemaError(
+                f"column '{name}': a bound must be finite. Leave it out for no bound."
+            )
+    if low is not None and high is not None and low >= high:
+        raise SchemaError(
+            f"column '{name}': low ({low:g}) must be below high ({high:g}). Swap or correct them."
+        )
+
+
+def _build(cls: type[T], values: Mapping[str, Any]) -> T:
+    known = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
+    for key in values:
+        if key not in known:
+            raise SchemaError(f"{cls.__name__}: unknown key '{key}'. {did_you_mean(key, known)}")
+    try:
+        return cls(**values)
+    except TypeError as error:
+        raise SchemaError(f"{cls.__name__}: {error}. Give every required key.") from error
