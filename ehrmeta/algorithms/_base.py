@@ -1,0 +1,91 @@
+"""The contract of an algorithm: the mathematics of ONE task.
+
+An algorithm is a dataclass of hyper-parameters and holds no state. The trainer calls `loss`, the
+estimator calls `adapt` and `predict`; both run it over many tasks with ``torch.func.vmap``. So
+write tensor algebra of one task, use `mask` and `weight` in every sum over points, make every
+update vanish on an empty support, and branch on Python values only.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from sklearn.base import BaseEstimator
+from torch import Tensor
+
+from ehrmeta.nn.backbone import Network
+from ehrmeta.nn.batch import TaskSet
+from ehrmeta.nn.likelihoods import Distribution, Likelihood
+from ehrmeta.nn.task_rows import TaskRows
+
+__all__ = ["Algorithm", "Params", "Spec", "State", "part", "query_loss"]
+
+Params = Mapping[str, Tensor]
+State = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What is fixed for a fit: network, likelihood and the number of features."""
+
+    network: Network
+    likelihood: Likelihood
+    n_features: int
+
+
+class Algorithm(BaseEstimator, ABC):
+    """A way to learn over tasks and to adapt to one.
+
+    Attributes
+    ----------
+    consistent : bool
+        Whether the adapted fit approaches the task's own fit as its support grows.
+    """
+
+    consistent: ClassVar[bool] = False
+
+    def init(self, spec: Spec, generator: torch.Generator) -> dict[str, Tensor]:
+        """Fresh parameters, a flat dict; by default network and likelihood."""
+        return {
+            **_prefixed("network", spec.network.init(generator)),
+            **_prefixed("likelihood", spec.likelihood.init()),
+        }
+
+    def warm_start(self, spec: Spec, params: dict[str, Tensor], tasks: TaskRows) -> dict[str, Tensor]:
+        """Better start values from the training tasks, once before training."""
+        return params
+
+    @abstractmethod
+    def adapt(self, spec: Spec, params: Params, support: TaskSet) -> State:
+        """Adapt to one task: pure, differentiable, unchanged by an empty support."""
+
+    @abstractmethod
+    def predict(self, spec: Spec, params: Params, state: State, query: TaskSet) -> Distribution:
+        """Predictive distribution of the query points, (point,) each."""
+
+    def loss(
+        self, spec: Spec, params: Params, support: TaskSet, query: TaskSet, progress: float
+    ) -> Tensor:
+        """Meta-training loss of one task; `progress` runs from 0 to 1 over training."""
+        state = self.adapt(spec, params, support)
+        return query_loss(spec, self.predict(spec, params, state, query), query)
+
+
+def query_loss(spec: Spec, distribution: Distribution, query: TaskSet) -> Tensor:
+    """Mean negative log-likelihood over a query's points."""
+    log_prob = spec.likelihood.log_prob(distribution, query.y)
+    return -(query.weight * log_prob).sum() / query.n.clamp(min=1.0)
+
+
+def part(params: Params, name: str) -> dict[str, Tensor]:
+    """The parameters under one prefix, without it."""
+    prefix = f"{name}."
+    return {key[len(prefix) :]: value for key, value in params.items() if key.startswith(prefix)}
+
+
+def _prefixed(name: str, params: Params) -> dict[str, Tensor]:
+    return {f"{name}.{key}": value for key, value in params.items()}

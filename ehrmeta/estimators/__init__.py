@@ -1,0 +1,6 @@
+"""The scikit-learn face."""
+
+from ehrmeta.estimators.adapted import Adapted
+from ehrmeta.estimators.regressor import MetaRegressor
+
+__all__ = ["Adapted", "MetaRegressor"]

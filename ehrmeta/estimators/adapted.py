@@ -1,0 +1,233 @@
+"""Adapted tasks: individual predictions from a few observations each."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+
+from ehrmeta.errors import AtypicalWarning, DataError, GroupError
+from ehrmeta.estimators.inputs import Inputs
+from ehrmeta.estimators.predictive import Predictive
+from ehrmeta.nn.task_rows import TaskRows
+
+if TYPE_CHECKING:
+    from ehrmeta.estimators._base import TaskRegressor
+
+__all__ = ["Adapted", "NewGroups"]
+
+Array = npt.NDArray[np.float64]
+NewGroups = Literal["error", "population", "nan"]
+_ATYPICAL = 0.001
+
+
+class Adapted:
+    """One or many tasks adapted from their supports; made by ``model.adapt``.
+
+    It is never changed: `update` returns a new one. It holds the encoded support, so it is patient
+    data.
+
+    Attributes
+    ----------
+    labels_ : ndarray, (task,), or None
+        The groups it was adapted to, sorted; None for one task without a name.
+    n_shots_ : ndarray, (task,)
+        Support rows of every task.
+    """
+
+    def __init__(
+        self, model: TaskRegressor, labels: npt.NDArray[Any] | None, support: TaskRows
+    ) -> None:
+        self.model = model
+        self.labels_ = labels
+        self.n_shots_ = support.sizes.numpy()
+        self._support = support
+        self._state = model._adapt_tasks(support)
+        self._warn_of_atypical_tasks()
+
+    @property
+    def n_tasks(self) -> int:
+        """Number of adapted tasks."""
+        return self._support.n_tasks
+
+    def predict(
+        self, X: Any, *, groups: Any = None, time: Any = None, new_groups: NewGroups = "error"
+    ) -> Array:
+        """Adapted prediction of every row: the mean of its predictive distribution.
+
+        Parameters
+        ----------
+        X : frame or array, (row, feature)
+            Rows to predict for.
+        groups : array, (row,)
+            Task of every row; not needed for one task without a name.
+        time : array, (row,), optional
+            Needed where the model was fitted with time.
+        new_groups : {"error", "population", "nan"}
+            What a row of a task that was not adapted gets.
+
+        Returns
+        -------
+        ndarray, (row,)
+        """
+        return self._apply(X, groups, time, new_groups, lambda p: p.mean())
+
+    def predict_quantiles(
+        self,
+        X: Any,
+        levels: Sequence[float] = (0.05, 0.5, 0.95),
+        *,
+        groups: Any = None,
+        time: Any = None,
+        new_groups: NewGroups = "error",
+    ) -> Array:
+        """Quantiles of the predictive distribution, (row, level)."""
+        if not all(0.0 < level < 1.0 for level in levels):
+            raise DataError(f"levels must lie strictly between 0 and 1, got {tuple(levels)}.")
+        return self._apply(
+            X,
+            groups,
+            time,
+            new_groups,
+            lambda p: np.column_stack([p.quantile(level) for level in levels]),
+        )
+
+    def predict_interval(
+        self,
+        X: Any,
+        *,
+        groups: Any = None,
+        time: Any = None,
+        confidence_level: float = 0.9,
+        new_groups: NewGroups = "error",
+    ) -> Array:
+        """Central interval for a new observation, (row, 2): lower and upper end."""
+        if not 0.0 < confidence_level < 1.0:
+            raise DataError(
+                f"confidence_level must lie strictly between 0 and 1, got {confidence_level}."
+            )
+        tail = 0.5 * (1.0 - confidence_level)
+        return self.predict_quantiles(
+            X, (tail, 1.0 - tail), groups=groups, time=time, new_groups=new_groups
+        )
+
+    def own_weight(self, X: Any, *, groups: Any = None, time: Any = None) -> Array:
+        """How much a prediction rests on the task's own rows, (row,).
+
+        ``1 - posterior / prior variance`` of the latent outcome: 0 is the population, 1 the task's
+        own data. NaN for learners without a posterior.
+        """
+        inputs, codes = self._read(X, groups, time)
+        self._refuse_new(codes)
+        query = self.model.table_.rows(inputs, codes, self.n_tasks)
+        return _in_order(self.model._own_weight(self._support, self._state, query), query)
+
+    def update(self, X: Any, y: Any, *, groups: Any = None, time: Any = None) -> Adapted:
+        """A new `Adapted` with more rows in the supports; new groups join as new tasks."""
+        inputs = self.model._read_fitted(X, y, groups, time)
+        if (inputs.groups is None) != (self.labels_ is None):
+            given, made = ("without", "with") if inputs.groups is None else ("with", "without")
+            raise GroupError(f"update was called {given} groups, adapt {made}: use them in both.")
+        if inputs.groups is None:
+            labels, old, new = None, np.zeros(1, np.int64), np.zeros(inputs.n_rows, np.int64)
+        else:
+            union = pd.Index(self.labels_).union(pd.Index(inputs.groups).unique())
+            labels = union.to_numpy()
+            old, new = union.get_indexer(self.labels_), union.get_indexer(inputs.groups)
+        n_tasks = 1 if labels is None else len(labels)
+        added = self.model.table_.rows(inputs, new, n_tasks)
+        support = self._support.merge(
+            torch.from_numpy(old)[self._support.codes], n_tasks, added, added.codes
+        )
+        return Adapted(self.model, labels, support)
+
+    @property
+    def eta_shrinkage_(self) -> float:
+        """``1 - sd(individual effect) / prior sd`` over the adapted tasks: 1 is the population."""
+        effects, prior = self.model._effects(self._support, self._state)
+        return float(1.0 - np.std(effects[self.n_shots_ > 0]) / prior)
+
+    @cached_property
+    def atypical_(self) -> Array:
+        """Prior-predictive p-value of every task's support, (task,): small is unlike training."""
+        return self.model._atypical(self._support)
+
+    def __repr__(self) -> str:
+        shots = self.n_shots_
+        span = f"{shots.min()}-{shots.max()}" if shots.min() < shots.max() else f"{shots.min()}"
+        tasks = "1 task" if self.n_tasks == 1 else f"{self.n_tasks:,} tasks"
+        return f"Adapted({tasks}, {span} shots each, {type(self.model).__name__})"
+
+    def _apply(
+        self, X: Any, groups: Any, time: Any, new_groups: NewGroups, summary: Any
+    ) -> Array:
+        """A summary of the predictive distributions, with the rows of unknown tasks dealt with."""
+        if new_groups not in ("error", "population", "nan"):
+            raise DataError(
+                f"new_groups must be 'error', 'population' or 'nan', got {new_groups!r}."
+            )
+        inputs, codes = self._read(X, groups, time)
+        known = codes >= 0
+        if known.all():
+            return _array(summary(self._predictive(inputs, codes)))
+        if new_groups == "error":
+            self._refuse_new(codes)
+        prior = self.model.population() if self.labels_ is not None else self
+        everyone = _array(summary(prior._predictive(inputs, np.zeros_like(codes))))
+        if new_groups == "nan":
+            everyone = np.full_like(everyone, np.nan)
+        if known.any():
+            own = summary(self._predictive(inputs, np.where(known, codes, 0)))
+            everyone[known] = own[known]
+        return everyone
+
+    def _predictive(self, inputs: Inputs, codes: npt.NDArray[np.int64]) -> Predictive:
+        query = self.model.table_.rows(inputs, codes, self.n_tasks)
+        predictive = self.model._predict_tasks(self._support, self._state, query)
+        return predictive.take(np.argsort(query.origin.numpy()))
+
+    def _read(self, X: Any, groups: Any, time: Any) -> tuple[Inputs, npt.NDArray[np.int64]]:
+        """The rows and each one's task number; -1 where its task was not adapted."""
+        inputs = self.model._read_fitted(X, None, groups, time)
+        if self.labels_ is None:
+            return inputs, np.zeros(inputs.n_rows, np.int64)
+        if inputs.groups is None:
+            raise GroupError(
+                f"groups is missing: the model was adapted to {self.n_tasks:,} named tasks, so "
+                "pass groups= with the task of every row."
+            )
+        return inputs, pd.Index(self.labels_).get_indexer(inputs.groups).astype(np.int64)
+
+    def _refuse_new(self, codes: npt.NDArray[np.int64]) -> None:
+        new = codes < 0
+        if new.any():
+            raise GroupError(
+                f"{int(new.sum()):,} of {len(new):,} rows (first: row "
+                f"{int(np.flatnonzero(new)[0])}) belong to tasks that were not adapted. Adapt them "
+                "first, or pass new_groups='population' or 'nan'."
+            )
+
+    def _warn_of_atypical_tasks(self) -> None:
+        odd = np.flatnonzero(np.nan_to_num(self.atypical_, nan=1.0) < _ATYPICAL)
+        if len(odd):
+            warnings.warn(
+                f"{len(odd):,} of {self.n_tasks:,} adapted tasks (first: task {odd[0]}) have "
+                f"supports unlike the training tasks (prior-predictive p < {_ATYPICAL}); see "
+                "atypical_. Check their units and values before relying on their predictions.",
+                AtypicalWarning,
+                stacklevel=4,
+            )
+
+
+def _array(values: Any) -> Array:
+    return np.asarray(values, np.float64)
+
+
+def _in_order(values: Array, query: TaskRows) -> Array:
+    return values[np.argsort(query.origin.numpy())]

@@ -1,0 +1,186 @@
+"""What a user passes to fit, adapt, predict and score, checked and as arrays."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.utils.validation import column_or_1d
+
+from ehrmeta.data.clock import to_time
+from ehrmeta.data.columns import read_column, read_columns
+from ehrmeta.data.schema import Clock, Schema
+from ehrmeta.data.tasks import TaskIndex, index_tasks
+from ehrmeta.errors import DataError, DataWarning, GroupError, SchemaError, did_you_mean
+
+__all__ = ["Inputs", "check_trainable", "read_inputs", "report_repeats", "schema_of"]
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Checked arrays of one call; every vector has a row per row of X."""
+
+    columns: dict[str, Array]
+    y: npt.NDArray[np.float64] | None
+    groups: Array | None
+    time: npt.NDArray[np.float64] | None
+    n_rows: int
+
+    def tasks(self) -> TaskIndex:
+        """The rows by task; one anonymous task without groups."""
+        groups = np.zeros(self.n_rows, np.int64) if self.groups is None else self.groups
+        return index_tasks(groups, self.time)
+
+
+def read_inputs(
+    X: Any,
+    y: Any = None,
+    *,
+    groups: Any = None,
+    time: Any = None,
+    task_column: str | None = None,
+    time_column: str | None = None,
+    clock: Clock | None = None,
+    outcome: str = "y",
+) -> Inputs:
+    """Read and check one call's arguments.
+
+    `task_column` and `time_column` name columns of X that hold the tasks and times; they are
+    taken out of the features and serve where `groups` or `time` are not given.
+
+    Raises
+    ------
+    DataError
+        Lengths differ, y is text, missing or infinite, a time cannot be read.
+    SchemaError
+        A named column is not in X.
+    """
+    columns = _columns(X)
+    n_rows = len(next(iter(columns.values())))
+    for name, given in ((task_column, groups), (time_column, time)):
+        if name is not None and name not in columns and given is None:
+            raise SchemaError(
+                f"column '{name}' is not in X. {did_you_mean(name, columns)} A step before the "
+                "estimator may have dropped it: pass it through, or pass groups= and time=."
+            )
+    task_values = columns.pop(task_column, None) if task_column is not None else None
+    time_values = columns.pop(time_column, None) if time_column is not None else None
+    groups = groups if groups is not None else task_values
+    time = time if time is not None else time_values
+    labels = None if groups is None else _vector(read_column(groups, "groups"), "groups", n_rows)
+    if time is not None:
+        clock = clock or Clock(time_column or "time")
+        time = to_time(time, unit=clock.unit, origin=clock.origin, name=clock.name)
+        time = _vector(time, "time", n_rows)
+    return Inputs(columns, _outcome(y, outcome, n_rows), labels, time, n_rows)
+
+
+def report_repeats(tasks: TaskIndex, time: npt.NDArray[np.float64], task_kind: str | None) -> None:
+    """Report repeated (task, time) rows: an error in patient tables, normal in cohorts.
+
+    Without a schema nobody said which it is, so it is a warning.
+    """
+    sorted_time = time[tasks.order]
+    codes = tasks.codes[tasks.order]
+    again = (np.diff(sorted_time) == 0) & (np.diff(codes) == 0)
+    if task_kind == "cohort" or not again.any():
+        return
+    first = int(np.flatnonzero(again)[0])
+    message = (
+        f"{int(again.sum()):,} rows repeat the time of another row of their task (first in task "
+        f"{int(codes[first])} of {tasks.n_tasks}, rows {int(tasks.order[first])} and "
+        f"{int(tasks.order[first + 1])}). If tasks are patients, keep one row per visit, for "
+        "instance with Schema(on_duplicate='first' | 'last' | 'mean') in Table.from_frame; if they "
+        "are cohorts, pass schema=Schema(..., task_kind='cohort')."
+    )
+    if task_kind == "patient":
+        raise DataError(message)
+    warnings.warn(message, DataWarning, stacklevel=4)
+
+
+def _columns(X: Any) -> dict[str, Array]:
+    """Columns of X; unlike `read_columns` also of a table without rows, an empty support."""
+    if getattr(X, "shape", None) is not None and len(X.shape) == 2 and X.shape[0] == 0:
+        names = getattr(X, "columns", [f"x{i}" for i in range(X.shape[1])])
+        return {str(name): np.empty(0) for name in names}
+    return dict(read_columns(X))
+
+
+def _vector(array: Array, name: str, n_rows: int) -> Array:
+    if len(array) != n_rows:
+        raise DataError(
+            f"Found input variables with inconsistent numbers of samples: {name} has "
+            f"{len(array):,} rows, X has {n_rows:,}. Pass one value per row of X."
+        )
+    return array
+
+
+def _outcome(y: Any, name: str, n_rows: int) -> npt.NDArray[np.float64] | None:
+    """The outcome as finite numbers."""
+    if y is None:
+        return None
+    if getattr(y, "ndim", 1) == 2:
+        y = column_or_1d(y, warn=True)
+    column = _vector(read_column(y, name), name, n_rows)
+    if column.dtype.kind not in "biuf":
+        raise DataError(
+            f"outcome '{name}' holds text or dates ({column.dtype}). Convert it to numbers; "
+            "classes need a classifier."
+        )
+    values = column.astype(np.float64)
+    bad = np.flatnonzero(np.isnan(values))
+    if len(bad):
+        raise DataError(
+            f"outcome '{name}' is NaN in {len(bad):,} of {n_rows:,} rows (first: row {bad[0]}). "
+            "Leave those rows out: an outcome is never imputed."
+        )
+    return values
+
+
+def check_trainable(inputs: Inputs, schema: Schema | None) -> None:
+    """Refuse what no model can be fitted to; nothing has been changed so far."""
+    assert inputs.y is not None
+    if inputs.n_rows < 2:
+        raise DataError(
+            f"Found array with n_samples={inputs.n_rows} (n_samples = 1 or none) while a minimum "
+            "of 2 is required. Pass the rows of many tasks."
+        )
+    tasks = inputs.tasks()
+    if inputs.groups is None:
+        warnings.warn(
+            "groups=None: all rows are one anonymous task, so there is nothing to meta-learn "
+            "from. Pass groups= with the patient (or hospital) of every row.",
+            DataWarning,
+            stacklevel=4,
+        )
+    elif tasks.n_tasks == 1:
+        raise GroupError(
+            f"groups names one task for all {inputs.n_rows:,} rows: meta-learning needs several. "
+            "Pass the column that tells patients (or hospitals) apart, or groups=None."
+        )
+    if np.ptp(inputs.y) == 0:
+        name = schema.outcome.name if schema is not None and schema.outcome else "y"
+        raise DataError(
+            f"outcome '{name}' is constant over all {inputs.n_rows:,} rows. Check the column."
+        )
+    if schema is not None and schema.measured and inputs.time is None:
+        raise DataError(
+            f"measured feature(s) {list(schema.measured)} need time=, to know which value is the "
+            "last one. Pass the time of every row."
+        )
+    if inputs.time is not None:
+        report_repeats(tasks, inputs.time, None if schema is None else schema.task_kind)
+
+
+def schema_of(schema: Schema | None, X: Any) -> Schema | None:
+    """The schema given, or the one that a `Table` put on its X."""
+    carried = getattr(X, "attrs", {}).get("ehrmeta_schema")
+    if schema is not None or carried is None:
+        return schema
+    found = Schema.from_dict(carried)
+    return found if set(found.names) <= set(map(str, X.columns)) else None

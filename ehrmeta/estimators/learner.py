@@ -1,0 +1,120 @@
+"""A trained algorithm at work on many tasks: padding, chunks, devices and ``vmap``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.func import vmap
+
+from ehrmeta.algorithms._base import Algorithm, Params, Spec, State
+from ehrmeta.nn.batch import TaskSet, padded_index, padded_set
+from ehrmeta.nn.likelihoods import Distribution
+from ehrmeta.nn.task_rows import TaskRows
+
+__all__ = ["AdaptedChunk", "Learner", "pick_device"]
+
+_TASKS_AT_ONCE = 512
+_POINTS_AT_ONCE = 64  # a task's queries are cut into runs of at most this many
+
+
+@dataclass(frozen=True)
+class AdaptedChunk:
+    """The states of some tasks of similar support size."""
+
+    tasks: Tensor  # (task,) task numbers
+    index: Tensor  # (task, point) their support rows
+    mask: Tensor  # (task, point)
+    state: State  # a leading task axis on every tensor
+
+
+@dataclass(frozen=True)
+class Learner:
+    """Algorithm, spec and trained parameters; adapts and predicts tasks in batches."""
+
+    algorithm: Algorithm
+    spec: Spec
+    params: Params
+    time_unit: float
+    device: torch.device
+    chunk_size: int | None = None
+
+    def adapt(self, support: TaskRows) -> list[AdaptedChunk]:
+        """Adapt every task of `support`."""
+        order = torch.argsort(support.sizes, stable=True)
+        chunks = []
+        with torch.no_grad():
+            for tasks in order.split(self.chunk_size or _TASKS_AT_ONCE):
+                index, mask = padded_index(support.starts[:-1][tasks], support.sizes[tasks])
+                batch = self._set(support, index, mask, support, index, mask)
+                state = vmap(lambda one: self.algorithm.adapt(self.spec, self.params, one))(batch)
+                chunks.append(AdaptedChunk(tasks, index, mask, state))
+        return chunks
+
+    def predict(
+        self, support: TaskRows, chunks: list[AdaptedChunk], query: TaskRows
+    ) -> Distribution:
+        """Predictive distribution of every query row, (row,) each, in the order of `query`."""
+        collected: dict[str, Tensor] = {}
+        with torch.no_grad():
+            for chunk in chunks:
+                for at, index, mask in _runs(chunk, query, self.chunk_size or _TASKS_AT_ONCE):
+                    batch = self._set(query, index, mask, support, chunk.index[at], chunk.mask[at])
+                    state = {name: value[at] for name, value in chunk.state.items()}
+                    for name, value in self._predict(state, batch).items():
+                        if name not in collected:
+                            collected[name] = value.new_empty(query.n_rows, device="cpu")
+                        collected[name][index[mask]] = value.cpu()[mask]
+        return collected
+
+    def _predict(self, state: State, batch: TaskSet) -> Distribution:
+        def one_task(state: State, query: TaskSet) -> Distribution:
+            return self.algorithm.predict(self.spec, self.params, state, query)
+
+        distribution: Distribution = vmap(one_task)(state, batch)
+        return distribution
+
+    def _set(
+        self,
+        rows: TaskRows,
+        index: Tensor,
+        mask: Tensor,
+        source: TaskRows,
+        source_index: Tensor,
+        source_mask: Tensor,
+    ) -> TaskSet:
+        padded = padded_set(
+            rows,
+            index,
+            mask,
+            source=source,
+            source_index=source_index,
+            source_mask=source_mask,
+            time_unit=self.time_unit,
+        )
+        return TaskSet(*(tensor.to(self.device) for tensor in padded))
+
+
+def pick_device(name: str) -> torch.device:
+    """``"auto"`` is a GPU where there is one."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def _runs(
+    chunk: AdaptedChunk, query: TaskRows, n_at_once: int
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """The chunk's queries as padded runs: position in the chunk, row numbers and mask."""
+    sizes = query.sizes[chunk.tasks]
+    counts = (sizes + _POINTS_AT_ONCE - 1) // _POINTS_AT_ONCE
+    at = torch.repeat_interleave(torch.arange(len(counts)), counts)
+    nth = torch.arange(len(at)) - torch.repeat_interleave(counts.cumsum(0) - counts, counts)
+    starts = query.starts[:-1][chunk.tasks][at] + nth * _POINTS_AT_ONCE
+    lengths = (sizes[at] - nth * _POINTS_AT_ONCE).clamp(max=_POINTS_AT_ONCE)
+    by_length = torch.argsort(lengths, stable=True)
+    for part in by_length.split(n_at_once) if len(at) else ():
+        index, mask = padded_index(starts[part], lengths[part])
+        yield at[part], index, mask

@@ -1,0 +1,164 @@
+"""From a user's table to the rows a learner is handed: fitted on training tasks only."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+
+from ehrmeta.data import Encoder, Feature, OutcomeScale, Schema
+from ehrmeta.data.schema import Transform
+from ehrmeta.errors import DataWarning, SchemaError
+from ehrmeta.estimators.inputs import Inputs
+from ehrmeta.nn.task_rows import TaskRows
+
+__all__ = ["TableEncoder"]
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class TableEncoder:
+    """Feature encoding, outcome scale and time unit of a fitted model.
+
+    Parameters
+    ----------
+    features : tuple of Feature
+        The columns in the order of fit.
+    encoder : Encoder
+        Scaling and one-hot coding.
+    outcome : OutcomeScale
+        Standardises the outcome.
+    timed : bool
+        Whether the model was fitted with time.
+    time_unit : float
+        Median time between a training task's visits.
+    time_center, time_scale : float
+        Standardise the clock where it is a feature.
+    clock_is_feature : bool
+        Whether the clock's origin is known ahead, so that time itself may be a feature.
+    """
+
+    features: tuple[Feature, ...]
+    encoder: Encoder
+    outcome: OutcomeScale
+    timed: bool
+    time_unit: float
+    time_center: float
+    time_scale: float
+    clock_is_feature: bool
+
+    @classmethod
+    def fit(cls, inputs: Inputs, schema: Schema | None, transform: Transform | None) -> TableEncoder:
+        """Fit on the training tasks."""
+        assert inputs.y is not None
+        features = _features(inputs.columns, schema)
+        unit, center, scale = 1.0, 0.0, 1.0
+        if inputs.time is not None:
+            tasks = inputs.tasks()
+            time = inputs.time[tasks.order]
+            gaps = np.diff(time)[np.diff(tasks.codes[tasks.order]) == 0]
+            gaps = gaps[gaps > 0]
+            unit = float(np.median(gaps)) if len(gaps) else 1.0
+            center, scale = float(time.mean()), float(time.std()) or 1.0
+        clock = schema.time if schema is not None else None
+        return cls(
+            features=features,
+            encoder=Encoder.fit(
+                _plausible(inputs.columns, features), features, groups=inputs.groups
+            ),
+            outcome=OutcomeScale.fit(inputs.y, transform),
+            timed=inputs.time is not None,
+            time_unit=unit,
+            time_center=center,
+            time_scale=scale,
+            clock_is_feature=inputs.time is not None and (clock is None or clock.is_feature),
+        )
+
+    def rows(self, inputs: Inputs, codes: npt.NDArray[np.int64], n_tasks: int) -> TaskRows:
+        """Encode a call's rows; `codes` (row,) holds each row's task number."""
+        fixed, measured = self.encoder.transform(_plausible(inputs.columns, self.features))
+        time = np.zeros(inputs.n_rows) if inputs.time is None else inputs.time
+        if self.clock_is_feature:
+            standard = (time - self.time_center) / self.time_scale
+            fixed = np.column_stack([fixed, standard.astype(np.float32)])
+        if inputs.y is None:
+            y = np.full(inputs.n_rows, np.nan, np.float32)
+        else:
+            y = self.outcome.forward(inputs.y).astype(np.float32)
+        return TaskRows.from_codes(
+            torch.from_numpy(codes),
+            n_tasks,
+            timed=self.timed,
+            x=torch.from_numpy(fixed),
+            measured=torch.from_numpy(measured),
+            time=torch.from_numpy(time),
+            y=torch.from_numpy(y),
+            origin=torch.arange(inputs.n_rows),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-safe state; `from_dict` restores it exactly."""
+        plain = {field.name: getattr(self, field.name) for field in fields(self)}
+        return plain | {
+            "features": [asdict(feature) for feature in self.features],
+            "encoder": self.encoder.to_dict(),
+            "outcome": self.outcome.to_dict(),
+        }
+
+    @classmethod
+    def from_dict(cls, state: Mapping[str, Any]) -> TableEncoder:
+        """The inverse of `to_dict`."""
+        return cls(
+            **{
+                **state,
+                "features": tuple(Feature(**feature) for feature in state["features"]),
+                "encoder": Encoder.from_dict(state["encoder"]),
+                "outcome": OutcomeScale.from_dict(state["outcome"]),
+            }
+        )
+
+
+def _features(columns: Mapping[str, Array], schema: Schema | None) -> tuple[Feature, ...]:
+    """The schema's features, which must be the table's columns; inferred without a schema."""
+    if schema is None:
+        frame = pd.DataFrame(dict(columns))
+        return Schema.infer(frame).features
+    missing = [name for name in schema.names if name not in columns]
+    unknown = [name for name in columns if name not in schema.names]
+    if missing or unknown:
+        raise SchemaError(
+            f"the columns of X are not the features of the schema: missing {missing}, not in the "
+            f"schema {unknown}. Select X[list(schema.names)], or add the columns to the schema."
+        )
+    return schema.features
+
+
+def _plausible(columns: Mapping[str, Array], features: tuple[Feature, ...]) -> dict[str, Array]:
+    """Values outside their plausible range as missing, counted in one warning."""
+    kept, masked = dict(columns), []
+    for feature in features:
+        low, high = feature.low, feature.high
+        if (low is None and high is None) or columns[feature.name].dtype.kind not in "iuf":
+            continue
+        values = columns[feature.name].astype(np.float64)
+        outside = (values < (-np.inf if low is None else low)) | (
+            values > (np.inf if high is None else high)
+        )
+        if outside.any():
+            kept[feature.name] = np.where(outside, np.nan, values)
+            masked.append(f"'{feature.name}': {int(outside.sum()):,} (range {low} to {high})")
+    if masked:
+        warnings.warn(
+            f"values outside their plausible range count as missing: {', '.join(masked)}. Check "
+            "their units.",
+            DataWarning,
+            stacklevel=5,
+        )
+    return kept

@@ -1,0 +1,98 @@
+r"""Adapted linear layers, in low-rank and in materialised form.
+
+One gradient step on a linear layer with inputs ``h`` (n x i) and back-propagated errors ``d``
+(n x o) gives :math:`W' = W - \alpha d^T h,\; b' = b - \alpha \sum d`. So for any input
+
+.. math:: W'x + b' = Wx + b + V^T (Kx + 1), \qquad K = h,\; V = -\alpha d,
+
+and S steps stack S blocks. Low-rank form: an adapted task is those keys and values, and the shared
+``W`` stays one matrix product for all tasks. Materialised form: the change of ``W`` itself, needed
+where every weight has its own rate. Both are exact.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+__all__ = ["FastLayer", "affine", "back_affine", "descend", "prefers_low_rank", "squared_norm"]
+
+
+class FastLayer(NamedTuple):
+    """What adaptation added to one linear layer.
+
+    Low rank: `first` are the keys K (m, i), `second` the values V (m, o). Materialised: `first` is
+    the change of the weight (o, i), `second` of the bias (o,).
+    """
+
+    first: Tensor
+    second: Tensor
+
+    @property
+    def low_rank(self) -> bool:
+        """Whether the layer is held as keys and values."""
+        return self.second.ndim == 2
+
+
+def prefers_low_rank(n_points: int, n_steps: int, shapes: list[tuple[int, int]]) -> bool:
+    """Whether keys and values cost less arithmetic per query point than full matrices.
+
+    A layer (o, i) costs ``2 m (i + o)`` extra per point in low-rank form with ``m = n_points *
+    n_steps`` keys, and ``2 o i`` where the matrix differs by task; that product also reads the
+    whole matrix for every task, which weighs about as much again.
+    """
+    keys = n_points * n_steps
+    low_rank = sum(keys * (i + o) for o, i in shapes)
+    return low_rank <= 2 * sum(o * i for o, i in shapes)
+
+
+def affine(weight: Tensor, bias: Tensor, x: Tensor, fast: FastLayer | None) -> Tensor:
+    """``x W'^T + b'`` for points x (point, i)."""
+    if fast is None:
+        return torch.nn.functional.linear(x, weight, bias)
+    if fast.low_rank:
+        shared = torch.nn.functional.linear(x, weight, bias)
+        return shared + (x @ fast.first.mT + 1.0) @ fast.second
+    return torch.nn.functional.linear(x, weight + fast.first, bias + fast.second)
+
+
+def back_affine(weight: Tensor, d: Tensor, fast: FastLayer | None) -> Tensor:
+    """``d W'``: errors (point, o) carried back to the inputs (point, i)."""
+    if fast is None:
+        return d @ weight
+    if fast.low_rank:
+        return d @ weight + (d @ fast.second.mT) @ fast.first
+    return d @ (weight + fast.first)
+
+
+def descend(
+    fast: FastLayer | None,
+    h: Tensor,
+    d: Tensor,
+    weight_rate: Tensor,
+    bias_rate: Tensor,
+    low_rank: bool,
+) -> FastLayer:
+    """One gradient step from inputs h (n, i) and errors d (n, o).
+
+    The low-rank form takes one rate per layer or per output unit, shared by weight and bias.
+    """
+    if low_rank:
+        values = -weight_rate * d
+        if fast is None:
+            return FastLayer(h, values)
+        return FastLayer(torch.cat([fast.first, h]), torch.cat([fast.second, values]))
+    weight_step, bias_step = -weight_rate * (d.mT @ h), -bias_rate * d.sum(0)
+    if fast is None:
+        return FastLayer(weight_step, bias_step)
+    return FastLayer(fast.first + weight_step, fast.second + bias_step)
+
+
+def squared_norm(h: Tensor, d: Tensor) -> Tensor:
+    """Squared Frobenius norm of the layer's gradient (weight and bias), from its factors.
+
+    ``|d^T h|^2 + |sum d|^2 = sum_ab (d d^T)_ab (h h^T + 1)_ab``.
+    """
+    return ((d @ d.mT) * (h @ h.mT + 1.0)).sum()

@@ -1,0 +1,137 @@
+"""Multi-layer perceptron with exact fast weights in closed form."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ehrmeta.nn.activations import ACTIVATIONS
+from ehrmeta.nn.backbone import Backbone, Fast, Network, Params
+from ehrmeta.nn.fast_weights import (
+    FastLayer,
+    affine,
+    back_affine,
+    descend,
+    prefers_low_rank,
+    squared_norm,
+)
+
+__all__ = ["MLP"]
+
+
+@dataclass(eq=False, repr=False)
+class MLP(Backbone):
+    """Multi-layer perceptron.
+
+    Parameters
+    ----------
+    hidden : tuple of int
+        Width of each hidden layer.
+    activation : {"relu", "silu", "tanh"}
+        Activation of the hidden layers.
+
+    Examples
+    --------
+    >>> import torch
+    >>> network = MLP((8,), activation="tanh").network(n_features=3, n_outputs=1)
+    >>> params = network.init(torch.Generator().manual_seed(0))
+    >>> network.forward(params, {}, torch.zeros(5, 3)).shape
+    torch.Size([5, 1])
+    """
+
+    hidden: tuple[int, ...] = (64, 64)
+    activation: str = "relu"
+
+    def network(self, n_features: int, n_outputs: int) -> Network:
+        """The perceptron for a table's shape."""
+        return _Perceptron((n_features, *self.hidden, n_outputs), self.activation)
+
+
+class _Perceptron(Network):
+    def __init__(self, widths: tuple[int, ...], activation: str) -> None:
+        self.widths = widths
+        self.activation = ACTIVATIONS[activation]
+
+    @property
+    def n_layers(self) -> int:
+        return len(self.widths) - 1
+
+    def init(self, generator: torch.Generator) -> dict[str, Tensor]:
+        """He-normal weights and zero biases."""
+        params = {}
+        for layer, (i, o) in enumerate(zip(self.widths[:-1], self.widths[1:], strict=True)):
+            weight = torch.randn(o, i, generator=generator)
+            params[f"{layer}.weight"] = weight * math.sqrt(2.0 / max(i, 1))
+            params[f"{layer}.bias"] = torch.zeros(o)
+        return params
+
+    def low_rank(self, params: Params, n_points: int, n_steps: int) -> bool:
+        """By counted arithmetic, see `prefers_low_rank`."""
+        shapes = list(zip(self.widths[1:], self.widths[:-1], strict=True))
+        return prefers_low_rank(n_points, n_steps, shapes)
+
+    def forward(self, params: Params, fast: Fast, x: Tensor) -> Tensor:
+        """Outputs (point, output)."""
+        return self._forward(params, fast, x)[-1]
+
+    def step(
+        self,
+        params: Params,
+        fast: Fast,
+        x: Tensor,
+        error: Callable[[Tensor], Tensor],
+        rates: Params,
+        *,
+        low_rank: bool = False,
+        max_norm: float | None = None,
+        first_order: bool = False,
+    ) -> Fast:
+        """One hand-written gradient step, so that the meta-gradient is one backward pass."""
+        inputs, pre, output = self._forward(params, fast, x)
+        factors = self._backward(params, fast, inputs, pre, error(output))
+        if first_order:
+            factors = [(h.detach(), d.detach()) for h, d in factors]
+        if max_norm is not None:
+            squared = torch.stack([squared_norm(h, d) for h, d in factors]).sum()
+            shrink = max_norm * torch.rsqrt(squared.clamp(min=max_norm**2))
+            factors = [(h, shrink * d) for h, d in factors]
+        adapted: Fast = {}
+        for layer, (h, d) in enumerate(factors):
+            weight_rate, bias_rate = rates[f"{layer}.weight"], rates[f"{layer}.bias"]
+            before = _fast_layer(fast, layer)
+            after = descend(before, h, d, weight_rate, bias_rate, low_rank)
+            adapted[f"{layer}.first"], adapted[f"{layer}.second"] = after
+        return adapted
+
+    def _forward(
+        self, params: Params, fast: Fast, x: Tensor
+    ) -> tuple[list[Tensor], list[Tensor], Tensor]:
+        """Inputs and pre-activations of every layer, and the output."""
+        inputs, pre = [x], []
+        for layer in range(self.n_layers - 1):
+            pre.append(self._affine(params, fast, layer, inputs[-1]))
+            inputs.append(self.activation.function(pre[-1]))
+        return inputs, pre, self._affine(params, fast, self.n_layers - 1, inputs[-1])
+
+    def _backward(
+        self, params: Params, fast: Fast, inputs: list[Tensor], pre: list[Tensor], d: Tensor
+    ) -> list[tuple[Tensor, Tensor]]:
+        """The gradient of every layer as its factors (h, d), first layer first."""
+        factors = [(inputs[-1], d)]
+        for layer in range(self.n_layers - 1, 0, -1):
+            d = back_affine(params[f"{layer}.weight"], d, _fast_layer(fast, layer))
+            d = d * self.activation.derivative(pre[layer - 1], inputs[layer])
+            factors.append((inputs[layer - 1], d))
+        return factors[::-1]
+
+    def _affine(self, params: Params, fast: Fast, layer: int, x: Tensor) -> Tensor:
+        weight, bias = params[f"{layer}.weight"], params[f"{layer}.bias"]
+        return affine(weight, bias, x, _fast_layer(fast, layer))
+
+
+def _fast_layer(fast: Fast, layer: int) -> FastLayer | None:
+    return FastLayer(fast[f"{layer}.first"], fast[f"{layer}.second"]) if fast else None

@@ -1,0 +1,85 @@
+"""Any torch module as a backbone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.func import functional_call, vjp
+
+from ehrmeta.nn.backbone import Backbone, Fast, Network, Params
+
+__all__ = ["TorchModule"]
+
+
+@dataclass(eq=False, repr=False)
+class TorchModule(Backbone):
+    """Any ``torch.nn.Module`` as a backbone, adapted through ``functional_call``.
+
+    Parameters
+    ----------
+    factory : callable
+        ``factory(n_features, n_outputs)`` returns a module that maps (point, feature) to (point,
+        output). No BatchNorm, no dropout and no recurrent torch modules: they cannot run over
+        many tasks at once; write a recurrent cell as tensor algebra.
+
+    Examples
+    --------
+    >>> import torch
+    >>> network = TorchModule(torch.nn.Linear).network(n_features=3, n_outputs=1)
+    >>> params = network.init(torch.Generator().manual_seed(0))
+    >>> network.forward(params, {}, torch.zeros(5, 3)).shape
+    torch.Size([5, 1])
+    """
+
+    factory: Callable[[int, int], torch.nn.Module]
+
+    def network(self, n_features: int, n_outputs: int) -> Network:
+        """The module for a table's shape."""
+        return _ModuleNetwork(lambda: self.factory(n_features, n_outputs))
+
+
+class _ModuleNetwork(Network):
+    def __init__(self, build: Callable[[], torch.nn.Module]) -> None:
+        self.build = build
+        with torch.random.fork_rng(devices=[]):
+            self.module = build()
+
+    def init(self, generator: torch.Generator) -> dict[str, Tensor]:
+        """The module's own initialisation, under a seed drawn from the generator."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))
+            module = self.build()
+        return {name: value.detach().clone() for name, value in module.named_parameters()}
+
+    def forward(self, params: Params, fast: Fast, x: Tensor) -> Tensor:
+        """Outputs (point, output) at the weights `params` + `fast`."""
+        weights = {name: value + fast[name] for name, value in params.items()} if fast else params
+        outputs: Tensor = functional_call(self.module, dict(weights), (x,))
+        return outputs
+
+    def step(
+        self,
+        params: Params,
+        fast: Fast,
+        x: Tensor,
+        error: Callable[[Tensor], Tensor],
+        rates: Params,
+        *,
+        low_rank: bool = False,
+        max_norm: float | None = None,
+        first_order: bool = False,
+    ) -> Fast:
+        """One gradient step by reverse-mode differentiation; there is no low-rank form."""
+        fast = fast or {name: torch.zeros_like(value) for name, value in params.items()}
+        outputs, pull_back = vjp(lambda change: self.forward(params, change, x), fast)
+        (gradient,) = pull_back(error(outputs))
+        if first_order:
+            gradient = {name: value.detach() for name, value in gradient.items()}
+        if max_norm is not None:
+            squared = torch.stack([value.square().sum() for value in gradient.values()]).sum()
+            shrink = max_norm * torch.rsqrt(squared.clamp(min=max_norm**2))
+            gradient = {name: shrink * value for name, value in gradient.items()}
+        return {name: fast[name] - rates[name] * gradient[name] for name in fast}

@@ -1,0 +1,212 @@
+"""The one optimiser loop."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.func import vmap
+from tqdm import tqdm
+
+from ehrmeta.algorithms._base import Algorithm, Params, Spec
+from ehrmeta.errors import DivergenceError
+from ehrmeta.nn.batch import TaskSet
+from ehrmeta.nn.task_rows import TaskRows
+from ehrmeta.training.episodes import EpisodeSampler
+
+__all__ = ["Callback", "TrainingPlan", "train"]
+
+Callback = Callable[[dict[str, float]], bool | None]
+History = list[dict[str, float]]
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """How long and how hard to train; the estimators document each field."""
+
+    shots: tuple[int, int] = (0, 10)
+    max_queries: int = 10
+    max_steps: int = 2000
+    batch_size: int = 256
+    learning_rate: float = 3e-3
+    weight_decay: float = 1e-4
+    max_norm: float = 1.0
+    warmup_fraction: float = 0.05
+    check_every: int = 50
+    patience: int = 10
+    chunk_size: int | None = None
+    time_unit: float = 1.0
+    progress_bar: bool = field(default_factory=sys.stderr.isatty)
+
+
+def train(
+    algorithm: Algorithm,
+    spec: Spec,
+    params: dict[str, Tensor],
+    tasks: TaskRows,
+    held_out: TaskRows | None,
+    plan: TrainingPlan,
+    *,
+    seed: int,
+    callbacks: Sequence[Callback] = (),
+) -> tuple[dict[str, Tensor], History]:
+    """Meta-train: AdamW over batches of episodes, best state on held-out tasks restored.
+
+    Parameters
+    ----------
+    held_out : TaskRows or None
+        Tasks for early stopping; None trains all steps and keeps the last state.
+    callbacks : sequence of callable
+        Called with every record of the history; one that returns True ends the training.
+
+    Returns
+    -------
+    params, history
+        Best parameters, and one record ``{step, loss, held_out_loss, learning_rate, seconds,
+        tasks_per_second}`` per check.
+
+    Raises
+    ------
+    DivergenceError
+        A task's loss is not finite; names the task by ordinal and the step.
+    """
+    params = {name: value.detach().clone().requires_grad_() for name, value in params.items()}
+    optimiser = torch.optim.AdamW(
+        params.values(), lr=plan.learning_rate, weight_decay=plan.weight_decay
+    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, _warmup_cosine(plan))
+    sampler = EpisodeSampler(tasks, plan.shots, plan.max_queries, plan.time_unit)
+    loss_of = _batched_loss(algorithm, spec, plan.chunk_size)
+    checks = list(_held_out_episodes(held_out, plan, seed)) if held_out is not None else []
+
+    best = _snapshot(params)
+    best_loss, best_step = math.inf, 0
+    history: History = []
+    running, seen, started = 0.0, 0, time.perf_counter()
+    batches = _batches(tasks.n_tasks, plan, seed)
+    with tqdm(total=plan.max_steps, unit="step", disable=not plan.progress_bar) as bar:
+        for step in range(1, plan.max_steps + 1):
+            batch, generator = next(batches)
+            support, query = sampler.draw(batch.to(tasks.y.device), generator)
+            losses = loss_of(params, support, query, step / plan.max_steps)
+            _guard(losses, batch, step)
+            optimiser.zero_grad(set_to_none=True)
+            losses.mean().backward()  # type: ignore[no-untyped-call]
+            torch.nn.utils.clip_grad_norm_(params.values(), plan.max_norm)
+            optimiser.step()
+            schedule.step()
+            running += float(losses.detach().mean())
+            seen += len(batch)
+            bar.update()
+            if step % plan.check_every and step != plan.max_steps:
+                continue
+
+            seconds = time.perf_counter() - started
+            record = {
+                "step": float(step),
+                "loss": running / ((step - 1) % plan.check_every + 1),
+                "held_out_loss": _held_out_loss(loss_of, params, checks),
+                "learning_rate": schedule.get_last_lr()[0],
+                "seconds": seconds,
+                "tasks_per_second": seen / seconds,
+            }
+            running = 0.0
+            history.append(record)
+            bar.set_postfix(loss=f"{record['loss']:.3f}", held_out=f"{record['held_out_loss']:.3f}")
+            if not checks or record["held_out_loss"] < best_loss:
+                best, best_loss, best_step = _snapshot(params), record["held_out_loss"], step
+            asked_to_stop = [bool(callback(record)) for callback in callbacks]
+            if any(asked_to_stop) or step - best_step >= plan.patience * plan.check_every:
+                break
+    return best, history
+
+
+def _batched_loss(
+    algorithm: Algorithm, spec: Spec, chunk_size: int | None
+) -> Callable[[Params, TaskSet, TaskSet, float], Tensor]:
+    """Losses (task,) of a batch of episodes; tasks without a query count 0."""
+
+    def losses(params: Params, support: TaskSet, query: TaskSet, progress: float) -> Tensor:
+        def one_task(support: TaskSet, query: TaskSet) -> Tensor:
+            return algorithm.loss(spec, params, support, query, progress)
+
+        batched: Tensor = vmap(one_task, chunk_size=chunk_size)(support, query)
+        return batched * query.mask.any(1)
+
+    return losses
+
+
+def _batches(
+    n_tasks: int, plan: TrainingPlan, seed: int
+) -> Iterator[tuple[Tensor, torch.Generator]]:
+    """Task numbers of each batch for ever, with the generator of its episodes.
+
+    A batch holds each task at most once, or, where there are fewer tasks than half a batch,
+    several episodes of every task. The generators are keyed by (seed, step).
+    """
+    repeats = max(1, min(plan.batch_size, 32) // n_tasks)
+    shuffle = torch.Generator().manual_seed(seed)
+    step = 0
+    while True:
+        order = torch.cat([torch.randperm(n_tasks, generator=shuffle) for _ in range(repeats)])
+        for batch in order.split(plan.batch_size):
+            step += 1
+            yield batch, torch.Generator().manual_seed(seed * 1_000_003 + step)
+
+
+def _held_out_episodes(
+    held_out: TaskRows, plan: TrainingPlan, seed: int, n_draws: int = 4
+) -> Iterator[tuple[TaskSet, TaskSet]]:
+    """A fixed set of episodes of the held-out tasks."""
+    sampler = EpisodeSampler(held_out, plan.shots, 2 * plan.max_queries, plan.time_unit)
+    generator = torch.Generator().manual_seed(seed + 1)
+    device = held_out.y.device
+    for _ in range(n_draws):
+        for batch in torch.arange(held_out.n_tasks, device=device).split(4 * plan.batch_size):
+            yield sampler.draw(batch, generator)
+
+
+def _held_out_loss(
+    loss_of: Callable[[Params, TaskSet, TaskSet, float], Tensor],
+    params: Params,
+    checks: list[tuple[TaskSet, TaskSet]],
+) -> float:
+    """Mean loss over held-out episodes at the end of the schedule; NaN without any."""
+    with torch.no_grad():
+        losses = [loss_of(params, support, query, 1.0) for support, query in checks]
+        counts = sum(int(query.mask.any(1).sum()) for _, query in checks)
+    return float(torch.cat(losses).sum()) / counts if counts else math.nan
+
+
+def _warmup_cosine(plan: TrainingPlan) -> Callable[[int], float]:
+    """Linear warm-up, then half a cosine down to 2 % of the rate."""
+    warmup = max(1, int(plan.warmup_fraction * plan.max_steps))
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / warmup
+        angle = math.pi * (step - warmup) / max(1, plan.max_steps - warmup)
+        return 0.02 + 0.98 * 0.5 * (1.0 + math.cos(angle))
+
+    return factor
+
+
+def _guard(losses: Tensor, batch: Tensor, step: int) -> None:
+    finite = losses.detach().isfinite()
+    if not bool(finite.all()):
+        worst = batch[~finite.cpu()]
+        raise DivergenceError(
+            f"the loss of training task {int(worst[0])} (of {len(worst)} such tasks in this batch) "
+            f"is not finite at step {step}. Lower inner_lr, max_inner_lr or learning_rate, or use "
+            "likelihood='student_t' where outcomes hold gross errors."
+        )
+
+
+def _snapshot(params: dict[str, Any]) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in params.items()}
