@@ -162,7 +162,7 @@ def fit_mixed_model(
         beta_cov=noise_var * x_back @ np.linalg.inv(information) @ x_back.T,
         G=noise_var * effects @ effects.T,
         noise_var=noise_var,
-        log_likelihood=-0.5 * deviance,
+        log_likelihood=-0.5 * float(deviance),
         n_tasks=int(np.count_nonzero(np.diff(starts))),
     )
 

@@ -1,0 +1,80 @@
+"""What a task's support says at each query row, as plain columns for methods that are no networks.
+
+Every value is known at the support's last row: nothing measured later enters.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ehrmeta.nn.task_rows import TaskRows
+
+__all__ = ["carried_forward", "outcome_history", "time_since_support"]
+
+Array = NDArray[np.float64]
+
+
+def outcome_history(support: TaskRows) -> Array:
+    """Count, mean, spread, last value and slope in time of each task's outcomes, (task, 5).
+
+    The spread (sd) and the slope need two rows, the last value and the slope also need time;
+    NaN where they cannot be had.
+    """
+    y, n_tasks = support.y.double().numpy(), support.n_tasks
+    codes, count = support.codes.numpy(), support.sizes.double().numpy()
+
+    def mean(values: Array) -> Array:
+        return np.bincount(codes, values, minlength=n_tasks) / np.where(count > 0, count, np.nan)
+
+    level = mean(y)
+    deviation = y - level[codes]
+    spread = np.where(count > 1, np.sqrt(mean(deviation**2)), np.nan)
+    last, slope = np.full(n_tasks, np.nan), np.full(n_tasks, np.nan)
+    if support.timed:
+        time = support.time.numpy()
+        elapsed = time - mean(time)[codes]
+        last[count > 0] = y[(support.starts[1:].numpy() - 1)[count > 0]]
+        moved = mean(elapsed**2)
+        slope = mean(elapsed * deviation) / np.where(moved > 0, moved, np.nan)
+    return np.column_stack([count, level, spread, last, slope])
+
+
+def time_since_support(support: TaskRows, query: TaskRows) -> Array:
+    """Time from the support's last row to each query row, (row,); NaN without support or time."""
+    latest = np.full(support.n_tasks, np.nan)
+    filled = support.sizes.numpy() > 0
+    if support.timed:
+        latest[filled] = support.time.numpy()[(support.starts[1:].numpy() - 1)[filled]]
+    elapsed: Array = query.time.numpy() - latest[query.codes.numpy()]
+    return elapsed
+
+
+def carried_forward(support: TaskRows, query: TaskRows) -> Array:
+    """Last measured values and their ages at each query row, (row, 2 * measured feature).
+
+    Only support rows strictly earlier than the query row count; NaN where there is none.
+    """
+    measured = support.measured.double().numpy()
+    n_rows, n_features = measured.shape
+    if not query.timed or n_rows == 0:
+        return np.full((query.n_rows, 2 * n_features), np.nan)
+    row = np.where(np.isnan(measured), -1, np.arange(n_rows)[:, None])
+    seen = np.maximum.accumulate(row, axis=0)  # last row with a value, perhaps of another task
+    previous = _rows_before(support, query) - 1
+    found = np.where(previous[:, None] >= 0, seen[previous], -1)
+    known = found >= support.starts.numpy()[query.codes.numpy()][:, None]
+    value = np.take_along_axis(measured, np.maximum(found, 0), axis=0)
+    age = query.time.numpy()[:, None] - support.time.numpy()[np.maximum(found, 0)]
+    return np.where(np.hstack([known, known]), np.hstack([value, age]), np.nan)
+
+
+def _rows_before(support: TaskRows, query: TaskRows) -> NDArray[np.int64]:
+    """How many support rows sort before each query row: earlier tasks, then earlier times."""
+    codes = np.concatenate([query.codes.numpy(), support.codes.numpy()])
+    time = np.concatenate([query.time.numpy(), support.time.numpy()])
+    in_support = np.arange(len(codes)) >= query.n_rows
+    order = np.lexsort((in_support, time, codes))  # a query row goes before ties of the support
+    before = np.empty(len(codes), dtype=np.int64)
+    before[order] = np.cumsum(in_support[order])
+    return before[: query.n_rows]

@@ -1,0 +1,118 @@
+"""Laws of the mixed-model opponent: statsmodels' BLUP, and honest intervals."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import statsmodels.api as sm
+
+from ehrmeta.baselines import MixedEffects
+from ehrmeta.data import Clock, Feature, Schema
+
+
+def longitudinal(n_patients=150, seed=0):
+    rng = np.random.default_rng(seed)
+    sizes = rng.integers(3, 10, n_patients)
+    groups = np.repeat(np.arange(n_patients), sizes)
+    n = len(groups)
+    days = rng.uniform(0, 10, n)
+    age = rng.normal(60, 10, n_patients)[groups]
+    b = rng.multivariate_normal([0, 0], [[40, 2], [2, 3]], n_patients)[groups]
+    y = 200 + 0.5 * age + 2 * days + b[:, 0] + b[:, 1] * days + rng.normal(0, 4, n)
+    return pd.DataFrame({"age": age}), y, groups, days
+
+
+def test_equals_statsmodels_prediction_of_random_effects():
+    X, y, groups, days = longitudinal()
+    ones = np.ones(len(y))
+    theirs = sm.MixedLM(
+        y, np.column_stack([ones, X["age"], days]), groups, np.column_stack([ones, days])
+    ).fit()
+    model = MixedEffects().fit(X, y, groups=groups, time=days)
+    adapted = model.adapt(X, y, groups=groups, time=days)
+    found = adapted.predict(X, groups=groups, time=days)
+    np.testing.assert_allclose(found, theirs.fittedvalues, rtol=1e-4)
+
+
+def test_interval_of_a_new_patient_is_that_of_the_joint_normal():
+    X, y, groups, days = longitudinal()
+    model = MixedEffects().fit(X, y, groups=groups, time=days)
+    ones = np.ones(len(y))
+    theirs = sm.MixedLM(
+        y, np.column_stack([ones, X["age"], days]), groups, np.column_stack([ones, days])
+    ).fit()
+    new, new_y, new_groups, new_days = longitudinal(1, seed=9)
+    z = np.column_stack([np.ones(len(new_y)), new_days])
+    v = z @ theirs.cov_re @ z.T + theirs.scale * np.eye(len(new_y))
+    centre = np.column_stack([z[:, 0], new["age"], new_days]) @ theirs.fe_params
+    gain = np.linalg.solve(v[:2, :2], v[:2, 2:]).T
+    mean = centre[2:] + gain @ (new_y - centre)[:2]
+    sd = np.sqrt(np.diag(v[2:, 2:] - gain @ v[:2, 2:]))
+    adapted = model.adapt(new[:2], new_y[:2], time=new_days[:2])
+    interval = adapted.predict_interval(new[2:], time=new_days[2:], confidence_level=0.95)
+    np.testing.assert_allclose(interval[:, 0], mean - 1.959964 * sd, rtol=1e-3)
+    np.testing.assert_allclose(interval[:, 1], mean + 1.959964 * sd, rtol=1e-3)
+    prior = np.diag(z @ theirs.cov_re @ z.T)[2:]
+    weight = adapted.own_weight(new[2:], time=new_days[2:])
+    np.testing.assert_allclose(weight, 1 - (sd**2 - theirs.scale) / prior, atol=1e-3)
+
+
+def test_intervals_cover_new_patients():
+    X, y, groups, days = longitudinal(2000)
+    train = groups < 1000
+    model = MixedEffects().fit(X[train], y[train], groups=groups[train], time=days[train])
+    first = pd.Series(groups).groupby(groups).cumcount().to_numpy() < 2
+    support, query = ~train & first, ~train & ~first
+    adapted = model.adapt(X[support], y[support], groups=groups[support], time=days[support])
+    interval = adapted.predict_interval(X[query], groups=groups[query], time=days[query])
+    inside = (interval[:, 0] <= y[query]) & (y[query] <= interval[:, 1])
+    assert inside.mean() == pytest.approx(0.9, abs=0.02)
+    p = adapted.atypical_
+    assert np.quantile(p, [0.25, 0.5, 0.75]) == pytest.approx([0.25, 0.5, 0.75], abs=0.05)
+
+
+def test_own_weight_and_shrinkage_tell_population_from_own_data():
+    X, y, groups, days = longitudinal()
+    model = MixedEffects().fit(X, y, groups=groups, time=days)
+    np.testing.assert_allclose(model.population().own_weight(X[:4], time=days[:4]), 0, atol=1e-12)
+    weights = [
+        model.adapt(X[:k], y[:k], time=days[:k]).own_weight(X[:1], time=days[:1])[0]
+        for k in (1, 2, 3)
+    ]
+    assert 0 < weights[0] < weights[1] < weights[2] < 1
+    adapted = model.adapt(X, y, groups=groups, time=days)
+    assert 0 < adapted.eta_shrinkage_ < 0.5
+
+
+def test_a_clock_without_a_known_origin_serves_through_differences_only():
+    X, y, groups, days = longitudinal()
+    schema = Schema((Feature("age"),), time=Clock("day", is_feature=False))
+    shift = np.random.default_rng(0).normal(0, 500, 150)[groups]  # an origin of each patient's own
+    plain = MixedEffects(schema=schema).fit(X, y, groups=groups, time=days)
+    moved = MixedEffects(schema=schema).fit(X, y, groups=groups, time=days + shift)
+    found = [
+        model.adapt(X, y, groups=groups, time=t).predict(X, groups=groups, time=t + 1)
+        for model, t in ((plain, days), (moved, days + shift))
+    ]
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-5)
+    alone = [model.predict(X, time=t) for model, t in ((plain, days), (moved, days + shift))]
+    np.testing.assert_allclose(alone[0], alone[1], rtol=1e-5)
+
+
+def test_random_intercept_only_moves_every_prediction_of_a_patient_alike():
+    X, y, groups, days = longitudinal()
+    model = MixedEffects(random_slope=False).fit(X, y, groups=groups, time=days)
+    adapted = model.adapt(X[:2], y[:2], time=days[:2])
+    shift = adapted.predict(X[2:9], time=days[2:9]) - model.predict(X[2:9], time=days[2:9])
+    np.testing.assert_allclose(shift, shift[0])
+    assert model.mixed_model_.G.shape == (1, 1)
+
+
+def test_log_outcomes_come_back_on_their_own_scale():
+    X, y, groups, days = longitudinal()
+    model = MixedEffects(outcome_transform="log").fit(X, np.exp(y / 100), groups=groups, time=days)
+    plain = MixedEffects().fit(X, y, groups=groups, time=days)
+    pair = [
+        m.adapt(X[:3], values[:3], time=days[:3]).predict_interval(X[3:5], time=days[3:5])
+        for m, values in ((model, np.exp(y / 100)), (plain, y))
+    ]
+    np.testing.assert_allclose(np.log(pair[0]) * 100, pair[1], rtol=1e-4)
