@@ -9,7 +9,6 @@ from sklearn.exceptions import NotFittedError as _SklearnNotFittedError
 
 __all__ = [
     "AtypicalWarning",
-    "AtypicalWarning",
     "BundleError",
     "CellError",
     "DataError",

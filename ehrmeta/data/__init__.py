@@ -1,9 +1,13 @@
 """Checked tables of many tasks: reading, meaning, splitting, encoding, bundled data sets."""
 
+from ehrmeta.data.catalog import list_datasets, load_dataset, read_card
+from ehrmeta.data.checks import Finding
 from ehrmeta.data.clock import to_time
 from ehrmeta.data.columns import read_column, read_columns
 from ehrmeta.data.encode import Encoder, OutcomeScale
 from ehrmeta.data.schema import Clock, Feature, Outcome, Schema
+from ehrmeta.data.simulate import make_sinusoid
+from ehrmeta.data.table import Table
 from ehrmeta.data.tasks import (
     PatientKFold,
     TaskIndex,
@@ -18,15 +22,21 @@ __all__ = [
     "Clock",
     "Encoder",
     "Feature",
+    "Finding",
     "Outcome",
     "OutcomeScale",
     "PatientKFold",
     "Schema",
+    "Table",
     "TaskIndex",
     "before",
     "first_k",
     "index_tasks",
+    "list_datasets",
+    "load_dataset",
+    "make_sinusoid",
     "random_k",
+    "read_card",
     "read_column",
     "read_columns",
     "split_tasks",

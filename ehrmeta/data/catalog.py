@@ -1,0 +1,145 @@
+"""The bundled data sets: real patients, each with a card that states where they come from."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from ehrmeta.data.checks import Finding
+from ehrmeta.data.schema import Schema
+from ehrmeta.data.table import Table
+from ehrmeta.errors import DataError, did_you_mean
+
+__all__ = ["list_datasets", "load_dataset", "read_card"]
+
+_SCHEMA_KEYS = ("task", "task_kind", "time", "treatment", "outcome_time", "on_duplicate")
+
+
+def list_datasets() -> dict[str, str]:
+    """Return the names of the bundled data sets, each with a line of description.
+
+    Examples
+    --------
+    >>> list(list_datasets())
+    ['nafld-hdl', 'nafld-sbp', 'pbcseq']
+    """
+    names = sorted(path.parent.name for path in _folder().glob("*/card.toml"))
+    return {name: str(read_card(name)["title"]) for name in names}
+
+
+def load_dataset(name: str, *, min_rows: int | None = None, outcome: str | None = None) -> Table:
+    """Load a bundled data set as a checked table.
+
+    Parameters
+    ----------
+    name : str
+        One of `list_datasets`.
+    min_rows : int, optional
+        Keep tasks with at least so many rows; the card's number by default, 1 for all. Whoever
+        studies risk needs all: people with many visits have survived them.
+    outcome : str, optional
+        Another outcome that the card names; the usual one then is a measured feature.
+
+    Returns
+    -------
+    Table
+        Its findings say what was left out.
+
+    Raises
+    ------
+    DataError
+        An unknown name or outcome, a damaged file, or no task with so many rows.
+
+    Warns
+    -----
+    DataWarning
+        Values outside the plausible range were left out.
+
+    Examples
+    --------
+    >>> load_dataset("pbcseq")
+    Table: 1,945 rows, 312 tasks (1 to 16 rows each, median 5)
+    task       patient_id (patient)
+    outcome    bili [mg/dL] 0.05 to 60  (serum bilirubin), log scale
+    time       day [d] since randomisation
+    treatment  treatment
+    ...
+    """
+    card = read_card(name)
+    content = (_folder() / name / "data.parquet").read_bytes()
+    if hashlib.sha256(content).hexdigest() != card["sha256"]:
+        raise DataError(
+            f"data set '{name}': data.parquet is not the file its card describes (sha256 differs). "
+            "Install the package again."
+        )
+    schema = _schema(card, outcome)
+    frame = pl.read_parquet(io.BytesIO(content))
+    table = Table.from_frame(frame, schema, on_missing_outcome="drop")
+    return _with_min_rows(table, card.get("min_rows", 1) if min_rows is None else min_rows)
+
+
+def read_card(name: str) -> dict[str, Any]:
+    """Read a data set's card: title, source, licence, citation, columns, traps.
+
+    Examples
+    --------
+    >>> read_card("pbcseq")["licence"]
+    'LGPL-2.0-or-later'
+    """
+    path = _folder() / name / "card.toml"
+    known = sorted(card.parent.name for card in _folder().glob("*/card.toml"))
+    if name not in known:
+        raise DataError(f"no data set '{name}'. {did_you_mean(name, known)}")
+    return tomllib.loads(path.read_text(encoding="utf-8"))
+
+
+def _folder() -> Path:
+    """Inside the wheel, or beside the package in a checkout."""
+    packaged = Path(__file__).parents[1] / "_datasets"
+    return packaged if packaged.is_dir() else Path(__file__).parents[2] / "datasets"
+
+
+def _schema(card: dict[str, Any], outcome: str | None) -> Schema:
+    """The first outcome is the usual one; those not chosen are measured features."""
+    outcomes = {entry["name"]: entry for entry in card["outcome"]}
+    chosen = next(iter(outcomes)) if outcome is None else outcome
+    if chosen not in outcomes:
+        raise DataError(
+            f"data set '{card['name']}' has no outcome '{chosen}'. {did_you_mean(chosen, outcomes)}"
+        )
+    others = [
+        {key: entry[key] for key in ("name", "unit", "low", "high", "label") if key in entry}
+        | {"role": "measured"}
+        for entry_name, entry in outcomes.items()
+        if entry_name != chosen
+    ]
+    values = {key: card[key] for key in _SCHEMA_KEYS if key in card}
+    features = [*card["feature"], *others]
+    return Schema.from_dict(values | {"features": features, "outcome": outcomes[chosen]})
+
+
+def _with_min_rows(table: Table, min_rows: int) -> Table:
+    if min_rows < 1:
+        raise DataError(f"min_rows must be at least 1, got {min_rows}.")
+    enough = table.tasks.sizes >= min_rows
+    if not enough.any():
+        raise DataError(
+            f"no task has {min_rows} rows (the largest has {int(table.tasks.sizes.max())}). "
+            "Pass a smaller min_rows."
+        )
+    if enough.all():
+        return table
+    kept = table.take(enough[table.tasks.codes])
+    finding = Finding(
+        f"of {table.n_tasks:,} tasks left out: fewer than {min_rows} rows",
+        str(table.schema.task),
+        int(np.sum(~enough)),
+        "Pass min_rows=1 to keep them.",
+    )
+    return kept.with_findings(finding)

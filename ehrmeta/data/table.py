@@ -1,0 +1,439 @@
+"""The checked table: what every part of the package can rely on."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from ehrmeta.data import checks
+from ehrmeta.data.checks import Columns, Finding
+from ehrmeta.data.clock import to_time
+from ehrmeta.data.columns import read_columns
+from ehrmeta.data.schema import Clock, OnDuplicate, Outcome, Schema, TaskKind
+from ehrmeta.data.tasks import (
+    PatientKFold,
+    RandomState,
+    TaskIndex,
+    before,
+    first_k,
+    index_tasks,
+    random_k,
+    split_tasks,
+)
+from ehrmeta.errors import DataError, DataWarning, SchemaError
+
+__all__ = ["Finding", "Table"]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Table:
+    """Rows of many tasks, checked against a schema; make one with `Table.from_frame`.
+
+    Attributes
+    ----------
+    X : pandas.DataFrame, (row, feature)
+        Its index holds the row numbers of the input frame, and ``X.attrs["ehrmeta_schema"]`` the
+        schema, from which estimators learn roles and units.
+    y : ndarray of float64, (row,)
+    groups : ndarray, (row,)
+        Task ids.
+    time : ndarray of float64, (row,), or None
+        In the unit of the schema's clock.
+    treatment : ndarray, (row,), or None
+    outcome_time : ndarray of float64, (row,), or None
+        When the row's outcome became known.
+    schema : Schema
+    findings : tuple of Finding
+        What was masked or left out.
+
+    Examples
+    --------
+    >>> frame = pd.DataFrame(
+    ...     {"patient": [1, 1, 2], "day": [0, 9, 0], "age": [40, 40, 61], "hdl": [50, 55, 38]}
+    ... )
+    >>> table = Table.from_frame(
+    ...     frame, task="patient", time="day", outcome="hdl", units={"age": "a", "hdl": "mg/dL"}
+    ... )
+    >>> table
+    Table: 3 rows, 2 tasks (1 to 2 rows each, median 1.5)
+    task     patient (patient)
+    outcome  hdl [mg/dL]
+    time     day [d]
+    static   age [a]
+    """
+
+    X: pd.DataFrame
+    y: NDArray[np.float64]
+    groups: NDArray[Any]
+    time: NDArray[np.float64] | None
+    treatment: NDArray[Any] | None
+    outcome_time: NDArray[np.float64] | None
+    schema: Schema
+    findings: tuple[Finding, ...] = ()
+
+    @classmethod
+    def from_frame(
+        cls,
+        frame: Any,
+        schema: Schema | None = None,
+        *,
+        task: str | None = None,
+        outcome: str | Outcome | None = None,
+        time: str | Clock | None = None,
+        treatment: str | None = None,
+        outcome_time: str | None = None,
+        task_kind: TaskKind = "patient",
+        on_duplicate: OnDuplicate = "error",
+        measured: Sequence[str] = (),
+        units: Mapping[str, str] | None = None,
+        on_missing_outcome: Literal["error", "drop"] = "error",
+    ) -> Table:
+        """Check a frame; rows keep their order.
+
+        Values outside a feature's plausible range become NaN, and rows whose outcome is outside
+        its range are left out: one `DataWarning` counts both.
+
+        Parameters
+        ----------
+        frame : pandas, polars or pyarrow frame, or 2-D array, (row, column)
+        schema : Schema, optional
+            Only its columns are read. Without it, `Schema.infer` guesses one from the frame and the
+            keywords that follow.
+        on_missing_outcome : {"error", "drop"}
+            Whether rows without an outcome raise or are left out and counted.
+        task, outcome, time, treatment, outcome_time, task_kind, on_duplicate, measured, units
+            See `Schema.infer`.
+
+        Raises
+        ------
+        SchemaError
+            Columns are missing or unnamed, or text stands where the schema says numbers.
+        GroupError
+            Task ids are missing.
+        DataError
+            No row is left, the outcome is text, constant or missing, a time is missing or cannot be
+            read, or (task, time) repeats in a table of patients.
+        """
+        columns = read_columns(frame)
+        if schema is None:
+            schema = Schema.infer(
+                frame,
+                task=task,
+                outcome=outcome,
+                time=time,
+                treatment=treatment,
+                outcome_time=outcome_time,
+                task_kind=task_kind,
+                on_duplicate=on_duplicate,
+                measured=measured,
+                units=units,
+            )
+        elif any((task, outcome, time, treatment, outcome_time, measured, units)):
+            raise SchemaError("both a schema and column names were given. Pass one or the other.")
+        return _build(columns, schema, on_missing_outcome)
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    @cached_property
+    def tasks(self) -> TaskIndex:
+        """The tasks, their rows sorted by time."""
+        return index_tasks(self.groups, self.time)
+
+    @property
+    def n_tasks(self) -> int:
+        """Number of tasks."""
+        return self.tasks.n_tasks
+
+    def take(self, rows: ArrayLike) -> Table:
+        """Return some rows, by a mask or by positions.
+
+        Parameters
+        ----------
+        rows : array-like of bool, (row,), or of int
+        """
+        index = np.asarray(rows)
+        if index.dtype == bool:
+            if index.shape != (len(self),):
+                raise DataError(f"mask has shape {index.shape}; pass one per row ({len(self)},).")
+            index = np.flatnonzero(index)
+        index = index.astype(np.int64)
+        X = self.X.iloc[index]
+        X.attrs = {"ehrmeta_schema": self.schema.to_dict()}
+        return dataclasses.replace(
+            self,
+            X=X,
+            y=self.y[index],
+            groups=self.groups[index],
+            time=None if self.time is None else self.time[index],
+            treatment=None if self.treatment is None else self.treatment[index],
+            outcome_time=None if self.outcome_time is None else self.outcome_time[index],
+        )
+
+    def with_findings(self, *findings: Finding) -> Table:
+        """Return the same table with more findings."""
+        return dataclasses.replace(self, findings=(*self.findings, *findings))
+
+    def split(
+        self, test_fraction: float = 0.2, random_state: RandomState = None
+    ) -> tuple[Table, Table]:
+        """Split by task into training and test: no patient is in both.
+
+        Parameters
+        ----------
+        test_fraction : float in (0, 1)
+            Of the tasks.
+        random_state : int, Generator or None
+        """
+        train, test = split_tasks(self.tasks.labels, test_fraction, random_state)
+        return self.take(train[self.tasks.codes]), self.take(test[self.tasks.codes])
+
+    def kfold(
+        self, n_splits: int = 5, random_state: RandomState = None
+    ) -> Iterator[tuple[Table, Table]]:
+        """Yield training and test tables; every task is in one test table."""
+        folds = PatientKFold(n_splits, random_state=random_state)
+        for train, test in folds.split(self.X, groups=self.groups):
+            yield self.take(train), self.take(test)
+
+    def support_query(
+        self,
+        shots: int | None = None,
+        *,
+        before: ArrayLike | str | None = None,
+        random_state: RandomState = None,
+    ) -> tuple[Table, Table]:
+        """Split the rows of every task into support and query, without look-ahead.
+
+        Parameters
+        ----------
+        shots : int, optional
+            The first `shots` rows by time; random rows in a table without time. Tasks with no more
+            rows than that are left out of both and counted in the findings.
+        before : float, ISO date, or array-like, (task,), optional
+            Prediction time: rows up to it whose outcome is known by then are the support.
+        random_state : int, Generator or None
+            Draws the rows in a table without time.
+
+        Raises
+        ------
+        DataError
+            Neither or both of `shots` and `before`, or no task has a query row.
+
+        Examples
+        --------
+        >>> frame = pd.DataFrame(
+        ...     {"id": [1, 1, 1], "day": [2, 0, 1], "age": 40, "hdl": [50, 52, 55]}
+        ... )
+        >>> table = Table.from_frame(frame, task="id", time="day", outcome="hdl")
+        >>> support, query = table.support_query(shots=1)
+        >>> support.y, query.y
+        (array([52.]), array([50., 55.]))
+        """
+        if (shots is None) == (before is None):
+            raise DataError("pass either shots=... or before=..., and not both.")
+        if shots is None:
+            support, query = self._before(before)
+        elif self.time is None:
+            support, query = random_k(self.tasks, shots, random_state)
+        else:
+            support, query = first_k(
+                self.tasks, shots, time=self.time, outcome_time=self.outcome_time
+            )
+        scored = np.unique(self.tasks.codes[query])
+        if len(scored) == 0:
+            raise DataError(
+                f"none of {self.n_tasks} tasks has a row to predict after its support (the largest "
+                f"has {int(self.tasks.sizes.max())} rows). Use fewer shots or an earlier time."
+            )
+        if len(scored) == self.n_tasks:
+            return self.take(support), self.take(query)
+        unscored = Finding(
+            f"of {self.n_tasks:,} tasks without a row to predict",
+            str(self.schema.task),
+            self.n_tasks - len(scored),
+            "Use fewer shots or an earlier time to keep them.",
+        )
+        return self.take(support).with_findings(unscored), self.take(query).with_findings(unscored)
+
+    def _before(self, cutoff: Any) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        clock = self.schema.time
+        if clock is None or self.time is None:
+            raise SchemaError("before=... needs a time column. Name it, or pass shots=...")
+        if np.asarray(cutoff).dtype.kind not in "biuf":
+            cutoff = to_time(
+                np.atleast_1d(cutoff), unit=clock.unit, origin=clock.origin, name="before"
+            )
+            cutoff = cutoff if len(cutoff) > 1 else cutoff[0]
+        return before(self.tasks, self.time, cutoff, outcome_time=self.outcome_time)
+
+    def __repr__(self) -> str:
+        sizes = self.tasks.sizes
+        head = (
+            f"Table: {len(self):,} rows, {self.n_tasks:,} tasks ({sizes.min():,} to "
+            f"{sizes.max():,} rows each, median {np.median(sizes):g})"
+            if len(self)
+            else "Table: 0 rows"
+        )
+        return "\n".join([head, repr(self.schema), *(f"! {f}" for f in self.findings)])
+
+
+def _build(columns: Columns, schema: Schema, on_missing_outcome: str) -> Table:
+    outcome, task = schema.outcome, schema.task
+    if task is None or outcome is None:
+        raise SchemaError("a table needs a task and an outcome. Pass task=... and outcome=...")
+    if not schema.features:
+        raise SchemaError(
+            "no column is left as a feature. Add one; for time alone, copy the time column under "
+            "another name."
+        )
+    checks.require_columns(columns, schema.columns)
+    columns = {name: columns[name] for name in schema.columns}
+    checks.task_index(columns, task, None)
+    columns[outcome.name] = checks.check_outcome(columns[outcome.name], outcome)
+    checks.check_binary(columns, schema.features)
+    if schema.treatment is not None:
+        checks.check_complete(columns, (schema.treatment,))
+    _read_times(columns, schema)
+
+    present, findings = _with_outcome(columns[outcome.name], outcome, on_missing_outcome)
+    plausible, implausible = _in_range(columns[outcome.name], outcome)
+    columns, masked = _mask_features(columns, schema)
+    implausible += masked
+    findings += implausible
+    rows = np.flatnonzero(present & plausible)
+    columns = {name: values[rows] for name, values in columns.items()}
+    if schema.time is not None and schema.task_kind == "patient":
+        columns, kept = _without_duplicates(columns, schema, rows)
+        if len(kept) < len(rows):
+            findings += (
+                Finding(
+                    f"rows that repeated a (task, time) pair: kept the {schema.on_duplicate}",
+                    task,
+                    len(rows) - len(kept),
+                    "Change on_duplicate if another is meant.",
+                ),
+            )
+            rows = rows[kept]
+    _check_left(columns[outcome.name], outcome)
+    if implausible:
+        warnings.warn(" ".join(str(f) for f in implausible), DataWarning, stacklevel=3)
+
+    X = pd.DataFrame({name: columns[name] for name in schema.names}, index=rows)
+    X.attrs["ehrmeta_schema"] = schema.to_dict()
+    return Table(
+        X=X,
+        y=columns[outcome.name],
+        groups=columns[task],
+        time=None if schema.time is None else columns[schema.time.name],
+        treatment=None if schema.treatment is None else columns[schema.treatment],
+        outcome_time=None if schema.outcome_time is None else columns[schema.outcome_time],
+        schema=schema,
+        findings=findings,
+    )
+
+
+def _read_times(columns: Columns, schema: Schema) -> None:
+    if schema.time is None:
+        return
+    clock = schema.time
+    for name in (clock.name, schema.outcome_time):
+        if name is not None:
+            columns[name] = to_time(columns[name], unit=clock.unit, origin=clock.origin, name=name)
+    if schema.outcome_time is not None:
+        early = np.flatnonzero(columns[schema.outcome_time] < columns[clock.name])
+        if len(early):
+            raise DataError(
+                f"column '{schema.outcome_time}': in {len(early)} rows (first: row {early[0]}) the "
+                f"outcome is known before the row's own '{clock.name}'. Correct one of them."
+            )
+
+
+def _with_outcome(
+    y: NDArray[np.float64], outcome: Outcome, on_missing: str
+) -> tuple[NDArray[np.bool_], tuple[Finding, ...]]:
+    missing = np.isnan(y)
+    count = int(missing.sum())
+    if count == 0:
+        return ~missing, ()
+    if on_missing != "drop":
+        raise DataError(
+            f"outcome '{outcome.name}' is missing (NaN) in {count} of {len(y)} rows (first: row "
+            f"{np.flatnonzero(missing)[0]}). Pass on_missing_outcome='drop' to leave them out."
+        )
+    remedy = "Fill it in to keep them."
+    return ~missing, (Finding("rows left out: no outcome", outcome.name, count, remedy),)
+
+
+def _in_range(
+    y: NDArray[np.float64], outcome: Outcome
+) -> tuple[NDArray[np.bool_], tuple[Finding, ...]]:
+    wrong = checks.outside(y, outcome)
+    if not wrong.any():
+        return ~wrong, ()
+    what = f"rows left out: outcome outside {_range(outcome)}"
+    return ~wrong, (Finding(what, outcome.name, int(wrong.sum()), "Check unit and range."),)
+
+
+def _mask_features(columns: Columns, schema: Schema) -> tuple[Columns, tuple[Finding, ...]]:
+    findings: tuple[Finding, ...] = ()
+    masked = dict(columns)
+    for feature in schema.features:
+        values = columns[feature.name]
+        if feature.kind == "categorical":
+            continue
+        if values.dtype.kind not in "biuf":
+            raise SchemaError(
+                f"column '{feature.name}' is a {feature.kind} feature, but holds text or dates. "
+                "Convert it to numbers, or declare it categorical."
+            )
+        wrong = checks.outside(values, feature)
+        if wrong.any():
+            masked[feature.name] = np.where(wrong, np.nan, values)
+            what = f"values set to missing: outside {_range(feature)}"
+            findings += (Finding(what, feature.name, int(wrong.sum()), "Check unit and range."),)
+    return masked, findings
+
+
+def _without_duplicates(
+    columns: Columns, schema: Schema, rows: NDArray[np.int64]
+) -> tuple[Columns, NDArray[np.int64]]:
+    n_rows = len(columns[str(schema.task)])
+    if schema.on_duplicate == "allow" or n_rows == 0 or schema.time is None:
+        return columns, np.arange(n_rows)
+    time = columns[schema.time.name]
+    tasks = index_tasks(columns[str(schema.task)], time)
+    numeric = tuple(f.name for f in schema.features if f.kind == "numeric")
+    average = (*numeric, schema.outcome.name) if schema.outcome else numeric
+    columns, keep = checks.merge_duplicates(
+        columns, tasks, time, schema.on_duplicate, average, rows
+    )
+    return {name: values[keep] for name, values in columns.items()}, keep
+
+
+def _check_left(y: NDArray[np.float64], outcome: Outcome) -> None:
+    if len(y) == 0:
+        raise DataError(
+            f"no row is left: every outcome '{outcome.name}' is missing or out of range. Check its "
+            "unit and range."
+        )
+    if np.ptp(y) == 0:
+        raise DataError(
+            f"outcome '{outcome.name}' is constant over {len(y)} rows: there is nothing to learn. "
+            "Check the column."
+        )
+
+
+def _range(column: Any) -> str:
+    low = "" if column.low is None else f"{column.low:g}"
+    high = "" if column.high is None else f"{column.high:g}"
+    words = f"{low} to {high}" if low and high else f"{low} and above" if low else f"up to {high}"
+    return f"{words} {column.unit}".strip()
