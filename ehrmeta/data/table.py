@@ -95,6 +95,7 @@ class Table:
         measured: Sequence[str] = (),
         units: Mapping[str, str] | None = None,
         on_missing_outcome: Literal["error", "drop"] = "error",
+        on_constant_outcome: Literal["error", "allow"] = "error",
     ) -> Table:
         """Check a frame; rows keep their order.
 
@@ -109,6 +110,9 @@ class Table:
             keywords that follow.
         on_missing_outcome : {"error", "drop"}
             Whether rows without an outcome raise or are left out and counted.
+        on_constant_outcome : {"error", "allow"}
+            A constant outcome teaches nothing, so it is most likely the wrong column; the support
+            of a few patients may well be constant.
         task, outcome, time, treatment, outcome_time, task_kind, on_duplicate, measured, units
             See `Schema.infer`.
 
@@ -138,7 +142,10 @@ class Table:
             )
         elif any((task, outcome, time, treatment, outcome_time, measured, units)):
             raise SchemaError("both a schema and column names were given. Pass one or the other.")
-        return _build(columns, schema, on_missing_outcome)
+        table = _build(columns, schema, on_missing_outcome)
+        if on_constant_outcome == "error":
+            _check_varies(table)
+        return table
 
     def __len__(self) -> int:
         return len(self.y)
@@ -425,9 +432,13 @@ def _check_left(y: NDArray[np.float64], outcome: Outcome) -> None:
             f"no row is left: every outcome '{outcome.name}' is missing or out of range. Check its "
             "unit and range."
         )
-    if np.ptp(y) == 0:
+
+
+def _check_varies(table: Table) -> None:
+    if np.ptp(table.y) == 0:
+        name = table.schema.outcome.name if table.schema.outcome else "y"
         raise DataError(
-            f"outcome '{outcome.name}' is constant over {len(y)} rows: there is nothing to learn. "
+            f"outcome '{name}' is constant over {len(table)} rows: there is nothing to learn. "
             "Check the column."
         )
 
