@@ -22,6 +22,7 @@ def boost(
     *,
     max_iter: int,
     learning_rate: float,
+    min_samples_leaf: int = 20,
     seed: int,
 ) -> HistGradientBoostingRegressor:
     """Fit boosted trees to rows that weigh 1 / rows of their task, stopped on held-out tasks.
@@ -33,7 +34,12 @@ def boost(
     """
     weight = 1.0 / np.bincount(tasks, minlength=n_tasks)[tasks]
     model = HistGradientBoostingRegressor(
-        max_iter=max_iter, learning_rate=learning_rate, early_stopping=False, random_state=seed
+        max_iter=max_iter,
+        learning_rate=learning_rate,
+        max_leaf_nodes=12,
+        min_samples_leaf=min_samples_leaf,
+        early_stopping=False,
+        random_state=seed,
     )
     n_held_out = int(_HELD_OUT * n_tasks) if n_tasks >= _FEWEST_TASKS else 0
     test = (np.random.default_rng(seed).permutation(n_tasks) < n_held_out)[tasks]

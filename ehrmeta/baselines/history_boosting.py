@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.utils import check_random_state
+from sklearn.utils import Tags, check_random_state
 
 from ehrmeta.baselines.boosting import boost
 from ehrmeta.baselines.history import carried_forward, outcome_history, time_since_support
@@ -44,6 +44,11 @@ class HistoryBoosting(TaskRegressor):
     schema, task, time, outcome_transform, score_shots
         As in `TaskRegressor`.
 
+    Attributes
+    ----------
+    n_iter_ : int
+        Trees grown.
+
     Examples
     --------
     >>> import numpy as np
@@ -59,7 +64,7 @@ class HistoryBoosting(TaskRegressor):
         self,
         *,
         shots: tuple[int, int] = (0, 10),
-        n_draws: int = 4,
+        n_draws: int = 8,
         max_queries: int = 10,
         max_iter: int = 300,
         learning_rate: float = 0.05,
@@ -84,6 +89,11 @@ class HistoryBoosting(TaskRegressor):
         self.learning_rate = learning_rate
         self.random_state = random_state
 
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.regressor_tags.poor_score = True  # one anonymous task is too little history
+        return tags
+
     def _fit_tasks(self, rows: TaskRows, table: TableEncoder) -> None:
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         rng = np.random.default_rng(seed)
@@ -96,8 +106,10 @@ class HistoryBoosting(TaskRegressor):
             rows.n_tasks,
             max_iter=self.max_iter,
             learning_rate=self.learning_rate,
+            min_samples_leaf=10 * self.n_draws,  # rows of a task come up in every draw
             seed=seed,
         )
+        self.n_iter_ = self.boosting_.n_iter_
 
     def _adapt_tasks(self, support: TaskRows) -> Array:
         return outcome_history(support)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from sklearn.utils import Tags
 
 from ehrmeta.estimators._base import TaskRegressor
 from ehrmeta.estimators.predictive import Predictive
@@ -27,6 +28,11 @@ class LastValue(TaskRegressor):
     >>> model.adapt(X[:2], [4.0, 5.0], time=[0, 1]).predict([[0.0]], time=[2]).round(3)
     array([5.])
     """
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.regressor_tags.poor_score = True  # without groups it is the mean of y
+        return tags
 
     def _fit_tasks(self, rows: TaskRows, table: TableEncoder) -> None:
         self.population_mean_ = float(rows.y.double().mean())

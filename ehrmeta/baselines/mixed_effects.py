@@ -42,6 +42,8 @@ class MixedEffects(TaskRegressor):
     ----------
     mixed_model_ : MixedModel
         Estimates on the standardised scale of outcome and time.
+    mean_elapsed_ : float
+        Mean time since the task's first row, over the training rows.
 
     References
     ----------
@@ -83,6 +85,7 @@ class MixedEffects(TaskRegressor):
         self.reml = reml
 
     def _fit_tasks(self, rows: TaskRows, table: TableEncoder) -> None:
+        self.mean_elapsed_ = float(_time_since_first(rows, rows).mean())
         x, z = self._designs(rows, rows, table)
         y, starts = rows.y.double().numpy(), rows.starts.numpy()
         self.mixed_model_ = fit_mixed_model(x, z, y, starts, reml=self.reml)
@@ -125,14 +128,19 @@ class MixedEffects(TaskRegressor):
         x = np.column_stack([one, rows.x.double().numpy()])
         if not table.timed:
             return x, one[:, None]
-        time = rows.time.numpy()
         if table.clock_is_feature:  # already a column of the features
-            s = (time - table.time_center) / table.time_scale
-        else:
-            codes = rows.codes.numpy()
-            first = np.full(support.n_tasks, np.nan)
-            filled = support.sizes.numpy() > 0
-            first[filled] = support.time.numpy()[support.starts[:-1].numpy()[filled]]
-            s = np.nan_to_num((time - first[codes]) / table.time_scale)
+            s = (rows.time.numpy() - table.time_center) / table.time_scale
+        else:  # centred, so that a row without support gets the average of the training rows
+            s = np.nan_to_num(_time_since_first(support, rows) - self.mean_elapsed_)
+            s /= table.time_scale
             x = np.column_stack([x, s])
         return x, np.column_stack([one, s]) if self.random_slope else one[:, None]
+
+
+def _time_since_first(support: TaskRows, rows: TaskRows) -> Array:
+    """Time from the support's first row to each row, (row,); NaN without support."""
+    first = np.full(support.n_tasks, np.nan)
+    filled = support.sizes.numpy() > 0
+    first[filled] = support.time.numpy()[support.starts[:-1].numpy()[filled]]
+    elapsed: Array = rows.time.numpy() - first[rows.codes.numpy()]
+    return elapsed

@@ -36,6 +36,11 @@ class PopulationBoosting(TaskRegressor):
     schema, task, time, outcome_transform, score_shots
         As in `TaskRegressor`.
 
+    Attributes
+    ----------
+    n_iter_ : int
+        Trees grown.
+
     Examples
     --------
     >>> from ehrmeta.baselines import PopulationBoosting
@@ -79,6 +84,7 @@ class PopulationBoosting(TaskRegressor):
             learning_rate=self.learning_rate,
             seed=int(check_random_state(self.random_state).randint(2**31 - 1)),
         )
+        self.n_iter_ = self.boosting_.n_iter_
 
     def _predict_tasks(self, support: TaskRows, state: Any, query: TaskRows) -> Predictive:
         if query.n_rows == 0:

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from ehrmeta.baselines import (
     HistoryBoosting,
@@ -165,3 +166,11 @@ def test_without_support_the_population_mean(model):
     X, y, groups, days = cohort()
     model.fit(X, y, groups=groups, time=days)
     np.testing.assert_allclose(model.predict(X, time=days), y.mean(), rtol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore")  # the checks pass tables no one has patients in
+@parametrize_with_checks(
+    [LastValue(), TaskMean(), MixedEffects(), PopulationBoosting(), HistoryBoosting()]
+)
+def test_is_a_scikit_learn_estimator(estimator, check):
+    assert check(estimator) is None
