@@ -97,13 +97,15 @@ def _parse(text: NDArray[Any], name: str) -> NDArray[Any]:
 
 
 def _origin_nanoseconds(origin: str | None, name: str) -> float:
-    try:
-        stamp = pd.Timestamp("1970-01-01" if origin is None else origin)
-    except ValueError as error:
+    stamp = pd.Timestamp("1970-01-01")
+    if origin is not None:
+        # Without a dash pandas would read words such as "today" too.
+        stamp = pd.to_datetime(origin if "-" in origin else "", format="ISO8601", errors="coerce")
+    if stamp is pd.NaT:
         raise DataError(
             f"column '{name}' holds dates, but its origin {origin!r} is an event, not an ISO date. "
             "Pass numbers counted from that event, or an ISO date as the origin."
-        ) from error
+        )
     if stamp.tzinfo is not None:
         stamp = stamp.tz_convert(None)
     return float(stamp.as_unit("ns").value)

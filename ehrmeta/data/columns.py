@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ehrmeta.errors import CellError, DataError, SchemaError
 
-__all__ = ["read_column", "read_columns"]
+__all__ = ["level_names", "read_column", "read_columns"]
 
 Column = NDArray[Any]
 
@@ -48,10 +48,8 @@ def read_columns(X: Any) -> dict[str, Column]:
     >>> read_columns(pd.DataFrame({"age": [61, 40], "sex": ["f", None]}))
     {'age': array([61, 40]), 'sex': array(['f', None], dtype=object)}
     """
-    if isinstance(X, nw.DataFrame) or nw.dependencies.is_into_dataframe(X):
-        columns = _read_frame(X)
-    else:
-        columns = _read_array(X)
+    X = _native(X)
+    columns = _read_frame(X) if nw.dependencies.is_into_dataframe(X) else _read_array(X)
     if not columns:
         raise DataError(
             f"0 feature(s) (shape=({len(X)}, 0)) while a minimum of 1 is required. "
@@ -73,12 +71,36 @@ def read_column(values: Any, name: str) -> Column:
     >>> read_column([1, None, 3], "dose")
     array([ 1., nan,  3.])
     """
-    if isinstance(values, nw.Series) or nw.dependencies.is_into_series(values):
+    values = _native(values)
+    if nw.dependencies.is_into_series(values):
         return _read_series(nw.from_native(values, series_only=True), name)
     array = _as_array(values)
     if array.ndim != 1:
         raise DataError(f"{name} must be one column, got shape {array.shape}. Pass a 1-D array.")
     return _read_values(array, name)
+
+
+def level_names(levels: NDArray[Any]) -> list[str]:
+    """Return levels as text; whole numbers read the same as int, float or bool.
+
+    Examples
+    --------
+    >>> (
+    ...     level_names(np.array([1.0, 2.5])),
+    ...     level_names(np.array([True])),
+    ...     level_names(np.array(["f"])),
+    ... )
+    (['1', '2.5'], ['1'], ['f'])
+    """
+    if levels.dtype.kind not in "biuf":
+        return [str(level) for level in levels]
+    numbers = [float(level) for level in levels]
+    return [f"{number:.0f}" if number.is_integer() else repr(number) for number in numbers]
+
+
+def _native(X: Any) -> Any:
+    """Unwrap a narwhals frame or series, of whichever of its versions."""
+    return X.to_native() if hasattr(X, "to_native") else X
 
 
 def _read_frame(X: Any) -> dict[str, Column]:
@@ -131,6 +153,11 @@ def _read_series(series: nw.Series[Any], name: str) -> Column:
         if series.is_null().any() or isinstance(dtype, nw.Decimal):
             series = series.cast(nw.Float64)
         return _checked_numbers(series.to_numpy(), name)
+    native = series.to_native()
+    if isinstance(native, pd.Series) and isinstance(native.dtype, pd.CategoricalDtype):
+        names = np.array([*level_names(native.cat.categories.to_numpy()), None], dtype=object)
+        text: Column = names[np.asarray(native.cat.codes)]  # code -1, missing, reads the last entry
+        return text
     if isinstance(dtype, nw.Categorical | nw.Enum):
         series = series.cast(nw.String)
     elif not isinstance(dtype, nw.String | nw.Object | nw.Unknown):

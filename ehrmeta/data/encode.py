@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from ehrmeta.data.columns import level_names
 from ehrmeta.data.schema import Feature, Transform
 from ehrmeta.data.tasks import index_tasks
 from ehrmeta.errors import DataError, SchemaError, did_you_mean
@@ -244,7 +245,6 @@ def _numbers(columns: Mapping[str, NDArray[Any]], feature: Feature) -> NDArray[n
 
 
 def _levels(columns: Mapping[str, NDArray[Any]], feature: Feature) -> pd.Categorical:
-    """Levels as text; whole numbers read the same as int, float or bool (1, 1.0, True: "1")."""
     values = _column(columns, feature.name)
     if values.dtype.kind == "M":
         raise SchemaError(
@@ -252,9 +252,8 @@ def _levels(columns: Mapping[str, NDArray[Any]], feature: Feature) -> pd.Categor
             "such as age, or drop it."
         )
     codes, found = pd.factorize(values, use_na_sentinel=True)
-    if values.dtype != object:
-        found = [f"{v:.0f}" if float(v).is_integer() else repr(float(v)) for v in found * 1]
-    return pd.Categorical.from_codes(codes, categories=pd.Index(list(found), dtype=object))
+    names = level_names(np.asarray(found))
+    return pd.Categorical.from_codes(codes, categories=pd.Index(names, dtype=object))
 
 
 def _fit_scale(values: NDArray[np.float64]) -> Coding:
@@ -273,7 +272,7 @@ def _fit_levels(values: pd.Categorical, tasks: NDArray[np.int64] | None, min_cou
     held = codes[codes >= 0]
     if tasks is not None and len(held):
         n_levels = len(values.categories)
-        held = np.unique(tasks[codes >= 0] * n_levels + held) % n_levels  # once per task
+        held = pd.unique(tasks[codes >= 0] * n_levels + held) % n_levels  # once per task
     counts = np.bincount(held, minlength=len(values.categories))
     levels = tuple(
         sorted(level for level, n in zip(values.categories, counts, strict=True) if n >= min_count)

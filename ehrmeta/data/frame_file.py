@@ -1,0 +1,73 @@
+"""Data frames in files, for the command line: CSV and parquet, chosen by the suffix."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+from pyarrow.lib import ArrowException
+
+from ehrmeta.errors import DataError
+
+__all__ = ["read_frame", "write_frame"]
+
+
+def read_frame(path: str | Path, *, text: tuple[str, ...] = ()) -> pd.DataFrame:
+    """Read a ``.csv`` or ``.parquet`` file.
+
+    Parameters
+    ----------
+    path : str or Path
+    text : tuple of str
+        Columns of a CSV to read as text, so that the id ``007`` stays what it is.
+
+    Raises
+    ------
+    DataError
+        The file cannot be read, or its suffix is another.
+    """
+    path = Path(path)
+    suffix = _suffix(path)
+    try:
+        if suffix == ".parquet":
+            return pd.read_parquet(path)
+        return pd.read_csv(path, dtype=dict.fromkeys(text, "str"))
+    except OSError as error:
+        reason = error.strerror or "it is no parquet file, or it is damaged"
+        raise DataError(f"cannot read '{path}': {reason}. Check the path.") from error
+    except (ValueError, ArrowException) as error:
+        kind = suffix[1:]
+        raise DataError(f"cannot read '{path}' as {kind}: {error}. Check the file.") from error
+
+
+def write_frame(frame: pd.DataFrame, path: str | Path) -> None:
+    """Write a ``.csv`` or ``.parquet`` file, whole or not at all.
+
+    Raises
+    ------
+    DataError
+        The file cannot be written, or its suffix is another.
+    """
+    path = Path(path)
+    suffix = _suffix(path)
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        if suffix == ".parquet":
+            frame.to_parquet(partial, index=False)
+        else:
+            frame.to_csv(partial, index=False)
+        partial.replace(path)
+    except OSError as error:
+        reason = error.strerror or error
+        raise DataError(f"cannot write '{path}': {reason}. Nothing there was changed.") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _suffix(path: Path) -> str:
+    suffix = path.suffix.lower()
+    if suffix not in (".csv", ".parquet"):
+        raise DataError(
+            f"'{path}': tables are .csv or .parquet files, by their suffix. Rename or convert it."
+        )
+    return suffix

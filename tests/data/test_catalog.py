@@ -1,0 +1,168 @@
+import hashlib
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from ehrmeta.data import Table, catalog, list_datasets, load_dataset, read_card
+from ehrmeta.errors import DataError, DataWarning
+
+FOLDER = Path(__file__).parents[2] / "datasets"
+NAMES = ["nafld-hdl", "nafld-sbp", "pbcseq"]
+LOOKS_AHEAD = {"case.id", "follow_up", "event", "futime", "status", "bmi", "weight", "height"}
+
+
+def parquet(name: str) -> pl.DataFrame:
+    return pl.read_parquet(FOLDER / name / "data.parquet")
+
+
+def load(name: str, **arguments: Any) -> Table:
+    """Load a data set; only the blood pressures have implausible values."""
+    if name != "nafld-sbp":
+        return load_dataset(name, **arguments)
+    with pytest.warns(DataWarning, match="'sbp': 7 rows left out: outcome outside 40 to 300 mm"):
+        return load_dataset(name, **arguments)
+
+
+def columns_of(card: dict[str, Any]) -> list[dict[str, Any]]:
+    return [*card["outcome"], *card["feature"]]
+
+
+def test_every_folder_is_listed_and_complete() -> None:
+    assert list(list_datasets()) == NAMES == sorted(p.name for p in FOLDER.iterdir() if p.is_dir())
+    for name in NAMES:
+        assert {"card.toml", "data.parquet", "prepare.py"} <= {
+            path.name for path in (FOLDER / name).iterdir()
+        }
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_card_states_where_the_data_come_from(name: str) -> None:
+    card = read_card(name)
+    assert card["name"] == name
+    assert card["licence"] == "LGPL-2.0-or-later"
+    for key in ("title", "description", "source", "citation"):
+        assert len(card[key]) > 20, key
+    assert len(card["title"]) < 120
+    assert "\n" not in card["title"]
+    assert len(card["traps"]) >= 3
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_card_fits_its_file(name: str) -> None:
+    card, frame = read_card(name), parquet(name)
+    content = (FOLDER / name / "data.parquet").read_bytes()
+    assert hashlib.sha256(content).hexdigest() == card["sha256"]
+    assert len(frame) == card["n_rows"]
+    assert frame["patient_id"].n_unique() == card["n_tasks"]
+    described = {card["task"], card["time"]["name"], card.get("treatment")} - {None}
+    described |= {column["name"] for column in columns_of(card) + card.get("withheld", [])}
+    assert described == set(frame.columns)
+    assert not frame.select("patient_id", "day").is_duplicated().any()
+    assert frame.equals(frame.sort("patient_id", "day"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_numbers_have_units_and_values_lie_in_their_ranges(name: str) -> None:
+    card, frame = read_card(name), parquet(name)
+    for column in columns_of(card):
+        kind = column.get("kind", "numeric")
+        if kind == "categorical":
+            assert frame[column["name"]].dtype == pl.String
+            continue
+        values = frame[column["name"]].drop_nulls()
+        if kind == "binary":
+            assert set(values.unique()) == {0, 1}
+            continue
+        assert column.get("unit") or column["name"] in ("edema", "stage")
+        outside = ((values < column["low"]) | (values > column["high"])).sum()
+        assert outside == (7 if column["name"] == "sbp" else 0)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_loading_gives_the_counts_of_the_card(name: str) -> None:
+    card, table = read_card(name), load(name)
+    assert (len(table), table.n_tasks) == (card["loaded"]["n_rows"], card["loaded"]["n_tasks"])
+    assert table.tasks.sizes.min() >= card["min_rows"]
+    assert table.schema.task_kind == "patient"
+    assert not set(table.schema.names) & LOOKS_AHEAD
+    assert table.schema.time is not None
+    assert table.schema.time.name not in table.X
+    assert all(f.role == "static" for f in table.schema.features if f.name in ("male", "sex"))
+
+
+def test_all_people_are_there_for_who_wants_them() -> None:
+    assert load("nafld-hdl", min_rows=1).n_tasks == 15_205
+    few = load("nafld-hdl", min_rows=60)
+    assert few.tasks.sizes.min() >= 60
+    assert few.findings[-1].count == 15_205 - few.n_tasks
+
+
+@pytest.mark.parametrize("name", ["nafld-hdl", "nafld-sbp"])
+def test_the_index_date_is_no_feature_and_age_is_that_of_the_visit(name: str) -> None:
+    table = load(name)
+    assert table.schema.time is not None
+    assert table.schema.time.is_feature is False
+    assert "index date" in str(table.schema.time.origin)
+    assert table.time is not None
+    birth = table.X["age"].to_numpy() - table.time / 365.25
+    first, last = table.tasks.starts[:-1], table.tasks.starts[1:] - 1
+    order = table.tasks.order
+    np.testing.assert_allclose(birth[order[first]], birth[order[last]], atol=0.02)
+
+
+def test_typing_errors_stay_in_the_file_and_out_of_the_table() -> None:
+    assert parquet("nafld-sbp")["sbp"].max() == 13_682
+    table = load("nafld-sbp")
+    assert 40 <= table.y.min() <= table.y.max() <= 300
+    assert table.findings[0].count == 7
+
+
+def test_the_trial_has_its_treatment_apart() -> None:
+    table = load("pbcseq")
+    assert table.treatment is not None
+    assert "treatment" not in table.X
+    arms = table.treatment[table.tasks.order[table.tasks.starts[:-1]]]
+    assert np.bincount(arms).tolist() == [154, 158]
+    assert table.schema.outcome is not None
+    assert table.schema.outcome.transform == "log"
+    assert set(table.schema.measured) >= {"albumin", "ascites", "stage", "platelet"}
+    ends = parquet("pbcseq").group_by("patient_id").agg(pl.col("event").max())
+    assert ends["event"].value_counts().sort("event")["count"].to_list() == [143, 29, 140]
+
+
+def test_another_outcome_makes_the_usual_one_a_measured_feature() -> None:
+    table = load("pbcseq", outcome="albumin")
+    assert table.schema.outcome is not None
+    assert (table.schema.outcome.name, table.schema.outcome.unit) == ("albumin", "g/dL")
+    assert "bili" in table.schema.measured
+    assert "albumin" not in table.X
+    cholesterol = load("pbcseq", outcome="chol")
+    assert cholesterol.findings[0].count == 821
+    with pytest.raises(DataError, match="no outcome 'albumn'. Did you mean 'albumin'"):
+        load("pbcseq", outcome="albumn")
+
+
+def test_an_unknown_name_and_an_impossible_filter_say_what_to_do() -> None:
+    with pytest.raises(DataError, match="no data set 'nafldhdl'. Did you mean 'nafld-hdl'"):
+        load_dataset("nafldhdl")
+    with pytest.raises(DataError, match="no data set '../datasets/pbcseq'"):
+        load_dataset("../datasets/pbcseq")
+    with pytest.raises(DataError, match=r"no task has 99 rows \(the largest has 16\)"):
+        load_dataset("pbcseq", min_rows=99)
+    with pytest.raises(DataError, match="min_rows must be at least 1"):
+        load_dataset("pbcseq", min_rows=0)
+
+
+def test_a_damaged_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(FOLDER / "pbcseq", tmp_path / "pbcseq")
+    path = tmp_path / "pbcseq" / "data.parquet"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    monkeypatch.setattr(catalog, "_folder", lambda: tmp_path)
+    with pytest.raises(DataError, match="'pbcseq': data.parquet is not the file .*sha256"):
+        load_dataset("pbcseq")

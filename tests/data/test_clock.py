@@ -1,0 +1,85 @@
+import datetime as dt
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ehrmeta.data import to_time
+from ehrmeta.data.clock import SECONDS
+from ehrmeta.errors import DataError, SchemaError
+
+
+def test_numbers_are_in_the_unit_already() -> None:
+    time = to_time([3, 1, 2], unit="a", origin="1999-01-01")
+    assert time.dtype == np.float64
+    assert time.tolist() == [3, 1, 2]
+
+
+@pytest.mark.parametrize("unit", SECONDS)
+def test_a_date_counts_units_since_the_origin(unit: str) -> None:
+    seconds = (dt.datetime(2024, 3, 1) - dt.datetime(1970, 1, 1)).total_seconds()
+    assert to_time(["2024-03-01"], unit=unit)[0] == pytest.approx(seconds / SECONDS[unit])
+
+
+def test_months_and_years_are_ucum_means() -> None:
+    assert SECONDS["mo"] * 12 == SECONDS["a"] == 365.25 * SECONDS["d"]
+
+
+@given(st.lists(st.dates(dt.date(1700, 1, 1), dt.date(2200, 1, 1)), min_size=1))
+def test_whole_days_are_exact_whatever_holds_them(dates: list[dt.date]) -> None:
+    expected = [float((date - dt.date(2000, 1, 1)).days) for date in dates]
+    holders = [
+        pd.Series(pd.to_datetime(pd.Series(dates))),
+        pl.Series(dates),
+        np.array(dates, dtype="datetime64[D]"),
+        [date.isoformat() for date in dates],
+        dates,
+    ]
+    for holder in holders:
+        assert to_time(holder, origin="2000-01-01").tolist() == expected
+
+
+def test_one_zone_counts_in_utc() -> None:
+    text = ["2020-01-01T00:00+01:00", "2020-01-01T12:00+0100"]
+    zoned = pd.Series(pd.to_datetime(text))
+    for values in (text, zoned):
+        assert to_time(values, unit="h", origin="2020-01-01").tolist() == [-1, 11]
+    same = ["2020-01-01T00:00Z", "2020-01-01T01:00+00:00"]
+    assert to_time(same, unit="h", origin="2020-01-01").tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        (["2020-01-01T00:00Z", "2020-01-01T00:00"], r"mixes time zones \(.*1 rows.*Convert all"),
+        (["2020-01-01T00:00+01:00", "2020-07-01T00:00+02:00"], "mixes time zones"),
+        (["2020-01-01", "01/02/2020"], r"1 of 2 rows are no ISO 8601 dates \(first: row 1\)"),
+        (["2020-13-01"], "no ISO 8601 dates"),
+        (["1200"], "no ISO 8601 dates.*or pass numbers"),
+        (["9999-12-31"], "outside 1678-2262"),
+        (["2020-01-01", None], r"missing in 1 of 2 rows \(first: row 1\)"),
+        ([1.0, np.nan], "missing in 1 of 2 rows"),
+        ([1.0, np.inf], "holds infinity"),
+        (np.array(["2020-01-01", "NaT"], dtype="datetime64[ns]"), "missing in 1 of 2 rows"),
+        ([{}], "argument must be a string or a number"),
+    ],
+)
+def test_bad_times_name_column_and_remedy(values: Any, words: str) -> None:
+    with pytest.raises(DataError, match=f"column 'visit'.*{words}"):
+        to_time(values, name="visit")
+
+
+@pytest.mark.parametrize("origin", ["index date", "randomisation", "today", "year-end"])
+def test_dates_cannot_be_counted_from_an_event(origin: str) -> None:
+    with pytest.raises(DataError, match="is an event, not an ISO date"):
+        to_time(["2020-01-01"], origin=origin)
+    assert to_time([7.0], origin=origin).tolist() == [7.0]
+
+
+def test_an_unknown_unit_lists_the_known_ones() -> None:
+    with pytest.raises(SchemaError, match="'days'. Use one of s, min, h, d, wk, mo, a"):
+        to_time([1], unit="days")

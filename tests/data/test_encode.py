@@ -1,0 +1,204 @@
+import json
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from numpy.typing import NDArray
+
+from ehrmeta.data import Encoder, Feature, OutcomeScale, read_columns
+from ehrmeta.errors import DataError, SchemaError
+
+AGE = Feature("age", unit="a")
+SEX = Feature("sex", "categorical", "static")
+CRP = Feature("crp", role="measured", unit="mg/L")
+STAGE = Feature("stage", "categorical", "measured")
+ALL = (AGE, SEX, CRP, STAGE)
+
+
+def columns(n: int = 60) -> dict[str, NDArray[Any]]:
+    random = np.random.default_rng(0)
+    crp = random.lognormal(size=n)
+    crp[::7] = np.nan
+    return {
+        "age": random.normal(60, 10, n),
+        "sex": np.array(["f", "m", None] * (n // 3), dtype=object),
+        "crp": crp,
+        "stage": np.array(["I", "II"] * (n // 2), dtype=object),
+    }
+
+
+def test_the_scale_is_median_and_iqr() -> None:
+    values = columns()["age"]
+    fixed, measured = Encoder.fit({"age": values}, (AGE,)).transform({"age": values})
+    low, middle, high = np.percentile(values, [25, 50, 75])
+    np.testing.assert_allclose(fixed[:, 0], (values - middle) / ((high - low) / 1.349), rtol=1e-5)
+    assert fixed.dtype == measured.dtype == np.float32
+    assert measured.shape == (60, 0)
+
+
+def test_a_rare_binary_feature_falls_back_to_the_standard_deviation() -> None:
+    values = np.array([0.0] * 9 + [1.0])
+    fixed, _ = Encoder.fit({"x": values}, (Feature("x", "binary"),)).transform({"x": values})
+    assert fixed[:, 0] == pytest.approx(values / 0.3)
+
+
+def test_values_far_out_are_clipped() -> None:
+    encoder = Encoder.fit(columns(), ALL)
+    wild = columns() | {"age": np.full(60, 1e300)}
+    assert encoder.transform(wild)[0][:, 0].tolist() == [8.0] * 60
+
+
+@pytest.mark.parametrize("constant", [[3.0, 3.0, 3.0], [np.nan] * 3, [3.0, np.nan, 3.0]])
+def test_a_constant_column_becomes_zero_whatever_comes_later(constant: list[float]) -> None:
+    encoder = Encoder.fit({"x": np.array(constant)}, (Feature("x"),))
+    assert not encoder.transform({"x": np.array([3.0, 99.0, -1.0])})[0][:, 0].any()
+
+
+def test_a_missing_value_is_zero_and_marked_when_training_had_some() -> None:
+    gaps = np.array([1.0, 2.0, 3.0, np.nan])
+    with_gaps = Encoder.fit({"x": gaps}, (Feature("x"),))
+    assert with_gaps.fixed_names == ("x", "x missing")
+    assert with_gaps.transform({"x": gaps})[0][3].tolist() == [0, 1]
+    without = Encoder.fit({"x": gaps[:3]}, (Feature("x"),))
+    assert without.fixed_names == ("x",)
+    assert without.transform({"x": gaps})[0][3].tolist() == [0]
+
+
+def test_categories_are_one_hot_with_other_and_missing() -> None:
+    encoder = Encoder.fit(columns(), (SEX,))
+    assert encoder.fixed_names == ("sex=f", "sex=m", "sex other", "sex missing")
+    cells = np.array(["m", "unseen", None], dtype=object)
+    assert encoder.transform({"sex": cells})[0].tolist() == [
+        [0, 1, 0, 0],
+        [0, 0, 1, 0],
+        [0, 0, 0, 1],
+    ]
+
+
+def test_missing_counts_as_other_when_training_had_none() -> None:
+    encoder = Encoder.fit({"sex": np.array(["f", "m"] * 10, dtype=object)}, (SEX,))
+    assert encoder.fixed_names == ("sex=f", "sex=m", "sex other")
+    assert encoder.transform({"sex": np.array([None], dtype=object)})[0].tolist() == [[0, 0, 1]]
+
+
+def test_a_level_is_named_only_when_enough_tasks_hold_it() -> None:
+    cells = {"sex": np.array(["f"] * 30 + ["m"] * 10, dtype=object)}
+    few = np.array([0] * 30 + list(range(10)))  # 30 rows, but one task
+    assert Encoder.fit(cells, (SEX,)).fixed_names == ("sex=f", "sex=m", "sex other")
+    assert Encoder.fit(cells, (SEX,), groups=few).fixed_names == ("sex=m", "sex other")
+    saved = json.dumps(Encoder.fit(cells, (SEX,), groups=few).to_dict())
+    assert '"f"' not in saved
+
+
+def test_whole_numbers_are_the_same_category_as_int_float_or_bool() -> None:
+    feature = Feature("code", "categorical")
+    encoder = Encoder.fit({"code": np.array([0, 1] * 10)}, (feature,))
+    expected = encoder.transform({"code": np.array([0, 1])})[0]
+    for other in (np.array([0.0, 1.0]), np.array([False, True]), np.array(["0", "1"], object)):
+        np.testing.assert_array_equal(encoder.transform({"code": other})[0], expected)
+
+
+def test_measured_features_are_apart_and_missing_where_missing() -> None:
+    encoder = Encoder.fit(columns(), ALL)
+    assert encoder.fixed_names == ("age", "sex=f", "sex=m", "sex other", "sex missing")
+    assert encoder.measured_names == ("crp", "stage=I", "stage=II")
+    cells = {name: values[:2].copy() for name, values in columns().items()}
+    cells["stage"][1] = None
+    _, measured = encoder.transform(cells)
+    np.testing.assert_array_equal(np.isnan(measured), [[True, False, False], [False, True, True]])
+
+
+@given(
+    hnp.arrays(np.float64, 8, elements=st.floats(-1e6, 1e6)),
+    st.lists(st.sampled_from(["f", "m", "x", None]), min_size=8, max_size=8),
+)
+def test_transform_looks_at_no_other_row(numbers: NDArray[np.float64], text: list[Any]) -> None:
+    encoder = Encoder.fit(columns(), ALL)
+    cells = np.array(text, dtype=object)
+    table = {"age": numbers, "sex": cells, "crp": numbers, "stage": cells}
+    fixed, measured = encoder.transform(table)
+    for row in range(8):
+        alone = encoder.transform({name: values[[row]] for name, values in table.items()})
+        np.testing.assert_array_equal(alone[0][0], fixed[row])
+        np.testing.assert_array_equal(alone[1][0], measured[row])
+
+
+def test_an_encoder_survives_json_exactly() -> None:
+    encoder = Encoder.fit(columns(), ALL)
+    again = Encoder.from_dict(json.loads(json.dumps(encoder.to_dict())))
+    assert again == encoder
+    for before, after in zip(encoder.transform(columns()), again.transform(columns()), strict=True):
+        np.testing.assert_array_equal(before, after)
+
+
+def test_pandas_polars_and_numpy_encode_the_same() -> None:
+    cells = {name: values.tolist() for name, values in columns().items()}
+    cells["crp"] = [None if np.isnan(v) else v for v in cells["crp"]]
+    encoder = Encoder.fit(columns(), ALL)
+    expected = encoder.transform(columns())
+    for frame in (pd.DataFrame(cells), pd.DataFrame(cells).convert_dtypes(), pl.DataFrame(cells)):
+        for got, wanted in zip(encoder.transform(read_columns(frame)), expected, strict=True):
+            np.testing.assert_array_equal(got, wanted)
+
+
+@pytest.mark.parametrize(
+    ("cells", "words"),
+    [
+        ({"agee": np.zeros(2)}, "no column 'age' for this feature. Did you mean 'agee'"),
+        ({"age": np.array(["a", "b"], object)}, "'age' is a numeric feature, but holds text"),
+        ({"age": np.zeros(2, "datetime64[ns]")}, "but holds dates"),
+        ({"age": np.array([1.0, np.inf])}, "'age' holds infinity in 1 rows"),
+    ],
+)
+def test_columns_that_do_not_fit_are_named(cells: Any, words: str) -> None:
+    with pytest.raises(DataError, match=words):
+        Encoder.fit({"age": np.arange(2.0)}, (AGE,)).transform(cells)
+
+
+def test_dates_are_no_category() -> None:
+    with pytest.raises(SchemaError, match="'sex' holds dates"):
+        Encoder.fit({"sex": np.zeros(2, "datetime64[ns]")}, (SEX,))
+
+
+@given(
+    hnp.arrays(np.float64, st.integers(1, 20), elements=st.floats(0.01, 1e4)),
+    st.sampled_from([None, "log", "sqrt"]),
+)
+def test_the_outcome_comes_back(y: NDArray[np.float64], transform: Any) -> None:
+    scale = OutcomeScale.fit(y, transform)
+    np.testing.assert_allclose(scale.inverse(scale.forward(y)), y, rtol=1e-6, atol=1e-6)
+    assert OutcomeScale.from_dict(json.loads(json.dumps(scale.to_dict()))) == scale
+
+
+def test_the_scaled_outcome_has_mean_0_and_sd_1() -> None:
+    y = np.random.default_rng(0).lognormal(3, 1, 500)
+    z = OutcomeScale.fit(y, "log").forward(y)
+    assert [z.mean(), z.std()] == pytest.approx([0, 1], abs=1e-9)
+    assert OutcomeScale.fit([5.0, 5.0]).scale == 1
+
+
+def test_the_inverse_keeps_the_order_of_quantiles_and_never_turns_negative() -> None:
+    scale = OutcomeScale.fit(np.array([1.0, 4.0, 9.0]), "sqrt")
+    low = scale.inverse(np.linspace(-50, 5, 200))
+    assert (np.diff(low) >= 0).all()
+    assert low.min() == 0
+    assert OutcomeScale(0, 1, "log").inverse([1e4])[0] == np.inf
+
+
+@pytest.mark.parametrize(
+    ("y", "transform", "words"),
+    [
+        ([1.0, 0.0], "log", "zero or negative in 1 of 2 rows, where log"),
+        ([1.0, -1.0], "sqrt", "negative in 1 of 2 rows, where sqrt"),
+        ([1.0, np.nan], None, r"missing \(NaN\) or infinite \(inf\) in 1 of 2 rows"),
+        ([], None, "no rows"),
+    ],
+)
+def test_an_outcome_without_a_scale_is_refused(y: Any, transform: Any, words: str) -> None:
+    with pytest.raises(DataError, match=words):
+        OutcomeScale.fit(y, transform)
