@@ -31,9 +31,11 @@ def bootstrap_counts(n_tasks: int, n_bootstrap: int, random_state: int | None = 
 
 
 def percentile_limits(samples: Array, confidence_level: float) -> tuple[float, float]:
-    """Return the central interval that holds `confidence_level` of the samples."""
+    """Return the central interval that holds `confidence_level` of the samples; NaN without any."""
     if not 0 < confidence_level < 1:
         raise DataError(f"confidence_level is {confidence_level}; it must lie between 0 and 1.")
+    if len(samples) == 0:
+        return np.nan, np.nan
     tail = (1 - confidence_level) / 2
     low, high = np.quantile(samples, [tail, 1 - tail])
     return float(low), float(high)

@@ -69,7 +69,7 @@ def k_shot_curve(
     confidence_level : float
         Of the bootstrap intervals.
     n_bootstrap : int
-        Resamples of the patients.
+        Resamples of the patients; 0 leaves the limits NaN.
     random_state : int
         Of the bootstrap, and of the random supports without time.
 

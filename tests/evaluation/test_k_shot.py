@@ -128,6 +128,16 @@ def test_differences_are_the_paired_bootstrap():
     assert alone["difference"].isna().all()
 
 
+def test_without_resamples_the_limits_are_nan():
+    X, y, groups, days = table()
+    models = {"a": TaskMeans(0.5), "b": TaskMeans()}
+    arguments = {"groups": groups, "time": days, "shots": (0, 1), "reference": "b"}
+    curve = k_shot_curve(models, X, y, **arguments, n_bootstrap=0)
+    assert curve[["low", "high", "difference_low", "difference_high"]].isna().all(axis=None)
+    full = k_shot_curve(models, X, y, **arguments)
+    pd.testing.assert_frame_equal(curve[["value", "difference"]], full[["value", "difference"]])
+
+
 def test_horizons_part_the_query_rows():
     X, y, groups, days = table()
     frame = pd.DataFrame(X, columns=["row", "x"])
