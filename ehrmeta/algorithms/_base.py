@@ -55,7 +55,9 @@ class Algorithm(BaseEstimator, ABC):
             **_prefixed("likelihood", spec.likelihood.init()),
         }
 
-    def warm_start(self, spec: Spec, params: dict[str, Tensor], tasks: TaskRows) -> dict[str, Tensor]:
+    def warm_start(
+        self, spec: Spec, params: dict[str, Tensor], tasks: TaskRows
+    ) -> dict[str, Tensor]:
         """Better start values from the training tasks, once before training."""
         return params
 

@@ -49,7 +49,7 @@ class MetaSGD(Algorithm):
     >>> X, y, groups = make_sinusoid(n_tasks=50, n_points=10, random_state=0)
     >>> model = MetaRegressor(MetaSGD(inner_steps=1), max_steps=20, random_state=0)
     >>> model = model.fit(X, y, groups=groups)
-    >>> model.adapt(X[:5], y[:5]).predict(X[5:10]).shape
+    >>> model.adapt(X[10:15], y[10:15]).predict(X[15:20]).shape
     (5,)
     """
 

@@ -1,6 +1,7 @@
 """The scikit-learn face."""
 
 from ehrmeta.estimators.adapted import Adapted
+from ehrmeta.estimators.pipeline import adapt
 from ehrmeta.estimators.regressor import MetaRegressor
 
-__all__ = ["Adapted", "MetaRegressor"]
+__all__ = ["Adapted", "MetaRegressor", "adapt"]

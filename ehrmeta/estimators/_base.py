@@ -33,7 +33,7 @@ __all__ = ["TaskRegressor"]
 Array = npt.NDArray[np.float64]
 
 
-class TaskRegressor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]
+class TaskRegressor(RegressorMixin, BaseEstimator, ABC):
     """A regressor over tasks: fit on many, adapt to one from its few rows.
 
     Subclasses are handed encoded rows, never tables: they implement `_fit_tasks` and
@@ -96,10 +96,6 @@ class TaskRegressor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]
         DataError
             A column, the outcome, the groups or the time cannot be used; nothing is changed.
         """
-        if y is None:
-            raise DataError(
-                f"{type(self).__name__} requires y to be passed, but the target y is None."
-            )
         schema = schema_of(self.schema, X)
         inputs = self._read(X, y, groups, time, schema)
         check_trainable(inputs, schema)
@@ -128,9 +124,8 @@ class TaskRegressor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]
             Predicts for these tasks.
         """
         self._check_is_fitted()
-        if y is None:
-            raise DataError("adapt requires y: the outcomes observed in the support.")
         inputs = self._read_fitted(X, y, groups, time)
+        inputs.outcome()
         if inputs.groups is not None and inputs.n_rows == 0:
             raise DataError(
                 "adapt got groups but no rows: a task without rows is the population, call predict."
@@ -172,9 +167,9 @@ class TaskRegressor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]
         """
         self._check_is_fitted()
         inputs = self._read_fitted(X, y, groups, time)
-        assert inputs.y is not None
+        y = inputs.outcome()
         if inputs.groups is None:
-            return float(r2_score(inputs.y, self.predict(X, time=time)))
+            return float(r2_score(y, self.predict(X, time=time)))
         tasks = inputs.tasks()
         scores = []
         for shots in self.score_shots:
@@ -184,13 +179,13 @@ class TaskRegressor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]
                 support, query = random_k(tasks, shots, random_state=0)
             if not query.any():
                 continue
-            adapted = self.adapt(y=inputs.y[support], **self._rows_at(X, inputs, support))
+            adapted = self.adapt(y=y[support], **self._rows_at(X, inputs, support))
             predicted = adapted.predict(**self._rows_at(X, inputs, query))
-            error = np.square(predicted - inputs.y[query])
+            error = np.square(predicted - y[query])
             codes = tasks.codes[query]
             counts = np.bincount(codes)
             mse = np.bincount(codes, error)[counts > 0] / counts[counts > 0]
-            scores.append(1.0 - float(mse.mean()) / float(inputs.y[query].var()))
+            scores.append(1.0 - float(mse.mean()) / float(y[query].var()))
         if not scores:
             raise DataError(
                 f"no task has more rows than the smallest of score_shots={self.score_shots}: "

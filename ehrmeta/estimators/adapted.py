@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,6 +14,7 @@ import pandas as pd
 import torch
 
 from ehrmeta.errors import AtypicalWarning, DataError, GroupError
+from ehrmeta.estimators.files import load_adapted, save_adapted
 from ehrmeta.estimators.inputs import Inputs
 from ehrmeta.estimators.predictive import Predictive
 from ehrmeta.nn.task_rows import TaskRows
@@ -42,9 +44,14 @@ class Adapted:
     """
 
     def __init__(
-        self, model: TaskRegressor, labels: npt.NDArray[Any] | None, support: TaskRows
+        self,
+        model: TaskRegressor,
+        labels: npt.NDArray[Any] | None,
+        support: TaskRows,
+        transform: Callable[[Any], Any] | None = None,
     ) -> None:
         self.model = model
+        self.transform = transform  # a pipeline's steps before the model
         self.labels_ = labels
         self.n_shots_ = support.sizes.numpy()
         self._support = support
@@ -90,13 +97,16 @@ class Adapted:
         """Quantiles of the predictive distribution, (row, level)."""
         if not all(0.0 < level < 1.0 for level in levels):
             raise DataError(f"levels must lie strictly between 0 and 1, got {tuple(levels)}.")
-        return self._apply(
-            X,
-            groups,
-            time,
-            new_groups,
-            lambda p: np.column_stack([p.quantile(level) for level in levels]),
-        )
+
+        def quantiles(predictive: Predictive) -> Array:
+            if predictive.scale is None:
+                raise DataError(
+                    f"{type(self.model).__name__} gives point predictions only: it has no "
+                    "predictive distribution. Use a MetaRegressor or MixedEffects for intervals."
+                )
+            return np.column_stack([predictive.quantile(level) for level in levels])
+
+        return self._apply(X, groups, time, new_groups, quantiles)
 
     def predict_interval(
         self,
@@ -130,7 +140,7 @@ class Adapted:
 
     def update(self, X: Any, y: Any, *, groups: Any = None, time: Any = None) -> Adapted:
         """A new `Adapted` with more rows in the supports; new groups join as new tasks."""
-        inputs = self.model._read_fitted(X, y, groups, time)
+        inputs = self.model._read_fitted(self._transformed(X), y, groups, time)
         if (inputs.groups is None) != (self.labels_ is None):
             given, made = ("without", "with") if inputs.groups is None else ("with", "without")
             raise GroupError(f"update was called {given} groups, adapt {made}: use them in both.")
@@ -145,7 +155,42 @@ class Adapted:
         support = self._support.merge(
             torch.from_numpy(old)[self._support.codes], n_tasks, added, added.codes
         )
-        return Adapted(self.model, labels, support)
+        return Adapted(self.model, labels, support, self.transform)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the adapted tasks to one file: patient data, marked so within the file.
+
+        It holds the model, the encoded support rows and the labels. Keep it where you keep the
+        records themselves.
+
+        Parameters
+        ----------
+        path : str or path-like
+            By convention ``"name.ehrmeta"``.
+
+        Raises
+        ------
+        BundleError
+            The model is one that a file cannot hold, or the file cannot be written.
+        """
+        save_adapted(self, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], *, device: str = "auto") -> Adapted:
+        """Read tasks written by `save`; they predict bit for bit the same on the same device.
+
+        Parameters
+        ----------
+        path : str or path-like
+        device : str
+            Where to compute, wherever the model was trained.
+
+        Raises
+        ------
+        BundleError
+            The file is missing, damaged, or holds something else.
+        """
+        return load_adapted(path, device=device)
 
     @property
     def eta_shrinkage_(self) -> float:
@@ -165,7 +210,12 @@ class Adapted:
         return f"Adapted({tasks}, {span} shots each, {type(self.model).__name__})"
 
     def _apply(
-        self, X: Any, groups: Any, time: Any, new_groups: NewGroups, summary: Any
+        self,
+        X: Any,
+        groups: Any,
+        time: Any,
+        new_groups: NewGroups,
+        summary: Callable[[Predictive], Array],
     ) -> Array:
         """A summary of the predictive distributions, with the rows of unknown tasks dealt with."""
         if new_groups not in ("error", "population", "nan"):
@@ -175,11 +225,11 @@ class Adapted:
         inputs, codes = self._read(X, groups, time)
         known = codes >= 0
         if known.all():
-            return _array(summary(self._predictive(inputs, codes)))
+            return summary(self._predictive(inputs, codes))
         if new_groups == "error":
             self._refuse_new(codes)
         prior = self.model.population() if self.labels_ is not None else self
-        everyone = _array(summary(prior._predictive(inputs, np.zeros_like(codes))))
+        everyone = summary(prior._predictive(inputs, np.zeros_like(codes)))
         if new_groups == "nan":
             everyone = np.full_like(everyone, np.nan)
         if known.any():
@@ -194,7 +244,7 @@ class Adapted:
 
     def _read(self, X: Any, groups: Any, time: Any) -> tuple[Inputs, npt.NDArray[np.int64]]:
         """The rows and each one's task number; -1 where its task was not adapted."""
-        inputs = self.model._read_fitted(X, None, groups, time)
+        inputs = self.model._read_fitted(self._transformed(X), None, groups, time)
         if self.labels_ is None:
             return inputs, np.zeros(inputs.n_rows, np.int64)
         if inputs.groups is None:
@@ -203,6 +253,9 @@ class Adapted:
                 "pass groups= with the task of every row."
             )
         return inputs, pd.Index(self.labels_).get_indexer(inputs.groups).astype(np.int64)
+
+    def _transformed(self, X: Any) -> Any:
+        return X if self.transform is None else self.transform(X)
 
     def _refuse_new(self, codes: npt.NDArray[np.int64]) -> None:
         new = codes < 0
@@ -214,19 +267,16 @@ class Adapted:
             )
 
     def _warn_of_atypical_tasks(self) -> None:
-        odd = np.flatnonzero(np.nan_to_num(self.atypical_, nan=1.0) < _ATYPICAL)
+        p = np.nan_to_num(self.atypical_, nan=1.0)
+        odd = np.flatnonzero(p < _ATYPICAL / self.n_tasks)  # Bonferroni: many tasks, more chance
         if len(odd):
             warnings.warn(
                 f"{len(odd):,} of {self.n_tasks:,} adapted tasks (first: task {odd[0]}) have "
-                f"supports unlike the training tasks (prior-predictive p < {_ATYPICAL}); see "
-                "atypical_. Check their units and values before relying on their predictions.",
+                f"supports unlike the training tasks (prior-predictive p < {_ATYPICAL} / number "
+                "of tasks); see atypical_. Check units and values before relying on predictions.",
                 AtypicalWarning,
                 stacklevel=4,
             )
-
-
-def _array(values: Any) -> Array:
-    return np.asarray(values, np.float64)
 
 
 def _in_order(values: Array, query: TaskRows) -> Array:

@@ -31,6 +31,12 @@ class Inputs:
     time: npt.NDArray[np.float64] | None
     n_rows: int
 
+    def outcome(self) -> npt.NDArray[np.float64]:
+        """The outcome, where a call needs one."""
+        if self.y is None:
+            raise DataError("this call requires y to be passed, but the target y is None.")
+        return self.y
+
     def tasks(self) -> TaskIndex:
         """The rows by task; one anonymous task without groups."""
         groups = np.zeros(self.n_rows, np.int64) if self.groups is None else self.groups
@@ -144,7 +150,7 @@ def _outcome(y: Any, name: str, n_rows: int) -> npt.NDArray[np.float64] | None:
 
 def check_trainable(inputs: Inputs, schema: Schema | None) -> None:
     """Refuse what no model can be fitted to; nothing has been changed so far."""
-    assert inputs.y is not None
+    y = inputs.outcome()
     if inputs.n_rows < 2:
         raise DataError(
             f"Found array with n_samples={inputs.n_rows} (n_samples = 1 or none) while a minimum "
@@ -163,7 +169,7 @@ def check_trainable(inputs: Inputs, schema: Schema | None) -> None:
             f"groups names one task for all {inputs.n_rows:,} rows: meta-learning needs several. "
             "Pass the column that tells patients (or hospitals) apart, or groups=None."
         )
-    if np.ptp(inputs.y) == 0:
+    if np.ptp(y) == 0:
         name = schema.outcome.name if schema is not None and schema.outcome else "y"
         raise DataError(
             f"outcome '{name}' is constant over all {inputs.n_rows:,} rows. Check the column."

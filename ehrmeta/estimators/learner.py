@@ -39,6 +39,7 @@ class Learner:
     params: Params
     time_unit: float
     device: torch.device
+    dtype: torch.dtype = torch.float32
     chunk_size: int | None = None
 
     def adapt(self, support: TaskRows) -> list[AdaptedChunk]:
@@ -46,7 +47,7 @@ class Learner:
         order = torch.argsort(support.sizes, stable=True)
         chunks = []
         with torch.no_grad():
-            for tasks in order.split(self.chunk_size or _TASKS_AT_ONCE):
+            for tasks in torch.split(order, self.chunk_size or _TASKS_AT_ONCE):
                 index, mask = padded_index(support.starts[:-1][tasks], support.sizes[tasks])
                 batch = self._set(support, index, mask, support, index, mask)
                 state = vmap(lambda one: self.algorithm.adapt(self.spec, self.params, one))(batch)
@@ -94,7 +95,11 @@ class Learner:
             source_mask=source_mask,
             time_unit=self.time_unit,
         )
-        return TaskSet(*(tensor.to(self.device) for tensor in padded))
+        moved = (
+            tensor.to(self.device, self.dtype if tensor.is_floating_point() else None)
+            for tensor in padded
+        )
+        return TaskSet(*moved)
 
 
 def pick_device(name: str) -> torch.device:
@@ -115,6 +120,6 @@ def _runs(
     starts = query.starts[:-1][chunk.tasks][at] + nth * _POINTS_AT_ONCE
     lengths = (sizes[at] - nth * _POINTS_AT_ONCE).clamp(max=_POINTS_AT_ONCE)
     by_length = torch.argsort(lengths, stable=True)
-    for part in by_length.split(n_at_once) if len(at) else ():
+    for part in torch.split(by_length, n_at_once) if len(at) else ():
         index, mask = padded_index(starts[part], lengths[part])
         yield at[part], index, mask

@@ -38,9 +38,10 @@ class Predictive:
         transform = self.outcome.transform
         if self.scale is None or transform is None or (transform == "log" and self.dof is not None):
             return self.outcome.inverse(self.loc)
-        m, s = self._transformed()
+        m = self.outcome.center + self.outcome.scale * self.loc
+        s = self.outcome.scale * self.scale
         if transform == "log":
-            return np.exp(m + 0.5 * s**2)
+            return np.asarray(np.exp(m + 0.5 * s**2))
         inflation = 1.0 if self.dof is None else self.dof / (self.dof - 2.0)
         return m**2 + s**2 * inflation
 
@@ -48,27 +49,11 @@ class Predictive:
         """Quantile at one level, (row,)."""
         return self.outcome.inverse(self._frozen().ppf(level))
 
-    def log_density(self, y: Array) -> Array:
-        """Log density of outcomes on their own scale, (row,)."""
-        slope = {
-            None: np.zeros_like(y),
-            "log": -np.log(np.abs(y)),
-            "sqrt": -np.log(2.0 * np.sqrt(np.abs(y))),
-        }[self.outcome.transform]
-        density: Array = self._frozen().logpdf(self.outcome.forward(y))
-        return density - np.log(self.outcome.scale) + slope
-
     def take(self, index: npt.NDArray[np.int64]) -> Predictive:
         """Some rows, in the order given."""
         scale = None if self.scale is None else self.scale[index]
         dof = None if self.dof is None else self.dof[index]
         return Predictive(self.loc[index], self.outcome, scale, dof)
-
-    def _transformed(self) -> tuple[Array, Array]:
-        """Location and scale after the outcome's transform, before its inverse."""
-        assert self.scale is not None
-        centre, unit = self.outcome.center, self.outcome.scale
-        return centre + unit * self.loc, unit * self.scale
 
     def _frozen(self) -> Any:
         if self.dof is None:

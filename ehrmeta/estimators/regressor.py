@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,12 +13,14 @@ import torch
 from scipy import stats
 from sklearn.base import clone
 from sklearn.utils import check_random_state
+from torch import Tensor
 
 from ehrmeta.algorithms import Algorithm, MetaSGD, Spec, part
 from ehrmeta.data import Schema
 from ehrmeta.data.schema import Transform
 from ehrmeta.errors import DataError
 from ehrmeta.estimators._base import TaskRegressor
+from ehrmeta.estimators.files import load_model, save_model
 from ehrmeta.estimators.learner import AdaptedChunk, Learner, pick_device
 from ehrmeta.estimators.predictive import Predictive
 from ehrmeta.estimators.table_encoder import TableEncoder
@@ -30,6 +34,7 @@ from ehrmeta.training import Callback, TrainingPlan, train
 __all__ = ["MetaRegressor"]
 
 Array = npt.NDArray[np.float64]
+_DEFAULTS = {"algorithm": MetaSGD, "backbone": MLP}
 
 
 class MetaRegressor(TaskRegressor):
@@ -68,6 +73,8 @@ class MetaRegressor(TaskRegressor):
         Support sizes that `score` averages over.
     device : str
         ``"auto"`` is a GPU where there is one.
+    precision : {"float32", "float64"}
+        Arithmetic of adapting and predicting; training is in float32.
     chunk_size : int, optional
         Tasks computed at once; bounds memory and changes results by rounding only.
     callbacks : sequence of callable
@@ -88,9 +95,9 @@ class MetaRegressor(TaskRegressor):
     --------
     >>> from ehrmeta import MetaRegressor, make_sinusoid
     >>> X, y, groups = make_sinusoid(n_tasks=50, n_points=10, random_state=0)
-    >>> model = MetaRegressor(max_steps=20, random_state=0).fit(X, y, groups=groups)
-    >>> adapted = model.adapt(X[:5], y[:5])
-    >>> adapted.predict_interval(X[5:10], confidence_level=0.9).shape
+    >>> model = MetaRegressor(max_steps=50, random_state=0).fit(X, y, groups=groups)
+    >>> adapted = model.adapt(X[10:15], y[10:15])
+    >>> adapted.predict_interval(X[15:20], confidence_level=0.9).shape
     (5, 2)
     """
 
@@ -114,6 +121,7 @@ class MetaRegressor(TaskRegressor):
         patience: int = 10,
         score_shots: tuple[int, ...] = (1, 3, 5),
         device: str = "auto",
+        precision: str = "float32",
         chunk_size: int | None = None,
         callbacks: Sequence[Callback] = (),
         verbose: bool | None = None,
@@ -138,14 +146,65 @@ class MetaRegressor(TaskRegressor):
         self.validation_fraction = validation_fraction
         self.patience = patience
         self.device = device
+        self.precision = precision
         self.chunk_size = chunk_size
         self.callbacks = callbacks
         self.verbose = verbose
         self.random_state = random_state
 
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the fitted model to one file, whole or not at all; an older file survives errors.
+
+        The file holds weights, settings, schema, encoding and provenance, and no row or label of
+        any task. Callbacks and generators given as `random_state` are not kept.
+
+        Parameters
+        ----------
+        path : str or path-like
+            By convention ``"name.ehrmeta"``.
+
+        Raises
+        ------
+        BundleError
+            The algorithm or the backbone is one that a file cannot hold (a `TorchModule`, a class
+            of your own), or the file cannot be written.
+        """
+        save_model(self, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], *, device: str = "auto") -> MetaRegressor:
+        """Read a model written by `save`; it predicts bit for bit the same on the same device.
+
+        Parameters
+        ----------
+        path : str or path-like
+        device : str
+            Where to compute, wherever the model was trained.
+
+        Returns
+        -------
+        MetaRegressor
+            Fitted; `provenance_` says what it was saved with and when.
+
+        Raises
+        ------
+        BundleError
+            The file is missing, damaged, or holds something else.
+        """
+        return load_model(path, device=device)
+
+    def set_params(self, **params: Any) -> MetaRegressor:
+        """Set parameters; ``algorithm__inner_lr`` on a default part creates that part first."""
+        for name, default in _DEFAULTS.items():
+            nested = any(key.startswith(f"{name}__") for key in params)
+            if nested and getattr(self, name) is None and name not in params:
+                setattr(self, name, default())
+        super().set_params(**params)
+        return self
+
     def _fit_tasks(self, rows: TaskRows, table: TableEncoder) -> None:
         """Meta-train; attributes are set only once it succeeded."""
-        algorithm = MetaSGD() if self.algorithm is None else clone(self.algorithm)
+        algorithm = clone(self.algorithm or _DEFAULTS["algorithm"]())
         spec = self._spec(visible_width(rows))
         device = pick_device(self.device)
         seed = _seed(self.random_state)
@@ -174,8 +233,18 @@ class MetaRegressor(TaskRegressor):
             seed=seed,
             callbacks=self.callbacks,
         )
-        self.learner_ = Learner(algorithm, spec, params, table.time_unit, device, self.chunk_size)
+        self.learner_ = self._make_learner(algorithm, spec, params, table.time_unit)
         self.history_ = history
+
+    def _make_learner(
+        self, algorithm: Algorithm, spec: Spec, params: dict[str, Tensor], time_unit: float
+    ) -> Learner:
+        """The trained parameters where and as they will be used."""
+        if self.precision not in ("float32", "float64"):
+            raise DataError(f"precision must be 'float32' or 'float64', got {self.precision!r}.")
+        device, dtype = pick_device(self.device), getattr(torch, self.precision)
+        params = {name: value.to(device, dtype) for name, value in params.items()}
+        return Learner(algorithm, spec, params, time_unit, device, dtype, self.chunk_size)
 
     def _spec(self, n_features: int) -> Spec:
         if self.likelihood not in LIKELIHOODS:
@@ -183,7 +252,7 @@ class MetaRegressor(TaskRegressor):
                 f"likelihood must be one of {sorted(LIKELIHOODS)}, got {self.likelihood!r}."
             )
         likelihood = LIKELIHOODS[self.likelihood]()
-        backbone = MLP() if self.backbone is None else self.backbone
+        backbone = self.backbone or _DEFAULTS["backbone"]()
         return Spec(backbone.network(n_features, likelihood.n_outputs), likelihood, n_features)
 
     def _adapt_tasks(self, support: TaskRows) -> list[AdaptedChunk]:

@@ -55,9 +55,10 @@ class TableEncoder:
     clock_is_feature: bool
 
     @classmethod
-    def fit(cls, inputs: Inputs, schema: Schema | None, transform: Transform | None) -> TableEncoder:
+    def fit(
+        cls, inputs: Inputs, schema: Schema | None, transform: Transform | None
+    ) -> TableEncoder:
         """Fit on the training tasks."""
-        assert inputs.y is not None
         features = _features(inputs.columns, schema)
         unit, center, scale = 1.0, 0.0, 1.0
         if inputs.time is not None:
@@ -73,7 +74,7 @@ class TableEncoder:
             encoder=Encoder.fit(
                 _plausible(inputs.columns, features), features, groups=inputs.groups
             ),
-            outcome=OutcomeScale.fit(inputs.y, transform),
+            outcome=OutcomeScale.fit(inputs.outcome(), transform),
             timed=inputs.time is not None,
             time_unit=unit,
             time_center=center,

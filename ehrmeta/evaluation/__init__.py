@@ -11,10 +11,12 @@ from ehrmeta.evaluation.metrics import (
     rmse_pooled,
     rmse_task,
 )
+from ehrmeta.evaluation.scorer import KShotScorer
 
 __all__ = [
     "METRICS",
     "Difference",
+    "KShotScorer",
     "bootstrap_counts",
     "crps_normal",
     "interval_coverage",

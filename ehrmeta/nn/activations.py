@@ -18,13 +18,25 @@ class Activation(NamedTuple):
     derivative: Callable[[Tensor, Tensor], Tensor]
 
 
+def _relu_derivative(z: Tensor, h: Tensor) -> Tensor:
+    return (z > 0).to(z.dtype)
+
+
+def _silu(z: Tensor) -> Tensor:
+    return z * torch.sigmoid(z)
+
+
 def _silu_derivative(z: Tensor, h: Tensor) -> Tensor:
     gate = torch.sigmoid(z)
     return gate + h * (1.0 - gate)
 
 
+def _tanh_derivative(z: Tensor, h: Tensor) -> Tensor:
+    return 1.0 - h * h
+
+
 ACTIVATIONS = {
-    "relu": Activation(torch.relu, lambda z, h: (z > 0).to(z.dtype)),
-    "silu": Activation(lambda z: z * torch.sigmoid(z), _silu_derivative),
-    "tanh": Activation(torch.tanh, lambda z, h: 1.0 - h * h),
+    "relu": Activation(torch.relu, _relu_derivative),
+    "silu": Activation(_silu, _silu_derivative),
+    "tanh": Activation(torch.tanh, _tanh_derivative),
 }

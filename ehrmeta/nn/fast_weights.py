@@ -49,22 +49,23 @@ def prefers_low_rank(n_points: int, n_steps: int, shapes: list[tuple[int, int]])
 
 
 def affine(weight: Tensor, bias: Tensor, x: Tensor, fast: FastLayer | None) -> Tensor:
-    """``x W'^T + b'`` for points x (point, i)."""
+    """``x W'^T + b'`` for points x (point, i): the shared product and what adaptation adds."""
+    shared = torch.nn.functional.linear(x, weight, bias)
     if fast is None:
-        return torch.nn.functional.linear(x, weight, bias)
+        return shared
     if fast.low_rank:
-        shared = torch.nn.functional.linear(x, weight, bias)
         return shared + (x @ fast.first.mT + 1.0) @ fast.second
-    return torch.nn.functional.linear(x, weight + fast.first, bias + fast.second)
+    return shared + (x @ fast.first.mT + fast.second)
 
 
 def back_affine(weight: Tensor, d: Tensor, fast: FastLayer | None) -> Tensor:
     """``d W'``: errors (point, o) carried back to the inputs (point, i)."""
+    shared = d @ weight
     if fast is None:
-        return d @ weight
+        return shared
     if fast.low_rank:
-        return d @ weight + (d @ fast.second.mT) @ fast.first
-    return d @ (weight + fast.first)
+        return shared + (d @ fast.second.mT) @ fast.first
+    return shared + d @ fast.first
 
 
 def descend(

@@ -74,8 +74,8 @@ class _ModuleNetwork(Network):
     ) -> Fast:
         """One gradient step by reverse-mode differentiation; there is no low-rank form."""
         fast = fast or {name: torch.zeros_like(value) for name, value in params.items()}
-        outputs, pull_back = vjp(lambda change: self.forward(params, change, x), fast)
-        (gradient,) = pull_back(error(outputs))
+        outputs, pull_back = vjp(lambda change: self.forward(params, change, x), fast)[:2]
+        gradient: Fast = pull_back(error(outputs))[0]
         if first_order:
             gradient = {name: value.detach() for name, value in gradient.items()}
         if max_norm is not None:

@@ -112,7 +112,7 @@ def train(
                 "step": float(step),
                 "loss": running / ((step - 1) % plan.check_every + 1),
                 "held_out_loss": _held_out_loss(loss_of, params, checks),
-                "learning_rate": schedule.get_last_lr()[0],
+                "learning_rate": float(schedule.get_last_lr()[0]),
                 "seconds": seconds,
                 "tasks_per_second": seen / seconds,
             }
@@ -155,7 +155,7 @@ def _batches(
     step = 0
     while True:
         order = torch.cat([torch.randperm(n_tasks, generator=shuffle) for _ in range(repeats)])
-        for batch in order.split(plan.batch_size):
+        for batch in torch.split(order, plan.batch_size):
             step += 1
             yield batch, torch.Generator().manual_seed(seed * 1_000_003 + step)
 
@@ -168,7 +168,9 @@ def _held_out_episodes(
     generator = torch.Generator().manual_seed(seed + 1)
     device = held_out.y.device
     for _ in range(n_draws):
-        for batch in torch.arange(held_out.n_tasks, device=device).split(4 * plan.batch_size):
+        for batch in torch.split(
+            torch.arange(held_out.n_tasks, device=device), 4 * plan.batch_size
+        ):
             yield sampler.draw(batch, generator)
 
 

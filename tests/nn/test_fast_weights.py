@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch.func import functional_call, grad, vmap
+from torch.func import grad, vmap
 
 from ehrmeta.nn import MLP, TorchModule
 
@@ -126,9 +126,7 @@ def test_torch_module_equals_the_same_perceptron(generator):
         )
     ).network(3, 1)
     params = {name: p.double() for name, p in network.init(generator).items()}
-    renamed = {
-        f"{2 * int(name[0])}{name[1:]}": value for name, value in params.items()
-    }
+    renamed = {f"{2 * int(name[0])}{name[1:]}": value for name, value in params.items()}
     (x, y), (query, _) = _task(generator), _task(generator, 4)
     torch.testing.assert_close(
         _adapted_output(module, renamed, x, y, query, low_rank=False),

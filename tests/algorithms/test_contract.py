@@ -1,0 +1,162 @@
+"""Laws every algorithm keeps; a new one gets them by adding a line to `ALGORITHMS`."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+from torch.func import vmap
+
+from ehrmeta import MAML, MLP, MetaSGD
+from ehrmeta.algorithms import Spec
+from ehrmeta.nn import Normal, StudentT, TaskSet
+
+ALGORITHMS = {
+    "MAML": MAML(),
+    "MAML, textbook mean": MAML(pseudo_count=0.0, learn_inner_lr=False),
+    "MAML, low rank": MAML(inner_steps=1),
+    "FOMAML": MAML(first_order=True),
+    "MAML, multi-step": MAML(multi_step_loss=True),
+    "MetaSGD": MetaSGD(),
+}
+N_FEATURES, N_TASKS = 3, 5
+
+
+@pytest.fixture(params=ALGORITHMS, ids=str)
+def algorithm(request):
+    return clone(ALGORITHMS[request.param])
+
+
+@pytest.fixture(params=[Normal(), StudentT()], ids=["normal", "student_t"])
+def spec(request):
+    network = MLP((8, 8), "tanh").network(N_FEATURES, 1)
+    return Spec(network, request.param, N_FEATURES)
+
+
+@pytest.fixture
+def params(algorithm, spec):
+    generator = torch.Generator().manual_seed(0)
+    return {k: p.double() for k, p in algorithm.init(spec, generator).items()}
+
+
+def _sets(*shape: int, seed: int = 0, n_real: int | None = None) -> TaskSet:
+    """Random sets (..., point) of which the first `n_real` points are real."""
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(*shape, N_FEATURES, generator=generator, dtype=torch.float64)
+    y = torch.randn(*shape, generator=generator, dtype=torch.float64)
+    mask = (torch.arange(shape[-1]) < (shape[-1] if n_real is None else n_real)).expand(shape)
+    zeros = torch.zeros(shape, dtype=torch.float64)
+    weight = mask.double()
+    return TaskSet(x=x, y=y, time=zeros, mask=mask, weight=weight, offset=zeros)
+
+
+def _at(batch: TaskSet, i: int) -> TaskSet:
+    return TaskSet(*(tensor[i] for tensor in batch))
+
+
+def _predict(algorithm, spec, params, support, query):
+    return algorithm.predict(spec, params, algorithm.adapt(spec, params, support), query)
+
+
+def test_garbage_in_padded_rows_changes_nothing(algorithm, spec, params):
+    query, support = _sets(4, seed=1), _sets(6, n_real=4)
+    garbage = torch.where(support.mask, 1.0, 1e6)
+    dirty = support._replace(x=support.x * garbage[:, None], y=support.y * garbage)
+    short = TaskSet(*(tensor[:4] for tensor in support))
+    clean = _predict(algorithm, spec, params, short, query)
+    for padded in (support, dirty):
+        torch.testing.assert_close(_predict(algorithm, spec, params, padded, query), clean)
+
+
+def test_order_of_the_support_changes_nothing(algorithm, spec, params):
+    query, support = _sets(4, seed=1), _sets(6)
+    order = torch.tensor([3, 0, 5, 1, 4, 2])
+    permuted = TaskSet(*(tensor[order] for tensor in support))
+    torch.testing.assert_close(
+        _predict(algorithm, spec, params, permuted, query),
+        _predict(algorithm, spec, params, support, query),
+    )
+
+
+def test_vmapped_equals_looped(algorithm, spec, params):
+    support, query = _sets(N_TASKS, 6, n_real=5), _sets(N_TASKS, 4, seed=1)
+    batched = vmap(lambda s, q: _predict(algorithm, spec, params, s, q))(support, query)
+    for i in range(N_TASKS):
+        one = _predict(algorithm, spec, params, _at(support, i), _at(query, i))
+        torch.testing.assert_close({k: v[i] for k, v in batched.items()}, one)
+
+
+def test_an_empty_support_is_the_population(algorithm, spec, params):
+    query = _sets(4, seed=1)
+    empty = _predict(algorithm, spec, params, _sets(0), query)
+    masked = _predict(algorithm, spec, params, _sets(3, n_real=0), query)
+    torch.testing.assert_close(masked, empty)
+    output = spec.network.forward(
+        {k.removeprefix("network."): v for k, v in params.items() if k.startswith("network.")},
+        {},
+        query.x,
+    )
+    torch.testing.assert_close(empty["loc"], output[:, 0])
+
+
+def test_uncertainty_shrinks_as_rows_come_in(algorithm, spec, params):
+    query = _sets(1, seed=1)
+    scales = [
+        float(_predict(algorithm, spec, params, _sets(k), query)["scale"]) for k in (0, 1, 5, 50)
+    ]
+    assert scales == sorted(scales, reverse=True)
+    within = math.exp(float(params["likelihood.log_within"]))
+    assert within < scales[-1] < scales[0]
+
+
+def test_offset_shifts_the_prediction_and_not_the_adaptation(algorithm, spec, params):
+    """A population model's offset on both sides is the same as subtracting it from y."""
+    support, query = _sets(6), _sets(4, seed=1)
+    shifted = _predict(
+        algorithm,
+        spec,
+        params,
+        support._replace(y=support.y + 2.0, offset=support.offset + 2.0),
+        query._replace(offset=query.offset + 2.0),
+    )
+    plain = _predict(algorithm, spec, params, support, query)
+    torch.testing.assert_close(shifted["loc"], plain["loc"] + 2.0)
+
+
+def test_weight_counts_a_row_as_often(algorithm, spec, params):
+    support, query = _sets(3), _sets(4, seed=1)
+    doubled = TaskSet(*(torch.cat([tensor, tensor[:1]]) for tensor in support))
+    weighted = support._replace(weight=torch.tensor([2.0, 1.0, 1.0], dtype=torch.float64))
+    torch.testing.assert_close(
+        _predict(algorithm, spec, params, weighted, query),
+        _predict(algorithm, spec, params, doubled, query),
+    )
+
+
+def test_meta_gradient_equals_finite_differences(algorithm, spec, params):
+    if getattr(algorithm, "first_order", False):
+        pytest.skip("FOMAML's gradient is not the loss's own, by definition")
+    support, query = _sets(3), _sets(2, seed=1)
+    learned = {k: p for k, p in params.items() if not (k.startswith("rate") and _fixed(algorithm))}
+    fixed = {k: p for k, p in params.items() if k not in learned}
+
+    def loss(*leaves):
+        trial = fixed | dict(zip(learned, leaves, strict=True))
+        return algorithm.loss(spec, trial, support, query, 0.5)
+
+    leaves = [p.clone().requires_grad_() for p in learned.values()]
+    assert torch.autograd.gradcheck(loss, leaves, atol=1e-6)
+
+
+def test_hyper_parameters_are_never_changed(algorithm, spec, params):
+    before = algorithm.get_params()
+    algorithm.loss(spec, params, _sets(3), _sets(2, seed=1), 0.5)
+    assert algorithm.get_params() == before
+    assert np.all([not name.startswith("_") for name in vars(algorithm)])
+
+
+def _fixed(algorithm) -> bool:
+    return not getattr(algorithm, "learn_inner_lr", True)

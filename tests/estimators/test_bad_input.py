@@ -1,0 +1,226 @@
+"""Bad input gets one clear error that says what, where and what to do, and changes nothing."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.exceptions import NotFittedError
+
+from ehrmeta.data import Clock, Feature, Outcome, Schema
+from ehrmeta.errors import DataError, DataWarning, EhrmetaError
+from tests.estimators.patients import make_patients, small_model
+
+SCHEMA = Schema(
+    (Feature("age", low=0, high=120), Feature("sex", "categorical")),
+    Outcome("hdl"),
+    task="patient",
+    time=Clock("day"),
+)
+
+
+def _fit_call(**changes):
+    X, y, groups, time = make_patients(25, 4)
+    return {"X": X, "y": y, "groups": groups, "time": time} | changes
+
+
+def _patients() -> dict:
+    return _fit_call()
+
+
+BAD_FITS = {
+    "outcome is constant": (lambda c: {"y": np.ones(100)}, "'hdl' is constant over all 100 rows"),
+    "outcome is text": (lambda c: {"y": ["high"] * 100}, "'hdl' holds text.*numbers"),
+    "outcome is NaN": (
+        lambda c: {"y": np.where(np.arange(100) == 7, np.nan, c["y"])},
+        r"'hdl' is NaN in 1 of 100 rows \(first: row 7\).*Leave those rows out",
+    ),
+    "outcome is infinite": (
+        lambda c: {"y": np.where(np.arange(100) == 7, np.inf, c["y"])},
+        "'hdl' holds infinity",
+    ),
+    "one explicit group": (
+        lambda c: {"groups": np.zeros(100, int)},
+        "one task for all 100 rows.*groups=None",
+    ),
+    "groups too short": (lambda c: {"groups": c["groups"][:-1]}, "groups has 99 rows, X has 100"),
+    "group ids missing": (
+        lambda c: {"groups": np.where(np.arange(100) == 3, np.nan, c["groups"])},
+        r"task id is missing in 1 of 100 rows \(first: row 3\)",
+    ),
+    "outcome too short": (lambda c: {"y": c["y"][:-1]}, "hdl has 99 rows, X has 100"),
+    "time too long": (lambda c: {"time": np.r_[c["time"], 1]}, "time has 101 rows, X has 100"),
+    "time missing": (
+        lambda c: {"time": np.where(np.arange(100) == 5, np.nan, c["time"])},
+        r"'day': the time is missing in 1 of 100 rows",
+    ),
+    "time not sortable": (lambda c: {"time": ["soon"] * 100}, "'day': 100 of 100 rows are no ISO"),
+    "time in mixed zones": (
+        lambda c: {"time": ["2020-01-01T10:00+01:00"] * 50 + ["2020-01-01T10:00+05:00"] * 50},
+        "'day' mixes time zones.*Convert all rows to one zone",
+    ),
+    "a repeated patient and time": (
+        lambda c: {"time": np.where(np.arange(100) == 6, c["time"][5], c["time"])},
+        r"1 rows repeat .* task 1 of 25, rows 5 and 6.*on_duplicate",
+    ),
+    "a column of the schema is missing": (
+        lambda c: {"X": c["X"][["age"]]},
+        r"missing \['sex'\]",
+    ),
+    "a column is not in the schema": (
+        lambda c: {"X": c["X"].assign(extra=1.0)},
+        r"not in the schema \['extra'\]",
+    ),
+    "infinite feature": (
+        lambda c: {"X": c["X"].assign(age=np.inf)},
+        r"column 'age' holds infinity \(inf\) in 100 of 100 rows",
+    ),
+    "no rows": (
+        lambda c: {"X": c["X"][:0], "y": [], "groups": [], "time": []},
+        "n_samples=0.*minimum of 2",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD_FITS)
+def test_a_bad_fit_is_refused_and_changes_nothing(case):
+    change, message = BAD_FITS[case]
+    call = _patients()
+    model = small_model(schema=SCHEMA, max_steps=3).fit(**call)
+    before = model.predict(call["X"], time=call["time"])
+    attributes = {name: id(value) for name, value in vars(model).items()}
+    with pytest.raises(EhrmetaError, match=message):
+        model.fit(**(call | change(call)))
+    assert {name: id(value) for name, value in vars(model).items()} == attributes
+    np.testing.assert_array_equal(model.predict(call["X"], time=call["time"]), before)
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    return small_model(schema=SCHEMA, max_steps=3).fit(**_patients())
+
+
+BAD_ADAPTS = {
+    "time is missing": ({"time": None}, "fitted with time, so pass time="),
+    "an unknown column": ({"X": lambda X: X.assign(extra=1)}, "(?s)unseen at fit time.*extra"),
+    "a missing column": ({"X": lambda X: X[["age"]]}, "(?s)seen at fit time, yet now missing.*sex"),
+    "another order of columns": ({"X": lambda X: X[["sex", "age"]]}, "same order"),
+    "no outcome": ({"y": None}, "requires y"),
+    "groups without rows": (
+        {"X": lambda X: X[:0], "y": [], "groups": [], "time": []},
+        "task without rows is the population",
+    ),
+    "a repeated patient and time": ({"time": np.zeros(100)}, "repeat the time"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_ADAPTS)
+def test_a_bad_adapt_is_refused(fitted, case):
+    changes, message = BAD_ADAPTS[case]
+    call = _patients()
+    for name, change in changes.items():
+        call[name] = change(call[name]) if callable(change) else change
+    with pytest.raises(DataError, match=message):
+        fitted.adapt(**call)
+
+
+def test_time_where_none_was_fitted_is_refused():
+    X, y, groups, time = make_patients(25, 4)
+    model = small_model(max_steps=2).fit(X, y, groups=groups)
+    with pytest.raises(DataError, match="fitted without it: leave it out"):
+        model.adapt(X, y, groups=groups, time=time)
+
+
+def test_predict_before_fit_says_so():
+    with pytest.raises(NotFittedError, match="not fitted yet"):
+        small_model().predict(np.zeros((2, 2)))
+
+
+def test_groups_none_is_one_anonymous_task_with_a_warning():
+    X, y, _, _ = make_patients(25, 4)
+    with pytest.warns(DataWarning, match="one anonymous task"):
+        model = small_model(max_steps=2).fit(X, y)
+    assert model.n_tasks_ == 1
+
+
+def test_without_a_schema_a_repeated_time_is_a_warning():
+    call = _patients()
+    call["time"] = np.zeros(100)
+    with pytest.warns(DataWarning, match="75 rows repeat the time.*task_kind='cohort'"):
+        small_model(max_steps=2).fit(**call)
+
+
+def test_in_cohorts_a_repeated_time_is_normal():
+    call = _patients()
+    cohort = Schema(SCHEMA.features, Outcome("hdl"), task_kind="cohort", time=Clock("day"))
+    model = small_model(schema=cohort, max_steps=2).fit(**(call | {"time": np.zeros(100)}))
+    assert model.n_tasks_ == 25
+
+
+def test_an_unseen_category_is_handled(fitted):
+    X, _, _, time = make_patients(25, 4)
+    assert np.isfinite(fitted.predict(X.assign(sex="unknown"), time=time)).all()
+
+
+def test_implausible_values_count_as_missing_and_are_counted(fitted):
+    X, _, _, time = make_patients(25, 4)
+    wrong = X.assign(age=np.where(np.arange(100) < 3, 7777.0, X.age))
+    with pytest.warns(DataWarning, match=r"'age': 3 \(range 0 to 120\)"):
+        masked = fitted.predict(wrong, time=time)
+    missing = X.assign(age=np.where(np.arange(100) < 3, np.nan, X.age))
+    np.testing.assert_array_equal(masked, fitted.predict(missing, time=time))
+
+
+def test_groups_are_required_after_adapting_to_groups(fitted):
+    call = _patients()
+    adapted = fitted.adapt(**call)
+    with pytest.raises(DataError, match="groups is missing: .* 25 named tasks"):
+        adapted.predict(call["X"], time=call["time"])
+
+
+def test_an_unknown_choice_names_the_choices(fitted):
+    call = _patients()
+    adapted = fitted.adapt(**call)
+    asked = {name: call[name] for name in ("X", "groups", "time")}
+    with pytest.raises(DataError, match="'error', 'population' or 'nan'"):
+        adapted.predict(**asked, new_groups="mean")
+    with pytest.raises(DataError, match="confidence_level must lie strictly between 0 and 1"):
+        adapted.predict_interval(**asked, confidence_level=95)
+    with pytest.raises(DataError, match=r"likelihood must be one of \['normal', 'student_t'\]"):
+        small_model(likelihood="poisson").fit(**call)
+
+
+def test_no_patient_value_is_in_a_message():
+    """Canaries: a value and an id that would be recognised anywhere."""
+    call = _patients()
+    call["groups"] = np.where(call["groups"] == 3, 987654321, call["groups"])
+    call["y"] = np.where(np.arange(100) == 13, 123456.789, call["y"])
+    model = small_model(schema=SCHEMA, max_steps=2).fit(**call)
+    adapted = model.adapt(**{name: value[:8] for name, value in call.items()})
+    messages = []
+    for trial in (
+        lambda: adapted.predict(call["X"], groups=call["groups"], time=call["time"]),
+        lambda: model.fit(**(call | {"time": np.full(100, 555.25)})),
+        lambda: model.fit(**(call | {"y": np.full(100, 123456.789)})),
+        lambda: model.fit(**(call | {"groups": np.full(100, 987654321)})),
+        lambda: model.fit(**(call | {"X": call["X"].assign(age=[*("x" * 99), 123456.789])})),
+    ):
+        with pytest.raises(EhrmetaError) as error:
+            trial()
+        messages.append(str(error.value))
+    for canary in ("987654321", "123456", "555.25"):
+        assert not any(canary in message for message in messages)
+
+
+def test_a_frame_that_is_not_rectangular_is_refused():
+    with pytest.raises(DataError, match="rows have different lengths"):
+        small_model().fit([[1.0, 2.0], [3.0]], [1.0, 2.0])
+
+
+def test_pandas_index_labels_play_no_role():
+    call = _patients()
+    shuffled = call | {"X": call["X"].set_axis(np.arange(100)[::-1]), "y": pd.Series(call["y"])}
+    plain, odd = (small_model(max_steps=2).fit(**c) for c in (call, shuffled))
+    np.testing.assert_array_equal(
+        plain.predict(call["X"], time=call["time"]), odd.predict(call["X"], time=call["time"])
+    )

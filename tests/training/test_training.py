@@ -1,0 +1,137 @@
+"""Episodes never look ahead; training is reproducible, stops early, and names what diverges."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from ehrmeta import MAML, MLP
+from ehrmeta.algorithms import Spec
+from ehrmeta.errors import DivergenceError
+from ehrmeta.nn import Normal, TaskRows
+from ehrmeta.training import EpisodeSampler, TrainingPlan, train
+
+
+def _rows(sizes, *, timed=True, seed=0) -> TaskRows:
+    generator = torch.Generator().manual_seed(seed)
+    n = sum(sizes)
+    level = torch.repeat_interleave(
+        torch.randn(len(sizes), generator=generator), torch.tensor(sizes)
+    )
+    return TaskRows.from_codes(
+        torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes)),
+        len(sizes),
+        timed=timed,
+        x=torch.arange(n).float()[:, None],  # the row's number, to recognise it by
+        measured=torch.empty(n, 0),
+        time=torch.randint(0, 6, (n,), generator=generator).double() if timed else torch.zeros(n),
+        y=level + 0.1 * torch.randn(n, generator=generator),
+        origin=torch.arange(n),
+    )
+
+
+def _spec(rows: TaskRows) -> Spec:
+    n_features = rows.x.shape[1] + int(rows.timed)
+    return Spec(MLP((8,), "tanh").network(n_features, 1), Normal(), n_features)
+
+
+def _fit(rows, plan, *, held_out=None, callbacks=(), algorithm=None):
+    algorithm, spec = algorithm or MAML(inner_steps=1), _spec(rows)
+    params = algorithm.init(spec, torch.Generator().manual_seed(0))
+    return train(algorithm, spec, params, rows, held_out, plan, seed=3, callbacks=callbacks)
+
+
+PLAN = TrainingPlan(max_steps=30, check_every=10, batch_size=8, progress_bar=False)
+
+
+@pytest.mark.parametrize("shots", [(0, 10), (2, 2), (0, 0)])
+def test_timed_support_is_the_first_rows_and_queries_lie_strictly_later(shots):
+    rows = _rows([1, 2, 3, 7, 12])
+    sampler = EpisodeSampler(rows, shots, 4, 1.0)
+    tasks = torch.arange(5).repeat(20)
+    support, query = sampler.draw(tasks, torch.Generator().manual_seed(0))
+    sizes = support.mask.sum(1)
+    assert (sizes <= torch.minimum(rows.sizes[tasks] - 1, torch.tensor(shots[1]))).all()
+    assert (sizes >= torch.minimum(rows.sizes[tasks] - 1, torch.tensor(shots[0]))).all()
+    for i, task in enumerate(tasks.tolist()):
+        rows_of_task = torch.arange(int(rows.starts[task]), int(rows.starts[task + 1]))
+        chosen = support.x[i, support.mask[i], 0].long()
+        asked = query.x[i, query.mask[i], 0].long()
+        expected = rows.origin[rows_of_task[: len(chosen)]]
+        assert chosen.tolist() == expected.tolist()
+        if len(chosen):
+            time = torch.empty(rows.n_rows, dtype=torch.float64)
+            time[rows.origin] = rows.time
+            assert (time[asked] > time[chosen].max()).all()
+        assert len(set(asked.tolist())) == len(asked) <= 4
+        assert set(asked.tolist()) <= set(rows.origin[rows_of_task].tolist())
+
+
+def test_untimed_support_and_query_are_disjoint_random_rows():
+    rows = _rows([6, 9], timed=False)
+    sampler = EpisodeSampler(rows, (1, 5), 3, 1.0)
+    tasks = torch.tensor([0, 1]).repeat(50)
+    support, query = sampler.draw(tasks, torch.Generator().manual_seed(0))
+    firsts = set()
+    for i in range(len(tasks)):
+        chosen = set(support.x[i, support.mask[i], 0].tolist())
+        asked = set(query.x[i, query.mask[i], 0].tolist())
+        assert chosen
+        assert not chosen & asked
+        firsts |= chosen
+    assert len(firsts) == 15  # every row gets its turn
+
+
+def test_same_seed_gives_the_same_numbers():
+    rows = _rows([5] * 12)
+    (first, history), (second, again) = _fit(rows, PLAN), _fit(rows, PLAN)
+    for name, value in first.items():
+        assert torch.equal(value, second[name]), name
+    assert [r["loss"] for r in history] == [r["loss"] for r in again]
+
+
+def test_chunk_size_changes_results_by_rounding_only():
+    rows = _rows([5] * 12)
+    whole, _ = _fit(rows, PLAN)
+    chunked, _ = _fit(rows, TrainingPlan(**{**vars(PLAN), "chunk_size": 3}))
+    for name, value in whole.items():
+        torch.testing.assert_close(value, chunked[name], rtol=1e-3, atol=1e-4)
+
+
+def test_training_lowers_the_held_out_loss_and_restores_the_best_state():
+    rows, held_out = _rows([8] * 60), _rows([8] * 30, seed=1)
+    plan = TrainingPlan(max_steps=200, check_every=20, batch_size=16, progress_bar=False)
+    losses = []
+    _, history = _fit(rows, plan, held_out=held_out, callbacks=[losses.append])
+    assert losses == history
+    assert history[-1]["held_out_loss"] < history[0]["held_out_loss"] - 0.2
+
+
+def test_early_stopping_waits_for_patience_checks():
+    rows = _rows([8] * 30)
+    plan = TrainingPlan(
+        max_steps=400, check_every=5, patience=3, learning_rate=0.0, progress_bar=False
+    )
+    _, history = _fit(rows, plan, held_out=_rows([8] * 10, seed=1))
+    assert history[-1]["step"] == 5 * (1 + 3)
+
+
+def test_a_callback_can_stop_the_training():
+    _, history = _fit(_rows([5] * 12), PLAN, callbacks=[lambda record: record["step"] >= 20])
+    assert [record["step"] for record in history] == [10, 20]
+
+
+def test_without_held_out_tasks_the_last_state_is_kept():
+    _, history = _fit(_rows([5] * 12), PLAN)
+    assert len(history) == 3
+    assert all(math.isnan(record["held_out_loss"]) for record in history)
+
+
+def test_divergence_names_the_task_and_the_step():
+    rows = _rows([5] * 12)
+    rows.y[rows.codes == 7] = torch.nan
+    with pytest.raises(DivergenceError, match=r"task 7 .* not finite at step \d+") as error:
+        _fit(rows, PLAN)
+    assert "inner_lr" in str(error.value)
