@@ -31,7 +31,7 @@ def read_frame(path: str | Path, *, text: tuple[str, ...] = ()) -> pd.DataFrame:
     try:
         if suffix == ".parquet":
             return pd.read_parquet(path)
-        return pd.read_csv(path, dtype=dict.fromkeys(text, "str"))
+        return pd.read_csv(path, dtype=dict.fromkeys(text, "str"), low_memory=False)
     except OSError as error:
         reason = error.strerror or "it is no parquet file, or it is damaged"
         raise DataError(f"cannot read '{path}': {reason}. Check the path.") from error

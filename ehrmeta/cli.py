@@ -1,0 +1,398 @@
+"""The command line: every command reads files, calls the library once and writes files."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any, get_args
+
+import click
+
+from ehrmeta.algorithms import MAML, MetaSGD
+from ehrmeta.cli_tables import (
+    features_of,
+    groups_of,
+    is_bundled,
+    read_support,
+    read_table,
+    read_training_table,
+    schema_of,
+)
+from ehrmeta.data import list_datasets, load_dataset, read_card
+from ehrmeta.data.checks import require_columns
+from ehrmeta.data.clock import SECONDS
+from ehrmeta.data.frame_file import read_frame, write_frame
+from ehrmeta.data.schema import OnDuplicate, TaskKind, Transform
+from ehrmeta.demo import opponents, run_demo
+from ehrmeta.errors import DataWarning, EhrmetaError
+from ehrmeta.estimators import Adapted, MetaRegressor
+from ehrmeta.estimators.adapted import NewGroups
+from ehrmeta.estimators.files import load_file
+from ehrmeta.evaluation import k_shot_curve
+from ehrmeta.nn.likelihoods import LIKELIHOODS
+from ehrmeta.report import k_shot_table
+
+__all__ = ["main"]
+
+ALGORITHMS = {"maml": MAML, "meta-sgd": MetaSGD}
+SHARE = click.FloatRange(0, 1, min_open=True, max_open=True)
+
+
+class Commands(click.Group):
+    """A group whose commands end in one line of error, and put each warning in one line."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", DataWarning)
+            warnings.showwarning = _show_warning
+            try:
+                return super().invoke(ctx)
+            except EhrmetaError as error:
+                raise click.ClickException(_one_line(error)) from error
+
+
+def _names(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...]:
+    """``A,B`` as a tuple; nothing as an empty one."""
+    return tuple(name.strip() for name in value.split(",")) if value else ()
+
+
+def _numbers(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int, ...]:
+    """``1,3,5`` as a tuple."""
+    try:
+        return tuple(int(number) for number in value.split(","))
+    except ValueError as error:
+        raise click.BadParameter(f"{value!r} is no list of whole numbers like 1,3,5.") from error
+
+
+def _pairs(
+    ctx: click.Context, param: click.Parameter, value: tuple[str, ...]
+) -> tuple[tuple[str, str], ...]:
+    """Every ``COLUMN=VALUE`` split at its last equals sign."""
+    for one in value:
+        if "=" not in one:
+            raise click.BadParameter(f"{one!r} is not of the form COLUMN=VALUE.")
+    return tuple((one.rpartition("=")[0], one.rpartition("=")[2]) for one in value)
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    click.echo(f"Warning: {_one_line(message)}", err=True)
+
+
+def _one_line(message: object) -> str:
+    return " ".join(str(message).split())
+
+
+@click.group(
+    cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
+@click.version_option(package_name="ehrmeta")
+def main() -> None:
+    r"""Learn over many patients, then adapt to one more from a few values.
+
+    Tables are .csv or .parquet files with a row per visit. The usual way:
+
+    \b
+        ehrmeta fit visits.csv --task patient --time day --target hdl --out hdl.ehrmeta
+        ehrmeta adapt hdl.ehrmeta new_visits.csv --out patients.ehrmeta
+        ehrmeta predict patients.ehrmeta next_visits.csv --out predictions.csv
+    """
+
+
+@main.command()
+@click.option("--quick", is_flag=True, help="Few patients and steps: does it work here?")
+@click.option("--out", default="demo", show_default=True, help="Folder for picture and model.")
+def demo(quick: bool, out: str) -> None:
+    r"""Train on ten thousand real patients, adapt to new ones, compare with baselines.
+
+    \b
+    Example:
+        ehrmeta demo
+    """
+    run_demo(out, click.echo, quick=quick)
+
+
+@main.command()
+def datasets() -> None:
+    r"""List the bundled data sets.
+
+    \b
+    Example:
+        ehrmeta datasets
+    """
+    cards = {name: read_card(name) for name in list_datasets()}
+    lines = [
+        (name, f"{card['loaded']['n_rows']:,}", f"{card['loaded']['n_tasks']:,}", card["licence"])
+        for name, card in cards.items()
+    ]
+    lines.insert(0, ("name", "rows", "tasks", "licence"))
+    widths = [max(len(line[i]) for line in lines) for i in range(4)]
+    titles = ["what", *(card["title"] for card in cards.values())]
+    for (name, rows, tasks, licence), title in zip(lines, titles, strict=True):
+        click.echo(
+            f"{name:<{widths[0]}}  {rows:>{widths[1]}}  {tasks:>{widths[2]}}  "
+            f"{licence:<{widths[3]}}  {title}"
+        )
+
+
+@main.command()
+@click.argument("table")
+@click.option("--task", metavar="COL", help="Column of the patient (or hospital) of each row.")
+@click.option("--target", metavar="COL", help="Column to predict.")
+@click.option("--time", metavar="COL", help="Column of numbers or ISO dates.")
+@click.option(
+    "--time-unit",
+    type=click.Choice(list(SECONDS)),
+    default="d",
+    show_default=True,
+    help="UCUM unit of time; dates are counted in it.",
+)
+@click.option(
+    "--features",
+    metavar="A,B",
+    callback=_names,
+    help="Columns to predict from; by default all others.",
+)
+@click.option(
+    "--measured",
+    metavar="A,B",
+    callback=_names,
+    help="Features known only once measured, such as labs.",
+)
+@click.option(
+    "--unit",
+    "units",
+    metavar="COL=UNIT",
+    multiple=True,
+    callback=_pairs,
+    help="UCUM unit: hdl=mg/dL. May be repeated.",
+)
+@click.option(
+    "--range",
+    "ranges",
+    metavar="COL=LOW:HIGH",
+    multiple=True,
+    callback=_pairs,
+    help="Plausible range: hdl=5:200. May be repeated.",
+)
+@click.option(
+    "--task-kind",
+    type=click.Choice(get_args(TaskKind)),
+    default="patient",
+    show_default=True,
+    help="In cohorts several rows may share a time.",
+)
+@click.option(
+    "--on-duplicate",
+    type=click.Choice(get_args(OnDuplicate)),
+    default="error",
+    show_default=True,
+    help="What to do with a repeated (patient, time).",
+)
+@click.option("--drop-missing-target", is_flag=True, help="Leave out rows without a target.")
+@click.option("--transform", type=click.Choice(get_args(Transform)), help="Learn on this scale.")
+@click.option(
+    "--algorithm", type=click.Choice(list(ALGORITHMS)), default="meta-sgd", show_default=True
+)
+@click.option("--likelihood", type=click.Choice(list(LIKELIHOODS)))
+@click.option("--max-steps", type=click.IntRange(1), help="Training steps at most.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option(
+    "--hold-out", type=SHARE, help="Share of patients to leave out, for `evaluate --hold-out`."
+)
+@click.option("--out", required=True, help="Model file to write.")
+def fit(
+    table: str,
+    task: str | None,
+    target: str | None,
+    time: str | None,
+    time_unit: str,
+    features: tuple[str, ...],
+    measured: tuple[str, ...],
+    units: tuple[tuple[str, str], ...],
+    ranges: tuple[tuple[str, str], ...],
+    task_kind: TaskKind,
+    on_duplicate: OnDuplicate,
+    drop_missing_target: bool,
+    transform: Transform | None,
+    algorithm: str,
+    likelihood: str | None,
+    max_steps: int | None,
+    seed: int,
+    hold_out: float | None,
+    out: str,
+) -> None:
+    r"""Meta-train on the visits in TABLE, a file or the name of a bundled data set.
+
+    \b
+    Examples:
+        ehrmeta fit visits.csv --task patient --time day --target hdl --out hdl.ehrmeta
+        ehrmeta fit pbcseq --likelihood student_t --hold-out 0.2 --out bili.ehrmeta
+    """
+    if is_bundled(table):
+        if any((task, target, time, features, measured, units, ranges)):
+            raise click.UsageError(
+                f"{table} is a bundled data set, whose card names its columns: leave out --task, "
+                "--target, --time, --features, --measured, --unit and --range."
+            )
+        visits = load_dataset(table)
+    elif task is None or target is None:
+        raise click.UsageError("pass --task and --target: the columns of TABLE with these roles.")
+    else:
+        visits = read_training_table(
+            table,
+            task=task,
+            target=target,
+            time=time,
+            time_unit=time_unit,
+            features=features,
+            measured=measured,
+            units=units,
+            ranges=ranges,
+            task_kind=task_kind,
+            on_duplicate=on_duplicate,
+            on_missing_outcome="drop" if drop_missing_target else "error",
+        )
+    if hold_out is not None:
+        visits, _ = visits.split(hold_out, random_state=0)
+    click.echo(visits)
+    model = MetaRegressor(ALGORITHMS[algorithm](), outcome_transform=transform, random_state=seed)
+    given = {"likelihood": likelihood, "max_steps": max_steps}
+    model.set_params(**{name: value for name, value in given.items() if value is not None})
+    model.fit(visits.X, visits.y, groups=visits.groups, time=visits.time)
+    model.save(out)
+    last = model.history_[-1]
+    click.echo(f"trained {last['step']:,.0f} steps in {last['seconds']:.0f} s, saved {out}")
+
+
+@main.command()
+@click.argument("model")
+@click.argument("visits")
+@click.option("--out", required=True, help="File to write; it holds patient data.")
+def adapt(model: str, visits: str, out: str) -> None:
+    r"""Adapt MODEL to new patients from the VISITS they have had so far.
+
+    Columns have the names they had in `fit`.
+
+    \b
+    Example:
+        ehrmeta adapt hdl.ehrmeta new_visits.csv --out patients.ehrmeta
+    """
+    fitted = MetaRegressor.load(model)
+    support = read_support(visits, schema_of(fitted, model))
+    adapted = fitted.adapt(support.X, support.y, groups=support.groups, time=support.time)
+    adapted.save(out)
+    click.echo(f"{adapted}, saved {out} (patient data: keep it as you keep the visits)")
+
+
+@main.command()
+@click.argument("model")
+@click.argument("rows")
+@click.option("--support", metavar="VISITS", help="Values seen so far; adapts before predicting.")
+@click.option("--new-groups", type=click.Choice(get_args(NewGroups)), default="error")
+@click.option("--confidence-level", default=0.9, show_default=True, help="Of lower and upper.")
+@click.option("--out", required=True, help="Table to write: .csv or .parquet.")
+def predict(
+    model: str,
+    rows: str,
+    support: str | None,
+    new_groups: NewGroups,
+    confidence_level: float,
+    out: str,
+) -> None:
+    r"""Predict every row of ROWS with MODEL, a file of `fit` or of `adapt`.
+
+    A file of `fit` alone gives the population prediction. Columns have the names they had in
+    `fit`; the target and features that were declared measured may be absent.
+
+    \b
+    Examples:
+        ehrmeta predict patients.ehrmeta next_visits.csv --out predictions.csv
+        ehrmeta predict hdl.ehrmeta next_visits.csv --support new_visits.csv --out predictions.csv
+    """
+    found = load_file(model)
+    patients = found if isinstance(found, Adapted) else found.population()
+    schema = schema_of(patients.model, model)
+    if support is not None:
+        seen = read_support(support, schema)
+        add = found.update if isinstance(found, Adapted) else found.adapt
+        patients = add(seen.X, seen.y, groups=seen.groups, time=seen.time)
+
+    task, clock = str(schema.task), schema.time
+    needed = (*([task] if patients.labels_ is not None else []), *([clock.name] if clock else []))
+    frame = read_frame(rows, text=(task,))
+    require_columns(frame, needed)
+    asked: dict[str, Any] = {
+        "X": features_of(frame, schema),
+        "groups": groups_of(frame[task], patients) if task in needed else None,
+        "time": frame[clock.name] if clock else None,
+        "new_groups": new_groups,
+    }
+    interval = patients.predict_interval(**asked, confidence_level=confidence_level)
+    ids = [name for name in dict.fromkeys((task, *needed)) if name in frame]
+    predictions = frame[ids].assign(
+        prediction=patients.predict(**asked), lower=interval[:, 0], upper=interval[:, 1]
+    )
+    write_frame(predictions, out)
+    who = f"{patients.n_tasks:,} adapted tasks" if task in needed else "the population"
+    click.echo(f"predicted {len(predictions):,} rows from {who}, saved {out}")
+
+
+@main.command()
+@click.argument("model")
+@click.argument("table")
+@click.option(
+    "--shots",
+    metavar="N,N",
+    callback=_numbers,
+    default="1,3,5",
+    show_default=True,
+    help="Values k.",
+)
+@click.option("--train", metavar="TABLE", help="Table to fit the baselines on.")
+@click.option(
+    "--baselines/--no-baselines", default=None, help="Default: where there is data to fit them on."
+)
+@click.option(
+    "--hold-out",
+    type=SHARE,
+    help="Score the patients that `fit --hold-out` left out; fit the baselines on the others.",
+)
+def evaluate(
+    model: str,
+    table: str,
+    shots: tuple[int, ...],
+    train: str | None,
+    baselines: bool | None,
+    hold_out: float | None,
+) -> None:
+    r"""Score MODEL on the patients of TABLE after 1, 3, 5 values of each.
+
+    None of them should have been in training: pass another table, or hold patients out.
+
+    \b
+    Examples:
+        ehrmeta evaluate hdl.ehrmeta test.csv --train train.csv
+        ehrmeta evaluate bili.ehrmeta pbcseq --hold-out 0.2
+    """
+    fitted = MetaRegressor.load(model)
+    schema = schema_of(fitted, model)
+    test = read_table(table, schema)
+    seen = None if train is None else read_table(train, schema)
+    if hold_out is not None:
+        rest, test = test.split(hold_out, random_state=0)
+        seen = rest if seen is None else seen
+    if baselines and seen is None:
+        raise click.UsageError("baselines need data to be fitted on: pass --train or --hold-out.")
+    models: dict[str, Any] = {"ehrmeta": fitted}
+    if seen is not None and baselines is not False:
+        rivals = opponents(outcome_transform=fitted.outcome_transform)
+        for rival in rivals.values():
+            rival.fit(seen.X, seen.y, groups=seen.groups, time=seen.time)
+        models = rivals | models
+    curve = k_shot_curve(
+        models, test.X, test.y, groups=test.groups, time=test.time, shots=shots, reference="ehrmeta"
+    )
+    unit = schema.outcome.unit if schema.outcome else ""
+    click.echo(k_shot_table(curve, reference="ehrmeta", unit=unit))
+    if len(models) > 1:
+        click.echo("ranges: 95 % interval of (row - ehrmeta), paired over patients; * excludes 0.")
