@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
 from torch.func import vmap
 
 from ehrmeta.algorithms._base import Algorithm, Params, Spec, State
-from ehrmeta.nn.batch import TaskSet, padded_index, padded_set
+from ehrmeta.nn.batch import TaskSet, empty_set, padded_index, padded_set
 from ehrmeta.nn.likelihoods import Distribution
 from ehrmeta.nn.task_rows import TaskRows
 
@@ -69,6 +70,24 @@ class Learner:
                             collected[name] = value.new_empty(query.n_rows, device="cpu")
                         collected[name][index[mask]] = value.cpu()[mask]
         return collected
+
+    def population(self, rows: TaskRows) -> Distribution:
+        """Predictive distribution of rows at the population: adapted to nothing."""
+        none = rows.starts.new_zeros((1, 0))
+        nobody = AdaptedChunk(rows.starts.new_zeros(1), none, none.bool(), self._unadapted)
+        query = replace(rows, starts=rows.starts.new_tensor([0, rows.n_rows]))
+        return self.predict(rows, [nobody], query)
+
+    @cached_property
+    def _unadapted(self) -> State:
+        """The state of one task with an empty support."""
+        like = next(iter(self.params.values()))
+        nothing = empty_set(1, self.spec.n_features, like)
+        with torch.no_grad():
+            state: State = vmap(lambda one: self.algorithm.adapt(self.spec, self.params, one))(
+                nothing
+            )
+        return state
 
     def _predict(self, state: State, batch: TaskSet) -> Distribution:
         def one_task(state: State, query: TaskSet) -> Distribution:

@@ -26,7 +26,7 @@ from ehrmeta.estimators.predictive import Predictive
 from ehrmeta.estimators.table_encoder import TableEncoder
 from ehrmeta.nn.backbone import Backbone
 from ehrmeta.nn.batch import visible_width
-from ehrmeta.nn.likelihoods import LIKELIHOODS
+from ehrmeta.nn.likelihoods import LIKELIHOODS, Distribution
 from ehrmeta.nn.mlp import MLP
 from ehrmeta.nn.task_rows import TaskRows
 from ehrmeta.training import Callback, TrainingPlan, train
@@ -113,7 +113,7 @@ class MetaRegressor(TaskRegressor):
         outcome_transform: Transform | None = None,
         shots: tuple[int, int] = (0, 10),
         max_queries: int = 10,
-        max_steps: int = 2000,
+        max_steps: int = 1000,
         batch_size: int = 256,
         learning_rate: float = 3e-3,
         weight_decay: float = 1e-4,
@@ -262,19 +262,12 @@ class MetaRegressor(TaskRegressor):
     def _predict_tasks(
         self, support: TaskRows, state: list[AdaptedChunk], query: TaskRows
     ) -> Predictive:
-        """The likelihood's parameters, in float64."""
-        found = {
-            name: value.double().numpy()
-            for name, value in self.learner_.predict(support, state, query).items()
-        }
-        if not found:
-            found = {"loc": np.empty(0), "scale": np.empty(0)}
-        return Predictive(found["loc"], self.table_.outcome, found["scale"], found.get("dof"))
+        return self._predictive(self.learner_.predict(support, state, query))
 
     def _effects(self, support: TaskRows, state: list[AdaptedChunk]) -> tuple[Array, float]:
         """Mean shift of a task's own rows from the population, and the learned sd of shifts."""
         own = self._predict_tasks(support, state, support).loc
-        shift = own - self._population_of(support).loc
+        shift = own - self._predictive(self.learner_.population(support)).loc
         codes = support.codes.numpy()
         counts = np.bincount(codes, minlength=support.n_tasks)
         effects = np.bincount(codes, shift, minlength=support.n_tasks) / np.maximum(counts, 1)
@@ -283,7 +276,7 @@ class MetaRegressor(TaskRegressor):
     def _atypical(self, support: TaskRows) -> Array:
         """Tail probability of ``r' (sigma^2 I + tau^2 11')^-1 r`` under the population model."""
         within, between = self._variances()
-        population = self._population_of(support)
+        population = self._predictive(self.learner_.population(support))
         residual = support.y.double().numpy() - population.loc
         codes, n_tasks = support.codes.numpy(), support.n_tasks
         n = np.bincount(codes, minlength=n_tasks)
@@ -297,10 +290,12 @@ class MetaRegressor(TaskRegressor):
             p = stats.f.sf(distance / np.maximum(n, 1), np.maximum(n, 1), dof)
         return np.where(n > 0, p, 1.0)
 
-    def _population_of(self, rows: TaskRows) -> Predictive:
-        """The population model at some rows: every task's support emptied."""
-        nothing = self._no_rows(rows.n_tasks)
-        return self._predict_tasks(nothing, self._adapt_tasks(nothing), rows)
+    def _predictive(self, distribution: Distribution) -> Predictive:
+        """The likelihood's parameters, in float64; none for no rows."""
+        found = {name: value.double().numpy() for name, value in distribution.items()}
+        if not found:
+            found = {"loc": np.empty(0), "scale": np.empty(0)}
+        return Predictive(found["loc"], self.table_.outcome, found["scale"], found.get("dof"))
 
     def _variances(self) -> tuple[float, float]:
         """Learned variance within and between tasks, on the learner's scale."""

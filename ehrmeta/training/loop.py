@@ -32,7 +32,7 @@ class TrainingPlan:
 
     shots: tuple[int, int] = (0, 10)
     max_queries: int = 10
-    max_steps: int = 2000
+    max_steps: int = 1000
     batch_size: int = 256
     learning_rate: float = 3e-3
     weight_decay: float = 1e-4

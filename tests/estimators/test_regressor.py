@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -105,8 +107,7 @@ def test_chunk_size_changes_predictions_by_rounding_only(model, halves):
     support, query = halves
     chunked = small_model(chunk_size=3)
     chunked.__dict__.update({k: v for k, v in vars(model).items() if k.endswith("_")})
-    learner = model.learner_
-    chunked.learner_ = type(learner)(**{**vars(learner), "chunk_size": 3})
+    chunked.learner_ = replace(model.learner_, chunk_size=3)
     np.testing.assert_allclose(
         _predict(_adapt(chunked, support), query),
         _predict(_adapt(model, support), query),
