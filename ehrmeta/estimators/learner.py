@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -47,12 +47,11 @@ class Learner:
         """Adapt every task of `support`."""
         order = torch.argsort(support.sizes, stable=True)
         chunks = []
-        with torch.no_grad():
+        with torch.inference_mode():
             for tasks in torch.split(order, self.chunk_size or _TASKS_AT_ONCE):
                 index, mask = padded_index(support.starts[:-1][tasks], support.sizes[tasks])
                 batch = self._set(support, index, mask, support, index, mask)
-                state = vmap(lambda one: self.algorithm.adapt(self.spec, self.params, one))(batch)
-                chunks.append(AdaptedChunk(tasks, index, mask, state))
+                chunks.append(AdaptedChunk(tasks, index, mask, self._adapt(batch)))
         return chunks
 
     def predict(
@@ -60,7 +59,7 @@ class Learner:
     ) -> Distribution:
         """Predictive distribution of every query row, (row,) each, in the order of `query`."""
         collected: dict[str, Tensor] = {}
-        with torch.no_grad():
+        with torch.inference_mode():
             for chunk in chunks:
                 for at, index, mask in _runs(chunk, query, self.chunk_size or _TASKS_AT_ONCE):
                     batch = self._set(query, index, mask, support, chunk.index[at], chunk.mask[at])
@@ -83,18 +82,20 @@ class Learner:
         """The state of one task with an empty support."""
         like = next(iter(self.params.values()))
         nothing = empty_set(1, self.spec.n_features, like)
-        with torch.no_grad():
-            state: State = vmap(lambda one: self.algorithm.adapt(self.spec, self.params, one))(
-                nothing
-            )
-        return state
+        with torch.inference_mode():
+            return self._adapt(nothing)
 
-    def _predict(self, state: State, batch: TaskSet) -> Distribution:
+    def _adapt(self, support: TaskSet) -> State:
+        def one_task(support: TaskSet) -> State:
+            return self.algorithm.adapt(self.spec, self.params, support)
+
+        return _over_tasks(one_task, support)
+
+    def _predict(self, state: State, query: TaskSet) -> Distribution:
         def one_task(state: State, query: TaskSet) -> Distribution:
             return self.algorithm.predict(self.spec, self.params, state, query)
 
-        distribution: Distribution = vmap(one_task)(state, batch)
-        return distribution
+        return _over_tasks(one_task, state, query)
 
     def _set(
         self,
@@ -119,6 +120,24 @@ class Learner:
             for tensor in padded
         )
         return TaskSet(*moved)
+
+
+def _over_tasks(
+    one_task: Callable[..., dict[str, Tensor]], *batches: State | TaskSet
+) -> dict[str, Tensor]:
+    """``vmap``, or a plain call where there is one task: much cheaper for a single patient."""
+    batch = batches[-1]
+    if isinstance(batch, TaskSet) and len(batch.mask) == 1:
+        alone = one_task(*map(_first_task, batches))
+        return {name: value[None] for name, value in alone.items()}
+    found: dict[str, Tensor] = vmap(one_task)(*batches)
+    return found
+
+
+def _first_task(batch: State | TaskSet) -> State | TaskSet:
+    if isinstance(batch, TaskSet):
+        return TaskSet(*(tensor[0] for tensor in batch))
+    return {name: value[0] for name, value in batch.items()}
 
 
 def pick_device(name: str) -> torch.device:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy import stats
+from scipy import special
 from sklearn.base import clone
 from sklearn.utils import check_random_state
 from torch import Tensor
@@ -284,10 +284,10 @@ class MetaRegressor(TaskRegressor):
         squares = np.bincount(codes, residual**2, minlength=n_tasks)
         distance = (squares - between / (within + n * between) * total**2) / within
         if population.dof is None:
-            p = stats.chi2.sf(distance, np.maximum(n, 1))
+            p = special.chdtrc(np.maximum(n, 1), distance)
         else:
             dof = float(population.dof[0]) if len(population.dof) else 1.0
-            p = stats.f.sf(distance / np.maximum(n, 1), np.maximum(n, 1), dof)
+            p = special.fdtrc(np.maximum(n, 1), dof, distance / np.maximum(n, 1))
         return np.where(n > 0, p, 1.0)
 
     def _predictive(self, distribution: Distribution) -> Predictive:
