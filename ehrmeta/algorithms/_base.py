@@ -48,6 +48,10 @@ class Algorithm(BaseEstimator, ABC):
 
     consistent: ClassVar[bool] = False
 
+    def n_outputs(self, likelihood: Likelihood) -> int:
+        """Outputs asked of the network: the likelihood's, or the width of an embedding."""
+        return likelihood.n_outputs
+
     def init(self, spec: Spec, generator: torch.Generator) -> dict[str, Tensor]:
         """Fresh parameters, a flat dict; by default network and likelihood."""
         return {

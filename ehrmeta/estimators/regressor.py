@@ -253,7 +253,9 @@ class MetaRegressor(TaskRegressor):
             )
         likelihood = LIKELIHOODS[self.likelihood]()
         backbone = self.backbone or _DEFAULTS["backbone"]()
-        return Spec(backbone.network(n_features, likelihood.n_outputs), likelihood, n_features)
+        algorithm = self.algorithm or _DEFAULTS["algorithm"]()
+        n_outputs = algorithm.n_outputs(likelihood)
+        return Spec(backbone.network(n_features, n_outputs), likelihood, n_features)
 
     def _adapt_tasks(self, support: TaskRows) -> list[AdaptedChunk]:
         """States of all tasks."""
