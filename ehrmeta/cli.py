@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import warnings
+from pathlib import Path
 from typing import Any, get_args
 
 import click
+import torch
 
 from ehrmeta.algorithms import MAML, MetaSGD
 from ehrmeta.cli_tables import (
@@ -51,6 +54,16 @@ class Commands(click.Group):
                 raise click.ClickException(_one_line(error)) from error
 
 
+def _writable(ctx: click.Context, param: click.Parameter, value: str) -> str:
+    """A file that can be written later: nobody wants to learn otherwise after the training."""
+    folder = Path(value).absolute().parent
+    if not folder.is_dir():
+        raise click.BadParameter(f"there is no folder '{folder}'.")
+    if Path(value).is_dir() or not os.access(folder, os.W_OK):
+        raise click.BadParameter(f"'{value}' cannot be written.")
+    return value
+
+
 def _names(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...]:
     """``A,B`` as a tuple; nothing as an empty one."""
     return tuple(name.strip() for name in value.split(",")) if value else ()
@@ -86,8 +99,16 @@ def _one_line(message: object) -> str:
     cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
 )
 @click.version_option(package_name="ehrmeta")
-def main() -> None:
-    r"""Learn over many patients, then adapt to one more from a few values.
+@click.option(
+    "--threads",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="CPU threads. Small networks gain little from a second one, and lose far more where "
+    "another process wants the same core.",
+)
+def main(threads: int) -> None:
+    """Learn over many patients, then adapt to one more from a few values.
 
     Tables are .csv or .parquet files with a row per visit. The usual way:
 
@@ -96,13 +117,14 @@ def main() -> None:
         ehrmeta adapt hdl.ehrmeta new_visits.csv --out patients.ehrmeta
         ehrmeta predict patients.ehrmeta next_visits.csv --out predictions.csv
     """
+    torch.set_num_threads(threads)
 
 
 @main.command()
 @click.option("--quick", is_flag=True, help="Few patients and steps: does it work here?")
 @click.option("--out", default="demo", show_default=True, help="Folder for picture and model.")
 def demo(quick: bool, out: str) -> None:
-    r"""Train on ten thousand real patients, adapt to new ones, compare with baselines.
+    """Train on ten thousand real patients, adapt to new ones, compare with baselines.
 
     \b
     Example:
@@ -113,7 +135,7 @@ def demo(quick: bool, out: str) -> None:
 
 @main.command()
 def datasets() -> None:
-    r"""List the bundled data sets.
+    """List the bundled data sets.
 
     \b
     Example:
@@ -199,7 +221,7 @@ def datasets() -> None:
 @click.option(
     "--hold-out", type=SHARE, help="Share of patients to leave out, for `evaluate --hold-out`."
 )
-@click.option("--out", required=True, help="Model file to write.")
+@click.option("--out", required=True, callback=_writable, help="Model file to write.")
 def fit(
     table: str,
     task: str | None,
@@ -221,7 +243,7 @@ def fit(
     hold_out: float | None,
     out: str,
 ) -> None:
-    r"""Meta-train on the visits in TABLE, a file or the name of a bundled data set.
+    """Meta-train on the visits in TABLE, a file or the name of a bundled data set.
 
     \b
     Examples:
@@ -267,9 +289,9 @@ def fit(
 @main.command()
 @click.argument("model")
 @click.argument("visits")
-@click.option("--out", required=True, help="File to write; it holds patient data.")
+@click.option("--out", required=True, callback=_writable, help="File to write: patient data.")
 def adapt(model: str, visits: str, out: str) -> None:
-    r"""Adapt MODEL to new patients from the VISITS they have had so far.
+    """Adapt MODEL to new patients from the VISITS they have had so far.
 
     Columns have the names they had in `fit`.
 
@@ -290,7 +312,7 @@ def adapt(model: str, visits: str, out: str) -> None:
 @click.option("--support", metavar="VISITS", help="Values seen so far; adapts before predicting.")
 @click.option("--new-groups", type=click.Choice(get_args(NewGroups)), default="error")
 @click.option("--confidence-level", default=0.9, show_default=True, help="Of lower and upper.")
-@click.option("--out", required=True, help="Table to write: .csv or .parquet.")
+@click.option("--out", required=True, callback=_writable, help="Table to write: .csv or .parquet.")
 def predict(
     model: str,
     rows: str,
@@ -299,7 +321,7 @@ def predict(
     confidence_level: float,
     out: str,
 ) -> None:
-    r"""Predict every row of ROWS with MODEL, a file of `fit` or of `adapt`.
+    """Predict every row of ROWS with MODEL, a file of `fit` or of `adapt`.
 
     A file of `fit` alone gives the population prediction. Columns have the names they had in
     `fit`; the target and features that were declared measured may be absent.
@@ -365,7 +387,7 @@ def evaluate(
     baselines: bool | None,
     hold_out: float | None,
 ) -> None:
-    r"""Score MODEL on the patients of TABLE after 1, 3, 5 values of each.
+    """Score MODEL on the patients of TABLE after 1, 3, 5 values of each.
 
     None of them should have been in training: pass another table, or hold patients out.
 

@@ -139,7 +139,7 @@ def run_demo(folder: str | Path, say: Callable[[str], None], *, quick: bool = Fa
         patient.y,
         time=patient.time,
         shots=STORY_SHOTS,
-        title="A patient the model has never seen (one of median error)",
+        title="A patient never seen in training: the one of median error",
     ).savefig(picture)
     model.save(saved)
     say(

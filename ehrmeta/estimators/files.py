@@ -7,6 +7,7 @@ the encoded support and the labels of its tasks: patient data, and marked so.
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 import os
@@ -22,7 +23,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ehrmeta.algorithms import MAML, Algorithm, MetaSGD
+from ehrmeta import algorithms
+from ehrmeta.algorithms import Algorithm
 from ehrmeta.data import Schema
 from ehrmeta.errors import BundleError
 from ehrmeta.estimators.table_encoder import TableEncoder
@@ -40,7 +42,12 @@ __all__ = ["load_adapted", "load_file", "load_model", "save_adapted", "save_mode
 Path = str | os.PathLike[str]
 Json = dict[str, Any]
 
-_PARTS = {cls.__name__: cls for cls in (MAML, MLP, MetaSGD)}  # all that a file may name
+# All that a file may name: this package's own algorithms, and the backbone without user code.
+_PARTS = {
+    name: part
+    for name, part in vars(algorithms).items()
+    if isinstance(part, type) and issubclass(part, Algorithm) and not inspect.isabstract(part)
+} | {"MLP": MLP}
 _SUPPORT = ("x", "measured", "time", "y", "origin", "starts")
 _DATES = "datetime64[ns]"  # the one type of labels that JSON does not hold
 

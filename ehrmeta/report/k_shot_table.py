@@ -47,10 +47,13 @@ def k_shot_table(
     ...     }
     ... )
     >>> print(k_shot_table(curve, reference="ours", unit="mg/dL"))
-    rmse_macro [mg/dL]                 k = 1
-    ----------------------------------------
-    last value          11.20  +0.60 to +1.00 *
-    ours                10.40
+    rmse_macro [mg/dL]       k = 1
+    ------------------------------------------------
+    last value               11.20  +0.60 to +1.00 *
+    ours                     10.40
+    ------------------------------------------------
+    patients scored          90
+    too few rows, left out   10
     """
     rows = curve[(curve["metric"] == metric) & (curve["horizon"] == "all")]
     others = [name for name in dict.fromkeys(rows["method"]) if name != reference]
@@ -88,5 +91,5 @@ def k_shot_table(
 
 
 def _digits(largest: float) -> int:
-    """Decimals that show three or four significant digits."""
-    return max(0, 3 - math.ceil(math.log10(largest))) + 1 if largest > 0 else 2
+    """Decimals that show four significant digits of the largest value."""
+    return max(0, 3 - math.floor(math.log10(largest))) if largest > 0 else 2

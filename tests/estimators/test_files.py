@@ -1,0 +1,397 @@
+import copy
+import json
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from ehrmeta import (
+    MAML,
+    MLP,
+    Adapted,
+    Feature,
+    MetaRegressor,
+    MetaSGD,
+    Outcome,
+    Schema,
+    TorchModule,
+)
+from ehrmeta.errors import BundleError, NotFittedError
+from ehrmeta.persistence import read_bundle, write_bundle
+from tests.estimators.patients import make_patients, small_model
+
+LEVELS = (0.05, 0.5, 0.95)
+
+
+def forecasts(adapted, query):
+    X, _, groups, time = query
+    asked = {"groups": groups, "time": time}
+    point = adapted.predict(X, **asked)
+    return np.column_stack([point, adapted.predict_quantiles(X, LEVELS, **asked)])
+
+
+def rewritten(path, change, tensors=lambda found: found):
+    """The file with other settings and valid digests, as a forger would write it."""
+    found, metadata = read_bundle(path)
+    metadata = copy.deepcopy(metadata)
+    change(metadata)
+    forged = path.with_name("forged.ehrmeta")
+    write_bundle(forged, tensors(found), metadata)
+    return forged
+
+
+@pytest.fixture(scope="module")
+def saved(model, tmp_path_factory):
+    path = tmp_path_factory.mktemp("files") / "model.ehrmeta"
+    model.save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def saved_patients(model, halves, tmp_path_factory):
+    X, y, groups, time = halves[0]
+    path = tmp_path_factory.mktemp("files") / "patients.ehrmeta"
+    model.adapt(X, y, groups=groups, time=time).save(path)
+    return path
+
+
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+@pytest.mark.parametrize("likelihood", ["normal", "student_t"])
+@pytest.mark.parametrize(
+    "algorithm", [MAML(inner_steps=2), MAML(first_order=True, pseudo_count=0), MetaSGD()], ids=str
+)
+def test_a_loaded_model_adapts_and_predicts_bit_for_bit_the_same(
+    algorithm, likelihood, precision, patients, halves, tmp_path
+):
+    X, y, groups, time = patients
+    made = small_model(
+        algorithm=algorithm, likelihood=likelihood, precision=precision, max_steps=20
+    ).fit(X, y, groups=groups, time=time)
+    made.save(tmp_path / "model.ehrmeta")
+    loaded = MetaRegressor.load(tmp_path / "model.ehrmeta")
+    support, query = halves
+    before, after = (
+        m.adapt(support.X, support.y, groups=support.groups, time=support.time)
+        for m in (made, loaded)
+    )
+    np.testing.assert_array_equal(forecasts(before, query), forecasts(after, query))
+    np.testing.assert_array_equal(before.atypical_, after.atypical_)
+    np.testing.assert_array_equal(
+        made.predict(query.X, time=query.time), loaded.predict(query.X, time=query.time)
+    )
+
+
+def test_everything_fitted_comes_back(model, saved):
+    loaded = MetaRegressor.load(saved)
+    assert vars(loaded).keys() - vars(model).keys() == {"provenance_"}
+    assert vars(model).keys() <= vars(loaded).keys()
+    assert loaded.history_ == model.history_
+    assert loaded.table_ == model.table_
+    assert loaded.n_tasks_ == model.n_tasks_
+    assert list(loaded.feature_names_in_) == ["age", "sex"]
+    assert repr(loaded) == repr(model)
+    assert loaded.provenance_["random_state"] == 0
+    assert loaded.provenance_["torch"] == torch.__version__
+
+
+def test_settings_come_back_in_their_own_types(patients, tmp_path):
+    X, y, groups, time = patients
+    schema = Schema(
+        (Feature("age", unit="a"), Feature("sex", kind="categorical")), Outcome("hdl", unit="mg/dL")
+    )
+    made = small_model(
+        schema=schema,
+        backbone=MLP((5, 4)),
+        algorithm=MetaSGD(inner_lr=np.float64(0.05), max_inner_norm=None),
+        shots=(0, 4),
+        score_shots=(1, 2),
+        max_steps=np.int64(5),
+        validation_fraction=0.0,
+        callbacks=[lambda record: None],
+        random_state=np.random.RandomState(0),
+    ).fit(X, y, groups=groups, time=time)
+    made.save(tmp_path / "model.ehrmeta")
+    loaded = MetaRegressor.load(tmp_path / "model.ehrmeta")
+    assert loaded.get_params(deep=False)["schema"] == schema == loaded.schema_
+    assert (loaded.shots, loaded.score_shots, loaded.max_steps) == ((0, 4), (1, 2), 5)
+    assert loaded.backbone.get_params() == MLP((5, 4)).get_params()
+    assert loaded.algorithm.get_params() == made.algorithm.get_params()
+    assert loaded.random_state is None
+    assert loaded.callbacks == ()
+    assert np.isnan(loaded.history_[-1]["held_out_loss"])
+    loaded.fit(X, y, groups=groups, time=time)
+
+
+def test_default_parts_come_back_as_they_were_not_as_they_are(patients, halves, tmp_path):
+    X, y, groups, time = patients
+    made = small_model(algorithm=None, backbone=None, max_steps=2)
+    made.fit(X, y, groups=groups, time=time).save(tmp_path / "model.ehrmeta")
+    loaded = MetaRegressor.load(tmp_path / "model.ehrmeta")
+    assert loaded.algorithm is None
+    assert loaded.backbone is None
+    query = halves[1]
+    np.testing.assert_array_equal(
+        made.predict(query.X, time=query.time), loaded.predict(query.X, time=query.time)
+    )
+
+
+def test_arrays_without_names_come_back_without_names(tmp_path):
+    X, y, groups, _ = make_patients(20)
+    made = small_model(max_steps=2).fit(X[["age"]].to_numpy(), y, groups=groups)
+    made.save(tmp_path / "model.ehrmeta")
+    loaded = MetaRegressor.load(tmp_path / "model.ehrmeta")
+    assert not hasattr(loaded, "feature_names_in_")
+    assert loaded.n_features_in_ == 1
+
+
+def test_adapted_patients_come_back_bit_for_bit_and_go_on(model, halves, saved_patients):
+    support, query = halves
+    before = model.adapt(support.X, support.y, groups=support.groups, time=support.time)
+    after = Adapted.load(saved_patients)
+    np.testing.assert_array_equal(before.labels_, after.labels_)
+    np.testing.assert_array_equal(before.n_shots_, after.n_shots_)
+    np.testing.assert_array_equal(forecasts(before, query), forecasts(after, query))
+    one = query.groups == query.groups[0]
+    more = {"groups": query.groups[one][:1], "time": query.time[one][:1]}
+    grown = [p.update(query.X[one][:1], query.y[one][:1], **more) for p in (before, after)]
+    np.testing.assert_array_equal(*(forecasts(p, query) for p in grown))
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        ["a'b", "zürich"],
+        [1.5, -2.0],
+        [True, False],
+        np.array(["2020-01-01", "2021-01-01"], "datetime64[ns]"),
+    ],
+    ids=["text", "float", "bool", "date"],
+)
+def test_task_labels_of_every_type_come_back(labels, tmp_path):
+    X, y, groups, _ = make_patients(20)
+    model = small_model(max_steps=2).fit(X, y, groups=groups)
+    support = pd.Series(labels).repeat(2).to_numpy()
+    adapted = model.adapt(X[:4], y[:4], groups=support)
+    adapted.save(tmp_path / "patients.ehrmeta")
+    loaded = Adapted.load(tmp_path / "patients.ehrmeta")
+    assert loaded.labels_.dtype == adapted.labels_.dtype
+    assert loaded.labels_.tolist() == adapted.labels_.tolist()
+    np.testing.assert_array_equal(
+        adapted.predict(X[:4], groups=support), loaded.predict(X[:4], groups=support)
+    )
+
+
+def test_one_unnamed_patient_and_missing_measurements_come_back(patients, halves, tmp_path):
+    X, y, groups, time = patients
+    lab = pd.Series(y + 1.0).where(np.arange(len(y)) % 3 > 0)
+    schema = Schema.infer(
+        X.assign(lab=lab, day=time, hdl=y), outcome="hdl", time="day", measured=["lab"]
+    )
+    table = X.assign(lab=lab)
+    model = small_model(schema=schema, max_steps=10).fit(table, y, groups=groups, time=time)
+    adapted = model.adapt(table[:3], y[:3], time=time[:3])
+    adapted.save(tmp_path / "one.ehrmeta")
+    loaded = Adapted.load(tmp_path / "one.ehrmeta")
+    assert loaded.labels_ is None
+    asked = {"time": time[3:6]}
+    np.testing.assert_array_equal(
+        adapted.predict(table[3:6], **asked), loaded.predict(table[3:6], **asked)
+    )
+    model.population().save(tmp_path / "nobody.ehrmeta")
+    nobody = Adapted.load(tmp_path / "nobody.ehrmeta")
+    np.testing.assert_array_equal(
+        nobody.predict(table[3:6], **asked), model.predict(table[3:6], **asked)
+    )
+
+
+def test_a_model_file_holds_no_label_and_no_rare_level(tmp_path):
+    X, y, groups, time = make_patients(60)
+    X.loc[groups == 7, "sex"] = "rare-level"
+    names = np.array([f"patient-{group}-secret" for group in groups], dtype=object)
+    model = small_model(max_steps=2).fit(X, y, groups=names, time=time)
+    path = tmp_path / "model.ehrmeta"
+    model.save(path)
+    assert b"secret" not in path.read_bytes()
+    assert b"rare-level" not in path.read_bytes()
+    adapted = model.adapt(X[:3], y[:3], groups=names[:3], time=time[:3])
+    adapted.save(path)
+    assert read_bundle(path)[1]["contains_patient_data"] is True
+
+
+def test_each_kind_of_file_names_the_other_reader(saved, saved_patients):
+    with pytest.raises(BundleError, match=r"a model without patients.*MetaRegressor\.load"):
+        Adapted.load(saved)
+    with pytest.raises(BundleError, match=r"adapted patients, not a model.*Adapted\.load"):
+        MetaRegressor.load(saved_patients)
+
+
+def name_class(metadata):
+    metadata["model"]["class"] = "os.system"
+
+
+def name_algorithm(metadata):
+    metadata["model"]["algorithm"]["class"] = "subprocess.Popen"
+
+
+def name_nested(metadata):
+    metadata["model"]["settings"]["backbone"] = {"class": "eval", "params": {}}
+
+
+def swap_parts(metadata):
+    metadata["model"]["algorithm"] = metadata["model"]["backbone"]
+
+
+def add_setting(metadata):
+    metadata["model"]["settings"]["command"] = "rm"
+
+
+def drop_setting(metadata):
+    del metadata["model"]["table"]["encoder"]
+
+
+def widen(metadata):
+    metadata["model"]["backbone"]["params"]["hidden"] = {"tuple": [9]}
+
+
+def change_kind(metadata):
+    metadata["kind"] = "zip"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (name_class, "'os.system', which no model file may hold"),
+        (name_algorithm, "'subprocess.Popen', which no model file may hold"),
+        (name_nested, "'eval', which no model file may hold"),
+        (swap_parts, "its algorithm or backbone is none"),
+        (add_setting, "do not fit together"),
+        (drop_setting, "do not fit together"),
+        (widen, "its settings ask for"),
+        (change_kind, "it holds 'zip'"),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_a_forged_file_is_refused(saved, change, message):
+    with pytest.raises(BundleError, match=message):
+        MetaRegressor.load(rewritten(saved, change))
+
+
+def test_weights_that_do_not_belong_are_refused(saved):
+    first = next(iter(read_bundle(saved)[0]))
+    extra = rewritten(saved, lambda m: None, lambda t: t | {"params.extra": torch.zeros(1)})
+    with pytest.raises(BundleError, match="weight tensors; its settings ask for"):
+        MetaRegressor.load(extra)
+    fewer = rewritten(saved, lambda m: None, lambda t: {k: v for k, v in t.items() if k != first})
+    with pytest.raises(BundleError, match="is missing"):
+        MetaRegressor.load(fewer)
+
+
+def other_starts(tensors):
+    return tensors | {"support.starts": tensors["support.starts"] + 1}
+
+
+def other_width(tensors):
+    return tensors | {"support.x": tensors["support.x"][:, :1]}
+
+
+def fewer_labels(tensors):
+    text = json.dumps([1, 2]).encode()
+    return tensors | {"labels": torch.frombuffer(bytearray(text), dtype=torch.uint8)}
+
+
+@pytest.mark.parametrize(
+    ("tensors", "message"),
+    [
+        (other_starts, "do not divide into tasks"),
+        (other_width, "its settings ask for"),
+        (fewer_labels, "2 task labels for 20 tasks"),
+    ],
+    ids=["starts", "width", "labels"],
+)
+def test_a_forged_support_is_refused(saved_patients, tensors, message):
+    with pytest.raises(BundleError, match=message):
+        Adapted.load(rewritten(saved_patients, lambda m: None, tensors))
+
+
+def test_a_forged_type_of_labels_is_refused(saved_patients):
+    forged = rewritten(saved_patients, lambda metadata: metadata.update(labels="V8"))
+    with pytest.raises(BundleError, match="task labels are 'V8'"):
+        Adapted.load(forged)
+
+
+def test_a_truncated_file_is_refused_and_named(saved):
+    short = saved.with_name("short.ehrmeta")
+    short.write_bytes(saved.read_bytes()[:-100])
+    with pytest.raises(BundleError, match=r"short\.ehrmeta.*cut short"):
+        MetaRegressor.load(short)
+
+
+class OwnAlgorithm(MAML):
+    pass
+
+
+class OwnModel(MetaRegressor):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"backbone": TorchModule(torch.nn.Linear)}, "backbone=TorchModule cannot be saved"),
+        ({"algorithm": OwnAlgorithm()}, "algorithm=OwnAlgorithm cannot be saved"),
+    ],
+    ids=["TorchModule", "own algorithm"],
+)
+def test_what_no_file_can_hold_is_refused_and_the_old_file_survives(parameters, message, tmp_path):
+    X, y, groups, _ = make_patients(20)
+    path = tmp_path / "model.ehrmeta"
+    path.write_text("the old file")
+    model = small_model(**parameters, max_steps=2).fit(X[["age"]], y, groups=groups)
+    with pytest.raises(BundleError, match=message):
+        model.save(path)
+    assert path.read_text() == "the old file"
+
+
+def test_a_class_of_ones_own_is_refused(model, tmp_path):
+    own = copy.copy(model)
+    own.__class__ = OwnModel
+    with pytest.raises(BundleError, match="OwnModel cannot be saved"):
+        own.save(tmp_path / "model.ehrmeta")
+
+
+def test_a_backbone_changed_after_fit_is_refused(model, tmp_path):
+    changed = copy.copy(model).set_params(backbone=MLP((8,), "relu"))
+    with pytest.raises(BundleError, match="changed since fit"):
+        changed.save(tmp_path / "model.ehrmeta")
+
+
+def test_save_before_fit_says_so(tmp_path):
+    with pytest.raises(NotFittedError, match="not fitted yet"):
+        MetaRegressor().save(tmp_path / "model.ehrmeta")
+
+
+def test_a_full_disk_leaves_the_old_model(model, saved, tmp_path, monkeypatch):
+    path = tmp_path / "model.ehrmeta"
+    path.write_bytes(saved.read_bytes())
+
+    def no_space(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", no_space)
+    with pytest.raises(BundleError, match="No space left on device"):
+        model.save(path)
+    assert path.read_bytes() == saved.read_bytes()
+    assert [file.name for file in tmp_path.iterdir()] == ["model.ehrmeta"]
+
+
+def test_loading_warns_again_of_atypical_patients(model, halves, tmp_path):
+    X, y, groups, time = halves[0]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        odd = model.adapt(X, np.where(groups == groups[0], 400.0, y), groups=groups, time=time)
+    odd.save(tmp_path / "odd.ehrmeta")
+    with pytest.warns(UserWarning, match="unlike the training tasks"):
+        loaded = Adapted.load(tmp_path / "odd.ehrmeta")
+    assert loaded.atypical_[0] < 0.001

@@ -1,0 +1,95 @@
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+
+from ehrmeta.cli import main
+from ehrmeta.demo import NOT_ADAPTED, OURS, opponents
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language):
+    """Code blocks of one language, without the indent of the list they stand in."""
+    found = re.findall(rf"^( *)```{language}\n(.*?)^ *```$", README, flags=re.MULTILINE | re.DOTALL)
+    return [re.sub(f"^{indent}", "", text, flags=re.MULTILINE) for indent, text in found]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::ehrmeta.errors.AtypicalWarning")  # of real patients, some are
+def test_every_python_block_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    for block in blocks("python"):
+        exec(compile(block, "README.md", "exec"), names)
+    assert names["patients"].n_tasks == 2038
+    assert names["patients"].n_shots_.max() == 4
+    assert names["table"].n_tasks == 2
+    assert (tmp_path / "hdl.ehrmeta").exists()
+
+
+def test_the_first_example_is_short():
+    lines = [line for line in blocks("python")[0].splitlines() if line]
+    assert len(lines) <= 12
+
+
+def study():
+    """Visits as the README describes them."""
+    rng = np.random.default_rng(0)
+    patients = np.repeat(np.arange(80), 5)
+    level, age = rng.normal(50, 8, 80), rng.uniform(40, 70, 80)
+    day = np.tile(np.arange(5) * 180, 80) + rng.integers(0, 90, 400)
+    columns = {
+        "patient": [f"A{number:02d}" for number in patients],
+        "day": day,
+        "age": (age[patients] + day / 365.25).round(1),
+        "sex": rng.choice(["f", "m"], 80)[patients],
+        "alt": np.where(rng.random(400) < 0.1, np.nan, rng.integers(20, 60, 400)),
+        "hdl": (level[patients] + rng.normal(0, 3, 400)).round(),
+    }
+    return pd.DataFrame(columns)
+
+
+def test_the_commands_for_an_own_csv_run_in_their_order(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    visits = study()
+    (header,) = (block.splitlines()[0] for block in blocks("csv"))
+    assert ",".join(visits) == header
+    is_new, visit = visits.patient >= "A60", visits.groupby("patient").cumcount()
+    visits[~is_new].to_csv("visits.csv", index=False)
+    visits[is_new & (visit < 2)].to_csv("new_visits.csv", index=False)
+    later = visits[is_new & (visit >= 2)].drop(columns=["alt", "hdl"])
+    later.to_csv("next_visits.csv", index=False)
+    commands = [
+        line.removeprefix("ehrmeta ")
+        for block in blocks("sh")
+        for line in block.splitlines()
+        if line.startswith("ehrmeta ")
+    ]
+    assert [command.split()[0] for command in commands] == ["fit", "evaluate", "adapt", "predict"]
+    commands[0] += " --max-steps 20"
+    for command in commands:
+        done = CliRunner().invoke(main, shlex.split(command))
+        assert done.exit_code == 0, done.output
+    found = pd.read_csv("predictions.csv")
+    assert list(found) == ["patient", "day", "prediction", "lower", "upper"]
+    assert len(found) == len(later)
+
+
+def test_the_table_has_the_rows_of_the_demo():
+    table = re.search(r"<!-- demo -->(.*)<!-- end of demo -->", README, flags=re.DOTALL)
+    assert table is not None
+    for name in (*opponents(), NOT_ADAPTED, OURS):
+        assert f"\n{name}  " in table[1]
+
+
+def test_files_that_the_readme_links_to_exist():
+    links = re.findall(r"\]\((?!http)([^)]+)\)", README)
+    assert "docs/patient.png" in links
+    assert all((ROOT / link).exists() for link in links)
+    assert (ROOT / "docs" / "patient.png").stat().st_size < 200_000
