@@ -27,7 +27,7 @@ from ehrmeta.evaluation import interval_coverage, k_shot_curve
 from ehrmeta.nn import MLP
 from ehrmeta.report import k_shot_table, plot_trajectory
 
-__all__ = ["demo_model", "opponents", "run_demo"]
+__all__ = ["NotAdapted", "demo_model", "median_patient", "opponents", "run_demo"]
 
 DATA_SET = "nafld-hdl"
 SHOTS = (1, 3, 5)
@@ -131,7 +131,7 @@ def run_demo(folder: str | Path, say: Callable[[str], None], *, quick: bool = Fa
     say(f"90 % intervals at k = {STORY_SHOTS} hold {100 * covered:.1f} % of the later values.")
     say(f"{odd} of {adapted.n_tasks:,} patients look unlike the training patients (p < 0.001).\n")
 
-    patient = _median_patient(test, query, predicted)
+    patient = median_patient(test, query, predicted)
     picture, saved = folder / "patient.png", folder / "hdl.ehrmeta"
     plot_trajectory(
         model,
@@ -181,8 +181,15 @@ def _adapting_line(model: MetaRegressor, test: Table) -> str:
     )
 
 
-def _median_patient(test: Table, query: Table, predicted: Any) -> Table:
-    """All rows of the patient of median error among those with enough visits."""
+def median_patient(test: Table, query: Table, predicted: Any) -> Table:
+    """All rows of the test patient of median error among those with enough visits.
+
+    Parameters
+    ----------
+    test, query : Table
+        All rows, and those that were predicted.
+    predicted : ndarray, (query row,)
+    """
     error = pd.Series((predicted - query.y) ** 2).groupby(query.groups).mean()
     enough = test.tasks.labels[test.tasks.sizes >= STORY_VISITS]
     ranked = error[error.index.isin(enough)].sort_values(kind="stable")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import pandas as pd
@@ -31,13 +32,14 @@ def read_frame(path: str | Path, *, text: tuple[str, ...] = ()) -> pd.DataFrame:
     try:
         if suffix == ".parquet":
             return pd.read_parquet(path)
-        return pd.read_csv(path, dtype=dict.fromkeys(text, "str"), low_memory=False)
+        return _read_csv(path, text)
     except OSError as error:
         reason = error.strerror or "it is no parquet file, or it is damaged"
         raise DataError(f"cannot read '{path}': {reason}. Check the path.") from error
-    except (ValueError, ArrowException) as error:
+    except (ValueError, ArrowException, pd.errors.ParserWarning) as error:
         kind = suffix[1:]
-        raise DataError(f"cannot read '{path}' as {kind}: {error}. Check the file.") from error
+        reason = str(error).strip().rstrip(".")
+        raise DataError(f"cannot read '{path}' as {kind}: {reason}. Check the file.") from error
 
 
 def write_frame(frame: pd.DataFrame, path: str | Path) -> None:
@@ -62,6 +64,18 @@ def write_frame(frame: pd.DataFrame, path: str | Path) -> None:
         raise DataError(f"cannot write '{path}': {reason}. Nothing there was changed.") from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _read_csv(path: Path, text: tuple[str, ...]) -> pd.DataFrame:
+    """A CSV whose rows must be no longer than its header: pandas would shift or cut them."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", pd.errors.ParserWarning)
+        frame = pd.read_csv(
+            path, dtype=dict.fromkeys(text, "str"), index_col=False, low_memory=False
+        )
+    if len(frame.columns) == 1 and ";" in frame.columns[0]:
+        raise ValueError("its columns are separated by semicolons; save it with commas")
+    return frame
 
 
 def _suffix(path: Path) -> str:
