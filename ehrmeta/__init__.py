@@ -1,6 +1,6 @@
 """Meta-learning for patients and cohorts: learn over many, adapt to one more from a few rows."""
 
-from ehrmeta.algorithms import MAML, MetaSGD
+from ehrmeta.algorithms import MAML, DeepMixedEffects, MetaSGD
 from ehrmeta.data import (
     Clock,
     Feature,
@@ -21,6 +21,7 @@ __all__ = [
     "MLP",
     "Adapted",
     "Clock",
+    "DeepMixedEffects",
     "Feature",
     "KShotScorer",
     "MetaRegressor",

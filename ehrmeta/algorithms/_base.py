@@ -44,9 +44,14 @@ class Algorithm(BaseEstimator, ABC):
     ----------
     consistent : bool
         Whether the adapted fit approaches the task's own fit as its support grows.
+
+    keeps_start : bool
+        Whether training may leave the warm start only for a gain on held-out tasks of more than
+        one paired standard error.
     """
 
     consistent: ClassVar[bool] = False
+    keeps_start: ClassVar[bool] = False
 
     def n_outputs(self, likelihood: Likelihood) -> int:
         """Outputs asked of the network: the likelihood's, or the width of an embedding."""
@@ -72,6 +77,10 @@ class Algorithm(BaseEstimator, ABC):
     @abstractmethod
     def predict(self, spec: Spec, params: Params, state: State, query: TaskSet) -> Distribution:
         """Predictive distribution of the query points, (point,) each."""
+
+    def own_weight(self, spec: Spec, params: Params, state: State, query: TaskSet) -> Tensor:
+        """``1 - posterior / prior variance`` of the latent outcome; NaN without a posterior."""
+        return torch.full_like(query.y, torch.nan)
 
     def loss(
         self, spec: Spec, params: Params, support: TaskSet, query: TaskSet, progress: float

@@ -58,13 +58,28 @@ class Learner:
         self, support: TaskRows, chunks: list[AdaptedChunk], query: TaskRows
     ) -> Distribution:
         """Predictive distribution of every query row, (row,) each, in the order of `query`."""
+        return self._collect(support, chunks, query, self._predict)
+
+    def own_weight(self, support: TaskRows, chunks: list[AdaptedChunk], query: TaskRows) -> Tensor:
+        """How much every query row rests on its task's own support, (row,)."""
+        found = self._collect(support, chunks, query, self._own_weight)
+        return found.get("own_weight", torch.empty(0))
+
+    def _collect(
+        self,
+        support: TaskRows,
+        chunks: list[AdaptedChunk],
+        query: TaskRows,
+        of_batch: Callable[[State, TaskSet], dict[str, Tensor]],
+    ) -> dict[str, Tensor]:
+        """What a function of states and padded queries gives for every query row."""
         collected: dict[str, Tensor] = {}
         with torch.inference_mode():
             for chunk in chunks:
                 for at, index, mask in _runs(chunk, query, self.chunk_size or _TASKS_AT_ONCE):
                     batch = self._set(query, index, mask, support, chunk.index[at], chunk.mask[at])
                     state = {name: value[at] for name, value in chunk.state.items()}
-                    for name, value in self._predict(state, batch).items():
+                    for name, value in of_batch(state, batch).items():
                         if name not in collected:
                             collected[name] = value.new_empty(query.n_rows, device="cpu")
                         collected[name][index[mask]] = value.cpu()[mask]
@@ -97,6 +112,13 @@ class Learner:
 
         return _over_tasks(one_task, state, query)
 
+    def _own_weight(self, state: State, query: TaskSet) -> dict[str, Tensor]:
+        def one_task(state: State, query: TaskSet) -> dict[str, Tensor]:
+            weight = self.algorithm.own_weight(self.spec, self.params, state, query)
+            return {"own_weight": weight}
+
+        return _over_tasks(one_task, state, query)
+
     def _set(
         self,
         rows: TaskRows,
@@ -115,8 +137,8 @@ class Learner:
             source_mask=source_mask,
             time_unit=self.time_unit,
         )
-        moved = (
-            tensor.to(self.device, self.dtype if tensor.is_floating_point() else None)
+        moved = (  # masks stay masks, and time stays float64
+            tensor.to(self.device, self.dtype if tensor.dtype == torch.float32 else None)
             for tensor in padded
         )
         return TaskSet(*moved)

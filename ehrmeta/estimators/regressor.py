@@ -292,6 +292,9 @@ class MetaRegressor(TaskRegressor):
             p = special.fdtrc(np.maximum(n, 1), dof, distance / np.maximum(n, 1))
         return np.where(n > 0, p, 1.0)
 
+    def _own_weight(self, support: TaskRows, state: list[AdaptedChunk], query: TaskRows) -> Array:
+        return self.learner_.own_weight(support, state, query).double().numpy()
+
     def _predictive(self, distribution: Distribution) -> Predictive:
         """The likelihood's parameters, in float64; none for no rows."""
         found = {name: value.double().numpy() for name, value in distribution.items()}

@@ -19,6 +19,7 @@ from ehrmeta.errors import DivergenceError
 from ehrmeta.nn.batch import TaskSet
 from ehrmeta.nn.task_rows import TaskRows
 from ehrmeta.training.episodes import EpisodeSampler
+from ehrmeta.training.held_out import BatchedLoss, HeldOut, gained
 
 __all__ = ["Callback", "TrainingPlan", "train"]
 
@@ -61,7 +62,8 @@ def train(
     Parameters
     ----------
     held_out : TaskRows or None
-        Tasks for early stopping; None trains all steps and keeps the last state.
+        Tasks for early stopping. With None the last state is kept, or the start, for an
+        algorithm that leaves its start only for a gain on held-out tasks.
     callbacks : sequence of callable
         Called with every record of the history; one that returns True ends the training.
 
@@ -83,11 +85,16 @@ def train(
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, _warmup_cosine(plan))
     sampler = EpisodeSampler(tasks, plan.shots, plan.max_queries, plan.time_unit)
     loss_of = _batched_loss(algorithm, spec, plan.chunk_size)
-    checks = list(_held_out_episodes(held_out, plan, seed)) if held_out is not None else []
+    judge = None
+    if held_out is not None:
+        judged = EpisodeSampler(held_out, plan.shots, 2 * plan.max_queries, plan.time_unit)
+        judge = HeldOut(judged, loss_of, seed + 1)
 
-    best = _snapshot(params)
+    start = best = _snapshot(params)
     best_loss, best_step = math.inf, 0
     history: History = []
+    if judge is None and algorithm.keeps_start:
+        return start, history
     running, seen, started = 0.0, 0, time.perf_counter()
     batches = _batches(tasks.n_tasks, plan, seed)
     with tqdm(total=plan.max_steps, unit="step", disable=not plan.progress_bar) as bar:
@@ -111,7 +118,7 @@ def train(
             record = {
                 "step": float(step),
                 "loss": running / ((step - 1) % plan.check_every + 1),
-                "held_out_loss": _held_out_loss(loss_of, params, checks),
+                "held_out_loss": math.nan if judge is None else float(judge.losses(params).mean()),
                 "learning_rate": float(schedule.get_last_lr()[0]),
                 "seconds": seconds,
                 "tasks_per_second": seen / seconds,
@@ -119,17 +126,17 @@ def train(
             running = 0.0
             history.append(record)
             bar.set_postfix(loss=f"{record['loss']:.3f}", held_out=f"{record['held_out_loss']:.3f}")
-            if not checks or record["held_out_loss"] < best_loss:
+            if judge is None or record["held_out_loss"] < best_loss:
                 best, best_loss, best_step = _snapshot(params), record["held_out_loss"], step
             asked_to_stop = [bool(callback(record)) for callback in callbacks]
             if any(asked_to_stop) or step - best_step >= plan.patience * plan.check_every:
                 break
+    if judge is not None and algorithm.keeps_start:
+        best = best if gained(judge.losses(start), judge.losses(best)) else start
     return best, history
 
 
-def _batched_loss(
-    algorithm: Algorithm, spec: Spec, chunk_size: int | None
-) -> Callable[[Params, TaskSet, TaskSet, float], Tensor]:
+def _batched_loss(algorithm: Algorithm, spec: Spec, chunk_size: int | None) -> BatchedLoss:
     """Losses (task,) of a batch of episodes; tasks without a query count 0."""
 
     def losses(params: Params, support: TaskSet, query: TaskSet, progress: float) -> Tensor:
@@ -158,32 +165,6 @@ def _batches(
         for batch in torch.split(order, plan.batch_size):
             step += 1
             yield batch, torch.Generator().manual_seed(seed * 1_000_003 + step)
-
-
-def _held_out_episodes(
-    held_out: TaskRows, plan: TrainingPlan, seed: int, n_draws: int = 4
-) -> Iterator[tuple[TaskSet, TaskSet]]:
-    """A fixed set of episodes of the held-out tasks."""
-    sampler = EpisodeSampler(held_out, plan.shots, 2 * plan.max_queries, plan.time_unit)
-    generator = torch.Generator().manual_seed(seed + 1)
-    device = held_out.y.device
-    for _ in range(n_draws):
-        for batch in torch.split(
-            torch.arange(held_out.n_tasks, device=device), 4 * plan.batch_size
-        ):
-            yield sampler.draw(batch, generator)
-
-
-def _held_out_loss(
-    loss_of: Callable[[Params, TaskSet, TaskSet, float], Tensor],
-    params: Params,
-    checks: list[tuple[TaskSet, TaskSet]],
-) -> float:
-    """Mean loss over held-out episodes at the end of the schedule; NaN without any."""
-    with torch.no_grad():
-        losses = [loss_of(params, support, query, 1.0) for support, query in checks]
-        counts = sum(int(query.mask.any(1).sum()) for _, query in checks)
-    return float(torch.cat(losses).sum()) / counts if counts else math.nan
 
 
 def _warmup_cosine(plan: TrainingPlan) -> Callable[[int], float]:

@@ -1,0 +1,236 @@
+"""Deep mixed effects: the linear mixed model, and what networks and a process in time add."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from ehrmeta.algorithms._base import Algorithm, Params, Spec, State, part
+from ehrmeta.nn.backbone import Network
+from ehrmeta.nn.batch import TaskSet
+from ehrmeta.nn.gaussian_process import condition, posterior
+from ehrmeta.nn.likelihoods import Distribution, Likelihood
+from ehrmeta.nn.mixed_model import fit_mixed_model
+from ehrmeta.nn.mlp import MLP
+from ehrmeta.nn.task_rows import TaskRows
+
+__all__ = ["DeepMixedEffects"]
+
+_CORRECTION = MLP((32, 32))
+_N_SUMMARIES = 6  # mean, shift, posterior sd, elapsed; last residual and spread of the support
+
+
+@dataclass(eq=False, repr=False)
+class DeepMixedEffects(Algorithm):
+    r"""A mixed model whose mean has a network and whose effects have a memory.
+
+    .. math:: y = x'\beta + g(x) + f(x, s) + e, \quad f \sim GP(0, k), \quad e \sim N(0, \sigma^2)
+
+    .. math:: k = [1, s]\, G\, [1, s']' + \sigma_o^2 e^{-|s - s'| / \tau} + \phi(x)'\phi(x')
+
+    with s the time since the support's first row. Random intercept and slope (G), an
+    Ornstein-Uhlenbeck process (what makes the last value strong) and deep features
+    :math:`\phi`, each switchable. Adapting is one Cholesky factorisation of the support's size.
+    A correction by a small network, from the posterior and the support's summary, lets outlying
+    values count less and noisy patients get wider intervals; its share of the mean is
+    proportional to the posterior sd, so it vanishes as the support grows.
+
+    Training starts at the mixed model's REML estimate with every network silent, and leaves that
+    start only for a gain on held-out tasks; without held-out tasks it is the mixed model.
+
+    Parameters
+    ----------
+    random_slope : bool
+        A slope in time of each task's own.
+    ornstein_uhlenbeck : bool
+        Deviations that fade with time.
+    n_deep : int
+        Deep features; 0 for none.
+    deep_mean : bool
+        Whether a network adds to the linear mean.
+    correction : bool
+        Whether a network corrects the posterior.
+
+    References
+    ----------
+    Laird, Ware (1982), doi:10.2307/2529876. Fortuin, Strathmann, Rätsch (2019), arXiv:1901.08098.
+
+    Examples
+    --------
+    >>> from ehrmeta import DeepMixedEffects, MetaRegressor, make_sinusoid
+    >>> X, y, groups = make_sinusoid(n_tasks=50, n_points=10, random_state=0)
+    >>> model = MetaRegressor(DeepMixedEffects(), max_steps=20, random_state=0)
+    >>> model = model.fit(X, y, groups=groups)
+    >>> model.adapt(X[10:15], y[10:15]).predict(X[15:20]).shape
+    (5,)
+    """
+
+    random_slope: bool = True
+    ornstein_uhlenbeck: bool = True
+    n_deep: int = 8
+    deep_mean: bool = True
+    correction: bool = True
+
+    consistent: ClassVar[bool] = True
+    keeps_start: ClassVar[bool] = True
+
+    def n_outputs(self, likelihood: Likelihood) -> int:
+        """The network's share of the mean, and the deep features."""
+        return 1 + self.n_deep
+
+    def init(self, spec: Spec, generator: torch.Generator) -> dict[str, Tensor]:
+        """Silent networks and unit variances; `warm_start` puts the mixed model in."""
+        correction = _corrector(spec).init(generator) if self.correction else {}
+        return {
+            **super().init(spec, generator),
+            **{f"correction.{name}": value for name, value in correction.items()},
+            "correction_gain": torch.zeros(2),
+            "mean_gain": torch.zeros(()),
+            "deep_gain": torch.full((self.n_deep,), 0.03),
+            "intercept": torch.zeros(()),
+            "beta": torch.zeros(spec.n_features),
+            "beta_elapsed": torch.zeros(()),
+            "root": torch.tensor([[0.5, 0.0], [0.0, 0.1]]),
+            "log_ou": torch.tensor(-2.0),
+            "log_tau": torch.zeros(()),
+            "time_scale": torch.ones(()),
+            "mean_elapsed": torch.zeros(()),
+        }
+
+    def warm_start(
+        self, spec: Spec, params: dict[str, Tensor], tasks: TaskRows
+    ) -> dict[str, Tensor]:
+        """Fixed effects, G and noise of the mixed model; half the noise starts as the process."""
+        n_fixed = tasks.x.shape[1]
+        elapsed = tasks.time - tasks.time[tasks.starts[:-1]][tasks.codes]
+        scale = float(elapsed.std()) or 1.0
+        s = ((elapsed - elapsed.mean()) / scale).numpy()
+        one = np.ones(tasks.n_rows)
+        columns = [one, tasks.x.double().numpy()] + ([s] if tasks.timed else [])
+        z = np.column_stack([one, s] if self.random_slope and tasks.timed else [one])
+        model = fit_mixed_model(
+            np.column_stack(columns), z, tasks.y.double().numpy(), tasks.starts.numpy()
+        )
+        root = np.zeros((2, 2))
+        root[: z.shape[1], : z.shape[1]] = _root(model.G)
+        beta = np.zeros(spec.n_features)
+        beta[:n_fixed] = model.beta[1 : 1 + n_fixed]
+        process = 0.5 if self.ornstein_uhlenbeck and tasks.timed else 0.0
+        started = {
+            "intercept": model.beta[0],
+            "beta": beta,
+            "beta_elapsed": model.beta[1 + n_fixed] if tasks.timed else 0.0,
+            "root": root,
+            "log_ou": 0.5 * np.log(max(process, 1e-6) * model.noise_var),
+            "time_scale": scale,
+            "mean_elapsed": float(elapsed.mean()),
+            "likelihood.log_within": 0.5 * np.log((1.0 - process) * model.noise_var),
+            "likelihood.log_between": 0.5 * np.log(max(model.G[0, 0], 1e-6)),
+        }
+        return params | {
+            name: torch.as_tensor(value, dtype=params[name].dtype)
+            for name, value in started.items()
+        }
+
+    def adapt(self, spec: Spec, params: Params, support: TaskSet) -> State:
+        """Condition the process on the support."""
+        first = torch.where(support.mask, support.time, torch.inf)
+        first = first.amin(-1) if len(support.y) else support.time.new_zeros(())
+        state = {"n": support.n, "first": torch.where(support.n > 0, first, 0.0)}
+        mean, effects, s = self._parts(spec, params, state, support)
+        residual = support.y.double() - mean
+        conditioned = condition(
+            self._kernel(params, effects, effects, s, s),
+            residual,
+            _noise(params) / support.weight.double().clamp(min=1e-12),
+            support.mask,
+        )
+        summary = _summary(residual, support)
+        return {**state, **conditioned, "effects": effects, "s": s, "summary": summary}
+
+    def predict(self, spec: Spec, params: Params, state: State, query: TaskSet) -> Distribution:
+        """Normal predictive distribution: posterior of f, corrected, plus noise."""
+        mean, shift, variance, _ = self._posterior(spec, params, state, query)
+        loc, scale = mean + shift, torch.sqrt(variance + _noise(params))
+        if self.correction:
+            left = torch.sqrt(variance + 1e-12)
+            elapsed = torch.asinh(query.time / params["time_scale"].detach())
+            summaries = torch.stack([mean, shift, left, elapsed], -1)
+            summaries = torch.cat([summaries, state["summary"].expand(len(mean), -1)], -1)
+            inputs = torch.cat([query.x, summaries.to(query.x.dtype)], -1)
+            output = _corrector(spec).forward(part(params, "correction"), {}, inputs)
+            output = (output * params["correction_gain"]).double()
+            loc, scale = loc + left * output[:, 0], scale * torch.exp(output[:, 1])
+        return {"loc": loc.to(query.y.dtype), "scale": scale.to(query.y.dtype)}
+
+    def own_weight(self, spec: Spec, params: Params, state: State, query: TaskSet) -> Tensor:
+        """``1 - posterior / prior variance`` of f."""
+        _, _, variance, prior = self._posterior(spec, params, state, query)
+        return (1.0 - variance / prior.clamp(min=1e-12)).to(query.y.dtype)
+
+    def _posterior(
+        self, spec: Spec, params: Params, state: State, query: TaskSet
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Mean, posterior mean of f, its posterior and its prior variance, (point,) each."""
+        mean, effects, s = self._parts(spec, params, state, query)
+        cross = self._kernel(params, effects, state["effects"], s, state["s"])
+        prior = effects.square().sum(-1)
+        if self.ornstein_uhlenbeck:
+            prior = prior + torch.exp(2.0 * params["log_ou"])
+        return mean, *posterior(state, cross, prior), prior
+
+    def _parts(
+        self, spec: Spec, params: Params, state: Params, rows: TaskSet
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean (point,), effects (point, effect) with covariance E E', and s (point,)."""
+        output = spec.network.forward(part(params, "network"), {}, rows.x)
+        elapsed = rows.time - state["first"] - params["mean_elapsed"].detach()
+        s = torch.where(state["n"] > 0, elapsed, 0.0) / params["time_scale"].detach()
+        mean = params["intercept"] + rows.x @ params["beta"] + params["beta_elapsed"] * s
+        if self.deep_mean:
+            mean = mean + params["mean_gain"] * output[:, 0]
+        line = torch.stack([torch.ones_like(s), s * self.random_slope], -1)
+        deep = (params["deep_gain"] * output[:, 1:]).double()
+        effects = torch.cat([line @ params["root"].tril().double(), deep], -1)
+        return (mean + rows.offset).double(), effects, s
+
+    def _kernel(
+        self, params: Params, left: Tensor, right: Tensor, s_left: Tensor, s_right: Tensor
+    ) -> Tensor:
+        """Prior covariance (point, point) of f."""
+        kernel = left @ right.mT
+        if self.ornstein_uhlenbeck:
+            gap = (s_left[:, None] - s_right).abs() * torch.exp(-params["log_tau"])
+            kernel = kernel + torch.exp(2.0 * params["log_ou"] - gap)
+        return kernel
+
+
+def _corrector(spec: Spec) -> Network:
+    """Two outputs: shift of the mean in posterior sds, and log factor of the scale."""
+    return _CORRECTION.network(spec.n_features + _N_SUMMARIES, 2)
+
+
+def _summary(residual: Tensor, support: TaskSet) -> Tensor:
+    """Mean residual of the last time, and spread of the residuals, (2,)."""
+    n = support.mask.sum().clamp(min=1)
+    last = support.mask & (support.time >= 0.0)
+    latest = (residual * last).sum() / last.sum().clamp(min=1)
+    center = (residual * support.mask).sum() / n
+    spread = ((residual - center).square() * support.mask).sum() / n
+    return torch.stack([latest, torch.sqrt(spread + 1e-6)])
+
+
+def _noise(params: Params) -> Tensor:
+    return torch.exp(2.0 * params["likelihood.log_within"]).double()
+
+
+def _root(covariance: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """A lower-triangular root; of a singular covariance, of one floored a little."""
+    floor = 1e-10 * max(float(np.trace(covariance)), 1e-6)
+    root = np.linalg.cholesky(covariance + floor * np.eye(len(covariance)))
+    return np.asarray(root, np.float64)

@@ -1,0 +1,59 @@
+"""Conditioning a Gaussian process on one task's support, in float64 under masks."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ehrmeta.nn.backbone import Params
+
+__all__ = ["condition", "posterior"]
+
+_NOISE_FLOOR = 1e-6  # of the mean prior variance: keeps the factorisation positive definite
+
+
+def condition(kernel: Tensor, residual: Tensor, noise: Tensor, mask: Tensor) -> dict[str, Tensor]:
+    """Condition a zero-mean process on residuals observed with noise.
+
+    Parameters
+    ----------
+    kernel : (point, point) float64
+        Prior covariance of the support.
+    residual : (point,)
+        Outcome minus mean.
+    noise : (point,)
+        Noise variance of each point.
+    mask : (point,)
+        False where padded: such points carry no information.
+
+    Returns
+    -------
+    dict
+        ``factor`` (point, point), ``alpha`` (point,) and ``seen`` (point,), for `posterior`.
+    """
+    seen = mask.to(kernel.dtype)
+    kernel = kernel * seen[:, None] * seen
+    diagonal = torch.diagonal(kernel)
+    floor = _NOISE_FLOOR * diagonal.sum() / seen.sum().clamp(min=1.0)
+    noise = torch.where(mask, torch.maximum(noise, floor), 1.0)
+    factor, _ = torch.linalg.cholesky_ex(kernel + torch.diag(noise))
+    alpha = torch.cholesky_solve((residual * seen)[:, None], factor)[:, 0]
+    return {"factor": factor, "alpha": alpha, "seen": seen}
+
+
+def posterior(state: Params, cross: Tensor, prior: Tensor) -> tuple[Tensor, Tensor]:
+    """Posterior mean and variance of the process, (query,) each.
+
+    Parameters
+    ----------
+    state
+        From `condition`.
+    cross : (query, point)
+        Prior covariance of query and support.
+    prior : (query,)
+        Prior variance of the query.
+    """
+    cross = cross * state["seen"]
+    mean = cross @ state["alpha"]
+    explained = torch.linalg.solve_triangular(state["factor"], cross.mT, upper=False)
+    return mean, (prior - explained.square().sum(0)).clamp(min=0.0)
