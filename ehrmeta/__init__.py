@@ -1,6 +1,18 @@
 """Meta-learning for patients and cohorts: learn over many, adapt to one more from a few rows."""
 
-from ehrmeta.algorithms import MAML, DeepMixedEffects, MetaSGD
+from ehrmeta.algorithms import (
+    ANIL,
+    MAML,
+    DeepMixedEffects,
+    FineTune,
+    LearnedOptimizer,
+    MetaCurvature,
+    MetaNetworks,
+    MetaSGD,
+    PerTask,
+    Population,
+    Reptile,
+)
 from ehrmeta.data import (
     Clock,
     Feature,
@@ -17,17 +29,25 @@ from ehrmeta.evaluation import KShotScorer, k_shot_curve
 from ehrmeta.nn import MLP, TorchModule
 
 __all__ = [
+    "ANIL",
     "MAML",
     "MLP",
     "Adapted",
     "Clock",
     "DeepMixedEffects",
     "Feature",
+    "FineTune",
     "KShotScorer",
+    "LearnedOptimizer",
+    "MetaCurvature",
+    "MetaNetworks",
     "MetaRegressor",
     "MetaSGD",
     "Outcome",
     "PatientKFold",
+    "PerTask",
+    "Population",
+    "Reptile",
     "Schema",
     "Table",
     "TorchModule",

@@ -1,16 +1,32 @@
 """Meta-learners: the mathematics of one task."""
 
 from ehrmeta.algorithms._base import Algorithm, Params, Spec, State, part, query_loss
+from ehrmeta.algorithms.anil import ANIL
 from ehrmeta.algorithms.deep_mixed_effects import DeepMixedEffects
+from ehrmeta.algorithms.fine_tune import FineTune
+from ehrmeta.algorithms.learned_optimizer import LearnedOptimizer
 from ehrmeta.algorithms.maml import MAML
+from ehrmeta.algorithms.meta_curvature import MetaCurvature
+from ehrmeta.algorithms.meta_networks import MetaNetworks
 from ehrmeta.algorithms.meta_sgd import MetaSGD
+from ehrmeta.algorithms.per_task import PerTask
+from ehrmeta.algorithms.population import Population
+from ehrmeta.algorithms.reptile import Reptile
 
 __all__ = [
+    "ANIL",
     "MAML",
     "Algorithm",
     "DeepMixedEffects",
+    "FineTune",
+    "LearnedOptimizer",
+    "MetaCurvature",
+    "MetaNetworks",
     "MetaSGD",
     "Params",
+    "PerTask",
+    "Population",
+    "Reptile",
     "Spec",
     "State",
     "part",

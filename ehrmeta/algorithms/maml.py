@@ -35,6 +35,9 @@ class MAML(Algorithm):
         Gradient steps on the support.
     first_order : bool
         Treat the inner gradient as a constant of the outer one (FOMAML): cheaper, less exact.
+    first_order_share : float
+        Share of the training, at its start, that is first order: derivative-order annealing, of
+        use where the second order is costly or shaky at random start weights.
     learn_inner_lr : bool
         Learn the rates, kept in ``(0, max_inner_lr)``.
     max_inner_lr : float
@@ -70,6 +73,7 @@ class MAML(Algorithm):
     max_inner_norm: float | None = 10.0
     pseudo_count: float = 1.0
     multi_step_loss: bool = False
+    first_order_share: float = 0.0
 
     def init(self, spec: Spec, generator: torch.Generator) -> dict[str, Tensor]:
         """Network, likelihood, a rate per layer and step, and the pseudo-count."""
@@ -83,7 +87,7 @@ class MAML(Algorithm):
 
     def adapt(self, spec: Spec, params: Params, support: TaskSet) -> State:
         """The state after the last inner step."""
-        *_, state = self._states(spec, params, support)
+        *_, state = self._states(spec, params, support, self.first_order)
         return state
 
     def predict(self, spec: Spec, params: Params, state: State, query: TaskSet) -> Distribution:
@@ -94,16 +98,18 @@ class MAML(Algorithm):
         self, spec: Spec, params: Params, support: TaskSet, query: TaskSet, progress: float
     ) -> Tensor:
         """Query loss of the last step, or of every step with weights annealed to the last."""
-        if not self.multi_step_loss:
-            return super().loss(spec, params, support, query, progress)
-        _, *states = self._states(spec, params, support)
+        first_order = self.first_order or progress < self.first_order_share
+        states = list(self._states(spec, params, support, first_order))
+        judged = states[1:] if self.multi_step_loss else states[-1:]
         losses = [
-            query_loss(spec, self.predict(spec, params, state, query), query) for state in states
+            query_loss(spec, self.predict(spec, params, state, query), query) for state in judged
         ]
         early = (1.0 - progress) / len(losses)
         return early * torch.stack(losses).sum() + progress * losses[-1]
 
-    def _states(self, spec: Spec, params: Params, support: TaskSet) -> Iterator[State]:
+    def _states(
+        self, spec: Spec, params: Params, support: TaskSet, first_order: bool
+    ) -> Iterator[State]:
         network = part(params, "network")
         rates = {
             layer: positive_rate(raw if self.learn_inner_lr else raw.detach(), self.max_inner_lr)
@@ -119,7 +125,7 @@ class MAML(Algorithm):
             ],
             low_rank=spec.network.low_rank(network, len(support.y), self.inner_steps),
             max_norm=self.max_inner_norm,
-            first_order=self.first_order,
+            first_order=first_order,
         )
 
 

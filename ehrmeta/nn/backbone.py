@@ -42,6 +42,7 @@ class Network(ABC):
         low_rank: bool = False,
         max_norm: float | None = None,
         first_order: bool = False,
+        curvature: Params | None = None,
     ) -> Fast:
         """One gradient step of the inner loss on the support x.
 
@@ -57,7 +58,20 @@ class Network(ABC):
             Clip the norm of the whole inner gradient.
         first_order : bool
             Treat the inner gradient as a constant of the outer one (FOMAML).
+        curvature : mapping, optional
+            Matrices that multiply each weight's gradient G, as ``left @ G @ right``, under
+            ``"left.<weight>"`` and ``"right.<weight>"``; a bias shares its weight's `left`.
         """
+
+    @abstractmethod
+    def gradient(
+        self, params: Params, fast: Fast, x: Tensor, error: Callable[[Tensor], Tensor]
+    ) -> Fast:
+        """The inner gradient at ``params + fast``, in the form of a materialised `fast`."""
+
+    @abstractmethod
+    def change(self, fast: Fast) -> dict[str, Tensor]:
+        """What `fast` adds to the shared weights, by parameter name."""
 
     def low_rank(self, params: Params, n_points: int, n_steps: int) -> bool:
         """Whether the low-rank form is the cheaper one; False where there is none."""

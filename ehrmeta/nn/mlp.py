@@ -89,12 +89,17 @@ class _Perceptron(Network):
         low_rank: bool = False,
         max_norm: float | None = None,
         first_order: bool = False,
+        curvature: Params | None = None,
     ) -> Fast:
         """One hand-written gradient step, so that the meta-gradient is one backward pass."""
-        inputs, pre, output = self._forward(params, fast, x)
-        factors = self._backward(params, fast, inputs, pre, error(output))
+        factors = self._factors(params, fast, x, error)
         if first_order:
             factors = [(h.detach(), d.detach()) for h, d in factors]
+        if curvature is not None:
+            factors = [
+                (h @ curvature[f"right.{layer}.weight"], d @ curvature[f"left.{layer}.weight"].mT)
+                for layer, (h, d) in enumerate(factors)
+            ]
         if max_norm is not None:
             squared = torch.stack([squared_norm(h, d) for h, d in factors]).sum()
             shrink = max_norm * torch.rsqrt(squared.clamp(min=max_norm**2))
@@ -106,6 +111,33 @@ class _Perceptron(Network):
             after = descend(before, h, d, weight_rate, bias_rate, low_rank)
             adapted[f"{layer}.first"], adapted[f"{layer}.second"] = after
         return adapted
+
+    def gradient(
+        self, params: Params, fast: Fast, x: Tensor, error: Callable[[Tensor], Tensor]
+    ) -> Fast:
+        """``d^T h`` and ``sum d`` of every layer."""
+        found: Fast = {}
+        for layer, (h, d) in enumerate(self._factors(params, fast, x, error)):
+            found[f"{layer}.first"], found[f"{layer}.second"] = d.mT @ h, d.sum(0)
+        return found
+
+    def change(self, fast: Fast) -> dict[str, Tensor]:
+        """Changes of weights and biases; keys and values are multiplied out."""
+        changes = {}
+        for layer in range(self.n_layers if fast else 0):
+            found = FastLayer(fast[f"{layer}.first"], fast[f"{layer}.second"])
+            weight, bias = found
+            if found.low_rank:
+                weight, bias = found.second.mT @ found.first, found.second.sum(0)
+            changes[f"{layer}.weight"], changes[f"{layer}.bias"] = weight, bias
+        return changes
+
+    def _factors(
+        self, params: Params, fast: Fast, x: Tensor, error: Callable[[Tensor], Tensor]
+    ) -> list[tuple[Tensor, Tensor]]:
+        """The gradient of every layer as its factors (h, d), first layer first."""
+        inputs, pre, output = self._forward(params, fast, x)
+        return self._backward(params, fast, inputs, pre, error(output))
 
     def _forward(
         self, params: Params, fast: Fast, x: Tensor
@@ -120,7 +152,7 @@ class _Perceptron(Network):
     def _backward(
         self, params: Params, fast: Fast, inputs: list[Tensor], pre: list[Tensor], d: Tensor
     ) -> list[tuple[Tensor, Tensor]]:
-        """The gradient of every layer as its factors (h, d), first layer first."""
+        """Errors d at the output carried back through every layer."""
         factors = [(inputs[-1], d)]
         for layer in range(self.n_layers - 1, 0, -1):
             d = back_affine(params[f"{layer}.weight"], d, _fast_layer(fast, layer))

@@ -71,15 +71,40 @@ class _ModuleNetwork(Network):
         low_rank: bool = False,
         max_norm: float | None = None,
         first_order: bool = False,
+        curvature: Params | None = None,
     ) -> Fast:
         """One gradient step by reverse-mode differentiation; there is no low-rank form."""
         fast = fast or {name: torch.zeros_like(value) for name, value in params.items()}
-        outputs, pull_back = vjp(lambda change: self.forward(params, change, x), fast)[:2]
-        gradient: Fast = pull_back(error(outputs))[0]
+        gradient = self.gradient(params, fast, x, error)
         if first_order:
             gradient = {name: value.detach() for name, value in gradient.items()}
+        if curvature is not None:
+            gradient = {name: _curved(name, g, curvature) for name, g in gradient.items()}
         if max_norm is not None:
             squared = torch.stack([value.square().sum() for value in gradient.values()]).sum()
             shrink = max_norm * torch.rsqrt(squared.clamp(min=max_norm**2))
             gradient = {name: shrink * value for name, value in gradient.items()}
         return {name: fast[name] - rates[name] * gradient[name] for name in fast}
+
+    def gradient(
+        self, params: Params, fast: Fast, x: Tensor, error: Callable[[Tensor], Tensor]
+    ) -> Fast:
+        """By reverse-mode differentiation."""
+        fast = fast or {name: torch.zeros_like(value) for name, value in params.items()}
+        outputs, pull_back = vjp(lambda change: self.forward(params, change, x), fast)[:2]
+        found: Fast = pull_back(error(outputs))[0]
+        return found
+
+    def change(self, fast: Fast) -> dict[str, Tensor]:
+        """`fast` itself."""
+        return dict(fast)
+
+
+def _curved(name: str, gradient: Tensor, curvature: Params) -> Tensor:
+    """``left @ G @ right`` of a weight, seen as (output, rest); ``left @ g`` of a vector."""
+    weight = name if f"left.{name}" in curvature else name.removesuffix("bias") + "weight"
+    if f"left.{weight}" not in curvature:
+        return gradient
+    left, right = curvature[f"left.{weight}"], curvature.get(f"right.{name}")
+    flat = left @ gradient.flatten(1) if right is not None else left @ gradient
+    return (flat @ right).reshape(gradient.shape) if right is not None else flat

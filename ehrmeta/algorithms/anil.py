@@ -1,0 +1,113 @@
+"""Almost no inner loop."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import linear
+
+from ehrmeta.algorithms._base import Algorithm, Params, Spec, State, part
+from ehrmeta.algorithms._inner_loop import support_error
+from ehrmeta.algorithms._rates import positive_rate, raw_positive
+from ehrmeta.nn.activations import ACTIVATIONS
+from ehrmeta.nn.batch import TaskSet
+from ehrmeta.nn.fast_weights import squared_norm
+from ehrmeta.nn.likelihoods import Distribution, Likelihood
+
+__all__ = ["ANIL"]
+
+
+@dataclass(eq=False, repr=False)
+class ANIL(Algorithm):
+    r"""Almost no inner loop: MAML whose inner loop moves the head alone, over a shared body.
+
+    .. math:: w_{s+1} = w_s - \alpha_s \nabla_w L_T^{support}(w_s^\top \phi_\theta(x))
+
+    The body's features are computed once, so an inner step costs a product of the support's Gram
+    matrix, :math:`\hat y_{s+1} = \hat y_s - \alpha_s (\phi \phi^\top + 1)\, d_s` with errors d:
+    many steps are cheap.
+
+    Parameters
+    ----------
+    inner_lr : float
+        Start value of every step's rate, on the outcome's standardised scale.
+    inner_steps : int
+        Gradient steps on the support.
+    max_inner_lr : float
+        Upper bound of a rate.
+    max_inner_norm : float or None
+        Clip the norm of each task's inner gradient.
+    pseudo_count : float
+        Rows that the population counts for against a task's own; learned from this start. 0 is
+        the textbook mean over the support, not learned.
+    width : int
+        Features: outputs asked of the backbone, which is the body.
+    activation : {"tanh", "silu", "relu"}
+        Applied to the features.
+
+    References
+    ----------
+    Raghu, Raghu, Bengio, Vinyals (2020), arXiv:1909.09157.
+
+    Examples
+    --------
+    >>> from ehrmeta import ANIL, MetaRegressor, make_sinusoid
+    >>> X, y, groups = make_sinusoid(n_tasks=50, n_points=10, random_state=0)
+    >>> model = MetaRegressor(ANIL(), max_steps=20, random_state=0)
+    >>> model = model.fit(X, y, groups=groups)
+    >>> model.adapt(X[10:15], y[10:15]).predict(X[15:20]).shape
+    (5,)
+    """
+
+    inner_lr: float = 0.1
+    inner_steps: int = 5
+    max_inner_lr: float = 1.0
+    max_inner_norm: float | None = 10.0
+    pseudo_count: float = 1.0
+    width: int = 64
+    activation: str = "tanh"
+
+    def n_outputs(self, likelihood: Likelihood) -> int:
+        """The width of the features."""
+        return self.width
+
+    def init(self, spec: Spec, generator: torch.Generator) -> dict[str, Tensor]:
+        """Body, likelihood, head, a rate per step, and the pseudo-count."""
+        params = super().init(spec, generator)
+        n_outputs = spec.likelihood.n_outputs
+        weight = torch.randn(n_outputs, self.width, generator=generator)
+        params["head.weight"] = weight / math.sqrt(self.width)
+        params["head.bias"] = torch.zeros(n_outputs)
+        start = torch.full((self.inner_steps,), self.inner_lr)
+        params["rate"] = raw_positive(start, self.max_inner_lr)
+        if self.pseudo_count > 0:
+            params["log_pseudo_count"] = torch.tensor(float(self.pseudo_count)).log()
+        return params
+
+    def adapt(self, spec: Spec, params: Params, support: TaskSet) -> State:
+        """The change of the head after the last step."""
+        h = self._features(spec, params, support.x)  # (point, width)
+        start = linear(h, params["head.weight"], params["head.bias"])
+        error = support_error(spec, params, support)
+        gram, values = h @ h.mT + 1.0, torch.zeros_like(start)
+        for rate in positive_rate(params["rate"], self.max_inner_lr):
+            d = error(start + gram @ values)
+            if self.max_inner_norm is not None:
+                squared = squared_norm(h, d).clamp(min=self.max_inner_norm**2)
+                d = self.max_inner_norm * torch.rsqrt(squared) * d
+            values = values - rate * d
+        return {"n": support.n, "head.weight": values.mT @ h, "head.bias": values.sum(0)}
+
+    def predict(self, spec: Spec, params: Params, state: State, query: TaskSet) -> Distribution:
+        """The adapted head over the shared body."""
+        weight, bias = (params[name] + state[name] for name in ("head.weight", "head.bias"))
+        output = linear(self._features(spec, params, query.x), weight, bias)
+        shifted = output + query.offset[:, None]
+        return spec.likelihood.distribution(part(params, "likelihood"), shifted, state["n"])
+
+    def _features(self, spec: Spec, params: Params, x: Tensor) -> Tensor:
+        body = spec.network.forward(part(params, "network"), {}, x)
+        return ACTIVATIONS[self.activation].function(body)

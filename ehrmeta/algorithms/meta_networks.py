@@ -1,0 +1,131 @@
+"""Meta networks."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import linear, normalize, softmax
+
+from ehrmeta.algorithms._base import Algorithm, Params, Spec, State, part
+from ehrmeta.nn.batch import TaskSet
+from ehrmeta.nn.likelihoods import Distribution, Likelihood
+
+__all__ = ["MetaNetworks"]
+
+
+@dataclass(eq=False, repr=False)
+class MetaNetworks(Algorithm):
+    r"""Meta networks: a meta learner turns support gradients into fast weights, read by attention.
+
+    The backbone embeds a point, :math:`r = u(x)`. A base learner of two layers with slow weights
+    W reads :math:`\tanh r`. The loss gradient of support row i on a layer is
+    :math:`d_i k_i^\top`, with layer input k; the meta learner m, coordinate-wise, makes it that
+    row's fast weights :math:`W^*_i = m(d_i)\, k_i^\top`. A query reads them from memory and adds
+    them to the slow ones:
+
+    .. math:: a_i = \mathrm{softmax}_i(\kappa \cos(r, r_i)), \qquad W^* = \sum_i a_i W^*_i, \qquad
+              h = \tanh(W k) + \tanh(W^* k)
+
+    One memory row is empty and learned, so that few rows move a task less than many.
+
+    Parameters
+    ----------
+    width : int
+        Size of the embedding: outputs asked of the backbone.
+    base_width : int
+        Hidden units of the base learner.
+    meta_width : int
+        Hidden units of the meta learner.
+
+    References
+    ----------
+    Munkhdalai, Yu (2017), arXiv:1703.00837.
+
+    Examples
+    --------
+    >>> from ehrmeta import MetaNetworks, MetaRegressor, make_sinusoid
+    >>> X, y, groups = make_sinusoid(n_tasks=50, n_points=10, random_state=0)
+    >>> model = MetaRegressor(MetaNetworks(), max_steps=20, random_state=0)
+    >>> model = model.fit(X, y, groups=groups)
+    >>> model.adapt(X[10:15], y[10:15]).predict(X[15:20]).shape
+    (5,)
+    """
+
+    width: int = 64
+    base_width: int = 64
+    meta_width: int = 16
+
+    def n_outputs(self, likelihood: Likelihood) -> int:
+        """The width of the embedding."""
+        return self.width
+
+    def init(self, spec: Spec, generator: torch.Generator) -> dict[str, Tensor]:
+        """Embedding and likelihood, base learner, meta learner and memory."""
+        params = super().init(spec, generator)
+        widths = (self.width, self.base_width, spec.likelihood.n_outputs)
+        for layer in (0, 1):
+            n_in, n_out = widths[layer : layer + 2]
+            weight = torch.randn(n_out, n_in, generator=generator)
+            params[f"base.{layer}.weight"] = weight / math.sqrt(n_in)
+            params[f"base.{layer}.bias"] = torch.zeros(n_out)
+            hidden = torch.randn(self.meta_width, 2, generator=generator)
+            params[f"meta.{layer}.slope"], params[f"meta.{layer}.shift"] = hidden.unbind(1)
+            params[f"meta.{layer}.out"] = torch.zeros(self.meta_width)
+            params[f"meta.{layer}.direct"] = torch.tensor(-1.0)
+        params["memory.log_sharpness"] = torch.tensor(5.0).log()
+        params["memory.nothing"] = torch.tensor(0.0)
+        return params
+
+    def adapt(self, spec: Spec, params: Params, support: TaskSet) -> State:
+        """The memory: every row's embedding, layer inputs and fast weights."""
+        base, meta = part(params, "base"), part(params, "meta")
+        r = spec.network.forward(part(params, "network"), {}, support.x)
+        k0 = torch.tanh(r)
+        k1 = torch.tanh(linear(k0, base["0.weight"], base["0.bias"]))
+        output = linear(k1, base["1.weight"], base["1.bias"]) + support.offset[:, None]
+        d1 = spec.likelihood.error(part(params, "likelihood"), output, support.y)
+        d0 = (d1 @ base["1.weight"]) * (1.0 - k1.square())
+        return {
+            "n": support.n,
+            "embedding": r,
+            "log_weight": support.weight.log(),
+            "key": k1,
+            "value.0": _fast_values(part(meta, "0"), d0),
+            "value.1": _fast_values(part(meta, "1"), d1),
+        }
+
+    def predict(self, spec: Spec, params: Params, state: State, query: TaskSet) -> Distribution:
+        """Slow and attended fast weights, layer by layer."""
+        base = part(params, "base")
+        r = spec.network.forward(part(params, "network"), {}, query.x)
+        attention = _attention(part(params, "memory"), r, state)  # (query, support)
+        k0 = torch.tanh(r)
+        slow = torch.tanh(linear(k0, base["0.weight"], base["0.bias"]))
+        fast = _read(attention, k0, torch.tanh(state["embedding"]), state["value.0"])
+        k1 = slow + torch.tanh(fast)
+        output = linear(k1, base["1.weight"], base["1.bias"])
+        output = output + _read(attention, k1, state["key"], state["value.1"])
+        shifted = output + query.offset[:, None]
+        return spec.likelihood.distribution(part(params, "likelihood"), shifted, state["n"])
+
+
+def _fast_values(meta: Params, d: Tensor) -> Tensor:
+    """The meta learner on every coordinate of the errors d (point, unit), same shape."""
+    hidden = torch.tanh(d[..., None] * meta["slope"] + meta["shift"])
+    return meta["direct"] * d + hidden @ meta["out"]
+
+
+def _attention(memory: Params, r: Tensor, state: State) -> Tensor:
+    """Weights of the support rows for each query; what is left of 1 goes to the empty row."""
+    cosine = normalize(r, dim=1) @ normalize(state["embedding"], dim=1).mT
+    logits = memory["log_sharpness"].exp() * cosine + state["log_weight"]
+    nothing = memory["nothing"].expand(len(r), 1)
+    return softmax(torch.cat([logits, nothing], 1), 1)[:, :-1]
+
+
+def _read(attention: Tensor, x: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """``sum_i a_i (k_i x / width + 1) v_i``: the attended fast layer at x (query, input)."""
+    return (attention * (x @ keys.mT / x.shape[1] + 1.0)) @ values

@@ -1,0 +1,72 @@
+"""A network from scratch for every task."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ehrmeta.algorithms._base import Algorithm, Params, Spec, State, part
+from ehrmeta.algorithms._calibration import calibration_loss
+from ehrmeta.algorithms._inner_loop import descend_support, predict_adapted
+from ehrmeta.nn.batch import TaskSet
+from ehrmeta.nn.likelihoods import Distribution
+
+__all__ = ["PerTask"]
+
+
+@dataclass(eq=False, repr=False)
+class PerTask(Algorithm):
+    r"""A network trained from scratch on each support: what a task can learn by itself.
+
+    .. math:: f(x) = f_{\theta_S}(x) - f_{\theta_0}(x), \qquad
+              \theta_{s+1} = \theta_s - \alpha \nabla_\theta L_T^{support}(\theta_s)
+
+    with random :math:`\theta_0`, never trained; taking its output off makes an empty support
+    predict the mean of the training rows. Only the noise is learned over tasks.
+
+    Parameters
+    ----------
+    inner_lr : float
+        Rate of the descent, on the outcome's standardised scale.
+    inner_steps : int
+        Gradient steps on the support.
+    max_inner_norm : float or None
+        Clip the norm of each task's gradient.
+
+    Examples
+    --------
+    >>> from ehrmeta import MetaRegressor, PerTask, make_sinusoid
+    >>> X, y, groups = make_sinusoid(n_tasks=50, n_points=10, random_state=0)
+    >>> model = MetaRegressor(PerTask(), max_steps=20, random_state=0)
+    >>> model = model.fit(X, y, groups=groups)
+    >>> model.adapt(X[10:15], y[10:15]).predict(X[15:20]).shape
+    (5,)
+    """
+
+    inner_lr: float = 0.05
+    inner_steps: int = 50
+    max_inner_norm: float | None = 10.0
+
+    def adapt(self, spec: Spec, params: Params, support: TaskSet) -> State:
+        """Gradient descent on the support from the random start."""
+        support = _centred(spec, params, support)
+        return descend_support(
+            spec, params, support, self.inner_lr, self.inner_steps, self.max_inner_norm
+        )
+
+    def predict(self, spec: Spec, params: Params, state: State, query: TaskSet) -> Distribution:
+        """What the descent changed in the network's output."""
+        return predict_adapted(spec, params, state, _centred(spec, params, query))
+
+    def loss(
+        self, spec: Spec, params: Params, support: TaskSet, query: TaskSet, progress: float
+    ) -> Tensor:
+        """Query loss, of which only the noise is learned."""
+        return calibration_loss(self, spec, params, support, query)
+
+
+def _centred(spec: Spec, params: Params, points: TaskSet) -> TaskSet:
+    """The points with the start's own output taken off."""
+    start = spec.network.forward(part(params, "network"), {}, points.x)
+    return points._replace(offset=points.offset - start[:, 0])

@@ -1,0 +1,78 @@
+"""Reptile."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ehrmeta.algorithms._base import Algorithm, Params, Spec, State, part
+from ehrmeta.algorithms._calibration import all_rows, calibration_loss
+from ehrmeta.algorithms._inner_loop import descend_support, predict_adapted
+from ehrmeta.nn.batch import TaskSet
+from ehrmeta.nn.likelihoods import Distribution
+
+__all__ = ["Reptile"]
+
+
+@dataclass(eq=False, repr=False)
+class Reptile(Algorithm):
+    r"""Reptile: move the start toward each task's own fit; no second order, no query needed.
+
+    .. math:: \theta \leftarrow \theta + \epsilon\, (\tilde\theta_T - \theta), \qquad
+              \tilde\theta_T = \mathrm{SGD}_{s}(\theta, T)
+
+    The trainer sees the surrogate :math:`\langle \theta, \theta - \tilde\theta_T\rangle` with the
+    difference held constant, whose gradient is Reptile's update, and takes AdamW's step along it.
+    A task's fit takes all its rows in training. The value reported, and used to stop early, is
+    the query loss after adapting; the noise is learned from it.
+
+    Parameters
+    ----------
+    inner_lr : float
+        Inner rate, on the outcome's standardised scale.
+    inner_steps : int
+        Gradient steps on the support; with one alone Reptile is joint training.
+    max_inner_norm : float or None
+        Clip the norm of each task's inner gradient.
+
+    References
+    ----------
+    Nichol, Achiam, Schulman (2018), arXiv:1803.02999.
+
+    Examples
+    --------
+    >>> from ehrmeta import MetaRegressor, Reptile, make_sinusoid
+    >>> X, y, groups = make_sinusoid(n_tasks=50, n_points=10, random_state=0)
+    >>> model = MetaRegressor(Reptile(), max_steps=20, random_state=0)
+    >>> model = model.fit(X, y, groups=groups)
+    >>> model.adapt(X[10:15], y[10:15]).predict(X[15:20]).shape
+    (5,)
+    """
+
+    inner_lr: float = 0.05
+    inner_steps: int = 10
+    max_inner_norm: float | None = 10.0
+
+    def adapt(self, spec: Spec, params: Params, support: TaskSet) -> State:
+        """The state after the last inner step."""
+        return descend_support(
+            spec, params, support, self.inner_lr, self.inner_steps, self.max_inner_norm
+        )
+
+    def predict(self, spec: Spec, params: Params, state: State, query: TaskSet) -> Distribution:
+        """The network at the adapted weights."""
+        return predict_adapted(spec, params, state, query)
+
+    def loss(
+        self, spec: Spec, params: Params, support: TaskSet, query: TaskSet, progress: float
+    ) -> Tensor:
+        """The query loss in value; in gradient, start minus the task's own fit."""
+        frozen = {name: value.detach() for name, value in params.items()}
+        state = self.adapt(spec, frozen, all_rows(support, query))
+        change = spec.network.change(part(state, "fast"))
+        network = part(params, "network")
+        surrogate = -torch.stack([(network[k] * change[k]).sum() for k in change]).sum()
+        value = calibration_loss(self, spec, params, support, query)
+        return value + surrogate - surrogate.detach()
