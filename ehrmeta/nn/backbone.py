@@ -63,15 +63,15 @@ class Network(ABC):
             ``"left.<weight>"`` and ``"right.<weight>"``; a bias shares its weight's `left`.
         """
 
-    @abstractmethod
     def gradient(
         self, params: Params, fast: Fast, x: Tensor, error: Callable[[Tensor], Tensor]
     ) -> Fast:
         """The inner gradient at ``params + fast``, in the form of a materialised `fast`."""
+        raise NotImplementedError(f"{type(self).__name__} has no gradient(): no LearnedOptimizer.")
 
-    @abstractmethod
     def change(self, fast: Fast) -> dict[str, Tensor]:
         """What `fast` adds to the shared weights, by parameter name."""
+        raise NotImplementedError(f"{type(self).__name__} has no change(): no Reptile.")
 
     def low_rank(self, params: Params, n_points: int, n_steps: int) -> bool:
         """Whether the low-rank form is the cheaper one; False where there is none."""
