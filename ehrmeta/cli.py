@@ -104,8 +104,8 @@ def _one_line(message: object) -> str:
     type=click.IntRange(1),
     default=1,
     show_default=True,
-    help="CPU threads. Small networks gain little from a second one, and lose far more where "
-    "another process wants the same core.",
+    help="CPU threads. With more than one set OMP_WAIT_POLICY=PASSIVE in the environment, or "
+    "waiting threads starve whatever shares their cores.",
 )
 def main(threads: int) -> None:
     """Learn over many patients, then adapt to one more from a few values.
