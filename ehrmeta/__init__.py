@@ -24,7 +24,7 @@ from ehrmeta.data import (
     load_dataset,
     make_sinusoid,
 )
-from ehrmeta.estimators import Adapted, MetaRegressor, adapt
+from ehrmeta.estimators import Adapted, MetaClassifier, MetaRegressor, adapt
 from ehrmeta.evaluation import KShotScorer, k_shot_curve
 from ehrmeta.nn import MLP, TorchModule
 
@@ -39,6 +39,7 @@ __all__ = [
     "FineTune",
     "KShotScorer",
     "LearnedOptimizer",
+    "MetaClassifier",
     "MetaCurvature",
     "MetaNetworks",
     "MetaRegressor",

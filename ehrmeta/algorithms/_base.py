@@ -53,6 +53,15 @@ class Algorithm(BaseEstimator, ABC):
     consistent: ClassVar[bool] = False
     keeps_start: ClassVar[bool] = False
 
+    def check(self, likelihood: Likelihood) -> None:
+        """Refuse, saying what to use instead, a kind of outcome that this algorithm cannot serve.
+
+        Raises
+        ------
+        DataError
+        """
+        return
+
     def n_outputs(self, likelihood: Likelihood) -> int:
         """Outputs asked of the network: the likelihood's, or the width of an embedding."""
         return likelihood.n_outputs
@@ -76,7 +85,7 @@ class Algorithm(BaseEstimator, ABC):
 
     @abstractmethod
     def predict(self, spec: Spec, params: Params, state: State, query: TaskSet) -> Distribution:
-        """Predictive distribution of the query points, (point,) each."""
+        """Predictive distribution of the query points, (point, ...)."""
 
     def own_weight(self, spec: Spec, params: Params, state: State, query: TaskSet) -> Tensor:
         """``1 - posterior / prior variance`` of the latent outcome; NaN without a posterior."""

@@ -3,41 +3,45 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
 from sklearn.base import BaseEstimator, RegressorMixin
-from sklearn.metrics import r2_score
 from sklearn.utils import Tags
 from sklearn.utils.validation import _check_feature_names, _check_n_features
 
-from ehrmeta.data import Schema, first_k, random_k
+from ehrmeta.data import OutcomeScale, Schema, first_k, random_k
 from ehrmeta.data.rows import take_rows
 from ehrmeta.data.schema import Transform
 from ehrmeta.errors import DataError, NotFittedError, SchemaError
 from ehrmeta.estimators.adapted import Adapted
+from ehrmeta.estimators.classes import Classes
 from ehrmeta.estimators.inputs import (
     Inputs,
     check_trainable,
+    outcome_name,
     read_inputs,
+    read_numbers,
     report_repeats,
     schema_of,
 )
-from ehrmeta.estimators.predictive import Predictive
+from ehrmeta.estimators.predictive import Prediction
 from ehrmeta.estimators.table_encoder import TableEncoder
 from ehrmeta.nn.task_rows import TaskRows
 
-__all__ = ["TaskRegressor"]
+__all__ = ["TaskEstimator", "TaskRegressor"]
 
 Array = npt.NDArray[np.float64]
 
 
-class TaskRegressor(RegressorMixin, BaseEstimator, ABC):
-    """A regressor over tasks: fit on many, adapt to one from its few rows.
+class TaskEstimator(BaseEstimator, ABC):
+    """An estimator over tasks: fit on many, adapt to one from its few rows.
 
     Subclasses are handed encoded rows, never tables: they implement `_fit_tasks` and
-    `_predict_tasks`, and `_adapt_tasks` where adapting is worth doing ahead of predicting.
+    `_predict_tasks`, and `_adapt_tasks` where adapting is worth doing ahead of predicting. How an
+    outcome is read, encoded and judged is what regressors and classifiers differ in:
+    `_read_outcome`, `_fit_outcome` and `_losses`.
 
     Parameters
     ----------
@@ -47,12 +51,11 @@ class TaskRegressor(RegressorMixin, BaseEstimator, ABC):
     task, time : str, optional
         Columns of X that name the task and the time, taken out of the features; for pipelines and
         cross-validation, which pass X and y only.
-    outcome_transform : {"log", "sqrt"}, optional
-        Learn on the transformed outcome; predictions and intervals come back on its own scale.
     score_shots : tuple of int
         Support sizes that `score` averages over.
     """
 
+    table_: TableEncoder
     __metadata_request__fit: ClassVar[dict[str, bool]] = {"groups": True, "time": True}
     __metadata_request__score: ClassVar[dict[str, bool]] = {"groups": True, "time": True}
 
@@ -62,16 +65,14 @@ class TaskRegressor(RegressorMixin, BaseEstimator, ABC):
         schema: Schema | None = None,
         task: str | None = None,
         time: str | None = None,
-        outcome_transform: Transform | None = None,
         score_shots: tuple[int, ...] = (1, 3, 5),
     ) -> None:
         self.schema = schema
         self.task = task
         self.time = time
-        self.outcome_transform = outcome_transform
         self.score_shots = score_shots
 
-    def fit(self, X: Any, y: Any, *, groups: Any = None, time: Any = None) -> TaskRegressor:
+    def fit(self, X: Any, y: Any, *, groups: Any = None, time: Any = None) -> Self:
         """Learn over the tasks of a table.
 
         Parameters
@@ -99,7 +100,7 @@ class TaskRegressor(RegressorMixin, BaseEstimator, ABC):
         schema = schema_of(self.schema, X)
         inputs = self._read(X, y, groups, time, schema)
         check_trainable(inputs, schema)
-        table = TableEncoder.fit(inputs, schema, self._transform(schema))
+        table = TableEncoder.fit(inputs, schema, self._fit_outcome(inputs, schema))
         tasks = inputs.tasks()
         self._fit_tasks(table.rows(inputs, tasks.codes, tasks.n_tasks), table)
         self.schema_ = schema
@@ -137,7 +138,7 @@ class TaskRegressor(RegressorMixin, BaseEstimator, ABC):
         labels = None if inputs.groups is None else tasks.labels
         return Adapted(self, labels, self.table_.rows(inputs, tasks.codes, n_tasks))
 
-    def predict(self, X: Any, *, time: Any = None) -> Array:
+    def predict(self, X: Any, *, time: Any = None) -> npt.NDArray[Any]:
         """Population prediction: adaptation on an empty support.
 
         Parameters
@@ -150,6 +151,7 @@ class TaskRegressor(RegressorMixin, BaseEstimator, ABC):
         Returns
         -------
         ndarray, (row,)
+            Means of a regressor, classes of a classifier.
         """
         return self.population().predict(X, time=time)
 
@@ -158,18 +160,19 @@ class TaskRegressor(RegressorMixin, BaseEstimator, ABC):
         self._check_is_fitted()
         return Adapted(self, None, self._no_rows(1))
 
-    def score(self, X: Any, y: Any, *, groups: Any = None, time: Any = None) -> float:
-        """k-shot R²: 1 - (mean squared error, averaged within then over tasks) / variance of y.
+    def _score(self, X: Any, y: Any, groups: Any, time: Any) -> float:
+        """``1 - loss / loss of a constant``, the loss averaged within then over tasks.
 
         Each task is adapted from k rows (its first with time, random ones without) and judged on
-        its later rows, for every k in `score_shots`; the scores are averaged. Without groups it
-        is the R² of the population prediction.
+        its later rows, for every k in `score_shots`; the scores are averaged. Without groups the
+        population prediction is judged.
         """
         self._check_is_fitted()
         inputs = self._read_fitted(X, y, groups, time)
         y = inputs.outcome()
         if inputs.groups is None:
-            return float(r2_score(y, self.predict(X, time=time)))
+            losses, constant = self._losses(self.population(), {"X": X, "time": time}, y)
+            return _skill(losses.mean(), constant)
         tasks = inputs.tasks()
         scores = []
         for shots in self.score_shots:
@@ -180,18 +183,31 @@ class TaskRegressor(RegressorMixin, BaseEstimator, ABC):
             if not query.any():
                 continue
             adapted = self.adapt(y=y[support], **self._rows_at(X, inputs, support))
-            predicted = adapted.predict(**self._rows_at(X, inputs, query))
-            error = np.square(predicted - y[query])
+            losses, constant = self._losses(adapted, self._rows_at(X, inputs, query), y[query])
             codes = tasks.codes[query]
             counts = np.bincount(codes)
-            mse = np.bincount(codes, error)[counts > 0] / counts[counts > 0]
-            scores.append(1.0 - float(mse.mean()) / float(y[query].var()))
+            by_task = np.bincount(codes, losses)[counts > 0] / counts[counts > 0]
+            scores.append(_skill(by_task.mean(), constant))
         if not scores:
             raise DataError(
                 f"no task has more rows than the smallest of score_shots={self.score_shots}: "
                 "lower score_shots or score tasks with more rows."
             )
         return float(np.mean(scores))
+
+    @abstractmethod
+    def _read_outcome(self, y: Any, name: str) -> npt.NDArray[Any]:
+        """The outcome as checked numbers or labels, (row,)."""
+
+    @abstractmethod
+    def _fit_outcome(self, inputs: Inputs, schema: Schema | None) -> OutcomeScale | Classes:
+        """What puts the outcome on the learner's scale."""
+
+    @abstractmethod
+    def _losses(
+        self, adapted: Adapted, query: dict[str, Any], y: npt.NDArray[Any]
+    ) -> tuple[Array, float]:
+        """Loss of every query row, (row,), and the mean loss of the best constant."""
 
     @abstractmethod
     def _fit_tasks(self, rows: TaskRows, table: TableEncoder) -> None:
@@ -202,7 +218,7 @@ class TaskRegressor(RegressorMixin, BaseEstimator, ABC):
         return None
 
     @abstractmethod
-    def _predict_tasks(self, support: TaskRows, state: Any, query: TaskRows) -> Predictive:
+    def _predict_tasks(self, support: TaskRows, state: Any, query: TaskRows) -> Prediction:
         """Predict the query rows, in their order, each from the support of its task."""
 
     def _own_weight(self, support: TaskRows, state: Any, query: TaskRows) -> Array:
@@ -236,7 +252,8 @@ class TaskRegressor(RegressorMixin, BaseEstimator, ABC):
             task_column=self.task,
             time_column=self.time,
             clock=schema.time if schema is not None else None,
-            outcome=schema.outcome.name if schema is not None and schema.outcome else "y",
+            outcome=outcome_name(schema),
+            read_outcome=self._read_outcome,
         )
 
     def _read_fitted(self, X: Any, y: Any, groups: Any, time: Any) -> Inputs:
@@ -266,11 +283,6 @@ class TaskRegressor(RegressorMixin, BaseEstimator, ABC):
     def _column_names(self) -> list[str]:
         return [feature.name for feature in self.table_.features]
 
-    def _transform(self, schema: Schema | None) -> Transform | None:
-        if self.outcome_transform is not None or schema is None or schema.outcome is None:
-            return self.outcome_transform
-        return schema.outcome.transform
-
     def _rows_at(self, X: Any, inputs: Inputs, mask: npt.NDArray[np.bool_]) -> dict[str, Any]:
         """X, groups and time of some rows, as keywords of adapt and predict."""
         return {
@@ -295,3 +307,62 @@ class TaskRegressor(RegressorMixin, BaseEstimator, ABC):
         tags.input_tags.string = True
         tags.input_tags.categorical = True
         return tags
+
+
+class TaskRegressor(RegressorMixin, TaskEstimator):
+    """A task estimator of real-valued outcomes.
+
+    Parameters
+    ----------
+    outcome_transform : {"log", "sqrt"}, optional
+        Learn on the transformed outcome; predictions and intervals come back on its own scale.
+    schema, task, time, score_shots
+        As in `TaskEstimator`.
+    """
+
+    def __init__(
+        self,
+        *,
+        schema: Schema | None = None,
+        task: str | None = None,
+        time: str | None = None,
+        outcome_transform: Transform | None = None,
+        score_shots: tuple[int, ...] = (1, 3, 5),
+    ) -> None:
+        super().__init__(schema=schema, task=task, time=time, score_shots=score_shots)
+        self.outcome_transform = outcome_transform
+
+    def score(self, X: Any, y: Any, *, groups: Any = None, time: Any = None) -> float:
+        """k-shot R²: 1 - (mean squared error, averaged within then over tasks) / variance of y.
+
+        Each task is adapted from k rows (its first with time, random ones without) and judged on
+        its later rows, for every k in `score_shots`; the scores are averaged. Without groups it
+        is the R² of the population prediction.
+        """
+        return self._score(X, y, groups, time)
+
+    def _read_outcome(self, y: Any, name: str) -> Array:
+        return read_numbers(y, name)
+
+    def _fit_outcome(self, inputs: Inputs, schema: Schema | None) -> OutcomeScale:
+        """Mean and sd after the transform, which a schema may bring."""
+        y = inputs.outcome()
+        if np.ptp(y) == 0:
+            raise DataError(
+                f"outcome '{outcome_name(schema)}' is constant over all {inputs.n_rows:,} rows. "
+                "Check the column."
+            )
+        transform = self.outcome_transform
+        if transform is None and schema is not None and schema.outcome is not None:
+            transform = schema.outcome.transform
+        return OutcomeScale.fit(y, transform)
+
+    def _losses(
+        self, adapted: Adapted, query: dict[str, Any], y: npt.NDArray[Any]
+    ) -> tuple[Array, float]:
+        return np.square(adapted.predict(**query) - y), float(y.var())
+
+
+def _skill(loss: float, constant: float) -> float:
+    """``1 - loss / constant``; for an outcome without any spread 1 where it is met, else 0."""
+    return 1.0 - float(loss) / constant if constant > 0 else float(loss == 0)

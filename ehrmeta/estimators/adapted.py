@@ -16,11 +16,11 @@ import torch
 from ehrmeta.errors import AtypicalWarning, DataError, GroupError
 from ehrmeta.estimators.files import load_adapted, save_adapted
 from ehrmeta.estimators.inputs import Inputs
-from ehrmeta.estimators.predictive import Predictive
+from ehrmeta.estimators.predictive import Prediction
 from ehrmeta.nn.task_rows import TaskRows
 
 if TYPE_CHECKING:
-    from ehrmeta.estimators._base import TaskRegressor
+    from ehrmeta.estimators._base import TaskEstimator
 
 __all__ = ["Adapted", "NewGroups"]
 
@@ -45,7 +45,7 @@ class Adapted:
 
     def __init__(
         self,
-        model: TaskRegressor,
+        model: TaskEstimator,
         labels: npt.NDArray[Any] | None,
         support: TaskRows,
         transform: Callable[[Any], Any] | None = None,
@@ -65,8 +65,8 @@ class Adapted:
 
     def predict(
         self, X: Any, *, groups: Any = None, time: Any = None, new_groups: NewGroups = "error"
-    ) -> Array:
-        """Adapted prediction of every row: the mean of its predictive distribution.
+    ) -> npt.NDArray[Any]:
+        """Adapted prediction of every row: its predictive mean, or its likeliest class.
 
         Parameters
         ----------
@@ -83,7 +83,13 @@ class Adapted:
         -------
         ndarray, (row,)
         """
-        return self._apply(X, groups, time, new_groups, lambda p: p.mean())
+        return self._apply(X, groups, time, new_groups, lambda p: p.point())
+
+    def predict_proba(
+        self, X: Any, *, groups: Any = None, time: Any = None, new_groups: NewGroups = "error"
+    ) -> Array:
+        """Probability of every class, (row, class), in the order of the model's ``classes_``."""
+        return self._apply(X, groups, time, new_groups, lambda p: p.probabilities())
 
     def predict_quantiles(
         self,
@@ -98,12 +104,7 @@ class Adapted:
         if not all(0.0 < level < 1.0 for level in levels):
             raise DataError(f"levels must lie strictly between 0 and 1, got {tuple(levels)}.")
 
-        def quantiles(predictive: Predictive) -> Array:
-            if predictive.scale is None:
-                raise DataError(
-                    f"{type(self.model).__name__} gives point predictions only: it has no "
-                    "predictive distribution. Use a MetaRegressor or MixedEffects for intervals."
-                )
+        def quantiles(predictive: Prediction) -> Array:
             return np.column_stack([predictive.quantile(level) for level in levels])
 
         return self._apply(X, groups, time, new_groups, quantiles)
@@ -215,8 +216,8 @@ class Adapted:
         groups: Any,
         time: Any,
         new_groups: NewGroups,
-        summary: Callable[[Predictive], Array],
-    ) -> Array:
+        summary: Callable[[Prediction], npt.NDArray[Any]],
+    ) -> npt.NDArray[Any]:
         """A summary of the predictive distributions, with the rows of unknown tasks dealt with."""
         if new_groups not in ("error", "population", "nan"):
             raise DataError(
@@ -225,22 +226,31 @@ class Adapted:
         inputs, codes = self._read(X, groups, time)
         known = codes >= 0
         if known.all():
-            return summary(self._predictive(inputs, codes))
+            return self._summary(summary, inputs, codes)
         if new_groups == "error":
             self._refuse_new(codes)
         prior = self.model.population() if self.labels_ is not None else self
-        everyone = summary(prior._predictive(inputs, np.zeros_like(codes)))
+        everyone = prior._summary(summary, inputs, np.zeros_like(codes))
         if new_groups == "nan":
-            everyone = np.full_like(everyone, np.nan)
+            missing = np.float64 if everyone.dtype.kind in "biuf" else object
+            everyone = np.full(everyone.shape, np.nan, missing)
         if known.any():
-            own = summary(self._predictive(inputs, np.where(known, codes, 0)))
+            own = self._summary(summary, inputs, np.where(known, codes, 0))
             everyone[known] = own[known]
         return everyone
 
-    def _predictive(self, inputs: Inputs, codes: npt.NDArray[np.int64]) -> Predictive:
+    def _summary(
+        self,
+        summary: Callable[[Prediction], npt.NDArray[Any]],
+        inputs: Inputs,
+        codes: npt.NDArray[np.int64],
+    ) -> npt.NDArray[Any]:
         query = self.model.table_.rows(inputs, codes, self.n_tasks)
-        predictive = self.model._predict_tasks(self._support, self._state, query)
-        return predictive.take(np.argsort(query.origin.numpy()))
+        prediction = self.model._predict_tasks(self._support, self._state, query)
+        try:
+            return summary(prediction.take(np.argsort(query.origin.numpy())))
+        except DataError as error:
+            raise DataError(f"{type(self.model).__name__}: {error}") from error
 
     def _read(self, X: Any, groups: Any, time: Any) -> tuple[Inputs, npt.NDArray[np.int64]]:
         """The rows and each one's task number; -1 where its task was not adapted."""

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -35,12 +35,13 @@ from ehrmeta.persistence import read_bundle, write_bundle
 
 if TYPE_CHECKING:
     from ehrmeta.estimators.adapted import Adapted
-    from ehrmeta.estimators.regressor import MetaRegressor
+    from ehrmeta.estimators.meta import MetaEstimator
 
 __all__ = ["load_adapted", "load_file", "load_model", "save_adapted", "save_model"]
 
 Path = str | os.PathLike[str]
 Json = dict[str, Any]
+Model = TypeVar("Model", bound="MetaEstimator")
 
 # All that a file may name: this package's own algorithms, and the backbone without user code.
 _PARTS = {
@@ -52,21 +53,26 @@ _SUPPORT = ("x", "measured", "time", "y", "origin", "starts")
 _DATES = "datetime64[ns]"  # the one type of labels that JSON does not hold
 
 
-def save_model(model: MetaRegressor, path: Path) -> None:
+def save_model(model: MetaEstimator, path: Path) -> None:
     """Write a fitted model to one file; see `MetaRegressor.save`."""
     metadata = {"kind": "model", "model": _describe(model)}
     write_bundle(path, _params(model), metadata)
 
 
-def load_model(path: Path, *, device: str = "auto") -> MetaRegressor:
+def load_model(path: Path, expected: type[Model], *, device: str = "auto") -> Model:
     """Read a fitted model; see `MetaRegressor.load`."""
-    from ehrmeta.estimators.regressor import MetaRegressor
+    from ehrmeta.estimators.adapted import Adapted
 
     found = load_file(path, device=device)
-    if not isinstance(found, MetaRegressor):
+    if isinstance(found, Adapted):
         raise BundleError(
             f"{os.fspath(path)!r} holds adapted patients, not a model: open it with Adapted.load, "
             "whose .model is the model."
+        )
+    if not isinstance(found, expected):
+        raise BundleError(
+            f"{os.fspath(path)!r} holds a {type(found).__name__}: open it with "
+            f"{type(found).__name__}.load."
         )
     return found
 
@@ -99,7 +105,7 @@ def load_adapted(path: Path, *, device: str = "auto") -> Adapted:
     return found
 
 
-def load_file(path: Path, *, device: str = "auto") -> MetaRegressor | Adapted:
+def load_file(path: Path, *, device: str = "auto") -> MetaEstimator | Adapted:
     """Read a model or adapted tasks, whichever the file holds.
 
     Raises
@@ -124,17 +130,24 @@ def load_file(path: Path, *, device: str = "auto") -> MetaRegressor | Adapted:
     return Adapted(model, labels, support)
 
 
-def _params(model: MetaRegressor) -> dict[str, Tensor]:
+def _estimators() -> dict[str, type[MetaEstimator]]:
+    """All estimators that a file may hold."""
+    from ehrmeta.estimators.classifier import MetaClassifier
+    from ehrmeta.estimators.regressor import MetaRegressor
+
+    return {"MetaClassifier": MetaClassifier, "MetaRegressor": MetaRegressor}
+
+
+def _params(model: MetaEstimator) -> dict[str, Tensor]:
     return {f"params.{name}": value for name, value in model.learner_.params.items()}
 
 
-def _describe(model: MetaRegressor) -> Json:
+def _describe(model: Any) -> Json:
     """Everything but the weights, as JSON."""
-    from ehrmeta.estimators.regressor import MetaRegressor
-
-    if type(model) is not MetaRegressor:
+    name = type(model).__name__
+    if _estimators().get(name) is not type(model):
         raise BundleError(
-            f"{type(model).__name__} cannot be saved: a file holds a MetaRegressor. Keep the "
+            f"{name} cannot be saved: a file holds a MetaRegressor or a MetaClassifier. Keep the "
             "training script and fit it again."
         )
     model._check_is_fitted()
@@ -145,7 +158,7 @@ def _describe(model: MetaRegressor) -> Json:
     learner = model.learner_
     settings["precision"] = str(learner.dtype).removeprefix("torch.")
     backbone = _to_json(MLP() if model.backbone is None else model.backbone, "backbone")
-    now = model._spec(learner.spec.n_features)
+    now = model._spec(learner.spec.n_features, model.table_)
     if vars(now.network) != vars(learner.spec.network) or (
         type(now.likelihood) is not type(learner.spec.likelihood)
     ):
@@ -155,7 +168,7 @@ def _describe(model: MetaRegressor) -> Json:
         )
     names = getattr(model, "feature_names_in_", None)
     return {
-        "class": "MetaRegressor",
+        "class": name,
         "settings": {name: _to_json(value, name) for name, value in settings.items()},
         "algorithm": _to_json(learner.algorithm, "algorithm"),
         "backbone": backbone,
@@ -173,20 +186,19 @@ def _describe(model: MetaRegressor) -> Json:
     }
 
 
-def _restore(state: Json, tensors: Mapping[str, Tensor], device: str) -> MetaRegressor:
+def _restore(state: Json, tensors: Mapping[str, Tensor], device: str) -> MetaEstimator:
     """The inverse of `_describe`."""
-    from ehrmeta.estimators.regressor import MetaRegressor
-
-    if state["class"] != "MetaRegressor":
+    estimators = _estimators()
+    if state["class"] not in estimators:
         raise BundleError(f"it names the class {state['class']!r}, which no model file may hold.")
     settings = {name: _from_json(value) for name, value in state["settings"].items()}
     algorithm, backbone = _from_json(state["algorithm"]), _from_json(state["backbone"])
     if not (isinstance(algorithm, Algorithm) and isinstance(backbone, Backbone)):
         raise BundleError("its algorithm or backbone is none.")
-    model = MetaRegressor(**settings | {"device": device, "backbone": backbone})
-    spec = model._spec(state["n_visible"])
-    model.backbone = settings["backbone"]
+    model = estimators[state["class"]](**settings | {"device": device, "backbone": backbone})
     model.table_ = TableEncoder.from_dict(state["table"])
+    spec = model._spec(state["n_visible"], model.table_)
+    model.backbone = settings["backbone"]
     dtype = getattr(torch, model.precision)
     params = {
         name: _taken(tensors, f"params.{name}", like.to(dtype))
@@ -230,7 +242,7 @@ def _support_tensors(support: TaskRows) -> dict[str, Tensor]:
     return tensors | {"support.missing": missing}
 
 
-def _support(tensors: Mapping[str, Tensor], model: MetaRegressor) -> TaskRows:
+def _support(tensors: Mapping[str, Tensor], model: MetaEstimator) -> TaskRows:
     """The inverse of `_support_tensors`, checked to be rows that this model could have made."""
     n_rows, none = len(tensors["support.y"]), model._no_rows(1)
     like = {name: getattr(none, name) for name in _SUPPORT[:-1]}

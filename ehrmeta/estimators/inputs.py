@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,16 @@ from ehrmeta.data.schema import Clock, Schema
 from ehrmeta.data.tasks import TaskIndex, index_tasks
 from ehrmeta.errors import DataError, DataWarning, GroupError, SchemaError, did_you_mean
 
-__all__ = ["Inputs", "check_trainable", "read_inputs", "report_repeats", "schema_of"]
+__all__ = [
+    "Inputs",
+    "check_trainable",
+    "outcome_name",
+    "read_inputs",
+    "read_labels",
+    "read_numbers",
+    "report_repeats",
+    "schema_of",
+]
 
 Array = npt.NDArray[Any]
 
@@ -26,12 +36,12 @@ class Inputs:
     """Checked arrays of one call; every vector has a row per row of X."""
 
     columns: dict[str, Array]
-    y: npt.NDArray[np.float64] | None
+    y: Array | None  # numbers, or labels of classes
     groups: Array | None
     time: npt.NDArray[np.float64] | None
     n_rows: int
 
-    def outcome(self) -> npt.NDArray[np.float64]:
+    def outcome(self) -> Array:
         """The outcome, where a call needs one."""
         if self.y is None:
             raise DataError("this call requires y to be passed, but the target y is None.")
@@ -53,11 +63,13 @@ def read_inputs(
     time_column: str | None = None,
     clock: Clock | None = None,
     outcome: str = "y",
+    read_outcome: Callable[[Any, str], Array] | None = None,
 ) -> Inputs:
     """Read and check one call's arguments.
 
     `task_column` and `time_column` name columns of X that hold the tasks and times; they are
-    taken out of the features and serve where `groups` or `time` are not given.
+    taken out of the features and serve where `groups` or `time` are not given. `read_outcome` is
+    `read_numbers` (the default) or `read_labels`.
 
     Raises
     ------
@@ -83,7 +95,45 @@ def read_inputs(
         clock = clock or Clock(time_column or "time")
         time = to_time(time, unit=clock.unit, origin=clock.origin, name=clock.name)
         time = _vector(time, "time", n_rows)
-    return Inputs(columns, _outcome(y, outcome, n_rows), labels, time, n_rows)
+    if y is not None:
+        if getattr(y, "ndim", 1) == 2:
+            y = column_or_1d(y, warn=True)
+        y = _vector((read_outcome or read_numbers)(y, outcome), outcome, n_rows)
+    return Inputs(columns, y, labels, time, n_rows)
+
+
+def read_numbers(y: Any, name: str) -> npt.NDArray[np.float64]:
+    """A real-valued outcome: finite numbers, (row,)."""
+    column = read_column(y, name)
+    if column.dtype.kind not in "biuf":
+        raise DataError(
+            f"outcome '{name}' holds text or dates ({column.dtype}). Convert it to numbers; "
+            "classes need MetaClassifier."
+        )
+    values = column.astype(np.float64)
+    _refuse_missing(np.isnan(values), name)
+    return values
+
+
+def read_labels(y: Any, name: str) -> Array:
+    """Class labels: text or numbers, none missing, (row,)."""
+    column = read_column(y, name)
+    if column.dtype.kind == "M":
+        raise DataError(f"outcome '{name}' holds dates, which are no classes. Convert it to text.")
+    if column.dtype.kind == "O":
+        _refuse_missing(np.array([label is None for label in column], bool), name)
+    elif column.dtype.kind == "f":
+        _refuse_missing(np.isnan(column), name)
+    return column
+
+
+def _refuse_missing(missing: npt.NDArray[np.bool_], name: str) -> None:
+    bad = np.flatnonzero(missing)
+    if len(bad):
+        raise DataError(
+            f"outcome '{name}' is NaN in {len(bad):,} of {len(missing):,} rows (first: row "
+            f"{bad[0]}). Leave those rows out: an outcome is never imputed."
+        )
 
 
 def report_repeats(tasks: TaskIndex, time: npt.NDArray[np.float64], task_kind: str | None) -> None:
@@ -126,31 +176,9 @@ def _vector(array: Array, name: str, n_rows: int) -> Array:
     return array
 
 
-def _outcome(y: Any, name: str, n_rows: int) -> npt.NDArray[np.float64] | None:
-    """The outcome as finite numbers."""
-    if y is None:
-        return None
-    if getattr(y, "ndim", 1) == 2:
-        y = column_or_1d(y, warn=True)
-    column = _vector(read_column(y, name), name, n_rows)
-    if column.dtype.kind not in "biuf":
-        raise DataError(
-            f"outcome '{name}' holds text or dates ({column.dtype}). Convert it to numbers; "
-            "classes need a classifier."
-        )
-    values = column.astype(np.float64)
-    bad = np.flatnonzero(np.isnan(values))
-    if len(bad):
-        raise DataError(
-            f"outcome '{name}' is NaN in {len(bad):,} of {n_rows:,} rows (first: row {bad[0]}). "
-            "Leave those rows out: an outcome is never imputed."
-        )
-    return values
-
-
 def check_trainable(inputs: Inputs, schema: Schema | None) -> None:
     """Refuse what no model can be fitted to; nothing has been changed so far."""
-    y = inputs.outcome()
+    inputs.outcome()
     if inputs.n_rows < 2:
         raise DataError(
             f"Found array with n_samples={inputs.n_rows} (n_samples = 1 or none) while a minimum "
@@ -169,11 +197,6 @@ def check_trainable(inputs: Inputs, schema: Schema | None) -> None:
             f"groups names one task for all {inputs.n_rows:,} rows: meta-learning needs several. "
             "Pass the column that tells patients (or hospitals) apart, or groups=None."
         )
-    if np.ptp(y) == 0:
-        name = schema.outcome.name if schema is not None and schema.outcome else "y"
-        raise DataError(
-            f"outcome '{name}' is constant over all {inputs.n_rows:,} rows. Check the column."
-        )
     if schema is not None and schema.measured and inputs.time is None:
         raise DataError(
             f"measured feature(s) {list(schema.measured)} need time=, to know which value is the "
@@ -181,6 +204,11 @@ def check_trainable(inputs: Inputs, schema: Schema | None) -> None:
         )
     if inputs.time is not None:
         report_repeats(tasks, inputs.time, None if schema is None else schema.task_kind)
+
+
+def outcome_name(schema: Schema | None) -> str:
+    """What errors call the outcome."""
+    return schema.outcome.name if schema is not None and schema.outcome else "y"
 
 
 def schema_of(schema: Schema | None, X: Any) -> Schema | None:

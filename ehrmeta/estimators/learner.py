@@ -57,7 +57,7 @@ class Learner:
     def predict(
         self, support: TaskRows, chunks: list[AdaptedChunk], query: TaskRows
     ) -> Distribution:
-        """Predictive distribution of every query row, (row,) each, in the order of `query`."""
+        """Predictive distribution of every query row, (row, ...), in the order of `query`."""
         return self._collect(support, chunks, query, self._predict)
 
     def own_weight(self, support: TaskRows, chunks: list[AdaptedChunk], query: TaskRows) -> Tensor:
@@ -81,7 +81,8 @@ class Learner:
                     state = {name: value[at] for name, value in chunk.state.items()}
                     for name, value in of_batch(state, batch).items():
                         if name not in collected:
-                            collected[name] = value.new_empty(query.n_rows, device="cpu")
+                            shape = (query.n_rows, *value.shape[2:])
+                            collected[name] = value.new_empty(shape, device="cpu")
                         collected[name][index[mask]] = value.cpu()[mask]
         return collected
 

@@ -7,7 +7,7 @@ from typing import Any
 from sklearn.pipeline import Pipeline
 
 from ehrmeta.errors import DataError
-from ehrmeta.estimators._base import TaskRegressor
+from ehrmeta.estimators._base import TaskEstimator
 from ehrmeta.estimators.adapted import Adapted
 
 __all__ = ["adapt"]
@@ -45,10 +45,10 @@ def adapt(pipeline: Pipeline, X: Any, y: Any, *, groups: Any = None, time: Any =
     (5,)
     """
     model = pipeline[-1]
-    if not isinstance(model, TaskRegressor):
+    if not isinstance(model, TaskEstimator):
         raise DataError(
             f"the pipeline ends in {type(model).__name__}, which cannot adapt. End it in a "
-            "MetaRegressor or a baseline of ehrmeta."
+            "MetaRegressor, a MetaClassifier or a baseline of ehrmeta."
         )
     transform = pipeline[:-1].transform if len(pipeline) > 1 else None
     rows = X if transform is None else transform(X)

@@ -2,22 +2,68 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+from scipy import special, stats
 
 from ehrmeta.data import OutcomeScale
+from ehrmeta.errors import DataError
 
-__all__ = ["Predictive"]
+__all__ = ["ClassPredictive", "Prediction", "Predictive"]
 
 Array = npt.NDArray[np.float64]
 
 
+class Prediction(ABC):
+    """What is predicted for some rows; its readings exist for some kinds of outcome only."""
+
+    @abstractmethod
+    def point(self) -> npt.NDArray[Any]:
+        """The one value that `predict` gives for every row, (row,)."""
+
+    @abstractmethod
+    def take(self, index: npt.NDArray[np.int64]) -> Self:
+        """Some rows, in the order given."""
+
+    def quantile(self, level: float) -> Array:
+        """Quantile at one level, (row,)."""
+        raise DataError("classes have no quantiles or intervals: use predict_proba.")
+
+    def probabilities(self) -> Array:
+        """Probability of every class, (row, class)."""
+        raise DataError(
+            "a real-valued outcome has no class probabilities: use predict_quantiles, or "
+            "MetaClassifier for classes."
+        )
+
+
 @dataclass(frozen=True)
-class Predictive:
+class ClassPredictive(Prediction):
+    """Class probabilities, one row each."""
+
+    logits: Array  # (row, class)
+    labels: npt.NDArray[Any]  # (class,)
+
+    def point(self) -> npt.NDArray[Any]:
+        """The likeliest class."""
+        likeliest: npt.NDArray[Any] = self.labels[self.logits.argmax(1)]
+        return likeliest
+
+    def probabilities(self) -> Array:
+        """Softmax of the logits; rows sum to 1."""
+        return np.asarray(special.softmax(self.logits, axis=1))
+
+    def take(self, index: npt.NDArray[np.int64]) -> ClassPredictive:
+        """Some rows, in the order given."""
+        return ClassPredictive(self.logits[index], self.labels)
+
+
+@dataclass(frozen=True)
+class Predictive(Prediction):
     """Independent predictive distributions, one per row.
 
     Normal, or Student's t where `dof` is given, on the learner's scale; `outcome` maps them back.
@@ -28,6 +74,10 @@ class Predictive:
     outcome: OutcomeScale
     scale: Array | None = None  # (row,)
     dof: Array | None = None  # (row,)
+
+    def point(self) -> Array:
+        """`mean`."""
+        return self.mean()
 
     def mean(self) -> Array:
         """Mean on the outcome's scale, (row,); the median where the mean does not exist.
@@ -47,6 +97,11 @@ class Predictive:
 
     def quantile(self, level: float) -> Array:
         """Quantile at one level, (row,)."""
+        if self.scale is None:
+            raise DataError(
+                "this model gives point predictions only: it has no predictive distribution. Use "
+                "a MetaRegressor or MixedEffects for intervals."
+            )
         return self.outcome.inverse(self._frozen().ppf(level))
 
     def take(self, index: npt.NDArray[np.int64]) -> Predictive:

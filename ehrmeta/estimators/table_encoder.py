@@ -13,8 +13,8 @@ import pandas as pd
 import torch
 
 from ehrmeta.data import Encoder, Feature, OutcomeScale, Schema
-from ehrmeta.data.schema import Transform
 from ehrmeta.errors import DataWarning, SchemaError
+from ehrmeta.estimators.classes import Classes
 from ehrmeta.estimators.inputs import Inputs
 from ehrmeta.nn.task_rows import TaskRows
 
@@ -33,8 +33,8 @@ class TableEncoder:
         The columns in the order of fit.
     encoder : Encoder
         Scaling and one-hot coding.
-    outcome : OutcomeScale
-        Standardises the outcome.
+    outcome : OutcomeScale or Classes
+        Puts the outcome on the learner's scale.
     timed : bool
         Whether the model was fitted with time.
     time_unit : float
@@ -47,7 +47,7 @@ class TableEncoder:
 
     features: tuple[Feature, ...]
     encoder: Encoder
-    outcome: OutcomeScale
+    outcome: Any
     timed: bool
     time_unit: float
     time_center: float
@@ -56,7 +56,7 @@ class TableEncoder:
 
     @classmethod
     def fit(
-        cls, inputs: Inputs, schema: Schema | None, transform: Transform | None
+        cls, inputs: Inputs, schema: Schema | None, outcome: OutcomeScale | Classes
     ) -> TableEncoder:
         """Fit on the training tasks."""
         features = _features(inputs.columns, schema)
@@ -74,7 +74,7 @@ class TableEncoder:
             encoder=Encoder.fit(
                 _plausible(inputs.columns, features), features, groups=inputs.groups
             ),
-            outcome=OutcomeScale.fit(inputs.outcome(), transform),
+            outcome=outcome,
             timed=inputs.time is not None,
             time_unit=unit,
             time_center=center,
@@ -116,12 +116,13 @@ class TableEncoder:
     @classmethod
     def from_dict(cls, state: Mapping[str, Any]) -> TableEncoder:
         """The inverse of `to_dict`."""
+        outcome = Classes if "labels" in state["outcome"] else OutcomeScale
         return cls(
             **{
                 **state,
                 "features": tuple(Feature(**feature) for feature in state["features"]),
                 "encoder": Encoder.from_dict(state["encoder"]),
-                "outcome": OutcomeScale.from_dict(state["outcome"]),
+                "outcome": outcome.from_dict(state["outcome"]),
             }
         )
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from sklearn.base import BaseEstimator
@@ -31,7 +30,10 @@ Distribution = dict[str, Tensor]
 class Likelihood(BaseEstimator, ABC):
     """A predictive distribution family; everything that regression and classification differ in."""
 
-    n_outputs: ClassVar[int] = 1
+    @property
+    def n_outputs(self) -> int:
+        """Outputs of the network that the family reads."""
+        return 1
 
     @abstractmethod
     def init(self) -> dict[str, Tensor]:
@@ -43,7 +45,7 @@ class Likelihood(BaseEstimator, ABC):
 
     @abstractmethod
     def distribution(self, params: Params, output: Tensor, n: Tensor) -> Distribution:
-        """Parameters of the predictive distribution, (point,) each, after n support points."""
+        """Parameters of the predictive distribution, (point, ...), after n support points."""
 
     @abstractmethod
     def log_prob(self, distribution: Distribution, y: Tensor) -> Tensor:

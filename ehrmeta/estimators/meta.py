@@ -1,0 +1,226 @@
+"""What meta-learning estimators share: training, adapting, predicting, saving."""
+
+from __future__ import annotations
+
+import os
+import sys
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from sklearn.base import clone
+from sklearn.utils import check_random_state
+from torch import Tensor
+
+from ehrmeta.algorithms import Algorithm, MetaSGD, Spec
+from ehrmeta.data import Schema
+from ehrmeta.errors import DataError
+from ehrmeta.estimators._base import TaskEstimator
+from ehrmeta.estimators.files import load_model, save_model
+from ehrmeta.estimators.learner import AdaptedChunk, Learner, pick_device
+from ehrmeta.estimators.predictive import Prediction
+from ehrmeta.estimators.table_encoder import TableEncoder
+from ehrmeta.nn.backbone import Backbone
+from ehrmeta.nn.batch import visible_width
+from ehrmeta.nn.likelihoods import Distribution, Likelihood
+from ehrmeta.nn.mlp import MLP
+from ehrmeta.nn.task_rows import TaskRows
+from ehrmeta.training import Callback, TrainingPlan, train
+
+__all__ = ["MetaEstimator"]
+
+Array = npt.NDArray[np.float64]
+
+
+class MetaEstimator(TaskEstimator):
+    """Training, adapting and predicting with an algorithm; `MetaRegressor` documents it all."""
+
+    _default_algorithm: ClassVar[type[Algorithm]] = MetaSGD
+
+    def __init__(
+        self,
+        algorithm: Algorithm | None = None,
+        backbone: Backbone | None = None,
+        *,
+        schema: Schema | None = None,
+        task: str | None = None,
+        time: str | None = None,
+        shots: tuple[int, int] = (0, 10),
+        max_queries: int = 10,
+        max_steps: int = 1000,
+        batch_size: int = 256,
+        learning_rate: float = 3e-3,
+        weight_decay: float = 1e-4,
+        validation_fraction: float = 0.1,
+        patience: int = 10,
+        score_shots: tuple[int, ...] = (1, 3, 5),
+        device: str = "auto",
+        precision: str = "float32",
+        chunk_size: int | None = None,
+        callbacks: Sequence[Callback] = (),
+        verbose: bool | None = None,
+        random_state: int | None = None,
+    ) -> None:
+        super().__init__(schema=schema, task=task, time=time, score_shots=score_shots)
+        self.algorithm = algorithm
+        self.backbone = backbone
+        self.shots = shots
+        self.max_queries = max_queries
+        self.max_steps = max_steps
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.validation_fraction = validation_fraction
+        self.patience = patience
+        self.device = device
+        self.precision = precision
+        self.chunk_size = chunk_size
+        self.callbacks = callbacks
+        self.verbose = verbose
+        self.random_state = random_state
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the fitted model to one file, whole or not at all; an older file survives errors.
+
+        The file holds weights, settings, schema, encoding and provenance, and no row or label of
+        any task. Callbacks and generators given as `random_state` are not kept.
+
+        Parameters
+        ----------
+        path : str or path-like
+            By convention ``"name.ehrmeta"``.
+
+        Raises
+        ------
+        BundleError
+            The algorithm or the backbone is one that a file cannot hold (a `TorchModule`, a class
+            of your own), or the file cannot be written.
+        """
+        save_model(self, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], *, device: str = "auto") -> Self:
+        """Read a model written by `save`; it predicts bit for bit the same on the same device.
+
+        Parameters
+        ----------
+        path : str or path-like
+        device : str
+            Where to compute, wherever the model was trained.
+
+        Returns
+        -------
+        MetaRegressor or MetaClassifier
+            Fitted; `provenance_` says what it was saved with and when.
+
+        Raises
+        ------
+        BundleError
+            The file is missing, damaged, or holds something else.
+        """
+        return load_model(path, cls, device=device)
+
+    def set_params(self, **params: Any) -> Self:
+        """Set parameters; ``algorithm__inner_lr`` on a default part creates that part first."""
+        defaults: dict[str, type[Algorithm | Backbone]] = {
+            "algorithm": self._default_algorithm,
+            "backbone": MLP,
+        }
+        for name, default in defaults.items():
+            nested = any(key.startswith(f"{name}__") for key in params)
+            if nested and getattr(self, name) is None and name not in params:
+                setattr(self, name, default())
+        super().set_params(**params)
+        return self
+
+    def _fit_tasks(self, rows: TaskRows, table: TableEncoder) -> None:
+        """Meta-train; attributes are set only once it succeeded."""
+        algorithm = clone(self.algorithm or self._default_algorithm())
+        spec = self._spec(visible_width(rows), table)
+        device = pick_device(self.device)
+        seed = _seed(self.random_state)
+        generator = torch.Generator().manual_seed(seed)
+        training, held_out = _hold_out(rows, self.validation_fraction, generator)
+        params = algorithm.init(spec, generator)
+        params = algorithm.warm_start(spec, params, training)
+        params, history = train(
+            algorithm,
+            spec,
+            {name: value.to(device) for name, value in params.items()},
+            training.to(device),
+            None if held_out is None else held_out.to(device),
+            TrainingPlan(
+                shots=self.shots,
+                max_queries=self.max_queries,
+                max_steps=self.max_steps,
+                batch_size=self.batch_size,
+                learning_rate=self.learning_rate,
+                weight_decay=self.weight_decay,
+                patience=self.patience,
+                chunk_size=self.chunk_size,
+                time_unit=table.time_unit,
+                progress_bar=sys.stderr.isatty() if self.verbose is None else self.verbose,
+            ),
+            seed=seed,
+            callbacks=self.callbacks,
+        )
+        self.learner_ = self._make_learner(algorithm, spec, params, table.time_unit)
+        self.history_ = history
+
+    def _make_learner(
+        self, algorithm: Algorithm, spec: Spec, params: dict[str, Tensor], time_unit: float
+    ) -> Learner:
+        """The trained parameters where and as they will be used."""
+        if self.precision not in ("float32", "float64"):
+            raise DataError(f"precision must be 'float32' or 'float64', got {self.precision!r}.")
+        device, dtype = pick_device(self.device), getattr(torch, self.precision)
+        params = {name: value.to(device, dtype) for name, value in params.items()}
+        return Learner(algorithm, spec, params, time_unit, device, dtype, self.chunk_size)
+
+    def _spec(self, n_features: int, table: TableEncoder) -> Spec:
+        """Network and likelihood, once the algorithm agreed to serve them."""
+        likelihood = self._likelihood(table)
+        backbone = self.backbone or MLP()
+        algorithm = self.algorithm or self._default_algorithm()
+        algorithm.check(likelihood)
+        n_outputs = algorithm.n_outputs(likelihood)
+        return Spec(backbone.network(n_features, n_outputs), likelihood, n_features)
+
+    @abstractmethod
+    def _likelihood(self, table: TableEncoder) -> Likelihood:
+        """The predictive family."""
+
+    def _adapt_tasks(self, support: TaskRows) -> list[AdaptedChunk]:
+        """States of all tasks."""
+        return self.learner_.adapt(support)
+
+    def _predict_tasks(
+        self, support: TaskRows, state: list[AdaptedChunk], query: TaskRows
+    ) -> Prediction:
+        return self._prediction(self.learner_.predict(support, state, query))
+
+    @abstractmethod
+    def _prediction(self, distribution: Distribution) -> Prediction:
+        """The likelihood's parameters, in float64; none for no rows."""
+
+    def _own_weight(self, support: TaskRows, state: list[AdaptedChunk], query: TaskRows) -> Array:
+        return self.learner_.own_weight(support, state, query).double().numpy()
+
+
+def _seed(random_state: int | np.random.RandomState | None) -> int:
+    """One seed for the whole fit."""
+    return int(check_random_state(random_state).randint(2**31 - 1))
+
+
+def _hold_out(
+    rows: TaskRows, fraction: float, generator: torch.Generator, fewest: int = 20
+) -> tuple[TaskRows, TaskRows | None]:
+    """Training and held-out tasks."""
+    n_held_out = int(fraction * rows.n_tasks)
+    if rows.n_tasks < fewest or n_held_out == 0:
+        return rows, None
+    order = torch.randperm(rows.n_tasks, generator=generator)
+    return rows.select(order[n_held_out:]), rows.select(order[:n_held_out])
