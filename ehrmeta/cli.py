@@ -11,6 +11,7 @@ import click
 import torch
 
 from ehrmeta.algorithms import MAML, MetaSGD
+from ehrmeta.bench.commands import bench
 from ehrmeta.cli_tables import (
     features_of,
     groups_of,
@@ -418,3 +419,6 @@ def evaluate(
     click.echo(k_shot_table(curve, reference="ehrmeta", unit=unit))
     if len(models) > 1:
         click.echo("ranges: 95 % interval of (row - ehrmeta), paired over patients; * excludes 0.")
+
+
+main.add_command(bench)

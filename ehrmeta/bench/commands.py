@@ -1,0 +1,147 @@
+"""``ehrmeta bench``: the suites on the command line."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import click
+
+from ehrmeta.bench.cache import Cache
+from ehrmeta.bench.memory import SIZES, measure_training_memory, memory_table
+from ehrmeta.bench.record import Record, write_records
+from ehrmeta.bench.sinusoid import METHODS, run_sinusoid, sinusoid_table
+from ehrmeta.bench.speed import run_speed
+
+__all__ = ["bench"]
+
+_quick = click.option("--quick", is_flag=True, help="Small cases: does it work here?")
+_json = click.option("--json", "json_file", metavar="FILE", help="Write every number here.")
+_cache = click.option(
+    "--cache",
+    metavar="FOLDER",
+    type=click.Path(path_type=Path),
+    help="Keep finished parts here, and go on from them.",
+)
+_seed = click.option("--seed", type=int, default=0, show_default=True)
+
+
+@click.group()
+def bench() -> None:
+    r"""Measure this package beside its peers, on this machine.
+
+    \b
+        pip install 'ehrmeta[bench]'
+        ehrmeta bench speed --json speed.json
+    """
+
+
+@bench.command()
+@_quick
+@_json
+@_cache
+@_seed
+@click.option(
+    "--method",
+    "methods",
+    multiple=True,
+    help="Only this method of the meta-gradient; may be repeated.",
+)
+@click.option("--device", default="cpu", show_default=True, help="Of the meta-gradients.")
+def speed(
+    quick: bool,
+    json_file: str | None,
+    cache: Path | None,
+    seed: int,
+    methods: tuple[str, ...],
+    device: str,
+) -> None:
+    r"""Time meta-gradients, adapting, training steps; count memory.
+
+    Every method runs in the same process in turn, after a check that all compute the same
+    gradient; numbers are medians, and ratios are taken within a round.
+
+    \b
+    Example:
+        ehrmeta bench speed --quick
+    """
+    records = run_speed(
+        click.echo,
+        quick=quick,
+        cache=Cache(cache),
+        methods=methods,
+        device=device,
+        seed=seed,
+    )
+    _write(json_file, records)
+
+
+@bench.command()
+@_quick
+@_json
+@_cache
+@_seed
+def memory(quick: bool, json_file: str | None, cache: Path | None, seed: int) -> None:
+    r"""Count the memory that training on 10,000 to 1,000,000 patients takes.
+
+    \b
+    Example:
+        ehrmeta bench memory --json memory.json
+    """
+    sizes, max_steps = ((1_000, 10_000), 20) if quick else (SIZES, 300)
+    records: list[Record] = []
+    for size in sizes:
+        settings = {
+            "cell": f"memory {size}",
+            "suite": "memory",
+            "max_steps": max_steps,
+            "seed": seed,
+        }
+        records += Cache(cache).cell(
+            settings, partial(measure_training_memory, [size], max_steps=max_steps, seed=seed)
+        )
+    click.echo(memory_table(records))
+    _write(json_file, records)
+
+
+@bench.command()
+@_quick
+@_json
+@_cache
+@_seed
+@click.option(
+    "--method",
+    "names",
+    type=click.Choice(list(METHODS)),
+    multiple=True,
+    help="Only this learner; may be repeated.",
+)
+def sinusoid(
+    quick: bool, json_file: str | None, cache: Path | None, seed: int, names: tuple[str, ...]
+) -> None:
+    r"""Compare all learners in few-shot regression on sinusoids.
+
+    The field's protocol: 5, 10 and 20 shots, 2 x 40 ReLU units, without noise and with. --quick
+    trains a tenth of the steps, so its errors are higher.
+
+    \b
+    Example:
+        ehrmeta bench sinusoid --quick
+    """
+    if quick:
+        click.echo("--quick: a tenth of the training steps")
+    records = run_sinusoid(
+        click.echo,
+        quick=quick,
+        cache=Cache(cache),
+        methods={name: METHODS[name] for name in names or METHODS},
+        seed=seed,
+    )
+    click.echo("\n" + sinusoid_table(records))
+    _write(json_file, records)
+
+
+def _write(json_file: str | None, records: list[Record]) -> None:
+    if json_file is not None:
+        write_records(json_file, records)
+        click.echo(f"\nsaved {json_file}")
