@@ -60,7 +60,7 @@ def support_error(spec: Spec, params: Params, support: TaskSet) -> Callable[[Ten
     share = (support.weight / (support.n + c).clamp(min=1e-6))[:, None]
 
     def error(output: Tensor) -> Tensor:
-        linear = output + support.offset[:, None]
+        linear = output + _per_output(support.offset)
         return share * spec.likelihood.error(likelihood, linear, support.y)
 
     return error
@@ -87,5 +87,10 @@ def descend_support(
 def predict_adapted(spec: Spec, params: Params, state: State, query: TaskSet) -> Distribution:
     """Predictive distribution of the query at the adapted weights."""
     output = spec.network.forward(part(params, "network"), part(state, "fast"), query.x)
-    linear = output + query.offset[:, None]
+    linear = output + _per_output(query.offset)
     return spec.likelihood.distribution(part(params, "likelihood"), linear, state["n"])
+
+
+def _per_output(offset: Tensor) -> Tensor:
+    """An offset (point,) for all outputs alike, or (point, output)."""
+    return offset if offset.ndim > 1 else offset[:, None]

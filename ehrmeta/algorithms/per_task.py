@@ -69,4 +69,4 @@ class PerTask(Algorithm):
 def _centred(spec: Spec, params: Params, points: TaskSet) -> TaskSet:
     """The points with the start's own output taken off."""
     start = spec.network.forward(part(params, "network"), {}, points.x)
-    return points._replace(offset=points.offset - start[:, 0])
+    return points._replace(offset=points.offset[:, None] - start)

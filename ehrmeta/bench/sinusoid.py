@@ -85,7 +85,9 @@ CASES = {"noiseless": Case(0.0, 5), "noise 0.1": Case(0.1, 10)}
 METHODS: dict[str, Training] = {
     "MAML, 1 step": Training(MAML(inner_steps=1, pseudo_count=0.0), 8000),
     "Meta-SGD, 1 step": Training(
-        MetaSGD(inner_lr=0.05, inner_steps=1, pseudo_count=0.0), 20_000, batch_size=256
+        MetaSGD(inner_lr=0.1, inner_steps=1, max_inner_lr=4.0, pseudo_count=0.0),
+        20_000,
+        batch_size=256,
     ),
     "MAML, 5 steps": Training(MAML(inner_steps=5, pseudo_count=0.0), 3000),
     "Meta-SGD, 5 steps": Training(MetaSGD(inner_lr=0.05, inner_steps=5, pseudo_count=0.0), 4500),
