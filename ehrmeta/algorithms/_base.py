@@ -17,6 +17,7 @@ import torch
 from sklearn.base import BaseEstimator
 from torch import Tensor
 
+from ehrmeta.errors import DataError
 from ehrmeta.nn.backbone import Network
 from ehrmeta.nn.batch import TaskSet
 from ehrmeta.nn.likelihoods import Distribution, Likelihood
@@ -90,6 +91,19 @@ class Algorithm(BaseEstimator, ABC):
     def own_weight(self, spec: Spec, params: Params, state: State, query: TaskSet) -> Tensor:
         """``1 - posterior / prior variance`` of the latent outcome; NaN without a posterior."""
         return torch.full_like(query.y, torch.nan)
+
+    def attention(self, spec: Spec, params: Params, state: State, query: TaskSet) -> Tensor:
+        """Weight of every support row, and last of the population: (point, support + 1).
+
+        Raises
+        ------
+        DataError
+            The algorithm does not predict by weighing rows.
+        """
+        raise DataError(
+            f"{type(self).__name__} does not predict by weighing the support's rows. Use "
+            "MatchingNet, or NeuralProcess(attentive=True), to see which rows were used."
+        )
 
     def loss(
         self, spec: Spec, params: Params, support: TaskSet, query: TaskSet, progress: float

@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 
 from ehrmeta.algorithms._base import Algorithm, Params, Spec, State, part
+from ehrmeta.errors import DataError
 from ehrmeta.nn.backbone import Network
 from ehrmeta.nn.batch import TaskSet
+from ehrmeta.nn.class_likelihoods import ClassLikelihood
 from ehrmeta.nn.gaussian_process import condition, posterior
 from ehrmeta.nn.likelihoods import Distribution, Likelihood
 from ehrmeta.nn.mixed_model import fit_mixed_model
@@ -78,6 +80,13 @@ class DeepMixedEffects(Algorithm):
 
     consistent: ClassVar[bool] = True
     keeps_start: ClassVar[bool] = True
+
+    def check(self, likelihood: Likelihood) -> None:
+        """Refuse classes: the mixed model is one of real-valued outcomes."""
+        if isinstance(likelihood, ClassLikelihood):
+            raise DataError(
+                "DeepMixedEffects serves real-valued outcomes. Use BayesianHead for classes."
+            )
 
     def n_outputs(self, likelihood: Likelihood) -> int:
         """The network's share of the mean, and the deep features."""

@@ -225,6 +225,15 @@ class TaskEstimator(BaseEstimator, ABC):
         """1 - posterior / prior variance per query row; NaN without a posterior."""
         return np.full(query.n_rows, np.nan)
 
+    def _support_weights(
+        self, support: TaskRows, state: Any, query: TaskRows
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], Array]:
+        """Query row, support row (-1 for the population) and weight, as triples."""
+        raise DataError(
+            f"{type(self).__name__} does not predict by weighing the support's rows. Use "
+            "MetaRegressor or MetaClassifier with MatchingNet."
+        )
+
     def _effects(self, support: TaskRows, state: Any) -> tuple[Array, float]:
         """Individual effect of every task, (task,), and the prior sd of such effects."""
         return np.full(support.n_tasks, np.nan), np.nan

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -139,6 +140,27 @@ class Adapted:
         query = self.model.table_.rows(inputs, codes, self.n_tasks)
         return _in_order(self.model._own_weight(self._support, self._state, query), query)
 
+    def support_weights(self, X: Any, *, groups: Any = None, time: Any = None) -> pd.DataFrame:
+        """Which support rows a prediction rests on, and how much: similar visits or patients.
+
+        For learners that predict by attention, such as `MatchingNet`.
+
+        Returns
+        -------
+        DataFrame
+            `row` (of X), `support_row` (of the rows passed to adapt, then of those passed to each
+            update; -1 is the population) and `weight`; heaviest first, weights of a row sum to 1.
+        """
+        inputs, codes = self._read(X, groups, time)
+        self._refuse_new(codes)
+        query = self.model.table_.rows(inputs, codes, self.n_tasks)
+        triples = self.model._support_weights(self._support, self._state, query)
+        table = pd.DataFrame(dict(zip(("row", "support_row", "weight"), triples, strict=True)))
+        ascending = [True, False, True]
+        return table.sort_values(
+            ["row", "weight", "support_row"], ascending=ascending, ignore_index=True
+        )
+
     def update(self, X: Any, y: Any, *, groups: Any = None, time: Any = None) -> Adapted:
         """A new `Adapted` with more rows in the supports; new groups join as new tasks."""
         inputs = self.model._read_fitted(self._transformed(X), y, groups, time)
@@ -153,6 +175,7 @@ class Adapted:
             old, new = union.get_indexer(self.labels_), union.get_indexer(inputs.groups)
         n_tasks = 1 if labels is None else len(labels)
         added = self.model.table_.rows(inputs, new, n_tasks)
+        added = replace(added, origin=added.origin + self._support.n_rows)
         support = self._support.merge(
             torch.from_numpy(old)[self._support.codes], n_tasks, added, added.codes
         )

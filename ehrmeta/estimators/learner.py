@@ -75,16 +75,50 @@ class Learner:
         """What a function of states and padded queries gives for every query row."""
         collected: dict[str, Tensor] = {}
         with torch.inference_mode():
-            for chunk in chunks:
-                for at, index, mask in _runs(chunk, query, self.chunk_size or _TASKS_AT_ONCE):
-                    batch = self._set(query, index, mask, support, chunk.index[at], chunk.mask[at])
-                    state = {name: value[at] for name, value in chunk.state.items()}
-                    for name, value in of_batch(state, batch).items():
-                        if name not in collected:
-                            shape = (query.n_rows, *value.shape[2:])
-                            collected[name] = value.new_empty(shape, device="cpu")
-                        collected[name][index[mask]] = value.cpu()[mask]
+            for _, _, index, mask, state, batch in self._batches(support, chunks, query):
+                for name, value in of_batch(state, batch).items():
+                    if name not in collected:
+                        shape = (query.n_rows, *value.shape[2:])
+                        collected[name] = value.new_empty(shape, device="cpu")
+                    collected[name][index[mask]] = value.cpu()[mask]
         return collected
+
+    def support_weights(
+        self, support: TaskRows, chunks: list[AdaptedChunk], query: TaskRows
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Attention as triples: origin of the query row and of the support row, and weight.
+
+        The origin -1 is the population.
+        """
+
+        def one_task(state: State, query: TaskSet) -> dict[str, Tensor]:
+            return {"weight": self.algorithm.attention(self.spec, self.params, state, query)}
+
+        found: list[tuple[Tensor, Tensor, Tensor]] = []
+        with torch.inference_mode():
+            for chunk, at, index, mask, state, batch in self._batches(support, chunks, query):
+                weight = _over_tasks(one_task, state, batch)["weight"].cpu()
+                origin = torch.where(chunk.mask, support.origin[chunk.index], 0)
+                origin = torch.nn.functional.pad(origin, (0, 1), value=-1)[at]
+                real = torch.nn.functional.pad(chunk.mask, (0, 1), value=True)[at]
+                real = mask[:, :, None] & real[:, None, :]  # (task, point, support + 1)
+                asked = query.origin[index][:, :, None].expand_as(real)
+                origin = origin[:, None, :].expand_as(real)
+                found.append((asked[real], origin[real], weight[real]))
+        if not found:
+            return query.origin[:0], query.origin[:0], query.y[:0]
+        asked, origin, weight = (torch.cat(columns) for columns in zip(*found, strict=True))
+        return asked, origin, weight
+
+    def _batches(
+        self, support: TaskRows, chunks: list[AdaptedChunk], query: TaskRows
+    ) -> Iterator[tuple[AdaptedChunk, Tensor, Tensor, Tensor, State, TaskSet]]:
+        """Padded queries with their states: chunk, places in it, row numbers, mask, state, set."""
+        for chunk in chunks:
+            for at, index, mask in _runs(chunk, query, self.chunk_size or _TASKS_AT_ONCE):
+                batch = self._set(query, index, mask, support, chunk.index[at], chunk.mask[at])
+                state = {name: value[at] for name, value in chunk.state.items()}
+                yield chunk, at, index, mask, state, batch
 
     def population(self, rows: TaskRows) -> Distribution:
         """Predictive distribution of rows at the population: adapted to nothing."""

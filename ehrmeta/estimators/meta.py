@@ -209,6 +209,12 @@ class MetaEstimator(TaskEstimator):
     def _own_weight(self, support: TaskRows, state: list[AdaptedChunk], query: TaskRows) -> Array:
         return self.learner_.own_weight(support, state, query).double().numpy()
 
+    def _support_weights(
+        self, support: TaskRows, state: list[AdaptedChunk], query: TaskRows
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], Array]:
+        row, support_row, weight = self.learner_.support_weights(support, state, query)
+        return row.numpy(), support_row.numpy(), weight.double().numpy()
+
 
 def _seed(random_state: int | np.random.RandomState | None) -> int:
     """One seed for the whole fit."""

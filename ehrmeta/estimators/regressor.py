@@ -153,16 +153,17 @@ class MetaRegressor(MetaEstimator, TaskRegressor):
     def _effects(self, support: TaskRows, state: list[AdaptedChunk]) -> tuple[Array, float]:
         """Mean shift of a task's own rows from the population, and the learned sd of shifts."""
         own = self._prediction(self.learner_.predict(support, state, support)).loc
-        shift = own - self._prediction(self.learner_.population(support)).loc
+        population = self._prediction(self.learner_.population(support))
+        shift = own - population.loc
         codes = support.codes.numpy()
         counts = np.bincount(codes, minlength=support.n_tasks)
         effects = np.bincount(codes, shift, minlength=support.n_tasks) / np.maximum(counts, 1)
-        return effects, self._variances()[1] ** 0.5
+        return effects, self._variances(population)[1] ** 0.5
 
     def _atypical(self, support: TaskRows) -> Array:
         """Tail probability of ``r' (sigma^2 I + tau^2 11')^-1 r`` under the population model."""
-        within, between = self._variances()
         population = self._prediction(self.learner_.population(support))
+        within, between = self._variances(population)
         residual = support.y.double().numpy() - population.loc
         codes, n_tasks = support.codes.numpy(), support.n_tasks
         n = np.bincount(codes, minlength=n_tasks)
@@ -182,10 +183,10 @@ class MetaRegressor(MetaEstimator, TaskRegressor):
             found = {"loc": np.empty(0), "scale": np.empty(0)}
         return Predictive(found["loc"], self.table_.outcome, found["scale"], found.get("dof"))
 
-    def _variances(self) -> tuple[float, float]:
-        """Learned variance within and between tasks, on the learner's scale."""
-        likelihood = part(self.learner_.params, "likelihood")
-        within, between = (
-            float(torch.exp(2.0 * likelihood[f"log_{name}"])) for name in ("within", "between")
-        )
-        return within, between
+    def _variances(self, population: Predictive) -> tuple[float, float]:
+        """Variance within tasks, and between them: the population's variance beyond that."""
+        within = float(torch.exp(2.0 * part(self.learner_.params, "likelihood")["log_within"]))
+        if population.scale is None or len(population.scale) == 0:
+            return within, within
+        between = float(np.mean(np.square(population.scale))) - within
+        return within, max(between, 1e-6 * within)

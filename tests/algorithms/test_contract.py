@@ -14,17 +14,22 @@ from ehrmeta import (
     ANIL,
     MAML,
     MLP,
+    BayesianHead,
     FineTune,
     LearnedOptimizer,
+    MatchingNet,
     MetaCurvature,
     MetaNetworks,
     MetaSGD,
+    NeuralProcess,
     PerTask,
     Population,
+    PrototypicalNet,
+    RelationNet,
     Reptile,
 )
 from ehrmeta.algorithms import Spec
-from ehrmeta.nn import Normal, StudentT, TaskSet
+from ehrmeta.nn import Bernoulli, Categorical, ClassLikelihood, Normal, StudentT, TaskSet
 
 ALGORITHMS = {
     "MAML": MAML(),
@@ -42,9 +47,32 @@ ALGORITHMS = {
     "FineTune": FineTune(inner_steps=5),
     "Population": Population(),
     "PerTask": PerTask(inner_steps=5),
+    "PrototypicalNet": PrototypicalNet(4),
+    "PrototypicalNet, Mahalanobis": PrototypicalNet(4, "mahalanobis"),
+    "MatchingNet": MatchingNet(4),
+    "MatchingNet, dot": MatchingNet(4, "dot"),
+    "MatchingNet, cosine": MatchingNet(4, "cosine"),
+    "RelationNet": RelationNet(4, hidden=5),
+    "NeuralProcess": NeuralProcess(6),
+    "NeuralProcess, conditional": NeuralProcess(6, attentive=False),
+    "BayesianHead": BayesianHead(4, newton_steps=3),
 }
+LIKELIHOODS = {
+    "normal": Normal(),
+    "student_t": StudentT(),
+    "bernoulli": Bernoulli(),
+    "categorical": Categorical(3),
+}
+CLASSES_ONLY = (PrototypicalNet,)
 SURROGATE = (Reptile, FineTune, PerTask)  # their loss's gradient is not that of its value
-HEADED = (ANIL, MetaNetworks)  # the network embeds, a head of the learner's own predicts
+HEADED = (
+    ANIL,
+    MetaNetworks,
+    MatchingNet,
+    RelationNet,
+    NeuralProcess,
+    BayesianHead,
+)  # the network embeds, a head of the learner's own predicts
 N_FEATURES, N_TASKS = 3, 5
 
 
@@ -53,10 +81,13 @@ def algorithm(request):
     return clone(ALGORITHMS[request.param])
 
 
-@pytest.fixture(params=[Normal(), StudentT()], ids=["normal", "student_t"])
+@pytest.fixture(params=LIKELIHOODS, ids=str)
 def spec(request, algorithm):
-    network = MLP((8, 8), "tanh").network(N_FEATURES, algorithm.n_outputs(request.param))
-    return Spec(network, request.param, N_FEATURES)
+    likelihood = LIKELIHOODS[request.param]
+    if isinstance(algorithm, CLASSES_ONLY) and not isinstance(likelihood, ClassLikelihood):
+        pytest.skip("serves classes only")
+    network = MLP((8, 8), "tanh").network(N_FEATURES, algorithm.n_outputs(likelihood))
+    return Spec(network, likelihood, N_FEATURES)
 
 
 @pytest.fixture
@@ -80,7 +111,16 @@ def _at(batch: TaskSet, i: int) -> TaskSet:
     return TaskSet(*(tensor[i] for tensor in batch))
 
 
+def _classed(spec, rows: TaskSet) -> TaskSet:
+    """Outcomes as class numbers where the likelihood asks for them."""
+    if not isinstance(spec.likelihood, ClassLikelihood):
+        return rows
+    top = spec.likelihood.n_classes - 1
+    return rows._replace(y=(rows.y + 0.5 * top).round().clamp(0, top))
+
+
 def _predict(algorithm, spec, params, support, query):
+    support = _classed(spec, support)
     return algorithm.predict(spec, params, algorithm.adapt(spec, params, support), query)
 
 
@@ -117,7 +157,7 @@ def test_an_empty_support_is_the_population(algorithm, spec, params):
     empty = _predict(algorithm, spec, params, _sets(0), query)
     masked = _predict(algorithm, spec, params, _sets(3, n_real=0), query)
     torch.testing.assert_close(masked, empty)
-    if isinstance(algorithm, HEADED):
+    if isinstance(algorithm, HEADED) or isinstance(spec.likelihood, ClassLikelihood):
         return
     if isinstance(algorithm, PerTask):  # knows no other task: the mean of the training rows
         assert not empty["loc"].any()
@@ -131,6 +171,8 @@ def test_an_empty_support_is_the_population(algorithm, spec, params):
 
 
 def test_uncertainty_shrinks_as_rows_come_in(algorithm, spec, params):
+    if isinstance(spec.likelihood, ClassLikelihood):
+        pytest.skip("classes have no scale")
     if isinstance(algorithm, Population):
         pytest.skip("no adaptation, no own rows to be surer by")
     query = _sets(1, seed=1)
@@ -144,6 +186,8 @@ def test_uncertainty_shrinks_as_rows_come_in(algorithm, spec, params):
 
 def test_offset_shifts_the_prediction_and_not_the_adaptation(algorithm, spec, params):
     """A population model's offset on both sides is the same as subtracting it from y."""
+    if isinstance(spec.likelihood, ClassLikelihood):
+        pytest.skip("an offset of log-odds is no shift of y")
     support, query = _sets(6), _sets(4, seed=1)
     shifted = _predict(
         algorithm,
@@ -171,7 +215,7 @@ def test_meta_gradient_equals_finite_differences(algorithm, spec, params):
         pytest.skip("FOMAML's gradient is not the loss's own, by definition")
     if isinstance(algorithm, SURROGATE):
         pytest.skip("trained along a direction of its own, by definition")
-    support, query = _sets(3), _sets(2, seed=1)
+    support, query = _classed(spec, _sets(3)), _classed(spec, _sets(2, seed=1))
     learned = {k: p for k, p in params.items() if not (k.startswith("rate") and _fixed(algorithm))}
     fixed = {k: p for k, p in params.items() if k not in learned}
 
@@ -185,7 +229,8 @@ def test_meta_gradient_equals_finite_differences(algorithm, spec, params):
 
 def test_hyper_parameters_are_never_changed(algorithm, spec, params):
     before = algorithm.get_params()
-    algorithm.loss(spec, params, _sets(3), _sets(2, seed=1), 0.5)
+    support, query = _classed(spec, _sets(3)), _classed(spec, _sets(2, seed=1))
+    algorithm.loss(spec, params, support, query, 0.5)
     assert algorithm.get_params() == before
     assert np.all([not name.startswith("_") for name in vars(algorithm)])
 

@@ -1,0 +1,131 @@
+"""Neural processes, conditional and attentive."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ehrmeta.algorithms._attention import attend
+from ehrmeta.algorithms._base import Algorithm, Params, Spec, State, part
+from ehrmeta.nn.backbone import Network
+from ehrmeta.nn.batch import TaskSet
+from ehrmeta.nn.class_likelihoods import ClassLikelihood
+from ehrmeta.nn.likelihoods import Distribution, Likelihood
+from ehrmeta.nn.mlp import MLP
+
+__all__ = ["NeuralProcess"]
+
+
+@dataclass(eq=False, repr=False)
+class NeuralProcess(Algorithm):
+    r"""Amortised adaptation: one network reads the support, another predicts from what it read.
+
+    .. math:: r = \frac{\sum_i e(f(x_i), y_i) + \kappa r_0}{n + \kappa}, \qquad
+              \hat y(x) = d\big(f(x),\, r,\, r_\ast(x)\big)
+
+    with :math:`r_\ast(x)` the same encodings under attention from x (attentive). Adapting is one
+    forward pass. Good with many training tasks; it interpolates, and needs no gradients, but
+    approaches a task's own fit only as far as training showed it supports of that size.
+
+    Parameters
+    ----------
+    width : int
+        Of the embedding f, the encodings and the hidden layers.
+    attentive : bool
+        Whether a query also attends to single support rows (attentive neural process).
+
+    References
+    ----------
+    Garnelo et al. (2018), arXiv:1807.01613. Kim et al. (2019), arXiv:1901.05761.
+
+    Examples
+    --------
+    >>> from ehrmeta import MetaRegressor, NeuralProcess, make_sinusoid
+    >>> X, y, groups = make_sinusoid(n_tasks=50, n_points=10, random_state=0)
+    >>> model = MetaRegressor(NeuralProcess(), max_steps=20, random_state=0)
+    >>> model = model.fit(X, y, groups=groups)
+    >>> model.adapt(X[10:15], y[10:15]).predict(X[15:20]).shape
+    (5,)
+    """
+
+    width: int = 64
+    attentive: bool = True
+
+    def n_outputs(self, likelihood: Likelihood) -> int:
+        """The embedding."""
+        return self.width
+
+    def init(self, spec: Spec, generator: torch.Generator) -> dict[str, Tensor]:
+        """Embedding, encoder, decoder, and the encoding that stands for no rows."""
+        encoder, decoder = self._networks(spec)
+        params = super().init(spec, generator)
+        params |= {f"encoder.{k}": v for k, v in encoder.init(generator).items()}
+        params |= {f"decoder.{k}": v for k, v in decoder.init(generator).items()}
+        params |= {
+            "prior": 0.1 * torch.randn(self.width, generator=generator),
+            "log_prior_count": torch.zeros(()),
+            "spread_gain": torch.zeros(()),
+        }
+        if self.attentive:
+            for name in ("query", "key"):
+                weight = torch.randn(self.width, self.width, generator=generator)
+                params[name] = weight / math.sqrt(self.width)
+            params["prior_score"] = torch.zeros(())
+        return params
+
+    def adapt(self, spec: Spec, params: Params, support: TaskSet) -> State:
+        """Encode every row; average over rows."""
+        embedding = spec.network.forward(part(params, "network"), {}, support.x)
+        y = support.y - support.offset
+        if isinstance(spec.likelihood, ClassLikelihood):
+            coded = spec.likelihood.one_hot(support.y)
+        else:
+            coded = y[:, None]
+        encoder, _ = self._networks(spec)
+        rows = encoder.forward(part(params, "encoder"), {}, torch.cat([embedding, coded], -1))
+        count = params["log_prior_count"].exp()
+        mean = (support.weight @ rows + count * params["prior"]) / (support.n + count)
+        state = {"n": support.n, "mean": mean}
+        if self.attentive:
+            keys = embedding @ params["key"] / math.sqrt(self.width)
+            state |= {"rows": rows, "keys": keys, "weight": support.weight}
+        return state
+
+    def predict(self, spec: Spec, params: Params, state: State, query: TaskSet) -> Distribution:
+        """Decode a query with what was read of the support."""
+        embedding = spec.network.forward(part(params, "network"), {}, query.x)
+        seen = [state["mean"], torch.log1p(state["n"])[None]]
+        inputs = [embedding, torch.cat(seen).expand(len(embedding), -1)]
+        if self.attentive:
+            rows = torch.cat([state["rows"], params["prior"][None]])
+            inputs.append(self._attention(params, state, embedding) @ rows)
+        _, decoder = self._networks(spec)
+        output = decoder.forward(part(params, "decoder"), {}, torch.cat(inputs, -1))
+        output, spread = output[:, :-1], output[:, -1]
+        linear = output + query.offset[:, None]
+        found = spec.likelihood.distribution(part(params, "likelihood"), linear, state["n"])
+        if "scale" in found:
+            found["scale"] = found["scale"] * torch.exp(params["spread_gain"] * spread)
+        return found
+
+    def attention(self, spec: Spec, params: Params, state: State, query: TaskSet) -> Tensor:
+        """How much every support row, and last the prior row, weighs: (point, support + 1)."""
+        if not self.attentive:
+            return super().attention(spec, params, state, query)
+        embedding = spec.network.forward(part(params, "network"), {}, query.x)
+        return self._attention(params, state, embedding)
+
+    def _attention(self, params: Params, state: State, embedding: Tensor) -> Tensor:
+        scores = embedding @ params["query"] @ state["keys"].mT
+        return attend(scores, params["prior_score"], state["weight"])
+
+    def _networks(self, spec: Spec) -> tuple[Network, Network]:
+        """Encoder of a row and decoder of a query; the last output is the log spread."""
+        likelihood, block = spec.likelihood, MLP((self.width,), "silu")
+        coded = likelihood.n_classes if isinstance(likelihood, ClassLikelihood) else 1
+        read = (3 if self.attentive else 2) * self.width + 1
+        encoder = block.network(self.width + coded, self.width)
+        return encoder, block.network(read, likelihood.n_outputs + 1)

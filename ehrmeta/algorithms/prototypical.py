@@ -1,0 +1,138 @@
+"""Prototypical networks."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ehrmeta.algorithms._base import Algorithm, Params, Spec, State, part
+from ehrmeta.algorithms._prototypes import class_counts, frequencies, prototypes, start_prototypes
+from ehrmeta.errors import DataError
+from ehrmeta.nn.batch import TaskSet
+from ehrmeta.nn.class_likelihoods import ClassLikelihood
+from ehrmeta.nn.likelihoods import Distribution, Likelihood
+
+__all__ = ["PrototypicalNet"]
+
+
+@dataclass(eq=False, repr=False)
+class PrototypicalNet(Algorithm):
+    r"""Classifies by the nearest prototype: the mean embedding of each class in the support.
+
+    .. math:: p(y = k | x) \propto \pi_k \exp\big(-\tfrac{s}{2}\, d^2(f(x), c_k)\big), \quad
+              c_k = \frac{\sum_{i: y_i = k} f(x_i) + \kappa\, m_k}{n_k + \kappa}
+
+    The prior prototypes :math:`m_k` stand in for classes that a support does not hold, so that any
+    support will do, an empty one too. For few rows of each class; classes only.
+
+    Parameters
+    ----------
+    n_embedding : int
+        Width of the embedding f.
+    distance : {"euclidean", "mahalanobis"}
+        Mahalanobis divides by the task's own covariance within classes, one for all classes and
+        shrunk to a learned one: better where a task has its own directions of noise.
+    prior_count : float
+        Rows that a prior prototype counts for; learned from this start. 0 is the textbook mean,
+        not learned.
+    class_frequencies : bool
+        Whether :math:`\pi_k` follows the classes' shares in the support, shrunk to the
+        population's; otherwise the population's alone.
+
+    References
+    ----------
+    Snell, Swersky, Zemel (2017), arXiv:1703.05175. Mahalanobis: Bateni et al. (2020),
+    arXiv:1912.03432; Stanley et al. (2021), FS-Mol.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ehrmeta import MetaClassifier, PrototypicalNet, make_sinusoid
+    >>> X, y, groups = make_sinusoid(n_tasks=50, n_points=10, random_state=0)
+    >>> label = np.where(y > 0, "above", "below")
+    >>> model = MetaClassifier(PrototypicalNet(), max_steps=20, random_state=0)
+    >>> model = model.fit(X, label, groups=groups)
+    >>> model.adapt(X[10:15], label[10:15]).predict(X[15:20]).shape
+    (5,)
+    """
+
+    n_embedding: int = 32
+    distance: str = "euclidean"
+    prior_count: float = 1.0
+    class_frequencies: bool = True
+
+    def check(self, likelihood: Likelihood) -> None:
+        """Refuse real-valued outcomes."""
+        if self.distance not in ("euclidean", "mahalanobis"):
+            raise DataError(
+                f"distance must be 'euclidean' or 'mahalanobis', got {self.distance!r}."
+            )
+        if not isinstance(likelihood, ClassLikelihood):
+            raise DataError(
+                "PrototypicalNet averages the rows of each class, and a real-valued outcome has no "
+                "classes. Use MatchingNet, BayesianHead or NeuralProcess, or MetaClassifier for "
+                "classes."
+            )
+
+    def n_outputs(self, likelihood: Likelihood) -> int:
+        """The embedding."""
+        return self.n_embedding
+
+    def init(self, spec: Spec, generator: torch.Generator) -> dict[str, Tensor]:
+        """Network, prior prototypes and, for Mahalanobis, a covariance."""
+        likelihood = _classes(spec)
+        params = {
+            **super().init(spec, generator),
+            **start_prototypes(likelihood.n_classes, self.n_embedding, self.prior_count, generator),
+            "log_scale": torch.tensor(-math.log(self.n_embedding)),
+        }
+        if self.distance == "mahalanobis":
+            params["root"] = torch.eye(self.n_embedding)
+            params["log_cov_count"] = torch.tensor(float(self.n_embedding)).log()
+        return params
+
+    def adapt(self, spec: Spec, params: Params, support: TaskSet) -> State:
+        """Prototypes, class frequencies and the root of the covariance."""
+        if self.prior_count <= 0:
+            params = {**params, "log_prior_count": params["log_prior_count"].detach()}
+        embedding = spec.network.forward(part(params, "network"), {}, support.x)
+        counts = class_counts(_classes(spec), support)
+        centers = prototypes(params, embedding, counts)
+        shown = counts if self.class_frequencies else torch.zeros_like(counts)
+        state = {"prototypes": centers, "log_frequency": frequencies(params, shown)}
+        if self.distance == "mahalanobis":
+            residual = (embedding - (counts > 0).to(counts.dtype) @ centers).double()
+            state["factor"] = _covariance_root(params, residual, support.weight.double())
+        return state
+
+    def predict(self, spec: Spec, params: Params, state: State, query: TaskSet) -> Distribution:
+        """Softmax of the squared distances to the prototypes."""
+        embedding = spec.network.forward(part(params, "network"), {}, query.x)
+        gap = embedding[:, None, :] - state["prototypes"]  # (point, class, embedding)
+        if self.distance == "mahalanobis":
+            flat = gap.reshape(-1, self.n_embedding).double()
+            white = torch.linalg.solve_triangular(state["factor"], flat.mT, upper=False)
+            gap = white.mT.reshape(gap.shape).to(gap.dtype)
+        squared = gap.square().sum(-1)
+        scale = params["log_scale"].exp()
+        return {"logits": state["log_frequency"] - 0.5 * scale * squared}
+
+
+def _covariance_root(params: Params, residual: Tensor, weight: Tensor) -> Tensor:
+    """Cholesky factor of the covariance within classes, shrunk to the learned one; float64."""
+    root, count = params["root"].tril().double(), params["log_cov_count"].exp().double()
+    prior = root @ root.mT + 1e-4 * torch.eye(len(root), dtype=root.dtype, device=root.device)
+    scatter = (residual * weight[:, None]).mT @ residual
+    factor: Tensor = torch.linalg.cholesky_ex((scatter + count * prior) / (weight.sum() + count)).L
+    return factor
+
+
+def _classes(spec: Spec) -> ClassLikelihood:
+    """The likelihood, which `check` saw to be one of classes."""
+    likelihood = spec.likelihood
+    if not isinstance(likelihood, ClassLikelihood):
+        raise DataError("PrototypicalNet serves classes only.")
+    return likelihood

@@ -1,0 +1,115 @@
+"""Relation networks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ehrmeta.algorithms._attention import attend, attended_outcome
+from ehrmeta.algorithms._base import Algorithm, Params, Spec, State, part
+from ehrmeta.algorithms._prototypes import class_counts, frequencies, prototypes, start_prototypes
+from ehrmeta.nn.backbone import Network
+from ehrmeta.nn.batch import TaskSet
+from ehrmeta.nn.class_likelihoods import ClassLikelihood
+from ehrmeta.nn.likelihoods import Distribution, Likelihood
+from ehrmeta.nn.mlp import MLP
+
+__all__ = ["RelationNet"]
+
+
+@dataclass(eq=False, repr=False)
+class RelationNet(Algorithm):
+    r"""Learns what it means to be alike: a network scores pairs of embeddings.
+
+    .. math:: r(x, c) = g\big([f(x), c]\big)
+
+    Classes: c is the class prototype, and the relation scores are its log-odds (a softmax over
+    classes in place of the paper's squared error on sigmoids). Real-valued outcomes: c is the
+    embedding of a support row, and scores are attention over rows and a learned prior row.
+
+    Parameters
+    ----------
+    n_embedding : int
+        Width of the embedding f.
+    hidden : int
+        Width of g's hidden layer.
+
+    References
+    ----------
+    Sung et al. (2018), arXiv:1711.06025.
+
+    Examples
+    --------
+    >>> from ehrmeta import MetaRegressor, RelationNet, make_sinusoid
+    >>> X, y, groups = make_sinusoid(n_tasks=50, n_points=10, random_state=0)
+    >>> model = MetaRegressor(RelationNet(), max_steps=20, random_state=0)
+    >>> model = model.fit(X, y, groups=groups)
+    >>> model.adapt(X[10:15], y[10:15]).predict(X[15:20]).shape
+    (5,)
+    """
+
+    n_embedding: int = 32
+    hidden: int = 32
+
+    def n_outputs(self, likelihood: Likelihood) -> int:
+        """The embedding, and for real-valued outcomes the prior row's prediction."""
+        if isinstance(likelihood, ClassLikelihood):
+            return self.n_embedding
+        return self.n_embedding + likelihood.n_outputs
+
+    def init(self, spec: Spec, generator: torch.Generator) -> dict[str, Tensor]:
+        """Embedding and relation networks, prior prototypes or the prior row's score."""
+        params = super().init(spec, generator)
+        relation = self._relation().init(generator)
+        params |= {f"relation.{name}": value for name, value in relation.items()}
+        if isinstance(spec.likelihood, ClassLikelihood):
+            n_classes = spec.likelihood.n_classes
+            return params | start_prototypes(n_classes, self.n_embedding, 1.0, generator)
+        return params | {"prior_score": torch.zeros(())}
+
+    def adapt(self, spec: Spec, params: Params, support: TaskSet) -> State:
+        """What a query will be compared with: prototypes of classes, or rows."""
+        output = spec.network.forward(part(params, "network"), {}, support.x)
+        if isinstance(spec.likelihood, ClassLikelihood):
+            counts = class_counts(spec.likelihood, support)
+            return {
+                "reference": prototypes(params, output, counts),
+                "log_frequency": frequencies(params, counts),
+            }
+        return {
+            "n": support.n,
+            "reference": output[:, : self.n_embedding],
+            "y": support.y - support.offset,
+            "weight": support.weight,
+        }
+
+    def predict(self, spec: Spec, params: Params, state: State, query: TaskSet) -> Distribution:
+        """Softmax of the relation scores, over classes or over rows."""
+        output = spec.network.forward(part(params, "network"), {}, query.x)
+        scores = self._scores(params, state, output)
+        if isinstance(spec.likelihood, ClassLikelihood):
+            return {"logits": scores + state["log_frequency"]}
+        attention = attend(scores, params["prior_score"], state["weight"])
+        prior = output[:, self.n_embedding :]
+        return attended_outcome(spec, params, state, attention, prior, query)
+
+    def attention(self, spec: Spec, params: Params, state: State, query: TaskSet) -> Tensor:
+        """How much every support row, and last the prior row, weighs: (point, support + 1)."""
+        if isinstance(spec.likelihood, ClassLikelihood):
+            return super().attention(spec, params, state, query)
+        output = spec.network.forward(part(params, "network"), {}, query.x)
+        scores = self._scores(params, state, output)
+        return attend(scores, params["prior_score"], state["weight"])
+
+    def _scores(self, params: Params, state: State, output: Tensor) -> Tensor:
+        """Relation of every query with every reference, (point, reference)."""
+        left, right = output[:, : self.n_embedding], state["reference"]
+        shape = (len(left), len(right), self.n_embedding)
+        pairs = torch.cat([left[:, None].expand(shape), right.expand(shape)], -1)
+        scores = self._relation().forward(part(params, "relation"), {}, pairs.flatten(0, 1))
+        return scores.reshape(shape[:2])
+
+    def _relation(self) -> Network:
+        return MLP((self.hidden,)).network(2 * self.n_embedding, 1)
