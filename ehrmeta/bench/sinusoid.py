@@ -22,14 +22,18 @@ from ehrmeta.algorithms import (
     ANIL,
     MAML,
     Algorithm,
+    BayesianHead,
     DeepMixedEffects,
     FineTune,
     LearnedOptimizer,
+    MatchingNet,
     MetaCurvature,
     MetaNetworks,
     MetaSGD,
+    NeuralProcess,
     PerTask,
     Population,
+    RelationNet,
     Reptile,
 )
 from ehrmeta.bench.cache import Cache
@@ -100,6 +104,11 @@ METHODS: dict[str, Training] = {
     "deep mixed effects": Training(
         DeepMixedEffects(n_deep=40), 3000, 5e-3, backbone=NET, validation_fraction=0.02
     ),
+    "Bayesian head": Training(BayesianHead(n_features=40), 2500, 5e-3),
+    "neural process, attentive": Training(NeuralProcess(width=40), 5000, 5e-3),
+    "neural process, conditional": Training(NeuralProcess(width=40, attentive=False), 5000, 5e-3),
+    "matching net": Training(MatchingNet(n_embedding=40), 3000, 5e-3),
+    "relation net": Training(RelationNet(n_embedding=40, hidden=40), 3000, 5e-3),
     "Reptile, 10 steps": Training(Reptile(), 2000, 3e-3),
     "learned optimiser, 3 steps": Training(LearnedOptimizer(pseudo_count=0.0), 1000, 5e-3, 32),
     "meta networks": Training(MetaNetworks(width=40, base_width=40), 5000, 5e-3, backbone=BODY),
@@ -157,7 +166,7 @@ def run_sinusoid(
     say : callable
         Told about every finished cell.
     quick : bool
-        A tenth of the training steps.
+        A tenth of the training steps, and fewer tasks.
     cache : Cache, optional
         Where finished cells are kept.
     cases, methods : mapping
@@ -171,11 +180,12 @@ def run_sinusoid(
         ``mse`` with a 95 % bootstrap interval over test tasks, and ``median_mse``, by method and
         support size.
     """
+    n_train, n_test = (10_000, 1_000) if quick else (N_TRAIN, N_TEST)
     records: list[Record] = []
     for case_name, case in cases.items():
         for name, reference in REFERENCES.items():
             predict = partial(reference, noise=case.noise)
-            records += _scores(case_name, case, name, predict)
+            records += _scores(case_name, case, name, predict, n_test)
         for name, training in methods.items():
             steps = max(1, training.max_steps // 10) if quick else training.max_steps
             settings = {
@@ -183,13 +193,15 @@ def run_sinusoid(
                 "case": asdict(case),
                 "algorithm": repr(training.algorithm),
                 "backbone": repr(training.backbone),
-                "training": [steps, training.learning_rate, training.batch_size, N_TRAIN],
+                "training": [steps, training.learning_rate, training.batch_size, n_train],
                 "held_out": training.validation_fraction,
-                "test": [N_TEST, N_QUERIES, *SHOTS],
+                "test": [n_test, N_QUERIES, *SHOTS],
                 "seed": seed,
             }
 
-            measure = partial(_measure, case_name, case, name, training, steps, seed)
+            measure = partial(
+                _measure, case_name, case, name, training, steps, n_train, n_test, seed
+            )
             cell = (cache or Cache()).cell(settings, measure)
             first = cell[0]
             say(f"{case_name}: {name}: {number(first.value)} in {number(first.seconds)} s")
@@ -221,10 +233,17 @@ def sinusoid_table(records: Sequence[Record]) -> str:
 
 
 def _measure(
-    case_name: str, case: Case, name: str, training: Training, steps: int, seed: int
+    case_name: str,
+    case: Case,
+    name: str,
+    training: Training,
+    steps: int,
+    n_train: int,
+    n_test: int,
+    seed: int,
 ) -> list[Record]:
     """Train one learner and score it; a diverged one gets a record that says so."""
-    X, y, groups = make_sinusoid(N_TRAIN, case.shots + 10, noise=case.noise, random_state=1 + seed)
+    X, y, groups = make_sinusoid(n_train, case.shots + 10, noise=case.noise, random_state=1 + seed)
     model = MetaRegressor(
         clone(training.algorithm),
         clone(training.backbone),
@@ -252,7 +271,7 @@ def _measure(
             found = adapted.predict(at.reshape(-1, 1), groups=np.repeat(tasks, at.shape[1]))
         return found.reshape(at.shape)
 
-    return _scores(case_name, case, name, predict, seconds=seconds, seed=seed)
+    return _scores(case_name, case, name, predict, n_test, seconds=seconds, seed=seed)
 
 
 def _scores(
@@ -260,22 +279,23 @@ def _scores(
     case: Case,
     name: str,
     predict: Predict,
+    n_test: int,
     *,
     seconds: float | None = None,
     seed: int = 0,
 ) -> list[Record]:
     """Mean and median over test tasks of the squared error on rows beyond the supports."""
     most = max(SHOTS)
-    X, y, _ = make_sinusoid(N_TEST, most + N_QUERIES, noise=case.noise, random_state=987_654)
-    x, y = X.reshape(N_TEST, -1), y.reshape(N_TEST, -1)
-    counts = bootstrap_counts(N_TEST, 1000, 0)
+    X, y, _ = make_sinusoid(n_test, most + N_QUERIES, noise=case.noise, random_state=987_654)
+    x, y = X.reshape(n_test, -1), y.reshape(n_test, -1)
+    counts = bootstrap_counts(n_test, 1000, 0)
     records = []
     for k in SHOTS:
         error = np.square(predict(x[:, :k], y[:, :k], x[:, most:]) - y[:, most:]).mean(1)  # (task,)
-        low, high = percentile_limits(counts @ error / N_TEST, 0.95)
+        low, high = percentile_limits(counts @ error / n_test, 0.95)
 
         record = partial(
-            Record, SUITE, case_name, name, k=k, n_tasks=N_TEST, seconds=seconds, seed=seed
+            Record, SUITE, case_name, name, k=k, n_tasks=n_test, seconds=seconds, seed=seed
         )
         records.append(record(metric="mse", value=float(error.mean()), low=low, high=high))
         records.append(record(metric="median_mse", value=float(np.median(error))))
