@@ -89,6 +89,8 @@ class BayesianHead(Algorithm):
             gradient = design.mT @ (weight * slope) - u
             step = torch.cholesky_solve(gradient.mT[..., None], _factor(design, weight * bend))
             step = step[..., 0].mT
+            if spec.likelihood.n_outputs > 1:  # at the mode the outputs' sum is the prior's
+                step = step - step.mean(1, keepdim=True)
             if not exact:
                 moved = (support.mask[:, None] * (design @ step)).abs().flatten()
                 largest = torch.cat([moved, moved.new_ones(1)]).amax()

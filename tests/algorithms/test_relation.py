@@ -1,0 +1,44 @@
+"""`RelationNet` sees a support only through relations of embeddings."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from ehrmeta import RelationNet
+from ehrmeta.algorithms import Spec, part
+from ehrmeta.errors import DataError
+from ehrmeta.nn import MLP, Categorical
+from tests.algorithms.one_task import N_FEATURES, points, started
+
+
+def test_a_relation_network_that_is_silent_weighs_all_rows_alike():
+    algorithm = RelationNet(4)
+    spec, params = started(algorithm)
+    params |= {k: torch.zeros_like(v) for k, v in params.items() if k.startswith("relation.1")}
+    support, query = points(7), points(3, seed=1)
+    state = algorithm.adapt(spec, params, support)
+    attention = algorithm.attention(spec, params, state, query)
+    torch.testing.assert_close(attention, torch.full_like(attention, 1 / 8))
+    prior = spec.network.forward(part(params, "network"), {}, query.x)[:, 4]
+    found = algorithm.predict(spec, params, state, query)["loc"]
+    torch.testing.assert_close(found, (support.y.sum() + prior) / 8)
+
+
+def test_scores_of_classes_are_relations_with_their_prototypes():
+    algorithm, likelihood = RelationNet(4), Categorical(3)
+    spec = Spec(MLP((6,)).network(N_FEATURES, 4), likelihood, N_FEATURES)
+    params = algorithm.init(spec, torch.Generator().manual_seed(0))
+    params = {name: value.double() for name, value in params.items()}
+    support, query = points(9), points(3, seed=1)
+    support = support._replace(y=(torch.arange(9) % 3).double())
+    state = algorithm.adapt(spec, params, support)
+    logits = algorithm.predict(spec, params, state, query)["logits"]
+    embedded = spec.network.forward(part(params, "network"), {}, query.x)
+    relation = MLP((32,)).network(8, 1)
+    for k in range(3):
+        pairs = torch.cat([embedded, state["reference"][k].expand(3, -1)], -1)
+        score = relation.forward(part(params, "relation"), {}, pairs)[:, 0]
+        torch.testing.assert_close(logits[:, k], score + state["log_frequency"][k])
+    with pytest.raises(DataError, match="RelationNet does not predict by weighing"):
+        algorithm.attention(spec, params, state, query)
