@@ -9,6 +9,8 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
+
 __all__ = ["resident", "run_apart"]
 
 Result = TypeVar("Result")
@@ -23,7 +25,7 @@ def run_apart(work: Callable[..., Result], *args: Any) -> tuple[Result, float]:
         A function of a module, so that a fresh process can find it.
     """
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(_measured, work, args).result()
+        return pool.submit(_measured, work, args, torch.get_num_threads()).result()
 
 
 def resident(*, peak: bool = False) -> float:
@@ -40,5 +42,8 @@ def resident(*, peak: bool = False) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
-def _measured(work: Callable[..., Result], args: tuple[Any, ...]) -> tuple[Result, float]:
+def _measured(
+    work: Callable[..., Result], args: tuple[Any, ...], n_threads: int
+) -> tuple[Result, float]:
+    torch.set_num_threads(n_threads)
     return work(*args), resident(peak=True)
