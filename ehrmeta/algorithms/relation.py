@@ -23,8 +23,9 @@ __all__ = ["RelationNet"]
 class RelationNet(Algorithm):
     r"""Learns what it means to be alike: a network scores pairs of embeddings.
 
-    .. math:: r(x, c) = g\big([f(x), c]\big)
+    .. math:: r(x, c) = g\big([f(x),\, c,\, (f(x) - c)^2]\big)
 
+    The squared difference, which the paper leaves to g to find, lets few training classes do.
     Classes: c is the class prototype, and the relation scores are its log-odds (a softmax over
     classes in place of the paper's squared error on sigmoids). Real-valued outcomes: c is the
     embedding of a support row, and scores are attention over rows and a learned prior row.
@@ -107,9 +108,10 @@ class RelationNet(Algorithm):
         """Relation of every query with every reference, (point, reference)."""
         left, right = output[:, : self.n_embedding], state["reference"]
         shape = (len(left), len(right), self.n_embedding)
-        pairs = torch.cat([left[:, None].expand(shape), right.expand(shape)], -1)
+        left, right = left[:, None].expand(shape), right.expand(shape)
+        pairs = torch.cat([left, right, (left - right).square()], -1)
         scores = self._relation().forward(part(params, "relation"), {}, pairs.flatten(0, 1))
         return scores.reshape(shape[:2])
 
     def _relation(self) -> Network:
-        return MLP((self.hidden,)).network(2 * self.n_embedding, 1)
+        return MLP((self.hidden,)).network(3 * self.n_embedding, 1)
