@@ -8,18 +8,25 @@ from pathlib import Path
 from typing import Any, get_args
 
 import click
+import pandas as pd
 import torch
+from click.core import ParameterSource
 
 from ehrmeta.algorithms import MAML, MetaSGD
 from ehrmeta.bench.commands import bench
 from ehrmeta.cli_tables import (
+    check_held_out,
     features_of,
     groups_of,
     is_bundled,
+    joining_ids,
+    mark_held_out,
     read_support,
     read_table,
     read_training_table,
     schema_of,
+    text_columns,
+    times_of,
 )
 from ehrmeta.data import list_datasets, load_dataset, read_card
 from ehrmeta.data.checks import require_columns
@@ -27,7 +34,7 @@ from ehrmeta.data.clock import SECONDS
 from ehrmeta.data.frame_file import read_frame, write_frame
 from ehrmeta.data.schema import OnDuplicate, TaskKind, Transform
 from ehrmeta.demo import opponents, run_demo
-from ehrmeta.errors import DataWarning, EhrmetaError
+from ehrmeta.errors import DataWarning, EhrmetaError, SchemaError
 from ehrmeta.estimators import Adapted, MetaRegressor
 from ehrmeta.estimators.adapted import NewGroups
 from ehrmeta.estimators.files import load_file
@@ -39,6 +46,21 @@ __all__ = ["main"]
 
 ALGORITHMS = {"maml": MAML, "meta-sgd": MetaSGD}
 SHARE = click.FloatRange(0, 1, min_open=True, max_open=True)
+ROLES = (
+    *("task", "target", "time", "time_unit", "features", "measured", "units", "ranges"),
+    *("task_kind", "on_duplicate", "drop_missing_target"),
+)
+TABLES = (".csv", ".parquet")
+COMMAND_WORDS = {
+    "Pass on_missing_outcome='drop' to leave them out.": "Fill it in or drop those rows, as `fit` "
+    "does with --drop-missing-target.",
+    "pass on_duplicate='first', 'last', 'mean' or 'allow'.": "`fit` with --on-duplicate first, "
+    "last, mean or allow.",
+    "Change on_duplicate": "Fit with another --on-duplicate",
+    "open it with Adapted.load, whose .model is the model.": "pass a file of `fit`.",
+    "new_groups='population' or 'nan'": "--new-groups population or nan",
+    "confidence_level must": "--confidence-level must",
+}
 
 
 class Commands(click.Group):
@@ -53,6 +75,12 @@ class Commands(click.Group):
                 return super().invoke(ctx)
             except EhrmetaError as error:
                 raise click.ClickException(_one_line(error)) from error
+            except BrokenPipeError:
+                raise
+            except OSError as error:
+                reason = error.strerror or str(error)
+                where = f"cannot use '{error.filename}': " if error.filename else ""
+                raise click.ClickException(f"{where}{reason}. Pass another path.") from error
 
 
 def _writable(ctx: click.Context, param: click.Parameter, value: str) -> str:
@@ -62,6 +90,11 @@ def _writable(ctx: click.Context, param: click.Parameter, value: str) -> str:
         raise click.BadParameter(f"there is no folder '{folder}'.")
     if Path(value).is_dir() or not os.access(folder, os.W_OK):
         raise click.BadParameter(f"'{value}' cannot be written.")
+    is_table = Path(value).suffix.lower() in TABLES
+    if ctx.info_name == "predict" and not is_table:
+        raise click.BadParameter(f"'{value}': name a .csv or .parquet file.")
+    if ctx.info_name != "predict" and is_table:
+        raise click.BadParameter(f"'{value}' is named like a table: name a file such as x.ehrmeta.")
     return value
 
 
@@ -73,9 +106,12 @@ def _names(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
 def _numbers(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int, ...]:
     """``1,3,5`` as a tuple."""
     try:
-        return tuple(int(number) for number in value.split(","))
+        numbers = tuple(int(number) for number in value.split(","))
     except ValueError as error:
         raise click.BadParameter(f"{value!r} is no list of whole numbers like 1,3,5.") from error
+    if len(set(numbers)) < len(numbers):
+        raise click.BadParameter(f"{value!r} repeats a number: name each once, like 1,3,5.")
+    return numbers
 
 
 def _pairs(
@@ -93,7 +129,11 @@ def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
 
 
 def _one_line(message: object) -> str:
-    return " ".join(str(message).split())
+    """A message as one line, its remedy in the words of the command line."""
+    text = " ".join(str(message).split())
+    for python, words in COMMAND_WORDS.items():
+        text = text.replace(python, words)
+    return text
 
 
 @click.group(
@@ -252,10 +292,17 @@ def fit(
         ehrmeta fit pbcseq --likelihood student_t --hold-out 0.2 --out bili.ehrmeta
     """
     if is_bundled(table):
-        if any((task, target, time, features, measured, units, ranges)):
+        ctx = click.get_current_context()
+        given = [
+            param.opts[0]
+            for param in ctx.command.params
+            if param.name in ROLES
+            and ctx.get_parameter_source(param.name) != ParameterSource.DEFAULT
+        ]
+        if given:
             raise click.UsageError(
-                f"{table} is a bundled data set, whose card names its columns: leave out --task, "
-                "--target, --time, --features, --measured, --unit and --range."
+                f"{table} is a bundled data set, whose card names its columns: leave out "
+                f"{', '.join(given)}."
             )
         visits = load_dataset(table)
     elif task is None or target is None:
@@ -275,14 +322,17 @@ def fit(
             on_duplicate=on_duplicate,
             on_missing_outcome="drop" if drop_missing_target else "error",
         )
+    n_tasks = visits.n_tasks
     if hold_out is not None:
         visits, _ = visits.split(hold_out, random_state=0)
     click.echo(visits)
     model = MetaRegressor(ALGORITHMS[algorithm](), outcome_transform=transform, random_state=seed)
-    given = {"likelihood": likelihood, "max_steps": max_steps}
-    model.set_params(**{name: value for name, value in given.items() if value is not None})
+    settings = {"likelihood": likelihood, "max_steps": max_steps}
+    model.set_params(**{name: value for name, value in settings.items() if value is not None})
     model.fit(visits.X, visits.y, groups=visits.groups, time=visits.time)
     model.save(out)
+    if hold_out is not None:
+        mark_held_out(out, hold_out, n_tasks)
     last = model.history_[-1]
     click.echo(f"trained {last['step']:,.0f} steps in {last['seconds']:.0f} s, saved {out}")
 
@@ -303,7 +353,12 @@ def adapt(model: str, visits: str, out: str) -> None:
     fitted = MetaRegressor.load(model)
     support = read_support(visits, schema_of(fitted, model))
     adapted = fitted.adapt(support.X, support.y, groups=support.groups, time=support.time)
-    adapted.save(out)
+    umask = os.umask(0o077)  # for the owner's eyes alone, from the first byte
+    try:
+        adapted.save(out)
+    finally:
+        os.umask(umask)
+    Path(out).chmod(0o600)  # a file that was there keeps its permissions in save
     click.echo(f"{adapted}, saved {out} (patient data: keep it as you keep the visits)")
 
 
@@ -337,26 +392,40 @@ def predict(
     schema = schema_of(patients.model, model)
     if support is not None:
         seen = read_support(support, schema)
+        joined = joining_ids(seen.groups, str(schema.task), patients)
         add = found.update if isinstance(found, Adapted) else found.adapt
-        patients = add(seen.X, seen.y, groups=seen.groups, time=seen.time)
+        patients = add(seen.X, seen.y, groups=joined, time=seen.time)
 
     task, clock = str(schema.task), schema.time
     needed = (*([task] if patients.labels_ is not None else []), *([clock.name] if clock else []))
-    frame = read_frame(rows, text=(task,))
+    frame = read_frame(rows, text=text_columns(schema))
     require_columns(frame, needed)
+    ids = [name for name in dict.fromkeys((task, *needed)) if name in frame]
+    taken = [name for name in ids if name in ("prediction", "lower", "upper")]
+    if taken:
+        raise SchemaError(
+            f"column(s) {taken} of '{rows}' would be overwritten by the predictions. Rename them, "
+            "and fit again under the new name."
+        )
     asked: dict[str, Any] = {
         "X": features_of(frame, schema),
         "groups": groups_of(frame[task], patients) if task in needed else None,
-        "time": frame[clock.name] if clock else None,
+        "time": times_of(frame, clock),
         "new_groups": new_groups,
     }
     interval = patients.predict_interval(**asked, confidence_level=confidence_level)
-    ids = [name for name in dict.fromkeys((task, *needed)) if name in frame]
     predictions = frame[ids].assign(
         prediction=patients.predict(**asked), lower=interval[:, 0], upper=interval[:, 1]
     )
     write_frame(predictions, out)
-    who = f"{patients.n_tasks:,} adapted tasks" if task in needed else "the population"
+    who = "the population"
+    if task in needed:
+        codes = pd.Index(patients.labels_).get_indexer(pd.Index(asked["groups"]))
+        known = codes[codes >= 0]
+        who = f"{len(set(known)):,} adapted tasks"
+        if len(known) < len(codes):
+            got = "the population" if new_groups == "population" else "no prediction"
+            who += f" ({len(codes) - len(known):,} rows of other tasks: {got})"
     click.echo(f"predicted {len(predictions):,} rows from {who}, saved {out}")
 
 
@@ -402,6 +471,7 @@ def evaluate(
     test = read_table(table, schema)
     seen = None if train is None else read_table(train, schema)
     if hold_out is not None:
+        check_held_out(model, hold_out, test.n_tasks)
         rest, test = test.split(hold_out, random_state=0)
         seen = rest if seen is None else seen
     if baselines and seen is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,19 +13,26 @@ import pandas as pd
 
 from ehrmeta.data import Clock, Schema, Table, list_datasets, load_dataset
 from ehrmeta.data.checks import require_columns
+from ehrmeta.data.clock import to_time
 from ehrmeta.data.frame_file import read_frame
 from ehrmeta.data.schema import OnDuplicate, TaskKind
 from ehrmeta.errors import DataError, SchemaError
 from ehrmeta.estimators import Adapted, MetaRegressor
+from ehrmeta.persistence import read_bundle, write_bundle
 
 __all__ = [
+    "check_held_out",
     "features_of",
     "groups_of",
     "is_bundled",
+    "joining_ids",
+    "mark_held_out",
     "read_support",
     "read_table",
     "read_training_table",
     "schema_of",
+    "text_columns",
+    "times_of",
 ]
 
 
@@ -80,14 +88,16 @@ def read_training_table(
 def read_table(path: str, schema: Schema) -> Table:
     """A bundled table, or a file under a fitted model's schema; rows without an outcome go."""
     if is_bundled(path):
-        return load_dataset(path)
-    frame = read_frame(path, text=_task_columns(schema))
+        table = load_dataset(path)
+        _check_same_columns(path, table.schema, schema)
+        return table
+    frame = read_frame(path, text=text_columns(schema))
     return Table.from_frame(frame, schema, on_missing_outcome="drop")
 
 
 def read_support(path: str, schema: Schema) -> Table:
     """The rows seen so far of some tasks."""
-    frame = read_frame(path, text=_task_columns(schema))
+    frame = read_frame(path, text=text_columns(schema))
     return Table.from_frame(frame, schema, on_constant_outcome="allow")
 
 
@@ -107,18 +117,110 @@ def features_of(frame: pd.DataFrame, schema: Schema) -> pd.DataFrame:
     return frame.reindex(columns=list(schema.names))
 
 
+def times_of(frame: pd.DataFrame, clock: Clock | None) -> Any:
+    """The times of rows to predict, as numbers on the clock of the model, (row,)."""
+    if clock is None:
+        return None
+    return to_time(frame[clock.name], unit=clock.unit, origin=clock.origin, name=clock.name)
+
+
 def groups_of(ids: pd.Series, patients: Adapted) -> Any:
-    """Task ids in the type of the adapted ones: a CSV holds text, (row,)."""
+    """Task ids in the type of the adapted ones: a CSV holds text, (row,).
+
+    Numbers are compared digit by digit, never as floats; one that no adapted task has becomes a
+    number that none has.
+    """
     labels = patients.labels_
     if labels is None or labels.dtype == object:
         return ids.astype("str").where(ids.notna(), None)
-    numbers = pd.to_numeric(ids, errors="coerce").to_numpy(np.float64)
-    if np.isnan(numbers).any():
+    if labels.dtype.kind == "M":
+        return pd.to_datetime(ids, errors="coerce")
+    codes, texts = pd.factorize(ids.astype("str").where(ids.notna(), None))
+    numbers = [_number(text) for text in texts]
+    bad = (codes < 0) | np.isin(codes, [i for i, n in enumerate(numbers) if n is None])
+    if bad.any():
         raise DataError(
-            f"column '{ids.name}' is missing or text in {int(np.isnan(numbers).sum()):,} of "
+            f"column '{ids.name}' is missing or text in {int(bad.sum()):,} of "
             f"{len(ids):,} rows, but the adapted tasks are numbered. Correct those rows."
         )
-    return numbers.astype(labels.dtype)
+    known = {_number(str(label)): label for label in labels.tolist()}
+    unused = next(n for n in range(len(known) + 1) if Decimal(n) not in known)
+    dtype = np.int64 if labels.dtype.kind in "ib" else labels.dtype
+    return np.array([known.get(number, unused) for number in numbers], dtype)[codes]
+
+
+def joining_ids(ids: Any, name: str, patients: Adapted) -> Any:
+    """Task ids of rows that join adapted tasks: whole numbers where those are, (row,)."""
+    labels = patients.labels_
+    if labels is None or labels.dtype.kind not in "iu":
+        return ids if labels is None or labels.dtype.kind != "O" else pd.Series(ids).astype("str")
+    codes, texts = pd.factorize(pd.Series(ids).astype("str"))
+    numbers = [_number(text) for text in texts]
+    wrong = [i for i, n in enumerate(numbers) if n is None or n != n.to_integral_value()]
+    if wrong:
+        raise DataError(
+            f"column '{name}' holds no whole number in {int(np.isin(codes, wrong).sum()):,} of "
+            f"{len(codes):,} rows of --support, but the adapted tasks are numbered. Correct those "
+            "rows."
+        )
+    return np.array([int(n) for n in numbers if n is not None], labels.dtype)[codes]
+
+
+def mark_held_out(path: str, share: float, n_tasks: int) -> None:
+    """Note in a model file which share of how many tasks its training left out."""
+    tensors, metadata = read_bundle(path)
+    write_bundle(path, tensors, metadata | {"held_out": {"share": share, "n_tasks": n_tasks}})
+
+
+def check_held_out(path: str, share: float, n_tasks: int) -> None:
+    """Refuse to hold out other tasks than the training of this model did."""
+    found = read_bundle(path)[1].get("held_out")
+    if found is None:
+        raise DataError(
+            f"--hold-out {share:g}: '{path}' was fitted without --hold-out, so the held-out "
+            f"patients were in its training. Fit again with --hold-out {share:g}, or evaluate on a "
+            "table of other patients."
+        )
+    if found["share"] != share or found["n_tasks"] != n_tasks:
+        raise DataError(
+            f"--hold-out {share:g} of {n_tasks:,} tasks: '{path}' was fitted with --hold-out "
+            f"{found['share']:g} of {found['n_tasks']:,}, so others are held out here. Pass the "
+            f"table of `fit` and --hold-out {found['share']:g}."
+        )
+
+
+def text_columns(schema: Schema) -> tuple[str, ...]:
+    """The columns that a CSV must not turn into numbers: the task and the categories."""
+    categories = (f.name for f in schema.features if f.kind == "categorical")
+    return (*(() if schema.task is None else (schema.task,)), *categories)
+
+
+def _check_same_columns(path: str, found: Schema, schema: Schema) -> None:
+    """Refuse a bundled table whose outcome, time or features are not those of the model."""
+
+    def parts(of: Schema) -> dict[str, Any]:
+        return {
+            "outcome": of.outcome and (of.outcome.name, of.outcome.unit),
+            "time": of.time and (of.time.name, of.time.unit),
+            "features": tuple(sorted(of.names)),
+        }
+
+    for part, theirs in parts(found).items():
+        ours = parts(schema)[part]
+        if theirs != ours:
+            raise SchemaError(
+                f"the {part} of the bundled data set {path} is {theirs}, that of the model {ours}. "
+                "Pass a table with the columns that the model was fitted on."
+            )
+
+
+def _number(text: str) -> Decimal | None:
+    """Exactly the number that a text writes, if any."""
+    try:
+        number = Decimal(text.strip())
+    except InvalidOperation:
+        return None
+    return number if number.is_finite() else None
 
 
 def _with_range(schema: Schema, column: str, text: str) -> Schema:
@@ -142,7 +244,3 @@ def _with_range(schema: Schema, column: str, text: str) -> Schema:
             for f in schema.features
         ),
     )
-
-
-def _task_columns(schema: Schema) -> tuple[str, ...]:
-    return () if schema.task is None else (schema.task,)

@@ -20,6 +20,7 @@ from ehrmeta.baselines import (
     PopulationBoosting,
     TaskMean,
 )
+from ehrmeta.cli_tables import mark_held_out
 from ehrmeta.data import Table, load_dataset
 from ehrmeta.errors import AtypicalWarning
 from ehrmeta.estimators import MetaRegressor
@@ -30,6 +31,7 @@ from ehrmeta.report import k_shot_table, plot_trajectory
 __all__ = ["NotAdapted", "demo_model", "median_patient", "opponents", "run_demo"]
 
 DATA_SET = "nafld-hdl"
+TEST_SHARE = 0.2
 SHOTS = (1, 3, 5)
 OURS = "ehrmeta (Meta-SGD)"
 NOT_ADAPTED = "the same, not adapted"
@@ -93,7 +95,7 @@ def run_demo(folder: str | Path, say: Callable[[str], None], *, quick: bool = Fa
     table = load_dataset(DATA_SET)
     if quick:
         table = _fewer(table, 1000)
-    train, test = table.split(test_fraction=0.2, random_state=0)
+    train, test = table.split(test_fraction=TEST_SHARE, random_state=0)
     unit = table.schema.outcome.unit if table.schema.outcome else ""
     say(f"{DATA_SET}: {len(table):,} values of {table.n_tasks:,} patients")
     say(f"meta-training on {train.n_tasks:,} patients; {test.n_tasks:,} others are never seen\n")
@@ -142,6 +144,7 @@ def run_demo(folder: str | Path, say: Callable[[str], None], *, quick: bool = Fa
         title="A patient never seen in training: the one of median error",
     ).savefig(picture)
     model.save(saved)
+    mark_held_out(str(saved), TEST_SHARE, table.n_tasks)
     say(
         f"{picture}: of the test patients with {STORY_VISITS} values or more, the one whose error "
         f"at k = {STORY_SHOTS} is the median"

@@ -1,4 +1,6 @@
 import re
+import stat
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -7,6 +9,8 @@ from click.testing import CliRunner
 
 from ehrmeta import Adapted, MetaRegressor
 from ehrmeta.cli import main
+from ehrmeta.cli_tables import groups_of
+from ehrmeta.data.clock import to_time
 
 FIT = ["--task", "patient", "--time", "date", "--target", "hdl", "--max-steps", "20"]
 
@@ -79,7 +83,7 @@ def test_predict_is_what_the_library_predicts(folder, visits):
     pd.testing.assert_frame_equal(found[["patient", "date"]], asked[["patient", "date"]])
     X = asked[["sex"]].assign(crp=np.nan)
     adapted = Adapted.load(folder / "new.ehrmeta")
-    keys = {"groups": asked.patient, "time": asked.date}
+    keys = {"groups": asked.patient, "time": to_time(asked.date)}
     np.testing.assert_allclose(found.prediction, adapted.predict(X, **keys), rtol=1e-12)
     interval = adapted.predict_interval(X, **keys, confidence_level=0.9)
     np.testing.assert_allclose(found[["lower", "upper"]], interval, rtol=1e-12)
@@ -143,7 +147,8 @@ def test_new_patients_are_never_silent(folder):
     assert not out.exists()
     run(*arguments, "--new-groups", "nan", "--out", out)
     assert pd.read_csv(out).prediction.isna().all()
-    run(*arguments, "--new-groups", "population", "--out", out)
+    done = run(*arguments, "--new-groups", "population", "--out", out)
+    assert "from 0 adapted tasks (180 rows of other tasks: the population)" in done.output
     assert pd.read_csv(out).prediction.notna().all()
 
 
@@ -158,6 +163,54 @@ def test_numbered_patients_are_found_in_a_csv(folder, visits):
     pd.read_csv(folder / "test.csv").assign(patient="x").to_csv(bad, index=False)
     error = failure("predict", folder / "numbers.ehrmeta", bad, "--out", folder / "n.csv")
     assert "column 'patient' is missing or text in 60 of 60 rows" in error
+    pd.read_csv(folder / "test.csv").assign(patient=30.7).to_csv(bad, index=False)
+    error = failure("predict", folder / "numbers.ehrmeta", bad, "--out", folder / "n.csv")
+    assert "60 of 60 rows (first: row 0) belong to tasks that were not adapted" in error
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.uint64, np.float64])
+def test_numbered_ids_match_digit_by_digit(dtype):
+    labels = np.array([2**53, 2**53 + 2, 7], dtype)
+    patients = SimpleNamespace(labels_=labels)
+    asked = pd.Series(["9007199254740993", "9007199254740994", "7.0", "7.3"], name="id")
+    found = groups_of(asked, patients)
+    assert found.dtype == dtype
+    assert pd.Index(labels).get_indexer(found).tolist() == [-1, 1, 2, -1]
+
+
+def test_codes_stay_text_when_a_later_file_holds_numbers_only(folder, visits):
+    coded, model = folder / "coded.csv", folder / "coded.ehrmeta"
+    visits.assign(sex=visits.sex.map({"f": "01", "m": "1A"})).to_csv(coded, index=False)
+    visits[visits.patient < "003"].assign(sex="01").to_csv(folder / "01.csv", index=False)
+    run("fit", coded, *FIT, "--out", model)
+    out = folder / "codes.csv"
+    done = run("predict", model, folder / "01.csv", "--out", out, "--support", folder / "01.csv")
+    assert "never seen" not in done.stderr
+    assert "from 3 adapted tasks" in done.output
+
+
+def test_adapted_patients_are_for_the_owner_alone(folder):
+    assert stat.S_IMODE((folder / "new.ehrmeta").stat().st_mode) == 0o600
+
+
+def test_an_id_called_prediction_is_not_overwritten(folder, visits):
+    renamed, model = folder / "renamed.csv", folder / "renamed.ehrmeta"
+    visits.rename(columns={"patient": "lower"}).to_csv(renamed, index=False)
+    run("fit", renamed, "--task", "lower", *FIT[2:], "--out", model)
+    error = failure("predict", model, renamed, "--out", folder / "lower.csv")
+    assert "column(s) ['lower']" in error
+
+
+def test_row_numbers_are_no_feature(folder, visits):
+    visits.to_csv(folder / "index.csv")
+    done = run("fit", folder / "index.csv", *FIT, "--out", folder / "index.ehrmeta")
+    assert "column(s) ['Unnamed: 0'] without a name left out" in done.stderr
+    assert MetaRegressor.load(folder / "index.ehrmeta").schema_.names == ("sex", "crp")
+
+
+def test_a_demo_folder_that_is_a_file_is_one_line(folder):
+    error = failure("demo", "--quick", "--out", folder / "visits.csv")
+    assert "File exists" in error
 
 
 def test_evaluate_prints_the_table_with_baselines_where_there_is_training_data(folder):
@@ -180,6 +233,11 @@ def test_held_out_patients_are_scored_and_the_others_fit_the_baselines(folder):
     printed = run("evaluate", model, folder / "visits.csv", "--hold-out", "0.3").output
     assert re.search(r"patients scored +9 +9 +9\n", printed)
     assert "boosting with history" in printed
+    other = failure("evaluate", model, folder / "visits.csv", "--hold-out", "0.2")
+    assert "was fitted with --hold-out 0.3 of 30" in other
+    assert "of 10 tasks" in failure("evaluate", model, folder / "test.csv", "--hold-out", "0.3")
+    none = failure("evaluate", folder / "hdl.ehrmeta", folder / "visits.csv", "--hold-out", "0.3")
+    assert "was fitted without --hold-out" in none
 
 
 def test_a_bundled_data_set_stands_in_for_a_table(tmp_path):
@@ -189,6 +247,10 @@ def test_a_bundled_data_set_stands_in_for_a_table(tmp_path):
     assert (model.likelihood, model.table_.outcome.transform) == ("student_t", "log")
     printed = run("evaluate", out, "pbcseq", "--shots", "3")
     assert re.search(r"rmse_macro \[mg/dL\] +k = 3", printed.output)
+    assert (
+        "the outcome of the bundled data set nafld-sbp"
+        in run("evaluate", out, "nafld-sbp", code=1).stderr
+    )
 
 
 def test_datasets_lists_every_bundled_set():
@@ -212,6 +274,7 @@ def test_rows_without_a_target_are_an_error_or_left_out(folder, visits):
     visits.assign(hdl=visits.hdl.where(visits.index != 3)).to_csv(path, index=False)
     arguments = ["fit", path, *FIT, "--out", folder / "gaps.ehrmeta"]
     assert "missing (NaN) in 1 of 240 rows" in failure(*arguments)
+    assert "--drop-missing-target" in failure(*arguments)
     assert "239 rows" in run(*arguments, "--drop-missing-target").output
 
 
@@ -270,6 +333,10 @@ def test_errors_are_one_line_and_leave_no_file(folder, visits, monkeypatch, argu
     [
         (["fit", "visits.csv"], "pass --task and --target"),
         (["fit", "pbcseq", "--task", "patient"], "whose card names its columns"),
+        (["fit", "pbcseq", "--time-unit", "d", "--drop-missing-target"], "leave out --time-unit"),
+        (["predict", "new.ehrmeta", "later.csv", "--out", "x.txt"], "name a .csv or .parquet file"),
+        (["adapt", "hdl.ehrmeta", "first.csv", "--out", "x.csv"], "is named like a table"),
+        (["evaluate", "hdl.ehrmeta", "test.csv", "--shots", "1,1"], "repeats a number"),
         (["fit", "visits.csv", *FIT, "--unit", "mg/dL"], "not of the form COLUMN=VALUE"),
         (["evaluate", "hdl.ehrmeta", "test.csv", "--shots", "1,x"], "list of whole numbers"),
         (["evaluate", "hdl.ehrmeta", "test.csv", "--baselines"], "pass --train or --hold-out"),

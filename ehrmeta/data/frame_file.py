@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import re
+import secrets
 import warnings
 from pathlib import Path
 
 import pandas as pd
 from pyarrow.lib import ArrowException
 
-from ehrmeta.errors import DataError
+from ehrmeta.errors import DataError, DataWarning
 
 __all__ = ["read_frame", "write_frame"]
 
@@ -30,9 +33,7 @@ def read_frame(path: str | Path, *, text: tuple[str, ...] = ()) -> pd.DataFrame:
     path = Path(path)
     suffix = _suffix(path)
     try:
-        if suffix == ".parquet":
-            return pd.read_parquet(path)
-        return _read_csv(path, text)
+        frame = pd.read_parquet(path) if suffix == ".parquet" else _read_csv(path, text)
     except OSError as error:
         reason = error.strerror or "it is no parquet file, or it is damaged"
         raise DataError(f"cannot read '{path}': {reason}. Check the path.") from error
@@ -40,6 +41,7 @@ def read_frame(path: str | Path, *, text: tuple[str, ...] = ()) -> pd.DataFrame:
         kind = suffix[1:]
         reason = str(error).strip().rstrip(".")
         raise DataError(f"cannot read '{path}' as {kind}: {reason}. Check the file.") from error
+    return _without_index(frame, path, text)
 
 
 def write_frame(frame: pd.DataFrame, path: str | Path) -> None:
@@ -52,12 +54,14 @@ def write_frame(frame: pd.DataFrame, path: str | Path) -> None:
     """
     path = Path(path)
     suffix = _suffix(path)
-    partial = path.with_name(f".{path.name}.partial")
+    partial = path.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
         if suffix == ".parquet":
             frame.to_parquet(partial, index=False)
         else:
             frame.to_csv(partial, index=False)
+        with partial.open("rb+") as handle:
+            os.fsync(handle.fileno())
         partial.replace(path)
     except OSError as error:
         reason = error.strerror or error
@@ -76,6 +80,23 @@ def _read_csv(path: Path, text: tuple[str, ...]) -> pd.DataFrame:
     if len(frame.columns) == 1 and ";" in frame.columns[0]:
         raise ValueError("its columns are separated by semicolons; save it with commas")
     return frame
+
+
+def _without_index(frame: pd.DataFrame, path: Path, text: tuple[str, ...]) -> pd.DataFrame:
+    """Leave out columns without a name, such as the row numbers that pandas' to_csv writes."""
+    nameless = [
+        name
+        for name in frame.columns
+        if re.fullmatch(r"Unnamed: \d+|\s*", str(name)) and name not in text
+    ]
+    if nameless:
+        warnings.warn(
+            f"'{path}': column(s) {nameless} without a name left out, most likely row numbers. "
+            "Name them in the file to use them.",
+            DataWarning,
+            stacklevel=3,
+        )
+    return frame.drop(columns=nameless)
 
 
 def _suffix(path: Path) -> str:
