@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 from numbers import Number
 from typing import Any
@@ -193,12 +194,12 @@ def _read_objects(values: Column, name: str) -> Column:
     if found == "boolean" and not missing.any():
         return values.astype(bool)
     if found in _NUMBERS or found == "boolean":
-        return _to_float(values, missing, name)
+        return _to_numbers(values, missing, name)
     if found in _DATES:
         return _read_date_objects(values, missing, name)
     types = set(map(type, values[~missing].tolist()))
     if all(issubclass(t, Number | np.bool_) and not issubclass(t, complex) for t in types):
-        return _to_float(values, missing, name)
+        return _to_numbers(values, missing, name)
     if all(issubclass(t, str | Number) for t in types):
         n_text = sum(isinstance(cell, str) for cell in values.tolist())
         raise DataError(
@@ -209,7 +210,10 @@ def _read_objects(values: Column, name: str) -> Column:
     raise _cell_error(name, ", ".join(sorted(t.__name__ for t in types)))
 
 
-def _to_float(values: Column, missing: NDArray[np.bool_], name: str) -> Column:
+def _to_numbers(values: Column, missing: NDArray[np.bool_], name: str) -> Column:
+    if not missing.any() and pd.api.types.infer_dtype(values) == "integer":
+        with contextlib.suppress(OverflowError):
+            return values.astype(np.int64)  # exact: ids may lie beyond 2^53
     numbers = np.full(len(values), np.nan)
     numbers[~missing] = values[~missing].astype(np.float64)
     return _checked_numbers(numbers, name)

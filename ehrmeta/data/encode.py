@@ -21,6 +21,8 @@ __all__ = ["Encoder", "OutcomeScale"]
 Floats = NDArray[np.float32]
 CLIP = 8.0  # robust standard deviations
 
+_LARGEST_OUTCOME = 1e30  # beyond it float32 arithmetic overflows
+
 
 @dataclass(frozen=True)
 class Coding:
@@ -196,6 +198,11 @@ class OutcomeScale:
         g = _apply(y, transform)
         if len(g) == 0:
             raise DataError("the outcome has no rows. Pass at least one.")
+        if np.abs(g).max() > _LARGEST_OUTCOME:
+            raise DataError(
+                f"the outcome exceeds {_LARGEST_OUTCOME:g} in size, which no lab value does. Check "
+                "its unit."
+            )
         sd = float(np.std(g)) if np.ptp(g) > 0 else 0.0
         return cls(float(np.mean(g)), sd or 1.0, transform)
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, get_args
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from ehrmeta.data.clock import SECONDS
 from ehrmeta.data.columns import read_columns
 from ehrmeta.data.tasks import index_tasks
-from ehrmeta.errors import SchemaError, did_you_mean
+from ehrmeta.errors import DataWarning, SchemaError, did_you_mean
 
 __all__ = ["Clock", "Feature", "Outcome", "Schema"]
 
@@ -320,6 +322,7 @@ def _describe(column: Feature | Outcome) -> str:
 
 def _kind(values: NDArray[Any], name: str) -> Kind:
     if values.dtype == object:
+        _warn_of_numbers_as_text(values, name)
         return "categorical"
     if values.dtype.kind == "M":
         raise SchemaError(
@@ -331,6 +334,20 @@ def _kind(values: NDArray[Any], name: str) -> Kind:
         len(present) > 0 and bool(np.isin(present, (0, 1)).all()) and np.ptp(present * 1) > 0
     )
     return "binary" if is_binary else "numeric"
+
+
+def _warn_of_numbers_as_text(values: NDArray[Any], name: str) -> None:
+    """One '<5' among numbers turns a whole lab into a category: say so."""
+    present = pd.Series(values).dropna()
+    odd = pd.to_numeric(present, errors="coerce").isna()
+    if 0 < odd.sum() < 0.2 * len(present):
+        warnings.warn(
+            f"column '{name}' is text because {int(odd.sum()):,} of {len(present):,} values are no "
+            f"numbers (first: row {odd.idxmax()}), so it counts as a category. Replace them, for "
+            "example '<5' by 5, to use it as a number.",
+            DataWarning,
+            stacklevel=4,
+        )
 
 
 def _is_static(values: NDArray[Any], codes: NDArray[np.int64]) -> bool:

@@ -26,6 +26,7 @@ from ehrmeta.estimators.inputs import (
     report_repeats,
     schema_of,
 )
+from ehrmeta.estimators.parameters import check_parameters
 from ehrmeta.estimators.predictive import Prediction
 from ehrmeta.estimators.table_encoder import TableEncoder
 from ehrmeta.nn.task_rows import TaskRows
@@ -97,6 +98,7 @@ class TaskEstimator(BaseEstimator, ABC):
         DataError
             A column, the outcome, the groups or the time cannot be used; nothing is changed.
         """
+        check_parameters(self)
         schema = schema_of(self.schema, X)
         inputs = self._read(X, y, groups, time, schema)
         check_trainable(inputs, schema)
@@ -284,6 +286,11 @@ class TaskEstimator(BaseEstimator, ABC):
             raise DataError(
                 "time is missing: the model was fitted with time, so pass time= (one value per "
                 "row, same unit and origin as at fit)."
+            )
+        if inputs.dated and not self.table_.dated:
+            raise DataError(
+                "time holds dates, but the model was fitted with numbers: count them from the "
+                "origin of the training times, in their unit."
             )
         if not self.table_.timed and inputs.time is not None:
             raise DataError("time was given but the model was fitted without it: leave it out.")

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 
+from ehrmeta.data import index_tasks
 from ehrmeta.errors import AtypicalWarning, DataError, GroupError
 from ehrmeta.estimators.files import load_adapted, save_adapted
 from ehrmeta.estimators.inputs import Inputs
@@ -102,8 +103,9 @@ class Adapted:
         new_groups: NewGroups = "error",
     ) -> Array:
         """Quantiles of the predictive distribution, (row, level)."""
-        if not all(0.0 < level < 1.0 for level in levels):
-            raise DataError(f"levels must lie strictly between 0 and 1, got {tuple(levels)}.")
+        levels = np.atleast_1d(levels).tolist()
+        if not levels or not all(0.0 < level < 1.0 for level in levels):
+            raise DataError(f"levels must lie strictly between 0 and 1, got {levels}.")
 
         def quantiles(predictive: Prediction) -> Array:
             return np.column_stack([predictive.quantile(level) for level in levels])
@@ -164,12 +166,15 @@ class Adapted:
     def update(self, X: Any, y: Any, *, groups: Any = None, time: Any = None) -> Adapted:
         """A new `Adapted` with more rows in the supports; new groups join as new tasks."""
         inputs = self.model._read_fitted(self._transformed(X), y, groups, time)
+        inputs.outcome()
         if (inputs.groups is None) != (self.labels_ is None):
             given, made = ("without", "with") if inputs.groups is None else ("with", "without")
             raise GroupError(f"update was called {given} groups, adapt {made}: use them in both.")
         if inputs.groups is None:
             labels, old, new = None, np.zeros(1, np.int64), np.zeros(inputs.n_rows, np.int64)
         else:
+            index_tasks(inputs.groups)  # refuses missing ids
+            self._refuse_other_ids(inputs.groups)
             union = pd.Index(self.labels_).union(pd.Index(inputs.groups).unique())
             labels = union.to_numpy()
             old, new = union.get_indexer(self.labels_), union.get_indexer(inputs.groups)
@@ -179,6 +184,15 @@ class Adapted:
         support = self._support.merge(
             torch.from_numpy(old)[self._support.codes], n_tasks, added, added.codes
         )
+        schema = self.model.schema_
+        if support.timed and schema is not None and schema.task_kind == "patient":
+            same = (support.time.diff() == 0) & (support.codes.diff() == 0)
+            if bool(same.any()):
+                raise DataError(
+                    f"{int(same.sum()):,} rows of the update repeat the time of a row that their "
+                    f"task already has (first in task {int(support.codes[1:][same][0])} of "
+                    f"{n_tasks}). Pass only new visits."
+                )
         return Adapted(self.model, labels, support, self.transform)
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -285,10 +299,20 @@ class Adapted:
                 f"groups is missing: the model was adapted to {self.n_tasks:,} named tasks, so "
                 "pass groups= with the task of every row."
             )
+        self._refuse_other_ids(inputs.groups)
         return inputs, pd.Index(self.labels_).get_indexer(inputs.groups).astype(np.int64)
 
     def _transformed(self, X: Any) -> Any:
         return X if self.transform is None else self.transform(X)
+
+    def _refuse_other_ids(self, groups: npt.NDArray[Any]) -> None:
+        """Ids must be numbers where they were numbers, and text where they were text."""
+        if self.labels_ is not None and (groups.dtype == object) != (self.labels_.dtype == object):
+            given, made = ("text", "numbers") if groups.dtype == object else ("numbers", "text")
+            raise GroupError(
+                f"groups holds {given}, but the model was adapted to ids that are {made}: convert "
+                "them to one type."
+            )
 
     def _refuse_new(self, codes: npt.NDArray[np.int64]) -> None:
         new = codes < 0

@@ -79,6 +79,11 @@ def load_model(path: Path, expected: type[Model], *, device: str = "auto") -> Mo
 
 def save_adapted(adapted: Adapted, path: Path) -> None:
     """Write adapted tasks to one file; see `Adapted.save`."""
+    if adapted.transform is not None:
+        raise BundleError(
+            "tasks adapted behind a pipeline cannot be saved: a file cannot hold its transformers. "
+            "Save the model, transform the rows yourself, and adapt again after loading."
+        )
     labels = adapted.labels_
     metadata = {
         "kind": "adapted",

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 from sklearn.utils.validation import column_or_1d
 
 from ehrmeta.data.clock import to_time
@@ -40,6 +41,7 @@ class Inputs:
     groups: Array | None
     time: npt.NDArray[np.float64] | None
     n_rows: int
+    dated: bool = False  # whether times came as dates, counted from the clock's origin
 
     def outcome(self) -> Array:
         """The outcome, where a call needs one."""
@@ -89,17 +91,22 @@ def read_inputs(
     task_values = columns.pop(task_column, None) if task_column is not None else None
     time_values = columns.pop(time_column, None) if time_column is not None else None
     groups = groups if groups is not None else task_values
+    if isinstance(getattr(groups, "dtype", None), pd.CategoricalDtype):
+        groups = np.asarray(groups)  # ids keep the type that their categories have
     time = time if time is not None else time_values
     labels = None if groups is None else _vector(read_column(groups, "groups"), "groups", n_rows)
+    dated = False
     if time is not None:
         clock = clock or Clock(time_column or "time")
+        time = read_column(time, clock.name)
+        dated = time.dtype.kind not in "biuf"
         time = to_time(time, unit=clock.unit, origin=clock.origin, name=clock.name)
         time = _vector(time, "time", n_rows)
     if y is not None:
         if getattr(y, "ndim", 1) == 2:
             y = column_or_1d(y, warn=True)
         y = _vector((read_outcome or read_numbers)(y, outcome), outcome, n_rows)
-    return Inputs(columns, y, labels, time, n_rows)
+    return Inputs(columns, y, labels, time, n_rows, dated)
 
 
 def read_numbers(y: Any, name: str) -> npt.NDArray[np.float64]:
@@ -202,6 +209,13 @@ def check_trainable(inputs: Inputs, schema: Schema | None) -> None:
             f"measured feature(s) {list(schema.measured)} need time=, to know which value is the "
             "last one. Pass the time of every row."
         )
+    if schema is not None and schema.time is not None and inputs.time is None:
+        warnings.warn(
+            f"the schema has a clock ('{schema.time.name}') but time= was not passed: supports are "
+            "drawn at random from all visits. Pass time= to learn to predict later from earlier.",
+            DataWarning,
+            stacklevel=4,
+        )
     if inputs.time is not None:
         report_repeats(tasks, inputs.time, None if schema is None else schema.task_kind)
 
@@ -212,9 +226,10 @@ def outcome_name(schema: Schema | None) -> str:
 
 
 def schema_of(schema: Schema | None, X: Any) -> Schema | None:
-    """The schema given, or the one that a `Table` put on its X."""
+    """The schema given, or the one that a `Table` put on its X, less the columns dropped since."""
     carried = getattr(X, "attrs", {}).get("ehrmeta_schema")
     if schema is not None or carried is None:
         return schema
     found = Schema.from_dict(carried)
-    return found if set(found.names) <= set(map(str, X.columns)) else None
+    left = tuple(feature for feature in found.features if feature.name in X.columns)
+    return replace(found, features=left)

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.func import vmap
 
 from ehrmeta.algorithms._base import Algorithm, Params, Spec, State
+from ehrmeta.errors import DataError
 from ehrmeta.nn.batch import TaskSet, empty_set, padded_index, padded_set
 from ehrmeta.nn.likelihoods import Distribution
 from ehrmeta.nn.task_rows import TaskRows
@@ -18,6 +19,7 @@ from ehrmeta.nn.task_rows import TaskRows
 __all__ = ["AdaptedChunk", "Learner", "pick_device"]
 
 _TASKS_AT_ONCE = 512
+_PADDED_POINTS = 32_768  # of a chunk of supports: one long record must not pad hundreds
 _POINTS_AT_ONCE = 64  # a task's queries are cut into runs of at most this many
 
 
@@ -48,7 +50,7 @@ class Learner:
         order = torch.argsort(support.sizes, stable=True)
         chunks = []
         with torch.inference_mode():
-            for tasks in torch.split(order, self.chunk_size or _TASKS_AT_ONCE):
+            for tasks in _chunks(order, support.sizes, self.chunk_size or _TASKS_AT_ONCE):
                 index, mask = padded_index(support.starts[:-1][tasks], support.sizes[tasks])
                 batch = self._set(support, index, mask, support, index, mask)
                 chunks.append(AdaptedChunk(tasks, index, mask, self._adapt(batch)))
@@ -179,6 +181,18 @@ class Learner:
         return TaskSet(*moved)
 
 
+def _chunks(order: Tensor, sizes: Tensor, n_at_once: int) -> Iterator[Tensor]:
+    """Runs of tasks, sorted by size, of bounded number and bounded padded size."""
+    at, n_tasks = 0, len(order)
+    ordered = sizes[order].tolist()
+    while at < n_tasks:
+        count = min(n_at_once, n_tasks - at)
+        while count > 1 and count * ordered[at + count - 1] > _PADDED_POINTS:
+            count //= 2
+        yield order[at : at + count]
+        at += count
+
+
 def _over_tasks(
     one_task: Callable[..., dict[str, Tensor]], *batches: State | TaskSet
 ) -> dict[str, Tensor]:
@@ -201,7 +215,13 @@ def pick_device(name: str) -> torch.device:
     """``"auto"`` is a GPU where there is one."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise DataError(f"device must be 'auto', 'cpu' or 'cuda', got {name!r}.") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise DataError("device='cuda', but PyTorch finds no GPU here: use device='auto'.")
+    return device
 
 
 def _runs(

@@ -41,6 +41,8 @@ class TableEncoder:
         Median time between a training task's visits.
     time_center, time_scale : float
         Standardise the clock where it is a feature.
+    dated : bool
+        Whether the training times came as dates.
     clock_is_feature : bool
         Whether the clock's origin is known ahead, so that time itself may be a feature.
     """
@@ -52,6 +54,7 @@ class TableEncoder:
     time_unit: float
     time_center: float
     time_scale: float
+    dated: bool
     clock_is_feature: bool
 
     @classmethod
@@ -79,6 +82,7 @@ class TableEncoder:
             time_unit=unit,
             time_center=center,
             time_scale=scale,
+            dated=inputs.dated,
             clock_is_feature=inputs.time is not None and (clock is None or clock.is_feature),
         )
 
@@ -87,7 +91,7 @@ class TableEncoder:
         fixed, measured = self.encoder.transform(_plausible(inputs.columns, self.features))
         time = np.zeros(inputs.n_rows) if inputs.time is None else inputs.time
         if self.clock_is_feature:
-            standard = (time - self.time_center) / self.time_scale
+            standard = np.clip((time - self.time_center) / self.time_scale, -8.0, 8.0)
             fixed = np.column_stack([fixed, standard.astype(np.float32)])
         if inputs.y is None:
             y = np.full(inputs.n_rows, np.nan, np.float32)

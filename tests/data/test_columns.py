@@ -60,9 +60,6 @@ def test_every_frame_reads_the_same(make: Callable[[dict[str, list[Any]]], Any])
     columns = read_columns(make(ROWS))
     assert list(columns) == list(EXPECTED)
     for name, expected in EXPECTED.items():
-        if name == "whole" and make is object_frame:
-            assert columns[name].dtype == np.float64  # an object says nothing about the type
-            continue
         assert columns[name].dtype == expected.dtype, name
         np.testing.assert_array_equal(columns[name], expected, err_msg=name)
 

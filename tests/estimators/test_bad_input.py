@@ -224,3 +224,92 @@ def test_pandas_index_labels_play_no_role():
     np.testing.assert_array_equal(
         plain.predict(call["X"], time=call["time"]), odd.predict(call["X"], time=call["time"])
     )
+
+
+BAD_PARAMETERS = {
+    "shots": (5, 2),
+    "max_queries": 0,
+    "max_steps": 0,
+    "batch_size": 0,
+    "patience": 0,
+    "chunk_size": 0,
+    "validation_fraction": 1.0,
+    "learning_rate": 0.0,
+    "outcome_transform": "cube",
+    "algorithm": "maml",
+    "backbone": (64,),
+    "algorithm__inner_lr": -1.0,
+}
+
+
+@pytest.mark.parametrize("name", BAD_PARAMETERS)
+def test_an_impossible_parameter_is_named(name):
+    model = small_model().set_params(**{name: BAD_PARAMETERS[name]})
+    with pytest.raises(DataError, match=f"{name} must be .* got"):
+        model.fit(**_patients())
+
+
+def test_an_unknown_device_is_named():
+    with pytest.raises(DataError, match="device must be"):
+        small_model(device="abacus").fit(**_patients())
+
+
+def test_ids_beyond_the_floats_stay_apart():
+    ids = np.array([2**60 + i for i in range(25)], dtype=object)
+    call = _patients()
+    model = small_model(max_steps=2).fit(**(call | {"groups": ids[call["groups"]]}))
+    assert model.n_tasks_ == 25
+
+
+def test_dates_where_numbers_were_fitted_are_refused(fitted):
+    call = _patients()
+    with pytest.raises(DataError, match="fitted with numbers"):
+        fitted.adapt(
+            **(
+                call
+                | {"time": pd.Timestamp("2020-01-01") + pd.to_timedelta(call["time"], unit="D")}
+            )
+        )
+
+
+def test_an_update_is_checked_like_an_adapt(fitted):
+    call = _patients()
+    adapted = fitted.adapt(**call)
+    later = call | {"time": call["time"] + 1e3}
+    with pytest.raises(DataError, match="requires y"):
+        adapted.update(**(later | {"y": None}))
+    with pytest.raises(DataError, match="repeat the time of a row that their task already has"):
+        adapted.update(**call)
+    with pytest.raises(DataError, match="groups holds text"):
+        adapted.update(**(later | {"groups": [f"p{i}" for i in later["groups"]]}))
+
+
+def test_a_column_dropped_from_a_table_keeps_the_other_roles():
+    X, y, groups, time = make_patients(25, 4)
+    schema = Schema(
+        (Feature("age"), Feature("sex", "categorical"), Feature("lab", role="measured")),
+        Outcome("hdl"),
+        time=Clock("day"),
+    )
+    X = X.assign(lab=y)
+    X.attrs["ehrmeta_schema"] = schema.to_dict()
+    model = small_model(max_steps=2).fit(X.drop(columns="sex"), y, groups=groups, time=time)
+    assert model.schema_.measured == ("lab",)
+
+
+def test_a_forgotten_clock_is_a_warning():
+    X, y, groups, _ = make_patients(25, 4)
+    with pytest.warns(DataWarning, match="time= was not passed"):
+        small_model(schema=SCHEMA, max_steps=2).fit(X, y, groups=groups)
+
+
+def test_one_long_record_does_not_pad_the_others(fitted):
+    """Chunks of supports are bounded by padded points, not by tasks alone."""
+    sizes = np.r_[3000, np.ones(400, int)]
+    groups = np.repeat(np.arange(401), sizes)
+    X = pd.DataFrame({"age": np.full(len(groups), 50.0), "sex": "f"})
+    y = np.random.default_rng(0).normal(50, 1, len(groups))
+    time = np.arange(float(len(groups)))
+    adapted = fitted.adapt(X, y, groups=groups, time=time)
+    assert max(chunk.mask.numel() for chunk in adapted._state) <= 32_768
+    assert sum(len(chunk.tasks) for chunk in adapted._state) == 401
