@@ -28,7 +28,7 @@ _seed = click.option("--seed", type=int, default=0, show_default=True)
 
 @click.group()
 def bench() -> None:
-    r"""Measure this package beside its peers, on this machine.
+    """Measure this package beside its peers, on this machine.
 
     \b
         pip install 'ehrmeta[bench]'
@@ -56,7 +56,7 @@ def speed(
     methods: tuple[str, ...],
     device: str,
 ) -> None:
-    r"""Time meta-gradients, adapting, training steps; count memory.
+    """Time meta-gradients, adapting, training steps; count memory.
 
     Every method runs in the same process in turn, after a check that all compute the same
     gradient; numbers are medians, and ratios are taken within a round.
@@ -82,7 +82,7 @@ def speed(
 @_cache
 @_seed
 def memory(quick: bool, json_file: str | None, cache: Path | None, seed: int) -> None:
-    r"""Count the memory that training on 10,000 to 1,000,000 patients takes.
+    """Count the memory that training on 10,000 to 1,000,000 patients takes.
 
     \b
     Example:
@@ -119,7 +119,7 @@ def memory(quick: bool, json_file: str | None, cache: Path | None, seed: int) ->
 def sinusoid(
     quick: bool, json_file: str | None, cache: Path | None, seed: int, names: tuple[str, ...]
 ) -> None:
-    r"""Compare all learners in few-shot regression on sinusoids.
+    """Compare all learners in few-shot regression on sinusoids.
 
     The field's protocol: 5, 10 and 20 shots, 2 x 40 ReLU units, without noise and with. --quick
     trains a tenth of the steps, so its errors are higher.
