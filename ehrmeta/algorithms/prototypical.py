@@ -87,7 +87,7 @@ class PrototypicalNet(Algorithm):
         params = {
             **super().init(spec, generator),
             **start_prototypes(likelihood.n_classes, self.n_embedding, self.prior_count, generator),
-            "log_scale": torch.tensor(-math.log(self.n_embedding)),
+            "log_scale": torch.tensor(math.log(8.0 / self.n_embedding)),
         }
         if self.distance == "mahalanobis":
             params["root"] = torch.eye(self.n_embedding)

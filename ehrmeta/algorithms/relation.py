@@ -36,6 +36,8 @@ class RelationNet(Algorithm):
         Width of the embedding f.
     hidden : int
         Width of g's hidden layer.
+    prior_count : float
+        Rows that a prior prototype of a class counts for; learned from this start.
 
     References
     ----------
@@ -53,6 +55,7 @@ class RelationNet(Algorithm):
 
     n_embedding: int = 32
     hidden: int = 32
+    prior_count: float = 1.0
 
     def n_outputs(self, likelihood: Likelihood) -> int:
         """The embedding, and for real-valued outcomes the prior row's prediction."""
@@ -67,7 +70,9 @@ class RelationNet(Algorithm):
         params |= {f"relation.{name}": value for name, value in relation.items()}
         if isinstance(spec.likelihood, ClassLikelihood):
             n_classes = spec.likelihood.n_classes
-            return params | start_prototypes(n_classes, self.n_embedding, 1.0, generator)
+            return params | start_prototypes(
+                n_classes, self.n_embedding, self.prior_count, generator
+            )
         return params | {"prior_score": torch.zeros(())}
 
     def adapt(self, spec: Spec, params: Params, support: TaskSet) -> State:
