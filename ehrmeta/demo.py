@@ -42,7 +42,7 @@ def demo_model(*, quick: bool = False) -> MetaRegressor:
     """The model of the demo: every training setting stands here and nowhere else."""
     return MetaRegressor(
         MetaSGD(inner_steps=3),
-        backbone=MLP((64, 64)),
+        backbone=MLP((40, 40)),
         max_steps=60 if quick else 600,
         random_state=0,
     )
