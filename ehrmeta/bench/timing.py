@@ -12,6 +12,7 @@ import torch
 __all__ = ["Times", "interleave", "quartiles"]
 
 Times = npt.NDArray[np.float64]
+_LONG = 1.0  # seconds
 
 
 def interleave(
@@ -19,13 +20,13 @@ def interleave(
     *,
     seconds: float,
     min_rounds: int = 3,
-    slot: float = 0.05,
+    slot: float = 0.1,
 ) -> dict[str, Times]:
     """Seconds per call of every method, one value a round: A B C, A B C, ...
 
     What slows the machine down for a while slows down a whole round, so ratios within a round
-    are steadier than times. A method has a slot of each round, in which a short call is repeated
-    and averaged.
+    are steadier than times. A method has a slot of each round, in which its call is repeated and
+    averaged: what counts is a call that follows another, as in training.
 
     Parameters
     ----------
@@ -34,7 +35,7 @@ def interleave(
     seconds : float
         Rounds go on for this long, and for at least `min_rounds`.
     slot : float
-        Seconds; a longer call is made once.
+        Seconds.
 
     Returns
     -------
@@ -65,19 +66,23 @@ def quartiles(values: Times) -> tuple[float, float, float]:
 
 
 def _seconds_per_call(call: Callable[[], object], slot: float) -> float:
-    """Mean over as many calls as fit into the slot, at least one."""
-    _finish()
-    started = time.perf_counter()
+    """Mean over as many calls as fit into the slot, at least one, after one to warm up.
+
+    A call of seconds has no use for warming up.
+    """
+    first = _seconds(call)
+    if first > _LONG:
+        return first
     n_calls, elapsed = 0, 0.0
     while elapsed < slot:
-        call()
-        _finish()
+        elapsed += _seconds(call)
         n_calls += 1
-        elapsed = time.perf_counter() - started
     return elapsed / n_calls
 
 
-def _finish() -> None:
-    """Wait for what a GPU has been asked to do."""
+def _seconds(call: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    call()
     if torch.cuda.is_available():
-        torch.cuda.synchronize()
+        torch.cuda.synchronize()  # wait for what the GPU has been asked to do
+    return time.perf_counter() - started

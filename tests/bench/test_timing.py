@@ -7,7 +7,8 @@ def test_methods_take_turns() -> None:
     order: list[str] = []
     calls = {name: (lambda name=name: order.append(name)) for name in ("a", "b")}
     times = interleave(calls, seconds=0.0, min_rounds=3, slot=1e-9)
-    assert order == ["a", "b"] * 4  # the first round is not timed
+    # once each ahead of the first round; then two a round, of which the second is timed
+    assert order == ["a", "b"] + ["a", "a", "b", "b"] * 3
     assert {name: len(values) for name, values in times.items()} == {"a": 3, "b": 3}
 
 
