@@ -49,7 +49,8 @@ class Encoder:
     """Encode feature columns as numbers, with what was learned from training rows only.
 
     Numeric and binary features are scaled to ``(v - median) / (IQR / 1.349)`` (the standard
-    deviation where the IQR is 0) and clipped at +-8; a missing value becomes 0 and, when values
+    deviation where the IQR is 0), features of one block by the block's median and IQR, and clipped
+    at +-8; a missing value becomes 0 and, when values
     were missing in training, sets a 0/1 indicator column. Categorical features become one column
     per level that enough training tasks hold, one for all other levels, and one for missing when
     that was seen. Measured features go to an array of their own, NaN where missing.
@@ -101,10 +102,16 @@ class Encoder:
             A feature is no column, or holds text where its kind is numeric.
         """
         codes = None if groups is None else index_tasks(groups).codes
+        of_block = {
+            block: _fit_scale(
+                np.concatenate([_numbers(columns, f) for f in features if f.block == block])
+            )
+            for block in {f.block for f in features if f.block}
+        }
         codings = tuple(
             _fit_levels(_levels(columns, f), codes, min_level_count)
             if f.kind == "categorical"
-            else _fit_scale(_numbers(columns, f))
+            else _fit_numbers(_numbers(columns, f), of_block.get(f.block))
             for f in features
         )
         return cls(tuple(features), codings)
@@ -271,6 +278,13 @@ def _fit_scale(values: NDArray[np.float64]) -> Coding:
     low, median, high = (float(q) for q in np.percentile(present, (25, 50, 75)))
     scale = (high - low) / 1.349 or float(np.std(present)) or 1.0
     return Coding(median, scale, (), missing)
+
+
+def _fit_numbers(values: NDArray[np.float64], block: Coding | None) -> Coding:
+    """The scale of a column: its own, or its block's."""
+    if block is None:
+        return _fit_scale(values)
+    return dataclasses.replace(block, missing=bool(np.isnan(values).any()))
 
 
 def _fit_levels(values: pd.Categorical, tasks: NDArray[np.int64] | None, min_count: int) -> Coding:

@@ -48,11 +48,16 @@ class Feature:
         Plausible range, in `unit`; `Table` masks what lies outside.
     label : str
         Words for tables and axes.
+    block : str
+        Numeric features of one block are on one scale already, as the pixels of an image or the
+        samples of a waveform are, and share one center and one spread. The others are scaled each
+        by its own.
 
     Examples
     --------
-    >>> Feature("albumin", role="measured", unit="g/dL", low=0.5, high=8)
-    Feature(name='albumin', kind='numeric', role='measured', unit='g/dL', low=0.5, high=8, label='')
+    >>> Feature("albumin", role="measured", unit="g/dL", low=0.5, high=8).unit
+    'g/dL'
+    >>> image = tuple(Feature(f"x{i}", block="image") for i in range(64))
     """
 
     name: str
@@ -62,11 +67,16 @@ class Feature:
     low: float | None = None
     high: float | None = None
     label: str = ""
+    block: str = ""
 
     def __post_init__(self) -> None:
         _check_choice(self.kind, Kind, f"feature '{self.name}'", "kind")
         _check_choice(self.role, Role, f"feature '{self.name}'", "role")
         _check_range(self.low, self.high, self.name)
+        if self.kind != "numeric" and self.block:
+            raise SchemaError(
+                f"feature '{self.name}' is {self.kind} and has no scale to share. Drop block."
+            )
         if self.kind == "categorical" and (self.low is not None or self.high is not None):
             raise SchemaError(
                 f"feature '{self.name}' is categorical and cannot have a range. Drop low and high."
@@ -313,6 +323,8 @@ def _describe(column: Feature | Outcome) -> str:
     text = column.name + (f" [{column.unit}]" if column.unit else "")
     if isinstance(column, Feature) and column.kind != "numeric":
         text += f" {column.kind}"
+    if isinstance(column, Feature) and column.block:
+        text += f" of {column.block}"
     if column.low is not None or column.high is not None:
         low = "-inf" if column.low is None else f"{column.low:g}"
         high = "inf" if column.high is None else f"{column.high:g}"

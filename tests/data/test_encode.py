@@ -47,6 +47,33 @@ def test_a_rare_binary_feature_falls_back_to_the_standard_deviation() -> None:
     assert fixed[:, 0] == pytest.approx(values / 0.3)
 
 
+def test_features_of_a_block_keep_their_differences() -> None:
+    image = tuple(Feature(f"x{i}", block="image") for i in range(3))
+    random = np.random.default_rng(0)
+    values = {
+        "x0": random.normal(size=50),
+        "x1": np.full(50, 2.0),  # never varies, and is no scale of its own
+        "x2": random.normal(1, 9, size=50),
+        "age": random.normal(60, 10, 50),
+    }
+    fixed, _ = Encoder.fit(values, (*image, AGE)).transform(values)
+    raw = np.column_stack([values[f.name] for f in image])
+    low, middle, high = np.percentile(raw, [25, 50, 75])
+    expected = np.clip((raw - middle) / ((high - low) / 1.349), -8, 8)
+    np.testing.assert_allclose(fixed[:, :3], expected, rtol=1e-5, atol=1e-6)
+    alone, _ = Encoder.fit(values, (AGE,)).transform(values)
+    np.testing.assert_array_equal(fixed[:, 3:], alone)
+
+
+def test_a_block_marks_what_is_missing_in_each_of_its_features() -> None:
+    block = (Feature("a", block="lead"), Feature("b", block="lead"))
+    values = {"a": np.array([1.0, 2.0, 3.0]), "b": np.array([np.nan, 2.0, 5.0])}
+    encoder = Encoder.fit(values, block)
+    assert encoder.fixed_names == ("a", "b", "b missing")
+    fixed, _ = encoder.transform(values)
+    assert fixed[0].tolist()[1:] == [0.0, 1.0]
+
+
 def test_values_far_out_are_clipped() -> None:
     encoder = Encoder.fit(columns(), ALL)
     wild = columns() | {"age": np.full(60, 1e300)}
