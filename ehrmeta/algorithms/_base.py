@@ -88,6 +88,10 @@ class Algorithm(BaseEstimator, ABC):
     def predict(self, spec: Spec, params: Params, state: State, query: TaskSet) -> Distribution:
         """Predictive distribution of the query points, (point, ...)."""
 
+    def at(self, progress: float) -> Algorithm:
+        """The algorithm as it is at this point of training, where training has stages."""
+        return self
+
     def own_weight(self, spec: Spec, params: Params, state: State, query: TaskSet) -> Tensor:
         """``1 - posterior / prior variance`` of the latent outcome; NaN without a posterior."""
         return torch.full_like(query.y, torch.nan)
@@ -106,9 +110,9 @@ class Algorithm(BaseEstimator, ABC):
         )
 
     def loss(
-        self, spec: Spec, params: Params, support: TaskSet, query: TaskSet, progress: float
+        self, spec: Spec, params: Params, support: TaskSet, query: TaskSet, progress: Tensor
     ) -> Tensor:
-        """Meta-training loss of one task; `progress` runs from 0 to 1 over training."""
+        """Meta-training loss of one task; `progress` () runs from 0 to 1 over training."""
         state = self.adapt(spec, params, support)
         return query_loss(spec, self.predict(spec, params, state, query), query)
 

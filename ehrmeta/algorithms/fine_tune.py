@@ -64,7 +64,7 @@ class FineTune(Algorithm):
         return predict_adapted(spec, params, state, query)
 
     def loss(
-        self, spec: Spec, params: Params, support: TaskSet, query: TaskSet, progress: float
+        self, spec: Spec, params: Params, support: TaskSet, query: TaskSet, progress: Tensor
     ) -> Tensor:
         """Pooled loss for the network, query loss for the noise; in value the latter."""
         frozen = {

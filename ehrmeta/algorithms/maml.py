@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -87,19 +87,22 @@ class MAML(Algorithm):
 
     def adapt(self, spec: Spec, params: Params, support: TaskSet) -> State:
         """The state after the last inner step."""
-        *_, state = self._states(spec, params, support, self.first_order)
+        *_, state = self._states(spec, params, support)
         return state
+
+    def at(self, progress: float) -> MAML:
+        """First order for the share of training that asks for it."""
+        return replace(self, first_order=self.first_order or progress < self.first_order_share)
 
     def predict(self, spec: Spec, params: Params, state: State, query: TaskSet) -> Distribution:
         """The network at the adapted weights."""
         return predict_adapted(spec, params, state, query)
 
     def loss(
-        self, spec: Spec, params: Params, support: TaskSet, query: TaskSet, progress: float
+        self, spec: Spec, params: Params, support: TaskSet, query: TaskSet, progress: Tensor
     ) -> Tensor:
         """Query loss of the last step, or of every step with weights annealed to the last."""
-        first_order = self.first_order or progress < self.first_order_share
-        states = list(self._states(spec, params, support, first_order))
+        states = list(self._states(spec, params, support))
         judged = states[1:] if self.multi_step_loss else states[-1:]
         losses = [
             query_loss(spec, self.predict(spec, params, state, query), query) for state in judged
@@ -107,9 +110,7 @@ class MAML(Algorithm):
         early = (1.0 - progress) / len(losses)
         return early * torch.stack(losses).sum() + progress * losses[-1]
 
-    def _states(
-        self, spec: Spec, params: Params, support: TaskSet, first_order: bool
-    ) -> Iterator[State]:
+    def _states(self, spec: Spec, params: Params, support: TaskSet) -> Iterator[State]:
         network = part(params, "network")
         rates = {
             layer: positive_rate(raw if self.learn_inner_lr else raw.detach(), self.max_inner_lr)
@@ -125,7 +126,7 @@ class MAML(Algorithm):
             ],
             low_rank=spec.network.low_rank(network, len(support.y), self.inner_steps),
             max_norm=self.max_inner_norm,
-            first_order=first_order,
+            first_order=self.first_order,
         )
 
 

@@ -60,7 +60,7 @@ class PerTask(Algorithm):
         return predict_adapted(spec, params, state, _centred(spec, params, query))
 
     def loss(
-        self, spec: Spec, params: Params, support: TaskSet, query: TaskSet, progress: float
+        self, spec: Spec, params: Params, support: TaskSet, query: TaskSet, progress: Tensor
     ) -> Tensor:
         """Query loss, of which only the noise is learned."""
         return calibration_loss(self, spec, params, support, query)

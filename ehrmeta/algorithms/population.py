@@ -44,7 +44,7 @@ class Population(Algorithm):
         return predict_adapted(spec, params, state, query)
 
     def loss(
-        self, spec: Spec, params: Params, support: TaskSet, query: TaskSet, progress: float
+        self, spec: Spec, params: Params, support: TaskSet, query: TaskSet, progress: Tensor
     ) -> Tensor:
         """Mean loss of all rows, support and query alike."""
         rows = all_rows(support, query)

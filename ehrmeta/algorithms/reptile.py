@@ -66,7 +66,7 @@ class Reptile(Algorithm):
         return predict_adapted(spec, params, state, query)
 
     def loss(
-        self, spec: Spec, params: Params, support: TaskSet, query: TaskSet, progress: float
+        self, spec: Spec, params: Params, support: TaskSet, query: TaskSet, progress: Tensor
     ) -> Tensor:
         """The query loss in value; in gradient, start minus the task's own fit."""
         frozen = {name: value.detach() for name, value in params.items()}

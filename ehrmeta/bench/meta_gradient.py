@@ -29,6 +29,7 @@ REFERENCE = "torch.func vmap"
 METHODS: dict[str, Method] = {
     LOW_RANK: own_methods.low_rank,
     MATERIALISED: own_methods.materialised,
+    "ehrmeta, compiled": own_methods.compiled,
     "ehrmeta, Meta-SGD": own_methods.meta_sgd,
     REFERENCE: peers.torch_func,
     "JAX, jitted vmap": peers.jax_vmap,

@@ -8,14 +8,14 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch.func import vmap
 
 from ehrmeta.algorithms import MAML, Algorithm, MetaSGD, Spec
 from ehrmeta.bench.problem import Problem
 from ehrmeta.nn import Normal
 from ehrmeta.nn.backbone import Network, Params
+from ehrmeta.training import EpisodeLoss
 
-__all__ = ["low_rank", "materialised", "meta_sgd", "prefers_low_rank", "trained_as"]
+__all__ = ["compiled", "low_rank", "materialised", "meta_sgd", "prefers_low_rank"]
 
 Run = Callable[[], dict[str, Tensor]]
 
@@ -23,6 +23,11 @@ Run = Callable[[], dict[str, Tensor]]
 def low_rank(problem: Problem) -> Run:
     """MAML with each task's change of the weights held as keys and values."""
     return _maml(problem, low_rank=True)
+
+
+def compiled(problem: Problem) -> Run:
+    """The form that MAML takes by itself, through ``torch.compile``."""
+    return _maml(problem, low_rank=prefers_low_rank(problem), compiled=True)
 
 
 def materialised(problem: Problem) -> Run:
@@ -33,7 +38,7 @@ def materialised(problem: Problem) -> Run:
 def meta_sgd(problem: Problem) -> Run:
     """Meta-SGD: the gradient of the start and of a rate for every weight, all equal here."""
     algorithm = MetaSGD(problem.rate, problem.steps, max_inner_norm=None, pseudo_count=0.0)
-    return trained_as(algorithm, problem, _network(problem))
+    return _trained_as(algorithm, problem, _network(problem))
 
 
 def prefers_low_rank(problem: Problem) -> bool:
@@ -42,7 +47,9 @@ def prefers_low_rank(problem: Problem) -> bool:
     return network.low_rank(problem.params, problem.shots, problem.steps)
 
 
-def trained_as(algorithm: Algorithm, problem: Problem, network: Network) -> Run:
+def _trained_as(
+    algorithm: Algorithm, problem: Problem, network: Network, *, compiled: bool = False
+) -> Run:
     """The gradient of the mean query loss over the batch, at the problem's start.
 
     The likelihood is a Normal of standard deviation 1, so that its negative logarithm is half the
@@ -55,23 +62,16 @@ def trained_as(algorithm: Algorithm, problem: Problem, network: Network) -> Run:
     params |= {"likelihood.log_between": torch.tensor(-math.inf)}
     device = problem.support.y.device
     params = {name: value.detach().clone().to(device) for name, value in params.items()}
-    learned = [f"network.{name}" for name in problem.params]
-    if isinstance(algorithm, MetaSGD):
-        learned += [name for name in params if name.startswith("rate.")]
-    leaves = [params[name].requires_grad_() for name in learned]
+    loss = EpisodeLoss(algorithm, spec, compiled=compiled, plain_calls=0)
 
     def run() -> dict[str, Tensor]:
-        def one_task(support: Any, query: Any) -> Tensor:
-            return algorithm.loss(spec, params, support, query, 1.0)
-
-        loss = vmap(one_task)(problem.support, problem.query).mean()
-        gradients = torch.autograd.grad(loss, leaves)
-        return dict(zip(problem.params, gradients, strict=False))
+        _, gradient = loss.gradient(params, problem.support, problem.query, 1.0)
+        return {name: gradient[f"network.{name}"] for name in problem.params}
 
     return run
 
 
-def _maml(problem: Problem, *, low_rank: bool) -> Run:
+def _maml(problem: Problem, *, low_rank: bool, compiled: bool = False) -> Run:
     algorithm = MAML(
         problem.rate,
         problem.steps,
@@ -80,7 +80,7 @@ def _maml(problem: Problem, *, low_rank: bool) -> Run:
         pseudo_count=0.0,
     )
     network = cast(Network, _OneForm(_network(problem), low_rank))
-    return trained_as(algorithm, problem, network)
+    return _trained_as(algorithm, problem, network, compiled=compiled)
 
 
 def _network(problem: Problem) -> Network:

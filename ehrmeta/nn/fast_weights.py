@@ -5,7 +5,8 @@ One gradient step on a linear layer with inputs ``h`` (n x i) and back-propagate
 
 .. math:: W'x + b' = Wx + b + V^T (Kx + 1), \qquad K = h,\; V = -\alpha d,
 
-and S steps stack S blocks. Low-rank form: an adapted task is those keys and values, and the shared
+and S steps stack S blocks; the first layer sees the same inputs at every step, so that there the
+values add up on one block of keys. Low-rank form: an adapted task is those keys and values, and the shared
 ``W`` stays one matrix product for all tasks. Materialised form: the change of ``W`` itself, needed
 where every weight has its own rate. Both are exact.
 """
@@ -40,11 +41,12 @@ def prefers_low_rank(n_points: int, n_steps: int, shapes: list[tuple[int, int]])
     """Whether keys and values cost less arithmetic per query point than full matrices.
 
     A layer (o, i) costs ``2 m (i + o)`` extra per point in low-rank form with ``m = n_points *
-    n_steps`` keys, and ``2 o i`` where the matrix differs by task; that product also reads the
-    whole matrix for every task, which weighs about as much again.
+    n_steps`` keys (the first with ``m = n_points``), and ``2 o i`` where the matrix differs by
+    task; that product also reads the whole matrix for every task, which weighs about as much again.
     """
-    keys = n_points * n_steps
-    low_rank = sum(keys * (i + o) for o, i in shapes)
+    low_rank = sum(
+        n_points * (n_steps if layer else 1) * (i + o) for layer, (o, i) in enumerate(shapes)
+    )
     return low_rank <= 2 * sum(o * i for o, i in shapes)
 
 
@@ -75,15 +77,19 @@ def descend(
     weight_rate: Tensor,
     bias_rate: Tensor,
     low_rank: bool,
+    same_keys: bool,
 ) -> FastLayer:
     """One gradient step from inputs h (n, i) and errors d (n, o).
 
     The low-rank form takes one rate per layer or per output unit, shared by weight and bias.
+    `same_keys` tells that h is that of the steps before.
     """
     if low_rank:
         values = -weight_rate * d
         if fast is None:
             return FastLayer(h, values)
+        if same_keys:
+            return FastLayer(fast.first, fast.second + values)
         return FastLayer(torch.cat([fast.first, h]), torch.cat([fast.second, values]))
     weight_step, bias_step = -weight_rate * (d.mT @ h), -bias_rate * d.sum(0)
     if fast is None:

@@ -108,7 +108,7 @@ class _Perceptron(Network):
         for layer, (h, d) in enumerate(factors):
             weight_rate, bias_rate = rates[f"{layer}.weight"], rates[f"{layer}.bias"]
             before = _fast_layer(fast, layer)
-            after = descend(before, h, d, weight_rate, bias_rate, low_rank)
+            after = descend(before, h, d, weight_rate, bias_rate, low_rank, same_keys=layer == 0)
             adapted[f"{layer}.first"], adapted[f"{layer}.second"] = after
         return adapted
 

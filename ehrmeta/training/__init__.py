@@ -1,6 +1,7 @@
 """Meta-training."""
 
 from ehrmeta.training.episodes import EpisodeSampler
+from ehrmeta.training.gradient import EpisodeLoss
 from ehrmeta.training.loop import Callback, TrainingPlan, train
 
-__all__ = ["Callback", "EpisodeSampler", "TrainingPlan", "train"]
+__all__ = ["Callback", "EpisodeLoss", "EpisodeSampler", "TrainingPlan", "train"]

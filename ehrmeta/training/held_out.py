@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from ehrmeta.algorithms._base import Params
-from ehrmeta.nn.batch import TaskSet
 from ehrmeta.training.episodes import EpisodeSampler
+from ehrmeta.training.gradient import EpisodeLoss
 
-__all__ = ["BatchedLoss", "HeldOut", "gained"]
+__all__ = ["HeldOut", "gained"]
 
-BatchedLoss = Callable[[Params, TaskSet, TaskSet, float], Tensor]
 _N_DRAWS = 4  # episodes of every held-out task
 _TASKS_AT_ONCE = 1024
 
@@ -26,14 +24,13 @@ class HeldOut:
     ----------
     sampler : EpisodeSampler
         Of the held-out tasks.
-    loss_of : callable
-        Losses (task,) of a batch of episodes.
+    loss : EpisodeLoss
     seed : int
         Of the episodes.
     """
 
-    def __init__(self, sampler: EpisodeSampler, loss_of: BatchedLoss, seed: int) -> None:
-        self.loss_of = loss_of
+    def __init__(self, sampler: EpisodeSampler, loss: EpisodeLoss, seed: int) -> None:
+        self.loss = loss
         self.n_tasks = sampler.rows.n_tasks
         generator = torch.Generator().manual_seed(seed)
         tasks = torch.arange(self.n_tasks, device=sampler.rows.device)
@@ -45,8 +42,7 @@ class HeldOut:
 
     def losses(self, params: Params) -> Tensor:
         """Mean loss (task,) of each held-out task at the end of the schedule."""
-        with torch.no_grad():
-            losses = [self.loss_of(params, *episode, 1.0) for episode in self.episodes]
+        losses = [self.loss.losses(params, *episode) for episode in self.episodes]
         asked = torch.cat([query.mask.any(1) for _, query in self.episodes])
         total = torch.cat(losses).view(_N_DRAWS, self.n_tasks).sum(0)
         return total / asked.view(_N_DRAWS, self.n_tasks).sum(0).clamp(min=1)

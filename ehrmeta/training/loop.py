@@ -11,15 +11,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.func import vmap
 from tqdm import tqdm
 
-from ehrmeta.algorithms._base import Algorithm, Params, Spec
+from ehrmeta.algorithms._base import Algorithm, Spec
 from ehrmeta.errors import DivergenceError
-from ehrmeta.nn.batch import TaskSet
 from ehrmeta.nn.task_rows import TaskRows
 from ehrmeta.training.episodes import EpisodeSampler
-from ehrmeta.training.held_out import BatchedLoss, HeldOut, gained
+from ehrmeta.training.gradient import EpisodeLoss
+from ehrmeta.training.held_out import HeldOut, gained
 
 __all__ = ["Callback", "TrainingPlan", "train"]
 
@@ -42,6 +41,7 @@ class TrainingPlan:
     check_every: int = 50
     patience: int = 10
     chunk_size: int | None = None
+    compile: bool = False
     time_unit: float = 1.0
     progress_bar: bool = field(default_factory=sys.stderr.isatty)
 
@@ -80,15 +80,15 @@ def train(
     """
     params = {name: value.detach().clone().requires_grad_() for name, value in params.items()}
     optimiser = torch.optim.AdamW(
-        params.values(), lr=plan.learning_rate, weight_decay=plan.weight_decay
+        params.values(), lr=plan.learning_rate, weight_decay=plan.weight_decay, fused=True
     )
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, _warmup_cosine(plan))
     sampler = EpisodeSampler(tasks, plan.shots, plan.max_queries, plan.time_unit)
-    loss_of = _batched_loss(algorithm, spec, plan.chunk_size)
+    loss = EpisodeLoss(algorithm, spec, chunk_size=plan.chunk_size, compiled=plan.compile)
     judge = None
     if held_out is not None:
         judged = EpisodeSampler(held_out, plan.shots, 2 * plan.max_queries, plan.time_unit)
-        judge = HeldOut(judged, loss_of, seed + 1)
+        judge = HeldOut(judged, loss, seed + 1)
 
     start = best = _snapshot(params)
     best_loss, best_step = math.inf, 0
@@ -101,14 +101,14 @@ def train(
         for step in range(1, plan.max_steps + 1):
             batch, generator = next(batches)
             support, query = sampler.draw(batch.to(tasks.y.device), generator)
-            losses = loss_of(params, support, query, step / plan.max_steps)
+            losses, gradient = loss.gradient(params, support, query, step / plan.max_steps)
             _guard(losses, batch, step)
-            optimiser.zero_grad(set_to_none=True)
-            losses.mean().backward()  # type: ignore[no-untyped-call]
+            for name, p in params.items():
+                p.grad = gradient.get(name)
             torch.nn.utils.clip_grad_norm_(params.values(), plan.max_norm)
             optimiser.step()
             schedule.step()
-            running += float(losses.detach().mean())
+            running += float(losses.mean())
             seen += len(batch)
             bar.update()
             if step % plan.check_every and step != plan.max_steps:
@@ -136,33 +136,22 @@ def train(
     return best, history
 
 
-def _batched_loss(algorithm: Algorithm, spec: Spec, chunk_size: int | None) -> BatchedLoss:
-    """Losses (task,) of a batch of episodes; tasks without a query count 0."""
-
-    def losses(params: Params, support: TaskSet, query: TaskSet, progress: float) -> Tensor:
-        def one_task(support: TaskSet, query: TaskSet) -> Tensor:
-            return algorithm.loss(spec, params, support, query, progress)
-
-        batched: Tensor = vmap(one_task, chunk_size=chunk_size)(support, query)
-        return batched * query.mask.any(1)
-
-    return losses
-
-
 def _batches(
     n_tasks: int, plan: TrainingPlan, seed: int
 ) -> Iterator[tuple[Tensor, torch.Generator]]:
     """Task numbers of each batch for ever, with the generator of its episodes.
 
     A batch holds each task at most once, or, where there are fewer tasks than half a batch,
-    several episodes of every task. The generators are keyed by (seed, step).
+    several episodes of every task. All are of one size: what is left of a shuffle is dropped. The
+    generators are keyed by (seed, step).
     """
     repeats = max(1, min(plan.batch_size, 32) // n_tasks)
     shuffle = torch.Generator().manual_seed(seed)
     step = 0
     while True:
         order = torch.cat([torch.randperm(n_tasks, generator=shuffle) for _ in range(repeats)])
-        for batch in torch.split(order, plan.batch_size):
+        full = max(1, len(order) // plan.batch_size) * plan.batch_size
+        for batch in torch.split(order[:full], plan.batch_size):
             step += 1
             yield batch, torch.Generator().manual_seed(seed * 1_000_003 + step)
 
@@ -181,7 +170,7 @@ def _warmup_cosine(plan: TrainingPlan) -> Callable[[int], float]:
 
 
 def _guard(losses: Tensor, batch: Tensor, step: int) -> None:
-    finite = losses.detach().isfinite()
+    finite = losses.isfinite()
     if not bool(finite.all()):
         worst = batch[~finite.cpu()]
         raise DivergenceError(

@@ -14,7 +14,7 @@ SUPPORT, QUERY = points(5), points(4, seed=1)
 def _gradient(algorithm, progress):
     spec, params = started(algorithm)
     weight = params["network.0.weight"].requires_grad_()
-    loss = algorithm.loss(spec, params, SUPPORT, QUERY, progress)
+    loss = algorithm.at(progress).loss(spec, params, SUPPORT, QUERY, torch.tensor(progress))
     return torch.autograd.grad(loss, weight)[0]
 
 

@@ -1,0 +1,115 @@
+"""Losses and meta-gradients of a batch of episodes: vmapped, chunked, recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.func import vmap
+
+from ehrmeta.algorithms._base import Algorithm, Params, Spec
+from ehrmeta.nn.batch import TaskSet
+from ehrmeta.nn.recorded import Recorded
+
+__all__ = ["EpisodeLoss"]
+
+Gradient = dict[str, Tensor]
+LossAndGradient = Callable[[Params, TaskSet, TaskSet, Tensor], tuple[Tensor, Gradient]]
+
+
+class EpisodeLoss:
+    """The loss of episodes under an algorithm, and its gradient.
+
+    Parameters
+    ----------
+    algorithm : Algorithm
+    spec : Spec
+    chunk_size : int, optional
+        Tasks at once; bounds memory and changes results by rounding only.
+    compiled, plain_calls
+        How the gradient is computed, see `Recorded`.
+    """
+
+    def __init__(
+        self,
+        algorithm: Algorithm,
+        spec: Spec,
+        *,
+        chunk_size: int | None = None,
+        compiled: bool = False,
+        plain_calls: int = 20,
+    ) -> None:
+        self.algorithm = algorithm
+        self.spec = spec
+        self.chunk_size = chunk_size
+        self.compiled = compiled
+        self.plain_calls = plain_calls
+        self._recorded: dict[tuple[Any, ...], Recorded[tuple[Tensor, Gradient]]] = {}
+        self._judge = Recorded(self._batched(algorithm))
+
+    def losses(self, params: Params, support: TaskSet, query: TaskSet) -> Tensor:
+        """Loss (task,) of each episode at the end of training; 0 without a query."""
+        end = torch.ones((), device=query.y.device)
+        chunks = self._chunks(support, query)
+        with torch.no_grad():
+            return torch.cat([self._judge(dict(params), *chunk, end) for chunk in chunks])
+
+    def gradient(
+        self, params: Params, support: TaskSet, query: TaskSet, progress: float
+    ) -> tuple[Tensor, Gradient]:
+        """Losses (task,) and the gradient of their mean, of the parameters they depend on."""
+        of_chunk = self._at(self.algorithm.at(progress))
+        now = torch.tensor(progress, device=query.y.device)
+        losses: list[Tensor] = []
+        total: Gradient = {}
+        for chunk in self._chunks(support, query):
+            found, gradient = of_chunk(dict(params), *chunk, now)
+            losses.append(found)
+            total = {name: total[name] + g if total else g for name, g in gradient.items()}
+        return torch.cat(losses), {name: g / len(query.y) for name, g in total.items()}
+
+    def _at(self, algorithm: Algorithm) -> LossAndGradient:
+        """The gradient under the algorithm as it is at some point of training."""
+        key = tuple(vars(algorithm).values())
+        if key not in self._recorded:
+            losses_of = self._batched(algorithm)
+
+            def loss_and_gradient(
+                params: Params, support: TaskSet, query: TaskSet, progress: Tensor
+            ) -> tuple[Tensor, Gradient]:
+                with torch.enable_grad():
+                    leaves = {name: p.detach().requires_grad_() for name, p in params.items()}
+                    losses = losses_of(leaves, support, query, progress)
+                    found = torch.autograd.grad(
+                        losses.sum(), tuple(leaves.values()), allow_unused=True
+                    )
+                used = zip(leaves, found, strict=True)
+                return losses.detach(), {name: g for name, g in used if g is not None}
+
+            self._recorded[key] = Recorded(
+                loss_and_gradient,
+                compiled=self.compiled,
+                plain_calls=self.plain_calls,
+            )
+        return self._recorded[key]
+
+    def _batched(self, algorithm: Algorithm) -> Callable[..., Tensor]:
+        def losses(params: Params, support: TaskSet, query: TaskSet, progress: Tensor) -> Tensor:
+            def one_task(support: TaskSet, query: TaskSet) -> Tensor:
+                return algorithm.loss(self.spec, params, support, query, progress)
+
+            batched: Tensor = vmap(one_task)(support, query)
+            return batched * query.mask.any(1)
+
+        return losses
+
+    def _chunks(self, support: TaskSet, query: TaskSet) -> Iterator[tuple[TaskSet, TaskSet]]:
+        n_tasks = len(query.y)
+        size = self.chunk_size or max(n_tasks, 1)
+        for at in range(0, n_tasks, size):
+            yield (
+                TaskSet(*(field[at : at + size] for field in support)),
+                TaskSet(*(field[at : at + size] for field in query)),
+            )

@@ -1,0 +1,78 @@
+"""Law 7 for the meta-gradient: recorded, compiled and chunked ones are the plain one."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from ehrmeta import MAML, MLP, DeepMixedEffects
+from ehrmeta.algorithms import Spec
+from ehrmeta.nn import Categorical, ClassLikelihood, Normal, TaskSet
+from ehrmeta.training import EpisodeLoss
+from tests.algorithms.test_contract import ALGORITHMS, CLASSES_ONLY
+
+N_TASKS, N_FEATURES = 6, 3
+
+
+def _episode(likelihood, n_points: int, n_real: list[int], seed: int) -> TaskSet:
+    generator = torch.Generator().manual_seed(seed)
+    shape = (N_TASKS, n_points)
+    mask = torch.arange(n_points) < torch.tensor(n_real)[:, None]
+    y = torch.randn(shape, generator=generator)
+    if isinstance(likelihood, ClassLikelihood):
+        y = torch.randint(0, 3, shape, generator=generator).float()
+    return TaskSet(
+        x=torch.randn(*shape, N_FEATURES, generator=generator) * mask[..., None],
+        y=y * mask,
+        time=torch.rand(shape, generator=generator).double() * mask,
+        mask=mask,
+        weight=mask.float(),
+        offset=torch.zeros(shape),
+    )
+
+
+def _problem(algorithm, likelihood):
+    network = MLP((8, 8), "tanh").network(N_FEATURES, algorithm.n_outputs(likelihood))
+    spec = Spec(network, likelihood, N_FEATURES)
+    params = algorithm.init(spec, torch.Generator().manual_seed(0))
+    support = _episode(likelihood, 4, [0, 1, 2, 3, 4, 4], seed=1)
+    query = _episode(likelihood, 5, [5, 4, 0, 2, 1, 5], seed=2)
+    return spec, params, support, query
+
+
+CASES = {**ALGORITHMS, "DeepMixedEffects": DeepMixedEffects()}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_recorded_equals_plain_bit_for_bit(name):
+    algorithm = CASES[name]
+    likelihood = Categorical(3) if isinstance(algorithm, CLASSES_ONLY) else Normal()
+    spec, params, *episode = _problem(algorithm, likelihood)
+    plain = EpisodeLoss(algorithm, spec, plain_calls=10)
+    recorded = EpisodeLoss(algorithm, spec, plain_calls=0)
+    for progress in (0.1, 0.9) if name == "MAML, annealed" else (0.9,):
+        losses, gradient = plain.gradient(params, *episode, progress)
+        again, same = recorded.gradient(params, *episode, progress)
+        assert losses[2] == 0.0  # a task without a query
+        assert gradient.keys() == same.keys()
+        torch.testing.assert_close(again, losses, rtol=0.0, atol=0.0)
+        torch.testing.assert_close(same, gradient, rtol=0.0, atol=0.0)
+    judged, rejudged = (loss.losses(params, *episode) for loss in (plain, recorded))
+    torch.testing.assert_close(rejudged, judged, rtol=0.0, atol=0.0)
+
+
+@pytest.mark.parametrize("chunk_size", [1, 4])
+def test_chunks_add_up_to_the_whole(chunk_size):
+    spec, params, *episode = _problem(MAML(), Normal())
+    whole = EpisodeLoss(MAML(), spec).gradient(params, *episode, 0.5)
+    chunked = EpisodeLoss(MAML(), spec, chunk_size=chunk_size).gradient(params, *episode, 0.5)
+    torch.testing.assert_close(chunked, whole)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("algorithm", [MAML(), MAML(inner_steps=1)], ids=["materialised", "keys"])
+def test_compiled_differs_by_rounding_only(algorithm):
+    spec, params, *episode = _problem(algorithm, Normal())
+    plain = EpisodeLoss(algorithm, spec).gradient(params, *episode, 0.5)
+    compiled = EpisodeLoss(algorithm, spec, compiled=True).gradient(params, *episode, 0.5)
+    torch.testing.assert_close(compiled, plain, rtol=1e-4, atol=1e-6)
