@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["Adapted", "NewGroups"]
 
 Array = npt.NDArray[np.float64]
+Summary = TypeVar("Summary")
 NewGroups = Literal["error", "population", "nan"]
 _ATYPICAL = 0.001
 
@@ -130,6 +131,16 @@ class Adapted:
         return self.predict_quantiles(
             X, (tail, 1.0 - tail), groups=groups, time=time, new_groups=new_groups
         )
+
+    def predict_distribution(self, X: Any, *, groups: Any = None, time: Any = None) -> Prediction:
+        """The predictive distributions themselves, one per row: for scores such as the CRPS.
+
+        A regressor's are normal or Student's t on the learner's scale (`loc`, `scale`, `dof`), with
+        the `outcome` scale that maps them back.
+        """
+        inputs, codes = self._read(X, groups, time)
+        self._refuse_new(codes)
+        return self._summary(lambda prediction: prediction, inputs, codes)
 
     def own_weight(self, X: Any, *, groups: Any = None, time: Any = None) -> Array:
         """How much a prediction rests on the task's own rows, (row,).
@@ -278,10 +289,10 @@ class Adapted:
 
     def _summary(
         self,
-        summary: Callable[[Prediction], npt.NDArray[Any]],
+        summary: Callable[[Prediction], Summary],
         inputs: Inputs,
         codes: npt.NDArray[np.int64],
-    ) -> npt.NDArray[Any]:
+    ) -> Summary:
         query = self.model.table_.rows(inputs, codes, self.n_tasks)
         prediction = self.model._predict_tasks(self._support, self._state, query)
         try:

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import norm
 
 from ehrmeta.data.tasks import index_tasks
 from ehrmeta.errors import DataError
@@ -64,7 +63,7 @@ def task_mean(metric: str, y: ArrayLike, prediction: ArrayLike, groups: ArrayLik
     """
     if metric not in METRICS:
         raise DataError(f"unknown metric {metric!r}. Use one of {', '.join(METRICS)}.")
-    error = _finite("y", y) - _finite("prediction", prediction)
+    error = finite("y", y) - finite("prediction", prediction)
     tasks = index_tasks(np.asarray(groups))
     if len(tasks.codes) != len(error):
         raise DataError(f"groups has {len(tasks.codes)} rows, y has {len(error)}.")
@@ -131,7 +130,7 @@ def interval_coverage(
     >>> interval_coverage([1, 2, 9], [0, 0, 0], [3, 3, 3], ["a", "a", "b"])
     0.5
     """
-    y, low, high = _finite("y", y), np.asarray(low, float), np.asarray(high, float)
+    y, low, high = finite("y", y), np.asarray(low, float), np.asarray(high, float)
     inside = ((low <= y) & (y <= high)).astype(np.float64)
     if groups is None:
         return float(inside.mean())
@@ -139,31 +138,8 @@ def interval_coverage(
     return float(np.mean(np.bincount(tasks.codes, inside) / np.bincount(tasks.codes)))
 
 
-def crps_normal(y: ArrayLike, mean: ArrayLike, sd: ArrayLike) -> Array:
-    r"""Continuous ranked probability score of normal predictions, per row, in the outcome's unit.
-
-    ``sd (u (2 Phi(u) - 1) + 2 phi(u) - 1 / sqrt(pi))`` with ``u = (y - mean) / sd``; the absolute
-    error where sd is 0. Lower is better.
-
-    References
-    ----------
-    Gneiting, Raftery (2007), doi:10.1198/016214506000001437.
-
-    Examples
-    --------
-    >>> crps_normal([0.0], [0.0], [1.0]).round(4)
-    array([0.2337])
-    """
-    y, mean, sd = _finite("y", y), _finite("mean", mean), _finite("sd", sd)
-    if np.any(sd < 0):
-        raise DataError(f"sd is negative in {int(np.count_nonzero(sd < 0))} rows.")
-    u = (y - mean) / np.where(sd > 0, sd, 1.0)
-    spread = u * (2 * norm.cdf(u) - 1) + 2 * norm.pdf(u) - 1 / np.sqrt(np.pi)
-    score: Array = np.where(sd > 0, sd * spread, np.abs(y - mean))
-    return score
-
-
-def _finite(name: str, values: Any) -> Array:
+def finite(name: str, values: Any) -> Array:
+    """Values as float64; refuses NaN and infinity."""
     array: Array = np.asarray(values, dtype=np.float64)
     bad = int(np.count_nonzero(~np.isfinite(array)))
     if bad:

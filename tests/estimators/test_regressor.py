@@ -171,6 +171,14 @@ def test_a_clock_with_an_unknown_origin_serves_through_differences_only(patients
     np.testing.assert_array_equal(fitted.predict(X, time=time), fitted.predict(X, time=time + 1e4))
 
 
+def test_quantiles_are_those_of_the_predictive_distribution(model, halves):
+    support, query = halves
+    adapted = _adapt(model, support)
+    found = adapted.predict_distribution(query.X, groups=query.groups, time=query.time)
+    quantiles = adapted.predict_quantiles(query.X, (0.2,), groups=query.groups, time=query.time)
+    np.testing.assert_array_equal(found.quantile(0.2), quantiles[:, 0])
+
+
 def test_intervals_and_quantiles_belong_together_and_narrow_with_shots(model, halves):
     support, query = halves
     keywords = {"groups": query.groups, "time": query.time}

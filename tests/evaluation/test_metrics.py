@@ -2,13 +2,10 @@
 
 import numpy as np
 import pytest
-from scipy.integrate import quad
-from scipy.stats import norm
 
 from ehrmeta.errors import DataError
 from ehrmeta.evaluation.metrics import (
     METRICS,
-    crps_normal,
     interval_coverage,
     mae_macro,
     rmse_macro,
@@ -64,14 +61,6 @@ def test_coverage_over_rows_and_over_patients():
     assert interval_coverage(y, low, high, groups) == pytest.approx(0.5)
 
 
-def test_crps_is_the_integral_of_its_definition():
-    for y, mean, sd in [(0.3, 0.0, 1.0), (-4.0, 1.0, 2.5)]:
-        below = quad(lambda v, m=mean, s=sd: norm.cdf(v, m, s) ** 2, -40, y)[0]
-        above = quad(lambda v, m=mean, s=sd: norm.sf(v, m, s) ** 2, y, 40)[0]
-        assert crps_normal([y], [mean], [sd])[0] == pytest.approx(below + above, rel=1e-6)
-    assert crps_normal([3.0], [1.0], [0.0])[0] == pytest.approx(2.0)
-
-
 def test_errors_say_what_to_do():
     y, prediction, groups = rows()
     with pytest.raises(DataError, match="prediction is NaN or infinite in 1 of 40"):
@@ -80,5 +69,3 @@ def test_errors_say_what_to_do():
         rmse_macro(y, prediction, groups[1:])
     with pytest.raises(DataError, match="Use one of rmse_macro"):
         task_mean("rmse", y, prediction, groups)
-    with pytest.raises(DataError, match="sd is negative in 1 rows"):
-        crps_normal([0.0], [0.0], [-1.0])

@@ -1,0 +1,221 @@
+"""Proper scores of predictive distributions, and whether they are calibrated.
+
+Scores are per row, in the outcome's unit (the log likelihood has none), and lower is better
+except for the log likelihood.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import special, stats
+
+from ehrmeta.errors import DataError
+from ehrmeta.evaluation.metrics import finite
+
+__all__ = [
+    "calibration_error",
+    "crps_normal",
+    "crps_sample",
+    "crps_student_t",
+    "interval_score",
+    "log_probability_between",
+]
+
+Array = NDArray[np.float64]
+
+
+def crps_normal(y: ArrayLike, mean: ArrayLike, sd: ArrayLike) -> Array:
+    r"""Continuous ranked probability score of normal predictions, per row, in the outcome's unit.
+
+    ``sd (u (2 Phi(u) - 1) + 2 phi(u) - 1 / sqrt(pi))`` with ``u = (y - mean) / sd``; the absolute
+    error where sd is 0. Lower is better.
+
+    References
+    ----------
+    Gneiting, Raftery (2007), doi:10.1198/016214506000001437.
+
+    Examples
+    --------
+    >>> crps_normal([0.0], [0.0], [1.0]).round(4)
+    array([0.2337])
+    """
+    y, mean, sd = finite("y", y), finite("mean", mean), _scale("sd", sd)
+    u = (y - mean) / np.where(sd > 0, sd, 1.0)
+    spread = u * (2 * stats.norm.cdf(u) - 1) + 2 * stats.norm.pdf(u) - 1 / np.sqrt(np.pi)
+    score: Array = np.where(sd > 0, sd * spread, np.abs(y - mean))
+    return score
+
+
+def crps_student_t(y: ArrayLike, loc: ArrayLike, scale: ArrayLike, dof: ArrayLike) -> Array:
+    r"""Continuous ranked probability score of Student-t predictions, per row.
+
+    With ``u = (y - loc) / scale`` and B the beta function it is scale times
+
+    .. math:: u (2 F_\nu(u) - 1) + 2 f_\nu(u) \frac{\nu + u^2}{\nu - 1}
+              - \frac{2 \sqrt\nu}{\nu - 1} \frac{B(1/2, \nu - 1/2)}{B(1/2, \nu/2)^2}
+
+    Parameters
+    ----------
+    dof : (row,) or float
+        Degrees of freedom, more than 1: the score is infinite otherwise.
+
+    References
+    ----------
+    Jordan, Krüger, Lerch (2019), doi:10.18637/jss.v090.i12.
+
+    Examples
+    --------
+    >>> crps_student_t([0.0], [0.0], [1.0], 1e6).round(4)  # almost normal
+    array([0.2337])
+    """
+    y, loc, scale, dof = (
+        finite("y", y),
+        finite("loc", loc),
+        _scale("scale", scale),
+        finite("dof", dof),
+    )
+    if np.any(dof <= 1):
+        raise DataError("dof must be more than 1: a t distribution without a mean has no CRPS.")
+    u = (y - loc) / np.where(scale > 0, scale, 1.0)
+    beta = np.exp(special.betaln(0.5, dof - 0.5) - 2.0 * special.betaln(0.5, 0.5 * dof))
+    spread = (
+        u * (2 * stats.t.cdf(u, dof) - 1)
+        + 2 * stats.t.pdf(u, dof) * (dof + u**2) / (dof - 1)
+        - 2 * np.sqrt(dof) / (dof - 1) * beta
+    )
+    score: Array = np.where(scale > 0, scale * spread, np.abs(y - loc))
+    return score
+
+
+def crps_sample(y: ArrayLike, samples: ArrayLike) -> Array:
+    """Continuous ranked probability score of draws from the predictive distribution, per row.
+
+    ``mean |x_i - y| - sum_ij |x_i - x_j| / (2 m (m - 1))``: the estimate without bias, from which
+    few draws are no disadvantage.
+
+    Parameters
+    ----------
+    samples : (row, draw)
+        At least two draws a row.
+
+    References
+    ----------
+    Zamo, Naveau (2018), doi:10.1007/s11004-017-9709-7.
+
+    Examples
+    --------
+    >>> crps_sample([0.0], [[-1.0, 1.0]])  # 1 - 2 / 2
+    array([0.])
+    """
+    y, samples = finite("y", y), finite("samples", samples)
+    if samples.ndim != 2 or len(samples) != len(y) or samples.shape[1] < 2:
+        raise DataError(
+            f"samples has shape {samples.shape}; pass (row, draw) with {len(y)} rows and at least "
+            "two draws."
+        )
+    m = samples.shape[1]
+    rank_weight = 2.0 * np.arange(m) - (m - 1)  # sum_ij |x_i - x_j| = 2 sum_i x_(i) weight_i
+    apart = np.sort(samples, axis=1) @ rank_weight / (m * (m - 1))
+    score: Array = np.abs(samples - y[:, None]).mean(axis=1) - apart
+    return score
+
+
+def interval_score(
+    y: ArrayLike, low: ArrayLike, high: ArrayLike, *, confidence_level: float = 0.9
+) -> Array:
+    """Width of a central interval plus a penalty for what falls outside, per row.
+
+    ``(high - low) + 2 / a * distance to the interval``, a = 1 - confidence_level.
+
+    References
+    ----------
+    Gneiting, Raftery (2007), doi:10.1198/016214506000001437.
+
+    Examples
+    --------
+    >>> interval_score([0.5, 2.0], [0.0, 0.0], [1.0, 1.0], confidence_level=0.9).round(6)
+    array([ 1., 21.])
+    """
+    if not 0 < confidence_level < 1:
+        raise DataError(f"confidence_level is {confidence_level}; it must lie between 0 and 1.")
+    y, low, high = finite("y", y), finite("low", low), finite("high", high)
+    if np.any(low > high):
+        raise DataError(f"low exceeds high in {int(np.count_nonzero(low > high))} rows.")
+    outside = np.maximum(low - y, 0.0) + np.maximum(y - high, 0.0)
+    score: Array = high - low + 2.0 / (1.0 - confidence_level) * outside
+    return score
+
+
+def log_probability_between(
+    low: ArrayLike, high: ArrayLike, loc: ArrayLike, scale: ArrayLike, dof: ArrayLike | None = None
+) -> Array:
+    """Log probability of an interval under normal (or Student-t) predictions, per row.
+
+    With the bin that a recorded value was rounded to as the interval, this is a likelihood that no
+    spike can make large: at most 0.
+
+    Parameters
+    ----------
+    low, high : (row,)
+        Ends, of which low may be -inf.
+
+    Examples
+    --------
+    >>> log_probability_between([-1.0], [1.0], [0.0], [1.0]).round(4)  # log .6827
+    array([-0.3817])
+    """
+    loc, scale = finite("loc", loc), _scale("scale", scale)
+    if np.any(scale == 0):
+        raise DataError(f"scale is 0 in {int(np.count_nonzero(scale == 0))} rows.")
+    a, b = (np.asarray(low, float) - loc) / scale, (np.asarray(high, float) - loc) / scale
+    upper = a > 0  # in the upper tail probabilities are differences of numbers near 1: mirror it
+    a, b = np.where(upper, -b, a), np.where(upper, -a, b)
+    below = stats.norm if dof is None else stats.t(np.asarray(dof, dtype=np.float64))
+    log_a, log_b = below.logcdf(a), below.logcdf(b)
+    with np.errstate(divide="ignore"):  # an empty interval
+        found: Array = log_b + np.log(-np.expm1(np.minimum(log_a - log_b, 0.0)))
+    return found
+
+
+def calibration_error(
+    pit: ArrayLike, *, weight: ArrayLike | None = None, n_levels: int = 20
+) -> float:
+    """Mean distance between a level and the share of outcomes below their quantile of that level.
+
+    0 is perfect; predictions that are all too low or all too high give one half.
+
+    Parameters
+    ----------
+    pit : (row,)
+        Predictive distribution functions at the outcomes, between 0 and 1.
+    weight : (row,), optional
+        Weight of each row; equal by default.
+    n_levels : int
+        Levels 1 / n, 2 / n, ..., 1.
+
+    References
+    ----------
+    Kuleshov, Fenner, Ermon (2018), arXiv:1807.00263.
+
+    Examples
+    --------
+    >>> round(calibration_error([0.25, 0.75], n_levels=4), 3)  # shares 1/2, 1/2, 1, 1
+    0.125
+    """
+    pit = finite("pit", pit)
+    if np.any((pit < 0) | (pit > 1)):
+        raise DataError("pit must lie between 0 and 1: pass distribution functions.")
+    levels = np.arange(1, n_levels + 1) / n_levels
+    weight = np.ones_like(pit) if weight is None else finite("weight", weight)
+    order = np.argsort(pit)
+    total = np.concatenate([[0.0], np.cumsum(weight[order])])
+    share = total[np.searchsorted(pit[order], levels, side="right")] / total[-1]
+    return float(np.mean(np.abs(share - levels)))
+
+
+def _scale(name: str, values: ArrayLike) -> Array:
+    scale = finite(name, values)
+    if np.any(scale < 0):
+        raise DataError(f"{name} is negative in {int(np.count_nonzero(scale < 0))} rows.")
+    return scale
