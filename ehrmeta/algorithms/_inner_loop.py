@@ -67,11 +67,17 @@ def support_error(spec: Spec, params: Params, support: TaskSet) -> Callable[[Ten
 
 
 def descend_support(
-    spec: Spec, params: Params, support: TaskSet, rate: float, n_steps: int, max_norm: float | None
+    spec: Spec,
+    params: Params,
+    support: TaskSet,
+    rate: float | Tensor,
+    n_steps: int,
+    max_norm: float | None,
 ) -> State:
-    """Plain gradient descent: one constant rate, nothing differentiated through."""
+    """Plain gradient descent: one constant rate, no gradient differentiated through."""
     network = part(params, "network")
-    scalar = next(iter(network.values())).new_tensor(rate)
+    like = next(iter(network.values()))
+    scalar = rate if isinstance(rate, Tensor) else like.new_tensor(rate)
     *_, state = inner_steps(
         spec,
         params,

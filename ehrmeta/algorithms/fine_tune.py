@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from ehrmeta.algorithms._base import Algorithm, Params, Spec, State
 from ehrmeta.algorithms._calibration import calibration_loss
 from ehrmeta.algorithms._inner_loop import descend_support, predict_adapted
+from ehrmeta.algorithms._rates import positive_rate, raw_positive
 from ehrmeta.algorithms.population import Population
 from ehrmeta.nn.batch import TaskSet
 from ehrmeta.nn.likelihoods import Distribution
@@ -23,15 +25,20 @@ class FineTune(Algorithm):
     .. math:: \theta_0 = \arg\min_\theta \sum_{T, i} \ell(f_\theta(x_{Ti}), y_{Ti}), \qquad
               \theta_{s+1} = \theta_s - \alpha \nabla_\theta L_T^{support}(\theta_s)
 
-    Transfer learning as usually done: the start knows nothing of the fine-tuning to come. The
-    noise is learned from the query after fine-tuning.
+    Transfer learning as usually done: the start knows nothing of the fine-tuning to come. Only its
+    rate and the noise are learned from the query after fine-tuning, so that where tuning on few
+    rows harms it is a gentle one.
 
     Parameters
     ----------
     inner_lr : float
-        Rate of the fine-tuning, on the outcome's standardised scale.
+        Start value of the rate of the fine-tuning, on the outcome's standardised scale.
     inner_steps : int
         Gradient steps on the support; the more, the closer to the task's own fit.
+    learn_inner_lr : bool
+        Learn the rate, kept in ``(0, max_inner_lr)``.
+    max_inner_lr : float
+        Upper bound of the rate.
     max_inner_norm : float or None
         Clip the norm of each task's gradient.
 
@@ -49,15 +56,22 @@ class FineTune(Algorithm):
     (5,)
     """
 
-    inner_lr: float = 0.05
+    inner_lr: float = 0.01
     inner_steps: int = 20
+    learn_inner_lr: bool = True
+    max_inner_lr: float = 1.0
     max_inner_norm: float | None = 10.0
+
+    def init(self, spec: Spec, generator: torch.Generator) -> dict[str, Tensor]:
+        """Network, likelihood and the rate."""
+        rate = raw_positive(torch.tensor(self.inner_lr), self.max_inner_lr)
+        return {**super().init(spec, generator), "rate": rate}
 
     def adapt(self, spec: Spec, params: Params, support: TaskSet) -> State:
         """Gradient descent on the support from the pooled fit."""
-        return descend_support(
-            spec, params, support, self.inner_lr, self.inner_steps, self.max_inner_norm
-        )
+        raw = params["rate"] if self.learn_inner_lr else params["rate"].detach()
+        rate = positive_rate(raw, self.max_inner_lr)
+        return descend_support(spec, params, support, rate, self.inner_steps, self.max_inner_norm)
 
     def predict(self, spec: Spec, params: Params, state: State, query: TaskSet) -> Distribution:
         """The network at the adapted weights."""
@@ -66,10 +80,10 @@ class FineTune(Algorithm):
     def loss(
         self, spec: Spec, params: Params, support: TaskSet, query: TaskSet, progress: Tensor
     ) -> Tensor:
-        """Pooled loss for the network, query loss for the noise; in value the latter."""
+        """Pooled loss for the network, query loss for the rest; in value the latter."""
         frozen = {
             name: p.detach() if name.startswith("likelihood.") else p for name, p in params.items()
         }
         pooled = Population().loss(spec, frozen, support, query, progress)
-        noise = calibration_loss(self, spec, params, support, query)
-        return noise + pooled - pooled.detach()
+        tuned = calibration_loss(self, spec, params, support, query, also=("rate",))
+        return tuned + pooled - pooled.detach()

@@ -18,6 +18,8 @@ from ehrmeta.nn.mlp import MLP
 
 __all__ = ["NeuralProcess"]
 
+_LOWEST = -1e4  # score of a row that counts only where there is no other
+
 
 @dataclass(eq=False, repr=False)
 class NeuralProcess(Algorithm):
@@ -73,7 +75,6 @@ class NeuralProcess(Algorithm):
             for name in ("query", "key"):
                 weight = torch.randn(self.width, self.width, generator=generator)
                 params[name] = weight / math.sqrt(self.width)
-            params["prior_score"] = torch.zeros(())
         return params
 
     def adapt(self, spec: Spec, params: Params, support: TaskSet) -> State:
@@ -88,7 +89,8 @@ class NeuralProcess(Algorithm):
         rows = encoder.forward(part(params, "encoder"), {}, torch.cat([embedding, coded], -1))
         count = params["log_prior_count"].exp()
         mean = (support.weight @ rows + count * params["prior"]) / (support.n + count)
-        state = {"n": support.n, "mean": mean}
+        share = support.n / (support.n + count)  # bounded: larger supports than in training will do
+        state = {"n": support.n, "share": share, "mean": mean}
         if self.attentive:
             keys = embedding @ params["key"] / math.sqrt(self.width)
             state |= {"rows": rows, "keys": keys, "weight": support.weight}
@@ -97,7 +99,7 @@ class NeuralProcess(Algorithm):
     def predict(self, spec: Spec, params: Params, state: State, query: TaskSet) -> Distribution:
         """Decode a query with what was read of the support."""
         embedding = spec.network.forward(part(params, "network"), {}, query.x)
-        seen = [state["mean"], torch.log1p(state["n"])[None]]
+        seen = [state["mean"], state["share"][None]]
         inputs = [embedding, torch.cat(seen).expand(len(embedding), -1)]
         if self.attentive:
             rows = torch.cat([state["rows"], params["prior"][None]])
@@ -119,8 +121,15 @@ class NeuralProcess(Algorithm):
         return self._attention(params, state, embedding)
 
     def _attention(self, params: Params, state: State, embedding: Tensor) -> Tensor:
+        """Attention among the rows, of which the prior row takes what it takes in the mean.
+
+        In a softmax over all of them its share would fall with the number of rows at a pace that
+        training on one support size never showed.
+        """
         scores = embedding @ params["query"] @ state["keys"].mT
-        return attend(scores, params["prior_score"], state["weight"])
+        own = attend(scores, scores.new_tensor(_LOWEST), state["weight"])[:, :-1]
+        left = (1.0 - state["share"]).expand(len(own), 1)
+        return torch.cat([state["share"] * own, left], -1)
 
     def _networks(self, spec: Spec) -> tuple[Network, Network]:
         """Encoder of a row and decoder of a query; the last output is the log spread."""

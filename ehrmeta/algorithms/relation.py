@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -25,7 +26,6 @@ class RelationNet(Algorithm):
 
     .. math:: r(x, c) = g\big([f(x),\, c,\, (f(x) - c)^2]\big)
 
-    The squared difference, which the paper leaves to g to find, lets few training classes do.
     Classes: c is the class prototype, and the relation scores are its log-odds (a softmax over
     classes in place of the paper's squared error on sigmoids). Real-valued outcomes: c is the
     embedding of a support row, and scores are attention over rows and a learned prior row.
@@ -38,6 +38,10 @@ class RelationNet(Algorithm):
         Width of g's hidden layer.
     prior_count : float
         Rows that a prior prototype of a class counts for; learned from this start.
+    additive : bool
+        Relate the coordinates one by one, with one small g for all, which corrects a distance:
+        :math:`s \sum_j g(f_j, c_j, (f_j - c_j)^2) - (f_j - c_j)^2 / 2`. It cannot learn the
+        training classes by heart; for where those are few and the embedding is wide.
 
     References
     ----------
@@ -56,6 +60,7 @@ class RelationNet(Algorithm):
     n_embedding: int = 32
     hidden: int = 32
     prior_count: float = 1.0
+    additive: bool = False
 
     def n_outputs(self, likelihood: Likelihood) -> int:
         """The embedding, and for real-valued outcomes the prior row's prediction."""
@@ -68,6 +73,9 @@ class RelationNet(Algorithm):
         params = super().init(spec, generator)
         relation = self._relation().init(generator)
         params |= {f"relation.{name}": value for name, value in relation.items()}
+        if self.additive:
+            params["relation.1.weight"] = torch.zeros(1, self.hidden)
+            params["log_scale"] = torch.tensor(-math.log(self.n_embedding))
         if isinstance(spec.likelihood, ClassLikelihood):
             n_classes = spec.likelihood.n_classes
             return params | start_prototypes(
@@ -114,9 +122,13 @@ class RelationNet(Algorithm):
         left, right = output[:, : self.n_embedding], state["reference"]
         shape = (len(left), len(right), self.n_embedding)
         left, right = left[:, None].expand(shape), right.expand(shape)
-        pairs = torch.cat([left, right, (left - right).square()], -1)
-        scores = self._relation().forward(part(params, "relation"), {}, pairs.flatten(0, 1))
-        return scores.reshape(shape[:2])
+        squared = (left - right).square()
+        pairs = torch.stack([left, right, squared], 2)  # (point, reference, 3, embedding)
+        read = pairs.mT.flatten(0, 2) if self.additive else pairs.flatten(2).flatten(0, 1)
+        scores = self._relation().forward(part(params, "relation"), {}, read)
+        if not self.additive:
+            return scores.reshape(shape[:2])
+        return params["log_scale"].exp() * (scores.reshape(shape) - 0.5 * squared).sum(-1)
 
     def _relation(self) -> Network:
-        return MLP((self.hidden,)).network(3 * self.n_embedding, 1)
+        return MLP((self.hidden,)).network(3 if self.additive else 3 * self.n_embedding, 1)

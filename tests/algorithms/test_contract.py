@@ -53,6 +53,7 @@ ALGORITHMS = {
     "MatchingNet, dot": MatchingNet(4, "dot"),
     "MatchingNet, cosine": MatchingNet(4, "cosine"),
     "RelationNet": RelationNet(4, hidden=5),
+    "RelationNet, additive": RelationNet(4, hidden=3, additive=True),
     "NeuralProcess": NeuralProcess(6),
     "NeuralProcess, conditional": NeuralProcess(6, attentive=False),
     "BayesianHead": BayesianHead(4, newton_steps=3),

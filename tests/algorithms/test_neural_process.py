@@ -22,11 +22,26 @@ def test_order_of_the_support_is_not_read(attentive):
     )
 
 
-def test_the_conditional_one_reads_the_mean_encoding_and_the_number_of_rows_only():
+def test_the_conditional_one_reads_the_mean_encoding_and_the_share_of_its_rows_only():
     algorithm = NeuralProcess(8, attentive=False)
     spec, params = started(algorithm)
     state = algorithm.adapt(spec, params, points(6))
-    assert {name: value.shape for name, value in state.items()} == {"n": (), "mean": (8,)}
+    shapes = {name: value.shape for name, value in state.items()}
+    assert shapes == {"n": (), "share": (), "mean": (8,)}
+
+
+@pytest.mark.parametrize("attentive", [True, False])
+def test_rows_seen_again_and_again_say_no_more_in_the_end(attentive):
+    """So a support far larger than those of training leads nowhere new."""
+    algorithm = NeuralProcess(8, attentive=attentive)
+    spec, params = started(algorithm)
+    support, query = points(6), points(4, seed=1)
+    found = [
+        predicted(algorithm, spec, params, support._replace(weight=n * support.weight), query)
+        for n in (1, 10, 1_000, 100_000)
+    ]
+    gaps = [float((n - found[-1]).abs().max()) for n in found[:-1]]
+    assert gaps[0] > 5 * gaps[1] > 25 * gaps[2]
 
 
 def test_with_many_rows_the_prior_encoding_is_forgotten():
