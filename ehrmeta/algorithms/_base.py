@@ -9,7 +9,7 @@ update vanish on an empty support, and branch on Python values only.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -23,10 +23,12 @@ from ehrmeta.nn.batch import TaskSet
 from ehrmeta.nn.likelihoods import Distribution, Likelihood
 from ehrmeta.nn.task_rows import TaskRows
 
-__all__ = ["Algorithm", "Params", "Spec", "State", "part", "query_loss"]
+__all__ = ["Algorithm", "Episodes", "Params", "Spec", "State", "part", "query_loss"]
 
 Params = Mapping[str, Tensor]
 State = dict[str, Tensor]
+Episodes = Iterable[tuple[Tensor, TaskSet, TaskSet]]
+"""Batches of task numbers (task,), supports and queries."""
 
 
 @dataclass(frozen=True)
@@ -75,9 +77,9 @@ class Algorithm(BaseEstimator, ABC):
         }
 
     def warm_start(
-        self, spec: Spec, params: dict[str, Tensor], tasks: TaskRows
+        self, spec: Spec, params: dict[str, Tensor], tasks: TaskRows, episodes: Episodes
     ) -> dict[str, Tensor]:
-        """Better start values from the training tasks, once before training."""
+        """Better start values from the training tasks, and episodes of them, once at fit."""
         return params
 
     @abstractmethod

@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ehrmeta.algorithms._base import Algorithm, Params, Spec, State, part
+from ehrmeta.algorithms._base import Algorithm, Episodes, Params, Spec, State, part
+from ehrmeta.algorithms._correction import (
+    correction,
+    correction_params,
+    fit_linear_correction,
+    summary,
+)
+from ehrmeta.algorithms._mixed_start import fit_mixed_start
 from ehrmeta.errors import DataError
-from ehrmeta.nn.backbone import Network
 from ehrmeta.nn.batch import TaskSet
 from ehrmeta.nn.class_likelihoods import ClassLikelihood
 from ehrmeta.nn.gaussian_process import condition, posterior
 from ehrmeta.nn.likelihoods import Distribution, Likelihood
-from ehrmeta.nn.mixed_model import fit_mixed_model
-from ehrmeta.nn.mlp import MLP
 from ehrmeta.nn.task_rows import TaskRows
 
 __all__ = ["DeepMixedEffects"]
-
-_CORRECTION = MLP((32, 32))
-_N_SUMMARIES = 6  # mean, shift, posterior sd, elapsed; last residual and spread of the support
 
 
 @dataclass(eq=False, repr=False)
@@ -38,12 +39,14 @@ class DeepMixedEffects(Algorithm):
     with s the time since the support's first row. Random intercept and slope (G), an
     Ornstein-Uhlenbeck process (what makes the last value strong) and deep features
     :math:`\phi`, each switchable. Adapting is one Cholesky factorisation of the support's size.
-    A correction by a small network, from the posterior and the support's summary, lets outlying
-    values count less and noisy patients get wider intervals; its share of the mean is
-    proportional to the posterior sd, so it vanishes as the support grows.
+    A correction from the posterior, the support's summary and the last measured values, linear and
+    by a small network, lets outlying values count less and noisy patients get wider intervals; its
+    share of the mean is proportional to the posterior sd, so it vanishes as the support grows.
 
-    Training starts at the mixed model's REML estimate with every network silent, and leaves that
-    start only for a gain on held-out tasks; without held-out tasks it is the mixed model.
+    Training starts at the restricted-likelihood fit of mixed model and process and at the linear
+    correction's ridge regression, with every network silent, and leaves that start only for a gain
+    on held-out tasks. With fewer than 50 tasks the networks stay silent, and process and
+    correction are there only if they help tasks held out in turn.
 
     Parameters
     ----------
@@ -56,7 +59,7 @@ class DeepMixedEffects(Algorithm):
     deep_mean : bool
         Whether a network adds to the linear mean.
     correction : bool
-        Whether a network corrects the posterior.
+        Whether the posterior is corrected.
 
     References
     ----------
@@ -94,11 +97,9 @@ class DeepMixedEffects(Algorithm):
 
     def init(self, spec: Spec, generator: torch.Generator) -> dict[str, Tensor]:
         """Silent networks and unit variances; `warm_start` puts the mixed model in."""
-        correction = _corrector(spec).init(generator) if self.correction else {}
         return {
             **super().init(spec, generator),
-            **{f"correction.{name}": value for name, value in correction.items()},
-            "correction_gain": torch.zeros(2),
+            **(correction_params(spec, generator) if self.correction else {}),
             "mean_gain": torch.zeros(()),
             "deep_gain": torch.full((self.n_deep,), 0.03),
             "intercept": torch.zeros(()),
@@ -112,39 +113,37 @@ class DeepMixedEffects(Algorithm):
         }
 
     def warm_start(
-        self, spec: Spec, params: dict[str, Tensor], tasks: TaskRows
+        self, spec: Spec, params: dict[str, Tensor], tasks: TaskRows, episodes: Episodes
     ) -> dict[str, Tensor]:
-        """Fixed effects, G and noise of the mixed model; half the noise starts as the process."""
-        n_fixed = tasks.x.shape[1]
-        elapsed = tasks.time - tasks.time[tasks.starts[:-1]][tasks.codes]
-        scale = float(elapsed.std()) or 1.0
-        s = ((elapsed - elapsed.mean()) / scale).numpy()
-        one = np.ones(tasks.n_rows)
-        columns = [one, tasks.x.double().numpy()] + ([s] if tasks.timed else [])
-        z = np.column_stack([one, s] if self.random_slope and tasks.timed else [one])
-        model = fit_mixed_model(
-            np.column_stack(columns), z, tasks.y.double().numpy(), tasks.starts.numpy()
+        """The mixed model with its process by REML, then the linear correction by ridge."""
+        found = fit_mixed_start(
+            tasks, random_slope=self.random_slope, process=self.ornstein_uhlenbeck
         )
-        root = np.zeros((2, 2))
-        root[: z.shape[1], : z.shape[1]] = _root(model.G)
         beta = np.zeros(spec.n_features)
-        beta[:n_fixed] = model.beta[1 : 1 + n_fixed]
-        process = 0.5 if self.ornstein_uhlenbeck and tasks.timed else 0.0
+        beta[: len(found.beta)] = found.beta
         started = {
-            "intercept": model.beta[0],
+            "intercept": found.intercept,
             "beta": beta,
-            "beta_elapsed": model.beta[1 + n_fixed] if tasks.timed else 0.0,
-            "root": root,
-            "log_ou": 0.5 * np.log(max(process, 1e-6) * model.noise_var),
-            "time_scale": scale,
-            "mean_elapsed": float(elapsed.mean()),
-            "likelihood.log_within": 0.5 * np.log((1.0 - process) * model.noise_var),
-            "likelihood.log_between": 0.5 * np.log(max(model.G[0, 0], 1e-6)),
+            "beta_elapsed": found.beta_elapsed,
+            "root": found.root,
+            "log_ou": 0.5 * np.log(max(found.process_var, 1e-6 * found.noise_var)),
+            "log_tau": np.log(found.tau),
+            "time_scale": found.time_scale,
+            "mean_elapsed": found.mean_elapsed,
+            "deep_gain": np.full(self.n_deep, 1e-2),
+            "likelihood.log_within": 0.5 * np.log(found.noise_var),
+            "likelihood.log_between": 0.5 * np.log(max(found.root[0, 0] ** 2, 1e-6)),
         }
-        return params | {
-            name: torch.as_tensor(value, dtype=params[name].dtype)
-            for name, value in started.items()
-        }
+        params = _replaced(params, started)
+        if not self.correction:
+            return params
+
+        def parts(support: TaskSet, query: TaskSet) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+            state = self.adapt(spec, params, support)
+            mean, shift, variance, _ = self._posterior(spec, params, state, query)
+            return state["summary"], mean, shift, torch.sqrt(variance + 1e-12)
+
+        return _replaced(params, fit_linear_correction(parts, episodes, tasks.n_tasks))
 
     def adapt(self, spec: Spec, params: Params, support: TaskSet) -> State:
         """Condition the process on the support."""
@@ -159,8 +158,13 @@ class DeepMixedEffects(Algorithm):
             _noise(params) / support.weight.double().clamp(min=1e-12),
             support.mask,
         )
-        summary = _summary(residual, support)
-        return {**state, **conditioned, "effects": effects, "s": s, "summary": summary}
+        return {
+            **state,
+            **conditioned,
+            "effects": effects,
+            "s": s,
+            "summary": summary(residual, support),
+        }
 
     def predict(self, spec: Spec, params: Params, state: State, query: TaskSet) -> Distribution:
         """Normal predictive distribution: posterior of f, corrected, plus noise."""
@@ -168,13 +172,8 @@ class DeepMixedEffects(Algorithm):
         loc, scale = mean + shift, torch.sqrt(variance + _noise(params))
         if self.correction:
             left = torch.sqrt(variance + 1e-12)
-            elapsed = torch.asinh(query.time / params["time_scale"].detach())
-            summaries = torch.stack([mean, shift, left, elapsed], -1)
-            summaries = torch.cat([summaries, state["summary"].expand(len(mean), -1)], -1)
-            inputs = torch.cat([query.x, summaries.to(query.x.dtype)], -1)
-            output = _corrector(spec).forward(part(params, "correction"), {}, inputs)
-            output = (output * params["correction_gain"]).double()
-            loc, scale = loc + left * output[:, 0], scale * torch.exp(output[:, 1])
+            moved, factor = correction(spec, params, state["summary"], query, mean, shift, left)
+            loc, scale = loc + moved, scale * factor
         return {"loc": loc.to(query.y.dtype), "scale": scale.to(query.y.dtype)}
 
     def own_weight(self, spec: Spec, params: Params, state: State, query: TaskSet) -> Tensor:
@@ -219,27 +218,11 @@ class DeepMixedEffects(Algorithm):
         return kernel
 
 
-def _corrector(spec: Spec) -> Network:
-    """Two outputs: shift of the mean in posterior sds, and log factor of the scale."""
-    return _CORRECTION.network(spec.n_features + _N_SUMMARIES, 2)
-
-
-def _summary(residual: Tensor, support: TaskSet) -> Tensor:
-    """Mean residual of the last time, and spread of the residuals, (2,)."""
-    n = support.mask.sum().clamp(min=1)
-    last = support.mask & (support.time >= 0.0)
-    latest = (residual * last).sum() / last.sum().clamp(min=1)
-    center = (residual * support.mask).sum() / n
-    spread = ((residual - center).square() * support.mask).sum() / n
-    return torch.stack([latest, torch.sqrt(spread + 1e-6)])
-
-
 def _noise(params: Params) -> Tensor:
     return torch.exp(2.0 * params["likelihood.log_within"]).double()
 
 
-def _root(covariance: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """A lower-triangular root; of a singular covariance, of one floored a little."""
-    floor = 1e-10 * max(float(np.trace(covariance)), 1e-6)
-    root = np.linalg.cholesky(covariance + floor * np.eye(len(covariance)))
-    return np.asarray(root, np.float64)
+def _replaced(params: dict[str, Tensor], values: Mapping[str, Any]) -> dict[str, Tensor]:
+    return params | {
+        name: torch.as_tensor(value, dtype=params[name].dtype) for name, value in values.items()
+    }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -15,7 +15,7 @@ from sklearn.base import clone
 from sklearn.utils import check_random_state
 from torch import Tensor
 
-from ehrmeta.algorithms import Algorithm, MetaSGD, Spec
+from ehrmeta.algorithms import Algorithm, MetaSGD, Params, Spec
 from ehrmeta.data import Schema
 from ehrmeta.errors import DataError
 from ehrmeta.estimators._base import TaskEstimator
@@ -24,15 +24,19 @@ from ehrmeta.estimators.learner import AdaptedChunk, Learner, pick_device
 from ehrmeta.estimators.predictive import Prediction
 from ehrmeta.estimators.table_encoder import TableEncoder
 from ehrmeta.nn.backbone import Backbone
-from ehrmeta.nn.batch import visible_width
+from ehrmeta.nn.batch import TaskSet, visible_width
 from ehrmeta.nn.likelihoods import Distribution, Likelihood
 from ehrmeta.nn.mlp import MLP
 from ehrmeta.nn.task_rows import TaskRows
-from ehrmeta.training import Callback, TrainingPlan, train
+from ehrmeta.training import Callback, EpisodeSampler, TrainingPlan, train
 
 __all__ = ["MetaEstimator"]
 
 Array = npt.NDArray[np.float64]
+_WARM_EPISODES = 10_000  # for start values
+_TASKS_AT_ONCE = 1024
+_FEWEST_TO_HOLD_OUT = 20
+_FEWEST_TO_LEAVE_START = 50  # a handful of held-out tasks cannot tell whether training gained
 
 
 class MetaEstimator(TaskEstimator):
@@ -143,9 +147,18 @@ class MetaEstimator(TaskEstimator):
         device = pick_device(self.device)
         seed = _seed(self.random_state)
         generator = torch.Generator().manual_seed(seed)
-        training, held_out = _hold_out(rows, self.validation_fraction, generator)
-        params = algorithm.init(spec, generator)
-        params = algorithm.warm_start(spec, params, training)
+        fewest = _FEWEST_TO_LEAVE_START if algorithm.keeps_start else _FEWEST_TO_HOLD_OUT
+        training, held_out = _hold_out(rows, self.validation_fraction, generator, fewest)
+        fresh = algorithm.init(spec, generator)
+
+        def warm_start(tasks: TaskRows) -> dict[str, Tensor]:
+            sampler = EpisodeSampler(tasks, self.shots, self.max_queries, table.time_unit)
+            started: dict[str, Tensor] = algorithm.warm_start(
+                spec, fresh, tasks, _episodes(sampler, seed)
+            )
+            return started
+
+        params = start = warm_start(training)
         params, history = train(
             algorithm,
             spec,
@@ -167,6 +180,8 @@ class MetaEstimator(TaskEstimator):
             seed=seed,
             callbacks=self.callbacks,
         )
+        if held_out is not None and algorithm.keeps_start and _are_equal(params, start):
+            params = warm_start(rows)  # nothing was gained on the held-out tasks: use them too
         self.learner_ = self._make_learner(algorithm, spec, params, table.time_unit)
         self.history_ = history
 
@@ -221,8 +236,21 @@ def _seed(random_state: int | np.random.RandomState | None) -> int:
     return int(check_random_state(random_state).randint(2**31 - 1))
 
 
+def _episodes(sampler: EpisodeSampler, seed: int) -> Iterator[tuple[Tensor, TaskSet, TaskSet]]:
+    """A few episodes of every training task, drawn as they are asked for."""
+    generator = torch.Generator().manual_seed(seed)
+    n_tasks = sampler.rows.n_tasks
+    for _ in range(min(20, max(2, _WARM_EPISODES // n_tasks))):
+        for tasks in torch.split(torch.arange(n_tasks), _TASKS_AT_ONCE):
+            yield tasks, *sampler.draw(tasks, generator)
+
+
+def _are_equal(left: Params, right: Params) -> bool:
+    return all(torch.equal(value.cpu(), right[name]) for name, value in left.items())
+
+
 def _hold_out(
-    rows: TaskRows, fraction: float, generator: torch.Generator, fewest: int = 20
+    rows: TaskRows, fraction: float, generator: torch.Generator, fewest: int
 ) -> tuple[TaskRows, TaskRows | None]:
     """Training and held-out tasks."""
     n_held_out = int(fraction * rows.n_tasks)

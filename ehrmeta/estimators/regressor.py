@@ -57,7 +57,8 @@ class MetaRegressor(MetaEstimator, TaskRegressor):
     learning_rate, weight_decay : float
         Of AdamW; the rate warms up and decays along half a cosine.
     validation_fraction : float
-        Share of training tasks held out for early stopping; with fewer than 20 tasks none is.
+        Share of training tasks held out for early stopping; with fewer than 20 tasks none is (50
+        for `DeepMixedEffects`, which then stays at its start, the mixed model).
     patience : int
         Stop after this many checks (one per 50 steps) without a better held-out loss.
     score_shots : tuple of int

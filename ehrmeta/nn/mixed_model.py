@@ -96,8 +96,8 @@ def fit_mixed_model(
     """
     x, z, y, starts = _checked(x, z, y, starts)
     n = len(y)
-    x_unit, x_back, x_logdet = _orthonormal(x)
-    z_unit, z_back, _ = _orthonormal(z)
+    x_unit, x_back, x_logdet = orthonormal(x)
+    z_unit, z_back, _ = orthonormal(z)
     if z_unit.shape[1] == 0:
         raise DataError("z holds only zeros. Give it a column of ones for a random intercept.")
     p, q = x_unit.shape[1], z_unit.shape[1]
@@ -221,7 +221,7 @@ def _shrinkage(zz: Array, root: Array) -> tuple[Array, Array]:
     return shrunk, np.linalg.slogdet(m)[1]
 
 
-def _orthonormal(a: Array) -> tuple[Array, Array, float]:
+def orthonormal(a: Array) -> tuple[Array, Array, float]:
     """Basis ``U = a @ back`` of the columns of `a` with ``U'U = n I``, and log|a'a| - log|U'U|."""
     scale = np.sqrt(np.mean(a * a, axis=0))
     scale[scale == 0] = 1.0

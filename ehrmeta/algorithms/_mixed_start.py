@@ -1,0 +1,115 @@
+"""Start values in closed form: the mixed model, with a process in time where that helps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ehrmeta.nn.mixed_model import fit_mixed_model
+from ehrmeta.nn.mixed_process import MixedProcess, fit_mixed_process, held_out_log_likelihood
+from ehrmeta.nn.task_rows import TaskRows
+
+__all__ = ["FEW_TASKS", "MixedStart", "fit_mixed_start"]
+
+Array = npt.NDArray[np.float64]
+
+FEW_TASKS = 50  # below this the process must show itself on held-out tasks
+_N_FOLDS = 5
+_SAME = 1e-3  # share of the variance of elapsed time left after the features
+
+
+@dataclass(frozen=True)
+class MixedStart:
+    """Estimates in the units of `DeepMixedEffects`' parameters."""
+
+    intercept: float
+    beta: Array  # (feature,)
+    beta_elapsed: float
+    root: Array  # (2, 2) of G
+    process_var: float
+    tau: float
+    noise_var: float
+    time_scale: float
+    mean_elapsed: float
+
+
+@dataclass(frozen=True)
+class _Design:
+    x: Array
+    z: Array
+    s: Array
+    y: Array
+    starts: npt.NDArray[np.int64]
+
+    def tasks(self, chosen: npt.NDArray[np.bool_]) -> _Design:
+        """The rows of some tasks."""
+        sizes = np.diff(self.starts)
+        rows = np.repeat(chosen, sizes)
+        starts = np.concatenate([[0], np.cumsum(sizes[chosen])])
+        return _Design(self.x[rows], self.z[rows], self.s[rows], self.y[rows], starts)
+
+
+def fit_mixed_start(tasks: TaskRows, *, random_slope: bool, process: bool) -> MixedStart:
+    """Random intercept (and slope) by REML, then with an Ornstein-Uhlenbeck process."""
+    elapsed = tasks.time - tasks.time[tasks.starts[:-1].clamp(max=len(tasks.time) - 1)][tasks.codes]
+    mean_elapsed, scale = float(elapsed.mean()), float(elapsed.std()) or 1.0
+    s = ((elapsed - mean_elapsed) / scale).numpy()
+    one = np.ones(tasks.n_rows)
+    x = np.column_stack([one, tasks.x.double().numpy()])
+    n_fixed = x.shape[1]
+    if tasks.timed and _left_over(s, x) > _SAME:
+        x = np.column_stack([x, s])
+    z = np.column_stack([one, s] if random_slope and tasks.timed else [one])
+    y = tasks.y.double().numpy()
+    found = _fit(_Design(x, z, s, y, tasks.starts.numpy()), process and tasks.timed)
+    root = np.zeros((2, 2))
+    root[: z.shape[1], : z.shape[1]] = _root(found.G)
+    return MixedStart(
+        intercept=float(found.beta[0]),
+        beta=found.beta[1:n_fixed],
+        beta_elapsed=float(found.beta[n_fixed]) if x.shape[1] > n_fixed else 0.0,
+        root=root,
+        process_var=found.process_var,
+        tau=found.tau,
+        noise_var=found.noise_var,
+        time_scale=scale,
+        mean_elapsed=mean_elapsed,
+    )
+
+
+def _fit(design: _Design, process: bool) -> MixedProcess:
+    n_tasks = len(design.starts) - 1
+    plain = fit_mixed_model(design.x, design.z, design.y, design.starts)
+    if not process or (n_tasks < FEW_TASKS and not _process_helps(design)):
+        return MixedProcess.without(plain)
+    return fit_mixed_process(design.x, design.z, design.s, design.y, design.starts, plain)
+
+
+def _process_helps(design: _Design) -> bool:
+    """Whether the process raises the likelihood of held-out tasks by a standard error."""
+    n_tasks = len(design.starts) - 1
+    gains = []
+    for fold in range(min(_N_FOLDS, n_tasks)):
+        held_out = np.arange(n_tasks) % _N_FOLDS == fold
+        train, test = design.tasks(~held_out), design.tasks(held_out)
+        plain = fit_mixed_model(train.x, train.z, train.y, train.starts)
+        full = fit_mixed_process(train.x, train.z, train.s, train.y, train.starts, plain)
+        judged = (test.x, test.z, test.s, test.y, test.starts)
+        without = held_out_log_likelihood(MixedProcess.without(plain), *judged)
+        gains.append(held_out_log_likelihood(full, *judged) - without)
+    return bool(np.mean(gains) > np.std(gains, ddof=1) / np.sqrt(len(gains)))
+
+
+def _left_over(s: Array, x: Array) -> float:
+    """Share of the variance of s that no combination of x explains."""
+    residual = s - x @ np.linalg.lstsq(x, s, rcond=None)[0]
+    return float(residual.var() / max(s.var(), 1e-300))
+
+
+def _root(covariance: Array) -> Array:
+    """A lower-triangular root; of a singular covariance, of one floored a little."""
+    floor = 1e-10 * max(float(np.trace(covariance)), 1e-6)
+    root = np.linalg.cholesky(covariance + floor * np.eye(len(covariance)))
+    return np.asarray(root, np.float64)

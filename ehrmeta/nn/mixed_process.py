@@ -1,0 +1,230 @@
+"""Linear mixed model with an Ornstein-Uhlenbeck process in time, by restricted likelihood."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from torch import Tensor
+
+from ehrmeta.nn.batch import padded_index
+from ehrmeta.nn.mixed_model import MixedModel, orthonormal
+
+__all__ = ["MixedProcess", "fit_mixed_process", "held_out_log_likelihood"]
+
+Array = NDArray[np.float64]
+Index = NDArray[np.int64]
+
+_MOST_ROWS = 64  # of a task: the cost of a factorisation grows with the cube
+_N_BUCKETS = 8  # of tasks of similar size, so that little is padded
+_LOG_RANGE = 6.0  # log standard deviations may move this far from their start
+_LOG_TAU = (-6.0, 4.0)
+_RIDGE = 1e-10  # of the information: for columns that the rows cut off leave empty
+
+
+@dataclass(frozen=True, eq=False)
+class MixedProcess:
+    """Estimates of ``y = X beta + Z b + u(s) + e``, u an Ornstein-Uhlenbeck process.
+
+    Attributes
+    ----------
+    beta : (feature,)
+        Fixed effects.
+    G : (effect, effect)
+        Covariance of the random effects b.
+    process_var, tau : float
+        ``cov(u(s), u(s')) = process_var exp(-|s - s'| / tau)``.
+    noise_var : float
+        Variance of e.
+    log_likelihood : float
+        Restricted, at the estimates.
+    """
+
+    beta: Array
+    G: Array
+    process_var: float
+    tau: float
+    noise_var: float
+    log_likelihood: float
+
+    @classmethod
+    def without(cls, model: MixedModel) -> MixedProcess:
+        """The same model without a process."""
+        return cls(
+            beta=model.beta,
+            G=model.G,
+            process_var=0.0,
+            tau=1.0,
+            noise_var=model.noise_var,
+            log_likelihood=model.log_likelihood,
+        )
+
+
+def fit_mixed_process(
+    x: Array,
+    z: Array,
+    s: Array,
+    y: Array,
+    starts: Index,
+    start: MixedModel,
+    *,
+    noise_factor: Array | None = None,
+) -> MixedProcess:
+    r"""Fit by restricted maximum likelihood from the mixed model without a process.
+
+    beta is profiled out by generalised least squares; what is left is a smooth function of
+    :math:`G = LL'`, :math:`\sigma_u`, :math:`\tau` and :math:`\sigma`, minimised by L-BFGS. Of
+    tasks with more than 64 rows the first 64 count.
+
+    Parameters
+    ----------
+    x, z : (row, feature), (row, effect)
+        Fixed and random designs, rows in task order.
+    s : (row,)
+        Time, in a unit in which a task's rows are about 1 apart.
+    y : (row,)
+        Outcome.
+    starts : (task + 1,)
+        Offsets of the tasks.
+    start : MixedModel
+        From `fit_mixed_model`; half of its noise starts as the process.
+    noise_factor : (row,), optional
+        Multiplies the noise variance of each row.
+
+    References
+    ----------
+    Diggle (1988), doi:10.2307/2531727. Jones, Boadi-Boateng (1991), doi:10.2307/2532504.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ehrmeta.nn.mixed_model import fit_mixed_model
+    >>> rng = np.random.default_rng(0)
+    >>> s, starts = np.tile(np.arange(12.0), 300), np.arange(0, 3601, 12)
+    >>> cov = 4 + 2 * np.exp(-abs(s[:12, None] - s[:12]) / 3) + 0.5 * np.eye(12)
+    >>> y = rng.multivariate_normal(np.zeros(12), cov, 300).ravel()
+    >>> one = np.ones((3600, 1))
+    >>> model = fit_mixed_process(one, one, s, y, starts, fit_mixed_model(one, one, y, starts))
+    >>> bool(abs(model.tau - 3) < 1), bool(abs(model.noise_var - 0.5) < 0.1)
+    (True, True)
+    """
+    unit, back, logdet = orthonormal(x)
+    q = z.shape[1]
+    factor = np.ones(len(y)) if noise_factor is None else noise_factor
+    buckets = list(_buckets(np.column_stack([unit, y]), z, s, factor, starts))
+    n = int(sum(bucket.mask.sum() for bucket in buckets))
+    p = unit.shape[1]
+    half_noise = 0.5 * np.log(0.5 * max(start.noise_var, 1e-300))
+    floor = 1e-6 * max(start.noise_var, 1e-300) * np.eye(q) / np.maximum(np.mean(z * z, 0), 1e-12)
+    begin = np.concatenate(
+        [np.linalg.cholesky(start.G + floor)[np.tril_indices(q)], [half_noise, 0.0, half_noise]]
+    )
+
+    def deviance(theta: Tensor) -> tuple[Tensor, Tensor]:
+        gram, log_v = _whitened(buckets, *_covariance(theta, q))
+        information = gram[:p, :p] + _RIDGE * n * torch.eye(p, dtype=gram.dtype)
+        root = torch.linalg.cholesky(information)
+        beta = torch.cholesky_solve(gram[:p, p:], root)[:, 0]
+        log_information = 2.0 * torch.log(torch.diagonal(root)).sum()
+        return log_v + gram[p, p] - gram[:p, p] @ beta + log_information, beta
+
+    def profile(theta: Array) -> tuple[float, Array]:
+        leaf = torch.tensor(theta, requires_grad=True)
+        value = deviance(leaf)[0] / n
+        value.backward()  # type: ignore[no-untyped-call]
+        return float(value.detach()), np.asarray(leaf.grad)
+
+    log_sd = (half_noise - _LOG_RANGE, half_noise + _LOG_RANGE)
+    found = minimize(
+        profile,
+        begin,
+        jac=True,
+        method="L-BFGS-B",
+        bounds=[(None, None)] * (len(begin) - 3) + [log_sd, _LOG_TAU, log_sd],
+        options={"maxiter": 100},
+    )
+    value, beta = deviance(torch.tensor(found.x))
+    root, process_var, rate, noise_var = _covariance(torch.tensor(found.x), q)
+    return MixedProcess(
+        beta=back @ beta.numpy(),
+        G=(root @ root.mT).numpy(),
+        process_var=float(process_var),
+        tau=float(1.0 / rate),
+        noise_var=float(noise_var),
+        log_likelihood=-0.5 * (float(value) + (n - p) * np.log(2.0 * np.pi) + logdet),
+    )
+
+
+def held_out_log_likelihood(
+    model: MixedProcess, x: Array, z: Array, s: Array, y: Array, starts: Index
+) -> float:
+    """Log likelihood of tasks that the fit did not see."""
+    residual = (y - x @ model.beta)[:, None]
+    buckets = list(_buckets(residual, z, s, np.ones(len(y)), starts))
+    root = np.linalg.cholesky(model.G + 1e-12 * np.eye(len(model.G)))
+    variances = torch.tensor(
+        [model.process_var, 1.0 / model.tau, model.noise_var], dtype=torch.float64
+    )
+    gram, log_v = _whitened(buckets, torch.from_numpy(root), *variances)
+    n = int(sum(bucket.mask.sum() for bucket in buckets))
+    return float(-0.5 * (log_v + gram[0, 0] + n * np.log(2.0 * np.pi)))
+
+
+@dataclass(frozen=True)
+class _Bucket:
+    """Padded rows of tasks of similar size."""
+
+    columns: Tensor  # (task, row, column) fixed design and outcome
+    z: Tensor  # (task, row, effect)
+    s: Tensor  # (task, row)
+    factor: Tensor  # (task, row)
+    mask: Tensor  # (task, row)
+
+
+def _buckets(columns: Array, z: Array, s: Array, factor: Array, starts: Index) -> Iterator[_Bucket]:
+    sizes = np.minimum(np.diff(starts), _MOST_ROWS)
+    order = np.argsort(sizes, kind="stable")
+    order = order[sizes[order] > 0]
+    for part in np.array_split(order, min(_N_BUCKETS, len(order))):
+        begins, lengths = torch.from_numpy(starts[:-1][part]), torch.from_numpy(sizes[part])
+        index, mask = padded_index(begins, lengths)
+        seen = mask[..., None].double()
+        yield _Bucket(
+            columns=torch.from_numpy(columns)[index] * seen,
+            z=torch.from_numpy(z)[index] * seen,
+            s=torch.from_numpy(s)[index],
+            factor=torch.from_numpy(factor)[index],
+            mask=mask,
+        )
+
+
+def _covariance(theta: Tensor, q: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Root of G, variance of the process, 1 / tau, and variance of the noise."""
+    root = theta.new_zeros(q, q)
+    row, column = torch.tril_indices(q, q)
+    root = root.index_put((row, column), theta[:-3])
+    return root, torch.exp(2.0 * theta[-3]), torch.exp(-theta[-2]), torch.exp(2.0 * theta[-1])
+
+
+def _whitened(
+    buckets: list[_Bucket], root: Tensor, process: Tensor, rate: Tensor, noise: Tensor
+) -> tuple[Tensor, Tensor]:
+    """``sum_i C_i' V_i^-1 C_i`` (column, column) and ``sum_i log |V_i|``."""
+    gram: Any = 0.0
+    log_v: Any = 0.0
+    for bucket in buckets:
+        effects = bucket.z @ root
+        seen = bucket.mask.double()
+        gap = (bucket.s[:, :, None] - bucket.s[:, None, :]).abs()
+        memory = process * torch.exp(-gap * rate) * seen[:, :, None] * seen[:, None, :]
+        diagonal = torch.where(bucket.mask, noise * bucket.factor, 1.0)
+        factor = torch.linalg.cholesky(effects @ effects.mT + memory + torch.diag_embed(diagonal))
+        white = torch.linalg.solve_triangular(factor, bucket.columns, upper=False).flatten(0, 1)
+        gram = gram + white.mT @ white
+        log_v = log_v + 2.0 * torch.log(torch.diagonal(factor, dim1=-2, dim2=-1)).sum()
+    return gram, log_v
