@@ -25,11 +25,12 @@ Run = Callable[[], Mapping[str, Any]]
 Method = Callable[[Problem], Run]
 
 LOW_RANK, MATERIALISED = "ehrmeta, low rank", "ehrmeta, materialised"
+COMPILED = "ehrmeta, compiled"
 REFERENCE = "torch.func vmap"
 METHODS: dict[str, Method] = {
     LOW_RANK: own_methods.low_rank,
     MATERIALISED: own_methods.materialised,
-    "ehrmeta, compiled": own_methods.compiled,
+    COMPILED: own_methods.compiled,
     "ehrmeta, Meta-SGD": own_methods.meta_sgd,
     REFERENCE: peers.torch_func,
     "JAX, jitted vmap": peers.jax_vmap,
@@ -66,9 +67,10 @@ def compare_methods(
     -------
     list of Record
         ``ms`` of every method with quartiles; ``ratio`` to the form that MAML takes by itself (to
-        the first method where that was not asked for);
-        ``gradient_error`` to ``torch.func``; ``gflops`` of the low-rank form and of a matrix
-        product of the same rows and width, timed in the same rounds; ``padding``.
+        the first method where that was not asked for), ``ratio_compiled`` to the compiled one;
+        ``gradient_error`` to ``torch.func``; ``gflops`` and ``share_of_product`` of the low-rank
+        form, plain and compiled, against a matrix product of the same rows and width, timed in
+        the same rounds; ``padding``.
 
     Raises
     ------
@@ -113,15 +115,21 @@ def compare_methods(
     records = [record(name, "ms", *quartiles(1e3 * values)) for name, values in times.items()]
     base = times.get(ours, next(iter(times.values())))
     records += [record(name, "ratio", *quartiles(values / base)) for name, values in times.items()]
+    if COMPILED in times:
+        records += [
+            record(name, "ratio_compiled", *quartiles(values / times[COMPILED]))
+            for name, values in times.items()
+        ]
     records += [record(name, "gradient_error", value) for name, value in errors.items()]
     records += [record(name, "ms", note="not installed") for name in absent]
     records += [record("", "padding", problem.padding)]
     rate = _gflops(_product_flops(problem), product)
     records += [record(MATRIX_PRODUCT, "gflops", *quartiles(rate))]
-    if LOW_RANK in times:
-        own_rate = _gflops(_useful_flops(problem), times[LOW_RANK])
-        records += [record(LOW_RANK, "gflops", *quartiles(own_rate))]
-        records += [record(LOW_RANK, "share_of_product", *quartiles(own_rate / rate))]
+    low_rank = [LOW_RANK] + [COMPILED] * (ours == LOW_RANK)
+    for name in (name for name in low_rank if name in times):
+        own_rate = _gflops(_useful_flops(problem), times[name])
+        records += [record(name, "gflops", *quartiles(own_rate))]
+        records += [record(name, "share_of_product", *quartiles(own_rate / rate))]
     return records
 
 
@@ -154,24 +162,27 @@ def method_table(records: Sequence[Record]) -> str:
     found = {(record.method, record.metric): record for record in records}
     rows = []
     for name in dict.fromkeys(r.method for r in records if r.metric == "ms"):
-        ms, ratio = found[name, "ms"], found.get((name, "ratio"))
+        ms = found[name, "ms"]
+        ratios = [found.get((name, metric)) for metric in ("ratio", "ratio_compiled")]
         error = found.get((name, "gradient_error"))
         rows.append(
             [
                 name,
                 ms.note or number(ms.value),
                 "" if ms.low is None else f"{number(ms.low)} to {number(ms.high)}",
-                "" if ratio is None else f"{number(ratio.value)} x",
+                *("" if ratio is None else f"{number(ratio.value)} x" for ratio in ratios),
                 "" if error is None or error.value is None else f"{error.value:.0e}",
             ]
         )
-    heading = ["method", "ms", "quartiles", "time / ours", "gradient differs by"]
+    heading = ["method", "ms", "quartiles", "/ ours", "/ compiled", "gradient differs by"]
     lines = [f"meta-gradient, {records[0].case}", text_table(heading, rows)]
     product = found[MATRIX_PRODUCT, "gflops"]
     line = f"matrix product at this width: {number(product.value)} GFLOP/s"
-    if (own := found.get((LOW_RANK, "gflops"))) is not None:
-        share = found[LOW_RANK, "share_of_product"].value or math.nan
-        line += f"; low rank: {number(own.value)} GFLOP/s useful, {100 * share:.0f} % of it"
+    for name in (LOW_RANK, COMPILED):
+        if (own := found.get((name, "gflops"))) is not None:
+            share = found[name, "share_of_product"].value or math.nan
+            form = name.removeprefix("ehrmeta, ")
+            line += f"; {form}: {number(own.value)} GFLOP/s useful, {100 * share:.0f} % of it"
     padding = found["", "padding"].value or 0.0
     return "\n".join([*lines, f"{line}; padding {100 * padding:.0f} % of the points"])
 

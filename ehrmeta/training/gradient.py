@@ -11,6 +11,7 @@ from torch.func import vmap
 
 from ehrmeta.algorithms._base import Algorithm, Params, Spec
 from ehrmeta.nn.batch import TaskSet
+from ehrmeta.nn.precision import matrix_products
 from ehrmeta.nn.recorded import Recorded
 
 __all__ = ["EpisodeLoss"]
@@ -28,6 +29,8 @@ class EpisodeLoss:
     spec : Spec
     chunk_size : int, optional
         Tasks at once; bounds memory and changes results by rounding only.
+    precision : str
+        Of the matrix products, see `matrix_products`.
     compiled, plain_calls
         How the gradient is computed, see `Recorded`.
     """
@@ -38,12 +41,14 @@ class EpisodeLoss:
         spec: Spec,
         *,
         chunk_size: int | None = None,
+        precision: str = "float32",
         compiled: bool = False,
         plain_calls: int = 20,
     ) -> None:
         self.algorithm = algorithm
         self.spec = spec
         self.chunk_size = chunk_size
+        self.precision = precision
         self.compiled = compiled
         self.plain_calls = plain_calls
         self._recorded: dict[tuple[Any, ...], Recorded[tuple[Tensor, Gradient]]] = {}
@@ -53,7 +58,7 @@ class EpisodeLoss:
         """Loss (task,) of each episode at the end of training; 0 without a query."""
         end = torch.ones((), device=query.y.device)
         chunks = self._chunks(support, query)
-        with torch.no_grad():
+        with torch.no_grad(), matrix_products(self.precision, query.y.device):
             return torch.cat([self._judge(dict(params), *chunk, end) for chunk in chunks])
 
     def gradient(
@@ -65,7 +70,8 @@ class EpisodeLoss:
         losses: list[Tensor] = []
         total: Gradient = {}
         for chunk in self._chunks(support, query):
-            found, gradient = of_chunk(dict(params), *chunk, now)
+            with matrix_products(self.precision, query.y.device):
+                found, gradient = of_chunk(dict(params), *chunk, now)
             losses.append(found)
             total = {name: total[name] + g if total else g for name, g in gradient.items()}
         return torch.cat(losses), {name: g / len(query.y) for name, g in total.items()}

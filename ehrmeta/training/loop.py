@@ -41,6 +41,7 @@ class TrainingPlan:
     check_every: int = 50
     patience: int = 10
     chunk_size: int | None = None
+    precision: str = "float32"
     compile: bool = False
     time_unit: float = 1.0
     progress_bar: bool = field(default_factory=sys.stderr.isatty)
@@ -84,7 +85,13 @@ def train(
     )
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, _warmup_cosine(plan))
     sampler = EpisodeSampler(tasks, plan.shots, plan.max_queries, plan.time_unit)
-    loss = EpisodeLoss(algorithm, spec, chunk_size=plan.chunk_size, compiled=plan.compile)
+    loss = EpisodeLoss(
+        algorithm,
+        spec,
+        chunk_size=plan.chunk_size,
+        precision=plan.precision,
+        compiled=plan.compile,
+    )
     judge = None
     if held_out is not None:
         judged = EpisodeSampler(held_out, plan.shots, 2 * plan.max_queries, plan.time_unit)

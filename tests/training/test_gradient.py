@@ -76,3 +76,13 @@ def test_compiled_differs_by_rounding_only(algorithm):
     plain = EpisodeLoss(algorithm, spec).gradient(params, *episode, 0.5)
     compiled = EpisodeLoss(algorithm, spec, compiled=True).gradient(params, *episode, 0.5)
     torch.testing.assert_close(compiled, plain, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("plain_calls", [0, 9])
+def test_short_factors_change_the_gradient_by_their_own_rounding(plain_calls):
+    spec, params, *episode = _problem(MAML(), Normal())
+    exact = EpisodeLoss(MAML(), spec).gradient(params, *episode, 0.5)
+    loss = EpisodeLoss(MAML(), spec, precision="bf16", plain_calls=plain_calls)
+    short = loss.gradient(params, *episode, 0.5)
+    torch.testing.assert_close(short, exact, rtol=0.1, atol=0.02)
+    assert not torch.equal(short[0], exact[0])
