@@ -22,6 +22,7 @@ def boost(
     *,
     max_iter: int,
     learning_rate: float,
+    max_leaf_nodes: int = 12,
     min_samples_leaf: int = 20,
     seed: int,
 ) -> HistGradientBoostingRegressor:
@@ -36,7 +37,7 @@ def boost(
     model = HistGradientBoostingRegressor(
         max_iter=max_iter,
         learning_rate=learning_rate,
-        max_leaf_nodes=12,
+        max_leaf_nodes=max_leaf_nodes,
         min_samples_leaf=min_samples_leaf,
         early_stopping=False,
         random_state=seed,

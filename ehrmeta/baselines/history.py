@@ -6,11 +6,18 @@ Every value is known at the support's last row: nothing measured later enters.
 from __future__ import annotations
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from ehrmeta.nn.task_rows import TaskRows
 
-__all__ = ["carried_forward", "outcome_history", "time_since_support"]
+__all__ = [
+    "carried_forward",
+    "draw_episodes",
+    "history_design",
+    "outcome_history",
+    "time_since_support",
+]
 
 Array = NDArray[np.float64]
 
@@ -78,3 +85,56 @@ def _rows_before(support: TaskRows, query: TaskRows) -> NDArray[np.int64]:
     before = np.empty(len(codes), dtype=np.int64)
     before[order] = np.cumsum(in_support[order])
     return before[: query.n_rows]
+
+
+def history_design(support: TaskRows, history: Array, query: TaskRows) -> Array:
+    """All of the above beside the query row's own features, (row, column).
+
+    Parameters
+    ----------
+    history : (task, 5)
+        The support's `outcome_history`.
+    """
+    return np.column_stack(
+        [
+            query.x.double().numpy(),
+            history[query.codes.numpy()],
+            time_since_support(support, query),
+            carried_forward(support, query),
+        ]
+    )
+
+
+def draw_episodes(
+    rows: TaskRows, shots: tuple[int, int], max_queries: int, rng: np.random.Generator
+) -> tuple[TaskRows, TaskRows]:
+    """Split every task into a support of random size and at most `max_queries` later rows."""
+    if not rows.timed:
+        rows = _subset(rows, rng.permutation(rows.n_rows))
+    codes, sizes = rows.codes.numpy(), rows.sizes.numpy()
+    k = np.minimum(rng.integers(shots[0], shots[1] + 1, rows.n_tasks), sizes - 1)
+    position = np.arange(rows.n_rows) - rows.starts.numpy()[codes]
+    support = _subset(rows, np.flatnonzero(position < k[codes]))
+    later = position >= k[codes]
+    if rows.timed:
+        later &= ~(time_since_support(support, rows) <= 0)
+    candidates = rng.permutation(np.flatnonzero(later))
+    candidates = candidates[np.argsort(codes[candidates], kind="stable")]
+    first = np.searchsorted(codes[candidates], codes[candidates])
+    query = _subset(rows, np.sort(candidates[np.arange(len(candidates)) - first < max_queries]))
+    return support, query
+
+
+def _subset(rows: TaskRows, index: NDArray[np.int64]) -> TaskRows:
+    """Some rows of every task; the tasks keep their numbers."""
+    at = torch.from_numpy(index)
+    return TaskRows.from_codes(
+        rows.codes[at],
+        rows.n_tasks,
+        timed=rows.timed,
+        x=rows.x[at],
+        measured=rows.measured[at],
+        time=rows.time[at],
+        y=rows.y[at],
+        origin=rows.origin[at],
+    )

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from sklearn.utils import Tags, check_random_state
 
 from ehrmeta.baselines.boosting import boost
-from ehrmeta.baselines.history import carried_forward, outcome_history, time_since_support
+from ehrmeta.baselines.history import draw_episodes, history_design, outcome_history
 from ehrmeta.data.schema import Schema, Transform
 from ehrmeta.estimators._base import TaskRegressor
 from ehrmeta.estimators.predictive import Predictive
@@ -39,6 +38,8 @@ class HistoryBoosting(TaskRegressor):
         Trees at most; the number is chosen on held-out tasks where there are 20 or more.
     learning_rate : float
         Shrinkage of each tree.
+    max_leaf_nodes : int
+        Leaves of each tree.
     random_state : int, optional
         Seed of the draws and of the held-out tasks.
     schema, task, time, outcome_transform, score_shots
@@ -68,6 +69,7 @@ class HistoryBoosting(TaskRegressor):
         max_queries: int = 10,
         max_iter: int = 300,
         learning_rate: float = 0.05,
+        max_leaf_nodes: int = 12,
         schema: Schema | None = None,
         task: str | None = None,
         time: str | None = None,
@@ -87,6 +89,7 @@ class HistoryBoosting(TaskRegressor):
         self.max_queries = max_queries
         self.max_iter = max_iter
         self.learning_rate = learning_rate
+        self.max_leaf_nodes = max_leaf_nodes
         self.random_state = random_state
 
     def __sklearn_tags__(self) -> Tags:
@@ -97,7 +100,11 @@ class HistoryBoosting(TaskRegressor):
     def _fit_tasks(self, rows: TaskRows, table: TableEncoder) -> None:
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         rng = np.random.default_rng(seed)
-        parts = [_draw(rows, self.shots, self.max_queries, rng) for _ in range(self.n_draws)]
+        parts = []
+        for _ in range(self.n_draws):
+            support, query = draw_episodes(rows, self.shots, self.max_queries, rng)
+            design = history_design(support, outcome_history(support), query)
+            parts.append((design, query.y.double().numpy(), query.codes.numpy()))
         x, y, tasks = (np.concatenate(columns) for columns in zip(*parts, strict=True))
         self.boosting_ = boost(
             x,
@@ -106,6 +113,7 @@ class HistoryBoosting(TaskRegressor):
             rows.n_tasks,
             max_iter=self.max_iter,
             learning_rate=self.learning_rate,
+            max_leaf_nodes=self.max_leaf_nodes,
             min_samples_leaf=10 * self.n_draws,  # rows of a task come up in every draw
             seed=seed,
         )
@@ -117,53 +125,5 @@ class HistoryBoosting(TaskRegressor):
     def _predict_tasks(self, support: TaskRows, state: Array, query: TaskRows) -> Predictive:
         if query.n_rows == 0:
             return Predictive(np.empty(0), self.table_.outcome)
-        design = _design(support, state, query)
+        design = history_design(support, state, query)
         return Predictive(self.boosting_.predict(design), self.table_.outcome)
-
-
-def _design(support: TaskRows, history: Array, query: TaskRows) -> Array:
-    """Columns of the boosting model, (row, column)."""
-    return np.column_stack(
-        [
-            query.x.double().numpy(),
-            history[query.codes.numpy()],
-            time_since_support(support, query),
-            carried_forward(support, query),
-        ]
-    )
-
-
-def _draw(
-    rows: TaskRows, shots: tuple[int, int], max_queries: int, rng: np.random.Generator
-) -> tuple[Array, Array, NDArray[np.int64]]:
-    """Split every task into a support of random size and some later rows: columns, y, task."""
-    if not rows.timed:
-        rows = _subset(rows, rng.permutation(rows.n_rows))
-    codes, sizes = rows.codes.numpy(), rows.sizes.numpy()
-    k = np.minimum(rng.integers(shots[0], shots[1] + 1, rows.n_tasks), sizes - 1)
-    position = np.arange(rows.n_rows) - rows.starts.numpy()[codes]
-    support = _subset(rows, np.flatnonzero(position < k[codes]))
-    later = position >= k[codes]
-    if rows.timed:
-        later &= ~(time_since_support(support, rows) <= 0)
-    candidates = rng.permutation(np.flatnonzero(later))
-    candidates = candidates[np.argsort(codes[candidates], kind="stable")]
-    first = np.searchsorted(codes[candidates], codes[candidates])
-    query = _subset(rows, np.sort(candidates[np.arange(len(candidates)) - first < max_queries]))
-    design = _design(support, outcome_history(support), query)
-    return design, query.y.double().numpy(), query.codes.numpy()
-
-
-def _subset(rows: TaskRows, index: NDArray[np.int64]) -> TaskRows:
-    """Some rows of every task; the tasks keep their numbers."""
-    at = torch.from_numpy(index)
-    return TaskRows.from_codes(
-        rows.codes[at],
-        rows.n_tasks,
-        timed=rows.timed,
-        x=rows.x[at],
-        measured=rows.measured[at],
-        time=rows.time[at],
-        y=rows.y[at],
-        origin=rows.origin[at],
-    )

@@ -13,7 +13,7 @@ from ehrmeta.estimators.table_encoder import TableEncoder
 from ehrmeta.nn.mixed_model import fit_mixed_model, posterior, predict
 from ehrmeta.nn.task_rows import TaskRows
 
-__all__ = ["MixedEffects"]
+__all__ = ["MixedEffects", "designs", "time_since_first"]
 
 Array = NDArray[np.float64]
 Posterior = tuple[Array, Array]
@@ -85,7 +85,7 @@ class MixedEffects(TaskRegressor):
         self.reml = reml
 
     def _fit_tasks(self, rows: TaskRows, table: TableEncoder) -> None:
-        self.mean_elapsed_ = float(_time_since_first(rows, rows).mean())
+        self.mean_elapsed_ = float(time_since_first(rows, rows).mean())
         x, z = self._designs(rows, rows, table)
         y, starts = rows.y.double().numpy(), rows.starts.numpy()
         self.mixed_model_ = fit_mixed_model(x, z, y, starts, reml=self.reml)
@@ -123,21 +123,38 @@ class MixedEffects(TaskRegressor):
     def _designs(
         self, support: TaskRows, rows: TaskRows, table: TableEncoder
     ) -> tuple[Array, Array]:
-        """Fixed and random designs, ``[1, features, s]`` and ``[1, s]``, of some rows."""
-        one = np.ones(rows.n_rows)
-        x = np.column_stack([one, rows.x.double().numpy()])
-        if not table.timed:
-            return x, one[:, None]
-        if table.clock_is_feature:  # already a column of the features
-            s = (rows.time.numpy() - table.time_center) / table.time_scale
-        else:  # centred, so that a row without support gets the average of the training rows
-            s = np.nan_to_num(_time_since_first(support, rows) - self.mean_elapsed_)
-            s /= table.time_scale
-            x = np.column_stack([x, s])
-        return x, np.column_stack([one, s]) if self.random_slope else one[:, None]
+        return designs(
+            support,
+            rows,
+            table,
+            mean_elapsed=self.mean_elapsed_,
+            random_slope=self.random_slope,
+        )
 
 
-def _time_since_first(support: TaskRows, rows: TaskRows) -> Array:
+def designs(
+    support: TaskRows,
+    rows: TaskRows,
+    table: TableEncoder,
+    *,
+    mean_elapsed: float,
+    random_slope: bool,
+) -> tuple[Array, Array]:
+    """Fixed and random designs, ``[1, features, s]`` and ``[1, s]``, of some rows."""
+    one = np.ones(rows.n_rows)
+    x = np.column_stack([one, rows.x.double().numpy()])
+    if not table.timed:
+        return x, one[:, None]
+    if table.clock_is_feature:  # already a column of the features
+        s = (rows.time.numpy() - table.time_center) / table.time_scale
+    else:  # centred, so that a row without support gets the average of the training rows
+        s = np.nan_to_num(time_since_first(support, rows) - mean_elapsed)
+        s /= table.time_scale
+        x = np.column_stack([x, s])
+    return x, np.column_stack([one, s]) if random_slope else one[:, None]
+
+
+def time_since_first(support: TaskRows, rows: TaskRows) -> Array:
     """Time from the support's first row to each row, (row,); NaN without support."""
     first = np.full(support.n_tasks, np.nan)
     filled = support.sizes.numpy() > 0

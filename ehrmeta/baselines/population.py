@@ -31,6 +31,8 @@ class PopulationBoosting(TaskRegressor):
         Trees at most; the number is chosen on held-out tasks where there are 20 or more.
     learning_rate : float
         Shrinkage of each tree.
+    max_leaf_nodes : int
+        Leaves of each tree.
     random_state : int, optional
         Seed of the held-out tasks.
     schema, task, time, outcome_transform, score_shots
@@ -56,6 +58,7 @@ class PopulationBoosting(TaskRegressor):
         *,
         max_iter: int = 300,
         learning_rate: float = 0.05,
+        max_leaf_nodes: int = 12,
         schema: Schema | None = None,
         task: str | None = None,
         time: str | None = None,
@@ -72,6 +75,7 @@ class PopulationBoosting(TaskRegressor):
         )
         self.max_iter = max_iter
         self.learning_rate = learning_rate
+        self.max_leaf_nodes = max_leaf_nodes
         self.random_state = random_state
 
     def _fit_tasks(self, rows: TaskRows, table: TableEncoder) -> None:
@@ -82,6 +86,7 @@ class PopulationBoosting(TaskRegressor):
             rows.n_tasks,
             max_iter=self.max_iter,
             learning_rate=self.learning_rate,
+            max_leaf_nodes=self.max_leaf_nodes,
             seed=int(check_random_state(self.random_state).randint(2**31 - 1)),
         )
         self.n_iter_ = self.boosting_.n_iter_

@@ -9,8 +9,10 @@ from ehrmeta.baselines import (
     HistoryBoosting,
     LastValue,
     MixedEffects,
+    MixedProcessEffects,
     PopulationBoosting,
     TaskMean,
+    TaskRidge,
 )
 from ehrmeta.data import Clock, Feature, Outcome, Schema, first_k, index_tasks
 from ehrmeta.evaluation import k_shot_curve
@@ -19,6 +21,8 @@ MODELS = [
     LastValue(),
     TaskMean(),
     MixedEffects(),
+    MixedProcessEffects(),
+    TaskRidge(),
     PopulationBoosting(max_iter=20, random_state=0),
     HistoryBoosting(max_iter=20, n_draws=2, random_state=0),
 ]
