@@ -9,9 +9,9 @@ READY := .venv/.ready
 help:  ## show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/'
 
-# PASSIVE: an idle thread sleeps; a spinning one would starve whatever shares the cores.
+# An idle thread soon sleeps; one that spins for long would starve whatever shares the cores.
 demo: $(READY)  ## meta-train on ten thousand patients, adapt to new ones, write demo/
-	OMP_WAIT_POLICY=PASSIVE $(BIN)/ehrmeta --threads 2 demo
+	GOMP_SPINCOUNT=1000 $(BIN)/ehrmeta --threads 2 demo
 
 test: $(READY)  ## run every test, the slow ones too
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
