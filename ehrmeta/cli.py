@@ -145,7 +145,7 @@ def _one_line(message: object) -> str:
     type=click.IntRange(1),
     default=1,
     show_default=True,
-    help="CPU threads. With more than one set OMP_WAIT_POLICY=PASSIVE in the environment, or "
+    help="CPU threads. With more than one set GOMP_SPINCOUNT=1000 in the environment, or "
     "waiting threads starve whatever shares their cores.",
 )
 def main(threads: int) -> None:
@@ -388,7 +388,7 @@ def predict(
         ehrmeta predict hdl.ehrmeta next_visits.csv --support new_visits.csv --out predictions.csv
     """
     found = load_file(model)
-    patients = found if isinstance(found, Adapted) else found.population()
+    patients = found if isinstance(found, Adapted) else found.unadapted()
     schema = schema_of(patients.model, model)
     if support is not None:
         seen = read_support(support, schema)

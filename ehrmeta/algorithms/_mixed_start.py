@@ -62,7 +62,7 @@ def fit_mixed_start(tasks: TaskRows, *, random_slope: bool, process: bool) -> Mi
     if tasks.timed and _left_over(s, x) > _SAME:
         x = np.column_stack([x, s])
     z = np.column_stack([one, s] if random_slope and tasks.timed else [one])
-    y = tasks.y.double().numpy()
+    y = (tasks.y - tasks.offset).double().numpy()
     found = _fit(_Design(x, z, s, y, tasks.starts.numpy()), process and tasks.timed)
     root = np.zeros((2, 2))
     root[: z.shape[1], : z.shape[1]] = _root(found.G)

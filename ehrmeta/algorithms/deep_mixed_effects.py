@@ -28,6 +28,9 @@ from ehrmeta.nn.task_rows import TaskRows
 __all__ = ["DeepMixedEffects"]
 
 
+_DEEP_SHARE = 0.03  # of the noise sd: where deep features start
+
+
 @dataclass(eq=False, repr=False)
 class DeepMixedEffects(Algorithm):
     r"""A mixed model whose mean has a network and whose effects have a memory.
@@ -130,7 +133,7 @@ class DeepMixedEffects(Algorithm):
             "log_tau": np.log(found.tau),
             "time_scale": found.time_scale,
             "mean_elapsed": found.mean_elapsed,
-            "deep_gain": np.full(self.n_deep, 1e-2),
+            "deep_gain": np.full(self.n_deep, _DEEP_SHARE * np.sqrt(found.noise_var)),
             "likelihood.log_within": 0.5 * np.log(found.noise_var),
             "likelihood.log_between": 0.5 * np.log(max(found.root[0, 0] ** 2, 1e-6)),
         }

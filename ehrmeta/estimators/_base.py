@@ -155,9 +155,9 @@ class TaskEstimator(BaseEstimator, ABC):
         ndarray, (row,)
             Means of a regressor, classes of a classifier.
         """
-        return self.population().predict(X, time=time)
+        return self.unadapted().predict(X, time=time)
 
-    def population(self) -> Adapted:
+    def unadapted(self) -> Adapted:
         """The population model as an `Adapted` task without rows: intervals and quantiles too."""
         self._check_is_fitted()
         return Adapted(self, None, self._no_rows(1))
@@ -173,7 +173,7 @@ class TaskEstimator(BaseEstimator, ABC):
         inputs = self._read_fitted(X, y, groups, time)
         y = inputs.outcome()
         if inputs.groups is None:
-            losses, constant = self._losses(self.population(), {"X": X, "time": time}, y)
+            losses, constant = self._losses(self.unadapted(), {"X": X, "time": time}, y)
             return _skill(losses.mean(), constant)
         tasks = inputs.tasks()
         scores = []

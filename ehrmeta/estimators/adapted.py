@@ -277,7 +277,7 @@ class Adapted:
             return self._summary(summary, inputs, codes)
         if new_groups == "error":
             self._refuse_new(codes)
-        prior = self.model.population() if self.labels_ is not None else self
+        prior = self.model.unadapted() if self.labels_ is not None else self
         everyone = prior._summary(summary, inputs, np.zeros_like(codes))
         if new_groups == "nan":
             missing = np.float64 if everyone.dtype.kind in "biuf" else object

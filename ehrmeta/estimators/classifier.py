@@ -83,7 +83,7 @@ random_state
         ndarray, (row, class)
             In the order of `classes_`; rows sum to 1.
         """
-        return self.population().predict_proba(X, time=time)
+        return self.unadapted().predict_proba(X, time=time)
 
     def score(self, X: Any, y: Any, *, groups: Any = None, time: Any = None) -> float:
         """k-shot D²: 1 - (log loss, averaged within then over tasks) / log loss of the base rates.

@@ -157,6 +157,13 @@ def _describe(model: Any) -> Json:
         )
     model._check_is_fitted()
     settings = model.get_params(deep=False)
+    if settings.get("population") is not None:
+        raise BundleError(
+            f"a model with population={type(settings['population']).__name__} cannot be saved: a "
+            "file holds no code, so no scikit-learn model. Keep the training script and fit again "
+            "where it is needed, or leave population= out: DeepMixedEffects has a network of its "
+            "own for the population."
+        )
     del settings["callbacks"]  # functions are no data
     if not isinstance(settings["random_state"], int | np.integer):
         settings["random_state"] = None  # a generator has moved on since fit
@@ -213,6 +220,7 @@ def _restore(state: Json, tensors: Mapping[str, Tensor], device: str) -> MetaEst
     if n_saved != len(params):
         raise BundleError(f"it has {n_saved} weight tensors; its settings ask for {len(params)}.")
     model.learner_ = model._make_learner(algorithm, spec, params, model.table_.time_unit)
+    model.population_ = None
     model.schema_ = None if state["schema"] is None else Schema.from_dict(state["schema"])
     model.n_tasks_ = state["n_tasks"]
     model.n_features_in_ = state["n_features_in"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, Self
@@ -11,16 +12,17 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import numpy.typing as npt
 import torch
-from sklearn.base import clone
+from sklearn.base import RegressorMixin, clone
 from sklearn.utils import check_random_state
 from torch import Tensor
 
 from ehrmeta.algorithms import Algorithm, MetaSGD, Params, Spec
 from ehrmeta.data import Schema
-from ehrmeta.errors import DataError
+from ehrmeta.errors import DataError, DataWarning
 from ehrmeta.estimators._base import TaskEstimator
 from ehrmeta.estimators.files import load_model, save_model
 from ehrmeta.estimators.learner import AdaptedChunk, Learner, pick_device
+from ehrmeta.estimators.population import cross_fit_population, with_offset
 from ehrmeta.estimators.predictive import Prediction
 from ehrmeta.estimators.table_encoder import TableEncoder
 from ehrmeta.nn.backbone import Backbone
@@ -42,6 +44,8 @@ _FEWEST_TO_LEAVE_START = 50  # a handful of held-out tasks cannot tell whether t
 class MetaEstimator(TaskEstimator):
     """Training, adapting and predicting with an algorithm; `MetaRegressor` documents it all."""
 
+    population: RegressorMixin | None = None  # of regressors: below the meta-learner
+    population_: RegressorMixin | None = None
     _default_algorithm: ClassVar[type[Algorithm]] = MetaSGD
 
     def __init__(
@@ -146,6 +150,14 @@ class MetaEstimator(TaskEstimator):
         spec = self._spec(visible_width(rows), table)
         device = pick_device(self.device)
         seed = _seed(self.random_state)
+        population = None
+        if self.population is not None:
+            warnings.warn(
+                "a model with population= cannot be saved to a file: keep the training script.",
+                DataWarning,
+                stacklevel=4,
+            )
+            population, rows = cross_fit_population(self.population, rows)
         generator = torch.Generator().manual_seed(seed)
         fewest = _FEWEST_TO_LEAVE_START if algorithm.keeps_start else _FEWEST_TO_HOLD_OUT
         training, held_out = _hold_out(rows, self.validation_fraction, generator, fewest)
@@ -184,6 +196,7 @@ class MetaEstimator(TaskEstimator):
             params = warm_start(rows)  # nothing was gained on the held-out tasks: use them too
         self.learner_ = self._make_learner(algorithm, spec, params, table.time_unit)
         self.history_ = history
+        self.population_ = population
 
     def _make_learner(
         self, algorithm: Algorithm, spec: Spec, params: dict[str, Tensor], time_unit: float
@@ -208,14 +221,18 @@ class MetaEstimator(TaskEstimator):
     def _likelihood(self, table: TableEncoder) -> Likelihood:
         """The predictive family."""
 
+    def _offset(self, rows: TaskRows) -> TaskRows:
+        """Rows with what the population model says of them, where there is one."""
+        return rows if self.population_ is None else with_offset(self.population_, rows)
+
     def _adapt_tasks(self, support: TaskRows) -> list[AdaptedChunk]:
         """States of all tasks."""
-        return self.learner_.adapt(support)
+        return self.learner_.adapt(self._offset(support))
 
     def _predict_tasks(
         self, support: TaskRows, state: list[AdaptedChunk], query: TaskRows
     ) -> Prediction:
-        return self._prediction(self.learner_.predict(support, state, query))
+        return self._prediction(self.learner_.predict(support, state, self._offset(query)))
 
     @abstractmethod
     def _prediction(self, distribution: Distribution) -> Prediction:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, is_regressor
 
 from ehrmeta.algorithms import Algorithm
 from ehrmeta.data import Schema
@@ -25,7 +25,7 @@ def check_parameters(estimator: BaseEstimator) -> None:
     """
     for name, value in estimator.get_params(deep=True).items():
         rule = _RULES.get(name.rpartition("__")[2])
-        if rule is None:
+        if rule is None or name.startswith("population__"):  # that model has rules of its own
             continue
         must_be, holds = rule
         if not holds(value):
@@ -60,6 +60,10 @@ _RULES: dict[str, tuple[str, Any]] = {
     "backbone": (
         "a backbone such as MLP((64, 64))",
         lambda value: value is None or isinstance(value, Backbone),
+    ),
+    "population": (
+        "a scikit-learn regressor such as HistGradientBoostingRegressor()",
+        lambda value: value is None or (isinstance(value, BaseEstimator) and is_regressor(value)),
     ),
     "schema": ("a Schema", lambda value: value is None or isinstance(value, Schema)),
     "shots": ("a pair (smallest, largest) of support sizes", _is_shots),

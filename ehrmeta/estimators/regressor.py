@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from scipy import special
+from sklearn.base import RegressorMixin
 
 from ehrmeta.algorithms import Algorithm, part
 from ehrmeta.data import Schema
@@ -39,6 +40,10 @@ class MetaRegressor(MetaEstimator, TaskRegressor):
         The network; ``MLP((64, 64))`` by default.
     likelihood : {"normal", "student_t"}
         Predictive distribution; Student's t where outcomes hold gross errors.
+    population : regressor, optional
+        Any scikit-learn regressor, for instance ``HistGradientBoostingRegressor()``, that predicts
+        from the features known ahead, cross-fitted by task; the algorithm learns and adapts what
+        is left. Such a model cannot be saved to a file.
     schema : Schema, optional
         Column roles, units and plausible ranges; a `Table`'s X brings its own. Without one, every
         column is known ahead of the visit.
@@ -82,6 +87,8 @@ class MetaRegressor(MetaEstimator, TaskRegressor):
         One record per check: step, loss, held_out_loss, learning_rate, seconds, tasks_per_second.
     n_tasks_ : int
         Training tasks seen.
+    population_ : regressor
+        The population model fitted to all training tasks, where there is one.
 
     Examples
     --------
@@ -99,6 +106,7 @@ class MetaRegressor(MetaEstimator, TaskRegressor):
         backbone: Backbone | None = None,
         likelihood: str = "normal",
         *,
+        population: RegressorMixin | None = None,
         schema: Schema | None = None,
         task: str | None = None,
         time: str | None = None,
@@ -142,6 +150,7 @@ class MetaRegressor(MetaEstimator, TaskRegressor):
             random_state=random_state,
         )
         self.likelihood = likelihood
+        self.population = population
         self.outcome_transform = outcome_transform
 
     def _likelihood(self, table: TableEncoder) -> Likelihood:
@@ -153,6 +162,7 @@ class MetaRegressor(MetaEstimator, TaskRegressor):
 
     def _effects(self, support: TaskRows, state: list[AdaptedChunk]) -> tuple[Array, float]:
         """Mean shift of a task's own rows from the population, and the learned sd of shifts."""
+        support = self._offset(support)
         own = self._prediction(self.learner_.predict(support, state, support)).loc
         population = self._prediction(self.learner_.population(support))
         shift = own - population.loc
@@ -163,6 +173,7 @@ class MetaRegressor(MetaEstimator, TaskRegressor):
 
     def _atypical(self, support: TaskRows) -> Array:
         """Tail probability of ``r' (sigma^2 I + tau^2 11')^-1 r`` under the population model."""
+        support = self._offset(support)
         population = self._prediction(self.learner_.population(support))
         within, between = self._variances(population)
         residual = support.y.double().numpy() - population.loc

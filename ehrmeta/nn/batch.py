@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ehrmeta.nn.task_rows import TaskRows
 
-__all__ = ["TaskSet", "empty_set", "padded_index", "padded_set", "visible_width"]
+__all__ = ["TaskSet", "empty_set", "few_widths", "padded_index", "padded_set", "visible_width"]
 
 
 class TaskSet(NamedTuple):
@@ -28,12 +28,30 @@ class TaskSet(NamedTuple):
         return self.weight.sum(-1)
 
 
-def padded_index(starts: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
-    """Row numbers and mask, (task, point), of consecutive rows ``starts : starts + sizes``."""
-    width = int(sizes.max()) if len(sizes) else 0
+def padded_index(starts: Tensor, sizes: Tensor, width: int | None = None) -> tuple[Tensor, Tensor]:
+    """Row numbers and mask, (task, point), of consecutive rows ``starts : starts + sizes``.
+
+    They are as wide as the largest size, or as `width`.
+    """
+    if width is None:
+        width = int(sizes.max()) if len(sizes) else 0
     step = torch.arange(width, device=starts.device)
     mask = step < sizes[:, None]
     return torch.where(mask, starts[:, None] + step, 0), mask
+
+
+def few_widths(n_points: int) -> int:
+    """`n_points`, rounded up by a quarter at most to one of few numbers: four in each octave.
+
+    Shapes that come back can be recorded, and padding changes nothing.
+
+    Examples
+    --------
+    >>> [few_widths(n) for n in (0, 1, 5, 8, 9, 17, 100)]
+    [0, 1, 5, 8, 10, 20, 112]
+    """
+    step = 1 << max(n_points.bit_length() - 3, 0)
+    return -(-n_points // step) * step
 
 
 def visible_width(rows: TaskRows) -> int:
@@ -91,7 +109,7 @@ def padded_set(
         time=torch.where(mask, time, 0.0),
         mask=mask,
         weight=weight,
-        offset=torch.zeros_like(weight),
+        offset=torch.where(mask, rows.offset[index], zero),
     )
 
 

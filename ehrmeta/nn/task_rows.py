@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 
 import torch
 from torch import Tensor
@@ -31,6 +31,8 @@ class TaskRows:
         Task ``i`` owns the rows ``starts[i]:starts[i + 1]``.
     timed : bool
         Whether `time` carries information.
+    offset : Tensor, (row,), optional
+        What a population model says already, on the scale of y; 0 by default.
     """
 
     x: Tensor
@@ -40,14 +42,22 @@ class TaskRows:
     origin: Tensor
     starts: Tensor
     timed: bool
+    offset: Tensor = field(default_factory=lambda: torch.empty(0))
+
+    def __post_init__(self) -> None:
+        if not len(self.offset):
+            object.__setattr__(self, "offset", torch.zeros_like(self.y))
 
     @classmethod
     def from_codes(cls, codes: Tensor, n_tasks: int, *, timed: bool, **columns: Tensor) -> TaskRows:
         """Sort unordered rows by task and time; `codes` (row,) holds each row's task number."""
         order = torch.argsort(columns["time"], stable=True)
-        order = order[torch.argsort(codes[order], stable=True)]
-        sizes = torch.bincount(codes, minlength=n_tasks)
-        starts = torch.cat([sizes.new_zeros(1), sizes.cumsum(0)])
+        if n_tasks == 1:
+            starts = torch.tensor([0, len(codes)], device=codes.device)
+        else:
+            order = order[torch.argsort(codes[order], stable=True)]
+            sizes = torch.bincount(codes, minlength=n_tasks)
+            starts = torch.cat([sizes.new_zeros(1), sizes.cumsum(0)])
         columns = {name: column[order] for name, column in columns.items()}
         return cls(starts=starts, timed=timed, **columns)
 
@@ -109,4 +119,4 @@ class TaskRows:
         return replace(self, **tensors)
 
 
-_ROW_COLUMNS = ("x", "measured", "time", "y", "origin")
+_ROW_COLUMNS = ("x", "measured", "time", "y", "origin", "offset")

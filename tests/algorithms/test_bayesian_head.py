@@ -132,7 +132,7 @@ def test_own_weight_reaches_the_user():
     some = model.adapt(X[:2], y[:2]).own_weight(X[5:10])
     more = model.adapt(X[:8], y[:8]).own_weight(X[5:10])
     assert np.all((some > 0) & (more >= some) & (more < 1))
-    assert model.population().own_weight(X[:3]) == pytest.approx(np.zeros(3), abs=1e-6)
+    assert model.unadapted().own_weight(X[:3]) == pytest.approx(np.zeros(3), abs=1e-6)
     classes = MetaClassifier(BayesianHead(), **keywords).fit(X, y > 0, groups=groups)
     assert classes.adapt(X[:8], y[:8] > 0).own_weight(X[5:10]).mean() > 0
 

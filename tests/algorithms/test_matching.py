@@ -111,7 +111,7 @@ def test_support_weights_name_the_rows(sinusoids):
 def test_the_population_rests_on_nobody(sinusoids):
     X, y, groups = sinusoids
     model = MetaClassifier(MatchingNet(8), max_steps=5, random_state=0, verbose=False)
-    table = model.fit(X, y > 0, groups=groups).population().support_weights(X[:3])
+    table = model.fit(X, y > 0, groups=groups).unadapted().support_weights(X[:3])
     assert table.support_row.tolist() == [-1, -1, -1]
     assert table.weight.tolist() == [1.0, 1.0, 1.0]
 

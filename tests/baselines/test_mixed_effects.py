@@ -73,7 +73,7 @@ def test_intervals_cover_new_patients():
 def test_own_weight_and_shrinkage_tell_population_from_own_data():
     X, y, groups, days = longitudinal()
     model = MixedEffects().fit(X, y, groups=groups, time=days)
-    np.testing.assert_allclose(model.population().own_weight(X[:4], time=days[:4]), 0, atol=1e-12)
+    np.testing.assert_allclose(model.unadapted().own_weight(X[:4], time=days[:4]), 0, atol=1e-12)
     weights = [
         model.adapt(X[:k], y[:k], time=days[:k]).own_weight(X[:1], time=days[:1])[0]
         for k in (1, 2, 3)

@@ -129,7 +129,7 @@ def test_intervals_are_refused_and_so_are_a_regressors_classes(fitted, split):
     regressor = MetaRegressor(MAML(inner_steps=1), max_steps=1, verbose=False)
     regressor.fit(X, X.a.to_numpy(), groups=groups)
     with pytest.raises(DataError, match=r"MetaRegressor.*use predict_quantiles"):
-        regressor.population().predict_proba(X)
+        regressor.unadapted().predict_proba(X)
 
 
 @pytest.mark.parametrize("labels", [(0, 1), (3, 7), (-1.0, 2.0), (False, True)], ids=str)

@@ -199,7 +199,7 @@ def test_one_unnamed_patient_and_missing_measurements_come_back(patients, halves
     np.testing.assert_array_equal(
         adapted.predict(table[3:6], **asked), loaded.predict(table[3:6], **asked)
     )
-    model.population().save(tmp_path / "nobody.ehrmeta")
+    model.unadapted().save(tmp_path / "nobody.ehrmeta")
     nobody = Adapted.load(tmp_path / "nobody.ehrmeta")
     np.testing.assert_array_equal(
         nobody.predict(table[3:6], **asked), model.predict(table[3:6], **asked)

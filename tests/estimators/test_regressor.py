@@ -46,7 +46,7 @@ def test_adapting_beats_the_population_and_more_rows_help(model, new_patients):
         adapted = (
             model.adapt(X[support], y[support], groups=groups[support], time=time[support])
             if shots
-            else model.population()
+            else model.unadapted()
         )
         asked = groups[query] if shots else None
         predicted = adapted.predict(X[query], groups=asked, time=time[query])
@@ -187,7 +187,7 @@ def test_intervals_and_quantiles_belong_together_and_narrow_with_shots(model, ha
     quantiles = adapted.predict_quantiles(query.X, (0.1, 0.5, 0.9), **keywords)
     np.testing.assert_array_equal(quantiles[:, [0, 2]], np.column_stack([low, high]))
     np.testing.assert_allclose(quantiles[:, 1], adapted.predict(query.X, **keywords))
-    wide = model.population().predict_interval(query.X, time=query.time, confidence_level=0.8)
+    wide = model.unadapted().predict_interval(query.X, time=query.time, confidence_level=0.8)
     assert np.all(high - low < wide[:, 1] - wide[:, 0])
     covered = np.mean((low <= query.y) & (query.y <= high))
     assert 0.6 < covered < 0.95
@@ -197,7 +197,7 @@ def test_intervals_and_quantiles_belong_together_and_narrow_with_shots(model, ha
 def test_outcome_transforms_come_back_on_the_outcomes_scale(patients, transform):
     X, y, groups, time = patients
     fitted = small_model(outcome_transform=transform).fit(X, y, groups=groups, time=time)
-    population = fitted.population()
+    population = fitted.unadapted()
     low, median, high = population.predict_quantiles(X, time=time).T
     mean = population.predict(X, time=time)
     assert np.all(low < median)
