@@ -16,6 +16,7 @@ __all__ = [
     "DivergenceError",
     "EhrmetaError",
     "GroupError",
+    "MemoryWarning",
     "MissingExtraError",
     "NotFittedError",
     "SchemaError",
@@ -61,6 +62,10 @@ class MissingExtraError(EhrmetaError, ImportError):
 
 class DataWarning(UserWarning):
     """Values were masked or rows were left out; the message counts them."""
+
+
+class MemoryWarning(UserWarning):
+    """A device's memory was full, so fewer tasks than planned are computed at once."""
 
 
 class AtypicalWarning(DataWarning):

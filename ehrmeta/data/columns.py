@@ -20,6 +20,7 @@ Column = NDArray[Any]
 
 _NUMBERS = ("integer", "floating", "mixed-integer-float", "decimal")
 _DATES = ("datetime", "datetime64", "date")
+_FEW_CELLS = 10_000  # up to here copying a table is cheaper than one series per column
 _FIRST_NS, _LAST_NS = np.datetime64("1678-01-01", "us"), np.datetime64("2262-01-01", "us")
 
 
@@ -50,7 +51,8 @@ def read_columns(X: Any) -> dict[str, Column]:
     {'age': array([61, 40]), 'sex': array(['f', None], dtype=object)}
     """
     X = _native(X)
-    columns = _read_frame(X) if nw.dependencies.is_into_dataframe(X) else _read_array(X)
+    is_array = isinstance(X, np.ndarray) or not nw.dependencies.is_into_dataframe(X)
+    columns = _read_array(X) if is_array else _read_frame(X)
     if not columns:
         raise DataError(
             f"0 feature(s) (shape=({len(X)}, 0)) while a minimum of 1 is required. "
@@ -73,7 +75,7 @@ def read_column(values: Any, name: str) -> Column:
     array([ 1., nan,  3.])
     """
     values = _native(values)
-    if nw.dependencies.is_into_series(values):
+    if not isinstance(values, np.ndarray) and nw.dependencies.is_into_series(values):
         return _read_series(nw.from_native(values, series_only=True), name)
     array = _as_array(values)
     if array.ndim != 1:
@@ -105,18 +107,21 @@ def _native(X: Any) -> Any:
 
 
 def _read_frame(X: Any) -> dict[str, Column]:
-    native_names = list(X.columns) if hasattr(X, "columns") else []
     if isinstance(X, pd.DataFrame):
-        names = [str(name) for name in native_names]
+        names = [str(name) for name in X.columns]
         repeated = sorted({name for name in names if names.count(name) > 1})
         if repeated:
             raise SchemaError(f"column name(s) {repeated} occur more than once. Rename them.")
-        X = X.set_axis(names, axis=1)
+        X = pd.DataFrame(X, copy=False)  # without attrs, which every column would copy
+        X.columns = pd.Index(names, dtype=object)
+        types = set(X.dtypes)
+        if X.size <= _FEW_CELLS and len(types) == 1 and _is_numeric(*types):
+            return _read_array(X.to_numpy(), names)
     frame = nw.from_native(X, eager_only=True)
     return {name: _read_series(frame[name], name) for name in frame.columns}
 
 
-def _read_array(X: Any) -> dict[str, Column]:
+def _read_array(X: Any, names: list[str] | None = None) -> dict[str, Column]:
     if hasattr(X, "toarray"):
         raise DataError("sparse input is not supported. Pass X.toarray() or a data frame.")
     if hasattr(X, "collect_schema"):
@@ -127,7 +132,11 @@ def _read_array(X: Any) -> dict[str, Column]:
             f"Expected 2D array, got {array.ndim}D array instead (shape={array.shape}). Reshape "
             "your data: array.reshape(-1, 1) for one column, array.reshape(1, -1) for one row."
         )
-    return {f"x{i}": _read_values(array[:, i], f"x{i}") for i in range(array.shape[1])}
+    names = names or [f"x{i}" for i in range(array.shape[1])]
+    few_numbers = array.size <= _FEW_CELLS and _is_numeric(array.dtype)
+    if few_numbers and not np.isinf(array).any():
+        return dict(zip(names, array.T, strict=True))
+    return {name: _read_values(array[:, i], name) for i, name in enumerate(names)}
 
 
 def _as_array(values: Any) -> Column:
@@ -143,7 +152,15 @@ def _as_array(values: Any) -> Column:
     return array
 
 
+def _is_numeric(dtype: Any) -> bool:
+    """Whether these are numbers of NumPy, which say by NaN alone what is missing."""
+    return isinstance(dtype, np.dtype) and dtype.kind in "biuf"
+
+
 def _read_series(series: nw.Series[Any], name: str) -> Column:
+    native = series.to_native()
+    if isinstance(native, pd.Series) and _is_numeric(native.dtype):
+        return _checked_numbers(native.to_numpy(), name)
     dtype = series.dtype
     if isinstance(dtype, nw.Datetime | nw.Date):
         if getattr(dtype, "time_zone", None) is not None:
@@ -154,7 +171,6 @@ def _read_series(series: nw.Series[Any], name: str) -> Column:
         if series.is_null().any() or isinstance(dtype, nw.Decimal):
             series = series.cast(nw.Float64)
         return _checked_numbers(series.to_numpy(), name)
-    native = series.to_native()
     if isinstance(native, pd.Series) and isinstance(native.dtype, pd.CategoricalDtype):
         names = np.array([*level_names(native.cat.categories.to_numpy()), None], dtype=object)
         text: Column = names[np.asarray(native.cat.codes)]  # code -1, missing, reads the last entry

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -116,7 +117,7 @@ class Encoder:
         )
         return cls(tuple(features), codings)
 
-    @property
+    @cached_property
     def fixed_names(self) -> tuple[str, ...]:
         """Names of the columns made from known and static features."""
         return tuple(
@@ -126,7 +127,7 @@ class Encoder:
             for name in _fixed_names(feature, coding)
         )
 
-    @property
+    @cached_property
     def measured_names(self) -> tuple[str, ...]:
         """Names of the columns made from measured features."""
         return tuple(
@@ -154,12 +155,11 @@ class Encoder:
         measured = np.zeros((n_rows, len(self.measured_names)), dtype=np.float32)
         at_fixed = at_measured = 0
         for feature, coding in zip(self.features, self.codings, strict=True):
+            width = _width(feature, coding)
             if feature.role == "measured":
-                width = len(_measured_names(feature, coding))
                 out = measured[:, at_measured : at_measured + width]
                 at_measured += width
             else:
-                width = len(_fixed_names(feature, coding))
                 out = fixed[:, at_fixed : at_fixed + width]
                 at_fixed += width
             if feature.kind == "categorical":
@@ -315,13 +315,22 @@ def _measured_names(feature: Feature, coding: Coding) -> list[str]:
     return [feature.name]
 
 
+def _width(feature: Feature, coding: Coding) -> int:
+    """Number of columns that a feature becomes."""
+    levels = len(coding.levels) if feature.kind == "categorical" else 1
+    if feature.role == "measured":
+        return levels
+    return levels + (feature.kind == "categorical") + coding.missing
+
+
 def _write_scaled(
     values: NDArray[np.float64], feature: Feature, coding: Coding, out: Floats
 ) -> None:
     missing = np.isnan(values)
     if coding.scale > 0:
         with np.errstate(over="ignore"):
-            out[:, 0] = np.clip((values - coding.center) / coding.scale, -CLIP, CLIP)
+            scaled = (values - coding.center) / coding.scale
+        out[:, 0] = np.minimum(np.maximum(scaled, -CLIP), CLIP)  # faster than clip on few rows
     out[missing, 0] = np.nan if feature.role == "measured" else 0.0
     if feature.role != "measured" and coding.missing:
         out[:, 1] = missing

@@ -51,8 +51,14 @@ class Inputs:
 
     def tasks(self) -> TaskIndex:
         """The rows by task; one anonymous task without groups."""
-        groups = np.zeros(self.n_rows, np.int64) if self.groups is None else self.groups
-        return index_tasks(groups, self.time)
+        if self.groups is not None:
+            return index_tasks(self.groups, self.time)
+        order = (
+            np.arange(self.n_rows) if self.time is None else np.argsort(self.time, kind="stable")
+        )
+        labels = np.zeros(min(self.n_rows, 1), np.int64)
+        starts = np.array([0, self.n_rows] if self.n_rows else [0])
+        return TaskIndex(order, starts, labels, np.zeros(self.n_rows, np.int64))
 
 
 def read_inputs(

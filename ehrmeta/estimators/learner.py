@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -12,15 +13,23 @@ from torch.func import vmap
 
 from ehrmeta.algorithms._base import Algorithm, Params, Spec, State
 from ehrmeta.errors import DataError
-from ehrmeta.nn.batch import TaskSet, empty_set, padded_index, padded_set
+from ehrmeta.estimators.threads import in_threads
+from ehrmeta.nn.batch import TaskSet, empty_set, few_widths, padded_index, padded_set
+from ehrmeta.nn.chunks import Chunks
 from ehrmeta.nn.likelihoods import Distribution
+from ehrmeta.nn.recorded import Recorded
 from ehrmeta.nn.task_rows import TaskRows
 
 __all__ = ["AdaptedChunk", "Learner", "pick_device"]
 
-_TASKS_AT_ONCE = 512
-_PADDED_POINTS = 32_768  # of a chunk of supports: one long record must not pad hundreds
+_TASKS_AT_ONCE, _TASKS_AT_ONCE_ON_GPU = 256, 8192  # measured: what a core keeps in its cache
+_POINTS_EACH = 64  # padded, of a chunk on average: one long record must not pad hundreds
 _POINTS_AT_ONCE = 64  # a task's queries are cut into runs of at most this many
+_POINTS_OF_ONE_TASK = 4096  # where no other task waits
+_CALLS_BEFORE_RECORDING = 100  # recording takes about as long as so many plain calls
+
+Out = TypeVar("Out")
+Outputs = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -31,6 +40,19 @@ class AdaptedChunk:
     index: Tensor  # (task, point) their support rows
     mask: Tensor  # (task, point)
     state: State  # a leading task axis on every tensor
+
+
+@dataclass(frozen=True)
+class _Run:
+    """Query rows of some tasks of a chunk, padded."""
+
+    chunk: AdaptedChunk
+    at: Tensor  # (run,) places in the chunk
+    index: Tensor  # (run, point) row numbers
+    mask: Tensor  # (run, point)
+
+    def part(self, part: slice) -> _Run:
+        return _Run(self.chunk, self.at[part], self.index[part], self.mask[part])
 
 
 @dataclass(frozen=True)
@@ -48,13 +70,20 @@ class Learner:
     def adapt(self, support: TaskRows) -> list[AdaptedChunk]:
         """Adapt every task of `support`."""
         order = torch.argsort(support.sizes, stable=True)
-        chunks = []
-        with torch.inference_mode():
-            for tasks in _chunks(order, support.sizes, self.chunk_size or _TASKS_AT_ONCE):
-                index, mask = padded_index(support.starts[:-1][tasks], support.sizes[tasks])
+        planned = list(_by_size(order, support.sizes, self._chunks.size))
+
+        def adapt_chunk(tasks: Tensor) -> AdaptedChunk:
+            with torch.inference_mode():
+                starts, sizes = support.starts[:-1][tasks], support.sizes[tasks]
+                width = few_widths(int(sizes[0])) if len(tasks) == 1 else None
+                index, mask = padded_index(starts, sizes, width)
                 batch = self._set(support, index, mask, support, index, mask)
-                chunks.append(AdaptedChunk(tasks, index, mask, self._adapt(batch)))
-        return chunks
+                return AdaptedChunk(tasks, index, mask, self._adapt(batch))
+
+        def adapt_parts(tasks: Tensor) -> list[AdaptedChunk]:
+            return list(self._chunks.map(lambda part: adapt_chunk(tasks[part]), len(tasks)))
+
+        return self._flat(adapt_parts, planned)
 
     def predict(
         self, support: TaskRows, chunks: list[AdaptedChunk], query: TaskRows
@@ -67,24 +96,6 @@ class Learner:
         found = self._collect(support, chunks, query, self._own_weight)
         return found.get("own_weight", torch.empty(0))
 
-    def _collect(
-        self,
-        support: TaskRows,
-        chunks: list[AdaptedChunk],
-        query: TaskRows,
-        of_batch: Callable[[State, TaskSet], dict[str, Tensor]],
-    ) -> dict[str, Tensor]:
-        """What a function of states and padded queries gives for every query row."""
-        collected: dict[str, Tensor] = {}
-        with torch.inference_mode():
-            for _, _, index, mask, state, batch in self._batches(support, chunks, query):
-                for name, value in of_batch(state, batch).items():
-                    if name not in collected:
-                        shape = (query.n_rows, *value.shape[2:])
-                        collected[name] = value.new_empty(shape, device="cpu")
-                    collected[name][index[mask]] = value.cpu()[mask]
-        return collected
-
     def support_weights(
         self, support: TaskRows, chunks: list[AdaptedChunk], query: TaskRows
     ) -> tuple[Tensor, Tensor, Tensor]:
@@ -92,35 +103,22 @@ class Learner:
 
         The origin -1 is the population.
         """
+        pad = torch.nn.functional.pad
 
-        def one_task(state: State, query: TaskSet) -> dict[str, Tensor]:
-            return {"weight": self.algorithm.attention(self.spec, self.params, state, query)}
+        def triples(run: _Run, state: State, batch: TaskSet) -> tuple[Tensor, Tensor, Tensor]:
+            weight = self._attention(state, batch)["weight"].cpu()
+            origin = torch.where(run.chunk.mask, support.origin[run.chunk.index], 0)
+            origin = pad(origin, (0, 1), value=-1)[run.at]
+            real = pad(run.chunk.mask, (0, 1), value=True)[run.at]
+            real = run.mask[:, :, None] & real[:, None, :]  # (run, point, support + 1)
+            asked = query.origin[run.index][:, :, None].expand_as(real)
+            return asked[real], origin[:, None, :].expand_as(real)[real], weight[real]
 
-        found: list[tuple[Tensor, Tensor, Tensor]] = []
-        with torch.inference_mode():
-            for chunk, at, index, mask, state, batch in self._batches(support, chunks, query):
-                weight = _over_tasks(one_task, state, batch)["weight"].cpu()
-                origin = torch.where(chunk.mask, support.origin[chunk.index], 0)
-                origin = torch.nn.functional.pad(origin, (0, 1), value=-1)[at]
-                real = torch.nn.functional.pad(chunk.mask, (0, 1), value=True)[at]
-                real = mask[:, :, None] & real[:, None, :]  # (task, point, support + 1)
-                asked = query.origin[index][:, :, None].expand_as(real)
-                origin = origin[:, None, :].expand_as(real)
-                found.append((asked[real], origin[real], weight[real]))
+        found = self._each_run(support, chunks, query, triples)
         if not found:
             return query.origin[:0], query.origin[:0], query.y[:0]
         asked, origin, weight = (torch.cat(columns) for columns in zip(*found, strict=True))
         return asked, origin, weight
-
-    def _batches(
-        self, support: TaskRows, chunks: list[AdaptedChunk], query: TaskRows
-    ) -> Iterator[tuple[AdaptedChunk, Tensor, Tensor, Tensor, State, TaskSet]]:
-        """Padded queries with their states: chunk, places in it, row numbers, mask, state, set."""
-        for chunk in chunks:
-            for at, index, mask in _runs(chunk, query, self.chunk_size or _TASKS_AT_ONCE):
-                batch = self._set(query, index, mask, support, chunk.index[at], chunk.mask[at])
-                state = {name: value[at] for name, value in chunk.state.items()}
-                yield chunk, at, index, mask, state, batch
 
     def population(self, rows: TaskRows) -> Distribution:
         """Predictive distribution of rows at the population: adapted to nothing."""
@@ -128,6 +126,73 @@ class Learner:
         nobody = AdaptedChunk(rows.starts.new_zeros(1), none, none.bool(), self._unadapted)
         query = replace(rows, starts=rows.starts.new_tensor([0, rows.n_rows]))
         return self.predict(rows, [nobody], query)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what is computed or recorded at use."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    def _collect(
+        self,
+        support: TaskRows,
+        chunks: list[AdaptedChunk],
+        query: TaskRows,
+        of_batch: Callable[[State, TaskSet], Outputs],
+    ) -> Outputs:
+        """What a function of states and padded queries gives for every query row."""
+
+        def real_points(run: _Run, state: State, batch: TaskSet) -> tuple[Tensor, Outputs]:
+            found = of_batch(state, batch)
+            return run.index[run.mask], {
+                name: value.cpu()[run.mask] for name, value in found.items()
+            }
+
+        collected: Outputs = {}
+        for rows, found in self._each_run(support, chunks, query, real_points):
+            for name, value in found.items():
+                if name not in collected:
+                    collected[name] = value.new_empty((query.n_rows, *value.shape[1:]))
+                collected[name][rows] = value
+        return collected
+
+    def _each_run(
+        self,
+        support: TaskRows,
+        chunks: list[AdaptedChunk],
+        query: TaskRows,
+        work: Callable[[_Run, State, TaskSet], Out],
+    ) -> list[Out]:
+        """What `work` gives for padded queries of all chunks, with their states."""
+
+        def work_on(run: _Run) -> Out:
+            with torch.inference_mode():
+                chunk, at = run.chunk, run.at
+                batch = self._set(
+                    query, run.index, run.mask, support, chunk.index[at], chunk.mask[at]
+                )
+                state = chunk.state
+                if not torch.equal(at, torch.arange(len(chunk.tasks))):
+                    state = {name: value[at] for name, value in state.items()}
+                return work(run, state, batch)
+
+        def work_on_parts(run: _Run) -> list[Out]:
+            return list(self._chunks.map(lambda part: work_on(run.part(part)), len(run.at)))
+
+        planned = [run for chunk in chunks for run in _runs(chunk, query, self._chunks.size)]
+        return self._flat(work_on_parts, planned)
+
+    def _flat(self, work: Callable[[Any], list[Out]], pieces: list[Any]) -> list[Out]:
+        """What `work` gives for all pieces, in one list; a GPU has threads of its own."""
+        if self.device.type == "cpu":
+            lists = in_threads(work, pieces)
+        else:
+            lists = [work(piece) for piece in pieces]
+        return [found for each in lists for found in each]
+
+    @cached_property
+    def _chunks(self) -> Chunks:
+        on_gpu = self.device.type != "cpu"
+        usual = _TASKS_AT_ONCE_ON_GPU if on_gpu else _TASKS_AT_ONCE
+        return Chunks(self.chunk_size or usual)
 
     @cached_property
     def _unadapted(self) -> State:
@@ -137,24 +202,34 @@ class Learner:
         with torch.inference_mode():
             return self._adapt(nothing)
 
-    def _adapt(self, support: TaskSet) -> State:
-        def one_task(support: TaskSet) -> State:
+    @cached_property
+    def _adapt(self) -> _OverTasks:
+        def adapt(support: TaskSet) -> State:
             return self.algorithm.adapt(self.spec, self.params, support)
 
-        return _over_tasks(one_task, support)
+        return _OverTasks(adapt)
 
-    def _predict(self, state: State, query: TaskSet) -> Distribution:
-        def one_task(state: State, query: TaskSet) -> Distribution:
+    @cached_property
+    def _predict(self) -> _OverTasks:
+        def predict(state: State, query: TaskSet) -> Distribution:
             return self.algorithm.predict(self.spec, self.params, state, query)
 
-        return _over_tasks(one_task, state, query)
+        return _OverTasks(predict)
 
-    def _own_weight(self, state: State, query: TaskSet) -> dict[str, Tensor]:
-        def one_task(state: State, query: TaskSet) -> dict[str, Tensor]:
+    @cached_property
+    def _own_weight(self) -> _OverTasks:
+        def own_weight(state: State, query: TaskSet) -> Outputs:
             weight = self.algorithm.own_weight(self.spec, self.params, state, query)
             return {"own_weight": weight}
 
-        return _over_tasks(one_task, state, query)
+        return _OverTasks(own_weight)
+
+    @cached_property
+    def _attention(self) -> _OverTasks:
+        def attention(state: State, query: TaskSet) -> Outputs:
+            return {"weight": self.algorithm.attention(self.spec, self.params, state, query)}
+
+        return _OverTasks(attention)
 
     def _set(
         self,
@@ -181,34 +256,42 @@ class Learner:
         return TaskSet(*moved)
 
 
-def _chunks(order: Tensor, sizes: Tensor, n_at_once: int) -> Iterator[Tensor]:
-    """Runs of tasks, sorted by size, of bounded number and bounded padded size."""
-    at, n_tasks = 0, len(order)
-    ordered = sizes[order].tolist()
-    while at < n_tasks:
-        count = min(n_at_once, n_tasks - at)
-        while count > 1 and count * ordered[at + count - 1] > _PADDED_POINTS:
-            count //= 2
-        yield order[at : at + count]
-        at += count
+class _OverTasks:
+    """A function of one task over a batch: ``vmap``, or the function itself for a single task.
 
+    What a single patient costs is mostly working out what to compute, so that is recorded.
+    """
 
-def _over_tasks(
-    one_task: Callable[..., dict[str, Tensor]], *batches: State | TaskSet
-) -> dict[str, Tensor]:
-    """``vmap``, or a plain call where there is one task: much cheaper for a single patient."""
-    batch = batches[-1]
-    if isinstance(batch, TaskSet) and len(batch.mask) == 1:
-        alone = one_task(*map(_first_task, batches))
-        return {name: value[None] for name, value in alone.items()}
-    found: dict[str, Tensor] = vmap(one_task)(*batches)
-    return found
+    def __init__(self, one_task: Callable[..., Outputs]) -> None:
+        self.one_task = one_task
+        self.alone = Recorded(one_task, plain_calls=_CALLS_BEFORE_RECORDING)
+
+    def __call__(self, *batches: State | TaskSet) -> Outputs:
+        """Outputs with a leading task axis; the last batch is a set."""
+        batch = batches[-1]
+        if isinstance(batch, TaskSet) and len(batch.mask) == 1:
+            alone = self.alone(*map(_first_task, batches))
+            return {name: value[None] for name, value in alone.items()}
+        found: Outputs = vmap(self.one_task)(*batches)
+        return found
 
 
 def _first_task(batch: State | TaskSet) -> State | TaskSet:
     if isinstance(batch, TaskSet):
         return TaskSet(*(tensor[0] for tensor in batch))
     return {name: value[0] for name, value in batch.items()}
+
+
+def _by_size(order: Tensor, sizes: Tensor, n_at_once: int) -> Iterator[Tensor]:
+    """Runs of tasks, sorted by size, of bounded number and bounded padded size."""
+    at, n_tasks = 0, len(order)
+    ordered = sizes[order].tolist()
+    while at < n_tasks:
+        count = min(n_at_once, n_tasks - at)
+        while count > 1 and count * ordered[at + count - 1] > n_at_once * _POINTS_EACH:
+            count //= 2
+        yield order[at : at + count]
+        at += count
 
 
 def pick_device(name: str) -> torch.device:
@@ -224,11 +307,16 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
-def _runs(
-    chunk: AdaptedChunk, query: TaskRows, n_at_once: int
-) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """The chunk's queries as padded runs: position in the chunk, row numbers and mask."""
+def _runs(chunk: AdaptedChunk, query: TaskRows, n_at_once: int) -> Iterator[_Run]:
+    """The chunk's queries as padded runs of similar length."""
     sizes = query.sizes[chunk.tasks]
+    if len(chunk.tasks) == 1:
+        starts = torch.arange(int(sizes[0]))[::_POINTS_OF_ONE_TASK] + query.starts[chunk.tasks]
+        for start in starts:
+            length = (query.starts[chunk.tasks + 1] - start).clamp(max=_POINTS_OF_ONE_TASK)
+            index, mask = padded_index(start[None], length, few_widths(int(length)))
+            yield _Run(chunk, torch.zeros(1, dtype=torch.int64), index, mask)
+        return
     counts = (sizes + _POINTS_AT_ONCE - 1) // _POINTS_AT_ONCE
     at = torch.repeat_interleave(torch.arange(len(counts)), counts)
     nth = torch.arange(len(at)) - torch.repeat_interleave(counts.cumsum(0) - counts, counts)
@@ -237,4 +325,4 @@ def _runs(
     by_length = torch.argsort(lengths, stable=True)
     for part in torch.split(by_length, n_at_once) if len(at) else ():
         index, mask = padded_index(starts[part], lengths[part])
-        yield at[part], index, mask
+        yield _Run(chunk, at[part], index, mask)

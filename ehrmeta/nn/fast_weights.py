@@ -6,9 +6,9 @@ One gradient step on a linear layer with inputs ``h`` (n x i) and back-propagate
 .. math:: W'x + b' = Wx + b + V^T (Kx + 1), \qquad K = h,\; V = -\alpha d,
 
 and S steps stack S blocks; the first layer sees the same inputs at every step, so that there the
-values add up on one block of keys. Low-rank form: an adapted task is those keys and values, and the shared
-``W`` stays one matrix product for all tasks. Materialised form: the change of ``W`` itself, needed
-where every weight has its own rate. Both are exact.
+values add up on one block of keys. Low-rank form: an adapted task is those keys and values, and
+the shared ``W`` stays one matrix product for all tasks. Materialised form: the change of ``W``
+itself, needed where every weight has its own rate. Both are exact.
 """
 
 from __future__ import annotations
@@ -91,10 +91,13 @@ def descend(
         if same_keys:
             return FastLayer(fast.first, fast.second + values)
         return FastLayer(torch.cat([fast.first, h]), torch.cat([fast.second, values]))
-    weight_step, bias_step = -weight_rate * (d.mT @ h), -bias_rate * d.sum(0)
+    weight_gradient, bias_gradient = d.mT @ h, d.sum(0)
     if fast is None:
-        return FastLayer(weight_step, bias_step)
-    return FastLayer(fast.first + weight_step, fast.second + bias_step)
+        return FastLayer(-weight_rate * weight_gradient, -bias_rate * bias_gradient)
+    return FastLayer(
+        torch.addcmul(fast.first, weight_rate, weight_gradient, value=-1.0),
+        torch.addcmul(fast.second, bias_rate, bias_gradient, value=-1.0),
+    )
 
 
 def squared_norm(h: Tensor, d: Tensor) -> Tensor:

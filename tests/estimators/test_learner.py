@@ -1,0 +1,169 @@
+import copy
+from dataclasses import fields, replace
+
+import pytest
+import torch
+
+from ehrmeta import MAML, MLP, DeepMixedEffects, MetaSGD
+from ehrmeta.algorithms import Spec
+from ehrmeta.errors import MemoryWarning
+from ehrmeta.estimators import learner as module
+from ehrmeta.estimators.learner import Learner
+from ehrmeta.nn import Normal
+from ehrmeta.nn.batch import visible_width
+from ehrmeta.nn.task_rows import TaskRows
+
+ALGORITHMS = [MAML(inner_steps=2), MetaSGD(inner_steps=2), DeepMixedEffects()]
+N_TASKS = 40
+
+
+def make_rows(sizes, *, n_tasks=N_TASKS, seed=0, start=0.0):
+    """Rows of tasks of these sizes, with time and a measured feature that is often missing."""
+    random = torch.Generator().manual_seed(seed)
+    codes = torch.repeat_interleave(torch.arange(n_tasks), sizes)
+    n = len(codes)
+    measured = torch.randn(n, 1, generator=random)
+    measured[::3] = torch.nan
+    return TaskRows.from_codes(
+        codes,
+        n_tasks,
+        timed=True,
+        x=torch.randn(n, 3, generator=random),
+        measured=measured,
+        time=start + torch.rand(n, generator=random, dtype=torch.float64),
+        y=torch.randn(n, generator=random),
+        origin=torch.arange(n),
+    )
+
+
+def random_sizes(low, high, seed):
+    random = torch.Generator().manual_seed(seed)
+    return torch.randint(low, high, (N_TASKS,), generator=random)
+
+
+SUPPORT = make_rows(random_sizes(0, 12, 1), seed=1)
+QUERY = make_rows(random_sizes(0, 7, 2), seed=2, start=2.0)
+
+
+def make_learner(algorithm, **changes):
+    width = visible_width(SUPPORT)
+    network = MLP((8, 8)).network(width, algorithm.n_outputs(Normal()))
+    spec = Spec(network, Normal(), width)
+    params = algorithm.init(spec, torch.Generator().manual_seed(0))
+    return replace(Learner(algorithm, spec, params, 1.0, torch.device("cpu")), **changes)
+
+
+def predict(learner, support=SUPPORT, query=QUERY):
+    return learner.predict(support, learner.adapt(support), query)
+
+
+def assert_close(found, expected, tolerance=1e-5):
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=tolerance, atol=tolerance)
+
+
+def one_by_one(learner):
+    """The predictions of every task that has queries, adapted alone; the rows are by task."""
+    found = []
+    for task in torch.arange(N_TASKS):
+        query = QUERY.select(task[None])
+        if query.n_rows:
+            found.append(predict(learner, SUPPORT.select(task[None]), query))
+    return {name: torch.cat([each[name] for each in found]) for name in found[0]}
+
+
+@pytest.fixture(params=ALGORITHMS, ids=lambda algorithm: type(algorithm).__name__)
+def learner(request):
+    return make_learner(request.param)
+
+
+def test_one_task_at_a_time_equals_all_at_once(learner):
+    assert_close(one_by_one(learner), predict(learner))
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS, ids=lambda algorithm: type(algorithm).__name__)
+def test_float64_agrees_across_chunks_and_tasks_to_its_own_rounding(algorithm):
+    exact = make_learner(algorithm, dtype=torch.float64)
+    params = {name: value.double() for name, value in exact.params.items()}
+    exact = replace(exact, params=params)
+    together = predict(exact)
+    assert together["loc"].dtype == torch.float64
+    assert_close(predict(replace(exact, chunk_size=3)), together, 1e-12)
+    assert_close(one_by_one(exact), together, 1e-12)
+
+
+@pytest.mark.parametrize("chunk_size", [1, 3, 1000])
+def test_chunk_size_changes_results_by_rounding_only(learner, chunk_size):
+    assert_close(predict(replace(learner, chunk_size=chunk_size)), predict(learner))
+
+
+def test_threads_change_nothing_but_the_rounding(learner):
+    alone = predict(replace(learner, chunk_size=4))
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        assert_close(predict(replace(learner, chunk_size=4)), alone)
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_recorded_patient_gets_the_same_numbers_bit_for_bit(learner, monkeypatch):
+    monkeypatch.setattr(module, "_CALLS_BEFORE_RECORDING", 0)
+    recorded = replace(learner)
+    for task in torch.arange(8):
+        support, query = SUPPORT.select(task[None]), QUERY.select(task[None])
+        plain, again = predict(learner, support, query), predict(recorded, support, query)
+        for name, value in plain.items():
+            assert torch.equal(again[name], value)
+
+
+def test_few_recordings_serve_patients_of_all_sizes(monkeypatch):
+    monkeypatch.setattr(module, "_CALLS_BEFORE_RECORDING", 0)
+    learner = make_learner(ALGORITHMS[0])
+    for n in range(1, 41):
+        rows = make_rows(torch.tensor([n]), n_tasks=1)
+        learner.adapt(rows)
+    assert len(learner._adapt.alone._recordings) == 17  # 1 to 8, then four in each octave
+
+
+def test_long_queries_of_one_task_are_predicted_in_runs(learner, monkeypatch):
+    support = SUPPORT.select(torch.tensor([3]))
+    query = make_rows(torch.tensor([50]), n_tasks=1, seed=3, start=2.0)
+    whole = predict(learner, support, query)
+    monkeypatch.setattr(module, "_POINTS_OF_ONE_TASK", 8)
+    assert_close(predict(learner, support, query), whole)
+
+
+def test_a_full_device_halves_the_chunk_and_goes_on(learner, monkeypatch):
+    expected = predict(learner)
+    batched = module.vmap
+    tried = []
+
+    def of_a_small_device(function):
+        def at_most_five(*batches):
+            tried.append(len(batches[-1].mask))
+            if tried[-1] > 5:
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+            return batched(function)(*batches)
+
+        return at_most_five
+
+    monkeypatch.setattr(module, "vmap", of_a_small_device)
+    full = replace(learner)
+    with pytest.warns(MemoryWarning, match="tasks at once") as said:
+        found = predict(full)
+        assert_close(found, expected)
+        assert_close(predict(full), expected)
+    assert len(said) == 1
+    assert [n for n in tried if n > 5] == [40, 20, 10]
+
+
+def test_copies_start_without_what_was_recorded_and_predict_the_same(learner, monkeypatch):
+    monkeypatch.setattr(module, "_CALLS_BEFORE_RECORDING", 0)
+    support, query = SUPPORT.select(torch.tensor([3])), QUERY.select(torch.tensor([3]))
+    expected = predict(learner, support, query)
+    twin = copy.deepcopy(learner)
+    assert vars(twin).keys() == {field.name for field in fields(Learner)}
+    for name, value in predict(twin, support, query).items():
+        assert torch.equal(value, expected[name])

@@ -1,0 +1,35 @@
+import threading
+
+import pytest
+import torch
+
+from ehrmeta.estimators.threads import in_threads
+
+
+@pytest.fixture
+def two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_pieces_come_back_in_order_from_threads_that_work_alone(two_threads):
+    met = threading.Barrier(2, timeout=10)  # passed only where two threads meet
+
+    def work(piece):
+        met.wait()
+        return piece, torch.get_num_threads(), threading.current_thread().name
+
+    found = in_threads(work, list(range(4)))
+    assert [piece for piece, _, _ in found] == [0, 1, 2, 3]
+    assert {n_threads for _, n_threads, _ in found} == {1}
+    assert threading.current_thread().name not in {name for _, _, name in found}
+    assert torch.get_num_threads() == 2
+
+
+def test_an_error_comes_through_and_the_number_of_threads_is_kept(two_threads):
+    with pytest.raises(ZeroDivisionError):
+        in_threads(lambda piece: 1 // piece, [1, 0, 2])
+    assert torch.get_num_threads() == 2
+    assert in_threads(lambda _: torch.get_num_threads(), [0]) == [2]
