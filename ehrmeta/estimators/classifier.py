@@ -37,8 +37,8 @@ class MetaClassifier(ClassifierMixin, MetaEstimator):
     backbone : Backbone, optional
         The network; ``MLP((64, 64))`` by default.
     schema, task, time, shots, max_queries, max_steps, batch_size, learning_rate, weight_decay, \
-validation_fraction, patience, score_shots, device, precision, chunk_size, callbacks, verbose, \
-random_state
+validation_fraction, patience, score_shots, device, precision, chunk_size, compile, callbacks, \
+verbose, random_state
         As in `MetaRegressor`.
 
     Attributes

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ehrmeta.algorithms import Algorithm, MetaSGD, Params, Spec
 from ehrmeta.data import Schema
-from ehrmeta.errors import DataError, DataWarning
+from ehrmeta.errors import DataWarning
 from ehrmeta.estimators._base import TaskEstimator
 from ehrmeta.estimators.files import load_model, save_model
 from ehrmeta.estimators.learner import AdaptedChunk, Learner, pick_device
@@ -29,6 +29,8 @@ from ehrmeta.nn.backbone import Backbone
 from ehrmeta.nn.batch import TaskSet, visible_width
 from ehrmeta.nn.likelihoods import Distribution, Likelihood
 from ehrmeta.nn.mlp import MLP
+from ehrmeta.nn.precision import check_precision
+from ehrmeta.nn.recorded import check_compiler
 from ehrmeta.nn.task_rows import TaskRows
 from ehrmeta.training import Callback, EpisodeSampler, TrainingPlan, train
 
@@ -68,6 +70,7 @@ class MetaEstimator(TaskEstimator):
         device: str = "auto",
         precision: str = "float32",
         chunk_size: int | None = None,
+        compile: bool = False,
         callbacks: Sequence[Callback] = (),
         verbose: bool | None = None,
         random_state: int | None = None,
@@ -86,6 +89,7 @@ class MetaEstimator(TaskEstimator):
         self.device = device
         self.precision = precision
         self.chunk_size = chunk_size
+        self.compile = compile
         self.callbacks = callbacks
         self.verbose = verbose
         self.random_state = random_state
@@ -149,6 +153,9 @@ class MetaEstimator(TaskEstimator):
         algorithm = clone(self.algorithm or self._default_algorithm())
         spec = self._spec(visible_width(rows), table)
         device = pick_device(self.device)
+        check_precision(self.precision, device)
+        if self.compile:
+            check_compiler(device)
         seed = _seed(self.random_state)
         population = None
         if self.population is not None:
@@ -186,6 +193,8 @@ class MetaEstimator(TaskEstimator):
                 weight_decay=self.weight_decay,
                 patience=self.patience,
                 chunk_size=self.chunk_size,
+                precision=self.precision,
+                compile=self.compile,
                 time_unit=table.time_unit,
                 progress_bar=sys.stderr.isatty() if self.verbose is None else self.verbose,
             ),
@@ -202,9 +211,8 @@ class MetaEstimator(TaskEstimator):
         self, algorithm: Algorithm, spec: Spec, params: dict[str, Tensor], time_unit: float
     ) -> Learner:
         """The trained parameters where and as they will be used."""
-        if self.precision not in ("float32", "float64"):
-            raise DataError(f"precision must be 'float32' or 'float64', got {self.precision!r}.")
-        device, dtype = pick_device(self.device), getattr(torch, self.precision)
+        device = pick_device(self.device)
+        dtype = check_precision(self.precision, device)
         params = {name: value.to(device, dtype) for name, value in params.items()}
         return Learner(algorithm, spec, params, time_unit, device, dtype, self.chunk_size)
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import operator
+import os
+import shutil
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from importlib.util import find_spec
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -13,7 +16,9 @@ from torch import Tensor
 from torch.fx import Graph, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 
-__all__ = ["Recorded"]
+from ehrmeta.errors import DataError
+
+__all__ = ["Recorded", "check_compiler"]
 
 Out = TypeVar("Out")
 Shapes = tuple[tuple[torch.Size, torch.dtype, torch.device], ...]
@@ -94,6 +99,25 @@ class Recorded(Generic[Out]):
                 return run(*args)
 
         return replay
+
+
+def check_compiler(device: torch.device) -> None:
+    """Refuse to compile where there is nothing to compile with.
+
+    Raises
+    ------
+    DataError
+    """
+    if device.type == "cpu":
+        needed = "a C++ compiler"
+        found = any(map(shutil.which, (os.environ.get("CXX", "g++"), "g++", "clang++")))
+    else:
+        needed, found = "Triton", find_spec("triton") is not None
+    if not found:
+        raise DataError(
+            f"compile=True needs {needed}, and none is installed. Install one, or leave "
+            "compile=False, which records the gradient and gives the same numbers."
+        )
 
 
 def _leaves(tree: Any) -> Iterator[Tensor]:

@@ -33,7 +33,7 @@ BAD_FITS = {
     "outcome is text": (lambda c: {"y": ["high"] * 100}, "'hdl' holds text.*numbers"),
     "outcome is NaN": (
         lambda c: {"y": np.where(np.arange(100) == 7, np.nan, c["y"])},
-        r"'hdl' is NaN in 1 of 100 rows \(first: row 7\).*Leave those rows out",
+        r"'hdl' is NaN in 1 of 100 rows \(first: row 7, of task 1 of 25\): leave those rows out",
     ),
     "outcome is infinite": (
         lambda c: {"y": np.where(np.arange(100) == 7, np.inf, c["y"])},
@@ -52,7 +52,7 @@ BAD_FITS = {
     "time too long": (lambda c: {"time": np.r_[c["time"], 1]}, "time has 101 rows, X has 100"),
     "time missing": (
         lambda c: {"time": np.where(np.arange(100) == 5, np.nan, c["time"])},
-        r"'day': the time is missing in 1 of 100 rows",
+        r"time 'day' is NaN in 1 of 100 rows \(first: row 5, of task 1 of 25\)",
     ),
     "time not sortable": (lambda c: {"time": ["soon"] * 100}, "'day': 100 of 100 rows are no ISO"),
     "time in mixed zones": (
@@ -233,6 +233,7 @@ BAD_PARAMETERS = {
     "batch_size": 0,
     "patience": 0,
     "chunk_size": 0,
+    "precision": "half",
     "validation_fraction": 1.0,
     "learning_rate": 0.0,
     "outcome_transform": "cube",

@@ -103,6 +103,16 @@ def test_update_lets_new_patients_join(model, halves):
     np.testing.assert_array_equal(joined.n_shots_, 3)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [{"compile": True}, {"precision": "bf16"}], ids=str)
+def test_faster_training_predicts_about_the_same(model, patients, halves, how):
+    X, y, groups, time = patients
+    fast = small_model(**how).fit(X, y, groups=groups, time=time)
+    support, query = halves
+    exact, quick = (_predict(_adapt(m, support), query) for m in (model, fast))
+    assert np.sqrt(np.mean(np.square(quick - exact))) < 0.2 * np.std(exact)
+
+
 def test_chunk_size_changes_predictions_by_rounding_only(model, halves):
     support, query = halves
     chunked = small_model(chunk_size=3)

@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch.func import grad, vmap
 
-from ehrmeta.nn.recorded import Recorded
+from ehrmeta.errors import DataError
+from ehrmeta.nn.recorded import Recorded, check_compiler
 
 
 class Pair(NamedTuple):
@@ -105,3 +106,11 @@ def test_threads_share_a_recording():
 def test_compiled_differs_by_rounding_only():
     compiled, pair = Recorded(slope, compiled=True), some_pair()
     torch.testing.assert_close(compiled(WEIGHTS, pair)["w"], slope(WEIGHTS, pair)["w"])
+
+
+@pytest.mark.parametrize(("device", "needed"), [("cpu", r"a C\+\+ compiler"), ("cuda", "Triton")])
+def test_compiling_without_a_compiler_is_refused(monkeypatch, device, needed):
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    monkeypatch.setattr("ehrmeta.nn.recorded.find_spec", lambda name: None)
+    with pytest.raises(DataError, match=f"needs {needed}"):
+        check_compiler(torch.device(device))
