@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from ehrmeta.baselines.mixed_effects import designs, time_since_first
@@ -130,23 +129,30 @@ class MixedProcessEffects(TaskRegressor):
         return Support(z, time, mask, precision, np.einsum("tij,tj->ti", precision, residual))
 
     def _predict_tasks(self, support: TaskRows, state: Support, query: TaskRows) -> Predictive:
+        mean, left = self._conditional(support, state, query)
+        return Predictive(mean, self.table_.outcome, np.sqrt(left + self._noise))
+
+    def _own_weight(self, support: TaskRows, state: Support, query: TaskRows) -> Array:
+        _, z = self._designs(support, query, self.table_)
+        return 1.0 - self._conditional(support, state, query)[1] / self._prior(z)
+
+    def _conditional(
+        self, support: TaskRows, state: Support, query: TaskRows
+    ) -> tuple[Array, Array]:
+        """Mean and variance of the noise-free outcome given the support, (row,) each."""
         x, z = self._designs(support, query, self.table_)
+        codes = query.codes.numpy()
         mean, left = x @ self.beta_, np.empty(query.n_rows)
-        for rows in torch.arange(query.n_rows).split(_ROWS_AT_ONCE):
-            at, tasks = rows.numpy(), query.codes[rows].numpy()
+        for first in range(0, query.n_rows, _ROWS_AT_ONCE):
+            at = np.arange(first, min(first + _ROWS_AT_ONCE, query.n_rows))
+            tasks = codes[at]
             time = query.time.numpy()[at, None]
             cross = self._covariance(z[at, None], state.z[tasks], time, state.time[tasks])[:, 0]
             cross = cross * state.mask[tasks]
             mean[at] += np.sum(cross * state.alpha[tasks], axis=1)
             explained = np.einsum("ni,nij,nj->n", cross, state.precision[tasks], cross)
             left[at] = np.maximum(self._prior(z[at]) - explained, 0.0)
-        return Predictive(mean, self.table_.outcome, np.sqrt(left + self._noise))
-
-    def _own_weight(self, support: TaskRows, state: Support, query: TaskRows) -> Array:
-        _, z = self._designs(support, query, self.table_)
-        predictive = self._predict_tasks(support, state, query)
-        left: Array = np.square(predictive.scale) - self._noise
-        return 1.0 - left / self._prior(z)
+        return mean, left
 
     @property
     def _noise(self) -> float:

@@ -94,7 +94,7 @@ class TaskRidge(TaskRegressor):
         gram = total(d[:, :, None] * d[:, None, :]) + self.penalty * np.eye(d.shape[1])
         slope = np.linalg.solve(gram, total(d * y[:, None])[..., None])[..., 0]
         level = np.where(sizes > 0, level, self.population_mean_)
-        return Line(level, center, slope)
+        return Line(level, center, np.asarray(slope, np.float64))
 
     def _predict_tasks(self, support: TaskRows, state: Line, query: TaskRows) -> Predictive:
         tasks = query.codes.numpy()

@@ -9,6 +9,10 @@ import click
 
 from ehrmeta.bench.cache import Cache
 from ehrmeta.bench.memory import SIZES, measure_training_memory, memory_table
+from ehrmeta.bench.patients import run_patients
+from ehrmeta.bench.patients_data import DATA_SETS
+from ehrmeta.bench.patients_methods import METHODS as FORECASTERS
+from ehrmeta.bench.patients_table import patients_records, patients_summary, patients_tables
 from ehrmeta.bench.record import Record, write_records
 from ehrmeta.bench.sinusoid import METHODS, run_sinusoid, sinusoid_table
 from ehrmeta.bench.speed import run_speed
@@ -24,6 +28,15 @@ _cache = click.option(
     help="Keep finished parts here, and go on from them.",
 )
 _seed = click.option("--seed", type=int, default=0, show_default=True)
+
+
+_workers = click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Processes; more than one compute on one thread each.",
+)
 
 
 @click.group()
@@ -139,6 +152,81 @@ def sinusoid(
     )
     click.echo("\n" + sinusoid_table(records))
     _write(json_file, records)
+
+
+@bench.command()
+@_quick
+@_json
+@_cache
+@_workers
+@click.option(
+    "--data-set",
+    "data_sets",
+    type=click.Choice(list(DATA_SETS)),
+    multiple=True,
+    help="Only this data set; may be repeated.",
+)
+@click.option(
+    "--method",
+    "names",
+    type=click.Choice(list(FORECASTERS)),
+    multiple=True,
+    help="Only this method; may be repeated.",
+)
+def patients(
+    quick: bool,
+    json_file: str | None,
+    cache: Path | None,
+    workers: int,
+    data_sets: tuple[str, ...],
+    names: tuple[str, ...],
+) -> None:
+    """Forecast real patients: the learners beside mixed models and boosting.
+
+    Five folds by patient; the first 0 to 10 rows of a patient are seen, the later ones predicted.
+    Peers choose their settings on training patients, ours run at their defaults. --quick runs one
+    fold of a few patients, with short training and no choice of settings.
+
+    \b
+    Example:
+        ehrmeta bench patients --data-set pbcseq-bilirubin --cache runs
+    """
+    results = run_patients(
+        click.echo,
+        quick=quick,
+        folder=cache,
+        data_sets=data_sets,
+        methods=names,
+        workers=workers,
+    )
+    for table in patients_tables(results):
+        click.echo("\n" + table.rstrip())
+    click.echo("\n" + patients_summary(results))
+    _write(json_file, patients_records(results))
+
+
+@bench.command()
+@click.argument("files", nargs=-1, required=True, metavar="FILE...")
+@click.option(
+    "--into",
+    "page",
+    metavar="PAGE",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Put them between the marks of this page.",
+)
+def table(files: tuple[str, ...], page: Path | None) -> None:
+    """Show the tables of saved records of sinusoid and digits.
+
+    \b
+    Example:
+        ehrmeta bench table docs/sinusoid.json docs/digits.json --into docs/which_learner.md
+    """
+    tables = learner_tables(files)
+    if page is None:
+        click.echo(tables)
+        return
+    page.write_text(put_tables(page.read_text(encoding="utf-8"), tables), encoding="utf-8")
+    click.echo(f"saved {page}")
 
 
 def _write(json_file: str | None, records: list[Record]) -> None:
