@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch.func import vmap
 
 from ehrmeta.algorithms._base import Algorithm, Params, Spec
 from ehrmeta.nn.batch import TaskSet
+from ehrmeta.nn.chunks import Chunks
 from ehrmeta.nn.precision import matrix_products
 from ehrmeta.nn.recorded import Recorded
 
@@ -47,31 +49,37 @@ class EpisodeLoss:
     ) -> None:
         self.algorithm = algorithm
         self.spec = spec
-        self.chunk_size = chunk_size
         self.precision = precision
         self.compiled = compiled
         self.plain_calls = plain_calls
+        self._chunks = Chunks(chunk_size or sys.maxsize)
         self._recorded: dict[tuple[Any, ...], Recorded[tuple[Tensor, Gradient]]] = {}
         self._judge = Recorded(self._batched(algorithm))
 
     def losses(self, params: Params, support: TaskSet, query: TaskSet) -> Tensor:
         """Loss (task,) of each episode at the end of training; 0 without a query."""
         end = torch.ones((), device=query.y.device)
-        chunks = self._chunks(support, query)
+
+        def of_part(part: slice) -> Tensor:
+            return self._judge(dict(params), _part(support, part), _part(query, part), end)
+
         with torch.no_grad(), matrix_products(self.precision, query.y.device):
-            return torch.cat([self._judge(dict(params), *chunk, end) for chunk in chunks])
+            return torch.cat(list(self._chunks.map(of_part, len(query.y))))
 
     def gradient(
         self, params: Params, support: TaskSet, query: TaskSet, progress: float
     ) -> tuple[Tensor, Gradient]:
         """Losses (task,) and the gradient of their mean, of the parameters they depend on."""
-        of_chunk = self._at(self.algorithm.at(progress))
+        compute = self._at(self.algorithm.at(progress))
         now = torch.tensor(progress, device=query.y.device)
+
+        def of_part(part: slice) -> tuple[Tensor, Gradient]:
+            with matrix_products(self.precision, query.y.device):
+                return compute(dict(params), _part(support, part), _part(query, part), now)
+
         losses: list[Tensor] = []
         total: Gradient = {}
-        for chunk in self._chunks(support, query):
-            with matrix_products(self.precision, query.y.device):
-                found, gradient = of_chunk(dict(params), *chunk, now)
+        for found, gradient in self._chunks.map(of_part, len(query.y)):
             losses.append(found)
             total = {name: total[name] + g if total else g for name, g in gradient.items()}
         return torch.cat(losses), {name: g / len(query.y) for name, g in total.items()}
@@ -111,11 +119,6 @@ class EpisodeLoss:
 
         return losses
 
-    def _chunks(self, support: TaskSet, query: TaskSet) -> Iterator[tuple[TaskSet, TaskSet]]:
-        n_tasks = len(query.y)
-        size = self.chunk_size or max(n_tasks, 1)
-        for at in range(0, n_tasks, size):
-            yield (
-                TaskSet(*(field[at : at + size] for field in support)),
-                TaskSet(*(field[at : at + size] for field in query)),
-            )
+
+def _part(batch: TaskSet, tasks: slice) -> TaskSet:
+    return TaskSet(*(field[tasks] for field in batch))

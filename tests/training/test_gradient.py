@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch._C._functorch import get_unwrapped
 
 from ehrmeta import MAML, MLP, DeepMixedEffects
 from ehrmeta.algorithms import Spec
+from ehrmeta.errors import MemoryWarning
 from ehrmeta.nn import Categorical, ClassLikelihood, Normal, TaskSet
 from ehrmeta.training import EpisodeLoss
 from tests.algorithms.test_contract import ALGORITHMS, CLASSES_ONLY
@@ -67,6 +69,25 @@ def test_chunks_add_up_to_the_whole(chunk_size):
     whole = EpisodeLoss(MAML(), spec).gradient(params, *episode, 0.5)
     chunked = EpisodeLoss(MAML(), spec, chunk_size=chunk_size).gradient(params, *episode, 0.5)
     torch.testing.assert_close(chunked, whole)
+
+
+def test_a_full_device_halves_the_chunk_and_says_so_once(monkeypatch):
+    spec, params, *episode = _problem(MAML(), Normal())
+    whole = EpisodeLoss(MAML(), spec).gradient(params, *episode, 0.5)
+    exact = MAML.loss
+
+    def loss_of_few(self, spec, params, support, query, progress):
+        if get_unwrapped(query.y).shape[0] > 2:
+            raise torch.OutOfMemoryError("no memory left")
+        return exact(self, spec, params, support, query, progress)
+
+    monkeypatch.setattr(MAML, "loss", loss_of_few)
+    small = EpisodeLoss(MAML(), spec)
+    with pytest.warns(MemoryWarning, match="going on with 3 tasks at once") as warned:
+        halved = small.gradient(params, *episode, 0.5)
+        small.gradient(params, *episode, 0.5)
+    assert len(warned) == 1
+    torch.testing.assert_close(halved, whole)
 
 
 @pytest.mark.slow
