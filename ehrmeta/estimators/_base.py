@@ -287,10 +287,12 @@ class TaskEstimator(BaseEstimator, ABC):
                 "time is missing: the model was fitted with time, so pass time= (one value per "
                 "row, same unit and origin as at fit)."
             )
-        if inputs.dated and not self.table_.dated:
+        clock = self.schema_.time if self.schema_ is not None else None
+        if inputs.dated and not self.table_.dated and (clock is None or clock.origin is None):
             raise DataError(
-                "time holds dates, but the model was fitted with numbers: count them from the "
-                "origin of the training times, in their unit."
+                "time holds dates, but the model was fitted with numbers, and no schema says from "
+                "which date they count. Count them from the origin of the training times, in their "
+                "unit, or fit with Clock(..., origin='YYYY-MM-DD') in the schema."
             )
         if not self.table_.timed and inputs.time is not None:
             raise DataError("time was given but the model was fitted without it: leave it out.")

@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 
 from ehrmeta.data import index_tasks
-from ehrmeta.errors import AtypicalWarning, DataError, GroupError
+from ehrmeta.errors import AtypicalWarning, DataError, DataWarning, GroupError
 from ehrmeta.estimators.files import load_adapted, save_adapted
 from ehrmeta.estimators.inputs import Inputs
 from ehrmeta.estimators.predictive import Prediction
@@ -78,7 +78,8 @@ class Adapted:
         groups : array, (row,)
             Task of every row; not needed for one task without a name.
         time : array, (row,), optional
-            Needed where the model was fitted with time.
+            Needed where the model was fitted with time. Rows that are not strictly later than the
+            last row that their task was adapted to are predicted with a `DataWarning`.
         new_groups : {"error", "population", "nan"}
             What a row of a task that was not adapted gets.
 
@@ -304,14 +305,18 @@ class Adapted:
         """The rows and each one's task number; -1 where its task was not adapted."""
         inputs = self.model._read_fitted(self._transformed(X), None, groups, time)
         if self.labels_ is None:
-            return inputs, np.zeros(inputs.n_rows, np.int64)
+            codes = np.zeros(inputs.n_rows, np.int64)
+            self._warn_of_looking_back(inputs, codes)
+            return inputs, codes
         if inputs.groups is None:
             raise GroupError(
                 f"groups is missing: the model was adapted to {self.n_tasks:,} named tasks, so "
                 "pass groups= with the task of every row."
             )
         self._refuse_other_ids(inputs.groups)
-        return inputs, pd.Index(self.labels_).get_indexer(inputs.groups).astype(np.int64)
+        codes = pd.Index(self.labels_).get_indexer(inputs.groups).astype(np.int64)
+        self._warn_of_looking_back(inputs, codes)
+        return inputs, codes
 
     def _transformed(self, X: Any) -> Any:
         return X if self.transform is None else self.transform(X)
@@ -332,6 +337,29 @@ class Adapted:
                 f"{int(new.sum()):,} of {len(new):,} rows (first: row "
                 f"{int(np.flatnonzero(new)[0])}) belong to tasks that were not adapted. Adapt them "
                 "first, or pass new_groups='population' or 'nan'."
+            )
+
+    @cached_property
+    def _last_time(self) -> Array:
+        """Time of every task's last support row, (task,), and last -inf for tasks not adapted."""
+        ends = self._support.starts[1:].numpy()
+        last = np.full(self.n_tasks + 1, -np.inf)
+        adapted = self.n_shots_ > 0
+        last[:-1][adapted] = self._support.time.numpy()[ends[adapted] - 1]
+        return last
+
+    def _warn_of_looking_back(self, inputs: Inputs, codes: npt.NDArray[np.int64]) -> None:
+        if inputs.time is None:
+            return
+        back = np.flatnonzero(inputs.time <= self._last_time[codes])
+        if len(back):
+            warnings.warn(
+                f"{len(back):,} of {inputs.n_rows:,} rows (first: row {back[0]}, of task "
+                f"{codes[back[0]]} of {self.n_tasks:,}) are not later than the last row that their "
+                "task was adapted to: they are predicted knowing outcomes of their own time or "
+                "later, which no forecast does. Adapt to earlier rows only.",
+                DataWarning,
+                stacklevel=5,
             )
 
     def _warn_of_atypical_tasks(self) -> None:

@@ -105,6 +105,7 @@ def read_inputs(
     if time is not None:
         clock = clock or Clock(time_column or "time")
         time = read_column(time, clock.name)
+        _refuse_missing(time, f"time '{clock.name}'", "fill it in, or leave those rows out", labels)
         dated = time.dtype.kind not in "biuf"
         time = to_time(time, unit=clock.unit, origin=clock.origin, name=clock.name)
         time = _vector(time, "time", n_rows)
@@ -112,40 +113,45 @@ def read_inputs(
         if getattr(y, "ndim", 1) == 2:
             y = column_or_1d(y, warn=True)
         y = _vector((read_outcome or read_numbers)(y, outcome), outcome, n_rows)
+        _refuse_missing(
+            y, f"outcome '{outcome}'", "leave those rows out: an outcome is never imputed", labels
+        )
     return Inputs(columns, y, labels, time, n_rows, dated)
 
 
 def read_numbers(y: Any, name: str) -> npt.NDArray[np.float64]:
-    """A real-valued outcome: finite numbers, (row,)."""
+    """A real-valued outcome: numbers, NaN where missing, (row,)."""
     column = read_column(y, name)
     if column.dtype.kind not in "biuf":
         raise DataError(
             f"outcome '{name}' holds text or dates ({column.dtype}). Convert it to numbers; "
             "classes need MetaClassifier."
         )
-    values = column.astype(np.float64)
-    _refuse_missing(np.isnan(values), name)
-    return values
+    return column.astype(np.float64)
 
 
 def read_labels(y: Any, name: str) -> Array:
-    """Class labels: text or numbers, none missing, (row,)."""
+    """Class labels: text or numbers, None or NaN where missing, (row,)."""
     column = read_column(y, name)
     if column.dtype.kind == "M":
         raise DataError(f"outcome '{name}' holds dates, which are no classes. Convert it to text.")
-    if column.dtype.kind == "O":
-        _refuse_missing(np.array([label is None for label in column], bool), name)
-    elif column.dtype.kind == "f":
-        _refuse_missing(np.isnan(column), name)
     return column
 
 
-def _refuse_missing(missing: npt.NDArray[np.bool_], name: str) -> None:
+def _refuse_missing(values: Array, what: str, remedy: str, labels: Array | None) -> None:
+    """Name the first row without a value, and its task where there are several."""
+    if values.dtype.kind not in "fMO":
+        return
+    missing = np.asarray(pd.isna(values))
     bad = np.flatnonzero(missing)
     if len(bad):
+        of_task = ""
+        if labels is not None and len(labels) == len(values):
+            tasks = index_tasks(labels)
+            of_task = f", of task {tasks.codes[bad[0]]} of {tasks.n_tasks:,}"
         raise DataError(
-            f"outcome '{name}' is NaN in {len(bad):,} of {len(missing):,} rows (first: row "
-            f"{bad[0]}). Leave those rows out: an outcome is never imputed."
+            f"{what} is NaN in {len(bad):,} of {len(missing):,} rows (first: row {bad[0]}"
+            f"{of_task}): {remedy}."
         )
 
 

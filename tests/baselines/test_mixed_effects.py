@@ -21,6 +21,7 @@ def longitudinal(n_patients=150, seed=0):
     return pd.DataFrame({"age": age}), y, groups, days
 
 
+@pytest.mark.filterwarnings("ignore:.*are not later than:ehrmeta.errors.DataWarning")
 def test_equals_statsmodels_prediction_of_random_effects():
     X, y, groups, days = longitudinal()
     ones = np.ones(len(y))
@@ -56,6 +57,7 @@ def test_interval_of_a_new_patient_is_that_of_the_joint_normal():
     np.testing.assert_allclose(weight, 1 - (sd**2 - theirs.scale) / prior, atol=1e-3)
 
 
+@pytest.mark.filterwarnings("ignore:.*are not later than:ehrmeta.errors.DataWarning")
 def test_intervals_cover_new_patients():
     X, y, groups, days = longitudinal(2000)
     train = groups < 1000
@@ -70,6 +72,7 @@ def test_intervals_cover_new_patients():
     assert np.quantile(p, [0.25, 0.5, 0.75]) == pytest.approx([0.25, 0.5, 0.75], abs=0.05)
 
 
+@pytest.mark.filterwarnings("ignore:.*are not later than:ehrmeta.errors.DataWarning")
 def test_own_weight_and_shrinkage_tell_population_from_own_data():
     X, y, groups, days = longitudinal()
     model = MixedEffects().fit(X, y, groups=groups, time=days)
@@ -83,6 +86,7 @@ def test_own_weight_and_shrinkage_tell_population_from_own_data():
     assert 0 < adapted.eta_shrinkage_ < 0.5
 
 
+@pytest.mark.filterwarnings("ignore:.*are not later than:ehrmeta.errors.DataWarning")
 def test_a_clock_without_a_known_origin_serves_through_differences_only():
     X, y, groups, days = longitudinal()
     schema = Schema((Feature("age"),), time=Clock("day", is_feature=False))
@@ -98,6 +102,7 @@ def test_a_clock_without_a_known_origin_serves_through_differences_only():
     np.testing.assert_allclose(alone[0], alone[1], rtol=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:.*are not later than:ehrmeta.errors.DataWarning")
 def test_random_intercept_only_moves_every_prediction_of_a_patient_alike():
     X, y, groups, days = longitudinal()
     model = MixedEffects(random_slope=False).fit(X, y, groups=groups, time=days)
@@ -107,6 +112,7 @@ def test_random_intercept_only_moves_every_prediction_of_a_patient_alike():
     assert model.mixed_model_.G.shape == (1, 1)
 
 
+@pytest.mark.filterwarnings("ignore:.*are not later than:ehrmeta.errors.DataWarning")
 def test_log_outcomes_come_back_on_their_own_scale():
     X, y, groups, days = longitudinal()
     model = MixedEffects(outcome_transform="log").fit(X, np.exp(y / 100), groups=groups, time=days)

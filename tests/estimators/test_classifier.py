@@ -143,7 +143,7 @@ def test_labels_come_back_as_what_they_were(labels):
 
 BAD_OUTCOMES = {
     "one class": (lambda y: np.full(len(y), "no", object), "only one class in all 64 rows"),
-    "missing": (lambda y: [None, *y[1:]], r"is NaN in 1 of 64 rows \(first: row 0\)"),
+    "missing": (lambda y: [None, *y[1:]], r"is NaN in 1 of 64 rows \(first: row 0"),
     "real-valued": (lambda y: np.linspace(0, 1, len(y)), "Unknown label type.*MetaRegressor"),
 }
 

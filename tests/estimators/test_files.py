@@ -146,6 +146,7 @@ def test_arrays_without_names_come_back_without_names(tmp_path):
     assert loaded.n_features_in_ == 1
 
 
+@pytest.mark.filterwarnings("ignore:.*are not later than:ehrmeta.errors.DataWarning")
 def test_adapted_patients_come_back_bit_for_bit_and_go_on(model, halves, saved_patients):
     support, query = halves
     before = model.adapt(support.X, support.y, groups=support.groups, time=support.time)
