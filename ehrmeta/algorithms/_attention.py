@@ -47,6 +47,7 @@ def attended_outcome(
     if isinstance(spec.likelihood, ClassLikelihood):
         population = torch.softmax(spec.likelihood.logits(prior, torch.zeros_like(prior)), -1)
         p = own @ spec.likelihood.one_hot(state["y"]) + left * population
-        return {"logits": p.clamp(min=_LEAST).log()}
+        logits = p.clamp(min=_LEAST).log()
+        return {"logits": spec.likelihood.shift(logits, query.offset)}
     loc = (own @ state["y"])[:, None] + left * prior + query.offset[:, None]
     return spec.likelihood.distribution(part(params, "likelihood"), loc, state["n"])

@@ -118,7 +118,8 @@ class PrototypicalNet(Algorithm):
             gap = white.mT.reshape(gap.shape).to(gap.dtype)
         squared = gap.square().sum(-1)
         scale = params["log_scale"].exp()
-        return {"logits": state["log_frequency"] - 0.5 * scale * squared}
+        logits = state["log_frequency"] - 0.5 * scale * squared
+        return {"logits": _classes(spec).shift(logits, query.offset)}
 
 
 def _covariance_root(params: Params, residual: Tensor, weight: Tensor) -> Tensor:

@@ -104,7 +104,8 @@ class RelationNet(Algorithm):
         output = spec.network.forward(part(params, "network"), {}, query.x)
         scores = self._scores(params, state, output)
         if isinstance(spec.likelihood, ClassLikelihood):
-            return {"logits": scores + state["log_frequency"]}
+            logits = scores + state["log_frequency"]
+            return {"logits": spec.likelihood.shift(logits, query.offset)}
         attention = attend(scores, params["prior_score"], state["weight"])
         prior = output[:, self.n_embedding :]
         return attended_outcome(spec, params, state, attention, prior, query)

@@ -51,6 +51,10 @@ class ClassLikelihood(Likelihood):
             Their variance, over which the probabilities are averaged.
         """
 
+    @abstractmethod
+    def shift(self, logits: Tensor, offset: Tensor) -> Tensor:
+        """Logits (point, class) with an offset (point,) added to the linear predictor."""
+
     def init(self) -> dict[str, Tensor]:
         """Log-odds that differ between tasks by an sd of 0.6."""
         return {"log_between": torch.tensor(-0.5)}
@@ -88,6 +92,10 @@ class Bernoulli(ClassLikelihood):
         """``p - y``."""
         return torch.sigmoid(output) - y[:, None]
 
+    def shift(self, logits: Tensor, offset: Tensor) -> Tensor:
+        """More log-odds of the second class."""
+        return torch.stack([logits[:, 0], logits[:, 1] + offset], -1)
+
     def logits(self, output: Tensor, variance: Tensor) -> Tensor:
         """Gauss-Hermite average of the logistic function."""
         nodes, weights = (
@@ -124,6 +132,10 @@ class Categorical(ClassLikelihood):
     def error(self, params: Params, output: Tensor, y: Tensor) -> Tensor:
         """``p - indicator of y``."""
         return torch.softmax(output, -1) - self.one_hot(y)
+
+    def shift(self, logits: Tensor, offset: Tensor) -> Tensor:
+        """One offset for all classes: the probabilities stay."""
+        return logits + offset[:, None]
 
     def logits(self, output: Tensor, variance: Tensor) -> Tensor:
         """The probit-type average: log-odds shrunk by ``sqrt(1 + pi v / 8)``."""

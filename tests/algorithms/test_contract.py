@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -199,6 +200,20 @@ def test_offset_shifts_the_prediction_and_not_the_adaptation(algorithm, spec, pa
     )
     plain = _predict(algorithm, spec, params, support, query)
     torch.testing.assert_close(shifted["loc"], plain["loc"] + 2.0)
+
+
+def test_offset_adds_to_the_log_odds_of_the_second_class(algorithm, spec, params):
+    if not isinstance(spec.likelihood, Bernoulli):
+        pytest.skip("one offset is one log-odds")
+    support, query = _sets(6), _sets(4, seed=1)
+    odds = []
+    for offset in (-2.0, 0.0, 2.0):
+        shifted = query._replace(offset=query.offset + offset)
+        logits = _predict(algorithm, spec, params, support, shifted)["logits"]
+        odds.append(logits[:, 1] - logits[:, 0])
+    for lower, higher in itertools.pairwise(odds):
+        assert bool((higher - lower > 0.5).all())
+        assert bool((higher - lower < 2.0 + 1e-9).all())
 
 
 def test_weight_counts_a_row_as_often(algorithm, spec, params):
