@@ -53,9 +53,15 @@ class Record:
     note: str = ""
 
 
-def write_records(path: str | os.PathLike[str], records: Iterable[Record]) -> None:
-    """Write records to a JSON file, with the machine and the date they were measured on."""
-    content = {"machine": machine(), "records": [asdict(record) for record in records]}
+def write_records(
+    path: str | os.PathLike[str], records: Iterable[Record], command: str = ""
+) -> None:
+    """Write records to a JSON file, with the command, the machine and the date of measuring."""
+    content = {
+        "command": command,
+        "machine": machine(),
+        "records": [asdict(record) for record in records],
+    }
     Path(path).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 

@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +38,7 @@ from ehrmeta.algorithms import (
     Reptile,
 )
 from ehrmeta.bench.cache import Cache
+from ehrmeta.bench.cells import Cell, described, run_cells
 from ehrmeta.bench.record import Record
 from ehrmeta.bench.text_table import number, text_table
 from ehrmeta.data import make_sinusoid
@@ -53,6 +55,7 @@ Predict = Callable[[Array, Array, Array], Array]
 SUITE = "sinusoid"
 SHOTS = (5, 10, 20)
 N_TRAIN, N_TEST, N_QUERIES = 40_000, 4_000, 100
+TEST_SEED = 20_161_118  # settings were chosen on the test tasks of 987_654
 BODY = MLP((40,), "relu")  # with a head of 40 inputs, the same 2 x 40 network
 NET = MLP((40, 40), "relu")
 
@@ -93,27 +96,29 @@ METHODS: dict[str, Training] = {
         20_000,
         batch_size=256,
     ),
-    "MAML, 5 steps": Training(MAML(inner_steps=5, pseudo_count=0.0), 3000),
+    "MAML, 5 steps": Training(MAML(inner_steps=5, pseudo_count=0.0), 5000),
     "Meta-SGD, 5 steps": Training(MetaSGD(inner_lr=0.05, inner_steps=5, pseudo_count=0.0), 4500),
     "Meta-curvature, 5 steps": Training(
         MetaCurvature(inner_lr=0.05, inner_steps=5, pseudo_count=0.0), 3000
     ),
     "ANIL, 5 steps": Training(
-        ANIL(inner_steps=5, pseudo_count=0.0, width=40, activation="relu"), 6000, backbone=BODY
+        ANIL(inner_steps=5, pseudo_count=0.0, width=40, activation="relu"), 15_000, backbone=BODY
     ),
     "deep mixed effects": Training(
-        DeepMixedEffects(n_deep=40), 3000, 5e-3, backbone=NET, validation_fraction=0.02
+        DeepMixedEffects(n_deep=40, correction=False), 3000, 5e-3, validation_fraction=0.02
     ),
-    "Bayesian head": Training(BayesianHead(n_features=40), 2500, 5e-3),
-    "neural process, attentive": Training(NeuralProcess(width=40), 5000, 5e-3),
-    "neural process, conditional": Training(NeuralProcess(width=40, attentive=False), 5000, 5e-3),
-    "matching net": Training(MatchingNet(n_embedding=40), 3000, 5e-3),
-    "relation net": Training(RelationNet(n_embedding=40, hidden=40), 3000, 5e-3),
-    "Reptile, 10 steps": Training(Reptile(), 2000, 3e-3),
-    "learned optimiser, 3 steps": Training(LearnedOptimizer(pseudo_count=0.0), 1000, 5e-3, 32),
-    "meta networks": Training(MetaNetworks(width=40, base_width=40), 5000, 5e-3, backbone=BODY),
-    "fine-tuning, 20 steps": Training(FineTune(), 1000, 3e-3),
-    "no adaptation": Training(Population(), 2000, 3e-3),
+    "Bayesian head": Training(BayesianHead(n_features=40), 5000, 5e-3),
+    "neural process, attentive": Training(NeuralProcess(width=40), 15_000, 5e-3),
+    "neural process, conditional": Training(NeuralProcess(width=40, attentive=False), 15_000, 5e-3),
+    "matching net": Training(MatchingNet(n_embedding=40, similarity="dot"), 6000, 5e-3),
+    "relation net": Training(RelationNet(n_embedding=40, hidden=40), 8000, 5e-3),
+    "Reptile, 10 steps": Training(Reptile(), 4000),
+    "learned optimiser, 5 steps": Training(
+        LearnedOptimizer(inner_steps=5, pseudo_count=0.0), 4000, 2e-2, 32
+    ),
+    "meta networks": Training(MetaNetworks(width=40, base_width=40), 10_000, 5e-3, backbone=BODY),
+    "fine-tuning, 20 steps": Training(FineTune(), 4000),
+    "no adaptation": Training(Population(), 4000),
     "from scratch, 50 steps": Training(PerTask(), 200, 3e-3, 32),
 }
 
@@ -157,6 +162,7 @@ def run_sinusoid(
     cache: Cache | None = None,
     cases: Mapping[str, Case] = CASES,
     methods: Mapping[str, Training] = METHODS,
+    workers: int = 1,
     seed: int = 0,
 ) -> list[Record]:
     """Train every learner on every case and score it on new tasks.
@@ -171,6 +177,8 @@ def run_sinusoid(
         Where finished cells are kept.
     cases, methods : mapping
         What to run.
+    workers : int
+        Processes, see `run_cells`.
     seed : int
         Of start values, training tasks and episodes; the test tasks stay the same.
 
@@ -181,32 +189,26 @@ def run_sinusoid(
         support size.
     """
     n_train, n_test = (10_000, 1_000) if quick else (N_TRAIN, N_TEST)
-    records: list[Record] = []
+    cells = []
     for case_name, case in cases.items():
         for name, reference in REFERENCES.items():
             predict = partial(reference, noise=case.noise)
-            records += _scores(case_name, case, name, predict, n_test)
+            measure = partial(_scores, case_name, case, name, predict, n_test)
+            cells.append(Cell(_settings(case_name, case, name, n_test), measure))
         for name, training in methods.items():
             steps = max(1, training.max_steps // 10) if quick else training.max_steps
-            settings = {
-                "cell": f"{SUITE} {case_name} {name}",
-                "case": asdict(case),
-                "algorithm": repr(training.algorithm),
-                "backbone": repr(training.backbone),
+            settings = _settings(case_name, case, name, n_test) | {
+                "algorithm": described(training.algorithm),
+                "backbone": described(training.backbone),
                 "training": [steps, training.learning_rate, training.batch_size, n_train],
                 "held_out": training.validation_fraction,
-                "test": [n_test, N_QUERIES, *SHOTS],
                 "seed": seed,
             }
-
             measure = partial(
                 _measure, case_name, case, name, training, steps, n_train, n_test, seed
             )
-            cell = (cache or Cache()).cell(settings, measure)
-            first = cell[0]
-            say(f"{case_name}: {name}: {number(first.value)} in {number(first.seconds)} s")
-            records += cell
-    return records
+            cells.append(Cell(settings, measure))
+    return run_cells(cells, say, cache=cache, workers=workers)
 
 
 def sinusoid_table(records: Sequence[Record]) -> str:
@@ -230,6 +232,15 @@ def sinusoid_table(records: Sequence[Record]) -> str:
         heading = ["", *(f"mse at {k} shots" for k in SHOTS), f"median at {SHOTS[0]}", "training s"]
         tables.append(f"sinusoid, {case}\n{text_table(heading, rows)}")
     return "\n\n".join(tables)
+
+
+def _settings(case_name: str, case: Case, name: str, n_test: int) -> dict[str, Any]:
+    """What every record of a cell depends on."""
+    return {
+        "cell": f"{SUITE} {case_name} {name}",
+        "case": asdict(case),
+        "test": [TEST_SEED, n_test, N_QUERIES, *SHOTS],
+    }
 
 
 def _measure(
@@ -286,7 +297,7 @@ def _scores(
 ) -> list[Record]:
     """Mean and median over test tasks of the squared error on rows beyond the supports."""
     most = max(SHOTS)
-    X, y, _ = make_sinusoid(n_test, most + N_QUERIES, noise=case.noise, random_state=987_654)
+    X, y, _ = make_sinusoid(n_test, most + N_QUERIES, noise=case.noise, random_state=TEST_SEED)
     x, y = X.reshape(n_test, -1), y.reshape(n_test, -1)
     counts = bootstrap_counts(n_test, 1000, 0)
     records = []

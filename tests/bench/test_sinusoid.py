@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from multiprocessing.reduction import ForkingPickler
 
 import pytest
 
@@ -38,6 +39,11 @@ def test_references_are_where_theory_puts_them(references, case, method, expecte
     assert found.n_tasks >= 1000
 
 
+def test_another_process_can_be_handed_every_learner():
+    for training in METHODS.values():
+        assert b"ehrmeta.algorithms" in bytes(ForkingPickler.dumps(training))
+
+
 def test_every_learner_of_real_outcomes_has_a_row():
     tabled = {type(training.algorithm).__name__ for training in METHODS.values()}
     known = {
@@ -57,8 +63,8 @@ def test_a_finished_cell_is_read_again(tmp_path):
     options = {"methods": methods, "cases": cases, "quick": True, "cache": Cache(tmp_path)}
     first, second = (run_sinusoid(heard.append, **options) for _ in range(2))
     assert first == second
-    assert len(list(tmp_path.iterdir())) == 1
-    assert len(heard) == 2
+    assert len(list(tmp_path.iterdir())) == 4  # three references, one learner
+    assert len(heard) == 8
     table = sinusoid_table(first)
     assert "tiny" in table
     assert "predicting 0" in table

@@ -1,0 +1,95 @@
+"""The cells of a long benchmark: each once, in this process or in several, kept as it finishes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from multiprocessing import get_context
+from typing import Any
+
+import torch
+from sklearn.base import BaseEstimator
+
+from ehrmeta.bench.cache import Cache
+from ehrmeta.bench.record import Record
+from ehrmeta.bench.text_table import number
+
+__all__ = ["Cell", "described", "run_cells"]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One method on one case.
+
+    Parameters
+    ----------
+    settings : mapping
+        Everything the records depend on, as `Cache.cell` wants it.
+    measure : callable
+        Returns the records; a module's function, so that another process can be handed it.
+    """
+
+    settings: Mapping[str, Any]
+    measure: Callable[[], list[Record]]
+
+
+def described(part: BaseEstimator | None) -> list[Any]:
+    """A learner or a backbone with all its hyper-parameters, for a cell's settings.
+
+    Examples
+    --------
+    >>> from ehrmeta.algorithms import Population
+    >>> described(Population())
+    ['Population', {}]
+    """
+    return [] if part is None else [type(part).__name__, part.get_params(deep=False)]
+
+
+def run_cells(
+    cells: Sequence[Cell],
+    say: Callable[[str], object],
+    *,
+    cache: Cache | None = None,
+    workers: int = 1,
+) -> list[Record]:
+    """The records of all cells, in the order of `cells`.
+
+    Parameters
+    ----------
+    say : callable
+        Told about every cell as it finishes.
+    cache : Cache, optional
+        Where finished cells are kept.
+    workers : int
+        Processes. With more than one each computes on one thread, as in this process after
+        ``torch.set_num_threads(1)``; seconds are then those of one thread.
+    """
+    found: dict[int, list[Record]] = {}
+    for at, records in _finished(cells, cache or Cache(), workers):
+        found[at] = records
+        first = records[0]
+        took = "" if first.seconds is None else f" in {number(first.seconds)} s"
+        score = first.note if first.value is None else f"{first.value:.3g}"
+        say(f"[{len(found)}/{len(cells)}] {first.case}: {first.method}: {score}{took}")
+    return [record for at in range(len(cells)) for record in found[at]]
+
+
+def _finished(
+    cells: Sequence[Cell], cache: Cache, workers: int
+) -> Iterator[tuple[int, list[Record]]]:
+    """Place and records of every cell, as they finish."""
+    if workers == 1:
+        for at, cell in enumerate(cells):
+            yield at, _measure(cache, cell)
+        return
+    with ProcessPoolExecutor(
+        workers, get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
+    ) as pool:
+        running = {pool.submit(_measure, cache, cell): at for at, cell in enumerate(cells)}
+        for future in as_completed(running):
+            yield running[future], future.result()
+
+
+def _measure(cache: Cache, cell: Cell) -> list[Record]:
+    return cache.cell(cell.settings, cell.measure)
