@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from ehrmeta.nn.class_likelihoods import ClassLikelihood
+from ehrmeta.nn.likelihoods import Likelihood, StudentT
 from ehrmeta.nn.mixed_model import fit_mixed_model
 from ehrmeta.nn.mixed_process import MixedProcess, fit_mixed_process, held_out_log_likelihood
 from ehrmeta.nn.task_rows import TaskRows
@@ -17,6 +19,7 @@ Array = npt.NDArray[np.float64]
 
 FEW_TASKS = 50  # below this the process must show itself on held-out tasks
 _N_FOLDS = 5
+_OUTLYING = 4.0  # robust sds from the task's median
 _SAME = 1e-3  # share of the variance of elapsed time left after the features
 
 
@@ -51,8 +54,14 @@ class _Design:
         return _Design(self.x[rows], self.z[rows], self.s[rows], self.y[rows], starts)
 
 
-def fit_mixed_start(tasks: TaskRows, *, random_slope: bool, process: bool) -> MixedStart:
-    """Random intercept (and slope) by REML, then with an Ornstein-Uhlenbeck process."""
+def fit_mixed_start(
+    tasks: TaskRows, likelihood: Likelihood, *, random_slope: bool, process: bool
+) -> MixedStart:
+    """Random intercept (and slope) by REML, then with an Ornstein-Uhlenbeck process.
+
+    Student's t starts at the fit to outcomes without their outlying parts. Classes start at
+    working outcomes, the log-odds' first Newton step.
+    """
     elapsed = tasks.time - tasks.time[tasks.starts[:-1].clamp(max=len(tasks.time) - 1)][tasks.codes]
     mean_elapsed, scale = float(elapsed.mean()), float(elapsed.std()) or 1.0
     s = ((elapsed - mean_elapsed) / scale).numpy()
@@ -62,7 +71,7 @@ def fit_mixed_start(tasks: TaskRows, *, random_slope: bool, process: bool) -> Mi
     if tasks.timed and _left_over(s, x) > _SAME:
         x = np.column_stack([x, s])
     z = np.column_stack([one, s] if random_slope and tasks.timed else [one])
-    y = (tasks.y - tasks.offset).double().numpy()
+    y = _working_outcome(tasks, likelihood)
     found = _fit(_Design(x, z, s, y, tasks.starts.numpy()), process and tasks.timed)
     root = np.zeros((2, 2))
     root[: z.shape[1], : z.shape[1]] = _root(found.G)
@@ -100,6 +109,23 @@ def _process_helps(design: _Design) -> bool:
         without = held_out_log_likelihood(MixedProcess.without(plain), *judged)
         gains.append(held_out_log_likelihood(full, *judged) - without)
     return bool(np.mean(gains) > np.std(gains, ddof=1) / np.sqrt(len(gains)))
+
+
+def _working_outcome(tasks: TaskRows, likelihood: Likelihood) -> Array:
+    """What a normal model is fitted to, free of the offset."""
+    y: Array = tasks.y.double().numpy()
+    offset: Array = tasks.offset.double().numpy()
+    if isinstance(likelihood, ClassLikelihood):
+        p = 1.0 / (1.0 + np.exp(-offset - np.log(y.mean() / (1.0 - y.mean()))))
+        return np.asarray(np.log(p / (1.0 - p)) - offset + (y - p) / (p * (1.0 - p)))
+    y = np.asarray(y - offset)
+    if not isinstance(likelihood, StudentT):
+        return y
+    codes = tasks.codes.numpy()
+    order = np.lexsort((y, codes))
+    middle = y[order][(tasks.starts[:-1] + tasks.sizes // 2).numpy()[codes]]
+    reach = _OUTLYING * 1.4826 * float(np.median(np.abs(y - middle)))
+    return np.asarray(middle + np.clip(y - middle, -reach, reach))
 
 
 def _left_over(s: Array, x: Array) -> float:

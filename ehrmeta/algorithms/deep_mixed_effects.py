@@ -18,10 +18,21 @@ from ehrmeta.algorithms._correction import (
     summary,
 )
 from ehrmeta.algorithms._mixed_start import fit_mixed_start
+from ehrmeta.algorithms._noise import (
+    n_rounds,
+    noise_variance,
+    predictive,
+    pseudo_observations,
+)
 from ehrmeta.errors import DataError
 from ehrmeta.nn.batch import TaskSet
 from ehrmeta.nn.class_likelihoods import ClassLikelihood
-from ehrmeta.nn.gaussian_process import condition, posterior
+from ehrmeta.nn.gaussian_process import (
+    condition,
+    condition_effects,
+    posterior,
+    posterior_effects,
+)
 from ehrmeta.nn.likelihoods import Distribution, Likelihood
 from ehrmeta.nn.task_rows import TaskRows
 
@@ -62,7 +73,9 @@ class DeepMixedEffects(Algorithm):
     deep_mean : bool
         Whether a network adds to the linear mean.
     correction : bool
-        Whether the posterior is corrected.
+        Whether the posterior is corrected; real-valued outcomes only.
+    heteroscedastic : bool
+        Whether a network lets the noise of a row, also in the support, depend on its features.
 
     References
     ----------
@@ -83,27 +96,30 @@ class DeepMixedEffects(Algorithm):
     n_deep: int = 8
     deep_mean: bool = True
     correction: bool = True
+    heteroscedastic: bool = False
 
     consistent: ClassVar[bool] = True
     keeps_start: ClassVar[bool] = True
 
     def check(self, likelihood: Likelihood) -> None:
-        """Refuse classes: the mixed model is one of real-valued outcomes."""
-        if isinstance(likelihood, ClassLikelihood):
+        """Refuse more than two classes: the process is one latent outcome."""
+        if isinstance(likelihood, ClassLikelihood) and likelihood.n_classes > 2:
             raise DataError(
-                "DeepMixedEffects serves real-valued outcomes. Use BayesianHead for classes."
+                "DeepMixedEffects serves real-valued outcomes and two classes. Use BayesianHead "
+                "for several classes."
             )
 
     def n_outputs(self, likelihood: Likelihood) -> int:
-        """The network's share of the mean, and the deep features."""
-        return 1 + self.n_deep
+        """The network's share of the mean, the deep features, and log factors of the noise."""
+        return 1 + self.n_deep + self.heteroscedastic
 
     def init(self, spec: Spec, generator: torch.Generator) -> dict[str, Tensor]:
         """Silent networks and unit variances; `warm_start` puts the mixed model in."""
         return {
             **super().init(spec, generator),
-            **(correction_params(spec, generator) if self.correction else {}),
+            **(correction_params(spec, generator) if self._corrects(spec) else {}),
             "mean_gain": torch.zeros(()),
+            "noise_gain": torch.zeros(()),
             "deep_gain": torch.full((self.n_deep,), 0.03),
             "intercept": torch.zeros(()),
             "beta": torch.zeros(spec.n_features),
@@ -120,7 +136,10 @@ class DeepMixedEffects(Algorithm):
     ) -> dict[str, Tensor]:
         """The mixed model with its process by REML, then the linear correction by ridge."""
         found = fit_mixed_start(
-            tasks, random_slope=self.random_slope, process=self.ornstein_uhlenbeck
+            tasks,
+            spec.likelihood,
+            random_slope=self.random_slope,
+            process=self.ornstein_uhlenbeck,
         )
         beta = np.zeros(spec.n_features)
         beta[: len(found.beta)] = found.beta
@@ -138,7 +157,7 @@ class DeepMixedEffects(Algorithm):
             "likelihood.log_between": 0.5 * np.log(max(found.root[0, 0] ** 2, 1e-6)),
         }
         params = _replaced(params, started)
-        if not self.correction:
+        if not self._corrects(spec):
             return params
 
         def parts(support: TaskSet, query: TaskSet) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -152,32 +171,39 @@ class DeepMixedEffects(Algorithm):
         """Condition the process on the support."""
         first = torch.where(support.mask, support.time, torch.inf)
         first = first.amin(-1) if len(support.y) else support.time.new_zeros(())
-        state = {"n": support.n, "first": torch.where(support.n > 0, first, 0.0)}
-        mean, effects, s = self._parts(spec, params, state, support)
-        residual = support.y.double() - mean
-        conditioned = condition(
-            self._kernel(params, effects, effects, s, s),
-            residual,
-            _noise(params) / support.weight.double().clamp(min=1e-12),
-            support.mask,
-        )
+        origin = {"n": support.n, "first": torch.where(support.n > 0, first, 0.0)}
+        mean, effects, s, noise = self._parts(spec, params, origin, support)
+        y, weight = support.y.double(), support.weight.double().clamp(min=1e-12)
+        own, found = part(params, "likelihood"), None
+        in_weights = not self.ornstein_uhlenbeck and len(y) > effects.shape[1]
+        kernel = effects if in_weights else self._kernel(params, effects, effects, s, s)
+        condition_on = condition_effects if in_weights else condition
+        for left in reversed(range(n_rounds(spec.likelihood))):
+            target, spread = pseudo_observations(spec.likelihood, own, y, mean, noise, found)
+            conditioned = condition_on(kernel, target, spread / weight, support.mask)
+            if left and in_weights:
+                found = posterior_effects(conditioned, effects)
+            elif left:
+                found = posterior(conditioned, kernel, torch.diagonal(kernel))
         return {
-            **state,
+            **origin,
             **conditioned,
             "effects": effects,
             "s": s,
-            "summary": summary(residual, support),
+            "summary": summary(y - mean, support),
         }
 
     def predict(self, spec: Spec, params: Params, state: State, query: TaskSet) -> Distribution:
-        """Normal predictive distribution: posterior of f, corrected, plus noise."""
+        """Predictive distribution: posterior of f, corrected, plus noise."""
         mean, shift, variance, _ = self._posterior(spec, params, state, query)
-        loc, scale = mean + shift, torch.sqrt(variance + _noise(params))
-        if self.correction:
+        *_, noise = self._parts(spec, params, state, query)
+        loc, factor = mean + shift, torch.ones_like(mean)
+        if self._corrects(spec):
             left = torch.sqrt(variance + 1e-12)
             moved, factor = correction(spec, params, state["summary"], query, mean, shift, left)
-            loc, scale = loc + moved, scale * factor
-        return {"loc": loc.to(query.y.dtype), "scale": scale.to(query.y.dtype)}
+            loc = loc + moved
+        own = part(params, "likelihood")
+        return predictive(spec.likelihood, own, loc, variance, noise, factor, query.y.dtype)
 
     def own_weight(self, spec: Spec, params: Params, state: State, query: TaskSet) -> Tensor:
         """``1 - posterior / prior variance`` of f."""
@@ -188,17 +214,19 @@ class DeepMixedEffects(Algorithm):
         self, spec: Spec, params: Params, state: State, query: TaskSet
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Mean, posterior mean of f, its posterior and its prior variance, (point,) each."""
-        mean, effects, s = self._parts(spec, params, state, query)
-        cross = self._kernel(params, effects, state["effects"], s, state["s"])
+        mean, effects, s, _ = self._parts(spec, params, state, query)
         prior = effects.square().sum(-1)
+        if "b" in state:
+            return mean, *posterior_effects(state, effects), prior
+        cross = self._kernel(params, effects, state["effects"], s, state["s"])
         if self.ornstein_uhlenbeck:
             prior = prior + torch.exp(2.0 * params["log_ou"])
         return mean, *posterior(state, cross, prior), prior
 
     def _parts(
         self, spec: Spec, params: Params, state: Params, rows: TaskSet
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Mean (point,), effects (point, effect) with covariance E E', and s (point,)."""
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Mean (point,), effects (point, effect) with covariance E E', s and noise (point,)."""
         output = spec.network.forward(part(params, "network"), {}, rows.x)
         elapsed = rows.time - state["first"] - params["mean_elapsed"].detach()
         s = torch.where(state["n"] > 0, elapsed, 0.0) / params["time_scale"].detach()
@@ -206,9 +234,15 @@ class DeepMixedEffects(Algorithm):
         if self.deep_mean:
             mean = mean + params["mean_gain"] * output[:, 0]
         line = torch.stack([torch.ones_like(s), s * self.random_slope], -1)
-        deep = (params["deep_gain"] * output[:, 1:]).double()
+        deep = (params["deep_gain"] * output[:, 1 : 1 + self.n_deep]).double()
         effects = torch.cat([line @ params["root"].tril().double(), deep], -1)
-        return (mean + rows.offset).double(), effects, s
+        noise = noise_variance(spec.likelihood, part(params, "likelihood")).expand(len(s))
+        if self.heteroscedastic:
+            noise = noise * torch.exp(params["noise_gain"] * output[:, -1]).double()
+        return (mean + rows.offset).double(), effects, s, noise
+
+    def _corrects(self, spec: Spec) -> bool:
+        return self.correction and not isinstance(spec.likelihood, ClassLikelihood)
 
     def _kernel(
         self, params: Params, left: Tensor, right: Tensor, s_left: Tensor, s_right: Tensor
@@ -221,11 +255,9 @@ class DeepMixedEffects(Algorithm):
         return kernel
 
 
-def _noise(params: Params) -> Tensor:
-    return torch.exp(2.0 * params["likelihood.log_within"]).double()
-
-
 def _replaced(params: dict[str, Tensor], values: Mapping[str, Any]) -> dict[str, Tensor]:
     return params | {
-        name: torch.as_tensor(value, dtype=params[name].dtype) for name, value in values.items()
+        name: torch.as_tensor(value, dtype=params[name].dtype)
+        for name, value in values.items()
+        if name in params  # classes have no noise
     }

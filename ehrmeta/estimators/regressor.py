@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -10,7 +11,7 @@ import torch
 from scipy import special
 from sklearn.base import RegressorMixin
 
-from ehrmeta.algorithms import Algorithm, part
+from ehrmeta.algorithms import Algorithm, DeepMixedEffects, part
 from ehrmeta.data import Schema
 from ehrmeta.data.schema import Transform
 from ehrmeta.errors import DataError
@@ -35,7 +36,7 @@ class MetaRegressor(MetaEstimator, TaskRegressor):
     Parameters
     ----------
     algorithm : Algorithm, optional
-        The meta-learner; `MetaSGD` by default.
+        The meta-learner; `DeepMixedEffects` by default.
     backbone : Backbone, optional
         The network; ``MLP((64, 64))`` by default.
     likelihood : {"normal", "student_t"}
@@ -104,6 +105,8 @@ class MetaRegressor(MetaEstimator, TaskRegressor):
     >>> adapted.predict_interval(X[15:20], confidence_level=0.9).shape
     (5, 2)
     """
+
+    _default_algorithm: ClassVar[type[Algorithm]] = DeepMixedEffects
 
     def __init__(
         self,

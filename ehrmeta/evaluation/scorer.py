@@ -28,11 +28,11 @@ class KShotScorer:
     --------
     >>> import pandas as pd
     >>> from sklearn.model_selection import GridSearchCV
-    >>> from ehrmeta import KShotScorer, MetaRegressor, PatientKFold, make_sinusoid
+    >>> from ehrmeta import KShotScorer, MetaRegressor, MetaSGD, PatientKFold, make_sinusoid
     >>> X, y, groups = make_sinusoid(n_tasks=40, n_points=8, random_state=0)
     >>> X = pd.DataFrame({"x": X[:, 0], "patient": groups})
     >>> search = GridSearchCV(
-    ...     MetaRegressor(task="patient", max_steps=5, random_state=0),
+    ...     MetaRegressor(MetaSGD(), task="patient", max_steps=5, random_state=0),
     ...     {"algorithm__inner_lr": [0.01, 0.1]},
     ...     scoring=KShotScorer(shots=(1, 3)),
     ...     cv=PatientKFold(2, task="patient"),

@@ -1,4 +1,8 @@
-"""Conditioning a Gaussian process on one task's support, in float64 under masks."""
+"""Conditioning a Gaussian process on one task's support, in float64 under masks.
+
+In function space, at the cube of the support's size; or, where the kernel is ``E E'`` of few
+effects, in weight space, at the cube of their number.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ from torch import Tensor
 
 from ehrmeta.nn.backbone import Params
 
-__all__ = ["condition", "posterior"]
+__all__ = ["condition", "condition_effects", "posterior", "posterior_effects"]
 
 _NOISE_FLOOR = 1e-6  # of the mean prior variance: keeps the factorisation positive definite
 
@@ -57,3 +61,46 @@ def posterior(state: Params, cross: Tensor, prior: Tensor) -> tuple[Tensor, Tens
     mean = cross @ state["alpha"]
     explained = torch.linalg.solve_triangular(state["factor"], cross.mT, upper=False)
     return mean, (prior - explained.square().sum(0)).clamp(min=0.0)
+
+
+def condition_effects(
+    effects: Tensor, residual: Tensor, noise: Tensor, mask: Tensor
+) -> dict[str, Tensor]:
+    """Condition ``f = E b``, ``b ~ N(0, I)``, on residuals observed with noise.
+
+    The same as `condition` with the kernel ``E E'``, by ``(I + E' N^-1 E)^-1``.
+
+    Parameters
+    ----------
+    effects : (point, effect) float64
+        E, a root of the prior covariance.
+    residual, noise, mask : (point,)
+        As in `condition`.
+
+    Returns
+    -------
+    dict
+        ``root`` (effect, effect) and ``b`` (effect,), for `posterior_effects`.
+    """
+    seen = mask.to(effects.dtype)
+    effects = effects * seen[:, None]
+    floor = _NOISE_FLOOR * effects.square().sum() / seen.sum().clamp(min=1.0)
+    precision = torch.where(mask, 1.0 / torch.maximum(noise, floor), 0.0)
+    identity = torch.eye(effects.shape[1], dtype=effects.dtype, device=effects.device)
+    root, _ = torch.linalg.cholesky_ex(identity + (effects * precision[:, None]).mT @ effects)
+    pull = effects.mT @ (precision * torch.where(mask, residual, 0.0))
+    return {"root": root, "b": torch.cholesky_solve(pull[:, None], root)[:, 0]}
+
+
+def posterior_effects(state: Params, effects: Tensor) -> tuple[Tensor, Tensor]:
+    """Posterior mean and variance of the process, (query,) each.
+
+    Parameters
+    ----------
+    state
+        From `condition_effects`.
+    effects : (query, effect)
+        Root of the prior covariance at the query.
+    """
+    left = torch.linalg.solve_triangular(state["root"], effects.mT, upper=False)
+    return effects @ state["b"], left.square().sum(0)

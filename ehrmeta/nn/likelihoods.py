@@ -22,7 +22,7 @@ from torch import Tensor
 
 from ehrmeta.nn.backbone import Params
 
-__all__ = ["LIKELIHOODS", "Distribution", "Likelihood", "Normal", "StudentT"]
+__all__ = ["LIKELIHOODS", "Distribution", "Likelihood", "Normal", "StudentT", "degrees_of_freedom"]
 
 Distribution = dict[str, Tensor]
 
@@ -94,7 +94,7 @@ class StudentT(Likelihood):
     def error(self, params: Params, output: Tensor, y: Tensor) -> Tensor:
         """``(dof + 1) sigma^2 r / (dof sigma^2 + r^2)`` with ``r = output - y``."""
         residual = output - y[:, None]
-        variance, dof = torch.exp(2.0 * params["log_within"]), _dof(params)
+        variance, dof = torch.exp(2.0 * params["log_within"]), degrees_of_freedom(params)
         return (dof + 1.0) * variance * residual / (dof * variance + residual.square())
 
     def distribution(self, params: Params, output: Tensor, n: Tensor) -> Distribution:
@@ -102,7 +102,7 @@ class StudentT(Likelihood):
         return {
             "loc": output[:, 0],
             "scale": _scale(params, n).expand(len(output)),
-            "dof": _dof(params).expand(len(output)),
+            "dof": degrees_of_freedom(params).expand(len(output)),
         }
 
     def log_prob(self, distribution: Distribution, y: Tensor) -> Tensor:
@@ -126,6 +126,6 @@ def _scale(params: Params, n: Tensor) -> Tensor:
     return torch.sqrt(within + between / (1.0 + n * between / within))
 
 
-def _dof(params: Params) -> Tensor:
+def degrees_of_freedom(params: Params) -> Tensor:
     """Degrees of freedom above 2, so that the variance exists."""
     return 2.0 + torch.nn.functional.softplus(params["raw_dof"])

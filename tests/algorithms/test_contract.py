@@ -16,6 +16,7 @@ from ehrmeta import (
     MAML,
     MLP,
     BayesianHead,
+    DeepMixedEffects,
     FineTune,
     LearnedOptimizer,
     MatchingNet,
@@ -30,6 +31,7 @@ from ehrmeta import (
     Reptile,
 )
 from ehrmeta.algorithms import Spec
+from ehrmeta.errors import DataError
 from ehrmeta.nn import Bernoulli, Categorical, ClassLikelihood, Normal, StudentT, TaskSet
 
 ALGORITHMS = {
@@ -58,6 +60,9 @@ ALGORITHMS = {
     "NeuralProcess": NeuralProcess(6),
     "NeuralProcess, conditional": NeuralProcess(6, attentive=False),
     "BayesianHead": BayesianHead(4, newton_steps=3),
+    "DeepMixedEffects": DeepMixedEffects(n_deep=2),
+    "DeepMixedEffects, in weight space": DeepMixedEffects(n_deep=1, ornstein_uhlenbeck=False),
+    "DeepMixedEffects, heteroscedastic": DeepMixedEffects(heteroscedastic=True, correction=False),
 }
 LIKELIHOODS = {
     "normal": Normal(),
@@ -66,6 +71,7 @@ LIKELIHOODS = {
     "categorical": Categorical(3),
 }
 CLASSES_ONLY = (PrototypicalNet,)
+ONE_OUTPUT = (DeepMixedEffects,)
 SURROGATE = (Reptile, FineTune, PerTask)  # their loss's gradient is not that of its value
 HEADED = (
     ANIL,
@@ -74,6 +80,7 @@ HEADED = (
     RelationNet,
     NeuralProcess,
     BayesianHead,
+    DeepMixedEffects,
 )  # the network embeds, a head of the learner's own predicts
 N_FEATURES, N_TASKS = 3, 5
 
@@ -86,8 +93,13 @@ def algorithm(request):
 @pytest.fixture(params=LIKELIHOODS, ids=str)
 def spec(request, algorithm):
     likelihood = LIKELIHOODS[request.param]
-    if isinstance(algorithm, CLASSES_ONLY) and not isinstance(likelihood, ClassLikelihood):
-        pytest.skip("serves classes only")
+    classes = isinstance(likelihood, ClassLikelihood)
+    refused = not classes if isinstance(algorithm, CLASSES_ONLY) else likelihood.n_outputs > 1
+    if refused and isinstance(algorithm, (*CLASSES_ONLY, *ONE_OUTPUT)):
+        with pytest.raises(DataError, match="Use "):
+            algorithm.check(likelihood)
+        pytest.skip("serves no such outcome")
+    algorithm.check(likelihood)
     network = MLP((8, 8), "tanh").network(N_FEATURES, algorithm.n_outputs(likelihood))
     return Spec(network, likelihood, N_FEATURES)
 

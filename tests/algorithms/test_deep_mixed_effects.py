@@ -8,11 +8,17 @@ import pytest
 import statsmodels.formula.api as smf
 import torch
 
-from ehrmeta import DeepMixedEffects, MetaRegressor
+from ehrmeta import DeepMixedEffects, MetaClassifier, MetaRegressor
 from ehrmeta.algorithms import Spec
 from ehrmeta.baselines import MixedEffects
-from ehrmeta.nn import MLP, Normal, TaskSet
-from ehrmeta.nn.gaussian_process import condition, posterior
+from ehrmeta.nn import MLP, Bernoulli, Normal, StudentT, TaskSet
+from ehrmeta.nn.gaussian_process import (
+    condition,
+    condition_effects,
+    posterior,
+    posterior_effects,
+)
+from tests.algorithms.one_task import N_FEATURES, points
 from tests.estimators.patients import make_patients
 
 MIXED = DeepMixedEffects(ornstein_uhlenbeck=False, n_deep=0, deep_mean=False, correction=False)
@@ -134,3 +140,114 @@ def test_it_works_with_and_without_time(timed):
     rest = {name: value[4:6] for name, value in keywords.items()}
     low, high = model.adapt(X[:4], y[:4], **part).predict_interval(X[4:6], **rest).T
     assert np.all(low < high)
+
+
+def test_weight_space_equals_function_space():
+    generator = torch.Generator().manual_seed(0)
+    root = torch.randn(50, 3, generator=generator, dtype=torch.float64)
+    residual = torch.randn(40, generator=generator, dtype=torch.float64)
+    noise = 0.1 + torch.rand(40, generator=generator, dtype=torch.float64)
+    mask = torch.arange(40) % 5 > 0
+    seen, asked = root[:40], root[40:]
+    plain = condition(seen @ seen.mT, residual, noise, mask)
+    expected = posterior(plain, asked @ seen.mT, asked.square().sum(1))
+    found = posterior_effects(condition_effects(seen, residual, noise, mask), asked)
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("likelihood", [Normal(), StudentT(), Bernoulli()], ids=repr)
+def test_many_rows_are_adapted_in_weight_space_with_the_same_result(likelihood):
+    """More rows than effects take the other form; a row of weight 0 changes it and nothing else."""
+    algorithm = DeepMixedEffects(ornstein_uhlenbeck=False, n_deep=2)
+    network = MLP((6,)).network(N_FEATURES, algorithm.n_outputs(likelihood))
+    spec = Spec(network, likelihood, N_FEATURES)
+    params = algorithm.init(spec, torch.Generator().manual_seed(0))
+    params = {name: value.double() for name, value in params.items()}
+    few, query = points(4), points(3, seed=1)
+    few = few._replace(y=(few.y > 0).double())
+    nobody = points(3, seed=2)
+    nobody = nobody._replace(mask=~nobody.mask, weight=0 * nobody.weight)
+    many = TaskSet(*(torch.cat(pair) for pair in zip(few, nobody, strict=True)))
+    states = [algorithm.adapt(spec, params, rows) for rows in (few, many)]
+    assert ["b" in state for state in states] == [False, True]
+    found = [algorithm.predict(spec, params, state, query) for state in states]
+    torch.testing.assert_close(found[0], found[1], rtol=1e-6, atol=1e-8)
+
+
+def test_student_t_forgives_what_normal_noise_follows():
+    """One gross value among five: the predicted level moves by a tenth of what it would."""
+    moved = {}
+    for likelihood in (Normal(), StudentT()):
+        spec = Spec(MLP((4,)).network(N_FEATURES, MIXED.n_outputs(likelihood)), likelihood, 3)
+        params = MIXED.init(spec, torch.Generator().manual_seed(0))
+        params = {name: value.double() for name, value in params.items()}
+        support, query = points(5), points(1, seed=1)
+        gross = support._replace(y=torch.where(torch.arange(5) == 2, 50.0, support.y))
+        level = [
+            MIXED.predict(spec, params, MIXED.adapt(spec, params, rows), query)["loc"]
+            for rows in (support, gross)
+        ]
+        moved[type(likelihood)] = float((level[1] - level[0]).abs())
+    assert moved[Normal] > 1
+    assert moved[StudentT] < 0.1 * moved[Normal]
+
+
+def test_laplace_is_at_the_mode_of_the_posterior():
+    spec = Spec(MLP((4,)).network(N_FEATURES, MIXED.n_outputs(Bernoulli())), Bernoulli(), 3)
+    params = MIXED.init(spec, torch.Generator().manual_seed(0))
+    params = {name: value.double() for name, value in params.items()}
+    params |= {"root": 3.0 * torch.eye(2).double(), "beta": torch.tensor([0.5, -1, 0]).double()}
+    support = points(3)
+    support = support._replace(y=torch.tensor([1.0, 1.0, 0.0]).double())
+    state = MIXED.adapt(spec, params, support)
+    mean, effects, _, _ = MIXED._parts(spec, params, state, support)
+    b = state["b"] if "b" in state else effects.mT @ state["alpha"]
+    slope = effects.mT @ (support.y - torch.sigmoid(mean + effects @ b)) - b
+    torch.testing.assert_close(slope, torch.zeros_like(slope), atol=1e-6, rtol=0)
+
+
+def test_it_classifies_with_a_level_of_each_patients_own():
+    rng = np.random.default_rng(0)
+    groups = np.repeat(np.arange(150), 12)
+    X = rng.normal(size=(1800, 1))
+    odds = rng.normal(0, 2, 150)[groups] + X[:, 0]
+    y = rng.random(1800) < 1 / (1 + np.exp(-odds))
+    model = MetaClassifier(DeepMixedEffects(), max_steps=50, random_state=0, verbose=False)
+    model.fit(X, y, groups=groups)
+    keep = np.arange(1800) % 12 < 8
+    adapted = model.adapt(X[keep], y[keep], groups=groups[keep])
+    p = adapted.predict_proba(X[~keep], groups=groups[~keep])[:, 1]
+    base = model.predict_proba(X[~keep])[:, 1]
+    assert np.mean((p - y[~keep]) ** 2) < 0.8 * np.mean((base - y[~keep]) ** 2)
+
+
+@pytest.mark.parametrize("likelihood", ["normal", "student_t"])
+def test_it_survives_what_real_tables_do(likelihood):
+    """1 to 200 uneven rows, gross errors, a feature mostly missing, and one that never varies."""
+    rng = np.random.default_rng(0)
+    sizes = np.concatenate([rng.integers(1, 15, 78), [200, 120]])
+    groups = np.repeat(np.arange(80), sizes)
+    n = len(groups)
+    time = np.concatenate([np.cumsum(rng.exponential(10.0 ** rng.uniform(0, 3, k))) for k in sizes])
+    X = pd.DataFrame({"rare": np.where(rng.random(n) < 0.95, np.nan, 1.0), "same": 7.0})
+    X["age"] = rng.uniform(20, 80, n)
+    level = rng.normal(0, 3, 80)
+    clean = 50 + level[groups] + 0.1 * X.age.to_numpy() + rng.normal(0, 1, n)
+    gross = rng.random(n) < 0.01
+    y = np.where(gross, 1e4, clean)
+    model = MetaRegressor(
+        likelihood=likelihood, max_steps=100, learning_rate=3e-3, random_state=0, verbose=False
+    )
+    model.fit(X, y, groups=groups, time=time)
+    first = np.arange(n) - np.repeat(np.cumsum(sizes) - sizes, sizes) < 5
+    long = np.isin(groups, np.flatnonzero(sizes > 5))
+    support, query = first & long, ~first & long
+    with pytest.warns(UserWarning, match="unlike the training"):
+        adapted = model.adapt(X[support], y[support], groups=groups[support], time=time[support])
+    asked = {"groups": groups[query], "time": time[query]}
+    found = adapted.predict(X[query], **asked)
+    low, high = adapted.predict_interval(X[query], **asked).T
+    assert np.isfinite(found).all() and np.all(low < high)
+    error = np.median(np.abs(found - clean[query]))
+    if likelihood == "student_t":
+        assert error < 0.9 * np.median(np.abs(np.median(clean) - clean[query]))

@@ -15,7 +15,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from ehrmeta import MAML, MLP, MetaRegressor, MetaSGD, PatientKFold, adapt
+from ehrmeta import MAML, MLP, DeepMixedEffects, MetaRegressor, PatientKFold, adapt
 from ehrmeta.baselines import LastValue
 from ehrmeta.data import Clock, Feature, Outcome, Schema
 from ehrmeta.errors import DataError, DataWarning
@@ -381,8 +381,8 @@ def test_own_default_parts_are_created_at_fit():
     X, y, groups, time = make_patients(8, 4)
     model.fit(X, y, groups=groups, time=time)
     assert model.algorithm is None
-    assert isinstance(model.learner_.algorithm, MetaSGD)
-    assert model.set_params(algorithm__inner_lr=0.3).algorithm.inner_lr == 0.3
+    assert isinstance(model.learner_.algorithm, DeepMixedEffects)
+    assert model.set_params(algorithm__n_deep=3).algorithm.n_deep == 3
 
 
 CHECKED = MetaRegressor(
