@@ -11,10 +11,17 @@ from ehrmeta.bench.cache import Cache
 from ehrmeta.bench.digits import LEARNERS, digits_table, run_digits
 from ehrmeta.bench.guide import learner_tables, put_tables
 from ehrmeta.bench.memory import SIZES, measure_training_memory, memory_table
+from ehrmeta.bench.pacoh import pacoh_records, pacoh_table, run_pacoh
 from ehrmeta.bench.patients import run_patients
+from ehrmeta.bench.patients_cell import FULL, QUICK
 from ehrmeta.bench.patients_data import DATA_SETS
 from ehrmeta.bench.patients_methods import METHODS as FORECASTERS
-from ehrmeta.bench.patients_table import patients_records, patients_summary, patients_tables
+from ehrmeta.bench.patients_table import (
+    patients_notes,
+    patients_records,
+    patients_summary,
+    patients_tables,
+)
 from ehrmeta.bench.record import Record, write_records
 from ehrmeta.bench.sinusoid import METHODS, run_sinusoid, sinusoid_table
 from ehrmeta.bench.speed import run_speed
@@ -252,6 +259,7 @@ def patients(
         methods=names,
         workers=workers,
     )
+    click.echo("\n" + patients_notes(QUICK if quick else FULL))
     for table in patients_tables(results):
         click.echo("\n" + table.rstrip())
     click.echo("\n" + patients_summary(results))
@@ -280,6 +288,33 @@ def table(files: tuple[str, ...], page: Path | None) -> None:
         return
     page.write_text(put_tables(page.read_text(encoding="utf-8"), tables), encoding="utf-8")
     click.echo(f"saved {page}")
+
+
+@bench.command()
+@click.option(
+    "--data",
+    metavar="DIR",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Folder of the challenge's files: set-a/*.txt, or set_a.parquet.",
+)
+@_quick
+@_json
+@_cache
+def pacoh(data: Path, quick: bool, json_file: str | None, cache: Path | None) -> None:
+    """Forecast the second day of an ICU stay from its first (PhysioNet 2012).
+
+    The protocol of PACOH: 100 stays to train on, 500 to test, on Glasgow coma score and
+    haematocrit; the published split and five random ones. --quick runs the published split only,
+    with short training.
+
+    \b
+    Example:
+        ehrmeta bench pacoh --data physionet2012 --quick
+    """
+    found = run_pacoh(data, click.echo, quick=quick, folder=cache)
+    click.echo("\n" + pacoh_table(found))
+    _write(json_file, pacoh_records(found))
 
 
 def _write(json_file: str | None, records: list[Record]) -> None:

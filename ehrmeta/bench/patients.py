@@ -16,9 +16,10 @@ from pathlib import Path
 
 import torch
 
-from ehrmeta.bench.patients_cell import FULL, QUICK, Fitted, Plan, run_cell
+from ehrmeta.bench.patients_cell import FULL, QUICK, Plan, run_cell
 from ehrmeta.bench.patients_data import DATA_SETS
 from ehrmeta.bench.patients_methods import METHODS
+from ehrmeta.bench.score_files import Fitted
 from ehrmeta.bench.task_scores import Scores, joined
 
 __all__ = ["Result", "run_patients"]

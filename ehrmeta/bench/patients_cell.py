@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import re
 import time
 import warnings
 from collections.abc import Mapping, Sequence
@@ -17,15 +14,16 @@ from sklearn.base import clone
 
 from ehrmeta.bench.patients_data import load
 from ehrmeta.bench.patients_methods import METHODS, Method
-from ehrmeta.bench.task_scores import Scores, metric, score_tasks
+from ehrmeta.bench.score_files import Fitted, kept
+from ehrmeta.bench.task_scores import Scores, metric, score_split
 from ehrmeta.data import Table, first_k
-from ehrmeta.errors import AtypicalWarning, DataError, DataWarning, DivergenceError
-from ehrmeta.estimators.predictive import Predictive
+from ehrmeta.errors import DataWarning, DivergenceError
 
-__all__ = ["FULL", "QUICK", "Fitted", "Plan", "forecast", "run_cell", "shots_of"]
+__all__ = ["FULL", "QUICK", "Plan", "forecast", "run_cell", "shots_of"]
 
 SHOTS = (0, 1, 2, 3, 5, 10)
 _FEWEST_TASKS = 10  # with queries, for a k to be in the table
+_FEW_TASKS = 100
 
 
 @dataclass(frozen=True)
@@ -42,6 +40,8 @@ class Plan:
         Of the learners' training; their default without it.
     tuned : bool
         Whether peers choose from their grids; else they take its first setting.
+    steps_of_few : int
+        Training steps where there are fewer than 100 patients.
     tuning_tasks, tuning_steps : int
         Patients, and training steps, at most of a trial.
     seed : int
@@ -52,8 +52,9 @@ class Plan:
     max_tasks: int | None = None
     max_steps: int | None = None
     tuned: bool = True
+    steps_of_few: int = 300
     tuning_tasks: int = 1500
-    tuning_steps: int = 250
+    tuning_steps: int = 150
     seed: int = 0
 
 
@@ -61,44 +62,12 @@ FULL = Plan()
 QUICK = Plan(folds_run=1, max_tasks=400, max_steps=60, tuned=False)
 
 
-@dataclass(frozen=True, eq=False)
-class Fitted:
-    """What a cell found.
-
-    Parameters
-    ----------
-    scores : mapping of int to Scores
-        By k, over the test patients of the fold.
-    seconds, tuning_seconds : float
-        Of the fit, and of choosing the settings.
-    setting : str
-        Chosen.
-    note : str
-        Why there are no scores.
-    """
-
-    scores: Mapping[int, Scores]
-    seconds: float = 0.0
-    tuning_seconds: float = 0.0
-    setting: str = ""
-    note: str = ""
-
-
 def run_cell(data_set: str, method: str, fold: int, plan: Plan, folder: Path | None) -> Fitted:
     """Measure a cell, or read it where the folder has it under exactly these settings."""
-    if folder is None:
-        return _measure(data_set, METHODS[method], fold, plan)
     # repr of the model holds every parameter that is not at its default
     settings = [data_set, repr(METHODS[method]), fold, asdict(plan), SHOTS]
-    digest = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:8]
-    name = re.sub(r"\W+", "-", f"patients {data_set} {method} {fold}")
-    path = folder / f"{name}-{digest}.npz"
-    if path.exists():
-        return _read(path)
-    found = _measure(data_set, METHODS[method], fold, plan)
-    folder.mkdir(parents=True, exist_ok=True)
-    _write(path, found)
-    return found
+    name = f"patients {data_set} {method} {fold}"
+    return kept(folder, name, settings, lambda: _measure(data_set, METHODS[method], fold, plan))
 
 
 def shots_of(table: Table) -> tuple[int, ...]:
@@ -109,22 +78,7 @@ def shots_of(table: Table) -> tuple[int, ...]:
 def forecast(model: Any, table: Table, k: int) -> Scores | None:
     """Adapt to the first k rows of every task and score its later ones; None without any."""
     support, query = first_k(table.tasks, k, time=table.time, outcome_time=table.outcome_time)
-    asked = np.bincount(table.tasks.codes[query], minlength=table.n_tasks) > 0
-    if not asked.any():
-        return None
-    shown, later = table.take(support & asked[table.tasks.codes]), table.take(query)
-    with warnings.catch_warnings():  # among many test patients some are atypical by chance
-        warnings.simplefilter("ignore", AtypicalWarning)
-        if k == 0:
-            found = model.unadapted().predict_distribution(later.X, time=later.time)
-        else:
-            adapted = model.adapt(shown.X, shown.y, groups=shown.groups, time=shown.time)
-            found = adapted.predict_distribution(later.X, groups=later.groups, time=later.time)
-    if not isinstance(found, Predictive):
-        raise DataError(f"{type(model).__name__} predicts no real-valued outcome.")
-    outcome = table.schema.outcome
-    resolution = None if outcome is None else outcome.resolution
-    return score_tasks(later.y, found, later.tasks.codes, resolution=resolution)
+    return score_split(model, table, support, query) if query.any() else None
 
 
 def _measure(data_set: str, method: Method, fold: int, plan: Plan) -> Fitted:
@@ -132,11 +86,14 @@ def _measure(data_set: str, method: Method, fold: int, plan: Plan) -> Fitted:
     shots = shots_of(table)
     train, test = list(table.kfold(plan.n_folds, random_state=plan.seed))[fold]
     train = _some(train, method.max_tasks, fold)
+    steps = plan.max_steps
+    if steps is None and train.n_tasks < _FEW_TASKS:
+        steps = plan.steps_of_few
     started = time.perf_counter()
     setting = _choose(method, train, shots, fold, plan)
     chosen = time.perf_counter()
     try:
-        model = _fit(method, setting, train, fold, plan.max_steps)
+        model = _fit(method, setting, train, fold, steps)
     except DivergenceError:
         return Fitted({}, note="diverged")
     fitted = time.perf_counter()
@@ -186,31 +143,3 @@ def _some(table: Table, max_tasks: int | None, seed: int) -> Table:
     chosen = np.zeros(table.n_tasks, dtype=bool)
     chosen[np.random.default_rng(seed).permutation(table.n_tasks)[:max_tasks]] = True
     return table.take(chosen[table.tasks.codes])
-
-
-def _write(path: Path, found: Fitted) -> None:
-    arrays: dict[str, Any] = {
-        f"{k} {name}": array for k, scores in found.scores.items() for name, array in scores.items()
-    }
-    about = {name: value for name, value in vars(found).items() if name != "scores"}
-    partial = path.with_suffix(".partial")
-    with partial.open("wb") as file:
-        np.savez_compressed(file, about=np.array(json.dumps(about)), **arrays)
-    partial.replace(path)
-
-
-def _read(path: Path) -> Fitted:
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            scores: dict[int, Scores] = {}
-            for key in stored.files:
-                k, _, name = key.partition(" ")
-                if name:
-                    scores.setdefault(int(k), {})[name] = stored[key]
-            about = json.loads(str(stored["about"])) | {"scores": scores}
-            return Fitted(**about)
-    except (ValueError, KeyError, TypeError, OSError) as error:
-        raise DataError(
-            f"'{path}' holds no benchmark scores ({type(error).__name__}). Delete it, or pass "
-            "another --cache folder."
-        ) from error

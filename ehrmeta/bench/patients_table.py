@@ -10,15 +10,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ehrmeta.bench.patients import Result
+from ehrmeta.bench.patients_cell import Plan
 from ehrmeta.bench.patients_data import DATA_SETS
-from ehrmeta.bench.patients_methods import MIXED_MODEL, OURS, POPULATION
+from ehrmeta.bench.patients_methods import METHODS, MIXED_MODEL, OURS, POPULATION
 from ehrmeta.bench.record import Record
 from ehrmeta.bench.task_scores import METRICS, calibration, metric
 from ehrmeta.bench.text_table import number, text_table
 from ehrmeta.evaluation import Difference, bootstrap_counts
 from ehrmeta.evaluation.bootstrap import percentile_limits
 
-__all__ = ["DataSetScores", "patients_records", "patients_summary", "patients_tables"]
+__all__ = [
+    "DataSetScores",
+    "patients_notes",
+    "patients_records",
+    "patients_summary",
+    "patients_tables",
+]
 
 Array = NDArray[np.float64]
 
@@ -93,6 +100,30 @@ def patients_tables(results: Mapping[str, Mapping[str, Result]]) -> Iterator[str
         if scores.methods:
             yield _error_table(scores)
             yield _detail_table(scores)
+
+
+def patients_notes(plan: Plan) -> str:
+    """What a reader of the tables must know: folds, trials, and who was fitted to fewer."""
+    lines = [
+        f"{plan.folds_run} of {plan.n_folds} folds by patient; the first k rows are seen, all "
+        "later ones predicted."
+    ]
+    if plan.max_tasks is not None:
+        lines.append(f"{plan.max_tasks:,} patients at most, {plan.max_steps} training steps.")
+    if plan.tuned:
+        largest = max(len(method.grid) for method in METHODS.values())
+        lines.append(
+            f"Peers take the best of up to {largest} settings in each fold, on a quarter of "
+            f"{plan.tuning_tasks:,} training\npatients at most ({plan.tuning_steps} training steps "
+            "a trial). Ours run at their defaults."
+        )
+    lines += [
+        f"'{name}' is fitted to {method.max_tasks:,} training patients at most."
+        for name, method in METHODS.items()
+        if method.max_tasks is not None
+    ]
+    lines.append("Log likelihood is that of the rounding bin where the data set states one.")
+    return "\n".join(lines)
 
 
 def patients_summary(results: Mapping[str, Mapping[str, Result]]) -> str:

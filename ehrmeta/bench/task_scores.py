@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
+from ehrmeta.data import Table
+from ehrmeta.errors import AtypicalWarning
 from ehrmeta.estimators.predictive import Predictive
 from ehrmeta.evaluation import (
     calibration_error,
@@ -18,7 +22,7 @@ from ehrmeta.evaluation import (
 )
 from ehrmeta.evaluation.metrics import TaskMean
 
-__all__ = ["METRICS", "Scores", "calibration", "joined", "metric", "score_tasks"]
+__all__ = ["METRICS", "Scores", "calibration", "joined", "metric", "score_split", "score_tasks"]
 
 Array = NDArray[np.float64]
 Scores = dict[str, Array]  # (task,), or (task, bin) for "pit"
@@ -101,6 +105,30 @@ def score_tasks(
         "root_squared": np.sqrt(scores["squared"]),
         "pit": pit_share / rows[:, None],
     }
+
+
+def score_split(
+    model: Any, table: Table, support: NDArray[np.bool_], query: NDArray[np.bool_]
+) -> Scores:
+    """Adapt a fitted model to the support rows of every task, and score its query rows.
+
+    Parameters
+    ----------
+    support, query : (row,)
+        Tasks without a query row are left out; with no support at all it is the population model.
+    """
+    asked = np.bincount(table.tasks.codes[query], minlength=table.n_tasks) > 0
+    shown, later = table.take(support & asked[table.tasks.codes]), table.take(query)
+    with warnings.catch_warnings():  # among many test patients some are atypical by chance
+        warnings.simplefilter("ignore", AtypicalWarning)
+        if len(shown) == 0:
+            found = model.unadapted().predict_distribution(later.X, time=later.time)
+        else:
+            adapted = model.adapt(shown.X, shown.y, groups=shown.groups, time=shown.time)
+            found = adapted.predict_distribution(later.X, groups=later.groups, time=later.time)
+    outcome = table.schema.outcome
+    resolution = None if outcome is None else outcome.resolution
+    return score_tasks(later.y, found, later.tasks.codes, resolution=resolution)
 
 
 def metric(scores: Mapping[str, Array], name: str) -> TaskMean:

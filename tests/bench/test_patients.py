@@ -10,11 +10,12 @@ from ehrmeta.baselines import HistoryBoosting, LastValue, MixedEffects
 from ehrmeta.bench import patients_cell
 from ehrmeta.bench.commands import bench
 from ehrmeta.bench.patients import run_patients
-from ehrmeta.bench.patients_cell import Plan, forecast, run_cell, shots_of
+from ehrmeta.bench.patients_cell import FULL, Plan, forecast, run_cell, shots_of
 from ehrmeta.bench.patients_data import DATA_SETS, load
 from ehrmeta.bench.patients_methods import METHODS, MIXED_MODEL, OURS, POPULATION, Method
 from ehrmeta.bench.patients_table import (
     DataSetScores,
+    patients_notes,
     patients_records,
     patients_summary,
     patients_tables,
@@ -98,6 +99,9 @@ def test_tables_fit_a_terminal_and_name_every_method(results):
     text = "\n".join(patients_tables(results))
     assert max(map(len, text.splitlines())) <= 100
     assert all(name in text for name in CHEAP)
+    notes = patients_notes(FULL)
+    assert max(map(len, notes.splitlines())) <= 100
+    assert "statsmodels" in notes
     summary = patients_summary(results)
     assert max(map(len, summary.splitlines())) <= 100
     assert "cells" in summary

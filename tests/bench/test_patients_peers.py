@@ -26,10 +26,11 @@ def error(model, split, k):
 def test_statsmodels_finds_our_mixed_model(split):
     pytest.importorskip("statsmodels")
     train, test = split
+    support, query = test.support_query(shots=2)
     ours, theirs = (
         model.fit(train.X, train.y, groups=train.groups, time=train.time)
-        .adapt(test.X, test.y, groups=test.groups, time=test.time)
-        .predict(test.X, groups=test.groups, time=test.time + 100)
+        .adapt(support.X, support.y, groups=support.groups, time=support.time)
+        .predict(query.X, groups=query.groups, time=query.time)
         for model in (MixedEffects(), StatsmodelsMixedLM())
     )
     np.testing.assert_allclose(np.log(theirs), np.log(ours), atol=0.01)
