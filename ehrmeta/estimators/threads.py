@@ -6,13 +6,14 @@ for each other after every operator are hardly faster than one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
 
-__all__ = ["in_threads"]
+__all__ = ["in_threads", "one_thread"]
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -36,3 +37,14 @@ def in_threads(work: Callable[[In], Out], pieces: Sequence[In]) -> list[Out]:
             return list(pool.map(work, pieces))
     finally:
         torch.set_num_threads(n_threads)  # for threads to come; those of the pool set it for all
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Little work: waking up other threads at every operator would take longer than doing it."""
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(n_threads)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ehrmeta.nn.task_rows import TaskRows
 
-__all__ = ["TaskSet", "empty_set", "few_widths", "padded_index", "padded_set", "visible_width"]
+__all__ = ["TaskSet", "empty_set", "padded_index", "padded_set", "visible_width"]
 
 
 class TaskSet(NamedTuple):
@@ -38,20 +38,6 @@ def padded_index(starts: Tensor, sizes: Tensor, width: int | None = None) -> tup
     step = torch.arange(width, device=starts.device)
     mask = step < sizes[:, None]
     return torch.where(mask, starts[:, None] + step, 0), mask
-
-
-def few_widths(n_points: int) -> int:
-    """`n_points`, rounded up by a quarter at most to one of few numbers: four in each octave.
-
-    Shapes that come back can be recorded, and padding changes nothing.
-
-    Examples
-    --------
-    >>> [few_widths(n) for n in (0, 1, 5, 8, 9, 17, 100)]
-    [0, 1, 5, 8, 10, 20, 112]
-    """
-    step = 1 << max(n_points.bit_length() - 3, 0)
-    return -(-n_points // step) * step
 
 
 def visible_width(rows: TaskRows) -> int:

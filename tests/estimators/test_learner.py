@@ -98,7 +98,8 @@ def test_chunk_size_changes_results_by_rounding_only(learner, chunk_size):
     assert_close(predict(replace(learner, chunk_size=chunk_size)), predict(learner))
 
 
-def test_threads_change_nothing_but_the_rounding(learner):
+def test_threads_change_nothing_but_the_rounding(learner, monkeypatch):
+    monkeypatch.setattr(module, "_FEW_POINTS", 0)
     alone = predict(replace(learner, chunk_size=4))
     before = torch.get_num_threads()
     torch.set_num_threads(2)
@@ -106,25 +107,6 @@ def test_threads_change_nothing_but_the_rounding(learner):
         assert_close(predict(replace(learner, chunk_size=4)), alone)
     finally:
         torch.set_num_threads(before)
-
-
-def test_a_recorded_patient_gets_the_same_numbers_bit_for_bit(learner, monkeypatch):
-    monkeypatch.setattr(module, "_CALLS_BEFORE_RECORDING", 0)
-    recorded = replace(learner)
-    for task in torch.arange(8):
-        support, query = SUPPORT.select(task[None]), QUERY.select(task[None])
-        plain, again = predict(learner, support, query), predict(recorded, support, query)
-        for name, value in plain.items():
-            assert torch.equal(again[name], value)
-
-
-def test_few_recordings_serve_patients_of_all_sizes(monkeypatch):
-    monkeypatch.setattr(module, "_CALLS_BEFORE_RECORDING", 0)
-    learner = make_learner(ALGORITHMS[0])
-    for n in range(1, 41):
-        rows = make_rows(torch.tensor([n]), n_tasks=1)
-        learner.adapt(rows)
-    assert len(learner._adapt.alone._recordings) == 17  # 1 to 8, then four in each octave
 
 
 def test_long_queries_of_one_task_are_predicted_in_runs(learner, monkeypatch):
@@ -159,8 +141,7 @@ def test_a_full_device_halves_the_chunk_and_goes_on(learner, monkeypatch):
     assert [n for n in tried if n > 5] == [40, 20, 10]
 
 
-def test_copies_start_without_what_was_recorded_and_predict_the_same(learner, monkeypatch):
-    monkeypatch.setattr(module, "_CALLS_BEFORE_RECORDING", 0)
+def test_copies_start_without_what_was_computed_at_use_and_predict_the_same(learner):
     support, query = SUPPORT.select(torch.tensor([3])), QUERY.select(torch.tensor([3]))
     expected = predict(learner, support, query)
     twin = copy.deepcopy(learner)

@@ -3,7 +3,7 @@ import threading
 import pytest
 import torch
 
-from ehrmeta.estimators.threads import in_threads
+from ehrmeta.estimators.threads import in_threads, one_thread
 
 
 @pytest.fixture
@@ -33,3 +33,10 @@ def test_an_error_comes_through_and_the_number_of_threads_is_kept(two_threads):
         in_threads(lambda piece: 1 // piece, [1, 0, 2])
     assert torch.get_num_threads() == 2
     assert in_threads(lambda _: torch.get_num_threads(), [0]) == [2]
+
+
+def test_little_work_stays_on_one_thread(two_threads):
+    with pytest.raises(ZeroDivisionError), one_thread():
+        assert torch.get_num_threads() == 1
+        raise ZeroDivisionError
+    assert torch.get_num_threads() == 2
