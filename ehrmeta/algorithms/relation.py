@@ -75,7 +75,7 @@ class RelationNet(Algorithm):
         params |= {f"relation.{name}": value for name, value in relation.items()}
         if self.additive:
             params["relation.1.weight"] = torch.zeros(1, self.hidden)
-            params["log_scale"] = torch.tensor(-math.log(self.n_embedding))
+            params["log_scale"] = torch.tensor(math.log(8.0 / self.n_embedding))
         if isinstance(spec.likelihood, ClassLikelihood):
             n_classes = spec.likelihood.n_classes
             return params | start_prototypes(

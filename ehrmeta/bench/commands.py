@@ -194,14 +194,14 @@ def digits(
     """Compare class learners on images: digits never seen in training.
 
     Five-way tasks from 1 and 5 images of each class, through a small convolutional network, beside
-    the nearest centroid on pixels. --quick trains less, on two of the five splits.
+    the nearest centroid on pixels. --quick takes two of the five splits.
 
     \b
     Example:
         ehrmeta bench digits --quick
     """
     if quick:
-        click.echo("--quick: half the training, on two of the five splits")
+        click.echo("--quick: two of the five splits, a quarter of the test tasks")
     records = run_digits(
         click.echo,
         quick=quick,

@@ -142,6 +142,7 @@ def run_digits(
     quick: bool = False,
     cache: Cache | None = None,
     learners: Mapping[str, Algorithm] = LEARNERS,
+    splits: Sequence[int] = SPLITS,
     workers: int = 1,
     seed: int = 0,
 ) -> list[Record]:
@@ -152,11 +153,13 @@ def run_digits(
     say : callable
         Told about every finished cell.
     quick : bool
-        Two splits in place of five, half the training, a quarter of the test tasks.
+        The first two splits, and a quarter of the test tasks.
     cache : Cache, optional
         Where finished cells are kept.
     learners : mapping
         What to run.
+    splits : sequence of int
+        Seeds of the draws of classes.
     workers : int
         Processes, see `run_cells`.
     seed : int
@@ -168,8 +171,8 @@ def run_digits(
         By method and images of each class: ``accuracy``, and ``gain`` over the centroid row, with
         95 % bootstrap intervals over the test tasks of all splits.
     """
-    effort = Effort(200, 1000, 100) if quick else Effort()
-    splits = SPLITS[:2] if quick else SPLITS
+    effort = Effort(n_test=100) if quick else Effort()
+    splits = splits[:2] if quick else splits
     cells = []
     for name, algorithm in ({PIXELS: None} | dict(learners)).items():
         settings = {
