@@ -156,6 +156,14 @@ def test_a_bad_outcome_is_refused(case):
         small_classifier().fit(X, change(y), groups=groups)
 
 
+@pytest.mark.parametrize("missing", [None, np.nan])
+def test_a_support_without_a_labelled_row_is_refused(fitted, split, missing):
+    X, _, groups = split[0]
+    labels = np.full(len(groups), missing, dtype=object)
+    with pytest.raises(DataError, match=r"is NaN in .* rows .*[Ll]eave those rows out"):
+        fitted.adapt(X, labels, groups=groups)
+
+
 def test_classes_unseen_at_fit_are_counted_and_not_shown(fitted, split):
     (X, y, groups), _ = split
     with pytest.raises(DataError, match=r"unseen at fit in 1 of 160 rows \(first: row 0\)") as seen:
