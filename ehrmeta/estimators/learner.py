@@ -21,7 +21,8 @@ from ehrmeta.nn.task_rows import TaskRows
 
 __all__ = ["AdaptedChunk", "Learner", "pick_device"]
 
-_TASKS_AT_ONCE, _TASKS_AT_ONCE_ON_GPU = 256, 8192  # measured: what a core keeps in its cache
+_TASKS_AT_ONCE = 256  # measured: what a core keeps in its cache
+_TASKS_AT_ONCE_ON_GPU = 8192  # not measured: enough to keep one busy
 _POINTS_EACH = 64  # padded, of a chunk on average: one long record must not pad hundreds
 _POINTS_AT_ONCE = 64  # a task's queries are cut into runs of at most this many
 _POINTS_OF_ONE_TASK = 4096  # where no other task waits
@@ -262,8 +263,8 @@ class Learner:
 class _OverTasks:
     """A function of one task over a batch: ``vmap``, or the function itself for a single task.
 
-    Neither is recorded: a replay of a single patient was measured to take longer than the function
-    (1.4 against 1.2 ms), and one of a chunk of small tasks is hardly faster.
+    Neither is recorded: replaying a single patient takes longer than computing it, and a chunk of
+    small tasks is hardly faster for it.
     """
 
     def __init__(self, one_task: Callable[..., Outputs]) -> None:
