@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from ehrmeta.nn.class_likelihoods import ClassLikelihood
 from ehrmeta.nn.likelihoods import Likelihood, StudentT
@@ -13,12 +16,13 @@ from ehrmeta.nn.mixed_model import fit_mixed_model
 from ehrmeta.nn.mixed_process import MixedProcess, fit_mixed_process, held_out_log_likelihood
 from ehrmeta.nn.task_rows import TaskRows
 
-__all__ = ["FEW_TASKS", "MixedStart", "fit_mixed_start"]
+__all__ = ["FEW_TASKS", "MixedStart", "fit_mixed_start", "simulated_starts"]
 
 Array = npt.NDArray[np.float64]
 
 FEW_TASKS = 50  # below this the process must show itself on held-out tasks
 _N_FOLDS = 5
+_N_BOOTSTRAP = 20
 _OUTLYING = 4.0  # robust sds from the task's median
 _SAME = 1e-3  # share of the variance of elapsed time left after the features
 
@@ -36,6 +40,35 @@ class MixedStart:
     noise_var: float
     time_scale: float
     mean_elapsed: float
+
+    @property
+    def remembers(self) -> bool:
+        """Whether there is a process."""
+        return self.process_var > 0.0
+
+
+def simulated_starts(
+    tasks: TaskRows, likelihood: Likelihood, found: MixedStart, *, random_slope: bool
+) -> Iterator[MixedStart]:
+    """Estimates from outcomes drawn from the estimate: the parametric bootstrap."""
+    rng = np.random.default_rng(0)
+    starts, x = tasks.starts.numpy(), tasks.x.double().numpy()
+    first = tasks.time[tasks.starts[tasks.codes]]
+    s = ((tasks.time - first - found.mean_elapsed) / found.time_scale).numpy()
+    effects = np.column_stack([np.ones_like(s), s]) @ found.root
+    roots = []
+    for a, b in pairwise(starts):
+        memory = found.process_var * np.exp(-np.abs(s[a:b, None] - s[a:b]) / found.tau)
+        noise = found.noise_var * np.eye(b - a)
+        roots.append(np.linalg.cholesky(effects[a:b] @ effects[a:b].T + memory + noise))
+    mean = found.intercept + x @ found.beta + found.beta_elapsed * s
+    for _ in range(_N_BOOTSTRAP):
+        drawn = [root @ rng.standard_normal(len(root)) for root in roots]
+        y = torch.from_numpy(mean + np.concatenate(drawn)).to(tasks.y.dtype)
+        again = replace(tasks, y=y, offset=torch.zeros_like(y))
+        yield fit_mixed_start(
+            again, likelihood, random_slope=random_slope, process=found.remembers, certain=True
+        )
 
 
 @dataclass(frozen=True)
@@ -55,12 +88,18 @@ class _Design:
 
 
 def fit_mixed_start(
-    tasks: TaskRows, likelihood: Likelihood, *, random_slope: bool, process: bool
+    tasks: TaskRows,
+    likelihood: Likelihood,
+    *,
+    random_slope: bool,
+    process: bool,
+    certain: bool = False,
 ) -> MixedStart:
     """Random intercept (and slope) by REML, then with an Ornstein-Uhlenbeck process.
 
     Student's t starts at the fit to outcomes without their outlying parts. Classes start at
-    working outcomes, the log-odds' first Newton step.
+    working outcomes, the log-odds' first Newton step. Unless it is `certain`, a process must show
+    itself where tasks are few.
     """
     elapsed = tasks.time - tasks.time[tasks.starts[:-1].clamp(max=len(tasks.time) - 1)][tasks.codes]
     mean_elapsed, scale = float(elapsed.mean()), float(elapsed.std()) or 1.0
@@ -72,7 +111,7 @@ def fit_mixed_start(
         x = np.column_stack([x, s])
     z = np.column_stack([one, s] if random_slope and tasks.timed else [one])
     y = _working_outcome(tasks, likelihood)
-    found = _fit(_Design(x, z, s, y, tasks.starts.numpy()), process and tasks.timed)
+    found = _fit(_Design(x, z, s, y, tasks.starts.numpy()), process and tasks.timed, certain)
     root = np.zeros((2, 2))
     root[: z.shape[1], : z.shape[1]] = _root(found.G)
     return MixedStart(
@@ -88,10 +127,10 @@ def fit_mixed_start(
     )
 
 
-def _fit(design: _Design, process: bool) -> MixedProcess:
+def _fit(design: _Design, process: bool, certain: bool) -> MixedProcess:
     n_tasks = len(design.starts) - 1
     plain = fit_mixed_model(design.x, design.z, design.y, design.starts)
-    if not process or (n_tasks < FEW_TASKS and not _process_helps(design)):
+    if not process or (n_tasks < FEW_TASKS and not certain and not _process_helps(design)):
         return MixedProcess.without(plain)
     return fit_mixed_process(design.x, design.z, design.s, design.y, design.starts, plain)
 

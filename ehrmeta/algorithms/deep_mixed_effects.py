@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.func import vmap
 
 from ehrmeta.algorithms._base import Algorithm, Episodes, Params, Spec, State, part
 from ehrmeta.algorithms._correction import (
@@ -17,7 +19,12 @@ from ehrmeta.algorithms._correction import (
     fit_linear_correction,
     summary,
 )
-from ehrmeta.algorithms._mixed_start import fit_mixed_start
+from ehrmeta.algorithms._mixed_start import (
+    FEW_TASKS,
+    MixedStart,
+    fit_mixed_start,
+    simulated_starts,
+)
 from ehrmeta.algorithms._noise import (
     n_rounds,
     noise_variance,
@@ -60,7 +67,8 @@ class DeepMixedEffects(Algorithm):
     Training starts at the restricted-likelihood fit of mixed model and process and at the linear
     correction's ridge regression, with every network silent, and leaves that start only for a gain
     on held-out tasks. With fewer than 50 tasks the networks stay silent, and process and
-    correction are there only if they help tasks held out in turn.
+    correction are there only if they help tasks held out in turn; the predictive scale is then
+    inflated, by a parametric bootstrap, for what is not known of the parameters.
 
     Parameters
     ----------
@@ -120,6 +128,7 @@ class DeepMixedEffects(Algorithm):
             **(correction_params(spec, generator) if self._corrects(spec) else {}),
             "mean_gain": torch.zeros(()),
             "noise_gain": torch.zeros(()),
+            "inflation": torch.ones(2),
             "deep_gain": torch.full((self.n_deep,), 0.03),
             "intercept": torch.zeros(()),
             "beta": torch.zeros(spec.n_features),
@@ -141,8 +150,28 @@ class DeepMixedEffects(Algorithm):
             random_slope=self.random_slope,
             process=self.ornstein_uhlenbeck,
         )
-        beta = np.zeros(spec.n_features)
-        beta[: len(found.beta)] = found.beta
+        params = self._started(params, found)
+        if tasks.n_tasks < FEW_TASKS and not isinstance(spec.likelihood, ClassLikelihood):
+            episodes = list(episodes)
+            simulated = simulated_starts(
+                tasks, spec.likelihood, found, random_slope=self.random_slope
+            )
+            draws = [self._started(params, start) for start in simulated]
+            params = params | {"inflation": self._inflation(spec, params, draws, episodes[:5])}
+        if not self._corrects(spec):
+            return params
+
+        def parts(support: TaskSet, query: TaskSet) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+            state = self.adapt(spec, params, support)
+            mean, shift, variance, _ = self._posterior(spec, params, state, query)
+            return state["summary"], mean, shift, torch.sqrt(variance + 1e-12)
+
+        return _replaced(params, fit_linear_correction(parts, episodes, tasks.n_tasks))
+
+    def _started(self, params: dict[str, Tensor], found: MixedStart) -> dict[str, Tensor]:
+        """Estimates put in the place of their parameters."""
+        beta = torch.zeros_like(params["beta"], dtype=torch.float64)
+        beta[: len(found.beta)] = torch.from_numpy(found.beta)
         started = {
             "intercept": found.intercept,
             "beta": beta,
@@ -156,16 +185,42 @@ class DeepMixedEffects(Algorithm):
             "likelihood.log_within": 0.5 * np.log(found.noise_var),
             "likelihood.log_between": 0.5 * np.log(max(found.root[0, 0] ** 2, 1e-6)),
         }
-        params = _replaced(params, started)
-        if not self._corrects(spec):
-            return params
+        return _replaced(params, started)
 
-        def parts(support: TaskSet, query: TaskSet) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _inflation(
+        self,
+        spec: Spec,
+        params: dict[str, Tensor],
+        draws: list[dict[str, Tensor]],
+        episodes: Episodes,
+    ) -> Tensor:
+        """Factors of the scale, without and with support, for what few tasks leave unknown.
+
+        By the law of total variance over bootstrap draws of the parameters, averaged over the
+        training tasks.
+        """
+
+        def moments(params: Params, support: TaskSet, query: TaskSet) -> tuple[Tensor, Tensor]:
             state = self.adapt(spec, params, support)
             mean, shift, variance, _ = self._posterior(spec, params, state, query)
-            return state["summary"], mean, shift, torch.sqrt(variance + 1e-12)
+            noise = noise_variance(spec.likelihood, part(params, "likelihood"))
+            return mean + shift, variance + noise
 
-        return _replaced(params, fit_linear_correction(parts, episodes, tasks.n_tasks))
+        plain, total, empty = [], [], []
+        with torch.no_grad():
+            for _, support, query in episodes:
+                one_task = [partial(moments, p) for p in (params, *draws)]
+                (_, own), *found = (vmap(function)(support, query) for function in one_task)
+                locs, variances = (torch.stack(part) for part in zip(*found, strict=True))
+                total.append((variances.mean(0) + locs.var(0))[query.mask])
+                plain.append(own[query.mask])
+                empty.append((support.n == 0)[:, None].expand(query.mask.shape)[query.mask])
+        before, after, none = torch.cat(plain), torch.cat(total), torch.cat(empty)
+        ratios = [
+            after[chosen].sum() / before[chosen].sum().clamp(min=1e-300) for chosen in (none, ~none)
+        ]
+        factors = torch.sqrt(torch.stack(ratios)).clamp(min=1.0)
+        return factors.to(params["inflation"].dtype)
 
     def adapt(self, spec: Spec, params: Params, support: TaskSet) -> State:
         """Condition the process on the support."""
@@ -198,12 +253,16 @@ class DeepMixedEffects(Algorithm):
         mean, shift, variance, _ = self._posterior(spec, params, state, query)
         *_, noise = self._parts(spec, params, state, query)
         loc, factor = mean + shift, torch.ones_like(mean)
+        inflation = params["inflation"].detach().double()
+        inflation = torch.where(state["n"] > 0, inflation[1], inflation[0])
         if self._corrects(spec):
             left = torch.sqrt(variance + 1e-12)
             moved, factor = correction(spec, params, state["summary"], query, mean, shift, left)
             loc = loc + moved
         own = part(params, "likelihood")
-        return predictive(spec.likelihood, own, loc, variance, noise, factor, query.y.dtype)
+        return predictive(
+            spec.likelihood, own, loc, variance, noise, factor * inflation, query.y.dtype
+        )
 
     def own_weight(self, spec: Spec, params: Params, state: State, query: TaskSet) -> Tensor:
         """``1 - posterior / prior variance`` of f."""

@@ -251,3 +251,15 @@ def test_it_survives_what_real_tables_do(likelihood):
     error = np.median(np.abs(found - clean[query]))
     if likelihood == "student_t":
         assert error < 0.9 * np.median(np.abs(np.median(clean) - clean[query]))
+
+
+def test_few_tasks_widen_the_intervals_and_many_do_not():
+    factors = {}
+    for n_patients in (12, 60):
+        X, y, groups, time = make_patients(n_patients=n_patients)
+        model = MetaRegressor(MIXED, max_steps=1, random_state=0, verbose=False)
+        model.fit(X, y, groups=groups, time=time)
+        factors[n_patients] = model.learner_.params["inflation"].numpy()
+    assert np.all(factors[12] > 1.005)
+    assert np.all(factors[12] < 1.5)
+    np.testing.assert_array_equal(factors[60], 1.0)
