@@ -253,7 +253,7 @@ class DeepMixedEffects(Algorithm):
         mean, shift, variance, _ = self._posterior(spec, params, state, query)
         *_, noise = self._parts(spec, params, state, query)
         loc, factor = mean + shift, torch.ones_like(mean)
-        inflation = params["inflation"].detach().double()
+        inflation = params["inflation"].double()
         inflation = torch.where(state["n"] > 0, inflation[1], inflation[0])
         if self._corrects(spec):
             left = torch.sqrt(variance + 1e-12)
