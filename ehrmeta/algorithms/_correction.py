@@ -29,6 +29,7 @@ _MEAN, _SHIFT, _LEFT, _COUNT, _LATEST, _LEVEL, _SPREAD = 0, 1, 2, 3, 5, 6, 7
 _ONE = (_MEAN, _SHIFT, _SHIFT, _SHIFT, _SHIFT, _LEFT, _LEFT)
 _TWO = (_MEAN, _SHIFT, _LEFT, _COUNT, _SPREAD, _LATEST, _LEVEL)
 _CLIP = 5.0  # standard deviations
+_LEAST_SCALE = 0.1  # of the outcome's sd: what hardly varies at the start may do so after training
 _PENALTIES = (1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0)  # of the mean diagonal
 _N_FOLDS = 10
 
@@ -167,6 +168,7 @@ def fit_linear_correction(
     center = (weight[:, None] * inputs).sum(0) / weight.sum()
     scale = torch.sqrt((weight[:, None] * (inputs - center).square()).sum(0) / weight.sum())
     scale = torch.where(scale > 1e-6 * (1.0 + center.abs()), scale, 1.0)
+    scale[-_N_OWN:].clamp_(min=_LEAST_SCALE)
     design = left[:, None] * _terms(_standard(inputs, center, scale)[:, None], own)[:, 0]
     both = torch.cat([design, residual[:, None]], 1) * weight.sqrt()[:, None]
     folds = [both[task % _N_FOLDS == i] for i in range(min(_N_FOLDS, n_tasks))]

@@ -60,9 +60,10 @@ class DeepMixedEffects(Algorithm):
     with s the time since the support's first row. Random intercept and slope (G), an
     Ornstein-Uhlenbeck process (what makes the last value strong) and deep features
     :math:`\phi`, each switchable. Adapting is one Cholesky factorisation of the support's size.
-    A correction from the posterior, the support's summary and the last measured values, linear and
-    by a small network, lets outlying values count less and noisy patients get wider intervals; its
-    share of the mean is proportional to the posterior sd, so it vanishes as the support grows.
+    A correction from the posterior, the support's summary and the last measured values, by a small
+    network and, where tasks have time, linear, lets outlying values count less and noisy patients
+    get wider intervals; its share of the mean is proportional to the posterior sd, so it vanishes
+    as the support grows.
 
     Training starts at the restricted-likelihood fit of mixed model and process and at the linear
     correction's ridge regression, with every network silent, and leaves that start only for a gain
@@ -158,7 +159,7 @@ class DeepMixedEffects(Algorithm):
             )
             draws = [self._started(params, start) for start in simulated]
             params = params | {"inflation": self._inflation(spec, params, draws, episodes[:5])}
-        if not self._corrects(spec):
+        if not (tasks.timed and self._corrects(spec)):
             return params
 
         def parts(support: TaskSet, query: TaskSet) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -8,7 +8,7 @@ import pytest
 import statsmodels.formula.api as smf
 import torch
 
-from ehrmeta import DeepMixedEffects, MetaClassifier, MetaRegressor
+from ehrmeta import DeepMixedEffects, MetaClassifier, MetaRegressor, make_sinusoid
 from ehrmeta.algorithms import Spec
 from ehrmeta.baselines import MixedEffects
 from ehrmeta.nn import MLP, Bernoulli, Normal, StudentT, TaskSet
@@ -263,3 +263,17 @@ def test_few_tasks_widen_the_intervals_and_many_do_not():
     assert np.all(factors[12] > 1.005)
     assert np.all(factors[12] < 1.5)
     np.testing.assert_array_equal(factors[60], 1.0)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::ehrmeta.errors.AtypicalWarning")  # no random intercepts
+def test_tasks_without_time_are_learned_from_a_few_rows():
+    X, y, groups = make_sinusoid(n_tasks=2000, n_points=15, random_state=0)
+    model = MetaRegressor(
+        DeepMixedEffects(n_deep=40), shots=(5, 5), max_steps=150, learning_rate=5e-3, random_state=0
+    ).fit(X, y, groups=groups)
+    X, y, groups = make_sinusoid(n_tasks=200, n_points=25, random_state=1)
+    seen = np.tile(np.arange(25) < 5, 200)
+    found = model.adapt(X[seen], y[seen], groups=groups[seen])
+    error = found.predict(X[~seen], groups=groups[~seen]) - y[~seen]
+    assert np.mean(error**2) < 0.15 * np.mean(y**2)
