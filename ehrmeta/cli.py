@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from click.core import ParameterSource
 
-from ehrmeta.algorithms import MAML, MetaSGD
+from ehrmeta.algorithms import MAML, DeepMixedEffects, MetaSGD
 from ehrmeta.bench.commands import bench
 from ehrmeta.cli_tables import (
     check_held_out,
@@ -44,7 +44,7 @@ from ehrmeta.report import k_shot_table
 
 __all__ = ["main"]
 
-ALGORITHMS = {"maml": MAML, "meta-sgd": MetaSGD}
+ALGORITHMS = {"deep-mixed-effects": DeepMixedEffects, "maml": MAML, "meta-sgd": MetaSGD}
 SHARE = click.FloatRange(0, 1, min_open=True, max_open=True)
 ROLES = (
     *("task", "target", "time", "time_unit", "features", "measured", "units", "ranges"),
@@ -254,7 +254,10 @@ def datasets() -> None:
 @click.option("--drop-missing-target", is_flag=True, help="Leave out rows without a target.")
 @click.option("--transform", type=click.Choice(get_args(Transform)), help="Learn on this scale.")
 @click.option(
-    "--algorithm", type=click.Choice(list(ALGORITHMS)), default="meta-sgd", show_default=True
+    "--algorithm",
+    type=click.Choice(list(ALGORITHMS)),
+    default="deep-mixed-effects",
+    show_default=True,
 )
 @click.option("--likelihood", type=click.Choice(list(LIKELIHOODS)))
 @click.option("--max-steps", type=click.IntRange(1), help="Training steps at most.")
@@ -333,8 +336,11 @@ def fit(
     model.save(out)
     if hold_out is not None:
         mark_held_out(out, hold_out, n_tasks)
-    last = model.history_[-1]
-    click.echo(f"trained {last['step']:,.0f} steps in {last['seconds']:.0f} s, saved {out}")
+    done = "kept the mixed model: too few tasks to train on"
+    if model.history_:
+        last = model.history_[-1]
+        done = f"trained {last['step']:,.0f} steps in {last['seconds']:.0f} s"
+    click.echo(f"{done}, saved {out}")
 
 
 @main.command()

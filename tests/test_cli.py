@@ -375,7 +375,7 @@ def test_the_quick_demo_prints_the_table_and_leaves_picture_and_model(tmp_path):
     printed = run("demo", "--quick", "--out", tmp_path / "demo").output
     for row in ("population", "last value", "patient mean", "mixed model", "boosting with history"):
         assert row in printed
-    assert "ehrmeta (Meta-SGD)" in printed
+    assert "\nehrmeta  " in printed
     assert re.search(r"[\d,]+ tasks/s", printed)
     assert re.search(r"one patient in [\d.]+ ms", printed)
     assert re.search(r"peak memory: [\d.]+ GiB", printed)
