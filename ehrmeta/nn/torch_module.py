@@ -4,14 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 from torch.func import functional_call, vjp
 
+from ehrmeta.errors import DataError
 from ehrmeta.nn.backbone import Backbone, Fast, Network, Params
 
 __all__ = ["TorchModule"]
+
+# What cannot run over many tasks at once, and what can instead.
+_INSTEAD: dict[type[torch.nn.Module], str] = {
+    torch.nn.modules.batchnorm._BatchNorm: "mixes the rows of a task: use LayerNorm or GroupNorm",
+    torch.nn.modules.dropout._DropoutNd: "draws random numbers: leave it out",
+    torch.nn.RNNBase: "cannot run over many tasks at once: write the cell as tensor algebra",
+}
 
 
 @dataclass(eq=False, repr=False)
@@ -22,8 +31,9 @@ class TorchModule(Backbone):
     ----------
     factory : callable
         ``factory(n_features, n_outputs)`` returns a module that maps (point, feature) to (point,
-        output). No BatchNorm, no dropout and no recurrent torch modules: they cannot run over
-        many tasks at once; write a recurrent cell as tensor algebra.
+        output). No BatchNorm, no dropout and no recurrent torch modules: they are refused, since
+        they cannot run over many tasks at once. Buffers are constants, the same in every fit.
+        Models whose factory is a class or function of a module, not a lambda, can be pickled.
 
     Examples
     --------
@@ -38,27 +48,39 @@ class TorchModule(Backbone):
 
     def network(self, n_features: int, n_outputs: int) -> Network:
         """The module for a table's shape."""
-        return _ModuleNetwork(lambda: self.factory(n_features, n_outputs))
+        return _ModuleNetwork(partial(self.factory, n_features, n_outputs))
 
 
 class _ModuleNetwork(Network):
     def __init__(self, build: Callable[[], torch.nn.Module]) -> None:
         self.build = build
-        with torch.random.fork_rng(devices=[]):
-            self.module = build()
+        self.module = self._built(seed=0)
+        for name, layer in self.module.named_modules():
+            for kind, instead in _INSTEAD.items():
+                if isinstance(layer, kind):
+                    raise DataError(
+                        f"TorchModule: layer '{name}' is a {type(layer).__name__}, which {instead}."
+                    )
 
     def init(self, generator: torch.Generator) -> dict[str, Tensor]:
         """The module's own initialisation, under a seed drawn from the generator."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))
-            module = self.build()
+        module = self._built(int(torch.randint(2**31, (), generator=generator)))
         return {name: value.detach().clone() for name, value in module.named_parameters()}
 
     def forward(self, params: Params, fast: Fast, x: Tensor) -> Tensor:
         """Outputs (point, output) at the weights `params` + `fast`."""
         weights = {name: value + fast[name] for name, value in params.items()} if fast else params
-        outputs: Tensor = functional_call(self.module, dict(weights), (x,))
+        constants = {
+            name: value.to(x.device, x.dtype if value.is_floating_point() else None)
+            for name, value in self.module.named_buffers()
+        }
+        outputs: Tensor = functional_call(self.module, {**constants, **weights}, (x,))
         return outputs
+
+    def _built(self, seed: int) -> torch.nn.Module:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return self.build()
 
     def step(
         self,
