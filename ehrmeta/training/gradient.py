@@ -19,6 +19,7 @@ from ehrmeta.nn.recorded import Recorded
 __all__ = ["EpisodeLoss"]
 
 Gradient = dict[str, Tensor]
+Stage = tuple[type[Algorithm], dict[str, Any]]
 LossAndGradient = Callable[[Params, TaskSet, TaskSet, Tensor], tuple[Tensor, Gradient]]
 
 
@@ -53,7 +54,7 @@ class EpisodeLoss:
         self.compiled = compiled
         self.plain_calls = plain_calls
         self._chunks = Chunks(chunk_size or sys.maxsize)
-        self._recorded: dict[tuple[Any, ...], Recorded[tuple[Tensor, Gradient]]] = {}
+        self._recorded: list[tuple[Stage, Recorded[tuple[Tensor, Gradient]]]] = []
         self._judge = Recorded(self._batched(algorithm))
 
     def losses(self, params: Params, support: TaskSet, query: TaskSet) -> Tensor:
@@ -86,28 +87,25 @@ class EpisodeLoss:
 
     def _at(self, algorithm: Algorithm) -> LossAndGradient:
         """The gradient under the algorithm as it is at some point of training."""
-        key = tuple(vars(algorithm).values())
-        if key not in self._recorded:
-            losses_of = self._batched(algorithm)
+        stage = type(algorithm), dict(vars(algorithm))
+        for known, recorded in self._recorded:
+            if known == stage:
+                return recorded
+        losses_of = self._batched(algorithm)
 
-            def loss_and_gradient(
-                params: Params, support: TaskSet, query: TaskSet, progress: Tensor
-            ) -> tuple[Tensor, Gradient]:
-                with torch.enable_grad():
-                    leaves = {name: p.detach().requires_grad_() for name, p in params.items()}
-                    losses = losses_of(leaves, support, query, progress)
-                    found = torch.autograd.grad(
-                        losses.sum(), tuple(leaves.values()), allow_unused=True
-                    )
-                used = zip(leaves, found, strict=True)
-                return losses.detach(), {name: g for name, g in used if g is not None}
+        def loss_and_gradient(
+            params: Params, support: TaskSet, query: TaskSet, progress: Tensor
+        ) -> tuple[Tensor, Gradient]:
+            with torch.enable_grad():
+                leaves = {name: p.detach().requires_grad_() for name, p in params.items()}
+                losses = losses_of(leaves, support, query, progress)
+                found = torch.autograd.grad(losses.sum(), tuple(leaves.values()), allow_unused=True)
+            used = zip(leaves, found, strict=True)
+            return losses.detach(), {name: g for name, g in used if g is not None}
 
-            self._recorded[key] = Recorded(
-                loss_and_gradient,
-                compiled=self.compiled,
-                plain_calls=self.plain_calls,
-            )
-        return self._recorded[key]
+        recorded = Recorded(loss_and_gradient, compiled=self.compiled, plain_calls=self.plain_calls)
+        self._recorded.append((stage, recorded))
+        return recorded
 
     def _batched(self, algorithm: Algorithm) -> Callable[..., Tensor]:
         def losses(params: Params, support: TaskSet, query: TaskSet, progress: Tensor) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 import pytest
 import torch
 from torch._C._functorch import get_unwrapped
@@ -107,3 +109,32 @@ def test_short_factors_change_the_gradient_by_their_own_rounding(plain_calls):
     short = loss.gradient(params, *episode, 0.5)
     torch.testing.assert_close(short, exact, rtol=0.1, atol=0.02)
     assert not torch.equal(short[0], exact[0])
+
+
+@dataclass(eq=False, repr=False)
+class Doubled(MAML):
+    """MAML at twice the loss."""
+
+    weights: list[float] = field(default_factory=lambda: [1.0, 2.0])
+
+    def at(self, progress):
+        return self if progress < 0.5 else Zeroed(**self.get_params(deep=False))
+
+    def loss(self, *args):
+        return self.weights[1] * super().loss(*args)
+
+
+class Zeroed(Doubled):
+    """The same values in another class."""
+
+    def loss(self, *args):
+        return 0.0 * super().loss(*args)
+
+
+def test_stages_of_another_class_and_lists_as_parameters_have_their_own_gradient():
+    spec, params, *episode = _problem(MAML(), Normal())
+    losses, _ = EpisodeLoss(MAML(), spec).gradient(params, *episode, 0.1)
+    staged = EpisodeLoss(Doubled(), spec, plain_calls=0)
+    for _ in range(2):
+        torch.testing.assert_close(staged.gradient(params, *episode, 0.1)[0], 2.0 * losses)
+        assert (staged.gradient(params, *episode, 0.9)[0] == 0.0).all()
