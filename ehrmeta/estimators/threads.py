@@ -6,6 +6,7 @@ for each other after every operator are hardly faster than one.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -30,21 +31,43 @@ def in_threads(work: Callable[[In], Out], pieces: Sequence[In]) -> list[Out]:
     n_threads = torch.get_num_threads()
     if min(n_threads, len(pieces)) < 2:
         return [work(piece) for piece in pieces]
-    try:
-        with ThreadPoolExecutor(
-            n_threads, initializer=torch.set_num_threads, initargs=(1,)
-        ) as pool:
-            return list(pool.map(work, pieces))
-    finally:
-        torch.set_num_threads(n_threads)  # for threads to come; those of the pool set it for all
+    with (
+        _usual_after,
+        ThreadPoolExecutor(n_threads, initializer=torch.set_num_threads, initargs=(1,)) as pool,
+    ):
+        return list(pool.map(work, pieces))
 
 
 @contextmanager
 def one_thread() -> Iterator[None]:
     """Little work: waking up other threads at every operator would take longer than doing it."""
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with _usual_after:
+        torch.set_num_threads(1)
         yield
-    finally:
-        torch.set_num_threads(n_threads)
+
+
+class _UsualAfter:
+    """Sets torch's number of threads back, to what it was before the first of overlapping uses.
+
+    The number belongs to the process: who came while another had lowered it would take that for the
+    usual one, and leave it so.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._n_inside = 0
+        self._usual = 1
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._n_inside == 0:
+                self._usual = torch.get_num_threads()
+            self._n_inside += 1
+
+    def __exit__(self, *exception: object) -> None:
+        with self._lock:
+            self._n_inside -= 1
+            torch.set_num_threads(self._usual)
+
+
+_usual_after = _UsualAfter()
