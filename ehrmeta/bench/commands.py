@@ -28,8 +28,23 @@ from ehrmeta.bench.speed import run_speed
 
 __all__ = ["bench"]
 
+
+def _in_a_folder(context: click.Context, option: click.Parameter, path: str | None) -> str | None:
+    """Refuse before measuring what could not be written after it."""
+    if path is not None and not Path(path).absolute().parent.is_dir():
+        raise click.BadParameter(f"there is no folder '{Path(path).parent}'.", context, option)
+    return path
+
+
 _quick = click.option("--quick", is_flag=True, help="Small cases: does it work here?")
-_json = click.option("--json", "json_file", metavar="FILE", help="Write every number here.")
+_json = click.option(
+    "--json",
+    "json_file",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, writable=True),
+    callback=_in_a_folder,
+    help="Write every number here.",
+)
 _cache = click.option(
     "--cache",
     metavar="FOLDER",

@@ -15,6 +15,7 @@ from ehrmeta.bench.problem import CASES, Problem, draw_problem, ragged_problem
 from ehrmeta.bench.record import Record, machine
 from ehrmeta.bench.scaling import measure_scaling, scaling_table
 from ehrmeta.errors import DataError, did_you_mean
+from ehrmeta.estimators.learner import pick_device
 
 __all__ = ["run_speed"]
 
@@ -58,6 +59,7 @@ def run_speed(
         A method returns another meta-gradient than ``torch.func``.
     """
     _check_names(methods)
+    device = str(pick_device(device))
     chosen = {name: METHODS[name] for name in methods or METHODS}
     about = machine()
     say(

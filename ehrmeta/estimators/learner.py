@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
@@ -302,10 +303,9 @@ def pick_device(name: str) -> torch.device:
     """``"auto"`` is a GPU where there is one."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise DataError(f"device must be 'auto', 'cpu' or 'cuda', got {name!r}.") from error
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", str(name)):
+        raise DataError(f"device must be 'auto', 'cpu' or 'cuda', got {name!r}.")
+    device = torch.device(name)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise DataError("device='cuda', but PyTorch finds no GPU here: use device='auto'.")
     return device

@@ -52,6 +52,11 @@ def _is_shots(value: Any) -> bool:
     )
 
 
+_NOT_NEGATIVE: tuple[str, Any] = (
+    "0 or more",
+    lambda value: isinstance(value, int | float | np.number) and value >= 0,
+)
+
 _RULES: dict[str, tuple[str, Any]] = {
     "algorithm": (
         "an algorithm such as MetaSGD()",
@@ -67,7 +72,10 @@ _RULES: dict[str, tuple[str, Any]] = {
     ),
     "schema": ("a Schema", lambda value: value is None or isinstance(value, Schema)),
     "shots": ("a pair (smallest, largest) of support sizes", _is_shots),
-    "score_shots": ("one support size or more", lambda value: len(value) > 0),
+    "score_shots": (
+        "a tuple of one support size or more",
+        lambda value: isinstance(value, tuple | list) and len(value) > 0,
+    ),
     "max_queries": _count(1),
     "max_steps": _count(1),
     "batch_size": _count(1),
@@ -79,11 +87,17 @@ _RULES: dict[str, tuple[str, Any]] = {
     "learning_rate": ("a positive number", _positive),
     "inner_lr": ("a positive number", _positive),
     "max_inner_lr": ("a positive number", _positive),
-    "inner_steps": _count(1),
-    "weight_decay": (
-        "0 or more",
-        lambda value: isinstance(value, int | float | np.number) and value >= 0,
+    "max_inner_norm": (
+        "a positive number or None",
+        lambda value: value is None or _positive(value),
     ),
+    "pseudo_count": _NOT_NEGATIVE,
+    "first_order_share": (
+        "from 0 to 1",
+        lambda value: isinstance(value, int | float | np.number) and 0 <= value <= 1,
+    ),
+    "inner_steps": _count(1),
+    "weight_decay": _NOT_NEGATIVE,
     "validation_fraction": (
         "0 or more and below 1",
         lambda value: isinstance(value, int | float | np.number) and 0 <= value < 1,

@@ -241,6 +241,9 @@ BAD_PARAMETERS = {
     "algorithm": "maml",
     "backbone": (64,),
     "algorithm__inner_lr": -1.0,
+    "algorithm__max_inner_norm": -1.0,
+    "algorithm__pseudo_count": -1.0,
+    "score_shots": 3,
 }
 
 
@@ -251,9 +254,10 @@ def test_an_impossible_parameter_is_named(name):
         model.fit(**_patients())
 
 
-def test_an_unknown_device_is_named():
+@pytest.mark.parametrize("device", ["abacus", "meta", None])
+def test_an_unknown_device_is_named(device):
     with pytest.raises(DataError, match="device must be"):
-        small_model(device="abacus").fit(**_patients())
+        small_model(device=device).fit(**_patients())
 
 
 def test_ids_beyond_the_floats_stay_apart():
