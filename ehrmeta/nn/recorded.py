@@ -22,6 +22,7 @@ __all__ = ["Recorded", "check_compiler"]
 
 Out = TypeVar("Out")
 Shapes = tuple[tuple[torch.Size, torch.dtype, torch.device], ...]
+_ONE_AT_A_TIME = threading.RLock()  # torch.fx keeps one tracer for the whole process
 
 
 class Recorded(Generic[Out]):
@@ -88,7 +89,7 @@ class Recorded(Generic[Out]):
             return self._recordings[shapes]
 
     def _record(self, args: tuple[Any, ...]) -> Callable[..., Out]:
-        with torch.inference_mode(False), torch.no_grad():
+        with _ONE_AT_A_TIME, torch.inference_mode(False), torch.no_grad():
             module = make_fx(self.function)(*_plain(args))
         _run_once(module.graph)
         module.recompile()
@@ -169,13 +170,15 @@ def _is_pure(node: Node) -> bool:
 
 
 def _hashable(argument: Any) -> Any:
-    """Arguments as a key that tells 1 from 1.0 and from True."""
+    """Arguments as a key that tells 1 from 1.0 and from True, and 0.0 from -0.0."""
     if isinstance(argument, list | tuple):
         return (type(argument), *map(_hashable, argument))
     if isinstance(argument, dict):
         return tuple((name, _hashable(value)) for name, value in sorted(argument.items()))
     if isinstance(argument, Node):
         return argument
+    if isinstance(argument, float):
+        return argument.hex()
     return type(argument), argument
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -100,6 +102,30 @@ def test_threads_share_a_recording():
         found = list(pool.map(lambda pair: recorded(WEIGHTS, pair)["w"], pairs))
     for pair, value in zip(pairs, found, strict=True):
         assert torch.equal(value, slope(WEIGHTS, pair)["w"])
+
+
+def test_threads_that_record_at_once_do_not_meet():
+    tracing = threading.Event()
+
+    def briefly(x):
+        tracing.set()
+        time.sleep(0.1)
+        return 2.0 * x
+
+    def long(x):
+        time.sleep(0.3)
+        return 3.0 * x
+
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(Recorded(briefly, plain_calls=0), torch.ones(1))
+        assert tracing.wait(30)
+        second = pool.submit(Recorded(long, plain_calls=0), torch.ones(1))
+        assert (first.result().item(), second.result().item()) == (2.0, 3.0)
+
+
+def test_the_sign_of_zero_is_kept():
+    both = Recorded(lambda x: (x * 0.0, x * -0.0), plain_calls=0)(torch.ones(1))
+    assert [float(torch.copysign(torch.ones(()), zero)) for zero in both] == [1.0, -1.0]
 
 
 @pytest.mark.slow
