@@ -3,7 +3,9 @@
 An algorithm is a dataclass of hyper-parameters and holds no state. The trainer calls `loss`, the
 estimator calls `adapt` and `predict`; both run it over many tasks with ``torch.func.vmap``. So
 write tensor algebra of one task, use `mask` and `weight` in every sum over points, make every
-update vanish on an empty support, and branch on Python values only.
+update vanish on an empty support, and branch on Python values only. After some steps of training
+the loss is recorded and no longer called: it must not read a tensor's value (``if``, ``float``),
+draw random numbers, or depend on anything that changes but its arguments.
 """
 
 from __future__ import annotations
