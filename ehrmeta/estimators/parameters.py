@@ -84,6 +84,7 @@ _RULES: dict[str, tuple[str, Any]] = {
         "a whole number, 1 or more, or None",
         lambda value: value is None or (isinstance(value, int | np.integer) and value >= 1),
     ),
+    "compile": ("True or False", lambda value: isinstance(value, bool | np.bool_)),
     "learning_rate": ("a positive number", _positive),
     "inner_lr": ("a positive number", _positive),
     "max_inner_lr": ("a positive number", _positive),

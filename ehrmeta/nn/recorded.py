@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
-from torch.fx import Graph, Node
+from torch.fx import Graph, GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from ehrmeta.errors import DataError
@@ -90,7 +90,7 @@ class Recorded(Generic[Out]):
 
     def _record(self, args: tuple[Any, ...]) -> Callable[..., Out]:
         with _ONE_AT_A_TIME, torch.inference_mode(False), torch.no_grad():
-            module = make_fx(self.function)(*_plain(args))
+            module = _traced(self.function, args)
         _run_once(module.graph)
         module.recompile()
         run: Callable[..., Out] = torch.compile(module) if self.compiled else module
@@ -100,6 +100,19 @@ class Recorded(Generic[Out]):
                 return run(*args)
 
         return replay
+
+
+def _traced(function: Callable[..., Any], args: tuple[Any, ...]) -> GraphModule:
+    try:
+        return make_fx(function)(*_plain(args))
+    except RuntimeError as error:
+        if "tracing tensor" not in str(error):
+            raise
+        raise DataError(
+            "an algorithm or a module branches on the value of a tensor (if, float(), item()), "
+            "which may be another one at the next call. Write torch.where, or let "
+            "`Algorithm.at(progress)` return another algorithm for each stage of training."
+        ) from error
 
 
 def check_compiler(device: torch.device) -> None:

@@ -235,6 +235,7 @@ BAD_PARAMETERS = {
     "patience": 0,
     "chunk_size": 0,
     "precision": "half",
+    "compile": "yes",
     "validation_fraction": 1.0,
     "learning_rate": 0.0,
     "outcome_transform": "cube",

@@ -140,3 +140,10 @@ def test_compiling_without_a_compiler_is_refused(monkeypatch, device, needed):
     monkeypatch.setattr("ehrmeta.nn.recorded.find_spec", lambda name: None)
     with pytest.raises(DataError, match=f"needs {needed}"):
         check_compiler(torch.device(device))
+
+
+def test_a_branch_on_a_value_is_refused_once_it_matters():
+    recorded = Recorded(lambda x: x if float(x.sum()) > 0.0 else -x, plain_calls=1)
+    assert recorded(torch.tensor([2.0])).item() == 2.0
+    with pytest.raises(DataError, match="branches on the value of a tensor"):
+        recorded(torch.tensor([2.0]))
