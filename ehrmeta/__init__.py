@@ -27,6 +27,7 @@ from ehrmeta.data import (
     Table,
     list_datasets,
     load_dataset,
+    make_cohorts,
     make_sinusoid,
 )
 from ehrmeta.estimators import Adapted, MetaClassifier, MetaRegressor, adapt
@@ -66,5 +67,6 @@ __all__ = [
     "k_shot_curve",
     "list_datasets",
     "load_dataset",
+    "make_cohorts",
     "make_sinusoid",
 ]

@@ -6,7 +6,7 @@ from ehrmeta.data.clock import to_time
 from ehrmeta.data.columns import read_column, read_columns
 from ehrmeta.data.encode import Encoder, OutcomeScale
 from ehrmeta.data.schema import Clock, Feature, Outcome, Schema
-from ehrmeta.data.simulate import make_sinusoid
+from ehrmeta.data.simulate import Cohorts, make_cohorts, make_sinusoid
 from ehrmeta.data.table import Table
 from ehrmeta.data.tasks import (
     PatientKFold,
@@ -20,6 +20,7 @@ from ehrmeta.data.tasks import (
 
 __all__ = [
     "Clock",
+    "Cohorts",
     "Encoder",
     "Feature",
     "Finding",
@@ -34,6 +35,7 @@ __all__ = [
     "index_tasks",
     "list_datasets",
     "load_dataset",
+    "make_cohorts",
     "make_sinusoid",
     "random_k",
     "read_card",

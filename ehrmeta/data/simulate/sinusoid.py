@@ -1,4 +1,4 @@
-"""Simulated tasks, the truth attached."""
+"""Sinusoids: the few-shot regression of the literature."""
 
 from __future__ import annotations
 
