@@ -5,8 +5,10 @@ from ehrmeta.data.checks import Finding
 from ehrmeta.data.clock import to_time
 from ehrmeta.data.columns import read_column, read_columns
 from ehrmeta.data.encode import Encoder, OutcomeScale
+from ehrmeta.data.labels import label_within, landmark_times
 from ehrmeta.data.schema import Clock, Feature, Outcome, Schema
 from ehrmeta.data.simulate import Cohorts, make_cohorts, make_sinusoid
+from ehrmeta.data.survival import read_survival, survival_array
 from ehrmeta.data.table import Table
 from ehrmeta.data.tasks import (
     PatientKFold,
@@ -33,6 +35,8 @@ __all__ = [
     "before",
     "first_k",
     "index_tasks",
+    "label_within",
+    "landmark_times",
     "list_datasets",
     "load_dataset",
     "make_cohorts",
@@ -41,6 +45,8 @@ __all__ = [
     "read_card",
     "read_column",
     "read_columns",
+    "read_survival",
     "split_tasks",
+    "survival_array",
     "to_time",
 ]

@@ -1,0 +1,247 @@
+"""Prediction times, and what happens to a patient within a horizon of each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from ehrmeta.data.checks import Finding, require_columns
+from ehrmeta.data.columns import read_columns
+from ehrmeta.data.tasks import index_tasks
+from ehrmeta.errors import DataError
+
+__all__ = ["STATUSES", "label_within", "landmark_times"]
+
+Array = NDArray[np.float64]
+
+STATUSES = ("event-free", "event", "competing", "censored")
+
+
+def landmark_times(
+    groups: Any, time: Any, shots: int, *, index: float | pd.Series | None = None
+) -> pd.DataFrame:
+    """When each patient may first be judged: at the `shots`-th visit, and not before the index.
+
+    Patients with fewer visits are left out. Waiting for a visit makes nobody immortal here: the
+    risk counts from the prediction time on.
+
+    Parameters
+    ----------
+    groups, time : array-like, (row,)
+        Patient and time of every visit; visits at one time count as one.
+    shots : int
+        Visits that must have been seen.
+    index : float or Series, optional
+        Time of entry into the cohort (diagnosis, matching, randomisation), one for all or one per
+        patient, by id.
+
+    Returns
+    -------
+    DataFrame
+        ``subject_id`` and ``prediction_time``, as in MEDS: what is known at that time, inclusive,
+        may inform the prediction.
+
+    Examples
+    --------
+    >>> landmark_times([1, 1, 1, 2, 2, 3], [-9, 2, 5, -9, -4, 0], 2, index=0.0)
+       subject_id  prediction_time
+    0           1              2.0
+    1           2              0.0
+    """
+    if isinstance(shots, bool) or not isinstance(shots, int | np.integer) or shots < 1:
+        raise DataError(f"shots must be a whole number of visits, 1 or more, got {shots!r}.")
+    times = _times(np.asarray(time), "time")
+    tasks = index_tasks(groups)
+    if len(times) != len(tasks.codes):
+        raise DataError(f"time has {len(times)} rows and groups {len(tasks.codes)}: one per visit.")
+    visits = pd.DataFrame({"code": tasks.codes, "time": times}).drop_duplicates()
+    visits = visits.sort_values(["code", "time"])
+    kth = visits[visits.groupby("code").cumcount() == shots - 1]
+    if len(kth) == 0:
+        raise DataError(f"none of {tasks.n_tasks:,} patients has {shots} visits. Ask for fewer.")
+    found = pd.DataFrame(
+        {"subject_id": tasks.labels[kth["code"]], "prediction_time": kth["time"].to_numpy()}
+    )
+    if index is None:
+        return found
+    entry = found["subject_id"].map(index) if isinstance(index, pd.Series) else float(index)
+    if np.isnan(entry).any():
+        raise DataError("index is missing for some patients. Give every patient one.")
+    return found.assign(prediction_time=np.maximum(found["prediction_time"], entry))
+
+
+def label_within(
+    events: Any,
+    horizon: float,
+    *,
+    prediction_times: Any,
+    follow_up: Any,
+    event: str | Sequence[str],
+    competing: str | Sequence[str] = (),
+) -> pd.DataFrame:
+    """Say what happens to each patient within a horizon of a prediction time.
+
+    Only what follows the prediction time makes the label, and only what precedes it decides who is
+    asked about: those without a prior event who are still followed.
+
+    Parameters
+    ----------
+    events : frame, (row, column)
+        ``subject_id, time, code`` of everything recorded, also before the prediction times.
+    horizon : float
+        In the unit of the times.
+    prediction_times : frame, (row, column)
+        ``subject_id, prediction_time``; see `landmark_times`. A patient may have several.
+    follow_up : frame, (row, column)
+        ``subject_id, time``: until when each patient was followed, death included.
+    event : str or sequence of str
+        Codes of the outcome. The first one counts.
+    competing : str or sequence of str
+        Codes that make the outcome impossible, death above all. They are outcomes of their own,
+        not censoring. At the same time as an event they come after it.
+
+    Returns
+    -------
+    DataFrame
+        A row per prediction time at risk, under its row number: ``subject_id``,
+        ``prediction_time``, ``event`` (0 neither, 1 the event, 2 competing) and ``time`` since the
+        prediction time, at most `horizon`: together the `survival_array`; ``status``, one of
+        "event", "competing", "event-free" (followed to the horizon) and "censored" (before it);
+        and MEDS' ``boolean_value``, missing where censored. ``attrs["findings"]`` counts who was
+        left out and why.
+
+    Raises
+    ------
+    DataError
+        A column is missing or not numbers, a patient has no follow-up or two, the horizon is not
+        positive or beyond everybody's follow-up, or nobody is left at risk.
+
+    Examples
+    --------
+    >>> events = pd.DataFrame(
+    ...     {
+    ...         "subject_id": [1, 2, 3, 4],
+    ...         "time": [3.0, 1.0, 2.0, -1.0],
+    ...         "code": ["stroke", "death", "gout", "stroke"],
+    ...     }
+    ... )
+    >>> at = pd.DataFrame({"subject_id": [1, 2, 3, 4, 5], "prediction_time": 0.0})
+    >>> end = pd.DataFrame({"subject_id": [1, 2, 3, 4, 5], "time": [9.0, 1.0, 5.0, 9.0, 4.0]})
+    >>> labels = label_within(
+    ...     events, 5, prediction_times=at, follow_up=end, event="stroke", competing="death"
+    ... )
+    >>> labels[["subject_id", "event", "time", "status", "boolean_value"]]
+       subject_id  event  time      status boolean_value
+    0           1      1   3.0       event          True
+    1           2      2   1.0   competing         False
+    2           3      0   5.0  event-free         False
+    4           5      0   4.0    censored          <NA>
+    """
+    if not horizon > 0 or not np.isfinite(horizon):
+        raise DataError(f"horizon must be a positive length of time, got {horizon}.")
+    asked = _frame(prediction_times, "prediction_times", ("subject_id", "prediction_time"))
+    records = _frame(events, "events", ("subject_id", "time", "code"))
+    end = _end_of_follow_up(asked["subject_id"], follow_up)
+    start = asked["prediction_time"].to_numpy()
+    outcome, rival = (
+        records[records["code"].isin([codes] if isinstance(codes, str) else list(codes))]
+        for codes in (event, competing)
+    )
+    prior = ~np.isnan(_beside(asked, outcome, "backward"))
+    gone = (end <= start) | ~np.isnan(_beside(asked, rival, "backward"))
+    to_event, to_rival = (_after(asked, part, end) for part in (outcome, rival))
+
+    at_risk = ~prior & ~gone
+    if not at_risk.any():
+        raise DataError(
+            f"none of {len(asked):,} prediction times is at risk: {int(prior.sum()):,} follow the "
+            "event, the others the end of follow-up. Check the units and origins of the times."
+        )
+    longest = float((end - start)[at_risk].max())
+    if horizon > longest:
+        raise DataError(
+            f"horizon {horizon:g} is beyond the longest follow-up after a prediction time, "
+            f"{longest:g}. Ask for a shorter one."
+        )
+    time = np.minimum.reduce([to_event, to_rival, end - start, np.full(len(asked), horizon)])
+    code = np.select([to_event <= time, to_rival <= time], [1, 2], 0)
+    status = np.array(STATUSES, dtype=object)[
+        np.where((code == 0) & (time < horizon), STATUSES.index("censored"), code)
+    ]
+    known = pd.array(code == 1, dtype="boolean")
+    known[status == "censored"] = pd.NA
+    labels = asked.assign(event=code, time=time, status=status, boolean_value=known)[at_risk]
+    labels.attrs["findings"] = tuple(
+        Finding(f"prediction times left out: {why}", "prediction_time", int(count), remedy)
+        for why, count, remedy in (
+            ("the event was there before", prior.sum(), "Only a first event is predicted."),
+            ("no longer followed", (gone & ~prior).sum(), "Check the end of follow-up."),
+        )
+        if count
+    )
+    return labels
+
+
+def _after(asked: pd.DataFrame, records: pd.DataFrame, end: Array) -> Array:
+    """Time from each prediction time to the next record within follow-up, or infinity."""
+    at = _beside(asked, records, "forward")
+    at = np.where(at <= end, at, np.inf)  # what is recorded after the end was not watched for
+    return np.asarray(at - asked["prediction_time"].to_numpy())
+
+
+def _beside(asked: pd.DataFrame, records: pd.DataFrame, direction: str) -> Array:
+    """Time of the first record after each prediction time, or of the last one up to it; NaN."""
+    if len(records) == 0:
+        return np.full(len(asked), np.nan)
+    found = pd.merge_asof(
+        asked.assign(place=np.arange(len(asked))).sort_values("prediction_time"),
+        records[["subject_id", "time"]].sort_values("time"),
+        left_on="prediction_time",
+        right_on="time",
+        by="subject_id",
+        direction=direction,
+        allow_exact_matches=direction == "backward",
+    )
+    return np.asarray(found.sort_values("place")["time"], dtype=np.float64)
+
+
+def _end_of_follow_up(subjects: pd.Series, follow_up: Any) -> Array:
+    ends = _frame(follow_up, "follow_up", ("subject_id", "time"))
+    if ends["subject_id"].duplicated().any():
+        raise DataError("follow_up names a patient twice. Keep one end of follow-up each.")
+    found = subjects.map(ends.set_index("subject_id")["time"]).to_numpy(np.float64)
+    if np.isnan(found).any():
+        raise DataError(
+            f"follow_up has no end for {int(np.isnan(found).sum()):,} of {len(found):,} prediction "
+            "times. Add them, or leave out those patients."
+        )
+    return found
+
+
+def _frame(values: Any, name: str, columns: tuple[str, ...]) -> pd.DataFrame:
+    found = read_columns(values)
+    require_columns(found, columns)
+    frame = pd.DataFrame({column: found[column] for column in columns})
+    for column in columns:
+        if column.endswith("time"):
+            frame[column] = _times(found[column], f"column '{column}' of {name}")
+        elif found[column].dtype.kind in "iu":
+            frame[column] = found[column].astype(np.int64)  # ids of any width are the same ids
+    return frame
+
+
+def _times(values: NDArray[Any], name: str) -> Array:
+    if values.dtype.kind not in "iuf":
+        raise DataError(f"{name} must hold numbers: convert dates with ehrmeta.data.to_time.")
+    times: Array = values.astype(np.float64)
+    bad = np.flatnonzero(~np.isfinite(times))
+    if len(bad):
+        raise DataError(
+            f"{name} is missing or infinite in {len(bad):,} of {len(times):,} rows (first: row "
+            f"{bad[0]}). Fill it in or drop those rows."
+        )
+    return times
