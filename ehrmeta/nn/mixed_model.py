@@ -53,7 +53,13 @@ class MixedModel:
 
 
 def fit_mixed_model(
-    x: Array, z: Array, y: Array, starts: Index, *, reml: bool = True
+    x: Array,
+    z: Array,
+    y: Array,
+    starts: Index,
+    *,
+    reml: bool = True,
+    blocks: Index | None = None,
 ) -> MixedModel:
     r"""Fit ``y = X beta + Z b + e``, ``b ~ N(0, G)``, ``e ~ N(0, sigma^2)``.
 
@@ -78,6 +84,9 @@ def fit_mixed_model(
         Offsets: task i owns the rows ``starts[i]:starts[i + 1]``.
     reml : bool
         Restricted likelihood (unbiased variances), else maximum likelihood.
+    blocks : (effect,), optional
+        Number of the variance that each effect has: effects are then independent, and those of one
+        block share a variance. Without it G is unrestricted.
 
     References
     ----------
@@ -97,8 +106,8 @@ def fit_mixed_model(
     x, z, y, starts = _checked(x, z, y, starts)
     n = len(y)
     x_unit, x_back, x_logdet = orthonormal(x)
-    z_unit, z_back, _ = orthonormal(z)
-    if z_unit.shape[1] == 0:
+    z_unit, z_back = _effect_basis(z, blocks)
+    if z_unit.shape[1] == 0 or not z_unit.any():
         raise DataError("z holds only zeros. Give it a column of ones for a random intercept.")
     p, q = x_unit.shape[1], z_unit.shape[1]
     nu = n - p if reml else n
@@ -111,15 +120,15 @@ def fit_mixed_model(
     residual = y - x_unit @ ols
     xy = np.column_stack([x_unit, residual])  # (row, p + 1)
     gram = xy.T @ xy
-    zz = _cross(z_unit, z_unit, starts)  # (task, q, q)
-    zxy = _cross(z_unit, xy, starts)  # (task, q, p + 1)
+    zz = cross_products(z_unit, z_unit, starts)  # (task, q, q)
+    zxy = cross_products(z_unit, xy, starts)  # (task, q, p + 1)
     floor = max(_SMALLEST_SHARE * float(y @ y), np.finfo(float).tiny)
-    lower = np.tril_indices(q)
+    free, which, start = _free_entries(q, blocks)
 
     def profile(theta: Array) -> tuple[float, Array, Array, Array, float]:
         """Deviance without constants, its gradient, X'V^-1 X, the shift of beta, r^2."""
         root = np.zeros((q, q))
-        root[lower] = theta
+        root[free] = theta[which]
         shrunk, logdet = _shrinkage(zz, root)
         weighted = shrunk @ zxy  # (task, q, p + 1)
         s = gram - zxy.reshape(-1, p + 1).T @ weighted.reshape(-1, p + 1)
@@ -139,21 +148,21 @@ def fit_mixed_model(
             half = half.reshape(p, -1, q).transpose(2, 0, 1).reshape(q, -1)
             slope -= half @ half.T
             deviance += 2 * float(np.log(np.diag(factor)).sum())
-        return deviance, 2 * (slope @ root)[lower], information, shift, r2
+        return deviance, np.bincount(which, 2 * (slope @ root)[free]), information, shift, r2
 
     # No sign constraint on the diagonal: G is even in each column of L, so 0 is an ordinary
     # minimum; a bound there would be a stationary point that traps the search.
     found = minimize(
         lambda theta: tuple(np.divide(part, n) for part in profile(theta)[:2]),
-        np.eye(q)[lower],
+        start,
         jac=True,
         method="L-BFGS-B",
-        bounds=[(-_LARGEST_RATIO, _LARGEST_RATIO)] * len(lower[0]),
+        bounds=[(-_LARGEST_RATIO, _LARGEST_RATIO)] * len(start),
         options={"maxiter": 500, "ftol": 1e-14, "gtol": 1e-8},
     )
     deviance, _, information, shift, r2 = profile(found.x)
     root = np.zeros((q, q))
-    root[lower] = found.x
+    root[free] = found.x[which]
     noise_var = r2 / nu
     effects = z_back @ root
     deviance += nu * (1 + np.log(2 * np.pi / nu)) + (x_logdet if reml else 0.0)
@@ -185,9 +194,9 @@ def posterior(
     x, z, y, starts = _checked(x, z, y, starts)
     values, vectors = np.linalg.eigh(model.G / model.noise_var)
     root = vectors * np.sqrt(np.maximum(values, 0.0))
-    shrunk, _ = _shrinkage(_cross(z, z, starts), root)
+    shrunk, _ = _shrinkage(cross_products(z, z, starts), root)
     residual = (y - x @ model.beta)[:, None]
-    mean = (shrunk @ _cross(z, residual, starts))[:, :, 0]
+    mean = (shrunk @ cross_products(z, residual, starts))[:, :, 0]
     return mean, model.noise_var * shrunk
 
 
@@ -221,6 +230,28 @@ def _shrinkage(zz: Array, root: Array) -> tuple[Array, Array]:
     return shrunk, np.linalg.slogdet(m)[1]
 
 
+def _effect_basis(z: Array, blocks: Index | None) -> tuple[Array, Array]:
+    """Effects in units that suit the search: orthonormal, or one scale that keeps blocks apart."""
+    if blocks is None:
+        unit, back, _ = orthonormal(z)
+        return unit, back
+    if len(blocks) != z.shape[1]:
+        raise DataError(f"blocks names {len(blocks)} variances for {z.shape[1]} columns of z.")
+    scale = np.sqrt(np.mean(z * z)) or 1.0
+    return z / scale, np.eye(z.shape[1]) / scale
+
+
+def _free_entries(
+    q: int, blocks: Index | None
+) -> tuple[tuple[NDArray[Any], NDArray[Any]], Index, Array]:
+    """Places of L that are not 0, the parameter of each place, and the identity as parameters."""
+    if blocks is not None:
+        which = np.asarray(blocks, dtype=np.int64)
+        return np.diag_indices(q), which, np.ones(int(which.max()) + 1)
+    free = np.tril_indices(q)
+    return free, np.arange(len(free[0])), np.eye(q)[free]
+
+
 def orthonormal(a: Array) -> tuple[Array, Array, float]:
     """Basis ``U = a @ back`` of the columns of `a` with ``U'U = n I``, and log|a'a| - log|U'U|."""
     scale = np.sqrt(np.mean(a * a, axis=0))
@@ -232,7 +263,7 @@ def orthonormal(a: Array) -> tuple[Array, Array, float]:
     return u[:, :rank] * np.sqrt(len(a)), back, 2 * float(np.log(s).sum() + np.log(scale).sum())
 
 
-def _cross(a: Array, b: Array, starts: Index) -> Array:
+def cross_products(a: Array, b: Array, starts: Index) -> Array:
     """``a_i' b_i`` of every task: (row, q), (row, p) -> (task, q, p)."""
     out = np.zeros((len(starts) - 1, a.shape[1], b.shape[1]))
     filled = starts[:-1] < starts[1:]  # reduceat would give an empty task its successor's row
