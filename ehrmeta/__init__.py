@@ -25,12 +25,22 @@ from ehrmeta.data import (
     PatientKFold,
     Schema,
     Table,
+    label_within,
+    landmark_times,
     list_datasets,
     load_dataset,
     make_cohorts,
     make_sinusoid,
+    make_treatment,
 )
-from ehrmeta.estimators import Adapted, MetaClassifier, MetaRegressor, adapt
+from ehrmeta.estimators import (
+    Adapted,
+    DiscreteTimeHazard,
+    MetaClassifier,
+    MetaRegressor,
+    adapt,
+    landmark_posterior,
+)
 from ehrmeta.evaluation import KShotScorer, k_shot_curve
 from ehrmeta.nn import MLP, TorchModule
 
@@ -42,6 +52,7 @@ __all__ = [
     "BayesianHead",
     "Clock",
     "DeepMixedEffects",
+    "DiscreteTimeHazard",
     "Feature",
     "FineTune",
     "KShotScorer",
@@ -65,8 +76,12 @@ __all__ = [
     "TorchModule",
     "adapt",
     "k_shot_curve",
+    "label_within",
+    "landmark_posterior",
+    "landmark_times",
     "list_datasets",
     "load_dataset",
     "make_cohorts",
     "make_sinusoid",
+    "make_treatment",
 ]

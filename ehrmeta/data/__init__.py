@@ -7,7 +7,13 @@ from ehrmeta.data.columns import read_column, read_columns
 from ehrmeta.data.encode import Encoder, OutcomeScale
 from ehrmeta.data.labels import label_within, landmark_times
 from ehrmeta.data.schema import Clock, Feature, Outcome, Schema
-from ehrmeta.data.simulate import Cohorts, make_cohorts, make_sinusoid
+from ehrmeta.data.simulate import (
+    Cohorts,
+    TreatedSites,
+    make_cohorts,
+    make_sinusoid,
+    make_treatment,
+)
 from ehrmeta.data.survival import read_survival, survival_array
 from ehrmeta.data.table import Table
 from ehrmeta.data.tasks import (
@@ -32,6 +38,7 @@ __all__ = [
     "Schema",
     "Table",
     "TaskIndex",
+    "TreatedSites",
     "before",
     "first_k",
     "index_tasks",
@@ -41,6 +48,7 @@ __all__ = [
     "load_dataset",
     "make_cohorts",
     "make_sinusoid",
+    "make_treatment",
     "random_k",
     "read_card",
     "read_column",

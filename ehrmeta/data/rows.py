@@ -8,7 +8,9 @@ import narwhals as nw
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["take_rows"]
+from ehrmeta.errors import DataError
+
+__all__ = ["check_mask", "take_rows"]
 
 
 def take_rows(X: Any, mask: npt.NDArray[np.bool_]) -> Any:
@@ -28,3 +30,11 @@ def take_rows(X: Any, mask: npt.NDArray[np.bool_]) -> Any:
             taken.attrs = dict(X.attrs)
         return taken
     return np.asarray(X)[mask]
+
+
+def check_mask(rows: npt.ArrayLike, n_rows: int) -> npt.NDArray[np.bool_]:
+    """Return rows as a mask (row,); anything but one bool per row raises."""
+    mask = np.asarray(rows)
+    if mask.dtype != bool or mask.shape != (n_rows,):
+        raise DataError(f"pass a mask of shape ({n_rows},): one bool per row.")
+    return mask

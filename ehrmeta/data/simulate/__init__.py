@@ -2,5 +2,6 @@
 
 from ehrmeta.data.simulate.cohorts import Cohorts, make_cohorts
 from ehrmeta.data.simulate.sinusoid import make_sinusoid
+from ehrmeta.data.simulate.treatment import TreatedSites, make_treatment
 
-__all__ = ["Cohorts", "make_cohorts", "make_sinusoid"]
+__all__ = ["Cohorts", "TreatedSites", "make_cohorts", "make_sinusoid", "make_treatment"]
