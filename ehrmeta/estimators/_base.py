@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -98,13 +99,24 @@ class TaskEstimator(BaseEstimator, ABC):
         DataError
             A column, the outcome, the groups or the time cannot be used; nothing is changed.
         """
+        return self._fit(X, y, groups, time, self._fit_tasks)
+
+    def _fit(
+        self,
+        X: Any,
+        y: Any,
+        groups: Any,
+        time: Any,
+        learn: Callable[[TaskRows, TableEncoder], None],
+    ) -> Self:
+        """Read and encode the table, then `learn`."""
         check_parameters(self)
         schema = schema_of(self.schema, X)
         inputs = self._read(X, y, groups, time, schema)
         check_trainable(inputs, schema)
         table = TableEncoder.fit(inputs, schema, self._fit_outcome(inputs, schema))
         tasks = inputs.tasks()
-        self._fit_tasks(table.rows(inputs, tasks.codes, tasks.n_tasks), table)
+        learn(table.rows(inputs, tasks.codes, tasks.n_tasks), table)
         self.schema_ = schema
         self.table_ = table
         self.n_tasks_ = tasks.n_tasks

@@ -2,6 +2,7 @@
 
 from ehrmeta.training.episodes import EpisodeSampler
 from ehrmeta.training.gradient import EpisodeLoss
-from ehrmeta.training.loop import Callback, TrainingPlan, train
+from ehrmeta.training.loop import Callback, train
+from ehrmeta.training.plan import TrainingPlan
 
 __all__ = ["Callback", "EpisodeLoss", "EpisodeSampler", "TrainingPlan", "train"]

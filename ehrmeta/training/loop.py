@@ -3,48 +3,33 @@
 from __future__ import annotations
 
 import math
-import sys
+import os
+import signal
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from itertools import islice
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from ehrmeta.algorithms._base import Algorithm, Spec
-from ehrmeta.errors import DivergenceError
+from ehrmeta.errors import DataWarning, DivergenceError
+from ehrmeta.nn.batch import TaskSet
 from ehrmeta.nn.task_rows import TaskRows
+from ehrmeta.training.checkpoints import Checkpoints, fingerprint, on_termination
 from ehrmeta.training.episodes import EpisodeSampler
 from ehrmeta.training.gradient import EpisodeLoss
 from ehrmeta.training.held_out import HeldOut, gained
+from ehrmeta.training.plan import TrainingPlan
+from ehrmeta.training.state import History, TrainingState, snapshot
 
-__all__ = ["Callback", "TrainingPlan", "train"]
+__all__ = ["Callback", "train"]
 
 Callback = Callable[[dict[str, float]], bool | None]
-History = list[dict[str, float]]
 
-
-@dataclass(frozen=True)
-class TrainingPlan:
-    """How long and how hard to train; the estimators document each field."""
-
-    shots: tuple[int, int] = (0, 10)
-    max_queries: int = 10
-    max_steps: int = 1000
-    batch_size: int = 256
-    learning_rate: float = 3e-3
-    weight_decay: float = 1e-4
-    max_norm: float = 1.0
-    warmup_fraction: float = 0.05
-    check_every: int = 50
-    patience: int = 10
-    chunk_size: int | None = None
-    precision: str = "float32"
-    compile: bool = False
-    time_unit: float = 1.0
-    progress_bar: bool = field(default_factory=sys.stderr.isatty)
+_MOST_HALVINGS = 3
 
 
 def train(
@@ -57,8 +42,13 @@ def train(
     *,
     seed: int,
     callbacks: Sequence[Callback] = (),
+    checkpoint_dir: str | os.PathLike[str] | None = None,
+    resume: bool = True,
 ) -> tuple[dict[str, Tensor], History]:
     """Meta-train: AdamW over batches of episodes, best state on held-out tasks restored.
+
+    A task whose loss is not finite is left out of its step. Where half the tasks of a batch are
+    lost, or the gradient is, training goes back to its best state with half the learning rate.
 
     Parameters
     ----------
@@ -67,6 +57,10 @@ def train(
         algorithm that leaves its start only for a gain on held-out tasks.
     callbacks : sequence of callable
         Called with every record of the history; one that returns True ends the training.
+    checkpoint_dir : path, optional
+        Where the state is kept at every check and on SIGTERM, after which the process exits.
+    resume : bool
+        Whether to go on from the newest checkpoint there.
 
     Returns
     -------
@@ -77,13 +71,10 @@ def train(
     Raises
     ------
     DivergenceError
-        A task's loss is not finite; names the task by ordinal and the step.
+        The loss stays not finite at an eighth of the rate; names a task by ordinal and the step.
+    BundleError
+        A checkpoint cannot be read or written, or belongs to another training.
     """
-    params = {name: value.detach().clone().requires_grad_() for name, value in params.items()}
-    optimiser = torch.optim.AdamW(
-        params.values(), lr=plan.learning_rate, weight_decay=plan.weight_decay, fused=True
-    )
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, _warmup_cosine(plan))
     sampler = EpisodeSampler(tasks, plan.shots, plan.max_queries, plan.time_unit)
     loss = EpisodeLoss(
         algorithm,
@@ -97,50 +88,109 @@ def train(
         judged = EpisodeSampler(held_out, plan.shots, 2 * plan.max_queries, plan.time_unit)
         judge = HeldOut(judged, loss, seed + 1)
 
-    start = best = _snapshot(params)
-    best_loss, best_step = math.inf, 0
-    history: History = []
+    start, state = snapshot(params), TrainingState.at_start(params, plan)
     if judge is None and algorithm.keeps_start:
-        return start, history
-    running, seen, started = 0.0, 0, time.perf_counter()
-    batches = _batches(tasks.n_tasks, plan, seed)
-    with tqdm(total=plan.max_steps, unit="step", disable=not plan.progress_bar) as bar:
-        for step in range(1, plan.max_steps + 1):
+        return start, []
+    checkpoints = None
+    if checkpoint_dir is not None:
+        settings = type(algorithm).__name__, algorithm.get_params(), plan, seed
+        training = fingerprint(start, [tasks, held_out], *settings)
+        checkpoints = Checkpoints(checkpoint_dir, training, resume=resume)
+        state = checkpoints.newest(start, plan) or state
+
+    batches = islice(_batches(tasks.n_tasks, plan, seed), state.step, None)
+    began = time.perf_counter() - state.seconds
+    with (
+        tqdm(
+            total=plan.max_steps, initial=state.step, unit="step", disable=not plan.progress_bar
+        ) as bar,
+        on_termination(active=checkpoints is not None) as asked_to_exit,
+    ):
+        while not state.over:
             batch, generator = next(batches)
             support, query = sampler.draw(batch.to(tasks.y.device), generator)
-            losses, gradient = loss.gradient(params, support, query, step / plan.max_steps)
-            _guard(losses, batch, step)
-            for name, p in params.items():
-                p.grad = gradient.get(name)
-            torch.nn.utils.clip_grad_norm_(params.values(), plan.max_norm)
-            optimiser.step()
-            schedule.step()
-            running += float(losses.mean())
-            seen += len(batch)
+            _step(state, loss, batch, support, query, plan)
             bar.update()
-            if step % plan.check_every and step != plan.max_steps:
-                continue
+            if state.step % plan.check_every == 0 or state.step == plan.max_steps:
+                record = _check(state, judge, plan, time.perf_counter() - began)
+                bar.set_postfix({name: f"{record[name]:.3f}" for name in ("loss", "held_out_loss")})
+                asked_to_stop = [bool(callback(record)) for callback in callbacks]
+                waited = state.step - state.best_step >= plan.patience * plan.check_every
+                state.over = any(asked_to_stop) or waited or state.step == plan.max_steps
+                if checkpoints is not None:
+                    checkpoints.save(state)
+            if checkpoints is not None and asked_to_exit() and not state.over:
+                state.seconds = time.perf_counter() - began
+                checkpoints.save(state)
+                raise SystemExit(128 + signal.SIGTERM)
 
-            seconds = time.perf_counter() - started
-            record = {
-                "step": float(step),
-                "loss": running / ((step - 1) % plan.check_every + 1),
-                "held_out_loss": math.nan if judge is None else float(judge.losses(params).mean()),
-                "learning_rate": float(schedule.get_last_lr()[0]),
-                "seconds": seconds,
-                "tasks_per_second": seen / seconds,
-            }
-            running = 0.0
-            history.append(record)
-            bar.set_postfix(loss=f"{record['loss']:.3f}", held_out=f"{record['held_out_loss']:.3f}")
-            if judge is None or record["held_out_loss"] < best_loss:
-                best, best_loss, best_step = _snapshot(params), record["held_out_loss"], step
-            asked_to_stop = [bool(callback(record)) for callback in callbacks]
-            if any(asked_to_stop) or step - best_step >= plan.patience * plan.check_every:
-                break
+    if state.n_skipped:
+        warnings.warn(
+            f"{state.n_skipped:,} of {state.n_seen:,} training losses were not finite and left "
+            f"out; the learning rate was halved {state.n_halved} times. Look for gross errors "
+            "among the outcomes, or use likelihood='student_t'.",
+            DataWarning,
+            stacklevel=2,
+        )
+    best = state.best
     if judge is not None and algorithm.keeps_start:
         best = best if gained(judge.losses(start), judge.losses(best)) else start
-    return best, history
+    return best, state.history
+
+
+def _step(
+    state: TrainingState,
+    loss: EpisodeLoss,
+    batch: Tensor,
+    support: TaskSet,
+    query: TaskSet,
+    plan: TrainingPlan,
+) -> None:
+    """One step of the optimiser, or one step back."""
+    state.step += 1
+    progress = state.step / plan.max_steps
+    losses, gradient = loss.gradient(state.params, support, query, progress)
+    finite = losses.isfinite()
+    n_finite = int(finite.sum())
+    lost = batch[~finite.cpu()]
+    state.n_seen += len(batch)
+    state.n_skipped += len(lost)
+    if len(batch) / 2 < n_finite < len(batch):
+        support, query = _kept(support, finite), _kept(query, finite)
+        losses, gradient = loss.gradient(state.params, support, query, progress)
+    for name, p in state.params.items():
+        p.grad = gradient.get(name)
+    norm = torch.nn.utils.clip_grad_norm_(state.params.values(), plan.max_norm)
+    if n_finite <= len(batch) / 2 or not bool(norm.isfinite()):
+        if state.n_halved == _MOST_HALVINGS:
+            raise DivergenceError(_diverged(lost, state.step))
+        state.step_back(plan)
+        return
+    for group in state.optimiser.param_groups:
+        group["lr"] = plan.rate(state.step) * 0.5**state.n_halved
+    state.optimiser.step()
+    state.running += float(losses.mean())
+
+
+def _check(
+    state: TrainingState, judge: HeldOut | None, plan: TrainingPlan, seconds: float
+) -> dict[str, float]:
+    """Judge the state, keep it if it is the best, and start a new record."""
+    held_out_loss = math.nan if judge is None else float(judge.losses(state.params).mean())
+    record = {
+        "step": float(state.step),
+        "loss": state.running / ((state.step - 1) % plan.check_every + 1),
+        "held_out_loss": held_out_loss,
+        "learning_rate": plan.rate(state.step) * 0.5**state.n_halved,
+        "seconds": seconds,
+        "tasks_per_second": state.n_seen / seconds,
+    }
+    state.history.append(record)
+    state.running, state.seconds = 0.0, seconds
+    if judge is None or held_out_loss < state.best_loss:
+        state.best, state.best_step = snapshot(state.params), state.step
+        state.best_loss = held_out_loss
+    return record
 
 
 def _batches(
@@ -163,29 +213,15 @@ def _batches(
             yield batch, torch.Generator().manual_seed(seed * 1_000_003 + step)
 
 
-def _warmup_cosine(plan: TrainingPlan) -> Callable[[int], float]:
-    """Linear warm-up, then half a cosine down to 2 % of the rate."""
-    warmup = max(1, int(plan.warmup_fraction * plan.max_steps))
-
-    def factor(step: int) -> float:
-        if step < warmup:
-            return (step + 1) / warmup
-        angle = math.pi * (step - warmup) / max(1, plan.max_steps - warmup)
-        return 0.02 + 0.98 * 0.5 * (1.0 + math.cos(angle))
-
-    return factor
+def _kept(tasks: TaskSet, mask: Tensor) -> TaskSet:
+    return TaskSet(*(field[mask] for field in tasks))
 
 
-def _guard(losses: Tensor, batch: Tensor, step: int) -> None:
-    finite = losses.isfinite()
-    if not bool(finite.all()):
-        worst = batch[~finite.cpu()]
-        raise DivergenceError(
-            f"the loss of training task {int(worst[0])} (of {len(worst)} such tasks in this batch) "
-            f"is not finite at step {step}. Lower inner_lr, max_inner_lr or learning_rate, or use "
-            "likelihood='student_t' where outcomes hold gross errors."
-        )
-
-
-def _snapshot(params: dict[str, Any]) -> dict[str, Tensor]:
-    return {name: value.detach().clone() for name, value in params.items()}
+def _diverged(lost: Tensor, step: int) -> str:
+    what = f"the loss of training task {int(lost[0])}" if len(lost) else "the meta-gradient"
+    others = f" (of {len(lost)} such tasks in this batch)" if len(lost) else ""
+    return (
+        f"{what}{others} is not finite at step {step}, even at "
+        f"{0.5**_MOST_HALVINGS:g} of the learning rate. Lower inner_lr, max_inner_lr or "
+        "learning_rate, or use likelihood='student_t' where outcomes hold gross errors."
+    )

@@ -9,7 +9,7 @@ import torch
 
 from ehrmeta import MAML, MLP
 from ehrmeta.algorithms import Spec
-from ehrmeta.errors import DivergenceError
+from ehrmeta.errors import DataWarning, DivergenceError
 from ehrmeta.nn import Normal, TaskRows
 from ehrmeta.training import EpisodeSampler, TrainingPlan, train
 
@@ -129,9 +129,30 @@ def test_without_held_out_tasks_the_last_state_is_kept():
     assert all(math.isnan(record["held_out_loss"]) for record in history)
 
 
-def test_divergence_names_the_task_and_the_step():
+def test_a_task_whose_loss_is_not_finite_is_left_out_and_counted():
     rows = _rows([5] * 12)
     rows.y[rows.codes == 7] = torch.nan
-    with pytest.raises(DivergenceError, match=r"task 7 .* not finite at step \d+") as error:
+    with pytest.warns(DataWarning, match=r"of 240 training losses were not finite"):
+        params, _ = _fit(rows, PLAN)
+    assert all(value.isfinite().all() for value in params.values())
+
+
+def test_divergence_steps_back_with_half_the_rate_and_then_goes_on():
+    rows = _rows([5] * 12)
+    calm = TrainingPlan(max_steps=30, check_every=1, batch_size=8, progress_bar=False)
+    broken = iter([False] * 10 + [True] * 2 + [False] * 18)
+
+    def spoil(record):
+        rows.y[:] = torch.inf if next(broken) else 1.0
+
+    with pytest.warns(DataWarning, match="halved 2 times"):
+        _, history = _fit(rows, calm, callbacks=[spoil])
+    assert history[-1]["learning_rate"] == pytest.approx(calm.rate(30) / 4)
+
+
+def test_lasting_divergence_names_the_task_and_the_step():
+    rows = _rows([5] * 12)
+    rows.y[:] = torch.nan
+    with pytest.raises(DivergenceError, match=r"task \d+ .* not finite at step 4") as error:
         _fit(rows, PLAN)
     assert "inner_lr" in str(error.value)

@@ -1,0 +1,149 @@
+"""Checkpoints of a training: written whole, verified on reading, resumed bit for bit."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from ehrmeta.errors import BundleError, DataWarning
+from ehrmeta.nn.task_rows import TaskRows
+from ehrmeta.persistence import read_bundle, write_bundle
+from ehrmeta.training.plan import TrainingPlan
+from ehrmeta.training.state import TrainingState
+
+__all__ = ["Checkpoints", "fingerprint", "on_termination"]
+
+_PATTERN = "step-*.checkpoint"
+_KEEP = 2
+
+
+class Checkpoints:
+    """A folder of training states: the newest two, and the best.
+
+    A file holds parameters, the optimiser's state and the history, never a row of a table; the
+    training data is known by its digest only.
+
+    Parameters
+    ----------
+    folder : path
+        Made where there is none.
+    belongs_to : str
+        The `fingerprint` of the training.
+    resume : bool
+        Whether to go on from what the folder holds; otherwise that is removed.
+
+    Raises
+    ------
+    BundleError
+        The folder cannot be made.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], belongs_to: str, *, resume: bool) -> None:
+        self.folder = Path(folder)
+        self.belongs_to = belongs_to
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if not resume:
+                for path in self._paths():
+                    path.unlink()
+        except OSError as error:
+            raise BundleError(
+                f"checkpoint_dir={os.fspath(folder)!r} cannot be used: {error.strerror or error}. "
+                "Name a folder that you may write to."
+            ) from error
+
+    def newest(self, start: Mapping[str, Tensor], plan: TrainingPlan) -> TrainingState | None:
+        """The newest state whose digests verify, or None where there is no file.
+
+        Raises
+        ------
+        BundleError
+            The newest sound file belongs to another training, or no file is sound.
+        """
+        paths = self._paths()
+        for path in reversed(paths):
+            try:
+                tensors, numbers = read_bundle(path)
+            except BundleError as error:
+                warnings.warn(f"A checkpoint is passed over: {error}", DataWarning, stacklevel=2)
+                continue
+            if numbers.get("belongs_to") != self.belongs_to:
+                raise BundleError(
+                    f"{os.fspath(path)!r} belongs to another training: data, settings, seed or "
+                    "start values differ. Name another checkpoint_dir, or pass resume=False to "
+                    "start afresh and remove it."
+                )
+            return TrainingState.from_file(tensors, numbers, start, plan)
+        if paths:
+            raise BundleError(
+                f"none of the {len(paths)} checkpoints in {os.fspath(self.folder)!r} is sound. "
+                "Pass resume=False to start afresh and remove them."
+            )
+        return None
+
+    def save(self, state: TrainingState) -> None:
+        """Write a state, then remove those that are neither new nor best.
+
+        Raises
+        ------
+        BundleError
+            The file cannot be written; older ones are still there.
+        """
+        tensors, numbers = state.to_file()
+        write_bundle(self._path(state.step), tensors, numbers | {"belongs_to": self.belongs_to})
+        for path in self._paths()[:-_KEEP]:
+            if path != self._path(state.best_step):
+                path.unlink(missing_ok=True)
+
+    def _path(self, step: int) -> Path:
+        return self.folder / f"step-{step:08d}.checkpoint"
+
+    def _paths(self) -> list[Path]:
+        return sorted(self.folder.glob(_PATTERN))
+
+
+def fingerprint(start: Mapping[str, Tensor], tasks: list[TaskRows | None], *settings: Any) -> str:
+    """SHA-256 of all that decides how a training goes: start values, rows and settings."""
+    digest = hashlib.sha256(repr(settings).encode())
+    for name in sorted(start):
+        _add(digest, name, start[name])
+    for rows in tasks:
+        columns = [] if rows is None else [field.name for field in fields(rows)]
+        for name in columns:
+            value = getattr(rows, name)
+            if isinstance(value, Tensor):
+                _add(digest, name, value)
+    return digest.hexdigest()
+
+
+@contextmanager
+def on_termination(*, active: bool) -> Iterator[Callable[[], bool]]:
+    """Within it SIGTERM only leaves a mark, which the function given answers for.
+
+    Python delivers signals to the main thread only, so elsewhere, or where not `active`, SIGTERM
+    ends the process as ever.
+    """
+    asked = threading.Event()
+    if not active or threading.current_thread() is not threading.main_thread():
+        yield asked.is_set
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: asked.set())
+    try:
+        yield asked.is_set
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _add(digest: Any, name: str, value: Tensor) -> None:
+    digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+    digest.update(value.detach().cpu().contiguous().numpy().tobytes())

@@ -1,0 +1,161 @@
+"""All that the next step of a training depends on, as values that a file can hold."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ehrmeta.errors import BundleError
+from ehrmeta.training.plan import TrainingPlan
+
+__all__ = ["History", "TrainingState", "snapshot"]
+
+History = list[dict[str, float]]
+
+_NUMBERS = ("step", "best_step", "running", "n_seen", "n_skipped", "n_halved", "seconds", "over")
+
+
+@dataclass
+class TrainingState:
+    """A training between two steps.
+
+    Parameters
+    ----------
+    params : dict of str to Tensor
+        Leaves of the meta-gradient.
+    optimiser : torch.optim.AdamW
+        Over `params`, in their order.
+    best : dict of str to Tensor
+        Parameters of the lowest held-out loss so far.
+    step, best_step : int
+        Steps done, and those of `best`.
+    best_loss : float
+    running : float
+        Sum of the steps' losses since the last check.
+    n_seen, n_skipped : int
+        Episodes computed, and those whose loss was not finite.
+    n_halved : int
+        Times the learning rate was halved.
+    seconds : float
+        Spent until the last check.
+    over : bool
+        Whether the training has ended.
+    history : list of dict
+        One record per check.
+    """
+
+    params: dict[str, Tensor]
+    optimiser: torch.optim.AdamW
+    best: dict[str, Tensor]
+    step: int = 0
+    best_step: int = 0
+    best_loss: float = math.inf
+    running: float = 0.0
+    n_seen: int = 0
+    n_skipped: int = 0
+    n_halved: int = 0
+    seconds: float = 0.0
+    over: bool = False
+    history: History = field(default_factory=list)
+
+    @classmethod
+    def at_start(cls, params: Mapping[str, Tensor], plan: TrainingPlan) -> TrainingState:
+        """Before the first step."""
+        leaves = {name: value.detach().clone().requires_grad_() for name, value in params.items()}
+        return cls(leaves, _optimiser(leaves, plan), snapshot(leaves))
+
+    def step_back(self, plan: TrainingPlan) -> None:
+        """Go back to the best parameters, with half the learning rate and no momentum."""
+        with torch.no_grad():
+            for name, value in self.params.items():
+                value.copy_(self.best[name])
+        self.optimiser = _optimiser(self.params, plan)
+        self.n_halved += 1
+
+    def to_file(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Tensors and JSON."""
+        tensors = {f"params.{name}": value.detach() for name, value in self.params.items()}
+        tensors |= {f"best.{name}": value for name, value in self.best.items()}
+        for name, leaf in self.params.items():
+            for kind, value in self.optimiser.state[leaf].items():
+                tensors[f"optimiser.{kind}.{name}"] = value
+        numbers: dict[str, Any] = {name: getattr(self, name) for name in _NUMBERS}
+        numbers["best_loss"] = _finite_or_none(self.best_loss)
+        numbers["history"] = [
+            {name: _finite_or_none(value) for name, value in record.items()}
+            for record in self.history
+        ]
+        return tensors, numbers
+
+    @classmethod
+    def from_file(
+        cls,
+        tensors: Mapping[str, Tensor],
+        numbers: Mapping[str, Any],
+        start: Mapping[str, Tensor],
+        plan: TrainingPlan,
+    ) -> TrainingState:
+        """The inverse of `to_file`, for a training that started at `start`.
+
+        Raises
+        ------
+        BundleError
+            The file's tensors are not those of this training.
+        """
+
+        def values(prefix: str) -> dict[str, Tensor]:
+            return {
+                name.removeprefix(prefix): value
+                for name, value in tensors.items()
+                if name.startswith(prefix)
+            }
+
+        params, best = values("params."), values("best.")
+        shapes = {name: (value.shape, value.dtype) for name, value in start.items()}
+        for found in (params, best):
+            if {name: (value.shape, value.dtype) for name, value in found.items()} != shapes:
+                raise BundleError("its parameters are not those of this training.")
+        state = cls.at_start({name: params[name].to(start[name].device) for name in start}, plan)
+        state.best = {name: best[name].to(start[name].device) for name in start}
+        for name, leaf in state.params.items():
+            moments = {
+                kind: values(f"optimiser.{kind}.").get(name)
+                for kind in ("step", "exp_avg", "exp_avg_sq")
+            }
+            if None not in moments.values():
+                state.optimiser.state[leaf] = {
+                    kind: value.to(leaf.device)  # type: ignore[union-attr]
+                    for kind, value in moments.items()
+                }
+        for name in _NUMBERS:
+            setattr(state, name, numbers[name])
+        state.best_loss = _number_or(numbers["best_loss"], math.inf)
+        state.history = [
+            {name: _number_or(value, math.nan) for name, value in record.items()}
+            for record in numbers["history"]
+        ]
+        return state
+
+
+def snapshot(params: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A copy that later steps do not change."""
+    return {name: value.detach().clone() for name, value in params.items()}
+
+
+def _optimiser(leaves: Mapping[str, Tensor], plan: TrainingPlan) -> torch.optim.AdamW:
+    return torch.optim.AdamW(
+        leaves.values(), lr=plan.learning_rate, weight_decay=plan.weight_decay, fused=True
+    )
+
+
+def _finite_or_none(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _number_or(value: float | None, missing: float) -> float:
+    return missing if value is None else value

@@ -1,0 +1,189 @@
+"""A training that was ended goes on where it was, and ends bit for bit like one that was not."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+import torch
+
+from ehrmeta import MAML, MLP, MetaRegressor, make_sinusoid
+from ehrmeta.algorithms import Spec
+from ehrmeta.errors import BundleError, DataWarning
+from ehrmeta.nn import Normal, TaskRows
+from ehrmeta.training import TrainingPlan, train
+from ehrmeta.training.checkpoints import Checkpoints
+from ehrmeta.training.state import TrainingState
+
+PLAN = TrainingPlan(max_steps=40, check_every=10, batch_size=8, progress_bar=False)
+N_TASKS, N_ROWS = 30, 6
+
+
+def _rows(seed):
+    generator = torch.Generator().manual_seed(seed)
+    codes = torch.arange(N_TASKS).repeat_interleave(N_ROWS)
+    n = len(codes)
+    return TaskRows.from_codes(
+        codes,
+        N_TASKS,
+        timed=False,
+        x=torch.randn(n, 1, generator=generator),
+        measured=torch.empty(n, 0),
+        time=torch.zeros(n).double(),
+        y=torch.randn(N_TASKS, generator=generator)[codes],
+        origin=torch.arange(n),
+    )
+
+
+def fit(folder=None, plan=PLAN, *, seed=3, resume=True, callbacks=()):
+    """Train a small MAML; parameters and history."""
+    algorithm, spec = MAML(inner_steps=1), Spec(MLP((4,), "tanh").network(1, 1), Normal(), 1)
+    params = algorithm.init(spec, torch.Generator().manual_seed(0))
+    return train(
+        algorithm,
+        spec,
+        params,
+        _rows(0),
+        _rows(1),
+        plan,
+        seed=seed,
+        callbacks=callbacks,
+        checkpoint_dir=folder,
+        resume=resume,
+    )
+
+
+def _assert_equal(left, right):
+    for name, value in left[0].items():
+        assert torch.equal(value, right[0][name]), name
+    losses = [[record["held_out_loss"] for record in history] for _, history in (left, right)]
+    assert losses[0] == losses[1]
+
+
+class _KilledError(Exception):
+    pass
+
+
+def _interrupted(folder):
+    """End a training at its third check, before that is kept."""
+
+    def end(record):
+        if record["step"] == 30:
+            raise _KilledError
+
+    with pytest.raises(_KilledError):
+        fit(folder, callbacks=[end])
+
+
+def test_a_resumed_training_ends_bit_for_bit_like_an_uninterrupted_one(tmp_path):
+    _interrupted(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "step-00000010.checkpoint",
+        "step-00000020.checkpoint",
+    ]
+    _assert_equal(fit(tmp_path), fit())
+
+
+def test_a_finished_training_is_not_repeated(tmp_path):
+    first, records = fit(tmp_path), []
+    _assert_equal(fit(tmp_path, callbacks=[records.append]), first)
+    assert records == []
+
+
+def test_the_newest_two_and_the_best_are_kept(tmp_path):
+    state = TrainingState.at_start({"beta": torch.ones(2)}, PLAN)
+    checkpoints = Checkpoints(tmp_path, "this training", resume=True)
+    for step in range(10, 60, 10):
+        state.step, state.best_step = step, min(step, 20)
+        checkpoints.save(state)
+    kept = {int(path.stem.removeprefix("step-")) for path in tmp_path.iterdir()}
+    assert kept == {20, 40, 50}
+
+
+def test_a_damaged_checkpoint_is_passed_over(tmp_path):
+    _interrupted(tmp_path)
+    newest = max(tmp_path.iterdir())
+    content = bytearray(newest.read_bytes())
+    content[-10] ^= 1
+    newest.write_bytes(content)
+    with pytest.warns(DataWarning, match=r"passed over.*altered"):
+        resumed = fit(tmp_path)
+    _assert_equal(resumed, fit())
+
+
+def test_without_a_sound_checkpoint_nothing_is_started_silently(tmp_path):
+    (tmp_path / "step-00000010.checkpoint").write_bytes(b"no checkpoint")
+    with pytest.warns(DataWarning), pytest.raises(BundleError, match="resume=False"):
+        fit(tmp_path)
+    _assert_equal(fit(tmp_path, resume=False), fit())
+
+
+@pytest.mark.parametrize("other", [{"seed": 2}, {"plan": replace(PLAN, learning_rate=1e-3)}])
+def test_a_checkpoint_of_another_training_is_refused(tmp_path, other):
+    _interrupted(tmp_path)
+    with pytest.raises(BundleError, match="belongs to another training"):
+        fit(tmp_path, **other)
+
+
+def test_the_estimator_resumes_and_names_a_folder_that_cannot_be_made(tmp_path):
+    X, y, groups = make_sinusoid(n_tasks=20, n_points=6, random_state=0)
+    settings = {"max_steps": 3, "batch_size": 4, "random_state": 1, "verbose": False}
+    models = [
+        MetaRegressor(MAML(), MLP((4,)), **settings).fit(
+            X, y, groups=groups, checkpoint_dir=tmp_path / "runs"
+        )
+        for _ in range(2)
+    ]
+    assert list((tmp_path / "runs").iterdir())
+    assert (models[0].predict(X) == models[1].predict(X)).all()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BundleError, match="checkpoint_dir"):
+        models[0].fit(X, y, groups=groups, checkpoint_dir=tmp_path / "file" / "folder")
+
+
+def test_sigterm_writes_a_checkpoint_and_exits(tmp_path):
+    process = _start(tmp_path, steps=1_000_000)
+    _wait_for_checkpoint(tmp_path, process)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 128 + signal.SIGTERM
+    assert int(_newest(tmp_path).removeprefix("step-").removesuffix(".checkpoint")) > 0
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.slow
+def test_sigkills_change_nothing(tmp_path):
+    chance, plan = random.Random(0), replace(PLAN, max_steps=400)
+    for _ in range(3):
+        process = _start(tmp_path, plan.max_steps)
+        _wait_for_checkpoint(tmp_path, process, than=_newest(tmp_path))
+        time.sleep(chance.uniform(0.0, 0.3))
+        process.kill()
+        process.wait()
+    _assert_equal(fit(tmp_path, plan), fit(None, plan))
+
+
+def _start(folder, steps):
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen([sys.executable, __file__, str(folder), str(steps)], env=environment)
+
+
+def _newest(folder):
+    return max((path.name for path in folder.glob("step-*")), default="")
+
+
+def _wait_for_checkpoint(folder, process, *, than=""):
+    deadline = time.monotonic() + 90
+    while _newest(folder) <= than and process.poll() is None:
+        assert time.monotonic() < deadline, "no checkpoint came"
+        time.sleep(0.02)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    fit(sys.argv[1], replace(PLAN, max_steps=int(sys.argv[2])))
