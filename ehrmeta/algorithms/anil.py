@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ from ehrmeta.nn.activations import ACTIVATIONS
 from ehrmeta.nn.batch import TaskSet
 from ehrmeta.nn.fast_weights import squared_norm
 from ehrmeta.nn.likelihoods import Distribution, Likelihood
+from ehrmeta.ranges import Range
 
 __all__ = ["ANIL"]
 
@@ -62,12 +64,12 @@ class ANIL(Algorithm):
     (5,)
     """
 
-    inner_lr: float = 0.1
-    inner_steps: int = 5
+    inner_lr: Annotated[float, Range(1e-3, 0.5, log=True)] = 0.1
+    inner_steps: Annotated[int, Range(1, 10)] = 5
     max_inner_lr: float = 1.0
     max_inner_norm: float | None = 10.0
-    pseudo_count: float = 1.0
-    width: int = 64
+    pseudo_count: Annotated[float, Range(0.1, 10.0, log=True)] = 1.0
+    width: Annotated[int, Range(16, 128, log=True)] = 64
     activation: str = "tanh"
 
     def n_outputs(self, likelihood: Likelihood) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from ehrmeta.algorithms._base import Algorithm, Params, Spec, State, part
 from ehrmeta.nn.batch import TaskSet
 from ehrmeta.nn.class_likelihoods import ClassLikelihood
 from ehrmeta.nn.likelihoods import Distribution, Likelihood, Normal
+from ehrmeta.ranges import Range
 
 __all__ = ["BayesianHead"]
 
@@ -54,7 +55,7 @@ class BayesianHead(Algorithm):
     True
     """
 
-    n_features: int = 32
+    n_features: Annotated[int, Range(8, 64, log=True)] = 32
     newton_steps: int = 8
 
     consistent: ClassVar[bool] = True

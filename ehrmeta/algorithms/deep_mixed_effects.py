@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
@@ -42,6 +42,7 @@ from ehrmeta.nn.gaussian_process import (
 )
 from ehrmeta.nn.likelihoods import Distribution, Likelihood
 from ehrmeta.nn.task_rows import TaskRows
+from ehrmeta.ranges import Choice, Range
 
 __all__ = ["DeepMixedEffects"]
 
@@ -102,10 +103,10 @@ class DeepMixedEffects(Algorithm):
 
     random_slope: bool = True
     ornstein_uhlenbeck: bool = True
-    n_deep: int = 8
+    n_deep: Annotated[int, Range(0, 16)] = 8
     deep_mean: bool = True
     correction: bool = True
-    heteroscedastic: bool = False
+    heteroscedastic: Annotated[bool, Choice((False, True))] = False
 
     consistent: ClassVar[bool] = True
     keeps_start: ClassVar[bool] = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ from ehrmeta.algorithms._rates import positive_rate, raw_positive
 from ehrmeta.algorithms.population import Population
 from ehrmeta.nn.batch import TaskSet
 from ehrmeta.nn.likelihoods import Distribution
+from ehrmeta.ranges import Range
 
 __all__ = ["FineTune"]
 
@@ -56,10 +58,10 @@ class FineTune(Algorithm):
     (5,)
     """
 
-    inner_lr: float = 0.01
-    inner_steps: int = 20
+    inner_lr: Annotated[float, Range(1e-3, 0.5, log=True)] = 0.01
+    inner_steps: Annotated[int, Range(1, 50, log=True)] = 20
     learn_inner_lr: bool = True
-    max_inner_lr: float = 1.0
+    max_inner_lr: Annotated[float, Range(0.5, 2.0, when={"learn_inner_lr": True})] = 1.0
     max_inner_norm: float | None = 10.0
 
     def init(self, spec: Spec, generator: torch.Generator) -> dict[str, Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from ehrmeta.algorithms._inner_loop import predict_adapted, support_error
 from ehrmeta.algorithms._rates import raw_signed, signed_rate
 from ehrmeta.nn.batch import TaskSet
 from ehrmeta.nn.likelihoods import Distribution
+from ehrmeta.ranges import Range
 
 __all__ = ["LearnedOptimizer"]
 
@@ -61,11 +63,11 @@ class LearnedOptimizer(Algorithm):
     (5,)
     """
 
-    inner_lr: float = 0.1
-    inner_steps: int = 3
+    inner_lr: Annotated[float, Range(1e-3, 0.5, log=True)] = 0.1
+    inner_steps: Annotated[int, Range(1, 5)] = 3
     max_inner_lr: float = 1.0
     max_inner_norm: float | None = 10.0
-    pseudo_count: float = 1.0
+    pseudo_count: Annotated[float, Range(0.1, 10.0, log=True)] = 1.0
     width: int = 4
 
     def init(self, spec: Spec, generator: torch.Generator) -> dict[str, Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from ehrmeta.algorithms._inner_loop import inner_steps, predict_adapted
 from ehrmeta.algorithms._rates import positive_rate, raw_positive
 from ehrmeta.nn.batch import TaskSet
 from ehrmeta.nn.likelihoods import Distribution
+from ehrmeta.ranges import Range
 
 __all__ = ["MAML"]
 
@@ -65,13 +67,13 @@ class MAML(Algorithm):
     (5,)
     """
 
-    inner_lr: float = 0.1
-    inner_steps: int = 3
+    inner_lr: Annotated[float, Range(1e-3, 0.5, log=True)] = 0.1
+    inner_steps: Annotated[int, Range(1, 8)] = 3
     first_order: bool = False
     learn_inner_lr: bool = True
     max_inner_lr: float = 1.0
     max_inner_norm: float | None = 10.0
-    pseudo_count: float = 1.0
+    pseudo_count: Annotated[float, Range(0.1, 10.0, log=True)] = 1.0
     multi_step_loss: bool = False
     first_order_share: float = 0.0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from ehrmeta.algorithms._base import Algorithm, Params, Spec, State, part
 from ehrmeta.errors import DataError
 from ehrmeta.nn.batch import TaskSet
 from ehrmeta.nn.likelihoods import Distribution, Likelihood
+from ehrmeta.ranges import Choice, Range
 
 __all__ = ["MatchingNet"]
 
@@ -53,8 +55,8 @@ class MatchingNet(Algorithm):
     ['row', 'support_row', 'weight']
     """
 
-    n_embedding: int = 32
-    similarity: str = "rbf"
+    n_embedding: Annotated[int, Range(8, 64, log=True)] = 32
+    similarity: Annotated[str, Choice(("rbf", "dot", "cosine"))] = "rbf"
 
     def check(self, likelihood: Likelihood) -> None:
         """Refuse unknown similarities; every kind of outcome is served."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from ehrmeta.algorithms._inner_loop import inner_steps, predict_adapted
 from ehrmeta.algorithms._rates import positive_rate, raw_positive
 from ehrmeta.nn.batch import TaskSet
 from ehrmeta.nn.likelihoods import Distribution
+from ehrmeta.ranges import Range
 
 __all__ = ["MetaCurvature"]
 
@@ -54,11 +56,11 @@ class MetaCurvature(Algorithm):
     (5,)
     """
 
-    inner_lr: float = 0.1
-    inner_steps: int = 3
+    inner_lr: Annotated[float, Range(1e-3, 0.5, log=True)] = 0.1
+    inner_steps: Annotated[int, Range(1, 5)] = 3
     max_inner_lr: float = 1.0
     max_inner_norm: float | None = 10.0
-    pseudo_count: float = 1.0
+    pseudo_count: Annotated[float, Range(0.1, 10.0, log=True)] = 1.0
 
     def init(self, spec: Spec, generator: torch.Generator) -> dict[str, Tensor]:
         """Network, likelihood, identities, a rate per step, and the pseudo-count."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from torch.nn.functional import linear, normalize, softmax
 from ehrmeta.algorithms._base import Algorithm, Params, Spec, State, part
 from ehrmeta.nn.batch import TaskSet
 from ehrmeta.nn.likelihoods import Distribution, Likelihood
+from ehrmeta.ranges import Range
 
 __all__ = ["MetaNetworks"]
 
@@ -54,8 +56,8 @@ class MetaNetworks(Algorithm):
     (5,)
     """
 
-    width: int = 64
-    base_width: int = 64
+    width: Annotated[int, Range(16, 128, log=True)] = 64
+    base_width: Annotated[int, Range(16, 128, log=True)] = 64
     meta_width: int = 16
 
     def n_outputs(self, likelihood: Likelihood) -> int:

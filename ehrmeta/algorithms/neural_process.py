@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from ehrmeta.nn.batch import TaskSet
 from ehrmeta.nn.class_likelihoods import ClassLikelihood
 from ehrmeta.nn.likelihoods import Distribution, Likelihood
 from ehrmeta.nn.mlp import MLP
+from ehrmeta.ranges import Choice, Range
 
 __all__ = ["NeuralProcess"]
 
@@ -53,8 +55,8 @@ class NeuralProcess(Algorithm):
     (5,)
     """
 
-    width: int = 64
-    attentive: bool = True
+    width: Annotated[int, Range(16, 128, log=True)] = 64
+    attentive: Annotated[bool, Choice((True, False))] = True
 
     def n_outputs(self, likelihood: Likelihood) -> int:
         """The embedding."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from torch import Tensor
 
@@ -11,6 +12,7 @@ from ehrmeta.algorithms._calibration import calibration_loss
 from ehrmeta.algorithms._inner_loop import descend_support, predict_adapted
 from ehrmeta.nn.batch import TaskSet
 from ehrmeta.nn.likelihoods import Distribution
+from ehrmeta.ranges import Range
 
 __all__ = ["PerTask"]
 
@@ -44,8 +46,8 @@ class PerTask(Algorithm):
     (5,)
     """
 
-    inner_lr: float = 0.05
-    inner_steps: int = 50
+    inner_lr: Annotated[float, Range(1e-3, 0.5, log=True)] = 0.05
+    inner_steps: Annotated[int, Range(5, 100, log=True)] = 50
     max_inner_norm: float | None = 10.0
 
     def adapt(self, spec: Spec, params: Params, support: TaskSet) -> State:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ from ehrmeta.errors import DataError
 from ehrmeta.nn.batch import TaskSet
 from ehrmeta.nn.class_likelihoods import ClassLikelihood
 from ehrmeta.nn.likelihoods import Distribution, Likelihood
+from ehrmeta.ranges import Choice, Range
 
 __all__ = ["PrototypicalNet"]
 
@@ -59,9 +61,9 @@ class PrototypicalNet(Algorithm):
     (5,)
     """
 
-    n_embedding: int = 32
-    distance: str = "euclidean"
-    prior_count: float = 1.0
+    n_embedding: Annotated[int, Range(8, 64, log=True)] = 32
+    distance: Annotated[str, Choice(("euclidean", "mahalanobis"))] = "euclidean"
+    prior_count: Annotated[float, Range(0.1, 10.0, log=True)] = 1.0
     class_frequencies: bool = True
 
     def check(self, likelihood: Likelihood) -> None:

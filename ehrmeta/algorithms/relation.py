@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ from ehrmeta.nn.batch import TaskSet
 from ehrmeta.nn.class_likelihoods import ClassLikelihood
 from ehrmeta.nn.likelihoods import Distribution, Likelihood
 from ehrmeta.nn.mlp import MLP
+from ehrmeta.ranges import Choice, Range
 
 __all__ = ["RelationNet"]
 
@@ -57,10 +59,10 @@ class RelationNet(Algorithm):
     (5,)
     """
 
-    n_embedding: int = 32
-    hidden: int = 32
-    prior_count: float = 1.0
-    additive: bool = False
+    n_embedding: Annotated[int, Range(8, 64, log=True)] = 32
+    hidden: Annotated[int, Range(8, 64, log=True)] = 32
+    prior_count: Annotated[float, Range(0.1, 10.0, log=True)] = 1.0
+    additive: Annotated[bool, Choice((False, True))] = False
 
     def n_outputs(self, likelihood: Likelihood) -> int:
         """The embedding, and for real-valued outcomes the prior row's prediction."""

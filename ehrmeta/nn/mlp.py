@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -19,6 +20,7 @@ from ehrmeta.nn.fast_weights import (
     prefers_low_rank,
     squared_norm,
 )
+from ehrmeta.ranges import Choice
 
 __all__ = ["MLP"]
 
@@ -43,8 +45,10 @@ class MLP(Backbone):
     torch.Size([5, 1])
     """
 
-    hidden: tuple[int, ...] = (64, 64)
-    activation: str = "tanh"
+    hidden: Annotated[
+        tuple[int, ...], Choice(((16,), (32,), (64,), (32, 32), (64, 64), (128, 128)))
+    ] = (64, 64)
+    activation: Annotated[str, Choice(("tanh", "silu", "relu"))] = "tanh"
 
     def network(self, n_features: int, n_outputs: int) -> Network:
         """The perceptron for a table's shape."""
