@@ -7,6 +7,7 @@ import sys
 import warnings
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Annotated, Any, ClassVar, Self
 
 import numpy as np
@@ -95,6 +96,53 @@ class MetaEstimator(TaskEstimator):
         self.verbose = verbose
         self.random_state = random_state
 
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        *,
+        groups: Any = None,
+        time: Any = None,
+        checkpoint_dir: str | os.PathLike[str] | None = None,
+        resume: bool = True,
+    ) -> Self:
+        """Meta-train over the tasks of a table.
+
+        Parameters
+        ----------
+        X : frame or array, (row, feature)
+            pandas, polars or NumPy; missing values are allowed.
+        y : array, (row,)
+            Outcome.
+        groups : array, (row,)
+            Task (patient, hospital, drug) of every row. None is one anonymous task, with a
+            warning.
+        time : array, (row,), optional
+            Numbers in the schema's unit, or datetimes. Once fitted with time, `adapt` and
+            `predict` need it too.
+        checkpoint_dir : path, optional
+            Folder for the state of the training, written every 50 steps and on SIGTERM. A fit
+            that was ended goes on from there and gives, bit for bit, what it would have given.
+            The files hold weights and a digest of the data, no row of it. One folder a training.
+        resume : bool
+            With False what the folder holds is removed and training starts afresh.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        DataError
+            A column, the outcome, the groups or the time cannot be used; nothing is changed.
+        DivergenceError
+            The loss stays not finite at an eighth of the learning rate.
+        BundleError
+            A checkpoint cannot be read or written, or belongs to other data or settings.
+        """
+        learn = partial(self._fit_tasks, checkpoint_dir=checkpoint_dir, resume=resume)
+        return self._fit(X, y, groups, time, learn)
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the fitted model to one file, whole or not at all; an older file survives errors.
 
@@ -149,7 +197,14 @@ class MetaEstimator(TaskEstimator):
         super().set_params(**params)
         return self
 
-    def _fit_tasks(self, rows: TaskRows, table: TableEncoder) -> None:
+    def _fit_tasks(
+        self,
+        rows: TaskRows,
+        table: TableEncoder,
+        *,
+        checkpoint_dir: str | os.PathLike[str] | None = None,
+        resume: bool = True,
+    ) -> None:
         """Meta-train; attributes are set only once it succeeded."""
         algorithm = clone(self.algorithm or self._default_algorithm())
         spec = self._spec(visible_width(rows), table)
@@ -168,7 +223,7 @@ class MetaEstimator(TaskEstimator):
             population, rows = cross_fit_population(self.population, rows)
         generator = torch.Generator().manual_seed(seed)
         fewest = _FEWEST_TO_LEAVE_START if algorithm.keeps_start else _FEWEST_TO_HOLD_OUT
-        training, held_out = _hold_out(rows, self.validation_fraction, generator, fewest)
+        learned, held_out = _hold_out(rows, self.validation_fraction, generator, fewest)
         fresh = algorithm.init(spec, generator)
 
         def warm_start(tasks: TaskRows) -> dict[str, Tensor]:
@@ -178,12 +233,12 @@ class MetaEstimator(TaskEstimator):
             )
             return started
 
-        params = start = warm_start(training)
+        params = start = warm_start(learned)
         params, history = train(
             algorithm,
             spec,
             {name: value.to(device) for name, value in params.items()},
-            training.to(device),
+            learned.to(device),
             None if held_out is None else held_out.to(device),
             TrainingPlan(
                 shots=self.shots,
@@ -201,6 +256,8 @@ class MetaEstimator(TaskEstimator):
             ),
             seed=seed,
             callbacks=self.callbacks,
+            checkpoint_dir=checkpoint_dir,
+            resume=resume,
         )
         if held_out is not None and algorithm.keeps_start and _are_equal(params, start):
             params = warm_start(rows)  # nothing was gained on the held-out tasks: use them too
