@@ -32,7 +32,8 @@ from ehrmeta.data import list_datasets, load_dataset, read_card
 from ehrmeta.data.checks import require_columns
 from ehrmeta.data.clock import SECONDS
 from ehrmeta.data.frame_file import read_frame, write_frame
-from ehrmeta.data.schema import OnDuplicate, TaskKind, Transform
+from ehrmeta.data.roles import Transform
+from ehrmeta.data.schema import OnDuplicate, TaskKind
 from ehrmeta.demo import opponents, run_demo
 from ehrmeta.errors import DataWarning, EhrmetaError, SchemaError
 from ehrmeta.estimators import Adapted, MetaRegressor

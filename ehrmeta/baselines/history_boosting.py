@@ -8,7 +8,8 @@ from sklearn.utils import Tags, check_random_state
 
 from ehrmeta.baselines.boosting import boost
 from ehrmeta.baselines.history import draw_episodes, history_design, outcome_history
-from ehrmeta.data.schema import Schema, Transform
+from ehrmeta.data.roles import Transform
+from ehrmeta.data.schema import Schema
 from ehrmeta.estimators._base import TaskRegressor
 from ehrmeta.estimators.predictive import Predictive
 from ehrmeta.estimators.table_encoder import TableEncoder

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from sklearn.utils import check_random_state
 
 from ehrmeta.baselines.boosting import boost
-from ehrmeta.data.schema import Schema, Transform
+from ehrmeta.data.roles import Transform
+from ehrmeta.data.schema import Schema
 from ehrmeta.estimators._base import TaskRegressor
 from ehrmeta.estimators.predictive import Predictive
 from ehrmeta.estimators.table_encoder import TableEncoder

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils import Tags
 
-from ehrmeta.data.schema import Schema, Transform
+from ehrmeta.data.roles import Transform
+from ehrmeta.data.schema import Schema
 from ehrmeta.estimators._base import TaskRegressor
 from ehrmeta.estimators.predictive import Predictive
 from ehrmeta.estimators.table_encoder import TableEncoder

@@ -13,7 +13,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ehrmeta.data.columns import level_names
-from ehrmeta.data.schema import Feature, Transform
+from ehrmeta.data.roles import Transform
+from ehrmeta.data.schema import Feature
 from ehrmeta.data.tasks import index_tasks
 from ehrmeta.errors import DataError, SchemaError, did_you_mean
 

@@ -1,148 +1,23 @@
-"""What the columns of a table mean: kind, role, unit and plausible range. Plain frozen records."""
+"""What the columns of a table mean: task, outcome, time and features, each with its role."""
 
 from __future__ import annotations
 
 import dataclasses
-import math
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, TypeVar
 
-import numpy as np
-import pandas as pd
-from numpy.typing import NDArray
-
-from ehrmeta.data.clock import SECONDS
 from ehrmeta.data.columns import read_columns
+from ehrmeta.data.infer import is_static, kind_of
+from ehrmeta.data.roles import Clock, Feature, Outcome, Role, check_choice
 from ehrmeta.data.tasks import index_tasks
-from ehrmeta.errors import DataWarning, SchemaError, did_you_mean
+from ehrmeta.errors import SchemaError, did_you_mean
 
-__all__ = ["Clock", "Feature", "Outcome", "Schema"]
+__all__ = ["Clock", "Feature", "OnDuplicate", "Outcome", "Schema", "TaskKind"]
 
 T = TypeVar("T")
-Kind = Literal["numeric", "categorical", "binary"]
-Role = Literal["known", "static", "measured"]
-Transform = Literal["log", "sqrt"]
 TaskKind = Literal["patient", "cohort"]
 OnDuplicate = Literal["error", "first", "last", "mean", "allow"]
-
-
-@dataclass(frozen=True)
-class Feature:
-    """One input column.
-
-    Parameters
-    ----------
-    name : str
-        Column name.
-    kind : {"numeric", "categorical", "binary"}
-        A binary feature holds 0 and 1.
-    role : {"known", "static", "measured"}
-        `static`: does not change within a task (sex). `known`: known ahead of time (calendar, age
-        at the visit, planned dose). `measured`: known only once measured; at a query row only its
-        last value in the support is used, with the age of that value.
-    unit : str
-        UCUM unit, for example ``"mg/dL"``.
-    low, high : float, optional
-        Plausible range, in `unit`; `Table` masks what lies outside.
-    label : str
-        Words for tables and axes.
-    block : str
-        Numeric features of one block are on one scale already, as the pixels of an image or the
-        samples of a waveform are, and share one center and one spread. The others are scaled each
-        by its own.
-
-    Examples
-    --------
-    >>> Feature("albumin", role="measured", unit="g/dL", low=0.5, high=8).unit
-    'g/dL'
-    >>> image = tuple(Feature(f"x{i}", block="image") for i in range(64))
-    """
-
-    name: str
-    kind: Kind = "numeric"
-    role: Role = "known"
-    unit: str = ""
-    low: float | None = None
-    high: float | None = None
-    label: str = ""
-    block: str = ""
-
-    def __post_init__(self) -> None:
-        _check_choice(self.kind, Kind, f"feature '{self.name}'", "kind")
-        _check_choice(self.role, Role, f"feature '{self.name}'", "role")
-        _check_range(self.low, self.high, self.name)
-        if self.kind != "numeric" and self.block:
-            raise SchemaError(
-                f"feature '{self.name}' is {self.kind} and has no scale to share. Drop block."
-            )
-        if self.kind == "categorical" and (self.low is not None or self.high is not None):
-            raise SchemaError(
-                f"feature '{self.name}' is categorical and cannot have a range. Drop low and high."
-            )
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """The column to predict.
-
-    Parameters
-    ----------
-    name, unit, low, high, label
-        As in `Feature`; a row whose outcome is out of range is left out of a `Table`.
-    transform : {"log", "sqrt"}, optional
-        Scale on which the model works; predictions come back on the original scale.
-    resolution : float, optional
-        Step in which the outcome is recorded, in `unit` (1 mm[Hg], 0.1 mg/dL).
-    """
-
-    name: str
-    unit: str = ""
-    low: float | None = None
-    high: float | None = None
-    label: str = ""
-    transform: Transform | None = None
-    resolution: float | None = None
-
-    def __post_init__(self) -> None:
-        _check_range(self.low, self.high, self.name)
-        if self.transform is not None:
-            _check_choice(self.transform, Transform, f"outcome '{self.name}'", "transform")
-        if self.resolution is not None and not self.resolution > 0:
-            raise SchemaError(
-                f"outcome '{self.name}': resolution must be positive, got {self.resolution}."
-            )
-
-
-@dataclass(frozen=True)
-class Clock:
-    """The time column.
-
-    Parameters
-    ----------
-    name : str
-        Column name.
-    unit : {"s", "min", "h", "d", "wk", "mo", "a"}
-        UCUM unit; a month is 30.4375 d, a year 365.25 d.
-    origin : str, optional
-        ISO date that dates are counted from (default 1970-01-01), or words that name the event
-        which numbers are counted from, for example ``"index date"``.
-    is_feature : bool
-        False when the origin is not known ahead (an index date in the patient's future): then time
-        serves only through differences between rows, never as a feature.
-    """
-
-    name: str
-    unit: str = "d"
-    origin: str | None = None
-    is_feature: bool = True
-
-    def __post_init__(self) -> None:
-        if self.unit not in SECONDS:
-            raise SchemaError(
-                f"time '{self.name}': unknown unit {self.unit!r}. Use one of {', '.join(SECONDS)}."
-            )
 
 
 @dataclass(frozen=True, repr=False)
@@ -183,8 +58,8 @@ class Schema:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "features", tuple(self.features))
-        _check_choice(self.task_kind, TaskKind, "schema", "task_kind")
-        _check_choice(self.on_duplicate, OnDuplicate, "schema", "on_duplicate")
+        check_choice(self.task_kind, TaskKind, "schema", "task_kind")
+        check_choice(self.on_duplicate, OnDuplicate, "schema", "on_duplicate")
         columns = self.columns
         repeated = sorted({name for name in columns if columns.count(name) > 1})
         if repeated:
@@ -272,9 +147,9 @@ class Schema:
             if name in others.columns:
                 continue
             role: Role = "measured" if name in measured else "known"
-            if role == "known" and codes is not None and _is_static(values, codes):
+            if role == "known" and codes is not None and is_static(values, codes):
                 role = "static"
-            features.append(Feature(name, _kind(values, name), role, units.get(name, "")))
+            features.append(Feature(name, kind_of(values, name), role, units.get(name, "")))
         return dataclasses.replace(others, features=tuple(features))
 
     def to_dict(self) -> dict[str, Any]:
@@ -330,69 +205,6 @@ def _describe(column: Feature | Outcome) -> str:
         high = "inf" if column.high is None else f"{column.high:g}"
         text += f" {low} to {high}"
     return text + (f"  ({column.label})" if column.label else "")
-
-
-def _kind(values: NDArray[Any], name: str) -> Kind:
-    if values.dtype == object:
-        _warn_of_numbers_as_text(values, name)
-        return "categorical"
-    if values.dtype.kind == "M":
-        raise SchemaError(
-            f"column '{name}' holds dates, which are no feature. Name it as the time, turn it into "
-            "a number such as age, or drop it."
-        )
-    present = values[~np.isnan(values)] if values.dtype.kind == "f" else values
-    is_binary = (
-        len(present) > 0 and bool(np.isin(present, (0, 1)).all()) and np.ptp(present * 1) > 0
-    )
-    return "binary" if is_binary else "numeric"
-
-
-def _warn_of_numbers_as_text(values: NDArray[Any], name: str) -> None:
-    """One '<5' among numbers turns a whole lab into a category: say so."""
-    present = pd.Series(values).dropna()
-    odd = pd.to_numeric(present, errors="coerce").isna()
-    if 0 < odd.sum() < 0.2 * len(present):
-        warnings.warn(
-            f"column '{name}' is text because {int(odd.sum()):,} of {len(present):,} values are no "
-            f"numbers (first: row {odd.idxmax()}), so it counts as a category. Replace them, for "
-            "example '<5' by 5, to use it as a number.",
-            DataWarning,
-            stacklevel=4,
-        )
-
-
-def _is_static(values: NDArray[Any], codes: NDArray[np.int64]) -> bool:
-    """Constant (or missing throughout) within every task, of which at least one has two rows."""
-    n_tasks = int(codes.max()) + 1
-    if n_tasks == len(codes) or n_tasks == 1:
-        return False
-    first = np.zeros(n_tasks, dtype=np.int64)
-    first[codes[::-1]] = np.arange(len(codes))[::-1]
-    reference = values[first[codes]]
-    same = values == reference
-    if values.dtype.kind == "f":
-        same |= np.isnan(values) & np.isnan(reference)
-    return bool(np.all(same))
-
-
-def _check_choice(value: str, choices: Any, where: str, what: str) -> None:
-    if value not in get_args(choices):
-        raise SchemaError(
-            f"{where}: unknown {what} {value!r}. Use one of {', '.join(get_args(choices))}."
-        )
-
-
-def _check_range(low: float | None, high: float | None, name: str) -> None:
-    for bound in (low, high):
-        if bound is not None and not math.isfinite(bound):
-            raise SchemaError(
-                f"column '{name}': a bound must be finite. Leave it out for no bound."
-            )
-    if low is not None and high is not None and low >= high:
-        raise SchemaError(
-            f"column '{name}': low ({low:g}) must be below high ({high:g}). Swap or correct them."
-        )
 
 
 def _build(cls: type[T], values: Mapping[str, Any]) -> T:

@@ -13,8 +13,8 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import _check_feature_names, _check_n_features
 
 from ehrmeta.data import OutcomeScale, Schema, first_k, random_k
+from ehrmeta.data.roles import Transform
 from ehrmeta.data.rows import take_rows
-from ehrmeta.data.schema import Transform
 from ehrmeta.errors import DataError, NotFittedError, SchemaError
 from ehrmeta.estimators.adapted import Adapted
 from ehrmeta.estimators.classes import Classes

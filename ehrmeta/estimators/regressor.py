@@ -13,7 +13,7 @@ from sklearn.base import RegressorMixin
 
 from ehrmeta.algorithms import Algorithm, DeepMixedEffects, part
 from ehrmeta.data import Schema
-from ehrmeta.data.schema import Transform
+from ehrmeta.data.roles import Transform
 from ehrmeta.errors import DataError
 from ehrmeta.estimators._base import TaskRegressor
 from ehrmeta.estimators.learner import AdaptedChunk
@@ -182,7 +182,11 @@ class MetaRegressor(MetaEstimator, TaskRegressor):
         return effects, self._variances(population)[1] ** 0.5
 
     def _atypical(self, support: TaskRows) -> Array:
-        """Tail probability of ``r' (sigma^2 I + tau^2 11')^-1 r`` under the population model."""
+        """Tail probability of ``r' V^-1 r`` under the population model.
+
+        V is ``sigma^2 I + tau^2 11'``; where tasks differ by more than a shift it is what the
+        posterior f of the support implies, ``r' V^-1 r = r'(r - f) / sigma^2``.
+        """
         support = self._offset(support)
         population = self._prediction(self.learner_.population(support))
         within, between = self._variances(population)
@@ -191,7 +195,13 @@ class MetaRegressor(MetaEstimator, TaskRegressor):
         n = np.bincount(codes, minlength=n_tasks)
         total = np.bincount(codes, residual, minlength=n_tasks)
         squares = np.bincount(codes, residual**2, minlength=n_tasks)
-        distance = (squares - between / (within + n * between) * total**2) / within
+        if self.learner_.algorithm.differs_by_shift:
+            distance = (squares - between / (within + n * between) * total**2) / within
+        else:
+            state = self.learner_.adapt(support)
+            own = self._prediction(self.learner_.predict(support, state, support)).loc
+            left = residual * (support.y.double().numpy() - own)
+            distance = np.bincount(codes, left, minlength=n_tasks) / within
         if population.dof is None:
             p = special.chdtrc(np.maximum(n, 1), distance)
         else:
