@@ -109,10 +109,12 @@ def declared_ranges(cls: type) -> dict[str, Range | Choice]:
 
     Examples
     --------
-    >>> from ehrmeta import MAML
-    >>> from ehrmeta.ranges import declared_ranges
-    >>> str(declared_ranges(MAML)["inner_lr"])
-    '0.001 to 0.5, log scale'
+    >>> from typing import Annotated
+    >>> class Ridge:
+    ...     def __init__(self, penalty: Annotated[float, Range(1e-2, 1e2, log=True)] = 1.0):
+    ...         self.penalty = penalty
+    >>> {name: str(found) for name, found in declared_ranges(Ridge).items()}
+    {'penalty': '0.01 to 100, log scale'}
     """
     found: dict[str, Range | Choice] = {}
     for base in reversed(cls.__mro__):
