@@ -213,7 +213,7 @@ def _end_of_follow_up(subjects: pd.Series, follow_up: Any) -> Array:
     ends = _frame(follow_up, "follow_up", ("subject_id", "time"))
     if ends["subject_id"].duplicated().any():
         raise DataError("follow_up names a patient twice. Keep one end of follow-up each.")
-    found = subjects.map(ends.set_index("subject_id")["time"]).to_numpy(np.float64)
+    found: Array = subjects.map(ends.set_index("subject_id")["time"]).to_numpy(np.float64)
     if np.isnan(found).any():
         raise DataError(
             f"follow_up has no end for {int(np.isnan(found).sum()):,} of {len(found):,} prediction "

@@ -2,7 +2,16 @@
 
 from ehrmeta.estimators.adapted import Adapted
 from ehrmeta.estimators.classifier import MetaClassifier
+from ehrmeta.estimators.hazard import DiscreteTimeHazard
+from ehrmeta.estimators.landmark import landmark_posterior
 from ehrmeta.estimators.pipeline import adapt
 from ehrmeta.estimators.regressor import MetaRegressor
 
-__all__ = ["Adapted", "MetaClassifier", "MetaRegressor", "adapt"]
+__all__ = [
+    "Adapted",
+    "DiscreteTimeHazard",
+    "MetaClassifier",
+    "MetaRegressor",
+    "adapt",
+    "landmark_posterior",
+]
