@@ -92,6 +92,11 @@ class Algorithm(BaseEstimator, ABC):
     def predict(self, spec: Spec, params: Params, state: State, query: TaskSet) -> Distribution:
         """Predictive distribution of the query points, (point, ...)."""
 
+    @property
+    def differs_by_shift(self) -> bool:
+        """Whether tasks differ by a shift above all, which is how unlike ones are told."""
+        return True
+
     def at(self, progress: float) -> Algorithm:
         """The algorithm as it is at this point of training, where training has stages."""
         return self

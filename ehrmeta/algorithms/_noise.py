@@ -15,7 +15,7 @@ from ehrmeta.algorithms._base import Params
 from ehrmeta.nn.class_likelihoods import ClassLikelihood
 from ehrmeta.nn.likelihoods import Distribution, Likelihood, StudentT, degrees_of_freedom
 
-__all__ = ["n_rounds", "noise_variance", "predictive", "pseudo_observations"]
+__all__ = ["moved", "n_rounds", "noise_variance", "predictive", "pseudo_observations"]
 
 _LARGEST_MOVE = 4.0  # of a log-odds in one Newton step: keeps the first steps from overshooting
 _LEAST_CURVATURE = 1e-4
@@ -54,14 +54,29 @@ def pseudo_observations(
         latent = torch.zeros_like(mean) if found is None else found[0]
         p = torch.sigmoid(mean + latent)
         curvature = (p * (1.0 - p)).clamp(min=_LEAST_CURVATURE)
-        move = ((y - p) / curvature).clamp(-_LARGEST_MOVE, _LARGEST_MOVE)
-        return latent + move, 1.0 / curvature
+        return latent + (y - p) / curvature, 1.0 / curvature
     target = y - mean
     if isinstance(likelihood, StudentT) and found is not None:
         latent, variance = found
         dof = degrees_of_freedom(params).double()
         noise = noise * (dof + ((target - latent).square() + variance) / noise) / (dof + 1.0)
     return target, noise
+
+
+def moved(
+    likelihood: Likelihood, before: tuple[Tensor, Tensor] | None, after: tuple[Tensor, Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Where the next round starts: for classes a bounded part of the way from the last start.
+
+    The whole step is shortened, never a point's own, which would move the mode of rare classes.
+    """
+    if not isinstance(likelihood, ClassLikelihood):
+        return after
+    mean, variance = after
+    start = torch.zeros_like(mean) if before is None else before[0]
+    step = mean - start
+    largest = torch.cat([step.abs(), step.new_full((1,), _LARGEST_MOVE)]).amax()
+    return start + step * (_LARGEST_MOVE / largest), variance
 
 
 def predictive(

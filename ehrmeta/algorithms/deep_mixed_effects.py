@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.func import vmap
 
 from ehrmeta.algorithms._base import Algorithm, Episodes, Params, Spec, State, part
+from ehrmeta.algorithms._cohort_start import fit_cohort_start
 from ehrmeta.algorithms._correction import (
     correction,
     correction_params,
@@ -26,6 +27,7 @@ from ehrmeta.algorithms._mixed_start import (
     simulated_starts,
 )
 from ehrmeta.algorithms._noise import (
+    moved,
     n_rounds,
     noise_variance,
     predictive,
@@ -72,6 +74,18 @@ class DeepMixedEffects(Algorithm):
     correction are there only if they help tasks held out in turn; the predictive scale is then
     inflated, by a parametric bootstrap, for what is not known of the parameters.
 
+    Where tasks are cohorts (hospitals, trials, countries) of tens of rows or more, without time,
+    ``feature_slopes=True`` gives every feature a slope of the cohort's own and shrinks each by a
+    variance of its own:
+
+    .. math:: \eta(x) = \alpha + x'\beta + b_0 + x'b
+
+    Above a ``population`` model of the estimator, the mean is :math:`\alpha + \gamma\, o(x)`, with
+    o its prediction (of a classifier the logit) for cohorts that it has not seen, and o has a slope
+    of the cohort's own too. All parameters start at the maximum of Laplace's marginal likelihood,
+    so that slopes that do not differ between cohorts vanish; predictions are averages over the
+    posterior, also without support.
+
     Parameters
     ----------
     random_slope : bool
@@ -86,6 +100,9 @@ class DeepMixedEffects(Algorithm):
         Whether the posterior is corrected; real-valued outcomes only.
     heteroscedastic : bool
         Whether a network lets the noise of a row, also in the support, depend on its features.
+    feature_slopes : bool
+        Slopes of each task's own in all features and in the population model's prediction, for
+        cohorts; in place of slope and process in time.
 
     References
     ----------
@@ -107,6 +124,7 @@ class DeepMixedEffects(Algorithm):
     deep_mean: bool = True
     correction: bool = True
     heteroscedastic: Annotated[bool, Choice((False, True))] = False
+    feature_slopes: bool = False
 
     consistent: ClassVar[bool] = True
     keeps_start: ClassVar[bool] = True
@@ -128,6 +146,7 @@ class DeepMixedEffects(Algorithm):
         return {
             **super().init(spec, generator),
             **(correction_params(spec, generator) if self._corrects(spec) else {}),
+            **(self._slope_params(spec) if self.feature_slopes else {}),
             "mean_gain": torch.zeros(()),
             "noise_gain": torch.zeros(()),
             "inflation": torch.ones(2),
@@ -146,6 +165,8 @@ class DeepMixedEffects(Algorithm):
         self, spec: Spec, params: dict[str, Tensor], tasks: TaskRows, episodes: Episodes
     ) -> dict[str, Tensor]:
         """The mixed model with its process by REML, then the linear correction by ridge."""
+        if self.feature_slopes:
+            return _replaced(params, fit_cohort_start(tasks, spec.likelihood))
         found = fit_mixed_start(
             tasks,
             spec.likelihood,
@@ -232,16 +253,17 @@ class DeepMixedEffects(Algorithm):
         mean, effects, s, noise = self._parts(spec, params, origin, support)
         y, weight = support.y.double(), support.weight.double().clamp(min=1e-12)
         own, found = part(params, "likelihood"), None
-        in_weights = not self.ornstein_uhlenbeck and len(y) > effects.shape[1]
+        in_weights = not self._has_process and len(y) > effects.shape[1]
         kernel = effects if in_weights else self._kernel(params, effects, effects, s, s)
         condition_on = condition_effects if in_weights else condition
         for left in reversed(range(n_rounds(spec.likelihood))):
             target, spread = pseudo_observations(spec.likelihood, own, y, mean, noise, found)
             conditioned = condition_on(kernel, target, spread / weight, support.mask)
             if left and in_weights:
-                found = posterior_effects(conditioned, effects)
+                found = moved(spec.likelihood, found, posterior_effects(conditioned, effects))
             elif left:
-                found = posterior(conditioned, kernel, torch.diagonal(kernel))
+                after = posterior(conditioned, kernel, torch.diagonal(kernel))
+                found = moved(spec.likelihood, found, after)
         return {
             **origin,
             **conditioned,
@@ -280,7 +302,7 @@ class DeepMixedEffects(Algorithm):
         if "b" in state:
             return mean, *posterior_effects(state, effects), prior
         cross = self._kernel(params, effects, state["effects"], s, state["s"])
-        if self.ornstein_uhlenbeck:
+        if self._has_process:
             prior = prior + torch.exp(2.0 * params["log_ou"])
         return mean, *posterior(state, cross, prior), prior
 
@@ -297,10 +319,33 @@ class DeepMixedEffects(Algorithm):
         line = torch.stack([torch.ones_like(s), s * self.random_slope], -1)
         deep = (params["deep_gain"] * output[:, 1 : 1 + self.n_deep]).double()
         effects = torch.cat([line @ params["root"].tril().double(), deep], -1)
+        offset = rows.offset
+        if self.feature_slopes:
+            away = (offset - params["mean_offset"].detach())[:, None]
+            slopes = torch.cat([params["slope_sd"] * rows.x, params["offset_sd"] * away], -1)
+            effects = torch.cat([effects, slopes.double()], -1)
+            offset = params["offset_gain"] * offset
         noise = noise_variance(spec.likelihood, part(params, "likelihood")).expand(len(s))
         if self.heteroscedastic:
             noise = noise * torch.exp(params["noise_gain"] * output[:, -1]).double()
-        return (mean + rows.offset).double(), effects, s, noise
+        return (mean + offset).double(), effects, s, noise
+
+    @property
+    def differs_by_shift(self) -> bool:
+        """Not where features have slopes."""
+        return not self.feature_slopes
+
+    @property
+    def _has_process(self) -> bool:
+        return self.ornstein_uhlenbeck and not self.feature_slopes
+
+    def _slope_params(self, spec: Spec) -> dict[str, Tensor]:
+        return {
+            "slope_sd": torch.zeros(spec.n_features),
+            "offset_sd": torch.zeros(()),
+            "offset_gain": torch.ones(()),
+            "mean_offset": torch.zeros(()),
+        }
 
     def _corrects(self, spec: Spec) -> bool:
         return self.correction and not isinstance(spec.likelihood, ClassLikelihood)
@@ -310,7 +355,7 @@ class DeepMixedEffects(Algorithm):
     ) -> Tensor:
         """Prior covariance (point, point) of f."""
         kernel = left @ right.mT
-        if self.ornstein_uhlenbeck:
+        if self._has_process:
             gap = (s_left[:, None] - s_right).abs() * torch.exp(-params["log_tau"])
             kernel = kernel + torch.exp(2.0 * params["log_ou"] - gap)
         return kernel

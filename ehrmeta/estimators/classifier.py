@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 from sklearn.base import ClassifierMixin
 
+from ehrmeta.algorithms import Algorithm
 from ehrmeta.data import Schema
-from ehrmeta.estimators.adapted import Adapted
-from ehrmeta.estimators.classes import Classes
-from ehrmeta.estimators.inputs import Inputs, read_labels
 from ehrmeta.estimators.meta import MetaEstimator
 from ehrmeta.estimators.predictive import ClassPredictive
 from ehrmeta.estimators.table_encoder import TableEncoder
+from ehrmeta.estimators.task_classifier import TaskClassifier
+from ehrmeta.nn.backbone import Backbone
 from ehrmeta.nn.class_likelihoods import Bernoulli, Categorical, ClassLikelihood
 from ehrmeta.nn.likelihoods import Distribution
+from ehrmeta.training import Callback
 
 __all__ = ["MetaClassifier"]
 
-Array = npt.NDArray[np.float64]
 
-
-class MetaClassifier(ClassifierMixin, MetaEstimator):
+class MetaClassifier(MetaEstimator, TaskClassifier):
     """Learns over many tasks how to classify rows of a new one from a few of its rows.
 
     Two classes or more, as text or whole numbers; a support may hold any of them, or one only.
@@ -36,6 +34,10 @@ class MetaClassifier(ClassifierMixin, MetaEstimator):
         The meta-learner; `MetaSGD` by default.
     backbone : Backbone, optional
         The network; ``MLP((64, 64))`` by default.
+    population : classifier, optional
+        Any scikit-learn classifier of two classes, cross-fitted by task: its logit is what the
+        algorithm starts from, and learns and adapts what is left. Such a model cannot be saved to
+        a file.
     schema, task, time, shots, max_queries, max_steps, batch_size, learning_rate, weight_decay, \
 validation_fraction, patience, score_shots, device, precision, chunk_size, compile, callbacks, \
 verbose, random_state
@@ -61,55 +63,56 @@ verbose, random_state
     (5, 2)
     """
 
-    @property
-    def classes_(self) -> npt.NDArray[Any]:
-        """Class labels in the order of the columns of `predict_proba`."""
-        self._check_is_fitted()
-        labels: npt.NDArray[Any] = self.table_.outcome.labels
-        return labels
-
-    def predict_proba(self, X: Any, *, time: Any = None) -> Array:
-        """Class probabilities of the population model: adaptation on an empty support.
-
-        Parameters
-        ----------
-        X : frame or array, (row, feature)
-            Rows to predict for.
-        time : array, (row,), optional
-            Needed where the model was fitted with time.
-
-        Returns
-        -------
-        ndarray, (row, class)
-            In the order of `classes_`; rows sum to 1.
-        """
-        return self.unadapted().predict_proba(X, time=time)
-
-    def score(self, X: Any, y: Any, *, groups: Any = None, time: Any = None) -> float:
-        """k-shot D²: 1 - (log loss, averaged within then over tasks) / log loss of the base rates.
-
-        Unlike accuracy it rewards good probabilities, also where one class is rare. Each task is
-        adapted from k rows (its first with time, random ones without) and judged on its later
-        rows, for every k in `score_shots`; the scores are averaged. Without groups the population
-        prediction is judged.
-        """
-        return self._score(X, y, groups, time)
-
-    def _read_outcome(self, y: Any, name: str) -> npt.NDArray[Any]:
-        return read_labels(y, name)
-
-    def _fit_outcome(self, inputs: Inputs, schema: Schema | None) -> Classes:
-        return Classes.fit(inputs.outcome())
-
-    def _losses(
-        self, adapted: Adapted, query: dict[str, Any], y: npt.NDArray[Any]
-    ) -> tuple[Array, float]:
-        """Log loss, and the entropy of the classes in y."""
-        codes = self.table_.outcome.forward(y).astype(np.int64)
-        p = adapted.predict_proba(**query)[np.arange(len(codes)), codes]
-        rates = np.bincount(codes) / len(codes)
-        entropy = -np.sum(rates[rates > 0] * np.log(rates[rates > 0]))
-        return -np.log(np.maximum(p, np.finfo(np.float64).tiny)), float(entropy)
+    def __init__(
+        self,
+        algorithm: Algorithm | None = None,
+        backbone: Backbone | None = None,
+        *,
+        population: ClassifierMixin | None = None,
+        schema: Schema | None = None,
+        task: str | None = None,
+        time: str | None = None,
+        shots: tuple[int, int] = (0, 10),
+        max_queries: int = 10,
+        max_steps: int = 1000,
+        batch_size: int = 256,
+        learning_rate: float = 3e-3,
+        weight_decay: float = 1e-4,
+        validation_fraction: float = 0.1,
+        patience: int = 10,
+        score_shots: tuple[int, ...] = (1, 3, 5),
+        device: str = "auto",
+        precision: str = "float32",
+        chunk_size: int | None = None,
+        compile: bool = False,
+        callbacks: Sequence[Callback] = (),
+        verbose: bool | None = None,
+        random_state: int | None = None,
+    ) -> None:
+        super().__init__(
+            algorithm,
+            backbone,
+            schema=schema,
+            task=task,
+            time=time,
+            shots=shots,
+            max_queries=max_queries,
+            max_steps=max_steps,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            weight_decay=weight_decay,
+            validation_fraction=validation_fraction,
+            patience=patience,
+            score_shots=score_shots,
+            device=device,
+            precision=precision,
+            chunk_size=chunk_size,
+            compile=compile,
+            callbacks=callbacks,
+            verbose=verbose,
+            random_state=random_state,
+        )
+        self.population = population
 
     def _likelihood(self, table: TableEncoder) -> ClassLikelihood:
         n_classes = len(table.outcome.labels)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from sklearn.base import BaseEstimator, is_regressor
+from sklearn.base import BaseEstimator, is_classifier, is_regressor
 
 from ehrmeta.algorithms import Algorithm
 from ehrmeta.data import Schema
@@ -30,6 +30,18 @@ def check_parameters(estimator: BaseEstimator) -> None:
         must_be, holds = rule
         if not holds(value):
             raise DataError(f"{name} must be {must_be}, got {value!r}.")
+    population = getattr(estimator, "population", None)
+    if population is not None:
+        kind, is_kind = (
+            ("classifier", is_classifier)
+            if is_classifier(estimator)
+            else ("regressor", is_regressor)
+        )
+        if not (isinstance(population, BaseEstimator) and is_kind(population)):
+            raise DataError(
+                f"population must be a scikit-learn {kind} such as HistGradientBoosting"
+                f"{kind.capitalize()}(), got {population!r}."
+            )
 
 
 def _count(smallest: int) -> tuple[str, Any]:
@@ -65,10 +77,6 @@ _RULES: dict[str, tuple[str, Any]] = {
     "backbone": (
         "a backbone such as MLP((64, 64))",
         lambda value: value is None or isinstance(value, Backbone),
-    ),
-    "population": (
-        "a scikit-learn regressor such as HistGradientBoostingRegressor()",
-        lambda value: value is None or (isinstance(value, BaseEstimator) and is_regressor(value)),
     ),
     "schema": ("a Schema", lambda value: value is None or isinstance(value, Schema)),
     "shots": ("a pair (smallest, largest) of support sizes", _is_shots),

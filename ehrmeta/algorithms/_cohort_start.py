@@ -1,0 +1,65 @@
+"""Start values where tasks are cohorts: random intercept and slopes in all features."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ehrmeta.errors import DataError
+from ehrmeta.nn.class_likelihoods import ClassLikelihood
+from ehrmeta.nn.generalised_mixed_model import fit_generalised_mixed_model
+from ehrmeta.nn.likelihoods import Likelihood
+from ehrmeta.nn.task_rows import TaskRows
+
+__all__ = ["fit_cohort_start"]
+
+_INTERCEPT_SD, _BETA_SD, _GAIN_SD = 10.0, 2.5, 0.5  # of the parameters' normal priors
+
+
+def fit_cohort_start(tasks: TaskRows, likelihood: Likelihood) -> dict[str, Any]:
+    """Parameters of `DeepMixedEffects` by Laplace's marginal likelihood over the cohorts.
+
+    Above a population model the mean is ``alpha + gamma * offset``, with gamma pulled toward 1,
+    that is toward the population model as it is; without one it is linear in the features. (Both
+    at once would be told apart by the folds of the cross-fitted offsets, which know less of a
+    cohort the more it differs.)
+
+    Raises
+    ------
+    DataError
+        Tasks have time.
+    """
+    if tasks.timed:
+        raise DataError(
+            "feature_slopes=True is for cohorts, whose rows have no order. Leave time out (a date "
+            "may be a feature), or use feature_slopes=False for tasks that are followed in time."
+        )
+    x, offset = tasks.x.double().numpy(), tasks.offset.double().numpy()
+    one, mean_offset = np.ones((tasks.n_rows, 1)), float(offset.mean())
+    away = (offset - mean_offset)[:, None]
+    above = bool(away.any())  # a population model
+    fixed, slope_sd = (away, _GAIN_SD) if above else (x, _BETA_SD)
+    found = fit_generalised_mixed_model(
+        np.hstack([one, fixed]),
+        np.hstack([one, x, away] if above else [one, x]),
+        tasks.y.double().numpy(),
+        tasks.starts.numpy(),
+        binary=isinstance(likelihood, ClassLikelihood),
+        offset=offset,
+        beta_sd=np.array([_INTERCEPT_SD] + [slope_sd] * fixed.shape[1]),
+    )
+    change = found.beta[1] if above else 0.0
+    start = {
+        "intercept": found.beta[0] - change * mean_offset,
+        "beta": np.zeros(x.shape[1]) if above else found.beta[1:],
+        "root": np.diag([found.sd[0], 0.0]),
+        "slope_sd": found.sd[1 : 1 + x.shape[1]],
+        "offset_sd": found.sd[-1] if above else 0.0,
+        "offset_gain": 1.0 + change,
+        "mean_offset": mean_offset,
+        "likelihood.log_between": np.log(found.sd[0]),
+    }
+    if found.noise_var is not None:
+        start["likelihood.log_within"] = 0.5 * np.log(found.noise_var)
+    return start

@@ -1,0 +1,152 @@
+"""Where tasks are cohorts: the mixed-effects logistic and linear regression, and what is above."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import minimize
+from scipy.special import expit
+from sklearn.linear_model import LogisticRegression
+
+from ehrmeta import MLP, DeepMixedEffects, MetaClassifier, MetaRegressor, make_cohorts
+from ehrmeta.algorithms import Spec
+from ehrmeta.errors import DataError
+from ehrmeta.nn.batch import TaskSet
+from ehrmeta.nn.class_likelihoods import Bernoulli
+
+PLAIN = {"n_deep": 0, "deep_mean": False, "feature_slopes": True}
+
+
+def cohorts(**settings):
+    return make_cohorts(20, n_patients=(60, 120), random_state=3, **settings)
+
+
+def adapted_intercept(beta, sd, x, y):
+    """Shift of the log-odds of one task, random intercept only, all parameters given."""
+    algorithm, n_features = DeepMixedEffects(**PLAIN), x.shape[1]
+    spec = Spec(MLP((4,)).network(n_features, 1), Bernoulli(), n_features)
+    params = algorithm.init(spec, torch.Generator().manual_seed(0))
+    params |= {
+        "intercept": torch.tensor(beta[0]),
+        "beta": torch.tensor(beta[1:]).float(),
+        "root": torch.diag(torch.tensor([sd, 0.0])),
+    }
+    zeros = torch.zeros(len(y))
+    x, y = torch.from_numpy(x).float(), torch.from_numpy(y).float()
+    rows = TaskSet(x, y, zeros.double(), torch.ones(len(y)).bool(), torch.ones(len(y)), zeros)
+    state = algorithm.adapt(spec, params, rows)
+    _, shift, _, _ = algorithm._posterior(spec, params, state, rows)
+    return float(shift[0])
+
+
+def test_the_adapted_intercept_is_the_posterior_mode_of_statsmodels():
+    glm = pytest.importorskip("statsmodels.genmod.bayes_mixed_glm")
+    found = cohorts(slope_sd=0.0)
+    x, codes = found.X[:, :3], found.groups
+    exog, sites = np.column_stack([np.ones(len(x)), x]), np.eye(20)[codes]
+    oracle = glm.BinomialBayesMixedGLM(found.y, exog, sites, np.zeros(20, int))
+    fitted = oracle.fit_vb()
+    beta, log_sd = fitted.fe_mean, fitted.vcp_mean
+
+    def loss(effects):
+        params = np.concatenate([beta, log_sd, effects])
+        return -oracle.logposterior(params), -oracle.logposterior_grad(params)[-20:]
+
+    mode = minimize(loss, np.zeros(20), jac=True).x
+    assert np.std(mode) > 0.3
+    for site in range(20):
+        rows = codes == site
+        ours = adapted_intercept(beta, float(np.exp(log_sd[0])), x[rows], found.y[rows])
+        assert ours == pytest.approx(mode[site], abs=1e-2)
+
+
+@pytest.mark.parametrize("n_events", [0, 1, 5, 60])
+def test_the_mode_is_the_mode_where_the_outcome_is_rare(n_events):
+    """At a prevalence of half a percent, with no event, few and far too many."""
+    y = (np.arange(60) < n_events).astype(float)
+    intercept, sd = -5.3, 1.2
+
+    def loss(b):
+        eta = intercept + b[0]
+        return -np.sum(y * eta - np.logaddexp(0, eta)) + 0.5 * (b[0] / sd) ** 2
+
+    mode = minimize(loss, [0.0], tol=1e-10).x[0]
+    ours = adapted_intercept(np.array([intercept, 0.0]), sd, np.zeros((60, 1)), y)
+    assert ours == pytest.approx(mode, abs=1e-3)
+
+
+def test_most_of_the_gap_to_the_bayes_rule_is_closed():
+    found = make_cohorts(40, n_patients=(100, 200), slope_sd=0.8, random_state=11)
+    test = found.groups >= 30
+    within = np.arange(len(found.y)) - np.searchsorted(found.groups, found.groups)
+    support, query = test & (within < 50), test & (within >= 50)
+    p = {"bayes": found.bayes_rule(support, query)}
+    for name, slopes in (("intercept", False), ("slopes", True)):
+        algorithm = DeepMixedEffects(feature_slopes=slopes)
+        model = MetaClassifier(algorithm, random_state=0, verbose=False)
+        model.fit(found.X[~test], found.y[~test], groups=found.groups[~test])
+        adapted = model.adapt(found.X[support], found.y[support], groups=found.groups[support])
+        p[name] = adapted.predict_proba(found.X[query], groups=found.groups[query])[:, 1]
+    y = found.y[query]
+    loss = {name: -np.mean(np.log(np.where(y == 1, q, 1 - q))) for name, q in p.items()}
+    assert loss["bayes"] < loss["slopes"] < loss["intercept"]
+    closed = (loss["intercept"] - loss["slopes"]) / (loss["intercept"] - loss["bayes"])
+    assert closed > 0.7
+
+
+def test_slopes_of_a_real_valued_outcome_are_found():
+    rng = np.random.default_rng(0)
+    groups = np.repeat(np.arange(30), 40)
+    X = rng.normal(size=(1200, 3))
+    slope = rng.normal(size=31)
+    y = X[:, 0] * (1.0 + slope[groups]) + 0.3 * rng.normal(size=1200)
+    model = MetaRegressor(DeepMixedEffects(feature_slopes=True), random_state=0)
+    model.fit(X, y, groups=groups)
+    support = rng.normal(size=(20, 3))
+    adapted = model.adapt(support, support[:, 0] * 3.0)
+    np.testing.assert_allclose(adapted.predict(np.eye(3)), [3.0, 0.0, 0.0], atol=0.2)
+
+
+@pytest.mark.filterwarnings("ignore:a model with population=")
+@pytest.mark.parametrize("weight", [None, "balanced"])
+def test_a_classifier_below_is_calibrated_whatever_its_class_weights(weight):
+    """alpha takes back what class weights put in, and integrating what pooling flattened."""
+    found = make_cohorts(30, n_patients=(100, 200), slope_sd=0.0, random_state=5)
+    test = found.groups >= 20
+    population = LogisticRegression(class_weight=weight)
+    model = MetaClassifier(
+        DeepMixedEffects(**PLAIN), population=population, random_state=0, verbose=False
+    ).fit(found.X[~test], found.y[~test], groups=found.groups[~test])
+    p = model.predict_proba(found.X[~test])[:, 1]
+    assert p.mean() / found.y[~test].mean() == pytest.approx(1.0, abs=0.05)
+    gain = float(model.learner_.params["offset_gain"])
+    assert 1.0 < gain < 1.4, "a pooled classifier is marginal: conditional odds are steeper"
+
+
+def test_a_rare_outcome_with_supports_of_one_class_stays_calibrated():
+    rng = np.random.default_rng(2)
+    groups = np.repeat(np.arange(60), 300)
+    X = rng.normal(size=(len(groups), 2))
+    shift = rng.normal(size=60) * 0.7
+    y = (rng.random(len(groups)) < expit(-5.8 + shift[groups] + X[:, 0])).astype(int)
+    test = groups >= 40
+    assert 0.004 < y.mean() < 0.01
+    model = MetaClassifier(DeepMixedEffects(**PLAIN), max_steps=1, random_state=0, verbose=False)
+    model.fit(X[~test], y[~test], groups=groups[~test])
+    support = test & (np.arange(len(y)) % 300 < 50)
+    query = test & ~support
+    assert (np.bincount(groups[support] - 40, y[support]) == 0).any(), "supports without an event"
+    adapted = model.adapt(X[support], y[support], groups=groups[support])
+    p = adapted.predict_proba(X[query], groups=groups[query])[:, 1]
+    assert np.isfinite(p).all()
+    assert 0.6 < p.sum() / y[query].sum() < 1.6
+    none = model.adapt(X[:50], np.zeros(50, int)).predict_proba(X[:1])[0, 1]
+    assert 0 < none < model.predict_proba(X[:1])[0, 1]
+
+
+def test_time_is_refused():
+    found = cohorts()
+    model = MetaClassifier(DeepMixedEffects(feature_slopes=True), verbose=False)
+    with pytest.raises(DataError, match="no order"):
+        model.fit(found.X, found.y, groups=found.groups, time=np.arange(len(found.y)))
