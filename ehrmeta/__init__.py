@@ -29,9 +29,11 @@ from ehrmeta.data import (
     landmark_times,
     list_datasets,
     load_dataset,
+    load_frame,
     make_cohorts,
     make_sinusoid,
     make_treatment,
+    survival_array,
 )
 from ehrmeta.estimators import (
     Adapted,
@@ -81,7 +83,9 @@ __all__ = [
     "landmark_times",
     "list_datasets",
     "load_dataset",
+    "load_frame",
     "make_cohorts",
     "make_sinusoid",
     "make_treatment",
+    "survival_array",
 ]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import polars as pl
 
 from ehrmeta.data.checks import Finding
@@ -16,7 +17,7 @@ from ehrmeta.data.schema import Schema
 from ehrmeta.data.table import Table
 from ehrmeta.errors import DataError, did_you_mean
 
-__all__ = ["list_datasets", "load_dataset", "read_card"]
+__all__ = ["list_datasets", "load_dataset", "load_frame", "read_card"]
 
 _SCHEMA_KEYS = ("task", "task_kind", "time", "treatment", "outcome_time", "on_duplicate")
 
@@ -27,7 +28,7 @@ def list_datasets() -> dict[str, str]:
     Examples
     --------
     >>> list(list_datasets())
-    ['nafld-hdl', 'nafld-sbp', 'pbcseq']
+    ['heart-4-hospitals', 'nafld-hdl', 'nafld-sbp', 'pbcseq', 'warfarin-iwpc']
     """
     names = sorted(path.parent.name for path in _folder().glob("*/card.toml"))
     return {name: str(read_card(name)["title"]) for name in names}
@@ -72,16 +73,35 @@ def load_dataset(name: str, *, min_rows: int | None = None, outcome: str | None 
     ...
     """
     card = read_card(name)
-    content = (_folder() / name / "data.parquet").read_bytes()
-    if hashlib.sha256(content).hexdigest() != card["sha256"]:
-        raise DataError(
-            f"data set '{name}': data.parquet is not the file its card describes (sha256 differs). "
-            "Install the package again."
-        )
-    schema = _schema(card, outcome)
-    frame = pl.read_parquet(io.BytesIO(content))
-    table = Table.from_frame(frame, schema, on_missing_outcome="drop")
+    frame = _read(card)
+    table = Table.from_frame(frame, _schema(card, outcome), on_missing_outcome="drop")
     return _with_min_rows(table, card.get("min_rows", 1) if min_rows is None else min_rows)
+
+
+def load_frame(name: str) -> pd.DataFrame:
+    """Load every column of a bundled data set, also those that `load_dataset` withholds.
+
+    Withheld columns are no features: they look ahead, name the outcome or identify. Some are needed
+    all the same: follow-up for survival, matched sets for folds, true effects for scores. Rows
+    match a table's by the index of its X.
+
+    Parameters
+    ----------
+    name : str
+        One of `list_datasets`.
+
+    Returns
+    -------
+    DataFrame
+        As in the file: nothing is masked or dropped.
+
+    Examples
+    --------
+    >>> table = load_dataset("pbcseq")
+    >>> load_frame("pbcseq").loc[table.X.index, ["follow_up", "event"]].shape
+    (1945, 2)
+    """
+    return _read(read_card(name)).to_pandas()
 
 
 def read_card(name: str) -> dict[str, Any]:
@@ -97,6 +117,18 @@ def read_card(name: str) -> dict[str, Any]:
     if name not in known:
         raise DataError(f"no data set '{name}'. {did_you_mean(name, known)}")
     return tomllib.loads(path.read_text(encoding="utf-8"))
+
+
+def _read(card: dict[str, Any]) -> pl.DataFrame:
+    """The rows of a data set, after a check that the file is the one that the card describes."""
+    name = card["name"]
+    content = (_folder() / name / "data.parquet").read_bytes()
+    if hashlib.sha256(content).hexdigest() != card["sha256"]:
+        raise DataError(
+            f"data set '{name}': data.parquet is not the file its card describes (sha256 differs). "
+            "Install the package again."
+        )
+    return pl.read_parquet(io.BytesIO(content))
 
 
 def _folder() -> Path:
