@@ -1,0 +1,62 @@
+"""The calibration curve is Cleveland's smoother, the index its distance from the diagonal."""
+
+import numpy as np
+import pytest
+from scipy import special
+from statsmodels.nonparametric.smoothers_lowess import lowess as cleveland
+
+from ehrmeta.errors import DataError
+from ehrmeta.evaluation import risk_score, smooth_calibration_curve
+
+
+def cohort(n, digits=12, seed=0):
+    rng = np.random.default_rng(seed)
+    logit = rng.normal(-1, 1.2, n)
+    y = (rng.random(n) < special.expit(0.6 * logit)).astype(float)
+    return y, special.expit(logit).round(digits)
+
+
+def oracle(y, p, frac=2 / 3):
+    return cleveland(y, p, frac=frac, it=0, delta=0.0, return_sorted=False)
+
+
+@pytest.mark.parametrize("frac", [0.3, 2 / 3])
+@pytest.mark.parametrize("digits", [12, 1])  # with all risks different, and with many ties
+def test_the_curve_is_statsmodels_lowess(digits, frac):
+    y, p = cohort(250, digits)
+    found = smooth_calibration_curve(y, p, frac=frac)
+    np.testing.assert_allclose(found, oracle(y, p, frac), atol=1e-12)
+
+
+def test_the_index_is_the_mean_distance_of_that_curve():
+    y, p = cohort(250)
+    assert risk_score("ici", y, p) == pytest.approx(np.mean(np.abs(oracle(y, p) - p)), abs=1e-12)
+
+
+def test_many_risks_are_interpolated_closely():
+    y, p = cohort(1500)
+    exact = np.mean(np.abs(smooth_calibration_curve(y, p) - p))
+    assert risk_score("ici", y, p) == pytest.approx(exact, abs=1e-5)
+
+
+def test_the_index_of_true_risks_falls_with_the_rows():
+    rng = np.random.default_rng(0)
+    p = rng.uniform(0.05, 0.95, 4000)
+    y = rng.random(4000) < p
+    assert risk_score("ici", y, p) < 0.02 < risk_score("ici", y, p**2)
+
+
+def test_equal_weights_change_nothing_and_weight_zero_is_no_row():
+    y, p = cohort(120)
+    plain = smooth_calibration_curve(y, p, at=[0.2, 0.4])
+    same = smooth_calibration_curve(y, p, at=[0.2, 0.4], sample_weight=np.full(120, 0.3))
+    np.testing.assert_allclose(same, plain)
+    kept = np.arange(120) < 80
+    fewer = smooth_calibration_curve(y[kept], p[kept], at=[0.2, 0.4])
+    zero = smooth_calibration_curve(y, p, at=[0.2, 0.4], sample_weight=kept)
+    np.testing.assert_allclose(zero, fewer)
+
+
+def test_bad_points_are_refused():
+    with pytest.raises(DataError, match="at is NaN"):
+        smooth_calibration_curve([0, 1], [0.1, 0.4], at=[np.nan])
