@@ -20,6 +20,7 @@ __all__ = [
     "MissingExtraError",
     "NotFittedError",
     "SchemaError",
+    "StudyError",
     "did_you_mean",
 ]
 
@@ -54,6 +55,10 @@ class DivergenceError(EhrmetaError, ArithmeticError):
 
 class BundleError(EhrmetaError, ValueError):
     """A model file is damaged, of another format, or does not fit."""
+
+
+class StudyError(EhrmetaError, ValueError):
+    """A study of hyper-parameters cannot be opened, or was made for something else."""
 
 
 class MissingExtraError(EhrmetaError, ImportError):
