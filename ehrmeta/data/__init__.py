@@ -1,6 +1,6 @@
 """Checked tables of many tasks: reading, meaning, splitting, encoding, bundled data sets."""
 
-from ehrmeta.data.catalog import list_datasets, load_dataset, load_frame, read_card
+from ehrmeta.data.catalog import list_datasets, load_dataset, load_events, load_frame, read_card
 from ehrmeta.data.checks import Finding
 from ehrmeta.data.clock import to_time
 from ehrmeta.data.columns import read_column, read_columns
@@ -46,6 +46,7 @@ __all__ = [
     "landmark_times",
     "list_datasets",
     "load_dataset",
+    "load_events",
     "load_frame",
     "make_cohorts",
     "make_sinusoid",

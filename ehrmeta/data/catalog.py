@@ -17,7 +17,7 @@ from ehrmeta.data.schema import Schema
 from ehrmeta.data.table import Table
 from ehrmeta.errors import DataError, did_you_mean
 
-__all__ = ["list_datasets", "load_dataset", "load_frame", "read_card"]
+__all__ = ["list_datasets", "load_dataset", "load_events", "load_frame", "read_card"]
 
 _SCHEMA_KEYS = ("task", "task_kind", "time", "treatment", "outcome_time", "on_duplicate")
 
@@ -28,7 +28,7 @@ def list_datasets() -> dict[str, str]:
     Examples
     --------
     >>> list(list_datasets())
-    ['heart-4-hospitals', 'nafld-hdl', 'nafld-sbp', 'pbcseq', 'warfarin-iwpc']
+    ['heart-4-hospitals', 'nafld', 'nafld-hdl', 'nafld-sbp', 'pbcseq', ...
     """
     names = sorted(path.parent.name for path in _folder().glob("*/card.toml"))
     return {name: str(read_card(name)["title"]) for name in names}
@@ -73,7 +73,7 @@ def load_dataset(name: str, *, min_rows: int | None = None, outcome: str | None 
     ...
     """
     card = read_card(name)
-    frame = _read(card)
+    frame = _read(card, "data.parquet")
     table = Table.from_frame(frame, _schema(card, outcome), on_missing_outcome="drop")
     return _with_min_rows(table, card.get("min_rows", 1) if min_rows is None else min_rows)
 
@@ -101,7 +101,41 @@ def load_frame(name: str) -> pd.DataFrame:
     >>> load_frame("pbcseq").loc[table.X.index, ["follow_up", "event"]].shape
     (1945, 2)
     """
-    return _read(read_card(name)).to_pandas()
+    return _read(read_card(name), "data.parquet").to_pandas()
+
+
+def load_events(name: str) -> pd.DataFrame:
+    """Load the dated events of a bundled data set's patients, in the columns of MEDS.
+
+    Everybody has an event "end of follow-up", and those who died "death" on the same day.
+
+    Parameters
+    ----------
+    name : str
+        One of `list_datasets` whose card has events.
+
+    Returns
+    -------
+    DataFrame
+        ``subject_id``, ``time`` in the card's unit from the card's origin, and ``code``, sorted by
+        subject and time. A code may come several times.
+
+    Raises
+    ------
+    DataError
+        An unknown name, a data set without events, or a damaged file.
+
+    Examples
+    --------
+    >>> events = load_events("nafld")
+    >>> int((events["code"] == "myocardial infarction").sum())
+    1199
+    """
+    card = read_card(name)
+    if "events" not in card:
+        having = [known for known in list_datasets() if "events" in read_card(known)]
+        raise DataError(f"data set '{name}' has no events. {did_you_mean(name, having)}")
+    return _read(card, card["events"]["file"], card["events"]["sha256"]).to_pandas()
 
 
 def read_card(name: str) -> dict[str, Any]:
@@ -119,14 +153,13 @@ def read_card(name: str) -> dict[str, Any]:
     return tomllib.loads(path.read_text(encoding="utf-8"))
 
 
-def _read(card: dict[str, Any]) -> pl.DataFrame:
-    """The rows of a data set, after a check that the file is the one that the card describes."""
-    name = card["name"]
-    content = (_folder() / name / "data.parquet").read_bytes()
-    if hashlib.sha256(content).hexdigest() != card["sha256"]:
+def _read(card: dict[str, Any], file: str, sha256: str | None = None) -> pl.DataFrame:
+    """A file of a data set, after a check that it is the one that the card describes."""
+    content = (_folder() / card["name"] / file).read_bytes()
+    if hashlib.sha256(content).hexdigest() != (sha256 or card["sha256"]):
         raise DataError(
-            f"data set '{name}': data.parquet is not the file its card describes (sha256 differs). "
-            "Install the package again."
+            f"data set '{card['name']}': {file} is not the file its card describes (sha256 "
+            "differs). Install the package again."
         )
     return pl.read_parquet(io.BytesIO(content))
 

@@ -7,7 +7,16 @@ import numpy as np
 import polars as pl
 import pytest
 
-from ehrmeta.data import Table, catalog, list_datasets, load_dataset, load_frame, read_card
+from ehrmeta.data import (
+    Table,
+    catalog,
+    label_within,
+    list_datasets,
+    load_dataset,
+    load_events,
+    load_frame,
+    read_card,
+)
 from ehrmeta.errors import DataError, DataWarning
 
 FOLDER = Path(__file__).parents[2] / "datasets"
@@ -205,6 +214,55 @@ def test_warfarin_is_a_stable_dose_in_mg_a_week() -> None:
     assert table.tasks.sizes.min() == 63
 
 
+def test_every_person_has_a_follow_up_and_some_die() -> None:
+    people, events = load_frame("nafld"), load_events("nafld")
+    assert len(people) == people["patient_id"].nunique() == 17_549
+    assert list(events) == ["subject_id", "time", "code"]
+    assert events[["subject_id", "time"]].equals(
+        events[["subject_id", "time"]].sort_values(["subject_id", "time"])
+    )
+    ends = events[events["code"] == "end of follow-up"].set_index("subject_id")["time"]
+    assert ends.index.is_unique
+    people = people.set_index("patient_id")
+    assert ends.sort_index().equals(people["follow_up"].sort_index().rename("time"))
+    deaths = events[events["code"] == "death"].set_index("subject_id")["time"]
+    assert set(deaths.index) == set(people.index[people["died"] == 1])
+    assert (deaths == ends[deaths.index]).all()
+    assert set(events["subject_id"]) == set(people.index)
+    assert set(load_frame("nafld-hdl")["patient_id"]) <= set(people.index)
+
+
+def test_matched_sets_are_the_tasks_and_stay_in_one_fold() -> None:
+    table, people = load("nafld"), load_frame("nafld")
+    assert table.schema.task == "matched_set"
+    sets = people.groupby("matched_set")
+    assert sets.size().max() == 5
+    cases = people["patient_id"] == people["matched_set"]
+    assert sets["case"].sum().max() <= 2
+    assert people.loc[cases, "case"].mean() > 0.99
+    train, test = table.split(0.2, random_state=0)
+    one, other = (set(people.loc[part.X.index, "matched_set"]) for part in (train, test))
+    assert not one & other
+
+
+def test_the_events_make_labels() -> None:
+    events = load_events("nafld")
+    ends = events[events["code"] == "end of follow-up"]
+    labels = label_within(
+        events,
+        365.25,
+        prediction_times=ends[["subject_id"]].assign(prediction_time=0.0),
+        follow_up=ends[["subject_id", "time"]],
+        event="diabetes",
+        competing="death",
+    )
+    known = labels["subject_id"].isin(
+        events.loc[(events["code"] == "diabetes") & (events["time"] <= 0), "subject_id"]
+    )
+    assert not known.any()
+    assert 0.001 < (labels["event"] == 1).mean() < 0.05
+
+
 def test_another_outcome_makes_the_usual_one_a_measured_feature() -> None:
     table = load("pbcseq", outcome="albumin")
     assert table.schema.outcome is not None
@@ -224,6 +282,8 @@ def test_an_unknown_name_and_an_impossible_filter_say_what_to_do() -> None:
         load_dataset("../datasets/pbcseq")
     with pytest.raises(DataError, match="no data set 'pbc'.*pbcseq"):
         load_frame("pbc")
+    with pytest.raises(DataError, match="data set 'pbcseq' has no events. Known: 'nafld'"):
+        load_events("pbcseq")
     with pytest.raises(DataError, match=r"no task has 99 rows \(the largest has 16\)"):
         load_dataset("pbcseq", min_rows=99)
     with pytest.raises(DataError, match="min_rows must be at least 1"):
