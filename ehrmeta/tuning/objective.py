@@ -1,0 +1,179 @@
+"""What a trial does: fit and judge one setting, fold by fold, block of patients by block."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.base import clone
+
+from ehrmeta.data import PatientKFold
+from ehrmeta.errors import DataError, DataWarning, DivergenceError
+from ehrmeta.estimators.inputs import schema_of
+from ehrmeta.tuning.measures import Measure, Rows
+from ehrmeta.tuning.space import Dimension, Suggest, suggested
+
+if TYPE_CHECKING:
+    from optuna.trial import Trial
+
+__all__ = ["Fold", "Objective", "read_folds", "read_rows"]
+
+Array = npt.NDArray[np.float64]
+_BLOCKS = 10  # of a fold, at most: enough for a paired rank test after the first fold
+_PATIENTS_EACH = 5  # of a block, at least
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Training rows, held-out rows and the blocks of patients that these are judged in.
+
+    Parameters
+    ----------
+    train, test : Rows
+    blocks : ndarray, (test row,)
+        0, 1, ... by patient, at random.
+    """
+
+    train: Rows
+    test: Rows
+    blocks: npt.NDArray[np.int64]
+
+    @property
+    def n_blocks(self) -> int:
+        """Blocks of the held-out patients."""
+        return int(self.blocks.max()) + 1
+
+
+@dataclass(frozen=True)
+class Objective:
+    """The k-shot error of a setting in cross-validation by patient.
+
+    Training is what a trial costs, and there is one training a fold. So a setting that is worse
+    than the best one on the first fold's patients, block by block, is given up before the second
+    fold is trained.
+
+    Parameters
+    ----------
+    estimator : estimator
+    space : sequence of Dimension, or Optuna-style callable
+    folds : sequence of Fold
+    measures : mapping of str to Measure
+        One objective each.
+    average : bool
+        Report the mean so far, as median and Hyperband pruning want it, in place of every block's
+        own error, which is what the Wilcoxon test pairs.
+    """
+
+    estimator: Any
+    space: Sequence[Dimension] | Suggest
+    folds: Sequence[Fold]
+    measures: Mapping[str, Measure]
+    average: bool = False
+
+    def __call__(self, trial: Trial) -> list[float]:
+        """One error per measure, the mean over all blocks.
+
+        Raises
+        ------
+        optuna.TrialPruned
+            The setting is worse than others, or its training diverges.
+        """
+        import optuna
+
+        model = clone(self.estimator)
+        suggested(self.space, trial, model)
+        found: list[Array] = []
+        for number, fold in enumerate(self.folds):
+            try:
+                errors = self._judged(model, fold)
+            except DivergenceError as error:
+                trial.set_user_attr("reason", f"diverged in fold {number + 1}: {error}")
+                raise optuna.TrialPruned(str(error)) from error
+            for of_block in errors.T:  # one block after the other
+                found.append(of_block)
+                if len(self.measures) == 1 and self._give_up(trial, found):
+                    at = f"fold {number + 1} of {len(self.folds)}"
+                    trial.set_user_attr("reason", f"worse than others, in {at}")
+                    raise optuna.TrialPruned(f"worse than others, in {at}")
+        return [float(mean) for mean in np.mean(found, axis=0)]
+
+    def _judged(self, model: Any, fold: Fold) -> Array:
+        """Errors of a model fitted to the fold, (measure, block)."""
+        fitted = clone(model)
+        with warnings.catch_warnings():  # what they say of the table was said when it was read
+            warnings.simplefilter("ignore", DataWarning)
+            fitted.fit(fold.train.X, fold.train.y, **fold.train.known())
+            errors = np.array(
+                [measure(fitted, fold.test, fold.blocks) for measure in self.measures.values()]
+            )
+        if np.isnan(errors).any():
+            raise DataError(
+                f"some blocks of held-out patients have no row after the first "
+                f"{min(fitted.score_shots)}. Lower score_shots, or leave out patients with few "
+                "rows."
+            )
+        if not np.isfinite(errors).all():
+            raise DivergenceError("the error on held-out patients is not finite.")
+        return errors
+
+    def _give_up(self, trial: Trial, found: Sequence[Array]) -> bool:
+        value = np.mean(found) if self.average else found[-1][0]
+        with warnings.catch_warnings():  # of a step that a lost worker has reported before
+            warnings.simplefilter("ignore")
+            trial.report(float(value), step=len(found) - 1)
+        return trial.should_prune()
+
+
+def read_rows(estimator: Any, X: Any, y: Any, groups: Any, time: Any) -> Rows:
+    """The rows of a study, checked as `fit` checks them.
+
+    Raises
+    ------
+    DataError
+        They cannot be read, or belong to one task.
+    """
+    inputs = estimator._read(X, y, groups, time, schema_of(estimator.schema, X))
+    inputs.outcome()
+    if inputs.groups is None:
+        raise DataError("tuning needs groups: the patient (task) of every row.")
+    return Rows(X, y, groups, time, inputs.tasks().codes)
+
+
+def read_folds(rows: Rows, cv: Any) -> list[Fold]:
+    """Folds by patient, and their blocks.
+
+    Parameters
+    ----------
+    cv : int or splitter
+        A number of folds, or anything with ``split(X, y, groups)``.
+
+    Raises
+    ------
+    GroupError
+        There are fewer patients than folds.
+    DataError
+        A patient is in training and held out at once.
+    """
+    splitter = PatientKFold(int(cv), random_state=0) if isinstance(cv, int | np.integer) else cv
+    return list(_folds(rows, splitter.split))
+
+
+def _folds(rows: Rows, split: Callable[..., Any]) -> Iterator[Fold]:
+    for train, test in split(rows.X, rows.y, rows.tasks):
+        masks = np.zeros((2, len(rows.tasks)), bool)
+        masks[0, train], masks[1, test] = True, True
+        learned, held_out = rows.take(masks[0]), rows.take(masks[1])
+        if len(np.intersect1d(learned.tasks, held_out.tasks)):
+            raise DataError(
+                "cv puts rows of one patient into training and held-out rows. Use PatientKFold, or "
+                "a number of folds."
+            )
+        patients, codes = np.unique(held_out.tasks, return_inverse=True)
+        n_blocks = max(1, min(_BLOCKS, len(patients) // _PATIENTS_EACH))
+        order = np.random.default_rng(0).permutation(len(patients))
+        blocks = (np.argsort(order) * n_blocks // len(patients))[codes]
+        yield Fold(learned, held_out, blocks)

@@ -1,0 +1,247 @@
+"""Searching hyper-parameters with Optuna, judged by what matters: adapting to unseen patients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+import numpy as np
+from sklearn.base import clone, is_classifier
+
+from ehrmeta.errors import DataError, StudyError, did_you_mean
+from ehrmeta.estimators._base import TaskEstimator
+from ehrmeta.tuning.digest import data_digest, folds_digest, model_digest
+from ehrmeta.tuning.measures import MEASURES, Measure, Rows
+from ehrmeta.tuning.objective import Objective, read_folds, read_rows
+from ehrmeta.tuning.space import Space, read_space, suggested
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.pruners import BasePruner
+    from optuna.samplers import BaseSampler
+    from optuna.trial import FrozenTrial
+
+__all__ = ["DEFAULT_STORAGE", "Scoring", "Tuned", "tune"]
+
+DEFAULT_STORAGE = "ehrmeta-studies.db"
+Scorer = Callable[..., float]
+Scoring = str | Scorer | Sequence[str | Scorer] | None
+Direction = Literal["minimize", "maximize"]
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What a search found.
+
+    Parameters
+    ----------
+    model : estimator
+        With the best parameters; fitted to all rows where that was asked for.
+    params : dict
+        The best parameters, by name of the estimator's.
+    value : float
+        Their error, or score, in cross-validation: the first one of several objectives.
+    study : optuna.Study
+        All trials.
+    """
+
+    model: Any
+    params: dict[str, Any]
+    value: float
+    study: optuna.Study
+
+
+def tune(
+    estimator: TaskEstimator,
+    X: Any,
+    y: Any,
+    *,
+    groups: Any = None,
+    time: Any = None,
+    n_trials: int,
+    timeout: float | None = None,
+    space: Space | None = None,
+    sampler: BaseSampler | None = None,
+    pruner: BasePruner | None = None,
+    storage: str | Path | None = None,
+    study_name: str | None = None,
+    scoring: Scoring = None,
+    cv: Any = 5,
+    refit: bool = True,
+    random_state: int = 0,
+    callback: Callable[[optuna.Study, FrozenTrial], None] | None = None,
+) -> Tuned:
+    """Search the hyper-parameters of an estimator by its k-shot error on held-out patients.
+
+    Every trial is fitted and judged in cross-validation by patient: the held-out patients of a
+    fold are adapted from their first rows and judged on their later ones, block by block, and a
+    trial that is worse than the best one on the same blocks is given up before the next fold is
+    trained. A trial that diverges is given up too, and the search goes on.
+
+    Parameters
+    ----------
+    estimator : TaskEstimator
+        Such as `MetaRegressor`; what is not searched stays as it is. Its `score_shots` are the
+        numbers k of rows to adapt from.
+    X, y, groups, time
+        As in `fit`.
+    n_trials : int
+        Of the whole study: those of earlier runs and of other processes count.
+    timeout : float, optional
+        Seconds after which no further trial is started.
+    space : sequence, mapping or callable, optional
+        What to search: names, ranges by name (see `read_space`), or an Optuna-style function of
+        the trial that returns parameters. By default every parameter with a declared range.
+    sampler : optuna.samplers.BaseSampler, optional
+        By default TPE, seeded with `random_state` and the number of the trial: the same seed and
+        one worker give the same trials, also where the study was stopped in between.
+    pruner : optuna.pruners.BasePruner, optional
+        By default the Wilcoxon test over blocks of patients. Others are told the mean so far.
+        A search of several objectives is not pruned.
+    storage : str or Path, optional
+        Where the study is kept, see `open_storage`. By default a study with a name is kept in the
+        file ehrmeta-studies.db of the working directory, one without a name in memory.
+    study_name : str, optional
+        A study of this name is resumed; another process with the same storage and name shares it.
+    scoring : str, callable, or sequence of them, optional
+        ``"rmse_macro"`` (the default), ``"rmse_task"``, ``"rmse_pooled"``, ``"mae_macro"``,
+        ``"log_loss"`` (of classifiers, the default), ``"interval_error"`` (calibration) or
+        ``"adapt_ms"``, all minimised; or a scorer ``(model, X, y, *, groups, time)`` to maximise.
+    cv : int or splitter
+        Folds by patient.
+    refit : bool
+        Fit the best setting to all rows.
+    random_state : int
+        Of the sampler, and of an estimator that has none.
+    callback : callable, optional
+        Called with study and trial after every trial of this process.
+
+    Returns
+    -------
+    Tuned
+
+    Raises
+    ------
+    DataError
+        The space, the scoring or the rows cannot be used.
+    StudyError
+        The storage cannot be reached, the study was made for other data, or no trial ended well.
+
+    Examples
+    --------
+    >>> from ehrmeta import MAML, MetaRegressor, make_sinusoid, tune
+    >>> X, y, groups = make_sinusoid(n_tasks=40, n_points=8, random_state=0)
+    >>> model = MetaRegressor(MAML(), max_steps=5, random_state=0)
+    >>> space = {"algorithm__inner_lr": (0.01, 0.3), "algorithm__inner_steps": [1, 2]}
+    >>> tuned = tune(model, X, y, groups=groups, n_trials=2, space=space, cv=2)
+    >>> sorted(tuned.params)
+    ['algorithm__inner_lr', 'algorithm__inner_steps']
+    """
+    _check(estimator, n_trials)
+    import optuna
+
+    from ehrmeta.tuning.study import default_pruner, open_study, seeded_tpe
+
+    model = clone(estimator)
+    if "random_state" in model.get_params(deep=False) and model.random_state is None:
+        model.set_params(random_state=random_state)
+    searched = space if callable(space) else read_space(model, space)
+    measures, directions = _measures(scoring, model)
+    rows = read_rows(model, X, y, groups, time)
+    folds = read_folds(rows, cv)
+    n_blocks = min(fold.n_blocks for fold in folds)
+    pruner = pruner or default_pruner(n_blocks)
+    if storage is None and study_name is not None:
+        storage = DEFAULT_STORAGE
+    shared = open_study(
+        storage,
+        study_name or "unnamed",
+        made_for={
+            "data": data_digest(model, rows),
+            "folds": folds_digest(folds),
+            "model": model_digest(model),
+        },
+        measures=list(measures),
+        directions=directions,
+        pruner=pruner,
+    )
+    wilcoxon = isinstance(pruner, optuna.pruners.WilcoxonPruner)
+    objective = Objective(model, searched, folds, measures, average=not wilcoxon)
+    shared.run(
+        objective,
+        n_trials=n_trials,
+        timeout=timeout,
+        sampler=seeded_tpe(random_state) if sampler is None else lambda number: sampler,
+        told=callback,
+    )
+    best = best_trial(shared.study)
+    params = suggested(searched, cast("Any", optuna.trial.FixedTrial(best.params)), model)
+    if refit:
+        model.fit(X, y, **rows.known())
+    return Tuned(model, params, best.values[0], shared.study)
+
+
+def best_trial(study: optuna.Study) -> FrozenTrial:
+    """The best trial; of several objectives the best in the first one.
+
+    Raises
+    ------
+    StudyError
+        None ended well.
+    """
+    from optuna.trial import TrialState
+
+    ended = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    if not ended:
+        trials = study.get_trials(deepcopy=False)
+        reasons = sorted({str(t.user_attrs.get("reason", "not finished")) for t in trials})
+        raise StudyError(
+            f"none of {len(trials)} trials ended well: {'; '.join(reasons[:3])}. Narrow the ranges "
+            "(lower rates), or run more trials."
+        )
+    sign = 1 if study.directions[0].name == "MINIMIZE" else -1
+    return min(ended, key=lambda trial: sign * trial.values[0])
+
+
+def _check(estimator: Any, n_trials: int) -> None:
+    if not isinstance(estimator, TaskEstimator):
+        raise DataError(
+            f"tune needs an estimator over tasks such as MetaRegressor, got "
+            f"{type(estimator).__name__}."
+        )
+    if isinstance(n_trials, bool) or not isinstance(n_trials, int | np.integer) or n_trials < 1:
+        raise DataError(f"n_trials must be a whole number, 1 or more, got {n_trials!r}.")
+
+
+def _measures(scoring: Scoring, model: Any) -> tuple[Mapping[str, Measure], list[Direction]]:
+    """Measures by name, and the direction of each."""
+    if scoring is None:
+        scoring = "log_loss" if is_classifier(model) else "rmse_macro"
+    asked = [scoring] if isinstance(scoring, str) or callable(scoring) else list(scoring)
+    found: dict[str, Measure] = {}
+    directions: list[Direction] = []
+    for one in asked:
+        if callable(one):
+            name = getattr(one, "__name__", type(one).__name__)
+            found[name] = _scored_by(one)
+            directions.append("maximize")
+        elif one in MEASURES:
+            found[one] = MEASURES[one]
+            directions.append("minimize")
+        else:
+            raise DataError(f"unknown scoring {one!r}. {did_you_mean(str(one), MEASURES)}")
+    if not asked or len(found) < len(asked):
+        raise DataError("scoring must name at least one score, and each once.")
+    return found, directions
+
+
+def _scored_by(scorer: Scorer) -> Measure:
+    """A scikit-learn scorer, called once a block."""
+
+    def measure(model: Any, rows: Rows, blocks: Any) -> Any:
+        parts = (rows.take(blocks == block) for block in range(int(blocks.max()) + 1))
+        return np.array([scorer(model, part.X, part.y, **part.known()) for part in parts])
+
+    return measure

@@ -1,0 +1,154 @@
+"""The search as a scikit-learn estimator."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.base import BaseEstimator, MetaEstimatorMixin
+from sklearn.utils.metaestimators import available_if
+
+from ehrmeta.errors import NotFittedError
+from ehrmeta.estimators import Adapted
+from ehrmeta.estimators._base import TaskEstimator
+from ehrmeta.tuning.search import Scoring, tune
+from ehrmeta.tuning.space import Space
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.pruners import BasePruner
+    from optuna.samplers import BaseSampler
+
+__all__ = ["MetaSearchCV"]
+
+
+def _classifies(search: MetaSearchCV) -> bool:
+    return hasattr(search.estimator, "predict_proba")
+
+
+class MetaSearchCV(MetaEstimatorMixin, BaseEstimator):
+    """An estimator whose `fit` searches its hyper-parameters, then fits the best setting.
+
+    Parameters
+    ----------
+    estimator : TaskEstimator
+    n_trials : int
+    space, timeout, sampler, pruner, storage, study_name, scoring, cv, refit, random_state
+        As in `tune`.
+
+    Attributes
+    ----------
+    best_estimator_ : estimator
+        Fitted to all rows, where `refit`.
+    best_params_ : dict
+    best_score_ : float
+        Mean error (or score) over folds.
+    cv_results_ : dict of str to ndarray, (trial,)
+        As in scikit-learn's searches: ``params``, ``mean_test_score``, ``rank_test_score``, and
+        ``state``; NaN for trials that were given up. Scores are errors where `scoring` names one.
+    study_ : optuna.Study
+
+    Examples
+    --------
+    >>> from ehrmeta import MetaRegressor, MetaSearchCV, MetaSGD, make_sinusoid
+    >>> X, y, groups = make_sinusoid(n_tasks=40, n_points=8, random_state=0)
+    >>> model = MetaRegressor(MetaSGD(), max_steps=5, random_state=0)
+    >>> search = MetaSearchCV(model, n_trials=2, space=["algorithm__inner_lr"], cv=2)
+    >>> search.fit(X, y, groups=groups).adapt(X[:3], y[:3]).predict(X[3:8]).shape
+    (5,)
+    """
+
+    __metadata_request__fit: ClassVar[dict[str, bool]] = {"groups": True, "time": True}
+    __metadata_request__score: ClassVar[dict[str, bool]] = {"groups": True, "time": True}
+
+    def __init__(
+        self,
+        estimator: TaskEstimator,
+        n_trials: int = 30,
+        *,
+        space: Space | None = None,
+        timeout: float | None = None,
+        sampler: BaseSampler | None = None,
+        pruner: BasePruner | None = None,
+        storage: str | Path | None = None,
+        study_name: str | None = None,
+        scoring: Scoring = None,
+        cv: Any = 5,
+        refit: bool = True,
+        random_state: int = 0,
+    ) -> None:
+        self.estimator = estimator
+        self.n_trials = n_trials
+        self.space = space
+        self.timeout = timeout
+        self.sampler = sampler
+        self.pruner = pruner
+        self.storage = storage
+        self.study_name = study_name
+        self.scoring = scoring
+        self.cv = cv
+        self.refit = refit
+        self.random_state = random_state
+
+    def fit(self, X: Any, y: Any, *, groups: Any = None, time: Any = None) -> Self:
+        """Search, then fit the best setting to all rows; arguments as in the estimator's fit."""
+        settings = self.get_params(deep=False)
+        estimator = settings.pop("estimator")
+        tuned = tune(estimator, X, y, groups=groups, time=time, **settings)
+        self.best_params_ = tuned.params
+        self.best_score_ = tuned.value
+        self.study_ = tuned.study
+        self.cv_results_ = _results(tuned.study)
+        if self.refit:
+            self.best_estimator_ = tuned.model
+        return self
+
+    def adapt(self, X: Any, y: Any, *, groups: Any = None, time: Any = None) -> Adapted:
+        """Adapt the best estimator to new tasks."""
+        return self._best().adapt(X, y, groups=groups, time=time)
+
+    def predict(self, X: Any, *, time: Any = None) -> npt.NDArray[Any]:
+        """Population prediction of the best estimator."""
+        return self._best().predict(X, time=time)
+
+    @available_if(_classifies)  # type: ignore[untyped-decorator]
+    def predict_proba(self, X: Any, *, time: Any = None) -> npt.NDArray[np.float64]:
+        """Class probabilities of the best estimator's population model."""
+        best: Any = self._best()
+        found: npt.NDArray[np.float64] = best.predict_proba(X, time=time)
+        return found
+
+    def score(self, X: Any, y: Any, *, groups: Any = None, time: Any = None) -> float:
+        """k-shot score of the best estimator, larger is better."""
+        best: Any = self._best()
+        return float(best.score(X, y, groups=groups, time=time))
+
+    def _best(self) -> TaskEstimator:
+        if not hasattr(self, "best_estimator_"):
+            raise NotFittedError(
+                "This MetaSearchCV instance has no fitted estimator. Call 'fit' with refit=True "
+                "before using it."
+            )
+        best: TaskEstimator = self.best_estimator_
+        return best
+
+
+def _results(study: optuna.Study) -> dict[str, npt.NDArray[Any]]:
+    """The trials of a study in the form of scikit-learn's searches."""
+    trials = study.get_trials(deepcopy=False)
+    complete = [trial.state.name == "COMPLETE" for trial in trials]
+    scores = np.array(
+        [trial.values[0] if done else np.nan for trial, done in zip(trials, complete, strict=True)]
+    )
+    sign = 1 if study.directions[0].name == "MINIMIZE" else -1
+    order = np.argsort(np.argsort(np.where(complete, sign * scores, np.inf), kind="stable"))
+    seconds = [t.duration.total_seconds() if t.duration else np.nan for t in trials]
+    return {
+        "params": np.array([trial.params for trial in trials], dtype=object),
+        "mean_test_score": scores,
+        "rank_test_score": order + 1,
+        "trial_seconds": np.array(seconds),
+        "state": np.array([trial.state.name for trial in trials]),
+    }

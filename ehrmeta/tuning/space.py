@@ -1,0 +1,249 @@
+"""The search space: declared ranges, and what a user puts in their place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from numbers import Real
+from typing import TYPE_CHECKING, Any
+
+from sklearn.base import BaseEstimator, clone
+
+from ehrmeta.errors import DataError, did_you_mean
+from ehrmeta.nn.mlp import MLP
+from ehrmeta.ranges import Choice, Range, declared_ranges
+
+if TYPE_CHECKING:
+    from optuna.trial import Trial
+
+__all__ = ["Dimension", "Space", "Suggest", "read_space", "suggested"]
+
+Suggest = Callable[["Trial"], Mapping[str, Any]]
+Space = Sequence[str] | Mapping[str, Any] | Suggest
+"""Names of parameters with a declared range; ranges by name; or an Optuna-style function."""
+
+
+@dataclass(frozen=True)
+class Dimension:
+    """One parameter to search.
+
+    Parameters
+    ----------
+    name : str
+        In the study. A parameter of one of several parts is named after its class:
+        ``MAML__inner_lr``.
+    parameter : str
+        Of the estimator: ``algorithm__inner_lr``.
+    range : Range or Choice
+    when : mapping
+        Parameters of the estimator and the value each must have for this one to be searched.
+    """
+
+    name: str
+    parameter: str
+    range: Range | Choice
+    when: Mapping[str, Any] = field(default_factory=dict)
+
+    def applies(self, model: BaseEstimator) -> bool:
+        """Whether the parameter matters to a model as it is so far."""
+        values = model.get_params()
+        return all(_label(values[name]) == _label(value) for name, value in self.when.items())
+
+
+def read_space(estimator: BaseEstimator, space: Space | None = None) -> tuple[Dimension, ...]:
+    """What is searched: parts that are chosen first, parameters with a condition last.
+
+    Parameters
+    ----------
+    estimator : estimator
+        Parts that it leaves to the default are filled in.
+    space : sequence or mapping, optional
+        Names of parameters with a declared range, or ranges by name: ``(low, high)``, ``(low, high,
+        "log")``, a list of choices, a `Range` or `Choice`, or None for the declared one. A part
+        chosen from a list, such as ``[MAML(), MetaSGD()]``, brings its own declared ranges. By
+        default everything with a declared range.
+
+    Raises
+    ------
+    DataError
+        A name or a range cannot be searched.
+
+    Examples
+    --------
+    >>> from ehrmeta import MAML, MetaRegressor
+    >>> model = MetaRegressor(MAML())
+    >>> [d.name for d in read_space(model, ["algorithm__inner_lr", "learning_rate"])]
+    ['algorithm__inner_lr', 'learning_rate']
+    """
+    model = with_parts(estimator)
+    declared = {d.parameter: d for d in _declared(model)}
+    if space is None:
+        return tuple(sorted(declared.values(), key=lambda d: bool(d.when)))
+    wanted = dict(space) if isinstance(space, Mapping) else dict.fromkeys(space)  # type: ignore[arg-type]
+    if not wanted:
+        raise DataError("the space is empty: name at least one parameter to search.")
+    parts = {name: value for name, value in wanted.items() if _is_parts(_choices(value))}
+    known = set(model.get_params()) | {
+        f"{name}__{nested}"
+        for name, value in parts.items()
+        for part in _choices(value)
+        for nested in part.get_params()
+    }
+    found: list[Dimension] = []
+    for name, value in wanted.items():
+        if name not in known:
+            raise DataError(
+                f"unknown parameter '{name}' in the space. {did_you_mean(name, sorted(known))}"
+            )
+        owner = next((part for part in parts if name.startswith(f"{part}__")), None)
+        if owner is None:
+            found.append(_dimension(name, value, declared.get(name)))
+    for name, value in parts.items():
+        found += _of_parts(name, _choices(value), wanted)
+    return tuple(sorted(found, key=lambda d: (d.parameter not in parts, bool(d.when))))
+
+
+def suggested(
+    space: Sequence[Dimension] | Suggest, trial: Trial, model: BaseEstimator
+) -> dict[str, Any]:
+    """Values of one trial, by parameter of the estimator; `model` is given them on the way."""
+    if callable(space):
+        values = dict(space(trial))
+        _check_known(values, model)
+        model.set_params(**values)
+        return values
+    values = {}
+    for dimension in space:
+        if dimension.applies(model):
+            value = _suggest(trial, dimension)
+            model.set_params(**{dimension.parameter: value})
+            values[dimension.parameter] = value
+    return values
+
+
+def with_parts(estimator: BaseEstimator) -> BaseEstimator:
+    """A copy with its default algorithm and backbone in place of None."""
+    model = clone(estimator)
+    for name, default in (
+        ("algorithm", getattr(model, "_default_algorithm", None)),
+        ("backbone", MLP),
+    ):
+        if name in model.get_params(deep=False) and getattr(model, name) is None and default:
+            model.set_params(**{name: default()})
+    return model
+
+
+def _declared(model: BaseEstimator, prefix: str = "") -> Iterator[Dimension]:
+    """Every declared range of a model and of its parts."""
+    for name, found in declared_ranges(type(model)).items():
+        when = {prefix + other: value for other, value in found.when.items()}
+        yield Dimension(prefix + name, prefix + name, found, when)
+    for name, value in model.get_params(deep=False).items():
+        if _is_part(value):
+            yield from _declared(value, f"{prefix}{name}__")
+
+
+def _of_parts(
+    parameter: str, parts: Sequence[BaseEstimator], wanted: Mapping[str, Any]
+) -> Iterator[Dimension]:
+    """The parameters of every part that may be chosen, each searched where it is."""
+    labels = Choice(tuple(parts)).labels
+    named = {name: value for name, value in wanted.items() if name.startswith(f"{parameter}__")}
+    for label, part in zip(labels, parts, strict=True):
+        prefix = f"{parameter}__"
+        declared = {d.parameter: d for d in _declared(part, prefix)}
+        own = {prefix + name for name in part.get_params()}
+        mine = declared | {
+            name: _dimension(name, value, declared.get(name))
+            for name, value in named.items()
+            if name in own
+        }
+        for dimension in mine.values():
+            yield replace(
+                dimension,
+                name=f"{label}__{dimension.parameter[len(prefix) :]}",
+                when={parameter: label, **dimension.when},
+            )
+
+
+def _dimension(name: str, value: Any, declared: Dimension | None) -> Dimension:
+    """A user's word on one parameter as a dimension."""
+    usual = declared.range if declared is not None else None
+    when = {} if declared is None else declared.when
+    if isinstance(value, Range | Choice):
+        prefix = name.rpartition("__")[0]
+        prefix = f"{prefix}__" if prefix else ""
+        when = {prefix + other: required for other, required in value.when.items()}
+        return Dimension(name, name, value, when)
+    if value is None:
+        if declared is None:
+            raise DataError(
+                f"'{name}' has no declared range: pass one, such as {{'{name}': (1, 10)}}."
+            )
+        return declared
+    try:
+        if isinstance(value, list):
+            return Dimension(name, name, Choice(tuple(value)), when)
+        return Dimension(name, name, _range(value, usual), when)
+    except DataError as error:
+        raise DataError(f"'{name}' in the space: {error}") from error
+
+
+def _range(value: Any, usual: Range | Choice | None) -> Range:
+    """``(low, high)`` or ``(low, high, "log")``, of the kind and on the scale declared."""
+    usual = usual if isinstance(usual, Range) else None
+    if not isinstance(value, tuple) or len(value) not in (2, 3):
+        raise DataError(
+            f"write (low, high), (low, high, 'log') or a list of choices, not {value!r}."
+        )
+    low, high, *scale = value
+    if scale not in ([], ["log"]) or not all(
+        isinstance(end, Real) and not isinstance(end, bool) for end in (low, high)
+    ):
+        raise DataError(f"write (low, high) or (low, high, 'log') with numbers, not {value!r}.")
+    if usual is not None and usual.kind == "float":
+        low, high = float(low), float(high)
+    return Range(low, high, log=bool(scale) or (usual is not None and usual.log))
+
+
+def _suggest(trial: Trial, dimension: Dimension) -> Any:
+    """The trial's value on one dimension."""
+    found = dimension.range
+    if isinstance(found, Choice):
+        label = trial.suggest_categorical(dimension.name, found.labels)
+        value = found.values[found.labels.index(str(label))]
+        return clone(value) if _is_part(value) else value
+    if found.kind == "int":
+        return trial.suggest_int(dimension.name, int(found.low), int(found.high), log=found.log)
+    return trial.suggest_float(dimension.name, found.low, found.high, log=found.log)
+
+
+def _check_known(values: Mapping[str, Any], model: BaseEstimator) -> None:
+    parts = {name: value for name, value in values.items() if _is_part(value)}
+    known = set(model.get_params()) | {
+        f"{name}__{nested}" for name, part in parts.items() for nested in part.get_params()
+    }
+    for name in values:
+        if name not in known:
+            raise DataError(
+                f"unknown parameter '{name}' in the space. {did_you_mean(name, sorted(known))}"
+            )
+
+
+def _choices(value: Any) -> Sequence[Any]:
+    if isinstance(value, Choice):
+        return value.values
+    return value if isinstance(value, list) else ()
+
+
+def _is_parts(values: Sequence[Any]) -> bool:
+    return bool(values) and all(map(_is_part, values))
+
+
+def _is_part(value: Any) -> bool:
+    return hasattr(value, "get_params") and not isinstance(value, type)
+
+
+def _label(value: Any) -> str:
+    """A value as a condition compares it: a part by its class."""
+    return type(value).__name__ if _is_part(value) else str(value)

@@ -1,0 +1,206 @@
+"""A study: opened for one table, worked on by any number of processes, each trial ended once."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+import optuna
+from optuna.exceptions import DuplicatedStudyError, ExperimentalWarning
+from optuna.pruners import BasePruner, WilcoxonPruner
+from optuna.samplers import BaseSampler, TPESampler
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from ehrmeta.errors import StudyError
+from ehrmeta.tuning.locks import Locks
+from ehrmeta.tuning.storage import open_storage
+
+__all__ = ["SharedStudy", "default_pruner", "open_study", "seeded_tpe"]
+
+_TURN = 0
+_MOST_TRIES = 3  # of a trial whose worker is lost: it may be what kills them
+_WAIT = 0.2  # seconds between looks at what others still run
+
+
+def default_pruner(n_blocks: int) -> BasePruner:
+    """Give up what is worse than the best, block by block, once the first fold is judged."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        return WilcoxonPruner(p_threshold=0.1, n_startup_steps=n_blocks)
+
+
+class SharedStudy:
+    """A study and the locks under which workers share it.
+
+    Parameters
+    ----------
+    study : optuna.Study
+    storage : BaseStorage
+    locks : Locks
+    """
+
+    def __init__(self, study: optuna.Study, storage: BaseStorage, locks: Locks) -> None:
+        self.study = study
+        self.storage = storage
+        self.locks = locks
+
+    def run(
+        self,
+        objective: Callable[[Trial], Sequence[float]],
+        *,
+        n_trials: int,
+        timeout: float | None = None,
+        sampler: Callable[[int], BaseSampler] | None = None,
+        told: Callable[[optuna.Study, FrozenTrial], None] | None = None,
+    ) -> None:
+        """Work until the study has `n_trials` trials that ended well, whoever ran them.
+
+        Parameters
+        ----------
+        objective : callable
+        n_trials : int
+            Of the whole study, those of other workers and of earlier runs included.
+        timeout : float, optional
+            Seconds after which this worker starts no further trial.
+        sampler : callable, optional
+            Trial number -> sampler: what a trial draws depends on the study's seed and history,
+            not on which worker draws it.
+        told : callable, optional
+            Called with study and trial after every trial of this worker.
+        """
+        end = None if timeout is None else time.monotonic() + timeout
+        while end is None or time.monotonic() < end:
+            trial = self._next(n_trials, sampler)
+            if trial is None:
+                if not self._others_run():
+                    return
+                time.sleep(_WAIT)  # one of them may lose its worker: then its trial is for us
+                continue
+            self._work_on(trial, objective)
+            if told is not None:
+                told(self.study, self.study.get_trials(deepcopy=False)[trial.number])
+
+    def _next(self, n_trials: int, sampler: Callable[[int], BaseSampler] | None) -> Trial | None:
+        """The next trial, its lock held; None where enough have ended or run."""
+        self.locks.acquire(_TURN)
+        try:
+            self._requeue_lost()
+            trials = self.study.get_trials(deepcopy=False)
+            waiting = [t.number for t in trials if t.state == TrialState.WAITING]
+            if not waiting and sum(t.state != TrialState.FAIL for t in trials) >= n_trials:
+                return None
+            if sampler is not None:
+                self.study.sampler = sampler(waiting[0] if waiting else len(trials))
+            trial = self.study.ask()
+            self.locks.acquire(trial.number + 1)
+            return trial
+        finally:
+            self.locks.release(_TURN)
+
+    def _work_on(self, trial: Trial, objective: Callable[[Trial], Sequence[float]]) -> None:
+        try:
+            self.study.tell(trial, list(objective(trial)))
+        except optuna.TrialPruned:
+            self.study.tell(trial, state=TrialState.PRUNED)
+        except Exception as error:
+            trial.set_user_attr("reason", f"{type(error).__name__}")
+            self.study.tell(trial, state=TrialState.FAIL)
+            raise
+        finally:
+            self.locks.release(trial.number + 1)
+
+    def _others_run(self) -> bool:
+        return bool(self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)))
+
+    def _requeue_lost(self) -> None:
+        """Put every trial whose worker is gone back, under its number and with its parameters.
+
+        The turn is held: no trial starts or changes hands meanwhile. Going back is one write, so
+        whoever is killed here loses and doubles nothing.
+        """
+        for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            if not self.locks.try_acquire(trial.number + 1):
+                continue
+            try:
+                trial_id = trial._trial_id
+                now = self.storage.get_trial(trial_id)
+                if now.state != TrialState.RUNNING:  # it ended while we looked
+                    continue
+                tries = int(now.user_attrs.get("tries", 1))
+                if tries < _MOST_TRIES:
+                    self.storage.set_trial_user_attr(trial_id, "tries", tries + 1)
+                    self.storage.set_trial_state_values(trial_id, TrialState.WAITING)
+                else:
+                    reason = f"its worker was lost {tries} times"
+                    self.storage.set_trial_user_attr(trial_id, "reason", reason)
+                    self.storage.set_trial_state_values(trial_id, TrialState.FAIL)
+            finally:
+                self.locks.release(trial.number + 1)
+
+
+def open_study(
+    storage: str | Path | None,
+    study_name: str,
+    *,
+    made_for: Mapping[str, str],
+    measures: Sequence[str],
+    directions: Sequence[Literal["minimize", "maximize"]],
+    pruner: BasePruner | None,
+) -> SharedStudy:
+    """Open or create a study.
+
+    Parameters
+    ----------
+    storage : str, Path or None
+        As in `open_storage`.
+    study_name : str
+    made_for : mapping of str to str
+        What trials must share to be comparable, as digests by name: data, folds, model.
+    measures, directions : sequence of str
+        What is optimised: ``"minimize"`` or ``"maximize"`` each.
+    pruner : BasePruner, optional
+
+    Raises
+    ------
+    StudyError
+        The storage cannot be reached, or the study is about something else.
+    """
+    kept, locks = open_storage(storage, study_name)
+    wanted = {**made_for, "measures": ", ".join(measures)}
+    locks.acquire(_TURN)
+    try:
+        try:
+            study = optuna.create_study(
+                storage=kept, study_name=study_name, directions=list(directions), pruner=pruner
+            )
+            for name, value in wanted.items():
+                study.set_user_attr(name, value)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ExperimentalWarning)
+                study.set_metric_names(list(measures))
+        except DuplicatedStudyError:
+            study = optuna.load_study(storage=kept, study_name=study_name, pruner=pruner)
+    finally:
+        locks.release(_TURN)
+    for name, value in wanted.items():
+        found = study.user_attrs.get(name)
+        if found != value:
+            shown = f" ({found} there, {value} here)" if name == "measures" else ""
+            raise StudyError(
+                f"study '{study_name}' was made for other {name}{shown}: its trials cannot be "
+                "compared with new ones. Pass another study_name, or what it was made for."
+            )
+    return SharedStudy(study, kept, locks)
+
+
+def seeded_tpe(seed: int) -> Callable[[int], BaseSampler]:
+    """A sampler per trial number, so that a study that is stopped and resumed goes on alike."""
+
+    def of_trial(number: int) -> BaseSampler:
+        return TPESampler(seed=(seed * 1_000_003 + number) % 2**32)
+
+    return of_trial
