@@ -47,6 +47,7 @@ from ehrmeta.estimators import (
 )
 from ehrmeta.evaluation import KShotScorer, k_shot_curve
 from ehrmeta.nn import MLP, TorchModule
+from ehrmeta.tuning import MetaSearchCV, tune
 
 __all__ = [
     "ANIL",
@@ -67,6 +68,7 @@ __all__ = [
     "MetaCurvature",
     "MetaNetworks",
     "MetaRegressor",
+    "MetaSearchCV",
     "MetaSGD",
     "NeuralProcess",
     "Outcome",
