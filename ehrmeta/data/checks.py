@@ -42,15 +42,18 @@ class Finding:
         Values or rows, as `what` says.
     remedy : str
         What to do if that is not wanted.
+    is_error : bool
+        Whether it keeps the table from being used.
     """
 
     what: str
     column: str
     count: int
     remedy: str
+    is_error: bool = False
 
     def __str__(self) -> str:
-        return f"column '{self.column}': {self.count:,} {self.what}. {self.remedy}"
+        return f"column '{self.column}': {self.count:,} {self.what}. {self.remedy}".rstrip()
 
 
 def require_columns(columns: Mapping[str, Any], names: tuple[str, ...]) -> None:

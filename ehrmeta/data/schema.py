@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from ehrmeta.data.columns import read_columns
 from ehrmeta.data.infer import is_static, kind_of
 from ehrmeta.data.roles import Clock, Feature, Outcome, Role, check_choice
 from ehrmeta.data.tasks import index_tasks
-from ehrmeta.errors import SchemaError, did_you_mean
+from ehrmeta.data.toml_file import read_toml, write_toml
+from ehrmeta.errors import DataError, SchemaError, did_you_mean
+
+if TYPE_CHECKING:
+    from ehrmeta.data.validation import Findings
 
 __all__ = ["Clock", "Feature", "OnDuplicate", "Outcome", "Schema", "TaskKind"]
 
@@ -151,6 +156,68 @@ class Schema:
                 role = "static"
             features.append(Feature(name, kind_of(values, name), role, units.get(name, "")))
         return dataclasses.replace(others, features=tuple(features))
+
+    def check(self, frame: Any, *, strict: bool = False) -> Findings:
+        """Everything that is wrong, or odd, about a table: nothing is changed.
+
+        Types, units and plausible ranges, missing and repeated keys, times that cannot be read or
+        are out of order, outcomes known too early, copies of the outcome among the features,
+        identifiers among them, constant and mostly missing columns.
+
+        Parameters
+        ----------
+        frame : pandas, polars or pyarrow frame, or 2-D array
+        strict : bool
+            Whether any finding raises.
+
+        Returns
+        -------
+        Findings
+            Errors, which keep `Table.from_frame` from using the table, then warnings.
+
+        Raises
+        ------
+        DataError
+            Strict, and something was found; the message lists it.
+
+        Examples
+        --------
+        >>> import pandas as pd
+        >>> frame = pd.DataFrame({"id": [1, 1, 2], "day": [0, 0, 1], "age": 40, "hdl": [50, 51, 3]})
+        >>> schema = Schema((Feature("age"),), Outcome("hdl"), task="id", time=Clock("day"))
+        >>> schema.check(frame)
+        error    column 'id': 1 rows repeat a (id, day) pair. Drop them, or choose \
+on_duplicate='first', 'last', 'mean' or 'allow'.
+        warning  column 'age': 1 distinct value in the column: it never varies. It says nothing: \
+drop it.
+        """
+        from ehrmeta.data.validation import check_frame
+
+        findings = check_frame(frame, self)
+        if strict and findings:
+            raise DataError(f"{len(findings)} findings in the table:\n{findings!r}")
+        return findings
+
+    def to_toml(self, path: str | os.PathLike[str]) -> None:
+        """Write the schema as a file to read, correct and keep beside the data.
+
+        Raises
+        ------
+        SchemaError
+            The file cannot be written.
+        """
+        write_toml(self.to_dict(), path)
+
+    @classmethod
+    def from_toml(cls, path: str | os.PathLike[str]) -> Schema:
+        """Read a schema written by `to_toml`, or by hand.
+
+        Raises
+        ------
+        SchemaError
+            The file cannot be read, or its keys are none of a schema's.
+        """
+        return cls.from_dict(read_toml(path))
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-safe values; `from_dict` restores the schema."""

@@ -1,0 +1,165 @@
+"""Every fault put into a clean table is found, counted and told apart; a clean one is silent."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+
+from ehrmeta.data import Clock, Feature, Outcome, Schema, Table
+from ehrmeta.errors import DataError, EhrmetaError, SchemaError
+
+SCHEMA = Schema(
+    (
+        Feature("age", role="static", unit="a"),
+        Feature("glucose", role="measured", unit="mg/dL", low=20, high=600),
+        Feature("ward", kind="categorical"),
+        Feature("smoker", kind="binary"),
+    ),
+    Outcome("hdl", unit="mg/dL"),
+    task="patient",
+    time=Clock("day"),
+    outcome_time="known",
+    treatment="arm",
+)
+
+
+def _frame(n_patients: int = 40, n_visits: int = 3) -> pd.DataFrame:
+    random = np.random.default_rng(0)
+    n = n_patients * n_visits
+    day = np.tile(np.arange(n_visits) * 30.0, n_patients)
+    return pd.DataFrame(
+        {
+            "patient": np.repeat([f"p{i}" for i in range(n_patients)], n_visits),
+            "day": day,
+            "known": day + 1,
+            "arm": random.choice(["a", "b"], n),
+            "age": np.repeat(random.integers(30, 60, n_patients), n_visits),
+            "glucose": random.normal(100, 15, n),
+            "ward": random.choice(["north", "south"], n),
+            "smoker": random.integers(0, 2, n),
+            "hdl": random.normal(50, 9, n).round(),
+        }
+    )
+
+
+def _set(column, rows, value):
+    def spoil(frame):
+        values = frame[column].astype(object)
+        values.iloc[rows] = value
+        frame[column] = values if isinstance(value, str) else values.infer_objects()
+        return frame
+
+    return spoil
+
+
+def _replace(column, make):
+    return lambda frame: frame.assign(**{column: make(frame)})
+
+
+# what is done to the table; column, count and level of the finding
+FAULTS = {
+    "a column is gone": (lambda f: f.drop(columns="ward"), "ward", 1, True),
+    "text among numbers": (_set("glucose", [3, 4], "<5"), "glucose", 120, True),
+    "an infinite value": (_set("glucose", [3], np.inf), "glucose", 120, True),
+    "all text": (
+        _replace("glucose", lambda f: ["high", "low"] * (len(f) // 2)),
+        "glucose",
+        120,
+        True,
+    ),
+    "a binary 2": (_set("smoker", [0], 2), "smoker", 1, True),
+    "a typing error": (_set("glucose", [7], 9000.0), "glucose", 1, False),
+    "mmol/L": (_replace("glucose", lambda f: f.glucose / 18 + 20), "glucose", 0, None),
+    "no id": (_set("patient", [5], None), "patient", 1, True),
+    "no treatment": (_set("arm", [5], None), "arm", 1, True),
+    "no outcome": (_set("hdl", [5, 6], np.nan), "hdl", 2, True),
+    "a repeated visit": (_set("day", [1], 0.0), "patient", 1, True),
+    "visits out of order": (lambda f: f.iloc[[1, 0, *range(2, len(f))]], "day", 1, False),
+    "two time zones": (
+        _replace(
+            "day", lambda f: ["2020-01-01T00:00Z"] + ["2020-01-01T00:00+01:00"] * (len(f) - 1)
+        ),
+        "day",
+        120,
+        True,
+    ),
+    "known too early": (_set("known", [8], -5.0), "known", 1, True),
+    "a constant": (_replace("ward", lambda f: "north"), "ward", 1, False),
+    "mostly missing": (_set("glucose", list(range(90)), np.nan), "glucose", 90, False),
+    "a row's number": (
+        _replace("ward", lambda f: [f"r{i}" for i in range(len(f))]),
+        "ward",
+        120,
+        False,
+    ),
+    "a patient's number": (
+        _replace("age", lambda f: f.patient.str[1:].astype(int)),
+        "age",
+        40,
+        False,
+    ),
+    "the outcome again": (_replace("age", lambda f: f.hdl - 0.5), "age", 120, False),
+}
+
+
+@pytest.mark.parametrize("fault", [name for name in FAULTS if name != "mmol/L"])
+def test_a_fault_is_found_counted_and_told_apart(fault):
+    spoil, column, count, is_error = FAULTS[fault]
+    found = [f for f in SCHEMA.check(spoil(_frame())) if f.column == column]
+    assert [(f.count, f.is_error) for f in found] == [(count, is_error)]
+    with pytest.raises(DataError, match=column):
+        SCHEMA.check(spoil(_frame()), strict=True)
+
+
+def test_a_clean_table_is_silent_in_pandas_and_polars():
+    assert repr(SCHEMA.check(_frame(), strict=True)) == "nothing found"
+    assert not SCHEMA.check(pl.from_pandas(_frame()))
+
+
+@pytest.mark.parametrize("fault", sorted(FAULTS))
+@pytest.mark.filterwarnings("ignore::ehrmeta.errors.DataWarning")
+def test_a_table_without_errors_can_be_used_and_one_with_errors_cannot(fault):
+    frame = FAULTS[fault][0](_frame())
+    errors = SCHEMA.check(frame).errors
+    if errors:
+        with pytest.raises(EhrmetaError):
+            Table.from_frame(frame, SCHEMA)
+    else:
+        assert len(Table.from_frame(frame, SCHEMA))
+
+
+def test_values_in_another_unit_are_recognised():
+    schema = Schema((Feature("glucose", unit="mg/dL"),), Outcome("hdl"), task="patient")
+    frame = _frame().assign(glucose=lambda f: f.glucose / 18)
+    (finding,) = schema.check(frame)
+    assert "mmol/L" in finding.remedy
+
+
+def test_findings_print_no_value_and_make_a_frame():
+    frame = _set("glucose", [7], 123456.0)(_frame())
+    findings = SCHEMA.check(frame)
+    assert "123456" not in repr(findings)
+    assert list(findings.to_frame()["column"]) == ["glucose"]
+
+
+def test_a_schema_survives_its_toml_file(tmp_path):
+    odd = Schema(
+        (Feature('a "quoted"\\name\n', label="µ\x7f", low=-1e-9), Feature("b", kind="binary")),
+        Outcome("y", resolution=0.5, transform="log"),
+        task="id",
+        time=Clock("t", origin="2020-01-01", is_feature=False),
+    )
+    for schema in (SCHEMA, odd):
+        schema.to_toml(tmp_path / "schema.toml")
+        assert Schema.from_toml(tmp_path / "schema.toml") == schema
+
+
+@pytest.mark.parametrize("content", ["task = ", "[[features]]\nnme = 'x'", None])
+def test_a_broken_toml_file_is_an_error_that_says_what(tmp_path, content):
+    path = tmp_path / "schema.toml"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(SchemaError, match=r"schema.toml|nme"):
+        Schema.from_toml(path)
