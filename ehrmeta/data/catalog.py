@@ -27,14 +27,20 @@ def list_datasets() -> dict[str, str]:
 
     Examples
     --------
-    >>> list(list_datasets())
-    ['heart-4-hospitals', 'nafld', 'nafld-hdl', 'nafld-sbp', 'pbcseq', ...
+    >>> list_datasets()["rhdnase"]
+    'Cystic fibrosis: 647 patients of 51 institutions, inhaled rhDNase against placebo'
     """
     names = sorted(path.parent.name for path in _folder().glob("*/card.toml"))
     return {name: str(read_card(name)["title"]) for name in names}
 
 
-def load_dataset(name: str, *, min_rows: int | None = None, outcome: str | None = None) -> Table:
+def load_dataset(
+    name: str,
+    *,
+    min_rows: int | None = None,
+    outcome: str | None = None,
+    instance: int = 1,
+) -> Table:
     """Load a bundled data set as a checked table.
 
     Parameters
@@ -46,6 +52,8 @@ def load_dataset(name: str, *, min_rows: int | None = None, outcome: str | None 
         studies risk needs all: people with many visits have survived them.
     outcome : str, optional
         Another outcome that the card names; the usual one then is a measured feature.
+    instance : int
+        Which one of a data set that was simulated several times over the same features.
 
     Returns
     -------
@@ -55,7 +63,7 @@ def load_dataset(name: str, *, min_rows: int | None = None, outcome: str | None 
     Raises
     ------
     DataError
-        An unknown name or outcome, a damaged file, or no task with so many rows.
+        An unknown name, outcome or instance, a damaged file, or no task with so many rows.
 
     Warns
     -----
@@ -73,12 +81,12 @@ def load_dataset(name: str, *, min_rows: int | None = None, outcome: str | None 
     ...
     """
     card = read_card(name)
-    frame = _read(card, "data.parquet")
+    frame = _instance(card, instance)
     table = Table.from_frame(frame, _schema(card, outcome), on_missing_outcome="drop")
     return _with_min_rows(table, card.get("min_rows", 1) if min_rows is None else min_rows)
 
 
-def load_frame(name: str) -> pd.DataFrame:
+def load_frame(name: str, *, instance: int = 1) -> pd.DataFrame:
     """Load every column of a bundled data set, also those that `load_dataset` withholds.
 
     Withheld columns are no features: they look ahead, name the outcome or identify. Some are needed
@@ -89,6 +97,8 @@ def load_frame(name: str) -> pd.DataFrame:
     ----------
     name : str
         One of `list_datasets`.
+    instance : int
+        As in `load_dataset`.
 
     Returns
     -------
@@ -101,7 +111,7 @@ def load_frame(name: str) -> pd.DataFrame:
     >>> load_frame("pbcseq").loc[table.X.index, ["follow_up", "event"]].shape
     (1945, 2)
     """
-    return _read(read_card(name), "data.parquet").to_pandas()
+    return _instance(read_card(name), instance).to_pandas()
 
 
 def load_events(name: str) -> pd.DataFrame:
@@ -162,6 +172,20 @@ def _read(card: dict[str, Any], file: str, sha256: str | None = None) -> pl.Data
             "differs). Install the package again."
         )
     return pl.read_parquet(io.BytesIO(content))
+
+
+def _instance(card: dict[str, Any], instance: int) -> pl.DataFrame:
+    """The rows of a data set, of its repeated columns only those of one instance."""
+    repeated = card.get("instances", {"n": 1, "columns": []})
+    numbers = range(1, repeated["n"] + 1)
+    if instance not in numbers:
+        raise DataError(
+            f"data set '{card['name']}' has no instance {instance}. Pass one of 1 to {numbers[-1]}."
+        )
+    frame = _read(card, "data.parquet")
+    names = repeated["columns"]
+    others = [f"{name}_{i}" for name in names for i in numbers if i != instance]
+    return frame.drop(others).rename({f"{name}_{instance}": name for name in names})
 
 
 def _folder() -> Path:

@@ -24,6 +24,7 @@ NAMES = sorted(path.name for path in FOLDER.iterdir() if path.is_dir())
 PATIENTS_IN_TIME = ["nafld-hdl", "nafld-sbp", "pbcseq"]
 LICENCES = {"Apache-2.0", "CC-BY-4.0", "CC-BY-SA-4.0", "LGPL-2.0-or-later"}
 WITHOUT_UNIT = {"edema", "stage"}
+WITHOUT_MEANING = {"acic2016"}  # simulated, over covariates that lost their names
 LOOKS_AHEAD = {"case.id", "follow_up", "event", "futime", "status", "vessels_narrowed"}
 
 
@@ -90,7 +91,10 @@ def test_a_card_fits_its_file(name: str) -> None:
     time = card.get("time", {}).get("name")
     described = {card["task"], time, card.get("treatment")} - {None}
     described |= {column["name"] for column in columns_of(card) + card.get("withheld", [])}
-    assert described == set(frame.columns)
+    repeated = card.get("instances", {"n": 0, "columns": []})
+    for column in repeated["columns"]:
+        described |= {f"{column}_{i + 1}" for i in range(repeated["n"])}
+    assert described - set(repeated["columns"]) == set(frame.columns)
     key = [card["task"]] if time is None else [card["task"], time]
     assert frame.select(key).equals(frame.select(key).sort(key))
     assert time is None or not frame.select(key).is_duplicated().any()
@@ -98,14 +102,16 @@ def test_a_card_fits_its_file(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_numbers_have_units_and_ranges(name: str) -> None:
-    card, frame = read_card(name), parquet(name)
+    card, frame = read_card(name), load_frame(name)
     for column in columns_of(card):
         kind = column.get("kind", "numeric")
-        values = frame[column["name"]].drop_nulls()
+        values = frame[column["name"]].dropna()
         if kind == "categorical":
-            assert values.dtype == pl.String
-        elif kind == "binary" or "low" not in column:
+            assert values.dtype == "str"
+        elif kind == "binary" or ("low" not in column and name not in WITHOUT_MEANING):
             assert set(values.unique()) == {0, 1}
+        elif name in WITHOUT_MEANING:
+            assert not {"unit", "low"} & set(column)
         else:
             assert column.get("unit") or column["name"] in WITHOUT_UNIT
             assert implausible(name).get(column["name"], 0) <= 0.001 * len(frame)
@@ -141,7 +147,7 @@ def test_splits_keep_tasks_together(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_frame_holds_every_column_and_matches_the_table_by_index(name: str) -> None:
     table, frame = load(name), load_frame(name)
-    assert list(frame) == parquet(name).columns
+    assert "instances" in read_card(name) or list(frame) == parquet(name).columns
     outcome = table.schema.outcome
     assert outcome is not None
     np.testing.assert_array_equal(frame.loc[table.X.index, outcome.name], table.y)
@@ -261,6 +267,33 @@ def test_the_events_make_labels() -> None:
     )
     assert not known.any()
     assert 0.001 < (labels["event"] == 1).mean() < 0.05
+
+
+def test_instances_share_the_features_and_have_their_own_truth() -> None:
+    one, two = (load_dataset("acic2016", instance=i) for i in (1, 2))
+    assert one.X.equals(two.X)
+    assert not np.array_equal(one.y, two.y)
+    assert one.treatment is not None
+    for instance in range(1, 11):
+        table = load_dataset("acic2016", instance=instance)
+        truth = load_frame("acic2016", instance=instance)
+        observed = np.where(table.treatment == 1, truth["mu1"], truth["mu0"])
+        assert abs(np.std(table.y - observed) - 1) < 0.05
+        effect = truth["mu1"] - truth["mu0"]
+        assert (np.std(effect) < 1e-3) == (instance in (2, 3))
+    with pytest.raises(DataError, match="no instance 11. Pass one of 1 to 10"):
+        load_dataset("acic2016", instance=11)
+    with pytest.raises(DataError, match="'pbcseq' has no instance 2. Pass one of 1 to 1"):
+        load_frame("pbcseq", instance=2)
+
+
+def test_randomised_arms_come_as_often_as_the_card_says() -> None:
+    for name in NAMES:
+        card = read_card(name)
+        if "propensity" in card:
+            treated = load_frame(name)[card["treatment"]]
+            error = np.sqrt(card["propensity"] * (1 - card["propensity"]) / len(treated))
+            assert abs(np.mean(treated) - card["propensity"]) < 3 * error
 
 
 def test_another_outcome_makes_the_usual_one_a_measured_feature() -> None:
