@@ -212,9 +212,10 @@ def _restore(state: Json, tensors: Mapping[str, Tensor], device: str) -> MetaEst
     spec = model._spec(state["n_visible"], model.table_)
     model.backbone = settings["backbone"]
     dtype = getattr(torch, model.precision)
+    with torch.device("meta"):  # shapes alone: a forged width must not take memory
+        expected = algorithm.init(spec, torch.Generator().manual_seed(0))
     params = {
-        name: _taken(tensors, f"params.{name}", like.to(dtype))
-        for name, like in algorithm.init(spec, torch.Generator().manual_seed(0)).items()
+        name: _taken(tensors, f"params.{name}", like.to(dtype)) for name, like in expected.items()
     }
     n_saved = sum(name.startswith("params.") for name in tensors)
     if n_saved != len(params):
