@@ -12,7 +12,9 @@ from ehrmeta.evaluation.metrics import (
     rmse_task,
 )
 from ehrmeta.evaluation.net_benefit import DecisionCurve, decision_curve, net_benefit
+from ehrmeta.evaluation.random_effects import PooledEffect, pool_random_effects
 from ehrmeta.evaluation.risk import RISK_METRICS, risk_score, risk_scores
+from ehrmeta.evaluation.risk_bootstrap import risk_intervals
 from ehrmeta.evaluation.scorer import KShotScorer
 from ehrmeta.evaluation.scoring_rules import (
     calibration_error,
@@ -22,6 +24,8 @@ from ehrmeta.evaluation.scoring_rules import (
     interval_score,
     log_probability_between,
 )
+from ehrmeta.evaluation.sites import pool_sites, score_sites
+from ehrmeta.evaluation.subgroups import score_subgroups
 from ehrmeta.evaluation.survival_curves import aalen_johansen, kaplan_meier
 from ehrmeta.evaluation.survival_metrics import (
     integrated_survival_brier,
@@ -36,6 +40,7 @@ __all__ = [
     "DecisionCurve",
     "Difference",
     "KShotScorer",
+    "PooledEffect",
     "aalen_johansen",
     "bootstrap_counts",
     "calibration_error",
@@ -53,11 +58,16 @@ __all__ = [
     "mae_macro",
     "net_benefit",
     "paired_bootstrap",
+    "pool_random_effects",
+    "pool_sites",
+    "risk_intervals",
     "risk_score",
     "risk_scores",
     "rmse_macro",
     "rmse_pooled",
     "rmse_task",
+    "score_sites",
+    "score_subgroups",
     "smooth_calibration_curve",
     "survival_auroc",
     "survival_brier",

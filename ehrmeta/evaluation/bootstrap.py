@@ -21,7 +21,9 @@ class Difference(NamedTuple):
     high: float
 
 
-def bootstrap_counts(n_tasks: int, n_bootstrap: int, random_state: int | None = None) -> Array:
+def bootstrap_counts(
+    n_tasks: int, n_bootstrap: int, random_state: int | np.random.Generator | None = None
+) -> Array:
     """Draw patients with replacement: how often each comes up, (sample, task)."""
     rng = np.random.default_rng(random_state)
     counts = np.empty((n_bootstrap, n_tasks))

@@ -103,15 +103,15 @@ def aalen_johansen(y_true: Any, *, times: ArrayLike, cause: int = 1) -> Array:
     counts = _count(data)
     place = np.searchsorted(counts.time, data.time[data.event == cause])
     of_cause = np.bincount(place, minlength=len(counts.time)).astype(np.float64)
-    steps = _event_free(data).before(counts.time) * of_cause / counts.at_risk
-    incidence: Array = np.cumsum(steps)
+    hazard: Array = np.divide(of_cause, counts.at_risk, dtype=np.float64)
+    incidence: Array = np.cumsum(_event_free(data).before(counts.time) * hazard)
     return StepCurve(0.0, counts.time, incidence).at(at)
 
 
 def _event_free(data: EventTimes) -> StepCurve:
     counts = _count(data)
-    kept: Array = np.cumprod(1 - counts.events / counts.at_risk)
-    return StepCurve(1.0, counts.time, kept)
+    hazard: Array = counts.events / counts.at_risk
+    return _product(counts.time, hazard)
 
 
 def censoring_curve(data: EventTimes) -> StepCurve:
@@ -119,4 +119,8 @@ def censoring_curve(data: EventTimes) -> StepCurve:
     counts = _count(data)
     left = counts.at_risk - counts.events
     hazard = np.divide(counts.censored, left, out=np.zeros_like(left), where=left > 0)
-    return StepCurve(1.0, counts.time, np.cumprod(1 - hazard))
+    return _product(counts.time, hazard)
+
+
+def _product(time: Array, hazard: Array) -> StepCurve:
+    return StepCurve(1.0, time, np.cumprod(1 - hazard, dtype=np.float64))

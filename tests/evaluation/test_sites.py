@@ -1,0 +1,169 @@
+"""Scores per site and subgroup rest on their own rows; what is left out is counted."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import special
+
+from ehrmeta.errors import DataError
+from ehrmeta.evaluation import (
+    pool_random_effects,
+    pool_sites,
+    risk_intervals,
+    risk_score,
+    score_sites,
+    score_subgroups,
+)
+
+METRICS = ("auroc", "calibration_slope", "e_o_ratio")
+
+
+@pytest.fixture(scope="module")
+def cohort():
+    """Eight hospitals whose risks differ in level: y, p, site."""
+    rng = np.random.default_rng(0)
+    site = np.repeat(np.arange(8), 150)
+    logit = rng.normal(-0.5, 1.2, len(site))
+    level = rng.normal(0, 0.5, 8)[site]
+    y = (rng.random(len(site)) < special.expit(logit + level)).astype(int)
+    return y, special.expit(logit), site
+
+
+def test_each_site_is_scored_by_its_own_rows(cohort):
+    y, p, site = cohort
+    scores = score_sites(y, p, groups=site, n_bootstrap=50)
+    assert len(scores) == 8 * 3
+    for row in scores.itertuples():
+        here = site == row.site
+        assert row.value == risk_score(row.metric, y[here], p[here])
+        assert (row.n, row.n_events) == (150, y[here].sum())
+        assert row.low < row.value < row.high
+
+
+def test_intervals_cover_the_true_score():
+    rng = np.random.default_rng(0)
+    inside = dict.fromkeys(METRICS, 0)
+    logit = rng.normal(size=20_000)
+    truth = risk_score("auroc", rng.random(20_000) < special.expit(logit), special.expit(logit))
+    truths = {"auroc": truth, "calibration_slope": 1.0, "e_o_ratio": 1.0}
+    for _ in range(150):
+        p = special.expit(rng.normal(size=250))
+        found = risk_intervals(rng.random(250) < p, p, n_bootstrap=200).set_index("metric")
+        for name, value in truths.items():
+            inside[name] += found.low[name] < value < found.high[name]
+    assert all(0.88 < count / 150 < 0.99 for count in inside.values()), inside
+
+
+def test_pooling_works_on_the_scale_of_each_metric(cohort):
+    y, p, site = cohort
+    scores = score_sites(y, p, groups=site, n_bootstrap=100)
+    pooled = pool_sites(scores).set_index("metric")
+    scales = {"auroc": (special.logit, special.expit), "e_o_ratio": (np.log, np.exp)}
+    for metric, per_site in scores.groupby("metric"):
+        to, back = scales.get(metric, (np.array, np.array))
+        expected = pool_random_effects(to(per_site.value.to_numpy()), per_site.se.to_numpy())
+        names = ["value", "low", "high", "prediction_low", "prediction_high"]
+        np.testing.assert_allclose(pooled.loc[metric, names].astype(float), back(expected[:5]))
+    assert pooled.n_sites.eq(8).all()
+    assert pooled.tau2["e_o_ratio"] > 0  # the levels differ, and only they
+
+
+def test_fewer_than_five_sites_are_listed_not_pooled(cohort):
+    y, p, site = cohort
+    few = site < 4
+    pooled = pool_sites(score_sites(y[few], p[few], groups=site[few], n_bootstrap=20))
+    assert pooled[["value", "low", "prediction_high", "tau2"]].isna().all(axis=None)
+    assert pooled.note.str.contains("4 sites, fewer than 5: listed").all()
+    assert pool_sites(score_sites(y[few], p[few], groups=site[few]), min_sites=3).note.eq("").all()
+
+
+def test_sites_without_a_score_are_counted_with_the_reason(cohort):
+    y, p, site = cohort
+    y, p = y.copy(), p.copy()
+    y[site == 0] = 0
+    y[site == 1] = p[site == 1] > np.median(p[site == 1])  # ranked without a mistake
+    scores = score_sites(y, p, groups=site, n_bootstrap=50).set_index(["site", "metric"])
+    assert np.isnan(scores.value[0, "auroc"])
+    assert scores.note[0, "auroc"] == "one class only, 0 events in 150 rows"
+    assert "separate" in scores.note[1, "calibration_slope"]
+    pooled = pool_sites(scores.reset_index()).set_index("metric")
+    assert (pooled.n_sites["auroc"], pooled.n_left_out["auroc"]) == (6, 2)  # logit of 1 is infinite
+
+
+def test_resamples_that_define_nothing_are_counted():
+    y, p = np.zeros(40), np.linspace(0.1, 0.5, 40)
+    y[20] = 1
+    found = risk_intervals(y, p, metrics=["auroc"], n_bootstrap=400).loc[0]
+    assert 400 * 0.3 < found.n_undefined < 400 * 0.45  # (1 - 1/40)^40 = .36 hold no event
+    assert np.isfinite(found.low)
+    y[20], y[0] = 0, 1
+    mostly = risk_intervals(y[:1].repeat(2), p[:2], metrics=["brier"], n_bootstrap=10)
+    assert mostly.n_undefined[0] == 0
+
+
+def test_a_site_whose_rows_all_have_weight_zero_says_so(cohort):
+    y, p, site = cohort
+    scores = score_sites(y, p, groups=site, sample_weight=site > 0, n_bootstrap=10)
+    first = scores[scores.site == 0]
+    assert first.value.isna().all()
+    assert first.note.eq("no row counts").all()
+    assert first.n.eq(0).all()
+
+
+def test_the_seed_repeats_and_size_of_chunks_is_nothing(cohort, monkeypatch):
+    y, p, _ = cohort
+    plain = risk_intervals(y, p, n_bootstrap=40)
+    pd.testing.assert_frame_equal(plain, risk_intervals(y, p, n_bootstrap=40))
+    monkeypatch.setattr("ehrmeta.evaluation.risk_bootstrap._CELLS", 7 * len(y))
+    pd.testing.assert_frame_equal(plain, risk_intervals(y, p, n_bootstrap=40))
+
+
+def test_subgroups_are_scored_by_their_own_rows_and_missing_is_a_level(cohort):
+    y, p, site = cohort
+    sex = np.where(site % 2, "f", "m").astype(object)
+    sex[site == 7] = None
+    found = score_subgroups(y, p, subgroups={"sex": sex, "half": site < 4}, n_bootstrap=20)
+    found = found[found.metric == "auroc"].set_index(["subgroup", "level"])
+    assert list(found.index) == [
+        ("sex", "f"),
+        ("sex", "m"),
+        ("sex", "missing"),
+        ("half", False),
+        ("half", True),
+    ]
+    assert found.value["sex", "missing"] == risk_score("auroc", y[site == 7], p[site == 7])
+    assert found.n["half", True] == 600
+    assert found.n_events["half", True] == y[site < 4].sum()
+
+
+@pytest.mark.parametrize("case", ["patients", "events", "non-events"])
+def test_small_cells_are_withheld_entirely(cohort, case):
+    y, p, site = cohort
+    part = np.where(site < 4, "large", "small")
+    y = y.copy()
+    if case == "patients":
+        part = np.where(np.arange(len(y)) < 10, "small", "large")
+    else:
+        y[part == "small"] = case == "non-events"
+        y[np.flatnonzero(part == "small")[:10]] = case == "events"
+    found = score_subgroups(y, p, subgroups={"part": part}, n_bootstrap=20)
+    small = found[found.level == "small"]
+    assert small[["n", "n_events", "value", "low", "high", "se"]].isna().all(axis=None)
+    assert small.note.str.startswith("withheld: fewer than 11").all()
+    assert found[found.level == "large"].value.notna().all()
+    open_ = score_subgroups(y, p, subgroups={"part": part}, min_cell=1, n_bootstrap=20)
+    assert open_[open_.level == "small"].n.notna().all()
+
+
+def test_bad_input_is_refused(cohort):
+    y, p, site = cohort
+    with pytest.raises(DataError, match="groups has 5 rows"):
+        score_sites(y, p, groups=site[:5])
+    with pytest.raises(DataError, match="unknown metric 'auc'"):
+        score_sites(y, p, groups=site, metrics=["auc"])
+    with pytest.raises(DataError, match="subgroup 'sex' has 5 rows"):
+        score_subgroups(y, p, subgroups={"sex": site[:5]})
+    with pytest.raises(DataError, match="no subgroup"):
+        score_subgroups(y, p, subgroups={})
+    with pytest.raises(DataError, match="at least 3 sites"):
+        pool_sites(pd.DataFrame(), min_sites=2)
