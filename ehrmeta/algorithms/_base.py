@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, RegressorMixin
 from torch import Tensor
 
 from ehrmeta.errors import DataError
@@ -52,7 +52,7 @@ class Algorithm(BaseEstimator, ABC):
 
     keeps_start : bool
         Whether training may leave the warm start only for a gain on held-out tasks of more than
-        one paired standard error.
+        two paired standard errors.
     """
 
     consistent: ClassVar[bool] = False
@@ -70,6 +70,10 @@ class Algorithm(BaseEstimator, ABC):
     def n_outputs(self, likelihood: Likelihood) -> int:
         """Outputs asked of the network: the likelihood's, or the width of an embedding."""
         return likelihood.n_outputs
+
+    def population(self, likelihood: Likelihood) -> RegressorMixin | None:
+        """What is cross-fitted below this algorithm where that helps new tasks; or nothing."""
+        return None
 
     def init(self, spec: Spec, generator: torch.Generator) -> dict[str, Tensor]:
         """Fresh parameters, a flat dict; by default network and likelihood."""

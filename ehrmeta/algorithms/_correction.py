@@ -1,7 +1,7 @@
-"""What the support says beyond the process: a linear correction in closed form, and a network.
+"""What the support says beyond the process: linear corrections in closed form, and a network.
 
-Both move the prediction by a multiple of the posterior sd, so that they vanish as a task's own
-rows come in.
+They move the prediction by a multiple of the posterior sd, so that they vanish as a task's own
+rows come in, and multiply the scale.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from torch.func import vmap
 
 from ehrmeta.algorithms._base import Episodes, Params, Spec, part
 from ehrmeta.algorithms._mixed_start import FEW_TASKS
+from ehrmeta.algorithms._spread import LARGEST_LOG_FACTOR, fit_spread
 from ehrmeta.nn.backbone import Network
 from ehrmeta.nn.batch import TaskSet
 from ehrmeta.nn.mlp import MLP
@@ -51,6 +52,7 @@ def correction_params(spec: Spec, generator: torch.Generator) -> dict[str, Tenso
         **{f"correction.{name}": value for name, value in network.items()},
         "correction_gain": torch.zeros(2),
         "correction_linear": torch.zeros(_n_terms(spec)),
+        "correction_spread": torch.zeros(_n_terms(spec)),
         "correction_center": torch.zeros(n),
         "correction_scale": torch.ones(n),
     }
@@ -100,10 +102,14 @@ def correction(
     """
     inputs = _inputs(support_summary, query, mean, shift, left)
     inputs = _standard(inputs, params["correction_center"], params["correction_scale"])
-    linear = _terms(inputs, support_summary) @ params["correction_linear"].double()
+    terms = _terms(inputs, support_summary)
+    linear = terms @ params["correction_linear"].double()
+    spread = (terms @ params["correction_spread"].double()).clamp(
+        -LARGEST_LOG_FACTOR, LARGEST_LOG_FACTOR
+    )
     found = _network(spec).forward(part(params, "correction"), {}, inputs.to(query.x.dtype))
     found = (found * params["correction_gain"]).double()
-    return left * (linear + found[:, 0]), torch.exp(found[:, 1])
+    return left * (linear + found[:, 0]), torch.exp(spread + found[:, 1])
 
 
 def _inputs(
@@ -132,30 +138,36 @@ def _n_terms(spec: Spec) -> int:
 
 
 def fit_linear_correction(
-    parts: Callable[[TaskSet, TaskSet], tuple[Tensor, Tensor, Tensor, Tensor]],
+    parts: Callable[[TaskSet, TaskSet], tuple[Tensor, Tensor, Tensor, Tensor, Tensor]],
     episodes: Episodes,
     n_tasks: int,
+    *,
+    spread: bool,
 ) -> dict[str, Tensor]:
     """Ridge regression of what the process leaves unexplained, every task counting the same.
 
     The penalty is the best over folds of tasks. With fewer than 50 tasks there is no correction
-    unless it gains more than a standard error over the folds.
+    unless it gains more than a standard error over the folds. What the regression in turn leaves
+    of tasks that it has not seen is the outcome of the regression of the scale.
 
     Parameters
     ----------
     parts : callable
-        Summary, mean, posterior mean and posterior sd of one task's query.
+        Summary, mean, posterior mean, posterior sd and predictive variance of one task's query.
     episodes : iterable
         Of the training tasks.
     n_tasks : int
         Number of training tasks.
+    spread : bool
+        Whether the scale is corrected too; with fewer than 50 tasks it is not.
     """
 
     def one_task(support: TaskSet, query: TaskSet) -> tuple[Tensor, ...]:
-        support_summary, mean, shift, left = parts(support, query)
+        support_summary, mean, shift, left, variance = parts(support, query)
         inputs = _inputs(support_summary, query, mean, shift, left)
         residual = query.y.double() - mean - shift
-        return inputs, left, residual, query.weight.double(), support_summary.expand(len(left), -1)
+        own = support_summary.expand(len(left), -1)
+        return inputs, left, residual, variance, query.weight.double(), own
 
     found = []
     with torch.no_grad():
@@ -163,26 +175,38 @@ def fit_linear_correction(
             columns = vmap(one_task)(support, query)
             task = tasks[:, None].expand(query.mask.shape)
             found.append([column[query.mask] for column in (*columns, task)])
-    inputs, left, residual, weight, own, task = (torch.cat(c) for c in zip(*found, strict=True))
+    inputs, left, residual, variance, weight, own, task = (
+        torch.cat(column) for column in zip(*found, strict=True)
+    )
     weight = weight / torch.bincount(task, weight, minlength=n_tasks)[task]
     center = (weight[:, None] * inputs).sum(0) / weight.sum()
     scale = torch.sqrt((weight[:, None] * (inputs - center).square()).sum(0) / weight.sum())
     scale = torch.where(scale > 1e-6 * (1.0 + center.abs()), scale, 1.0)
     scale[-_N_OWN:].clamp_(min=_LEAST_SCALE)
-    design = left[:, None] * _terms(_standard(inputs, center, scale)[:, None], own)[:, 0]
+    terms = _terms(_standard(inputs, center, scale)[:, None], own)[:, 0]
+    design = left[:, None] * terms
     both = torch.cat([design, residual[:, None]], 1) * weight.sqrt()[:, None]
     folds = [both[task % _N_FOLDS == i] for i in range(min(_N_FOLDS, n_tasks))]
     grams = torch.stack([fold.mT @ fold for fold in folds])
-    linear = _ridge(grams, float((weight * left.square()).sum()), n_tasks < FEW_TASKS)
+    few = n_tasks < FEW_TASKS
+    linear, by_fold = _ridge(grams, float((weight * left.square()).sum()), few)
+    found_spread = torch.zeros_like(linear)
+    if spread and not few:
+        unseen = residual - (design * by_fold[task % _N_FOLDS]).sum(1)
+        found_spread = fit_spread(terms, unseen.square() / variance, weight, task)
     return {
         "correction_linear": linear,
+        "correction_spread": found_spread,
         "correction_center": center,
         "correction_scale": scale,
     }
 
 
-def _ridge(grams: Tensor, unit: float, few: bool) -> Tensor:
-    """Coefficients from the cross-products (fold, column, column) of design and outcome."""
+def _ridge(grams: Tensor, unit: float, few: bool) -> tuple[Tensor, Tensor]:
+    """Coefficients from the cross-products (fold, column, column) of design and outcome.
+
+    Those of all folds together, (column,), and those without each fold, (fold, column).
+    """
     total = grams.sum(0)
     size = total.shape[0] - 1
     eye = torch.eye(size, dtype=total.dtype)
@@ -192,15 +216,21 @@ def _ridge(grams: Tensor, unit: float, few: bool) -> Tensor:
         return found
 
     penalties = [share * unit for share in _PENALTIES]
+    without = torch.stack(
+        [torch.stack([solve(total - gram, p) for gram in grams]) for p in penalties]
+    )
     losses = torch.stack(
-        [torch.stack([_loss(gram, solve(total - gram, p)) for gram in grams]) for p in penalties]
+        [
+            torch.stack([_loss(gram, one) for gram, one in zip(grams, found, strict=True)])
+            for found in without
+        ]
     )
     best = int(losses.sum(1).argmin())
     gain = grams[:, size, size] - losses[best]
     asked = float(gain.std()) / len(grams) ** 0.5 if few else 0.0
     if float(gain.mean()) <= asked:
-        return torch.zeros(size, dtype=total.dtype)
-    return solve(total, penalties[best])
+        return torch.zeros(size, dtype=total.dtype), torch.zeros_like(without[best])
+    return solve(total, penalties[best]), without[best]
 
 
 def _loss(gram: Tensor, solution: Tensor) -> Tensor:

@@ -9,10 +9,20 @@ from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
+from sklearn.base import RegressorMixin
+from sklearn.ensemble import HistGradientBoostingRegressor
 from torch import Tensor
 from torch.func import vmap
 
-from ehrmeta.algorithms._base import Algorithm, Episodes, Params, Spec, State, part
+from ehrmeta.algorithms._base import (
+    Algorithm,
+    Episodes,
+    Params,
+    Spec,
+    State,
+    part,
+    query_loss,
+)
 from ehrmeta.algorithms._cohort_start import fit_cohort_start
 from ehrmeta.algorithms._correction import (
     correction,
@@ -42,7 +52,7 @@ from ehrmeta.nn.gaussian_process import (
     posterior,
     posterior_effects,
 )
-from ehrmeta.nn.likelihoods import Distribution, Likelihood
+from ehrmeta.nn.likelihoods import Distribution, Likelihood, StudentT
 from ehrmeta.nn.task_rows import TaskRows
 from ehrmeta.ranges import Choice, Range
 
@@ -66,7 +76,9 @@ class DeepMixedEffects(Algorithm):
     A correction from the posterior, the support's summary and the last measured values, by a small
     network and, where tasks have time, linear, lets outlying values count less and noisy patients
     get wider intervals; its share of the mean is proportional to the posterior sd, so it vanishes
-    as the support grows.
+    as the support grows. Where the mean bends, a regressor puts boosted trees of the features below
+    it all: cross-fitted by task, on what a linear mean leaves, and only if they help tasks held out
+    in turn by more than a standard error.
 
     Training starts at the restricted-likelihood fit of mixed model and process and at the linear
     correction's ridge regression, with every network silent, and leaves that start only for a gain
@@ -96,6 +108,8 @@ class DeepMixedEffects(Algorithm):
         Deep features; 0 for none.
     deep_mean : bool
         Whether a network adds to the linear mean.
+    trees : bool
+        Whether boosted trees may do so; real-valued outcomes only.
     correction : bool
         Whether the posterior is corrected; real-valued outcomes only.
     heteroscedastic : bool
@@ -122,6 +136,7 @@ class DeepMixedEffects(Algorithm):
     ornstein_uhlenbeck: bool = True
     n_deep: Annotated[int, Range(0, 16)] = 8
     deep_mean: bool = True
+    trees: bool = True
     correction: bool = True
     heteroscedastic: Annotated[bool, Choice((False, True))] = False
     feature_slopes: bool = False
@@ -136,6 +151,14 @@ class DeepMixedEffects(Algorithm):
                 "DeepMixedEffects serves real-valued outcomes and two classes. Use BayesianHead "
                 "for several classes."
             )
+
+    def population(self, likelihood: Likelihood) -> RegressorMixin | None:
+        """Boosted trees, of a real-valued outcome."""
+        if not self.trees or self.feature_slopes or isinstance(likelihood, ClassLikelihood):
+            return None
+        return HistGradientBoostingRegressor(
+            learning_rate=0.05, max_iter=200, max_leaf_nodes=8, random_state=0
+        )
 
     def n_outputs(self, likelihood: Likelihood) -> int:
         """The network's share of the mean, the deep features, and log factors of the noise."""
@@ -184,12 +207,19 @@ class DeepMixedEffects(Algorithm):
         if not (tasks.timed and self._corrects(spec)):
             return params
 
-        def parts(support: TaskSet, query: TaskSet) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        def parts(
+            support: TaskSet, query: TaskSet
+        ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
             state = self.adapt(spec, params, support)
             mean, shift, variance, _ = self._posterior(spec, params, state, query)
-            return state["summary"], mean, shift, torch.sqrt(variance + 1e-12)
+            noise = noise_variance(spec.likelihood, part(params, "likelihood"))
+            left = torch.sqrt(variance + 1e-12)
+            return state["summary"], mean, shift, left, variance + noise
 
-        return _replaced(params, fit_linear_correction(parts, episodes, tasks.n_tasks))
+        found_correction = fit_linear_correction(
+            parts, episodes, tasks.n_tasks, spread=not isinstance(spec.likelihood, StudentT)
+        )
+        return _replaced(params, found_correction)
 
     def _started(self, params: dict[str, Tensor], found: MixedStart) -> dict[str, Tensor]:
         """Estimates put in the place of their parameters."""
@@ -274,19 +304,45 @@ class DeepMixedEffects(Algorithm):
 
     def predict(self, spec: Spec, params: Params, state: State, query: TaskSet) -> Distribution:
         """Predictive distribution: posterior of f, corrected, plus noise."""
+        loc, variance, noise, factor = self._moments(spec, params, state, query)
+        own = part(params, "likelihood")
+        return predictive(spec.likelihood, own, loc, variance, noise, factor, query.y.dtype)
+
+    def loss(
+        self, spec: Spec, params: Params, support: TaskSet, query: TaskSet, progress: Tensor
+    ) -> Tensor:
+        """Negative log-likelihood without the correction's factor of the scale, plus with it.
+
+        All but the factor learns from the first alone, so that rows which the factor declares
+        noisy count no less in the mean.
+        """
+        state = self.adapt(spec, params, support)
+        if not self._corrects(spec):
+            return query_loss(spec, self.predict(spec, params, state, query), query)
+        loc, variance, noise, factor = self._moments(spec, params, state, query)
+        own, dtype = part(params, "likelihood"), query.y.dtype
+        plain = predictive(
+            spec.likelihood, own, loc, variance, noise, torch.ones_like(factor), dtype
+        )
+        fixed = (loc.detach(), variance.detach(), noise.detach())
+        own = {name: value.detach() for name, value in own.items()}
+        scaled = predictive(spec.likelihood, own, *fixed, factor, dtype)
+        return query_loss(spec, plain, query) + query_loss(spec, scaled, query)
+
+    def _moments(
+        self, spec: Spec, params: Params, state: State, query: TaskSet
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Corrected mean, posterior variance, noise, and factor of the scale, (point,) each."""
         mean, shift, variance, _ = self._posterior(spec, params, state, query)
         *_, noise = self._parts(spec, params, state, query)
-        loc, factor = mean + shift, torch.ones_like(mean)
+        loc = mean + shift
         inflation = params["inflation"].double()
-        inflation = torch.where(state["n"] > 0, inflation[1], inflation[0])
+        factor = torch.where(state["n"] > 0, inflation[1], inflation[0]) * torch.ones_like(loc)
         if self._corrects(spec):
             left = torch.sqrt(variance + 1e-12)
-            moved, factor = correction(spec, params, state["summary"], query, mean, shift, left)
-            loc = loc + moved
-        own = part(params, "likelihood")
-        return predictive(
-            spec.likelihood, own, loc, variance, noise, factor * inflation, query.y.dtype
-        )
+            moved, wider = correction(spec, params, state["summary"], query, mean, shift, left)
+            loc, factor = loc + moved, factor * wider
+        return loc, variance, noise, factor
 
     def own_weight(self, spec: Spec, params: Params, state: State, query: TaskSet) -> Tensor:
         """``1 - posterior / prior variance`` of f."""

@@ -6,6 +6,7 @@ import time
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from sklearn.base import clone
 
 from ehrmeta.bench.patients_data import load
 from ehrmeta.bench.patients_methods import METHODS, Method
-from ehrmeta.bench.score_files import Fitted, kept
+from ehrmeta.bench.score_files import Fitted, code_digest, kept
 from ehrmeta.bench.task_scores import Scores, metric, score_split
 from ehrmeta.data import Table, first_k
 from ehrmeta.errors import DataWarning, DivergenceError
@@ -63,11 +64,17 @@ QUICK = Plan(folds_run=1, max_tasks=400, max_steps=60, tuned=False)
 
 
 def run_cell(data_set: str, method: str, fold: int, plan: Plan, folder: Path | None) -> Fitted:
-    """Measure a cell, or read it where the folder has it under exactly these settings."""
+    """Measure a cell, or read it where the folder has it under these settings and this code."""
     # repr of the model holds every parameter that is not at its default
-    settings = [data_set, repr(METHODS[method]), fold, asdict(plan), SHOTS]
+    settings = [data_set, repr(METHODS[method]), fold, asdict(plan), SHOTS, _code()]
     name = f"patients {data_set} {method} {fold}"
     return kept(folder, name, settings, lambda: _measure(data_set, METHODS[method], fold, plan))
+
+
+@cache
+def _code() -> str:
+    """As it is when the first cell is asked for."""
+    return code_digest("patients_[cdm]*.py", "*peers.py")
 
 
 def shots_of(table: Table) -> tuple[int, ...]:

@@ -15,7 +15,9 @@ import numpy as np
 from ehrmeta.bench.task_scores import Scores
 from ehrmeta.errors import DataError
 
-__all__ = ["Fitted", "kept"]
+__all__ = ["Fitted", "code_digest", "kept"]
+
+_ROOMS = ("algorithms", "baselines", "data", "estimators", "evaluation", "nn", "training")
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +41,24 @@ class Fitted:
     tuning_seconds: float = 0.0
     setting: str = ""
     note: str = ""
+
+
+def code_digest(*patterns: str) -> str:
+    """SHA-256 of the code that fits and scores, so that no score outlives a change of it.
+
+    Parameters
+    ----------
+    patterns : str
+        Of the benchmark's own files, ``"patients*.py"`` for instance.
+    """
+    here = Path(__file__).parent
+    files = {path for room in _ROOMS for path in (here.parent / room).rglob("*.py")}
+    files |= {path for pattern in (*patterns, "task_scores.py") for path in here.glob(pattern)}
+    digest = hashlib.sha256()
+    for path in sorted(files):
+        digest.update(f"{path.relative_to(here.parent).as_posix()}\n".encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def kept(folder: Path | None, name: str, settings: Any, measure: Callable[[], Fitted]) -> Fitted:

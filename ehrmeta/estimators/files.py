@@ -32,6 +32,12 @@ from ehrmeta.nn import MLP
 from ehrmeta.nn.backbone import Backbone
 from ehrmeta.nn.task_rows import TaskRows
 from ehrmeta.persistence import read_bundle, write_bundle
+from ehrmeta.persistence.sklearn_models import (
+    SAVED_MODELS,
+    is_saved,
+    read_model,
+    written_model,
+)
 
 if TYPE_CHECKING:
     from ehrmeta.estimators.adapted import Adapted
@@ -43,12 +49,13 @@ Path = str | os.PathLike[str]
 Json = dict[str, Any]
 Model = TypeVar("Model", bound="MetaEstimator")
 
-# All that a file may name: this package's own algorithms, and the backbone without user code.
+# All that a file may name: this package's own algorithms, the backbone without user code, and
+# population models that are written as arrays.
 _PARTS = {
     name: part
     for name, part in vars(algorithms).items()
     if isinstance(part, type) and issubclass(part, Algorithm) and not inspect.isabstract(part)
-} | {"MLP": MLP}
+} | {"MLP": MLP, **SAVED_MODELS}
 _SUPPORT = ("x", "measured", "time", "y", "origin", "starts")
 _DATES = "datetime64[ns]"  # the one type of labels that JSON does not hold
 
@@ -144,7 +151,16 @@ def _estimators() -> dict[str, type[MetaEstimator]]:
 
 
 def _params(model: MetaEstimator) -> dict[str, Tensor]:
-    return {f"params.{name}": value for name, value in model.learner_.params.items()}
+    params = {f"params.{name}": value for name, value in model.learner_.params.items()}
+    if model.population_ is None:
+        return params
+    _, arrays = written_model(model.population_, _n_population(model))
+    return params | {f"population.{name}": value for name, value in arrays.items()}
+
+
+def _n_population(model: MetaEstimator) -> int:
+    """Features of the population model, which gets a constant where there is none."""
+    return model._no_rows(1).x.shape[1] or 1
 
 
 def _describe(model: Any) -> Json:
@@ -157,12 +173,12 @@ def _describe(model: Any) -> Json:
         )
     model._check_is_fitted()
     settings = model.get_params(deep=False)
-    if settings.get("population") is not None:
+    population = settings.get("population")
+    if population is not None and not is_saved(population):
         raise BundleError(
-            f"a model with population={type(settings['population']).__name__} cannot be saved: a "
-            "file holds no code, so no scikit-learn model. Keep the training script and fit again "
-            "where it is needed, or leave population= out: DeepMixedEffects has a network of its "
-            "own for the population."
+            f"a model with population={type(population).__name__} cannot be saved: a file holds no "
+            f"code, and of scikit-learn's models {', '.join(SAVED_MODELS)}. Take one of these, or "
+            "keep the training script and fit again where it is needed."
         )
     del settings["callbacks"]  # functions are no data
     if not isinstance(settings["random_state"], int | np.integer):
@@ -184,6 +200,9 @@ def _describe(model: Any) -> Json:
         "settings": {name: _to_json(value, name) for name, value in settings.items()},
         "algorithm": _to_json(learner.algorithm, "algorithm"),
         "backbone": backbone,
+        "population": None
+        if model.population_ is None
+        else written_model(model.population_, _n_population(model))[0],
         "n_visible": learner.spec.n_features,
         "table": model.table_.to_dict(),
         "schema": None if model.schema_ is None else model.schema_.to_dict(),
@@ -222,6 +241,14 @@ def _restore(state: Json, tensors: Mapping[str, Tensor], device: str) -> MetaEst
         raise BundleError(f"it has {n_saved} weight tensors; its settings ask for {len(params)}.")
     model.learner_ = model._make_learner(algorithm, spec, params, model.table_.time_unit)
     model.population_ = None
+    if state.get("population") is not None:
+        prefix = "population."
+        arrays = {
+            name.removeprefix(prefix): tensor
+            for name, tensor in tensors.items()
+            if name.startswith(prefix)
+        }
+        model.population_ = read_model(state["population"], arrays, _n_population(model))
     model.schema_ = None if state["schema"] is None else Schema.from_dict(state["schema"])
     model.n_tasks_ = state["n_tasks"]
     model.n_features_in_ = state["n_features_in"]

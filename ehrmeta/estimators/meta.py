@@ -23,7 +23,11 @@ from ehrmeta.errors import DataWarning
 from ehrmeta.estimators._base import TaskEstimator
 from ehrmeta.estimators.files import load_model, save_model
 from ehrmeta.estimators.learner import AdaptedChunk, Learner, pick_device
-from ehrmeta.estimators.population import cross_fit_population, with_offset
+from ehrmeta.estimators.population import (
+    add_where_it_helps,
+    cross_fit_population,
+    with_offset,
+)
 from ehrmeta.estimators.predictive import Prediction
 from ehrmeta.estimators.table_encoder import TableEncoder
 from ehrmeta.nn.backbone import Backbone
@@ -33,6 +37,7 @@ from ehrmeta.nn.mlp import MLP
 from ehrmeta.nn.precision import check_precision
 from ehrmeta.nn.recorded import check_compiler
 from ehrmeta.nn.task_rows import TaskRows
+from ehrmeta.persistence.sklearn_models import SAVED_MODELS, is_saved
 from ehrmeta.ranges import Range
 from ehrmeta.training import Callback, EpisodeSampler, TrainingPlan, train
 
@@ -215,12 +220,16 @@ class MetaEstimator(TaskEstimator):
         seed = _seed(self.random_state)
         population = None
         if self.population is not None:
-            warnings.warn(
-                "a model with population= cannot be saved to a file: keep the training script.",
-                DataWarning,
-                stacklevel=4,
-            )
+            if not is_saved(self.population):
+                warnings.warn(
+                    f"a model with population={type(self.population).__name__} cannot be saved to "
+                    f"a file, which holds {', '.join(SAVED_MODELS)}: keep the training script.",
+                    DataWarning,
+                    stacklevel=4,
+                )
             population, rows = cross_fit_population(self.population, rows)
+        elif (addition := algorithm.population(spec.likelihood)) is not None:
+            population, rows = add_where_it_helps(addition, rows)
         generator = torch.Generator().manual_seed(seed)
         fewest = _FEWEST_TO_LEAVE_START if algorithm.keeps_start else _FEWEST_TO_HOLD_OUT
         learned, held_out = _hold_out(rows, self.validation_fraction, generator, fewest)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, TypeAlias
 
@@ -10,18 +11,22 @@ import numpy.typing as npt
 import torch
 from scipy import special
 from sklearn.base import clone, is_classifier
+from sklearn.ensemble import HistGradientBoostingRegressor
+from sklearn.linear_model import LinearRegression
 from sklearn.model_selection import GroupKFold
 from sklearn.utils.validation import has_fit_parameter
 
 from ehrmeta.errors import DataError, GroupError
 from ehrmeta.nn.task_rows import TaskRows
 
-__all__ = ["cross_fit_population", "with_offset"]
+__all__ = ["add_where_it_helps", "cross_fit_population", "with_offset"]
 
 Array = npt.NDArray[np.float64]
+Codes = npt.NDArray[np.int64]
 Population: TypeAlias = Any  # sklearn's regressors and classifiers declare no fit or predict
 
 _N_FOLDS = 5
+_FEWEST_TASKS = 20  # below this too few to judge an addition by
 _LEAST_PROBABILITY = 1e-5  # trees may say 0, whose logit is infinite
 
 
@@ -32,8 +37,9 @@ def cross_fit_population(population: Population, rows: TaskRows) -> tuple[Popula
     meta-learner sees the errors that the model makes on new tasks; the model returned, for these,
     is fitted to all. A regressor's offset is its prediction, a classifier's the logit of its
     probability. Each task weighs the same where a regressor takes `sample_weight`; a classifier
-    counts every row, or as its `class_weight` says. Measured features are left out: at prediction
-    time they are known only through the support.
+    counts every row, or as its `class_weight` says. A `HistGradientBoostingRegressor` that is left
+    to stop by itself grows as many trees as predict unseen tasks best. Measured features are left
+    out: at prediction time they are known only through the support.
 
     Parameters
     ----------
@@ -55,12 +61,37 @@ def cross_fit_population(population: Population, rows: TaskRows) -> tuple[Popula
             "Pass groups=, or leave population= out."
         )
     x, y, codes = _features(rows), rows.y.double().numpy(), rows.codes.numpy()
-    weight = 1.0 / rows.sizes.numpy()[codes]
-    offset = np.empty(len(y))
-    for seen, unseen in GroupKFold(min(_N_FOLDS, rows.n_tasks)).split(x, y, codes):
-        fitted = _fitted(population, x[seen], y[seen], weight[seen])
-        offset[unseen] = _offset(fitted, x[unseen])
-    return _fitted(population, x, y, weight), _replaced(rows, offset)
+    fitted, offset = _cross_fit(population, x, y, codes)
+    return fitted, _replaced(rows, offset)
+
+
+def add_where_it_helps(addition: Population, rows: TaskRows) -> tuple[Population | None, TaskRows]:
+    """Cross-fit what a linear mean leaves, where that helps on tasks held out in turn.
+
+    It must lower their squared error by more than one paired standard error.
+
+    Parameters
+    ----------
+    addition : regressor
+        Cloned, and fitted to the residuals of a linear regression.
+    rows : TaskRows
+        Of the training tasks.
+
+    Returns
+    -------
+    model, rows
+        The model of the residuals and the rows with its predictions as their offset; None and the
+        rows as they are where it does not help.
+    """
+    if rows.n_tasks < _FEWEST_TASKS or not rows.x.shape[1]:
+        return None, rows
+    x, y, codes = _features(rows), rows.y.double().numpy(), rows.codes.numpy()
+    left = y - _cross_fit(LinearRegression(), x, y, codes)[1]
+    fitted, offset = _cross_fit(addition, x, left, codes)
+    gain = np.bincount(codes, _weight(codes) * (left**2 - (left - offset) ** 2))
+    if gain.mean() <= gain.std(ddof=1) / np.sqrt(len(gain)):
+        return None, rows
+    return fitted, _replaced(rows, offset)
 
 
 def with_offset(population: Population, rows: TaskRows) -> TaskRows:
@@ -77,7 +108,41 @@ def _offset(fitted: Population, x: Array) -> Array:
     return np.asarray(special.logit(np.clip(p, _LEAST_PROBABILITY, 1.0 - _LEAST_PROBABILITY)))
 
 
-def _fitted(population: Population, x: Array, y: Array, weight: Array) -> Population:
+def _cross_fit(model: Population, x: Array, y: Array, codes: Codes) -> tuple[Population, Array]:
+    """The model fitted to all tasks, and offsets (row,) of each task by a model without it."""
+    if isinstance(model, HistGradientBoostingRegressor) and model.early_stopping == "auto":
+        return _boosted(model, x, y, codes)
+    offset = np.empty(len(y))
+    for seen, unseen in _folds(codes):
+        offset[unseen] = _offset(_fitted(model, x[seen], y[seen], codes[seen]), x[unseen])
+    return _fitted(model, x, y, codes), offset
+
+
+def _boosted(
+    model: HistGradientBoostingRegressor, x: Array, y: Array, codes: Codes
+) -> tuple[Population, Array]:
+    """As many trees as predict unseen tasks best, and their predictions.
+
+    By itself it would stop by held-out rows, of tasks whose other rows it was fitted to.
+    """
+    model = clone(model).set_params(early_stopping=False)
+    staged = np.empty((model.max_iter, len(y)), np.float32)
+    for seen, unseen in _folds(codes):
+        fitted = _fitted(model, x[seen], y[seen], codes[seen])
+        staged[:, unseen] = list(fitted.staged_predict(x[unseen]))
+    weight = _weight(codes)
+    best = int(np.argmin([weight @ (y - found) ** 2 for found in staged]))
+    fitted = _fitted(model.set_params(max_iter=best + 1), x, y, codes)
+    return fitted, staged[best].astype(np.float64)
+
+
+def _folds(codes: Codes) -> Iterator[tuple[Codes, Codes]]:
+    """Rows of seen and of unseen tasks."""
+    n_tasks = len(np.unique(codes))
+    yield from GroupKFold(min(_N_FOLDS, n_tasks)).split(codes, groups=codes)
+
+
+def _fitted(population: Population, x: Array, y: Array, codes: Codes) -> Population:
     if is_classifier(population):
         classes = np.unique(y)
         if len(classes) != 2:
@@ -86,8 +151,14 @@ def _fitted(population: Population, x: Array, y: Array, weight: Array) -> Popula
                 f"{len(classes)}. Leave population= out, or train on more tasks."
             )
         return clone(population).fit(x, y.astype(np.int64))
-    given = {"sample_weight": weight} if has_fit_parameter(population, "sample_weight") else {}
+    takes_weights = has_fit_parameter(population, "sample_weight")
+    given = {"sample_weight": _weight(codes)} if takes_weights else {}
     return clone(population).fit(x, y, **given)
+
+
+def _weight(codes: Codes) -> Array:
+    """One over the rows of each row's task."""
+    return 1.0 / np.bincount(codes)[codes]
 
 
 def _features(rows: TaskRows) -> Array:

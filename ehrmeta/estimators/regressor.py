@@ -44,7 +44,7 @@ class MetaRegressor(MetaEstimator, TaskRegressor):
     population : regressor, optional
         Any scikit-learn regressor, for instance ``HistGradientBoostingRegressor()``, that predicts
         from the features known ahead, cross-fitted by task; the algorithm learns and adapts what
-        is left. Such a model cannot be saved to a file.
+        is left. A file holds linear ones and `HistGradientBoostingRegressor`.
     schema : Schema, optional
         Column roles, units and plausible ranges; a `Table`'s X brings its own. Without one, every
         column is known ahead of the visit.
@@ -94,7 +94,8 @@ class MetaRegressor(MetaEstimator, TaskRegressor):
     n_tasks_ : int
         Training tasks seen.
     population_ : regressor
-        The population model fitted to all training tasks, where there is one.
+        The population model fitted to all training tasks, where there is one; the algorithm's own
+        without `population`.
 
     Examples
     --------

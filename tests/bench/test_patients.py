@@ -173,3 +173,11 @@ def test_the_command_runs_and_saves(tmp_path):
     assert found.exit_code == 0
     assert "rmse_macro" in found.output
     assert file.exists()
+
+
+def test_a_cell_of_other_code_is_measured_again(tmp_path, monkeypatch):
+    cell = ("pbcseq-albumin", "last value", 0, PLAN, tmp_path)
+    run_cell(*cell)
+    monkeypatch.setattr(patients_cell, "_code", lambda: "other code")
+    run_cell(*cell)
+    assert len(list(tmp_path.iterdir())) == 2

@@ -8,11 +8,15 @@ import pytest
 import torch
 from sklearn.base import BaseEstimator, RegressorMixin, clone
 from sklearn.ensemble import HistGradientBoostingRegressor
-from sklearn.linear_model import LinearRegression
+from sklearn.linear_model import LinearRegression, Ridge
 
 from ehrmeta import DeepMixedEffects, MetaRegressor
 from ehrmeta.errors import BundleError, DataError, DataWarning, GroupError
-from ehrmeta.estimators.population import cross_fit_population, with_offset
+from ehrmeta.estimators.population import (
+    add_where_it_helps,
+    cross_fit_population,
+    with_offset,
+)
 from ehrmeta.nn import TaskRows
 from tests.estimators.patients import make_patients
 
@@ -82,7 +86,7 @@ def test_what_the_population_model_misses_is_adapted():
     errors = {}
     for name, population in (("with", boosting), ("without", None)):
         model = MetaRegressor(
-            DeepMixedEffects(deep_mean=False, n_deep=0, correction=False),
+            DeepMixedEffects(deep_mean=False, n_deep=0, correction=False, trees=False),
             population=population,
             max_steps=1,
             random_state=0,
@@ -120,11 +124,74 @@ def test_it_must_be_a_regressor():
         MetaRegressor(population="boosting").fit(X, y, groups=groups, time=time)
 
 
-def test_it_warns_at_fit_and_refuses_at_save(tmp_path):
+def test_it_warns_at_fit_and_refuses_at_save_what_a_file_cannot_hold(tmp_path):
     X, y, groups, time = make_patients(n_patients=25)
-    model = MetaRegressor(DeepMixedEffects(), population=LinearRegression(), max_steps=1)
+    model = MetaRegressor(DeepMixedEffects(), population=Remembers(), max_steps=1)
     with pytest.warns(DataWarning, match="cannot be saved"):
         model.fit(X, y, groups=groups, time=time)
-    with pytest.raises(BundleError, match="population=LinearRegression cannot be saved"):
+    with pytest.raises(BundleError, match="population=Remembers cannot be saved"):
         model.save(tmp_path / "model.ehrmeta")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.filterwarnings("ignore:.*supports unlike the training")
+@pytest.mark.parametrize(
+    "population",
+    [Ridge(2.0), HistGradientBoostingRegressor(max_iter=9, random_state=0)],
+    ids=lambda model: type(model).__name__,
+)
+def test_saved_population_models_predict_bit_for_bit_the_same(population, tmp_path):
+    X, y, groups, time = make_patients()
+    model = MetaRegressor(DeepMixedEffects(), population=population, max_steps=1, random_state=0)
+    model.fit(X, y, groups=groups, time=time).save(tmp_path / "model.ehrmeta")
+    loaded = MetaRegressor.load(tmp_path / "model.ehrmeta")
+    support, query = time < 90, time >= 90
+    found = [
+        one.adapt(
+            X[support], y[support], groups=groups[support], time=time[support]
+        ).predict_interval(X[query], groups=groups[query], time=time[query])
+        for one in (model, loaded)
+    ]
+    np.testing.assert_array_equal(*found)
+    np.testing.assert_array_equal(model.predict(X, time=time), loaded.predict(X, time=time))
+    assert loaded.population.get_params() == population.get_params()
+
+
+def test_trees_are_as_many_as_serve_new_tasks():
+    """Pure noise of the tasks, told apart by a feature: rows of one task would ask for more."""
+    rng = np.random.default_rng(0)
+    X, groups = rng.normal(size=60)[:, None], np.arange(60)
+    y = rng.normal(size=60)[np.repeat(groups, 10)] + rng.normal(0, 0.1, 600)
+    rows = TaskRows.from_codes(
+        torch.from_numpy(np.repeat(groups, 10)),
+        60,
+        timed=False,
+        x=torch.from_numpy(np.repeat(X, 10, axis=0)).float(),
+        measured=torch.empty(600, 0),
+        time=torch.zeros(600).double(),
+        y=torch.from_numpy(y).float(),
+        origin=torch.arange(600),
+    )
+    boosting = HistGradientBoostingRegressor(max_iter=50, random_state=0)
+    fitted, _ = cross_fit_population(boosting, rows)
+    assert fitted.n_iter_ < 10
+    assert boosting.max_iter == 50
+    added, same = add_where_it_helps(boosting, rows)
+    assert added is None
+    assert not same.offset.any(), "nothing is to be learned of new tasks"
+
+
+def test_by_default_trees_are_added_where_the_mean_bends():
+    rng = np.random.default_rng(0)
+    groups, age = np.repeat(np.arange(60), 6), rng.uniform(0, 10, 360)
+    X, level = pd.DataFrame({"age": age}), rng.normal(0, 1, 60)[groups]
+    bent, straight = 3 * np.sin(age) + level, 0.3 * age + level
+    noise = rng.normal(0, 0.3, 360)
+    settings = {"max_steps": 1, "random_state": 0}
+    model = MetaRegressor(**settings).fit(X, bent + noise, groups=groups)
+    assert model.population_ is not None
+    without = MetaRegressor(DeepMixedEffects(trees=False), **settings)
+    without.fit(X, bent + noise, groups=groups)
+    assert without.population_ is None
+    assert np.std(model.predict(X) - bent) < 0.7 * np.std(without.predict(X) - bent)
+    assert MetaRegressor(**settings).fit(X, straight + noise, groups=groups).population_ is None

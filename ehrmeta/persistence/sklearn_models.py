@@ -1,0 +1,190 @@
+"""scikit-learn regressors as plain arrays: what a model file holds in place of code."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.ensemble import HistGradientBoostingRegressor
+from sklearn.linear_model import ElasticNet, Lasso, LinearRegression, Ridge
+from torch import Tensor
+
+from ehrmeta.errors import BundleError
+
+__all__ = ["SAVED_MODELS", "LinearModel", "TreeSum", "is_saved", "read_model", "written_model"]
+
+Array = NDArray[np.float64]
+Index = NDArray[np.int64]
+
+_LINEAR = (ElasticNet, Lasso, LinearRegression, Ridge)
+SAVED_MODELS = {model.__name__: model for model in (*_LINEAR, HistGradientBoostingRegressor)}
+_ROWS_AT_ONCE = 4096
+_N_CHECKED = 1000
+
+
+@dataclass(eq=False, repr=False)
+class LinearModel(RegressorMixin, BaseEstimator):
+    """``coef . x + intercept``.
+
+    Parameters
+    ----------
+    coef : (feature,)
+    intercept : ()
+    """
+
+    coef: Array
+    intercept: Array
+
+    def predict(self, X: ArrayLike) -> Array:
+        """Predictions, (row,)."""
+        return np.asarray(X, np.float64) @ self.coef + self.intercept
+
+    def check(self, n_features: int) -> bool:
+        """Whether the arrays are those of a model of so many features."""
+        return self.coef.shape == (n_features,) and self.intercept.shape == ()
+
+
+@dataclass(eq=False, repr=False)
+class TreeSum(RegressorMixin, BaseEstimator):
+    """A constant plus binary trees, whose nodes stand in one table.
+
+    A row goes left where its feature is at most the threshold, or is missing and missing goes
+    left; leaves are their own children.
+
+    Parameters
+    ----------
+    baseline, depth : ()
+        The constant, and how many steps lead from a root to any leaf.
+    roots : (tree,)
+    feature, left, right : (node,)
+    threshold, value : (node,)
+    missing_left : (node,) bool
+    """
+
+    baseline: Array
+    depth: Index
+    roots: Index
+    feature: Index
+    left: Index
+    right: Index
+    threshold: Array
+    value: Array
+    missing_left: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, model: HistGradientBoostingRegressor) -> TreeSum:
+        """The trees of a fitted model."""
+        tables = [tree.nodes for iteration in model._predictors for tree in iteration]
+        sizes = np.array([len(table) for table in tables], np.int64)
+        roots = np.cumsum(sizes) - sizes
+        nodes = np.concatenate(tables)
+        if nodes["is_categorical"].any() or model.loss not in ("squared_error", "absolute_error"):
+            raise BundleError("of boosted trees a file holds numeric splits and an identity link.")
+        is_leaf, own = nodes["is_leaf"].astype(bool), np.arange(len(nodes))
+        shift = np.repeat(roots, sizes)
+        return cls(
+            baseline=np.asarray(model._baseline_prediction, np.float64).reshape(()),
+            depth=np.asarray(nodes["depth"].max(), np.int64),
+            roots=roots,
+            feature=np.where(is_leaf, 0, nodes["feature_idx"]).astype(np.int64),
+            left=np.where(is_leaf, own, nodes["left"] + shift).astype(np.int64),
+            right=np.where(is_leaf, own, nodes["right"] + shift).astype(np.int64),
+            threshold=np.minimum(nodes["num_threshold"], np.finfo(np.float64).max),
+            value=np.where(is_leaf, nodes["value"], 0.0),
+            missing_left=nodes["missing_go_to_left"].astype(bool),
+        )
+
+    def predict(self, X: ArrayLike) -> Array:
+        """Predictions, (row,)."""
+        x = np.asarray(X, np.float64)
+        parts = [self._sum(x[at : at + _ROWS_AT_ONCE]) for at in range(0, len(x), _ROWS_AT_ONCE)]
+        return np.concatenate([np.empty(0), *parts])
+
+    def _sum(self, x: Array) -> Array:
+        node = np.broadcast_to(self.roots, (len(x), len(self.roots)))
+        row = np.arange(len(x))[:, None]
+        for _ in range(int(self.depth)):
+            at = x[row, self.feature[node]]
+            goes_left = np.where(np.isnan(at), self.missing_left[node], at <= self.threshold[node])
+            node = np.where(goes_left, self.left[node], self.right[node])
+        terms = np.column_stack([np.full(len(x), self.baseline), self.value[node]])
+        total: Array = np.cumsum(terms, axis=1)[:, -1]  # in the order of the trees, as there
+        return total
+
+    def check(self, n_features: int) -> bool:
+        """Whether the arrays are those of a model of so many features."""
+        n = len(self.feature)
+        tables = (self.left, self.right, self.threshold, self.value, self.missing_left)
+        return bool(
+            self.baseline.shape == self.depth.shape == ()
+            and 0 <= self.depth <= n
+            and all(table.shape == (n,) for table in tables)
+            and all(_within(places, n) for places in (self.roots, self.left, self.right))
+            and _within(self.feature, n_features)
+        )
+
+
+_KINDS: dict[str, Any] = {"linear": LinearModel, "trees": TreeSum}
+_DTYPES = {"depth": torch.int64, "roots": torch.int64, "feature": torch.int64}
+_DTYPES |= {"left": torch.int64, "right": torch.int64, "missing_left": torch.bool}
+
+
+def is_saved(model: Any) -> bool:
+    """Whether a file can hold such a model."""
+    return isinstance(model, LinearModel | TreeSum) or (
+        SAVED_MODELS.get(type(model).__name__) is type(model)
+    )
+
+
+def written_model(model: Any, n_features: int) -> tuple[str, dict[str, Tensor]]:
+    """Kind and arrays of a fitted model, which predict as it does.
+
+    Raises
+    ------
+    BundleError
+        The arrays do not predict what the model predicts.
+    """
+    plain = model
+    if isinstance(model, _LINEAR):
+        plain = LinearModel(
+            np.asarray(model.coef_, np.float64), np.asarray(model.intercept_, np.float64)
+        )
+    elif isinstance(model, HistGradientBoostingRegressor):
+        plain = TreeSum.of(model)
+    probe = np.random.default_rng(0).normal(0.0, 2.0, (_N_CHECKED, n_features))
+    if not np.allclose(plain.predict(probe), model.predict(probe), rtol=1e-12, atol=1e-12):
+        raise BundleError(
+            f"the arrays of a {type(model).__name__} do not predict what it predicts."
+        )
+    kind = next(name for name, known in _KINDS.items() if isinstance(plain, known))
+    return kind, {
+        field.name: torch.as_tensor(np.array(getattr(plain, field.name))) for field in fields(plain)
+    }
+
+
+def read_model(kind: str, tensors: Mapping[str, Tensor], n_features: int) -> LinearModel | TreeSum:
+    """The inverse of `written_model`, checked before it is used.
+
+    Raises
+    ------
+    BundleError
+        The arrays are not those of such a model.
+    """
+    if kind not in _KINDS or {field.name for field in fields(_KINDS[kind])} != tensors.keys():
+        raise BundleError(f"its population model is no {kind!r} known here.")
+    typed = all(value.dtype == _DTYPES.get(name, torch.float64) for name, value in tensors.items())
+    found: LinearModel | TreeSum = _KINDS[kind](
+        **{name: value.numpy() for name, value in tensors.items()}
+    )
+    if not (typed and found.check(n_features)):
+        raise BundleError("the arrays of its population model do not fit together.")
+    return found
+
+
+def _within(places: Index, n: int) -> bool:
+    return places.ndim == 1 and bool(((places >= 0) & (places < n)).all())

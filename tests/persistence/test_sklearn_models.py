@@ -1,0 +1,76 @@
+"""Laws of models as arrays: they predict what scikit-learn predicts, and refuse what is forged."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from sklearn.ensemble import HistGradientBoostingRegressor
+from sklearn.linear_model import LinearRegression
+
+from ehrmeta.errors import BundleError
+from ehrmeta.persistence.sklearn_models import is_saved, read_model, written_model
+
+
+@pytest.fixture(scope="module")
+def data():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(3000, 3)).round(1)  # ties at the thresholds
+    x[rng.uniform(size=x.shape) < 0.1] = np.nan
+    return x, np.nan_to_num(x[:, 0]) ** 2 + np.isnan(x[:, 1]) + rng.normal(size=3000)
+
+
+@pytest.mark.parametrize("leaves", [2, 8, 31])
+def test_trees_predict_bit_for_bit_what_scikit_learn_predicts(data, leaves):
+    x, y = data
+    model = HistGradientBoostingRegressor(max_iter=20, max_leaf_nodes=leaves).fit(x, y)
+    kind, arrays = written_model(model, 3)
+    found = read_model(kind, arrays, 3)
+    np.testing.assert_array_equal(found.predict(x), model.predict(x))
+    assert found.predict(x[:0]).shape == (0,)
+    again = read_model(*written_model(found, 3), 3)
+    np.testing.assert_array_equal(again.predict(x), model.predict(x))
+
+
+def test_a_linear_model_predicts_the_same(data):
+    x, y = np.nan_to_num(data[0]), data[1]
+    model = LinearRegression().fit(x, y)
+    found = read_model(*written_model(model, 3), 3)
+    np.testing.assert_allclose(found.predict(x), model.predict(x), rtol=1e-12)
+
+
+def test_what_arrays_cannot_say_is_refused(data):
+    x, y = data
+    model = HistGradientBoostingRegressor(loss="poisson", max_iter=2).fit(x, np.abs(y))
+    assert is_saved(model)
+    assert not is_saved(object())
+    with pytest.raises(BundleError, match="identity link"):
+        written_model(model, 3)
+    codes = np.column_stack([np.arange(3000) % 4, x])
+    model = HistGradientBoostingRegressor(categorical_features=[0], max_iter=2)
+    with pytest.raises(BundleError, match="numeric splits"):
+        written_model(model.fit(codes, codes[:, 0] % 2), 4)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("feature", torch.tensor([3, 0, 0])),
+        ("left", torch.tensor([-1, 1, 2])),
+        ("right", torch.tensor([3, 1, 2])),
+        ("roots", torch.tensor([5])),
+        ("depth", torch.tensor(10**9)),
+        ("depth", torch.tensor([1])),
+        ("value", torch.zeros(2, dtype=torch.float64)),
+        ("threshold", torch.zeros(3)),
+        ("more", torch.zeros(3)),
+    ],
+)
+def test_forged_trees_are_refused(data, name, value):
+    x, y = data
+    model = HistGradientBoostingRegressor(max_iter=1, max_leaf_nodes=2).fit(x, y)
+    kind, arrays = written_model(model, 3)
+    with pytest.raises(BundleError, match="population model"):
+        read_model(kind, arrays | {name: value}, 3)
+    with pytest.raises(BundleError, match="population model"):
+        read_model("code", arrays, 3)
