@@ -9,8 +9,10 @@ from ehrmeta.data.labels import label_within, landmark_times
 from ehrmeta.data.schema import Clock, Feature, Outcome, Schema
 from ehrmeta.data.simulate import (
     Cohorts,
+    DosedPatients,
     TreatedSites,
     make_cohorts,
+    make_pk,
     make_sinusoid,
     make_treatment,
 )
@@ -29,6 +31,7 @@ from ehrmeta.data.tasks import (
 __all__ = [
     "Clock",
     "Cohorts",
+    "DosedPatients",
     "Encoder",
     "Feature",
     "Finding",
@@ -49,6 +52,7 @@ __all__ = [
     "load_events",
     "load_frame",
     "make_cohorts",
+    "make_pk",
     "make_sinusoid",
     "make_treatment",
     "random_k",

@@ -1,7 +1,16 @@
 """Simulated tasks, the truth attached."""
 
 from ehrmeta.data.simulate.cohorts import Cohorts, make_cohorts
+from ehrmeta.data.simulate.dosing import DosedPatients, make_pk
 from ehrmeta.data.simulate.sinusoid import make_sinusoid
 from ehrmeta.data.simulate.treatment import TreatedSites, make_treatment
 
-__all__ = ["Cohorts", "TreatedSites", "make_cohorts", "make_sinusoid", "make_treatment"]
+__all__ = [
+    "Cohorts",
+    "DosedPatients",
+    "TreatedSites",
+    "make_cohorts",
+    "make_pk",
+    "make_sinusoid",
+    "make_treatment",
+]
