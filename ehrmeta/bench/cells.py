@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from multiprocessing import get_context
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from sklearn.base import BaseEstimator
@@ -15,7 +16,9 @@ from ehrmeta.bench.cache import Cache
 from ehrmeta.bench.record import Record
 from ehrmeta.bench.text_table import number
 
-__all__ = ["Cell", "described", "run_cells"]
+__all__ = ["Cell", "described", "finished", "run_cells"]
+
+Out = TypeVar("Out")
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,7 @@ def run_cells(
         ``torch.set_num_threads(1)``; seconds are then those of one thread.
     """
     found: dict[int, list[Record]] = {}
-    for at, records in _finished(cells, cache or Cache(), workers):
+    for at, records in finished(_measure, [(cache or Cache(), cell) for cell in cells], workers):
         found[at] = records
         first = records[0]
         took = "" if first.seconds is None else f" in {number(first.seconds)} s"
@@ -75,18 +78,29 @@ def run_cells(
     return [record for at in range(len(cells)) for record in found[at]]
 
 
-def _finished(
-    cells: Sequence[Cell], cache: Cache, workers: int
-) -> Iterator[tuple[int, list[Record]]]:
-    """Place and records of every cell, as they finish."""
+def finished(
+    work: Callable[..., Out], calls: Sequence[tuple[Any, ...]], workers: int
+) -> Iterator[tuple[int, Out]]:
+    """Place and result of every call, as they finish, in this process or in several.
+
+    Parameters
+    ----------
+    work : callable
+        A module's function, so that another process can be handed it.
+    calls : sequence of tuple
+        Its arguments.
+    workers : int
+        Processes of one thread each; with 1 this process works, on its threads.
+    """
     if workers == 1:
-        for at, cell in enumerate(cells):
-            yield at, _measure(cache, cell)
+        for at, call in enumerate(calls):
+            yield at, work(*call)
         return
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # read by the new processes as they start
     with ProcessPoolExecutor(
         workers, get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
     ) as pool:
-        running = {pool.submit(_measure, cache, cell): at for at, cell in enumerate(cells)}
+        running = {pool.submit(work, *call): at for at, call in enumerate(calls)}
         for future in as_completed(running):
             yield running[future], future.result()
 

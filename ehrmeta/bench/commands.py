@@ -10,6 +10,18 @@ import click
 from ehrmeta.bench.cache import Cache
 from ehrmeta.bench.digits import LEARNERS, digits_table, run_digits
 from ehrmeta.bench.guide import learner_tables, put_tables
+from ehrmeta.bench.landmark import run_landmark
+from ehrmeta.bench.landmark_cell import FULL as FULL_LANDMARK
+from ehrmeta.bench.landmark_cell import QUICK as QUICK_LANDMARK
+from ehrmeta.bench.landmark_data import COHORTS
+from ehrmeta.bench.landmark_methods import METHODS as RISK_METHODS
+from ehrmeta.bench.landmark_table import (
+    cells_of,
+    landmark_notes,
+    landmark_records,
+    landmark_summary,
+    landmark_tables,
+)
 from ehrmeta.bench.memory import SIZES, measure_training_memory, memory_table
 from ehrmeta.bench.pacoh import pacoh_records, pacoh_table, run_pacoh
 from ehrmeta.bench.patients import run_patients
@@ -279,6 +291,59 @@ def patients(
         click.echo("\n" + table.rstrip())
     click.echo("\n" + patients_summary(results))
     _write(json_file, patients_records(results))
+
+
+@bench.command()
+@_quick
+@_json
+@_cache
+@_workers
+@click.option(
+    "--cohort",
+    "cohorts",
+    type=click.Choice(list(COHORTS)),
+    multiple=True,
+    help="Only this cohort; may be repeated.",
+)
+@click.option(
+    "--method",
+    "names",
+    type=click.Choice(list(RISK_METHODS)),
+    multiple=True,
+    help="Only this method; may be repeated.",
+)
+def landmark(
+    quick: bool,
+    json_file: str | None,
+    cache: Path | None,
+    workers: int,
+    cohorts: tuple[str, ...],
+    names: tuple[str, ...],
+) -> None:
+    """Predict events after a patient's first visits: diabetes, heart attack, stroke, death.
+
+    The adapted forecaster's posterior of the values before the landmark in a hazard model, beside
+    Cox, logistic and boosted models on last values and on a mixed model's BLUP; death competes.
+    --quick runs one fold, with short training on few patients.
+
+    \b
+    Example:
+        ehrmeta bench landmark --cohort pbcseq --quick
+    """
+    found = run_landmark(
+        click.echo,
+        quick=quick,
+        folder=cache,
+        cohorts=cohorts,
+        methods=names,
+        workers=workers,
+    )
+    cells = cells_of(found)
+    click.echo("\n" + landmark_notes(QUICK_LANDMARK if quick else FULL_LANDMARK))
+    for table in landmark_tables(cells):
+        click.echo("\n" + table.rstrip())
+    click.echo("\n" + landmark_summary(cells))
+    _write(json_file, landmark_records(cells))
 
 
 @bench.command()

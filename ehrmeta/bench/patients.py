@@ -6,16 +6,12 @@ methods are judged on the same patients, and differences are paired by patient.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
-from multiprocessing import get_context
 from pathlib import Path
 
-import torch
-
+from ehrmeta.bench.cells import finished
 from ehrmeta.bench.patients_cell import FULL, QUICK, Plan, run_cell
 from ehrmeta.bench.patients_data import DATA_SETS
 from ehrmeta.bench.patients_methods import METHODS
@@ -88,35 +84,19 @@ def run_patients(
     keys = [(d, m, fold) for d in chosen for m in names for fold in range(plan.folds_run)]
     done: dict[Key, Fitted] = {}
     results: dict[str, dict[str, Result]] = {d: {} for d in chosen}
-    for key, found in _measured(keys, plan, folder, workers):
-        done[key] = found
-        data_set, method, _ = key
+    calls = [(*key, plan, folder) for key in keys]
+    for at, found in finished(run_cell, calls, workers):
+        done[keys[at]] = found
+        data_set, method, _ = keys[at]
         folds = [done.get((data_set, method, fold)) for fold in range(plan.folds_run)]
-        finished = [fold for fold in folds if fold is not None]
-        if len(finished) == plan.folds_run:
-            result = _result(finished)
+        complete = [fold for fold in folds if fold is not None]
+        if len(complete) == plan.folds_run:
+            result = _result(complete)
             results[data_set][method] = result
             count = sum(map(len, results.values()))
             took = f"fit {result.seconds:.1f} s, settings {result.tuning_seconds:.1f} s a fold"
             say(f"[{count}/{len(chosen) * len(names)}] {data_set}: {method}: {result.note or took}")
     return {d: {m: results[d][m] for m in names} for d in chosen}
-
-
-def _measured(
-    keys: Sequence[Key], plan: Plan, folder: Path | None, workers: int
-) -> Iterator[tuple[Key, Fitted]]:
-    """Every cell, as it finishes."""
-    if workers == 1:
-        for key in keys:
-            yield key, run_cell(*key, plan, folder)
-        return
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # read by the new processes as they start
-    with ProcessPoolExecutor(
-        workers, get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
-    ) as pool:
-        running = {pool.submit(run_cell, *key, plan, folder): key for key in keys}
-        for future in as_completed(running):
-            yield running[future], future.result()
 
 
 def _result(folds: Sequence[Fitted]) -> Result:

@@ -216,13 +216,11 @@ class DiscreteTimeHazard(BaseEstimator):
 
 
 def _spline_logistic() -> ClassifierMixin:
-    """Time as a spline, all else linear."""
-    others = make_pipeline(
-        SimpleImputer(add_indicator=True, keep_empty_features=True), StandardScaler()
-    )
+    """Time as a spline, all else linear; scaled, so that the penalty is light on all."""
+    others = SimpleImputer(add_indicator=True, keep_empty_features=True)
     time = SplineTransformer(extrapolation="constant")
     design = ColumnTransformer([("time", time, [0])], remainder=others)
-    return make_pipeline(design, LogisticRegression(max_iter=1000))
+    return make_pipeline(design, StandardScaler(), LogisticRegression(max_iter=1000))
 
 
 def _design(features: Array, rows: PersonPeriods, edges: Array) -> Array:
