@@ -14,16 +14,15 @@ from ehrmeta.nn.task_rows import TaskRows
 
 __all__ = ["fit_cohort_start"]
 
-_INTERCEPT_SD, _BETA_SD, _GAIN_SD = 10.0, 2.5, 0.5  # of the parameters' normal priors
+_FLOOR = 1e-10  # of a variance: keeps the root of a singular covariance
 
 
 def fit_cohort_start(tasks: TaskRows, likelihood: Likelihood) -> dict[str, Any]:
     """Parameters of `DeepMixedEffects` by Laplace's marginal likelihood over the cohorts.
 
-    Above a population model the mean is ``alpha + gamma * offset``, with gamma pulled toward 1,
-    that is toward the population model as it is; without one it is linear in the features. (Both
-    at once would be told apart by the folds of the cross-fitted offsets, which know less of a
-    cohort the more it differs.)
+    Above a population model the mean is ``alpha + gamma * offset``; without one it is linear in the
+    features, by coefficients that share a prior of learned sd. (Both at once would be told apart by
+    the folds of the cross-fitted offsets, which know less of a cohort the more it differs.)
 
     Raises
     ------
@@ -39,7 +38,7 @@ def fit_cohort_start(tasks: TaskRows, likelihood: Likelihood) -> dict[str, Any]:
     one, mean_offset = np.ones((tasks.n_rows, 1)), float(offset.mean())
     away = (offset - mean_offset)[:, None]
     above = bool(away.any())  # a population model
-    fixed, slope_sd = (away, _GAIN_SD) if above else (x, _BETA_SD)
+    fixed, n_features = away if above else x, x.shape[1]
     found = fit_generalised_mixed_model(
         np.hstack([one, fixed]),
         np.hstack([one, x, away] if above else [one, x]),
@@ -47,15 +46,18 @@ def fit_cohort_start(tasks: TaskRows, likelihood: Likelihood) -> dict[str, Any]:
         tasks.starts.numpy(),
         binary=isinstance(likelihood, ClassLikelihood),
         offset=offset,
-        beta_sd=np.array([_INTERCEPT_SD] + [slope_sd] * fixed.shape[1]),
+        shrunk=None if above else np.arange(1 + n_features) > 0,
     )
+    covariance = np.zeros((2 + n_features, 2 + n_features))
+    covariance[np.diag_indices(len(found.sd))] = found.sd**2
+    unknown = [0, 1 + n_features] if above else list(range(1 + n_features))
+    covariance[np.ix_(unknown, unknown)] += found.beta_cov
     change = found.beta[1] if above else 0.0
     start = {
         "intercept": found.beta[0] - change * mean_offset,
-        "beta": np.zeros(x.shape[1]) if above else found.beta[1:],
-        "root": np.diag([found.sd[0], 0.0]),
-        "slope_sd": found.sd[1 : 1 + x.shape[1]],
-        "offset_sd": found.sd[-1] if above else 0.0,
+        "beta": np.zeros(n_features) if above else found.beta[1:],
+        "root": np.zeros((2, 2)),
+        "slope_root": np.linalg.cholesky(covariance + _FLOOR * np.eye(len(covariance))),
         "offset_gain": 1.0 + change,
         "mean_offset": mean_offset,
         "likelihood.log_between": np.log(found.sd[0]),

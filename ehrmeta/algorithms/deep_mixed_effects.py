@@ -87,16 +87,16 @@ class DeepMixedEffects(Algorithm):
     inflated, by a parametric bootstrap, for what is not known of the parameters.
 
     Where tasks are cohorts (hospitals, trials, countries) of tens of rows or more, without time,
-    ``feature_slopes=True`` gives every feature a slope of the cohort's own and shrinks each by a
-    variance of its own:
+    ``feature_slopes=True`` gives every feature a slope of the cohort's own:
 
     .. math:: \eta(x) = \alpha + x'\beta + b_0 + x'b
 
     Above a ``population`` model of the estimator, the mean is :math:`\alpha + \gamma\, o(x)`, with
     o its prediction (of a classifier the logit) for cohorts that it has not seen, and o has a slope
-    of the cohort's own too. All parameters start at the maximum of Laplace's marginal likelihood,
-    so that slopes that do not differ between cohorts vanish; predictions are averages over the
-    posterior, also without support.
+    of the cohort's own too. The prior of a new cohort's coefficients is how those of the training
+    cohorts differ, by a variance for each, plus what is not known of their mean. All of it starts
+    at the maximum of Laplace's marginal likelihood, so that slopes that do not differ vanish;
+    predictions are averages over the posterior, also without support.
 
     Parameters
     ----------
@@ -377,9 +377,10 @@ class DeepMixedEffects(Algorithm):
         effects = torch.cat([line @ params["root"].tril().double(), deep], -1)
         offset = rows.offset
         if self.feature_slopes:
-            away = (offset - params["mean_offset"].detach())[:, None]
-            slopes = torch.cat([params["slope_sd"] * rows.x, params["offset_sd"] * away], -1)
-            effects = torch.cat([effects, slopes.double()], -1)
+            away = offset - params["mean_offset"].detach()
+            columns = torch.cat([torch.ones_like(away)[:, None], rows.x, away[:, None]], -1)
+            slopes = columns.double() @ params["slope_root"].tril().double()
+            effects = torch.cat([effects, slopes], -1)
             offset = params["offset_gain"] * offset
         noise = noise_variance(spec.likelihood, part(params, "likelihood")).expand(len(s))
         if self.heteroscedastic:
@@ -397,8 +398,7 @@ class DeepMixedEffects(Algorithm):
 
     def _slope_params(self, spec: Spec) -> dict[str, Tensor]:
         return {
-            "slope_sd": torch.zeros(spec.n_features),
-            "offset_sd": torch.zeros(()),
+            "slope_root": torch.zeros(spec.n_features + 2, spec.n_features + 2),
             "offset_gain": torch.ones(()),
             "mean_offset": torch.zeros(()),
         }

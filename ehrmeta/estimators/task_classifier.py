@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 from sklearn.base import ClassifierMixin
+from sklearn.utils import Tags
 
 from ehrmeta.data import Schema
+from ehrmeta.errors import DataError
 from ehrmeta.estimators._base import TaskEstimator
 from ehrmeta.estimators.adapted import Adapted
 from ehrmeta.estimators.classes import Classes
@@ -27,6 +29,8 @@ class TaskClassifier(ClassifierMixin, TaskEstimator):
     schema, task, time, score_shots
         As in `TaskEstimator`.
     """
+
+    two_classes_only: ClassVar[bool] = False
 
     @property
     def classes_(self) -> npt.NDArray[Any]:
@@ -66,7 +70,13 @@ class TaskClassifier(ClassifierMixin, TaskEstimator):
         return read_labels(y, name)
 
     def _fit_outcome(self, inputs: Inputs, schema: Schema | None) -> Classes:
-        return Classes.fit(inputs.outcome())
+        classes = Classes.fit(inputs.outcome())
+        if self.two_classes_only and len(classes.labels) > 2:
+            raise DataError(
+                f"Only binary classification is supported by {type(self).__name__}. The type of "
+                f"the target is multiclass: {len(classes.labels)} classes."
+            )
+        return classes
 
     def _losses(
         self, adapted: Adapted, query: dict[str, Any], y: npt.NDArray[Any]
@@ -77,3 +87,8 @@ class TaskClassifier(ClassifierMixin, TaskEstimator):
         rates = np.bincount(codes) / len(codes)
         entropy = -np.sum(rates[rates > 0] * np.log(rates[rates > 0]))
         return -np.log(np.maximum(p, np.finfo(np.float64).tiny)), float(entropy)
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_class = not self.two_classes_only
+        return tags

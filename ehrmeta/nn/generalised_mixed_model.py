@@ -8,7 +8,7 @@ effects. Rows are flat and stand in task order; ``starts`` (task + 1,) are the o
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -38,15 +38,18 @@ class GeneralisedMixedModel:
     ----------
     beta : (feature,)
         Fixed effects.
+    beta_cov : (feature, feature)
+        Covariance of `beta`.
     sd : (effect,)
         Prior standard deviations of the random effects.
     noise_var : float, or None
         Variance of a normal outcome given the effects; None for two classes.
     log_likelihood : float
-        Laplace's approximation at the estimates; exact for a normal outcome.
+        Laplace's approximation, beta integrated out, at the estimates; exact for a normal outcome.
     """
 
     beta: Array
+    beta_cov: Array
     sd: Array
     noise_var: float | None
     log_likelihood: float
@@ -61,14 +64,16 @@ def fit_generalised_mixed_model(
     binary: bool,
     offset: Array | None = None,
     shared: Index | None = None,
-    beta_sd: Array | float = 2.5,
+    shrunk: NDArray[np.bool_] | None = None,
+    beta_sd: float = 10.0,
 ) -> GeneralisedMixedModel:
-    r"""Joint maximum of Laplace's marginal likelihood over beta, the sds and the noise.
+    r"""Sds, noise and beta by the marginal likelihood over beta and all effects.
 
-    .. math:: \sum_i \log p(y_i | \hat u_i) - \tfrac12 \hat u_i'\hat u_i
-              - \tfrac12 \log|I + D Z_i' W_i Z_i D|
+    .. math:: \log p(y | \hat\beta, \hat u) - \tfrac12 \hat u'\hat u
+              - \tfrac12 \hat\beta'P\hat\beta - \tfrac12 \log|H| + \tfrac12 \log|P|
 
-    with the mode u and the weights W there. Its gradient is exact: the mode's own dependence on
+    at the joint mode of beta and u, H the negative Hessian there: Laplace's approximation, for a
+    normal outcome the restricted likelihood. Its gradient is exact: the mode's own dependence on
     the parameters is carried by one Newton step from the mode.
 
     Parameters
@@ -87,13 +92,16 @@ def fit_generalised_mixed_model(
         Added to the linear predictor.
     shared : (effect,), optional
         Effects of one number share one sd; each has its own without it.
-    beta_sd : float or (feature,)
-        Sd of a normal prior of beta, which keeps separated classes finite; infinite for none.
+    shrunk : (feature,) bool, optional
+        Fixed effects with a common normal prior whose sd is learned: with few tasks, features that
+        differ between tasks more than within them are hardly known.
+    beta_sd : float
+        Prior sd of the other fixed effects, which keeps separated classes finite.
 
     References
     ----------
-    Breslow, Clayton (1993), doi:10.1080/01621459.1993.10594284. Prior: Gelman et al. (2008),
-    doi:10.1214/08-AOAS191.
+    Breslow, Clayton (1993), doi:10.1080/01621459.1993.10594284. Wood (2011),
+    doi:10.1111/j.1467-9868.2010.00749.x.
 
     Examples
     --------
@@ -107,35 +115,39 @@ def fit_generalised_mixed_model(
     """
     tasks = _Padded.of(x, z, y, starts, offset, binary=binary)
     shared = np.arange(z.shape[1]) if shared is None else np.unique(shared, return_inverse=True)[1]
-    n_fixed, n_sds = x.shape[1], int(shared.max()) + 1
-    group = torch.from_numpy(shared)
-    precision = torch.as_tensor(np.broadcast_to(1.0 / np.square(beta_sd), n_fixed).copy())
+    n_sds, group = int(shared.max()) + 1, torch.from_numpy(shared)
+    learned = torch.zeros(x.shape[1], dtype=torch.bool)
+    if shrunk is not None:
+        learned = torch.from_numpy(shrunk)
 
     def parts(theta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        log_sd = theta[n_fixed : n_fixed + n_sds]
-        return theta[:n_fixed], torch.exp(log_sd)[group], torch.exp(2.0 * theta[-1])
+        """Sds of effects (effect,) and beta (feature,), and variance of the noise ()."""
+        weak = torch.full_like(learned, beta_sd, dtype=theta.dtype)
+        of_beta = torch.where(learned, torch.exp(theta[-2]), weak)
+        return torch.exp(theta[:n_sds])[group], of_beta, torch.exp(2.0 * theta[-1])
 
     def objective(values: Array) -> tuple[float, Array]:
         theta = torch.from_numpy(values).requires_grad_()
-        beta, sd, noise_var = parts(theta)
-        loss = 0.5 * (precision * beta.square()).sum() - tasks.log_likelihood(beta, sd, noise_var)
+        loss = -tasks.log_likelihood(*parts(theta))
         (gradient,) = torch.autograd.grad(loss, theta)
         return float(loss.detach()), gradient.numpy()
 
     noise = 0.0 if binary else 0.5 * np.log(max(float(np.var(y)), 1e-12))
-    first = np.concatenate([np.zeros(n_fixed), np.full(n_sds, np.log(_FIRST_SD)), [noise]])
-    if not binary:
-        first[:n_fixed] = np.linalg.lstsq(x, y if offset is None else y - offset, rcond=None)[0]
-    limits = [(None, None)] * n_fixed + [tuple(np.log(_SD_RANGE))] * n_sds + [(None, None)]
+    first = np.concatenate([np.full(n_sds + 1, np.log(_FIRST_SD)), [noise]])
+    limits = [tuple(np.log(_SD_RANGE))] * (n_sds + 1) + [(None, None)]
     found = minimize(
-        objective, first, jac=True, method="L-BFGS-B", bounds=limits, options={"maxiter": 300}
+        objective, first, jac=True, method="L-BFGS-B", bounds=limits, options={"maxiter": 200}
     )
-    beta, sd, noise_var = parts(torch.from_numpy(found.x))
+    sd, of_beta, noise_var = parts(torch.from_numpy(found.x))
+    log_likelihood = float(tasks.log_likelihood(sd, of_beta, noise_var))
+    beta, u = tasks.mode
+    root = tasks.curvature(beta, u, sd, of_beta, noise_var).of_beta
     return GeneralisedMixedModel(
         beta=beta.numpy(),
+        beta_cov=torch.cholesky_inverse(root).numpy(),
         sd=sd.numpy(),
         noise_var=None if binary else float(noise_var),
-        log_likelihood=float(tasks.log_likelihood(beta, sd, noise_var)),
+        log_likelihood=log_likelihood,
     )
 
 
@@ -147,23 +159,33 @@ def posterior_effects(
     starts: Index,
     offset: Array | None = None,
 ) -> tuple[Array, Array]:
-    """Mode (task, effect) and covariance (task, effect, effect) of the random effects ``D u``.
+    """Mode (task, effect) and covariance (task, effect, effect) of the effects ``D u``, given beta.
 
     A task without a row has the prior.
     """
     binary = model.noise_var is None
-    tasks = _Padded.of(x, z, y, starts, offset, binary=binary)
-    beta, sd = torch.from_numpy(model.beta), torch.from_numpy(model.sd)
+    fixed = x @ model.beta + (0.0 if offset is None else offset)
+    tasks = _Padded.of(x[:, :0], z, y, starts, fixed, binary=binary)
+    sd = torch.from_numpy(model.sd)
     noise_var = torch.tensor(1.0 if binary else model.noise_var, dtype=torch.float64)
-    a, fixed = tasks.z * sd, tasks.offset + tasks.x @ beta
-    u = tasks.mode(a, fixed, noise_var)
-    left = torch.cholesky_inverse(tasks.factor(a, tasks.eta(a, fixed, u), noise_var))
+    none = sd[:0]
+    _, u = tasks.find_mode(sd, none, noise_var)
+    left = torch.cholesky_inverse(tasks.curvature(none, u, sd, none, noise_var).of_effects)
     return (sd * u).numpy(), (sd[:, None] * left * sd).numpy()
 
 
 @dataclass(frozen=True, eq=False)
+class _Curvature:
+    """Factors of the negative Hessian of the joint log density of beta and u."""
+
+    of_effects: Tensor  # (task, effect, effect) root of I + A'WA
+    explained: Tensor  # (task, effect, feature) its inverse times A'WX
+    of_beta: Tensor  # (feature, feature) root of the Schur complement of u
+
+
+@dataclass(eq=False)
 class _Padded:
-    """Rows of all tasks, (task, row, ...); padding has neither design nor weight."""
+    """Rows of all tasks, (task, row, ...), 0 where padded, and where the mode was found last."""
 
     x: Tensor
     z: Tensor
@@ -171,7 +193,7 @@ class _Padded:
     offset: Tensor
     mask: Tensor
     binary: bool
-    last_mode: list[Tensor] = field(default_factory=list)  # where the next search starts
+    mode: tuple[Tensor, Tensor]
 
     @classmethod
     def of(
@@ -187,55 +209,67 @@ class _Padded:
             return rows[index] * mask.reshape(*mask.shape, *[1] * (rows.ndim - 1))
 
         offset = np.zeros(len(y)) if offset is None else offset
-        return cls(padded(x), padded(z), padded(y), padded(offset), mask, binary)
+        beta = torch.zeros(x.shape[1], dtype=torch.float64)
+        u = torch.zeros(len(mask), z.shape[1], dtype=torch.float64)
+        return cls(padded(x), padded(z), padded(y), padded(offset), mask, binary, (beta, u))
 
-    def eta(self, a: Tensor, fixed: Tensor, u: Tensor) -> Tensor:
-        return fixed + (a @ u[..., None])[..., 0]
+    def eta(self, beta: Tensor, u: Tensor, sd: Tensor) -> Tensor:
+        """Linear predictor (task, row)."""
+        return self.offset + self.x @ beta + (self.z @ (sd * u)[..., None])[..., 0]
 
-    def slope(self, eta: Tensor, noise_var: Tensor) -> Tensor:
-        """Derivative of the log-likelihood."""
+    def curvature(
+        self, beta: Tensor, u: Tensor, sd: Tensor, beta_sd: Tensor, noise_var: Tensor
+    ) -> _Curvature:
+        """The Hessian's factors at beta and u."""
+        p = torch.sigmoid(self.eta(beta, u, sd)) if self.binary else None
+        weight = self.mask / noise_var if p is None else self.mask * p * (1.0 - p)
+        a = self.z * sd
+        weighted = (a * weight[..., None]).mT
+        identity = torch.eye(a.shape[-1], dtype=a.dtype)
+        of_effects = torch.linalg.cholesky(weighted @ a + identity)
+        cross = weighted @ self.x
+        explained = torch.cholesky_solve(cross, of_effects)
+        own = torch.einsum("tni,tn,tnj->ij", self.x, weight, self.x)
+        schur = torch.diag(beta_sd**-2) + own - torch.einsum("tqi,tqj->ij", cross, explained)
+        return _Curvature(of_effects, explained, torch.linalg.cholesky(schur))
+
+    def newton(
+        self, beta: Tensor, u: Tensor, sd: Tensor, beta_sd: Tensor, noise_var: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Newton's step of beta and u; through it the mode depends on the parameters."""
+        eta = self.eta(beta, u, sd)
         error = self.y - torch.sigmoid(eta) if self.binary else (self.y - eta) / noise_var
-        return error * self.mask
-
-    def factor(self, a: Tensor, eta: Tensor, noise_var: Tensor) -> Tensor:
-        """Root of ``I + A'WA``."""
-        p = torch.sigmoid(eta)
-        weight = p * (1.0 - p) if self.binary else (1.0 / noise_var).expand(eta.shape)
-        gram = (a * weight[..., None]).mT @ a
-        root: Tensor = torch.linalg.cholesky(
-            gram + torch.eye(a.shape[-1], dtype=a.dtype, device=a.device)
-        )
-        return root
-
-    def newton(self, a: Tensor, fixed: Tensor, u: Tensor, noise_var: Tensor) -> Tensor:
-        """Newton's step of u."""
-        eta = self.eta(a, fixed, u)
-        gradient = (a.mT @ self.slope(eta, noise_var)[..., None])[..., 0] - u
-        root = self.factor(a, eta, noise_var).detach()
-        return torch.cholesky_solve(gradient[..., None], root)[..., 0]
-
-    def mode(self, a: Tensor, fixed: Tensor, noise_var: Tensor) -> Tensor:
-        """Posterior mode of u, (task, effect)."""
+        error = error * self.mask
+        of_u = sd * (self.z.mT @ error[..., None])[..., 0] - u
+        of_beta = torch.einsum("tni,tn->i", self.x, error) - beta / beta_sd**2
         with torch.no_grad():
-            u = self.last_mode[0] if self.last_mode else a.new_zeros(len(a), a.shape[-1])
-            for _ in range(_MAX_NEWTON):
-                step = self.newton(a, fixed, u, noise_var)
-                if self.binary:
-                    moved = (a @ step[..., None])[..., 0].abs()
-                    largest = moved.amax(1, keepdim=True) if moved.shape[1] else moved.sum(1, True)
-                    step = step * (_LARGEST_MOVE / largest.clamp(min=_LARGEST_MOVE))
-                u = u + step
-                if not self.binary or float(step.abs().max()) < _CONVERGED:
-                    break
-            self.last_mode[:] = [u]
-            return u
+            bend = self.curvature(beta, u, sd, beta_sd, noise_var)
+        of_beta = of_beta - torch.einsum("tqi,tq->i", bend.explained, of_u)
+        move = torch.cholesky_solve(of_beta[:, None], bend.of_beta)[:, 0]
+        solved = torch.cholesky_solve(of_u[..., None], bend.of_effects)[..., 0]
+        return move, solved - bend.explained @ move
 
-    def log_likelihood(self, beta: Tensor, sd: Tensor, noise_var: Tensor) -> Tensor:
-        """Laplace's marginal log-likelihood over all tasks, ()."""
-        a, fixed = self.z * sd, self.offset + self.x @ beta
-        u = self.mode(a, fixed, noise_var)
-        u = u + self.newton(a, fixed, u, noise_var)  # 0, with the mode's derivative
-        eta = self.eta(a, fixed, u)
+    def find_mode(self, sd: Tensor, beta_sd: Tensor, noise_var: Tensor) -> tuple[Tensor, Tensor]:
+        """Joint mode of beta (feature,) and u (task, effect), from the last one."""
+        with torch.no_grad():
+            beta, u = self.mode
+            for _ in range(_MAX_NEWTON):
+                move, step = self.newton(beta, u, sd, beta_sd, noise_var)
+                moved = (self.eta(move, step, sd) - self.offset).abs()
+                largest = max(float(moved.max()) if moved.numel() else 0.0, _LARGEST_MOVE)
+                share = _LARGEST_MOVE / largest if self.binary else 1.0
+                beta, u = beta + share * move, u + share * step
+                if not self.binary or float(moved.sum()) < _CONVERGED * max(moved.numel(), 1):
+                    break
+            self.mode = beta, u
+        return beta, u
+
+    def log_likelihood(self, sd: Tensor, beta_sd: Tensor, noise_var: Tensor) -> Tensor:
+        """Laplace's marginal log-likelihood over beta and the effects of all tasks, ()."""
+        beta, u = self.find_mode(sd, beta_sd, noise_var)
+        move, step = self.newton(beta, u, sd, beta_sd, noise_var)  # 0, with the mode's derivative
+        beta, u = beta + move, u + step
+        eta = self.eta(beta, u, sd)
         if self.binary:
             given = -torch.nn.functional.binary_cross_entropy_with_logits(
                 eta, self.y, weight=self.mask.to(eta.dtype), reduction="sum"
@@ -243,6 +277,12 @@ class _Padded:
         else:
             terms = torch.log(2.0 * torch.pi * noise_var) + (self.y - eta).square() / noise_var
             given = -0.5 * (terms * self.mask).sum()
-        root = self.factor(a, eta, noise_var)
-        log_det = torch.log(torch.diagonal(root, dim1=-2, dim2=-1)).sum()
-        return given - 0.5 * u.square().sum() - log_det
+        bend = self.curvature(beta, u, sd, beta_sd, noise_var)
+        prior = -0.5 * (u.square().sum() + (beta / beta_sd).square().sum())
+        volume = _log_det(bend.of_effects) + _log_det(bend.of_beta) + torch.log(beta_sd).sum()
+        return given + prior - volume
+
+
+def _log_det(root: Tensor) -> Tensor:
+    """Sum of the logarithms of the diagonals of Cholesky factors."""
+    return torch.log(torch.diagonal(root, dim1=-2, dim2=-1)).sum()

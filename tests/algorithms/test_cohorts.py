@@ -30,7 +30,8 @@ def adapted_intercept(beta, sd, x, y):
     params |= {
         "intercept": torch.tensor(beta[0]),
         "beta": torch.tensor(beta[1:]).float(),
-        "root": torch.diag(torch.tensor([sd, 0.0])),
+        "root": torch.zeros(2, 2),
+        "slope_root": torch.diag(torch.tensor([sd, *[0.0] * (n_features + 1)])),
     }
     zeros = torch.zeros(len(y))
     x, y = torch.from_numpy(x).float(), torch.from_numpy(y).float()
