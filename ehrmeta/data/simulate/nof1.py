@@ -1,0 +1,171 @@
+"""Patients who change treatment over time: N-of-1 trials and doses that follow the outcome."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ehrmeta.data.tasks import RandomState
+from ehrmeta.errors import DataError
+
+__all__ = ["NofOnePatients", "make_nof1"]
+
+Floats = NDArray[np.float64]
+
+BASELINE, EFFECT, TREND = 50.0, -4.0, -0.03  # averages: -, per unit of dose, per day
+PATIENT_SD = (8.0, 2.0, 0.05)  # of the same, over patients
+PERSISTENCE, FLUCTUATION_SD, NOISE_SD = 0.7, 3.0, 2.0
+MAX_DOSE = 3
+TARGET = (38.0, 44.0)  # what titration aims at
+
+
+@dataclass(frozen=True, eq=False)
+class NofOnePatients:
+    """Rows of `make_nof1`, and the truth.
+
+    Attributes
+    ----------
+    X : ndarray, (row, 4)
+        Dose, dose of the period before (0 in the first), day of the period, from 0, and period.
+    y : ndarray, (row,)
+        Symptom score of the day; lower is better.
+    treatment : ndarray, (row,)
+        The dose again: 0 or 1, or 0 to 3 under titration.
+    time : ndarray, (row,)
+        Day.
+    groups : ndarray of int64, (row,)
+        Patients, their rows together and in time.
+    exposure : ndarray, (row,)
+        The dose as it acts, carry-over included.
+    mean : ndarray, (row,)
+        Expected score given the exposure, without fluctuation and noise.
+    baseline, effect, trend : ndarray, (patient,)
+        a, b and s of the formulae of `make_nof1`.
+    carry_over : float
+    """
+
+    X: Floats
+    y: Floats
+    treatment: Floats
+    time: Floats
+    groups: NDArray[np.int64]
+    exposure: Floats
+    mean: Floats
+    baseline: Floats
+    effect: Floats
+    trend: Floats
+    carry_over: float
+
+
+def make_nof1(
+    n_patients: int = 100,
+    n_periods: int = 8,
+    n_days: int = 7,
+    *,
+    titration: bool = False,
+    carry_over: float = 0.5,
+    random_state: RandomState = None,
+) -> NofOnePatients:
+    """Simulate daily scores of patients whose treatment changes from period to period.
+
+    On day d patient i with dose D has the exposure E and the score y,
+
+    ``E_d = c E_(d-1) + (1 - c) D_d`` and ``y_d = a_i + b_i E_d + s_i d + w_d + 2 e_d``,
+
+    where w is a fluctuation that persists, ``w_d = .7 w_(d-1) + 3 sqrt(1 - .7^2) e'_d``, e and e'
+    are standard normal, and a, b, s are normal over patients with means 50, -4, -.03 and standard
+    deviations 8, 2, .05. A dose held for long changes the score by b.
+
+    Without titration the doses are 0 and 1, in random order within each pair of periods. With it,
+    a patient starts at 0, goes up by 1 after a period with a mean score above 44 and down by 1
+    after one below 38, from 0 to 3: the dose follows the outcome, so that neither patients nor
+    periods of a high dose compare with others.
+
+    Parameters
+    ----------
+    n_patients, n_periods, n_days : int
+        Days are those of a period.
+    titration : bool
+    carry_over : float
+        c, from 0 (none) to below 1: what is left of yesterday's exposure.
+    random_state : int, Generator or None
+
+    Returns
+    -------
+    NofOnePatients
+
+    Examples
+    --------
+    >>> patients = make_nof1(3, n_periods=4, random_state=0)
+    >>> patients.X.shape, patients.effect.shape
+    ((84, 4), (3,))
+    """
+    if min(n_patients, n_periods, n_days) < 1:
+        raise DataError("n_patients, n_periods and n_days must be at least 1.")
+    if not 0 <= carry_over < 1:
+        raise DataError(f"carry_over must be at least 0 and below 1, got {carry_over}.")
+    random = np.random.default_rng(random_state)
+    averages, sds = np.array([[BASELINE, EFFECT, TREND], PATIENT_SD])
+    a, b, s = (averages + sds * random.standard_normal((n_patients, 3))).T
+    days = n_periods * n_days
+    step, noise = random.standard_normal((2, days, n_patients))
+    fluctuation = _persisting(step)
+    dose, exposure, mean, y = np.zeros((4, days, n_patients))
+    plan = _pairs(n_patients, n_periods, random)  # (period, patient)
+    level, acting = np.zeros((2, n_patients))
+    for period in range(n_periods):
+        if not titration:
+            level = plan[period]
+        rows = slice(period * n_days, (period + 1) * n_days)
+        for day in range(rows.start, rows.stop):
+            acting = carry_over * acting + (1 - carry_over) * level
+            dose[day], exposure[day] = level, acting
+            mean[day] = a + b * acting + s * day
+        y[rows] = mean[rows] + fluctuation[rows] + NOISE_SD * noise[rows]
+        if titration:
+            level = _titrated(level, y[rows].mean(axis=0))
+    return NofOnePatients(
+        X=_features(dose, n_days),
+        y=y.T.ravel(),
+        treatment=dose.T.ravel(),
+        time=np.tile(np.arange(days, dtype=np.float64), n_patients),
+        groups=np.repeat(np.arange(n_patients), days),
+        exposure=exposure.T.ravel(),
+        mean=mean.T.ravel(),
+        baseline=a,
+        effect=b,
+        trend=s,
+        carry_over=carry_over,
+    )
+
+
+def _persisting(step: Floats) -> Floats:
+    """A stationary autoregression, (day, patient)."""
+    found = FLUCTUATION_SD * step
+    for day in range(1, len(step)):
+        fresh = np.sqrt(1 - PERSISTENCE**2) * found[day]
+        found[day] = PERSISTENCE * found[day - 1] + fresh
+    return found
+
+
+def _pairs(n_patients: int, n_periods: int, random: np.random.Generator) -> Floats:
+    """Doses 0 and 1 in random order within each pair of periods, (period, patient)."""
+    first = random.integers(0, 2, ((n_periods + 1) // 2, n_patients))
+    return np.stack([first, 1 - first], axis=1).reshape(-1, n_patients).astype(np.float64)
+
+
+def _titrated(level: Floats, score: Floats) -> Floats:
+    """The next dose, (patient,)."""
+    change = np.where(score > TARGET[1], 1, np.where(score < TARGET[0], -1, 0))
+    return np.clip(level + change, 0, MAX_DOSE)
+
+
+def _features(dose: Floats, n_days: int) -> Floats:
+    """The columns of X, (row, 4), from doses, (day, patient)."""
+    days, n_patients = dose.shape
+    before = np.concatenate([np.zeros((n_days, n_patients)), dose[:-n_days]])
+    period, day = np.divmod(np.arange(days)[:, None], n_days)
+    columns = np.broadcast_arrays(dose, before, day, period)
+    return np.stack([column.T.ravel() for column in columns], axis=1).astype(np.float64)
