@@ -3,6 +3,7 @@
 from ehrmeta.algorithms._base import Algorithm, Params, Spec, State, part, query_loss
 from ehrmeta.algorithms.anil import ANIL
 from ehrmeta.algorithms.bayesian_head import BayesianHead
+from ehrmeta.algorithms.carry_forward import CarryForward
 from ehrmeta.algorithms.deep_mixed_effects import DeepMixedEffects
 from ehrmeta.algorithms.fine_tune import FineTune
 from ehrmeta.algorithms.learned_optimizer import LearnedOptimizer
@@ -23,6 +24,7 @@ __all__ = [
     "MAML",
     "Algorithm",
     "BayesianHead",
+    "CarryForward",
     "DeepMixedEffects",
     "FineTune",
     "LearnedOptimizer",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
@@ -13,7 +13,7 @@ from scipy import special, stats
 from ehrmeta.data import OutcomeScale
 from ehrmeta.errors import DataError
 
-__all__ = ["ClassPredictive", "Prediction", "Predictive"]
+__all__ = ["CarriedPredictive", "ClassPredictive", "Prediction", "Predictive"]
 
 Array = npt.NDArray[np.float64]
 
@@ -104,13 +104,63 @@ class Predictive(Prediction):
             )
         return self.outcome.inverse(self._frozen().ppf(level))
 
-    def take(self, index: npt.NDArray[np.int64]) -> Predictive:
+    def cdf(self, y: Array) -> tuple[Array, Array]:
+        """Distribution function just below the outcomes, and at them, (row,) each."""
+        found = np.asarray(self._frozen().cdf(self.outcome.forward(y)))
+        return found, found
+
+    def take(self, index: npt.NDArray[np.int64]) -> Self:
         """Some rows, in the order given."""
         scale = None if self.scale is None else self.scale[index]
         dof = None if self.dof is None else self.dof[index]
-        return Predictive(self.loc[index], self.outcome, scale, dof)
+        return replace(self, loc=self.loc[index], scale=scale, dof=dof)
 
     def _frozen(self) -> Any:
         if self.dof is None:
             return stats.norm(self.loc, self.scale)
         return stats.t(self.dof, self.loc, self.scale)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CarriedPredictive(Predictive):
+    """Distributions with a point mass: the last value, unchanged, or else a `Predictive`.
+
+    Parameters
+    ----------
+    unchanged : (row,)
+        Probability of the last value.
+    last : (row,)
+        The last value, on the learner's scale as `loc` is.
+    """
+
+    unchanged: Array
+    last: Array
+
+    def mean(self) -> Array:
+        """Mean on the outcome's scale, (row,)."""
+        carried = self.outcome.inverse(self.last)
+        return self.unchanged * carried + (1.0 - self.unchanged) * super().mean()
+
+    def quantile(self, level: float) -> Array:
+        """Quantile at one level, (row,): the last value for all levels within its jump."""
+        changed = 1.0 - self.unchanged
+        below = changed * self._frozen().cdf(self.last)
+        jumps = (below <= level) & (level <= below + self.unchanged)
+        share = np.where(level < below, level, level - self.unchanged) / np.maximum(changed, 1e-300)
+        elsewhere = self._frozen().ppf(np.clip(share, 0.0, 1.0))
+        return self.outcome.inverse(np.where(jumps, self.last, elsewhere))
+
+    def cdf(self, y: Array) -> tuple[Array, Array]:
+        """Distribution function just below the outcomes, and at them, (row,) each."""
+        changed = (1.0 - self.unchanged) * super().cdf(y)[0]
+        at, last = np.asarray(y, dtype=np.float64), self.outcome.inverse(self.last)
+        same = np.isclose(at, last, rtol=1e-5, atol=0.0)
+        return (
+            changed + self.unchanged * ((last < at) & ~same),
+            changed + self.unchanged * ((last < at) | same),
+        )
+
+    def take(self, index: npt.NDArray[np.int64]) -> Self:
+        """Some rows, in the order given."""
+        found = super().take(index)
+        return replace(found, unchanged=self.unchanged[index], last=self.last[index])

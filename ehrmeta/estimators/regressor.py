@@ -18,7 +18,7 @@ from ehrmeta.errors import DataError
 from ehrmeta.estimators._base import TaskRegressor
 from ehrmeta.estimators.learner import AdaptedChunk
 from ehrmeta.estimators.meta import MetaEstimator
-from ehrmeta.estimators.predictive import Predictive
+from ehrmeta.estimators.predictive import CarriedPredictive, Predictive
 from ehrmeta.estimators.table_encoder import TableEncoder
 from ehrmeta.nn.backbone import Backbone
 from ehrmeta.nn.likelihoods import LIKELIHOODS, Distribution, Likelihood
@@ -214,7 +214,10 @@ class MetaRegressor(MetaEstimator, TaskRegressor):
         found = {name: value.double().numpy() for name, value in distribution.items()}
         if not found:
             found = {"loc": np.empty(0), "scale": np.empty(0)}
-        return Predictive(found["loc"], self.table_.outcome, found["scale"], found.get("dof"))
+        changed = found["loc"], self.table_.outcome, found["scale"], found.get("dof")
+        if "unchanged" in found:
+            return CarriedPredictive(*changed, unchanged=found["unchanged"], last=found["last"])
+        return Predictive(*changed)
 
     def _variances(self, population: Predictive) -> tuple[float, float]:
         """Variance within tasks, and between them: the population's variance beyond that."""

@@ -16,6 +16,7 @@ from ehrmeta import (
     MAML,
     MLP,
     BayesianHead,
+    CarryForward,
     DeepMixedEffects,
     FineTune,
     LearnedOptimizer,
@@ -63,6 +64,7 @@ ALGORITHMS = {
     "DeepMixedEffects": DeepMixedEffects(n_deep=2),
     "DeepMixedEffects, in weight space": DeepMixedEffects(n_deep=1, ornstein_uhlenbeck=False),
     "DeepMixedEffects, heteroscedastic": DeepMixedEffects(heteroscedastic=True, correction=False),
+    "CarryForward": CarryForward(n_deep=2),
 }
 LIKELIHOODS = {
     "normal": Normal(),
