@@ -35,6 +35,9 @@ from ehrmeta.bench.patients_table import (
     patients_tables,
 )
 from ehrmeta.bench.record import Record, write_records
+from ehrmeta.bench.reliability import FULL as ALL_FAULTS
+from ehrmeta.bench.reliability import QUICK as QUICK_FAULTS
+from ehrmeta.bench.reliability import reliability_table, run_reliability
 from ehrmeta.bench.sinusoid import METHODS, run_sinusoid, sinusoid_table
 from ehrmeta.bench.speed import run_speed
 
@@ -381,7 +384,8 @@ def table(files: tuple[str, ...], page: Path | None) -> None:
 @_quick
 @_json
 @_cache
-def pacoh(data: Path, quick: bool, json_file: str | None, cache: Path | None) -> None:
+@_workers
+def pacoh(data: Path, quick: bool, json_file: str | None, cache: Path | None, workers: int) -> None:
     """Forecast the second day of an ICU stay from its first (PhysioNet 2012).
 
     The protocol of PACOH: 100 stays to train on, 500 to test, on Glasgow coma score and
@@ -392,9 +396,27 @@ def pacoh(data: Path, quick: bool, json_file: str | None, cache: Path | None) ->
     Example:
         ehrmeta bench pacoh --data physionet2012 --quick
     """
-    found = run_pacoh(data, click.echo, quick=quick, folder=cache)
+    found = run_pacoh(data, click.echo, quick=quick, folder=cache, workers=workers)
     click.echo("\n" + pacoh_table(found))
     _write(json_file, pacoh_records(found))
+
+
+@bench.command()
+@_quick
+@_json
+@_seed
+def reliability(quick: bool, json_file: str | None, seed: int) -> None:
+    """Damage files, kill trainings, fill disks, search outputs for patients: does it hold?
+
+    \b
+    Example:
+        ehrmeta bench reliability --json reliability.json
+    """
+    records = run_reliability(click.echo, QUICK_FAULTS if quick else ALL_FAULTS, seed=seed)
+    click.echo("\n" + reliability_table(records))
+    _write(json_file, records)
+    if any(record.value for record in records if record.metric == "failures"):
+        raise SystemExit(1)
 
 
 def _write(json_file: str | None, records: list[Record]) -> None:

@@ -2,8 +2,9 @@
 
 100 stays to train on, 500 to test; context is the first 24 hours (4 values or more), the query the
 hours from 24 to 48. The published split is fixed in file order; five random ones are added.
-Settings are the learners' defaults but for supports as large as the contexts, and were fixed before
-any test stay was scored.
+Our model's settings were chosen on stays of set b, which the protocol does not use; the other
+learners run at their defaults but for supports as large as the contexts. Error per stay is that of
+the predictive median, pooled error that of the mean of the same distribution.
 
 References
 ----------
@@ -12,23 +13,28 @@ Rothfuss, Fortuin, Josifoski, Krause (2021), PACOH, arXiv:2002.05551.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import cache, partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from sklearn.base import clone
 
-from ehrmeta.algorithms import MAML, DeepMixedEffects, NeuralProcess
+from ehrmeta.algorithms import MAML, CarryForward, NeuralProcess
 from ehrmeta.baselines import LastValue, MixedProcessEffects
 from ehrmeta.bench.pacoh_data import OUTCOMES, read_stays, split_stays, support_and_query
 from ehrmeta.bench.record import Record
 from ehrmeta.bench.score_files import Fitted, kept
 from ehrmeta.bench.task_scores import METRICS, Scores, calibration, metric, score_split
 from ehrmeta.bench.text_table import number, text_table
+from ehrmeta.data import Table
 from ehrmeta.errors import DivergenceError
 from ehrmeta.estimators import MetaRegressor
 from ehrmeta.evaluation import Difference, bootstrap_counts
@@ -37,21 +43,22 @@ from ehrmeta.evaluation.bootstrap import percentile_limits
 __all__ = ["METHODS", "OURS", "SPLITS", "pacoh_records", "pacoh_table", "run_pacoh"]
 
 Array = NDArray[np.float64]
-Found = dict[tuple[str, str, int | None], Fitted]  # variable, method, split
+Key = tuple[str, str, int | None]  # variable, method, split
+Found = dict[Key, Fitted]
 
 SUITE = "pacoh"
 SPLITS: tuple[int | None, ...] = (None, 0, 1, 2, 3, 4)  # None is the published one
 _SHOTS = (4, 20)  # as many as a context holds
 
-OURS, PROCESS, LAST = "deep mixed effects", "mixed + OU, 9 parameters", "last value"
+OURS, PROCESS, LAST = "carry forward", "mixed + OU, 9 parameters", "last value"
 
 
-def _meta(algorithm: Any) -> MetaRegressor:
-    return MetaRegressor(algorithm, shots=_SHOTS, verbose=False, device="cpu")
+def _meta(algorithm: Any, **settings: Any) -> MetaRegressor:
+    return MetaRegressor(algorithm, shots=_SHOTS, verbose=False, device="cpu", **settings)
 
 
 METHODS: dict[str, Any] = {
-    OURS: _meta(DeepMixedEffects()),
+    OURS: _meta(CarryForward(random_slope=False), validation_fraction=0.0),
     PROCESS: MixedProcessEffects(),
     "neural process": _meta(NeuralProcess()),
     "MAML": _meta(MAML()),
@@ -74,6 +81,7 @@ def run_pacoh(
     quick: bool = False,
     folder: Path | None = None,
     methods: Mapping[str, Any] = METHODS,
+    workers: int = 1,
 ) -> Found:
     """Train and score every method on every split.
 
@@ -89,28 +97,25 @@ def run_pacoh(
         Where finished cells are kept.
     methods : mapping
         Unfitted models by name.
+    workers : int
+        Processes of one thread each; with 1 this process works, on its threads.
 
     Returns
     -------
     dict
         By variable, method and split; scores stand under k = -1, as contexts differ in size.
     """
+    splits = SPLITS[:1] if quick else SPLITS
+    keys = [(v, name, split) for v in OUTCOMES for name in methods for split in splits]
+    chosen = {key: _prepared(methods[key[1]], key[2], quick) for key in keys}
     found: Found = {}
-    for variable in OUTCOMES:
-        table = read_stays(data, variable)
-        for name, model in methods.items():
-            for split in SPLITS[:1] if quick else SPLITS:
-                chosen = clone(model)
-                if "random_state" in chosen.get_params():
-                    chosen.set_params(random_state=split or 0)
-                if quick and "max_steps" in chosen.get_params():
-                    chosen.set_params(max_steps=60)
-                settings = [variable, repr(chosen), split, table.n_tasks]
-                measure = partial(_measure, table, chosen, split)
-                cell = kept(folder, f"pacoh {variable} {name} {split}", settings, measure)
-                found[variable, name, split] = cell
+    for key, cell in _measured(data, chosen, folder, workers):
+        found[key] = cell
+        variable, name, _ = key
+        same = [found.get((variable, name, split)) for split in splits]
+        if all(same):
             say(f"{variable}: {name}: {cell.note or f'fit {cell.seconds:.1f} s a split'}")
-    return found
+    return {key: found[key] for key in keys}
 
 
 def pacoh_table(found: Found) -> str:
@@ -172,7 +177,48 @@ def pacoh_records(found: Found) -> list[Record]:
     return records
 
 
-def _measure(table: Any, model: Any, split: int | None) -> Fitted:
+def _prepared(model: Any, split: int | None, quick: bool) -> Any:
+    """A copy with the split's seed."""
+    chosen = clone(model)
+    if "random_state" in chosen.get_params():
+        chosen.set_params(random_state=split or 0)
+    if quick and "max_steps" in chosen.get_params():
+        chosen.set_params(max_steps=60)
+    return chosen
+
+
+def _measured(
+    data: Path, chosen: Mapping[Key, Any], folder: Path | None, workers: int
+) -> Iterator[tuple[Key, Fitted]]:
+    """Every cell, as it finishes."""
+    if workers == 1:
+        for key, model in chosen.items():
+            yield key, _measure(data, key, model, folder)
+        return
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # read by the new processes as they start
+    with ProcessPoolExecutor(
+        workers, get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
+    ) as pool:
+        running = {pool.submit(_measure, data, key, chosen[key], folder): key for key in chosen}
+        for future in as_completed(running):
+            yield running[future], future.result()
+
+
+def _measure(data: Path, key: Key, model: Any, folder: Path | None) -> Fitted:
+    """One cell, or what was kept of it."""
+    variable, name, split = key
+    table = _table(data, variable)
+    settings = [variable, repr(model), split, table.n_tasks]
+    fitted = partial(_fitted, table, model, split)
+    return kept(folder, f"pacoh {variable} {name} {split}", settings, fitted)
+
+
+@cache
+def _table(data: Path, variable: str) -> Table:
+    return read_stays(data, variable)
+
+
+def _fitted(table: Table, model: Any, split: int | None) -> Fitted:
     train, test = split_stays(table, split)
     started = time.perf_counter()
     try:

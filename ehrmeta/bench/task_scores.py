@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from ehrmeta.data import Table
+from ehrmeta.data import OutcomeScale, Table
 from ehrmeta.errors import AtypicalWarning
-from ehrmeta.estimators.predictive import Predictive
+from ehrmeta.estimators.predictive import CarriedPredictive, Predictive
 from ehrmeta.evaluation import (
     calibration_error,
     crps_normal,
@@ -60,6 +61,9 @@ def score_tasks(
         Step in which y is recorded: the likelihood is then that of its rounding bin, else the
         density.
 
+    Squared errors are from the mean but for ``root_squared``, which with the absolute error is from
+    the median.
+
     Returns
     -------
     dict
@@ -67,42 +71,39 @@ def score_tasks(
         distribution.
     """
     y = np.asarray(y, dtype=np.float64)
-    outcome = predicted.outcome
-    at = outcome.center + outcome.scale * outcome.forward(y)
-    loc = outcome.center + outcome.scale * predicted.loc
-    values: dict[str, Array] = {"squared": (at - loc) ** 2, "absolute": np.abs(at - loc)}
+    found = _on_working_scale(predicted)
+    at = _working(y, predicted.outcome.transform)
+    median = found.loc if found.scale is None else found.quantile(0.5)
+    values: dict[str, Array] = {
+        "squared": (at - found.mean()) ** 2,
+        "squared_from_median": (at - median) ** 2,
+        "absolute": np.abs(at - median),
+    }
     names = ("crps", "log_likelihood", "interval_score", "covered", "width")
     bins = np.full((len(y), N_BINS), np.nan)
-    if predicted.scale is None:
+    if found.scale is None:
         values |= {name: np.full(len(y), np.nan) for name in names}
     else:
-        scale, dof = outcome.scale * predicted.scale, predicted.dof
-        frozen = stats.norm(loc, scale) if dof is None else stats.t(dof, loc, scale)
         tail = 0.5 * (1.0 - CONFIDENCE_LEVEL)
-        low, high = frozen.ppf(tail), frozen.ppf(1.0 - tail)
-        values["crps"] = (
-            crps_normal(at, loc, scale) if dof is None else crps_student_t(at, loc, scale, dof)
-        )
+        low, high = found.quantile(tail), found.quantile(1.0 - tail)
+        values["crps"] = _crps(found, at)
         values["interval_score"] = interval_score(at, low, high, confidence_level=CONFIDENCE_LEVEL)
-        values["covered"] = ((low <= at) & (at <= high)).astype(np.float64)
+        slack = 1e-5 * np.abs(at)  # an interval may be one value, which was rounded on its way
+        values["covered"] = ((low - slack <= at) & (at <= high + slack)).astype(np.float64)
         values["width"] = high - low
-        if resolution is None:
-            values["log_likelihood"] = frozen.logpdf(at)
-        else:
-            below, above = (
-                _working(y + half, outcome.transform) for half in (-resolution / 2, resolution / 2)
-            )
-            values["log_likelihood"] = log_probability_between(below, above, loc, scale, dof)
-        pit = np.minimum((frozen.cdf(at) * N_BINS).astype(np.int64), N_BINS - 1)
-        bins = np.eye(N_BINS)[pit]
+        half = 0.0 if resolution is None else 0.5 * resolution
+        ends = (_working(y + side, predicted.outcome.transform) for side in (-half, half))
+        values["log_likelihood"] = _log_likelihood(found, at, *ends)
+        bins = _pit_shares(*found.cdf(at))
     codes = np.unique(tasks, return_inverse=True)[1]
     rows = np.bincount(codes).astype(np.float64)
     scores = {name: np.bincount(codes, value) / rows for name, value in values.items()}
+    root_squared = np.sqrt(scores.pop("squared_from_median"))
     pit_share = np.zeros((len(rows), N_BINS))
     np.add.at(pit_share, codes, bins)
     return scores | {
         "rows": rows,
-        "root_squared": np.sqrt(scores["squared"]),
+        "root_squared": root_squared,
         "pit": pit_share / rows[:, None],
     }
 
@@ -150,6 +151,61 @@ def calibration(scores: Mapping[str, Array]) -> float:
 def joined(parts: Sequence[Scores]) -> Scores:
     """Scores of several sets of tasks as one."""
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _on_working_scale(predicted: Predictive) -> Predictive:
+    """The same distributions in the unit of the transformed outcome."""
+    outcome = predicted.outcome
+
+    def at(z: Array) -> Array:
+        return outcome.center + outcome.scale * z
+
+    scale = None if predicted.scale is None else outcome.scale * predicted.scale
+    found = replace(predicted, loc=at(predicted.loc), scale=scale, outcome=OutcomeScale())
+    if isinstance(found, CarriedPredictive):
+        return replace(found, last=at(found.last))
+    return found
+
+
+def _crps(found: Predictive, at: Array) -> Array:
+    """Of a jump p at L beside F: ``p |L - y| + (1 - p) C(y) - p (1 - p) C(L)``, C that of F."""
+    scale = np.asarray(found.scale, dtype=np.float64)
+
+    def of_changed(at: Array) -> Array:
+        if found.dof is None:
+            return crps_normal(at, found.loc, scale)
+        return crps_student_t(at, found.loc, scale, found.dof)
+
+    if not isinstance(found, CarriedPredictive):
+        return of_changed(at)
+    p, last = found.unchanged, found.last
+    return p * np.abs(last - at) + (1.0 - p) * (of_changed(at) - p * of_changed(last))
+
+
+def _log_likelihood(found: Predictive, at: Array, low: Array, high: Array) -> Array:
+    """Log probability of the rounding bin from low to high; the density where it has no width."""
+    scale = np.asarray(found.scale, dtype=np.float64)
+    if np.array_equal(low, high):
+        if isinstance(found, CarriedPredictive):  # a jump has no density
+            return np.full(len(at), np.nan)
+        frozen = stats.norm if found.dof is None else stats.t(found.dof)
+        return np.asarray(frozen.logpdf((at - found.loc) / scale) - np.log(scale))
+    changed = log_probability_between(low, high, found.loc, scale, found.dof)
+    if not isinstance(found, CarriedPredictive):
+        return changed
+    inside = (low <= found.last) & (found.last < high)
+    with np.errstate(divide="ignore"):
+        jump = np.log(np.where(inside, found.unchanged, 0.0))
+        return np.asarray(np.logaddexp(np.log1p(-found.unchanged) + changed, jump))
+
+
+def _pit_shares(below: Array, upto: Array) -> Array:
+    """Which bins the distribution function's value falls into; a jump's are shared, (row, bin)."""
+    edges = np.arange(1, N_BINS) / N_BINS
+    height = np.maximum(upto - below, 1e-9)[:, None]
+    reached = np.clip((edges - below[:, None]) / height, 0.0, 1.0)
+    ends = np.column_stack([np.zeros(len(below)), reached, np.ones(len(below))])
+    return np.diff(ends, axis=1)
 
 
 def _working(y: Array, transform: str | None) -> Array:
