@@ -10,30 +10,27 @@ from typing import Any, get_args
 import click
 import pandas as pd
 import torch
-from click.core import ParameterSource
 
 from ehrmeta.algorithms import MAML, DeepMixedEffects, MetaSGD
 from ehrmeta.bench.commands import bench
+from ehrmeta.cli_options import numbers, read_visits, table_options, writable
 from ehrmeta.cli_tables import (
     check_held_out,
     features_of,
     groups_of,
-    is_bundled,
     joining_ids,
     mark_held_out,
     read_support,
     read_table,
-    read_training_table,
     schema_of,
     text_columns,
     times_of,
 )
-from ehrmeta.data import list_datasets, load_dataset, read_card
+from ehrmeta.cli_tune import tune
+from ehrmeta.data import list_datasets, read_card
 from ehrmeta.data.checks import require_columns
-from ehrmeta.data.clock import SECONDS
 from ehrmeta.data.frame_file import read_frame, write_frame
 from ehrmeta.data.roles import Transform
-from ehrmeta.data.schema import OnDuplicate, TaskKind
 from ehrmeta.demo import opponents, run_demo
 from ehrmeta.errors import DataWarning, EhrmetaError, SchemaError
 from ehrmeta.estimators import Adapted, MetaRegressor
@@ -47,11 +44,6 @@ __all__ = ["main"]
 
 ALGORITHMS = {"deep-mixed-effects": DeepMixedEffects, "maml": MAML, "meta-sgd": MetaSGD}
 SHARE = click.FloatRange(0, 1, min_open=True, max_open=True)
-ROLES = (
-    *("task", "target", "time", "time_unit", "features", "measured", "units", "ranges"),
-    *("task_kind", "on_duplicate", "drop_missing_target"),
-)
-TABLES = (".csv", ".parquet")
 COMMAND_WORDS = {
     "Pass on_missing_outcome='drop' to leave them out.": "Fill it in or drop those rows, as `fit` "
     "does with --drop-missing-target.",
@@ -82,47 +74,6 @@ class Commands(click.Group):
                 reason = error.strerror or str(error)
                 where = f"cannot use '{error.filename}': " if error.filename else ""
                 raise click.ClickException(f"{where}{reason}. Pass another path.") from error
-
-
-def _writable(ctx: click.Context, param: click.Parameter, value: str) -> str:
-    """A file that can be written later: nobody wants to learn otherwise after the training."""
-    folder = Path(value).absolute().parent
-    if not folder.is_dir():
-        raise click.BadParameter(f"there is no folder '{folder}'.")
-    if Path(value).is_dir() or not os.access(folder, os.W_OK):
-        raise click.BadParameter(f"'{value}' cannot be written.")
-    is_table = Path(value).suffix.lower() in TABLES
-    if ctx.info_name == "predict" and not is_table:
-        raise click.BadParameter(f"'{value}': name a .csv or .parquet file.")
-    if ctx.info_name != "predict" and is_table:
-        raise click.BadParameter(f"'{value}' is named like a table: name a file such as x.ehrmeta.")
-    return value
-
-
-def _names(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...]:
-    """``A,B`` as a tuple; nothing as an empty one."""
-    return tuple(name.strip() for name in value.split(",")) if value else ()
-
-
-def _numbers(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int, ...]:
-    """``1,3,5`` as a tuple."""
-    try:
-        numbers = tuple(int(number) for number in value.split(","))
-    except ValueError as error:
-        raise click.BadParameter(f"{value!r} is no list of whole numbers like 1,3,5.") from error
-    if len(set(numbers)) < len(numbers):
-        raise click.BadParameter(f"{value!r} repeats a number: name each once, like 1,3,5.")
-    return numbers
-
-
-def _pairs(
-    ctx: click.Context, param: click.Parameter, value: tuple[str, ...]
-) -> tuple[tuple[str, str], ...]:
-    """Every ``COLUMN=VALUE`` split at its last equals sign."""
-    for one in value:
-        if "=" not in one:
-            raise click.BadParameter(f"{one!r} is not of the form COLUMN=VALUE.")
-    return tuple((one.rpartition("=")[0], one.rpartition("=")[2]) for one in value)
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
@@ -200,59 +151,7 @@ def datasets() -> None:
 
 @main.command()
 @click.argument("table")
-@click.option("--task", metavar="COL", help="Column of the patient (or hospital) of each row.")
-@click.option("--target", metavar="COL", help="Column to predict.")
-@click.option("--time", metavar="COL", help="Column of numbers or ISO dates.")
-@click.option(
-    "--time-unit",
-    type=click.Choice(list(SECONDS)),
-    default="d",
-    show_default=True,
-    help="UCUM unit of time; dates are counted in it.",
-)
-@click.option(
-    "--features",
-    metavar="A,B",
-    callback=_names,
-    help="Columns to predict from; by default all others.",
-)
-@click.option(
-    "--measured",
-    metavar="A,B",
-    callback=_names,
-    help="Features known only once measured, such as labs.",
-)
-@click.option(
-    "--unit",
-    "units",
-    metavar="COL=UNIT",
-    multiple=True,
-    callback=_pairs,
-    help="UCUM unit: hdl=mg/dL. May be repeated.",
-)
-@click.option(
-    "--range",
-    "ranges",
-    metavar="COL=LOW:HIGH",
-    multiple=True,
-    callback=_pairs,
-    help="Plausible range: hdl=5:200. May be repeated.",
-)
-@click.option(
-    "--task-kind",
-    type=click.Choice(get_args(TaskKind)),
-    default="patient",
-    show_default=True,
-    help="In cohorts several rows may share a time.",
-)
-@click.option(
-    "--on-duplicate",
-    type=click.Choice(get_args(OnDuplicate)),
-    default="error",
-    show_default=True,
-    help="What to do with a repeated (patient, time).",
-)
-@click.option("--drop-missing-target", is_flag=True, help="Leave out rows without a target.")
+@table_options
 @click.option("--transform", type=click.Choice(get_args(Transform)), help="Learn on this scale.")
 @click.option(
     "--algorithm",
@@ -266,20 +165,9 @@ def datasets() -> None:
 @click.option(
     "--hold-out", type=SHARE, help="Share of patients to leave out, for `evaluate --hold-out`."
 )
-@click.option("--out", required=True, callback=_writable, help="Model file to write.")
+@click.option("--out", required=True, callback=writable, help="Model file to write.")
 def fit(
     table: str,
-    task: str | None,
-    target: str | None,
-    time: str | None,
-    time_unit: str,
-    features: tuple[str, ...],
-    measured: tuple[str, ...],
-    units: tuple[tuple[str, str], ...],
-    ranges: tuple[tuple[str, str], ...],
-    task_kind: TaskKind,
-    on_duplicate: OnDuplicate,
-    drop_missing_target: bool,
     transform: Transform | None,
     algorithm: str,
     likelihood: str | None,
@@ -287,6 +175,7 @@ def fit(
     seed: int,
     hold_out: float | None,
     out: str,
+    **roles: Any,
 ) -> None:
     """Meta-train on the visits in TABLE, a file or the name of a bundled data set.
 
@@ -295,37 +184,7 @@ def fit(
         ehrmeta fit visits.csv --task patient --time day --target hdl --out hdl.ehrmeta
         ehrmeta fit pbcseq --likelihood student_t --hold-out 0.2 --out bili.ehrmeta
     """
-    if is_bundled(table):
-        ctx = click.get_current_context()
-        given = [
-            param.opts[0]
-            for param in ctx.command.params
-            if param.name in ROLES
-            and ctx.get_parameter_source(param.name) != ParameterSource.DEFAULT
-        ]
-        if given:
-            raise click.UsageError(
-                f"{table} is a bundled data set, whose card names its columns: leave out "
-                f"{', '.join(given)}."
-            )
-        visits = load_dataset(table)
-    elif task is None or target is None:
-        raise click.UsageError("pass --task and --target: the columns of TABLE with these roles.")
-    else:
-        visits = read_training_table(
-            table,
-            task=task,
-            target=target,
-            time=time,
-            time_unit=time_unit,
-            features=features,
-            measured=measured,
-            units=units,
-            ranges=ranges,
-            task_kind=task_kind,
-            on_duplicate=on_duplicate,
-            on_missing_outcome="drop" if drop_missing_target else "error",
-        )
+    visits = read_visits(table, **roles)
     n_tasks = visits.n_tasks
     if hold_out is not None:
         visits, _ = visits.split(hold_out, random_state=0)
@@ -347,7 +206,7 @@ def fit(
 @main.command()
 @click.argument("model")
 @click.argument("visits")
-@click.option("--out", required=True, callback=_writable, help="File to write: patient data.")
+@click.option("--out", required=True, callback=writable, help="File to write: patient data.")
 def adapt(model: str, visits: str, out: str) -> None:
     """Adapt MODEL to new patients from the VISITS they have had so far.
 
@@ -375,7 +234,7 @@ def adapt(model: str, visits: str, out: str) -> None:
 @click.option("--support", metavar="VISITS", help="Values seen so far; adapts before predicting.")
 @click.option("--new-groups", type=click.Choice(get_args(NewGroups)), default="error")
 @click.option("--confidence-level", default=0.9, show_default=True, help="Of lower and upper.")
-@click.option("--out", required=True, callback=_writable, help="Table to write: .csv or .parquet.")
+@click.option("--out", required=True, callback=writable, help="Table to write: .csv or .parquet.")
 def predict(
     model: str,
     rows: str,
@@ -442,7 +301,7 @@ def predict(
 @click.option(
     "--shots",
     metavar="N,N",
-    callback=_numbers,
+    callback=numbers,
     default="1,3,5",
     show_default=True,
     help="Values k.",
@@ -499,3 +358,4 @@ def evaluate(
 
 
 main.add_command(bench)
+main.add_command(tune)

@@ -30,6 +30,9 @@ class Locks(Protocol):
     def release(self, number: int) -> None:
         """Give a lock back."""
 
+    def close(self) -> None:
+        """Give everything back."""
+
 
 class NoLocks:
     """For a study in memory, which no other process sees."""
@@ -42,6 +45,9 @@ class NoLocks:
         return False
 
     def release(self, number: int) -> None:
+        """Nothing to give back."""
+
+    def close(self) -> None:
         """Nothing to give back."""
 
 
@@ -82,6 +88,11 @@ class FileLocks:
             self._path(number).unlink(missing_ok=True)
         self._held.pop(number).release()
 
+    def close(self) -> None:
+        """Give everything back."""
+        for number in list(self._held):
+            self.release(number)
+
     def _path(self, number: int) -> Path:
         return self.folder / f"{self.prefix}-{number}.lock"
 
@@ -116,6 +127,11 @@ class PostgresLocks:
     def release(self, number: int) -> None:
         """Give a lock back."""
         self._call("pg_advisory_unlock", number)
+
+    def close(self) -> None:
+        """End the session."""
+        self._session.close()
+        self._engine.dispose()
 
     def _call(self, function: str, number: int) -> object:
         asked = sa.text(f"SELECT {function}(:key, :number)")

@@ -14,6 +14,7 @@ from sklearn.base import clone
 from ehrmeta.data import PatientKFold
 from ehrmeta.errors import DataError, DataWarning, DivergenceError
 from ehrmeta.estimators.inputs import schema_of
+from ehrmeta.tuning.compared import FIRST_FOLD
 from ehrmeta.tuning.measures import Measure, Rows
 from ehrmeta.tuning.space import Dimension, Suggest, suggested
 
@@ -93,6 +94,8 @@ class Objective:
             except DivergenceError as error:
                 trial.set_user_attr("reason", f"diverged in fold {number + 1}: {error}")
                 raise optuna.TrialPruned(str(error)) from error
+            if not found:
+                trial.set_user_attr(FIRST_FOLD, float(errors[0].mean()))
             for of_block in errors.T:  # one block after the other
                 found.append(of_block)
                 if len(self.measures) == 1 and self._give_up(trial, found):

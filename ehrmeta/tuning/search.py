@@ -72,6 +72,7 @@ def tune(
     refit: bool = True,
     random_state: int = 0,
     callback: Callable[[optuna.Study, FrozenTrial], None] | None = None,
+    notes: Mapping[str, str] | None = None,
 ) -> Tuned:
     """Search the hyper-parameters of an estimator by its k-shot error on held-out patients.
 
@@ -117,6 +118,8 @@ def tune(
         Of the sampler, and of an estimator that has none.
     callback : callable, optional
         Called with study and trial after every trial of this process.
+    notes : mapping of str to str, optional
+        Texts to keep with a new study. Nothing of the rows is kept with it, but a digest.
 
     Returns
     -------
@@ -166,16 +169,20 @@ def tune(
         measures=list(measures),
         directions=directions,
         pruner=pruner,
+        notes=notes,
     )
     wilcoxon = isinstance(pruner, optuna.pruners.WilcoxonPruner)
     objective = Objective(model, searched, folds, measures, average=not wilcoxon)
-    shared.run(
-        objective,
-        n_trials=n_trials,
-        timeout=timeout,
-        sampler=seeded_tpe(random_state) if sampler is None else lambda number: sampler,
-        told=callback,
-    )
+    try:
+        shared.run(
+            objective,
+            n_trials=n_trials,
+            timeout=timeout,
+            sampler=seeded_tpe(random_state) if sampler is None else lambda number: sampler,
+            told=callback,
+        )
+    finally:
+        shared.close()
     best = best_trial(shared.study)
     params = suggested(searched, cast("Any", optuna.trial.FixedTrial(best.params)), model)
     if refit:

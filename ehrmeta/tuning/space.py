@@ -16,7 +16,7 @@ from ehrmeta.ranges import Choice, Range, declared_ranges
 if TYPE_CHECKING:
     from optuna.trial import Trial
 
-__all__ = ["Dimension", "Space", "Suggest", "read_space", "suggested"]
+__all__ = ["Dimension", "Space", "Suggest", "read_space", "suggested", "with_parts"]
 
 Suggest = Callable[["Trial"], Mapping[str, Any]]
 Space = Sequence[str] | Mapping[str, Any] | Suggest

@@ -12,14 +12,14 @@ import optuna
 from optuna.exceptions import DuplicatedStudyError, ExperimentalWarning
 from optuna.pruners import BasePruner, WilcoxonPruner
 from optuna.samplers import BaseSampler, TPESampler
-from optuna.storages import BaseStorage
+from optuna.storages import BaseStorage, RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from ehrmeta.errors import StudyError
 from ehrmeta.tuning.locks import Locks
 from ehrmeta.tuning.storage import open_storage
 
-__all__ = ["SharedStudy", "default_pruner", "open_study", "seeded_tpe"]
+__all__ = ["SharedStudy", "default_pruner", "open_study", "quiet", "recall", "seeded_tpe"]
 
 _TURN = 0
 _MOST_TRIES = 3  # of a trial whose worker is lost: it may be what kills them
@@ -83,6 +83,13 @@ class SharedStudy:
             self._work_on(trial, objective)
             if told is not None:
                 told(self.study, self.study.get_trials(deepcopy=False)[trial.number])
+
+    def close(self) -> None:
+        """Give connections back; the study can still be read."""
+        self.locks.close()
+        if isinstance(self.storage, RDBStorage):
+            self.storage.remove_session()
+            self.storage.engine.dispose()
 
     def _next(self, n_trials: int, sampler: Callable[[int], BaseSampler] | None) -> Trial | None:
         """The next trial, its lock held; None where enough have ended or run."""
@@ -150,6 +157,7 @@ def open_study(
     measures: Sequence[str],
     directions: Sequence[Literal["minimize", "maximize"]],
     pruner: BasePruner | None,
+    notes: Mapping[str, str] | None = None,
 ) -> SharedStudy:
     """Open or create a study.
 
@@ -163,6 +171,8 @@ def open_study(
     measures, directions : sequence of str
         What is optimised: ``"minimize"`` or ``"maximize"`` each.
     pruner : BasePruner, optional
+    notes : mapping of str to str, optional
+        Texts to keep with a new study.
 
     Raises
     ------
@@ -177,7 +187,7 @@ def open_study(
             study = optuna.create_study(
                 storage=kept, study_name=study_name, directions=list(directions), pruner=pruner
             )
-            for name, value in wanted.items():
+            for name, value in {**(notes or {}), **wanted}.items():
                 study.set_user_attr(name, value)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ExperimentalWarning)
@@ -195,6 +205,29 @@ def open_study(
                 "compared with new ones. Pass another study_name, or what it was made for."
             )
     return SharedStudy(study, kept, locks)
+
+
+def quiet() -> None:
+    """Let Optuna say no more than its warnings."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+def recall(storage: str | Path, study_name: str, note: str) -> str | None:
+    """A note kept with a study, if it has one.
+
+    Raises
+    ------
+    StudyError
+        There is no such study.
+    """
+    kept, locks = open_storage(storage, study_name)
+    try:
+        found = optuna.load_study(storage=kept, study_name=study_name).user_attrs.get(note)
+    except KeyError as error:
+        raise StudyError(f"there is no study '{study_name}' in that storage.") from error
+    finally:
+        locks.close()
+    return None if found is None else str(found)
 
 
 def seeded_tpe(seed: int) -> Callable[[int], BaseSampler]:

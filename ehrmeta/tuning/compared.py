@@ -1,0 +1,44 @@
+"""All trials of a study on one scale, those that were given up early too."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ehrmeta.errors import StudyError
+
+if TYPE_CHECKING:
+    import optuna
+
+__all__ = ["FIRST_FOLD", "compared"]
+
+FIRST_FOLD = "first_fold"  # the error there, which a trial keeps in its attributes
+
+
+def compared(study: optuna.Study) -> optuna.Study:
+    """The trials as if judged by the first fold alone, in a study in memory.
+
+    What was given up early has no error in full, and leaving it out would hide just the settings
+    that are bad. The first fold judges them all alike.
+
+    Raises
+    ------
+    StudyError
+        No trial got through the first fold.
+    """
+    import optuna
+
+    usable = [
+        (trial, trial.user_attrs[FIRST_FOLD])
+        for trial in study.get_trials(deepcopy=False)
+        if FIRST_FOLD in trial.user_attrs and trial.state.is_finished()
+    ]
+    if not usable:
+        raise StudyError("no trial of the study got through the first fold: nothing to compare.")
+    storage = optuna.storages.InMemoryStorage()
+    view_id = storage.create_new_study([study.directions[0]], study.study_name)
+    for trial, error in usable:
+        template = optuna.trial.create_trial(
+            params=trial.params, distributions=trial.distributions, value=error
+        )
+        storage.create_new_trial(view_id, template)
+    return optuna.load_study(study_name=study.study_name, storage=storage)
