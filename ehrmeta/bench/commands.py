@@ -406,7 +406,7 @@ def pacoh(data: Path, quick: bool, json_file: str | None, cache: Path | None, wo
 @_json
 @_seed
 def reliability(quick: bool, json_file: str | None, seed: int) -> None:
-    """Damage files, kill trainings, fill disks, search outputs for patients: does it hold?
+    """Damage files, kill trainings, fill disks, search outputs for patients.
 
     \b
     Example:

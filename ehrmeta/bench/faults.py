@@ -1,0 +1,99 @@
+"""Disks that fail at every step of every write: the older file must survive, whole."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import pandas as pd
+import torch
+
+from ehrmeta.data.frame_file import write_frame
+from ehrmeta.errors import EhrmetaError
+from ehrmeta.estimators import MetaRegressor
+from ehrmeta.training.checkpoints import Checkpoints
+from ehrmeta.training.plan import TrainingPlan
+from ehrmeta.training.state import TrainingState
+
+__all__ = ["fail_every_write"]
+
+Write = Callable[[Path], object]
+
+_STEPS = ("open", "fsync", "replace")
+
+
+def fail_every_write(model: MetaRegressor) -> tuple[int, int]:
+    """Fail each step of each kind of write in turn.
+
+    Returns
+    -------
+    failures : int
+        Writes that ended in anything but a named error with the older file untouched and no
+        other file left behind.
+    n_faults : int
+    """
+    failures = n_faults = 0
+    for write in _writes(model):
+        for step in _STEPS:
+            for code in (errno.ENOSPC, errno.EIO):
+                n_faults += 1
+                failures += not _survives(write, step, code)
+    return failures, n_faults
+
+
+def _writes(model: MetaRegressor) -> Iterator[Write]:
+    """Everything that the package writes for its users."""
+    X, y = torch.zeros(2, len(model.table_.features)).numpy(), [0.0, 1.0]
+    patients = model.adapt(X, y)
+    frame = pd.DataFrame({"prediction": [1.0, 2.0]})
+    plan = TrainingPlan(progress_bar=False)
+    state = TrainingState.at_start({"beta": torch.zeros(3)}, plan)
+
+    def write_checkpoint(path: Path) -> None:
+        checkpoints = Checkpoints(path.parent, "a training", resume=True)
+        path.rename(path.parent / "step-00000000.checkpoint")
+        try:
+            checkpoints.save(state)
+        finally:
+            (path.parent / "step-00000000.checkpoint").rename(path)
+
+    yield model.save
+    yield patients.save
+    yield write_checkpoint
+    yield lambda path: write_frame(frame, path.rename(path.with_suffix(".csv")))
+
+
+def _survives(write: Write, step: str, code: int) -> bool:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "older.ehrmeta")
+        path.write_bytes(b"the older file")
+        try:
+            with _failing(step, code):
+                write(path)
+        except EhrmetaError:
+            left = [file.read_bytes() for file in Path(folder).iterdir()]
+            return left == [b"the older file"]
+        return False
+
+
+@contextmanager
+def _failing(step: str, code: int) -> Iterator[None]:
+    """Within it one step of writing fails as on a full or broken disk."""
+    name = f"io.{step}" if step == "open" else f"os.{step}"
+    original = getattr(io if step == "open" else os, step)
+
+    def fail(*args: Any, **kwargs: Any) -> Any:
+        mode = kwargs.get("mode", args[1] if len(args) > 1 else "r")
+        if step == "open" and not set(str(mode)) & set("wxa+"):
+            return original(*args, **kwargs)  # reading goes on
+        raise OSError(code, os.strerror(code))
+
+    with patch(name, fail):
+        yield
