@@ -74,6 +74,7 @@ def test_a_card_states_where_the_data_come_from(name: str) -> None:
     assert card["licence"] in LICENCES
     if card["licence"].startswith("CC"):
         assert len(card["changes"]) > 20  # both licences ask for what was changed
+        assert card["licence_url"].startswith("https://creativecommons.org/licenses/")
     for key in ("title", "description", "source", "citation"):
         assert len(card[key]) > 20, key
     assert len(card["title"]) < 120
