@@ -24,7 +24,7 @@ FEW_TASKS = 50  # below this the process must show itself on held-out tasks
 _N_FOLDS = 5
 _N_BOOTSTRAP = 20
 _OUTLYING = 4.0  # robust sds from the task's median
-_SAME = 0.05  # share of the variance of elapsed time after the features: less cannot be told
+_SAME = 0.02  # share of a column's variance that the columns before it leave: less is no other
 
 
 @dataclass(frozen=True)
@@ -105,19 +105,21 @@ def fit_mixed_start(
     mean_elapsed, scale = float(elapsed.mean()), float(elapsed.std()) or 1.0
     s = ((elapsed - mean_elapsed) / scale).numpy()
     one = np.ones(tasks.n_rows)
-    x = np.column_stack([one, tasks.x.double().numpy()])
-    n_fixed = x.shape[1]
-    if tasks.timed and _left_over(s, x) > _SAME:
-        x = np.column_stack([x, s])
+    columns = np.column_stack([one, tasks.x.double().numpy(), s])
+    kept = _apart(columns)
+    kept[-1] &= tasks.timed
+    x = columns[:, kept]
     z = np.column_stack([one, s] if random_slope and tasks.timed else [one])
     y = _working_outcome(tasks, likelihood)
     found = _fit(_Design(x, z, s, y, tasks.starts.numpy()), process and tasks.timed, certain)
     root = np.zeros((2, 2))
     root[: z.shape[1], : z.shape[1]] = _root(found.G)
+    beta = np.zeros(len(kept))
+    beta[kept] = found.beta
     return MixedStart(
-        intercept=float(found.beta[0]),
-        beta=found.beta[1:n_fixed],
-        beta_elapsed=float(found.beta[n_fixed]) if x.shape[1] > n_fixed else 0.0,
+        intercept=float(beta[0]),
+        beta=beta[1:-1],
+        beta_elapsed=float(beta[-1]),
         root=root,
         process_var=found.process_var,
         tau=found.tau,
@@ -167,10 +169,17 @@ def _working_outcome(tasks: TaskRows, likelihood: Likelihood) -> Array:
     return np.asarray(middle + np.clip(y - middle, -reach, reach))
 
 
-def _left_over(s: Array, x: Array) -> float:
-    """Share of the variance of s that no combination of x explains."""
-    residual = s - x @ np.linalg.lstsq(x, s, rcond=None)[0]
-    return float(residual.var() / max(s.var(), 1e-300))
+def _apart(columns: Array) -> npt.NDArray[np.bool_]:
+    """Which columns, the first of ones, say what no combination of those before them says.
+
+    Two near copies (a time and the clock that it was read from) would get slopes of opposite sign,
+    as large as rounding lets them, which a new task's rows meet where the copies part.
+    """
+    left = np.abs(np.diag(np.linalg.qr(columns, mode="r"))) ** 2 / len(columns)
+    apart: npt.NDArray[np.bool_] = left > _SAME * columns.var(axis=0)
+    apart &= columns.var(axis=0) > 0.0
+    apart[0] = True
+    return apart
 
 
 def _root(covariance: Array) -> Array:

@@ -277,3 +277,16 @@ def test_tasks_without_time_are_learned_from_a_few_rows():
     found = model.adapt(X[seen], y[seen], groups=groups[seen])
     error = found.predict(X[~seen], groups=groups[~seen]) - y[~seen]
     assert np.mean(error**2) < 0.15 * np.mean(y**2)
+
+
+def test_near_copies_of_a_feature_do_not_spoil_where_they_part():
+    """As of a time beside its clock, where one of them is clipped: patient 0 alone lies beyond."""
+    rng = np.random.default_rng(0)
+    groups, hour = np.repeat(np.arange(30), 8), np.tile(np.arange(8.0), 30)
+    y = hour + rng.normal(0, 1, 30)[groups] + rng.normal(0, 0.3, 240)
+    late = np.where(groups == 0, hour + 20.0, hour)
+    X = pd.DataFrame({"hour": late, "clipped": np.minimum(late, 7.0 - 1e-4)})
+    seen = groups > 0
+    model = MetaRegressor(DeepMixedEffects(), max_steps=1, random_state=0)
+    model.fit(X[seen], y[seen], groups=groups[seen], time=hour[seen])
+    assert np.abs(model.predict(X[~seen], time=hour[~seen]) - late[~seen]).max() < 10.0
