@@ -157,6 +157,9 @@ def tuning_table(records: Sequence[Record]) -> str:
 
 
 def _measure_study(name: str, plan: Plan, seed: int) -> list[Record]:
+    from ehrmeta.tuning.study import quiet
+
+    quiet()  # loads Optuna too, before the clock runs
     train, _ = _split()
     few = np.random.default_rng(seed).permutation(train.n_tasks) < plan.trial_tasks
     seen = train.take(few[train.tasks.codes])
