@@ -30,7 +30,6 @@ __all__ = [
     "read_support",
     "read_table",
     "read_training_table",
-    "read_with_roles",
     "schema_of",
     "text_columns",
     "times_of",
@@ -43,14 +42,6 @@ def is_bundled(table: str) -> bool:
 
 
 def read_training_table(
-    path: str, *, on_missing_outcome: Literal["error", "drop"] = "error", **roles: Any
-) -> Table:
-    """A file whose columns get their roles from the options of ``ehrmeta fit``."""
-    frame, schema = read_with_roles(path, **roles)
-    return Table.from_frame(frame, schema, on_missing_outcome=on_missing_outcome)
-
-
-def read_with_roles(
     path: str,
     *,
     task: str,
@@ -63,8 +54,9 @@ def read_with_roles(
     ranges: Sequence[tuple[str, str]] = (),
     task_kind: TaskKind = "patient",
     on_duplicate: OnDuplicate = "error",
-) -> tuple[pd.DataFrame, Schema]:
-    """A file as it is, and the schema that the options of ``ehrmeta fit`` give it.
+    on_missing_outcome: Literal["error", "drop"] = "error",
+) -> Table:
+    """A file whose columns get their roles from the options of ``ehrmeta fit``.
 
     Parameters
     ----------
@@ -90,7 +82,7 @@ def read_with_roles(
     )
     for column, text in ranges:
         schema = _with_range(schema, column, text)
-    return frame, schema
+    return Table.from_frame(frame, schema, on_missing_outcome=on_missing_outcome)
 
 
 def read_table(path: str, schema: Schema) -> Table:

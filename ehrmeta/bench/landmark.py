@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -62,7 +63,7 @@ def run_landmark(
     Parameters
     ----------
     say : callable
-        Told about every fold of a method that finishes.
+        Told about every fold of a method that finishes, and about what is left out.
     quick : bool
         `QUICK` in place of `FULL`.
     folder : Path, optional
@@ -75,7 +76,7 @@ def run_landmark(
         How much is run, in place of both.
     """
     plan = plan or (QUICK if quick else FULL)
-    names = list(methods or METHODS)
+    names = [name for name in methods or METHODS if _found(name, say)]
     keys = [
         (cohort, method, fold)
         for cohort in cohorts or COHORTS
@@ -126,3 +127,11 @@ def _joined(
             for method in methods
         },
     )
+
+
+def _found(method: str, say: Callable[[str], object]) -> bool:
+    package = METHODS[method].package
+    if not package or find_spec(package) is not None:
+        return True
+    say(f"{method} left out: {package} is not installed (pip install 'ehrmeta[bench]')")
+    return False

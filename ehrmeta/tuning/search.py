@@ -64,7 +64,7 @@ def tune(
     timeout: float | None = None,
     space: Space | None = None,
     sampler: BaseSampler | None = None,
-    pruner: BasePruner | Literal[False] | None = None,
+    pruner: BasePruner | None = None,
     storage: str | Path | None = None,
     study_name: str | None = None,
     scoring: Scoring = None,
@@ -100,7 +100,7 @@ def tune(
         one worker give the same trials, also where the study was stopped in between.
     pruner : optuna.pruners.BasePruner, optional
         By default the Wilcoxon test over blocks of patients. Others are told the mean so far.
-        False judges every trial in full, as does a search of several objectives.
+        A search of several objectives is not pruned.
     storage : str or Path, optional
         Where the study is kept, see `open_storage`. By default a study with a name is kept in the
         file ehrmeta-studies.db of the working directory, one without a name in memory.
@@ -155,8 +155,7 @@ def tune(
     rows = read_rows(model, X, y, groups, time)
     folds = read_folds(rows, cv)
     n_blocks = min(fold.n_blocks for fold in folds)
-    if pruner is None:
-        pruner = default_pruner(n_blocks)
+    pruner = pruner or default_pruner(n_blocks)
     if storage is None and study_name is not None:
         storage = DEFAULT_STORAGE
     shared = open_study(
@@ -169,7 +168,7 @@ def tune(
         },
         measures=list(measures),
         directions=directions,
-        pruner=pruner or optuna.pruners.NopPruner(),
+        pruner=pruner,
         notes=notes,
     )
     wilcoxon = isinstance(pruner, optuna.pruners.WilcoxonPruner)
