@@ -35,6 +35,7 @@ class EventRisks:
     cohort, event : str
     outcome : structured array, (patient,)
         Of the test patients of all folds in turn, times in years.
+    fold : ndarray of int, (patient,)
     risks : dict
         ``risks[method][years]``, (patient,).
     seconds : dict of str to float
@@ -44,6 +45,7 @@ class EventRisks:
     cohort: str
     event: str
     outcome: NDArray[np.void]
+    fold: NDArray[np.int64]
     risks: dict[str, dict[int, Array]]
     seconds: dict[str, float]
 
@@ -113,6 +115,7 @@ def _joined(
         cohort,
         event,
         np.concatenate([outcome[mask] for mask in tested]),
+        np.repeat(folds, [int(mask.sum()) for mask in tested]),
         {
             method: {
                 years: np.concatenate(

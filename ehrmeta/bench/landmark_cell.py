@@ -20,7 +20,7 @@ from ehrmeta.bench.landmark_data import DAYS, HORIZONS, Cohort, fold_of_sets, lo
 from ehrmeta.bench.landmark_methods import FORECASTERS, METHODS, Forecaster, Method
 from ehrmeta.bench.score_files import Fitted, kept
 from ehrmeta.data import Table
-from ehrmeta.errors import AtypicalWarning
+from ehrmeta.errors import AtypicalWarning, DataError
 from ehrmeta.estimators import landmark_posterior
 
 __all__ = ["FULL", "QUICK", "Plan", "run_cell", "test_rows"]
@@ -98,6 +98,8 @@ def _measure(cohort: Cohort, method: Method, fold: int, plan: Plan) -> Fitted:
             prepare.fit_transform(X[~tested]), cohort.outcome(event)[~tested]
         )
         found = model.predict_cumulative_incidence(prepare.transform(X[tested]), HORIZONS)
+        if not np.isfinite(found).all():
+            raise DataError(f"a risk model of {event} gives NaN: repair it or leave it out.")
         for years, risk in zip(HORIZONS, found.T, strict=True):
             risks[years][event] = risk
     return Fitted(risks, time.perf_counter() - started)

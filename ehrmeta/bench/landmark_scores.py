@@ -28,7 +28,8 @@ class CellScores:
     """All methods on one event by one horizon.
 
     AUROC and Brier score are weighted for censoring, with competing events as patients without the
-    event; E:O is the mean risk over the (weighted) share of events.
+    event; E:O is the mean risk over the (weighted) share of events. AUROC compares patients of one
+    fold only: those of two have their risks from two fits.
 
     Parameters
     ----------
@@ -100,10 +101,23 @@ class CellScores:
         expected, seen = counts @ risk, weights @ label[known]
         nothing = np.full(len(counts), np.nan)
         return {
-            "auroc": auroc(label[known], risk[known], weights),
+            "auroc": _auroc_within(self.found.fold[known], label[known], risk[known], weights),
             "brier": weights @ gap**2 / counts.sum(axis=1),
             "e_o": np.divide(expected, seen, out=nothing, where=seen > 0),
         }
+
+
+def _auroc_within(fold: NDArray[np.int64], label: Array, risk: Array, weights: Array) -> Array:
+    """AUROC over the pairs of patients of the same fold, (sample,)."""
+    pairs, concordant = np.zeros(len(weights)), np.zeros(len(weights))
+    for each in np.unique(fold):
+        at = fold == each
+        n = (weights[:, at] @ label[at]) * (weights[:, at] @ (1.0 - label[at]))
+        area = auroc(label[at], risk[at], weights[:, at])
+        pairs += n
+        concordant += np.where(n > 0, n * area, 0.0)
+    nothing = np.full(len(weights), np.nan)
+    return np.divide(concordant, pairs, out=nothing, where=pairs > 0)
 
 
 def _defined(samples: Array) -> Array:

@@ -101,7 +101,8 @@ def test_risk_models_find_the_true_incidence(name):
 def test_scores_are_those_of_the_evaluation():
     X, y = simulated()
     risks = {"a": {5: 0.4 / (1 + np.exp(-X[:, 0]))}, "b": {5: np.full(len(X), 0.3)}}
-    cell = CellScores(EventRisks("c", "e", y, risks, {"a": 0.0, "b": 0.0}), 5)
+    one = np.zeros(len(y), dtype=np.int64)
+    cell = CellScores(EventRisks("c", "e", y, one, risks, {"a": 0.0, "b": 0.0}), 5)
     for name in risks:
         value, risk = cell.values[name], risks[name][5]
         assert value["auroc"] == pytest.approx(survival_auroc(y, risk, times=[5.0])[0])
@@ -110,6 +111,16 @@ def test_scores_are_those_of_the_evaluation():
         assert value["e_o"] == pytest.approx(risk.mean() / incidence, rel=0.01)
     gap = cell.difference("a", "b", "auroc")
     assert 0 < gap.low < gap.difference < gap.high
+
+
+def test_patients_of_two_folds_are_not_ranked_against_each_other():
+    X, y = simulated()
+    fold = np.arange(len(y)) % 2
+    risk = 0.4 / (1 + np.exp(-X[:, 0]))
+    risks = {"as it is": {5: risk}, "one fold lower": {5: np.where(fold, risk, risk / 10)}}
+    cell = CellScores(EventRisks("c", "e", y, fold, risks, {}), 5)
+    values = [cell.values[name]["auroc"] for name in risks]
+    assert values[0] == pytest.approx(values[1])
 
 
 def test_a_run_goes_on_from_its_folder_and_is_told_in_words(tmp_path):
