@@ -59,7 +59,7 @@ def fit_mixed_model(
     starts: Index,
     *,
     reml: bool = True,
-    blocks: Index | None = None,
+    pattern: Index | None = None,
 ) -> MixedModel:
     r"""Fit ``y = X beta + Z b + e``, ``b ~ N(0, G)``, ``e ~ N(0, sigma^2)``.
 
@@ -84,9 +84,10 @@ def fit_mixed_model(
         Offsets: task i owns the rows ``starts[i]:starts[i + 1]``.
     reml : bool
         Restricted likelihood (unbiased variances), else maximum likelihood.
-    blocks : (effect,), optional
-        Number of the variance that each effect has: effects are then independent, and those of one
-        block share a variance. Without it G is unrestricted.
+    pattern : (effect, effect), optional
+        Structure of L in ``G = L L'``: at and below the diagonal the number of the parameter, equal
+        ones being shared, or -1 for 0. ``diag(0, 1, 1) - 1`` off the diagonal are independent
+        effects, the last two of one variance. Without it G is unrestricted.
 
     References
     ----------
@@ -106,7 +107,7 @@ def fit_mixed_model(
     x, z, y, starts = _checked(x, z, y, starts)
     n = len(y)
     x_unit, x_back, x_logdet = orthonormal(x)
-    z_unit, z_back = _effect_basis(z, blocks)
+    z_unit, z_back = _effect_basis(z, pattern)
     if z_unit.shape[1] == 0 or not z_unit.any():
         raise DataError("z holds only zeros. Give it a column of ones for a random intercept.")
     p, q = x_unit.shape[1], z_unit.shape[1]
@@ -123,7 +124,7 @@ def fit_mixed_model(
     zz = cross_products(z_unit, z_unit, starts)  # (task, q, q)
     zxy = cross_products(z_unit, xy, starts)  # (task, q, p + 1)
     floor = max(_SMALLEST_SHARE * float(y @ y), np.finfo(float).tiny)
-    free, which, start = _free_entries(q, blocks)
+    free, which, start = _free_entries(q, pattern)
 
     def profile(theta: Array) -> tuple[float, Array, Array, Array, float]:
         """Deviance without constants, its gradient, X'V^-1 X, the shift of beta, r^2."""
@@ -148,7 +149,8 @@ def fit_mixed_model(
             half = half.reshape(p, -1, q).transpose(2, 0, 1).reshape(q, -1)
             slope -= half @ half.T
             deviance += 2 * float(np.log(np.diag(factor)).sum())
-        return deviance, np.bincount(which, 2 * (slope @ root)[free]), information, shift, r2
+        gradient = np.bincount(which, 2 * (slope @ root)[free]).astype(np.float64)
+        return deviance, gradient, information, shift, r2
 
     # No sign constraint on the diagonal: G is even in each column of L, so 0 is an ordinary
     # minimum; a bound there would be a stationary point that traps the search.
@@ -230,26 +232,30 @@ def _shrinkage(zz: Array, root: Array) -> tuple[Array, Array]:
     return shrunk, np.linalg.slogdet(m)[1]
 
 
-def _effect_basis(z: Array, blocks: Index | None) -> tuple[Array, Array]:
-    """Effects in units that suit the search: orthonormal, or one scale that keeps blocks apart."""
-    if blocks is None:
+def _effect_basis(z: Array, pattern: Index | None) -> tuple[Array, Array]:
+    """Effects in units that suit the search: orthonormal, or one scale that keeps a pattern."""
+    if pattern is None:
         unit, back, _ = orthonormal(z)
         return unit, back
-    if len(blocks) != z.shape[1]:
-        raise DataError(f"blocks names {len(blocks)} variances for {z.shape[1]} columns of z.")
+    if pattern.shape != (z.shape[1], z.shape[1]):
+        raise DataError(f"pattern has shape {pattern.shape} for {z.shape[1]} columns of z.")
     scale = np.sqrt(np.mean(z * z)) or 1.0
     return z / scale, np.eye(z.shape[1]) / scale
 
 
 def _free_entries(
-    q: int, blocks: Index | None
+    q: int, pattern: Index | None
 ) -> tuple[tuple[NDArray[Any], NDArray[Any]], Index, Array]:
     """Places of L that are not 0, the parameter of each place, and the identity as parameters."""
-    if blocks is not None:
-        which = np.asarray(blocks, dtype=np.int64)
-        return np.diag_indices(q), which, np.ones(int(which.max()) + 1)
-    free = np.tril_indices(q)
-    return free, np.arange(len(free[0])), np.eye(q)[free]
+    if pattern is None:
+        rows, columns = np.tril_indices(q)
+        which = np.arange(len(rows))
+    else:
+        rows, columns = np.nonzero(np.tril(pattern + 1))
+        which = np.asarray(pattern[rows, columns], dtype=np.int64)
+    start = np.zeros(int(which.max()) + 1)
+    start[which] = np.eye(q)[rows, columns]
+    return (rows, columns), which, start
 
 
 def orthonormal(a: Array) -> tuple[Array, Array, float]:

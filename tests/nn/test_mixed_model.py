@@ -204,14 +204,16 @@ def test_errors_say_what_to_do():
         fit_mixed_model(x, 0 * z, y, starts)
 
 
-def test_effects_of_blocks_are_independent_and_share_their_variance():
+def test_a_pattern_keeps_effects_apart_or_makes_them_share():
     x, z, y, starts, _ = simulate(np.full(400, 12), np.diag([4.0, 1.0]), 2, seed=3)
     free = fit_mixed_model(x, z, y, starts)
-    apart = fit_mixed_model(x, z, y, starts, blocks=np.array([0, 1]))
+    full = fit_mixed_model(x, z, y, starts, pattern=np.array([[0, -1], [1, 2]]))
+    np.testing.assert_allclose(full.G, free.G, rtol=1e-3)
+    apart = fit_mixed_model(x, z, y, starts, pattern=np.array([[0, -1], [-1, 1]]))
     np.testing.assert_allclose(np.diag(apart.G), np.diag(free.G), rtol=0.1)
     assert apart.G[0, 1] == 0
     assert apart.log_likelihood <= free.log_likelihood + 1e-6
-    alike = fit_mixed_model(x, z, y, starts, blocks=np.array([0, 0]))
+    alike = fit_mixed_model(x, z, y, starts, pattern=np.array([[0, -1], [-1, 0]]))
     assert alike.G[0, 0] == pytest.approx(alike.G[1, 1])
-    one = fit_mixed_model(x, z[:, :1], y, starts, blocks=np.array([0]))
-    np.testing.assert_allclose(one.G, fit_mixed_model(x, z[:, :1], y, starts).G, rtol=1e-4)
+    with pytest.raises(DataError, match="pattern has shape"):
+        fit_mixed_model(x, z, y, starts, pattern=np.zeros((1, 1), int))

@@ -1,0 +1,183 @@
+"""Treatments: arms as numbers, the control first, or a dose."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from ehrmeta.data.columns import read_column
+from ehrmeta.errors import DataError, did_you_mean
+
+__all__ = ["Arms", "Dose"]
+
+Array = npt.NDArray[np.float64]
+
+_MANY_ARMS = 20
+
+
+@dataclass(frozen=True, eq=False)
+class Arms:
+    """Labels of the arms.
+
+    Parameters
+    ----------
+    labels : (arm,)
+        The control, then the others in their order.
+
+    Examples
+    --------
+    >>> arms = Arms.fit(["drug", "placebo", "drug"], control="placebo")
+    >>> arms.labels.tolist(), arms.codes(["drug", "placebo"]).tolist()
+    (['placebo', 'drug'], [1, 0])
+    """
+
+    labels: npt.NDArray[Any]
+
+    @classmethod
+    def fit(cls, treatment: Any, control: Any = None) -> Arms:
+        """Find the arms of a column; without `control` the first in their order is it."""
+        values = _complete(treatment)
+        labels = np.asarray(pd.unique(values))
+        labels = labels[np.argsort(labels, kind="stable")]
+        if len(labels) < 2:
+            raise DataError(
+                f"treatment has {len(labels)} arm in all {len(values):,} rows: an effect compares "
+                "two. Add the rows of the other arm."
+            )
+        if len(labels) > _MANY_ARMS and labels.dtype.kind in "iuf":
+            raise DataError(
+                f"treatment holds {len(labels)} different numbers, too many for arms. Pass "
+                "discrete_treatment=False for a dose."
+            )
+        if control is None:
+            return cls(labels)
+        first = labels == control
+        if not first.any():
+            raise DataError(
+                f"control={control!r} is no arm. "
+                f"{did_you_mean(str(control), [str(label) for label in labels])}"
+            )
+        return cls(np.concatenate([labels[first], labels[~first]]))
+
+    @property
+    def n_arms(self) -> int:
+        """Number of arms, the control included."""
+        return len(self.labels)
+
+    def codes(self, treatment: Any) -> npt.NDArray[np.int64]:
+        """Number of the arm of every row, (row,).
+
+        Raises
+        ------
+        DataError
+            An arm was not there at fit, or values are missing.
+        """
+        values = _complete(treatment)
+        found = pd.Index(self.labels).get_indexer(pd.Index(values))
+        unseen = np.flatnonzero(found < 0)
+        if len(unseen):
+            raise DataError(
+                f"treatment has values in {len(unseen):,} of {len(values):,} rows (first: row "
+                f"{unseen[0]}) that were never seen at fit. Known arms: "
+                f"{', '.join(repr(str(label)) for label in self.labels)}. Leave those rows out, or "
+                "fit with rows of that arm."
+            )
+        return np.asarray(found, dtype=np.int64)
+
+    def code(self, arm: Any) -> int:
+        """Number of one arm."""
+        return int(self.codes([arm])[0])
+
+    def pair(self, T0: Any = None, T1: Any = None) -> tuple[Array, Array]:
+        """Two arms as `vector`; without `T0` the control, without `T1` the only other arm."""
+        if T1 is None and self.n_arms > 2:
+            raise DataError(
+                f"there are {self.n_arms} arms, so name the one to compare: T1= one of "
+                f"{', '.join(repr(str(label)) for label in self.labels[1:])}."
+            )
+        return (
+            self.vector(self.labels[0] if T0 is None else T0),
+            self.vector(self.labels[1] if T1 is None else T1),
+        )
+
+    def vector(self, T: Any) -> Array:
+        """An arm as indicators of the arms without the control, (arm - 1,)."""
+        return np.eye(self.n_arms)[self.code(T), 1:]
+
+    @property
+    def vectors(self) -> Array:
+        """All arms, (arm, arm - 1)."""
+        return np.eye(self.n_arms)[:, 1:]
+
+
+@dataclass(frozen=True)
+class Dose:
+    """A continuous treatment.
+
+    Parameters
+    ----------
+    low, high : float
+        Smallest and largest dose of the training rows.
+    """
+
+    low: float
+    high: float
+
+    @classmethod
+    def fit(cls, treatment: Any) -> Dose:
+        """Find the range of a column."""
+        dose = _numbers(treatment)
+        if np.ptp(dose) == 0:
+            raise DataError(
+                f"the dose is the same in all {len(dose):,} rows: its effect cannot be learned."
+            )
+        return cls(float(dose.min()), float(dose.max()))
+
+    def codes(self, treatment: Any) -> Array:
+        """The doses, (row,)."""
+        return _numbers(treatment)
+
+    def pair(self, T0: Any = None, T1: Any = None) -> tuple[Array, Array]:
+        """Two doses as `vector`; 0 and 1 without them."""
+        return self.vector(0.0 if T0 is None else T0), self.vector(1.0 if T1 is None else T1)
+
+    def vector(self, T: Any) -> Array:
+        """One dose, (1,), or one a row, (row, 1)."""
+        dose = np.asarray(T, dtype=np.float64)
+        return dose.reshape(-1, 1) if dose.ndim else dose[None]
+
+    @property
+    def vectors(self) -> Array:
+        """No dose and one unit, (2, 1)."""
+        return np.array([[0.0], [1.0]])
+
+    def outside(self, dose: Array) -> npt.NDArray[np.bool_]:
+        """Whether a dose lies beyond those of the training rows."""
+        return np.asarray((dose < self.low) | (dose > self.high))
+
+
+def _numbers(treatment: Any) -> Array:
+    values = _complete(treatment)
+    if values.dtype.kind not in "biuf":
+        raise DataError(
+            "treatment holds text or dates, which are no dose. Pass discrete_treatment=True for "
+            "arms."
+        )
+    return values.astype(np.float64)
+
+
+def _complete(treatment: Any) -> npt.NDArray[Any]:
+    if isinstance(getattr(treatment, "dtype", None), pd.CategoricalDtype):
+        treatment = np.asarray(treatment)
+    values = read_column(treatment, "treatment")
+    missing = np.flatnonzero(pd.isna(values))
+    if len(missing):
+        raise DataError(
+            f"treatment is missing in {len(missing):,} of {len(values):,} rows (first: row "
+            f"{missing[0]}). Leave those rows out: what was given is never imputed."
+        )
+    return values

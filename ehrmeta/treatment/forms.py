@@ -1,0 +1,131 @@
+"""The form of an effect: the simplest that the held-out R-loss does not refuse."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.base import is_regressor
+from sklearn.dummy import DummyRegressor
+from sklearn.ensemble import HistGradientBoostingRegressor
+from sklearn.linear_model import LinearRegression
+
+from ehrmeta.errors import DataError
+from ehrmeta.treatment.learners import PseudoOutcomes
+from ehrmeta.treatment.stacking import Stack, cross_fit
+
+__all__ = ["EffectForm", "choose_form", "r_losses", "simplest"]
+
+Array = npt.NDArray[np.float64]
+Index = npt.NDArray[np.int64]
+
+
+class EffectForm(NamedTuple):
+    """A chosen form.
+
+    Parameters
+    ----------
+    name : str
+    stack : Stack, optional
+        None where constant or linear.
+    values : (row,), optional
+        Cross-fitted predictions of the stack.
+    scores : dict of str to float
+        R-score of every form tried: 1 - loss / loss of a constant.
+    """
+
+    name: str
+    stack: Stack | None
+    values: Array | None
+    scores: dict[str, float]
+
+
+def choose_form(
+    x: Array,
+    found: PseudoOutcomes,
+    judge: PseudoOutcomes,
+    task: Index,
+    fold: Index,
+    *,
+    final: Any = "auto",
+    random_state: int = 0,
+) -> EffectForm:
+    """Fit every form on the folds without a row's own, and judge it by the R-loss there.
+
+    The simplest within one standard error of the best, over tasks (rows where there is one), is
+    taken.
+
+    Parameters
+    ----------
+    found : PseudoOutcomes
+        To learn from.
+    judge : PseudoOutcomes
+        Those of the R-learner: to judge by, the same for all learners.
+    final : {"auto", "constant", "linear", "boosting"} or regressor
+    """
+    models = _models(final)
+    inside = np.zeros(len(x), bool)
+    inside[found.rows] = True
+    psi, weight = np.zeros(len(x)), np.zeros(len(x))
+    psi[found.rows], weight[found.rows] = found.psi, 1.0 / found.variance
+    fits = {
+        name: cross_fit(
+            [model], x, psi, fold, train=inside, weight=weight, random_state=random_state
+        )
+        for name, model in models.items()
+    }
+    losses = {name: r_losses(values, judge) for name, (_, values) in fits.items()}
+    constant = float(losses["constant"].mean())
+    scores = {name: 1.0 - float(loss.mean()) / constant for name, loss in losses.items()}
+    automatic = isinstance(final, str) and final == "auto"
+    chosen = simplest(losses, task[judge.rows]) if automatic else next(iter(models))
+    if chosen in ("constant", "linear"):
+        return EffectForm(chosen, None, None, scores)
+    return EffectForm(chosen, *fits[chosen], scores)
+
+
+def r_losses(effect: Array, judge: PseudoOutcomes) -> Array:
+    """``(y - m(x) - (t - e(x)) tau(x))^2`` relative to the noise, (n,), of an effect (row,)."""
+    return np.asarray((judge.psi - effect[judge.rows]) ** 2 / judge.variance)
+
+
+def simplest(losses: dict[str, Array], task: Index) -> str:
+    """The first name whose loss is within one standard error of the smallest, over tasks.
+
+    Examples
+    --------
+    >>> simplest(
+    ...     {"simple": np.array([1.0, 2.0, 3.0]), "other": np.array([1.0, 2.1, 2.7])}, np.arange(3)
+    ... )
+    'simple'
+    """
+    best = min(losses, key=lambda name: float(losses[name].mean()))
+    for name, loss in losses.items():
+        excess = loss - losses[best]
+        counts = np.bincount(task)
+        if np.count_nonzero(counts) > 1:
+            excess = np.bincount(task, excess)[counts > 0] / counts[counts > 0].mean()
+        if excess.mean() <= excess.std(ddof=1) / np.sqrt(len(excess)):
+            return name
+    return best
+
+
+def _models(final: Any) -> dict[str, Any]:
+    """Candidates, the simplest first; a constant always, to compare with."""
+    models: dict[str, Any] = {
+        "constant": DummyRegressor(),
+        "linear": LinearRegression(),
+        "boosting": HistGradientBoostingRegressor(
+            learning_rate=0.05, max_iter=100, max_leaf_nodes=6, early_stopping=False
+        ),
+    }
+    if isinstance(final, str) and final == "auto":
+        return models
+    if isinstance(final, str) and final in models:
+        return {final: models[final]} | {"constant": models["constant"]}
+    if not isinstance(final, str) and is_regressor(final):
+        return {type(final).__name__: final, "constant": models["constant"]}
+    raise DataError(
+        f"final must be 'auto', 'constant', 'linear', 'boosting' or a regressor, got {final!r}."
+    )

@@ -1,0 +1,177 @@
+"""Effects by an estimator over tasks, such as MetaRegressor, in place of the mixed model."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.base import clone
+from sklearn.utils.validation import has_fit_parameter
+
+from ehrmeta.errors import DataError
+from ehrmeta.treatment.cases import Cases
+from ehrmeta.treatment.effects import AnyTaskNuisances, Effects
+from ehrmeta.treatment.learners import Scoring
+
+__all__ = ["MetaEffects", "MetaOutcomes"]
+
+Array = npt.NDArray[np.float64]
+
+
+class _PointEffects(Effects):
+    """Effects without a posterior."""
+
+    @abstractmethod
+    def _effect(self, cases: Cases, state: Any, zero: Array, one: Array) -> Array:
+        """Effect of every row, (row,)."""
+
+    def contrast(
+        self, cases: Cases, state: Any, zero: Array, one: Array
+    ) -> tuple[Array, Array | None]:
+        """The effect, and no variance."""
+        return self._effect(cases, state, zero, one), None
+
+    def average(
+        self, cases: Cases, state: Any, zero: Array, one: Array
+    ) -> tuple[float, float | None]:
+        """Mean over the rows, and no variance."""
+        return float(self._effect(cases, state, zero, one).mean()), None
+
+
+@dataclass(frozen=True, eq=False)
+class MetaEffects(_PointEffects):
+    """Pseudo-outcomes of every arm over the control, each with an estimator of its own.
+
+    Parameters
+    ----------
+    scoring : Scoring
+    models : tuple of estimators over tasks
+    """
+
+    scoring: Scoring
+    models: tuple[Any, ...]
+
+    @classmethod
+    def fit(
+        cls, estimator: Any, scoring: Scoring, cases: Cases, nuisances: AnyTaskNuisances
+    ) -> MetaEffects:
+        """Fit clones; rows are weighted where the estimator takes `sample_weight`."""
+        models = []
+        for found in scoring(cases, nuisances):
+            model, rows = clone(estimator), cases.take(found.rows)
+            weight = 1.0 / found.variance
+            takes = has_fit_parameter(model, "sample_weight")
+            weights = {"sample_weight": weight / weight.mean()} if takes else {}
+            models.append(model.fit(rows.x, found.psi, **_tasks_of(rows), **weights))
+        return cls(scoring, tuple(models))
+
+    def adapt(
+        self, cases: Cases, nuisances: AnyTaskNuisances, *, trained: bool = False
+    ) -> list[Any]:
+        """Every model adapted to the tasks that have pseudo-outcomes."""
+        return [
+            _adapted(model, cases.x[found.rows], found.psi, cases.take(found.rows))
+            for model, found in zip(self.models, self.scoring(cases, nuisances), strict=True)
+        ]
+
+    def outcomes(
+        self, cases: Cases, state: Any, given: Array, reference: tuple[Array, Array]
+    ) -> tuple[Array, Array | None]:
+        """The nuisances' mean outcome, moved by the effects."""
+        m, share = reference
+        return m + self._effect(cases, state, share, np.broadcast_to(given, share.shape)), None
+
+    def _effect(self, cases: Cases, state: list[Any], zero: Array, one: Array) -> Array:
+        signs = np.broadcast_to(one - zero, (cases.n_rows, len(self.models)))
+        parts = [
+            signs[:, k] * _predicted(model, state[k], cases.x, cases)
+            for k, model in enumerate(self.models)
+        ]
+        return np.asarray(np.sum(parts, axis=0))
+
+
+@dataclass(frozen=True, eq=False)
+class MetaOutcomes(_PointEffects):
+    """The S-learner with an estimator over tasks: one outcome model, the treatment last in x.
+
+    Parameters
+    ----------
+    model : estimator over tasks
+    """
+
+    model: Any
+
+    @classmethod
+    def fit(cls, estimator: Any, cases: Cases, nuisances: AnyTaskNuisances) -> MetaOutcomes:
+        """Fit a clone on the outcome."""
+        x = np.column_stack([cases.x, nuisances.treatment(cases)])
+        return cls(clone(estimator).fit(x, cases.y, **_tasks_of(cases)))
+
+    def adapt(self, cases: Cases, nuisances: AnyTaskNuisances, *, trained: bool = False) -> Any:
+        """The model adapted to the tasks."""
+        x = np.column_stack([cases.x, nuisances.treatment(cases)])
+        return _adapted(self.model, x, cases.y, cases)
+
+    def outcomes(
+        self, cases: Cases, state: Any, given: Array, reference: tuple[Array, Array]
+    ) -> tuple[Array, Array | None]:
+        """Predictions of the adapted model."""
+        return self.predict(cases, state, given), None
+
+    def predict(self, cases: Cases, state: Any, given: Array) -> Array:
+        """Outcome of every row under a treatment, (row,)."""
+        return _predicted(self.model, state, _with_treatment(cases.x, given), cases)
+
+    def predict_interval(
+        self, cases: Cases, state: Any, given: Array, confidence_level: float
+    ) -> Array:
+        """Interval of a new outcome under a treatment, (row, 2).
+
+        Raises
+        ------
+        DataError
+            The estimator predicts no intervals.
+        """
+        adapted = self.model.unadapted() if state is None else state
+        if not hasattr(adapted, "predict_interval"):
+            raise DataError(f"{type(self.model).__name__} predicts no intervals.")
+        found = adapted.predict_interval(
+            _with_treatment(cases.x, given),
+            confidence_level=confidence_level,
+            **({} if state is None else {"groups": cases.task, "new_groups": "population"}),
+            **({} if cases.time is None else {"time": cases.time}),
+        )
+        return np.asarray(found, np.float64)
+
+    def _effect(self, cases: Cases, state: Any, zero: Array, one: Array) -> Array:
+        return self.predict(cases, state, one) - self.predict(cases, state, zero)
+
+
+def _with_treatment(x: Array, given: Array) -> Array:
+    wide = (len(x), np.shape(given)[-1])
+    return np.column_stack([x, np.broadcast_to(given, wide)])
+
+
+def _tasks_of(cases: Cases) -> dict[str, Any]:
+    """Groups and time, as estimators over tasks take them at fit."""
+    tasks: dict[str, Any] = {"groups": cases.task} if cases.n_tasks > 1 else {}
+    return tasks if cases.time is None else tasks | {"time": cases.time}
+
+
+def _adapted(model: Any, x: Array, y: Array, cases: Cases) -> Any:
+    """The model adapted to the tasks that have rows; None without any."""
+    if len(y) == 0:
+        return None
+    time = {} if cases.time is None else {"time": cases.time}
+    return model.adapt(x, y, groups=cases.task, **time)
+
+
+def _predicted(model: Any, adapted: Any, x: Array, cases: Cases) -> Array:
+    time = {} if cases.time is None else {"time": cases.time}
+    if adapted is None:
+        return np.asarray(model.predict(x, **time), np.float64)
+    found = adapted.predict(x, groups=cases.task, new_groups="population", **time)
+    return np.asarray(found, np.float64)

@@ -1,0 +1,507 @@
+"""Treatment response over many tasks: learned together, adapted to one more."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, ClassVar, NoReturn, Self
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from sklearn.base import BaseEstimator
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import _check_feature_names, _check_n_features
+
+from ehrmeta.data import Encoder, Schema
+from ehrmeta.errors import BundleError, DataError, NotFittedError, SchemaError
+from ehrmeta.estimators.inputs import Inputs, outcome_name, read_inputs, schema_of
+from ehrmeta.treatment.adapted import AdaptedResponse
+from ehrmeta.treatment.arms import Arms, Dose
+from ehrmeta.treatment.cases import Cases
+from ehrmeta.treatment.dose_nuisances import DoseNuisances, fit_dose_nuisances
+from ehrmeta.treatment.effects import AnyTaskNuisances, Effects, MixedEffects
+from ehrmeta.treatment.folds import cross_fit_folds
+from ehrmeta.treatment.forms import choose_form
+from ehrmeta.treatment.learners import LEARNERS, Scoring
+from ehrmeta.treatment.meta_effects import MetaEffects, MetaOutcomes
+from ehrmeta.treatment.nuisances import (
+    Nuisances,
+    TaskNuisances,
+    default_classifiers,
+    default_regressors,
+    fit_nuisances,
+)
+from ehrmeta.treatment.population import outcome_population
+from ehrmeta.treatment.propensity import read_probabilities, read_propensities
+
+__all__ = ["TreatmentResponse"]
+
+Array = npt.NDArray[np.float64]
+
+
+class TreatmentResponse(BaseEstimator):
+    r"""Learns over many tasks what a treatment changes, and adapts to one more from a few rows.
+
+    Tasks are sites, trials or patients. Outcome and propensity models are trained on *other* tasks
+    and then adapted to each task by its other rows, so that no row scores itself; with fewer than
+    two tasks the folds are rows. A learner turns them into the population's effect
+    :math:`\tau_a(x)`, and a mixed model of what is left gives every task's deviation from it, which
+    is 0 where tasks do not differ.
+
+    It assumes that all that drives treatment and outcome together is in X or is a level of the
+    task; no data can show that this is so. See `diagnostics` for how much would have to be missing.
+
+    Parameters
+    ----------
+    estimator : estimator over tasks, optional
+        For instance ``MetaRegressor()``: learns and adapts the effect in place of the mixed model
+        (with ``learner="s"`` the outcome, the treatment as its last feature). Its effects have no
+        intervals.
+    learner : {"dr", "r", "x", "t", "s"}
+        Pseudo-outcomes of the population's effect (`ehrmeta.treatment.learners`). A dose takes "r",
+        linear in the dose, or "s" with an estimator.
+    propensity : classifier(s), float or mapping, optional
+        What learns the propensities: by default logistic regression and boosting, stacked. For a
+        randomised treatment the probability of the second of two arms, or of every arm.
+    outcome : estimator(s), optional
+        What learns the outcome: regressors or, where it is 0 or 1, classifiers; several are
+        stacked. By default ridge (logistic) regression and boosting.
+    final : {"auto", "constant", "linear", "boosting"} or regressor
+        Form of the population's effect; "auto" takes the simplest within one standard error of the
+        best in the held-out R-loss.
+    discrete_treatment : bool
+        Arms, numbers or text; else a dose.
+    control : label, optional
+        The arm that others are compared to; the first in their order by default.
+    schema : Schema, optional
+        Column roles and units; a `Table`'s X brings its own. All features must be known before
+        the treatment.
+    task, treatment : str, optional
+        Columns of X that name the task and the treatment, for pipelines and cross-validation.
+    n_folds : int
+        For cross-fitting.
+    clip : float
+        Smaller propensities are raised to it, counted in ``n_clipped_`` and warned of.
+    random_state : int, optional
+
+    Attributes
+    ----------
+    treatment_ : Arms or Dose
+    tasks_ : AdaptedResponse
+        The training tasks. It holds their rows, so a fitted model is patient data.
+    forms_ : list of str
+        Chosen form of every arm's effect.
+    form_scores_ : list of dict
+        R-score of every form tried.
+    variation_ : str
+        How effects differ over tasks: "none", "level", "common slopes" or "slopes".
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ehrmeta.treatment import TreatmentResponse
+    >>> rng = np.random.default_rng(0)
+    >>> X, site = rng.normal(size=(400, 2)), np.repeat(np.arange(8), 50)
+    >>> t = rng.integers(0, 2, 400)
+    >>> y = X[:, 0] + t * (1 + X[:, 1]) + rng.normal(size=400)
+    >>> model = TreatmentResponse(propensity=0.5, final="linear", random_state=0)
+    >>> model = model.fit(X, y, treatment=t, groups=site)
+    >>> model.effect([[0.0, 0.0], [0.0, 1.0]]).round(1)
+    array([1. , 1.9])
+    """
+
+    treatment_: Arms | Dose
+    nuisances_: Nuisances | DoseNuisances
+    effects_: Effects
+    tasks_: AdaptedResponse
+    __metadata_request__fit: ClassVar[dict[str, bool]] = dict.fromkeys(
+        ("groups", "time", "treatment", "propensity", "outcome_time"), True
+    )
+
+    def __init__(
+        self,
+        estimator: Any = None,
+        learner: str = "dr",
+        propensity: Any = None,
+        *,
+        outcome: Any = None,
+        final: Any = "auto",
+        discrete_treatment: bool = True,
+        control: Any = None,
+        schema: Schema | None = None,
+        task: str | None = None,
+        treatment: str | None = None,
+        n_folds: int = 5,
+        clip: float = 0.01,
+        random_state: int | None = None,
+    ) -> None:
+        self.estimator = estimator
+        self.learner = learner
+        self.propensity = propensity
+        self.outcome = outcome
+        self.final = final
+        self.discrete_treatment = discrete_treatment
+        self.control = control
+        self.schema = schema
+        self.task = task
+        self.treatment = treatment
+        self.n_folds = n_folds
+        self.clip = clip
+        self.random_state = random_state
+
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        *,
+        treatment: Any = None,
+        groups: Any = None,
+        time: Any = None,
+        propensity: Any = None,
+        outcome_time: Any = None,
+    ) -> Self:
+        """Learn the effects over the tasks of a table.
+
+        Parameters
+        ----------
+        X : frame or array, (row, feature)
+            Known before the treatment.
+        y : array, (row,)
+            Outcome: numbers, or 0 and 1.
+        treatment : array, (row,)
+            Arm or dose; not needed where it is a column of X that the model names.
+        groups : array, (row,), optional
+            Task of every row.
+        time : array, (row,), optional
+            Of the treatment; handed to `estimator`.
+        propensity : array, (row,) or (row, arm), optional
+            Known randomisation probabilities of these rows.
+        outcome_time : array, (row,), optional
+            When the outcome was known: refused where that is before `time`.
+
+        Returns
+        -------
+        self
+        """
+        self._check()
+        schema = schema_of(self.schema, X)
+        inputs, treatment = self._read(X, y, groups, time, treatment, outcome_time, schema)
+        kind = Arms.fit(treatment, self.control) if self.discrete_treatment else Dose.fit(treatment)
+        columns = tuple(inputs.columns)
+        encoder = Encoder.fit(inputs.columns, _features(inputs, schema), groups=inputs.groups)
+        self.schema_, self.treatment_ = schema, kind
+        self.encoder_, self.columns_ = encoder, columns
+        cases = self._cases(inputs, treatment, propensity)
+        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        strata = cases.arm if self.discrete_treatment else None
+        n_folds = min(self.n_folds, cases.n_tasks) if cases.n_tasks > 1 else self.n_folds
+        fold = cross_fit_folds(cases.task, cases.n_tasks, n_folds, strata=strata, random_state=seed)
+        self.nuisances_, adapted = self._fit_nuisances(cases, fold, seed)
+        self.effects_ = self._fit_effects(cases, adapted, fold, seed)
+        _check_feature_names(self, X, reset=True)
+        _check_n_features(self, X, reset=True)
+        self.n_tasks_ = cases.n_tasks
+        self.tasks_ = AdaptedResponse(self, _labels(inputs), cases, adapted, trained=True)
+        self.tasks_.warn_of_gaps()
+        return self
+
+    def adapt(
+        self,
+        X: Any,
+        y: Any,
+        *,
+        treatment: Any = None,
+        groups: Any = None,
+        time: Any = None,
+        propensity: Any = None,
+        outcome_time: Any = None,
+    ) -> AdaptedResponse:
+        """Adapt to new tasks from their rows, without refitting.
+
+        Parameters
+        ----------
+        X, y, treatment, groups, time, propensity, outcome_time
+            The support rows, as in `fit`. Without groups they are one task. With `propensity` it
+            is taken as it is; without, it is learned from the rows' features and treatments.
+
+        Returns
+        -------
+        AdaptedResponse
+        """
+        self._check_is_fitted()
+        inputs, treatment = self._read(X, y, groups, time, treatment, outcome_time, self.schema_)
+        cases = self._cases(inputs, treatment, propensity)
+        adapted = AdaptedResponse(self, _labels(inputs), cases, self.nuisances_.adapt(cases))
+        adapted.warn_of_gaps(stacklevel=3)
+        return adapted
+
+    def unadapted(self) -> AdaptedResponse:
+        """The population as a task without rows; its intervals are those of a new task."""
+        self._check_is_fitted()
+        n_features, vectors = len(self.encoder_.fixed_names), self.treatment_.vectors
+        nothing = Cases(
+            np.zeros((0, n_features)),
+            np.zeros(0),
+            np.zeros(0, np.int64 if self.discrete_treatment else np.float64),
+            np.zeros(0, np.int64),
+            1,
+            known=np.zeros((0, len(vectors))),
+        )
+        return AdaptedResponse(self, None, nothing, self.nuisances_.adapt(nothing))
+
+    def effect(self, X: Any, *, T0: Any = None, T1: Any = None) -> Array:
+        """The population's mean effect at the rows' features, (row,)."""
+        return self.unadapted().effect(X, T0=T0, T1=T1)
+
+    def effect_interval(
+        self, X: Any, *, T0: Any = None, T1: Any = None, confidence_level: float = 0.95
+    ) -> Array:
+        """Interval of the mean effect in a task that nothing is known of, (row, 2)."""
+        return self.unadapted().effect_interval(X, T0=T0, T1=T1, confidence_level=confidence_level)
+
+    def marginal_effect(self, X: Any) -> Array:
+        """Mean effect of every arm over the control, or of a unit of the dose, (row, arm - 1)."""
+        return self.unadapted().marginal_effect(X)
+
+    def potential_outcomes(self, X: Any, T: Any = None) -> Array:
+        """Mean outcome under every arm, (row, arm), or under `T`, (row,)."""
+        return self.unadapted().potential_outcomes(X, T)
+
+    def ate(self, X: Any, *, T0: Any = None, T1: Any = None) -> float:
+        """Average of the population's effect over rows."""
+        return self.unadapted().ate(X, T0=T0, T1=T1)
+
+    def ate_interval(
+        self, X: Any, *, T0: Any = None, T1: Any = None, confidence_level: float = 0.95
+    ) -> Array:
+        """Interval of that average in a task that nothing is known of, (2,)."""
+        return self.unadapted().ate_interval(X, T0=T0, T1=T1, confidence_level=confidence_level)
+
+    def recommend(
+        self,
+        X: Any,
+        *,
+        higher_is_better: bool,
+        costs: Mapping[Any, float] | None = None,
+        confidence_level: float = 0.95,
+    ) -> pd.DataFrame:
+        """The arm with the best mean outcome at each row, and whether that is certain enough."""
+        return self.unadapted().recommend(
+            X, higher_is_better=higher_is_better, costs=costs, confidence_level=confidence_level
+        )
+
+    @property
+    def forms_(self) -> list[str]:
+        """Chosen form of every arm's effect."""
+        if isinstance(self.effects_, MixedEffects):
+            return [arm.form for arm in self.effects_.population.arms]
+        return [type(self.estimator).__name__]
+
+    @property
+    def variation_(self) -> str:
+        """How effects differ over tasks."""
+        if isinstance(self.effects_, MixedEffects):
+            return self.effects_.deviations.variation
+        return "as the estimator has it"
+
+    def save(self, path: str | os.PathLike[str]) -> NoReturn:
+        """Refuse: no file of ours holds scikit-learn models without running code when read.
+
+        Raises
+        ------
+        BundleError
+            Always.
+        """
+        raise BundleError(
+            "a TreatmentResponse is made of scikit-learn models, which a file can hold only as "
+            "pickle, and reading pickle runs whatever is in it. Keep the training script and its "
+            "random_state: the same rows give the same model."
+        )
+
+    def _fit_nuisances(
+        self, cases: Cases, fold: npt.NDArray[np.int64], seed: int
+    ) -> tuple[Nuisances | DoseNuisances, AnyTaskNuisances]:
+        binary = set(np.unique(cases.y)) <= {0.0, 1.0}
+        if not isinstance(self.treatment_, Arms):
+            return fit_dose_nuisances(
+                cases,
+                fold,
+                outcome=_as_list(self.outcome) or default_regressors(),
+                dose=_as_list(self.propensity) or default_regressors(),
+                random_state=seed,
+            )
+        default = default_classifiers() if binary else default_regressors()
+        known = isinstance(self.propensity, float | int | Mapping)
+        return fit_nuisances(
+            cases,
+            self.treatment_.n_arms,
+            fold,
+            outcome=_as_list(self.outcome) or default,
+            propensity=read_probabilities(self.propensity, self.treatment_)
+            if known
+            else _as_list(self.propensity) or default_classifiers(),
+            clip=self.clip,
+            joint=self.learner == "s",
+            random_state=seed,
+        )
+
+    def _fit_effects(
+        self, cases: Cases, nuisances: AnyTaskNuisances, fold: npt.NDArray[np.int64], seed: int
+    ) -> Effects:
+        noise = self.nuisances_.noise
+        self.form_scores_: list[dict[str, float]] = []
+        if self.learner == "s" and self.estimator is not None:
+            return MetaOutcomes.fit(self.estimator, cases, nuisances)
+        models = self.nuisances_
+        if (
+            self.learner in ("s", "t")
+            and isinstance(models, Nuisances)
+            and isinstance(nuisances, TaskNuisances)
+        ):
+            mu = nuisances.population_mu
+            population, pull = outcome_population(models, cases)
+            values = list((mu[:, 1:] - mu[:, :1]).T)
+            return MixedEffects.over(population, pull, cases, nuisances, noise, values)
+        scoring = Scoring(self.learner, noise)
+        if self.estimator is not None:
+            return MetaEffects.fit(self.estimator, scoring, cases, nuisances)
+        found = scoring(cases, nuisances)
+        judges = found if self.learner == "r" else Scoring("r", noise)(cases, nuisances)
+        forms = [
+            choose_form(cases.x, own, judge, cases.task, fold, final=self.final, random_state=seed)
+            for own, judge in zip(found, judges, strict=True)
+        ]
+        self.form_scores_ = [form.scores for form in forms]
+        return MixedEffects.fit(cases, nuisances, noise, forms, found)
+
+    def _check(self) -> None:
+        """Refuse parameters that no fit can use."""
+        if self.learner not in LEARNERS:
+            raise DataError(f"learner must be one of {LEARNERS}, got {self.learner!r}.")
+        if not 0 < self.clip < 0.5:
+            raise DataError(f"clip must lie between 0 and 0.5, got {self.clip!r}.")
+        if self.learner == "t" and self.estimator is not None:
+            raise DataError(
+                "learner='t' takes no estimator=: use 's' (one outcome model with the treatment "
+                "among its features), 'dr', 'r' or 'x'."
+            )
+        if not self.discrete_treatment and self.learner not in ("r", "s"):
+            raise DataError(
+                f"learner={self.learner!r} compares arms. For a dose pass learner='r' (an effect "
+                "linear in the dose) or 's' with an estimator."
+            )
+        if not self.discrete_treatment and self.learner == "s" and self.estimator is None:
+            raise DataError(
+                "learner='s' of a dose needs estimator=, for instance MetaRegressor(): it learns "
+                "the outcome with the dose as its last feature."
+            )
+        for model in _as_list(self.outcome):
+            if not hasattr(model, "fit"):
+                raise DataError(
+                    f"outcome must be scikit-learn estimators, got {type(model).__name__}."
+                )
+
+    def _check_is_fitted(self) -> None:
+        if not hasattr(self, "tasks_"):
+            raise NotFittedError("this TreatmentResponse is not fitted yet. Call fit first.")
+
+    def _read(
+        self,
+        X: Any,
+        y: Any,
+        groups: Any,
+        time: Any,
+        treatment: Any,
+        outcome_time: Any,
+        schema: Schema | None,
+    ) -> tuple[Inputs, Any]:
+        """The rows without the columns of task and treatment, and the treatment."""
+        inputs = read_inputs(
+            X,
+            y,
+            groups=groups,
+            time=time,
+            task_column=self.task
+            if y is not None or self.task in getattr(X, "columns", ())
+            else None,
+            clock=schema.time if schema is not None else None,
+            outcome=outcome_name(schema),
+        )
+        columns = dict(inputs.columns)
+        own = columns.pop(self.treatment, None) if self.treatment is not None else None
+        treatment = own if treatment is None else treatment
+        if y is not None:
+            inputs.outcome()
+            _check_order(inputs.time, outcome_time)
+            if treatment is None:
+                raise DataError("treatment is missing: pass treatment= with the arm of every row.")
+            if len(treatment) != inputs.n_rows:
+                raise DataError(
+                    f"treatment has {len(treatment):,} rows, X has {inputs.n_rows:,}. Pass one "
+                    "value per row of X."
+                )
+        return replace(inputs, columns=columns), treatment
+
+    def _encode(self, inputs: Inputs) -> Array:
+        if tuple(inputs.columns) != self.columns_:
+            missing = [name for name in self.columns_ if name not in inputs.columns]
+            other = [name for name in inputs.columns if name not in self.columns_]
+            raise SchemaError(
+                f"the columns of X are not those of fit: missing {missing}, unknown {other}. Pass "
+                "the columns of fit, in their order."
+            )
+        return self.encoder_.transform(inputs.columns)[0].astype(np.float64)
+
+    def _cases(self, inputs: Inputs, treatment: Any, propensity: Any) -> Cases:
+        tasks, kind = inputs.tasks(), self.treatment_
+        known = None
+        if propensity is not None:
+            if not isinstance(kind, Arms):
+                raise DataError(
+                    "propensity= is for arms; of a dose it is a regressor of the model."
+                )
+            known = read_propensities(propensity, kind, inputs.n_rows)
+        return Cases(
+            self._encode(inputs),
+            inputs.outcome(),
+            kind.codes(treatment),
+            tasks.codes,
+            max(tasks.n_tasks, 1),
+            inputs.time,
+            known,
+        )
+
+
+def _features(inputs: Inputs, schema: Schema | None) -> Any:
+    """All columns, as known before the treatment."""
+    if schema is None:
+        schema = Schema.infer(pd.DataFrame(dict(inputs.columns)))
+    known = [replace(feature, role="known") for feature in schema.features]
+    return tuple(feature for feature in known if feature.name in inputs.columns)
+
+
+def _labels(inputs: Inputs) -> npt.NDArray[Any] | None:
+    return None if inputs.groups is None else inputs.tasks().labels
+
+
+def _check_order(time: Array | None, outcome_time: Any) -> None:
+    """An outcome cannot be known before the treatment."""
+    if outcome_time is None:
+        return
+    if time is None:
+        raise DataError("outcome_time= needs time=, the time of the treatment.")
+    early = np.flatnonzero(np.asarray(outcome_time, np.float64) < time)
+    if len(early):
+        raise DataError(
+            f"the outcome was known before the treatment in {len(early):,} of {len(time):,} rows "
+            f"(first: row {early[0]}): it cannot be an effect. Leave those rows out, or check "
+            "which time is which."
+        )
+
+
+def _as_list(models: Any) -> list[Any]:
+    if models is None:
+        return []
+    return list(models) if isinstance(models, list | tuple) else [models]

@@ -1,0 +1,325 @@
+"""Laws of treatment response: what it equals, what adapting gains, what it refuses."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.base import clone
+from sklearn.linear_model import LinearRegression, LogisticRegression
+
+from ehrmeta import MetaRegressor
+from ehrmeta.baselines import TaskRidge
+from ehrmeta.errors import (
+    BundleError,
+    DataError,
+    DataWarning,
+    GroupError,
+    NotFittedError,
+    SchemaError,
+)
+from ehrmeta.treatment import TreatmentResponse
+from ehrmeta.treatment.folds import cross_fit_folds
+from tests.treatment.sites import adapted, fitted, pehe, plain, simulate
+
+
+@pytest.fixture(scope="module")
+def train():
+    return simulate()
+
+
+@pytest.fixture(scope="module")
+def model(train):
+    return fitted(plain(), train)
+
+
+@pytest.fixture(scope="module")
+def new():
+    return simulate(20, 220, seed=1).split(20)
+
+
+@pytest.mark.parametrize("probabilities", [0.5, "by row"])
+def test_one_task_and_a_flat_prior_is_plain_doubly_robust_regression(probabilities):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(300, 3))
+    p = np.full(300, 0.5) if probabilities == 0.5 else 1 / (1 + np.exp(-x[:, 0]))
+    t = (rng.random(300) < p).astype(int)
+    y = x @ [1, 2, 3] + t * (1 + x[:, 1]) + rng.normal(size=300)
+    model = plain(propensity=None, clip=1e-6)
+    model.fit(x, y, treatment=t, propensity=p)
+
+    seed = int(np.random.RandomState(0).randint(2**31 - 1))
+    fold = cross_fit_folds(np.zeros(300, int), 1, 5, strata=t, random_state=seed)
+    mu = np.empty((300, 2))
+    for k in range(5):
+        for arm in (0, 1):
+            rows = (fold != k) & (t == arm)
+            mu[fold == k, arm] = LinearRegression().fit(x[rows], y[rows]).predict(x[fold == k])
+    psi = mu[:, 1] - mu[:, 0] + t * (y - mu[:, 1]) / p - (1 - t) * (y - mu[:, 0]) / (1 - p)
+    noise = [np.mean((y - mu[:, arm])[t == arm] ** 2) for arm in (0, 1)]
+    weight = 1 / (noise[1] / p + noise[0] / (1 - p))
+    oracle = LinearRegression().fit(x, psi, weight)
+    np.testing.assert_allclose(model.effect(x), oracle.predict(x), atol=1e-6)
+
+
+def test_adapting_finds_the_effects_of_a_new_site(model, new):
+    support, query = new
+    sites = adapted(model, support)
+    before = pehe(model.effect(query.X), query)
+    assert pehe(sites.effect(query.X, groups=query.groups), query) < 0.75 * before
+    interval = sites.effect_interval(query.X, groups=query.groups, confidence_level=0.9)
+    inside = (interval[:, 0] <= query.effect) & (query.effect <= interval[:, 1])
+    assert 0.82 < inside.mean() < 0.98
+    unseen = model.effect_interval(query.X, confidence_level=0.9)
+    assert np.ptp(interval, axis=1).mean() < 0.9 * np.ptp(unseen, axis=1).mean()
+
+
+@pytest.mark.parametrize("learner", ["dr", "r", "x", "t"])
+def test_where_sites_do_not_differ_each_has_the_populations_effect(learner):
+    model = fitted(plain(learner=learner), simulate(differ=0.0, seed=2))
+    support, query = simulate(20, 120, differ=0.0, seed=3).split(20)
+    own = adapted(model, support).effect(query.X, groups=query.groups)
+    assert pehe(own, query) <= 1.1 * pehe(model.effect(query.X), query)
+
+
+@pytest.mark.parametrize("learner", ["dr", "r", "x", "t", "s"])
+def test_confounded_sites_mislead_the_naive_difference_only(learner):
+    sites = simulate(40, 100, seed=4)
+    arms = [sites.y[sites.treatment == arm].mean() for arm in (0, 1)]
+    assert abs(arms[1] - arms[0] - sites.effect.mean()) > 0.5
+    model = fitted(plain(learner=learner), sites)
+    low, high = model.tasks_.ate_interval(sites.X, groups=sites.groups)
+    assert low - 0.05 < sites.effect.mean() < high + 0.05
+    assert abs(model.tasks_.ate(sites.X, groups=sites.groups) - sites.effect.mean()) < 0.15
+
+
+def test_swapped_arms_swap_the_sign(model, new):
+    effect = model.effect(new[1].X[:5], T0=1, T1=0)
+    np.testing.assert_allclose(effect, -model.effect(new[1].X[:5]))
+    np.testing.assert_allclose(model.effect(new[1].X[:5], T0=1, T1=1), 0)
+
+
+def test_outcomes_differ_by_the_effect(model, new):
+    support, query = new
+    sites = adapted(model, support)
+    outcomes = sites.potential_outcomes(query.X, groups=query.groups)
+    effect = sites.effect(query.X, groups=query.groups)
+    np.testing.assert_allclose(outcomes[:, 1] - outcomes[:, 0], effect)
+    one = sites.potential_outcomes(query.X, 1, groups=query.groups)
+    np.testing.assert_allclose(one, outcomes[:, 1])
+    given = np.where(query.treatment == 1, outcomes[:, 1], outcomes[:, 0])
+    assert np.mean((query.y - given) ** 2) < 1.5  # of noise 1
+
+
+def test_arms_with_names():
+    rng = np.random.default_rng(0)
+    X, site = rng.normal(size=(900, 2)), np.repeat(np.arange(15), 60)
+    arm = rng.integers(0, 3, 900)
+    names = np.array(["placebo", "high", "low"])
+    y = X[:, 0] + np.array([0.0, 2.0, 1.0])[arm] + rng.normal(size=900)
+    model = plain(control="placebo", propensity={"placebo": 1 / 3, "high": 1 / 3, "low": 1 / 3})
+    model.fit(X, y, treatment=names[arm], groups=site)
+    assert model.treatment_.labels.tolist() == ["placebo", "high", "low"]
+    effects = model.marginal_effect(X[:50])
+    np.testing.assert_allclose(effects.mean(0), [2, 1], atol=0.25)
+    between = model.effect(X[:50], T0="low", T1="high")
+    np.testing.assert_allclose(between, effects[:, 0] - effects[:, 1])
+    interval = model.effect_interval(X[:50], T0="low", T1="high")
+    assert (np.ptp(interval, axis=1) > 0).all()
+    with pytest.raises(DataError, match="name the one to compare"):
+        model.effect(X[:5])
+    advice = model.recommend(X[:50], higher_is_better=True)
+    assert set(advice.action) == {"high"}
+    advice = model.recommend(X[:50], higher_is_better=True, costs={"high": 5.0})
+    assert set(advice.action) == {"low"}
+    assert set(model.recommend(X[:50], higher_is_better=False).action) == {"placebo"}
+
+
+def test_an_outcome_of_0_and_1_has_differences_of_probabilities():
+    rng = np.random.default_rng(0)
+    X, site = rng.normal(size=(1200, 2)), np.repeat(np.arange(20), 60)
+    t = rng.integers(0, 2, 1200)
+    y = (rng.random(1200) < 0.3 + 0.3 * t).astype(int)
+    model = plain(outcome=LogisticRegression(), propensity=0.5)
+    model.fit(X, y, treatment=t, groups=site)
+    assert model.ate(X) == pytest.approx(0.3, abs=0.08)
+    low, high = model.tasks_.ate_interval(X, groups=site)
+    assert low < 0.3 < high
+
+
+def test_a_dose_has_an_effect_a_unit():
+    rng = np.random.default_rng(0)
+    X, site = rng.normal(size=(900, 2)), np.repeat(np.arange(15), 60)
+    own = rng.normal(size=15) * 0.5
+    dose = 1 + 0.5 * X[:, 0] + rng.normal(size=900)
+    y = X[:, 0] + own[site] + dose * (1 + own[site] + 0.3 * X[:, 1]) + rng.normal(size=900)
+    model = plain(learner="r", discrete_treatment=False, propensity=LinearRegression())
+    model.fit(X, y, treatment=dose, groups=site)
+    effect = model.tasks_.effect(X, groups=site, T0=1.0, T1=3.0)
+    truth = 2 * (1 + own[site] + 0.3 * X[:, 1])
+    assert np.sqrt(np.mean((effect - truth) ** 2)) < 0.4
+    interval = model.tasks_.effect_interval(X, groups=site, T0=1.0, T1=3.0)
+    assert ((interval[:, 0] < truth) & (truth < interval[:, 1])).mean() > 0.8
+    at_two = model.tasks_.potential_outcomes(X, 2.0, groups=site)
+    at_one = model.tasks_.potential_outcomes(X, 1.0, groups=site)
+    np.testing.assert_allclose(2 * (at_two - at_one), effect)
+
+
+@pytest.mark.parametrize("learner", ["dr", "s"])
+def test_an_estimator_over_tasks_may_learn_the_effect(train, new, learner):
+    support, query = new
+    model = fitted(plain(estimator=TaskRidge(), learner=learner), train)
+    effect = adapted(model, support).effect(query.X, groups=query.groups)
+    assert np.isfinite(effect).all()
+    assert np.isfinite(model.effect(query.X)).all()
+    with pytest.raises(DataError, match="without a posterior"):
+        model.effect_interval(query.X)
+
+
+def test_a_meta_learner_learns_the_outcome_with_the_treatment_in_x(train, new):
+    support, query = new
+    estimator = MetaRegressor(max_steps=5, random_state=0, verbose=False)
+    model = fitted(plain(estimator=estimator, learner="s"), train)
+    before, sites = pehe(model.effect(query.X), query), adapted(model, support)
+    assert pehe(sites.effect(query.X, groups=query.groups), query) < before + 0.1
+
+
+def test_a_site_of_one_arm_keeps_the_uncertainty_of_no_rows(model):
+    support = simulate(3, 40, seed=5)
+    only = support.take((support.groups > 0) | (support.treatment == 1))
+    with pytest.warns(DataWarning, match="1 of 3 tasks .* one arm only"):
+        sites = adapted(model, only)
+    assert sites.one_arm_.tolist() == [True, False, False]
+    X = np.zeros((1, 2))
+    np.testing.assert_allclose(sites.effect(X, groups=[0]), model.effect(X))
+    width = np.ptp(sites.effect_interval(X, groups=[0]))
+    assert width == pytest.approx(np.ptp(model.effect_interval(X)))
+    outcome = sites.potential_outcomes(X, 1, groups=[0])[0]
+    levels = [only.y[only.groups == 0].mean(), model.potential_outcomes(X, 1)[0]]
+    assert min(levels) < outcome < max(levels)  # but of the outcome it learned
+
+
+def test_no_rows_is_the_population(model):
+    X = np.zeros((2, 2))
+    np.testing.assert_allclose(model.unadapted().effect(X), model.effect(X))
+    sites = adapted(model, simulate(2, 20, seed=6))
+    mixed = sites.effect(X, groups=[0, 9], new_groups="population")
+    np.testing.assert_allclose(mixed[1], model.effect(X)[1])
+    assert np.isnan(sites.effect(X, groups=[0, 9], new_groups="nan")).tolist() == [False, True]
+    with pytest.raises(GroupError, match="1 of 2 rows .* were not adapted"):
+        sites.effect(X, groups=[0, 9])
+    with pytest.raises(GroupError, match="groups is missing"):
+        sites.effect(X)
+
+
+def test_rows_in_another_order_change_nothing(model):
+    support = simulate(3, 30, seed=7)
+    order = np.random.default_rng(0).permutation(90)
+    X = np.zeros((3, 2))
+    np.testing.assert_allclose(
+        adapted(model, support.take(order)).effect(X, groups=[0, 1, 2]),
+        adapted(model, support).effect(X, groups=[0, 1, 2]),
+    )
+
+
+def test_columns_of_a_frame_may_name_task_and_treatment(train):
+    frame = pd.DataFrame(train.X, columns=["age", "bmi"])
+    named = frame.assign(site=train.groups, arm=train.treatment)
+    model = plain(task="site", treatment="arm").fit(named, train.y)
+    other = plain().fit(frame, train.y, treatment=train.treatment, groups=train.groups)
+    np.testing.assert_array_equal(model.effect(frame), other.effect(frame))
+    np.testing.assert_array_equal(
+        model.tasks_.effect(named), other.tasks_.effect(frame, groups=train.groups)
+    )
+
+
+def test_a_clone_is_the_same_model_unfitted(model):
+    copy = clone(model)
+    assert copy.get_params() == pytest.approx(model.get_params()) or repr(copy) == repr(model)
+    with pytest.raises(NotFittedError):
+        copy.effect([[0.0, 0.0]])
+
+
+def test_known_propensities_are_taken_as_they_are(model):
+    support = simulate(3, 30, seed=8)
+    assert adapted(model, support).propensity_source_ == "learned"
+    told = model.adapt(
+        support.X,
+        support.y,
+        treatment=support.treatment,
+        groups=support.groups,
+        propensity=np.full(90, 0.5),
+    )
+    assert told.propensity_source_ == "supplied"
+
+
+def test_small_propensities_are_raised_and_counted():
+    sites = simulate(confounding=3.0, seed=9)
+    with pytest.warns(DataWarning, match="below clip=0.1"):
+        model = fitted(plain(clip=0.1), sites)
+    assert model.tasks_.n_clipped_ > 0
+
+
+def test_a_fitted_model_is_not_written(model, tmp_path):
+    with pytest.raises(BundleError, match="pickle"):
+        model.save(tmp_path / "model")
+
+
+BAD = {
+    "unseen arm": ({"treatment": [2] * 4}, "never seen at fit"),
+    "missing arm": ({"treatment": [0, 1, np.nan, 1]}, "is missing in 1 of 4 rows"),
+    "short": ({"treatment": [0, 1]}, "treatment has 2 rows, X has 4"),
+    "certain": ({"propensity": [0.0, 0.5, 1.0, 0.5]}, "0, 1 or outside of that in 2 of 4 rows"),
+    "early": (
+        {"time": [1.0, 1, 1, 1], "outcome_time": [2.0, 0, 2, 2]},
+        "known before the treatment in 1 of 4 rows .first: row 1.",
+    ),
+    "no order": ({"outcome_time": [2.0, 0, 2, 2]}, "needs time="),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_rows_are_refused(model, case):
+    changed, message = BAD[case]
+    given = {"treatment": [0, 1, 0, 1]} | changed
+    with pytest.raises(DataError, match=message):
+        model.adapt(np.zeros((4, 2)), np.arange(4.0), **given)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"learner": "q"}, "learner must be one of"),
+        ({"clip": 0.7}, "clip must lie"),
+        ({"n_folds": 1}, "n_folds must be 2 or more"),
+        ({"final": "cubic"}, "final must be"),
+        ({"control": 5}, "control=5 is no arm"),
+        ({"outcome": "boosting"}, "outcome must be scikit-learn estimators"),
+        ({"discrete_treatment": False}, "compares arms"),
+        ({"discrete_treatment": False, "learner": "s"}, "needs estimator="),
+        ({"learner": "t", "estimator": TaskRidge()}, "takes no estimator="),
+    ],
+)
+def test_bad_settings_are_refused(train, settings, message):
+    with pytest.raises(DataError, match=message):
+        fitted(plain(**settings), train)
+
+
+def test_other_bad_input(model, train):
+    with pytest.raises(DataError, match="1 arm in all"):
+        plain().fit(train.X, train.y, treatment=np.ones(len(train.y)), groups=train.groups)
+    with pytest.raises(DataError, match="discrete_treatment=False for a dose"):
+        plain().fit(train.X, train.y, treatment=train.y, groups=train.groups)
+    with pytest.raises(DataError, match="pass treatment="):
+        plain().fit(train.X, train.y, groups=train.groups)
+    with pytest.raises(SchemaError, match="not those of fit"):
+        model.effect(np.zeros((2, 3)))
+    with pytest.raises(DataError, match="confidence_level"):
+        model.effect_interval(np.zeros((2, 2)), confidence_level=95)
+    rare = np.where(train.groups == 0, train.treatment, 0)
+    with pytest.raises(DataError, match="cannot be learned from other tasks"):
+        plain().fit(train.X, train.y, treatment=rare, groups=train.groups)
+
+
+def test_same_seed_same_numbers(train):
+    X = np.zeros((1, 2))
+    first, second = (fitted(TreatmentResponse(random_state=3), train).effect(X) for _ in range(2))
+    np.testing.assert_array_equal(first, second)
