@@ -13,6 +13,7 @@ import torch
 
 from ehrmeta.algorithms import MAML, DeepMixedEffects, MetaSGD
 from ehrmeta.bench.commands import bench
+from ehrmeta.cli_inspect import check, inspect
 from ehrmeta.cli_options import numbers, read_visits, table_options, writable
 from ehrmeta.cli_tables import (
     check_held_out,
@@ -358,4 +359,6 @@ def evaluate(
 
 
 main.add_command(bench)
+main.add_command(check)
+main.add_command(inspect)
 main.add_command(tune)

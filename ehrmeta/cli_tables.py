@@ -30,6 +30,7 @@ __all__ = [
     "read_support",
     "read_table",
     "read_training_table",
+    "read_with_roles",
     "schema_of",
     "text_columns",
     "times_of",
@@ -42,6 +43,14 @@ def is_bundled(table: str) -> bool:
 
 
 def read_training_table(
+    path: str, *, on_missing_outcome: Literal["error", "drop"] = "error", **roles: Any
+) -> Table:
+    """A file whose columns get their roles from the options of ``ehrmeta fit``."""
+    frame, schema = read_with_roles(path, **roles)
+    return Table.from_frame(frame, schema, on_missing_outcome=on_missing_outcome)
+
+
+def read_with_roles(
     path: str,
     *,
     task: str,
@@ -54,9 +63,8 @@ def read_training_table(
     ranges: Sequence[tuple[str, str]] = (),
     task_kind: TaskKind = "patient",
     on_duplicate: OnDuplicate = "error",
-    on_missing_outcome: Literal["error", "drop"] = "error",
-) -> Table:
-    """A file whose columns get their roles from the options of ``ehrmeta fit``.
+) -> tuple[pd.DataFrame, Schema]:
+    """A file as it is, and the schema that the options of ``ehrmeta fit`` give it.
 
     Parameters
     ----------
@@ -82,7 +90,7 @@ def read_training_table(
     )
     for column, text in ranges:
         schema = _with_range(schema, column, text)
-    return Table.from_frame(frame, schema, on_missing_outcome=on_missing_outcome)
+    return frame, schema
 
 
 def read_table(path: str, schema: Schema) -> Table:

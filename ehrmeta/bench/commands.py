@@ -8,6 +8,10 @@ from pathlib import Path
 import click
 
 from ehrmeta.bench.cache import Cache
+from ehrmeta.bench.cohorts import run_cohorts
+from ehrmeta.bench.cohorts_data import COHORT_DATA
+from ehrmeta.bench.cohorts_methods import COHORT_METHODS
+from ehrmeta.bench.cohorts_table import cohorts_records, cohorts_tables, cohorts_verdict
 from ehrmeta.bench.digits import LEARNERS, digits_table, run_digits
 from ehrmeta.bench.guide import learner_tables, put_tables
 from ehrmeta.bench.landmark import run_landmark
@@ -40,6 +44,7 @@ from ehrmeta.bench.reliability import QUICK as QUICK_FAULTS
 from ehrmeta.bench.reliability import reliability_table, run_reliability
 from ehrmeta.bench.sinusoid import METHODS, run_sinusoid, sinusoid_table
 from ehrmeta.bench.speed import run_speed
+from ehrmeta.bench.tuning import run_tuning, tuning_table
 
 __all__ = ["bench"]
 
@@ -302,6 +307,56 @@ def patients(
 @_cache
 @_workers
 @click.option(
+    "--data-set",
+    "data_sets",
+    type=click.Choice(list(COHORT_DATA)),
+    multiple=True,
+    help="Only this data set; may be repeated.",
+)
+@click.option(
+    "--method",
+    "names",
+    type=click.Choice(list(COHORT_METHODS["risk"] | COHORT_METHODS["dose"])),
+    multiple=True,
+    help="Only this method; may be repeated.",
+)
+def cohorts(
+    quick: bool,
+    json_file: str | None,
+    cache: Path | None,
+    workers: int,
+    data_sets: tuple[str, ...],
+    names: tuple[str, ...],
+) -> None:
+    """Predict risk and dose at new hospitals, from none to 100 of their patients.
+
+    Folds of sites, at most five; beside pooled models, what hospitals do to update them, the
+    mixed-effects logistic, and dosing equations. --quick runs one fold and one draw of supports.
+
+    \b
+    Example:
+        ehrmeta bench cohorts --data-set heart --quick
+    """
+    results = run_cohorts(
+        click.echo,
+        quick=quick,
+        folder=cache,
+        data_sets=data_sets,
+        methods=names,
+        workers=workers,
+    )
+    for table in cohorts_tables(results):
+        click.echo("\n" + table.rstrip())
+    click.echo("\n" + cohorts_verdict(results))
+    _write(json_file, cohorts_records(results))
+
+
+@bench.command()
+@_quick
+@_json
+@_cache
+@_workers
+@click.option(
     "--cohort",
     "cohorts",
     type=click.Choice(list(COHORTS)),
@@ -417,6 +472,27 @@ def reliability(quick: bool, json_file: str | None, seed: int) -> None:
     _write(json_file, records)
     if any(record.value for record in records if record.metric == "failures"):
         raise SystemExit(1)
+
+
+@bench.command()
+@_quick
+@_json
+@_cache
+@_seed
+@_workers
+def tuning(quick: bool, json_file: str | None, cache: Path | None, seed: int, workers: int) -> None:
+    """Tune MAML on real patients: what it gains, and what giving up early saves.
+
+    A study of 30 trials on training patients, with and without giving up; then its best setting and
+    the defaults are trained alike and compared on other patients. --quick runs three short trials.
+
+    \b
+    Example:
+        ehrmeta bench tuning --cache runs
+    """
+    records = run_tuning(click.echo, quick=quick, cache=Cache(cache), workers=workers, seed=seed)
+    click.echo("\n" + tuning_table(records))
+    _write(json_file, records)
 
 
 def _write(json_file: str | None, records: list[Record]) -> None:

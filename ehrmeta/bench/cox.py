@@ -1,15 +1,17 @@
-"""Cause-specific Cox regression from statsmodels, with the cumulative incidence it implies."""
+"""Cause-specific Cox regression, with the cumulative incidence it implies.
+
+By Newton's method on the partial likelihood: statsmodels' PHReg divides by zero on tied days (its
+risk sets are differences of sums), and the survival packages are not compatible with our pins.
+"""
 
 from __future__ import annotations
 
-import warnings
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 
-from ehrmeta.bench.extras import require
 from ehrmeta.data import read_survival
 from ehrmeta.errors import DataError
 
@@ -17,11 +19,18 @@ __all__ = ["CauseSpecificCox"]
 
 Array = NDArray[np.float64]
 
+_MOST_STEPS = 50
+
 
 class CauseSpecificCox(BaseEstimator):
-    """One proportional-hazards model per cause, Breslow's baselines, Efron's ties.
+    """One proportional-hazards model per cause, with Breslow's ties and baselines.
 
     The opponent of `DiscreteTimeHazard`, under the same calls.
+
+    Parameters
+    ----------
+    penalty : float
+        Times half the squared coefficients: keeps them finite where a rare cause is separated.
 
     References
     ----------
@@ -29,26 +38,25 @@ class CauseSpecificCox(BaseEstimator):
     doi:10.1002/sim.2712.
     """
 
+    def __init__(self, penalty: float = 1.0) -> None:
+        self.penalty = penalty
+
     def fit(self, X: Array, y: Any) -> Self:
         """Fit every cause; the others censor it.
 
         Parameters
         ----------
         X : array, (row, feature)
-            Complete numbers.
+            Complete, of spread 1.
         y : structured array, (row,)
         """
-        regression = require("statsmodels.duration.hazard_regression").PHReg
         event, time = read_survival(y)
         self.causes_ = np.unique(event[event > 0])
         self.coef_, self.baseline_ = {}, {}
         for cause in self.causes_.tolist():
-            model = regression(time, X, status=event == cause, ties="efron")
-            with warnings.catch_warnings():  # a rare cause may have no finite optimum
-                warnings.simplefilter("ignore", UserWarning)
-                fit = model.fit(method="newton", disp=False)
-            self.coef_[cause] = fit.params
-            self.baseline_[cause] = _breslow(time, event == cause, np.exp(X @ fit.params))
+            coef = _fit_cox(X, time, event == cause, self.penalty)
+            self.coef_[cause] = coef
+            self.baseline_[cause] = _breslow(time, event == cause, np.exp(X @ coef))
         return self
 
     def predict_cumulative_incidence(self, X: Array, times: ArrayLike, *, cause: int = 1) -> Array:
@@ -68,6 +76,42 @@ class CauseSpecificCox(BaseEstimator):
         curve = np.column_stack([np.zeros(len(X)), np.cumsum(before * share, axis=1)])
         found: Array = curve[:, np.searchsorted(steps, np.atleast_1d(times), side="right")]
         return found
+
+
+def _fit_cox(X: Array, time: Array, event: NDArray[np.bool_], penalty: float) -> Array:
+    """Coefficients of greatest penalised partial likelihood, (feature,)."""
+    order = np.argsort(-time, kind="stable")  # risk sets grow from the last time back
+    x, e, t = X[order], event[order], time[order]
+    at_risk = np.searchsorted(-t, -t[e], side="right") - 1  # the last place of the risk set
+    drawn, eye = x[e].sum(axis=0), penalty * np.eye(x.shape[1])
+
+    def parts(coef: Array) -> tuple[float, Array, Array]:
+        """Log likelihood, its gradient and minus its second derivative."""
+        eta = x @ coef
+        relative = np.exp(eta - eta.max())
+        total = np.cumsum(relative)[at_risk]
+        mean = np.cumsum(relative[:, None] * x, axis=0)[at_risk] / total[:, None]
+        # how often each row stands in a risk set, weighed: sum over the events after its place
+        share = np.bincount(at_risk, 1.0 / total, minlength=len(x))[::-1].cumsum()[::-1]
+        second = (x * (relative * share)[:, None]).T @ x - mean.T @ mean
+        value = eta[e].sum() - np.log(total).sum() - len(total) * eta.max()
+        value -= 0.5 * penalty * coef @ coef
+        return float(value), drawn - mean.sum(axis=0) - penalty * coef, second + eye
+
+    coef = np.zeros(x.shape[1])
+    value, gradient, information = parts(coef)
+    for _ in range(_MOST_STEPS):
+        step = np.linalg.solve(information, gradient)
+        while True:
+            after = parts(coef + step)
+            if after[0] >= value - 1e-9 * abs(value):
+                break
+            step = 0.5 * step
+        coef = coef + step
+        value, gradient, information = after
+        if np.abs(step).max() < 1e-8:
+            break
+    return coef
 
 
 def _breslow(time: Array, event: NDArray[np.bool_], relative: Array) -> tuple[Array, Array]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -65,7 +64,7 @@ def run_landmark(
     Parameters
     ----------
     say : callable
-        Told about every fold of a method that finishes, and about what is left out.
+        Told about every fold of a method that finishes.
     quick : bool
         `QUICK` in place of `FULL`.
     folder : Path, optional
@@ -78,7 +77,7 @@ def run_landmark(
         How much is run, in place of both.
     """
     plan = plan or (QUICK if quick else FULL)
-    names = [name for name in methods or METHODS if _found(name, say)]
+    names = list(methods or METHODS)
     keys = [
         (cohort, method, fold)
         for cohort in cohorts or COHORTS
@@ -130,11 +129,3 @@ def _joined(
             for method in methods
         },
     )
-
-
-def _found(method: str, say: Callable[[str], object]) -> bool:
-    package = METHODS[method].package
-    if not package or find_spec(package) is not None:
-        return True
-    say(f"{method} left out: {package} is not installed (pip install 'ehrmeta[bench]')")
-    return False

@@ -86,13 +86,10 @@ class Method:
         One of `FORECASTERS`; "" without values.
     risk : estimator
         With ``fit(X, y)`` and ``predict_cumulative_incidence(X, times)``.
-    package : str
-        What must be installed beside this package.
     """
 
     forecaster: str
     risk: BaseEstimator
-    package: str = ""
 
 
 FORECASTERS: dict[str, Forecaster] = {
@@ -114,8 +111,8 @@ METHODS: dict[str, Method] = {
     "hazard, last value": Method("last value", DiscreteTimeHazard()),
     "hazard, no values": Method("", DiscreteTimeHazard()),
     "boosted hazard, last value": Method("last value", DiscreteTimeHazard(_BOOSTING, intervals=10)),
-    "Cox, BLUP": Method("BLUP", CauseSpecificCox(), "statsmodels"),
-    "Cox, last value": Method("last value", CauseSpecificCox(), "statsmodels"),
+    "Cox, BLUP": Method("BLUP", CauseSpecificCox()),
+    "Cox, last value": Method("last value", CauseSpecificCox()),
     "logistic, BLUP": Method("BLUP", WeightedLogistic()),
     "logistic, last value": Method("last value", WeightedLogistic()),
     "no features": Method("", NoFeatures()),

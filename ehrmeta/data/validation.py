@@ -176,6 +176,7 @@ def _column(values: NDArray[Any], column: Feature | Outcome) -> Found:
     """Type, unit and range."""
     kind = column.kind if isinstance(column, Feature) else "numeric"
     if kind == "categorical":
+        yield from _numbers_as_text(values, column.name)
         return
     numbers = _numbers(values)
     if numbers is None:
@@ -198,6 +199,18 @@ def _column(values: NDArray[Any], column: Feature | Outcome) -> Found:
             "Units are then taken as they stand.",
         )
     yield from _range(numbers, column)
+
+
+def _numbers_as_text(values: NDArray[Any], name: str) -> Found:
+    """One '<5' among numbers turns a whole lab into a category."""
+    if values.dtype != object:
+        return
+    present = pd.Series(values).dropna()
+    odd = int(pd.to_numeric(present, errors="coerce").isna().sum())
+    if odd < 0.5 * len(present):
+        what = f"of {len(present):,} values are no numbers, so that all count as categories"
+        remedy = "Replace them, for example '<5' by 5, to use the column as a number."
+        yield Finding(what, name, odd, remedy)
 
 
 def _range(numbers: NDArray[np.float64], column: Feature | Outcome) -> Found:

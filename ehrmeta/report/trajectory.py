@@ -11,9 +11,9 @@ import pandas as pd
 
 from ehrmeta.data import index_tasks, read_columns, to_time
 from ehrmeta.data.clock import SECONDS
-from ehrmeta.data.schema import Schema
 from ehrmeta.errors import AtypicalWarning, DataError
 from ehrmeta.estimators import MetaRegressor
+from ehrmeta.report.style import INK, PALETTE, outcome_label
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,8 +23,7 @@ __all__ = ["plot_trajectory"]
 
 Array = npt.NDArray[np.float64]
 
-# Okabe and Ito's palette: told apart under every common colour blindness, and in grey.
-_OWN, _POPULATION, _INK = "#0072B2", "#D55E00", "#222222"
+_OWN, _POPULATION = PALETTE[:2]
 _TIME_WORDS = {"s": "seconds", "min": "minutes", "h": "hours", "d": "days", "wk": "weeks"}
 _TIME_WORDS |= {"mo": "months", "a": "years"}
 
@@ -100,7 +99,7 @@ def plot_trajectory(
     at, everywhere, ahead = (scale * (times - t[0]) for times in (t, everywhere, ahead))
     figure = Figure(figsize=(9.0, 5.2), dpi=120, layout="constrained")
     axes = figure.subplots()
-    dots: dict[str, Any] = {"linestyle": "none", "marker": "o", "color": _INK, "markersize": 7}
+    dots: dict[str, Any] = {"linestyle": "none", "marker": "o", "color": INK, "markersize": 7}
     shown = f"the first {shots} values, shown to the model"
     axes.plot(at[:shots], y[:shots], label=shown, zorder=4, **dots)
     later = f"the {len(y) - shots} later values, not shown"
@@ -113,7 +112,7 @@ def plot_trajectory(
     axes.fill_between(ahead, low, high, color=_OWN, alpha=0.18, linewidth=0, label=inside)
     _mark(axes, at[shots - 1], "forecast from here")
     axes.set_xlabel(f"{words} since the patient's first value")
-    axes.set_ylabel(_outcome_label(model.schema_))
+    axes.set_ylabel(outcome_label(model.schema_))
     axes.set_title(title or "", loc="left")
     axes.spines[["top", "right"]].set_visible(False)
     axes.margins(x=0.02, y=0.12)
@@ -123,9 +122,9 @@ def plot_trajectory(
 
 def _mark(axes: Axes, at: float, words: str) -> None:
     """A dotted vertical line with words at its top."""
-    axes.axvline(at, color=_INK, linewidth=1.0, linestyle=":")
+    axes.axvline(at, color=INK, linewidth=1.0, linestyle=":")
     place: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points"}
-    axes.annotate(words, (at, 1.0), xytext=(5, -4), va="top", color=_INK, **place)
+    axes.annotate(words, (at, 1.0), xytext=(5, -4), va="top", color=INK, **place)
 
 
 def _between(columns: dict[str, Any], t: Array, grid: Array) -> dict[str, Any]:
@@ -150,10 +149,3 @@ def _readable(unit: str, span: float) -> tuple[float, str]:
     if SECONDS["h"] <= SECONDS[unit] < SECONDS["a"] and seconds >= 2 * SECONDS["a"]:
         return SECONDS[unit] / SECONDS["a"], "years"
     return 1.0, _TIME_WORDS[unit]
-
-
-def _outcome_label(schema: Schema | None) -> str:
-    if schema is None or schema.outcome is None:
-        return "y"
-    outcome = schema.outcome
-    return (outcome.label or outcome.name) + (f" [{outcome.unit}]" if outcome.unit else "")

@@ -64,7 +64,7 @@ def tune(
     timeout: float | None = None,
     space: Space | None = None,
     sampler: BaseSampler | None = None,
-    pruner: BasePruner | None = None,
+    pruner: BasePruner | Literal[False] | None = None,
     storage: str | Path | None = None,
     study_name: str | None = None,
     scoring: Scoring = None,
@@ -100,7 +100,7 @@ def tune(
         one worker give the same trials, also where the study was stopped in between.
     pruner : optuna.pruners.BasePruner, optional
         By default the Wilcoxon test over blocks of patients. Others are told the mean so far.
-        A search of several objectives is not pruned.
+        False judges every trial in full, as does a search of several objectives.
     storage : str or Path, optional
         Where the study is kept, see `open_storage`. By default a study with a name is kept in the
         file ehrmeta-studies.db of the working directory, one without a name in memory.
@@ -155,7 +155,8 @@ def tune(
     rows = read_rows(model, X, y, groups, time)
     folds = read_folds(rows, cv)
     n_blocks = min(fold.n_blocks for fold in folds)
-    pruner = pruner or default_pruner(n_blocks)
+    if pruner is None:
+        pruner = default_pruner(n_blocks)
     if storage is None and study_name is not None:
         storage = DEFAULT_STORAGE
     shared = open_study(
@@ -168,7 +169,7 @@ def tune(
         },
         measures=list(measures),
         directions=directions,
-        pruner=pruner,
+        pruner=pruner or optuna.pruners.NopPruner(),
         notes=notes,
     )
     wilcoxon = isinstance(pruner, optuna.pruners.WilcoxonPruner)

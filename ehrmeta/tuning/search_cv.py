@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -71,7 +71,7 @@ class MetaSearchCV(MetaEstimatorMixin, BaseEstimator):
         space: Space | None = None,
         timeout: float | None = None,
         sampler: BaseSampler | None = None,
-        pruner: BasePruner | None = None,
+        pruner: BasePruner | Literal[False] | None = None,
         storage: str | Path | None = None,
         study_name: str | None = None,
         scoring: Scoring = None,

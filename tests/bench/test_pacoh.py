@@ -115,6 +115,12 @@ def test_the_command_runs_and_resumes(folder, tmp_path):
     assert pacoh_lines(again.output) == pacoh_lines(first.output)
 
 
+@pytest.mark.slow
+def test_two_processes_find_what_one_does(folder):
+    found = [run_pacoh(folder, quick=True, methods={LAST: LastValue()}, workers=n) for n in (1, 2)]
+    assert pacoh_table(found[0]) == pacoh_table(found[1])
+
+
 def pacoh_lines(text):
     return [line for line in text.splitlines() if "split" in line]
 

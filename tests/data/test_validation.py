@@ -63,6 +63,12 @@ FAULTS = {
     "a column is gone": (lambda f: f.drop(columns="ward"), "ward", 1, True),
     "text among numbers": (_set("glucose", [3, 4], "<5"), "glucose", 120, True),
     "an infinite value": (_set("glucose", [3], np.inf), "glucose", 120, True),
+    "numbers as text": (
+        _replace("ward", lambda f: ["<5", *(str(i % 7) for i in range(1, len(f)))]),
+        "ward",
+        1,
+        False,
+    ),
     "all text": (
         _replace("glucose", lambda f: ["high", "low"] * (len(f) // 2)),
         "glucose",
