@@ -49,6 +49,7 @@ from ehrmeta.estimators import (
 )
 from ehrmeta.evaluation import KShotScorer, k_shot_curve
 from ehrmeta.nn import MLP, TorchModule
+from ehrmeta.treatment import TreatmentResponse
 from ehrmeta.tuning import MetaSearchCV, tune
 
 __all__ = [
@@ -83,6 +84,7 @@ __all__ = [
     "Schema",
     "Table",
     "TorchModule",
+    "TreatmentResponse",
     "adapt",
     "k_shot_curve",
     "label_within",
