@@ -14,6 +14,7 @@ from ehrmeta.nn.class_likelihoods import ClassLikelihood
 from ehrmeta.nn.likelihoods import Likelihood, StudentT
 from ehrmeta.nn.mixed_model import fit_mixed_model
 from ehrmeta.nn.mixed_process import MixedProcess, fit_mixed_process, held_out_log_likelihood
+from ehrmeta.nn.near_copies import apart
 from ehrmeta.nn.task_rows import TaskRows
 
 __all__ = ["FEW_TASKS", "MixedStart", "fit_mixed_start", "simulated_starts"]
@@ -24,7 +25,6 @@ FEW_TASKS = 50  # below this the process must show itself on held-out tasks
 _N_FOLDS = 5
 _N_BOOTSTRAP = 20
 _OUTLYING = 4.0  # robust sds from the task's median
-_SAME = 0.02  # share of a column's variance that the columns before it leave: less is no other
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def fit_mixed_start(
     s = ((elapsed - mean_elapsed) / scale).numpy()
     one = np.ones(tasks.n_rows)
     columns = np.column_stack([one, tasks.x.double().numpy(), s])
-    kept = _apart(columns)
+    kept = apart(columns)
     kept[-1] &= tasks.timed
     x = columns[:, kept]
     z = np.column_stack([one, s] if random_slope and tasks.timed else [one])
@@ -167,19 +167,6 @@ def _working_outcome(tasks: TaskRows, likelihood: Likelihood) -> Array:
     middle = y[order][(tasks.starts[:-1] + tasks.sizes // 2).numpy()[codes]]
     reach = _OUTLYING * 1.4826 * float(np.median(np.abs(y - middle)))
     return np.asarray(middle + np.clip(y - middle, -reach, reach))
-
-
-def _apart(columns: Array) -> npt.NDArray[np.bool_]:
-    """Which columns, the first of ones, say what no combination of those before them says.
-
-    Two near copies (a time and the clock that it was read from) would get slopes of opposite sign,
-    as large as rounding lets them, which a new task's rows meet where the copies part.
-    """
-    left = np.abs(np.diag(np.linalg.qr(columns, mode="r"))) ** 2 / len(columns)
-    apart: npt.NDArray[np.bool_] = left > _SAME * columns.var(axis=0)
-    apart &= columns.var(axis=0) > 0.0
-    apart[0] = True
-    return apart
 
 
 def _root(covariance: Array) -> Array:

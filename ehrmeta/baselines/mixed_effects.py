@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
@@ -12,6 +14,7 @@ from ehrmeta.estimators._base import TaskRegressor
 from ehrmeta.estimators.predictive import Predictive
 from ehrmeta.estimators.table_encoder import TableEncoder
 from ehrmeta.nn.mixed_model import fit_mixed_model, posterior, predict
+from ehrmeta.nn.near_copies import apart
 from ehrmeta.nn.task_rows import TaskRows
 
 __all__ = ["MixedEffects", "designs", "time_since_first"]
@@ -28,7 +31,8 @@ class MixedEffects(TaskRegressor):
 
     Adapting is the best linear unbiased prediction of :math:`b_i` from the support, and the
     prediction interval is that of the joint normal. Time s is the clock itself where its origin is
-    known ahead, else the time since the support's first row. Measured features are left out.
+    known ahead, else the time since the support's first row. Measured features are left out, and so
+    is a column that those before it all but tell.
 
     Parameters
     ----------
@@ -89,7 +93,11 @@ class MixedEffects(TaskRegressor):
         self.mean_elapsed_ = float(time_since_first(rows, rows).mean())
         x, z = self._designs(rows, rows, table)
         y, starts = rows.y.double().numpy(), rows.starts.numpy()
-        self.mixed_model_ = fit_mixed_model(x, z, y, starts, reml=self.reml)
+        kept = apart(x)
+        found = fit_mixed_model(x[:, kept], z, y, starts, reml=self.reml)
+        beta, beta_cov = np.zeros(len(kept)), np.zeros((len(kept), len(kept)))
+        beta[kept], beta_cov[np.ix_(kept, kept)] = found.beta, found.beta_cov
+        self.mixed_model_ = replace(found, beta=beta, beta_cov=beta_cov)
 
     def _adapt_tasks(self, support: TaskRows) -> Posterior:
         x, z = self._designs(support, support, self.table_)

@@ -16,6 +16,7 @@ from ehrmeta.estimators.table_encoder import TableEncoder
 from ehrmeta.nn.batch import padded_index
 from ehrmeta.nn.mixed_model import MixedModel, fit_mixed_model
 from ehrmeta.nn.mixed_process import fit_mixed_process
+from ehrmeta.nn.near_copies import apart
 from ehrmeta.nn.task_rows import TaskRows
 
 __all__ = ["MixedProcessEffects", "Support"]
@@ -102,11 +103,14 @@ class MixedProcessEffects(TaskRegressor):
         self.mean_elapsed_ = float(time_since_first(rows, rows).mean())
         x, z = self._designs(rows, rows, table)
         y, starts = rows.y.double().numpy(), rows.starts.numpy()
-        found = fit_mixed_model(x, z, y, starts)
+        kept = apart(x)
+        found = fit_mixed_model(x[:, kept], z, y, starts)
         self.process_var_, self.tau_ = 0.0, 1.0
         self.beta_, self.G_, self.noise_var_ = found.beta, found.G, found.noise_var
         if table.timed:
-            self._add_process(x, z, rows, found, table.time_unit)
+            self._add_process(x[:, kept], z, rows, found, table.time_unit)
+        fitted, self.beta_ = self.beta_, np.zeros(len(kept))
+        self.beta_[kept] = fitted
 
     def _add_process(
         self, x: Array, z: Array, rows: TaskRows, start: MixedModel, unit: float

@@ -12,7 +12,7 @@ import torch
 from scipy import special
 from sklearn.base import clone, is_classifier
 from sklearn.ensemble import HistGradientBoostingRegressor
-from sklearn.linear_model import LinearRegression
+from sklearn.linear_model import Ridge
 from sklearn.model_selection import GroupKFold
 from sklearn.utils.validation import has_fit_parameter
 
@@ -73,7 +73,7 @@ def add_where_it_helps(addition: Population, rows: TaskRows) -> tuple[Population
     Parameters
     ----------
     addition : regressor
-        Cloned, and fitted to the residuals of a linear regression.
+        Cloned, and fitted to the residuals of a ridge regression.
     rows : TaskRows
         Of the training tasks.
 
@@ -86,7 +86,7 @@ def add_where_it_helps(addition: Population, rows: TaskRows) -> tuple[Population
     if rows.n_tasks < _FEWEST_TASKS or not rows.x.shape[1]:
         return None, rows
     x, y, codes = _features(rows), rows.y.double().numpy(), rows.codes.numpy()
-    left = y - _cross_fit(LinearRegression(), x, y, codes)[1]
+    left = y - _cross_fit(Ridge(), x, y, codes)[1]
     fitted, offset = _cross_fit(addition, x, left, codes)
     gain = np.bincount(codes, _weight(codes) * (left**2 - (left - offset) ** 2))
     if gain.mean() <= gain.std(ddof=1) / np.sqrt(len(gain)):
