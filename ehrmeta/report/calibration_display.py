@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from ehrmeta.errors import DataError
 from ehrmeta.evaluation import bootstrap_counts, risk_intervals, smooth_calibration_curve
 from ehrmeta.evaluation.binary import read_binary
-from ehrmeta.report.event_risk import event_risk
+from ehrmeta.report.event_risk import event_risk, name_of
 from ehrmeta.report.style import INK, MUTED, PALETTE, axes_of, clear_frame, span
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class CalibrationDisplay:
         """
         y_true, y_prob = event_risk(estimator, X, y, predict)
         options: dict[str, Any] = {"n_bootstrap": n_bootstrap, "random_state": random_state}
-        name = type(estimator).__name__ if name is None else name
+        name = name_of(estimator) if name is None else name
         return cls.from_predictions(y_true, y_prob, name=name, ax=ax, **options)
 
     @classmethod

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from ehrmeta.errors import DataError
 from ehrmeta.evaluation import DecisionCurve, decision_curve
-from ehrmeta.report.event_risk import event_risk
+from ehrmeta.report.event_risk import event_risk, name_of
 from ehrmeta.report.style import INK, LINES, MUTED, PALETTE, axes_of, clear_frame
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class DecisionCurveDisplay:
         `from_predictions`.
         """
         y_true, y_prob = event_risk(estimator, X, y, predict)
-        name = type(estimator).__name__ if name is None else name
+        name = name_of(estimator) if name is None else name
         return cls.from_predictions(y_true, {name: y_prob}, threshold=threshold, ax=ax)
 
     @classmethod

@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ehrmeta.errors import DataError
+from ehrmeta.estimators import Adapted
 
-__all__ = ["event_risk"]
+__all__ = ["event_risk", "name_of"]
 
 Array = NDArray[np.float64]
 
@@ -23,9 +24,25 @@ def event_risk(estimator: Any, X: Any, y: Any, predict: dict[str, Any]) -> tuple
     X, y : (row, feature), (row,)
     predict : dict
         Further arguments of ``predict_proba``: groups, time.
+
+    Raises
+    ------
+    DataError
+        More or fewer than two classes, or outcomes that are neither.
     """
     p = np.asarray(estimator.predict_proba(X, **predict), np.float64)
     if p.ndim != 2 or p.shape[1] != 2:
         raise DataError(f"predict_proba gives shape {p.shape}; a risk needs two classes.")
-    event = getattr(estimator, "classes_", np.array([0, 1]))[1]
-    return (np.asarray(y) == event).astype(np.float64), p[:, 1]
+    fitted = estimator.model if isinstance(estimator, Adapted) else estimator
+    classes, y = np.asarray(fitted.classes_), np.asarray(y)
+    unknown = int(np.count_nonzero(~np.isin(y, classes)))
+    if unknown:
+        raise DataError(
+            f"y holds classes unseen at fit in {unknown} of {len(y)} rows. Pass the labels of fit."
+        )
+    return (y == classes[1]).astype(np.float64), p[:, 1]
+
+
+def name_of(estimator: Any) -> str:
+    """What a legend calls an estimator."""
+    return type(estimator.model if isinstance(estimator, Adapted) else estimator).__name__

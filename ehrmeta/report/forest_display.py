@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from ehrmeta.errors import DataError
+from ehrmeta.estimators import Adapted
 from ehrmeta.evaluation import pool_sites, score_sites
 from ehrmeta.report.event_risk import event_risk
 from ehrmeta.report.style import MUTED, PALETTE, axes_of, clear_frame, span
@@ -81,7 +82,7 @@ class ForestDisplay:
 
         Other parameters are those of `from_predictions`.
         """
-        if hasattr(estimator, "update"):  # adapted: each site has a model of its own
+        if isinstance(estimator, Adapted):  # each site has a model of its own
             predict = {"groups": groups, **predict}
         y_true, y_prob = event_risk(estimator, X, y, predict)
         return cls.from_predictions(y_true, y_prob, groups=groups, metric=metric, ax=ax)

@@ -2,6 +2,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
+from ehrmeta import MetaClassifier
 from ehrmeta.errors import DataError
 from ehrmeta.evaluation import risk_score, smooth_calibration_curve
 from ehrmeta.report import CalibrationDisplay
@@ -56,6 +57,18 @@ def test_an_estimator_draws_the_risk_of_its_second_class(oracle, cohort):
     np.testing.assert_allclose(display.y_prob, p)
 
 
+def test_adapted_hospitals_are_drawn_by_the_labels_of_fit(cohort):
+    X, y, _, site = cohort
+    died = np.array(["no", "yes"])[y]
+    model = MetaClassifier(max_steps=5, random_state=0).fit(X, died, groups=site)
+    adapted = model.adapt(X[::3], died[::3], groups=site[::3])
+    display = CalibrationDisplay.from_estimator(adapted, X, died, groups=site, n_bootstrap=5)
+    np.testing.assert_array_equal(display.y_true, y)
+    expected = adapted.predict_proba(X, groups=site)[:, 1]
+    np.testing.assert_array_equal(display.y_prob, expected)
+    assert display.name == "MetaClassifier"
+
+
 def test_rare_events_fill_the_axes():
     rng = np.random.default_rng(0)
     p = rng.beta(2, 60, 2000)
@@ -71,6 +84,8 @@ def test_what_cannot_be_drawn_is_refused(oracle, cohort):
         CalibrationDisplay.from_predictions(y, np.full(360, 0.3))
     with pytest.raises(DataError, match="at least 2 resamples"):
         CalibrationDisplay.from_predictions(y, p, n_bootstrap=0)
+    with pytest.raises(DataError, match="unseen at fit in 360 of 360"):
+        CalibrationDisplay.from_estimator(oracle, p[:, None], y)
     oracle.predict_proba = lambda X: np.ones((len(X), 3)) / 3
     with pytest.raises(DataError, match="needs two classes"):
         CalibrationDisplay.from_estimator(oracle, p[:, None], y)
