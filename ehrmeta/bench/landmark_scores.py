@@ -116,8 +116,9 @@ def _auroc_within(fold: NDArray[np.int64], label: Array, risk: Array, weights: A
         area = auroc(label[at], risk[at], weights[:, at])
         pairs += n
         concordant += np.where(n > 0, n * area, 0.0)
-    nothing = np.full(len(weights), np.nan)
-    return np.divide(concordant, pairs, out=nothing, where=pairs > 0)
+    found = np.full(len(weights), np.nan)
+    np.divide(concordant, pairs, out=found, where=pairs > 0)
+    return found
 
 
 def _defined(samples: Array) -> Array:
