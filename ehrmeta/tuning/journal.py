@@ -12,7 +12,9 @@ from optuna.storages.journal._file import BaseJournalFileLock
 
 from ehrmeta.errors import StudyError
 
-__all__ = ["Journal"]
+__all__ = ["Journal", "cut_broken_end"]
+
+_CHUNK = 2**16
 
 
 class Journal(JournalFileBackend):
@@ -39,9 +41,9 @@ class Journal(JournalFileBackend):
         self.lock.acquire()
         try:
             cut_broken_end(path)
+            _check_lines(path)
         finally:
             self.lock.release()
-        _check_lines(path)
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         """Add records, after cutting off what a killed writer has left of its own."""
@@ -71,32 +73,36 @@ class _Lock(BaseJournalFileLock):
 
 
 def cut_broken_end(path: Path) -> None:
-    """Cut off a last line without its end, or that is no JSON; the caller holds the lock."""
+    """Cut off what follows the last end of a line; the caller holds the lock."""
     with path.open("r+b") as file:
-        size = file.seek(0, 2)
-        start = max(0, size - 2**16)
-        file.seek(start)
-        tail = file.read()
-        while start and b"\n" not in tail[:-1]:  # a line longer than that
-            start = max(0, start - 2**16)
+        end = size = file.seek(0, 2)
+        while end:
+            start = max(0, end - _CHUNK)
             file.seek(start)
-            tail = file.read(size - start)
-        whole = tail.rfind(b"\n") + 1
-        last = tail[tail.rfind(b"\n", 0, max(whole - 1, 0)) + 1 : whole]
-        if whole and not _is_record(last):
-            whole -= len(last)
-        if start + whole < size:
-            file.truncate(start + whole)
+            whole = file.read(end - start).rfind(b"\n") + 1
+            if whole:
+                end = start + whole
+                break
+            end = start
+        if end < size:
+            file.truncate(end)
 
 
 def _check_lines(path: Path) -> None:
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if line.endswith(b"\n") and not _is_record(line):
+    """Cut off a last line that is no record; refuse one before it."""
+    start = 0
+    with path.open("r+b") as file:
+        lines = list(file)
+        for number, line in enumerate(lines, start=1):
+            if not _is_record(line):
+                if number == len(lines):
+                    file.truncate(start)
+                    return
                 raise StudyError(
                     f"line {number} of the journal '{path}' is damaged. Restore the file from a "
                     "copy, or start a study in another one."
                 )
+            start += len(line)
 
 
 def _is_record(line: bytes) -> bool:

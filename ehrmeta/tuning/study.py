@@ -6,12 +6,12 @@ import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import optuna
 from optuna.exceptions import DuplicatedStudyError, ExperimentalWarning
 from optuna.pruners import BasePruner, WilcoxonPruner
-from optuna.samplers import BaseSampler, TPESampler
+from optuna.samplers import BaseSampler, BruteForceSampler, GridSampler, TPESampler
 from optuna.storages import BaseStorage, RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 
@@ -47,6 +47,7 @@ class SharedStudy:
         self.study = study
         self.storage = storage
         self.locks = locks
+        self.exhausted = False  # a sampler of a finite grid has tried it all
 
     def run(
         self,
@@ -73,7 +74,7 @@ class SharedStudy:
             Called with study and trial after every trial of this worker.
         """
         end = None if timeout is None else time.monotonic() + timeout
-        while end is None or time.monotonic() < end:
+        while not self.exhausted and (end is None or time.monotonic() < end):
             trial = self._next(n_trials, sampler)
             if trial is None:
                 if not self._others_run():
@@ -110,15 +111,24 @@ class SharedStudy:
 
     def _work_on(self, trial: Trial, objective: Callable[[Trial], Sequence[float]]) -> None:
         try:
-            self.study.tell(trial, list(objective(trial)))
+            self._tell(trial, values=list(objective(trial)))
         except optuna.TrialPruned:
-            self.study.tell(trial, state=TrialState.PRUNED)
+            self._tell(trial, state=TrialState.PRUNED)
         except Exception as error:
-            trial.set_user_attr("reason", f"{type(error).__name__}")
-            self.study.tell(trial, state=TrialState.FAIL)
+            trial.set_user_attr("reason", type(error).__name__)
+            self._tell(trial, state=TrialState.FAIL)
             raise
         finally:
             self.locks.release(trial.number + 1)
+
+    def _tell(self, trial: Trial, **ended: Any) -> None:
+        """End a trial; a sampler of a finite grid says in its own way that it has tried it all."""
+        try:
+            self.study.tell(trial, **ended)
+        except RuntimeError:
+            if not isinstance(self.study.sampler, BruteForceSampler | GridSampler):
+                raise
+            self.exhausted = True
 
     def _others_run(self) -> bool:
         return bool(self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)))
