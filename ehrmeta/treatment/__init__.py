@@ -1,6 +1,25 @@
 """Treatment response: effects over many tasks, and of one more."""
 
 from ehrmeta.treatment.adapted import AdaptedResponse
+from ehrmeta.treatment.diagnostics import Diagnostics, e_value, robustness_value
+from ehrmeta.treatment.policy import PolicyTree, PolicyValue
+from ehrmeta.treatment.pooling import PooledEffect, pool_effects
+from ehrmeta.treatment.ranking import Ranking
+from ehrmeta.treatment.refuters import refute
 from ehrmeta.treatment.response import TreatmentResponse
+from ehrmeta.treatment.selection import EffectScorer
 
-__all__ = ["AdaptedResponse", "TreatmentResponse"]
+__all__ = [
+    "AdaptedResponse",
+    "Diagnostics",
+    "EffectScorer",
+    "PolicyTree",
+    "PolicyValue",
+    "PooledEffect",
+    "Ranking",
+    "TreatmentResponse",
+    "e_value",
+    "pool_effects",
+    "refute",
+    "robustness_value",
+]

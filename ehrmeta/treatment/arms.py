@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,6 +104,18 @@ class Arms:
             self.vector(self.labels[0] if T0 is None else T0),
             self.vector(self.labels[1] if T1 is None else T1),
         )
+
+    def codes_of(self, T0: Any = None, T1: Any = None) -> tuple[int, int]:
+        """Numbers of two arms, with the defaults of `pair`."""
+        zero, one = self.pair(T0, T1)
+        return int(zero @ np.arange(1, self.n_arms)), int(one @ np.arange(1, self.n_arms))
+
+    def costs(self, costs: Mapping[Any, float] | None) -> Array:
+        """Cost of every arm, (arm,); 0 where none is named."""
+        found = np.zeros(self.n_arms)
+        for arm, value in (costs or {}).items():
+            found[self.code(arm)] = value
+        return found
 
     def vector(self, T: Any) -> Array:
         """An arm as indicators of the arms without the control, (arm - 1,)."""

@@ -53,6 +53,10 @@ class Cases:
         both = np.bincount(self.task * n_arms + self.arm, minlength=self.n_tasks * n_arms)
         return both.reshape(self.n_tasks, n_arms)
 
+    def in_one_task(self) -> Cases:
+        """The same rows as those of one task."""
+        return replace(self, task=np.zeros(self.n_rows, np.int64), n_tasks=1)
+
     def take(self, rows: npt.NDArray[Any]) -> Cases:
         """Some rows, by mask or position; the numbering of the tasks stays."""
         return replace(

@@ -86,10 +86,11 @@ class Scoring:
         """Pseudo-outcomes of every arm over the control, or of a unit of the dose."""
         if isinstance(nuisances, TaskDoseNuisances):
             return [dose_pseudo_outcomes(cases, nuisances, self.noise)]
-        return [
-            pseudo_outcomes(self.learner, cases, nuisances, self.noise, (0, arm))
-            for arm in range(1, len(self.noise))
-        ]
+        return [self.pair(cases, nuisances, (0, arm)) for arm in range(1, len(self.noise))]
+
+    def pair(self, cases: Cases, nuisances: TaskNuisances, pair: tuple[int, int]) -> PseudoOutcomes:
+        """Pseudo-outcomes of the second arm of a pair over the first."""
+        return pseudo_outcomes(self.learner, cases, nuisances, self.noise, pair)
 
 
 def arm_scores(cases: Cases, nuisances: TaskNuisances) -> Array:

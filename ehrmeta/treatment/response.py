@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, ClassVar, NoReturn, Self
 
 import numpy as np
@@ -16,7 +15,7 @@ from sklearn.utils.validation import _check_feature_names, _check_n_features
 
 from ehrmeta.data import Encoder, Schema
 from ehrmeta.errors import BundleError, DataError, NotFittedError, SchemaError
-from ehrmeta.estimators.inputs import Inputs, outcome_name, read_inputs, schema_of
+from ehrmeta.estimators.inputs import Inputs, schema_of
 from ehrmeta.treatment.adapted import AdaptedResponse
 from ehrmeta.treatment.arms import Arms, Dose
 from ehrmeta.treatment.cases import Cases
@@ -35,6 +34,7 @@ from ehrmeta.treatment.nuisances import (
 )
 from ehrmeta.treatment.population import outcome_population
 from ehrmeta.treatment.propensity import read_probabilities, read_propensities
+from ehrmeta.treatment.reading import features_before_treatment, read_treated, task_labels
 
 __all__ = ["TreatmentResponse"]
 
@@ -190,7 +190,8 @@ class TreatmentResponse(BaseEstimator):
         inputs, treatment = self._read(X, y, groups, time, treatment, outcome_time, schema)
         kind = Arms.fit(treatment, self.control) if self.discrete_treatment else Dose.fit(treatment)
         columns = tuple(inputs.columns)
-        encoder = Encoder.fit(inputs.columns, _features(inputs, schema), groups=inputs.groups)
+        features = features_before_treatment(inputs.columns, schema)
+        encoder = Encoder.fit(inputs.columns, features, groups=inputs.groups)
         self.schema_, self.treatment_ = schema, kind
         self.encoder_, self.columns_ = encoder, columns
         cases = self._cases(inputs, treatment, propensity)
@@ -203,7 +204,7 @@ class TreatmentResponse(BaseEstimator):
         _check_feature_names(self, X, reset=True)
         _check_n_features(self, X, reset=True)
         self.n_tasks_ = cases.n_tasks
-        self.tasks_ = AdaptedResponse(self, _labels(inputs), cases, adapted, trained=True)
+        self.tasks_ = AdaptedResponse(self, task_labels(inputs), cases, adapted, trained=True)
         self.tasks_.warn_of_gaps()
         return self
 
@@ -233,7 +234,7 @@ class TreatmentResponse(BaseEstimator):
         self._check_is_fitted()
         inputs, treatment = self._read(X, y, groups, time, treatment, outcome_time, self.schema_)
         cases = self._cases(inputs, treatment, propensity)
-        adapted = AdaptedResponse(self, _labels(inputs), cases, self.nuisances_.adapt(cases))
+        adapted = AdaptedResponse(self, task_labels(inputs), cases, self.nuisances_.adapt(cases))
         adapted.warn_of_gaps(stacklevel=3)
         return adapted
 
@@ -418,31 +419,17 @@ class TreatmentResponse(BaseEstimator):
         schema: Schema | None,
     ) -> tuple[Inputs, Any]:
         """The rows without the columns of task and treatment, and the treatment."""
-        inputs = read_inputs(
+        return read_treated(
             X,
             y,
             groups=groups,
             time=time,
-            task_column=self.task
-            if y is not None or self.task in getattr(X, "columns", ())
-            else None,
-            clock=schema.time if schema is not None else None,
-            outcome=outcome_name(schema),
+            treatment=treatment,
+            outcome_time=outcome_time,
+            schema=schema,
+            task_column=self.task,
+            treatment_column=self.treatment,
         )
-        columns = dict(inputs.columns)
-        own = columns.pop(self.treatment, None) if self.treatment is not None else None
-        treatment = own if treatment is None else treatment
-        if y is not None:
-            inputs.outcome()
-            _check_order(inputs.time, outcome_time)
-            if treatment is None:
-                raise DataError("treatment is missing: pass treatment= with the arm of every row.")
-            if len(treatment) != inputs.n_rows:
-                raise DataError(
-                    f"treatment has {len(treatment):,} rows, X has {inputs.n_rows:,}. Pass one "
-                    "value per row of X."
-                )
-        return replace(inputs, columns=columns), treatment
 
     def _encode(self, inputs: Inputs) -> Array:
         if tuple(inputs.columns) != self.columns_:
@@ -471,33 +458,6 @@ class TreatmentResponse(BaseEstimator):
             max(tasks.n_tasks, 1),
             inputs.time,
             known,
-        )
-
-
-def _features(inputs: Inputs, schema: Schema | None) -> Any:
-    """All columns, as known before the treatment."""
-    if schema is None:
-        schema = Schema.infer(pd.DataFrame(dict(inputs.columns)))
-    known = [replace(feature, role="known") for feature in schema.features]
-    return tuple(feature for feature in known if feature.name in inputs.columns)
-
-
-def _labels(inputs: Inputs) -> npt.NDArray[Any] | None:
-    return None if inputs.groups is None else inputs.tasks().labels
-
-
-def _check_order(time: Array | None, outcome_time: Any) -> None:
-    """An outcome cannot be known before the treatment."""
-    if outcome_time is None:
-        return
-    if time is None:
-        raise DataError("outcome_time= needs time=, the time of the treatment.")
-    early = np.flatnonzero(np.asarray(outcome_time, np.float64) < time)
-    if len(early):
-        raise DataError(
-            f"the outcome was known before the treatment in {len(early):,} of {len(time):,} rows "
-            f"(first: row {early[0]}): it cannot be an effect. Leave those rows out, or check "
-            "which time is which."
         )
 
 

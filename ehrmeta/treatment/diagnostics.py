@@ -1,0 +1,161 @@
+"""Whether rows can carry an effect: overlap, balance, and sensitivity to what was not measured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from ehrmeta.treatment.cases import Cases
+from ehrmeta.treatment.learners import arm_scores
+from ehrmeta.treatment.nuisances import TaskNuisances
+
+__all__ = ["Diagnostics", "diagnose", "e_value", "robustness_value"]
+
+Array = npt.NDArray[np.float64]
+
+_BINS = np.linspace(0.0, 1.0, 21)
+
+
+@dataclass(frozen=True, eq=False)
+class Diagnostics:
+    """What `AdaptedResponse.diagnostics` found.
+
+    Parameters
+    ----------
+    overlap : DataFrame
+        By bin of the propensity of the second arm: rows of each of the two arms.
+    outside : float
+        Share of rows whose propensity of either arm is below 0.05.
+    clipped : float
+        Share of rows with a propensity below the model's clip.
+    balance : DataFrame
+        By feature: standardised mean difference between the arms, `before` and `after` weighting
+        by the inverse propensity.
+    effect, se : float
+        Average effect of these rows (AIPW).
+    e_value, e_value_limit : float
+        Strength, as a risk ratio with treatment and with outcome, that an unmeasured confounder
+        would need to explain the effect away, or its 95 % limit.
+    robustness_value : float
+        Share of the residual variance of treatment and of outcome that it would need to explain.
+    """
+
+    overlap: pd.DataFrame
+    outside: float
+    clipped: float
+    balance: pd.DataFrame
+    effect: float
+    se: float
+    e_value: float
+    e_value_limit: float
+    robustness_value: float
+
+    def __str__(self) -> str:
+        worst = self.balance.abs().max()
+        return (
+            f"overlap: {self.outside:.1%} of rows below 0.05, {self.clipped:.1%} clipped\n"
+            f"balance: largest standardised difference {worst.before:.2f} before weighting, "
+            f"{worst.after:.2f} after\n"
+            f"effect {self.effect:.3g} (se {self.se:.2g}); E-value {self.e_value:.2f}, of its "
+            f"95 % limit {self.e_value_limit:.2f}; robustness value {self.robustness_value:.1%}"
+        )
+
+
+def diagnose(
+    cases: Cases,
+    nuisances: TaskNuisances,
+    pair: tuple[int, int],
+    *,
+    names: tuple[str, ...],
+    clip: float,
+) -> Diagnostics:
+    """Diagnose the contrast of two arms on the rows that were given one of them."""
+    rows = np.flatnonzero(np.isin(cases.arm, pair))
+    zero, one = pair
+    e, treated, x = nuisances.e[rows], cases.arm[rows] == one, cases.x[rows]
+    p = e[:, one] / (e[:, zero] + e[:, one])
+    weight = 1.0 / np.where(treated, e[:, one], e[:, zero])
+    counts = {
+        name: np.histogram(p[of], _BINS)[0] for name, of in (("zero", ~treated), ("one", treated))
+    }
+    bins = pd.IntervalIndex.from_breaks(_BINS.round(2), name="propensity")
+    scores = arm_scores(cases, nuisances)
+    psi = scores[:, one] - scores[:, zero]
+    effect, se = float(psi.mean()), float(psi.std(ddof=1) / np.sqrt(len(psi)))
+    if set(np.unique(cases.y)) <= {0.0, 1.0}:
+        base = float(np.clip(scores[:, zero].mean(), 1e-3, 1.0))
+        ratio, limit = ((base + shift) / base for shift in (effect, _limit(effect, se)))
+    else:
+        sd = float(np.std(cases.y - nuisances.mu[np.arange(cases.n_rows), cases.arm], ddof=1))
+        ratio, limit = (float(np.exp(0.91 * s / sd)) for s in (effect, _limit(effect, se)))
+    return Diagnostics(
+        pd.DataFrame(counts, index=bins),
+        float((np.minimum(p, 1 - p) < 0.05).mean()),
+        float(nuisances.clipped[rows].mean()),
+        pd.DataFrame(
+            {
+                "before": _differences(x, treated, np.ones(len(rows))),
+                "after": _differences(x, treated, weight),
+            },
+            index=pd.Index(names, name="feature"),
+        ),
+        effect,
+        se,
+        e_value(ratio),
+        e_value(limit),
+        robustness_value(effect / se, len(rows) - x.shape[1] - 2),
+    )
+
+
+def e_value(risk_ratio: float) -> float:
+    r"""Risk ratios with treatment and outcome that a confounder needs: :math:`R + \sqrt{R(R-1)}`.
+
+    Differences of means enter as :math:`R = e^{0.91 d}` with d in standard deviations.
+
+    References
+    ----------
+    VanderWeele and Ding (2017), doi:10.7326/M16-2607.
+
+    Examples
+    --------
+    >>> round(e_value(3.9), 2), e_value(1.0), e_value(0.5) == e_value(2.0)
+    (7.26, 1.0, True)
+    """
+    if risk_ratio <= 0:
+        return float("inf")
+    ratio = max(risk_ratio, 1.0 / risk_ratio)
+    return float(ratio + np.sqrt(ratio * (ratio - 1.0)))
+
+
+def robustness_value(t: float, dof: int) -> float:
+    r"""Partial R² with treatment and outcome that a confounder needs to explain an estimate away.
+
+    .. math:: RV = \tfrac{1}{2} (\sqrt{f^4 + 4 f^2} - f^2), \qquad f = |t| / \sqrt{\nu}
+
+    References
+    ----------
+    Cinelli and Hazlett (2020), doi:10.1111/rssb.12348.
+
+    Examples
+    --------
+    >>> round(robustness_value(4.18, 783), 3)
+    0.139
+    """
+    f2 = t**2 / max(dof, 1)
+    return float(0.5 * (np.sqrt(f2**2 + 4 * f2) - f2))
+
+
+def _limit(effect: float, se: float) -> float:
+    """The 95 % limit nearer to 0; 0 where the interval holds it."""
+    near = abs(effect) - 1.96 * se
+    return float(np.sign(effect) * max(near, 0.0))
+
+
+def _differences(x: Array, treated: npt.NDArray[np.bool_], weight: Array) -> Array:
+    """Standardised mean difference of every feature, (feature,); 0 of a constant one."""
+    means = [np.average(x[of], axis=0, weights=weight[of]) for of in (~treated, treated)]
+    pooled = np.sqrt(0.5 * (x[treated].var(0, ddof=1) + x[~treated].var(0, ddof=1)))
+    return np.asarray((means[1] - means[0]) / np.where(pooled > 0, pooled, 1.0))

@@ -1,0 +1,100 @@
+r"""How well an effect ranks rows: AUTOC and Qini, from doubly robust scores.
+
+With rows in falling order of the estimated effect and :math:`\Gamma` their doubly robust scores,
+the targeting operator characteristic is
+
+.. math:: TOC(q) = \frac{1}{qn} \sum_{i \le qn} \Gamma_i - \frac{1}{n} \sum_i \Gamma_i,
+
+AUTOC its integral over q and Qini the integral of q TOC(q). Both are 0 where the ranking is no
+better than chance.
+
+References
+----------
+Yadlowsky, Fleming, Shah, Brunskill, Wager (2025), doi:10.1080/01621459.2024.2393466.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+from ehrmeta.errors import DataError
+
+__all__ = ["Ranking", "rank_score", "rate"]
+
+Array = npt.NDArray[np.float64]
+
+
+class Ranking(NamedTuple):
+    """A rank-weighted average effect and its bootstrap interval."""
+
+    value: float
+    se: float
+    low: float
+    high: float
+
+
+def rank_score(effect: Array, scores: Array, *, kind: str = "autoc") -> float:
+    """AUTOC or Qini of an effect (row,), from the scores of the contrast (row,).
+
+    Ties share the mean of their scores, so that a constant effect has 0.
+
+    Examples
+    --------
+    >>> rank_score(np.array([3.0, 2.0, 1.0]), np.array([2.0, 1.0, 0.0]))
+    0.5
+    >>> rank_score(np.ones(3), np.array([2.0, 1.0, 0.0]))
+    0.0
+    """
+    if kind not in ("autoc", "qini"):
+        raise DataError(f"kind must be 'autoc' or 'qini', got {kind!r}.")
+    n = len(effect)
+    _, place = np.unique(-effect, return_inverse=True)
+    counts = np.bincount(place)
+    shared = (np.bincount(place, scores) / counts)[place]
+    ordered = shared[np.argsort(-effect, kind="stable")]
+    toc = np.cumsum(ordered) / np.arange(1, n + 1) - scores.mean()
+    share = np.arange(1, n + 1) / n
+    return float(toc.mean() if kind == "autoc" else (share * toc).mean())
+
+
+def rate(
+    effect: Array,
+    scores: Array,
+    *,
+    kind: str = "autoc",
+    task: npt.NDArray[np.int64] | None = None,
+    confidence_level: float = 0.95,
+    n_bootstrap: int = 200,
+    random_state: int | None = 0,
+) -> Ranking:
+    """The score with an interval by the half-sample bootstrap, of tasks or else of rows.
+
+    Parameters
+    ----------
+    effect, scores : (row,)
+    kind : {"autoc", "qini"}
+    task : (row,), optional
+        Resampled whole where there are ten or more.
+    """
+    random = np.random.default_rng(random_state)
+    n_tasks = 0 if task is None else len(np.unique(task))
+    unit = (
+        np.arange(len(effect))
+        if task is None or n_tasks < 10
+        else np.unique(task, return_inverse=True)[1]
+    )
+    n_units = int(unit.max()) + 1
+    value = rank_score(effect, scores, kind=kind)
+    found = np.empty(n_bootstrap)
+    for at in range(n_bootstrap):
+        half = np.zeros(n_units, bool)
+        half[random.permutation(n_units)[: n_units // 2]] = True
+        rows = half[unit]
+        found[at] = rank_score(effect[rows], scores[rows], kind=kind)
+    se = float(found.std(ddof=1))
+    wide = float(stats.norm.ppf(0.5 + 0.5 * confidence_level)) * se
+    return Ranking(value, se, value - wide, value + wide)

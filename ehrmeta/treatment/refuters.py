@@ -1,0 +1,89 @@
+"""Refuters: fits in which there is no effect, so that finding one refutes the method."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from sklearn.base import clone
+
+from ehrmeta.errors import DataError
+from ehrmeta.treatment.arms import Arms
+from ehrmeta.treatment.cases import Cases
+
+if TYPE_CHECKING:
+    from ehrmeta.treatment.response import TreatmentResponse
+
+__all__ = ["refute"]
+
+
+def refute(model: TreatmentResponse, *, n_repeats: int = 5, random_state: int = 0) -> pd.DataFrame:
+    """Refit a model where the effect is 0 by construction, and see what it finds.
+
+    Parameters
+    ----------
+    model : TreatmentResponse
+        Fitted, with arms.
+    n_repeats : int
+        Refits of each kind; a refit takes as long as the fit.
+    random_state : int
+
+    Returns
+    -------
+    DataFrame
+        By `refuter` and `repeat`: average effect, its interval's `low` and `high`, and whether that
+        holds 0. "placebo treatment" deals the arms of every task anew at random; "dummy outcome"
+        replaces the outcome by normal noise of its mean and spread.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ehrmeta.treatment import TreatmentResponse, refute
+    >>> rng = np.random.default_rng(0)
+    >>> X, t = rng.normal(size=(200, 2)), rng.integers(0, 2, 200)
+    >>> model = TreatmentResponse(propensity=0.5, final="constant", random_state=0)
+    >>> found = refute(model.fit(X, t + rng.normal(size=200), treatment=t), n_repeats=1)
+    >>> found.holds_0.tolist()
+    [True, True]
+    """
+    arms, cases = model.treatment_, model.tasks_._support
+    if not isinstance(arms, Arms):
+        raise DataError("refuters deal arms anew; a dose has none.")
+    random = np.random.default_rng(random_state)
+    found = []
+    for repeat in range(n_repeats):
+        noise = random.normal(cases.y.mean(), cases.y.std(), cases.n_rows)
+        dealt = _deal(cases, random)
+        for name, y, arm in (
+            ("placebo treatment", cases.y, dealt),
+            ("dummy outcome", noise, cases.arm),
+        ):
+            fresh = clone(model).set_params(schema=None, task=None, treatment=None)
+            if name == "dummy outcome" and fresh.outcome is not None and _is_binary(cases):
+                fresh.set_params(outcome=None)
+            fresh.fit(
+                cases.x,
+                y,
+                treatment=arms.labels[arm],
+                groups=cases.task if cases.n_tasks > 1 else None,
+                propensity=cases.known,
+            )
+            pooled = fresh.tasks_.pooled_effect(T1=arms.labels[1])
+            low, high = pooled.interval
+            found.append((name, repeat, pooled.effect, low, high, low <= 0 <= high))
+    columns = ["refuter", "repeat", "effect", "low", "high", "holds_0"]
+    return pd.DataFrame(found, columns=columns)
+
+
+def _deal(cases: Cases, random: np.random.Generator) -> np.ndarray:
+    """The arms of every task in a random order."""
+    by_task = np.argsort(cases.task, kind="stable")
+    shuffled = np.lexsort((random.random(cases.n_rows), cases.task))
+    arm = np.empty_like(cases.arm)
+    arm[by_task] = cases.arm[shuffled]
+    return arm
+
+
+def _is_binary(cases: Cases) -> bool:
+    return set(np.unique(cases.y)) <= {0.0, 1.0}

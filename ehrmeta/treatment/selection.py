@@ -1,0 +1,153 @@
+"""Choosing between learners without a counterfactual: scorers for scikit-learn's searches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from ehrmeta.data.rows import take_rows
+from ehrmeta.data.tasks import index_tasks, random_k
+from ehrmeta.errors import DataError
+from ehrmeta.treatment.arms import Arms
+from ehrmeta.treatment.learners import PseudoOutcomes, Scoring, arm_scores
+from ehrmeta.treatment.nuisances import TaskNuisances
+from ehrmeta.treatment.ranking import rank_score
+from ehrmeta.treatment.response import TreatmentResponse
+
+__all__ = ["EffectScorer"]
+
+Array = npt.NDArray[np.float64]
+
+_KINDS = ("r", "dr", "autoc", "qini")
+
+
+@dataclass(frozen=True)
+class EffectScorer:
+    r"""A scorer of effects for ``scoring=``: held-out rows judge, no counterfactual is needed.
+
+    The nuisances that judge are cross-fitted on the held-out rows by settings of the scorer's own,
+    the same for every candidate, so that scores of all learners can be compared. Larger is better:
+
+    - "r": :math:`1 - L / L_{constant}` with the R-loss
+      :math:`L = \sum (y - m(x) - (t - e(x)) \tau(x))^2`; 0 is the best constant effect;
+    - "dr": the same with the weighted squared distance to doubly robust scores;
+    - "autoc", "qini": how well the effect ranks rows by their gain.
+
+    With tasks each is adapted from `shots` of its rows and judged on the others.
+
+    Parameters
+    ----------
+    kind : {"r", "dr", "autoc", "qini"}
+    shots : int
+        Random rows of every held-out task that the candidate adapts to; 0 judges the population's
+        effect. Tasks with no more rows are left out.
+    T0, T1 : labels of arms, optional
+        The contrast judged.
+    outcome, propensity : optional
+        Of the judge, as in `TreatmentResponse`.
+    random_state : int
+
+    References
+    ----------
+    Nie and Wager (2021), doi:10.1093/biomet/asaa076; Schuler et al. (2018), arXiv:1804.05146.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import pandas as pd
+    >>> from sklearn.model_selection import GridSearchCV
+    >>> from ehrmeta import PatientKFold
+    >>> from ehrmeta.treatment import EffectScorer, TreatmentResponse
+    >>> rng = np.random.default_rng(0)
+    >>> X = pd.DataFrame({"age": rng.normal(size=300), "site": np.repeat(np.arange(10), 30)})
+    >>> X["arm"] = rng.integers(0, 2, 300)
+    >>> y = X.age + X.arm * (1 + X.age) + rng.normal(size=300)
+    >>> model = TreatmentResponse(propensity=0.5, task="site", treatment="arm", random_state=0)
+    >>> search = GridSearchCV(
+    ...     model,
+    ...     {"final": ["constant", "linear"]},
+    ...     scoring=EffectScorer("r", propensity=0.5),
+    ...     cv=PatientKFold(2, task="site", random_state=0),
+    ... )
+    >>> search.fit(X, y).best_params_
+    {'final': 'linear'}
+    """
+
+    kind: Literal["r", "dr", "autoc", "qini"] = "r"
+    shots: int = 0
+    T0: Any = None
+    T1: Any = None
+    outcome: Any = None
+    propensity: Any = None
+    random_state: int = 0
+
+    def __call__(
+        self,
+        estimator: TreatmentResponse,
+        X: Any,
+        y: Any,
+        *,
+        treatment: Any = None,
+        groups: Any = None,
+    ) -> float:
+        """Score of a fitted estimator on held-out rows."""
+        if self.kind not in _KINDS:
+            raise DataError(f"kind must be one of {_KINDS}, got {self.kind!r}.")
+        arms = estimator.treatment_
+        if not isinstance(arms, Arms):
+            raise DataError("EffectScorer compares arms: a dose has none.")
+        inputs, treatment = estimator._read(X, y, groups, None, treatment, None, estimator.schema_)
+        treatment = np.asarray(treatment)
+        tasks = inputs.groups
+        frame = pd.DataFrame(dict(inputs.columns))
+        support, query = np.zeros(len(frame), bool), np.ones(len(frame), bool)
+        if self.shots and tasks is not None:
+            support, query = random_k(index_tasks(tasks), self.shots, self.random_state)
+        names = {"T0": self.T0, "T1": self.T1}
+        if support.any() and tasks is not None:
+            adapted = estimator.adapt(
+                take_rows(frame, support),
+                inputs.outcome()[support],
+                treatment=treatment[support],
+                groups=tasks[support],
+            )
+            effect = adapted.effect(take_rows(frame, query), groups=tasks[query], **names)
+        else:
+            effect = estimator.effect(take_rows(frame, query), **names)
+        judge = TreatmentResponse(
+            propensity=self.propensity,
+            outcome=self.outcome,
+            final="constant",
+            control=arms.labels[0],
+            clip=estimator.clip,
+            random_state=self.random_state,
+        ).fit(
+            take_rows(frame, query),
+            inputs.outcome()[query],
+            treatment=treatment[query],
+            groups=None if tasks is None else tasks[query],
+        )
+        return _score(judge, self.kind, effect, self.T0, self.T1)
+
+
+def _score(judge: TreatmentResponse, kind: str, effect: Array, T0: Any, T1: Any) -> float:
+    arms, cases, nuisances = judge.treatment_, judge.tasks_._support, judge.tasks_._nuisances
+    if not isinstance(arms, Arms) or not isinstance(nuisances, TaskNuisances):
+        raise DataError("EffectScorer compares arms: a dose has none.")
+    zero, one = arms.codes_of(T0, T1)
+    if kind in ("autoc", "qini"):
+        scores = arm_scores(cases, nuisances)
+        return rank_score(effect, scores[:, one] - scores[:, zero], kind=kind)
+    found = Scoring(kind, judge.nuisances_.noise).pair(cases, nuisances, (zero, one))
+    return _skill(found, effect)
+
+
+def _skill(found: PseudoOutcomes, effect: Array) -> float:
+    weight = 1.0 / found.variance
+    constant = np.average(found.psi, weights=weight)
+    loss = np.sum(weight * (found.psi - effect[found.rows]) ** 2)
+    return 1.0 - float(loss / np.sum(weight * (found.psi - constant) ** 2))
