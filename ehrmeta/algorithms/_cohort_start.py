@@ -47,6 +47,7 @@ def fit_cohort_start(tasks: TaskRows, likelihood: Likelihood) -> dict[str, Any]:
         binary=isinstance(likelihood, ClassLikelihood),
         offset=offset,
         shrunk=None if above else np.arange(1 + n_features) > 0,
+        positive=np.arange(1 + n_features + above) == 0,
     )
     covariance = np.zeros((2 + n_features, 2 + n_features))
     covariance[np.diag_indices(len(found.sd))] = found.sd**2
