@@ -165,7 +165,10 @@ def _working_outcome(tasks: TaskRows, likelihood: Likelihood) -> Array:
     codes = tasks.codes.numpy()
     order = np.lexsort((y, codes))
     middle = y[order][(tasks.starts[:-1] + tasks.sizes // 2).numpy()[codes]]
-    reach = _OUTLYING * 1.4826 * float(np.median(np.abs(y - middle)))
+    away = np.abs(y - middle)
+    # Where most values repeat, the median distance is 0 and says nothing: take the mean one.
+    sd = 1.4826 * float(np.median(away)) or 1.2533 * float(away.mean())
+    reach = _OUTLYING * sd
     return np.asarray(middle + np.clip(y - middle, -reach, reach))
 
 

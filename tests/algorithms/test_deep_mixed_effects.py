@@ -253,6 +253,22 @@ def test_it_survives_what_real_tables_do(likelihood):
         assert error < 0.9 * np.median(np.abs(np.median(clean) - clean[query]))
 
 
+@pytest.mark.filterwarnings("ignore::ehrmeta.errors.AtypicalWarning")
+def test_student_t_takes_scores_that_mostly_repeat():
+    """Their median distance from the task's median is 0."""
+    rng = np.random.default_rng(0)
+    groups, time = np.repeat(np.arange(60), 8), np.tile(np.arange(8.0), 60)
+    y = rng.integers(8, 16, 60).astype(float)[groups]
+    y += np.where(rng.random(480) < 0.3, rng.integers(-3, 3, 480), 0)
+    X = rng.normal(size=(480, 1))
+    model = MetaRegressor(likelihood="student_t", max_steps=10, random_state=0, verbose=False)
+    model.fit(X, y, groups=groups, time=time)
+    seen = time < 4
+    adapted = model.adapt(X[seen], y[seen], groups=groups[seen], time=time[seen])
+    later = adapted.predict(X[~seen], groups=groups[~seen], time=time[~seen])
+    assert np.abs(later - y[~seen]).mean() < 0.6 * np.abs(y - y.mean()).mean()
+
+
 def test_few_tasks_widen_the_intervals_and_many_do_not():
     factors = {}
     for n_patients in (12, 60):
