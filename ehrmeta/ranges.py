@@ -7,7 +7,7 @@ default. Tuner, command line and docs read it from there.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, is_dataclass
 from inspect import signature
 from typing import Any, get_type_hints
 
@@ -120,8 +120,10 @@ def declared_ranges(cls: type) -> dict[str, Range | Choice]:
     for base in reversed(cls.__mro__):
         if "__init__" not in vars(base):
             continue
+        # a dataclass writes its __init__ from fields of classes of other modules too
+        source = base if is_dataclass(base) else vars(base)["__init__"]
         try:
-            hints = get_type_hints(vars(base)["__init__"], include_extras=True)
+            hints = get_type_hints(source, include_extras=True)
         except NameError as error:
             raise DataError(
                 f"the annotations of {base.__name__} cannot be read: {error}. Import that name at "

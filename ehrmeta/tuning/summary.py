@@ -5,11 +5,12 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from collections.abc import Sequence
+from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ehrmeta.ranges import Choice
+from ehrmeta.ranges import Choice, declared_ranges
 from ehrmeta.tuning.compared import compared
 from ehrmeta.tuning.search import best_trial
 from ehrmeta.tuning.space import Dimension, with_parts
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     import optuna
     from optuna.trial import FrozenTrial
 
-__all__ = ["space_table", "study_summary"]
+__all__ = ["declared_table", "space_table", "study_summary"]
 
 _FEWEST = 10  # trials, to say what mattered
 
@@ -84,6 +85,19 @@ def space_table(space: Sequence[Dimension], model: Any) -> str:
         "  ".join([*(c.ljust(w) for c, w in zip(row, widths, strict=False)), row[3]]).rstrip()
         for row in rows
     )
+
+
+def declared_table(parts: Sequence[type]) -> str:
+    """What classes declare, as a Markdown table: class, parameter, default, range, condition."""
+    rows = ["| class | parameter | default | searched | only when |", "|---|---|---|---|---|"]
+    for part in parts:
+        defaults = signature(part).parameters
+        for name, found in declared_ranges(part).items():
+            shown = str(found).replace("|", "or")
+            when = ", ".join(f"{other} = {value}" for other, value in found.when.items())
+            default = str(defaults[name].default)
+            rows.append(f"| `{part.__name__}` | `{name}` | {default} | {shown} | {when} |")
+    return "\n".join(rows)
 
 
 def _importances(study: optuna.Study) -> dict[str, float]:
