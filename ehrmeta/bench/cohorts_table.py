@@ -90,10 +90,8 @@ def cohorts_records(results: Results) -> list[Record]:
                 if method != OURS and OURS in scores.methods:
                     found = scores.ratio(OURS, method, k)
                     name = f"{loss} / {method}"
-                    ends = {"low": found.low, "high": found.high}
-                    records.append(
-                        Record("cohorts", scores.name, OURS, name, found.value, **about, **ends)
-                    )
+                    about |= {"low": found.low, "high": found.high}
+                    records.append(Record("cohorts", scores.name, OURS, name, found.value, **about))
     return records
 
 

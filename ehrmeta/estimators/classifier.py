@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from sklearn.base import ClassifierMixin
 
 from ehrmeta.algorithms import Algorithm
 from ehrmeta.data import Schema
+from ehrmeta.estimators.adapted import Adapted
 from ehrmeta.estimators.meta import MetaEstimator
 from ehrmeta.estimators.predictive import ClassPredictive
+from ehrmeta.estimators.prior_shift import drawn_by_outcome
 from ehrmeta.estimators.table_encoder import TableEncoder
 from ehrmeta.estimators.task_classifier import TaskClassifier
 from ehrmeta.nn.backbone import Backbone
@@ -27,6 +30,11 @@ class MetaClassifier(MetaEstimator, TaskClassifier):
     Two classes or more, as text or whole numbers; a support may hold any of them, or one only.
     Probabilities are averages over what is not known of a task yet, so that those of the
     population model add up to the events among new tasks.
+
+    Rare classes need no weights: probabilities are those of the rows as they come, from half a
+    percent on. A `population` model with ``class_weight`` is taken back to them by
+    ``DeepMixedEffects(feature_slopes=True)``, whose intercept and gain are estimated above it.
+    Supports that were drawn by their outcome are adapted to with ``adapt(prevalence=...)``.
 
     Parameters
     ----------
@@ -113,6 +121,42 @@ verbose, random_state
             random_state=random_state,
         )
         self.population = population
+
+    def adapt(
+        self,
+        X: Any,
+        y: Any,
+        *,
+        groups: Any = None,
+        time: Any = None,
+        prevalence: float | None = None,
+    ) -> Adapted:
+        """Adapt to new tasks from their supports, all in one batch, without refitting.
+
+        Parameters
+        ----------
+        X, y, groups, time
+            The support rows, as in `fit`. Without groups they are one task; no rows at all give
+            the population model. A support may hold one class only.
+        prevalence : float, optional
+            Where support rows were drawn by their outcome (all cases and some controls): the share
+            of the second class among all patients of these tasks. The log-odds of the support rows
+            are then those of patients as they come, plus what the drawing added, so that
+            predictions are for patients as they come.
+
+        Returns
+        -------
+        Adapted
+            Predicts for these tasks.
+
+        References
+        ----------
+        King, Zeng (2001), doi:10.1093/oxfordjournals.pan.a004868 (prior correction).
+        """
+        adapted = super().adapt(X, y, groups=groups, time=time)
+        if prevalence is None:
+            return adapted
+        return Adapted(self, adapted.labels_, drawn_by_outcome(adapted._support, prevalence))
 
     def _likelihood(self, table: TableEncoder) -> ClassLikelihood:
         n_classes = len(table.outcome.labels)

@@ -280,6 +280,8 @@ def _support_tensors(support: TaskRows) -> dict[str, Tensor]:
     tensors = {f"support.{name}": getattr(support, name) for name in _SUPPORT}
     missing = support.measured.isnan()
     tensors["support.measured"] = support.measured.masked_fill(missing, 0.0)
+    if support.offset.any():  # drawn by their outcome
+        tensors["support.offset"] = support.offset
     return tensors | {"support.missing": missing}
 
 
@@ -288,6 +290,8 @@ def _support(tensors: Mapping[str, Tensor], model: MetaEstimator) -> TaskRows:
     n_rows, none = len(tensors["support.y"]), model._no_rows(1)
     like = {name: getattr(none, name) for name in _SUPPORT[:-1]}
     like["missing"] = none.measured.isnan()
+    if "support.offset" in tensors:
+        like["offset"] = none.offset
     columns = {
         name: _taken(tensors, f"support.{name}", empty.new_empty(n_rows, *empty.shape[1:]))
         for name, empty in like.items()

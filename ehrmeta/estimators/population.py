@@ -95,10 +95,10 @@ def add_where_it_helps(addition: Population, rows: TaskRows) -> tuple[Population
 
 
 def with_offset(population: Population, rows: TaskRows) -> TaskRows:
-    """The rows with the predictions of a fitted population model as their offset."""
+    """The rows with the predictions of a fitted population model added to their offset."""
     if rows.n_rows == 0:
         return rows
-    return _replaced(rows, _offset(population, _features(rows)))
+    return _replaced(rows, rows.offset.numpy() + _offset(population, _features(rows)))
 
 
 def _offset(fitted: Population, x: Array) -> Array:

@@ -9,7 +9,7 @@ from scipy.optimize import minimize
 from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 
-from ehrmeta import MLP, DeepMixedEffects, MetaClassifier, MetaRegressor, make_cohorts
+from ehrmeta import MLP, Adapted, DeepMixedEffects, MetaClassifier, MetaRegressor, make_cohorts
 from ehrmeta.algorithms import Spec
 from ehrmeta.errors import DataError
 from ehrmeta.nn.batch import TaskSet
@@ -144,6 +144,36 @@ def test_a_rare_outcome_with_supports_of_one_class_stays_calibrated():
     assert 0.6 < p.sum() / y[query].sum() < 1.6
     none = model.adapt(X[:50], np.zeros(50, int)).predict_proba(X[:1])[0, 1]
     assert 0 < none < model.predict_proba(X[:1])[0, 1]
+
+
+@pytest.mark.filterwarnings("ignore:a model with population=")
+@pytest.mark.parametrize("population", [None, LogisticRegression()], ids=["alone", "above"])
+def test_cases_and_controls_are_taken_back_to_the_prevalence(population, tmp_path):
+    rng = np.random.default_rng(4)
+    groups = np.repeat(np.arange(20), 400)
+    X = rng.normal(size=(len(groups), 2))
+    shift = rng.normal(size=21) * 0.5
+    p = expit(-3.5 + shift[groups] + X[:, 0])
+    y = (rng.random(len(groups)) < p).astype(int)
+    model = MetaClassifier(DeepMixedEffects(**PLAIN), population=population, verbose=False)
+    model.fit(X, y, groups=groups)
+    new = rng.normal(size=(20_000, 2))
+    truth = expit(-3.5 + 0.8 + new[:, 0])
+    label = (rng.random(len(new)) < truth).astype(int)
+    drawn = np.concatenate([np.flatnonzero(label == c)[:100] for c in (0, 1)])
+    naive = model.adapt(new[drawn], label[drawn]).predict_proba(new)[:, 1]
+    adapted = model.adapt(new[drawn], label[drawn], prevalence=label.mean())
+    found = adapted.predict_proba(new)[:, 1]
+    assert naive.mean() > 2 * label.mean()
+    assert found.mean() == pytest.approx(label.mean(), rel=0.15)
+    if population is None:
+        adapted.save(tmp_path / "site.ehrmeta")
+        again = Adapted.load(tmp_path / "site.ehrmeta").predict_proba(new)[:, 1]
+        np.testing.assert_array_equal(again, found)
+    with pytest.raises(DataError, match="one class only"):
+        model.adapt(new[:9], np.zeros(9, int), prevalence=0.05)
+    with pytest.raises(DataError, match="between 0 and 1"):
+        model.adapt(new[drawn], label[drawn], prevalence=5.0)
 
 
 def test_time_is_refused():
