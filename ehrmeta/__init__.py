@@ -41,6 +41,7 @@ from ehrmeta.data import (
 )
 from ehrmeta.estimators import (
     Adapted,
+    ConformalRegressor,
     DiscreteTimeHazard,
     MetaClassifier,
     MetaRegressor,
@@ -60,6 +61,7 @@ __all__ = [
     "BayesianHead",
     "CarryForward",
     "Clock",
+    "ConformalRegressor",
     "DeepMixedEffects",
     "DiscreteTimeHazard",
     "Feature",

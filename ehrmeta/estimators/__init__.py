@@ -2,6 +2,8 @@
 
 from ehrmeta.estimators.adapted import Adapted
 from ehrmeta.estimators.classifier import MetaClassifier
+from ehrmeta.estimators.conformal import ConformalRegressor
+from ehrmeta.estimators.conformal_adapted import ConformalAdapted
 from ehrmeta.estimators.hazard import DiscreteTimeHazard
 from ehrmeta.estimators.landmark import landmark_posterior
 from ehrmeta.estimators.pipeline import adapt
@@ -9,6 +11,8 @@ from ehrmeta.estimators.regressor import MetaRegressor
 
 __all__ = [
     "Adapted",
+    "ConformalAdapted",
+    "ConformalRegressor",
     "DiscreteTimeHazard",
     "MetaClassifier",
     "MetaRegressor",

@@ -1,0 +1,272 @@
+"""Calibrated intervals hold for new patients, at every k and for every kind of row."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ehrmeta import ConformalRegressor, MetaClassifier
+from ehrmeta.baselines import LastValue, MixedEffects
+from ehrmeta.errors import DataError, DataWarning, GroupError, NotFittedError, SchemaError
+from ehrmeta.estimators.conformal_limits import Limits, tasks_needed
+from tests.estimators.patients import Patients, make_patients
+
+pytestmark = pytest.mark.filterwarnings("ignore::ehrmeta.errors.AtypicalWarning")
+
+
+def _visits(n_patients: int, seed: int) -> Patients:
+    """Patients with 4 to 9 visits; men are three times as variable as women, to one side."""
+    X, y, groups, time = make_patients(n_patients, 9, seed)
+    rng = np.random.default_rng(seed)
+    X["sex"] = np.repeat(rng.choice(["f", "m"], n_patients), 9)
+    noise = rng.gamma(1.0, 1.0, len(y)) - 1.0
+    y = y + np.where(X["sex"] == "m", 3.0, 1.0) * noise
+    kept = np.tile(np.arange(9), n_patients) < np.repeat(rng.integers(4, 10, n_patients), 9)
+    return Patients(X[kept].reset_index(drop=True), y[kept], groups[kept], time[kept])
+
+
+def _rows(patients: Patients, mask: np.ndarray) -> dict:
+    return {
+        "X": patients.X[mask],
+        "y": patients.y[mask],
+        "groups": patients.groups[mask],
+        "time": patients.time[mask],
+    }
+
+
+def _shown_asked(patients: Patients, k: int) -> tuple[dict, dict, np.ndarray]:
+    """The first k rows of every patient, the others, and their outcomes."""
+    early = patients.time < 30 * k
+    asked = _rows(patients, ~early)
+    return _rows(patients, early), asked, asked.pop("y")
+
+
+@pytest.fixture(scope="module")
+def fitted() -> MixedEffects:
+    patients = _visits(150, seed=1)
+    return MixedEffects().fit(*patients[:2], groups=patients.groups, time=patients.time)
+
+
+@pytest.fixture(scope="module")
+def conformal(fitted) -> ConformalRegressor:
+    patients = _visits(400, seed=2)
+    found = ConformalRegressor(fitted, shots=(0, 1, 3), by=("sex",))
+    return found.calibrate(*patients[:2], groups=patients.groups, time=patients.time)
+
+
+def test_a_random_row_of_a_new_task_is_held_as_often_as_asked():
+    """Exact on exchangeable tasks of different sizes, whose errors are alike within the task."""
+    rng = np.random.default_rng(0)
+    level, n_tasks, held = 0.8, 29, []
+    for _ in range(4000):
+        sizes = rng.integers(1, 6, n_tasks + 1)
+        codes = np.repeat(np.arange(n_tasks + 1), sizes)
+        own = rng.exponential(1.0, n_tasks + 1) * np.where(sizes > 2, 3.0, 1.0)
+        error = own[codes] + 0.3 * rng.exponential(1.0, len(codes))
+        new = codes == n_tasks
+        low, high = Limits.of(error[~new], codes[~new]).at(level)
+        held.append(np.mean((low <= error[new]) & (error[new] <= high)))
+    noise = 3.0 * np.std(held) / np.sqrt(len(held))
+    assert level - noise < np.mean(held) < level + 2.0 / (n_tasks + 1) + noise
+
+
+def test_patients_weigh_the_same_however_many_rows_they_have():
+    error, tasks = np.arange(100.0), np.arange(100)
+    once = Limits.of(error, tasks)
+    times = np.where(tasks == 99, 500, 1)
+    often = Limits.of(np.repeat(error, times), np.repeat(tasks, times))
+    for level in (0.5, 0.9, 0.95):
+        assert often.at(level) == once.at(level)
+
+
+def test_more_patients_than_needed_give_finite_limits_and_fewer_an_error():
+    for level in (0.5, 0.8, 0.9, 0.95, 0.99):
+        m = tasks_needed(level)
+        errors = np.arange(float(m))
+        assert Limits.of(errors, np.arange(m)).at(level) == (0.0, m - 1.0)
+        with pytest.raises(DataError, match=f"needs {m} calibration tasks.*here are {m - 1}"):
+            Limits.of(errors[1:], np.arange(m - 1)).at(level)
+
+
+# crepes 0.9.1, ConformalPredictiveSystem().fit(y - mean, sd, bins).predict_int([50, 40], [1, 2]),
+# on the data below: one row a patient, for which its definition and this one are the same.
+CREPES = {
+    (False, 0.9): [[49.8, 54.278689], [39.6, 48.557377]],
+    (False, 0.8): [[49.876289, 53.261084], [39.752577, 46.522167]],
+    (False, 0.5): [[50.348214, 52.192857], [40.696429, 44.385714]],
+    (False, 0.63): [[50.160377, 52.458564], [40.320755, 44.917127]],
+    (True, 0.9): [[49.585366, 54.796117], [38.761062, 55.643836]],
+    (True, 0.8): [[49.851852, 53.589552], [39.752577, 46.522167]],
+    (True, 0.5): [[50.33, 52.428571], [40.320755, 44.482517]],
+    (True, 0.63): [[50.164336, 52.739669], [40.31068, 46.105263]],
+}
+
+
+@pytest.mark.parametrize(("binned", "level"), CREPES)
+def test_limits_are_those_of_crepes_where_every_patient_has_one_row(binned, level):
+    rng = np.random.default_rng(0)
+    n = 60
+    mean, sd = rng.normal(50, 5, n).round(2), rng.uniform(1, 3, n).round(2)
+    error = ((mean + sd * rng.gamma(2.0, 1.0, n) - 1).round(2) - mean) / sd
+    kinds = np.arange(n) % 2
+    for row, (at, scale) in enumerate([(50.0, 1.0), (40.0, 2.0)]):
+        rows = kinds == row if binned else np.ones(n, dtype=bool)
+        limits = Limits.of(error[rows], np.arange(rows.sum())).at(level)
+        assert at + scale * np.array(limits) == pytest.approx(CREPES[binned, level][row], abs=1e-6)
+
+
+SURPLUS = 2.0 / 126.0  # at most, of finitely many: 125 calibration patients of either sex
+
+
+def _coverage(model, k: int, by: tuple[str, ...]) -> pd.DataFrame:
+    """Share of a patient's later rows held, by sex: calibrated on half of a pool, and as it is."""
+    pool = _visits(500, seed=3)
+    shares = []
+    for split in range(12):
+        first = np.random.default_rng(split).permutation(500) < 250
+        held_out, test = (
+            Patients(**_rows(pool, mask)) for mask in (first[pool.groups], ~first[pool.groups])
+        )
+        conformal = ConformalRegressor(model, shots=(k,), by=by)
+        conformal.calibrate(*held_out[:2], groups=held_out.groups, time=held_out.time)
+        shown, asked, y = _shown_asked(test, k)
+        rows = {"sex": asked["X"]["sex"].to_numpy(), "patient": asked["groups"]}
+        for name, source in (("calibrated", conformal), ("own", model)):
+            if name == "own" and isinstance(model, LastValue):
+                continue
+            given = dict(asked)
+            if k == 0:
+                given.pop("groups")
+            adapted = source.adapt(**shown) if k else source.unadapted()
+            low, high = adapted.predict_interval(**given).T
+            rows[name] = (low <= y) & (y <= high)
+        by_patient = pd.DataFrame(rows).groupby(["sex", "patient"]).mean()
+        shares.append(by_patient.groupby("sex").mean())
+    return pd.concat(shares).groupby("sex").mean()
+
+
+@pytest.mark.parametrize("k", [0, 1, 3])
+def test_women_and_men_are_each_covered_at_every_k(fitted, k):
+    coverage = _coverage(fitted, k, by=("sex",))
+    assert coverage["calibrated"].between(0.88, 0.92 + SURPLUS).all()
+    assert np.abs(coverage["own"] - 0.9).max() > 0.04  # there was something to calibrate
+
+
+def test_a_model_without_spread_is_covered_by_intervals_of_one_width():
+    X, y, groups, time = _visits(100, seed=11)
+    last = LastValue().fit(X, y, groups=groups, time=time)
+    assert _coverage(last, 1, by=("sex",))["calibrated"].between(0.88, 0.92 + SURPLUS).all()
+    found = ConformalRegressor(last, shots=(1,)).calibrate(X, y, groups=groups, time=time)
+    shown, asked, _ = _shown_asked(_visits(20, seed=12), 1)
+    low, high = found.adapt(**shown).predict_interval(**asked).T
+    assert high - low == pytest.approx(high[0] - low[0])
+
+
+def test_calibrating_changes_neither_the_prediction_nor_the_model(conformal, fitted):
+    shown, asked, _ = _shown_asked(_visits(30, seed=4), 3)
+    adapted = conformal.adapt(**shown)
+    assert np.array_equal(adapted.predict(**asked), fitted.adapt(**shown).predict(**asked))
+    wide, narrow = (adapted.predict_interval(**asked, confidence_level=c) for c in (0.9, 0.5))
+    assert np.all((wide[:, 0] < narrow[:, 0]) & (narrow[:, 1] < wide[:, 1]))
+
+
+def test_each_patient_has_the_limits_of_its_own_support_size(conformal):
+    patients = _visits(30, seed=5)
+    one, three = (_shown_asked(patients, k)[0] for k in (1, 3))
+    first, last = patients.groups < 15, patients.time >= 90
+    mixed = {
+        name: np.concatenate([one[name][one["groups"] < 15], three[name][three["groups"] >= 15]])
+        for name in ("y", "groups", "time")
+    }
+    parts = [one["X"][one["groups"] < 15], three["X"][three["groups"] >= 15]]
+    together = conformal.adapt(X=pd.concat(parts), **mixed)
+    for shown, mask in ((one, first & last), (three, ~first & last)):
+        asked = _rows(patients, mask)
+        asked.pop("y")
+        apart = conformal.adapt(**shown).predict_interval(**asked)
+        assert together.predict_interval(**asked) == pytest.approx(apart, rel=1e-9)
+
+
+def test_updating_moves_to_the_limits_of_the_larger_support(conformal):
+    patients = _visits(20, seed=6)
+    one, three = (_shown_asked(patients, k)[0] for k in (1, 3))
+    later = _rows(patients, (patients.time >= 30) & (patients.time < 90))
+    asked = _shown_asked(patients, 3)[1]
+    updated = conformal.adapt(**one).update(**later)
+    direct = conformal.adapt(**three)
+    expected = direct.predict_interval(**asked)
+    assert updated.predict_interval(**asked) == pytest.approx(expected, rel=1e-9)
+
+
+def test_unseen_support_sizes_fall_to_all_sizes_and_say_so(conformal):
+    shown, asked, _ = _shown_asked(_visits(30, seed=7), 2)
+    adapted = conformal.adapt(**shown)
+    with pytest.warns(DataWarning, match=r"after 2 shots, by sex.*19, here 0"):
+        interval = adapted.predict_interval(**asked)
+    predicted = adapted.adapted.predict_distribution(**asked)
+    limits = np.array(conformal.limits_[None, None].at(0.9))
+    expected = predicted.loc[:, None] + predicted.scale[:, None] * limits
+    assert interval == pytest.approx(predicted.outcome.inverse(expected))
+
+
+def test_kinds_with_too_few_patients_fall_to_all_kinds_of_their_size(fitted):
+    X, y, groups, time = _visits(60, seed=8)
+    few = (X["sex"] == "f") | (groups < 6)
+    found = ConformalRegressor(fitted, shots=(1,), by=("sex",))
+    found.calibrate(X[few], y[few], groups=groups[few], time=time[few])
+    shown, asked, _ = _shown_asked(_visits(30, seed=9), 1)
+    with pytest.warns(DataWarning, match="calibrated on fewer patients"):
+        interval = found.adapt(**shown).predict_interval(**asked)
+    all_kinds = ConformalRegressor(fitted, shots=(1,))
+    all_kinds.calibrate(X[few], y[few], groups=groups[few], time=time[few])
+    men = (asked["X"]["sex"] == "m").to_numpy()
+    expected = all_kinds.adapt(**shown).predict_interval(**asked)
+    assert np.array_equal(interval[men], expected[men])
+    assert not np.any(np.all(interval[~men] == expected[~men], axis=1))
+
+
+def test_numbers_are_cut_and_text_is_taken_as_it_is(fitted):
+    X, y, groups, time = _visits(120, seed=10)
+    found = ConformalRegressor(fitted, shots=(1,), by={"sex": (), "age": (40, 60)})
+    found.calibrate(X, y, groups=groups, time=time)
+    kinds = {level for k, level in found.limits_ if k == 1 and level}
+    expected = {f"sex {s}, age {a}" for s in "fm" for a in ("up to 40", "40-60", "over 60")}
+    assert kinds == expected
+
+
+def test_without_time_supports_are_random_rows():
+    X, y, groups, _ = _visits(150, seed=13)
+    model = MixedEffects().fit(X, y, groups=groups)
+    found = ConformalRegressor(model, shots=(2,)).calibrate(X, y, groups=groups)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert found.adapt(X[:2], y[:2]).predict_interval(X[2:4]).shape == (2, 2)
+
+
+def test_bad_input_is_refused(fitted, conformal):
+    X, y, groups, time = _visits(25, seed=14)
+    with pytest.raises(NotFittedError, match="not calibrated yet"):
+        ConformalRegressor(fitted).adapt(X[:1], y[:1], time=time[:1])
+    with pytest.raises(NotFittedError, match="not fitted"):
+        ConformalRegressor(MixedEffects()).calibrate(X, y, groups=groups, time=time)
+    with pytest.raises(DataError, match="MetaClassifier has no intervals"):
+        ConformalRegressor(MetaClassifier()).calibrate(X, y, groups=groups, time=time)
+    with pytest.raises(GroupError, match="calibrate needs groups"):
+        ConformalRegressor(fitted).calibrate(X, y, groups=None, time=time)
+    with pytest.raises(DataError, match="none of 25 calibration tasks"):
+        ConformalRegressor(fitted, shots=(9,)).calibrate(X, y, groups=groups, time=time)
+    with pytest.raises(SchemaError, match="Did you mean 'sex'"):
+        ConformalRegressor(fitted, by=("sexe",)).calibrate(X, y, groups=groups, time=time)
+    with pytest.raises(SchemaError, match="too many to calibrate.*Say where to cut"):
+        ConformalRegressor(fitted, by=("age",)).calibrate(X, y, groups=groups, time=time)
+    with pytest.raises(SchemaError, match="can be cut where it holds numbers"):
+        ConformalRegressor(fitted, by={"sex": (1,)}).calibrate(X, y, groups=groups, time=time)
+    small = ConformalRegressor(fitted).calibrate(X, y, groups=groups, time=time)
+    shown, asked, _ = _shown_asked(_visits(3, seed=15), 1)
+    with pytest.raises(DataError, match="a 99 % interval needs 199 calibration tasks.*here are 25"):
+        small.adapt(**shown).predict_interval(**asked, confidence_level=0.99)
+    with pytest.raises(DataError, match="strictly between 0 and 1"):
+        conformal.adapt(**shown).predict_interval(**asked, confidence_level=1.0)
