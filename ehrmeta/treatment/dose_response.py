@@ -1,0 +1,300 @@
+"""Dose-response of patients who are treated again and again: learned over many, adapted to one."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import pairwise
+from typing import Any, ClassVar, Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import _check_feature_names, _check_n_features
+
+from ehrmeta.data import Feature, Schema
+from ehrmeta.errors import DataError, DataWarning, GroupError, NotFittedError
+from ehrmeta.estimators.inputs import Inputs, outcome_name, read_inputs, schema_of
+from ehrmeta.treatment.adapted_doses import AdaptedDoses
+from ehrmeta.treatment.arms import Dose
+from ehrmeta.treatment.dose_design import DoseDesign
+from ehrmeta.treatment.dose_model import DoseModel, fit_dose_model
+from ehrmeta.treatment.dosed_rows import DosedRows, check_columns, read_rows
+from ehrmeta.treatment.exposure import exposure, usual_gap
+from ehrmeta.treatment.half_life import Designs, estimate_half_life
+from ehrmeta.treatment.titration import titration_p_value
+
+__all__ = ["DoseResponse"]
+
+Array = npt.NDArray[np.float64]
+
+_TITRATED = 0.001
+
+
+class DoseResponse(BaseEstimator):
+    r"""Learns how patients respond to doses over time, and adapts to one more from a few rows.
+
+    A row is a dose and the response to it. Patients have a level, a slope in the dose, a trend in
+    time and curves (for instance in the hours since the last dose) of their own:
+
+    .. math:: y = x'\beta + (\beta_d + x'\gamma + b_d)\,\phi(E) + b_0 + b_t t + b_c(c) + u(t) + e
+
+    with E the exposure, in which earlier doses fade with a half-life estimated over patients, b
+    normal over patients, u a fluctuation that persists (an Ornstein-Uhlenbeck process) and e noise.
+    Fitted by restricted likelihood; a new patient's coefficients have a posterior in closed form.
+
+    Doses that follow earlier outcomes (titration) bias no such model as long as the rows that they
+    followed are among those given: it conditions on the whole history. Pass all of it, also to
+    `adapt`. `titration_p_value_` says whether doses do so.
+
+    Parameters
+    ----------
+    curves : sequence of str
+        Columns of X in which every patient has a curve of their own; ``"x0"``, ``"x1"``, ... of an
+        array. Encode what else acts by ratios, such as weight, as logarithms.
+    dose_scale : {"linear", "log"}
+        phi. With the log, and ``outcome_transform="log"``, a slope of 1 is proportionality.
+    outcome_transform : {"log"}, optional
+        The response is modelled on the log scale, and reported on its own.
+    random_slope : bool
+        A slope in the dose of the patient's own.
+    trend : bool
+        A trend in time, and one of the patient's own: period effects. Others are columns of X.
+    carry_over : "auto" or float
+        Half-life of earlier doses in the unit of time, 0 for none; by default estimated.
+    ornstein_uhlenbeck : bool
+        Whether a fluctuation that persists is tried; it stays if the likelihood gains by it.
+    schema : Schema, optional
+        Column roles and units; a `Table`'s X brings its own.
+    task : str, optional
+        Column of X that names the patient.
+
+    Attributes
+    ----------
+    carry_over_ : float
+        Half-life of earlier doses; 0 where there is none.
+    dose_ : Dose
+        Range of the training doses.
+    model_ : DoseModel
+    titration_p_value_ : float
+        Small where later doses follow earlier outcomes; NaN where that cannot be told.
+
+    References
+    ----------
+    Laird, Ware (1982), doi:10.2307/2529876. Robins (1986), doi:10.1016/0270-0255(86)90088-6.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ehrmeta.treatment import DoseResponse
+    >>> rng = np.random.default_rng(0)
+    >>> patient, day = np.repeat(np.arange(60), 8), np.tile(np.arange(8.0), 60)
+    >>> dose = rng.integers(1, 5, 480).astype(float)
+    >>> y = 10 + rng.normal(2, 0.5, 60)[patient] * dose + rng.normal(0, 0.5, 480)
+    >>> X = np.zeros((480, 1))
+    >>> model = DoseResponse(trend=False).fit(X, y, dose=dose, groups=patient, time=day)
+    >>> one = model.adapt(X[:2], [13.0, 19.0], dose=[1.0, 3.0], time=[0, 1])
+    >>> best = one.recommend(X[:1], target=(15, 17), grid=[1, 2, 3, 4], monotone="increasing")
+    >>> best["dose"].tolist()
+    [2.0]
+    """
+
+    dose_: Dose
+    design_: DoseDesign
+    model_: DoseModel
+    __metadata_request__fit: ClassVar[dict[str, bool]] = dict.fromkeys(
+        ("dose", "groups", "time", "dose_time"), True
+    )
+
+    def __init__(
+        self,
+        curves: Sequence[str] = (),
+        *,
+        dose_scale: Literal["linear", "log"] = "linear",
+        outcome_transform: Literal["log"] | None = None,
+        random_slope: bool = True,
+        trend: bool = True,
+        carry_over: Literal["auto"] | float = "auto",
+        ornstein_uhlenbeck: bool = True,
+        schema: Schema | None = None,
+        task: str | None = None,
+    ) -> None:
+        self.curves = curves
+        self.dose_scale = dose_scale
+        self.outcome_transform = outcome_transform
+        self.random_slope = random_slope
+        self.trend = trend
+        self.carry_over = carry_over
+        self.ornstein_uhlenbeck = ornstein_uhlenbeck
+        self.schema = schema
+        self.task = task
+
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        *,
+        dose: Any,
+        groups: Any = None,
+        time: Any = None,
+        dose_time: Any = None,
+    ) -> Self:
+        """Learn from the doses and responses of many patients.
+
+        Parameters
+        ----------
+        X : frame or array, (row, feature)
+            Without the dose: what else shifts the response or tilts the slope.
+        y : array, (row,)
+            Response to the dose.
+        dose : array, (row,)
+            Given from the patient's row before to this one.
+        groups : array, (row,)
+            Patient of every row.
+        time : array, (row,)
+            Of the response.
+        dose_time : array, (row,), optional
+            When the dose was given: refused where that is after `time`.
+
+        Returns
+        -------
+        self
+        """
+        self._check()
+        schema = schema_of(self.schema, X)
+        inputs = self._inputs(X, y, groups, time, schema)
+        if inputs.groups is None:
+            raise GroupError("groups is missing: pass the patient of every row.")
+        self.schema_, self.columns_ = schema, tuple(inputs.columns)
+        self.dose_ = Dose.fit(dose)
+        rows = self._rows(inputs, dose, dose_time)
+        if len(rows.starts) < 3:
+            raise GroupError("groups names one patient for all rows: pass the rows of several.")
+        self.gap_ = usual_gap(rows.time, rows.starts)
+        self.design_ = DoseDesign.fit(
+            rows.columns,
+            _features(rows.columns, schema),
+            rows.dose,
+            rows.time,
+            curves=tuple(self.curves),
+            log_dose=self.dose_scale == "log",
+            trend=self.trend,
+            random_slope=self.random_slope,
+            groups=np.repeat(np.arange(len(rows.starts) - 1), np.diff(rows.starts)),
+        )
+        self.carry_over_ = (
+            estimate_half_life(
+                partial(self._designs, rows), self.gap_, process=self.ornstein_uhlenbeck
+            )
+            if self.carry_over == "auto"
+            else float(self.carry_over)
+        )
+        designs = self._designs(rows, self.carry_over_)
+        self.model_ = fit_dose_model(*designs, process=self.ornstein_uhlenbeck)
+        self.titration_p_value_ = titration_p_value(rows.dose, rows.y, rows.starts)
+        _check_feature_names(self, X, reset=True)
+        _check_n_features(self, X, reset=True)
+        if self.titration_p_value_ < _TITRATED:
+            warnings.warn(
+                f"later doses follow earlier outcomes (p = {self.titration_p_value_:.1g}), as in "
+                "titration. The model conditions on all rows that it is given, so give it, also "
+                "in adapt, every patient's rows from the first dose on.",
+                DataWarning,
+                stacklevel=2,
+            )
+        return self
+
+    def adapt(
+        self,
+        X: Any,
+        y: Any,
+        *,
+        dose: Any,
+        groups: Any = None,
+        time: Any = None,
+        dose_time: Any = None,
+    ) -> AdaptedDoses:
+        """Adapt to new patients from their first rows, without refitting.
+
+        Parameters
+        ----------
+        X, y, dose, groups, time, dose_time
+            The support rows, as in `fit`. Without groups they are one patient.
+
+        Returns
+        -------
+        AdaptedDoses
+        """
+        self._check_is_fitted()
+        inputs = self._inputs(X, y, groups, time, self.schema_)
+        check_columns(inputs, self.columns_)
+        if inputs.n_rows == 0:
+            return self.unadapted()
+        rows = self._rows(inputs, dose, dose_time)
+        x, z, s, y, starts = self._designs(rows, self.carry_over_)
+        w = np.column_stack([x, z])
+        posteriors = [self.model_.posterior(w[a:b], s[a:b], y[a:b]) for a, b in pairwise(starts)]
+        found = AdaptedDoses(self, rows, posteriors)
+        found.warn_of_one_dose()
+        return found
+
+    def unadapted(self) -> AdaptedDoses:
+        """The population: a new patient without rows."""
+        self._check_is_fitted()
+        return AdaptedDoses(self, DosedRows.none(), [(self.model_.mean, self.model_.prior)])
+
+    def _designs(self, rows: DosedRows, half_life: float) -> Designs:
+        """Fixed and random design, time in usual gaps, response, and offsets."""
+        level, slope = self.design_.parts(rows.columns, rows.time)
+        exposed = exposure(rows.dose, rows.time, rows.starts, half_life, self.gap_)
+        phi = self.design_.scaled(exposed)[:, None]
+        x, z = (a + phi * b for a, b in zip(level, slope, strict=True))
+        return x, z, rows.time / self.gap_, rows.y, rows.starts
+
+    def _inputs(self, X: Any, y: Any, groups: Any, time: Any, schema: Schema | None) -> Inputs:
+        return read_inputs(
+            X,
+            y,
+            groups=groups,
+            time=time,
+            task_column=self.task,
+            clock=schema.time if schema is not None else None,
+            outcome=outcome_name(schema),
+        )
+
+    def _rows(self, inputs: Inputs, dose: Any, dose_time: Any) -> DosedRows:
+        return read_rows(
+            inputs,
+            self.dose_.codes(dose),
+            dose_time,
+            log_dose=self.dose_scale == "log",
+            log_outcome=self.outcome_transform == "log",
+        )
+
+    def _check(self) -> None:
+        """Refuse parameters that no fit can use."""
+        if self.dose_scale not in ("linear", "log"):
+            raise DataError(f"dose_scale must be 'linear' or 'log', got {self.dose_scale!r}.")
+        if self.outcome_transform not in (None, "log"):
+            raise DataError(
+                f"outcome_transform must be 'log' or None, got {self.outcome_transform!r}."
+            )
+        if self.carry_over != "auto" and not 0 <= float(self.carry_over) < np.inf:
+            raise DataError(
+                f"carry_over must be 'auto' or a half-life of 0 or more, got {self.carry_over!r}."
+            )
+
+    def _check_is_fitted(self) -> None:
+        if not hasattr(self, "model_"):
+            raise NotFittedError("this DoseResponse is not fitted yet. Call fit first.")
+
+
+def _features(columns: dict[str, npt.NDArray[Any]], schema: Schema | None) -> tuple[Feature, ...]:
+    """All columns, as known when the dose is given."""
+    if schema is None:
+        schema = Schema.infer(pd.DataFrame(columns))
+    known = [replace(feature, role="known") for feature in schema.features]
+    return tuple(feature for feature in known if feature.name in columns)
