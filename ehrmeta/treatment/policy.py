@@ -38,6 +38,13 @@ class PolicyValue:
     n_eff: float
     clipped_fraction: float
 
+    def __str__(self) -> str:
+        low, high = self.interval
+        return (
+            f"value {self.value:.3g} ({low:.3g} to {high:.3g}), se {self.se:.2g}; "
+            f"{self.n_eff:.0f} effective rows, {self.clipped_fraction:.1%} clipped"
+        )
+
 
 def policy_value(
     scores: Array,

@@ -40,6 +40,14 @@ class PooledEffect:
     tau: float
     n_tasks: int
 
+    def __str__(self) -> str:
+        low, high = self.interval
+        new = "in a new task {:.3g} to {:.3g}".format(*self.prediction_interval)
+        return (
+            f"effect {self.effect:.3g} ({low:.3g} to {high:.3g}), {new}; "
+            f"sd over {self.n_tasks:,} tasks {self.tau:.2g}"
+        )
+
 
 def pool_effects(
     effect: ArrayLike, se: ArrayLike, *, confidence_level: float = 0.95

@@ -42,3 +42,10 @@ def test_few_tasks():
     assert pool_effects([2.0, 1.0], [0.5, 0.5]).prediction_interval == (-np.inf, np.inf)
     with pytest.raises(DataError, match="positive standard error"):
         pool_effects([1.0, 2.0], [0.1, 0.0])
+
+
+def test_prints_in_one_short_line():
+    line = str(pool_effects([1.0, 2.0, 3.0], [0.1, 0.1, 0.1]))
+    assert line.startswith("effect 2 (")
+    assert "sd over 3 tasks" in line
+    assert len(line) < 100

@@ -48,6 +48,7 @@ def test_the_value_of_a_policy_is_the_mean_outcome_under_it(sites, new, method):
     assert best.value > max(everyone.value, no_one.value)
     assert everyone.interval[0] < everyone.value < everyone.interval[1]
     assert everyone.n_eff < len(new.y)
+    assert len(str(everyone)) < 100
     gain = np.maximum(new.effect, 0).mean() - new.effect.mean()
     assert best.value - everyone.value == pytest.approx(gain, abs=0.15)
 

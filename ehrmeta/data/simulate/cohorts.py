@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit
 
 from ehrmeta.data.rows import check_mask
+from ehrmeta.data.simulate.simulated import Simulated
 from ehrmeta.data.tasks import RandomState
 from ehrmeta.errors import DataError
 
@@ -24,8 +25,8 @@ N_SLOPES = 2  # the first features, whose coefficients differ between sites
 N_NODES = 9  # of the Gauss-Hermite rule in every direction
 
 
-@dataclass(frozen=True, eq=False)
-class Cohorts:
+@dataclass(frozen=True, eq=False, repr=False)
+class Cohorts(Simulated):
     """Rows of `make_cohorts`, and the truth.
 
     Attributes

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ehrmeta.data.rows import check_mask
+from ehrmeta.data.simulate.simulated import Simulated
 from ehrmeta.data.tasks import RandomState
 from ehrmeta.errors import DataError
 
@@ -28,8 +29,8 @@ TARGET = (5.0, 10.0)  # mg/L, before the next dose
 N_DRAWS = 4000  # from the prior, for a posterior
 
 
-@dataclass(frozen=True, eq=False)
-class DosedPatients:
+@dataclass(frozen=True, eq=False, repr=False)
+class DosedPatients(Simulated):
     """Rows of `make_pk`, and the truth.
 
     Attributes

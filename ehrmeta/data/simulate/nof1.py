@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ehrmeta.data.simulate.simulated import Simulated
 from ehrmeta.data.tasks import RandomState
 from ehrmeta.errors import DataError
 
@@ -21,8 +22,8 @@ MAX_DOSE = 3
 TARGET = (38.0, 44.0)  # what titration aims at
 
 
-@dataclass(frozen=True, eq=False)
-class NofOnePatients:
+@dataclass(frozen=True, eq=False, repr=False)
+class NofOnePatients(Simulated):
     """Rows of `make_nof1`, and the truth.
 
     Attributes

@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit
 
 from ehrmeta.data.rows import check_mask
+from ehrmeta.data.simulate.simulated import Simulated
 from ehrmeta.data.tasks import RandomState
 from ehrmeta.errors import DataError
 
@@ -25,8 +26,8 @@ INCLINATION = (0.4, 0.4, 0.5)  # two features and the site, in logits, at confou
 NOISE_SD = 1.0
 
 
-@dataclass(frozen=True, eq=False)
-class TreatedSites:
+@dataclass(frozen=True, eq=False, repr=False)
+class TreatedSites(Simulated):
     """Rows of `make_treatment`, and the truth.
 
     Attributes
