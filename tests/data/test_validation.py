@@ -100,6 +100,12 @@ FAULTS = {
         120,
         False,
     ),
+    "a row's number, one row twice": (
+        _replace("glucose", lambda f: [100, *range(100, 99 + len(f))]),
+        "glucose",
+        119,
+        False,
+    ),
     "a patient's number": (
         _replace("age", lambda f: f.patient.str[1:].astype(int)),
         "age",
