@@ -16,6 +16,7 @@ import torch
 
 from ehrmeta.data import index_tasks
 from ehrmeta.errors import AtypicalWarning, DataError, DataWarning, GroupError
+from ehrmeta.estimators.audit import add_audit_record
 from ehrmeta.estimators.files import load_adapted, save_adapted
 from ehrmeta.estimators.inputs import Inputs
 from ehrmeta.estimators.predictive import Prediction
@@ -224,6 +225,19 @@ class Adapted:
             The model is one that a file cannot hold, or the file cannot be written.
         """
         save_adapted(self, path)
+
+    def add_audit_record(self, path: str | os.PathLike[str]) -> None:
+        """Add a line of JSON to a file: that and how a model was adapted, and nothing about whom.
+
+        Time, digest of the model, counts of tasks and rows, digest of the adapted state: no value
+        and no label of a patient.
+
+        Raises
+        ------
+        DataError
+            The file cannot be written, or the model is a baseline.
+        """
+        add_audit_record(self, path)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, device: str = "auto") -> Adapted:
