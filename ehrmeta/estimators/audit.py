@@ -52,8 +52,8 @@ def add_audit_record(adapted: Adapted, path: str | os.PathLike[str]) -> None:
             os.fsync(file.fileno())
     except OSError as error:
         raise DataError(
-            f"the audit record cannot be written to {os.fspath(path)!r}: {error.strerror or error}. "
-            "Name a file in a folder that you may write to."
+            f"the audit record cannot be written to {os.fspath(path)!r}: "
+            f"{error.strerror or error}. Name a file in a folder that you may write to."
         ) from error
 
 
