@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,6 +13,7 @@ from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.linear_model import LinearRegression
 
 from ehrmeta.errors import DataError
+from ehrmeta.treatment.crossed import CrossedEffect
 from ehrmeta.treatment.learners import PseudoOutcomes
 from ehrmeta.treatment.stacking import Stack, cross_fit
 
@@ -36,7 +38,7 @@ class EffectForm(NamedTuple):
     """
 
     name: str
-    stack: Stack | None
+    stack: Stack | CrossedEffect | None
     values: Array | None
     scores: dict[str, float]
 
@@ -49,6 +51,7 @@ def choose_form(
     fold: Index,
     *,
     final: Any = "auto",
+    crossed: Callable[[Any], tuple[CrossedEffect, Array]] | None = None,
     random_state: int = 0,
 ) -> EffectForm:
     """Fit every form on the folds without a row's own, and judge it by the R-loss there.
@@ -62,15 +65,19 @@ def choose_form(
         To learn from.
     judge : PseudoOutcomes
         Those of the R-learner: to judge by, the same for all learners.
-    final : {"auto", "constant", "linear", "boosting"} or regressor
+    final : {"auto", "constant", "linear", "crossed boosting", "boosting"} or regressor
+    crossed : callable, optional
+        Makes the X-learner's two regressions of a model; a dose has none.
     """
-    models = _models(final)
+    models = _models(final, crossed is not None)
     inside = np.zeros(len(x), bool)
     inside[found.rows] = True
     psi, weight = np.zeros(len(x)), np.zeros(len(x))
     psi[found.rows], weight[found.rows] = found.psi, 1.0 / found.variance
-    fits = {
-        name: cross_fit(
+    fits: dict[str, tuple[Any, Array]] = {
+        name: crossed(model)
+        if name == "crossed boosting" and crossed is not None
+        else cross_fit(
             [model], x, psi, fold, train=inside, weight=weight, random_state=random_state
         )
         for name, model in models.items()
@@ -111,15 +118,19 @@ def simplest(losses: dict[str, Array], task: Index) -> str:
     return best
 
 
-def _models(final: Any) -> dict[str, Any]:
+def _models(final: Any, arms: bool) -> dict[str, Any]:
     """Candidates, the simplest first; a constant always, to compare with."""
+    boosting = HistGradientBoostingRegressor(
+        learning_rate=0.05, max_iter=100, max_leaf_nodes=6, early_stopping=False
+    )
     models: dict[str, Any] = {
         "constant": DummyRegressor(),
         "linear": LinearRegression(),
-        "boosting": HistGradientBoostingRegressor(
-            learning_rate=0.05, max_iter=100, max_leaf_nodes=6, early_stopping=False
-        ),
+        "crossed boosting": boosting,
+        "boosting": boosting,
     }
+    if not arms:
+        del models["crossed boosting"]
     if isinstance(final, str) and final == "auto":
         return models
     if isinstance(final, str) and final in models:
@@ -127,5 +138,6 @@ def _models(final: Any) -> dict[str, Any]:
     if not isinstance(final, str) and is_regressor(final):
         return {type(final).__name__: final, "constant": models["constant"]}
     raise DataError(
-        f"final must be 'auto', 'constant', 'linear', 'boosting' or a regressor, got {final!r}."
+        f"final must be 'auto', 'constant', 'linear', 'crossed boosting', 'boosting' or a "
+        f"regressor, got {final!r}."
     )

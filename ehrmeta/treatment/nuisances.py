@@ -124,14 +124,19 @@ class Nuisances:
         """Propensities before any adaptation, (row, arm)."""
         if cases.known is not None:
             return cases.known
-        if isinstance(self.propensity, Stack):
-            return _all_arms(self.propensity.predict(cases.x))
         if self.propensity is None:
             raise DataError(
                 "the model was fitted with randomisation probabilities for its own rows only. "
                 "Pass propensity= for these rows too."
             )
-        return np.tile(self.propensity, (cases.n_rows, 1))
+        return self.propensities(cases.x)
+
+    def propensities(self, x: Array) -> Array:
+        """Propensities at x, (row, arm); the arms' shares where they were known by row."""
+        if isinstance(self.propensity, Stack):
+            return _all_arms(self.propensity.predict(x))
+        shares = self.mean_propensity if self.propensity is None else self.propensity
+        return np.tile(shares, (len(x), 1))
 
     def reference(self, x: Array) -> tuple[Array, Array]:
         """Mean outcome over the arms at their shares, (row,), and the shares, (row, arm - 1)."""

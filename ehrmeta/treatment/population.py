@@ -17,6 +17,7 @@ import numpy.typing as npt
 from ehrmeta.errors import DataError
 from ehrmeta.nn.mixed_model import cross_products, orthonormal
 from ehrmeta.treatment.cases import Cases
+from ehrmeta.treatment.crossed import CrossedEffect
 from ehrmeta.treatment.forms import EffectForm
 from ehrmeta.treatment.learners import PseudoOutcomes
 from ehrmeta.treatment.nuisances import Nuisances
@@ -60,7 +61,7 @@ class ArmEffect:
 
     form: str
     beta: Array
-    stack: Stack | OutcomeContrast | None = None
+    stack: Stack | CrossedEffect | OutcomeContrast | None = None
 
     def design(self, x: Array, f: Array | None = None) -> Array:
         """Columns of D, (row, column); `f` in place of what the stack predicts."""

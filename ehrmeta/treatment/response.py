@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, NoReturn, Self
 
 import numpy as np
@@ -19,6 +19,7 @@ from ehrmeta.estimators.inputs import Inputs, schema_of
 from ehrmeta.treatment.adapted import AdaptedResponse
 from ehrmeta.treatment.arms import Arms, Dose
 from ehrmeta.treatment.cases import Cases
+from ehrmeta.treatment.crossed import CrossedEffect, fit_crossed
 from ehrmeta.treatment.dose_nuisances import DoseNuisances, fit_dose_nuisances
 from ehrmeta.treatment.effects import AnyTaskNuisances, Effects, MixedEffects
 from ehrmeta.treatment.folds import cross_fit_folds
@@ -68,7 +69,7 @@ class TreatmentResponse(BaseEstimator):
     outcome : estimator(s), optional
         What learns the outcome: regressors or, where it is 0 or 1, classifiers; several are
         stacked. By default ridge (logistic) regression and boosting.
-    final : {"auto", "constant", "linear", "boosting"} or regressor
+    final : {"auto", "constant", "linear", "crossed boosting", "boosting"} or regressor
         Form of the population's effect; "auto" takes the simplest within one standard error of the
         best in the held-out R-loss.
     discrete_treatment : bool
@@ -371,11 +372,36 @@ class TreatmentResponse(BaseEstimator):
         found = scoring(cases, nuisances)
         judges = found if self.learner == "r" else Scoring("r", noise)(cases, nuisances)
         forms = [
-            choose_form(cases.x, own, judge, cases.task, fold, final=self.final, random_state=seed)
-            for own, judge in zip(found, judges, strict=True)
+            choose_form(
+                cases.x,
+                own,
+                judge,
+                cases.task,
+                fold,
+                final=self.final,
+                crossed=self._crossed(cases, nuisances, arm, fold, seed),
+                random_state=seed,
+            )
+            for arm, (own, judge) in enumerate(zip(found, judges, strict=True), start=1)
         ]
         self.form_scores_ = [form.scores for form in forms]
         return MixedEffects.fit(cases, nuisances, noise, forms, found)
+
+    def _crossed(
+        self,
+        cases: Cases,
+        nuisances: AnyTaskNuisances,
+        arm: int,
+        fold: npt.NDArray[np.int64],
+        seed: int,
+    ) -> Callable[[Any], tuple[CrossedEffect, Array]] | None:
+        """What makes the X-learner's two regressions of an arm; None of a dose."""
+        models = self.nuisances_
+        if not isinstance(models, Nuisances) or not isinstance(nuisances, TaskNuisances):
+            return None
+        return lambda model: fit_crossed(
+            model, cases, models, nuisances, arm, fold, random_state=seed
+        )
 
     def _check(self) -> None:
         """Refuse parameters that no fit can use."""
