@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from ehrmeta.errors import StudyError
 
 if TYPE_CHECKING:
@@ -18,7 +20,8 @@ def compared(study: optuna.Study) -> optuna.Study:
     """The trials as if judged by the first fold alone, in a study in memory.
 
     What was given up early has no error in full, and leaving it out would hide just the settings
-    that are bad. The first fold judges them all alike.
+    that are bad. The first fold judges them all alike. Errors far off (more than three times the
+    spread of the middle half beyond it) count as that far, so that one of them hides no other.
 
     Raises
     ------
@@ -34,11 +37,14 @@ def compared(study: optuna.Study) -> optuna.Study:
     ]
     if not usable:
         raise StudyError("no trial of the study got through the first fold: nothing to compare.")
+    errors = np.array([error for _, error in usable])
+    low, high = np.quantile(errors, [0.25, 0.75])
+    errors = np.clip(errors, low - 3 * (high - low), high + 3 * (high - low))
     storage = optuna.storages.InMemoryStorage()
     view_id = storage.create_new_study([study.directions[0]], study.study_name)
-    for trial, error in usable:
+    for (trial, _), error in zip(usable, errors, strict=True):
         template = optuna.trial.create_trial(
-            params=trial.params, distributions=trial.distributions, value=error
+            params=trial.params, distributions=trial.distributions, value=float(error)
         )
         storage.create_new_trial(view_id, template)
     return optuna.load_study(study_name=study.study_name, storage=storage)

@@ -84,9 +84,9 @@ class FileLocks:
 
     def release(self, number: int) -> None:
         """Give a lock back; a trial's file goes with it."""
+        self._held.pop(number).release()
         if number:
             self._path(number).unlink(missing_ok=True)
-        self._held.pop(number).release()
 
     def close(self) -> None:
         """Give everything back."""

@@ -89,6 +89,7 @@ class Objective:
         suggested(self.space, trial, model)
         found: list[Array] = []
         for number, fold in enumerate(self.folds):
+            trial.set_user_attr("folds", number + 1)
             try:
                 errors = self._judged(model, fold)
             except DivergenceError as error:
@@ -99,10 +100,16 @@ class Objective:
             for of_block in errors.T:  # one block after the other
                 found.append(of_block)
                 if len(self.measures) == 1 and self._give_up(trial, found):
-                    at = f"fold {number + 1} of {len(self.folds)}"
-                    trial.set_user_attr("reason", f"worse than others, in {at}")
-                    raise optuna.TrialPruned(f"worse than others, in {at}")
+                    reason = f"worse than others, in fold {number + 1} of {len(self.folds)}"
+                    trial.set_user_attr("reason", reason)
+                    # what samplers read of such a trial: its error so far, not its last block's
+                    trial.report(float(np.mean(found)), step=self._n_blocks)
+                    raise optuna.TrialPruned(reason)
         return [float(mean) for mean in np.mean(found, axis=0)]
+
+    @property
+    def _n_blocks(self) -> int:
+        return sum(fold.n_blocks for fold in self.folds)
 
     def _judged(self, model: Any, fold: Fold) -> Array:
         """Errors of a model fitted to the fold, (measure, block)."""

@@ -23,7 +23,7 @@ __all__ = ["SharedStudy", "default_pruner", "open_study", "quiet", "recall", "se
 
 _TURN = 0
 _MOST_TRIES = 3  # of a trial whose worker is lost: it may be what kills them
-_WAIT = 0.2  # seconds between looks at what others still run
+_WAIT = 0.5  # seconds between looks at what others still run
 
 
 def default_pruner(n_blocks: int) -> BasePruner:
@@ -244,6 +244,9 @@ def seeded_tpe(seed: int) -> Callable[[int], BaseSampler]:
     """A sampler per trial number, so that a study that is stopped and resumed goes on alike."""
 
     def of_trial(number: int) -> BaseSampler:
-        return TPESampler(seed=(seed * 1_000_003 + number) % 2**32)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            # what other workers run now counts as bad, so that nobody repeats it
+            return TPESampler(seed=(seed * 1_000_003 + number) % 2**32, constant_liar=True)
 
     return of_trial
