@@ -12,7 +12,12 @@ from ehrmeta.bench.cohorts import run_cohorts
 from ehrmeta.bench.cohorts_data import COHORT_DATA
 from ehrmeta.bench.cohorts_methods import COHORT_METHODS
 from ehrmeta.bench.cohorts_table import cohorts_records, cohorts_tables, cohorts_verdict
+from ehrmeta.bench.conformal import FULL as ALL_SPLITS
+from ehrmeta.bench.conformal import MODELS as INTERVAL_MODELS
+from ehrmeta.bench.conformal import QUICK as QUICK_SPLITS
+from ehrmeta.bench.conformal import conformal_table, run_conformal
 from ehrmeta.bench.digits import LEARNERS, digits_table, run_digits
+from ehrmeta.bench.dosing import dosing_table, run_dosing
 from ehrmeta.bench.guide import learner_tables, put_tables
 from ehrmeta.bench.landmark import run_landmark
 from ehrmeta.bench.landmark_cell import FULL as FULL_LANDMARK
@@ -27,6 +32,7 @@ from ehrmeta.bench.landmark_table import (
     landmark_tables,
 )
 from ehrmeta.bench.memory import SIZES, measure_training_memory, memory_table
+from ehrmeta.bench.n_of_1 import n_of_1_table, run_n_of_1
 from ehrmeta.bench.pacoh import pacoh_records, pacoh_table, run_pacoh
 from ehrmeta.bench.patients import run_patients
 from ehrmeta.bench.patients_cell import FULL, QUICK
@@ -405,6 +411,29 @@ def landmark(
 
 
 @bench.command()
+@_quick
+@_json
+@_cache
+@_workers
+def treatment(quick: bool, json_file: str | None, cache: Path | None, workers: int) -> None:
+    """Choose doses, and estimate effects within patients, where the truth is known.
+
+    Doses that bring concentrations into a range, beside pharmacometric MAP; effects of treatment
+    periods with carry-over, doses in random order or following the outcome. --quick runs one seed
+    of few patients.
+
+    \b
+    Example:
+        ehrmeta bench treatment --quick
+    """
+    how = {"quick": quick, "cache": Cache(cache), "workers": workers}
+    dosing = run_dosing(click.echo, **how)
+    within = run_n_of_1(click.echo, **how)
+    click.echo("\n" + dosing_table(dosing) + "\n\n" + n_of_1_table(within))
+    _write(json_file, dosing + within)
+
+
+@bench.command()
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
 @click.option(
     "--into",
@@ -492,6 +521,48 @@ def tuning(quick: bool, json_file: str | None, cache: Path | None, seed: int, wo
     """
     records = run_tuning(click.echo, quick=quick, cache=Cache(cache), workers=workers, seed=seed)
     click.echo("\n" + tuning_table(records))
+    _write(json_file, records)
+
+
+@bench.command()
+@_quick
+@_json
+@_cache
+@_seed
+@_workers
+@click.option(
+    "--model",
+    "names",
+    type=click.Choice(list(INTERVAL_MODELS)),
+    multiple=True,
+    help="Only this model; may be repeated.",
+)
+def conformal(
+    quick: bool,
+    json_file: str | None,
+    cache: Path | None,
+    seed: int,
+    workers: int,
+    names: tuple[str, ...],
+) -> None:
+    """Count how often calibrated intervals hold, by sex, age and k.
+
+    Each model is fitted once; patients it has not seen are split 20 times into those to calibrate
+    on and those to test. --quick takes two splits of 600 patients, so its shares are rough.
+
+    \b
+    Example:
+        ehrmeta bench conformal --model 'mixed + OU'
+    """
+    records = run_conformal(
+        click.echo,
+        plan=QUICK_SPLITS if quick else ALL_SPLITS,
+        cache=Cache(cache),
+        models=names or tuple(INTERVAL_MODELS),
+        workers=workers,
+        seed=seed,
+    )
+    click.echo("\n" + conformal_table(records))
     _write(json_file, records)
 
 

@@ -85,4 +85,5 @@ def _cut(values: npt.NDArray[Any], cuts: Sequence[float], name: str) -> npt.NDAr
     between = [f"{low:g}-{high:g}" for low, high in zip(edges[:-1], edges[1:], strict=True)]
     words = [f"up to {edges[0]:g}", *between, f"over {edges[-1]:g}", "missing"]
     codes = np.where(np.isnan(values.astype(np.float64)), -1, np.searchsorted(edges, values))
-    return np.array([f"{name} {word}" for word in words], dtype=object)[codes]
+    named: npt.NDArray[np.object_] = np.array([f"{name} {w}" for w in words], dtype=object)[codes]
+    return named

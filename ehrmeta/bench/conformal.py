@@ -1,0 +1,206 @@
+"""Whether 90 % intervals hold 90 %: for women, men, the young and the old, after every k.
+
+HDL cholesterol (nafld-hdl): a model is fitted once, on half of the patients. The other half is
+split at random, 20 times, into patients to calibrate on and patients to test. Coverage is the share
+of a patient's later values that their intervals hold, averaged over patients, then over splits.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn.base import clone
+
+from ehrmeta.baselines import MixedEffects, MixedProcessEffects
+from ehrmeta.bench.cache import Cache
+from ehrmeta.bench.cells import Cell, run_cells
+from ehrmeta.bench.patients_data import load
+from ehrmeta.bench.record import Record
+from ehrmeta.bench.text_table import number, text_table
+from ehrmeta.data import Table, first_k
+from ehrmeta.errors import AtypicalWarning
+from ehrmeta.estimators import ConformalRegressor, MetaRegressor
+from ehrmeta.estimators._base import TaskRegressor
+from ehrmeta.evaluation import interval_score
+
+__all__ = ["FULL", "MODELS", "QUICK", "Plan", "conformal_table", "run_conformal"]
+
+SUITE, DATA_SET = "conformal", "nafld-hdl"
+SHOTS = (1, 2, 3, 5, 10)
+LEVEL = 0.9
+OWN, BY_K, BY_KIND = "its own", "by k", "by k, sex and age"
+KINDS = {"sex": ["male"], "age third": ["third"], "sex and age": ["male", "third"]}
+_MANY, _LOW = 8, 0.7  # queries of a patient, and share held, below which it was served badly
+
+MODELS: dict[str, TaskRegressor] = {
+    "deep mixed effects": MetaRegressor(verbose=False, device="cpu"),
+    "mixed + OU": MixedProcessEffects(),
+    "mixed": MixedEffects(),
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much is run: random splits, and patients of the data set at most."""
+
+    n_splits: int = 20
+    max_tasks: int | None = None
+    max_steps: int | None = None
+
+
+FULL, QUICK = Plan(), Plan(n_splits=2, max_tasks=1200, max_steps=50)
+
+
+def run_conformal(
+    say: Callable[[str], object],
+    *,
+    plan: Plan = FULL,
+    cache: Cache | None = None,
+    models: Sequence[str] = tuple(MODELS),
+    workers: int = 1,
+    seed: int = 0,
+) -> list[Record]:
+    """Coverage, interval score and badly served patients of every model and calibration."""
+    cells = [
+        Cell(
+            {
+                "cell": f"conformal {name}",
+                "model": repr(MODELS[name]),
+                "seed": seed,
+                **asdict(plan),
+            },
+            partial(_measure, name, plan, seed),
+        )
+        for name in models
+    ]
+    return run_cells(cells, say, cache=cache, workers=workers)
+
+
+def _measure(name: str, plan: Plan, seed: int) -> list[Record]:
+    started = time.perf_counter()
+    table = load(DATA_SET)
+    if plan.max_tasks is not None:
+        table = table.split(plan.max_tasks / table.n_tasks, random_state=seed)[1]
+    train, pool = table.split(0.5, random_state=seed)
+    model: Any = clone(MODELS[name])
+    if isinstance(model, MetaRegressor):
+        model.set_params(random_state=seed)
+        model.set_params(**({} if plan.max_steps is None else {"max_steps": plan.max_steps}))
+    model.fit(train.X, train.y, groups=train.groups, time=train.time)
+    cuts = tuple(np.quantile(train.X["age"], [1 / 3, 2 / 3]).round())
+    by = {OWN: None, BY_K: None, BY_KIND: {"male": (), "age": cuts}}
+    parts = []
+    for split in range(plan.n_splits):
+        held_out, test = pool.split(0.5, random_state=split)
+        found = {
+            method: ConformalRegressor(model, shots=SHOTS, by=columns).calibrate(
+                held_out.X, held_out.y, groups=held_out.groups, time=held_out.time
+            )
+            for method, columns in by.items()
+            if method != OWN
+        }
+        parts += [_summary(rows, split) for rows in _tested(found, test, cuts)]
+    seconds = time.perf_counter() - started
+    return list(_records(name, pd.concat(parts), pool.n_tasks, seconds, seed))
+
+
+def _tested(
+    conformal: dict[str, ConformalRegressor], test: Table, cuts: tuple[float, ...]
+) -> Iterator[pd.DataFrame]:
+    """Every query row of the test patients: whether it was held, and its interval score."""
+    for k in SHOTS:
+        support, query = first_k(test.tasks, k, time=test.time)
+        asked = np.bincount(test.tasks.codes[query], minlength=test.n_tasks) > 0
+        shown, later = test.take(support & asked[test.tasks.codes]), test.take(query)
+        given = {"groups": later.groups, "time": later.time, "confidence_level": LEVEL}
+        with warnings.catch_warnings():  # among many test patients some are atypical by chance
+            warnings.simplefilter("ignore", AtypicalWarning)
+            patients = {
+                method: found.adapt(shown.X, shown.y, groups=shown.groups, time=shown.time)
+                for method, found in conformal.items()
+            }
+        intervals = {
+            name: found.predict_interval(later.X, **given) for name, found in patients.items()
+        }
+        intervals[OWN] = patients[BY_K].adapted.predict_interval(later.X, **given)
+        for method, (low, high) in ((name, ends.T) for name, ends in intervals.items()):
+            yield pd.DataFrame(
+                {
+                    "method": method,
+                    "k": k,
+                    "male": later.X["male"].to_numpy(),
+                    "third": np.searchsorted(cuts, later.X["age"]),
+                    "patient": later.tasks.codes,
+                    "held": (low <= later.y) & (later.y <= high),
+                    "score": interval_score(later.y, low, high, confidence_level=LEVEL),
+                }
+            )
+
+
+def _summary(rows: pd.DataFrame, split: int) -> pd.DataFrame:
+    """Means over patients, of one method at one k."""
+    first = {"method": rows["method"].iloc[0], "k": rows["k"].iloc[0], "split": split}
+    patients = rows.groupby("patient").agg(
+        held=("held", "mean"), score=("score", "mean"), n=("held", "size")
+    )
+    many = patients[patients["n"] >= _MANY]
+    found = [
+        first | {"case": "all", "metric": "coverage", "value": patients["held"].mean()},
+        first | {"case": "all", "metric": "interval_score", "value": patients["score"].mean()},
+        first | {"case": "all", "metric": "badly_served", "value": (many["held"] < _LOW).mean()},
+    ]
+    for kind, columns in KINDS.items():
+        held = rows.groupby([*columns, "patient"])["held"].mean().groupby(columns).mean()
+        for level, value in held.items():
+            at = level if isinstance(level, tuple) else (level,)
+            words = ", ".join(f"{c} {v:g}" for c, v in zip(columns, at, strict=True))
+            found.append(first | {"case": f"{kind}: {words}", "metric": "coverage", "value": value})
+    return pd.DataFrame(found)
+
+
+def _records(
+    model: str, parts: pd.DataFrame, n_tasks: int, seconds: float, seed: int
+) -> Iterator[Record]:
+    """Means over the splits."""
+    means = parts.groupby(["case", "method", "metric", "k"], sort=False)["value"].mean()
+    for (case, method, metric, k), value in means.items():
+        yield Record(
+            SUITE, case, f"{model}: {method}", metric, float(value), k=int(k), n_tasks=n_tasks,
+            seconds=seconds, seed=seed,
+        )  # fmt: skip
+
+
+def conformal_table(records: Sequence[Record]) -> str:
+    """Least and most coverage over the cells of each kind; interval score beside the best."""
+    frame = pd.DataFrame([asdict(record) for record in records])
+    coverage = frame[frame["metric"] == "coverage"]
+    kind = coverage["case"].str.partition(":")[0]
+    ends = coverage.groupby([coverage["method"], kind], sort=False)["value"].agg(["min", "max"])
+    scores = frame[frame["metric"] == "interval_score"].pivot(
+        index="method", columns="k", values="value"
+    )
+    worst = (scores / scores.min()).max(axis=1)
+    served = frame[frame["metric"] == "badly_served"].groupby("method")["value"].max()
+    rows = [
+        [
+            method,
+            *(f"{100 * low:.1f}-{100 * high:.1f}" for low, high in ends.loc[method].to_numpy()),
+            number(worst[method], 4),
+            f"{100 * served[method]:.1f}",
+        ]
+        for method in dict.fromkeys(frame["method"])
+    ]
+    heading = ["intervals", *dict.fromkeys(kind), "score / best", "% under 70 %"]
+    return (
+        f"Coverage in % of {100 * LEVEL:g} % intervals: least and most over k of "
+        f"{', '.join(map(str, SHOTS))} and the cells of a kind; the largest ratio of the interval "
+        f"score to the best method's; patients with {_MANY} or more queries held under 70 %\n\n"
+        + text_table(heading, rows)
+    )

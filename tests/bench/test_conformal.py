@@ -1,0 +1,42 @@
+"""The benchmark of calibrated intervals measures what it says."""
+
+from __future__ import annotations
+
+import pytest
+
+from ehrmeta.bench.cache import Cache
+from ehrmeta.bench.conformal import BY_K, BY_KIND, OWN, SHOTS, Plan, conformal_table, run_conformal
+
+PLAN = Plan(n_splits=1, max_tasks=2000)
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory):
+    cache = Cache(tmp_path_factory.mktemp("cells"))
+    first = run_conformal([].append, plan=PLAN, cache=cache, models=("mixed",))
+    assert run_conformal([].append, plan=PLAN, cache=cache, models=("mixed",)) == first
+    return first
+
+
+def test_every_kind_of_row_is_measured_at_every_k(records):
+    coverage = {(r.case, r.method, r.k) for r in records if r.metric == "coverage"}
+    cases = {case for case, _, _ in coverage}
+    assert len(cases) == 1 + 2 + 3 + 6  # all, by sex, by age third, by both
+    assert len(coverage) == len(cases) * 3 * len(SHOTS)
+
+
+def test_calibrated_intervals_hold_near_the_level(records):
+    """Of 500 patients and one split; the command measures it on all."""
+    overall = {
+        (r.method, r.k): r.value for r in records if (r.case, r.metric) == ("all", "coverage")
+    }
+    for method in (BY_K, BY_KIND):
+        found = [overall[f"mixed: {method}", k] for k in SHOTS]
+        assert found == pytest.approx([0.9] * len(SHOTS), abs=0.04)
+
+
+def test_the_table_has_a_line_for_every_method(records):
+    table = conformal_table(records)
+    for method in (OWN, BY_K, BY_KIND):
+        assert f"\nmixed: {method} " in table
+    assert "nan" not in table
