@@ -52,21 +52,22 @@ def open_storage(storage: str | Path | None, study_name: str) -> tuple[BaseStora
         raise StudyError(
             f"the storage '{storage}' needs a file in a folder that is there. {_FORMS}"
         )
-    locks = FileLocks(path.with_name(f"{path.name}.locks"), study_name)
-    if kind == "journal":
-        return _reached(url, lambda: (JournalStorage(Journal(path)), locks))
-    return _reached(url, lambda: (_sqlite(url, path), locks))
+    return _reached(url, lambda: _file(url, path, study_name))
 
 
-def _sqlite(url: URL, path: Path) -> BaseStorage:
-    """One process at a time creates the tables."""
-    opening = FileLocks(path.with_name(f"{path.name}.locks"), "")
-    opening.acquire(0)
+def _file(url: URL, path: Path, study_name: str) -> tuple[BaseStorage, Locks]:
+    folder = path.with_name(f"{path.name}.locks")
+    locks = FileLocks(folder, study_name)
+    if url.get_backend_name() == "journal":
+        return JournalStorage(Journal(path)), locks
+    opening = FileLocks(folder, "")
+    opening.acquire(0)  # one process at a time creates the tables
     try:
         text = url.render_as_string(hide_password=False)
-        return RDBStorage(text, engine_kwargs={"connect_args": {"timeout": _BUSY_SECONDS}})
+        kept = RDBStorage(text, engine_kwargs={"connect_args": {"timeout": _BUSY_SECONDS}})
     finally:
         opening.release(0)
+    return kept, locks
 
 
 def _postgres(url: URL, study_name: str) -> tuple[BaseStorage, Locks]:

@@ -4,6 +4,8 @@ from typing import Any
 
 import numpy as np
 import optuna
+import pandas as pd
+import polars as pl
 import pytest
 from sklearn.base import clone
 from sklearn.model_selection import KFold
@@ -121,6 +123,17 @@ def test_other_pruners_are_told_the_mean_so_far(pruner: Any) -> None:
     assert last == pytest.approx(trial.value)
 
 
+def test_patients_and_times_may_be_columns() -> None:
+    data = lines()
+    time = np.tile(np.arange(8.0), 40)
+    columns = {"x": data["X"][:, 0], "patient": data["groups"], "day": time}
+    model = ridge(task="patient", time="day")
+    for frame in (pd.DataFrame(columns), pl.DataFrame(columns)):
+        tuned = search(X=frame, groups=None, estimator=model)
+        named = search(time=time)
+        assert tuned.value == pytest.approx(named.value)
+
+
 def test_several_objectives_are_searched_at_once() -> None:
     X, y, groups = make_sinusoid(n_tasks=40, n_points=8, random_state=0)
     model = MetaRegressor(MAML(), max_steps=2, random_state=0, verbose=False)
@@ -200,6 +213,7 @@ class TestRefused:
         ("storage", "message"),
         [
             ("no/such/folder/s.db", "needs a file in a folder that is there"),
+            ("/dev/null/s.db", "needs a file in a folder that is there"),
             ("mysql://host/base", "kind 'mysql' is not served"),
             ("redis://host", "is not served"),
             ("postgresql://me:secret@127.0.0.1:1/base", "cannot be reached"),
@@ -215,6 +229,11 @@ class TestRefused:
     def test_a_file_that_is_no_database(self, tmp_path: Path) -> None:
         (tmp_path / "s.db").write_text("something else, and long enough to be read as a page" * 99)
         with pytest.raises(StudyError, match="cannot be reached"):
+            search(storage=tmp_path / "s.db", study_name="a")
+
+    def test_a_place_where_no_lock_can_be(self, tmp_path: Path) -> None:
+        (tmp_path / "s.db.locks").write_text("a file, not a folder")
+        with pytest.raises(StudyError, match="cannot be reached: .*exists"):
             search(storage=tmp_path / "s.db", study_name="a")
 
     def test_scoring_that_is_not_known(self) -> None:
