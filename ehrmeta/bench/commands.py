@@ -426,9 +426,9 @@ def treatment(quick: bool, json_file: str | None, cache: Path | None, workers: i
     Example:
         ehrmeta bench treatment --quick
     """
-    how = {"quick": quick, "cache": Cache(cache), "workers": workers}
-    dosing = run_dosing(click.echo, **how)
-    within = run_n_of_1(click.echo, **how)
+    kept = Cache(cache)
+    dosing = run_dosing(click.echo, quick=quick, cache=kept, workers=workers)
+    within = run_n_of_1(click.echo, quick=quick, cache=kept, workers=workers)
     click.echo("\n" + dosing_table(dosing) + "\n\n" + n_of_1_table(within))
     _write(json_file, dosing + within)
 

@@ -1,0 +1,191 @@
+"""The pharmacometric opponent: one compartment, population parameters, and a patient's MAP.
+
+Population parameters by iterated two-stage: every patient's mode and curvature given the
+population, then the population given these, in turn.
+
+References
+----------
+Steimer, Mallet, Golmard, Boisvieux (1984), doi:10.3109/03602538409015066.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torch.func import grad, hessian, vmap
+
+from ehrmeta.data import DosedPatients
+
+__all__ = ["Population", "Rows", "fit_population", "modes", "only", "rows_of", "steady"]
+
+_INTERVAL, _REPEATS = 12.0, 4  # h between doses, doses of one size
+_N_ROUNDS, _N_STEPS = 40, 12
+_LARGEST_STEP = 1.0
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Measurements and dose histories, every patient with as many."""
+
+    covariates: Tensor  # (patient, parameter, coefficient)
+    doses: Tensor  # (patient, level)
+    time: Tensor  # (patient, row)
+    y: Tensor  # (patient, row)
+
+
+@dataclass(frozen=True)
+class Population:
+    """Logarithms of clearance, volume and absorption are normal around ``covariates @ beta``."""
+
+    beta: Tensor  # (coefficient,)
+    precision: Tensor  # (parameter, parameter)
+    proportional: Tensor
+    additive: Tensor
+    oral: bool
+
+
+def rows_of(patients: DosedPatients, chosen: Tensor, n_rows: int) -> Rows:
+    """The first rows of some patients; logarithms of weight and creatinine clearance act."""
+    n_patients, n_levels = patients.doses.shape
+    x = torch.as_tensor(patients.X).reshape(n_patients, n_levels, -1)[chosen, 0]
+    size, renal, one = torch.log(x[:, 0] / 70.0), torch.log(x[:, 1] / 80.0), torch.ones(len(x))
+    nothing = torch.zeros(len(x))
+    clearance = torch.stack([one, size, renal, *[nothing] * 3], dim=1)
+    volume = torch.stack([*[nothing] * 3, one, size, nothing], dim=1)
+    absorption = torch.stack([*[nothing] * 5, one], dim=1)
+    shape = (n_patients, n_levels)
+    return Rows(
+        covariates=torch.stack([clearance, volume, absorption], dim=1).double(),
+        doses=torch.as_tensor(patients.doses)[chosen],
+        time=torch.as_tensor(patients.time).reshape(shape)[chosen, :n_rows],
+        y=torch.as_tensor(patients.y).reshape(shape)[chosen, :n_rows],
+    )
+
+
+def steady(log_parameters: Tensor, oral: bool) -> Tensor:
+    """Concentration per mg before the next of many doses, (patient,)."""
+    clearance, volume, absorption = torch.exp(log_parameters).unbind(-1)
+    rate = clearance / volume
+
+    def left(by: Tensor) -> Tensor:
+        return torch.exp(-by * _INTERVAL) / (1 - torch.exp(-by * _INTERVAL))
+
+    if not oral:
+        return left(rate) / volume
+    return absorption / (volume * (absorption - rate)) * (left(rate) - left(absorption))
+
+
+def modes(population: Population, rows: Rows) -> tuple[Tensor, Tensor]:
+    """Every patient's log parameters of highest posterior density, and the curvature there.
+
+    Returns
+    -------
+    modes : (patient, parameter)
+    curvature : (patient, parameter, parameter)
+    """
+    centre = rows.covariates @ population.beta
+
+    def lost(own: Tensor, centre: Tensor, doses: Tensor, time: Tensor, y: Tensor) -> Tensor:
+        mean = _concentration(own, doses, time, population.oral)
+        variance = (population.proportional * mean) ** 2 + population.additive**2
+        apart = own - centre
+        misfit = torch.sum((y - mean) ** 2 / variance + torch.log(variance))
+        return 0.5 * (misfit + apart @ population.precision @ apart)
+
+    data = (centre, rows.doses, rows.time, rows.y)
+    slope, bend, value = (vmap(part(lost)) for part in (grad, hessian, lambda f: f))
+    own, damping = centre.clone(), torch.full((len(centre),), 1e-3, dtype=torch.float64)
+    eye = torch.eye(centre.shape[1], dtype=torch.float64)
+    for _ in range(_N_STEPS):
+        curvature = _positive(bend(own, *data)) + damping[:, None, None] * eye
+        step = torch.linalg.solve(curvature, slope(own, *data))
+        tried = own - step.clamp(-_LARGEST_STEP, _LARGEST_STEP)
+        better = value(tried, *data) <= value(own, *data)
+        own = torch.where(better[:, None], tried, own)
+        damping = torch.where(better, 0.3 * damping, 30.0 * damping)
+    return own, _positive(bend(own, *data))
+
+
+def only(population: Population, n_free: int) -> Population:
+    """No prior on clearance, then volume, then absorption; the others as the population has them.
+
+    Its modes are a patient's own least squares.
+    """
+    free = torch.arange(3) < n_free
+    precision = torch.where(free, 1e-4, 1e6).double()
+    return replace(population, precision=torch.diag(precision))
+
+
+def fit_population(rows: Rows, oral: bool) -> Population:
+    """Iterated two-stage, from a guess of one litre's order of magnitude."""
+    one = torch.tensor(1.0, dtype=torch.float64)
+    found = Population(
+        beta=torch.tensor([1.0, 0.0, 0.0, 3.0, 0.0, 0.0], dtype=torch.float64),
+        precision=4.0 * torch.eye(3, dtype=torch.float64),
+        proportional=0.3 * one,
+        additive=0.3 * one,
+        oral=oral,
+    )
+    a = rows.covariates.flatten(0, 1)
+    for _ in range(_N_ROUNDS):
+        own, curvature = modes(found, rows)
+        spread = torch.linalg.inv(curvature)
+        beta = torch.linalg.lstsq(
+            _weighted(a, found), _weighted(own.flatten()[:, None], found)
+        ).solution[:, 0]
+        apart = own - rows.covariates @ beta
+        variance = (apart**2 + torch.diagonal(spread, dim1=1, dim2=2)).mean(0)
+        found = replace(found, beta=beta, precision=torch.diag(1.0 / variance))
+        proportional, additive = _errors(found, rows, own, spread)
+        found = replace(found, proportional=proportional, additive=additive)
+    return found
+
+
+def _weighted(values: Tensor, found: Population) -> Tensor:
+    root = torch.sqrt(torch.diagonal(found.precision))
+    return values * root.repeat(len(values) // len(root))[:, None]
+
+
+def _errors(found: Population, rows: Rows, own: Tensor, spread: Tensor) -> tuple[Tensor, Tensor]:
+    """Proportional and additive error by weighted least squares on squared residuals."""
+
+    def one(own: Tensor, doses: Tensor, time: Tensor) -> Tensor:
+        return _concentration(own, doses, time, found.oral)
+
+    mean = vmap(one)(own, rows.doses, rows.time)
+    slope = vmap(torch.func.jacfwd(one))(own, rows.doses, rows.time)
+    square = (rows.y - mean) ** 2 + torch.einsum("ntp,npq,ntq->nt", slope, spread, slope)
+    design = torch.stack([mean.flatten() ** 2, torch.ones(mean.numel())], dim=1).double()
+    squares = torch.stack([found.proportional**2, found.additive**2]).double()
+    for _ in range(5):
+        weight = 1.0 / (design @ squares)
+        left = design * weight[:, None]
+        squares = torch.linalg.solve(left.T @ left, left.T @ (square.flatten() * weight))
+        squares = squares.clamp(min=1e-4)
+    root = torch.sqrt(squares)
+    return root[0], root[1]
+
+
+def _concentration(own: Tensor, doses: Tensor, time: Tensor, oral: bool) -> Tensor:
+    """Concentrations of one patient under a dose history, (row,)."""
+    clearance, volume, absorption = torch.exp(own).unbind(-1)
+    rate = clearance / volume
+    amount = doses.repeat_interleave(_REPEATS)
+    elapsed = time[:, None] - _INTERVAL * torch.arange(len(amount))
+    amount = torch.where(elapsed >= 0, amount, 0.0)
+
+    def left(by: Tensor) -> Tensor:
+        return torch.sum(amount * torch.exp(-elapsed.clamp(min=0) * by), dim=1)
+
+    if not oral:
+        return left(rate) / volume
+    return absorption / (volume * (absorption - rate)) * (left(rate) - left(absorption))
+
+
+def _positive(curvature: Tensor) -> Tensor:
+    """The same with eigenvalues no smaller than 1e-3."""
+    values, vectors = torch.linalg.eigh(curvature)
+    found: Tensor = (vectors * values.clamp(min=1e-3)[:, None, :]) @ vectors.mT
+    return found
