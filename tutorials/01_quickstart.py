@@ -1,0 +1,84 @@
+# %% [markdown]
+# # Quickstart: what will this patient's HDL be?
+# HDL cholesterol was measured again and again in 10,190 people of Rochester. A new patient has
+# three values. What will the later ones be, and how sure can we be? A model learns from many
+# patients how patients differ; `adapt` then takes the three values and says what they mean for
+# this one.
+
+# %%
+import tempfile
+from pathlib import Path
+
+import pandas as pd
+
+from ehrmeta import MetaRegressor, Population, load_dataset
+from ehrmeta.baselines import LastValue, MixedEffects
+from ehrmeta.report import KShotDisplay, plot_trajectory
+
+hdl = load_dataset("nafld-hdl")
+print(hdl)
+
+# %% [markdown]
+# Split by patient, never by row: a test patient's visits are all unseen. To be quick, a tenth of
+# the patients will do here, and fewer steps than by default.
+
+# %%
+few, _ = hdl.split(test_fraction=0.9, random_state=0)
+train, test = few.split(test_fraction=0.3, random_state=0)
+model = MetaRegressor(max_steps=100, random_state=0, verbose=False)
+model.fit(train.X, train.y, groups=train.groups, time=train.time)
+
+# %% [markdown]
+# The first three visits of all test patients are the support, the later ones the query. One call
+# adapts to them all; the model itself does not change.
+
+# %%
+seen, later = test.support_query(shots=3)
+patients = model.adapt(seen.X, seen.y, groups=seen.groups, time=seen.time)
+own = patients.predict(later.X, groups=later.groups, time=later.time)
+interval = patients.predict_interval(
+    later.X, groups=later.groups, time=later.time, confidence_level=0.9
+)
+population = model.predict(later.X, time=later.time)  # knows age and sex, and no value
+print(f"mean error, not adapted: {abs(later.y - population).mean():.1f} mg/dL")
+print(f"mean error, adapted:     {abs(later.y - own).mean():.1f} mg/dL")
+inside = (interval[:, 0] <= later.y) & (later.y <= interval[:, 1])
+print(f"values inside their 90 % interval: {inside.mean():.0%}")
+
+# %% [markdown]
+# Is that good? Ask what simple things reach. The last value and a linear mixed model are hard to
+# beat with one patient's few rows; `Population` is a network that does not adapt. Scores are
+# errors of later values, every patient weighing the same.
+
+# %%
+peers = {
+    "population": MetaRegressor(Population(), max_steps=100, random_state=0, verbose=False),
+    "last value": LastValue(),
+    "mixed model": MixedEffects(),
+}
+for peer in peers.values():
+    peer.fit(train.X, train.y, groups=train.groups, time=train.time)
+display = KShotDisplay.from_estimator(
+    {**peers, "ehrmeta": model},
+    test.X,
+    test.y,
+    groups=test.groups,
+    time=test.time,
+    n_bootstrap=200,
+)
+folder = Path(tempfile.mkdtemp())
+display.figure_.savefig(folder / "errors.png")
+
+# %% [markdown]
+# One patient, as in the README: what was shown, the forecast with its band, what came later.
+
+# %%
+visits = pd.Series(test.groups).value_counts(sort=False)
+patient = test.take(test.groups == visits.index[visits >= 10][0])
+figure = plot_trajectory(model, patient.X, patient.y, time=patient.time, shots=3)
+figure.savefig(folder / "patient.png")
+print("pictures:", folder)
+
+# %% [markdown]
+# `model.save("hdl.ehrmeta")` keeps the model, and `MetaRegressor.load` reads it back: see
+# 10_privacy_and_limits.
