@@ -43,7 +43,16 @@ class Spec:
 
 
 class Algorithm(BaseEstimator, ABC):
-    """A way to learn over tasks and to adapt to one.
+    """A way to learn over tasks and to adapt to one: the mathematics of ONE task.
+
+    To write one, derive a dataclass of hyper-parameters (``@dataclass(eq=False, repr=False)``) and
+    define `adapt` and `predict`; most need `init` too, the others have defaults that do. Use plain
+    tensor algebra, multiply by ``weight`` (0 where a batch is padded) in every sum over points, let
+    an empty support change nothing, and branch on Python values only: all runs under
+    ``torch.func.vmap`` and is recorded. Points come as `ehrmeta.nn.TaskSet`; ``spec`` holds the
+    network, the likelihood and the number of features, ``params`` is a flat dict of tensors whose
+    parts `part` takes out ("network", "likelihood"). ``tutorials/09_write_your_own_algorithm.py``
+    is one in thirty lines.
 
     Attributes
     ----------

@@ -163,6 +163,8 @@ class Table:
     def take(self, rows: ArrayLike) -> Table:
         """Return some rows, by a mask or by positions.
 
+        One patient is ``table.take(table.groups == label)``.
+
         Parameters
         ----------
         rows : array-like of bool, (row,), or of int

@@ -245,7 +245,8 @@ def _range(numbers: NDArray[np.float64], column: Feature | Outcome) -> Found:
                 f"values are implausible for {name} in {column.unit}",
                 column.name,
                 odd,
-                "Declare a plausible range (low, high) to set them to missing.",
+                "Declare a plausible range (low, high): features outside it count as missing, "
+                "rows whose outcome is outside it are left out.",
             )
 
 

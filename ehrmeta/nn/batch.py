@@ -13,7 +13,23 @@ __all__ = ["TaskSet", "empty_set", "padded_index", "padded_set", "visible_width"
 
 
 class TaskSet(NamedTuple):
-    """Support or query of one task; under ``vmap`` each field gains a leading task axis."""
+    """Support or query of one task; under ``vmap`` each field gains a leading task axis.
+
+    Attributes
+    ----------
+    x : (point, feature)
+        Encoded features.
+    y : (point,)
+        Outcome on the learner's scale (mean 0, sd 1 over the training rows), or a class number.
+    time : (point,), float64
+        Since the last support row, in the table's unit: 0 or less in the support.
+    mask : (point,), bool
+        False where padded.
+    weight : (point,)
+        Multiplies the likelihood term; 0 where padded.
+    offset : (point,)
+        Added to the linear predictor: what a `population` model predicts.
+    """
 
     x: Tensor  # (point, feature)
     y: Tensor  # (point,)
