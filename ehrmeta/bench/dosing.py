@@ -167,7 +167,12 @@ def _features(patients: DosedPatients) -> Array:
 def _ours(patients: DosedPatients, n_train: int) -> DoseResponse:
     rows = patients.groups < n_train
     model = DoseResponse(
-        ["x2"], dose_scale="log", outcome_transform="log", random_slope=False, trend=False
+        ["x2"],
+        dose_scale="log",
+        outcome_transform="log",
+        random_slope=False,
+        trend=False,
+        own_carry_over=True,
     )
     return model.fit(
         _features(patients)[rows],

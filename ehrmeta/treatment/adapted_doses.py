@@ -235,7 +235,9 @@ class AdaptedDoses:
             if inputs.time is None
             else inputs.time
         )
-        level, slope = (np.column_stack(part) for part in model.design_.parts(inputs.columns, at))
+        own = int(model.own_carry_over and model.carry_over_ > 0)
+        parts = model.design_.parts(inputs.columns, at, np.zeros((inputs.n_rows, own)))
+        level, slope = (np.column_stack(part) for part in parts)
         both = np.stack([level, slope], axis=1)  # (row, 2, coefficient)
         mean = np.einsum("nkc,nc->nk", both, self._mean[task])
         return mean, both @ self._cov[task] @ both.transpose(0, 2, 1)

@@ -17,17 +17,20 @@ __all__ = ["DoseDesign"]
 
 Array = npt.NDArray[np.float64]
 
-_N_KNOTS = 3  # of a curve of straight pieces: the smallest, middle and largest value
+_N_KNOTS = 4  # of a curve of straight pieces: at the ends and the terciles of the training rows
 
 
 @dataclass(frozen=True, eq=False)
 class DoseDesign:
     r"""A row is ``level + phi(dose) * slope``, each over the coefficients ``(beta, b)``.
 
-    .. math:: \beta \text{ of } [1, t, x, c, xc, \phi, x\phi], \quad b \text{ of } [1, c, t, \phi]
+    .. math::
 
-    with x the encoded features, c the spline columns of the curves, t the time and phi the scaled
-    dose or its logarithm.
+        \beta \text{ of } [1, t, x, c, xc, xm, \phi, x\phi], \quad
+        b \text{ of } [1, c, t, m, \phi]
+
+    with x the encoded features, c the pieces of the curves, t the time, phi the scaled dose or its
+    logarithm and m its derivative in the log half-life of earlier doses.
 
     Parameters
     ----------
@@ -100,18 +103,23 @@ class DoseDesign:
         return np.asarray((value - self.dose_center) / self.dose_scale)
 
     def parts(
-        self, columns: Mapping[str, npt.NDArray[Any]], time: Array
+        self, columns: Mapping[str, npt.NDArray[Any]], time: Array, memory: Array
     ) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
-        """Level and slope, each as (row, fixed effect) and (row, random effect)."""
+        """Level and slope, each as (row, fixed effect) and (row, random effect).
+
+        `memory`, (row, 1), is what a longer half-life of earlier doses adds to phi; (row, 0)
+        where earlier doses do not act.
+        """
         x = self.encoder.transform(columns)[0].astype(np.float64)
         one = np.ones((len(time), 1))
         own = [spline.transform(_complete(columns, name)) for name, spline in self.curves.items()]
         curve = np.column_stack([*own, np.zeros((len(time), 0))])
         t = ((time - self.time_center) / self.time_scale)[:, None] * self.trend
         both = (x[:, :, None] * curve[:, None, :]).reshape(len(time), -1)
-        level = np.column_stack([one, t, x, curve, both])
+        faded = x * memory if memory.shape[1] else memory
+        level = np.column_stack([one, t, x, curve, both, faded])
         slope = np.column_stack([one, x])
-        drawn = np.column_stack([one, curve, t[:, : int(self.trend)]])
+        drawn = np.column_stack([one, curve, t[:, : int(self.trend)], memory])
         tilted = one[:, : int(self.random_slope)]
         return (
             (_then_zeros(level, slope), _then_zeros(drawn, tilted)),

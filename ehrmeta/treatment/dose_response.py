@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -16,7 +15,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import _check_feature_names, _check_n_features
 
 from ehrmeta.data import Feature, Schema
-from ehrmeta.errors import DataError, DataWarning, GroupError, NotFittedError
+from ehrmeta.errors import DataError, GroupError, NotFittedError
 from ehrmeta.estimators.inputs import Inputs, outcome_name, read_inputs, schema_of
 from ehrmeta.treatment.adapted_doses import AdaptedDoses
 from ehrmeta.treatment.arms import Dose
@@ -25,13 +24,13 @@ from ehrmeta.treatment.dose_model import DoseModel, fit_dose_model
 from ehrmeta.treatment.dosed_rows import DosedRows, check_columns, read_rows
 from ehrmeta.treatment.exposure import exposure, usual_gap
 from ehrmeta.treatment.half_life import Designs, estimate_half_life
-from ehrmeta.treatment.titration import titration_p_value
+from ehrmeta.treatment.titration import titration_p_value, warn_of_titration
 
 __all__ = ["DoseResponse"]
 
 Array = npt.NDArray[np.float64]
 
-_TITRATED = 0.001
+_STEP = 0.1  # of the log half-life, for a derivative
 
 
 class DoseResponse(BaseEstimator):
@@ -47,8 +46,7 @@ class DoseResponse(BaseEstimator):
     Fitted by restricted likelihood; a new patient's coefficients have a posterior in closed form.
 
     Doses that follow earlier outcomes (titration) bias no such model as long as the rows that they
-    followed are among those given: it conditions on the whole history. Pass all of it, also to
-    `adapt`. `titration_p_value_` says whether doses do so.
+    followed are among those given: pass the whole history, also to `adapt`.
 
     Parameters
     ----------
@@ -65,10 +63,13 @@ class DoseResponse(BaseEstimator):
         A trend in time, and one of the patient's own: period effects. Others are columns of X.
     carry_over : "auto" or float
         Half-life of earlier doses in the unit of time, 0 for none; by default estimated.
+    own_carry_over : bool
+        A half-life of the patient's own, to first order: where patients clear a drug at rates of
+        their own and doses change by large factors.
     ornstein_uhlenbeck : bool
         Whether a fluctuation that persists is tried; it stays if the likelihood gains by it.
     schema : Schema, optional
-        Column roles and units; a `Table`'s X brings its own.
+        Of the columns; a `Table`'s X brings its own.
     task : str, optional
         Column of X that names the patient.
 
@@ -118,6 +119,7 @@ class DoseResponse(BaseEstimator):
         random_slope: bool = True,
         trend: bool = True,
         carry_over: Literal["auto"] | float = "auto",
+        own_carry_over: bool = False,
         ornstein_uhlenbeck: bool = True,
         schema: Schema | None = None,
         task: str | None = None,
@@ -128,6 +130,7 @@ class DoseResponse(BaseEstimator):
         self.random_slope = random_slope
         self.trend = trend
         self.carry_over = carry_over
+        self.own_carry_over = own_carry_over
         self.ornstein_uhlenbeck = ornstein_uhlenbeck
         self.schema = schema
         self.task = task
@@ -197,14 +200,7 @@ class DoseResponse(BaseEstimator):
         self.titration_p_value_ = titration_p_value(rows.dose, rows.y, rows.starts)
         _check_feature_names(self, X, reset=True)
         _check_n_features(self, X, reset=True)
-        if self.titration_p_value_ < _TITRATED:
-            warnings.warn(
-                f"later doses follow earlier outcomes (p = {self.titration_p_value_:.1g}), as in "
-                "titration. The model conditions on all rows that it is given, so give it, also "
-                "in adapt, every patient's rows from the first dose on.",
-                DataWarning,
-                stacklevel=2,
-            )
+        warn_of_titration(self.titration_p_value_)
         return self
 
     def adapt(
@@ -248,10 +244,16 @@ class DoseResponse(BaseEstimator):
 
     def _designs(self, rows: DosedRows, half_life: float) -> Designs:
         """Fixed and random design, time in usual gaps, response, and offsets."""
-        level, slope = self.design_.parts(rows.columns, rows.time)
-        exposed = exposure(rows.dose, rows.time, rows.starts, half_life, self.gap_)
-        phi = self.design_.scaled(exposed)[:, None]
-        x, z = (a + phi * b for a, b in zip(level, slope, strict=True))
+
+        def phi(half_life: float) -> Array:
+            dose = exposure(rows.dose, rows.time, rows.starts, half_life, self.gap_)
+            return self.design_.scaled(dose)
+
+        step = np.exp(_STEP)
+        memory = (phi(half_life * step) - phi(half_life / step)) / (2 * _STEP)
+        memory = memory[:, None][:, : int(self.own_carry_over and half_life > 0)]
+        level, slope = self.design_.parts(rows.columns, rows.time, memory)
+        x, z = (a + phi(half_life)[:, None] * b for a, b in zip(level, slope, strict=True))
         return x, z, rows.time / self.gap_, rows.y, rows.starts
 
     def _inputs(self, X: Any, y: Any, groups: Any, time: Any, schema: Schema | None) -> Inputs:
@@ -279,9 +281,8 @@ class DoseResponse(BaseEstimator):
         if self.dose_scale not in ("linear", "log"):
             raise DataError(f"dose_scale must be 'linear' or 'log', got {self.dose_scale!r}.")
         if self.outcome_transform not in (None, "log"):
-            raise DataError(
-                f"outcome_transform must be 'log' or None, got {self.outcome_transform!r}."
-            )
+            given = self.outcome_transform
+            raise DataError(f"outcome_transform must be 'log' or None, got {given!r}.")
         if self.carry_over != "auto" and not 0 <= float(self.carry_over) < np.inf:
             raise DataError(
                 f"carry_over must be 'auto' or a half-life of 0 or more, got {self.carry_over!r}."

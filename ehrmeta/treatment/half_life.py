@@ -17,7 +17,7 @@ Array = npt.NDArray[np.float64]
 Designs = tuple[Array, Array, Array, Array, npt.NDArray[np.int64]]  # x, z, s, y, starts
 
 _RANGE = (0.1, 10.0)  # searched, in usual gaps between rows
-_GAIN = 2.0  # of the log likelihood, that carry-over must bring: the 5 % level
+_GAIN = 2.0  # of the log likelihood, that carry-over must bring: the 5 % level of one parameter
 _N_ROUNDS = 2  # of half-life and variances in turn
 
 

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-__all__ = ["titration_p_value"]
+from ehrmeta.errors import DataWarning
+
+__all__ = ["titration_p_value", "warn_of_titration"]
 
 Array = npt.NDArray[np.float64]
 Index = npt.NDArray[np.int64]
+
+_TITRATED = 0.001
 
 
 def titration_p_value(dose: Array, y: Array, starts: Index) -> float:
@@ -47,6 +53,18 @@ def titration_p_value(dose: Array, y: Array, starts: Index) -> float:
     score = np.bincount(task[now], before * (follow - slope * before))
     z = slope * (before @ before) / np.sqrt(score @ score)
     return float(2 * stats.norm.sf(abs(z)))
+
+
+def warn_of_titration(p_value: float, stacklevel: int = 3) -> None:
+    """Say so where doses follow outcomes."""
+    if p_value < _TITRATED:
+        warnings.warn(
+            f"later doses follow earlier outcomes (p = {p_value:.1g}), as in titration. The model "
+            "conditions on all rows that it is given, so give it, also in adapt, every patient's "
+            "rows from the first dose on.",
+            DataWarning,
+            stacklevel=stacklevel,
+        )
 
 
 def _residual(x: Array, y: Array) -> Array:
