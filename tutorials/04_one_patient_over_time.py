@@ -31,7 +31,7 @@ patient = test.take(test.groups == visits.index[visits >= 8][0])
 X, y, day = patient.X, patient.y, patient.time
 now = model.unadapted()
 story = []
-for visit in range(len(y)):
+for visit in range(8):
     row = slice(visit, visit + 1)
     (low, high), *_ = now.predict_interval(X[row], time=day[row], confidence_level=0.9)
     story.append(
@@ -54,15 +54,13 @@ print(pd.DataFrame(story).set_index("values seen").round(2))
 # was measured long ago says less, and the interval widens again.
 
 # %%
-last = slice(len(y) - 1, None)
+latest = slice(7, 8)
 ahead = {}
 for years in (0.1, 1, 3, 10):
-    when = day[last] + years * 365.25
-    (low, high), *_ = now.predict_interval(X[last], time=when)
-    ahead[f"in {years} years"] = {
-        "width": high - low,
-        "own weight": now.own_weight(X[last], time=when)[0],
-    }
+    then, when = X[latest].assign(age=X["age"] + years), day[latest] + years * 365.25
+    (low, high), *_ = now.predict_interval(then, time=when, confidence_level=0.9)
+    (own,) = now.own_weight(then, time=when)
+    ahead[f"in {years} years"] = {"width": high - low, "own weight": own}
 print(pd.DataFrame(ahead).T.round(2))
 
 # %% [markdown]
