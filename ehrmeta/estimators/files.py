@@ -322,8 +322,9 @@ def _to_json(value: Any, name: str) -> Any:
             "params": {key: _to_json(item, f"{name}.{key}") for key, item in params.items()},
         }
     raise BundleError(
-        f"{name}={type(value).__name__} cannot be saved: a file holds numbers, text, tuples and "
-        f"{', '.join(_PARTS)}. Keep the training script and fit again where it is needed."
+        f"{name}={type(value).__name__} cannot be saved: a file holds no code, so nothing but "
+        "numbers, text, tuples and the package's own algorithms and networks. Keep the training "
+        "script and fit again where it is needed."
     )
 
 

@@ -341,7 +341,10 @@ class OwnModel(MetaRegressor):
     ("parameters", "message"),
     [
         ({"backbone": TorchModule(torch.nn.Linear)}, "backbone=TorchModule cannot be saved"),
-        ({"algorithm": OwnAlgorithm()}, "algorithm=OwnAlgorithm cannot be saved"),
+        (
+            {"algorithm": OwnAlgorithm()},
+            "algorithm=OwnAlgorithm cannot be saved: a file holds no code",
+        ),
     ],
     ids=["TorchModule", "own algorithm"],
 )
