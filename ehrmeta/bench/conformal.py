@@ -119,7 +119,11 @@ def _tested(
         support, query = first_k(test.tasks, k, time=test.time)
         asked = np.bincount(test.tasks.codes[query], minlength=test.n_tasks) > 0
         shown, later = test.take(support & asked[test.tasks.codes]), test.take(query)
-        given = {"groups": later.groups, "time": later.time, "confidence_level": LEVEL}
+        given: dict[str, Any] = {
+            "groups": later.groups,
+            "time": later.time,
+            "confidence_level": LEVEL,
+        }
         with warnings.catch_warnings():  # among many test patients some are atypical by chance
             warnings.simplefilter("ignore", AtypicalWarning)
             patients = {
