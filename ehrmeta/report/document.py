@@ -1,0 +1,149 @@
+"""A report as plain parts, written as one HTML file, as Markdown or as JSON."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import jinja2
+
+from ehrmeta.errors import DataError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["Document", "Picture", "Section", "TextTable", "svg_of"]
+
+
+@dataclass(frozen=True)
+class TextTable:
+    """Words in rows under headings."""
+
+    caption: str
+    headings: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A drawing with the words for those who do not see it."""
+
+    svg: str
+    words: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading with paragraphs, then tables, then pictures."""
+
+    title: str
+    paragraphs: tuple[str, ...] = ()
+    tables: tuple[TextTable, ...] = ()
+    pictures: tuple[Picture, ...] = ()
+
+
+@dataclass(frozen=True)
+class Document:
+    """A report; `save` writes it in the form that the file's name ends in.
+
+    Examples
+    --------
+    >>> page = Document("HDL", (Section("Data", ("40 patients <18 years",)),))
+    >>> print(page.to_markdown())
+    # HDL
+    <BLANKLINE>
+    ## Data
+    <BLANKLINE>
+    40 patients &lt;18 years
+    >>> "40 patients &lt;18 years" in page.to_html()
+    True
+    """
+
+    title: str
+    sections: tuple[Section, ...]
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write to ``.html``, ``.md`` or ``.json``.
+
+        Raises
+        ------
+        DataError
+            The name ends in something else, or the file cannot be written.
+        """
+        form = Path(path).suffix.lower()
+        forms = {".html": self.to_html, ".md": self.to_markdown, ".json": self.to_json}
+        if form not in forms:
+            raise DataError(
+                f"a report cannot be a {form or 'nameless'} file. Use {', '.join(forms)}."
+            )
+        try:
+            Path(path).write_text(forms[form]() + "\n", encoding="utf-8")
+        except OSError as error:
+            raise DataError(
+                f"cannot write '{os.fspath(path)}': {error.strerror}. Name a file in a folder that "
+                "exists and can be written to."
+            ) from error
+
+    def to_html(self) -> str:
+        """One page that loads nothing and runs nothing; all words are escaped."""
+        loader = jinja2.PackageLoader("ehrmeta.report", "")
+        environment = jinja2.Environment(
+            loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True
+        )
+        return environment.get_template("document.html").render(document=self)
+
+    def to_markdown(self) -> str:
+        """Headings, paragraphs and tables; pictures by their words."""
+        blocks = [f"# {_plain(self.title)}"]
+        for section in self.sections:
+            blocks.append(f"## {_plain(section.title)}")
+            blocks += [_plain(paragraph) for paragraph in section.paragraphs]
+            for table in section.tables:
+                lines = [table.headings, ("---",) * len(table.headings), *table.rows]
+                cells = ["| " + " | ".join(map(_plain, line)) + " |" for line in lines]
+                blocks += [f"**{_plain(table.caption)}**", "\n".join(cells)]
+            blocks += [f"*Picture: {_plain(picture.words)}*" for picture in section.pictures]
+        return "\n\n".join(blocks)
+
+    def to_json(self) -> str:
+        """All parts but the drawings themselves."""
+        content = asdict(self)
+        for section in content["sections"]:
+            section["pictures"] = [picture["words"] for picture in section["pictures"]]
+        return json.dumps(content, indent=1, ensure_ascii=False)
+
+
+def svg_of(figure: Figure, name: str) -> str:
+    """A figure as an SVG element that refers to nothing outside itself.
+
+    Parameters
+    ----------
+    figure : Figure
+        It is closed.
+    name : str
+        Starts the ids within, so that two drawings on one page have none in common.
+    """
+    import matplotlib as mpl
+    import matplotlib.pyplot as plt
+
+    target = io.StringIO()
+    # text stays text; the same figure gives the same file
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "ehrmeta"}):
+        figure.savefig(target, format="svg", metadata={"Date": None, "Creator": None})
+    plt.close(figure)
+    svg = target.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    return re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", svg)
+
+
+def _plain(text: str) -> str:
+    """Text that Markdown shows as it is."""
+    escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    escaped = re.sub(r"([\\`*_|\[\]#!])", r"\\\1", escaped)
+    return " ".join(escaped.split())

@@ -1,0 +1,133 @@
+"""Intervals and errors of every test patient after k values, and of groups of patients."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from ehrmeta.data.rows import take_rows
+from ehrmeta.data.tasks import first_k
+from ehrmeta.errors import AtypicalWarning, DataError
+from ehrmeta.estimators.inputs import Inputs
+from ehrmeta.evaluation.bootstrap import bootstrap_counts, percentile_limits
+from ehrmeta.evaluation.metrics import TaskMean
+
+__all__ = ["coverage_by_k", "forecasts", "group_scores"]
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class _Mean:
+    """A mean over patients with its interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def forecasts(
+    model: Any, X: Any, inputs: Inputs, *, shots: Sequence[int], confidence_level: float
+) -> pd.DataFrame:
+    """Every later row of every test patient, after each k: its error, and whether it was held.
+
+    Returns
+    -------
+    DataFrame
+        Columns k, row, task, squared, held, width.
+    """
+    y, tasks = inputs.outcome(), inputs.tasks()
+    parts = []
+    for k in sorted(shots):
+        support, query = first_k(tasks, k, time=inputs.time)
+        if not query.any():
+            continue
+        asked = np.bincount(tasks.codes[query], minlength=tasks.n_tasks) > 0
+        support &= asked[tasks.codes]
+        shown, later = ({"groups": inputs.groups, "time": inputs.time} for _ in range(2))
+        shown = {n: None if v is None else v[support] for n, v in shown.items()}
+        later = {n: None if v is None else v[query] for n, v in later.items()}
+        with warnings.catch_warnings():  # among many test patients some are atypical by chance
+            warnings.simplefilter("ignore", AtypicalWarning)
+            if k:
+                adapted = model.adapt(take_rows(X, support), y[support], **shown)
+            else:
+                adapted, later = model.unadapted(), {"time": later["time"]}
+        rows = take_rows(X, query)
+        low, high = adapted.predict_interval(rows, **later, confidence_level=confidence_level).T
+        columns = {
+            "k": k,
+            "row": np.flatnonzero(query),
+            "task": tasks.codes[query],
+            "squared": (adapted.predict(rows, **later) - y[query]) ** 2,
+            "held": (low <= y[query]) & (y[query] <= high),
+            "width": high - low,
+        }
+        parts.append(pd.DataFrame(columns))
+    if not parts or parts[-1]["k"].iloc[0] != max(shots):
+        raise DataError(
+            f"none of {tasks.n_tasks:,} test patients has a row after its first {max(shots)}. "
+            "Lower shots."
+        )
+    return pd.concat(parts, ignore_index=True)
+
+
+def coverage_by_k(rows: pd.DataFrame, *, n_bootstrap: int = 500) -> pd.DataFrame:
+    """Share of a patient's later values held, mean over patients with its 95 % interval, by k."""
+    found = []
+    for k, part in rows.groupby("k"):
+        patients = part.groupby("task")[["held", "width"]].mean()
+        share = _mean(patients["held"], n_bootstrap, root=False)
+        record = {"k": k, "n": len(patients), "width": patients["width"].mean()}
+        found.append(record | {"value": share.value, "low": share.low, "high": share.high})
+    return pd.DataFrame(found)
+
+
+def group_scores(
+    rows: pd.DataFrame,
+    groups: Mapping[str, NDArray[Any]],
+    *,
+    min_cell: int = 11,
+    n_bootstrap: int = 500,
+) -> pd.DataFrame:
+    """RMSE and coverage in each level of each column; small levels are withheld.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        Of `forecasts`, at one k.
+    groups : mapping of str to (row,)
+        A level for every row of the test table.
+
+    Returns
+    -------
+    DataFrame
+        Columns group, level, n, rmse, rmse_low, rmse_high, held, held_low, held_high; NaN where
+        fewer than `min_cell` patients have rows of the level.
+    """
+    found = []
+    for name, values in groups.items():
+        level = pd.Series(values[rows["row"]], dtype=object).fillna("missing").astype(str)
+        for word, part in rows.groupby(level.to_numpy()):
+            patients = part.groupby("task")[["squared", "held"]].mean()
+            record: dict[str, Any] = {"group": name, "level": word, "n": len(patients)}
+            if len(patients) >= min_cell:
+                error = _mean(patients["squared"], n_bootstrap, root=True)
+                held = _mean(patients["held"], n_bootstrap, root=False)
+                record |= {"rmse": error.value, "rmse_low": error.low, "rmse_high": error.high}
+                record |= {"held": held.value, "held_low": held.low, "held_high": held.high}
+            found.append(record)
+    return pd.DataFrame(found)
+
+
+def _mean(values: pd.Series, n_bootstrap: int, *, root: bool) -> _Mean:
+    loss = values.to_numpy(np.float64)
+    mean = TaskMean(loss, np.ones_like(loss), root)
+    samples = mean.resampled(bootstrap_counts(len(loss), n_bootstrap, 0))
+    return _Mean(mean.value(), *percentile_limits(samples, 0.95))

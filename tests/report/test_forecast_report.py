@@ -1,0 +1,173 @@
+"""The report says what was measured, holds no patient's values, and loads and runs nothing."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ehrmeta import ConformalRegressor
+from ehrmeta.baselines import LastValue, MixedEffects
+from ehrmeta.errors import DataError, GroupError
+from ehrmeta.report import Document, forecast_report
+from ehrmeta.report.tripod import ASKED, tripod_table
+
+HOSTILE = '<script>alert("x")</script> | a&b'
+
+
+class Page(HTMLParser):
+    """Tags, words and references of a page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.references: list[str] = []
+        self.ids: list[str] = []
+        self.words: list[str] = []
+        self.attributes: list[tuple[str, str | None]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += attrs
+        self.references += [v or "" for n, v in attrs if n in ("src", "href", "xlink:href")]
+        self.ids += [v or "" for n, v in attrs if n == "id"]
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+
+def _patients(n: int, seed: int):
+    rng = np.random.default_rng(seed)
+    groups, time = np.repeat(np.arange(n), 6), np.tile(np.arange(6.0), n)
+    kind = np.repeat(np.where(np.arange(n) < 3, "rare", rng.choice(["a", "b"], n)), 6)
+    X = pd.DataFrame({"age": np.repeat(rng.uniform(20, 80, n), 6), HOSTILE: kind})
+    y = 77123.0 + rng.normal(0, 2, n)[groups] + rng.normal(size=6 * n)
+    return X, y, groups, time
+
+
+@pytest.fixture(scope="module")
+def tested():
+    X, y, groups, time = _patients(80, seed=0)
+    model = MixedEffects().fit(X, y, groups=groups, time=time)
+    last = LastValue().fit(X, y, groups=groups, time=time)
+    return model, last, _patients(60, seed=1)
+
+
+@pytest.fixture(scope="module")
+def document(tested) -> Document:
+    model, last, (X, y, groups, time) = tested
+    return forecast_report(
+        model,
+        X,
+        y,
+        groups=groups,
+        time=time,
+        baselines={"last value": last},
+        shots=(0, 1, 3),
+        answers={"17": HOSTILE},
+    )
+
+
+@pytest.fixture(scope="module")
+def page(document) -> Page:
+    return Page(document.to_html())
+
+
+def test_the_page_loads_and_runs_nothing(page, document):
+    assert set(page.tags).isdisjoint({"script", "link", "iframe", "object", "embed", "form", "img"})
+    assert page.references
+    assert all(reference.startswith("#") for reference in page.references)
+    assert {r.removeprefix("#") for r in page.references} <= set(page.ids)
+    assert not [name for name, _ in page.attributes if name.startswith("on")]
+    policy = [value for _, value in page.attributes if value and "default-src" in value]
+    assert policy[0].startswith("default-src 'none'; ")
+    assert "url(http" not in document.to_html()
+
+
+def test_hostile_names_stay_text(page, document):
+    assert HOSTILE in page.words  # as an answer
+    assert any(word.startswith(HOSTILE + ": ") for word in page.words)  # as a column
+    markdown = document.to_markdown()
+    assert "<script" not in markdown
+    for block in re.findall(r"(?:^\|.*\n?)+", markdown, flags=re.MULTILINE):
+        cells = {len(re.findall(r"(?<!\\)\|", line)) for line in block.strip().splitlines()}
+        assert len(cells) == 1  # no row has gained a column
+
+
+def test_headings_tables_and_pictures_are_there_once(page):
+    assert page.tags.count("h1") == 1
+    assert page.tags.count("h2") == page.tags.count("section") == 7
+    assert page.tags.count("svg") == page.tags.count("figcaption") == 2
+    assert page.tags.count("caption") == page.tags.count("table") == 7
+    assert len(page.ids) == len(set(page.ids))
+
+
+def test_small_groups_are_withheld(document):
+    table = next(s for s in document.sections if s.title == "Groups of patients").tables[0]
+    shown = {row[0].rpartition(": ")[2]: row[1:] for row in table.rows}
+    assert shown["rare"] == ("under 11", "withheld", "withheld")
+    assert int(shown["a"][0]) + int(shown["b"][0]) == 57
+
+
+def test_no_patient_value_is_in_any_form(document, tested):
+    _, _, (_, y, _, _) = tested
+    for text in (document.to_html(), document.to_markdown(), document.to_json()):
+        assert not any(f"{value:.3f}" in text for value in y)
+
+
+def test_few_patients_are_said_to_be_few(document, tested):
+    assert any("60 test patients are few" in words for words in document.sections[0].paragraphs)
+
+
+def test_all_forms_say_the_same(document, tmp_path):
+    for form in ("html", "md", "json"):
+        document.save(tmp_path / f"report.{form}")
+    found = json.loads((tmp_path / "report.json").read_text("utf-8"))
+    titles = [section["title"] for section in found["sections"]]
+    assert titles == [section.title for section in document.sections]
+    markdown = (tmp_path / "report.md").read_text("utf-8")
+    assert re.findall(r"^## (.*)$", markdown, flags=re.MULTILINE) == titles
+    assert (tmp_path / "report.html").stat().st_size < 3_000_000
+
+
+def test_a_calibrated_model_says_on_how_many(tested):
+    model, _, (X, y, groups, time) = tested
+    more = _patients(50, seed=2)
+    conformal = ConformalRegressor(model, shots=(0, 1, 3))
+    conformal.calibrate(*more[:2], groups=more[2], time=more[3])
+    given = {"groups": groups, "time": time, "shots": (0, 1, 3)}
+    found = forecast_report(conformal, X, y, **given)
+    card = next(s for s in found.sections if s.title == "Model card").tables[0]
+    assert ("intervals", "calibrated on 50 further patients") in card.rows
+    own = forecast_report(model, X, y, **given)
+    assert found.sections[2] != own.sections[3]
+    assert found.sections[3].tables != own.sections[3].tables
+
+
+def test_the_checklist_is_filled_answered_or_missing():
+    status = [row[1] for row in tripod_table({"17": "yes", "5a": "registry"}).rows]
+    assert status.count("answered") == 2
+    assert status.count("missing") == len(ASKED) - 2
+    with pytest.raises(DataError, match="fit no open item"):
+        tripod_table({"99": "what?"})
+
+
+def test_bad_input_is_refused(tested, document, tmp_path):
+    model, last, (X, y, groups, time) = tested
+    with pytest.raises(GroupError, match="a report needs groups"):
+        forecast_report(model, X, y, groups=None, time=time)
+    with pytest.raises(DataError, match="has a row after its first 6"):
+        forecast_report(model, X, y, groups=groups, time=time, shots=(1, 6))
+    with pytest.raises(DataError, match="must have a value for each of 360 rows"):
+        forecast_report(model, X, y, groups=groups, time=time, subgroups={"ward": ["x"]})
+    with pytest.raises(DataError, match="no forecaster"):
+        forecast_report(object(), X, y, groups=groups, time=time)
+    with pytest.raises(DataError, match=r"cannot be a \.pdf file"):
+        document.save(tmp_path / "report.pdf")
+    with pytest.raises(DataError, match="cannot write"):
+        document.save(tmp_path / "nowhere" / "report.html")
