@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
-from torch.func import grad, hessian, vmap
+from torch.func import grad, jacrev, vmap
 
 from ehrmeta.data import DosedPatients
 
@@ -95,7 +95,9 @@ def modes(population: Population, rows: Rows) -> tuple[Tensor, Tensor]:
         return 0.5 * (misfit + apart @ population.precision @ apart)
 
     data = (centre, rows.doses, rows.time, rows.y)
-    slope, bend, value = (vmap(part(lost)) for part in (grad, hessian, lambda f: f))
+    slope, bend, value = (
+        vmap(part(lost)) for part in (grad, lambda f: jacrev(grad(f)), lambda f: f)
+    )
     own, damping = centre.clone(), torch.full((len(centre),), 1e-3, dtype=torch.float64)
     eye = torch.eye(centre.shape[1], dtype=torch.float64)
     for _ in range(_N_STEPS):
@@ -155,7 +157,7 @@ def _errors(found: Population, rows: Rows, own: Tensor, spread: Tensor) -> tuple
         return _concentration(own, doses, time, found.oral)
 
     mean = vmap(one)(own, rows.doses, rows.time)
-    slope = vmap(torch.func.jacfwd(one))(own, rows.doses, rows.time)
+    slope = vmap(jacrev(one))(own, rows.doses, rows.time)
     square = (rows.y - mean) ** 2 + torch.einsum("ntp,npq,ntq->nt", slope, spread, slope)
     design = torch.stack([mean.flatten() ** 2, torch.ones(mean.numel())], dim=1).double()
     squares = torch.stack([found.proportional**2, found.additive**2]).double()
