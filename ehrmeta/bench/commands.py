@@ -50,6 +50,9 @@ from ehrmeta.bench.reliability import QUICK as QUICK_FAULTS
 from ehrmeta.bench.reliability import reliability_table, run_reliability
 from ehrmeta.bench.sinusoid import METHODS, run_sinusoid, sinusoid_table
 from ehrmeta.bench.speed import run_speed
+from ehrmeta.bench.treatment import PARTS, run_treatment
+from ehrmeta.bench.treatment_methods import METHODS as EFFECT_METHODS
+from ehrmeta.bench.treatment_table import treatment_tables
 from ehrmeta.bench.tuning import run_tuning, tuning_table
 
 __all__ = ["bench"]
@@ -411,29 +414,6 @@ def landmark(
 
 
 @bench.command()
-@_quick
-@_json
-@_cache
-@_workers
-def treatment(quick: bool, json_file: str | None, cache: Path | None, workers: int) -> None:
-    """Choose doses, and estimate effects within patients, where the truth is known.
-
-    Doses that bring concentrations into a range, beside pharmacometric MAP; effects of treatment
-    periods with carry-over, doses in random order or following the outcome. --quick runs one seed
-    of few patients.
-
-    \b
-    Example:
-        ehrmeta bench treatment --quick
-    """
-    kept = Cache(cache)
-    dosing = run_dosing(click.echo, quick=quick, cache=kept, workers=workers)
-    within = run_n_of_1(click.echo, quick=quick, cache=kept, workers=workers)
-    click.echo("\n" + dosing_table(dosing) + "\n\n" + n_of_1_table(within))
-    _write(json_file, dosing + within)
-
-
-@bench.command()
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
 @click.option(
     "--into",
@@ -501,6 +481,69 @@ def reliability(quick: bool, json_file: str | None, seed: int) -> None:
     _write(json_file, records)
     if any(record.value for record in records if record.metric == "failures"):
         raise SystemExit(1)
+
+
+@bench.command()
+@_quick
+@_json
+@_cache
+@_workers
+@click.option(
+    "--part",
+    "parts",
+    type=click.Choice([*PARTS, "dosing", "n-of-1"]),
+    multiple=True,
+    help="Only this; may be repeated.",
+)
+@click.option(
+    "--method",
+    "names",
+    type=click.Choice(list(EFFECT_METHODS)),
+    multiple=True,
+    help="Only this method of effects; may be repeated.",
+)
+def treatment(
+    quick: bool,
+    json_file: str | None,
+    cache: Path | None,
+    workers: int,
+    parts: tuple[str, ...],
+    names: tuple[str, ...],
+) -> None:
+    """Compare learners of treatment effects: simulations, new sites, trials, doses, patients.
+
+    Zero and constant effects, the S-, T-, X-, DR- and R-learner with ridge and boosting, EconML's
+    causal forest where it is installed; doses that bring concentrations into a range, beside
+    pharmacometric MAP; effects of treatment periods with carry-over, doses in random order or
+    following the outcome. --quick runs a small case of each part.
+
+    \b
+    Example:
+        ehrmeta bench treatment --part sites --cache runs
+    """
+    kept, chosen = Cache(cache), parts or (*PARTS, "dosing", "n-of-1")
+    between = [part for part in chosen if part in PARTS]
+    effects = (
+        run_treatment(
+            click.echo, quick=quick, cache=kept, parts=between, methods=names, workers=workers
+        )
+        if between
+        else []
+    )
+    dosing: list[Record] = []
+    within: list[Record] = []
+    if "dosing" in chosen:
+        dosing = run_dosing(click.echo, quick=quick, cache=kept, workers=workers)
+    if "n-of-1" in chosen:
+        within = run_n_of_1(click.echo, quick=quick, cache=kept, workers=workers)
+    for records, shown in (
+        (effects, treatment_tables),
+        (dosing, dosing_table),
+        (within, n_of_1_table),
+    ):
+        if records:
+            click.echo("\n" + shown(records))
+    _write(json_file, effects + dosing + within)
 
 
 @bench.command()
