@@ -46,7 +46,7 @@ def fit_cohort_start(tasks: TaskRows, likelihood: Likelihood) -> dict[str, Any]:
         tasks.starts.numpy(),
         binary=isinstance(likelihood, ClassLikelihood),
         offset=offset,
-        shrunk=None if above else np.arange(1 + n_features) > 0,
+        shrunk=None if above else np.minimum(np.arange(1 + n_features), 1) - 1,
         positive=np.arange(1 + n_features + above) == 0,
     )
     covariance = np.zeros((2 + n_features, 2 + n_features))

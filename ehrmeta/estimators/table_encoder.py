@@ -72,11 +72,11 @@ class TableEncoder:
             unit = float(np.median(gaps)) if len(gaps) else 1.0
             center, scale = float(time.mean()), float(time.std()) or 1.0
         clock = schema.time if schema is not None else None
+        in_cohorts = schema is not None and schema.task_kind == "cohort"
+        patients = None if in_cohorts else inputs.groups  # who may hold a level of a category
         return cls(
             features=features,
-            encoder=Encoder.fit(
-                _plausible(inputs.columns, features), features, groups=inputs.groups
-            ),
+            encoder=Encoder.fit(_plausible(inputs.columns, features), features, groups=patients),
             outcome=outcome,
             timed=inputs.time is not None,
             time_unit=unit,

@@ -65,7 +65,7 @@ def fit_generalised_mixed_model(
     binary: bool,
     offset: Array | None = None,
     shared: Index | None = None,
-    shrunk: NDArray[np.bool_] | None = None,
+    shrunk: Index | None = None,
     beta_sd: float = 10.0,
     positive: NDArray[np.bool_] | None = None,
 ) -> GeneralisedMixedModel:
@@ -94,9 +94,9 @@ def fit_generalised_mixed_model(
         Added to the linear predictor.
     shared : (effect,), optional
         Effects of one number share one sd; each has its own without it.
-    shrunk : (feature,) bool, optional
-        Fixed effects with a common normal prior whose sd is learned: with few tasks, features that
-        differ between tasks more than within them are hardly known.
+    shrunk : (feature,), optional
+        Fixed effects of one number, 0 or more, have a common normal prior whose sd is learned: with
+        few tasks, features that differ between tasks more than within them are hardly known.
     beta_sd : float
         Prior sd of the other fixed effects, which keeps separated classes finite.
     positive : (effect,) bool, optional
@@ -122,9 +122,9 @@ def fit_generalised_mixed_model(
     tasks = _Padded.of(x, z, y, starts, offset, binary=binary)
     shared = np.arange(z.shape[1]) if shared is None else np.unique(shared, return_inverse=True)[1]
     n_sds, group = int(shared.max()) + 1, torch.from_numpy(shared)
-    learned = torch.zeros(x.shape[1], dtype=torch.bool)
-    if shrunk is not None:
-        learned = torch.from_numpy(shrunk)
+    shrunk = np.full(x.shape[1], -1) if shrunk is None else shrunk
+    learned, prior = torch.from_numpy(shrunk >= 0), torch.from_numpy(np.maximum(shrunk, 0))
+    n_priors = int(shrunk.max(initial=-1)) + 1
 
     pulled = torch.zeros(z.shape[1], dtype=torch.bool)
     if positive is not None:
@@ -133,7 +133,9 @@ def fit_generalised_mixed_model(
     def parts(theta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Sds of effects (effect,) and beta (feature,), and variance of the noise ()."""
         weak = torch.full_like(learned, beta_sd, dtype=theta.dtype)
-        of_beta = torch.where(learned, torch.exp(theta[-2]), weak)
+        of_beta = weak
+        if n_priors:
+            of_beta = torch.where(learned, torch.exp(theta[n_sds:-1])[prior], weak)
         return torch.exp(theta[:n_sds])[group], of_beta, torch.exp(2.0 * theta[-1])
 
     def objective(values: Array) -> tuple[float, Array]:
@@ -144,8 +146,8 @@ def fit_generalised_mixed_model(
         return float(loss.detach()), gradient.numpy()
 
     noise = 0.0 if binary else 0.5 * np.log(max(float(np.var(y)), 1e-12))
-    first = np.concatenate([np.full(n_sds + 1, np.log(_FIRST_SD)), [noise]])
-    limits = [tuple(np.log(_SD_RANGE))] * (n_sds + 1) + [(None, None)]
+    first = np.concatenate([np.full(n_sds + n_priors, np.log(_FIRST_SD)), [noise]])
+    limits = [tuple(np.log(_SD_RANGE))] * (n_sds + n_priors) + [(None, None)]
     found = minimize(objective, first, jac=True, method="L-BFGS-B", bounds=limits, options=_SEARCH)
     sd, of_beta, noise_var = parts(torch.from_numpy(found.x))
     log_likelihood = float(tasks.log_likelihood(sd, of_beta, noise_var))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy.optimize import minimize
@@ -11,6 +12,7 @@ from sklearn.linear_model import LogisticRegression
 
 from ehrmeta import MLP, Adapted, DeepMixedEffects, MetaClassifier, MetaRegressor, make_cohorts
 from ehrmeta.algorithms import Spec
+from ehrmeta.data import Feature, Outcome, Schema
 from ehrmeta.errors import DataError
 from ehrmeta.nn.batch import TaskSet
 from ehrmeta.nn.class_likelihoods import Bernoulli
@@ -181,3 +183,21 @@ def test_time_is_refused():
     model = MetaClassifier(DeepMixedEffects(feature_slopes=True), verbose=False)
     with pytest.raises(DataError, match="no order"):
         model.fit(found.X, found.y, groups=found.groups, time=np.arange(len(found.y)))
+
+
+def test_levels_of_a_category_are_named_for_enough_patients_of_few_cohorts():
+    """A genotype that hundreds of patients at three hospitals have identifies nobody."""
+    rng = np.random.default_rng(0)
+    groups = np.repeat(np.arange(3), 100)
+    genotype = np.where(rng.random(300) < 0.3, "A/G", "G/G").astype(object)
+    genotype[:4] = "A/A"
+    X = pd.DataFrame({"genotype": genotype})
+    y = (rng.random(300) < 0.4).astype(int)
+    names = {}
+    for kind in ("patient", "cohort"):
+        schema = Schema((Feature("genotype", "categorical"),), Outcome("event"), task_kind=kind)
+        model = MetaClassifier(DeepMixedEffects(**PLAIN), schema=schema, verbose=False)
+        names[kind] = " ".join(model.fit(X, y, groups=groups).table_.encoder.fixed_names)
+    assert "A/G" in names["cohort"]
+    assert "A/A" not in names["cohort"], "four patients are too few to be named"
+    assert "A/G" not in names["patient"]

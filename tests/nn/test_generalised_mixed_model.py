@@ -52,7 +52,7 @@ def test_the_estimate_is_a_maximum_of_the_marginal_likelihood():
     """A likelihood written down plainly cannot be improved from the estimate."""
     z, eta, starts, rng = make(n_tasks=15, n_rows=20, sd=(0.9, 0.6))
     y = (rng.random(len(eta)) < expit(eta)).astype(float)
-    shrunk = np.array([False, True])
+    shrunk = np.array([-1, 0])
     found = fit_generalised_mixed_model(z, z, y, starts, binary=True, shrunk=shrunk)
     n_tasks = len(starts) - 1
     codes = np.repeat(np.arange(n_tasks), np.diff(starts))
@@ -92,7 +92,7 @@ def test_coefficients_that_tasks_hardly_show_are_shrunk():
     )
     y = x[:, 1:5] @ np.full(4, 0.3) + np.repeat(rng.normal(size=12), 50) + rng.normal(size=600)
     free = fit_generalised_mixed_model(x, x[:, :1], y, starts, binary=False)
-    shrunk = np.array([False] + [True] * 5)
+    shrunk = np.array([-1] + [0] * 5)
     found = fit_generalised_mixed_model(x, x[:, :1], y, starts, binary=False, shrunk=shrunk)
     ratio = found.beta / free.beta
     assert 0.9 < ratio[1:5].min() <= ratio[1:5].max() < 1.1
