@@ -36,7 +36,7 @@ class TrainingPlan:
         --------
         >>> plan = TrainingPlan(max_steps=100, learning_rate=1.0)
         >>> [round(plan.rate(step), 2) for step in (1, 5, 50, 100)]
-        [0.2, 1.0, 0.56, 0.02]
+        [0.2, 1.0, 0.57, 0.02]
         """
         warmup = max(1, int(self.warmup_fraction * self.max_steps))
         done = step - 1

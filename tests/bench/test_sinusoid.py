@@ -13,6 +13,7 @@ from ehrmeta.bench.sinusoid import CASES, METHODS, Training, run_sinusoid, sinus
 
 ELSEWHERE = {  # learners that this suite does not train, and why
     "PrototypicalNet": "serves classes only",
+    "CarryForward": "needs time and outcomes that repeat",
 }
 
 
