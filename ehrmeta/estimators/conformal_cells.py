@@ -71,8 +71,9 @@ def _own(values: npt.NDArray[Any], name: str) -> npt.NDArray[np.object_]:
             f"column '{name}' of by has {len(distinct):,} different values, too many to calibrate "
             f"each by itself. Say where to cut it: by={{'{name}': (low, high)}}."
         )
-    names = [f"{value:g}" if isinstance(value, float) else str(value) for value in distinct]
-    return np.array([f"{name} {word}" for word in [*names, "missing"]], dtype=object)[codes]
+    words = [f"{value:g}" if isinstance(value, float) else str(value) for value in distinct]
+    named = np.array([f"{name} {word}" for word in [*words, "missing"]], dtype=object)
+    return np.asarray(named[codes])
 
 
 def _cut(values: npt.NDArray[Any], cuts: Sequence[float], name: str) -> npt.NDArray[np.object_]:
