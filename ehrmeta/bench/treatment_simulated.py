@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 import warnings
-from functools import lru_cache
+from dataclasses import replace
+from functools import lru_cache, partial
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from sklearn.model_selection import KFold, train_test_split
 
@@ -45,7 +47,7 @@ def measure_acic(instance: int, method: str, n_folds: int) -> list[Record]:
         case = f"acic2016 {instance}, 90/10"
         records += _errors(case, method, held_out, truth[test], spread)
     seconds = time.perf_counter() - start
-    return [_timed(record, seconds) for record in records]
+    return [replace(record, seconds=seconds) for record in records]
 
 
 def measure_sites(
@@ -57,12 +59,12 @@ def measure_sites(
     error: dict[int, list[Array]] = {k: [] for k in shots}
     inside: dict[int, list[Array]] = {k: [] for k in shots}
     for repeat in range(n_repeats):
-        knobs = {"heterogeneity": heterogeneity, "confounding": confounding}
-        train = make_treatment(N_SITES, random_state=repeat, **knobs)
-        size = max(shots) + N_QUERIES
-        new = make_treatment(
-            N_SITES, n_patients=(size, size), random_state=10_000 + repeat, **knobs
+        simulate = partial(
+            make_treatment, N_SITES, heterogeneity=heterogeneity, confounding=confounding
         )
+        size = max(shots) + N_QUERIES
+        train = simulate(random_state=repeat)
+        new = simulate(n_patients=(size, size), random_state=10_000 + repeat)
         place = np.arange(len(new.y)) % size
         query = place >= max(shots)
         truth = new.effect[query]
@@ -92,9 +94,10 @@ def measure_sites(
                         if k
                         else model.unadapted()
                     )
-                context = {"groups": groups} if k else {}
-                effect = adapted.effect(new.X[query], **context)
-                limits = adapted.effect_interval(new.X[query], confidence_level=LEVEL, **context)
+                effect = adapted.effect(new.X[query], groups=groups)
+                limits = adapted.effect_interval(
+                    new.X[query], groups=groups, confidence_level=LEVEL
+                )
                 inside[k].append(_inside(limits, truth, N_SITES))
             squares = ((effect - truth) ** 2).reshape(N_SITES, -1)
             error[k].append(squares.mean(1))
@@ -119,8 +122,6 @@ def _effects(method: str, X: Array, y: Array, t: Index, X_new: Array) -> Array:
 @lru_cache(maxsize=1)
 def _acic(instance: int) -> tuple[Array, Array, Index, Array]:
     """Features with categories as indicators, outcome, treatment, true effect."""
-    import pandas as pd
-
     frame = load_frame("acic2016", instance=instance)
     features = frame[[name for name in frame.columns if name.startswith("x_")]]
     X = pd.get_dummies(features).to_numpy(np.float64)
@@ -156,9 +157,3 @@ def _inside(limits: Array, truth: Array, n_sites: int) -> Array:
     """Share of a site's rows whose true effect lies within its limits, (site,)."""
     covered = (limits[:, 0] <= truth) & (truth <= limits[:, 1])
     return np.asarray(covered.reshape(n_sites, -1).mean(1))
-
-
-def _timed(record: Record, seconds: float) -> Record:
-    from dataclasses import replace
-
-    return replace(record, seconds=seconds)

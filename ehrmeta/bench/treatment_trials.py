@@ -23,7 +23,7 @@ from ehrmeta.bench.treatment_methods import METHODS, OURS, fit_ours
 from ehrmeta.bench.trial_data import load_actg175, load_ihdp
 from ehrmeta.data import Encoder, Table, load_dataset
 from ehrmeta.errors import DataWarning
-from ehrmeta.treatment.learners import arm_scores
+from ehrmeta.treatment.arms import Arms
 from ehrmeta.treatment.ranking import rate
 
 __all__ = ["TRIALS", "Trial", "measure_trial"]
@@ -82,7 +82,7 @@ class _Rows:
 
     @property
     def n_arms(self) -> int:
-        return self.scores.shape[1]
+        return int(self.scores.shape[1])
 
 
 def measure_trial(name: str, method: str) -> list[Record]:
@@ -178,8 +178,7 @@ def _rows(name: str) -> _Rows:
     columns = {column: table.X[column].to_numpy() for column in table.X.columns}
     features = tuple(replace(feature, role="known") for feature in table.schema.features)
     X = Encoder.fit(columns, features).transform(columns)[0].astype(np.float64)
-    labels = [trial.control, *sorted(set(table.treatment) - {trial.control})]
-    arm = np.array([labels.index(label) for label in table.treatment])
+    arm = Arms.fit(table.treatment, trial.control).codes(table.treatment)
     y = table.y if trial.higher_is_better else -table.y
     site = table.tasks.codes if table.n_tasks > 1 else np.zeros(len(y), np.int64)
     inside = np.zeros(len(y), bool)
@@ -196,4 +195,4 @@ def _scores(name: str, X: Array, y: Array, arm: Index, site: Index) -> Array:
     n_arms = int(arm.max()) + 1
     context = {"groups": site} if site.any() else {}
     model = fit_ours(X, y, arm, probability=_probability(name, n_arms), **context)
-    return arm_scores(model.tasks_._support, model.tasks_._nuisances)
+    return model.tasks_.arm_scores()

@@ -168,6 +168,11 @@ class ScoredTasks(AdaptedTasks):
             clip=self.model.clip,
         )
 
+    def arm_scores(self) -> Array:
+        """Doubly robust scores, (row, arm): what a row says of the outcome in every arm."""
+        _, nuisances = self._arms()
+        return arm_scores(self._support, nuisances)
+
     def _arms(self) -> tuple[Arms, TaskNuisances]:
         kind, nuisances = self.model.treatment_, self._nuisances
         if not isinstance(kind, Arms) or not isinstance(nuisances, TaskNuisances):
