@@ -38,8 +38,8 @@ class CarryForward(DeepMixedEffects):
     mean leans to where the task is heading.
 
     It needs time and a real-valued outcome; without, on an empty support and at rows not later than
-    the support, it is `DeepMixedEffects`. Where fewer than a tenth of the training queries are at the last value,
-    :math:`\pi` is 0 and what is left is the correction of mean and scale.
+    the support, it is `DeepMixedEffects`. Where fewer than a tenth of the training queries are at
+    the last value, :math:`\pi` is 0 and what is left is the correction of mean and scale.
 
     Parameters
     ----------
