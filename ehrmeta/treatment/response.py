@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, ClassVar, NoReturn, Self
 
 import numpy as np
@@ -19,22 +19,14 @@ from ehrmeta.estimators.inputs import Inputs, schema_of
 from ehrmeta.treatment.adapted import AdaptedResponse
 from ehrmeta.treatment.arms import Arms, Dose
 from ehrmeta.treatment.cases import Cases
-from ehrmeta.treatment.crossed import CrossedEffect, fit_crossed
-from ehrmeta.treatment.dose_nuisances import DoseNuisances, fit_dose_nuisances
-from ehrmeta.treatment.effects import AnyTaskNuisances, Effects, MixedEffects
+from ehrmeta.treatment.dose_nuisances import DoseNuisances
+from ehrmeta.treatment.effects import Effects, MixedEffects
+from ehrmeta.treatment.fitting import check_settings, learn_effects, learn_nuisances
 from ehrmeta.treatment.folds import cross_fit_folds
-from ehrmeta.treatment.forms import choose_form
-from ehrmeta.treatment.learners import LEARNERS, Scoring
-from ehrmeta.treatment.meta_effects import MetaEffects, MetaOutcomes
 from ehrmeta.treatment.nuisances import (
     Nuisances,
-    TaskNuisances,
-    default_classifiers,
-    default_regressors,
-    fit_nuisances,
 )
-from ehrmeta.treatment.population import outcome_population
-from ehrmeta.treatment.propensity import read_probabilities, read_propensities
+from ehrmeta.treatment.propensity import read_propensities
 from ehrmeta.treatment.reading import features_before_treatment, read_treated, task_labels
 
 __all__ = ["TreatmentResponse"]
@@ -186,7 +178,7 @@ class TreatmentResponse(BaseEstimator):
         -------
         self
         """
-        self._check()
+        check_settings(self)
         schema = schema_of(self.schema, X)
         inputs, treatment = self._read(X, y, groups, time, treatment, outcome_time, schema)
         kind = Arms.fit(treatment, self.control) if self.discrete_treatment else Dose.fit(treatment)
@@ -200,8 +192,10 @@ class TreatmentResponse(BaseEstimator):
         strata = cases.arm if self.discrete_treatment else None
         n_folds = min(self.n_folds, cases.n_tasks) if cases.n_tasks > 1 else self.n_folds
         fold = cross_fit_folds(cases.task, cases.n_tasks, n_folds, strata=strata, random_state=seed)
-        self.nuisances_, adapted = self._fit_nuisances(cases, fold, seed)
-        self.effects_ = self._fit_effects(cases, adapted, fold, seed)
+        self.nuisances_, adapted = learn_nuisances(self, kind, cases, fold, seed)
+        self.effects_, self.form_scores_ = learn_effects(
+            self, self.nuisances_, cases, adapted, fold, seed
+        )
         _check_feature_names(self, X, reset=True)
         _check_n_features(self, X, reset=True)
         self.n_tasks_ = cases.n_tasks
@@ -322,114 +316,6 @@ class TreatmentResponse(BaseEstimator):
             "random_state: the same rows give the same model."
         )
 
-    def _fit_nuisances(
-        self, cases: Cases, fold: npt.NDArray[np.int64], seed: int
-    ) -> tuple[Nuisances | DoseNuisances, AnyTaskNuisances]:
-        binary = set(np.unique(cases.y)) <= {0.0, 1.0}
-        if not isinstance(self.treatment_, Arms):
-            return fit_dose_nuisances(
-                cases,
-                fold,
-                outcome=_as_list(self.outcome) or default_regressors(),
-                dose=_as_list(self.propensity) or default_regressors(),
-                random_state=seed,
-            )
-        default = default_classifiers() if binary else default_regressors()
-        known = isinstance(self.propensity, float | int | Mapping)
-        return fit_nuisances(
-            cases,
-            self.treatment_.n_arms,
-            fold,
-            outcome=_as_list(self.outcome) or default,
-            propensity=read_probabilities(self.propensity, self.treatment_)
-            if known
-            else _as_list(self.propensity) or default_classifiers(),
-            clip=self.clip,
-            joint=self.learner == "s",
-            random_state=seed,
-        )
-
-    def _fit_effects(
-        self, cases: Cases, nuisances: AnyTaskNuisances, fold: npt.NDArray[np.int64], seed: int
-    ) -> Effects:
-        noise = self.nuisances_.noise
-        self.form_scores_: list[dict[str, float]] = []
-        if self.learner == "s" and self.estimator is not None:
-            return MetaOutcomes.fit(self.estimator, cases, nuisances)
-        models = self.nuisances_
-        if (
-            self.learner in ("s", "t")
-            and isinstance(models, Nuisances)
-            and isinstance(nuisances, TaskNuisances)
-        ):
-            mu = nuisances.population_mu
-            population, pull = outcome_population(models, cases)
-            values = list((mu[:, 1:] - mu[:, :1]).T)
-            return MixedEffects.over(population, pull, cases, nuisances, noise, values)
-        scoring = Scoring(self.learner, noise)
-        if self.estimator is not None:
-            return MetaEffects.fit(self.estimator, scoring, cases, nuisances)
-        found = scoring(cases, nuisances)
-        judges = found if self.learner == "r" else Scoring("r", noise)(cases, nuisances)
-        forms = [
-            choose_form(
-                cases.x,
-                own,
-                judge,
-                cases.task,
-                fold,
-                final=self.final,
-                crossed=self._crossed(cases, nuisances, arm, fold, seed),
-                random_state=seed,
-            )
-            for arm, (own, judge) in enumerate(zip(found, judges, strict=True), start=1)
-        ]
-        self.form_scores_ = [form.scores for form in forms]
-        return MixedEffects.fit(cases, nuisances, noise, forms, found)
-
-    def _crossed(
-        self,
-        cases: Cases,
-        nuisances: AnyTaskNuisances,
-        arm: int,
-        fold: npt.NDArray[np.int64],
-        seed: int,
-    ) -> Callable[[Any], tuple[CrossedEffect, Array]] | None:
-        """What makes the X-learner's two regressions of an arm; None of a dose."""
-        models = self.nuisances_
-        if not isinstance(models, Nuisances) or not isinstance(nuisances, TaskNuisances):
-            return None
-        return lambda model: fit_crossed(
-            model, cases, models, nuisances, arm, fold, random_state=seed
-        )
-
-    def _check(self) -> None:
-        """Refuse parameters that no fit can use."""
-        if self.learner not in LEARNERS:
-            raise DataError(f"learner must be one of {LEARNERS}, got {self.learner!r}.")
-        if not 0 < self.clip < 0.5:
-            raise DataError(f"clip must lie between 0 and 0.5, got {self.clip!r}.")
-        if self.learner == "t" and self.estimator is not None:
-            raise DataError(
-                "learner='t' takes no estimator=: use 's' (one outcome model with the treatment "
-                "among its features), 'dr', 'r' or 'x'."
-            )
-        if not self.discrete_treatment and self.learner not in ("r", "s"):
-            raise DataError(
-                f"learner={self.learner!r} compares arms. For a dose pass learner='r' (an effect "
-                "linear in the dose) or 's' with an estimator."
-            )
-        if not self.discrete_treatment and self.learner == "s" and self.estimator is None:
-            raise DataError(
-                "learner='s' of a dose needs estimator=, for instance MetaRegressor(): it learns "
-                "the outcome with the dose as its last feature."
-            )
-        for model in _as_list(self.outcome):
-            if not hasattr(model, "fit"):
-                raise DataError(
-                    f"outcome must be scikit-learn estimators, got {type(model).__name__}."
-                )
-
     def _check_is_fitted(self) -> None:
         if not hasattr(self, "tasks_"):
             raise NotFittedError("this TreatmentResponse is not fitted yet. Call fit first.")
@@ -485,9 +371,3 @@ class TreatmentResponse(BaseEstimator):
             inputs.time,
             known,
         )
-
-
-def _as_list(models: Any) -> list[Any]:
-    if models is None:
-        return []
-    return list(models) if isinstance(models, list | tuple) else [models]
