@@ -181,7 +181,7 @@ def _measure_study(name: str, plan: Plan, seed: int) -> list[Record]:
     cpu, seconds = time.process_time() - cpu, time.perf_counter() - started
     trials = tuned.study.trials
     fits = sum(trial.user_attrs["folds"] for trial in trials)
-    given_up = sum(trial.state.name == "PRUNED" for trial in trials)
+    given_up = sum("reason" in trial.user_attrs for trial in trials)
     values = {
         "best_error": tuned.value,
         "cpu_seconds": cpu,

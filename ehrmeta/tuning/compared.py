@@ -10,10 +10,21 @@ from ehrmeta.errors import StudyError
 
 if TYPE_CHECKING:
     import optuna
+    from optuna.trial import FrozenTrial
 
-__all__ = ["FIRST_FOLD", "compared"]
+__all__ = ["FIRST_FOLD", "REASON", "compared", "in_full"]
 
-FIRST_FOLD = "first_fold"  # the error there, which a trial keeps in its attributes
+# What a trial keeps in its attributes: its error in the first fold, and why it ended early.
+FIRST_FOLD, REASON = "first_fold", "reason"
+
+
+def in_full(study: optuna.Study) -> list[FrozenTrial]:
+    """The trials that were judged on all folds."""
+    return [
+        trial
+        for trial in study.get_trials(deepcopy=False)
+        if trial.state.name == "COMPLETE" and REASON not in trial.user_attrs
+    ]
 
 
 def compared(study: optuna.Study) -> optuna.Study:

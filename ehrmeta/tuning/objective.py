@@ -14,7 +14,7 @@ from sklearn.base import clone
 from ehrmeta.data import PatientKFold
 from ehrmeta.errors import DataError, DataWarning, DivergenceError
 from ehrmeta.estimators.inputs import schema_of
-from ehrmeta.tuning.compared import FIRST_FOLD
+from ehrmeta.tuning.compared import FIRST_FOLD, REASON
 from ehrmeta.tuning.measures import Measure, Rows
 from ehrmeta.tuning.space import Dimension, Suggest, suggested
 
@@ -78,10 +78,14 @@ class Objective:
     def __call__(self, trial: Trial) -> list[float]:
         """One error per measure, the mean over all blocks.
 
+        A trial that the Wilcoxon test gives up returns its error so far, as Optuna advises: it is
+        above that of the best trial, and tells the sampler more than that there is none. Its
+        attribute "reason" tells it from one that was judged in full.
+
         Raises
         ------
         optuna.TrialPruned
-            The setting is worse than others, or its training diverges.
+            Another pruner gives the setting up, or its training diverges.
         """
         import optuna
 
@@ -93,23 +97,20 @@ class Objective:
             try:
                 errors = self._judged(model, fold)
             except DivergenceError as error:
-                trial.set_user_attr("reason", f"diverged in fold {number + 1}: {error}")
+                trial.set_user_attr(REASON, f"diverged in fold {number + 1}: {error}")
                 raise optuna.TrialPruned(str(error)) from error
             if not found:
                 trial.set_user_attr(FIRST_FOLD, float(errors[0].mean()))
             for of_block in errors.T:  # one block after the other
                 found.append(of_block)
                 if len(self.measures) == 1 and self._give_up(trial, found):
-                    reason = f"worse than others, in fold {number + 1} of {len(self.folds)}"
-                    trial.set_user_attr("reason", reason)
-                    # what samplers read of such a trial: its error so far, not its last block's
-                    trial.report(float(np.mean(found)), step=self._n_blocks)
-                    raise optuna.TrialPruned(reason)
+                    trial.set_user_attr(
+                        REASON, f"worse than others, in fold {number + 1} of {len(self.folds)}"
+                    )
+                    if self.average:
+                        raise optuna.TrialPruned
+                    return [float(np.mean(found))]
         return [float(mean) for mean in np.mean(found, axis=0)]
-
-    @property
-    def _n_blocks(self) -> int:
-        return sum(fold.n_blocks for fold in self.folds)
 
     def _judged(self, model: Any, fold: Fold) -> Array:
         """Errors of a model fitted to the fold, (measure, block)."""

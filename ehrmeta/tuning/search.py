@@ -12,6 +12,7 @@ from sklearn.base import clone, is_classifier
 
 from ehrmeta.errors import DataError, StudyError, did_you_mean
 from ehrmeta.estimators._base import TaskEstimator
+from ehrmeta.tuning.compared import REASON, in_full
 from ehrmeta.tuning.digest import data_digest, folds_digest, model_digest
 from ehrmeta.tuning.measures import MEASURES, Measure, Rows
 from ehrmeta.tuning.objective import Objective, read_folds, read_rows
@@ -199,12 +200,10 @@ def best_trial(study: optuna.Study) -> FrozenTrial:
     StudyError
         None ended well.
     """
-    from optuna.trial import TrialState
-
-    ended = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    ended = in_full(study)
     if not ended:
         trials = study.get_trials(deepcopy=False)
-        reasons = sorted({str(t.user_attrs.get("reason", "not finished")) for t in trials})
+        reasons = sorted({str(t.user_attrs.get(REASON, "not finished")) for t in trials})
         raise StudyError(
             f"none of {len(trials)} trials ended well: {'; '.join(reasons[:3])}. Narrow the ranges "
             "(lower rates), or run more trials."

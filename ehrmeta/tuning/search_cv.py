@@ -13,6 +13,7 @@ from sklearn.utils.metaestimators import available_if
 from ehrmeta.errors import NotFittedError
 from ehrmeta.estimators import Adapted
 from ehrmeta.estimators._base import TaskEstimator
+from ehrmeta.tuning.compared import in_full
 from ehrmeta.tuning.search import Scoring, tune
 from ehrmeta.tuning.space import Space
 
@@ -47,7 +48,8 @@ class MetaSearchCV(MetaEstimatorMixin, BaseEstimator):
         Mean error (or score) over folds.
     cv_results_ : dict of str to ndarray, (trial,)
         As in scikit-learn's searches: ``params``, ``mean_test_score``, ``rank_test_score``, and
-        ``state``; NaN for trials that were given up. Scores are errors where `scoring` names one.
+        ``judged_in_full``; NaN for trials that were given up. Scores are errors where `scoring`
+        names one.
     study_ : optuna.Study
 
     Examples
@@ -138,7 +140,8 @@ class MetaSearchCV(MetaEstimatorMixin, BaseEstimator):
 def _results(study: optuna.Study) -> dict[str, npt.NDArray[Any]]:
     """The trials of a study in the form of scikit-learn's searches."""
     trials = study.get_trials(deepcopy=False)
-    complete = [trial.state.name == "COMPLETE" for trial in trials]
+    whole = {trial.number for trial in in_full(study)}
+    complete = [trial.number in whole for trial in trials]
     scores = np.array(
         [trial.values[0] if done else np.nan for trial, done in zip(trials, complete, strict=True)]
     )
@@ -150,5 +153,5 @@ def _results(study: optuna.Study) -> dict[str, npt.NDArray[Any]]:
         "mean_test_score": scores,
         "rank_test_score": order + 1,
         "trial_seconds": np.array(seconds),
-        "state": np.array([trial.state.name for trial in trials]),
+        "judged_in_full": np.array(complete),
     }

@@ -16,6 +16,7 @@ from optuna.storages import BaseStorage, RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from ehrmeta.errors import StudyError
+from ehrmeta.tuning.compared import REASON
 from ehrmeta.tuning.locks import Locks
 from ehrmeta.tuning.storage import open_storage
 
@@ -115,7 +116,7 @@ class SharedStudy:
         except optuna.TrialPruned:
             self._tell(trial, state=TrialState.PRUNED)
         except Exception as error:
-            trial.set_user_attr("reason", type(error).__name__)
+            trial.set_user_attr(REASON, type(error).__name__)
             self._tell(trial, state=TrialState.FAIL)
             raise
         finally:
@@ -153,7 +154,7 @@ class SharedStudy:
                     self.storage.set_trial_state_values(trial_id, TrialState.WAITING)
                 else:
                     reason = f"its worker was lost {tries} times"
-                    self.storage.set_trial_user_attr(trial_id, "reason", reason)
+                    self.storage.set_trial_user_attr(trial_id, REASON, reason)
                     self.storage.set_trial_state_values(trial_id, TrialState.FAIL)
             finally:
                 self.locks.release(trial.number + 1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections import Counter
 from collections.abc import Sequence
 from inspect import signature
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ehrmeta.ranges import Choice, declared_ranges
-from ehrmeta.tuning.compared import compared
+from ehrmeta.tuning.compared import REASON, compared, in_full
 from ehrmeta.tuning.search import best_trial
 from ehrmeta.tuning.space import Dimension, with_parts
 
@@ -31,20 +30,19 @@ def study_summary(study: optuna.Study) -> str:
     explains alone (PED-ANOVA, arXiv:2304.10255): a hint, not a test, and from few trials a vague
     one. It counts all trials by their error in the first fold, those given up early too.
     """
-    from optuna.trial import TrialState
-
     trials = study.get_trials(deepcopy=False)
-    counts = Counter(trial.state for trial in trials)
+    failed = sum(trial.state.name == "FAIL" for trial in trials)
+    full = len(in_full(study))
+    early = sum(trial.state.is_finished() for trial in trials) - full - failed
     names = study.metric_names or ["error"]
     best = best_trial(study)
     values = ", ".join(f"{n} {v:.4g}" for n, v in zip(names, best.values, strict=True))
     lines = [
         f"best of {len(trials)} trials: {values} (trial {best.number})",
         *(f"  {name} = {_shown(value)}" for name, value in best.params.items()),
-        f"{counts[TrialState.COMPLETE]} trials judged in full, {counts[TrialState.PRUNED]} given "
-        f"up early, {counts[TrialState.FAIL]} failed",
+        f"{full} trials judged in full, {early} given up early, {failed} failed",
     ]
-    diverged = sum(str(t.user_attrs.get("reason", "")).startswith("diverged") for t in trials)
+    diverged = sum(str(t.user_attrs.get(REASON, "")).startswith("diverged") for t in trials)
     if diverged:
         lines.append(f"  {diverged} of them because training diverged")
     view = compared(study)
