@@ -1,21 +1,29 @@
 """Tables and pictures for people."""
 
+from ehrmeta.report.balance_display import BalanceDisplay
 from ehrmeta.report.calibration_display import CalibrationDisplay
+from ehrmeta.report.confounding_display import ConfoundingDisplay
 from ehrmeta.report.decision_curve_display import DecisionCurveDisplay
 from ehrmeta.report.document import Document
 from ehrmeta.report.forecast_report import forecast_report
 from ehrmeta.report.forest_display import ForestDisplay
 from ehrmeta.report.k_shot_display import KShotDisplay
 from ehrmeta.report.k_shot_table import k_shot_table
+from ehrmeta.report.overlap_display import OverlapDisplay
+from ehrmeta.report.refuter_display import RefuterDisplay
 from ehrmeta.report.study_pictures import save_study_pictures
 from ehrmeta.report.trajectory import plot_trajectory
 
 __all__ = [
+    "BalanceDisplay",
     "CalibrationDisplay",
+    "ConfoundingDisplay",
     "DecisionCurveDisplay",
     "Document",
     "ForestDisplay",
     "KShotDisplay",
+    "OverlapDisplay",
+    "RefuterDisplay",
     "forecast_report",
     "k_shot_table",
     "plot_trajectory",

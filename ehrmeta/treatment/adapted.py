@@ -141,6 +141,23 @@ class AdaptedResponse(ScoredTasks):
         wide = self._quantile(confidence_level) * np.sqrt(known_variance(variance))
         return np.array([mean - wide, mean + wide])
 
+    def similar_patients(
+        self, X: Any, *, T0: Any = None, T1: Any = None, groups: Any = None
+    ) -> pd.DataFrame:
+        """Whom the effect at each row rests on: the support rows by the estimator's attention.
+
+        For ``estimator=MetaRegressor(MatchingNet())``.
+
+        Returns
+        -------
+        DataFrame
+            `row` (of X), `support_row` (of the rows adapted to that were scored for the contrast,
+            in their order; -1 is the population) and `weight`; heaviest first.
+        """
+        query, _ = self._read(X, groups, "error")
+        zero, one = self.model.treatment_.pair(T0, T1)
+        return self.model.effects_.support_weights(query, self._state, zero, one)
+
     def recommend(
         self,
         X: Any,

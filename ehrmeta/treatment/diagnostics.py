@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +26,8 @@ class Diagnostics:
 
     Parameters
     ----------
+    arms : (label, label)
+        The two arms compared.
     overlap : DataFrame
         By bin of the propensity of the second arm: rows of each of the two arms.
     outside : float
@@ -43,6 +46,7 @@ class Diagnostics:
         Share of the residual variance of treatment and of outcome that it would need to explain.
     """
 
+    arms: tuple[Any, Any]
     overlap: pd.DataFrame
     outside: float
     clipped: float
@@ -70,7 +74,7 @@ def diagnose(
     pair: tuple[int, int],
     *,
     names: tuple[str, ...],
-    clip: float,
+    labels: tuple[Any, Any],
 ) -> Diagnostics:
     """Diagnose the contrast of two arms on the rows that were given one of them."""
     rows = np.flatnonzero(np.isin(cases.arm, pair))
@@ -92,6 +96,7 @@ def diagnose(
         sd = float(np.std(cases.y - nuisances.mu[np.arange(cases.n_rows), cases.arm], ddof=1))
         ratio, limit = (float(np.exp(0.91 * s / sd)) for s in (effect, _limit(effect, se)))
     return Diagnostics(
+        labels,
         pd.DataFrame(counts, index=bins),
         float((np.minimum(p, 1 - p) < 0.05).mean()),
         float(nuisances.clipped[rows].mean()),

@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 from scipy import stats
 
+from ehrmeta.errors import DataError
 from ehrmeta.treatment.cases import Cases
 from ehrmeta.treatment.deviations import Deviations, TaskDeviations, fit_deviations
 from ehrmeta.treatment.dose_nuisances import TaskDoseNuisances
@@ -59,6 +61,13 @@ class Effects(ABC):
 
         `reference` is the nuisances' mean outcome and the shares of the arms (or dose) it is for.
         """
+
+    def support_weights(self, cases: Cases, state: Any, zero: Array, one: Array) -> pd.DataFrame:
+        """Which support rows an effect rests on: `row`, `support_row` and `weight`."""
+        raise DataError(
+            "this model does not predict by weighing the support's rows. Pass "
+            "estimator=MetaRegressor(MatchingNet())."
+        )
 
     def quantile(self, level: float) -> float:
         """Quantile of the standardised error."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 from sklearn.base import clone
 from sklearn.utils.validation import has_fit_parameter
 
@@ -76,6 +77,20 @@ class MetaEffects(_PointEffects):
             _adapted(model, cases.x[found.rows], found.psi, cases.take(found.rows))
             for model, found in zip(self.models, self.scoring(cases, nuisances), strict=True)
         ]
+
+    def support_weights(
+        self, cases: Cases, state: list[Any], zero: Array, one: Array
+    ) -> pd.DataFrame:
+        """Of one arm over the control, by the attention of the estimator."""
+        chosen = np.flatnonzero(one - zero)
+        if len(chosen) != 1:
+            raise DataError("similar rows are those of one arm over the control: pass T1= only.")
+        adapted = state[int(chosen[0])]
+        if adapted is None:
+            raise DataError("the tasks have no rows that an effect could rest on.")
+        time = {} if cases.time is None else {"time": cases.time}
+        weights: pd.DataFrame = adapted.support_weights(cases.x, groups=cases.task, **time)
+        return weights
 
     def outcomes(
         self, cases: Cases, state: Any, given: Array, reference: tuple[Array, Array]

@@ -160,12 +160,13 @@ class ScoredTasks(AdaptedTasks):
     def diagnostics(self, *, T0: Any = None, T1: Any = None) -> Diagnostics:
         """Overlap, balance, and how much confounding would explain the effect away."""
         arms, nuisances = self._arms()
+        zero, one = arms.codes_of(T0, T1)
         return diagnose(
             self._support,
             nuisances,
-            arms.codes_of(T0, T1),
+            (zero, one),
             names=self.model.encoder_.fixed_names,
-            clip=self.model.clip,
+            labels=(arms.labels[zero], arms.labels[one]),
         )
 
     def arm_scores(self) -> Array:

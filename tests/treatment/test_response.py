@@ -6,7 +6,7 @@ import pytest
 from sklearn.base import clone
 from sklearn.linear_model import LinearRegression, LogisticRegression
 
-from ehrmeta import MetaRegressor
+from ehrmeta import MatchingNet, MetaRegressor
 from ehrmeta.baselines import TaskRidge
 from ehrmeta.errors import (
     BundleError,
@@ -180,6 +180,20 @@ def test_a_meta_learner_learns_the_outcome_with_the_treatment_in_x(train, new):
     model = fitted(plain(estimator=estimator, learner="s"), train)
     before, sites = pehe(model.effect(query.X), query), adapted(model, support)
     assert pehe(sites.effect(query.X, groups=query.groups), query) < before + 0.1
+
+
+@pytest.mark.filterwarnings("ignore::ehrmeta.errors.AtypicalWarning")  # hardly trained
+def test_similar_patients_are_weighed_by_attention(train, new):
+    estimator = MetaRegressor(MatchingNet(), max_steps=5, random_state=0, verbose=False)
+    model = fitted(plain(estimator=estimator), train)
+    support = new[0].take(new[0].groups < 3)
+    found = adapted(model, support).similar_patients(np.zeros((2, 2)), groups=[0, 1])
+    np.testing.assert_allclose(found.groupby("row").weight.sum(), 1, rtol=1e-5)
+    assert set(support.groups[found.support_row[(found.row == 1) & (found.support_row >= 0)]]) == {
+        1
+    }
+    with pytest.raises(DataError, match="MatchingNet"):
+        fitted(plain(), train).tasks_.similar_patients(np.zeros((1, 2)), groups=[0])
 
 
 def test_a_site_of_one_arm_keeps_the_uncertainty_of_no_rows(model):
