@@ -1,0 +1,102 @@
+"""Suites of ``ehrmeta bench``: risks, at new hospitals and after first visits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from ehrmeta.bench.cohorts import run_cohorts
+from ehrmeta.bench.cohorts_data import COHORT_DATA
+from ehrmeta.bench.cohorts_methods import COHORT_METHODS
+from ehrmeta.bench.cohorts_table import cohorts_records, cohorts_tables, cohorts_verdict
+from ehrmeta.bench.commands.options import only, suite_options, workers_option, write
+from ehrmeta.bench.landmark import run_landmark
+from ehrmeta.bench.landmark_cell import FULL as FULL_LANDMARK
+from ehrmeta.bench.landmark_cell import QUICK as QUICK_LANDMARK
+from ehrmeta.bench.landmark_data import COHORTS
+from ehrmeta.bench.landmark_methods import METHODS as RISK_METHODS
+from ehrmeta.bench.landmark_table import (
+    cells_of,
+    landmark_notes,
+    landmark_records,
+    landmark_summary,
+    landmark_tables,
+)
+
+__all__ = ["cohorts", "landmark"]
+
+
+@click.command()
+@suite_options
+@workers_option
+@only("--data-set", "data_sets", COHORT_DATA, "data set")
+@only("--method", "names", COHORT_METHODS["risk"] | COHORT_METHODS["dose"], "method")
+def cohorts(
+    quick: bool,
+    json_file: str | None,
+    cache: Path | None,
+    workers: int,
+    data_sets: tuple[str, ...],
+    names: tuple[str, ...],
+) -> None:
+    """Predict risk and dose at new hospitals, from none to 100 of their patients.
+
+    Folds of sites, at most five; beside pooled models, what hospitals do to update them, the
+    mixed-effects logistic, and dosing equations. --quick runs one fold and one draw of supports.
+
+    \b
+    Example:
+        ehrmeta bench cohorts --data-set heart --quick
+    """
+    results = run_cohorts(
+        click.echo,
+        quick=quick,
+        folder=cache,
+        data_sets=data_sets,
+        methods=names,
+        workers=workers,
+    )
+    for table in cohorts_tables(results):
+        click.echo("\n" + table.rstrip())
+    click.echo("\n" + cohorts_verdict(results))
+    write(json_file, cohorts_records(results))
+
+
+@click.command()
+@suite_options
+@workers_option
+@only("--cohort", "cohorts", COHORTS, "cohort")
+@only("--method", "names", RISK_METHODS, "method")
+def landmark(
+    quick: bool,
+    json_file: str | None,
+    cache: Path | None,
+    workers: int,
+    cohorts: tuple[str, ...],
+    names: tuple[str, ...],
+) -> None:
+    """Predict events after a patient's first visits: diabetes, heart attack, stroke, death.
+
+    The adapted forecaster's posterior of the values before the landmark in a hazard model, beside
+    Cox, logistic and boosted models on last values and on a mixed model's BLUP; death competes.
+    --quick runs one fold, with short training on few patients.
+
+    \b
+    Example:
+        ehrmeta bench landmark --cohort pbcseq --quick
+    """
+    found = run_landmark(
+        click.echo,
+        quick=quick,
+        folder=cache,
+        cohorts=cohorts,
+        methods=names,
+        workers=workers,
+    )
+    cells = cells_of(found)
+    click.echo("\n" + landmark_notes(QUICK_LANDMARK if quick else FULL_LANDMARK))
+    for table in landmark_tables(cells):
+        click.echo("\n" + table.rstrip())
+    click.echo("\n" + landmark_summary(cells))
+    write(json_file, landmark_records(cells))
