@@ -44,8 +44,8 @@ class MetaClassifier(MetaEstimator, TaskClassifier):
         The network; ``MLP((64, 64))`` by default.
     population : classifier, optional
         Any scikit-learn classifier of two classes, cross-fitted by task: its logit is what the
-        algorithm starts from, and learns and adapts what is left. Such a model cannot be saved to
-        a file.
+        algorithm starts from, and learns and adapts what is left. A file holds
+        `LogisticRegression` and `HistGradientBoostingClassifier`.
     schema, task, time, shots, max_queries, max_steps, batch_size, learning_rate, weight_decay, \
 validation_fraction, patience, score_shots, device, precision, chunk_size, compile, callbacks, \
 verbose, random_state

@@ -37,7 +37,7 @@ from ehrmeta.nn.mlp import MLP
 from ehrmeta.nn.precision import check_precision
 from ehrmeta.nn.recorded import check_compiler
 from ehrmeta.nn.task_rows import TaskRows
-from ehrmeta.persistence.sklearn_models import SAVED_MODELS, is_saved
+from ehrmeta.persistence.sklearn_models import WHAT_IS_SAVED, is_saved
 from ehrmeta.ranges import Range
 from ehrmeta.training import Callback, EpisodeSampler, TrainingPlan, train
 
@@ -223,7 +223,7 @@ class MetaEstimator(TaskEstimator):
             if not is_saved(self.population):
                 warnings.warn(
                     f"a model with population={type(self.population).__name__} cannot be saved to "
-                    f"a file, which holds {', '.join(SAVED_MODELS)}: keep the training script.",
+                    f"a file, which holds {WHAT_IS_SAVED}: keep the training script.",
                     DataWarning,
                     stacklevel=4,
                 )

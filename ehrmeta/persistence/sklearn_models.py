@@ -1,28 +1,41 @@
-"""scikit-learn regressors as plain arrays: what a model file holds in place of code."""
+"""scikit-learn models as plain arrays: what a model file holds in place of code."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, RegressorMixin
-from sklearn.ensemble import HistGradientBoostingRegressor
-from sklearn.linear_model import ElasticNet, Lasso, LinearRegression, Ridge
+from scipy import special
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, is_classifier
+from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+from sklearn.linear_model import ElasticNet, Lasso, LinearRegression, LogisticRegression, Ridge
 from torch import Tensor
 
 from ehrmeta.errors import BundleError
 
-__all__ = ["SAVED_MODELS", "LinearModel", "TreeSum", "is_saved", "read_model", "written_model"]
+__all__ = [
+    "SAVED_MODELS",
+    "WHAT_IS_SAVED",
+    "LinearModel",
+    "LogOdds",
+    "TreeSum",
+    "is_saved",
+    "read_model",
+    "written_model",
+]
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
 
-_LINEAR = (ElasticNet, Lasso, LinearRegression, Ridge)
-SAVED_MODELS = {model.__name__: model for model in (*_LINEAR, HistGradientBoostingRegressor)}
+_LINEAR = (ElasticNet, Lasso, LinearRegression, LogisticRegression, Ridge)
+_BOOSTED = (HistGradientBoostingClassifier, HistGradientBoostingRegressor)
+_LOSSES = ("absolute_error", "squared_error", "log_loss")
+SAVED_MODELS = {model.__name__: model for model in (*_LINEAR, *_BOOSTED)}
+WHAT_IS_SAVED = f"{', '.join(SAVED_MODELS)} (boosting with numeric splits and one of {_LOSSES})"
 _ROWS_AT_ONCE = 4096
 _N_CHECKED = 1000
 
@@ -39,6 +52,12 @@ class LinearModel(RegressorMixin, BaseEstimator):
 
     coef: Array
     intercept: Array
+
+    @classmethod
+    def of(cls, model: Any) -> LinearModel:
+        """The coefficients of a fitted model, before its link."""
+        coef, intercept = np.asarray(model.coef_), np.asarray(model.intercept_)
+        return cls(coef.astype(np.float64).reshape(-1), intercept.astype(np.float64).reshape(()))
 
     def predict(self, X: ArrayLike) -> Array:
         """Predictions, (row,)."""
@@ -77,14 +96,12 @@ class TreeSum(RegressorMixin, BaseEstimator):
     missing_left: NDArray[np.bool_]
 
     @classmethod
-    def of(cls, model: HistGradientBoostingRegressor) -> TreeSum:
-        """The trees of a fitted model."""
+    def of(cls, model: HistGradientBoostingRegressor | HistGradientBoostingClassifier) -> TreeSum:
+        """The trees of a fitted model, before its link."""
         tables = [tree.nodes for iteration in model._predictors for tree in iteration]
         sizes = np.array([len(table) for table in tables], np.int64)
         roots = np.cumsum(sizes) - sizes
         nodes = np.concatenate(tables)
-        if nodes["is_categorical"].any() or model.loss not in ("squared_error", "absolute_error"):
-            raise BundleError("of boosted trees a file holds numeric splits and an identity link.")
         is_leaf, own = nodes["is_leaf"].astype(bool), np.arange(len(nodes))
         shift = np.repeat(roots, sizes)
         return cls(
@@ -129,45 +146,62 @@ class TreeSum(RegressorMixin, BaseEstimator):
         )
 
 
-_KINDS: dict[str, Any] = {"linear": LinearModel, "trees": TreeSum}
+@dataclass(eq=False, repr=False)
+class LogOdds(ClassifierMixin, BaseEstimator):
+    """Two classes, 0 and 1, from a model of their log-odds."""
+
+    model: LinearModel | TreeSum
+
+    def predict_proba(self, X: ArrayLike) -> Array:
+        """Probabilities of both classes, (row, 2)."""
+        p = special.expit(self.model.predict(X))
+        return np.column_stack([1.0 - p, p])
+
+
+Plain: TypeAlias = LinearModel | TreeSum | LogOdds
+
+_OF_LOG_ODDS = " of log-odds"
+_KINDS: dict[str, type[LinearModel] | type[TreeSum]] = {"linear": LinearModel, "trees": TreeSum}
 _DTYPES = {"depth": torch.int64, "roots": torch.int64, "feature": torch.int64}
 _DTYPES |= {"left": torch.int64, "right": torch.int64, "missing_left": torch.bool}
 
 
 def is_saved(model: Any) -> bool:
-    """Whether a file can hold such a model."""
-    return isinstance(model, LinearModel | TreeSum) or (
-        SAVED_MODELS.get(type(model).__name__) is type(model)
-    )
+    """Whether a file can hold such a model, with such settings."""
+    if isinstance(model, Plain):
+        return True
+    if isinstance(model, _BOOSTED) and (
+        model.loss not in _LOSSES or model.categorical_features not in (None, "from_dtype")
+    ):
+        return False
+    return SAVED_MODELS.get(type(model).__name__) is type(model)
 
 
 def written_model(model: Any, n_features: int) -> tuple[str, dict[str, Tensor]]:
-    """Kind and arrays of a fitted model, which predict as it does.
+    """Kind and arrays of a fitted model of one number or of two classes, which predict as it does.
 
     Raises
     ------
     BundleError
         The arrays do not predict what the model predicts.
     """
-    plain = model
-    if isinstance(model, _LINEAR):
-        plain = LinearModel(
-            np.asarray(model.coef_, np.float64), np.asarray(model.intercept_, np.float64)
-        )
-    elif isinstance(model, HistGradientBoostingRegressor):
-        plain = TreeSum.of(model)
-    probe = np.random.default_rng(0).normal(0.0, 2.0, (_N_CHECKED, n_features))
-    if not np.allclose(plain.predict(probe), model.predict(probe), rtol=1e-12, atol=1e-12):
+    plain = _plain(model)
+    inner = plain.model if isinstance(plain, LogOdds) else plain
+    expected = _predicted(model, probe := _probe(n_features, missing=isinstance(inner, TreeSum)))
+    tolerance = 1e-12 * max(1.0, float(np.abs(expected).max()))
+    if not np.allclose(_predicted(plain, probe), expected, rtol=1e-12, atol=tolerance):
         raise BundleError(
             f"the arrays of a {type(model).__name__} do not predict what it predicts."
         )
-    kind = next(name for name, known in _KINDS.items() if isinstance(plain, known))
+    kind = "trees" if isinstance(inner, TreeSum) else "linear"
+    if isinstance(plain, LogOdds):
+        kind += _OF_LOG_ODDS
     return kind, {
-        field.name: torch.as_tensor(np.array(getattr(plain, field.name))) for field in fields(plain)
+        field.name: torch.as_tensor(np.array(getattr(inner, field.name))) for field in fields(inner)
     }
 
 
-def read_model(kind: str, tensors: Mapping[str, Tensor], n_features: int) -> LinearModel | TreeSum:
+def read_model(kind: str, tensors: Mapping[str, Tensor], n_features: int) -> Plain:
     """The inverse of `written_model`, checked before it is used.
 
     Raises
@@ -175,15 +209,35 @@ def read_model(kind: str, tensors: Mapping[str, Tensor], n_features: int) -> Lin
     BundleError
         The arrays are not those of such a model.
     """
-    if kind not in _KINDS or {field.name for field in fields(_KINDS[kind])} != tensors.keys():
+    model = _KINDS.get(str(kind).removesuffix(_OF_LOG_ODDS))
+    if model is None or {field.name for field in fields(model)} != tensors.keys():
         raise BundleError(f"its population model is no {kind!r} known here.")
     typed = all(value.dtype == _DTYPES.get(name, torch.float64) for name, value in tensors.items())
-    found: LinearModel | TreeSum = _KINDS[kind](
-        **{name: value.numpy() for name, value in tensors.items()}
-    )
+    found = model(**{name: value.numpy() for name, value in tensors.items()})
     if not (typed and found.check(n_features)):
         raise BundleError("the arrays of its population model do not fit together.")
-    return found
+    return LogOdds(found) if kind.endswith(_OF_LOG_ODDS) else found
+
+
+def _plain(model: Any) -> Plain:
+    if isinstance(model, Plain):
+        return model
+    found = LinearModel.of(model) if isinstance(model, _LINEAR) else TreeSum.of(model)
+    return LogOdds(found) if is_classifier(model) else found
+
+
+def _probe(n_features: int, *, missing: bool) -> Array:
+    """Rows to compare two models on, (row, feature)."""
+    random = np.random.default_rng(0)
+    x = random.normal(0.0, 2.0, (_N_CHECKED, n_features))
+    if missing:
+        x[random.random(x.shape) < 0.1] = np.nan
+    return x
+
+
+def _predicted(model: Any, x: Array) -> Array:
+    predict = model.predict_proba if is_classifier(model) else model.predict
+    return np.asarray(predict(x))
 
 
 def _within(places: Index, n: int) -> bool:

@@ -6,12 +6,15 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.linear_model import LogisticRegression
 
 from ehrmeta import (
     MAML,
     MLP,
     Adapted,
     Feature,
+    MetaClassifier,
     MetaRegressor,
     MetaSGD,
     Outcome,
@@ -399,3 +402,28 @@ def test_loading_warns_again_of_atypical_patients(model, halves, tmp_path):
     with pytest.warns(UserWarning, match="unlike the training tasks"):
         loaded = Adapted.load(tmp_path / "odd.ehrmeta")
     assert loaded.atypical_[0] < 0.001
+
+
+@pytest.mark.parametrize(
+    "population",
+    [LogisticRegression(), HistGradientBoostingClassifier(max_iter=5, random_state=0)],
+    ids=lambda model: type(model).__name__,
+)
+def test_a_classifiers_population_model_comes_back_from_its_arrays(
+    population, patients, halves, tmp_path
+):
+    X, y, groups, time = patients
+    made = MetaClassifier(
+        MAML(inner_steps=1), MLP((4,)), population=population, max_steps=2, random_state=0
+    ).fit(X, y > 55, groups=groups, time=time)
+    made.save(tmp_path / "model.ehrmeta")
+    loaded = MetaClassifier.load(tmp_path / "model.ehrmeta")
+    assert loaded.get_params()["population"].get_params() == population.get_params()
+    support, query = halves
+    before, after = (
+        m.adapt(support.X, support.y > 55, groups=support.groups, time=support.time).predict_proba(
+            query.X, groups=query.groups, time=query.time
+        )
+        for m in (made, loaded)
+    )
+    np.testing.assert_array_equal(before, after)
