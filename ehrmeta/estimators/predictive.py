@@ -17,6 +17,8 @@ __all__ = ["CarriedPredictive", "ClassPredictive", "Prediction", "Predictive"]
 
 Array = npt.NDArray[np.float64]
 
+_LARGEST_LOG = 3.0  # on the learner's scale
+
 
 class Prediction(ABC):
     """What is predicted for some rows; its readings exist for some kinds of outcome only."""
@@ -82,8 +84,10 @@ class Predictive(Prediction):
     def mean(self) -> Array:
         """Mean on the outcome's scale, (row,); the median where the mean does not exist.
 
-        Under a log transform the mean is ``exp(m + s^2 / 2)``, under a square root
-        ``m^2 + variance``; a log Student's t has no mean.
+        Under a square root the mean is ``m^2 + variance``. Under a log transform it is that of the
+        outcomes below a limit, three standard deviations of the training outcomes above their
+        center and one or more above the median: ``exp(m + s^2 / 2)`` would rest on a tail that no
+        outcome was seen in. A log Student's t has no mean.
         """
         transform = self.outcome.transform
         if self.scale is None or transform is None or (transform == "log" and self.dof is not None):
@@ -91,7 +95,9 @@ class Predictive(Prediction):
         m = self.outcome.center + self.outcome.scale * self.loc
         s = self.outcome.scale * self.scale
         if transform == "log":
-            return np.asarray(np.exp(m + 0.5 * s**2))
+            limit = np.maximum(_LARGEST_LOG - self.loc, 1.0) / self.scale
+            share = special.log_ndtr(limit - s) - special.log_ndtr(limit)
+            return np.asarray(np.exp(m + 0.5 * s**2 + share))
         inflation = 1.0 if self.dof is None else self.dof / (self.dof - 2.0)
         return m**2 + s**2 * inflation
 
