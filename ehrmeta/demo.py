@@ -24,7 +24,7 @@ from ehrmeta.data import Table, load_dataset
 from ehrmeta.errors import AtypicalWarning
 from ehrmeta.estimators import MetaRegressor
 from ehrmeta.evaluation import interval_coverage, k_shot_curve
-from ehrmeta.report import k_shot_table, plot_trajectory
+from ehrmeta.report import TrajectoryDisplay, k_shot_table
 
 __all__ = ["NotAdapted", "demo_model", "median_patient", "opponents", "run_demo"]
 
@@ -129,14 +129,11 @@ def run_demo(folder: str | Path, say: Callable[[str], None], *, quick: bool = Fa
 
     patient = median_patient(test, query, predicted)
     picture, saved = folder / "patient.png", folder / "hdl.ehrmeta"
-    plot_trajectory(
-        model,
-        patient.X,
-        patient.y,
-        time=patient.time,
-        shots=STORY_SHOTS,
-        title="A patient never seen in training: the one of median error",
-    ).savefig(picture)
+    display = TrajectoryDisplay.from_estimator(
+        model, patient.X, patient.y, time=patient.time, shots=STORY_SHOTS
+    )
+    display.ax_.set_title("A patient never seen in training: the one of median error", loc="left")
+    display.figure_.savefig(picture)
     model.save(saved)
     mark_held_out(str(saved), TEST_SHARE, table.n_tasks)
     say(

@@ -13,7 +13,7 @@ import pandas as pd
 
 from ehrmeta import MetaRegressor, Population, load_dataset
 from ehrmeta.baselines import LastValue, MixedEffects
-from ehrmeta.report import KShotDisplay, plot_trajectory
+from ehrmeta.report import KShotDisplay, TrajectoryDisplay
 
 hdl = load_dataset("nafld-hdl")
 print(hdl)
@@ -75,8 +75,8 @@ display.figure_.savefig(folder / "errors.png")
 # %%
 visits = pd.Series(test.groups).value_counts(sort=False)
 patient = test.take(test.groups == visits.index[visits >= 10][0])
-figure = plot_trajectory(model, patient.X, patient.y, time=patient.time, shots=3)
-figure.savefig(folder / "patient.png")
+display = TrajectoryDisplay.from_estimator(model, patient.X, patient.y, time=patient.time, shots=3)
+display.figure_.savefig(folder / "patient.png")
 print("pictures:", folder)
 
 # %% [markdown]

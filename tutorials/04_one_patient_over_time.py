@@ -13,7 +13,7 @@ import pandas as pd
 
 from ehrmeta import MetaRegressor, load_dataset
 from ehrmeta.errors import AtypicalWarning
-from ehrmeta.report import plot_trajectory
+from ehrmeta.report import ExplanationDisplay, TrajectoryDisplay
 
 hdl = load_dataset("nafld-hdl")
 few, _ = hdl.split(test_fraction=0.9, random_state=0)
@@ -64,14 +64,28 @@ for years in (0.1, 1, 3, 10):
 print(pd.DataFrame(ahead).T.round(2))
 
 # %% [markdown]
-# The same patient in a picture, and what a shifted decimal point would do: the value is accepted,
-# but `AtypicalWarning` says that the patient is unlike all others.
+# Why is the next value predicted as it is? Each value adds its surprise, how far it lay from what
+# the population expected, times its weight; the parts add up to the prediction.
 
 # %%
-figure = plot_trajectory(model, X, y, time=day, shots=5)
+why = now.explain(X[latest], time=day[latest])
+print(why[["part", "before", "surprise", "weight", "contribution"]].round(2).to_string(index=False))
+assert abs(why["contribution"].sum() - now.predict(X[latest], time=day[latest])[0]) < 0.01
+
+# %% [markdown]
+# The same patient in two pictures.
+
+# %%
 folder = Path(tempfile.mkdtemp())
-figure.savefig(folder / "patient.png")
+display = TrajectoryDisplay.from_estimator(model, X, y, time=day, shots=5)
+display.figure_.savefig(folder / "patient.png")
+display = ExplanationDisplay.from_estimator(now, X[latest], time=day[latest])
+display.figure_.savefig(folder / "why.png")
 print("pictures:", folder)
+
+# %% [markdown]
+# What would a shifted decimal point do? The value is accepted, but `AtypicalWarning` says that the
+# patient is unlike all others.
 
 # %%
 with warnings.catch_warnings(record=True) as caught:

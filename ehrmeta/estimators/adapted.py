@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import torch
 
-from ehrmeta.data import index_tasks
-from ehrmeta.errors import AtypicalWarning, DataError, DataWarning, GroupError
+from ehrmeta.errors import DataError
+from ehrmeta.estimators.adapted_checks import (
+    last_times,
+    refuse_new,
+    warn_of_atypical_tasks,
+    warn_of_looking_back,
+)
+from ehrmeta.estimators.adapted_rows import task_numbers, with_more_rows
 from ehrmeta.estimators.audit import add_audit_record
 from ehrmeta.estimators.files import load_adapted, save_adapted
 from ehrmeta.estimators.inputs import Inputs
@@ -30,7 +33,6 @@ __all__ = ["Adapted", "NewGroups"]
 Array = npt.NDArray[np.float64]
 Summary = TypeVar("Summary")
 NewGroups = Literal["error", "population", "nan"]
-_ATYPICAL = 0.001
 
 
 class Adapted:
@@ -60,7 +62,7 @@ class Adapted:
         self.n_shots_ = support.sizes.numpy()
         self._support = support
         self._state = model._adapt_tasks(support)
-        self._warn_of_atypical_tasks()
+        warn_of_atypical_tasks(self.atypical_)
 
     @property
     def n_tasks(self) -> int:
@@ -141,7 +143,7 @@ class Adapted:
         the `outcome` scale that maps them back.
         """
         inputs, codes = self._read(X, groups, time)
-        self._refuse_new(codes)
+        refuse_new(codes)
         return self._summary(lambda prediction: prediction, inputs, codes)
 
     def own_weight(self, X: Any, *, groups: Any = None, time: Any = None) -> Array:
@@ -151,9 +153,41 @@ class Adapted:
         own data. NaN for learners without a posterior.
         """
         inputs, codes = self._read(X, groups, time)
-        self._refuse_new(codes)
+        refuse_new(codes)
         query = self.model.table_.rows(inputs, codes, self.n_tasks)
         return _in_order(self.model._own_weight(self._support, self._state, query), query)
+
+    def explain(
+        self, X: Any, *, groups: Any = None, time: Any = None, target: Any = None
+    ) -> pd.DataFrame:
+        """Why each row is predicted as it is: parts that add up to its prediction.
+
+        For numbers, each support row adds its surprise, how far it lay from what the population
+        expected of it, times its weight: the coefficient of learners that are linear in the
+        outcomes, and the mean derivative between expected and seen outcomes for all others.
+        `visits` is what follows from when they were and what else was measured then. For classes
+        and baselines, a row adds what leaving it out would take away; `rest` is what no single row
+        explains. Under an outcome transform the parts are those of its mean on that scale.
+
+        Parameters
+        ----------
+        X, groups, time
+            As in `predict`.
+        target : class label, optional
+            Whose probability is explained; of two classes the second by default.
+
+        Returns
+        -------
+        DataFrame
+            `row` (of X), `part` (population, visits, value or rest), `support_row` (as in
+            `support_weights`; -1 for other parts), the time it lies `before` the row, `surprise`,
+            `weight`, `contribution`, and the row's `own_weight`.
+        """
+        from ehrmeta.estimators.explain import explain_rows  # imports the estimators
+
+        inputs, codes = self._read(X, groups, time)
+        refuse_new(codes)
+        return explain_rows(self, self.model.table_.rows(inputs, codes, self.n_tasks), target)
 
     def support_weights(self, X: Any, *, groups: Any = None, time: Any = None) -> pd.DataFrame:
         """Which support rows a prediction rests on, and how much: similar visits or patients.
@@ -167,7 +201,7 @@ class Adapted:
             update; -1 is the population) and `weight`; heaviest first, weights of a row sum to 1.
         """
         inputs, codes = self._read(X, groups, time)
-        self._refuse_new(codes)
+        refuse_new(codes)
         query = self.model.table_.rows(inputs, codes, self.n_tasks)
         triples = self.model._support_weights(self._support, self._state, query)
         table = pd.DataFrame(dict(zip(("row", "support_row", "weight"), triples, strict=True)))
@@ -180,32 +214,7 @@ class Adapted:
         """A new `Adapted` with more rows in the supports; new groups join as new tasks."""
         inputs = self.model._read_fitted(self._transformed(X), y, groups, time)
         inputs.outcome()
-        if (inputs.groups is None) != (self.labels_ is None):
-            given, made = ("without", "with") if inputs.groups is None else ("with", "without")
-            raise GroupError(f"update was called {given} groups, adapt {made}: use them in both.")
-        if inputs.groups is None:
-            labels, old, new = None, np.zeros(1, np.int64), np.zeros(inputs.n_rows, np.int64)
-        else:
-            index_tasks(inputs.groups)  # refuses missing ids
-            self._refuse_other_ids(inputs.groups)
-            union = pd.Index(self.labels_).union(pd.Index(inputs.groups).unique())
-            labels = union.to_numpy()
-            old, new = union.get_indexer(self.labels_), union.get_indexer(inputs.groups)
-        n_tasks = 1 if labels is None else len(labels)
-        added = self.model.table_.rows(inputs, new, n_tasks)
-        added = replace(added, origin=added.origin + self._support.n_rows)
-        support = self._support.merge(
-            torch.from_numpy(old)[self._support.codes], n_tasks, added, added.codes
-        )
-        schema = self.model.schema_
-        if support.timed and schema is not None and schema.task_kind == "patient":
-            same = (support.time.diff() == 0) & (support.codes.diff() == 0)
-            if bool(same.any()):
-                raise DataError(
-                    f"{int(same.sum()):,} rows of the update repeat the time of a row that their "
-                    f"task already has (first in task {int(support.codes[1:][same][0])} of "
-                    f"{n_tasks}). Pass only new visits."
-                )
+        labels, support = with_more_rows(self.model, self.labels_, self._support, inputs)
         return Adapted(self.model, labels, support, self.transform)
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -291,7 +300,7 @@ class Adapted:
         if known.all():
             return self._summary(summary, inputs, codes)
         if new_groups == "error":
-            self._refuse_new(codes)
+            refuse_new(codes)
         prior = self.model.unadapted() if self.labels_ is not None else self
         everyone = prior._summary(summary, inputs, np.zeros_like(codes))
         if new_groups == "nan":
@@ -318,75 +327,18 @@ class Adapted:
     def _read(self, X: Any, groups: Any, time: Any) -> tuple[Inputs, npt.NDArray[np.int64]]:
         """The rows and each one's task number; -1 where its task was not adapted."""
         inputs = self.model._read_fitted(self._transformed(X), None, groups, time)
-        if self.labels_ is None:
-            codes = np.zeros(inputs.n_rows, np.int64)
-            self._warn_of_looking_back(inputs, codes)
-            return inputs, codes
-        if inputs.groups is None:
-            raise GroupError(
-                f"groups is missing: the model was adapted to {self.n_tasks:,} named tasks, so "
-                "pass groups= with the task of every row."
-            )
-        self._refuse_other_ids(inputs.groups)
-        codes = pd.Index(self.labels_).get_indexer(inputs.groups).astype(np.int64)
-        self._warn_of_looking_back(inputs, codes)
+        codes = np.zeros(inputs.n_rows, np.int64)
+        if self.labels_ is not None:
+            codes = task_numbers(inputs.groups, self.labels_)
+        warn_of_looking_back(inputs.time, codes, self._last_time)
         return inputs, codes
 
     def _transformed(self, X: Any) -> Any:
         return X if self.transform is None else self.transform(X)
 
-    def _refuse_other_ids(self, groups: npt.NDArray[Any]) -> None:
-        """Ids must be numbers where they were numbers, and text where they were text."""
-        if self.labels_ is not None and (groups.dtype == object) != (self.labels_.dtype == object):
-            given, made = ("text", "numbers") if groups.dtype == object else ("numbers", "text")
-            raise GroupError(
-                f"groups holds {given}, but the model was adapted to ids that are {made}: convert "
-                "them to one type."
-            )
-
-    def _refuse_new(self, codes: npt.NDArray[np.int64]) -> None:
-        new = codes < 0
-        if new.any():
-            raise GroupError(
-                f"{int(new.sum()):,} of {len(new):,} rows (first: row "
-                f"{int(np.flatnonzero(new)[0])}) belong to tasks that were not adapted. Adapt them "
-                "first, or pass new_groups='population' or 'nan'."
-            )
-
     @cached_property
     def _last_time(self) -> Array:
-        """Time of every task's last support row, (task,), and last -inf for tasks not adapted."""
-        ends = self._support.starts[1:].numpy()
-        last = np.full(self.n_tasks + 1, -np.inf)
-        adapted = self.n_shots_ > 0
-        last[:-1][adapted] = self._support.time.numpy()[ends[adapted] - 1]
-        return last
-
-    def _warn_of_looking_back(self, inputs: Inputs, codes: npt.NDArray[np.int64]) -> None:
-        if inputs.time is None:
-            return
-        back = np.flatnonzero(inputs.time <= self._last_time[codes])
-        if len(back):
-            warnings.warn(
-                f"{len(back):,} of {inputs.n_rows:,} rows (first: row {back[0]}, of task "
-                f"{codes[back[0]]} of {self.n_tasks:,}) are not later than the last row that their "
-                "task was adapted to: they are predicted knowing outcomes of their own time or "
-                "later, which no forecast does. Adapt to earlier rows only.",
-                DataWarning,
-                stacklevel=5,
-            )
-
-    def _warn_of_atypical_tasks(self) -> None:
-        p = np.nan_to_num(self.atypical_, nan=1.0)
-        odd = np.flatnonzero(p < _ATYPICAL / self.n_tasks)  # Bonferroni: many tasks, more chance
-        if len(odd):
-            warnings.warn(
-                f"{len(odd):,} of {self.n_tasks:,} adapted tasks (first: task {odd[0]}) have "
-                f"supports unlike the training tasks (prior-predictive p < {_ATYPICAL} / number "
-                "of tasks); see atypical_. Check units and values before relying on predictions.",
-                AtypicalWarning,
-                stacklevel=4,
-            )
+        return last_times(self._support)
 
 
 def _in_order(values: Array, query: TaskRows) -> Array:

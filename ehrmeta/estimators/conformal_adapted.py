@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from ehrmeta.errors import DataError, DataWarning
 from ehrmeta.estimators.adapted import Adapted, NewGroups
+from ehrmeta.estimators.adapted_checks import refuse_new
 from ehrmeta.estimators.conformal_cells import ANY, Cell, coarser, levels_of
 from ehrmeta.estimators.conformal_limits import Limits, tasks_needed
 from ehrmeta.estimators.predictive import Predictive
@@ -67,7 +68,7 @@ class ConformalAdapted:
         """
         needed = tasks_needed(confidence_level)
         inputs, codes = self.adapted._read(X, groups, time)
-        self.adapted._refuse_new(codes)
+        refuse_new(codes)
         predicted = self.adapted._summary(lambda prediction: prediction, inputs, codes)
         if not isinstance(predicted, Predictive):
             raise DataError("classes have no intervals: use predict_proba.")

@@ -3,8 +3,10 @@
 from ehrmeta.report.balance_display import BalanceDisplay
 from ehrmeta.report.calibration_display import CalibrationDisplay
 from ehrmeta.report.confounding_display import ConfoundingDisplay
+from ehrmeta.report.coverage_display import CoverageDisplay
 from ehrmeta.report.decision_curve_display import DecisionCurveDisplay
 from ehrmeta.report.document import Document
+from ehrmeta.report.explanation_display import ExplanationDisplay
 from ehrmeta.report.forecast_report import forecast_report
 from ehrmeta.report.forest_display import ForestDisplay
 from ehrmeta.report.k_shot_display import KShotDisplay
@@ -12,20 +14,22 @@ from ehrmeta.report.k_shot_table import k_shot_table
 from ehrmeta.report.overlap_display import OverlapDisplay
 from ehrmeta.report.refuter_display import RefuterDisplay
 from ehrmeta.report.study_pictures import save_study_pictures
-from ehrmeta.report.trajectory import plot_trajectory
+from ehrmeta.report.trajectory_display import TrajectoryDisplay
 
 __all__ = [
     "BalanceDisplay",
     "CalibrationDisplay",
     "ConfoundingDisplay",
+    "CoverageDisplay",
     "DecisionCurveDisplay",
     "Document",
+    "ExplanationDisplay",
     "ForestDisplay",
     "KShotDisplay",
     "OverlapDisplay",
     "RefuterDisplay",
+    "TrajectoryDisplay",
     "forecast_report",
     "k_shot_table",
-    "plot_trajectory",
     "save_study_pictures",
 ]

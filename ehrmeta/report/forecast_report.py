@@ -11,13 +11,18 @@ from numpy.typing import ArrayLike, NDArray
 
 from ehrmeta.data.checks import Finding
 from ehrmeta.data.roles import Feature
-from ehrmeta.errors import DataError, GroupError
+from ehrmeta.errors import DataError
 from ehrmeta.estimators import ConformalRegressor
 from ehrmeta.estimators._base import TaskRegressor
 from ehrmeta.estimators.inputs import Inputs
 from ehrmeta.evaluation import k_shot_curve
 from ehrmeta.report.document import Document, Section
-from ehrmeta.report.forecast_scores import coverage_by_k, forecasts, group_scores
+from ehrmeta.report.forecast_scores import (
+    coverage_by_k,
+    forecasts,
+    group_scores,
+    read_test_rows,
+)
 from ehrmeta.report.forecast_sections import (
     OURS,
     card_section,
@@ -95,17 +100,7 @@ def forecast_report(
     >>> [section.title for section in page.sections][:3]
     ['Summary', 'Data', 'Error after k values']
     """
-    fitted = model.model if isinstance(model, ConformalRegressor) else model
-    if not isinstance(fitted, TaskRegressor):
-        raise DataError(
-            f"a {type(fitted).__name__} is no forecaster of numbers. Pass another model."
-        )
-    fitted._check_is_fitted()
-    inputs = fitted._read_fitted(X, y, groups, time)
-    if inputs.groups is None:
-        raise GroupError("a report needs groups=: the patient of every row.")
-    if inputs.time is None:
-        raise DataError("a report on forecasts needs a model fitted with time, and time=.")
+    fitted, inputs = read_test_rows(model, X, y, groups, time)
     outcome = outcome_label(fitted.schema_)
     unit = fitted.schema_.outcome.unit if fitted.schema_ and fitted.schema_.outcome else ""
 

@@ -11,14 +11,16 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from ehrmeta.data import first_k
 from ehrmeta.data.rows import take_rows
-from ehrmeta.data.tasks import first_k
-from ehrmeta.errors import AtypicalWarning, DataError
+from ehrmeta.errors import AtypicalWarning, DataError, GroupError
+from ehrmeta.estimators import ConformalRegressor
+from ehrmeta.estimators._base import TaskRegressor
 from ehrmeta.estimators.inputs import Inputs
 from ehrmeta.evaluation.bootstrap import bootstrap_counts, percentile_limits
 from ehrmeta.evaluation.metrics import TaskMean
 
-__all__ = ["coverage_by_k", "forecasts", "group_scores"]
+__all__ = ["coverage_by_k", "forecasts", "group_scores", "read_test_rows"]
 
 Array = NDArray[np.float64]
 
@@ -30,6 +32,24 @@ class _Mean:
     value: float
     low: float
     high: float
+
+
+def read_test_rows(
+    model: Any, X: Any, y: Any, groups: Any, time: Any
+) -> tuple[TaskRegressor, Inputs]:
+    """The forecaster itself, whether calibrated or not, and the checked rows of test patients."""
+    fitted = model.model if isinstance(model, ConformalRegressor) else model
+    if not isinstance(fitted, TaskRegressor):
+        raise DataError(
+            f"a {type(fitted).__name__} is no forecaster of numbers. Pass another model."
+        )
+    fitted._check_is_fitted()
+    inputs = fitted._read_fitted(X, y, groups, time)
+    if inputs.groups is None:
+        raise GroupError("a report needs groups=: the patient of every row.")
+    if inputs.time is None:
+        raise DataError("a report on forecasts needs a model fitted with time, and time=.")
+    return fitted, inputs
 
 
 def forecasts(

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ehrmeta.data.checks import Finding
 from ehrmeta.estimators._base import TaskRegressor
 from ehrmeta.estimators.inputs import Inputs
-from ehrmeta.report.coverage import plot_coverage
+from ehrmeta.report.coverage_display import CoverageDisplay
 from ehrmeta.report.document import Picture, Section, TextTable, svg_of
 from ehrmeta.report.k_shot_display import KShotDisplay
 
@@ -128,14 +128,14 @@ def intervals_section(coverage: pd.DataFrame, unit: str, level: float) -> Sectio
         for _, row in coverage.iterrows()
     ]
     heading = ("k", "held, % (95 % interval)", f"mean width{f' [{unit}]' if unit else ''}")
-    figure: Any = plot_coverage(coverage, confidence_level=level).get_figure(root=True)
+    display = CoverageDisplay.from_coverage(coverage, confidence_level=level)
     caption = f"{100 * level:g} % intervals of later values"
     words = "Share of later values inside their interval, by the number of values shown."
     return Section(
         "Intervals",
         ("Of all values after the first k: shares of a patient's values, averaged over patients.",),
         (TextTable(caption, heading, tuple(rows)),),
-        (Picture(svg_of(figure, "coverage"), words),),
+        (Picture(svg_of(display.figure_, "coverage"), words),),
     )
 
 

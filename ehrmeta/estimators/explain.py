@@ -1,0 +1,222 @@
+"""Why a task is predicted as it is: what each of its own rows moved the prediction by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.func import jacrev
+
+from ehrmeta.errors import DataError
+from ehrmeta.estimators.meta import MetaEstimator
+from ehrmeta.estimators.predictive import CarriedPredictive, ClassPredictive, Prediction, Predictive
+from ehrmeta.nn.batch import TaskSet, padded_index, padded_set
+from ehrmeta.nn.likelihoods import Distribution
+from ehrmeta.nn.task_rows import TaskRows
+
+if TYPE_CHECKING:
+    from ehrmeta.estimators.adapted import Adapted
+
+__all__ = ["explain_rows", "path_weights"]
+
+Array = npt.NDArray[np.float64]
+
+_NODES = (1, 4, 16, 64)  # of the quadrature; one is exact where the prediction is linear
+_CLOSED = 1e-4  # standard deviations of the outcome that a sum may miss the prediction by
+_COLUMNS = ("x", "measured", "time", "y", "origin", "offset")
+
+
+def explain_rows(adapted: Adapted, query: TaskRows, target: Any) -> pd.DataFrame:
+    """Parts of the prediction of every query row; see `Adapted.explain`."""
+    model, support = adapted.model, adapted._support
+    label = _label_number(adapted, target)
+    by_weight = isinstance(model, MetaEstimator) and label is None
+    explain_task = _by_weight if by_weight else _by_leaving_out
+    found = []
+    for task in np.flatnonzero(query.sizes.numpy()):
+        only = torch.tensor([task])
+        found.append(explain_task(model, support.select(only), query.select(only), label))
+    if not found:
+        raise DataError("explain got no rows: pass the rows whose prediction is to be explained.")
+    weights = model._own_weight(support, adapted._state, query)
+    own = pd.Series(weights, index=query.origin.numpy(), name="own_weight")
+    table = pd.concat(found, ignore_index=True).join(own, on="row")
+    return table.sort_values("row", kind="stable", ignore_index=True)
+
+
+def path_weights(predict: Callable[[Tensor], Tensor], start: Tensor, end: Tensor) -> Tensor:
+    r"""Mean derivative of a prediction by each value, on the straight way between two supports.
+
+    .. math:: w_j = \int_0^1 \frac{\partial f}{\partial y_j}(m + a (y - m))\, da, \qquad
+       f(y) - f(m) = \sum_j w_j (y_j - m_j)
+
+    Parameters
+    ----------
+    predict : callable
+        From outcomes of the support, (point,), to predictions, (query,).
+    start, end : (point,)
+        m and y.
+
+    Returns
+    -------
+    Tensor, (query, point)
+        Where f is linear, its coefficients.
+
+    References
+    ----------
+    Sundararajan, Taly, Yan (2017), Axiomatic attribution, arXiv:1703.01365.
+
+    Examples
+    --------
+    >>> y = torch.tensor([1.0, 3.0], dtype=torch.float64)
+    >>> path_weights(lambda y: y.square().sum()[None], torch.zeros_like(y), y)
+    tensor([[1., 3.]], dtype=torch.float64)
+    """
+    gain, way = predict(end) - predict(start), end - start
+    weight = gain.new_zeros((len(gain), len(way)))
+    for n_nodes in _NODES:
+        nodes, shares = np.polynomial.legendre.leggauss(n_nodes)
+        slopes = [jacrev(predict)(start + 0.5 * (node + 1.0) * way) for node in nodes]
+        weight = sum(
+            (0.5 * share * slope for share, slope in zip(shares, slopes, strict=True)),
+            start=torch.zeros_like(weight),
+        )
+        if bool(((weight @ way - gain).abs() <= _CLOSED).all()):
+            break
+    return weight
+
+
+def _by_weight(
+    model: MetaEstimator, support: TaskRows, query: TaskRows, label: None
+) -> pd.DataFrame:
+    """Population, what the visits alone change, and each value's surprise times its weight."""
+    learner, outcome = model.learner_, model.table_.outcome
+    support, query = model._offset(support), model._offset(query)
+    params = {name: value.double().cpu() for name, value in learner.params.items()}
+    shown, asked = (_one_task(rows, support, learner.time_unit) for rows in (support, query))
+
+    def predict(y: Tensor) -> Tensor:
+        state = learner.algorithm.adapt(learner.spec, params, shown._replace(y=y))
+        return _center(learner.algorithm.predict(learner.spec, params, state, asked))
+
+    population = _center(learner.population(query)).double().cpu()
+    expected = _center(learner.population(support)).double().cpu() if support.n_rows else shown.y
+    visits = predict(expected) - population
+    weight = path_weights(predict, expected, shown.y)
+    surprise = (shown.y - expected).numpy() * outcome.scale
+    values = weight.detach().numpy()
+    parts = [
+        _part("population", query, outcome.center + outcome.scale * population.numpy()),
+        _part("visits", query, outcome.scale * visits.detach().numpy()),
+    ]
+    for at, (row, time) in enumerate(_rows(support)):
+        value = _part("value", query, values[:, at] * surprise[at])
+        value = value.assign(surprise=surprise[at], weight=values[:, at])
+        parts.append(value.assign(support_row=row, before=query.time.numpy() - time))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _by_leaving_out(
+    model: Any, support: TaskRows, query: TaskRows, label: int | None
+) -> pd.DataFrame:
+    """Population, what leaving each row out takes away, and what no single row explains."""
+
+    def predicted(rows: TaskRows) -> Array:  # (task, query)
+        asked = query.select(torch.zeros(rows.n_tasks, dtype=torch.int64))
+        prediction = model._predict_tasks(rows, model._adapt_tasks(rows), asked)
+        return _value(prediction, label).reshape(rows.n_tasks, -1)
+
+    nothing = _taken(support, torch.empty(0, dtype=torch.int64), torch.empty(0).long(), 1)
+    own, population = predicted(support)[0], predicted(nothing)[0]
+    parts, rest = [_part("population", query, population)], own - population
+    if support.n_rows:
+        without = predicted(_without_each(support))
+        for at, (row, time) in enumerate(_rows(support)):
+            value = _part("value", query, own - without[at])
+            parts.append(value.assign(support_row=row, before=query.time.numpy() - time))
+        rest = rest - (own - without).sum(0)
+    return pd.concat([*parts, _part("rest", query, rest)], ignore_index=True)
+
+
+def _without_each(rows: TaskRows) -> TaskRows:
+    """The n rows of one task as n tasks, each without one of them."""
+    codes, index = (~torch.eye(rows.n_rows, dtype=torch.bool)).nonzero(as_tuple=True)
+    return _taken(rows, index, codes, rows.n_rows)
+
+
+def _taken(rows: TaskRows, index: Tensor, codes: Tensor, n_tasks: int) -> TaskRows:
+    columns = {name: getattr(rows, name)[index] for name in _COLUMNS}
+    return TaskRows.from_codes(codes, n_tasks, timed=rows.timed, **columns)
+
+
+def _one_task(rows: TaskRows, source: TaskRows, time_unit: float) -> TaskSet:
+    """The rows of one task as its algorithm sees them, in double precision."""
+    (index, mask), (source_index, source_mask) = (
+        padded_index(one.starts[:-1], one.sizes) for one in (rows, source)
+    )
+    padded = padded_set(
+        rows,
+        index,
+        mask,
+        source=source,
+        source_index=source_index,
+        source_mask=source_mask,
+        time_unit=time_unit,
+    )
+    double = (part[0].double() if part.is_floating_point() else part[0] for part in padded)
+    return TaskSet(*double)
+
+
+def _center(distribution: Distribution) -> Tensor:
+    """Mean on the learner's scale, (row,)."""
+    loc = distribution["loc"]
+    if "unchanged" not in distribution:
+        return loc
+    unchanged = distribution["unchanged"]
+    return unchanged * distribution["last"] + (1.0 - unchanged) * loc
+
+
+def _value(prediction: Prediction, label: int | None) -> Array:
+    """What is explained, (row,): a class's probability, or the mean on the transformed scale."""
+    if isinstance(prediction, ClassPredictive) and label is not None:
+        return np.asarray(prediction.probabilities()[:, label])
+    if not isinstance(prediction, Predictive):
+        raise DataError("these predictions are neither numbers nor classes, and are not explained.")
+    loc = prediction.loc
+    if isinstance(prediction, CarriedPredictive):
+        loc = prediction.unchanged * prediction.last + (1.0 - prediction.unchanged) * loc
+    return np.asarray(prediction.outcome.center + prediction.outcome.scale * loc)
+
+
+def _label_number(adapted: Adapted, target: Any) -> int | None:
+    """Column of the class to explain; None for numbers."""
+    classes = getattr(adapted.model.table_.outcome, "labels", None)
+    if classes is None:
+        if target is not None:
+            raise DataError("target names a class, but the outcome is a number: leave it out.")
+        return None
+    if target is None and len(classes) == 2:
+        return 1
+    found = np.flatnonzero(np.asarray(classes == target))
+    if len(found) != 1:
+        raise DataError(
+            f"target must be one of the model's {len(classes)} classes, see model.classes_."
+        )
+    return int(found[0])
+
+
+def _part(name: str, query: TaskRows, contribution: Array) -> pd.DataFrame:
+    columns = {"row": query.origin.numpy(), "part": name, "support_row": -1, "before": np.nan}
+    blank = {"surprise": np.nan, "weight": np.nan}
+    return pd.DataFrame({**columns, **blank, "contribution": contribution})
+
+
+def _rows(support: TaskRows) -> Iterator[tuple[int, float]]:
+    """Number in the user's table and time of every row, in the order of time."""
+    times = support.time.tolist() if support.timed else [np.nan] * support.n_rows
+    return zip(support.origin.tolist(), times, strict=True)

@@ -1,0 +1,144 @@
+"""From the population's prediction to a patient's own, value by value."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from ehrmeta.errors import DataError
+from ehrmeta.estimators import Adapted
+from ehrmeta.report.style import INK, MUTED, PALETTE, axes_of, clear_frame, outcome_label
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["ExplanationDisplay"]
+
+_WORDS = {"visits": "when visits were, other values", "rest": "several values together"}
+
+
+@dataclass(eq=False)
+class ExplanationDisplay:
+    """A waterfall: what each value of a patient added to the population's prediction.
+
+    Make one with `from_estimator`; `plot` draws it again.
+
+    Attributes
+    ----------
+    parts : DataFrame
+        Of one row of `Adapted.explain`.
+    outcome, time_unit : str
+        What is predicted, with its unit; and the unit of time.
+    ax_, figure_
+        What was drawn last.
+    """
+
+    parts: pd.DataFrame
+    outcome: str
+    time_unit: str = ""
+    ax_: Axes = field(init=False)
+    figure_: Figure = field(init=False)
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator: Adapted,
+        X: Any,
+        *,
+        groups: Any = None,
+        time: Any = None,
+        target: Any = None,
+        row: int = 0,
+        ax: Axes | None = None,
+    ) -> ExplanationDisplay:
+        """Explain one row's prediction, and draw.
+
+        Parameters
+        ----------
+        estimator : Adapted
+            From ``model.adapt``.
+        X, groups, time, target
+            As in `Adapted.explain`.
+        row : int
+            Which row of X.
+        ax : matplotlib axes, optional
+
+        Examples
+        --------
+        >>> from ehrmeta import MetaRegressor, make_sinusoid
+        >>> X, y, groups = make_sinusoid(n_tasks=50, n_points=10, random_state=0)
+        >>> model = MetaRegressor(max_steps=5, random_state=0).fit(X, y, groups=groups)
+        >>> adapted = model.adapt(X[10:13], y[10:13])
+        >>> ExplanationDisplay.from_estimator(adapted, X[15:16]).ax_.get_xlabel()
+        'y'
+        """
+        found = estimator.explain(X, groups=groups, time=time, target=target)
+        parts = found[found["row"] == row]
+        if parts.empty:
+            raise DataError(f"row={row}, but X has {found['row'].nunique()} rows.")
+        model: Any = estimator.model
+        outcome = outcome_label(model.schema_)
+        if hasattr(model.table_.outcome, "labels"):
+            outcome = f"probability of {model.classes_[1] if target is None else target}"
+        elif model.table_.outcome.transform is not None:
+            outcome = f"{model.table_.outcome.transform} of {outcome}"
+        clock = model.schema_.time if model.schema_ is not None else None
+        return cls(parts, outcome, clock.unit if clock is not None else "").plot(ax=ax)
+
+    def plot(self, *, ax: Axes | None = None) -> ExplanationDisplay:
+        """Draw on `ax`, or on a new figure."""
+        first = self.parts.iloc[0]["contribution"]
+        moves = self.parts.iloc[1:]
+        ax = axes_of(ax, (7.6, 1.5 + 0.42 * (len(moves) + 2)))
+        at, labels, digits = first, ["population"], _decimals(moves["contribution"])
+        ax.plot(first, 0, marker="D", color=INK, markersize=7)
+        for place, (_, part) in enumerate(moves.iterrows(), start=1):
+            change = part["contribution"]
+            colour = PALETTE[0] if change >= 0 else PALETTE[1]
+            ax.barh(place, change, left=at, color=colour, height=0.6, zorder=2)
+            ax.plot([at, at], [place - 1, place], color=MUTED, linewidth=0.8, zorder=1)
+            at += change
+            words: dict[str, Any] = {"textcoords": "offset points", "va": "center"}
+            words |= {"fontsize": "small", "color": INK}
+            end = max(at, at - change)
+            ax.annotate(f"{change:+.{digits}f}", (end, place), xytext=(4, 0), **words)
+            labels.append(self._label(part, place))
+        ax.plot([at, at], [len(moves), len(moves) + 1], color=MUTED, linewidth=0.8, zorder=1)
+        ax.plot(at, len(moves) + 1, marker="D", color=INK, markersize=7)
+        for place, value in ((0, first), (len(moves) + 1, at)):
+            own: dict[str, Any] = {"textcoords": "offset points", "va": "center"}
+            ax.annotate(f"{value:.4g}", (value, place), xytext=(8, 0), weight="bold", **own)
+        labels.append("this patient")
+        ax.set_yticks(range(len(labels)), labels)
+        ax.set_ylim(len(labels) - 0.4, -0.6)
+        ax.margins(x=0.14)
+        ax.set_xlabel(self.outcome)
+        weight = self.parts.iloc[0]["own_weight"]
+        if pd.notna(weight):
+            ax.set_title(f"rests to {weight:.0%} on the patient's own values", fontsize="small")
+        clear_frame(ax)
+        ax.spines["left"].set_visible(False)
+        ax.tick_params(axis="y", length=0)
+        self.ax_, self.figure_ = ax, ax.get_figure(root=True)  # type: ignore[assignment]
+        return self
+
+    def _label(self, part: pd.Series, place: int) -> str:
+        """What a bar stands for."""
+        if part["part"] != "value":
+            return _WORDS[part["part"]]
+        when = f"{part['before']:,.3g} {self.time_unit}".rstrip() + " before"
+        words = f"value {place}" if pd.isna(part["before"]) else f"value {when}"
+        if pd.isna(part["surprise"]):
+            return words
+        surprise = f"{part['surprise']:+.{_decimals(self.parts['surprise'])}f}"
+        return f"{words}: {surprise} to the expected, weight {part['weight']:.2f}"
+
+
+def _decimals(values: pd.Series) -> int:
+    """So many that the largest has three digits."""
+    largest = float(values.abs().max())
+    return max(0, 2 - math.floor(math.log10(largest))) if largest > 0 else 0
