@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
-from scipy.linalg import block_diag, cho_factor, cho_solve, solve_triangular
+from scipy.linalg import block_diag, cho_factor, cho_solve
 
 from ehrmeta.nn.mixed_model import fit_mixed_model, orthonormal
 from ehrmeta.nn.mixed_process import MixedProcess, fit_mixed_process
 
-__all__ = ["DoseModel", "fit_dose_model"]
+__all__ = ["DoseModel", "fit_dose_model", "mixed"]
 
 Array = npt.NDArray[np.float64]
 Index = npt.NDArray[np.int64]
@@ -50,24 +51,19 @@ class DoseModel:
         gain = cho_solve(root, cross).T  # (coefficient, row)
         return self.mean + gain @ (y - w @ self.mean), self.prior - gain @ cross
 
-    def log_likelihood_of(self, x: Array, z: Array, s: Array, y: Array, starts: Index) -> float:
-        """Of another design under the same variances, at the beta that suits it best."""
-        G = self.prior[-z.shape[1] :, -z.shape[1] :]
-        xy = np.column_stack([x, y])
-        gram, log_v = np.zeros((xy.shape[1], xy.shape[1])), 0.0
-        for first, end in pairwise(starts):
-            rows = slice(first, end)
-            root = np.linalg.cholesky(z[rows] @ G @ z[rows].T + self.within(s[rows]))
-            white = solve_triangular(root, xy[rows], lower=True)
-            gram += white.T @ white
-            log_v += 2 * float(np.log(np.diag(root)).sum())
-        beta = np.linalg.pinv(gram[:-1, :-1], hermitian=True) @ gram[:-1, -1]
-        return float(-0.5 * (log_v + gram[-1, -1] - gram[:-1, -1] @ beta))
-
     def within(self, s: Array) -> Array:
         """Covariance of process and noise of one patient's rows, (row, row)."""
         memory = self.process_var * np.exp(-np.abs(s[:, None] - s) / self.tau)
         return np.asarray(memory + self.noise_var * np.eye(len(s)))
+
+
+def mixed(found: Sequence[tuple[Array, Array]], weights: Sequence[float]) -> tuple[Array, Array]:
+    """Mean and covariance of a mixture of normals, from those of its parts and their weights."""
+    means, covs = (np.stack(part) for part in zip(*found, strict=True))
+    mean = np.average(means, axis=0, weights=weights)
+    apart = means - mean
+    between = np.einsum("k,ki,kj->ij", weights, apart, apart)
+    return mean, np.average(covs, axis=0, weights=weights) + between
 
 
 def fit_dose_model(

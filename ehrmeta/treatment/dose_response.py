@@ -20,10 +20,10 @@ from ehrmeta.estimators.inputs import Inputs, outcome_name, read_inputs, schema_
 from ehrmeta.treatment.adapted_doses import AdaptedDoses
 from ehrmeta.treatment.arms import Dose
 from ehrmeta.treatment.dose_design import DoseDesign
-from ehrmeta.treatment.dose_model import DoseModel, fit_dose_model
+from ehrmeta.treatment.dose_model import DoseModel, fit_dose_model, mixed
 from ehrmeta.treatment.dosed_rows import DosedRows, check_columns, read_rows
 from ehrmeta.treatment.exposure import exposure, usual_gap
-from ehrmeta.treatment.half_life import Designs, estimate_half_life
+from ehrmeta.treatment.half_life import Designs, HalfLife, estimate_half_life
 from ehrmeta.treatment.titration import titration_p_value, warn_of_titration
 
 __all__ = ["DoseResponse"]
@@ -77,9 +77,12 @@ class DoseResponse(BaseEstimator):
     ----------
     carry_over_ : float
         Half-life of earlier doses; 0 where there is none.
+    carry_over_log_sd_ : float
+        Standard error of its logarithm, which bands and intervals take in; 0 where it is given.
     dose_ : Dose
         Range of the training doses.
     model_ : DoseModel
+        Under that half-life.
     titration_p_value_ : float
         Small where later doses follow earlier outcomes; NaN where that cannot be told.
 
@@ -188,15 +191,19 @@ class DoseResponse(BaseEstimator):
             random_slope=self.random_slope,
             groups=np.repeat(np.arange(len(rows.starts) - 1), np.diff(rows.starts)),
         )
-        self.carry_over_ = (
+        half_life = (
             estimate_half_life(
                 partial(self._designs, rows), self.gap_, process=self.ornstein_uhlenbeck
             )
             if self.carry_over == "auto"
-            else float(self.carry_over)
+            else HalfLife(float(self.carry_over))
         )
-        designs = self._designs(rows, self.carry_over_)
-        self.model_ = fit_dose_model(*designs, process=self.ornstein_uhlenbeck)
+        self.models_ = [
+            (fit_dose_model(*self._designs(rows, at), process=self.ornstein_uhlenbeck), at, weight)
+            for at, weight in half_life.nodes()
+        ]
+        self.carry_over_, self.carry_over_log_sd_ = half_life.value, half_life.log_sd
+        self.model_ = self.models_[0][0]
         self.titration_p_value_ = titration_p_value(rows.dose, rows.y, rows.starts)
         _check_feature_names(self, X, reset=True)
         _check_n_features(self, X, reset=True)
@@ -230,17 +237,28 @@ class DoseResponse(BaseEstimator):
         if inputs.n_rows == 0:
             return self.unadapted()
         rows = self._rows(inputs, dose, dose_time)
-        x, z, s, y, starts = self._designs(rows, self.carry_over_)
-        w = np.column_stack([x, z])
-        posteriors = [self.model_.posterior(w[a:b], s[a:b], y[a:b]) for a, b in pairwise(starts)]
-        found = AdaptedDoses(self, rows, posteriors)
+        found = AdaptedDoses(self, rows, self._posteriors(rows))
         found.warn_of_one_dose()
         return found
 
     def unadapted(self) -> AdaptedDoses:
         """The population: a new patient without rows."""
         self._check_is_fitted()
-        return AdaptedDoses(self, DosedRows.none(), [(self.model_.mean, self.model_.prior)])
+        prior = mixed([(model.mean, model.prior) for model, _, _ in self.models_], self._weights)
+        return AdaptedDoses(self, DosedRows.none(), [prior])
+
+    @property
+    def _weights(self) -> list[float]:
+        return [weight for _, _, weight in self.models_]
+
+    def _posteriors(self, rows: DosedRows) -> list[tuple[Array, Array]]:
+        """Mean and covariance of every patient's coefficients, over the half-life too."""
+        by_node = []
+        for model, half_life, _ in self.models_:
+            x, z, s, y, starts = self._designs(rows, half_life)
+            w = np.column_stack([x, z])
+            by_node.append([model.posterior(w[a:b], s[a:b], y[a:b]) for a, b in pairwise(starts)])
+        return [mixed(found, self._weights) for found in zip(*by_node, strict=True)]
 
     def _designs(self, rows: DosedRows, half_life: float) -> Designs:
         """Fixed and random design, time in usual gaps, response, and offsets."""

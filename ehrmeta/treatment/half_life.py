@@ -1,31 +1,60 @@
-"""How long earlier doses act: the half-life of largest likelihood."""
+"""How long earlier doses act: the half-life of largest likelihood, and how sure it is."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize_scalar
 
-from ehrmeta.treatment.dose_model import DoseModel, fit_dose_model
+from ehrmeta.treatment.dose_model import fit_dose_model
 
-__all__ = ["Designs", "estimate_half_life"]
+__all__ = ["Designs", "HalfLife", "estimate_half_life"]
 
 Array = npt.NDArray[np.float64]
 Designs = tuple[Array, Array, Array, Array, npt.NDArray[np.int64]]  # x, z, s, y, starts
 
 _RANGE = (0.1, 10.0)  # searched, in usual gaps between rows
 _GAIN = 2.0  # of the log likelihood, that carry-over must bring: the 5 % level of one parameter
-_N_ROUNDS = 2  # of half-life and variances in turn
+_STEP = 0.25  # of the log half-life, in the search
+_LARGEST_SD = 1.0
+_NODES = (0.0, np.sqrt(3.0), -np.sqrt(3.0))  # Gauss-Hermite: exact to the fifth moment
+_WEIGHTS = (2 / 3, 1 / 6, 1 / 6)
 
 
-def estimate_half_life(designs: Callable[[float], Designs], gap: float, *, process: bool) -> float:
+@dataclass(frozen=True)
+class HalfLife:
+    """An estimate whose logarithm is normal.
+
+    Parameters
+    ----------
+    value : float
+        In the unit of time; 0 where earlier doses do not act.
+    log_sd : float
+        Standard error of the logarithm; 0 where the value is known.
+    """
+
+    value: float
+    log_sd: float = 0.0
+
+    def nodes(self) -> list[tuple[float, float]]:
+        """Half-lives and weights that stand for the distribution, the estimate first."""
+        if self.value == 0 or self.log_sd == 0:
+            return [(self.value, 1.0)]
+        values = self.value * np.exp(self.log_sd * np.array(_NODES))
+        return list(zip(values.tolist(), _WEIGHTS, strict=True))
+
+
+def estimate_half_life(
+    designs: Callable[[float], Designs], gap: float, *, process: bool
+) -> HalfLife:
     """The half-life of earlier doses; 0 unless the likelihood gains by it.
 
-    First without a process, then under the variances of a fit with one: what persists in the
-    outcome would else pass for doses that do.
+    All other parameters are estimated anew under each half-life: what persists in the outcome would
+    else pass for doses that do.
 
     Parameters
     ----------
@@ -37,27 +66,43 @@ def estimate_half_life(designs: Callable[[float], Designs], gap: float, *, proce
         Whether the model may have a process.
     """
 
-    def plain(half_life: float) -> float:
-        return fit_dose_model(*designs(half_life), process=False).log_likelihood
+    @cache
+    def gain(log_half_life: float, process: bool) -> float:
+        half_life = np.exp(log_half_life)
+        return fit_dose_model(*designs(half_life), process=process).log_likelihood - none(process)
 
-    found = _searched(plain, gap)
-    if plain(found) < plain(0.0) + _GAIN:
-        return 0.0
-    for _ in range(_N_ROUNDS if process else 0):
-        model = fit_dose_model(*designs(found), process=True)
-        found = _searched(partial(_under, model, designs), gap)
-    return found
+    @cache
+    def none(process: bool) -> float:
+        return fit_dose_model(*designs(0.0), process=process).log_likelihood
 
-
-def _under(model: DoseModel, designs: Callable[[float], Designs], half_life: float) -> float:
-    return model.log_likelihood_of(*designs(half_life))
-
-
-def _searched(log_likelihood: Callable[[float], float], gap: float) -> float:
-    found = minimize_scalar(
-        lambda log_half_life: -log_likelihood(float(np.exp(log_half_life))),
-        bounds=tuple(np.log(_RANGE) + np.log(gap)),
-        method="bounded",
-        options={"xatol": 0.02},
+    low, high = np.log(_RANGE) + np.log(gap)
+    best = float(
+        minimize_scalar(
+            lambda at: -gain(float(at), False),
+            bounds=(low, high),
+            method="bounded",
+            options={"xatol": _STEP},
+        ).x
     )
-    return float(np.exp(found.x))
+    if gain(best, False) < _GAIN:  # without a process, where earlier doses are needed most
+        return HalfLife(0.0)
+    best, fall = _climbed(lambda at: gain(at, process), best, low, high)
+    if gain(best, process) < _GAIN:
+        return HalfLife(0.0)
+    slope = (gain(best + _STEP, process) - gain(best - _STEP, process)) / (2 * _STEP)
+    curvature = max(fall / _STEP**2, 1.0 / _LARGEST_SD**2)
+    top = best + float(np.clip(slope / curvature, -_STEP, _STEP))
+    return HalfLife(float(np.exp(top)), float(1.0 / np.sqrt(curvature)))
+
+
+def _climbed(
+    gain: Callable[[float], float], start: float, low: float, high: float
+) -> tuple[float, float]:
+    """Where in steps from `start` the gain is largest, and how far it falls on both sides."""
+    best = start
+    while True:
+        around = [best, best - _STEP, best + _STEP]
+        to = around[int(np.argmax([gain(at) for at in around]))]
+        if to == best or not low <= to <= high:
+            return best, 2 * gain(best) - gain(around[1]) - gain(around[2])
+        best = to
