@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from ehrmeta import algorithms
 from ehrmeta.algorithms import Algorithm
@@ -95,7 +96,12 @@ def _value(text: str) -> Any:
 )
 @click.option("--list", "listed", is_flag=True, help="Show what would be searched, and end.")
 @click.option("--trials", type=click.IntRange(1), default=30, show_default=True)
-@click.option("--timeout", type=click.FloatRange(0), metavar="SECONDS", help="Start none later.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0, min_open=True),
+    metavar="SECONDS",
+    help="Start none later.",
+)
 @click.option(
     "--shots",
     metavar="N,N",
@@ -149,17 +155,10 @@ def tune(
         ehrmeta tune visits.csv --task patient --time day --target hdl --study hdl
         ehrmeta tune --study hdl --storage ehrmeta-studies.db
     """
-    from ehrmeta.tuning.study import quiet, recall
-
-    quiet()
     if table is None:
         if study is None:
             raise click.UsageError("pass TABLE, or --study and --storage of a study that has one.")
-        kept = recall(storage, study, "command")
-        if kept is None:
-            raise click.UsageError(f"study '{study}' was not made by ehrmeta tune: pass TABLE.")
-        settings = json.loads(kept)
-        table = settings.pop("table")
+        table, settings = _recalled(study, storage, settings)
     study = study or Path(table).stem
     table = table if is_bundled(table) else str(Path(table).absolute())
     model, space = _model(settings)
@@ -183,24 +182,27 @@ def tune(
         return
     visits = _visits(table, settings)
     click.echo(visits)
-    tuned = search(
-        model,
-        visits.X,
-        visits.y,
-        groups=visits.groups,
-        time=visits.time,
-        n_trials=settings["trials"],
-        timeout=timeout,
-        space=_chosen(settings),
-        storage=storage,
-        study_name=study,
-        scoring=settings["scoring"],
-        cv=settings["folds"],
-        refit=out is not None,
-        random_state=settings["seed"],
-        callback=_teller(),
-        notes={"command": json.dumps({"table": table, **settings})},
-    )
+    try:
+        tuned = search(
+            model,
+            visits.X,
+            visits.y,
+            groups=visits.groups,
+            time=visits.time,
+            n_trials=settings["trials"],
+            timeout=timeout,
+            space=_chosen(settings),
+            storage=storage,
+            study_name=study,
+            scoring=settings["scoring"],
+            cv=settings["folds"],
+            refit=out is not None,
+            random_state=settings["seed"],
+            callback=_tell,
+            notes={"command": json.dumps({"table": table, **settings})},
+        )
+    except KeyboardInterrupt:
+        raise click.ClickException("stopped. Run the same command again to go on.") from None
     click.echo(study_summary(tuned.study))
     if pictures is not None:
         for path in save_study_pictures(tuned.study, pictures):
@@ -208,6 +210,23 @@ def tune(
     if out is not None:
         tuned.model.save(out)
         click.echo(f"saved {out}")
+
+
+def _recalled(study: str, storage: str, settings: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Table and settings that a study was made with, and what this command gives in their place."""
+    from ehrmeta.tuning.study import recall
+
+    kept = recall(storage, study, "command")
+    if kept is None:
+        raise click.UsageError(f"study '{study}' was not made by ehrmeta tune: pass TABLE.")
+    context = click.get_current_context()
+    given = {
+        name: value
+        for name, value in settings.items()
+        if context.get_parameter_source(name) != ParameterSource.DEFAULT
+    }
+    found = {**json.loads(kept), **given}
+    return found.pop("table"), found
 
 
 def _model(settings: dict[str, Any]) -> tuple[MetaRegressor, tuple[Dimension, ...]]:
@@ -260,12 +279,10 @@ def _table_code(table: str, settings: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def _teller() -> Callable[[Any, Any], None]:
-    def told(study: Any, trial: Any) -> None:
-        name = f"trial {trial.number}"
-        if trial.values is None or "reason" in trial.user_attrs:
-            click.echo(f"{name}: given up: {trial.user_attrs.get('reason', trial.state.name)}")
-            return
-        click.echo(f"{name}: {', '.join(f'{value:.4g}' for value in trial.values)}")
-
-    return told
+def _tell(study: Any, trial: Any) -> None:
+    """How a trial ended, in a line."""
+    name = f"trial {trial.number}"
+    if trial.values is None or "reason" in trial.user_attrs:
+        click.echo(f"{name}: given up: {trial.user_attrs.get('reason', trial.state.name)}")
+        return
+    click.echo(f"{name}: {', '.join(f'{value:.4g}' for value in trial.values)}")

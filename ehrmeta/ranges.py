@@ -6,9 +6,11 @@ default. Tuner, command line and docs read it from there.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, is_dataclass
 from inspect import signature
+from numbers import Integral
 from typing import Any, get_type_hints
 
 from ehrmeta.errors import DataError
@@ -41,6 +43,10 @@ class Range:
 
     def __post_init__(self) -> None:
         """Refuse what holds no number to draw."""
+        if not all(map(math.isfinite, (self.low, self.high))):
+            raise DataError(
+                f"the range from {self.low} to {self.high} is not finite: name its ends."
+            )
         if not self.low < self.high:
             raise DataError(
                 f"the range from {self.low} to {self.high} is empty: low must be below high."
@@ -51,7 +57,7 @@ class Range:
     @property
     def kind(self) -> str:
         """``"int"`` or ``"float"``."""
-        whole = isinstance(self.low, int) and isinstance(self.high, int)
+        whole = isinstance(self.low, Integral) and isinstance(self.high, Integral)
         return "int" if whole else "float"
 
     def __str__(self) -> str:

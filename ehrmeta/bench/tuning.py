@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -157,9 +158,7 @@ def tuning_table(records: Sequence[Record]) -> str:
 
 
 def _measure_study(name: str, plan: Plan, seed: int) -> list[Record]:
-    from ehrmeta.tuning.study import quiet
-
-    quiet()  # loads Optuna too, before the clock runs
+    import_module("ehrmeta.tuning.study")  # loads Optuna before the clock runs
     train, _ = _split()
     few = np.random.default_rng(seed).permutation(train.n_tasks) < plan.trial_tasks
     seen = train.take(few[train.tasks.codes])

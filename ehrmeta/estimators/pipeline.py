@@ -22,7 +22,8 @@ def adapt(pipeline: Pipeline, X: Any, y: Any, *, groups: Any = None, time: Any =
     Parameters
     ----------
     pipeline : Pipeline
-        Fitted; its last step is a `MetaRegressor` or another task estimator.
+        Fitted; its last step is a `MetaRegressor` or another task estimator, or a search of one's
+        parameters.
     X, y, groups, time
         As in ``MetaRegressor.adapt``.
 
@@ -44,7 +45,7 @@ def adapt(pipeline: Pipeline, X: Any, y: Any, *, groups: Any = None, time: Any =
     >>> adapt(pipeline, X[10:15], y[10:15]).predict(X[15:20]).shape
     (5,)
     """
-    model = pipeline[-1]
+    model = getattr(pipeline[-1], "best_estimator_", pipeline[-1])
     if not isinstance(model, TaskEstimator):
         raise DataError(
             f"the pipeline ends in {type(model).__name__}, which cannot adapt. End it in a "

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ehrmeta.errors import StudyError
+from ehrmeta.tuning.quiet import quiet
 
 if TYPE_CHECKING:
     import optuna
@@ -52,7 +53,8 @@ def compared(study: optuna.Study) -> optuna.Study:
     low, high = np.quantile(errors, [0.25, 0.75])
     errors = np.clip(errors, low - 3 * (high - low), high + 3 * (high - low))
     storage = optuna.storages.InMemoryStorage()
-    view_id = storage.create_new_study([study.directions[0]], study.study_name)
+    with quiet():
+        view_id = storage.create_new_study([study.directions[0]], study.study_name)
     for (trial, _), error in zip(usable, errors, strict=True):
         template = optuna.trial.create_trial(
             params=trial.params, distributions=trial.distributions, value=float(error)

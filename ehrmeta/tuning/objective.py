@@ -90,6 +90,8 @@ class Objective:
         import optuna
 
         model = clone(self.estimator)
+        if getattr(model, "verbose", False) is None:  # a bar for every fold is one too many
+            model.set_params(verbose=False)
         suggested(self.space, trial, model)
         found: list[Array] = []
         for number, fold in enumerate(self.folds):
@@ -167,9 +169,11 @@ def read_folds(rows: Rows, cv: Any) -> list[Fold]:
     GroupError
         There are fewer patients than folds.
     DataError
-        A patient is in training and held out at once.
+        `cv` is neither, or puts a patient into training and held-out rows at once.
     """
     splitter = PatientKFold(int(cv), random_state=0) if isinstance(cv, int | np.integer) else cv
+    if isinstance(cv, str) or not hasattr(splitter, "split"):
+        raise DataError(f"cv must be a number of folds or a splitter, got {cv!r}.")
     return list(_folds(rows, splitter.split))
 
 

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
-from sklearn.base import clone, is_classifier
+from sklearn.base import clone
 
-from ehrmeta.errors import DataError, StudyError, did_you_mean
+from ehrmeta.errors import DataError, StudyError
 from ehrmeta.estimators._base import TaskEstimator
 from ehrmeta.tuning.compared import REASON, in_full
 from ehrmeta.tuning.digest import data_digest, folds_digest, model_digest
-from ehrmeta.tuning.measures import MEASURES, Measure, Rows
 from ehrmeta.tuning.objective import Objective, read_folds, read_rows
+from ehrmeta.tuning.scoring import Scoring, read_scoring
 from ehrmeta.tuning.space import Space, read_space, suggested
 
 if TYPE_CHECKING:
@@ -24,12 +25,9 @@ if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
     from optuna.trial import FrozenTrial
 
-__all__ = ["DEFAULT_STORAGE", "Scoring", "Tuned", "tune"]
+__all__ = ["DEFAULT_STORAGE", "Tuned", "tune"]
 
 DEFAULT_STORAGE = "ehrmeta-studies.db"
-Scorer = Callable[..., float]
-Scoring = str | Scorer | Sequence[str | Scorer] | None
-Direction = Literal["minimize", "maximize"]
 
 
 @dataclass(frozen=True)
@@ -143,7 +141,8 @@ def tune(
     >>> sorted(tuned.params)
     ['algorithm__inner_lr', 'algorithm__inner_steps']
     """
-    _check(estimator, n_trials)
+    _check(estimator, n_trials, timeout, random_state)
+    _check_optunas(sampler, pruner)
     import optuna
 
     from ehrmeta.tuning.study import default_pruner, open_study, seeded_tpe
@@ -152,7 +151,7 @@ def tune(
     if "random_state" in model.get_params(deep=False) and model.random_state is None:
         model.set_params(random_state=random_state)
     searched = space if callable(space) else read_space(model, space)
-    measures, directions = _measures(scoring, model)
+    measures, directions = read_scoring(scoring, model)
     rows = read_rows(model, X, y, groups, time)
     folds = read_folds(rows, cv)
     n_blocks = min(fold.n_blocks for fold in folds)
@@ -203,6 +202,8 @@ def best_trial(study: optuna.Study) -> FrozenTrial:
     ended = in_full(study)
     if not ended:
         trials = study.get_trials(deepcopy=False)
+        if not trials:
+            raise StudyError("no trial was started within the timeout. Give it longer.")
         reasons = sorted({str(t.user_attrs.get(REASON, "not finished")) for t in trials})
         raise StudyError(
             f"none of {len(trials)} trials ended well: {'; '.join(reasons[:3])}. Narrow the ranges "
@@ -212,43 +213,24 @@ def best_trial(study: optuna.Study) -> FrozenTrial:
     return min(ended, key=lambda trial: sign * trial.values[0])
 
 
-def _check(estimator: Any, n_trials: int) -> None:
+def _check(estimator: Any, n_trials: int, timeout: float | None, random_state: int) -> None:
     if not isinstance(estimator, TaskEstimator):
         raise DataError(
             f"tune needs an estimator over tasks such as MetaRegressor, got "
             f"{type(estimator).__name__}."
         )
-    if isinstance(n_trials, bool) or not isinstance(n_trials, int | np.integer) or n_trials < 1:
-        raise DataError(f"n_trials must be a whole number, 1 or more, got {n_trials!r}.")
+    for name, value, least in (("n_trials", n_trials, 1), ("random_state", random_state, 0)):
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+            raise DataError(f"{name} must be a whole number, {least} or more, got {value!r}.")
+    if timeout is not None and not (isinstance(timeout, Real) and timeout > 0):
+        raise DataError(f"timeout must be a number of seconds above 0, got {timeout!r}.")
 
 
-def _measures(scoring: Scoring, model: Any) -> tuple[Mapping[str, Measure], list[Direction]]:
-    """Measures by name, and the direction of each."""
-    if scoring is None:
-        scoring = "log_loss" if is_classifier(model) else "rmse_macro"
-    asked = [scoring] if isinstance(scoring, str) or callable(scoring) else list(scoring)
-    found: dict[str, Measure] = {}
-    directions: list[Direction] = []
-    for one in asked:
-        if callable(one):
-            name = getattr(one, "__name__", type(one).__name__)
-            found[name] = _scored_by(one)
-            directions.append("maximize")
-        elif one in MEASURES:
-            found[one] = MEASURES[one]
-            directions.append("minimize")
-        else:
-            raise DataError(f"unknown scoring {one!r}. {did_you_mean(str(one), MEASURES)}")
-    if not asked or len(found) < len(asked):
-        raise DataError("scoring must name at least one score, and each once.")
-    return found, directions
+def _check_optunas(sampler: object, pruner: object) -> None:
+    from optuna.pruners import BasePruner
+    from optuna.samplers import BaseSampler
 
-
-def _scored_by(scorer: Scorer) -> Measure:
-    """A scikit-learn scorer, called once a block."""
-
-    def measure(model: Any, rows: Rows, blocks: Any) -> Any:
-        parts = (rows.take(blocks == block) for block in range(int(blocks.max()) + 1))
-        return np.array([scorer(model, part.X, part.y, **part.known()) for part in parts])
-
-    return measure
+    if not isinstance(sampler, BaseSampler | None):
+        raise DataError(f"sampler must be one of optuna.samplers, got {sampler!r}.")
+    if not (pruner is False or isinstance(pruner, BasePruner | None)):
+        raise DataError(f"pruner must be one of optuna.pruners, or False, got {pruner!r}.")

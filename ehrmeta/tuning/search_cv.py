@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 import numpy as np
 import numpy.typing as npt
 from sklearn.base import BaseEstimator, MetaEstimatorMixin
+from sklearn.utils import Tags, get_tags
 from sklearn.utils.metaestimators import available_if
 
 from ehrmeta.errors import NotFittedError
 from ehrmeta.estimators import Adapted
 from ehrmeta.estimators._base import TaskEstimator
 from ehrmeta.tuning.compared import in_full
-from ehrmeta.tuning.search import Scoring, tune
+from ehrmeta.tuning.scoring import Scoring
+from ehrmeta.tuning.search import tune
 from ehrmeta.tuning.space import Space
 
 if TYPE_CHECKING:
@@ -51,6 +53,8 @@ class MetaSearchCV(MetaEstimatorMixin, BaseEstimator):
         ``judged_in_full``; NaN for trials that were given up. Scores are errors where `scoring`
         names one.
     study_ : optuna.Study
+    classes_, n_features_in_, feature_names_in_
+        Of the best estimator.
 
     Examples
     --------
@@ -111,6 +115,10 @@ class MetaSearchCV(MetaEstimatorMixin, BaseEstimator):
         """Adapt the best estimator to new tasks."""
         return self._best().adapt(X, y, groups=groups, time=time)
 
+    def unadapted(self) -> Adapted:
+        """The best estimator's population model: intervals and quantiles too."""
+        return self._best().unadapted()
+
     def predict(self, X: Any, *, time: Any = None) -> npt.NDArray[Any]:
         """Population prediction of the best estimator."""
         return self._best().predict(X, time=time)
@@ -126,6 +134,22 @@ class MetaSearchCV(MetaEstimatorMixin, BaseEstimator):
         """k-shot score of the best estimator, larger is better."""
         best: Any = self._best()
         return float(best.score(X, y, groups=groups, time=time))
+
+    def __getattr__(self, name: str) -> Any:
+        """What `fit` learned of the columns and the classes is the best estimator's."""
+        learned = name in ("classes_", "n_features_in_", "feature_names_in_")
+        if not learned or "best_estimator_" not in vars(self):
+            raise AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'")
+        return getattr(self.best_estimator_, name)
+
+    def __sklearn_tags__(self) -> Tags:
+        tags: Tags = super().__sklearn_tags__()
+        inner = get_tags(self.estimator)
+        tags.estimator_type = inner.estimator_type
+        tags.classifier_tags = inner.classifier_tags
+        tags.regressor_tags = inner.regressor_tags
+        tags.input_tags = inner.input_tags
+        return tags
 
     def _best(self) -> TaskEstimator:
         if not hasattr(self, "best_estimator_"):

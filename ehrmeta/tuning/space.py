@@ -79,7 +79,14 @@ def read_space(estimator: BaseEstimator, space: Space | None = None) -> tuple[Di
     declared = {d.parameter: d for d in _declared(model)}
     if space is None:
         return tuple(sorted(declared.values(), key=lambda d: bool(d.when)))
-    wanted = dict(space) if isinstance(space, Mapping) else dict.fromkeys(space)  # type: ignore[arg-type]
+    if isinstance(space, Mapping):
+        wanted = dict(space)
+    elif isinstance(space, list | tuple):
+        wanted = dict.fromkeys(space)
+    else:
+        raise DataError(
+            f"space must be a list of names, a dict of ranges or a function, not {space!r}."
+        )
     if not wanted:
         raise DataError("the space is empty: name at least one parameter to search.")
     parts = {name: value for name, value in wanted.items() if _is_parts(_choices(value))}
@@ -108,7 +115,12 @@ def suggested(
 ) -> dict[str, Any]:
     """Values of one trial, by parameter of the estimator; `model` is given them on the way."""
     if callable(space):
-        values = dict(space(trial))
+        drawn = space(trial)
+        if not isinstance(drawn, Mapping):
+            raise DataError(
+                f"a space that is a function returns a dict of parameters, not {drawn!r}."
+            )
+        values = dict(drawn)
         _check_known(values, model)
         model.set_params(**values)
         return values
@@ -201,8 +213,11 @@ def _range(value: Any, usual: Range | Choice | None) -> Range:
         isinstance(end, Real) and not isinstance(end, bool) for end in (low, high)
     ):
         raise DataError(f"write (low, high) or (low, high, 'log') with numbers, not {value!r}.")
-    if usual is not None and usual.kind == "float":
-        low, high = float(low), float(high)
+    if usual is not None:
+        kind = float if usual.kind == "float" else int
+        if (kind(low), kind(high)) != (low, high):
+            raise DataError(f"write whole numbers, not {value!r}.")
+        low, high = kind(low), kind(high)
     return Range(low, high, log=bool(scale) or (usual is not None and usual.log))
 
 

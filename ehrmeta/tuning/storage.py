@@ -48,7 +48,7 @@ def open_storage(storage: str | Path | None, study_name: str) -> tuple[BaseStora
     if kind == "postgresql":
         return _reached(url, lambda: _postgres(url, study_name))
     path = Path(url.database or "")
-    if not path.name or not path.absolute().parent.is_dir():
+    if not path.name or path.is_dir() or not path.absolute().parent.is_dir():
         raise StudyError(
             f"the storage '{storage}' needs a file in a folder that is there. {_FORMS}"
         )

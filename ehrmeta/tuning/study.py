@@ -18,9 +18,10 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from ehrmeta.errors import StudyError
 from ehrmeta.tuning.compared import REASON
 from ehrmeta.tuning.locks import Locks
+from ehrmeta.tuning.quiet import quiet
 from ehrmeta.tuning.storage import open_storage
 
-__all__ = ["SharedStudy", "default_pruner", "open_study", "quiet", "recall", "seeded_tpe"]
+__all__ = ["SharedStudy", "default_pruner", "open_study", "recall", "seeded_tpe"]
 
 _TURN = 0
 _MOST_TRIES = 3  # of a trial whose worker is lost: it may be what kills them
@@ -115,6 +116,9 @@ class SharedStudy:
             self._tell(trial, values=list(objective(trial)))
         except optuna.TrialPruned:
             self._tell(trial, state=TrialState.PRUNED)
+        except KeyboardInterrupt:  # whoever goes on runs it, with its parameters
+            self.storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
+            raise
         except Exception as error:
             trial.set_user_attr(REASON, type(error).__name__)
             self._tell(trial, state=TrialState.FAIL)
@@ -195,9 +199,10 @@ def open_study(
     locks.acquire(_TURN)
     try:
         try:
-            study = optuna.create_study(
-                storage=kept, study_name=study_name, directions=list(directions), pruner=pruner
-            )
+            with quiet():
+                study = optuna.create_study(
+                    storage=kept, study_name=study_name, directions=list(directions), pruner=pruner
+                )
             for name, value in {**(notes or {}), **wanted}.items():
                 study.set_user_attr(name, value)
             with warnings.catch_warnings():
@@ -216,11 +221,6 @@ def open_study(
                 "compared with new ones. Pass another study_name, or what it was made for."
             )
     return SharedStudy(study, kept, locks)
-
-
-def quiet() -> None:
-    """Let Optuna say no more than its warnings."""
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
 def recall(storage: str | Path, study_name: str, note: str) -> str | None:

@@ -7,8 +7,10 @@ import optuna
 import pandas as pd
 import polars as pl
 import pytest
-from sklearn.base import clone
-from sklearn.model_selection import KFold
+from sklearn.base import clone, is_regressor
+from sklearn.model_selection import KFold, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from ehrmeta import (
     MAML,
@@ -17,19 +19,19 @@ from ehrmeta import (
     MetaRegressor,
     MetaSearchCV,
     MetaSGD,
+    PatientKFold,
+    adapt,
     make_sinusoid,
     tune,
 )
 from ehrmeta.baselines import TaskRidge
 from ehrmeta.errors import DataError, NotFittedError, StudyError
+from ehrmeta.estimators.table_encoder import TableEncoder
+from ehrmeta.nn.task_rows import TaskRows
 from ehrmeta.tuning.measures import MEASURES
 from ehrmeta.tuning.objective import read_folds, read_rows
+from ehrmeta.tuning.summary import study_summary
 from tests.tuning.small import SPACE, Fragile, lines, ridge
-
-
-@pytest.fixture(autouse=True)
-def quiet() -> None:
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 
 def search(**settings: Any) -> Any:
@@ -190,11 +192,49 @@ def test_a_user_may_not_find_a_patient_in_the_study(tmp_path: Path) -> None:
     assert not any(f"{value:.6f}" in text for value in data["y"])
 
 
+def test_ctrl_c_puts_the_trial_back_and_the_study_goes_on(tmp_path: Path) -> None:
+    kept = {"storage": tmp_path / "s.db", "study_name": "a"}
+
+    class Stopped(TaskRidge):
+        def _fit_tasks(self, rows: TaskRows, table: TableEncoder) -> None:
+            raise KeyboardInterrupt
+
+    Stopped.__name__ = "TaskRidge"  # the study is about this model
+    search(n_trials=1, **kept)
+    for _ in range(4):  # more often than workers may be lost
+        with pytest.raises(KeyboardInterrupt):
+            search(n_trials=3, estimator=Stopped(score_shots=(3,)), **kept)
+    assert drawn(search(n_trials=3, **kept).study) == drawn(search(n_trials=3).study)
+
+
+def test_nothing_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
+    study_summary(search(n_trials=2).study)
+    assert capfd.readouterr() == ("", "")
+
+
 class TestRefused:
     def test_no_trial(self) -> None:
         for n_trials in (0, -1, 1.5, True):
             with pytest.raises(DataError, match="n_trials must be a whole number, 1 or more"):
                 search(n_trials=n_trials)
+
+    @pytest.mark.parametrize(
+        ("settings", "message"),
+        [
+            ({"timeout": 0}, "timeout must be a number of seconds above 0, got 0"),
+            ({"random_state": "a"}, "random_state must be a whole number, 0 or more"),
+            ({"sampler": "tpe"}, "sampler must be one of optuna.samplers"),
+            ({"pruner": "median"}, "pruner must be one of optuna.pruners, or False"),
+            ({"cv": "five"}, "cv must be a number of folds or a splitter"),
+            ({"scoring": 3}, "unknown scoring 3"),
+            ({"space": "penalty"}, "space must be a list of names, a dict of ranges or a function"),
+            ({"space": lambda trial: 1.0}, "a function returns a dict of parameters, not 1.0"),
+            ({"space": {"penalty": (1.0, np.inf)}}, "is not finite"),
+        ],
+    )
+    def test_what_is_of_the_wrong_kind(self, settings: dict[str, Any], message: str) -> None:
+        with pytest.raises(DataError, match=message):
+            search(**settings)
 
     def test_other_data(self, tmp_path: Path) -> None:
         kept = {"storage": tmp_path / "s.db", "study_name": "a", "n_trials": 1}
@@ -279,3 +319,19 @@ class TestMetaSearchCV:
         adapted = search.adapt(data["X"][shown], data["y"][shown])
         assert adapted.predict(data["X"][asked]).shape == (5,)
         assert search.score(data["X"], data["y"], groups=data["groups"]) > 0
+        assert search.n_features_in_ == 1
+        assert is_regressor(search)
+
+    def test_at_the_end_of_a_pipeline(self) -> None:
+        data = lines()
+        pipeline = make_pipeline(StandardScaler(), MetaSearchCV(ridge(), 2, space=SPACE, cv=3))
+        pipeline.fit(data["X"], data["y"], metasearchcv__groups=data["groups"])
+        adapted = adapt(pipeline, data["X"][:3], data["y"][:3])
+        assert np.isfinite(adapted.predict(data["X"][3:8])).all()
+
+    def test_in_cross_validation(self) -> None:
+        data = lines()
+        frame = pd.DataFrame({"x": data["X"][:, 0], "patient": data["groups"]})
+        search = MetaSearchCV(ridge(task="patient"), 2, space=SPACE, cv=3)
+        folds = PatientKFold(2, random_state=0, task="patient")
+        assert (cross_val_score(search, frame, data["y"], cv=folds) > 0).all()

@@ -16,7 +16,6 @@ from tests.tuning.test_search import search
 
 @pytest.fixture(scope="module")
 def study() -> Any:
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
     space = {**SPACE, "score_shots": [(3,), (2,)]}
     return search(estimator=Fragile(), space=space, n_trials=30, random_state=3).study
 

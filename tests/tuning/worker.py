@@ -11,7 +11,6 @@ from ehrmeta.tuning.study import open_study, seeded_tpe
 
 def work(storage: str, log: str, n_trials: int, seconds: float) -> None:
     """Work on a study; write one line at the start and one at the end of every trial."""
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
     shared = open_study(
         storage,
         "shared",
