@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import click
+from torch import Tensor
 
 from ehrmeta.cli_options import table_options
 from ehrmeta.cli_tables import read_with_roles
 from ehrmeta.data import Schema
 from ehrmeta.data.frame_file import read_frame
+from ehrmeta.estimators.adapted import Adapted
+from ehrmeta.estimators.files import load_file
+from ehrmeta.estimators.meta import MetaEstimator
+from ehrmeta.nn import MLP
 from ehrmeta.persistence import read_bundle
 
 __all__ = ["check", "inspect"]
@@ -65,21 +71,67 @@ def check(
 
 @click.command()
 @click.argument("file")
-def inspect(file: str) -> None:
-    """Print everything that a model FILE holds: settings as JSON, then the arrays by shape.
+@click.option(
+    "--full", is_flag=True, help="Everything: all settings as JSON, every array by shape."
+)
+def inspect(file: str, full: bool) -> None:
+    """Say what a model FILE holds; it is verified first.
 
-    The file is verified first. Of a file of adapted patients, which is patient data, the rows are
-    shown by shape only.
+    Of a file of adapted patients, which is patient data, rows are counted, never shown.
 
     \b
-    Example:
+    Examples:
         ehrmeta inspect hdl.ehrmeta
+        ehrmeta inspect hdl.ehrmeta --full
     """
     tensors, metadata = read_bundle(file)
-    click.echo(json.dumps(metadata, indent=2, ensure_ascii=False))
+    if full:
+        lines = [json.dumps(metadata, indent=2, ensure_ascii=False), *_shapes(tensors)]
+    elif "belongs_to" in metadata:
+        lines = ["checkpoint of a training, without any row of its table", _size(tensors)]
+    else:
+        lines = [*_summary(load_file(file)), _size(tensors)]
+    click.echo("\n".join(map(_printable, lines)))
+    if metadata.get("contains_patient_data"):
+        click.echo("\nThis file holds patient data: the support rows and labels of its tasks.")
+    elif not full:
+        click.echo("\nNo row and no label of any task is in it; --full prints all that is.")
+
+
+def _summary(found: MetaEstimator | Adapted) -> Iterator[str]:
+    """A model, and the tasks that were adapted, in a few lines."""
+    model = found.model if isinstance(found, Adapted) else found
+    if isinstance(found, Adapted):
+        yield repr(found)
+    made = model.provenance_
+    yield f"{type(model).__name__} of {made['saved'][:10]}, by ehrmeta {made['ehrmeta']}"
+    yield f"algorithm   {model.learner_.algorithm!r}"
+    yield f"backbone    {model.backbone or MLP()!r}"
+    if model.population_ is not None:
+        of = model.population or model.population_
+        yield f"population  {type(of).__name__}, as arrays"
+    steps = f"{model.history_[-1]['step']:,.0f} steps, " if model.history_ else ""
+    yield f"trained on  {model.n_tasks_:,} tasks, {steps}seed {made['random_state']}"
+    if model.schema_ is not None:
+        for line in repr(model.schema_).splitlines():
+            role, _, text = line.partition("  ")
+            yield f"{role:<10}  {text.strip()}"
+    else:
+        yield f"features    {', '.join(feature.name for feature in model.table_.features)}"
+
+
+def _size(tensors: Mapping[str, Tensor]) -> str:
+    n_numbers = sum(tensor.numel() for tensor in tensors.values())
+    return f"{len(tensors):,} arrays, {n_numbers:,} numbers"
+
+
+def _shapes(tensors: Mapping[str, Tensor]) -> Iterator[str]:
     width = max(map(len, tensors), default=0)
     for name, tensor in tensors.items():
         kind = str(tensor.dtype).removeprefix("torch.")
-        click.echo(f"{name:<{width}}  {kind:<8} {' x '.join(map(str, tensor.shape)) or 'one'}")
-    if metadata.get("contains_patient_data"):
-        click.echo("\nThis file holds patient data: the support rows and labels of its tasks.")
+        yield f"{name:<{width}}  {kind:<8} {' x '.join(map(str, tensor.shape)) or 'one'}"
+
+
+def _printable(text: str) -> str:
+    """Without the control characters by which a file could write to the terminal."""
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)

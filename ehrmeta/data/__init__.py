@@ -4,8 +4,9 @@ from ehrmeta.data.catalog import list_datasets, load_dataset, load_events, load_
 from ehrmeta.data.checks import Finding
 from ehrmeta.data.clock import to_time
 from ehrmeta.data.columns import read_column, read_columns
-from ehrmeta.data.encode import Encoder, OutcomeScale
+from ehrmeta.data.encode import Encoder
 from ehrmeta.data.labels import label_within, landmark_times
+from ehrmeta.data.outcome_scale import OutcomeScale
 from ehrmeta.data.schema import Clock, Feature, Outcome, Schema
 from ehrmeta.data.simulate import (
     Cohorts,
@@ -18,17 +19,11 @@ from ehrmeta.data.simulate import (
     make_sinusoid,
     make_treatment,
 )
+from ehrmeta.data.splits import PatientKFold, split_tasks
+from ehrmeta.data.support import before, first_k, random_k
 from ehrmeta.data.survival import read_survival, survival_array
 from ehrmeta.data.table import Table
-from ehrmeta.data.tasks import (
-    PatientKFold,
-    TaskIndex,
-    before,
-    first_k,
-    index_tasks,
-    random_k,
-    split_tasks,
-)
+from ehrmeta.data.tasks import TaskIndex, index_tasks
 
 __all__ = [
     "Clock",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -23,10 +24,12 @@ __all__ = [
     "outside",
     "require_columns",
     "task_index",
+    "written_dates",
 ]
 
 Columns = dict[str, NDArray[Any]]
 Mask = NDArray[np.bool_]
+_PLURAL = re.compile(r"\b(outcome|row|task|value)s\b")  # of what findings count
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,8 @@ class Finding:
     is_error: bool = False
 
     def __str__(self) -> str:
-        return f"column '{self.column}': {self.count:,} {self.what}. {self.remedy}".rstrip()
+        what = _PLURAL.sub(r"\1", self.what, count=1) if self.count == 1 else self.what
+        return f"column '{self.column}': {self.count:,} {what}. {self.remedy}".rstrip()
 
 
 def require_columns(columns: Mapping[str, Any], names: tuple[str, ...]) -> None:
@@ -106,6 +110,13 @@ def check_binary(columns: Columns, features: tuple[Feature, ...]) -> None:
                 f"column '{feature.name}' is declared binary, but {bad} of {len(values)} rows hold "
                 "other values than 0 and 1. Recode it, or declare another kind."
             )
+
+
+def written_dates(name: str, unit: str, n_rows: int) -> Finding:
+    """The finding that numbers are dates in another writing."""
+    what = f"values that look like dates (YYYYMMDD), but count as numbers in {unit}"
+    remedy = f"Convert them first: pd.to_datetime(frame['{name}'].astype(str), format='%Y%m%d')."
+    return Finding(what, name, n_rows, remedy)
 
 
 def outside(values: NDArray[np.float64], column: Feature | Outcome) -> Mask:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ehrmeta.data.columns import read_column
 from ehrmeta.errors import DataError, SchemaError
 
-__all__ = ["SECONDS", "to_time"]
+__all__ = ["SECONDS", "are_written_dates", "to_time"]
 
 SECONDS = {  # seconds per UCUM unit of time
     "s": 1.0,
@@ -22,6 +22,8 @@ SECONDS = {  # seconds per UCUM unit of time
     "mo": 30.4375 * 86400.0,
     "a": 365.25 * 86400.0,
 }
+_FIRST_WRITTEN, _LAST_WRITTEN = 19000101, 21001231
+_FEWEST_WRITTEN = 3  # below, a number of days may look like a date by chance
 _OFFSET = r"[T ]\d{2}.*?(Z|[+-]\d{2}(?::?\d{2})?)$"
 
 
@@ -70,6 +72,25 @@ def to_time(
     _check_none_missing(np.isnat(column), name)
     nanoseconds = column.astype(np.int64).astype(np.float64) - _origin_nanoseconds(origin, name)
     return nanoseconds / (SECONDS[unit] * 1e9)
+
+
+def are_written_dates(values: NDArray[Any]) -> bool:
+    """Whether numbers are most likely dates written as YYYYMMDD.
+
+    Examples
+    --------
+    >>> are_written_dates(np.array([20191231, 20200131, 20200229]))
+    True
+    >>> are_written_dates(np.array([20191231, 20200131, 20200299]))
+    False
+    """
+    if values.dtype.kind not in "iuf" or len(values) < _FEWEST_WRITTEN:
+        return False
+    month, day = values // 100 % 100, values % 100
+    return bool(
+        ((values >= _FIRST_WRITTEN) & (values <= _LAST_WRITTEN) & (values % 1 == 0)).all()
+        and ((month >= 1) & (month <= 12) & (day >= 1) & (day <= 31)).all()
+    )
 
 
 def _parse(text: NDArray[Any], name: str) -> NDArray[Any]:

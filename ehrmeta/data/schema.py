@@ -186,7 +186,7 @@ class Schema:
         >>> frame = pd.DataFrame({"id": [1, 1, 2], "day": [0, 0, 1], "age": 40, "hdl": [50, 51, 3]})
         >>> schema = Schema((Feature("age"),), Outcome("hdl"), task="id", time=Clock("day"))
         >>> schema.check(frame)
-        error    column 'id': 1 rows repeat a (id, day) pair. Drop them, or choose \
+        error    column 'id': 1 row repeating a (id, day) pair. Drop them, or choose \
 on_duplicate='first', 'last', 'mean' or 'allow'.
         warning  column 'age': 1 distinct value in the column: it never varies. It says nothing: \
 drop it.

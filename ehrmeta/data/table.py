@@ -13,21 +13,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from ehrmeta.data import checks
 from ehrmeta.data.checks import Columns, Finding
+from ehrmeta.data.clean import clean_rows
 from ehrmeta.data.clock import to_time
 from ehrmeta.data.columns import read_columns
 from ehrmeta.data.schema import Clock, OnDuplicate, Outcome, Schema, TaskKind
-from ehrmeta.data.tasks import (
-    PatientKFold,
-    RandomState,
-    TaskIndex,
-    before,
-    first_k,
-    index_tasks,
-    random_k,
-    split_tasks,
-)
+from ehrmeta.data.splits import PatientKFold, split_tasks
+from ehrmeta.data.support import before, first_k, random_k
+from ehrmeta.data.tasks import RandomState, TaskIndex, index_tasks
 from ehrmeta.errors import DataError, DataWarning, SchemaError
 
 __all__ = ["Finding", "Table"]
@@ -296,144 +289,25 @@ class Table:
 
 
 def _build(columns: Columns, schema: Schema, on_missing_outcome: str) -> Table:
-    outcome, task = schema.outcome, schema.task
-    if task is None or outcome is None:
-        raise SchemaError("a table needs a task and an outcome. Pass task=... and outcome=...")
-    if not schema.features:
-        raise SchemaError(
-            "no column is left as a feature. Add one; for time alone, copy the time column under "
-            "another name."
-        )
-    checks.require_columns(columns, schema.columns)
-    columns = {name: columns[name] for name in schema.columns}
-    checks.task_index(columns, task, None)
-    columns[outcome.name] = checks.check_outcome(columns[outcome.name], outcome)
-    checks.check_binary(columns, schema.features)
-    if schema.treatment is not None:
-        checks.check_complete(columns, (schema.treatment,))
-    _read_times(columns, schema)
+    kept = clean_rows(columns, schema, on_missing_outcome)
+    if kept.implausible:
+        warnings.warn(" ".join(str(f) for f in kept.implausible), DataWarning, stacklevel=3)
 
-    present, findings = _with_outcome(columns[outcome.name], outcome, on_missing_outcome)
-    plausible, implausible = _in_range(columns[outcome.name], outcome)
-    columns, masked = _mask_features(columns, schema)
-    implausible += masked
-    findings += implausible
-    rows = np.flatnonzero(present & plausible)
-    columns = {name: values[rows] for name, values in columns.items()}
-    if schema.time is not None and schema.task_kind == "patient":
-        columns, kept = _without_duplicates(columns, schema, rows)
-        if len(kept) < len(rows):
-            findings += (
-                Finding(
-                    f"rows that repeated a (task, time) pair: kept the {schema.on_duplicate}",
-                    task,
-                    len(rows) - len(kept),
-                    "Change on_duplicate if another is meant.",
-                ),
-            )
-            rows = rows[kept]
-    _check_left(columns[outcome.name], outcome)
-    if implausible:
-        warnings.warn(" ".join(str(f) for f in implausible), DataWarning, stacklevel=3)
+    def column(name: str | None) -> NDArray[Any] | None:
+        return None if name is None else kept.columns[name]
 
-    X = pd.DataFrame({name: columns[name] for name in schema.names}, index=rows)
+    X = pd.DataFrame({name: kept.columns[name] for name in schema.names}, index=kept.rows)
     X.attrs["ehrmeta_schema"] = schema.to_dict()
     return Table(
         X=X,
-        y=columns[outcome.name],
-        groups=columns[task],
-        time=None if schema.time is None else columns[schema.time.name],
-        treatment=None if schema.treatment is None else columns[schema.treatment],
-        outcome_time=None if schema.outcome_time is None else columns[schema.outcome_time],
+        y=kept.columns[str(schema.outcome and schema.outcome.name)],
+        groups=kept.columns[str(schema.task)],
+        time=column(schema.time.name if schema.time else None),
+        treatment=column(schema.treatment),
+        outcome_time=column(schema.outcome_time),
         schema=schema,
-        findings=findings,
+        findings=kept.findings,
     )
-
-
-def _read_times(columns: Columns, schema: Schema) -> None:
-    if schema.time is None:
-        return
-    clock = schema.time
-    for name in (clock.name, schema.outcome_time):
-        if name is not None:
-            columns[name] = to_time(columns[name], unit=clock.unit, origin=clock.origin, name=name)
-    if schema.outcome_time is not None:
-        early = np.flatnonzero(columns[schema.outcome_time] < columns[clock.name])
-        if len(early):
-            raise DataError(
-                f"column '{schema.outcome_time}': in {len(early)} rows (first: row {early[0]}) the "
-                f"outcome is known before the row's own '{clock.name}'. Correct one of them."
-            )
-
-
-def _with_outcome(
-    y: NDArray[np.float64], outcome: Outcome, on_missing: str
-) -> tuple[NDArray[np.bool_], tuple[Finding, ...]]:
-    missing = np.isnan(y)
-    count = int(missing.sum())
-    if count == 0:
-        return ~missing, ()
-    if on_missing != "drop":
-        raise DataError(
-            f"outcome '{outcome.name}' is missing (NaN) in {count} of {len(y)} rows (first: row "
-            f"{np.flatnonzero(missing)[0]}). Pass on_missing_outcome='drop' to leave them out."
-        )
-    remedy = "Fill it in to keep them."
-    return ~missing, (Finding("rows left out: no outcome", outcome.name, count, remedy),)
-
-
-def _in_range(
-    y: NDArray[np.float64], outcome: Outcome
-) -> tuple[NDArray[np.bool_], tuple[Finding, ...]]:
-    wrong = checks.outside(y, outcome)
-    if not wrong.any():
-        return ~wrong, ()
-    what = f"rows left out: outcome outside {_range(outcome)}"
-    return ~wrong, (Finding(what, outcome.name, int(wrong.sum()), "Check unit and range."),)
-
-
-def _mask_features(columns: Columns, schema: Schema) -> tuple[Columns, tuple[Finding, ...]]:
-    findings: tuple[Finding, ...] = ()
-    masked = dict(columns)
-    for feature in schema.features:
-        values = columns[feature.name]
-        if feature.kind == "categorical":
-            continue
-        if values.dtype.kind not in "biuf":
-            raise SchemaError(
-                f"column '{feature.name}' is a {feature.kind} feature, but holds text or dates. "
-                "Convert it to numbers, or declare it categorical."
-            )
-        wrong = checks.outside(values, feature)
-        if wrong.any():
-            masked[feature.name] = np.where(wrong, np.nan, values)
-            what = f"values set to missing: outside {_range(feature)}"
-            findings += (Finding(what, feature.name, int(wrong.sum()), "Check unit and range."),)
-    return masked, findings
-
-
-def _without_duplicates(
-    columns: Columns, schema: Schema, rows: NDArray[np.int64]
-) -> tuple[Columns, NDArray[np.int64]]:
-    n_rows = len(columns[str(schema.task)])
-    if schema.on_duplicate == "allow" or n_rows == 0 or schema.time is None:
-        return columns, np.arange(n_rows)
-    time = columns[schema.time.name]
-    tasks = index_tasks(columns[str(schema.task)], time)
-    numeric = tuple(f.name for f in schema.features if f.kind == "numeric")
-    average = (*numeric, schema.outcome.name) if schema.outcome else numeric
-    columns, keep = checks.merge_duplicates(
-        columns, tasks, time, schema.on_duplicate, average, rows
-    )
-    return {name: values[keep] for name, values in columns.items()}, keep
-
-
-def _check_left(y: NDArray[np.float64], outcome: Outcome) -> None:
-    if len(y) == 0:
-        raise DataError(
-            f"no row is left: every outcome '{outcome.name}' is missing or out of range. Check its "
-            "unit and range."
-        )
 
 
 def _check_varies(table: Table) -> None:
@@ -443,10 +317,3 @@ def _check_varies(table: Table) -> None:
             f"outcome '{name}' is constant over {len(table)} rows: there is nothing to learn. "
             "Check the column."
         )
-
-
-def _range(column: Any) -> str:
-    low = "" if column.low is None else f"{column.low:g}"
-    high = "" if column.high is None else f"{column.high:g}"
-    words = f"{low} to {high}" if low and high else f"{low} and above" if low else f"up to {high}"
-    return f"{words} {column.unit}".strip()

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ehrmeta.data.checks import Columns, Finding, outside
-from ehrmeta.data.clock import to_time
+from ehrmeta.data.checks import Columns, Finding, outside, written_dates
+from ehrmeta.data.clock import are_written_dates, to_time
 from ehrmeta.data.columns import read_column, read_columns
 from ehrmeta.data.roles import Feature, Outcome
 from ehrmeta.data.schema import Schema
@@ -61,7 +61,7 @@ def check_frame(frame: Any, schema: Schema) -> Findings:
     unread = {finding.column for finding in found}
     found = [finding for finding in found if finding.column in schema.columns]
     found += [
-        Finding("of 1 column is not there", name, 1, did_you_mean(name, columns), is_error=True)
+        Finding("column missing", name, 1, did_you_mean(name, columns), is_error=True)
         for name in schema.columns
         if name not in columns and name not in unread
     ]
@@ -121,6 +121,8 @@ def _times(columns: Columns, schema: Schema) -> tuple[NDArray[np.float64] | None
             read[name] = to_time(columns[name], unit=clock.unit, origin=clock.origin, name=name)
         except DataError as error:
             found.append(_unreadable(error, name, len(columns[name])))
+        if are_written_dates(columns[name]):
+            found.append(written_dates(name, clock.unit, len(columns[name])))
     time = read.get(clock.name)
     known = read.get(schema.outcome_time or "")
     if time is not None and known is not None:
@@ -155,7 +157,7 @@ def _keys(columns: Columns, schema: Schema, time: NDArray[np.float64] | None) ->
     clock = str(schema.time and schema.time.name)
     if unsorted:
         yield Finding(
-            "rows are earlier than the row before them in their task",
+            "rows earlier than the row before in their task",
             clock,
             unsorted,
             "They are put in order of time; check that the column is what you mean.",
@@ -164,7 +166,7 @@ def _keys(columns: Columns, schema: Schema, time: NDArray[np.float64] | None) ->
         repeats = int(pd.DataFrame({"task": codes, "time": time}).duplicated().sum())
         if repeats:
             yield Finding(
-                f"rows repeat a ({schema.task}, {clock}) pair",
+                f"rows repeating a ({schema.task}, {clock}) pair",
                 schema.task,
                 repeats,
                 "Drop them, or choose on_duplicate='first', 'last', 'mean' or 'allow'.",
@@ -183,7 +185,7 @@ def _column(values: NDArray[Any], column: Feature | Outcome) -> Found:
         found = "dates" if values.dtype.kind == "M" else "text"
         count = int((~pd.isna(values)).sum())
         remedy = "Convert them to numbers, for example '<5' to 5, or declare it categorical."
-        yield Finding(f"values that are {found}, no numbers", column.name, count, remedy, True)
+        yield Finding(f"values of {found}, not numbers", column.name, count, remedy, True)
         return
     if kind == "binary":
         other = int((~np.isin(numbers, (0, 1)) & ~np.isnan(numbers)).sum())
@@ -208,7 +210,7 @@ def _numbers_as_text(values: NDArray[Any], name: str) -> Found:
     present = pd.Series(values).dropna()
     odd = int(pd.to_numeric(present, errors="coerce").isna().sum())
     if odd < 0.5 * len(present):
-        what = f"of {len(present):,} values are no numbers, so that all count as categories"
+        what = f"of {len(present):,} cells not numeric, so that all count as categories"
         remedy = "Replace them, for example '<5' by 5, to use the column as a number."
         yield Finding(what, name, odd, remedy)
 
@@ -231,7 +233,7 @@ def _range(numbers: NDArray[np.float64], column: Feature | Outcome) -> Found:
     if column.unit not in units:
         likely = f"They look like {' or '.join(units)}: " if units else ""
         yield Finding(
-            f"values are mostly implausible for {name} in {column.unit}",
+            f"values, mostly implausible for {name} in {column.unit}",
             column.name,
             len(finite),
             f"{likely}convert them with convert_units, or correct the unit.",
@@ -242,7 +244,7 @@ def _range(numbers: NDArray[np.float64], column: Feature | Outcome) -> Found:
         odd = int(((first < analyte.low) | (first > analyte.high)).sum())
         if odd:
             yield Finding(
-                f"values are implausible for {name} in {column.unit}",
+                f"values implausible for {name} in {column.unit}",
                 column.name,
                 odd,
                 "Declare a plausible range (low, high): features outside it count as missing, "

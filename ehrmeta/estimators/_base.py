@@ -385,7 +385,7 @@ class TaskRegressor(RegressorMixin, TaskEstimator):
         transform = self.outcome_transform
         if transform is None and schema is not None and schema.outcome is not None:
             transform = schema.outcome.transform
-        return OutcomeScale.fit(y, transform)
+        return OutcomeScale.fit(y, transform, outcome_name(schema))
 
     def _losses(
         self, adapted: Adapted, query: dict[str, Any], y: npt.NDArray[Any]

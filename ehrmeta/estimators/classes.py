@@ -67,7 +67,12 @@ class Classes:
     @classmethod
     def from_dict(cls, state: Mapping[str, Any]) -> Classes:
         """The inverse of `to_dict`."""
-        return cls(np.asarray(state["labels"], dtype=state["dtype"]))
+        dtype = np.dtype(state["dtype"])
+        if dtype.kind not in "biufO":  # a type of fixed width might take any memory
+            raise DataError(
+                f"class labels of type {state['dtype']!r} are none. Use text or numbers."
+            )
+        return cls(np.asarray(state["labels"], dtype=dtype))
 
     def _comparable(self, y: Array) -> Array:
         """Refuse text for numbers and numbers for text."""

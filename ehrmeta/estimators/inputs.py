@@ -12,7 +12,8 @@ import numpy.typing as npt
 import pandas as pd
 from sklearn.utils.validation import column_or_1d
 
-from ehrmeta.data.clock import to_time
+from ehrmeta.data.checks import written_dates
+from ehrmeta.data.clock import are_written_dates, to_time
 from ehrmeta.data.columns import read_column, read_columns
 from ehrmeta.data.schema import Clock, Schema
 from ehrmeta.data.tasks import TaskIndex, index_tasks
@@ -229,6 +230,10 @@ def check_trainable(inputs: Inputs, schema: Schema | None) -> None:
             stacklevel=4,
         )
     if inputs.time is not None:
+        clock = Clock("time") if schema is None or schema.time is None else schema.time
+        if are_written_dates(inputs.time):
+            found = written_dates(clock.name, clock.unit, inputs.n_rows)
+            warnings.warn(str(found), DataWarning, stacklevel=4)
         report_repeats(tasks, inputs.time, None if schema is None else schema.task_kind)
 
 

@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from ehrmeta.data import TaskIndex, first_k
 from ehrmeta.data.clock import SECONDS
 from ehrmeta.data.rows import take_rows
 from ehrmeta.data.schema import Clock, Schema
-from ehrmeta.data.tasks import TaskIndex, first_k
 from ehrmeta.errors import AtypicalWarning, DataError, did_you_mean
 from ehrmeta.estimators.inputs import Inputs, read_inputs
 from ehrmeta.evaluation.bootstrap import bootstrap_counts, percentile_limits

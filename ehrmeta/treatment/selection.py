@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from ehrmeta.data import index_tasks, random_k
 from ehrmeta.data.rows import take_rows
-from ehrmeta.data.tasks import index_tasks, random_k
 from ehrmeta.errors import DataError
 from ehrmeta.treatment.arms import Arms
 from ehrmeta.treatment.learners import PseudoOutcomes, Scoring, arm_scores

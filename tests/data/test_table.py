@@ -87,7 +87,7 @@ def test_implausible_values_are_masked_counted_and_warned_of_once() -> None:
     with pytest.warns(DataWarning) as caught:
         table = Table.from_frame(wrong, SCHEMA)
     assert len(caught) == 1
-    assert "column 'sbp': 1 rows left out: outcome outside 40 to 300 mm[Hg]" in str(
+    assert "column 'sbp': 1 row left out: outcome outside 40 to 300 mm[Hg]" in str(
         caught[0].message
     )
     assert "column 'crp': 2 values set to missing: outside 0 to 500 mg/L" in str(caught[0].message)

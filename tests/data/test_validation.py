@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from ehrmeta.data import Clock, Feature, Outcome, Schema, Table
-from ehrmeta.errors import DataError, EhrmetaError, SchemaError
+from ehrmeta.errors import DataError, DataWarning, EhrmetaError, SchemaError
 
 SCHEMA = Schema(
     (
@@ -91,6 +91,12 @@ FAULTS = {
         120,
         True,
     ),
+    "dates as numbers": (
+        _replace("day", lambda f: 20200101 + f.day.astype(int) // 30),
+        "day",
+        120,
+        False,
+    ),
     "known too early": (_set("known", [8], -5.0), "known", 1, True),
     "a constant": (_replace("ward", lambda f: "north"), "ward", 1, False),
     "mostly missing": (_set("glucose", list(range(90)), np.nan), "glucose", 90, False),
@@ -154,6 +160,20 @@ def test_findings_print_no_value_and_make_a_frame():
     findings = SCHEMA.check(frame)
     assert "123456" not in repr(findings)
     assert list(findings.to_frame()["column"]) == ["glucose"]
+
+
+def test_one_is_not_written_as_many():
+    frame = _set("hdl", [5], np.nan)(_frame())
+    (finding,) = SCHEMA.check(frame)
+    assert "1 missing outcome." in str(finding)
+
+
+@pytest.mark.filterwarnings("error")
+def test_dates_read_as_numbers_are_warned_of():
+    frame = FAULTS["dates as numbers"][0](_frame()).drop(columns="known")
+    with pytest.warns(DataWarning, match="look like dates"):
+        Table.from_frame(frame, task="patient", time="day", outcome="hdl", treatment="arm")
+    Table.from_frame(_frame(), SCHEMA)
 
 
 def test_a_schema_survives_its_toml_file(tmp_path):
