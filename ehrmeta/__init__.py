@@ -48,6 +48,7 @@ from ehrmeta.data import (
 )
 from ehrmeta.estimators import (
     Adapted,
+    ConformalClassifier,
     ConformalRegressor,
     DiscreteTimeHazard,
     MetaClassifier,
@@ -68,6 +69,7 @@ __all__ = [
     "BayesianHead",
     "CarryForward",
     "Clock",
+    "ConformalClassifier",
     "ConformalRegressor",
     "DeepMixedEffects",
     "DiscreteTimeHazard",

@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from sklearn.base import BaseEstimator
 
-from ehrmeta.data import first_k, random_k
-from ehrmeta.errors import AtypicalWarning, DataError, GroupError, NotFittedError
+from ehrmeta.errors import DataError
 from ehrmeta.estimators._base import TaskRegressor
 from ehrmeta.estimators.adapted import Adapted
 from ehrmeta.estimators.conformal_adapted import ConformalAdapted
-from ehrmeta.estimators.conformal_cells import ANY, Cell, levels_of
+from ehrmeta.estimators.conformal_base import ConformalEstimator
+from ehrmeta.estimators.conformal_cells import by_cell
 from ehrmeta.estimators.conformal_limits import Limits
-from ehrmeta.estimators.predictive import Predictive
+from ehrmeta.estimators.predictive import Prediction, Predictive
 
 __all__ = ["ConformalRegressor"]
 
 Array = npt.NDArray[np.float64]
-Mask = npt.NDArray[np.bool_]
 
 
-class ConformalRegressor(BaseEstimator):
+class ConformalRegressor(ConformalEstimator):
     """A fitted regressor with intervals that are calibrated on patients it has not seen.
 
     A model's own intervals are as good as its assumptions: normal errors, the same spread in women
@@ -63,7 +59,7 @@ class ConformalRegressor(BaseEstimator):
     >>> from ehrmeta import ConformalRegressor, MetaRegressor, make_sinusoid
     >>> X, y, groups = make_sinusoid(n_tasks=120, n_points=10, random_state=0)
     >>> train, held_out, new = groups < 50, (groups >= 50) & (groups < 110), groups == 115
-    >>> model = MetaRegressor(max_steps=50, random_state=0)
+    >>> model = MetaRegressor(max_steps=5, random_state=0)
     >>> model = model.fit(X[train], y[train], groups=groups[train])
     >>> conformal = ConformalRegressor(model, shots=(5,))
     >>> conformal = conformal.calibrate(X[held_out], y[held_out], groups=groups[held_out])
@@ -71,69 +67,6 @@ class ConformalRegressor(BaseEstimator):
     >>> patient.predict_interval(X[new][5:], confidence_level=0.9).shape
     (5, 2)
     """
-
-    def __init__(
-        self,
-        model: TaskRegressor,
-        *,
-        shots: Sequence[int] = tuple(range(11)),
-        by: Mapping[str, Sequence[float]] | Sequence[str] | None = None,
-    ) -> None:
-        self.model = model
-        self.shots = shots
-        self.by = by
-
-    def calibrate(
-        self, X: Any, y: Any, *, groups: Any, time: Any = None, outcome_time: Any = None
-    ) -> Self:
-        """Learn how far predictions are off, on patients that the model was not fitted on.
-
-        Each is adapted from its first k rows (random ones without time), for every k of `shots`,
-        and judged on its later ones.
-
-        Parameters
-        ----------
-        X, y, groups, time
-            The rows of calibration patients, as in ``model.fit``.
-        outcome_time : (row,), optional
-            When each outcome became known, on the clock of `time`: no query row is earlier.
-
-        Raises
-        ------
-        DataError
-            The model is no regressor over tasks, a column of `by` cannot be used, or no patient has
-            rows after its support.
-        """
-        if not isinstance(self.model, TaskRegressor):
-            raise DataError(
-                f"a {type(self.model).__name__} has no intervals to calibrate. Pass a fitted "
-                "MetaRegressor, or a baseline that predicts numbers."
-            )
-        self.model._check_is_fitted()
-        inputs = self.model._read_fitted(X, y, groups, time)
-        outcome, tasks = inputs.outcome(), inputs.tasks()
-        if inputs.groups is None:
-            raise GroupError("calibrate needs groups=: the patient of every row.")
-        level = levels_of(inputs.columns, self._by())
-        found = []
-        for k in self.shots:
-            if inputs.time is None:
-                support, query = random_k(tasks, k, random_state=0)
-            else:
-                support, query = first_k(tasks, k, time=inputs.time, outcome_time=outcome_time)
-            if query.any():
-                rows = self.model._rows_at(X, inputs, query)
-                shown = self.model._rows_at(X, inputs, support) | {"y": outcome[support]}
-                error = _standardised(self._predicted(shown, rows), outcome[query])
-                columns = {"error": error, "task": tasks.codes[query], "level": level[query]}
-                found.append(pd.DataFrame(columns).assign(shots=k))
-        if not found:
-            raise DataError(
-                f"none of {tasks.n_tasks:,} calibration tasks has a row to predict after a support "
-                f"of {min(self.shots, default=0)}. Lower shots, or pass tasks with more rows."
-            )
-        self.limits_ = _limits(pd.concat(found, ignore_index=True))
-        return self
 
     def adapt(self, X: Any, y: Any, *, groups: Any = None, time: Any = None) -> ConformalAdapted:
         """Adapt the model to new patients, as `MetaRegressor.adapt` does."""
@@ -145,55 +78,28 @@ class ConformalRegressor(BaseEstimator):
         self._check_is_calibrated()
         return self._with_limits(self.model.unadapted())
 
-    def predict(self, X: Any, *, time: Any = None) -> npt.NDArray[Any]:
-        """Population prediction, that of the model."""
-        return self.model.predict(X, time=time)
+    def _check_model(self) -> None:
+        if not isinstance(self.model, TaskRegressor):
+            raise DataError(
+                f"a {type(self.model).__name__} has no intervals to calibrate. Pass a fitted "
+                "MetaRegressor, or a baseline that predicts numbers."
+            )
 
-    def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "limits_")
+    def _columns(self, predicted: Prediction, y: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
+        if not isinstance(predicted, Predictive):
+            raise DataError(f"a {type(self.model).__name__} predicts no numbers to calibrate.")
+        return {"error": _standardised(predicted, y)}
+
+    def _learn(self, rows: pd.DataFrame) -> None:
+        def of(part: pd.DataFrame) -> Limits:
+            return Limits.of(part["error"].to_numpy(), part["task"].to_numpy())
+
+        self.limits_ = by_cell(rows, of)
 
     def _with_limits(self, adapted: Adapted) -> ConformalAdapted:
         return ConformalAdapted(adapted, self.limits_, self._by())
-
-    def _by(self) -> dict[str, tuple[float, ...]]:
-        if isinstance(self.by, Mapping):
-            return {name: tuple(cuts) for name, cuts in self.by.items()}
-        return dict.fromkeys(self.by or (), ())
-
-    def _predicted(self, support: dict[str, Any], query: dict[str, Any]) -> Predictive:
-        with warnings.catch_warnings():  # among many patients some are atypical by chance
-            warnings.simplefilter("ignore", AtypicalWarning)
-            if len(support["y"]):
-                found = self.model.adapt(**support).predict_distribution(**query)
-            else:
-                query = {"X": query["X"], "time": query["time"]}
-                found = self.model.unadapted().predict_distribution(**query)
-        if not isinstance(found, Predictive):
-            raise DataError(f"a {type(self.model).__name__} predicts no numbers to calibrate.")
-        return found
-
-    def _check_is_calibrated(self) -> None:
-        if not hasattr(self, "limits_"):
-            raise NotFittedError(
-                "This ConformalRegressor is not calibrated yet. Call 'calibrate' with patients "
-                "that the model was not fitted on."
-            )
 
 
 def _standardised(predicted: Predictive, y: Array) -> Array:
     scale = 1.0 if predicted.scale is None else predicted.scale
     return np.asarray((predicted.outcome.forward(y) - predicted.loc) / scale)
-
-
-def _limits(errors: pd.DataFrame) -> dict[Cell, Limits]:
-    """Of every kind of row at each k, of all rows at each k, and of all rows."""
-
-    def of(rows: pd.DataFrame) -> Limits:
-        return Limits.of(rows["error"].to_numpy(), rows["task"].to_numpy())
-
-    limits = {ANY: of(errors)}
-    for k, rows in errors.groupby("shots"):
-        limits[(int(k), None)] = of(rows)
-    for (k, level), rows in errors.groupby(["shots", "level"]):
-        limits[(int(k), str(level))] = of(rows)
-    return limits

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ehrmeta.errors import DataError, DataWarning
+from ehrmeta.errors import DataError
 from ehrmeta.estimators.adapted import Adapted, NewGroups
 from ehrmeta.estimators.adapted_checks import refuse_new
-from ehrmeta.estimators.conformal_cells import ANY, Cell, coarser, levels_of
+from ehrmeta.estimators.conformal_cells import Cell, finest, levels_of, warn_of_coarse
 from ehrmeta.estimators.conformal_limits import Limits, tasks_needed
 from ehrmeta.estimators.predictive import Predictive
 
@@ -77,12 +76,15 @@ class ConformalAdapted:
         coarse: dict[Cell, int] = {}
         for k, level in dict.fromkeys(zip(shots.tolist(), levels.tolist(), strict=True)):
             rows = (shots == k) & (levels == level)
-            cell = self._calibrated((k, level), needed)
+            cell = finest(self._limits, (k, level), needed)
             error[rows] = self._limits[cell].at(confidence_level)
             if cell != (k, level):
                 coarse[(k, level)] = int(rows.sum())
         if coarse:
-            self._warn(coarse, confidence_level, needed)
+            here = {
+                cell: self._limits[cell].n_tasks if cell in self._limits else 0 for cell in coarse
+            }
+            warn_of_coarse(coarse, here, self._by, confidence_level, needed)
         scale = 1.0 if predicted.scale is None else predicted.scale[:, None]
         return predicted.outcome.inverse(predicted.loc[:, None] + scale * error)
 
@@ -93,25 +95,3 @@ class ConformalAdapted:
 
     def __repr__(self) -> str:
         return f"Conformal{self.adapted!r}"
-
-    def _calibrated(self, cell: Cell, needed: int) -> Cell:
-        """The finest cell that holds this one and has enough patients, or else all rows."""
-        for wider in coarser(cell):
-            if wider in self._limits and self._limits[wider].n_tasks >= needed:
-                return wider
-        return ANY
-
-    def _warn(self, coarse: Mapping[Cell, int], confidence_level: float, needed: int) -> None:
-        """Say which rows have the limits of others too."""
-        first = next(iter(coarse))
-        by = f", by {', '.join(self._by)}" if self._by else ""
-        here = self._limits[first].n_tasks if first in self._limits else 0
-        warnings.warn(
-            f"{sum(coarse.values()):,} rows of {len(coarse):,} kinds (first: after {first[0]} "
-            f"shots{by}) were calibrated on fewer patients than a {100 * confidence_level:g} % "
-            f"interval needs: {needed:,}, here {here:,}. They have the limits of rows of more "
-            "kinds, which hold on average over these only. Calibrate those shots and kinds on more "
-            "patients.",
-            DataWarning,
-            stacklevel=3,
-        )

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ehrmeta.errors import SchemaError, did_you_mean
+from ehrmeta.errors import DataWarning, SchemaError, did_you_mean
+from ehrmeta.estimators.conformal_limits import Limits
 
-__all__ = ["ANY", "Cell", "coarser", "levels_of"]
+__all__ = ["ANY", "Cell", "by_cell", "coarser", "finest", "levels_of", "warn_of_coarse"]
 
 Cell: TypeAlias = tuple[int | None, str | None]  # support size, kind of row; None is all of them
+
+Found = TypeVar("Found")
 
 ANY: Cell = (None, None)
 _MOST_VALUES = 20  # of a column that is not cut
@@ -28,6 +32,52 @@ def coarser(cell: Cell) -> tuple[Cell, ...]:
     ((3, 'male 1'), (3, None), (None, None))
     """
     return cell, (cell[0], None), ANY
+
+
+def finest(limits: Mapping[Cell, Limits], cell: Cell, needed: int) -> Cell:
+    """The finest cell that holds this one and has enough tasks, or else all rows."""
+    for wider in coarser(cell):
+        if wider in limits and limits[wider].n_tasks >= needed:
+            return wider
+    return ANY
+
+
+def by_cell(rows: pd.DataFrame, of: Callable[[pd.DataFrame], Found]) -> dict[Cell, Found]:
+    """What `of` gives for all rows, for those of each k, and for every kind of row at each k.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        Columns shots, level and others.
+    of : callable
+    """
+    found = {ANY: of(rows)}
+    for k, part in rows.groupby("shots"):
+        found[(int(k), None)] = of(part)
+    for (k, level), part in rows.groupby(["shots", "level"]):
+        found[(int(k), str(level))] = of(part)
+    return found
+
+
+def warn_of_coarse(
+    rows: Mapping[Cell, int],
+    tasks: Mapping[Cell, int],
+    by: Mapping[str, Sequence[float]],
+    confidence_level: float,
+    needed: int,
+) -> None:
+    """Say how many rows of which cells have the limits of others too, and why."""
+    first = next(iter(rows))
+    kinds = f", by {', '.join(by)}" if by else ""
+    warnings.warn(
+        f"{sum(rows.values()):,} rows of {len(rows):,} kinds (first: after {first[0]} "
+        f"shots{kinds}) were calibrated on fewer patients than a level of "
+        f"{100 * confidence_level:g} % needs: {needed:,}, here {tasks[first]:,}. They have the "
+        "limits of rows of more kinds, which hold on average over these only. Calibrate those "
+        "shots and kinds on more patients.",
+        DataWarning,
+        stacklevel=4,
+    )
 
 
 def levels_of(

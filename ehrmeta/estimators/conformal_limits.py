@@ -67,29 +67,52 @@ class Limits:
         DataError
             There are fewer than `tasks_needed`.
         """
-        needed = tasks_needed(confidence_level)
+        self._refuse_too_few(tasks_needed(confidence_level), confidence_level)
+        tail = 0.5 * (1.0 - confidence_level)
+        upper = -_lower(-self.error[::-1], self.weight[::-1], tail, self.n_tasks)
+        return _lower(self.error, self.weight, tail, self.n_tasks), upper
+
+    def lower(self, confidence_level: float) -> float:
+        """Lower limit alone: at least this share of a new task's rows lies at it or above.
+
+        Raises
+        ------
+        DataError
+            There are fewer than ``tasks_needed(confidence_level, sides=1)``.
+
+        Examples
+        --------
+        >>> Limits.of(np.arange(20.0), tasks=np.arange(20)).lower(0.9)
+        1.0
+        """
+        self._refuse_too_few(tasks_needed(confidence_level, sides=1), confidence_level)
+        return _lower(self.error, self.weight, 1.0 - confidence_level, self.n_tasks)
+
+    def _refuse_too_few(self, needed: int, confidence_level: float) -> None:
         if self.n_tasks < needed:
             raise DataError(
-                f"a {100 * confidence_level:g} % interval needs {needed:,} calibration tasks with "
+                f"a level of {100 * confidence_level:g} % needs {needed:,} calibration tasks with "
                 f"rows to predict, here are {self.n_tasks:,}. Calibrate on more patients, or lower "
                 "confidence_level."
             )
-        beyond = 0.5 * (1.0 - confidence_level) * (self.n_tasks + 1) - 1.0  # of weight, each side
-        low = int(np.searchsorted(np.cumsum(self.weight), beyond + _ROUNDING, side="right"))
-        high = int(np.searchsorted(np.cumsum(self.weight[::-1]), beyond + _ROUNDING, side="right"))
-        return float(self.error[low]), float(self.error[::-1][high])
 
 
-def tasks_needed(confidence_level: float) -> int:
-    """Calibration tasks without which an interval of this level has no finite end.
+def tasks_needed(confidence_level: float, *, sides: int = 2) -> int:
+    """Calibration tasks without which limits of this level are not finite.
 
     Examples
     --------
-    >>> tasks_needed(0.9), tasks_needed(0.95)
-    (19, 39)
+    >>> tasks_needed(0.9), tasks_needed(0.95), tasks_needed(0.9, sides=1)
+    (19, 39, 9)
     """
     if not 0.0 < confidence_level < 1.0:
         raise DataError(
             f"confidence_level must lie strictly between 0 and 1, got {confidence_level}."
         )
-    return math.ceil(2.0 / (1.0 - confidence_level) - 1.0 - _ROUNDING)
+    return math.ceil(sides / (1.0 - confidence_level) - 1.0 - _ROUNDING)
+
+
+def _lower(error: Array, weight: Array, tail: float, n_tasks: int) -> float:
+    """The smallest error that leaves at most a share of the weight below it."""
+    beyond = tail * (n_tasks + 1) - 1.0
+    return float(error[int(np.searchsorted(np.cumsum(weight), beyond + _ROUNDING, side="right"))])

@@ -35,12 +35,13 @@ def explain_rows(adapted: Adapted, query: TaskRows, target: Any) -> pd.DataFrame
     """Parts of the prediction of every query row; see `Adapted.explain`."""
     model, support = adapted.model, adapted._support
     label = _label_number(adapted, target)
-    by_weight = isinstance(model, MetaEstimator) and label is None
-    explain_task = _by_weight if by_weight else _by_leaving_out
     found = []
     for task in np.flatnonzero(query.sizes.numpy()):
-        only = torch.tensor([task])
-        found.append(explain_task(model, support.select(only), query.select(only), label))
+        shown, asked = (rows.select(torch.tensor([task])) for rows in (support, query))
+        if isinstance(model, MetaEstimator) and label is None:
+            found.append(_by_weight(model, shown, asked))
+        else:
+            found.append(_by_leaving_out(model, shown, asked, label))
     if not found:
         raise DataError("explain got no rows: pass the rows whose prediction is to be explained.")
     weights = model._own_weight(support, adapted._state, query)
@@ -91,9 +92,7 @@ def path_weights(predict: Callable[[Tensor], Tensor], start: Tensor, end: Tensor
     return weight
 
 
-def _by_weight(
-    model: MetaEstimator, support: TaskRows, query: TaskRows, label: None
-) -> pd.DataFrame:
+def _by_weight(model: MetaEstimator, support: TaskRows, query: TaskRows) -> pd.DataFrame:
     """Population, what the visits alone change, and each value's surprise times its weight."""
     learner, outcome = model.learner_, model.table_.outcome
     support, query = model._offset(support), model._offset(query)

@@ -148,7 +148,7 @@ class TrajectoryDisplay:
         ax.plot(at[:k], y[:k], label=f"the {first}, shown to the model", zorder=4, **dots)
         later = f"the {len(y) - k} later values, not shown"
         ax.plot(at[k:], y[k:], markerfacecolor="white", label=later, zorder=4, **dots)
-        before = {"color": _POPULATION, "linestyle": "--", "linewidth": 2}
+        before: dict[str, Any] = {"color": _POPULATION, "linestyle": "--", "linewidth": 2}
         label = "population prediction, without any value"
         ax.plot(lines["at"], lines["population"], label=label, **before)
         label = f"prediction adapted to the {first}"

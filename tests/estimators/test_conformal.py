@@ -266,7 +266,7 @@ def test_bad_input_is_refused(fitted, conformal):
         ConformalRegressor(fitted, by={"sex": (1,)}).calibrate(X, y, groups=groups, time=time)
     small = ConformalRegressor(fitted).calibrate(X, y, groups=groups, time=time)
     shown, asked, _ = _shown_asked(_visits(3, seed=15), 1)
-    with pytest.raises(DataError, match="a 99 % interval needs 199 calibration tasks.*here are 25"):
+    with pytest.raises(DataError, match="a level of 99 % needs 199 calibration tasks.*here are 25"):
         small.adapt(**shown).predict_interval(**asked, confidence_level=0.99)
     with pytest.raises(DataError, match="strictly between 0 and 1"):
         conformal.adapt(**shown).predict_interval(**asked, confidence_level=1.0)
