@@ -8,22 +8,21 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from ehrmeta.baselines.mixed_regressor import MixedRegressor
 from ehrmeta.data.roles import Transform
 from ehrmeta.data.schema import Schema
-from ehrmeta.estimators._base import TaskRegressor
 from ehrmeta.estimators.predictive import Predictive
 from ehrmeta.estimators.table_encoder import TableEncoder
 from ehrmeta.nn.mixed_model import fit_mixed_model, posterior, predict
-from ehrmeta.nn.near_copies import apart
 from ehrmeta.nn.task_rows import TaskRows
 
-__all__ = ["MixedEffects", "designs", "time_since_first"]
+__all__ = ["MixedEffects"]
 
 Array = NDArray[np.float64]
 Posterior = tuple[Array, Array]
 
 
-class MixedEffects(TaskRegressor):
+class MixedEffects(MixedRegressor):
     r"""Linear mixed model with a random intercept and slope in time, fitted by REML.
 
     .. math:: y_{ij} = x_{ij}' \beta + b_{0i} + b_{1i} s_{ij} + e_{ij}, \quad
@@ -80,20 +79,18 @@ class MixedEffects(TaskRegressor):
         score_shots: tuple[int, ...] = (1, 3, 5),
     ) -> None:
         super().__init__(
+            random_slope=random_slope,
             schema=schema,
             task=task,
             time=time,
             outcome_transform=outcome_transform,
             score_shots=score_shots,
         )
-        self.random_slope = random_slope
         self.reml = reml
 
     def _fit_tasks(self, rows: TaskRows, table: TableEncoder) -> None:
-        self.mean_elapsed_ = float(time_since_first(rows, rows).mean())
-        x, z = self._designs(rows, rows, table)
+        x, z, kept = self._training_designs(rows, table)
         y, starts = rows.y.double().numpy(), rows.starts.numpy()
-        kept = apart(x)
         found = fit_mixed_model(x[:, kept], z, y, starts, reml=self.reml)
         beta, beta_cov = np.zeros(len(kept)), np.zeros((len(kept), len(kept)))
         beta[kept], beta_cov[np.ix_(kept, kept)] = found.beta, found.beta_cov
@@ -128,45 +125,3 @@ class MixedEffects(TaskRegressor):
         distance = np.bincount(codes, residual * (residual - explained), len(n))
         p = stats.chi2.sf(distance / self.mixed_model_.noise_var, np.maximum(n, 1))
         return np.where(n > 0, p, 1.0)
-
-    def _designs(
-        self, support: TaskRows, rows: TaskRows, table: TableEncoder
-    ) -> tuple[Array, Array]:
-        return designs(
-            support,
-            rows,
-            table,
-            mean_elapsed=self.mean_elapsed_,
-            random_slope=self.random_slope,
-        )
-
-
-def designs(
-    support: TaskRows,
-    rows: TaskRows,
-    table: TableEncoder,
-    *,
-    mean_elapsed: float,
-    random_slope: bool,
-) -> tuple[Array, Array]:
-    """Fixed and random designs, ``[1, features, s]`` and ``[1, s]``, of some rows."""
-    one = np.ones(rows.n_rows)
-    x = np.column_stack([one, rows.x.double().numpy()])
-    if not table.timed:
-        return x, one[:, None]
-    if table.clock_is_feature:  # already a column of the features
-        s = (rows.time.numpy() - table.time_center) / table.time_scale
-    else:  # centred, so that a row without support gets the average of the training rows
-        s = np.nan_to_num(time_since_first(support, rows) - mean_elapsed)
-        s /= table.time_scale
-        x = np.column_stack([x, s])
-    return x, np.column_stack([one, s]) if random_slope else one[:, None]
-
-
-def time_since_first(support: TaskRows, rows: TaskRows) -> Array:
-    """Time from the support's first row to each row, (row,); NaN without support."""
-    first = np.full(support.n_tasks, np.nan)
-    filled = support.sizes.numpy() > 0
-    first[filled] = support.time.numpy()[support.starts[:-1].numpy()[filled]]
-    elapsed: Array = rows.time.numpy() - first[rows.codes.numpy()]
-    return elapsed

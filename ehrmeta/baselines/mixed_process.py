@@ -7,16 +7,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ehrmeta.baselines.mixed_effects import designs, time_since_first
-from ehrmeta.data.roles import Transform
-from ehrmeta.data.schema import Schema
-from ehrmeta.estimators._base import TaskRegressor
+from ehrmeta.baselines.mixed_regressor import MixedRegressor
 from ehrmeta.estimators.predictive import Predictive
 from ehrmeta.estimators.table_encoder import TableEncoder
 from ehrmeta.nn.batch import padded_index
 from ehrmeta.nn.mixed_model import MixedModel, fit_mixed_model
 from ehrmeta.nn.mixed_process import fit_mixed_process
-from ehrmeta.nn.near_copies import apart
 from ehrmeta.nn.task_rows import TaskRows
 
 __all__ = ["MixedProcessEffects", "Support"]
@@ -36,7 +32,7 @@ class Support(NamedTuple):
     alpha: Array  # (task, point) precision times residual
 
 
-class MixedProcessEffects(TaskRegressor):
+class MixedProcessEffects(MixedRegressor):
     r"""Mixed model with random intercept and slope and an Ornstein-Uhlenbeck process, by REML.
 
     .. math:: y_{ij} = x_{ij}' \beta + b_{0i} + b_{1i} s_{ij} + u_i(s_{ij}) + e_{ij}, \quad
@@ -80,30 +76,9 @@ class MixedProcessEffects(TaskRegressor):
     True
     """
 
-    def __init__(
-        self,
-        *,
-        random_slope: bool = True,
-        schema: Schema | None = None,
-        task: str | None = None,
-        time: str | None = None,
-        outcome_transform: Transform | None = None,
-        score_shots: tuple[int, ...] = (1, 3, 5),
-    ) -> None:
-        super().__init__(
-            schema=schema,
-            task=task,
-            time=time,
-            outcome_transform=outcome_transform,
-            score_shots=score_shots,
-        )
-        self.random_slope = random_slope
-
     def _fit_tasks(self, rows: TaskRows, table: TableEncoder) -> None:
-        self.mean_elapsed_ = float(time_since_first(rows, rows).mean())
-        x, z = self._designs(rows, rows, table)
+        x, z, kept = self._training_designs(rows, table)
         y, starts = rows.y.double().numpy(), rows.starts.numpy()
-        kept = apart(x)
         found = fit_mixed_model(x[:, kept], z, y, starts)
         self.process_var_, self.tau_ = 0.0, 1.0
         self.beta_, self.G_, self.noise_var_ = found.beta, found.G, found.noise_var
@@ -173,14 +148,3 @@ class MixedProcessEffects(TaskRegressor):
         gap = np.abs(at[:, :, None] - other[:, None, :])
         covariance: Array = left @ self.G_ @ right.swapaxes(1, 2)
         return covariance + self.process_var_ * np.exp(-gap / self.tau_)
-
-    def _designs(
-        self, support: TaskRows, rows: TaskRows, table: TableEncoder
-    ) -> tuple[Array, Array]:
-        return designs(
-            support,
-            rows,
-            table,
-            mean_elapsed=self.mean_elapsed_,
-            random_slope=self.random_slope,
-        )

@@ -21,7 +21,7 @@ from ehrmeta.baselines.history import (
     history_design,
     outcome_history,
 )
-from ehrmeta.baselines.mixed_effects import designs, time_since_first
+from ehrmeta.baselines.mixed_regressor import designs, time_since_first
 from ehrmeta.bench.extras import require
 from ehrmeta.estimators._base import TaskRegressor
 from ehrmeta.estimators.predictive import Predictive

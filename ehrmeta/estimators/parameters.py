@@ -10,6 +10,7 @@ from sklearn.base import BaseEstimator, is_classifier, is_regressor
 from ehrmeta.algorithms import Algorithm
 from ehrmeta.data import Schema
 from ehrmeta.errors import DataError
+from ehrmeta.nn.activations import ACTIVATIONS
 from ehrmeta.nn.backbone import Backbone
 
 __all__ = ["check_parameters"]
@@ -30,6 +31,13 @@ def check_parameters(estimator: BaseEstimator) -> None:
         must_be, holds = rule
         if not holds(value):
             raise DataError(f"{name} must be {must_be}, got {value!r}.")
+    algorithm = getattr(estimator, "algorithm", None)
+    start, bound = (getattr(algorithm, name, None) for name in ("inner_lr", "max_inner_lr"))
+    if bound is not None and start > bound:
+        raise DataError(
+            f"algorithm__inner_lr={start!r} lies above max_inner_lr={bound!r}, which it starts "
+            "below. Lower it, or raise max_inner_lr."
+        )
     population = getattr(estimator, "population", None)
     if population is not None:
         kind, is_kind = (
@@ -44,30 +52,36 @@ def check_parameters(estimator: BaseEstimator) -> None:
             )
 
 
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
+def _are_whole(values: Any, smallest: int) -> bool:
+    return isinstance(values, tuple | list) and all(
+        _is_whole(value) and value >= smallest for value in values
+    )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float | np.number) and not isinstance(value, bool)
+
+
 def _count(smallest: int) -> tuple[str, Any]:
     return (
         f"a whole number, {smallest} or more",
-        lambda value: isinstance(value, int | np.integer) and value >= smallest,
+        lambda value: _is_whole(value) and value >= smallest,
     )
 
 
 def _positive(value: Any) -> bool:
-    return isinstance(value, int | float | np.number) and bool(value > 0)
+    return _is_number(value) and bool(value > 0)
 
 
 def _is_shots(value: Any) -> bool:
-    return (
-        isinstance(value, tuple | list)
-        and len(value) == 2
-        and all(isinstance(k, int | np.integer) for k in value)
-        and 0 <= value[0] <= value[1]
-    )
+    return _are_whole(value, 0) and len(value) == 2 and value[0] <= value[1] and value[1] >= 1
 
 
-_NOT_NEGATIVE: tuple[str, Any] = (
-    "0 or more",
-    lambda value: isinstance(value, int | float | np.number) and value >= 0,
-)
+_NOT_NEGATIVE: tuple[str, Any] = ("0 or more", lambda value: _is_number(value) and value >= 0)
 
 _RULES: dict[str, tuple[str, Any]] = {
     "algorithm": (
@@ -79,10 +93,10 @@ _RULES: dict[str, tuple[str, Any]] = {
         lambda value: value is None or isinstance(value, Backbone),
     ),
     "schema": ("a Schema", lambda value: value is None or isinstance(value, Schema)),
-    "shots": ("a pair (smallest, largest) of support sizes", _is_shots),
+    "shots": ("a pair (smallest, largest) of support sizes, the largest 1 or more", _is_shots),
     "score_shots": (
         "a tuple of one support size or more",
-        lambda value: isinstance(value, tuple | list) and len(value) > 0,
+        lambda value: _are_whole(value, 0) and len(value) > 0,
     ),
     "max_queries": _count(1),
     "max_steps": _count(1),
@@ -90,7 +104,7 @@ _RULES: dict[str, tuple[str, Any]] = {
     "patience": _count(1),
     "chunk_size": (
         "a whole number, 1 or more, or None",
-        lambda value: value is None or (isinstance(value, int | np.integer) and value >= 1),
+        lambda value: value is None or (_is_whole(value) and value >= 1),
     ),
     "compile": ("True or False", lambda value: isinstance(value, bool | np.bool_)),
     "learning_rate": ("a positive number", _positive),
@@ -103,13 +117,22 @@ _RULES: dict[str, tuple[str, Any]] = {
     "pseudo_count": _NOT_NEGATIVE,
     "first_order_share": (
         "from 0 to 1",
-        lambda value: isinstance(value, int | float | np.number) and 0 <= value <= 1,
+        lambda value: _is_number(value) and 0 <= value <= 1,
     ),
     "inner_steps": _count(1),
+    **dict.fromkeys(("width", "base_width", "meta_width", "n_embedding", "n_features"), _count(1)),
+    "hidden": (
+        "a width, or a tuple of the widths of the layers, 1 or more each",
+        lambda value: _are_whole(value if isinstance(value, tuple | list) else (value,), 1),
+    ),
+    "activation": (f"one of {', '.join(ACTIVATIONS)}", lambda value: value in tuple(ACTIVATIONS)),
+    "n_deep": _count(0),
+    "newton_steps": _count(1),
+    "prior_count": _NOT_NEGATIVE,
     "weight_decay": _NOT_NEGATIVE,
     "validation_fraction": (
         "0 or more and below 1",
-        lambda value: isinstance(value, int | float | np.number) and 0 <= value < 1,
+        lambda value: _is_number(value) and 0 <= value < 1,
     ),
     "outcome_transform": ("'log', 'sqrt' or None", lambda value: value in ("log", "sqrt", None)),
 }

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from sklearn.exceptions import NotFittedError
 
+from ehrmeta import MAML, MLP, NeuralProcess
 from ehrmeta.data import Clock, Feature, Outcome, Schema
 from ehrmeta.errors import DataError, DataWarning, EhrmetaError
 from tests.estimators.patients import make_patients, small_model
@@ -253,6 +254,23 @@ def test_an_impossible_parameter_is_named(name):
     model = small_model().set_params(**{name: BAD_PARAMETERS[name]})
     with pytest.raises(DataError, match=f"{name} must be .* got"):
         model.fit(**_patients())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"max_steps": True}, "max_steps must be a whole number, 1 or more, got True"),
+        ({"shots": (0, 0)}, "shots must be a pair .*, the largest 1 or more, got"),
+        ({"score_shots": (1, -1)}, "score_shots must be a tuple of one support size or more"),
+        ({"algorithm": NeuralProcess(width=0)}, "algorithm__width must be a whole number, 1"),
+        ({"algorithm": MAML(inner_lr=2.0)}, "inner_lr=2.0 lies above max_inner_lr=1.0"),
+        ({"backbone": MLP((8, 0))}, "backbone__hidden must be a width, or a tuple"),
+        ({"backbone": MLP(activation="gelu")}, "backbone__activation must be one of relu"),
+    ],
+)
+def test_a_parameter_that_trains_nothing_is_refused(changes, message):
+    with pytest.raises(DataError, match=message):
+        small_model().set_params(**changes).fit(**_patients())
 
 
 @pytest.mark.parametrize("device", ["abacus", "meta", None])
