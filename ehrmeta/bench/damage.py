@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ehrmeta.bench.peak import resident
-from ehrmeta.errors import BundleError
-from ehrmeta.estimators import MetaRegressor
+from ehrmeta.errors import AtypicalWarning, BundleError
+from ehrmeta.estimators.files import load_file
 from ehrmeta.persistence import read_bundle, write_bundle
 
 __all__ = ["DAMAGES", "refuse_damaged_files"]
@@ -106,9 +107,16 @@ DAMAGES: dict[str, Callable[[bytearray, Random], bytes]] = {
 
 
 def refuse_damaged_files(
-    model: MetaRegressor, n_files: int, seed: int = 0
+    saves: Sequence[Callable[[Path], object]], n_files: int, seed: int = 0
 ) -> tuple[int, float, float]:
-    """Read damaged copies of a model's file, and copies with forged settings and sound digests.
+    """Read damaged copies of files, and copies with forged settings and sound digests.
+
+    Parameters
+    ----------
+    saves : sequence of callable
+        Each writes one sound file: of a model, or of adapted patients.
+    n_files : int
+        Damaged files in all.
 
     Returns
     -------
@@ -123,15 +131,18 @@ def refuse_damaged_files(
     random = np.random.default_rng(seed)
     failures, slowest = 0, 0.0
     with tempfile.TemporaryDirectory() as folder:
-        path, sound = Path(folder, "damaged.ehrmeta"), Path(folder, "sound.ehrmeta")
-        model.save(sound)
-        content = sound.read_bytes()
+        path = Path(folder, "damaged.ehrmeta")
+        sound = [Path(folder, f"sound-{i}.ehrmeta") for i in range(len(saves))]
+        for save, target in zip(saves, sound, strict=True):
+            save(target)
         before = resident()
-        for harmless_loads, write in _attacks(content, sound, path, n_files, random):
+        for harmless_loads, write in _attacks(sound, path, n_files, random):
             write()
             started = time.perf_counter()
             try:
-                MetaRegressor.load(path)
+                with warnings.catch_warnings():  # patients may become unlike those of training
+                    warnings.simplefilter("ignore", AtypicalWarning)
+                    load_file(path)
                 failures += not harmless_loads
             except BundleError:
                 pass
@@ -142,20 +153,21 @@ def refuse_damaged_files(
 
 
 def _attacks(
-    content: bytes, sound: Path, path: Path, n_files: int, random: Random
+    sound: Sequence[Path], path: Path, n_files: int, random: Random
 ) -> Iterator[tuple[bool, Callable[[], object]]]:
     """Whether a load may succeed, and what writes the file."""
     kinds = list(DAMAGES.values())
-    tensors, metadata = read_bundle(sound)
+    read = [(file.read_bytes(), *read_bundle(file)) for file in sound]
     for i in range(n_files):
-        kind = i % (len(kinds) + 1)
+        kind = i // len(read) % (len(kinds) + 1)
+        content, tensors, metadata = read[i % len(read)]
         if kind < len(kinds):
             damaged = kinds[kind](bytearray(content), random)
             yield damaged == content, lambda damaged=damaged: path.write_bytes(damaged)  # type: ignore[misc]
         else:
             forged = json.loads(json.dumps(metadata))
-            _forge(forged["model"], random)
-            yield True, lambda forged=forged: write_bundle(path, tensors, forged)  # type: ignore[misc]
+            _forge(forged, random)
+            yield True, lambda t=tensors, f=forged: write_bundle(path, t, f)  # type: ignore[misc]
 
 
 def _forge(settings: Any, random: Random) -> None:

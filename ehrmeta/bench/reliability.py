@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from sklearn.ensemble import HistGradientBoostingClassifier
+
 from ehrmeta.algorithms import MAML
-from ehrmeta.bench.canaries import count_leaked_cells
+from ehrmeta.bench.canaries import count_leaked_cells, marked_table
 from ehrmeta.bench.damage import refuse_damaged_files
 from ehrmeta.bench.faults import fail_every_write
 from ehrmeta.bench.interruptions import kill_trainings
@@ -16,7 +19,7 @@ from ehrmeta.bench.record import Record
 from ehrmeta.bench.steady import adapt_in_threads, grow_by_adapting
 from ehrmeta.bench.text_table import number, text_table
 from ehrmeta.data import Table, make_sinusoid
-from ehrmeta.estimators import MetaRegressor
+from ehrmeta.estimators import MetaClassifier, MetaRegressor
 from ehrmeta.nn import MLP
 
 __all__ = ["FULL", "QUICK", "Amounts", "reliability_table", "run_reliability"]
@@ -61,7 +64,7 @@ def run_reliability(
 
     def damaged() -> dict[str, float]:
         n = amounts.damaged_files
-        failures, slowest, growth = refuse_damaged_files(model, n, seed)
+        failures, slowest, growth = refuse_damaged_files(list(_saves(model)), n, seed)
         return {"tried": n, "failures": failures, "slowest_s": slowest, "growth_gib": growth}
 
     def killed() -> dict[str, float]:
@@ -123,6 +126,21 @@ def _model() -> MetaRegressor:
     X, y, groups = make_sinusoid(n_tasks=60, n_points=10, random_state=0)
     model = MetaRegressor(MAML(), MLP((16, 16)), max_steps=20, verbose=False, random_state=0)
     return model.fit(X, y, groups=groups)
+
+
+def _saves(model: MetaRegressor) -> Iterator[Callable[[Path], object]]:
+    """What writes a file of every kind: models with and without a population, and patients."""
+    table = Table.from_frame(
+        marked_table(), task="patient", time="day", outcome="hdl", measured=("creatinine",)
+    )
+    X, y, told = table.X, table.y, {"groups": table.groups, "time": table.time}
+    yield model.save
+    regressor = MetaRegressor(max_steps=2, verbose=False, random_state=0).fit(X, y, **told)
+    yield regressor.save
+    yield regressor.adapt(X, y, **told).save
+    boosted = HistGradientBoostingClassifier(max_iter=3)
+    classifier = MetaClassifier(population=boosted, max_steps=2, verbose=False, random_state=0)
+    yield classifier.fit(X, y > np.median(y), **told).save
 
 
 def _fit_with_checkpoints(table: Table, folder: Path) -> MetaRegressor:

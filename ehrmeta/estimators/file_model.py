@@ -18,6 +18,7 @@ from ehrmeta.data import Schema
 from ehrmeta.errors import BundleError
 from ehrmeta.estimators.file_settings import from_json, to_json
 from ehrmeta.estimators.file_support import tensor_like
+from ehrmeta.estimators.parameters import check_parameters
 from ehrmeta.estimators.table_encoder import TableEncoder
 from ehrmeta.nn import MLP
 from ehrmeta.nn.backbone import Backbone
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 __all__ = ["model_settings", "model_tensors", "restored_model"]
 
 Json = dict[str, Any]
+
+_OF_A_CODING = ("center", "scale")
+_MOST_STEPS = 10_000  # of adapting: a forged number must not keep a reader busy for ever
 
 
 def model_tensors(model: MetaEstimator) -> dict[str, Tensor]:
@@ -66,6 +70,7 @@ def model_settings(model: Any) -> Json:
     if not isinstance(settings["random_state"], int | np.integer):
         settings["random_state"] = None  # a generator has moved on since fit
     learner = model.learner_
+    _check_work(learner.algorithm)
     settings["precision"] = str(learner.dtype).removeprefix("torch.")
     backbone = to_json(MLP() if model.backbone is None else model.backbone, "backbone")
     now = model._spec(learner.spec.n_features, model.table_)
@@ -108,10 +113,17 @@ def restored_model(state: Json, tensors: Mapping[str, Tensor], device: str) -> M
     algorithm, backbone = from_json(state["algorithm"]), from_json(state["backbone"])
     if not (isinstance(algorithm, Algorithm) and isinstance(backbone, Backbone)):
         raise BundleError("its algorithm or backbone is none.")
-    model = estimators[state["class"]](**settings | {"device": device, "backbone": backbone})
+    n_saved = sum(name.startswith("params.") for name in tensors)
+    if isinstance(backbone, MLP) and len(backbone.hidden) > n_saved:
+        raise BundleError(f"it has {n_saved} weight tensors; its settings ask for more.")
+    _check_work(algorithm)
+    parts = {"algorithm": algorithm, "backbone": backbone}
+    model = estimators[state["class"]](**settings | parts | {"device": device})
+    check_parameters(model)
     model.table_ = TableEncoder.from_dict(state["table"])
     spec = model._spec(state["n_visible"], model.table_)
-    model.backbone = settings["backbone"]
+    model.set_params(**{name: settings[name] for name in parts})
+    _check_numbers(state)
     dtype = getattr(torch, model.precision)
     with torch.device("meta"):  # shapes alone: a forged width must not take memory
         expected = algorithm.init(spec, torch.Generator().manual_seed(0))
@@ -119,7 +131,6 @@ def restored_model(state: Json, tensors: Mapping[str, Tensor], device: str) -> M
         name: tensor_like(tensors, f"params.{name}", like.to(dtype))
         for name, like in expected.items()
     }
-    n_saved = sum(name.startswith("params.") for name in tensors)
     if n_saved != len(params):
         raise BundleError(f"it has {n_saved} weight tensors; its settings ask for {len(params)}.")
     model.learner_ = model._make_learner(algorithm, spec, params, model.table_.time_unit)
@@ -143,6 +154,27 @@ def restored_model(state: Json, tensors: Mapping[str, Tensor], device: str) -> M
     ]
     model.provenance_ = state["provenance"]
     return model
+
+
+def _check_numbers(state: Json) -> None:
+    """Refuse text where a number is used later, and scales that are not positive."""
+    table, outcome = state["table"], state["table"]["outcome"]
+    scales = [table["time_unit"], table["time_scale"], outcome.get("scale", 1.0)]
+    others = [state["n_tasks"], table["time_center"], outcome.get("center", 0.0)]
+    others += [coding[name] for coding in table["encoder"]["codings"] for name in _OF_A_CODING]
+    others += [value for record in state["history"] for value in record.values() if value]
+    if not all(isinstance(value, int | float) for value in scales + others) or min(scales) <= 0:
+        raise BundleError("its scales are not all positive numbers.")
+    made = state["provenance"]
+    if not (isinstance(made["saved"], str) and isinstance(made["ehrmeta"], str)):
+        raise BundleError("it does not say when and by what it was made.")
+
+
+def _check_work(algorithm: Algorithm) -> None:
+    """Refuse what no one could wait for; a file with such settings is never read either."""
+    for name, value in algorithm.get_params().items():
+        if isinstance(value, int | np.integer) and value > _MOST_STEPS:
+            raise BundleError(f"{name}={value} is more than a file may ask for ({_MOST_STEPS:,}).")
 
 
 def _estimators() -> dict[str, type[MetaEstimator]]:

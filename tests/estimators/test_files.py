@@ -1,6 +1,8 @@
 import copy
 import json
+import time
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -21,7 +23,8 @@ from ehrmeta import (
     Schema,
     TorchModule,
 )
-from ehrmeta.errors import BundleError, NotFittedError
+from ehrmeta.errors import BundleError, DataError, NotFittedError
+from ehrmeta.estimators.classes import Classes
 from ehrmeta.persistence import read_bundle, write_bundle
 from tests.estimators.patients import make_patients, small_model
 
@@ -427,3 +430,59 @@ def test_a_classifiers_population_model_comes_back_from_its_arrays(
         for m in (made, loaded)
     )
     np.testing.assert_array_equal(before, after)
+
+
+def ask_for_steps(metadata):
+    metadata["model"]["algorithm"]["params"]["inner_steps"] = 2**40
+
+
+def ask_for_layers(metadata):
+    metadata["model"]["backbone"]["params"]["hidden"] = {"tuple": [4] * 100_000}
+
+
+def never_advance(metadata):
+    metadata["model"]["settings"]["chunk_size"] = -1
+
+
+def scale_by_text(metadata):
+    metadata["model"]["table"]["outcome"]["scale"] = "wide"
+
+
+def scale_by_nothing(metadata):
+    metadata["model"]["table"]["time_unit"] = 0
+
+
+def hide_where_it_comes_from(metadata):
+    metadata["model"]["provenance"]["saved"] = None
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (ask_for_steps, "inner_steps=1099511627776 is more than a file may ask for"),
+        (ask_for_layers, "its settings ask for more"),
+        (never_advance, "do not fit together"),
+        (scale_by_text, "not all positive numbers"),
+        (scale_by_nothing, "not all positive numbers"),
+        (hide_where_it_comes_from, "when and by what"),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_a_forged_file_cannot_keep_its_reader_busy_or_fail_later(saved, change, message):
+    started = time.perf_counter()
+    with pytest.raises(BundleError, match=message):
+        MetaRegressor.load(rewritten(saved, change))
+    assert time.perf_counter() - started < 5.0
+
+
+def test_what_no_file_may_ask_for_is_not_saved(model, tmp_path):
+    busy = copy.copy(model)
+    busy.learner_ = replace(model.learner_, algorithm=MAML(inner_steps=20_000))
+    with pytest.raises(BundleError, match="inner_steps=20000"):
+        busy.save(tmp_path / "model.ehrmeta")
+
+
+@pytest.mark.parametrize("dtype", ["S2000000000", "V8", "M8[ns]"])
+def test_a_forged_type_of_classes_takes_no_memory(dtype):
+    with pytest.raises(DataError, match="class labels"):
+        Classes.from_dict({"labels": [0, 1], "dtype": dtype})
