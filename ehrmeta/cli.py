@@ -15,6 +15,7 @@ from ehrmeta.algorithms import MAML, DeepMixedEffects, MetaSGD
 from ehrmeta.bench.commands import bench
 from ehrmeta.cli_inspect import check, inspect
 from ehrmeta.cli_options import numbers, read_visits, table_options, writable
+from ehrmeta.cli_report import report
 from ehrmeta.cli_tables import (
     check_held_out,
     features_of,
@@ -361,4 +362,5 @@ def evaluate(
 main.add_command(bench)
 main.add_command(check)
 main.add_command(inspect)
+main.add_command(report)
 main.add_command(tune)

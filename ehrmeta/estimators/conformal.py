@@ -11,9 +11,10 @@ import pandas as pd
 from ehrmeta.errors import DataError
 from ehrmeta.estimators._base import TaskRegressor
 from ehrmeta.estimators.adapted import Adapted
+from ehrmeta.estimators.beta_calibration import BetaCalibration
 from ehrmeta.estimators.conformal_adapted import ConformalAdapted
 from ehrmeta.estimators.conformal_base import ConformalEstimator
-from ehrmeta.estimators.conformal_cells import by_cell
+from ehrmeta.estimators.conformal_cells import Cell, by_cell
 from ehrmeta.estimators.conformal_limits import Limits
 from ehrmeta.estimators.predictive import Prediction, Predictive
 
@@ -95,6 +96,13 @@ class ConformalRegressor(ConformalEstimator):
             return Limits.of(part["error"].to_numpy(), part["task"].to_numpy())
 
         self.limits_ = by_cell(rows, of)
+
+    def _restore(
+        self,
+        limits: dict[Cell, tuple[Limits, ...]],
+        maps: dict[Cell, tuple[BetaCalibration, ...]],
+    ) -> None:
+        self.limits_ = {cell: one for cell, (one,) in limits.items()}
 
     def _with_limits(self, adapted: Adapted) -> ConformalAdapted:
         return ConformalAdapted(adapted, self.limits_, self._by())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,10 @@ from sklearn.base import BaseEstimator
 from ehrmeta.data import first_k, random_k
 from ehrmeta.errors import AtypicalWarning, DataError, GroupError, NotFittedError
 from ehrmeta.estimators._base import TaskEstimator
-from ehrmeta.estimators.conformal_cells import levels_of
+from ehrmeta.estimators.beta_calibration import BetaCalibration
+from ehrmeta.estimators.conformal_cells import Cell, levels_of
+from ehrmeta.estimators.conformal_limits import Limits
+from ehrmeta.estimators.file_conformal import load_conformal, save_conformal
 from ehrmeta.estimators.predictive import Prediction
 
 __all__ = ["ConformalEstimator"]
@@ -26,6 +30,8 @@ class ConformalEstimator(BaseEstimator, ABC):
     Subclasses say what is kept of every predicted row (`_columns`) and what is learned of all of
     them (`_learn`); what they adapt to, they wrap.
     """
+
+    limits_: dict[Cell, Any]
 
     def __init__(
         self,
@@ -89,6 +95,49 @@ class ConformalEstimator(BaseEstimator, ABC):
     def predict(self, X: Any, *, time: Any = None) -> npt.NDArray[Any]:
         """Population prediction, that of the model."""
         return self.model.predict(X, time=time)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the model and its calibration to one file, whole or not at all.
+
+        Beside what `MetaRegressor.save` writes, it holds the standardised errors of the calibration
+        rows in order of their size, without row, id or feature.
+
+        Parameters
+        ----------
+        path : str or path-like
+            By convention ``"name.ehrmeta"``.
+
+        Raises
+        ------
+        BundleError
+            The model is one that a file cannot hold, or the file cannot be written.
+        """
+        save_conformal(self, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], *, device: str = "auto") -> Self:
+        """Read what `save` wrote; it predicts bit for bit the same on the same device.
+
+        Parameters
+        ----------
+        path : str or path-like
+        device : str
+            Where to compute, wherever the model was trained.
+
+        Raises
+        ------
+        BundleError
+            The file is missing, damaged, or holds something else.
+        """
+        return load_conformal(path, cls, device=device)
+
+    @abstractmethod
+    def _restore(
+        self,
+        limits: dict[Cell, tuple[Limits, ...]],
+        maps: dict[Cell, tuple[BetaCalibration, ...]],
+    ) -> None:
+        """Set the fitted attributes from a file."""
 
     @abstractmethod
     def _check_model(self) -> None:

@@ -57,7 +57,7 @@ class ConformalClassAdapted:
             rows = shots == k
             for c, own in enumerate(self._recalibration.get(cell, ())):
                 p[rows, c] = own.at(p[rows, c])
-        return p / p.sum(1, keepdims=True)
+        return np.asarray(p / p.sum(1, keepdims=True))
 
     def predict_set(
         self, X: Any, *, groups: Any = None, time: Any = None, confidence_level: float = 0.9

@@ -110,6 +110,13 @@ class ConformalClassifier(ConformalEstimator):
         self.limits_ = by_cell(rows, limits)
         self.recalibration_ = _recalibration(rows, n_classes)
 
+    def _restore(
+        self,
+        limits: dict[Cell, tuple[Limits, ...]],
+        maps: dict[Cell, tuple[BetaCalibration, ...]],
+    ) -> None:
+        self.limits_, self.recalibration_ = limits, maps
+
     def _with_limits(self, adapted: Adapted) -> ConformalClassAdapted:
         return ConformalClassAdapted(adapted, self.limits_, self.recalibration_, self._by())
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ehrmeta.estimators.adapted import Adapted
     from ehrmeta.estimators.meta import MetaEstimator
 
-__all__ = ["load_adapted", "load_file", "load_model", "save_adapted", "save_model"]
+__all__ = ["fits_together", "load_adapted", "load_file", "load_model", "save_adapted", "save_model"]
 
 Path = str | os.PathLike[str]
 Model = TypeVar("Model", bound="MetaEstimator")
@@ -101,8 +101,12 @@ def load_file(path: Path, *, device: str = "auto") -> MetaEstimator | Adapted:
     from ehrmeta.estimators.adapted import Adapted
 
     tensors, metadata = read_bundle(path)
-    with _fits_together(path):
+    with fits_together(path):
         kind = metadata["kind"]
+        if kind == "calibrated":
+            raise BundleError(
+                f"it holds a calibrated model: open it with {metadata['class']}.load."
+            )
         if kind not in ("model", "adapted"):
             raise BundleError(f"it holds {kind!r}, which this version of ehrmeta does not know.")
         model = restored_model(metadata["model"], tensors, device)
@@ -116,7 +120,7 @@ def load_file(path: Path, *, device: str = "auto") -> MetaEstimator | Adapted:
 
 
 @contextmanager
-def _fits_together(path: Path) -> Iterator[None]:
+def fits_together(path: Path) -> Iterator[None]:
     """Name the file in every error about settings that do not fit together."""
     remedy = "Save the model again with a current version of ehrmeta."
     try:

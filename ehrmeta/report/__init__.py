@@ -15,6 +15,7 @@ from ehrmeta.report.overlap_display import OverlapDisplay
 from ehrmeta.report.refuter_display import RefuterDisplay
 from ehrmeta.report.study_pictures import save_study_pictures
 from ehrmeta.report.trajectory_display import TrajectoryDisplay
+from ehrmeta.report.treatment_report import treatment_report
 
 __all__ = [
     "BalanceDisplay",
@@ -32,4 +33,5 @@ __all__ = [
     "forecast_report",
     "k_shot_table",
     "save_study_pictures",
+    "treatment_report",
 ]

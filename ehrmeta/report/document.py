@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import io
 import json
 import os
 import re
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,29 +25,35 @@ __all__ = ["Document", "Picture", "Section", "TextTable", "svg_of"]
 
 @dataclass(frozen=True)
 class TextTable:
-    """Words in rows under headings."""
+    """Words in rows under headings; on a page a reader may sort them by any column."""
 
     caption: str
     headings: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    sortable: bool = False
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A drawing with the words for those who do not see it."""
+    """A drawing with the words for those who do not see it, and a name where one is picked."""
 
     svg: str
     words: str
+    name: str = ""
 
 
 @dataclass(frozen=True)
 class Section:
-    """A heading with paragraphs, then tables, then pictures."""
+    """A heading with paragraphs, then tables, then pictures.
+
+    With words in `pick` a page shows one of the pictures at a time, picked by name.
+    """
 
     title: str
     paragraphs: tuple[str, ...] = ()
     tables: tuple[TextTable, ...] = ()
     pictures: tuple[Picture, ...] = ()
+    pick: str = ""
 
 
 @dataclass(frozen=True)
@@ -75,27 +84,44 @@ class Document:
         DataError
             The name ends in something else, or the file cannot be written.
         """
-        form = Path(path).suffix.lower()
-        forms = {".html": self.to_html, ".md": self.to_markdown, ".json": self.to_json}
-        if form not in forms:
-            raise DataError(
-                f"a report cannot be a {form or 'nameless'} file. Use {', '.join(forms)}."
-            )
+        form = self.check_path(path)
         try:
-            Path(path).write_text(forms[form]() + "\n", encoding="utf-8")
+            Path(path).write_text(self._forms[form]() + "\n", encoding="utf-8")
         except OSError as error:
             raise DataError(
                 f"cannot write '{os.fspath(path)}': {error.strerror}. Name a file in a folder that "
                 "exists and can be written to."
             ) from error
 
+    def check_path(self, path: str | os.PathLike[str]) -> str:
+        """How a file's name ends, if that is a form of a report and its folder exists."""
+        form = Path(path).suffix.lower()
+        if form not in self._forms:
+            raise DataError(
+                f"a report cannot be a {form or 'nameless'} file. Use {', '.join(self._forms)}."
+            )
+        if not Path(path).absolute().parent.is_dir():
+            raise DataError(
+                f"cannot write '{os.fspath(path)}': its folder does not exist. Name a file in a "
+                "folder that exists and can be written to."
+            )
+        return form
+
+    @property
+    def _forms(self) -> dict[str, Callable[[], str]]:
+        return {".html": self.to_html, ".md": self.to_markdown, ".json": self.to_json}
+
     def to_html(self) -> str:
-        """One page that loads nothing and runs nothing; all words are escaped."""
+        """One page that loads nothing and runs its own script alone; all words are escaped."""
         loader = jinja2.PackageLoader("ehrmeta.report", "")
         environment = jinja2.Environment(
             loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True
         )
-        return environment.get_template("document.html").render(document=self)
+        script = environment.get_template("document.js").render()
+        digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+        return environment.get_template("document.html").render(
+            document=self, script=script, script_hash=f"sha256-{digest}"
+        )
 
     def to_markdown(self) -> str:
         """Headings, paragraphs and tables; pictures by their words."""

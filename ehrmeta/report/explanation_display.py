@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +9,7 @@ import pandas as pd
 
 from ehrmeta.errors import DataError
 from ehrmeta.estimators import Adapted
-from ehrmeta.report.style import INK, MUTED, PALETTE, axes_of, clear_frame, outcome_label
+from ehrmeta.report.style import INK, MUTED, PALETTE, axes_of, clear_frame, decimals, outcome_label
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -94,7 +93,7 @@ class ExplanationDisplay:
         first = self.parts.iloc[0]["contribution"]
         moves = self.parts.iloc[1:]
         ax = axes_of(ax, (7.6, 1.5 + 0.42 * (len(moves) + 2)))
-        at, labels, digits = first, ["population"], _decimals(moves["contribution"])
+        at, labels, digits = first, ["population"], decimals(moves["contribution"].abs().max())
         ax.plot(first, 0, marker="D", color=INK, markersize=7)
         for place, (_, part) in enumerate(moves.iterrows(), start=1):
             change = part["contribution"]
@@ -134,11 +133,5 @@ class ExplanationDisplay:
         words = f"value {place}" if pd.isna(part["before"]) else f"value {when}"
         if pd.isna(part["surprise"]):
             return words
-        surprise = f"{part['surprise']:+.{_decimals(self.parts['surprise'])}f}"
+        surprise = f"{part['surprise']:+.{decimals(self.parts['surprise'].abs().max())}f}"
         return f"{words}: {surprise} to the expected, weight {part['weight']:.2f}"
-
-
-def _decimals(values: pd.Series) -> int:
-    """So many that the largest has three digits."""
-    largest = float(values.abs().max())
-    return max(0, 2 - math.floor(math.log10(largest))) if largest > 0 else 0

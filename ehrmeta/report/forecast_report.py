@@ -17,6 +17,7 @@ from ehrmeta.estimators._base import TaskRegressor
 from ehrmeta.estimators.inputs import Inputs
 from ehrmeta.evaluation import k_shot_curve
 from ehrmeta.report.document import Document, Section
+from ehrmeta.report.forecast_examples import examples_section
 from ehrmeta.report.forecast_scores import (
     coverage_by_k,
     forecasts,
@@ -53,6 +54,7 @@ def forecast_report(
     findings: Sequence[Finding] = (),
     answers: Mapping[str, str] | None = None,
     confidence_level: float = 0.9,
+    examples: int = 0,
     title: str = "",
 ) -> Document:
     """Report on a fitted forecaster, tested on patients it has not seen.
@@ -75,13 +77,15 @@ def forecast_report(
         What only the authors know, by the number of the TRIPOD+AI item: ``{"17": "..."}``.
     confidence_level : float
         Of the intervals that are checked.
+    examples : int
+        Test patients whose values are drawn, under made-up names: the report is then patient data.
     title : str
 
     Returns
     -------
     Document
-        Its `save` writes ``.html``, ``.md`` or ``.json``. It holds counts and scores, no patient's
-        values; groups of fewer than 11 patients are withheld.
+        Its `save` writes ``.html``, ``.md`` or ``.json``. Without `examples` it holds counts and
+        scores, no patient's values; groups of fewer than 11 patients are withheld.
 
     Raises
     ------
@@ -121,12 +125,17 @@ def forecast_report(
                 f"subgroup {name!r} must have a value for each of {inputs.n_rows:,} rows."
             )
     checklist = tripod_table(answers or {})
+    drawn: tuple[Section, ...] = ()
+    if examples:
+        level = confidence_level
+        drawn = (examples_section(model, X, inputs, last, n_examples=examples, level=level),)
     sections = (
         summary_section(curve, coverage, checklist, outcome, unit, confidence_level),
         data_section(fitted, inputs, last, findings, outcome),
         errors_section(curve, unit),
         intervals_section(coverage, unit, confidence_level),
         groups_section(group_scores(last, kinds), max(shots), unit),
+        *drawn,
         card_section(fitted, model),
         Section("Checklist", (), (checklist,)),
     )

@@ -15,6 +15,7 @@ from ehrmeta.estimators.inputs import Inputs
 from ehrmeta.report.coverage_display import CoverageDisplay
 from ehrmeta.report.document import Picture, Section, TextTable, svg_of
 from ehrmeta.report.k_shot_display import KShotDisplay
+from ehrmeta.report.style import decimals, number, ranged
 
 __all__ = [
     "OURS",
@@ -41,13 +42,14 @@ def summary_section(
     """What was found, in plain words."""
     ours = curve[curve["method"] == OURS]
     first, last = ours.iloc[0], ours.iloc[-1]
-    n, held = int(last["n_tasks"]), coverage.iloc[-1]
+    n, held, digits = int(last["n_tasks"]), coverage.iloc[-1], decimals(curve["high"].max())
     missing = sum(row[1] == "missing" for row in checklist.rows)
+    early, late = (f"{_range(row, digits)} {unit}".rstrip() for row in (first, last))
     words = [
         f"The model forecasts {outcome}. It was tested on {n:,} patients. After {last['k']} values "
-        f"of a new patient its typical error on later ones is {_range(last)} {unit}".rstrip()
-        + f"; after {first['k']} values it is {_range(first)} {unit}".rstrip()
-        + ". (Square root of the mean squared error, patients weighing the same, 95 % interval.)",
+        f"of a new patient its typical error on later ones is {late}; after {first['k']} values it "
+        f"is {early}. (Square root of the mean squared error, patients weighing the same, 95 % "
+        "interval.)",
         f"Its {100 * level:g} % intervals held {100 * held['value']:.1f} % of those later values "
         f"({100 * held['low']:.1f} to {100 * held['high']:.1f}).",
     ]
@@ -81,7 +83,7 @@ def data_section(
         ("patients with no row after the largest k, left out", f"{tasks.n_tasks - scored:,}"),
         ("patients judged", f"{scored:,}"),
         ("rows judged", f"{rows['row'].nunique():,}"),
-        (f"{outcome}, mean (sd) over rows", f"{_number(y.mean())} ({_number(y.std())})"),
+        (f"{outcome}, mean (sd) over rows", f"{number(y.mean())} ({number(y.std())})"),
     ]
     left = [(f"{f.what} ({f.column})", f"{f.count:,}") for f in findings]
     columns = [
@@ -94,7 +96,7 @@ def data_section(
         (),
         (
             TextTable("Flow of patients and rows", ("what", "count"), tuple(flow + left)),
-            TextTable("Predictors", headings, tuple(columns)),
+            TextTable("Predictors", headings, tuple(columns), sortable=True),
         ),
     )
 
@@ -102,9 +104,9 @@ def data_section(
 def errors_section(curve: pd.DataFrame, unit: str) -> Section:
     """Error by k beside the baselines."""
     shots = list(dict.fromkeys(curve["k"]))
-    table = []
+    table, digits = [], decimals(curve["high"].max())
     for name, rows in curve.groupby("method", sort=False):
-        table.append((str(name), *(_range(row) for _, row in rows.iterrows())))
+        table.append((str(name), *(_range(row, digits) for _, row in rows.iterrows())))
     words = "Error of each method over the number of values shown, with 95 % bands."
     display = KShotDisplay.from_curve(curve, unit=unit)
     counted = f"{int(curve['n_tasks'].max()):,} patients"
@@ -112,7 +114,11 @@ def errors_section(curve: pd.DataFrame, unit: str) -> Section:
     return Section(
         "Error after k values",
         ("All columns are judged on the same later rows of the same patients.",),
-        (TextTable(caption, ("method", *(f"k = {k}" for k in shots)), tuple(table)),),
+        (
+            TextTable(
+                caption, ("method", *(f"k = {k}" for k in shots)), tuple(table), sortable=True
+            ),
+        ),
         (Picture(svg_of(display.figure_, "error"), words),),
     )
 
@@ -123,7 +129,7 @@ def intervals_section(coverage: pd.DataFrame, unit: str, level: float) -> Sectio
         (
             f"{row['k']:g}",
             f"{100 * row['value']:.1f} ({100 * row['low']:.1f} to {100 * row['high']:.1f})",
-            _number(row["width"]),
+            number(row["width"]),
         )
         for _, row in coverage.iterrows()
     ]
@@ -146,8 +152,8 @@ def groups_section(scores: pd.DataFrame, k: int, unit: str) -> Section:
     rows = []
     for _, row in scores.iterrows():
         if "rmse" in row and row["rmse"] == row["rmse"]:
-            ends = [_number(row[name]) for name in ("rmse", "rmse_low", "rmse_high")]
-            error = f"{ends[0]} ({ends[1]} to {ends[2]})"
+            ends = row["rmse"], row["rmse_low"], row["rmse_high"]
+            error = ranged(*ends, digits=decimals(scores["rmse_high"].max()))
             held = [f"{100 * row[name]:.1f}" for name in ("held", "held_low", "held_high")]
             shown = (f"{row['n']:,}", error, f"{held[0]} ({held[1]} to {held[2]})")
         else:
@@ -158,7 +164,8 @@ def groups_section(scores: pd.DataFrame, k: int, unit: str) -> Section:
         "Intervals of two groups may overlap although the groups differ, and with many groups some "
         "look different by chance: this raises questions, it does not test."
     )
-    table = TextTable(f"After {k} values, with 95 % intervals", heading, tuple(rows))
+    caption = f"After {k} values, with 95 % intervals"
+    table = TextTable(caption, heading, tuple(rows), sortable=True)
     return Section("Groups of patients", (words,), (table,))
 
 
@@ -181,11 +188,6 @@ def _missing(values: NDArray[Any]) -> float:
     return 100.0 * float(np.mean(pd.isna(values)))
 
 
-def _range(row: Any) -> str:
-    """A score with its interval to three digits."""
-    return f"{_number(row['value'])} ({_number(row['low'])} to {_number(row['high'])})"
-
-
-def _number(value: float) -> str:
-    """Three digits, also where the last is a nought."""
-    return f"{value:#.3g}".removesuffix(".")
+def _range(row: Any, digits: int) -> str:
+    """A score with its interval."""
+    return ranged(row["value"], row["low"], row["high"], digits=digits)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from ehrmeta.data.schema import Schema
@@ -17,7 +18,10 @@ __all__ = [
     "PALETTE",
     "axes_of",
     "clear_frame",
+    "decimals",
+    "number",
     "outcome_label",
+    "ranged",
     "span",
 ]
 
@@ -60,3 +64,42 @@ def outcome_label(schema: Schema | None) -> str:
         return "y"
     outcome = schema.outcome
     return (outcome.label or outcome.name) + (f" [{outcome.unit}]" if outcome.unit else "")
+
+
+def number(value: float) -> str:
+    """Three digits, also where the last is a nought; large numbers whole.
+
+    Examples
+    --------
+    >>> number(9.6), number(0.01234), number(12345.6)
+    ('9.60', '0.0123', '12,346')
+    """
+    if abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:#.3g}".removesuffix(".")
+
+
+def ranged(value: float, low: float, high: float, *, digits: int | None = None) -> str:
+    """A value with its interval, all with the same decimals.
+
+    Examples
+    --------
+    >>> ranged(9.648, 9.31, 10.02)
+    '9.6 (9.3 to 10.0)'
+    """
+    if digits is None:
+        digits = decimals(max(abs(value), abs(low), abs(high)))
+    return f"{value:,.{digits}f} ({low:,.{digits}f} to {high:,.{digits}f})"
+
+
+def decimals(largest: float) -> int:
+    """So many that the largest of some values has three digits.
+
+    Examples
+    --------
+    >>> decimals(16.2), decimals(0.4), decimals(12345.0)
+    (1, 3, 0)
+    """
+    if not 0.0 < largest < math.inf:
+        return 2
+    return max(0, 2 - math.floor(math.log10(largest)))

@@ -1,4 +1,7 @@
-"""TRIPOD+AI: what a report of a prediction model must say, and what of it this one can say."""
+"""TRIPOD+AI: what a report of a prediction model must say, and what of it this one can say.
+
+The items have their official numbers and our own, shorter words.
+"""
 
 from __future__ import annotations
 
@@ -17,24 +20,32 @@ _ITEMS = {
     "3b Target population and intended use in the care pathway": "",
     "3c Known health inequalities between groups": "",
     "4 Objectives: development, evaluation, or both": "",
-    "5a Sources of data": "",
+    "5a Sources of data, and whom they represent": "",
     "5b Dates of data": "",
     "6a Setting: number and location of centres": "",
     "6b Eligibility of participants": "",
     "6c Treatments received": "",
     "7 Data preparation and quality checks": "Data",
-    "8a Outcome and the horizon of the prediction": "Data",
-    "8b Assessment of the outcome, alike in all groups": "",
-    "9 Predictors and how they are measured": "Data",
+    "8a Outcome, its horizon, how and when it was assessed": "",
+    "8b Who assessed an outcome that needs judgement": "",
+    "8c Blinding of the outcome's assessment": "",
+    "9a Choice of predictors before modelling": "",
+    "9b Predictors, and how and when they were measured": "Data",
+    "9c Who assessed predictors that need judgement": "",
     "10 How the study size was arrived at": "",
     "11 How missing data were handled": "",
-    "12 Analytical methods, model type and building": "Model card",
-    "12 Measures of performance": "Error after k values",
+    "12a How the data were divided": "",
+    "12b How predictors entered the model": "Model card",
+    "12c Type of model, its building and internal validation": "Model card",
+    "12d How differences between clusters were estimated": "",
+    "12e Measures of performance, comparison of models": "Error after k values",
+    "12f Updating of the model after evaluation": "",
+    "12g How predictions were made in the evaluation": "Error after k values",
     "13 Class imbalance": "not applicable: a numeric outcome",
     "14 Fairness": "Groups of patients",
     "15 Model output": "Model card",
-    "16 Differences between training and evaluation data": "",
-    "17 Ethical approval": "",
+    "16 Differences between development and evaluation data": "",
+    "17 Ethical approval and consent": "",
     "18a Funding": "",
     "18b Conflicts of interest": "",
     "18c Protocol": "",
@@ -43,12 +54,13 @@ _ITEMS = {
     "18f Code sharing": "",
     "19 Patient and public involvement": "",
     "20a Flow of participants": "Data",
-    "20b Characteristics of participants": "Data",
+    "20b Characteristics of participants": "",
+    "20c Comparison with the development data": "",
     "21 Numbers of participants in each analysis": "Error after k values",
     "22 Full model specification": "Model card",
-    "23a Performance with confidence intervals, also in key groups": "Groups of patients",
-    "23b Heterogeneity between clusters": "",
-    "24 Model updating": "",
+    "23a Performance with intervals, also in key groups": "Groups of patients",
+    "23b Differences in performance between clusters": "",
+    "24 Results of updating": "",
     "25 Interpretation": "",
     "26 Limitations": "",
     "27a Handling of poor or missing input at use": "",
@@ -73,8 +85,8 @@ def tripod_table(answers: Mapping[str, str]) -> TextTable:
 
     Examples
     --------
-    >>> tripod_table({"17": "Approved."}).rows[23]
-    ('17 Ethical approval', 'answered', 'Approved.')
+    >>> tripod_table({"17": "Approved."}).rows[31]
+    ('17 Ethical approval and consent', 'answered', 'Approved.')
     """
     known = {item.partition(" ")[0] for item in ASKED}
     unknown = sorted(set(answers) - known)

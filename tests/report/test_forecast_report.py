@@ -1,7 +1,9 @@
-"""The report says what was measured, holds no patient's values, and loads and runs nothing."""
+"""The report says what was measured, holds no patient's values, and runs its own script alone."""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import re
 from html.parser import HTMLParser
@@ -78,14 +80,18 @@ def page(document) -> Page:
     return Page(document.to_html())
 
 
-def test_the_page_loads_and_runs_nothing(page, document):
-    assert set(page.tags).isdisjoint({"script", "link", "iframe", "object", "embed", "form", "img"})
+def test_the_page_loads_nothing_and_runs_its_own_script_alone(page, document):
+    assert set(page.tags).isdisjoint({"link", "iframe", "object", "embed", "form", "img"})
+    assert page.tags.count("script") == 1
+    (script,) = re.findall(r"<script>(.*?)</script>", document.to_html(), flags=re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     assert page.references
     assert all(reference.startswith("#") for reference in page.references)
     assert {r.removeprefix("#") for r in page.references} <= set(page.ids)
     assert not [name for name, _ in page.attributes if name.startswith("on")]
     policy = [value for _, value in page.attributes if value and "default-src" in value]
     assert policy[0].startswith("default-src 'none'; ")
+    assert f"script-src 'sha256-{digest}';" in policy[0]
     assert "url(http" not in document.to_html()
 
 
@@ -118,6 +124,18 @@ def test_no_patient_value_is_in_any_form(document, tested):
     _, _, (_, y, _, _) = tested
     for text in (document.to_html(), document.to_markdown(), document.to_json()):
         assert not any(f"{value:.3f}" in text for value in y)
+
+
+def test_example_patients_are_drawn_on_request_only(document, tested):
+    assert "Example patients" not in [section.title for section in document.sections]
+    model, _, (X, y, groups, time) = tested
+    given = {"groups": groups, "time": time, "shots": (0, 1, 2)}
+    found = forecast_report(model, X, y, **given, examples=3)
+    (section,) = (s for s in found.sections if s.title == "Example patients")
+    assert [picture.name for picture in section.pictures] == ["patient 1", "patient 2", "patient 3"]
+    page = Page(found.to_html())
+    assert page.tags.count("option") == 3
+    assert len(page.ids) == len(set(page.ids))
 
 
 def test_few_patients_are_said_to_be_few(document, tested):
@@ -169,5 +187,5 @@ def test_bad_input_is_refused(tested, document, tmp_path):
         forecast_report(object(), X, y, groups=groups, time=time)
     with pytest.raises(DataError, match=r"cannot be a \.pdf file"):
         document.save(tmp_path / "report.pdf")
-    with pytest.raises(DataError, match="cannot write"):
+    with pytest.raises(DataError, match="its folder does not exist"):
         document.save(tmp_path / "nowhere" / "report.html")

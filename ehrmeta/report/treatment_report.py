@@ -1,0 +1,244 @@
+"""The report on a treatment's effect: the trial it emulates, what was found, what may be wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ehrmeta.errors import DataError
+from ehrmeta.report.balance_display import BalanceDisplay
+from ehrmeta.report.confounding_display import ConfoundingDisplay
+from ehrmeta.report.document import Document, Picture, Section, TextTable, svg_of
+from ehrmeta.report.overlap_display import OverlapDisplay
+from ehrmeta.report.style import decimals, number, outcome_label, ranged
+from ehrmeta.treatment import Diagnostics, PooledEffect, TreatmentResponse
+from ehrmeta.treatment.arms import Arms
+
+__all__ = ["DESIGN", "treatment_report"]
+
+_MIN_CELL = 11
+_MOST_FEATURES = 30  # of a table
+_LARGE_DIFFERENCE = 0.1  # standardised, after weighting
+
+#: what of a target trial only the authors know: name, and what is asked
+DESIGN = {
+    "eligibility": "who could enter",
+    "time zero": "when eligibility, assignment and follow-up begin",
+    "strategies": "what each arm was to do, and for how long",
+    "follow-up": "from when to when the outcome is counted",
+    "confounders": "why these features are enough, or that treatment was drawn by lot",
+    "missing data": "how it was handled",
+}
+
+
+def treatment_report(
+    model: TreatmentResponse,
+    *,
+    T0: Any = None,
+    T1: Any = None,
+    design: Mapping[str, str] | None = None,
+    title: str = "",
+) -> Document:
+    """Report on the effect of one arm over another among the tasks that a model was fitted to.
+
+    Parameters
+    ----------
+    model : TreatmentResponse
+        Fitted, with arms.
+    T0, T1 : labels of arms, optional
+        The control and, where there are two arms, the other one.
+    design : mapping of str to str, optional
+        The protocol of the trial that is emulated, by the names in `DESIGN`; what is not given is
+        listed as missing.
+    title : str
+
+    Returns
+    -------
+    Document
+        Its `save` writes ``.html``, ``.md`` or ``.json``. It holds counts and effects, no row's
+        values; tasks of fewer than 11 rows are withheld, and named only where tasks are cohorts.
+
+    Raises
+    ------
+    DataError
+        The model has a dose in place of arms, or `design` names something else.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ehrmeta import TreatmentResponse
+    >>> rng = np.random.default_rng(0)
+    >>> X, t = rng.normal(size=(200, 2)), rng.integers(0, 2, 200)
+    >>> model = TreatmentResponse(propensity=0.5, final="constant", random_state=0)
+    >>> model = model.fit(X, t + rng.normal(size=200), treatment=t, groups=np.arange(200) % 4)
+    >>> [section.title for section in treatment_report(model).sections][:3]
+    ['Summary', 'The trial that is emulated', 'Effect']
+    """
+    model._check_is_fitted()
+    arms = model.treatment_
+    if not isinstance(arms, Arms):
+        raise DataError("a report compares two arms; this model has a dose.")
+    unknown = sorted(set(design or {}) - set(DESIGN))
+    if unknown:
+        raise DataError(f"design names {unknown}. Use {', '.join(DESIGN)}.")
+    tasks = model.tasks_
+    found, pooled = tasks.diagnostics(T0=T0, T1=T1), tasks.pooled_effect(T0=T0, T1=T1)
+    outcome = outcome_label(model.schema_)
+    supplied = tasks.propensity_source_ == "supplied"
+    sections = (
+        _summary(model, found, pooled, outcome, supplied),
+        _trial(found, design or {}, outcome, supplied),
+        _effects(model, tasks.task_effects(T0=T0, T1=T1), pooled, outcome),
+        _checks(found),
+        _card(model),
+    )
+    return Document(title or f"Effect of a treatment on {outcome}", sections)
+
+
+def _summary(
+    model: TreatmentResponse,
+    found: Diagnostics,
+    pooled: PooledEffect,
+    outcome: str,
+    supplied: bool,
+) -> Section:
+    """What was found, in plain words."""
+    zero, one = found.arms
+    low, high = pooled.interval
+    words = [
+        f"Compared with {zero}, {one} changes {outcome} by {ranged(pooled.effect, low, high)} on "
+        f"average (95 % interval; {pooled.n_tasks:,} tasks, "
+        f"{int(found.overlap.to_numpy().sum()):,} rows of these two arms)."
+    ]
+    ends = pooled.prediction_interval
+    if np.isfinite(ends).all():
+        words.append(
+            f"In a new task the average effect may lie between {number(ends[0])} and "
+            f"{number(ends[1])} (95 % prediction interval); effects differ over tasks with a "
+            f"standard deviation of {number(pooled.tau)}."
+        )
+    if supplied:
+        words.append("The probabilities of treatment were given, as in a randomised trial.")
+    else:
+        words.append(
+            "Treatment was not assigned by known probabilities. The effect is causal only if the "
+            "features and the task hold all that drove both treatment and outcome; no data can "
+            f"show that. A confounder would need risk ratios of {found.e_value:.2f} with both to "
+            f"explain the effect away, of {found.e_value_limit:.2f} to move its interval to 0."
+        )
+    if found.outside > 0.0:
+        words.append(
+            f"{100 * found.outside:.1f} % of rows had a probability of one arm below .05: for "
+            "patients like these the comparison rests on the model."
+        )
+    worst = float(found.balance["after"].abs().max())
+    if worst > _LARGE_DIFFERENCE:
+        words.append(
+            f"Warning: after weighting, the arms still differ by {worst:.2f} standard deviations "
+            "in a feature."
+        )
+    return Section("Summary", tuple(words))
+
+
+def _trial(found: Diagnostics, design: Mapping[str, str], outcome: str, supplied: bool) -> Section:
+    """The protocol of the target trial, filled, answered or missing."""
+    zero, one = found.arms
+    assignment = "by known probabilities" if supplied else "taken as random given the features"
+    filled = {
+        "arms": f"{zero}, {one}",
+        "assignment": assignment,
+        "outcome": outcome,
+        "estimand": "average effect over tasks of being given one arm instead of the other",
+        "analysis": "doubly robust scores, nuisances learned on other tasks; random effects",
+    }
+    rows = [(name, "filled", words) for name, words in filled.items()]
+    for name, asked in DESIGN.items():
+        answer = design.get(name, "")
+        rows.append((name, "answered", answer) if answer else (name, "missing", asked))
+    return Section(
+        "The trial that is emulated",
+        (
+            "An effect is that of a trial, run or imagined. These parts of its protocol decide "
+            "what the figures mean (Hernan and Robins 2016, doi:10.1093/aje/kwv254).",
+        ),
+        (TextTable("Protocol", ("part", "status", "what"), tuple(rows)),),
+    )
+
+
+def _effects(
+    model: TreatmentResponse, effects: pd.DataFrame, pooled: PooledEffect, outcome: str
+) -> Section:
+    """Every task's own effect, and the mean."""
+    schema = model.schema_
+    named = schema is not None and schema.task_kind == "cohort" and schema.task is not None
+    low, high = pooled.interval
+    digits = decimals(max(effects["low"].abs().max(), effects["high"].abs().max()))
+    rows = []
+    for place, (task, row) in enumerate(effects.iterrows(), start=1):
+        name = f"{schema.task} {task}" if named and schema is not None else f"task {place}"
+        if row["n"] < _MIN_CELL:
+            rows.append((name, f"under {_MIN_CELL}", "withheld"))
+        else:
+            rows.append(
+                (
+                    name,
+                    f"{int(row['n']):,}",
+                    ranged(row["effect"], row["low"], row["high"], digits=digits),
+                )
+            )
+    rows.append(("mean over tasks", "", ranged(pooled.effect, low, high, digits=digits)))
+    caption = f"Effect on {outcome} with 95 % interval, by each task's own rows"
+    heading = ("task", "rows", "effect (95 % interval)")
+    words = "Tasks with fewer than three rows, or of one arm only, have no effect of their own."
+    return Section("Effect", (words,), (TextTable(caption, heading, tuple(rows), sortable=True),))
+
+
+def _checks(found: Diagnostics) -> Section:
+    """Overlap, balance and what was not measured."""
+    order = found.balance["before"].abs().sort_values(ascending=False).index
+    rows = [
+        (
+            str(name),
+            f"{found.balance.loc[name, 'before']:+.2f}",
+            f"{found.balance.loc[name, 'after']:+.2f}",
+        )
+        for name in order[:_MOST_FEATURES]
+    ]
+    pictures = (
+        Picture(
+            svg_of(OverlapDisplay(found).plot().figure_, "overlap"),
+            "Rows of both arms by the probability of treatment; where one side is empty, the "
+            "effect rests on the model.",
+        ),
+        Picture(
+            svg_of(BalanceDisplay(found).plot().figure_, "balance"),
+            "Standardised differences of the features between the arms, before and after "
+            "weighting.",
+        ),
+        Picture(
+            svg_of(ConfoundingDisplay(found).plot().figure_, "confounding"),
+            "How strong an unmeasured confounder would have to be to explain the effect away.",
+        ),
+    )
+    heading = ("feature", "before weighting", "after")
+    caption = "Standardised differences between the arms, largest first"
+    table = TextTable(caption, heading, tuple(rows), sortable=True)
+    return Section(
+        "Can the rows carry it", (str(found).splitlines()[-1] + ".",), (table,), pictures
+    )
+
+
+def _card(model: TreatmentResponse) -> Section:
+    """What the model is."""
+    rows = [("model", type(model).__name__), ("form of the effect", ", ".join(model.forms_))]
+    rows.append(("how effects differ over tasks", model.variation_))
+    settings = model.get_params(deep=False)
+    rows += [(name, repr(value)) for name, value in settings.items() if name != "schema"]
+    words = (
+        "Effects are averages over people with the same features; nobody is seen in both arms, so "
+        "no figure here is what one person gains."
+    )
+    return Section("Model card", (words,), (TextTable("Settings", ("name", "value"), tuple(rows)),))

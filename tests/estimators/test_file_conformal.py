@@ -1,0 +1,100 @@
+"""A calibrated model comes back from its file bit for bit, and damaged ones are refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from ehrmeta import ConformalClassifier, ConformalRegressor, MetaClassifier, MetaRegressor
+from ehrmeta.baselines import MixedEffects
+from ehrmeta.errors import BundleError, NotFittedError
+from ehrmeta.estimators.files import load_file
+from ehrmeta.persistence import read_bundle, write_bundle
+from tests.estimators.patients import make_patients
+
+TRAIN, MORE, NEW = make_patients(60, seed=0), make_patients(80, seed=1), make_patients(1, seed=2)
+FIRST, LATER = slice(0, 2), slice(2, 6)
+
+
+@pytest.fixture(scope="module")
+def regressor() -> ConformalRegressor:
+    model = MetaRegressor(max_steps=5, random_state=0)
+    model.fit(*TRAIN[:2], groups=TRAIN.groups, time=TRAIN.time)
+    found = ConformalRegressor(model, shots=(1, 2), by={"sex": (), "age": (50,)})
+    return found.calibrate(*MORE[:2], groups=MORE.groups, time=MORE.time)
+
+
+@pytest.fixture(scope="module")
+def classifier() -> ConformalClassifier:
+    model = MetaClassifier(max_steps=5, random_state=0)
+    model.fit(TRAIN.X, TRAIN.y > 55, groups=TRAIN.groups, time=TRAIN.time)
+    found = ConformalClassifier(model, shots=(1, 2))
+    return found.calibrate(MORE.X, MORE.y > 55, groups=MORE.groups, time=MORE.time)
+
+
+@pytest.fixture
+def saved(regressor, tmp_path):
+    regressor.save(tmp_path / "hdl.ehrmeta")
+    return tmp_path / "hdl.ehrmeta"
+
+
+def test_intervals_come_back_bit_for_bit(regressor, saved):
+    loaded = ConformalRegressor.load(saved)
+    intervals = [
+        found.adapt(NEW.X[FIRST], NEW.y[FIRST], time=NEW.time[FIRST]).predict_interval(
+            NEW.X[LATER], time=NEW.time[LATER], confidence_level=0.8
+        )
+        for found in (regressor, loaded)
+    ]
+    np.testing.assert_array_equal(*intervals)
+    assert loaded.shots == (1, 2)
+    assert loaded.limits_.keys() == regressor.limits_.keys()
+
+
+def test_sets_and_probabilities_come_back_bit_for_bit(classifier, tmp_path):
+    classifier.save(tmp_path / "risk.ehrmeta")
+    loaded = ConformalClassifier.load(tmp_path / "risk.ehrmeta")
+    seen = (NEW.X[FIRST], NEW.y[FIRST] > 55)
+    before, after = (found.adapt(*seen, time=NEW.time[FIRST]) for found in (classifier, loaded))
+    asked = {"X": NEW.X[LATER], "time": NEW.time[LATER]}
+    assert classifier.recalibration_
+    np.testing.assert_array_equal(before.predict_proba(**asked), after.predict_proba(**asked))
+    np.testing.assert_array_equal(before.predict_set(**asked), after.predict_set(**asked))
+
+
+def test_no_outcome_and_no_id_is_in_the_file(saved):
+    tensors, _ = read_bundle(saved)
+    content = saved.read_bytes()
+    assert not any(np.float64(y).tobytes() in content for y in MORE.y)
+    limits = [t for name, t in tensors.items() if name.startswith("limits.")]
+    assert limits
+    assert all((pair[0].diff() >= 0).all() for pair in limits)  # in order of size, not of rows
+
+
+def test_other_files_and_altered_ones_are_refused(regressor, saved, tmp_path):
+    with pytest.raises(BundleError, match="open it with ConformalRegressor.load"):
+        load_file(saved)
+    with pytest.raises(BundleError, match="holds no ConformalClassifier"):
+        ConformalClassifier.load(saved)
+    regressor.model.save(tmp_path / "plain.ehrmeta")
+    with pytest.raises(BundleError, match="holds no ConformalRegressor, but another model"):
+        ConformalRegressor.load(tmp_path / "plain.ehrmeta")
+    tensors, metadata = read_bundle(saved)
+    first = next(name for name in tensors if name.startswith("limits."))
+    turned = {**tensors, first: tensors[first].flip(1).contiguous()}
+    write_bundle(saved, turned, metadata)
+    with pytest.raises(BundleError, match="no errors in order"):
+        ConformalRegressor.load(saved)
+    write_bundle(saved, tensors, {**metadata, "cells": [{"cell": [1]}]})
+    with pytest.raises(BundleError, match="do not fit together"):
+        ConformalRegressor.load(saved)
+
+
+def test_what_a_file_cannot_hold_is_said(tmp_path):
+    mixed = MixedEffects().fit(*TRAIN[:2], groups=TRAIN.groups, time=TRAIN.time)
+    with pytest.raises(NotFittedError, match="not calibrated"):
+        ConformalRegressor(mixed).save(tmp_path / "x.ehrmeta")
+    found = ConformalRegressor(mixed, shots=(1,))
+    found.calibrate(*MORE[:2], groups=MORE.groups, time=MORE.time)
+    with pytest.raises(BundleError, match="MixedEffects cannot be saved"):
+        found.save(tmp_path / "x.ehrmeta")
