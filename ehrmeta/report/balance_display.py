@@ -64,8 +64,9 @@ class BalanceDisplay:
         zero, one = self.diagnostics.arms
         ax.set_xlabel(f"standardised mean difference, {one} less {zero}")
         if len(balance) > _MOST:
-            ax.set_title(f"the {_MOST} largest of {len(balance)}", fontsize="small", color=INK)
-        ax.legend(frameon=False, fontsize="small", loc="lower right")
+            words = f"the {_MOST} largest of {len(balance)}"
+            ax.set_title(words, fontsize="small", color=INK, loc="right")
+        ax.legend(frameon=False, fontsize="small", ncols=2, loc="lower left", bbox_to_anchor=(0, 1))
         clear_frame(ax)
         self.ax_, self.figure_ = ax, ax.get_figure(root=True)  # type: ignore[assignment]
         return self

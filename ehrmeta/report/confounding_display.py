@@ -81,7 +81,10 @@ class ConfoundingDisplay:
             axis.set_minor_formatter("")
         ax.set_xlabel("risk ratio of confounder and treatment")
         ax.set_ylabel("of confounder and outcome")
-        ax.set_title(f"robustness value {found.robustness_value:.1%}", fontsize="small", color=INK)
+        words = f"robustness value {found.robustness_value:.1%}"
+        if not found.e_value_limit > 1.0:
+            words += "; the 95 % interval holds 0 with no confounder at all"
+        ax.set_title(words, fontsize="small", color=INK)
         if ax.get_lines():
             ax.legend(frameon=False, fontsize="small", title="explains away", loc="lower left")
         clear_frame(ax)

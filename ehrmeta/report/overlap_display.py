@@ -74,6 +74,7 @@ class OverlapDisplay:
                 alpha=0.85,
                 label=f"given {arm}",
             )
+        ax.margins(y=0.3)  # room for the legend
         ax.axhline(0, color=INK, linewidth=0.8)
         for edge in (0.05, 0.95):
             ax.axvline(edge, color=MUTED, linewidth=1, linestyle="--", zorder=0)
