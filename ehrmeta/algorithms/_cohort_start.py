@@ -15,10 +15,13 @@ from ehrmeta.nn.task_rows import TaskRows
 __all__ = ["fit_cohort_start"]
 
 _FLOOR = 1e-10  # of a variance: keeps the root of a singular covariance
+# Rates of the priors of sds between cohorts, in sds of a patient's outcome: 95 % of intercepts' sds
+# below 1, of slopes' (a feature moved by its sd) below 1/2.
+_INTERCEPT_RATE, _SLOPE_RATE = 3.0, 6.0
 
 
 def fit_cohort_start(tasks: TaskRows, likelihood: Likelihood) -> dict[str, Any]:
-    """Parameters of `DeepMixedEffects` by Laplace's marginal likelihood over the cohorts.
+    """Parameters of `DeepMixedEffects` by marginal likelihood over the cohorts, with weak priors.
 
     Above a population model the mean is ``alpha + gamma * offset``; without one it is linear in the
     features, by coefficients that share a prior of learned sd. (Both at once would be told apart by
@@ -39,6 +42,7 @@ def fit_cohort_start(tasks: TaskRows, likelihood: Likelihood) -> dict[str, Any]:
     away = (offset - mean_offset)[:, None]
     above = bool(away.any())  # a population model
     fixed, n_features = away if above else x, x.shape[1]
+    intercept = np.arange(1 + n_features + above) == 0
     found = fit_generalised_mixed_model(
         np.hstack([one, fixed]),
         np.hstack([one, x, away] if above else [one, x]),
@@ -47,7 +51,8 @@ def fit_cohort_start(tasks: TaskRows, likelihood: Likelihood) -> dict[str, Any]:
         binary=isinstance(likelihood, ClassLikelihood),
         offset=offset,
         shrunk=None if above else np.minimum(np.arange(1 + n_features), 1) - 1,
-        positive=np.arange(1 + n_features + above) == 0,
+        positive=intercept,
+        rate=np.where(intercept, _INTERCEPT_RATE, _SLOPE_RATE),
     )
     covariance = np.zeros((2 + n_features, 2 + n_features))
     covariance[np.diag_indices(len(found.sd))] = found.sd**2

@@ -3,7 +3,8 @@ r"""Noise of a process: how a likelihood is met by conditioning on normal pseudo
 An outcome that is not normal given the process is replaced, round by round, by a normal one with
 the same slope and curvature: for Student's t the residual with a noise that grows with it
 (expectation maximisation over the scale mixture), for two classes Newton's step towards the mode
-(Laplace's approximation). One round is exact for normal noise.
+(Laplace's approximation), from where the moments may be matched (expectation propagation). One
+round is exact for normal noise.
 """
 
 from __future__ import annotations
@@ -13,9 +14,20 @@ from torch import Tensor
 
 from ehrmeta.algorithms._base import Params
 from ehrmeta.nn.class_likelihoods import ClassLikelihood
+from ehrmeta.nn.expectation_propagation import Sites, matched_sites
 from ehrmeta.nn.likelihoods import Distribution, Likelihood, StudentT, degrees_of_freedom
 
-__all__ = ["moved", "n_rounds", "noise_variance", "predictive", "pseudo_observations"]
+__all__ = [
+    "N_SWEEPS",
+    "matched_observations",
+    "moved",
+    "n_rounds",
+    "noise_variance",
+    "predictive",
+    "pseudo_observations",
+]
+
+N_SWEEPS = 6  # of matching moments, from the mode
 
 _LARGEST_MOVE = 4.0  # of a log-odds in one Newton step: keeps the first steps from overshooting
 _LEAST_CURVATURE = 1e-4
@@ -77,6 +89,30 @@ def moved(
     step = mean - start
     largest = torch.cat([step.abs(), step.new_full((1,), _LARGEST_MOVE)]).amax()
     return start + step * (_LARGEST_MOVE / largest), variance
+
+
+def matched_observations(
+    y: Tensor,
+    weight: Tensor,
+    mean: Tensor,
+    observed: tuple[Tensor, Tensor],
+    found: tuple[Tensor, Tensor],
+) -> tuple[Tensor, Tensor]:
+    """Pseudo-observations of two classes whose moments match: targets and noise, (point,) each.
+
+    Parameters
+    ----------
+    y, weight, mean : (point,)
+        Class, what multiplies its log-likelihood, and mean of the log-odds.
+    observed : tuple of Tensor
+        The present targets and noise variances.
+    found : tuple of Tensor
+        Posterior mean and variance of the process, given those.
+    """
+    target, spread = observed
+    present = Sites(1.0 / spread, (mean + target) / spread, torch.zeros_like(mean))
+    sites = matched_sites(y, weight, mean + found[0], found[1], present)
+    return sites.pull / sites.precision - mean, 1.0 / sites.precision
 
 
 def predictive(

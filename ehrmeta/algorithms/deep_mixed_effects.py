@@ -37,6 +37,8 @@ from ehrmeta.algorithms._mixed_start import (
     simulated_starts,
 )
 from ehrmeta.algorithms._noise import (
+    N_SWEEPS,
+    matched_observations,
     moved,
     n_rounds,
     noise_variance,
@@ -95,8 +97,10 @@ class DeepMixedEffects(Algorithm):
     o its prediction (of a classifier the logit) for cohorts that it has not seen, and o has a slope
     of the cohort's own too. The prior of a new cohort's coefficients is how those of the training
     cohorts differ, by a variance for each, plus what is not known of their mean. All of it starts
-    at the maximum of Laplace's marginal likelihood, so that slopes that do not differ vanish;
-    predictions are averages over the posterior, also without support.
+    at the maximum of the marginal likelihood (restricted, or of expectation propagation), so that
+    slopes that do not differ vanish; a prior of the standard deviations, exponential, keeps those
+    small that few cohorts leave open. Predictions are averages over the posterior, also without
+    support.
 
     Parameters
     ----------
@@ -114,6 +118,10 @@ class DeepMixedEffects(Algorithm):
         Whether the posterior is corrected; real-valued outcomes only.
     heteroscedastic : bool
         Whether a network lets the noise of a row, also in the support, depend on its features.
+    expectation_propagation : bool
+        For two classes: whether the posterior of a task has the mean and variance of expectation
+        propagation, which is close to the integral also where supports are small, or Laplace's
+        mode and curvature, as in software for mixed models.
     feature_slopes : bool
         Slopes of each task's own in all features and in the population model's prediction, for
         cohorts; in place of slope and process in time.
@@ -139,6 +147,7 @@ class DeepMixedEffects(Algorithm):
     trees: bool = True
     correction: bool = True
     heteroscedastic: Annotated[bool, Choice((False, True))] = False
+    expectation_propagation: bool = True
     feature_slopes: bool = False
 
     consistent: ClassVar[bool] = True
@@ -157,7 +166,11 @@ class DeepMixedEffects(Algorithm):
         if not self.trees or self.feature_slopes or isinstance(likelihood, ClassLikelihood):
             return None
         return HistGradientBoostingRegressor(
-            learning_rate=0.05, max_iter=200, max_leaf_nodes=8, random_state=0
+            learning_rate=0.05,
+            max_iter=200,
+            max_leaf_nodes=8,
+            min_samples_leaf=5,
+            random_state=0,
         )
 
     def n_outputs(self, likelihood: Likelihood) -> int:
@@ -286,14 +299,21 @@ class DeepMixedEffects(Algorithm):
         in_weights = not self._has_process and len(y) > effects.shape[1]
         kernel = effects if in_weights else self._kernel(params, effects, effects, s, s)
         condition_on = condition_effects if in_weights else condition
+
+        def at_support(conditioned: State) -> tuple[Tensor, Tensor]:
+            if in_weights:
+                return posterior_effects(conditioned, effects)
+            return posterior(conditioned, kernel, torch.diagonal(kernel))
+
         for left in reversed(range(n_rounds(spec.likelihood))):
             target, spread = pseudo_observations(spec.likelihood, own, y, mean, noise, found)
             conditioned = condition_on(kernel, target, spread / weight, support.mask)
-            if left and in_weights:
-                found = moved(spec.likelihood, found, posterior_effects(conditioned, effects))
-            elif left:
-                after = posterior(conditioned, kernel, torch.diagonal(kernel))
-                found = moved(spec.likelihood, found, after)
+            if left:
+                found = moved(spec.likelihood, found, at_support(conditioned))
+        observed = target, spread / weight
+        for _ in range(N_SWEEPS if self._matches_moments(spec) else 0):
+            observed = matched_observations(y, weight, mean, observed, at_support(conditioned))
+            conditioned = condition_on(kernel, *observed, support.mask)
         return {
             **origin,
             **conditioned,
@@ -402,6 +422,9 @@ class DeepMixedEffects(Algorithm):
             "offset_gain": torch.ones(()),
             "mean_offset": torch.zeros(()),
         }
+
+    def _matches_moments(self, spec: Spec) -> bool:
+        return self.expectation_propagation and isinstance(spec.likelihood, ClassLikelihood)
 
     def _corrects(self, spec: Spec) -> bool:
         return self.correction and not isinstance(spec.likelihood, ClassLikelihood)

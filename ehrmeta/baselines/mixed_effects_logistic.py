@@ -22,7 +22,7 @@ Array = NDArray[np.float64]
 
 
 class MixedEffectsLogistic(TaskClassifier):
-    r"""Logistic regression with a random intercept of every site, by Laplace's approximation.
+    r"""Logistic regression with a random intercept of every site, by expectation propagation.
 
     .. math:: \mathrm{logit}\, p_{ij} = x_{ij}' \beta + b_i, \qquad b_i \sim N(0, \tau^2)
 
@@ -40,7 +40,7 @@ class MixedEffectsLogistic(TaskClassifier):
 
     References
     ----------
-    Breslow, Clayton (1993), doi:10.1080/01621459.1993.10594284.
+    Breslow, Clayton (1993), doi:10.1080/01621459.1993.10594284. Minka (2001), arXiv:1301.2294.
 
     Examples
     --------

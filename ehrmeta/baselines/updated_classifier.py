@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import special, stats
+from scipy.optimize import minimize
 from sklearn.base import ClassifierMixin, clone
 from sklearn.linear_model import LogisticRegression
 
@@ -28,7 +30,7 @@ __all__ = ["UpdatedClassifier"]
 Array = NDArray[np.float64]
 Update = Literal["none", "intercept", "recalibration", "revision", "closed_test"]
 UPDATES = ("none", "intercept", "recalibration", "revision")  # from least to most extensive
-_UNPENALISED_SD = 100.0
+_UNPENALISED_SD = 100.0  # keeps separated classes finite
 
 
 class Changes(NamedTuple):
@@ -47,7 +49,7 @@ class UpdatedClassifier(TaskClassifier):
     ``"recalibration"`` :math:`b_0` and :math:`b_1`, ``"revision"`` :math:`b_0` and b: with logistic
     regression below, a ridge toward its coefficients. All are pulled toward no change, by normal
     priors whose variances have the largest marginal likelihood over the training sites (one for
-    all of b), and predict at the posterior mode.
+    all of b), and predict at the posterior mean.
 
     ``"closed_test"`` chooses for every site: likelihood-ratio tests of the unpenalised revision
     against no update, then the intercept, then recalibration; the first that is not rejected is
@@ -156,24 +158,28 @@ class UpdatedClassifier(TaskClassifier):
         return posterior_effects(model, z[:, :0], z, y, starts, rows.offset.double().numpy())
 
     def _log_likelihoods(self, rows: TaskRows) -> tuple[Array, Array]:
-        """Largest log-likelihood of every update on every task (update, task), and parameters.
-
-        Where classes are separated it is that of a very wide prior.
-        """
-        y, codes = rows.y.double().numpy(), rows.codes.numpy()
-        offset, fits, counts = rows.offset.double().numpy(), [], []
+        """Largest log-likelihood of every update on every task (update, task), and parameters."""
+        y, offset = rows.y.double().numpy(), rows.offset.double().numpy()
+        bounds = list(pairwise(rows.starts.tolist()))
+        fits, counts = [], []
         for name in UPDATES:
-            logit = offset
-            if name != "none":
-                z = self._design(rows, name)
-                sd = np.full(z.shape[1], _UNPENALISED_SD)
-                wide = GeneralisedMixedModel(np.empty(0), np.empty((0, 0)), sd, None, 0.0)
-                effects, _ = self._effects_of(wide, rows, name)
-                logit = offset + np.sum(z * effects[codes], axis=1)
-            terms = special.log_expit(np.where(y == 1, logit, -logit))
-            fits.append(np.bincount(codes, terms, minlength=rows.n_tasks))
-            counts.append(0 if name == "none" else z.shape[1])
+            z = self._design(rows, name) if name != "none" else np.empty((len(y), 0))
+            fits.append([_largest(z[a:b], y[a:b], offset[a:b]) for a, b in bounds])
+            counts.append(z.shape[1])
         return np.array(fits), np.array(counts)
+
+
+def _largest(z: Array, y: Array, offset: Array) -> float:
+    """Log-likelihood of the logistic regression above an offset; 0 without rows."""
+
+    def loss(b: Array) -> tuple[float, Array]:
+        logit = offset + z @ b
+        value = -special.log_expit(np.where(y == 1, logit, -logit)).sum()
+        value += 0.5 * np.sum(b**2) / _UNPENALISED_SD**2
+        return float(value), z.T @ (special.expit(logit) - y) + b / _UNPENALISED_SD**2
+
+    start = np.zeros(z.shape[1])
+    return -float(minimize(loss, start, jac=True).fun if len(start) and len(y) else loss(start)[0])
 
 
 def _closed_test(found: tuple[Array, Array], significance: float) -> NDArray[np.int64]:

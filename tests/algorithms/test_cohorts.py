@@ -24,9 +24,10 @@ def cohorts(**settings):
     return make_cohorts(20, n_patients=(60, 120), random_state=3, **settings)
 
 
-def adapted_intercept(beta, sd, x, y):
+def adapted_intercept(beta, sd, x, y, *, mean=False):
     """Shift of the log-odds of one task, random intercept only, all parameters given."""
-    algorithm, n_features = DeepMixedEffects(**PLAIN), x.shape[1]
+    algorithm = DeepMixedEffects(**PLAIN, expectation_propagation=mean)
+    n_features = x.shape[1]
     spec = Spec(MLP((4,)).network(n_features, 1), Bernoulli(), n_features)
     params = algorithm.init(spec, torch.Generator().manual_seed(0))
     params |= {
@@ -77,6 +78,22 @@ def test_the_mode_is_the_mode_where_the_outcome_is_rare(n_events):
     mode = minimize(loss, [0.0], tol=1e-10).x[0]
     ours = adapted_intercept(np.array([intercept, 0.0]), sd, np.zeros((60, 1)), y)
     assert ours == pytest.approx(mode, abs=1e-3)
+
+
+@pytest.mark.parametrize("n_rows", [3, 60])
+@pytest.mark.parametrize("sd", [0.8, 2.5])
+def test_the_mean_is_the_mean_by_quadrature(sd, n_rows):
+    """Of a support of one class, whose mode lies far from it: in both forms of conditioning."""
+    nodes = np.linspace(-12, 12, 4001)
+    log_density = n_rows * -np.logaddexp(0, -(0.5 + nodes)) - 0.5 * (nodes / sd) ** 2
+    density = np.exp(log_density - log_density.max())
+    exact = (density @ nodes) / density.sum()
+    found = [
+        adapted_intercept(np.array([0.5, 0.0]), sd, np.zeros((n_rows, 1)), np.ones(n_rows), mean=m)
+        for m in (False, True)
+    ]
+    assert found[0] < exact - 0.02
+    assert found[1] == pytest.approx(exact, abs=0.02 * sd)
 
 
 def test_most_of_the_gap_to_the_bayes_rule_is_closed():

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.optimize import minimize
-from scipy.special import expit
+from scipy.special import expit, log_expit, logsumexp
 
 from ehrmeta.nn.generalised_mixed_model import (
     GeneralisedMixedModel,
@@ -48,39 +47,48 @@ def test_a_normal_outcome_is_the_linear_mixed_model():
     assert (covariance <= left + 1e-3).all(), "beta is given here, and estimated there"
 
 
-def test_the_estimate_is_a_maximum_of_the_marginal_likelihood():
-    """A likelihood written down plainly cannot be improved from the estimate."""
-    z, eta, starts, rng = make(n_tasks=15, n_rows=20, sd=(0.9, 0.6))
-    y = (rng.random(len(eta)) < expit(eta)).astype(float)
-    shrunk = np.array([-1, 0])
-    found = fit_generalised_mixed_model(z, z, y, starts, binary=True, shrunk=shrunk)
-    n_tasks = len(starts) - 1
-    codes = np.repeat(np.arange(n_tasks), np.diff(starts))
+def by_quadrature(offset, y, sd):
+    """Log of the integral over a random intercept, its mean and its variance, a row per task."""
+    nodes, weights = np.polynomial.hermite_e.hermegauss(120)
+    eta = offset[:, :, None] + sd * nodes
+    sign = 2 * y[:, :, None] - 1
+    log_terms = log_expit(sign * eta).sum(1) + np.log(weights / weights.sum())
+    log_total = logsumexp(log_terms, axis=1)
+    share = np.exp(log_terms - log_total[:, None])
+    mean = sd * (share @ nodes)
+    return log_total, mean, sd**2 * (share @ nodes**2) - mean**2
 
-    def laplace(log_sd, log_beta_sd):
-        effects = (np.eye(n_tasks)[codes][:, :, None] * z[:, None, :] * np.exp(log_sd)).reshape(
-            len(y), -1
-        )
-        design = np.hstack([z, effects])
-        precision = np.concatenate([[0.01], [np.exp(-2 * log_beta_sd)], np.ones(effects.shape[1])])
 
-        def joint(w):
-            eta = design @ w
-            gradient = design.T @ (expit(eta) - y) + precision * w
-            return -np.sum(y * eta - np.logaddexp(0, eta)) + 0.5 * w @ (precision * w), gradient
+@pytest.mark.parametrize("sd", [0.8, 2.5])
+def test_few_rows_a_task_are_met_as_by_quadrature(sd):
+    """Four rows a task: Laplace's likelihood and mode are far off where tasks differ much."""
+    rng = np.random.default_rng(2)
+    offset = 0.5 + rng.normal(size=(150, 4))
+    y = (rng.random((150, 4)) < expit(offset + sd * rng.normal(size=(150, 1)))).astype(float)
+    starts, one = np.arange(0, 601, 4), np.ones((600, 1))
+    rows = (one[:, :0], one, y.ravel(), starts)
+    found = fit_generalised_mixed_model(*rows, binary=True, offset=offset.ravel())
+    log_sd = np.log(found.sd[0])
+    exact = {move: by_quadrature(offset, y, np.exp(log_sd + move)) for move in (-0.1, 0.0, 0.1)}
+    total = {move: values[0].sum() for move, values in exact.items()}
+    assert total[0.0] == max(total.values()), "the estimate is a maximum of the exact likelihood"
+    assert found.log_likelihood == pytest.approx(total[0.0], rel=0.01)
+    effects, covariance = posterior_effects(found, *rows, offset.ravel())
+    np.testing.assert_allclose(effects[:, 0], exact[0.0][1], atol=0.03 * sd)
+    np.testing.assert_allclose(covariance[:, 0, 0], exact[0.0][2], rtol=0.12)
 
-        mode = minimize(joint, np.zeros(design.shape[1]), jac=True, method="BFGS").x
-        p = expit(design @ mode)
-        hessian = (design * (p * (1 - p))[:, None]).T @ design + np.diag(precision)
-        volume = np.linalg.slogdet(hessian)[1] - np.log(precision).sum()
-        return -joint(mode)[0] - 0.5 * volume
 
-    log_sd = np.log(found.sd)
-    searched = [(laplace(log_sd, at), at) for at in np.linspace(-3, 2, 51)]
-    best, log_beta_sd = max(searched)
-    assert best == pytest.approx(found.log_likelihood, abs=0.02)
-    for move in np.vstack([np.eye(2), -np.eye(2)]) * 0.2:
-        assert laplace(log_sd + move, log_beta_sd) < found.log_likelihood
+def test_a_rate_takes_what_few_tasks_leave_open_to_be_small():
+    changes = {}
+    for n_tasks in (4, 200):
+        z, eta, starts, rng = make(n_tasks=n_tasks, sd=(0.8, 0.5))
+        y = (rng.random(len(eta)) < expit(eta)).astype(float)
+        free = fit_generalised_mixed_model(z, z, y, starts, binary=True)
+        rate = np.array([3.0, 6.0])
+        held = fit_generalised_mixed_model(z, z, y, starts, binary=True, rate=rate)
+        changes[n_tasks] = held.sd / free.sd
+    assert (changes[4] < 0.9).all()
+    assert (changes[200] > 0.97).all()
 
 
 def test_coefficients_that_tasks_hardly_show_are_shrunk():
