@@ -15,7 +15,7 @@ from ehrmeta.baselines import (
     UpdatedClassifier,
     UpdatedRegressor,
 )
-from ehrmeta.bench.warfarin_equations import DosingEquation
+from ehrmeta.bench.warfarin_equations import DosingEquation, WithEquation
 from ehrmeta.estimators import MetaClassifier, MetaRegressor
 
 __all__ = ["BAYES_RULE", "COHORT_METHODS", "OURS", "UPDATES"]
@@ -65,6 +65,7 @@ _RISK: dict[str, Any] = {
 _DOSE: dict[str, Any] = {
     OURS: _regressor(),
     f"{OURS} on boosting": _regressor(HistGradientBoostingRegressor(**_TREES)),
+    f"{OURS}, told the IWPC genetic": WithEquation(_regressor(), "genetic"),
     "linear + intercept": _with_intercept(),
     "ridge + intercept": _with_intercept(RidgeCV(np.logspace(-2, 4, 13))),
     "boosting + intercept": _with_intercept(HistGradientBoostingRegressor(**_TREES)),

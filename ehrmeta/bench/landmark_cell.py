@@ -16,7 +16,14 @@ from sklearn.impute import SimpleImputer
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from ehrmeta.bench.landmark_data import DAYS, HORIZONS, Cohort, fold_of_sets, load_cohort
+from ehrmeta.bench.landmark_data import (
+    DAYS,
+    HORIZONS,
+    Cohort,
+    fold_of_sets,
+    load_cohort,
+    visits,
+)
 from ehrmeta.bench.landmark_methods import FORECASTERS, METHODS, Forecaster, Method
 from ehrmeta.bench.score_files import Fitted, kept
 from ehrmeta.data import Table
@@ -124,6 +131,7 @@ def _values(forecaster: Forecaster, cohort: Cohort, test: Mask, plan: Plan) -> p
             found = landmark_posterior(
                 adapted, now.reindex(columns=table.X.columns), groups=subjects, time=at, step=DAYS
             )
+        found = pd.concat([found, visits(table, cohort.times)], axis=1)
         columns.append(found[list(forecaster.columns)].add_prefix(f"{lab} "))
     return pd.concat(columns, axis=1)
 

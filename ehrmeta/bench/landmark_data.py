@@ -27,7 +27,16 @@ from ehrmeta.data import (
 )
 from ehrmeta.errors import DataWarning
 
-__all__ = ["COHORTS", "DAYS", "HORIZONS", "SHOTS", "Cohort", "fold_of_sets", "load_cohort"]
+__all__ = [
+    "COHORTS",
+    "DAYS",
+    "HORIZONS",
+    "SHOTS",
+    "Cohort",
+    "fold_of_sets",
+    "load_cohort",
+    "visits",
+]
 
 DAYS = 365.25
 HORIZONS = (1, 3, 5)  # years
@@ -84,6 +93,20 @@ def fold_of_sets(matched_set: NDArray[np.int64], n_folds: int, seed: int) -> NDA
     folds = np.arange(len(sets)) * n_folds // len(sets)
     drawn: NDArray[np.int64] = np.random.default_rng(seed).permutation(folds)[codes]
     return drawn
+
+
+def visits(table: Table, times: pd.DataFrame) -> pd.DataFrame:
+    """How often a patient's value was known by the landmark, and how old its last one is.
+
+    ``count`` is the logarithm of one more; ``age`` is in years, NaN without any.
+    """
+    landmark = times.set_index("subject_id")["prediction_time"]
+    at = pd.Series(table.groups).map(landmark).to_numpy()
+    known = np.asarray(table.time) <= at
+    of = pd.Series(np.asarray(table.time)[known]).groupby(table.groups[known])
+    count = times["subject_id"].map(of.size()).fillna(0)
+    last = times["subject_id"].map(of.max())
+    return pd.DataFrame({"count": np.log1p(count), "age": (times["prediction_time"] - last) / DAYS})
 
 
 def _nafld() -> Cohort:

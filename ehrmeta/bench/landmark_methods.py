@@ -1,7 +1,8 @@
 """The methods of the landmark benchmark: what is known of the values, and what turns it into risk.
 
 All see the same static features. They differ in how the values before the landmark are summarised
-(the last one, a mixed model's BLUP, the adapted forecaster's posterior) and in the risk model.
+(the last one, a mixed model's BLUP, the adapted forecaster's posterior; how many there are and how
+old the last is) and in the risk model.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ class Forecaster:
     ----------
     model : TaskRegressor
     columns : tuple of str
-        Of `landmark_posterior`, that are used.
+        Of `landmark_posterior` and `visits`, that are used.
     """
 
     model: TaskRegressor
@@ -92,9 +93,13 @@ class Method:
     risk: BaseEstimator
 
 
+_VISITS = ("count", "age")
+
 FORECASTERS: dict[str, Forecaster] = {
     "last value": Forecaster(LastValue(), ("level",)),
+    "last value and visits": Forecaster(LastValue(), ("level", *_VISITS)),
     "BLUP": Forecaster(MixedEffects(), ("level", "slope")),
+    "BLUP and visits": Forecaster(MixedEffects(), ("level", "slope", *_VISITS)),
     "posterior": Forecaster(
         MetaRegressor(verbose=False, device="cpu"), ("level", "slope", "spread")
     ),
@@ -109,10 +114,13 @@ METHODS: dict[str, Method] = {
     OURS: Method("posterior", DiscreteTimeHazard()),
     "hazard, BLUP": Method("BLUP", DiscreteTimeHazard()),
     "hazard, last value": Method("last value", DiscreteTimeHazard()),
+    "hazard, BLUP and visits": Method("BLUP and visits", DiscreteTimeHazard()),
+    "hazard, last value and visits": Method("last value and visits", DiscreteTimeHazard()),
     "hazard, no values": Method("", DiscreteTimeHazard()),
     "boosted hazard, last value": Method("last value", DiscreteTimeHazard(_BOOSTING, intervals=10)),
     "Cox, BLUP": Method("BLUP", CauseSpecificCox()),
     "Cox, last value": Method("last value", CauseSpecificCox()),
+    "Cox, last value and visits": Method("last value and visits", CauseSpecificCox()),
     "logistic, BLUP": Method("BLUP", WeightedLogistic()),
     "logistic, last value": Method("last value", WeightedLogistic()),
     "no features": Method("", NoFeatures()),

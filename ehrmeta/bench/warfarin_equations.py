@@ -7,17 +7,24 @@ doi:10.1056/NEJMoa0809329, supplementary appendix.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, clone
 
+from ehrmeta.data import Feature, Schema
 from ehrmeta.nn.mixed_model import MixedModel, fit_mixed_model, posterior
 
-__all__ = ["DosingEquation", "clinical_dose", "genetic_dose", "with_linked_genotypes"]
+__all__ = [
+    "DosingEquation",
+    "WithEquation",
+    "clinical_dose",
+    "genetic_dose",
+    "with_linked_genotypes",
+]
 
 Array = NDArray[np.float64]
 
@@ -133,6 +140,54 @@ class _AdaptedEquation:
             at = 0 if self.labels is None else np.searchsorted(self.labels, groups)
             root = root + self.model.model_.beta[0] + self.effects[at]
         return np.square(root)[:, None]
+
+
+class WithEquation(BaseEstimator):
+    """A learner that is told what an equation says of a patient, as one more feature.
+
+    Parameters
+    ----------
+    model : estimator
+        With ``fit``, ``adapt`` and ``unadapted``.
+    equation : {"genetic", "clinical", "fixed"}
+    """
+
+    def __init__(self, model: Any, equation: str = "genetic") -> None:
+        self.model = model
+        self.equation = equation
+
+    def fit(self, X: pd.DataFrame, y: Array, *, groups: NDArray[np.int64]) -> Self:
+        """Fit the learner."""
+        self.model_ = clone(self.model).fit(self._told(X), y, groups=groups)
+        return self
+
+    def unadapted(self) -> _AdaptedWithEquation:
+        """The learner's population model."""
+        return _AdaptedWithEquation(self, self.model_.unadapted())
+
+    def adapt(
+        self, X: pd.DataFrame, y: Array, *, groups: NDArray[np.int64]
+    ) -> _AdaptedWithEquation:
+        """The learner, adapted."""
+        return _AdaptedWithEquation(self, self.model_.adapt(self._told(X), y, groups=groups))
+
+    def _told(self, X: pd.DataFrame) -> pd.DataFrame:
+        told = X.assign(equation=_EQUATIONS[self.equation](X))
+        schema = Schema.from_dict(X.attrs["ehrmeta_schema"])
+        schema = replace(schema, features=(*schema.features, Feature("equation")))
+        told.attrs["ehrmeta_schema"] = schema.to_dict()
+        return told
+
+
+@dataclass(frozen=True, eq=False)
+class _AdaptedWithEquation:
+    model: WithEquation
+    adapted: Any
+
+    def predict_quantiles(self, X: pd.DataFrame, levels: Sequence[float], **rows: Any) -> Array:
+        """The learner's quantiles, (row, level)."""
+        found: Array = self.adapted.predict_quantiles(self.model._told(X), levels, **rows)
+        return found
 
 
 def _starts(groups: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from ehrmeta.baselines import UpdatedRegressor
 from ehrmeta.bench.cohorts import CohortResult, run_cohorts
 from ehrmeta.bench.cohorts_cell import CohortPlan, methods_of, supports
 from ehrmeta.bench.cohorts_data import CohortData, load_cohorts
@@ -14,6 +15,7 @@ from ehrmeta.bench.cohorts_scores import CohortScores
 from ehrmeta.bench.cohorts_table import cohorts_records, cohorts_tables, cohorts_verdict
 from ehrmeta.bench.warfarin_equations import (
     DosingEquation,
+    WithEquation,
     clinical_dose,
     genetic_dose,
     with_linked_genotypes,
@@ -141,3 +143,17 @@ def test_a_site_intercept_moves_an_equation_part_of_the_way():
     step = moved - genetic_dose(site) - model.model_.beta[0]
     assert 0.2 < step[0] < 1.0
     np.testing.assert_allclose(step, step[0])
+
+
+def test_a_learner_told_an_equation_may_take_it_over():
+    """Where the dose is the equation's, a linear learner that is told it needs nothing else."""
+    data = load_cohorts("warfarin")
+    some = np.flatnonzero(data.groups < 3)
+    X, groups = data.X.iloc[some], data.groups[some]
+    y = np.square(genetic_dose(X))
+    told = WithEquation(UpdatedRegressor(outcome_transform="sqrt")).fit(X, y, groups=groups)
+    seen = {"groups": np.zeros(20, int)}
+    adapted = told.adapt(X[:20], y[:20], **seen)
+    found = adapted.predict_quantiles(X[:20], [0.5], **seen)[:, 0]
+    np.testing.assert_allclose(found, y[:20], rtol=0.05)
+    assert told.unadapted().predict_quantiles(X[:20], [0.5]).shape == (20, 1)

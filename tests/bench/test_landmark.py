@@ -8,7 +8,14 @@ from ehrmeta import survival_array
 from ehrmeta.bench.cox import CauseSpecificCox
 from ehrmeta.bench.landmark import EventRisks, run_landmark
 from ehrmeta.bench.landmark_cell import Plan, _at_landmark, _measure, _up_to, test_rows
-from ehrmeta.bench.landmark_data import DAYS, HORIZONS, SHOTS, fold_of_sets, load_cohort
+from ehrmeta.bench.landmark_data import (
+    DAYS,
+    HORIZONS,
+    SHOTS,
+    fold_of_sets,
+    load_cohort,
+    visits,
+)
 from ehrmeta.bench.landmark_methods import METHODS, OURS
 from ehrmeta.bench.landmark_scores import CellScores
 from ehrmeta.bench.landmark_table import (
@@ -60,6 +67,16 @@ def test_every_patient_has_the_values_of_the_landmark_and_is_still_followed(name
         assert (labels["time"] > 0).all() and (labels["time"] <= max(HORIZONS) * DAYS).all()
     ages = _at_landmark(leading, cohort.times)["age"].to_numpy()
     np.testing.assert_allclose(ages, cohort.static["age"], atol=1.1)  # one is of whole years
+
+
+def test_visits_after_the_landmark_are_not_counted():
+    cohort = load_cohort("nafld")
+    for table in cohort.labs.values():
+        known = visits(table.take(_up_to(table, cohort.times)), cohort.times)
+        assert visits(table, cohort.times).equals(known)
+        assert (known["age"].dropna() >= 0).all()
+    leading = visits(cohort.labs["hdl"], cohort.times)
+    assert np.expm1(leading["count"].min()) == pytest.approx(SHOTS)
 
 
 def test_matched_sets_stay_together():
