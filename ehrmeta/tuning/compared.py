@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import optuna
     from optuna.trial import FrozenTrial
 
-__all__ = ["FIRST_FOLD", "REASON", "compared", "in_full"]
+__all__ = ["FIRST_FOLD", "REASON", "best_in_full", "compared", "in_full"]
 
 # What a trial keeps in its attributes: its error in the first fold, and why it ended early.
 FIRST_FOLD, REASON = "first_fold", "reason"
@@ -26,6 +26,12 @@ def in_full(study: optuna.Study) -> list[FrozenTrial]:
         for trial in study.get_trials(deepcopy=False)
         if trial.state.name == "COMPLETE" and REASON not in trial.user_attrs
     ]
+
+
+def best_in_full(study: optuna.Study) -> FrozenTrial | None:
+    """The best trial that was judged on all folds; of several objectives the first one's."""
+    sign = 1 if study.directions[0].name == "MINIMIZE" else -1
+    return min(in_full(study), key=lambda trial: sign * trial.values[0], default=None)
 
 
 def compared(study: optuna.Study) -> optuna.Study:

@@ -43,19 +43,14 @@ class Fold:
     test: Rows
     blocks: npt.NDArray[np.int64]
 
-    @property
-    def n_blocks(self) -> int:
-        """Blocks of the held-out patients."""
-        return int(self.blocks.max()) + 1
-
 
 @dataclass(frozen=True)
 class Objective:
     """The k-shot error of a setting in cross-validation by patient.
 
     Training is what a trial costs, and there is one training a fold. So a setting that is worse
-    than the best one on the first fold's patients, block by block, is given up before the second
-    fold is trained.
+    than the best one on the same patients, block by block, is given up before the next fold is
+    trained.
 
     Parameters
     ----------
@@ -64,23 +59,23 @@ class Objective:
     folds : sequence of Fold
     measures : mapping of str to Measure
         One objective each.
-    average : bool
-        Report the mean so far, as median and Hyperband pruning want it, in place of every block's
-        own error, which is what the Wilcoxon test pairs.
+    paired : bool
+        Report every block's own error, which is what a test against another trial pairs, in place
+        of the mean so far, which median and Hyperband pruning want.
     """
 
     estimator: Any
     space: Sequence[Dimension] | Suggest
     folds: Sequence[Fold]
     measures: Mapping[str, Measure]
-    average: bool = False
+    paired: bool = True
 
     def __call__(self, trial: Trial) -> list[float]:
         """One error per measure, the mean over all blocks.
 
-        A trial that the Wilcoxon test gives up returns its error so far, as Optuna advises: it is
-        above that of the best trial, and tells the sampler more than that there is none. Its
-        attribute "reason" tells it from one that was judged in full.
+        A trial that is given up by a test against the best one returns what its error would be in
+        full, which tells the sampler more than that there is none. Its attribute "reason" tells it
+        from one that was judged in full.
 
         Raises
         ------
@@ -89,29 +84,35 @@ class Objective:
         """
         import optuna
 
+        from ehrmeta.tuning.paired import error_in_full
+
         model = clone(self.estimator)
         if getattr(model, "verbose", False) is None:  # a bar for every fold is one too many
             model.set_params(verbose=False)
         suggested(self.space, trial, model)
-        found: list[Array] = []
-        for number, fold in enumerate(self.folds):
-            trial.set_user_attr("folds", number + 1)
+        found: list[Array] = []  # (measure,) of every block
+        for number, fold in enumerate(self.folds, start=1):
+            trial.set_user_attr("folds", number)
             try:
                 errors = self._judged(model, fold)
             except DivergenceError as error:
-                trial.set_user_attr(REASON, f"diverged in fold {number + 1}: {error}")
+                trial.set_user_attr(REASON, f"diverged in fold {number}: {error}")
                 raise optuna.TrialPruned(str(error)) from error
             if not found:
                 trial.set_user_attr(FIRST_FOLD, float(errors[0].mean()))
-            for of_block in errors.T:  # one block after the other
+            if len(self.measures) > 1:
+                found += list(errors.T)
+                continue
+            for of_block in errors.T:
                 found.append(of_block)
-                if len(self.measures) == 1 and self._give_up(trial, found):
-                    trial.set_user_attr(
-                        REASON, f"worse than others, in fold {number + 1} of {len(self.folds)}"
-                    )
-                    if self.average:
-                        raise optuna.TrialPruned
-                    return [float(np.mean(found))]
+                self._report(trial, found)
+            if number < len(self.folds) and trial.should_prune():
+                trial.set_user_attr(
+                    REASON, f"worse than others, in fold {number} of {len(self.folds)}"
+                )
+                if not self.paired:
+                    raise optuna.TrialPruned
+                return [error_in_full(trial.study, {at: float(e[0]) for at, e in enumerate(found)})]
         return [float(mean) for mean in np.mean(found, axis=0)]
 
     def _judged(self, model: Any, fold: Fold) -> Array:
@@ -133,12 +134,11 @@ class Objective:
             raise DivergenceError("the error on held-out patients is not finite.")
         return errors
 
-    def _give_up(self, trial: Trial, found: Sequence[Array]) -> bool:
-        value = np.mean(found) if self.average else found[-1][0]
+    def _report(self, trial: Trial, found: Sequence[Array]) -> None:
+        value = found[-1][0] if self.paired else np.mean(found)
         with warnings.catch_warnings():  # of a step that a lost worker has reported before
             warnings.simplefilter("ignore")
             trial.report(float(value), step=len(found) - 1)
-        return trial.should_prune()
 
 
 def read_rows(estimator: Any, X: Any, y: Any, groups: Any, time: Any) -> Rows:

@@ -13,7 +13,7 @@ from sklearn.base import clone
 
 from ehrmeta.errors import DataError, StudyError
 from ehrmeta.estimators._base import TaskEstimator
-from ehrmeta.tuning.compared import REASON, in_full
+from ehrmeta.tuning.compared import REASON, best_in_full
 from ehrmeta.tuning.digest import data_digest, folds_digest, model_digest
 from ehrmeta.tuning.objective import Objective, read_folds, read_rows
 from ehrmeta.tuning.scoring import Scoring, read_scoring
@@ -98,8 +98,9 @@ def tune(
         By default TPE, seeded with `random_state` and the number of the trial: the same seed and
         one worker give the same trials, also where the study was stopped in between.
     pruner : optuna.pruners.BasePruner, optional
-        By default the Wilcoxon test over blocks of patients. Others are told the mean so far.
-        False judges every trial in full, as does a search of several objectives.
+        Asked after every fold but the last. By default a Wilcoxon test against the best trial on
+        the same blocks of patients. Others than Wilcoxon's are told the mean so far. False judges
+        every trial in full, as does a search of several objectives.
     storage : str or Path, optional
         Where the study is kept, see `open_storage`. By default a study with a name is kept in the
         file ehrmeta-studies.db of the working directory, one without a name in memory.
@@ -145,7 +146,8 @@ def tune(
     _check_optunas(sampler, pruner)
     import optuna
 
-    from ehrmeta.tuning.study import default_pruner, open_study, seeded_tpe
+    from ehrmeta.tuning.paired import PairedPruner
+    from ehrmeta.tuning.study import open_study, seeded_tpe
 
     model = clone(estimator)
     if "random_state" in model.get_params(deep=False) and model.random_state is None:
@@ -154,9 +156,8 @@ def tune(
     measures, directions = read_scoring(scoring, model)
     rows = read_rows(model, X, y, groups, time)
     folds = read_folds(rows, cv)
-    n_blocks = min(fold.n_blocks for fold in folds)
     if pruner is None:
-        pruner = default_pruner(n_blocks)
+        pruner = PairedPruner()
     if storage is None and study_name is not None:
         storage = DEFAULT_STORAGE
     shared = open_study(
@@ -172,8 +173,8 @@ def tune(
         pruner=pruner or optuna.pruners.NopPruner(),
         notes=notes,
     )
-    wilcoxon = isinstance(pruner, optuna.pruners.WilcoxonPruner)
-    objective = Objective(model, searched, folds, measures, average=not wilcoxon)
+    paired = isinstance(pruner, PairedPruner | optuna.pruners.WilcoxonPruner)
+    objective = Objective(model, searched, folds, measures, paired=paired)
     try:
         shared.run(
             objective,
@@ -199,18 +200,17 @@ def best_trial(study: optuna.Study) -> FrozenTrial:
     StudyError
         None ended well.
     """
-    ended = in_full(study)
-    if not ended:
-        trials = study.get_trials(deepcopy=False)
-        if not trials:
-            raise StudyError("no trial was started within the timeout. Give it longer.")
-        reasons = sorted({str(t.user_attrs.get(REASON, "not finished")) for t in trials})
-        raise StudyError(
-            f"none of {len(trials)} trials ended well: {'; '.join(reasons[:3])}. Narrow the ranges "
-            "(lower rates), or run more trials."
-        )
-    sign = 1 if study.directions[0].name == "MINIMIZE" else -1
-    return min(ended, key=lambda trial: sign * trial.values[0])
+    best = best_in_full(study)
+    if best is not None:
+        return best
+    trials = study.get_trials(deepcopy=False)
+    if not trials:
+        raise StudyError("no trial was started within the timeout. Give it longer.")
+    reasons = sorted({str(t.user_attrs.get(REASON, "not finished")) for t in trials})
+    raise StudyError(
+        f"none of {len(trials)} trials ended well: {'; '.join(reasons[:3])}. Narrow the ranges "
+        "(lower rates), or run more trials."
+    )
 
 
 def _check(estimator: Any, n_trials: int, timeout: float | None, random_state: int) -> None:

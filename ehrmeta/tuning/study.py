@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import optuna
 from optuna.exceptions import DuplicatedStudyError, ExperimentalWarning
-from optuna.pruners import BasePruner, WilcoxonPruner
+from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler, BruteForceSampler, GridSampler, TPESampler
 from optuna.storages import BaseStorage, RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
@@ -21,18 +21,11 @@ from ehrmeta.tuning.locks import Locks
 from ehrmeta.tuning.quiet import quiet
 from ehrmeta.tuning.storage import open_storage
 
-__all__ = ["SharedStudy", "default_pruner", "open_study", "recall", "seeded_tpe"]
+__all__ = ["SharedStudy", "open_study", "recall", "seeded_tpe"]
 
 _TURN = 0
 _MOST_TRIES = 3  # of a trial whose worker is lost: it may be what kills them
 _WAIT = 0.5  # seconds between looks at what others still run
-
-
-def default_pruner(n_blocks: int) -> BasePruner:
-    """Give up what is worse than the best, block by block, once the first fold is judged."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)
-        return WilcoxonPruner(p_threshold=0.1, n_startup_steps=n_blocks)
 
 
 class SharedStudy:

@@ -30,6 +30,7 @@ from ehrmeta.estimators.table_encoder import TableEncoder
 from ehrmeta.nn.task_rows import TaskRows
 from ehrmeta.tuning.measures import MEASURES
 from ehrmeta.tuning.objective import read_folds, read_rows
+from ehrmeta.tuning.paired import PairedPruner, error_in_full
 from ehrmeta.tuning.summary import study_summary
 from tests.tuning.small import SPACE, Fragile, lines, ridge
 
@@ -64,7 +65,7 @@ def test_the_value_is_the_k_shot_error_of_the_held_out_patients() -> None:
     errors = []
     for fold in read_folds(rows, 3):
         model = ridge(penalty=2.0).fit(fold.train.X, fold.train.y, groups=fold.train.groups)
-        for block in range(fold.n_blocks):
+        for block in np.unique(fold.blocks):
             part = fold.test.take(fold.blocks == block)
             assert len(np.unique(part.tasks)) >= 5
             errors.append(MEASURES["rmse_macro"](model, part, np.zeros(len(part.y), int))[0])
@@ -100,6 +101,32 @@ def test_a_worse_setting_is_given_up_before_the_next_fold_is_trained() -> None:
     assert tuned.study.trials[1].value > tuned.value
     assert tuned.study.trials[1].user_attrs["reason"] == "worse than others, in fold 1 of 4"
     assert tuned.params == {"penalty": 3.0}
+
+
+def judged(values: Any, state: str = "RUNNING", **ended: Any) -> optuna.trial.FrozenTrial:
+    """A trial with these errors by block."""
+    reports = dict(enumerate(map(float, values)))
+    state = optuna.trial.TrialState[state]
+    return optuna.trial.create_trial(state=state, intermediate_values=reports, **ended)
+
+
+@pytest.mark.parametrize("direction", ["minimize", "maximize"])
+def test_trials_are_compared_on_the_same_blocks_however_easy_these_are(direction: str) -> None:
+    sign = 1.0 if direction == "minimize" else -1.0
+    study = optuna.create_study(direction=direction)
+    easy, hard = np.linspace(1, 2, 8), np.linspace(11, 12, 8)
+    best = sign * np.concatenate([easy, hard])
+    study.add_trial(judged(best, "COMPLETE", value=float(best.mean())))
+    worse = sign * (easy + 0.1 + 0.01 * np.arange(8))
+    errors = dict(enumerate(worse))
+    assert abs(np.mean(worse)) < abs(best.mean())
+    assert PairedPruner().prune(study, judged(worse))
+    assert error_in_full(study, errors) == pytest.approx(best.mean() + sign * 0.135)
+    better = sign * (easy - 0.1)
+    assert not PairedPruner().prune(study, judged(better))
+    assert error_in_full(study, dict(enumerate(better))) == pytest.approx(best.mean())
+    mixed = best[:8] + sign * np.tile([0.3, -0.2], 4)
+    assert not PairedPruner().prune(study, judged(mixed))
 
 
 def test_a_trial_that_diverges_is_given_up_with_its_reason_and_the_study_goes_on() -> None:
