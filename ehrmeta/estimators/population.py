@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias
 
@@ -18,6 +18,7 @@ from sklearn.utils.validation import has_fit_parameter
 
 from ehrmeta.errors import DataError, GroupError
 from ehrmeta.nn.task_rows import TaskRows
+from ehrmeta.persistence.sklearn_models import TreeSum
 
 __all__ = ["add_where_it_helps", "cross_fit_population", "with_offset"]
 
@@ -26,6 +27,7 @@ Codes = npt.NDArray[np.int64]
 Population: TypeAlias = Any  # sklearn's regressors and classifiers declare no fit or predict
 
 _N_FOLDS = 5
+_LEAF_SIZES = (5, 20)
 _FEWEST_TASKS = 20  # below this too few to judge an addition by
 _LEAST_PROBABILITY = 1e-5  # trees may say 0, whose logit is infinite
 
@@ -65,33 +67,41 @@ def cross_fit_population(population: Population, rows: TaskRows) -> tuple[Popula
     return fitted, _replaced(rows, offset)
 
 
-def add_where_it_helps(addition: Population, rows: TaskRows) -> tuple[Population | None, TaskRows]:
-    """Cross-fit what a linear mean leaves, where that helps on tasks held out in turn.
+def add_where_it_helps(
+    addition: HistGradientBoostingRegressor, rows: TaskRows
+) -> tuple[TreeSum | None, TaskRows]:
+    """Cross-fit boosted trees to lie below a linear mean, where they help tasks held out in turn.
 
-    It must lower their squared error by more than one paired standard error.
+    They are the mean of two models, whose errors differ: trees of what a ridge regression leaves
+    and trees of the outcome itself. How many trees, and of how small leaves, is what predicts
+    unseen tasks best. With half of the ridge regression they must lower its squared error by more
+    than one paired standard error.
 
     Parameters
     ----------
-    addition : regressor
-        Cloned, and fitted to the residuals of a ridge regression.
+    addition : HistGradientBoostingRegressor
+        Cloned.
     rows : TaskRows
         Of the training tasks.
 
     Returns
     -------
     model, rows
-        The model of the residuals and the rows with its predictions as their offset; None and the
-        rows as they are where it does not help.
+        The trees and the rows with their predictions as offset, whose linear mean remains to be
+        found; None and the rows as they are where trees do not help.
     """
     if rows.n_tasks < _FEWEST_TASKS or not rows.x.shape[1]:
         return None, rows
     x, y, codes = _features(rows), rows.y.double().numpy(), rows.codes.numpy()
-    left = y - _cross_fit(Ridge(), x, y, codes)[1]
-    fitted, offset = _cross_fit(addition, x, left, codes)
-    gain = np.bincount(codes, _weight(codes) * (left**2 - (left - offset) ** 2))
+    linear = _cross_fit(Ridge(), x, y, codes)[1]
+    after, after_offset = _boosted(addition, x, y - linear, codes, leaf_sizes=_LEAF_SIZES)
+    alone, alone_offset = _boosted(addition, x, y, codes, leaf_sizes=_LEAF_SIZES)
+    offset = 0.5 * (after_offset + alone_offset)
+    left, both = y - linear, y - 0.5 * linear - offset
+    gain = np.bincount(codes, _weight(codes) * (left**2 - both**2))
     if gain.mean() <= gain.std(ddof=1) / np.sqrt(len(gain)):
         return None, rows
-    return fitted, _replaced(rows, offset)
+    return TreeSum.mean([after, alone]), _replaced(rows, offset)
 
 
 def with_offset(population: Population, rows: TaskRows) -> TaskRows:
@@ -119,21 +129,33 @@ def _cross_fit(model: Population, x: Array, y: Array, codes: Codes) -> tuple[Pop
 
 
 def _boosted(
-    model: HistGradientBoostingRegressor, x: Array, y: Array, codes: Codes
-) -> tuple[Population, Array]:
+    model: HistGradientBoostingRegressor,
+    x: Array,
+    y: Array,
+    codes: Codes,
+    leaf_sizes: Sequence[int] = (),
+) -> tuple[HistGradientBoostingRegressor, Array]:
     """As many trees as predict unseen tasks best, and their predictions.
 
     By itself it would stop by held-out rows, of tasks whose other rows it was fitted to.
+
+    Parameters
+    ----------
+    leaf_sizes : sequence of int
+        Least rows in a leaf, to choose from; none for the model's own.
     """
-    model = clone(model).set_params(early_stopping=False)
-    staged = np.empty((model.max_iter, len(y)), np.float32)
-    for seen, unseen in _folds(codes):
-        fitted = _fitted(model, x[seen], y[seen], codes[seen])
-        staged[:, unseen] = list(fitted.staged_predict(x[unseen]))
-    weight = _weight(codes)
-    best = int(np.argmin([weight @ (y - found) ** 2 for found in staged]))
-    fitted = _fitted(model.set_params(max_iter=best + 1), x, y, codes)
-    return fitted, staged[best].astype(np.float64)
+    weight, found = _weight(codes), []
+    for leaf_size in leaf_sizes or (model.min_samples_leaf,):
+        grown = clone(model).set_params(early_stopping=False, min_samples_leaf=leaf_size)
+        staged = np.empty((model.max_iter, len(y)), np.float32)
+        for seen, unseen in _folds(codes):
+            fitted = _fitted(grown, x[seen], y[seen], codes[seen])
+            staged[:, unseen] = list(fitted.staged_predict(x[unseen]))
+        losses = [weight @ (y - predicted) ** 2 for predicted in staged]
+        best = int(np.argmin(losses))
+        found.append((losses[best], best, grown, staged[best].astype(np.float64)))
+    _, best, grown, offset = min(found, key=lambda one: one[0])
+    return _fitted(grown.set_params(max_iter=best + 1), x, y, codes), offset
 
 
 def _folds(codes: Codes) -> Iterator[tuple[Codes, Codes]]:

@@ -10,7 +10,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostin
 from sklearn.linear_model import LinearRegression, LogisticRegression
 
 from ehrmeta.errors import BundleError
-from ehrmeta.persistence.sklearn_models import is_saved, read_model, written_model
+from ehrmeta.persistence.sklearn_models import TreeSum, is_saved, read_model, written_model
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +31,20 @@ def test_trees_predict_bit_for_bit_what_scikit_learn_predicts(data, leaves):
     assert found.predict(x[:0]).shape == (0,)
     again = read_model(*written_model(found, 3), 3)
     np.testing.assert_array_equal(again.predict(x), model.predict(x))
+
+
+def test_the_mean_of_trees_predicts_the_mean_of_their_predictions_for_few_rows_as_for_many(data):
+    x, y = data
+    models = [
+        HistGradientBoostingRegressor(max_iter=n, max_leaf_nodes=4 * n).fit(x, y) for n in (5, 20)
+    ]
+    expected = np.mean([model.predict(x) for model in models], axis=0)
+    found = TreeSum.mean(models)
+    np.testing.assert_allclose(found.predict(x), expected, rtol=1e-12)
+    few = np.concatenate([found.predict(x[at : at + 60]) for at in range(0, len(x), 60)])
+    np.testing.assert_array_equal(few, found.predict(x))
+    again = read_model(*written_model(found, 3), 3)
+    np.testing.assert_array_equal(again.predict(x), found.predict(x))
 
 
 def test_a_linear_model_predicts_the_same(data):
