@@ -2,7 +2,8 @@
 # # One study, many processes
 # Any number of processes may work on one study. Start the command in several shells: here two, from
 # Python. Should one be killed, another one takes its trial over; no trial is lost or run twice to
-# its end. The second shell needs no table: the study knows the command that made it.
+# its end. Shells that join later need no table: the study knows the command that made it, so
+# `ehrmeta tune --study bilirubin --storage study.journal --trials 50` adds to it.
 
 # %%
 import subprocess
@@ -13,17 +14,13 @@ from pathlib import Path
 import optuna
 
 folder = Path(tempfile.mkdtemp())
-first = "pbcseq --algorithm maml --search algorithm__inner_lr --folds 2 --max-steps 10 --trials 4"
+search = "pbcseq --algorithm maml --search algorithm__inner_lr --folds 2 --max-steps 10 --trials 4"
 shared = "--study bilirubin --storage study.journal"
-command = [sys.executable, "-m", "ehrmeta", "tune"]
+command = [sys.executable, "-m", "ehrmeta", "tune", *search.split(), *shared.split()]
 
 # %%
-shells = [subprocess.Popen([*command, *first.split(), *shared.split()], cwd=folder)]
-shells.append(subprocess.Popen([*command, *first.split(), *shared.split()], cwd=folder))
+shells = [subprocess.Popen(command, cwd=folder) for _ in range(2)]
 assert [shell.wait() for shell in shells] == [0, 0]
-
-# %%
-subprocess.run([*command, *shared.split()], cwd=folder, check=True)  # nothing left to do
 
 # %% [markdown]
 # With a PostgreSQL server the processes may be on many hosts:

@@ -13,7 +13,8 @@ from ehrmeta.tuning.study import open_study
 from tests.tuning.postgres import server
 from tests.tuning.worker import work
 
-N_TRIALS = 10
+N_TRIALS = 8
+SECONDS = 0.2  # of a trial
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning"),  # the children are simple
@@ -56,7 +57,7 @@ def victim(log: Path, workers: list[BaseProcess]) -> BaseProcess:
 
 def check_killed_once(storage: str, log: Path, n_workers: int) -> None:
     context = get_context("fork")  # nothing to import again
-    arguments = (storage, str(log), N_TRIALS, 0.4)
+    arguments = (storage, str(log), N_TRIALS, SECONDS)
     workers = [context.Process(target=work, args=arguments) for _ in range(n_workers)]
     for worker in workers:
         worker.start()
@@ -92,7 +93,7 @@ def test_no_trial_is_lost_or_doubled_in_postgresql(tmp_path: Path) -> None:
 def test_a_study_whose_only_worker_was_killed_resumes(tmp_path: Path, file: str) -> None:
     storage, log = str(tmp_path / file), tmp_path / "log"
     context = get_context("fork")  # nothing to import again
-    worker = context.Process(target=work, args=(storage, str(log), N_TRIALS, 0.1))
+    worker = context.Process(target=work, args=(storage, str(log), N_TRIALS, SECONDS))
     worker.start()
     victim(log, [worker]).kill()
     worker.join(60)

@@ -165,12 +165,7 @@ def test_patients_and_times_may_be_columns() -> None:
 
 
 def test_several_objectives_are_searched_at_once() -> None:
-    X, y, groups = make_sinusoid(n_tasks=40, n_points=8, random_state=0)
-    model = MetaRegressor(MAML(), max_steps=2, random_state=0, verbose=False)
-    tuned = tune(
-        model, X, y, groups=groups, n_trials=2, cv=2, space=["algorithm__inner_lr"],
-        scoring=["rmse_macro", "adapt_ms", "interval_error"], refit=False,
-    )  # fmt: skip
+    tuned = search(n_trials=2, scoring=["rmse_macro", "adapt_ms", "interval_error"], refit=False)
     for trial in tuned.study.trials:
         error, milliseconds, calibration = trial.values
         assert error > 0

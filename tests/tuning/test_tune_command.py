@@ -40,7 +40,7 @@ def test_a_study_is_resumed_and_joined_without_its_table(visits: Path) -> None:
     joined = run("--study", "visits")
     assert joined.exit_code == 0, joined.output
     assert "best of 2 trials" in joined.output
-    more = run(*ROLES, *SMALL, "--trials", "3")
+    more = run("--study", "visits", "--trials", "3")
     assert "best of 3 trials" in more.output
 
 
