@@ -54,9 +54,9 @@ def check(
         raise click.UsageError("pass --task and --target, or --schema.")
     else:
         frame, schema = read_with_roles(table, task=task, target=target, **roles)
-    click.echo(f"{schema!r}\n")
+    click.echo(_printable(f"{schema!r}\n"))
     findings = schema.check(frame)
-    click.echo(repr(findings))
+    click.echo(_printable(repr(findings)))
     if write_schema is not None:
         schema.to_toml(write_schema)
         click.echo(f"\nsaved {write_schema}")
@@ -133,5 +133,5 @@ def _shapes(tensors: Mapping[str, Tensor]) -> Iterator[str]:
 
 
 def _printable(text: str) -> str:
-    """Without the control characters by which a file could write to the terminal."""
+    """Without the control characters by which a file could steer the terminal."""
     return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)

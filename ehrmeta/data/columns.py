@@ -216,6 +216,8 @@ def _read_objects(values: Column, name: str) -> Column:
     types = set(map(type, values[~missing].tolist()))
     if all(issubclass(t, Number | np.bool_) and not issubclass(t, complex) for t in types):
         return _to_numbers(values, missing, name)
+    if any(issubclass(t, complex) for t in types):
+        raise DataError(f"Complex data not supported: column '{name}'. Pass real numbers.")
     if all(issubclass(t, str | Number) for t in types):
         n_text = sum(isinstance(cell, str) for cell in values.tolist())
         raise DataError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from ehrmeta.data.checks import Finding, require_columns
 from ehrmeta.data.columns import read_columns
 from ehrmeta.data.tasks import index_tasks
-from ehrmeta.errors import DataError
+from ehrmeta.errors import DataError, DataWarning, did_you_mean
 
 __all__ = ["STATUSES", "label_within", "landmark_times"]
 
@@ -120,6 +121,11 @@ def label_within(
         A column is missing or not numbers, a patient has no follow-up or two, the horizon is not
         positive or beyond everybody's follow-up, or nobody is left at risk.
 
+    Warns
+    -----
+    DataWarning
+        A code is not among the records, of anybody at any time: it may be misspelled.
+
     Examples
     --------
     >>> events = pd.DataFrame(
@@ -147,10 +153,7 @@ def label_within(
     records = _frame(events, "events", ("subject_id", "time", "code"))
     end = _end_of_follow_up(asked["subject_id"], follow_up)
     start = asked["prediction_time"].to_numpy()
-    outcome, rival = (
-        records[records["code"].isin([codes] if isinstance(codes, str) else list(codes))]
-        for codes in (event, competing)
-    )
+    outcome, rival = _records_of(records, event), _records_of(records, competing)
     prior = ~np.isnan(_beside(asked, outcome, "backward"))
     gone = (end <= start) | ~np.isnan(_beside(asked, rival, "backward"))
     to_event, to_rival = (_after(asked, part, end) for part in (outcome, rival))
@@ -207,6 +210,21 @@ def _beside(asked: pd.DataFrame, records: pd.DataFrame, direction: str) -> Array
         allow_exact_matches=direction == "backward",
     )
     return np.asarray(found.sort_values("place")["time"], dtype=np.float64)
+
+
+def _records_of(records: pd.DataFrame, codes: str | Sequence[str]) -> pd.DataFrame:
+    """Records of any of the codes."""
+    wanted = [codes] if isinstance(codes, str) else list(codes)
+    known = records["code"].unique()
+    for code in wanted:
+        if code not in known:
+            warnings.warn(
+                f"events holds no record of '{code}', so it happens to nobody. "
+                f"{did_you_mean(code, sorted(map(str, known)))}",
+                DataWarning,
+                stacklevel=3,
+            )
+    return records[records["code"].isin(wanted)]
 
 
 def _end_of_follow_up(subjects: pd.Series, follow_up: Any) -> Array:

@@ -314,6 +314,6 @@ def _check_varies(table: Table) -> None:
     if np.ptp(table.y) == 0:
         name = table.schema.outcome.name if table.schema.outcome else "y"
         raise DataError(
-            f"outcome '{name}' is constant over {len(table)} rows: there is nothing to learn. "
-            "Check the column."
+            f"outcome '{name}' has one value in all rows ({len(table):,}): there is nothing to "
+            "learn. Check the column."
         )

@@ -15,6 +15,7 @@ from ehrmeta.errors import DataError, GroupError
 __all__ = ["RandomState", "TaskIndex", "finite_column", "index_tasks", "sort_rows"]
 
 RandomState = int | np.random.Generator | None
+_LARGEST_ID = 2.0**53  # above, neighbouring whole numbers are one float
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,11 @@ def index_tasks(groups: Any, time: Any = None) -> TaskIndex:
         ids = read_column(groups, "groups")
     except DataError as error:
         raise GroupError(f"task ids cannot be read: {error}") from error
+    if ids.dtype.kind == "f" and bool((np.abs(ids) > _LARGEST_ID).any()):
+        raise GroupError(
+            "task ids above 2^53 were read as floating-point numbers, which cannot tell all of "
+            "them apart. Pass them as text."
+        )
     found, uniques = pd.factorize(ids, use_na_sentinel=True)
     missing = np.flatnonzero(found < 0)
     if len(missing):

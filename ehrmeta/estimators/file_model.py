@@ -100,7 +100,7 @@ def model_settings(model: Any) -> Json:
             {name: None if math.isnan(value) else value for name, value in record.items()}
             for record in model.history_
         ],
-        "provenance": _provenance(settings["random_state"]),
+        "provenance": _provenance(settings["random_state"], model.data_digest_),
     }
 
 
@@ -153,6 +153,7 @@ def restored_model(state: Json, tensors: Mapping[str, Tensor], device: str) -> M
         for record in state["history"]
     ]
     model.provenance_ = state["provenance"]
+    model.data_digest_ = model.provenance_.get("data_sha256")
     return model
 
 
@@ -185,7 +186,7 @@ def _estimators() -> dict[str, type[MetaEstimator]]:
     return {"MetaClassifier": MetaClassifier, "MetaRegressor": MetaRegressor}
 
 
-def _provenance(random_state: int | None) -> Json:
+def _provenance(random_state: int | None, data_digest: str | None) -> Json:
     try:
         own = version("ehrmeta")
     except PackageNotFoundError:
@@ -197,4 +198,5 @@ def _provenance(random_state: int | None) -> Json:
         "python": platform.python_version(),
         "saved": datetime.now(UTC).isoformat(timespec="seconds"),
         "random_state": None if random_state is None else int(random_state),
+        "data_sha256": data_digest,
     }

@@ -40,6 +40,7 @@ from ehrmeta.nn.task_rows import TaskRows
 from ehrmeta.persistence.sklearn_models import WHAT_IS_SAVED, is_saved
 from ehrmeta.ranges import Range
 from ehrmeta.training import Callback, EpisodeSampler, TrainingPlan, train
+from ehrmeta.training.checkpoints import fingerprint
 
 __all__ = ["MetaEstimator"]
 
@@ -55,6 +56,7 @@ class MetaEstimator(TaskEstimator):
 
     population: RegressorMixin | None = None  # of regressors: below the meta-learner
     population_: RegressorMixin | None = None
+    data_digest_: str | None = None  # SHA-256 of the encoded training rows
     _default_algorithm: ClassVar[type[Algorithm]] = MetaSGD
 
     def __init__(
@@ -218,6 +220,7 @@ class MetaEstimator(TaskEstimator):
         if self.compile:
             check_compiler(device)
         seed = _seed(self.random_state)
+        data_digest = fingerprint({}, [rows])
         population = None
         if self.population is not None:
             if not is_saved(self.population):
@@ -273,6 +276,7 @@ class MetaEstimator(TaskEstimator):
         self.learner_ = self._make_learner(algorithm, spec, params, table.time_unit)
         self.history_ = history
         self.population_ = population
+        self.data_digest_ = data_digest
 
     def _make_learner(
         self, algorithm: Algorithm, spec: Spec, params: dict[str, Tensor], time_unit: float

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ehrmeta.data import label_within, landmark_times
-from ehrmeta.errors import DataError
+from ehrmeta.errors import DataError, DataWarning
 
 CODES = ("stroke", "death", "gout")
 
@@ -39,9 +39,9 @@ def histories(draw):
     )
     # somebody is at risk for long, whatever else is drawn
     events = records(
-        [subject for subject, _, _ in rows] + [n],
-        [float(when) for _, when, _ in rows] + [100.0],
-        [code for _, _, code in rows] + ["gout"],
+        [subject for subject, _, _ in rows] + [n] * 3,
+        [float(when) for _, when, _ in rows] + [100.0] * 3,
+        [code for _, _, code in rows] + list(CODES),
     )
     starts = [*map(float, draw(st.lists(time, min_size=n, max_size=n))), 0.0]
     ends = [*map(float, draw(st.lists(time, min_size=n, max_size=n))), 50.0]
@@ -149,3 +149,10 @@ def test_the_landmark_is_the_later_of_visit_and_index():
 def test_landmarks_that_cannot_be_set_are_refused(shots, index, words):
     with pytest.raises(DataError, match=words):
         landmark_times([1, 1, 2], [0.0, 1.0, 2.0], shots, index=index)
+
+
+def test_a_code_that_nobody_has_is_not_passed_over():
+    events = records([0, 1], [1.0, 2.0], ["stroke", "death"])
+    for codes in ({"event": "strok"}, {"competing": "dead"}):
+        with pytest.warns(DataWarning, match="happens to nobody. Did you mean '(stroke|death)'"):
+            label(events, at(0.0, 0.0), until(9.0, 2.0), **codes)

@@ -73,6 +73,8 @@ def test_ids_of_any_kind_give_the_same_tasks(groups: Any) -> None:
         (pd.Series([1, None], dtype="Int64"), "missing in 1 of 2 rows"),
         ([1, "a"], "mixes text"),
         ([[1], [2]], "must be one column"),
+        ([2**70, 2**70 + 1], "above 2\\^53"),
+        ([1.0, 2.0**60], "Pass them as text"),
     ],
 )
 def test_unusable_ids_are_refused_without_showing_them(groups: Any, words: str) -> None:

@@ -79,6 +79,7 @@ FAULTS = {
     "a typing error": (_set("glucose", [7], 9000.0), "glucose", 1, False),
     "mmol/L": (_replace("glucose", lambda f: f.glucose / 18 + 20), "glucose", 0, None),
     "no id": (_set("patient", [5], None), "patient", 1, True),
+    "an id in two writings": (_set("patient", [0], " P0"), "patient", 1, False),
     "no treatment": (_set("arm", [5], None), "arm", 1, True),
     "no outcome": (_set("hdl", [5, 6], np.nan), "hdl", 2, True),
     "a repeated visit": (_set("day", [1], 0.0), "patient", 1, True),
@@ -160,6 +161,11 @@ def test_findings_print_no_value_and_make_a_frame():
     findings = SCHEMA.check(frame)
     assert "123456" not in repr(findings)
     assert list(findings.to_frame()["column"]) == ["glucose"]
+
+
+def test_a_table_without_rows_is_refused():
+    with pytest.raises(DataError, match="no rows"):
+        SCHEMA.check(_frame().iloc[:0])
 
 
 def test_one_is_not_written_as_many():

@@ -100,6 +100,16 @@ def test_everything_fitted_comes_back(model, saved):
     assert repr(loaded) == repr(model)
     assert loaded.provenance_["random_state"] == 0
     assert loaded.provenance_["torch"] == torch.__version__
+    assert len(loaded.provenance_["data_sha256"]) == 64
+
+
+def test_the_digest_of_the_data_changes_with_the_data_alone(patients):
+    X, y, groups, time = patients
+    one, same, other = (
+        small_model(max_steps=1, random_state=seed).fit(X, outcome, groups=groups, time=time)
+        for seed, outcome in ((0, y), (1, y), (0, y + np.arange(len(y)) / 100))
+    )
+    assert one.data_digest_ == same.data_digest_ != other.data_digest_
 
 
 def test_settings_come_back_in_their_own_types(patients, tmp_path):
