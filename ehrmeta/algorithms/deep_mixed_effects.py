@@ -79,8 +79,8 @@ class DeepMixedEffects(Algorithm):
     network and, where tasks have time, linear, lets outlying values count less and noisy patients
     get wider intervals; its share of the mean is proportional to the posterior sd, so it vanishes
     as the support grows. Where the mean bends, a regressor puts boosted trees of the features below
-    it all: cross-fitted by task, on what a linear mean leaves, and only if they help tasks held out
-    in turn by more than a standard error.
+    it all: cross-fitted by task, and only if they help tasks held out in turn by more than a
+    standard error.
 
     Training starts at the restricted-likelihood fit of mixed model and process and at the linear
     correction's ridge regression, with every network silent, and leaves that start only for a gain
@@ -166,11 +166,7 @@ class DeepMixedEffects(Algorithm):
         if not self.trees or self.feature_slopes or isinstance(likelihood, ClassLikelihood):
             return None
         return HistGradientBoostingRegressor(
-            learning_rate=0.05,
-            max_iter=200,
-            max_leaf_nodes=8,
-            min_samples_leaf=5,
-            random_state=0,
+            learning_rate=0.05, max_iter=200, max_leaf_nodes=8, random_state=0
         )
 
     def n_outputs(self, likelihood: Likelihood) -> int:
