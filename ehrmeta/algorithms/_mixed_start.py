@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from itertools import pairwise
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from ehrmeta.nn.class_likelihoods import ClassLikelihood
 from ehrmeta.nn.likelihoods import Likelihood, StudentT
@@ -17,13 +15,12 @@ from ehrmeta.nn.mixed_process import MixedProcess, fit_mixed_process, held_out_l
 from ehrmeta.nn.near_copies import apart
 from ehrmeta.nn.task_rows import TaskRows
 
-__all__ = ["FEW_TASKS", "MixedStart", "fit_mixed_start", "simulated_starts"]
+__all__ = ["FEW_TASKS", "MixedStart", "fit_mixed_start"]
 
 Array = npt.NDArray[np.float64]
 
 FEW_TASKS = 50  # below this the process must show itself on held-out tasks
 _N_FOLDS = 5
-_N_BOOTSTRAP = 20
 _OUTLYING = 4.0  # robust sds from the task's median
 
 
@@ -46,29 +43,22 @@ class MixedStart:
         """Whether there is a process."""
         return self.process_var > 0.0
 
-
-def simulated_starts(
-    tasks: TaskRows, likelihood: Likelihood, found: MixedStart, *, random_slope: bool
-) -> Iterator[MixedStart]:
-    """Estimates from outcomes drawn from the estimate: the parametric bootstrap."""
-    rng = np.random.default_rng(0)
-    starts, x = tasks.starts.numpy(), tasks.x.double().numpy()
-    first = tasks.time[tasks.starts[tasks.codes]]
-    s = ((tasks.time - first - found.mean_elapsed) / found.time_scale).numpy()
-    effects = np.column_stack([np.ones_like(s), s]) @ found.root
-    roots = []
-    for a, b in pairwise(starts):
-        memory = found.process_var * np.exp(-np.abs(s[a:b, None] - s[a:b]) / found.tau)
-        noise = found.noise_var * np.eye(b - a)
-        roots.append(np.linalg.cholesky(effects[a:b] @ effects[a:b].T + memory + noise))
-    mean = found.intercept + x @ found.beta + found.beta_elapsed * s
-    for _ in range(_N_BOOTSTRAP):
-        drawn = [root @ rng.standard_normal(len(root)) for root in roots]
-        y = torch.from_numpy(mean + np.concatenate(drawn)).to(tasks.y.dtype)
-        again = replace(tasks, y=y, offset=torch.zeros_like(y))
-        yield fit_mixed_start(
-            again, likelihood, random_slope=random_slope, process=found.remembers, certain=True
-        )
+    def params(self, n_features: int) -> dict[str, Any]:
+        """The parameters by their names."""
+        beta = np.zeros(n_features)
+        beta[: len(self.beta)] = self.beta
+        return {
+            "intercept": self.intercept,
+            "beta": beta,
+            "beta_elapsed": self.beta_elapsed,
+            "root": self.root,
+            "log_ou": 0.5 * np.log(max(self.process_var, 1e-6 * self.noise_var)),
+            "log_tau": np.log(self.tau),
+            "time_scale": self.time_scale,
+            "mean_elapsed": self.mean_elapsed,
+            "likelihood.log_within": 0.5 * np.log(self.noise_var),
+            "likelihood.log_between": 0.5 * np.log(max(self.root[0, 0] ** 2, 1e-6)),
+        }
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ import torch
 from sklearn.base import RegressorMixin
 from sklearn.ensemble import HistGradientBoostingRegressor
 from torch import Tensor
-from torch.func import vmap
 
 from ehrmeta.algorithms._base import (
     Algorithm,
@@ -23,6 +22,7 @@ from ehrmeta.algorithms._base import (
     part,
     query_loss,
 )
+from ehrmeta.algorithms._bootstrap import inflation, simulated_starts
 from ehrmeta.algorithms._cohort_start import fit_cohort_start
 from ehrmeta.algorithms._correction import (
     correction,
@@ -30,12 +30,7 @@ from ehrmeta.algorithms._correction import (
     fit_linear_correction,
     summary,
 )
-from ehrmeta.algorithms._mixed_start import (
-    FEW_TASKS,
-    MixedStart,
-    fit_mixed_start,
-    simulated_starts,
-)
+from ehrmeta.algorithms._mixed_start import FEW_TASKS, MixedStart, fit_mixed_start
 from ehrmeta.algorithms._noise import (
     N_SWEEPS,
     matched_observations,
@@ -206,18 +201,9 @@ class DeepMixedEffects(Algorithm):
             process=self.ornstein_uhlenbeck,
         )
         params = self._started(params, found)
-        if tasks.n_tasks < FEW_TASKS and not isinstance(spec.likelihood, ClassLikelihood):
-            episodes = list(episodes)
-            simulated = simulated_starts(
-                tasks, spec.likelihood, found, random_slope=self.random_slope
-            )
-            draws = [self._started(params, start) for start in simulated]
-            params = params | {"inflation": self._inflation(spec, params, draws, episodes[:5])}
-        if not (tasks.timed and self._corrects(spec)):
-            return params
 
         def parts(
-            support: TaskSet, query: TaskSet
+            params: Params, support: TaskSet, query: TaskSet
         ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
             state = self.adapt(spec, params, support)
             mean, shift, variance, _ = self._posterior(spec, params, state, query)
@@ -225,64 +211,26 @@ class DeepMixedEffects(Algorithm):
             left = torch.sqrt(variance + 1e-12)
             return state["summary"], mean, shift, left, variance + noise
 
+        if tasks.n_tasks < FEW_TASKS and not isinstance(spec.likelihood, ClassLikelihood):
+            episodes = list(episodes)
+            simulated = simulated_starts(
+                tasks, spec.likelihood, found, random_slope=self.random_slope
+            )
+            draws = [self._started(params, one) for one in simulated]
+            params = params | {"inflation": inflation(parts, params, draws, episodes[:5])}
+        if not (tasks.timed and self._corrects(spec)):
+            return params
         found_correction = fit_linear_correction(
-            parts, episodes, tasks.n_tasks, spread=not isinstance(spec.likelihood, StudentT)
+            partial(parts, params),
+            episodes,
+            tasks.n_tasks,
+            spread=not isinstance(spec.likelihood, StudentT),
         )
         return _replaced(params, found_correction)
 
-    def _started(self, params: dict[str, Tensor], found: MixedStart) -> dict[str, Tensor]:
-        """Estimates put in the place of their parameters."""
-        beta = torch.zeros_like(params["beta"], dtype=torch.float64)
-        beta[: len(found.beta)] = torch.from_numpy(found.beta)
-        started = {
-            "intercept": found.intercept,
-            "beta": beta,
-            "beta_elapsed": found.beta_elapsed,
-            "root": found.root,
-            "log_ou": 0.5 * np.log(max(found.process_var, 1e-6 * found.noise_var)),
-            "log_tau": np.log(found.tau),
-            "time_scale": found.time_scale,
-            "mean_elapsed": found.mean_elapsed,
-            "deep_gain": np.full(self.n_deep, _DEEP_SHARE * np.sqrt(found.noise_var)),
-            "likelihood.log_within": 0.5 * np.log(found.noise_var),
-            "likelihood.log_between": 0.5 * np.log(max(found.root[0, 0] ** 2, 1e-6)),
-        }
-        return _replaced(params, started)
-
-    def _inflation(
-        self,
-        spec: Spec,
-        params: dict[str, Tensor],
-        draws: list[dict[str, Tensor]],
-        episodes: Episodes,
-    ) -> Tensor:
-        """Factors of the scale, without and with support, for what few tasks leave unknown.
-
-        By the law of total variance over bootstrap draws of the parameters, averaged over the
-        training tasks.
-        """
-
-        def moments(params: Params, support: TaskSet, query: TaskSet) -> tuple[Tensor, Tensor]:
-            state = self.adapt(spec, params, support)
-            mean, shift, variance, _ = self._posterior(spec, params, state, query)
-            noise = noise_variance(spec.likelihood, part(params, "likelihood"))
-            return mean + shift, variance + noise
-
-        plain, total, empty = [], [], []
-        with torch.no_grad():
-            for _, support, query in episodes:
-                one_task = [partial(moments, p) for p in (params, *draws)]
-                (_, own), *found = (vmap(function)(support, query) for function in one_task)
-                locs, variances = (torch.stack(part) for part in zip(*found, strict=True))
-                total.append((variances.mean(0) + locs.var(0))[query.mask])
-                plain.append(own[query.mask])
-                empty.append((support.n == 0)[:, None].expand(query.mask.shape)[query.mask])
-        before, after, none = torch.cat(plain), torch.cat(total), torch.cat(empty)
-        ratios = [
-            after[chosen].sum() / before[chosen].sum().clamp(min=1e-300) for chosen in (none, ~none)
-        ]
-        factors = torch.sqrt(torch.stack(ratios)).clamp(min=1.0)
-        return factors.to(params["inflation"].dtype)
+    def _started(self, params: Params, found: MixedStart) -> dict[str, Tensor]:
+        deep = {"deep_gain": np.full(self.n_deep, _DEEP_SHARE * np.sqrt(found.noise_var))}
+        return _replaced(params, found.params(len(params["beta"])) | deep)
 
     def adapt(self, spec: Spec, params: Params, support: TaskSet) -> State:
         """Condition the process on the support."""
@@ -436,8 +384,8 @@ class DeepMixedEffects(Algorithm):
         return kernel
 
 
-def _replaced(params: dict[str, Tensor], values: Mapping[str, Any]) -> dict[str, Tensor]:
-    return params | {
+def _replaced(params: Params, values: Mapping[str, Any]) -> dict[str, Tensor]:
+    return dict(params) | {
         name: torch.as_tensor(value, dtype=params[name].dtype)
         for name, value in values.items()
         if name in params  # classes have no noise
