@@ -1,8 +1,9 @@
 r"""Two classes met by normal pseudo-observations that match moments, not curvature at the mode.
 
-A row's likelihood :math:`\sigma(\pm\eta)^w` is replaced by a site
+A row's likelihood :math:`\sigma(\pm\eta)` is replaced by a site
 :math:`s\, e^{\nu \eta - \tau \eta^2 / 2}`, so that the normal posterior has the mean and variance
-that the row itself would give in its place: expectation propagation. Where supports are small and
+that the row itself would give in its place: expectation propagation. A row of weight w counts as w
+copies. Where supports are small and
 tasks differ much, mean and mode lie far apart, and the curvature at the mode overstates what is
 known.
 
@@ -25,6 +26,7 @@ _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(24)
 _LEAST_VARIANCE = 1e-8  # of a cavity: where nothing varies, the site is the curvature
 _LEAST_PRECISION = 1e-10
 _LARGEST_CURVATURE = 0.25
+_LEAST_WEIGHT = 1e-12
 _LEAST_SHARE = 1e-6  # of what is known of a row, without the row
 
 
@@ -42,14 +44,15 @@ def matched_sites(y: Tensor, weight: Tensor, mean: Tensor, variance: Tensor, sit
     Parameters
     ----------
     y, weight : (row,)
-        0 or 1, and what multiplies the row's log-likelihood.
+        0 or 1, and how often the row counts.
     mean, variance : (row,)
         Of the linear predictor, given the present sites.
     sites : Sites
         The present ones.
     """
-    without = (1.0 - sites.precision * variance).clamp(min=_LEAST_SHARE)
-    center = (mean - variance * sites.pull) / without
+    copies = weight.clamp(min=_LEAST_WEIGHT)
+    without = (1.0 - sites.precision / copies * variance).clamp(min=_LEAST_SHARE)
+    center = (mean - variance * sites.pull / copies) / without
     spread = (variance / without).clamp(min=_LEAST_VARIANCE)
     nodes, log_weights = (
         torch.as_tensor(a, dtype=mean.dtype, device=mean.device)
@@ -57,15 +60,15 @@ def matched_sites(y: Tensor, weight: Tensor, mean: Tensor, variance: Tensor, sit
     )
     eta = center[..., None] + spread.sqrt()[..., None] * nodes  # (row, node)
     sign = 2.0 * y[..., None] - 1.0
-    log_terms = weight[..., None] * torch.nn.functional.logsigmoid(sign * eta) + log_weights
+    log_terms = torch.nn.functional.logsigmoid(sign * eta) + log_weights
     log_total = torch.logsumexp(log_terms, -1)
     share = torch.exp(log_terms - log_total[..., None])
     moved = (share * nodes).sum(-1)  # in standard deviations
     left = (share * (nodes - moved[..., None]).square()).sum(-1)  # share of the variance
     # the true one is no larger than the largest curvature; few nodes of a wide cavity may say so
-    most = (_LARGEST_CURVATURE * weight).clamp(min=_LEAST_PRECISION)
-    precision = torch.minimum(((1.0 / left - 1.0) / spread).clamp(min=_LEAST_PRECISION), most)
+    precision = ((1.0 / left - 1.0) / spread).clamp(_LEAST_PRECISION, _LARGEST_CURVATURE)
     pull = (center + spread.sqrt() * moved) * (precision + 1.0 / spread) - center / spread
     known = 1.0 + precision * spread
     exponent = 0.5 * ((center / spread + pull).square() * spread / known - center.square() / spread)
-    return Sites(precision, pull, log_total + 0.5 * torch.log(known) - exponent)
+    log_scale = log_total + 0.5 * torch.log(known) - exponent
+    return Sites(copies * precision, copies * pull, weight * log_scale)
