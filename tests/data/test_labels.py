@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 from ehrmeta.data import label_within, landmark_times
 from ehrmeta.errors import DataError, DataWarning
 
+pytestmark = pytest.mark.filterwarnings("ignore:events holds no record of")
+
 CODES = ("stroke", "death", "gout")
 
 
