@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from ehrmeta.errors import DataError
-from ehrmeta.treatment.arms import Arms
+from ehrmeta.treatment.arms import Arms, Dose
 from ehrmeta.treatment.readings import NewGroups, known_variance
 from ehrmeta.treatment.scored import ScoredTasks
 
@@ -118,6 +118,8 @@ class AdaptedResponse(ScoredTasks):
         kind = self.model.treatment_
         query, known = self._read(X, groups, new_groups)
         vectors = kind.vectors if T is None else [kind.vector(T)]
+        if isinstance(kind, Dose) and T is not None:
+            kind.warn_of_outside(np.asarray(T, np.float64), stacklevel=3)
         columns = [self._outcomes(query, known, given, new_groups)[0] for given in vectors]
         return columns[0] if T is not None else np.column_stack(columns)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from ehrmeta.data.columns import read_column
-from ehrmeta.errors import DataError, did_you_mean
+from ehrmeta.errors import DataError, DataWarning, did_you_mean
 
 __all__ = ["Arms", "Dose"]
 
@@ -115,6 +116,8 @@ class Arms:
         found = np.zeros(self.n_arms)
         for arm, value in (costs or {}).items():
             found[self.code(arm)] = value
+        if not np.isfinite(found).all():
+            raise DataError("costs must be finite numbers, in the unit of the outcome.")
         return found
 
     def vector(self, T: Any) -> Array:
@@ -171,6 +174,17 @@ class Dose:
     def outside(self, dose: Array) -> npt.NDArray[np.bool_]:
         """Whether a dose lies beyond those of the training rows."""
         return np.asarray((dose < self.low) | (dose > self.high))
+
+    def warn_of_outside(self, dose: Array, stacklevel: int = 3) -> None:
+        """Say which doses nothing was learned at."""
+        outside = self.outside(np.atleast_1d(dose))
+        if outside.any():
+            warnings.warn(
+                f"{int(outside.sum()):,} of {outside.size:,} doses lie outside the training doses "
+                f"({self.low:g} to {self.high:g}): there the response is extrapolated.",
+                DataWarning,
+                stacklevel=stacklevel + 1,
+            )
 
 
 def _numbers(treatment: Any) -> Array:

@@ -43,6 +43,18 @@ class Cases:
     time: Array | None = None
     known: Array | None = None
 
+    @classmethod
+    def none(cls, n_features: int, n_arms: int) -> Cases:
+        """A task without rows."""
+        return cls(
+            np.zeros((0, n_features)),
+            np.zeros(0),
+            np.zeros(0, np.int64),
+            np.zeros(0, np.int64),
+            1,
+            known=np.zeros((0, n_arms)),
+        )
+
     @property
     def n_rows(self) -> int:
         """Number of rows over all tasks."""

@@ -8,17 +8,18 @@ from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
-from scipy.linalg import block_diag, cho_factor, cho_solve
+from scipy.linalg import block_diag, cho_factor, cho_solve, solve_triangular
 
 from ehrmeta.nn.mixed_model import fit_mixed_model, orthonormal
 from ehrmeta.nn.mixed_process import MixedProcess, fit_mixed_process
 
-__all__ = ["DoseModel", "fit_dose_model", "mixed"]
+__all__ = ["DoseModel", "dose_model_at", "fit_dose_model", "mixed"]
 
 Array = npt.NDArray[np.float64]
 Index = npt.NDArray[np.int64]
 
 _GAIN = 3.0  # of the log likelihood, that a process must bring: the 5 % level for two parameters
+_LEAST_NOISE = 1e-8  # of the outcome's variance: below it responses follow the design exactly
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,6 +30,8 @@ class DoseModel:
     ----------
     mean, prior : (coefficient,), (coefficient, coefficient)
         Of a new patient's (beta, b): beta with the uncertainty of its estimate, b around 0.
+    G : (random effect, random effect)
+        Covariance of b.
     process_var, tau, noise_var : float
         Of u and e.
     log_likelihood : float
@@ -37,6 +40,7 @@ class DoseModel:
 
     mean: Array
     prior: Array
+    G: Array
     process_var: float
     tau: float
     noise_var: float
@@ -47,14 +51,10 @@ class DoseModel:
         if len(y) == 0:
             return self.mean, self.prior
         cross = w @ self.prior
-        root = cho_factor(cross @ w.T + self.within(s))
+        own = _within(s, self.process_var, self.tau, self.noise_var)
+        root = cho_factor(cross @ w.T + own)
         gain = cho_solve(root, cross).T  # (coefficient, row)
         return self.mean + gain @ (y - w @ self.mean), self.prior - gain @ cross
-
-    def within(self, s: Array) -> Array:
-        """Covariance of process and noise of one patient's rows, (row, row)."""
-        memory = self.process_var * np.exp(-np.abs(s[:, None] - s) / self.tau)
-        return np.asarray(memory + self.noise_var * np.eye(len(s)))
 
 
 def mixed(found: Sequence[tuple[Array, Array]], weights: Sequence[float]) -> tuple[Array, Array]:
@@ -84,21 +84,61 @@ def fit_dose_model(
     """
     plain = fit_mixed_model(x, z, y, starts)
     found = MixedProcess.without(plain)
-    if process:
+    if process and plain.noise_var > _LEAST_NOISE * float(np.var(y)):
         tried = fit_mixed_process(x, z, s, y, starts, plain)
         found = tried if tried.log_likelihood > plain.log_likelihood + _GAIN else found
-    model = DoseModel(
-        mean=np.concatenate([found.beta, np.zeros(z.shape[1])]),
-        prior=np.zeros((0, 0)),
+    return dose_model_at(
+        x,
+        z,
+        s,
+        y,
+        starts,
+        G=found.G,
         process_var=found.process_var,
         tau=found.tau,
-        noise_var=found.noise_var,
-        log_likelihood=found.log_likelihood + 0.5 * orthonormal(x)[2],
+        noise_var=max(found.noise_var, _LEAST_NOISE * float(np.var(y)), np.finfo(float).tiny),
     )
-    information = np.zeros((x.shape[1], x.shape[1]))
+
+
+def dose_model_at(
+    x: Array,
+    z: Array,
+    s: Array,
+    y: Array,
+    starts: Index,
+    *,
+    G: Array,
+    process_var: float,
+    tau: float,
+    noise_var: float,
+) -> DoseModel:
+    """The model of given variances: beta by generalised least squares, and the likelihood."""
+    unit, back, _ = orthonormal(x)
+    uy = np.column_stack([unit, y])
+    gram, log_v = np.zeros((uy.shape[1], uy.shape[1])), 0.0
     for first, end in pairwise(starts):
         rows = slice(first, end)
-        within = z[rows] @ found.G @ z[rows].T + model.within(s[rows])
-        information += x[rows].T @ np.linalg.solve(within, x[rows])
-    beta_cov = np.linalg.pinv(information, hermitian=True)
-    return DoseModel(**{**vars(model), "prior": block_diag(beta_cov, found.G)})
+        cov = z[rows] @ G @ z[rows].T + _within(s[rows], process_var, tau, noise_var)
+        root = np.linalg.cholesky(cov)
+        white = solve_triangular(root, uy[rows], lower=True)
+        gram += white.T @ white
+        log_v += 2 * float(np.log(np.diag(root)).sum())
+    information = gram[:-1, :-1]
+    beta_cov = np.linalg.inv(information)
+    beta = beta_cov @ gram[:-1, -1]
+    lost = log_v + gram[-1, -1] - gram[:-1, -1] @ beta + np.linalg.slogdet(information)[1]
+    return DoseModel(
+        mean=np.concatenate([back @ beta, np.zeros(z.shape[1])]),
+        prior=block_diag(back @ beta_cov @ back.T, G),
+        G=G,
+        process_var=process_var,
+        tau=tau,
+        noise_var=noise_var,
+        log_likelihood=-0.5 * float(lost + (len(y) - len(beta)) * np.log(2 * np.pi)),
+    )
+
+
+def _within(s: Array, process_var: float, tau: float, noise_var: float) -> Array:
+    """Covariance of process and noise of one patient's rows, (row, row)."""
+    memory = process_var * np.exp(-np.abs(s[:, None] - s) / tau)
+    return np.asarray(memory + noise_var * np.eye(len(s)))

@@ -21,9 +21,10 @@ from ehrmeta.treatment.adapted_doses import AdaptedDoses
 from ehrmeta.treatment.arms import Dose
 from ehrmeta.treatment.dose_design import DoseDesign
 from ehrmeta.treatment.dose_model import DoseModel, fit_dose_model, mixed
+from ehrmeta.treatment.dose_uncertainty import PlausibleModel, plausible_models
 from ehrmeta.treatment.dosed_rows import DosedRows, check_columns, read_rows
 from ehrmeta.treatment.exposure import exposure, usual_gap
-from ehrmeta.treatment.half_life import Designs, HalfLife, estimate_half_life
+from ehrmeta.treatment.half_life import Designs, estimate_half_life
 from ehrmeta.treatment.titration import titration_p_value, warn_of_titration
 
 __all__ = ["DoseResponse"]
@@ -78,11 +79,13 @@ class DoseResponse(BaseEstimator):
     carry_over_ : float
         Half-life of earlier doses; 0 where there is none.
     carry_over_log_sd_ : float
-        Standard error of its logarithm, which bands and intervals take in; 0 where it is given.
+        Standard error of its logarithm; 0 where it is given.
     dose_ : Dose
         Range of the training doses.
     model_ : DoseModel
-        Under that half-life.
+        Of largest likelihood, under that half-life.
+    plausible_ : list of PlausibleModel
+        What stands for the uncertainty of variances and half-life in bands and intervals.
     titration_p_value_ : float
         Small where later doses follow earlier outcomes; NaN where that cannot be told.
 
@@ -191,19 +194,17 @@ class DoseResponse(BaseEstimator):
             random_slope=self.random_slope,
             groups=np.repeat(np.arange(len(rows.starts) - 1), np.diff(rows.starts)),
         )
-        half_life = (
-            estimate_half_life(
-                partial(self._designs, rows), self.gap_, process=self.ornstein_uhlenbeck
-            )
-            if self.carry_over == "auto"
-            else HalfLife(float(self.carry_over))
+        designs = partial(self._designs, rows)
+        estimated = self.carry_over == "auto"
+        self.carry_over_ = (
+            estimate_half_life(designs, self.gap_, process=self.ornstein_uhlenbeck)
+            if estimated
+            else float(self.carry_over)
         )
-        self.models_ = [
-            (fit_dose_model(*self._designs(rows, at), process=self.ornstein_uhlenbeck), at, weight)
-            for at, weight in half_life.nodes()
-        ]
-        self.carry_over_, self.carry_over_log_sd_ = half_life.value, half_life.log_sd
-        self.model_ = self.models_[0][0]
+        self.model_ = fit_dose_model(*designs(self.carry_over_), process=self.ornstein_uhlenbeck)
+        self.plausible_, self.carry_over_log_sd_ = plausible_models(
+            self.model_, self.carry_over_, designs, estimated=estimated
+        )
         self.titration_p_value_ = titration_p_value(rows.dose, rows.y, rows.starts)
         _check_feature_names(self, X, reset=True)
         _check_n_features(self, X, reset=True)
@@ -244,21 +245,21 @@ class DoseResponse(BaseEstimator):
     def unadapted(self) -> AdaptedDoses:
         """The population: a new patient without rows."""
         self._check_is_fitted()
-        prior = mixed([(model.mean, model.prior) for model, _, _ in self.models_], self._weights)
+        every = self.plausible_
+        prior = mixed([(one.model.mean, one.model.prior) for one in every], _weights(every))
         return AdaptedDoses(self, DosedRows.none(), [prior])
 
-    @property
-    def _weights(self) -> list[float]:
-        return [weight for _, _, weight in self.models_]
-
     def _posteriors(self, rows: DosedRows) -> list[tuple[Array, Array]]:
-        """Mean and covariance of every patient's coefficients, over the half-life too."""
-        by_node = []
-        for model, half_life, _ in self.models_:
-            x, z, s, y, starts = self._designs(rows, half_life)
+        """Mean and covariance of every patient's coefficients, over all plausible models."""
+        by_model = []
+        for one in self.plausible_:
+            x, z, s, y, starts = self._designs(rows, one.half_life)
             w = np.column_stack([x, z])
-            by_node.append([model.posterior(w[a:b], s[a:b], y[a:b]) for a, b in pairwise(starts)])
-        return [mixed(found, self._weights) for found in zip(*by_node, strict=True)]
+            by_model.append(
+                [one.model.posterior(w[a:b], s[a:b], y[a:b]) for a, b in pairwise(starts)]
+            )
+        weights = _weights(self.plausible_)
+        return [mixed(found, weights) for found in zip(*by_model, strict=True)]
 
     def _designs(self, rows: DosedRows, half_life: float) -> Designs:
         """Fixed and random design, time in usual gaps, response, and offsets."""
@@ -290,6 +291,7 @@ class DoseResponse(BaseEstimator):
             inputs,
             self.dose_.codes(dose),
             dose_time,
+            self.schema_,
             log_dose=self.dose_scale == "log",
             log_outcome=self.outcome_transform == "log",
         )
@@ -309,6 +311,10 @@ class DoseResponse(BaseEstimator):
     def _check_is_fitted(self) -> None:
         if not hasattr(self, "model_"):
             raise NotFittedError("this DoseResponse is not fitted yet. Call fit first.")
+
+
+def _weights(models: Sequence[PlausibleModel]) -> list[float]:
+    return [one.weight for one in models]
 
 
 def _features(columns: dict[str, npt.NDArray[Any]], schema: Schema | None) -> tuple[Feature, ...]:

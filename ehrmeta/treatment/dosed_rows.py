@@ -7,11 +7,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
-from ehrmeta.errors import DataError, SchemaError
+from ehrmeta.data import Schema
+from ehrmeta.errors import DataError, GroupError, SchemaError
 from ehrmeta.estimators.inputs import Inputs
+from ehrmeta.treatment.reading import read_times
 
-__all__ = ["DosedRows", "check_columns", "read_rows"]
+__all__ = ["DosedRows", "check_columns", "patients_of", "read_rows"]
 
 Array = npt.NDArray[np.float64]
 
@@ -47,7 +50,13 @@ class DosedRows:
 
 
 def read_rows(
-    inputs: Inputs, dose: Array, dose_time: Any, *, log_dose: bool, log_outcome: bool
+    inputs: Inputs,
+    dose: Array,
+    dose_time: Any,
+    schema: Schema | None,
+    *,
+    log_dose: bool,
+    log_outcome: bool,
 ) -> DosedRows:
     """Check and sort rows.
 
@@ -63,7 +72,7 @@ def read_rows(
         raise DataError(
             f"dose has {len(dose):,} rows, X has {inputs.n_rows:,}. Pass one value a row of X."
         )
-    _check_order(dose_time, time)
+    _check_order(dose_time, time, schema)
     if log_dose:
         _refuse_no_log(dose, "the dose")
     if log_outcome:
@@ -90,11 +99,36 @@ def check_columns(inputs: Inputs, columns: tuple[str, ...]) -> None:
         )
 
 
-def _check_order(dose_time: Any, time: Array) -> None:
+def patients_of(inputs: Inputs, labels: npt.NDArray[Any] | None) -> npt.NDArray[np.int64]:
+    """Number of the adapted patient of every row; 0 of one without a name.
+
+    Raises
+    ------
+    GroupError
+        Patients are not named, or were not adapted.
+    """
+    if labels is None:
+        return np.zeros(inputs.n_rows, np.int64)
+    if inputs.groups is None:
+        raise GroupError(
+            f"groups is missing: the model was adapted to {len(labels):,} named "
+            "patients, so pass groups= with the patient of every row."
+        )
+    task: npt.NDArray[np.int64] = pd.Index(labels).get_indexer(inputs.groups).astype(np.int64)
+    if (task < 0).any():
+        raise GroupError(
+            f"{int((task < 0).sum()):,} of {len(task):,} rows (first: row "
+            f"{int(np.argmax(task < 0))}) belong to patients that were not adapted. Adapt them "
+            "first, or ask unadapted()."
+        )
+    return task
+
+
+def _check_order(dose_time: Any, time: Array, schema: Schema | None) -> None:
     """A dose given after the response is none that it could follow."""
     if dose_time is None:
         return
-    late = np.flatnonzero(np.asarray(dose_time, np.float64) > time)
+    late = np.flatnonzero(read_times(dose_time, "dose_time", schema, len(time)) > time)
     if len(late):
         raise DataError(
             f"the dose was given after its response in {len(late):,} of {len(time):,} rows (first: "

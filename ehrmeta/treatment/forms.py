@@ -70,6 +70,11 @@ def choose_form(
         Makes the X-learner's two regressions of a model; a dose has none.
     """
     models = _models(final, crossed is not None)
+    if not len(found.rows):
+        raise DataError(
+            "no task has rows of both arms, so no effect can be learned within any. Name larger "
+            "tasks in groups=, such as sites, or leave it out."
+        )
     inside = np.zeros(len(x), bool)
     inside[found.rows] = True
     psi, weight = np.zeros(len(x)), np.zeros(len(x))
@@ -84,7 +89,10 @@ def choose_form(
     }
     losses = {name: r_losses(values, judge) for name, (_, values) in fits.items()}
     constant = float(losses["constant"].mean())
-    scores = {name: 1.0 - float(loss.mean()) / constant for name, loss in losses.items()}
+    floor = np.finfo(float).tiny  # where outcomes are constant nothing is left to explain
+    scores = {
+        name: 1.0 - float(loss.mean()) / max(constant, floor) for name, loss in losses.items()
+    }
     automatic = isinstance(final, str) and final == "auto"
     chosen = simplest(losses, task[judge.rows]) if automatic else next(iter(models))
     if chosen in ("constant", "linear"):

@@ -10,11 +10,24 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ehrmeta.data import Feature, Schema
-from ehrmeta.errors import DataError
+from ehrmeta.data import Encoder, Feature, Schema
+from ehrmeta.data.clock import to_time
+from ehrmeta.data.columns import read_column
+from ehrmeta.data.schema import Clock
+from ehrmeta.errors import DataError, SchemaError
 from ehrmeta.estimators.inputs import Inputs, outcome_name, read_inputs
+from ehrmeta.treatment.arms import Arms, Dose
+from ehrmeta.treatment.cases import Cases
+from ehrmeta.treatment.propensity import read_propensities
 
-__all__ = ["features_before_treatment", "read_treated", "task_labels"]
+__all__ = [
+    "cases_of",
+    "encoded",
+    "features_before_treatment",
+    "read_times",
+    "read_treated",
+    "task_labels",
+]
 
 Array = npt.NDArray[np.float64]
 
@@ -56,7 +69,7 @@ def read_treated(
     inputs = replace(inputs, columns=columns)
     if y is None:
         return inputs, treatment
-    _check_order(inputs.time, outcome_time)
+    _check_order(inputs.time, outcome_time, schema)
     if treatment is None:
         raise DataError("treatment is missing: pass treatment= with the arm of every row.")
     if len(treatment) != inputs.n_rows:
@@ -75,18 +88,60 @@ def features_before_treatment(
     return tuple(replace(f, role="known") for f in schema.features if f.name in columns)
 
 
+def encoded(inputs: Inputs, encoder: Encoder, columns: tuple[str, ...]) -> Array:
+    """Encoded features, (row, feature), of rows with the columns of fit."""
+    if tuple(inputs.columns) != columns:
+        missing = [name for name in columns if name not in inputs.columns]
+        other = [name for name in inputs.columns if name not in columns]
+        raise SchemaError(
+            f"the columns of X are not those of fit: missing {missing}, unknown {other}. Pass "
+            "the columns of fit, in their order."
+        )
+    return encoder.transform(inputs.columns)[0].astype(np.float64)
+
+
+def cases_of(inputs: Inputs, x: Array, treatment: Any, kind: Arms | Dose, propensity: Any) -> Cases:
+    """Rows with their treatments and, where they are known, propensities."""
+    tasks, known = inputs.tasks(), None
+    if propensity is not None:
+        if not isinstance(kind, Arms):
+            raise DataError("propensity= is for arms; of a dose it is a regressor of the model.")
+        known = read_propensities(propensity, kind, inputs.n_rows)
+    return Cases(
+        x,
+        inputs.outcome(),
+        kind.codes(treatment),
+        tasks.codes,
+        max(tasks.n_tasks, 1),
+        inputs.time,
+        known,
+    )
+
+
+def read_times(values: Any, name: str, schema: Schema | None, n_rows: int) -> Array:
+    """Times of rows on the schema's clock, as `time` itself is read."""
+    clock = schema.time if schema is not None and schema.time is not None else Clock(name)
+    found = to_time(read_column(values, name), unit=clock.unit, origin=clock.origin, name=name)
+    if found.shape != (n_rows,):
+        raise DataError(
+            f"{name} has {len(found):,} rows, X has {n_rows:,}. Pass one value per row of X."
+        )
+    return found
+
+
 def task_labels(inputs: Inputs) -> npt.NDArray[Any] | None:
     """Names of the tasks, sorted; None for one without a name."""
     return None if inputs.groups is None else inputs.tasks().labels
 
 
-def _check_order(time: Array | None, outcome_time: Any) -> None:
+def _check_order(time: Array | None, outcome_time: Any, schema: Schema | None) -> None:
     """An outcome cannot be known before the treatment."""
     if outcome_time is None:
         return
     if time is None:
         raise DataError("outcome_time= needs time=, the time of the treatment.")
-    early = np.flatnonzero(np.asarray(outcome_time, np.float64) < time)
+    known = read_times(outcome_time, "outcome_time", schema, len(time))
+    early = np.flatnonzero(known < time)
     if len(early):
         raise DataError(
             f"the outcome was known before the treatment in {len(early):,} of {len(time):,} rows "

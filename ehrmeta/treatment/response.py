@@ -14,7 +14,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_feature_names, _check_n_features
 
 from ehrmeta.data import Encoder, Schema
-from ehrmeta.errors import BundleError, DataError, NotFittedError, SchemaError
+from ehrmeta.errors import BundleError, NotFittedError
 from ehrmeta.estimators.inputs import Inputs, schema_of
 from ehrmeta.treatment.adapted import AdaptedResponse
 from ehrmeta.treatment.arms import Arms, Dose
@@ -23,11 +23,14 @@ from ehrmeta.treatment.dose_nuisances import DoseNuisances
 from ehrmeta.treatment.effects import Effects, MixedEffects
 from ehrmeta.treatment.fitting import check_settings, learn_effects, learn_nuisances
 from ehrmeta.treatment.folds import cross_fit_folds
-from ehrmeta.treatment.nuisances import (
-    Nuisances,
+from ehrmeta.treatment.nuisances import Nuisances
+from ehrmeta.treatment.reading import (
+    cases_of,
+    encoded,
+    features_before_treatment,
+    read_treated,
+    task_labels,
 )
-from ehrmeta.treatment.propensity import read_propensities
-from ehrmeta.treatment.reading import features_before_treatment, read_treated, task_labels
 
 __all__ = ["TreatmentResponse"]
 
@@ -228,6 +231,8 @@ class TreatmentResponse(BaseEstimator):
         """
         self._check_is_fitted()
         inputs, treatment = self._read(X, y, groups, time, treatment, outcome_time, self.schema_)
+        if inputs.n_rows == 0:
+            return self.unadapted()
         cases = self._cases(inputs, treatment, propensity)
         adapted = AdaptedResponse(self, task_labels(inputs), cases, self.nuisances_.adapt(cases))
         adapted.warn_of_gaps(stacklevel=3)
@@ -236,15 +241,7 @@ class TreatmentResponse(BaseEstimator):
     def unadapted(self) -> AdaptedResponse:
         """The population as a task without rows; its intervals are those of a new task."""
         self._check_is_fitted()
-        n_features, vectors = len(self.encoder_.fixed_names), self.treatment_.vectors
-        nothing = Cases(
-            np.zeros((0, n_features)),
-            np.zeros(0),
-            np.zeros(0, np.int64 if self.discrete_treatment else np.float64),
-            np.zeros(0, np.int64),
-            1,
-            known=np.zeros((0, len(vectors))),
-        )
+        nothing = Cases.none(len(self.encoder_.fixed_names), len(self.treatment_.vectors))
         return AdaptedResponse(self, None, nothing, self.nuisances_.adapt(nothing))
 
     def effect(self, X: Any, *, T0: Any = None, T1: Any = None) -> Array:
@@ -344,30 +341,7 @@ class TreatmentResponse(BaseEstimator):
         )
 
     def _encode(self, inputs: Inputs) -> Array:
-        if tuple(inputs.columns) != self.columns_:
-            missing = [name for name in self.columns_ if name not in inputs.columns]
-            other = [name for name in inputs.columns if name not in self.columns_]
-            raise SchemaError(
-                f"the columns of X are not those of fit: missing {missing}, unknown {other}. Pass "
-                "the columns of fit, in their order."
-            )
-        return self.encoder_.transform(inputs.columns)[0].astype(np.float64)
+        return encoded(inputs, self.encoder_, self.columns_)
 
     def _cases(self, inputs: Inputs, treatment: Any, propensity: Any) -> Cases:
-        tasks, kind = inputs.tasks(), self.treatment_
-        known = None
-        if propensity is not None:
-            if not isinstance(kind, Arms):
-                raise DataError(
-                    "propensity= is for arms; of a dose it is a regressor of the model."
-                )
-            known = read_propensities(propensity, kind, inputs.n_rows)
-        return Cases(
-            self._encode(inputs),
-            inputs.outcome(),
-            kind.codes(treatment),
-            tasks.codes,
-            max(tasks.n_tasks, 1),
-            inputs.time,
-            known,
-        )
+        return cases_of(inputs, self._encode(inputs), treatment, self.treatment_, propensity)

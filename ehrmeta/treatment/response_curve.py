@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,7 +12,7 @@ from scipy import stats
 
 from ehrmeta.errors import DataError
 
-__all__ = ["Monotone", "ResponseCurves"]
+__all__ = ["Monotone", "OwnScale", "ResponseCurves", "SampledCurves"]
 
 Array = npt.NDArray[np.float64]
 Monotone = Literal["increasing", "decreasing"] | None
@@ -84,3 +85,72 @@ class ResponseCurves:
             below = stats.norm.cdf((middle[..., None] - loc) / scale).mean(axis=2) < level
             low, high = np.where(below, middle, low), np.where(below, high, middle)
         return np.asarray(0.5 * (low + high))
+
+
+@dataclass(frozen=True, eq=False)
+class OwnScale:
+    """Curves of a logarithm or a scaled dose, read in the units of dose and response.
+
+    Parameters
+    ----------
+    curves : ResponseCurves
+    scaled : callable
+        phi of a dose.
+    log : bool
+        Whether the curves are those of the response's logarithm.
+    """
+
+    curves: ResponseCurves
+    scaled: Callable[[Array], Array]
+    log: bool
+
+    def quantile(self, dose: Array, level: float) -> Array:
+        """Quantile of the response to every dose, (row, dose)."""
+        found = self.curves.quantile(self.scaled(dose), level)
+        return np.asarray(np.exp(found) if self.log else found)
+
+    def chance(self, dose: Array, low: float, high: float) -> Array:
+        """Probability that the response to every dose lies in a range, (row, dose)."""
+        if self.log:
+            with np.errstate(divide="ignore"):
+                low, high = np.log(np.maximum([low, high], 0.0))
+        return self.curves.chance(self.scaled(dose), low, high)
+
+
+@dataclass(frozen=True, eq=False)
+class SampledCurves:
+    """Lines through the origin, of which slopes are drawn with weights.
+
+    Parameters
+    ----------
+    slope : (row, draw)
+        In rising order, of doses above 0.
+    below : (row, draw + 1)
+        Weight of the slopes before each place.
+    """
+
+    slope: Array
+    below: Array
+
+    @classmethod
+    def of(cls, slope: Array, weight: Array) -> SampledCurves:
+        """Sort draws (row, draw) of weights that sum to 1."""
+        order = np.argsort(slope, axis=1)
+        total = np.cumsum(np.take_along_axis(weight, order, axis=1), axis=1)
+        below = np.column_stack([np.zeros(len(slope)), total])
+        return cls(np.take_along_axis(slope, order, axis=1), below)
+
+    def quantile(self, dose: Array, level: float) -> Array:
+        """Quantile of the response to every dose, (row, dose)."""
+        at = np.minimum((self.below[:, 1:] < level).sum(axis=1), self.slope.shape[1] - 1)
+        return np.asarray(np.outer(self.slope[np.arange(len(at)), at], dose))
+
+    def chance(self, dose: Array, low: float, high: float) -> Array:
+        """Probability that the response to every dose lies in a range, (row, dose)."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ends = [np.nan_to_num(end / dose, nan=0.0) for end in (low, high)]
+        found = np.empty((len(self.slope), len(dose)))
+        for row, (slope, below) in enumerate(zip(self.slope, self.below, strict=True)):
+            first, last = (below[np.searchsorted(slope, end)] for end in ends)
+            found[row] = last - first
+        return found

@@ -9,7 +9,8 @@ from sklearn.base import clone
 from ehrmeta.data import NofOnePatients, make_nof1, make_pk
 from ehrmeta.errors import DataError, DataWarning, GroupError, NotFittedError, SchemaError
 from ehrmeta.treatment import AdaptedDoses, DoseResponse
-from ehrmeta.treatment.dose_model import fit_dose_model
+from ehrmeta.treatment.dose_model import dose_model_at, fit_dose_model
+from ehrmeta.treatment.dose_uncertainty import PlausibleModel
 from ehrmeta.treatment.exposure import exposure, usual_gap
 from ehrmeta.treatment.response_curve import ResponseCurves
 from ehrmeta.treatment.titration import titration_p_value
@@ -139,6 +140,36 @@ def test_carry_over_is_estimated_and_absent_where_there_is_none() -> None:
     there = make_nof1(60, carry_over=0.7, random_state=1)
     assert 0.5 ** (1 / nof1_fit(there).carry_over_) == pytest.approx(0.7, abs=0.1)
     assert nof1_fit(make_nof1(60, carry_over=0.0, random_state=2)).carry_over_ < 0.4
+
+
+def test_the_estimate_is_the_top_of_the_likelihood_that_says_how_sure_it_is() -> None:
+    p = make_nof1(40, 4, random_state=4)
+    model = nof1_fit(p, carry_over=1.0)
+    rows = model._rows(model._inputs(p.X[:, 3:], p.y, p.groups, p.time, None), p.treatment, None)
+    design, best = model._designs(rows, 1.0), model.model_
+    own = {"G": best.G, "tau": best.tau}
+    own |= {"process_var": best.process_var, "noise_var": best.noise_var}
+    for name, value in own.items():
+        for factor in (0.8, 1.25):
+            other = dose_model_at(*design, **own | {name: value * factor})
+            assert other.log_likelihood < best.log_likelihood
+
+
+def test_bands_hold_what_few_patients_leave_open_of_the_variances() -> None:
+    widths = []
+    for n_patients in (8, 60):
+        X, y, dose, patient, day = (part[: n_patients * ROWS] for part in lines())
+        model = DoseResponse(trend=False, carry_over=0.0, ornstein_uhlenbeck=False)
+        model.fit(X, y, dose=dose, groups=patient, time=day)
+        assert sum(one.weight for one in model.plausible_) == pytest.approx(1.0)
+        known = DoseResponse().set_params(**model.get_params())
+        known.__dict__.update(vars(model))
+        known.plausible_ = [PlausibleModel(model.model_, 0.0, 1.0)]
+        spread = [
+            np.ptp(m.unadapted().effect_interval([[0.0]], T0=1, T1=2)) for m in (model, known)
+        ]
+        widths.append(spread[0] / spread[1])
+    assert widths[0] > widths[1] > 1.0
 
 
 def test_titration_is_noticed_and_random_order_is_not() -> None:
