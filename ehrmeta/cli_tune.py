@@ -173,7 +173,7 @@ def tune(
             shots=tuple(settings["shots"]),
             folds=settings["folds"],
             study=f"{study}-script",
-            storage=f"sqlite:///{storage}" if "://" not in storage else storage,
+            storage=_script_storage(storage),
             n_trials=settings["trials"],
             seed=settings["seed"],
         )
@@ -277,6 +277,13 @@ def _table_code(table: str, settings: dict[str, Any]) -> dict[str, str]:
         "table": f"read_training_table(\n{lines})",
         "reader": "from ehrmeta.cli_tables import read_training_table\n",
     }
+
+
+def _script_storage(storage: str) -> str:
+    """A URL that Optuna itself opens: it knows none for a journal, so the default file instead."""
+    if storage.startswith("journal:") or Path(storage).suffix in (".journal", ".log"):
+        storage = DEFAULT_STORAGE
+    return storage if "://" in storage else f"sqlite:///{storage}"
 
 
 def _tell(study: Any, trial: Any) -> None:

@@ -45,6 +45,17 @@ def test_a_study_is_resumed_and_joined_without_its_table(visits: Path) -> None:
 
 
 @pytest.mark.usefixtures("visits")
+def test_ctrl_c_ends_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ehrmeta.cli_tune.search", stopped)
+    result = run(*ROLES, *SMALL)
+    assert result.exit_code == 1
+    assert "stopped. Run the same command again to go on." in result.output
+
+
+@pytest.mark.usefixtures("visits")
 def test_the_list_shows_ranges_and_conditions() -> None:
     shown = run("pbcseq", "--algorithm", "maml", "--algorithm", "meta-sgd", "--list").output
     assert "MetaSGD__inner_lr" in shown
@@ -59,7 +70,7 @@ def test_an_exported_script_runs(visits: Path, algorithms: list[str]) -> None:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     chosen = [word for name in algorithms for word in ("--algorithm", name)]
     options = ["--trials", "2", "--folds", "2", "--max-steps", "2", "--shots", "2"]
-    written = run(*ROLES, *chosen, *options, "--export-script", "search.py")
+    written = run(*ROLES, *chosen, *options, "--export-script", "search.py", "--storage", "s.log")
     assert written.exit_code == 0, written.output
     script = visits.parent / "search.py"
     runpy.run_path(str(script), run_name="__main__")
