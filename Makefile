@@ -23,7 +23,7 @@ test-wheel: $(READY)  ## run every test against the built wheel in an environmen
 	$(BIN)/python -m build --wheel --no-isolation --outdir $(WHEEL) .
 	$(PYTHON) -m venv $(WHEEL)/.venv
 	$(WHEEL)/.venv/bin/python -m pip install -c constraints.txt "$$(ls $(WHEEL)/*.whl)[dev]"
-	cp -r tests tutorials docs datasets README.md CHANGELOG.md pyproject.toml $(WHEEL)
+	cp -r tests tutorials docs datasets README.md CHANGELOG.md CONTRIBUTING.md pyproject.toml $(WHEEL)
 	cd $(WHEEL) && OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 tests --pyargs ehrmeta \
 		--ignore tests/test_packaging.py
 

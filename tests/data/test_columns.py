@@ -116,6 +116,7 @@ def test_column_names_become_text() -> None:
         ([[1], [2]], CellError, "argument must be a string or a number"),
         ([b"x", b"y"], CellError, "not bytes"),
         ([dt.timedelta(1)], CellError, "argument must be a string or a number"),
+        ([1j, 2j], DataError, "Complex data not supported: column 'lab'"),
         ([DAY, DAY.replace(tzinfo=dt.UTC)], DataError, r"with a time zone \(1 rows\) and without"),
         ([dt.datetime(9999, 12, 31)], DataError, "1 date.* outside 1678-2262"),
     ],

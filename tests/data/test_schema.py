@@ -123,3 +123,25 @@ def test_a_date_is_no_feature() -> None:
     dated = frame().assign(birth=pd.Timestamp("1960-01-01"))
     with pytest.raises(SchemaError, match="'birth' holds dates.*a number such as age"):
         Schema.infer(dated, task="id", outcome="y")
+
+
+def test_a_schema_prints_every_role_it_gives() -> None:
+    assert repr(Schema(())) == "Schema()"
+    full = Schema(
+        (Feature("x0", block="image"), Feature("sex", "binary", "static", low=0)),
+        Outcome("hdl", unit="mg/dL", transform="log", high=200),
+        task="ward",
+        task_kind="cohort",
+        time=Clock("day", origin="2020-01-01", is_feature=False),
+        treatment="arm",
+        outcome_time="known",
+    )
+    assert repr(full).splitlines() == [
+        "task       ward (cohort)",
+        "outcome    hdl [mg/dL] -inf to 200, log scale",
+        "time       day [d] since 2020-01-01, differences only",
+        "treatment  arm",
+        "known at   known",
+        "known      x0 of image",
+        "static     sex binary 0 to inf",
+    ]

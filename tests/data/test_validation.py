@@ -201,3 +201,41 @@ def test_a_broken_toml_file_is_an_error_that_says_what(tmp_path, content):
         path.write_text(content)
     with pytest.raises(SchemaError, match=r"schema.toml|nme"):
         Schema.from_toml(path)
+
+
+def test_a_unit_that_nobody_knows_is_named():
+    schema = Schema((Feature("lab", unit="mg per dl"),), task="patient")
+    (finding,) = schema.check(_frame().rename(columns={"glucose": "lab"}))
+    assert "'mg per dl', is no UCUM code" in str(finding)
+
+
+def test_without_a_range_the_name_of_a_lab_says_what_is_implausible():
+    schema = Schema((Feature("glucose", unit="mg/dL"),), Outcome("hdl"), task="patient")
+    (finding,) = schema.check(_set("glucose", [7], 9000.0)(_frame()))
+    assert str(finding).startswith("column 'glucose': 1 value implausible for glucose in mg/dL")
+
+
+def test_repeated_times_are_normal_in_cohorts():
+    wards = Schema((Feature("age"),), task="ward", task_kind="cohort", time=Clock("day"))
+    assert not [f for f in wards.check(_frame()) if "repeating" in f.what]
+
+
+def test_a_handful_of_rows_says_nothing_of_copies():
+    schema = Schema((Feature("age"),), Outcome("hdl"), task="patient")
+    frame = _frame().iloc[:9].assign(age=lambda f: f.hdl + 1)
+    assert not schema.check(frame)
+
+
+@pytest.mark.filterwarnings("error")
+def test_guessing_warns_of_numbers_that_one_text_turns_into_a_category():
+    frame = _set("glucose", [3], "<5")(_frame())[["patient", "glucose", "hdl"]].astype(
+        {"glucose": str}
+    )
+    with pytest.warns(DataWarning, match=r"'glucose' is text because 1 of 120 .*row 3"):
+        schema = Schema.infer(frame, task="patient", outcome="hdl")
+    assert schema.features[0].kind == "categorical"
+
+
+def test_a_schema_that_cannot_be_written_says_so(tmp_path):
+    with pytest.raises(SchemaError, match="cannot write"):
+        SCHEMA.to_toml(tmp_path)
