@@ -87,7 +87,8 @@ def _lie_about_a_tensor(content: bytearray, random: Random) -> bytes:
     """Give one tensor another shape, type or place."""
     header = _header(content)
     name = random.choice([name for name in header if name != "__metadata__"])
-    lies = {"shape": [2**40], "dtype": "F64", "data_offsets": [0, 2**50]}
+    other = "F32" if header[name]["dtype"] == "F64" else "F64"
+    lies = {"shape": [2**40], "dtype": other, "data_offsets": [0, 2**50]}
     key = str(random.choice(list(lies)))
     header[name][key] = lies[key]
     text = json.dumps(header).encode()
