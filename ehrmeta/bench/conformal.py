@@ -8,13 +8,13 @@ of a patient's later values that their intervals hold, averaged over patients, t
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from sklearn.base import clone
 
@@ -24,10 +24,11 @@ from ehrmeta.bench.cells import Cell, run_cells
 from ehrmeta.bench.patients_data import load
 from ehrmeta.bench.record import Record
 from ehrmeta.bench.text_table import number, text_table
-from ehrmeta.data import Table, first_k
-from ehrmeta.errors import AtypicalWarning
 from ehrmeta.estimators import ConformalRegressor, MetaRegressor
 from ehrmeta.estimators._base import TaskRegressor
+from ehrmeta.estimators.conformal_cells import finest
+from ehrmeta.estimators.conformal_limits import tasks_needed
+from ehrmeta.estimators.predictive import Prediction
 from ehrmeta.evaluation import interval_score
 
 __all__ = ["FULL", "MODELS", "QUICK", "Plan", "conformal_table", "run_conformal"]
@@ -35,7 +36,7 @@ __all__ = ["FULL", "MODELS", "QUICK", "Plan", "conformal_table", "run_conformal"
 SUITE, DATA_SET = "conformal", "nafld-hdl"
 SHOTS = (1, 2, 3, 5, 10)
 LEVEL = 0.9
-OWN, BY_K, BY_KIND = "its own", "by k", "by k, sex and age"
+METHODS = OWN, BY_K, BY_KIND = "its own", "by k", "by k, sex and age"
 KINDS = {"sex": ["male"], "age third": ["third"], "sex and age": ["male", "third"]}
 _MANY, _LOW = 8, 0.7  # queries of a patient, and share held, below which it was served badly
 
@@ -83,6 +84,17 @@ def run_conformal(
     return run_cells(cells, say, cache=cache, workers=workers)
 
 
+class _Judged(ConformalRegressor):
+    """Keeps the prediction and the model's own interval of every row beside its error."""
+
+    def _columns(self, predicted: Prediction, y: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
+        kept = super()._columns(predicted, y)
+        tail = 0.5 * (1.0 - LEVEL)
+        kept |= {"low": predicted.quantile(tail), "high": predicted.quantile(1.0 - tail)}
+        found: Any = predicted
+        return kept | {"y": y, "loc": found.loc, "scale": found.scale}
+
+
 def _measure(name: str, plan: Plan, seed: int) -> list[Record]:
     started = time.perf_counter()
     table = load(DATA_SET)
@@ -95,55 +107,43 @@ def _measure(name: str, plan: Plan, seed: int) -> list[Record]:
         model.set_params(**({} if plan.max_steps is None else {"max_steps": plan.max_steps}))
     model.fit(train.X, train.y, groups=train.groups, time=train.time)
     cuts = tuple(np.quantile(train.X["age"], [1 / 3, 2 / 3]).round())
-    by = {OWN: None, BY_K: None, BY_KIND: {"male": (), "age": cuts}}
+    conformal = _Judged(model, shots=SHOTS, by={"male": (), "age": cuts})
+    # The model is the same in every split, and so is what it predicts.
+    rows = conformal._judged(pool.X, pool.y, pool.groups, pool.time, None)
+    rows[["male", "third"]] = rows["level"].str.split(", ", expand=True).to_numpy()
     parts = []
     for split in range(plan.n_splits):
-        held_out, test = pool.split(0.5, random_state=split)
-        found = {
-            method: ConformalRegressor(model, shots=SHOTS, by=columns).calibrate(
-                held_out.X, held_out.y, groups=held_out.groups, time=held_out.time
-            )
-            for method, columns in by.items()
-            if method != OWN
-        }
-        parts += [_summary(rows, split) for rows in _tested(found, test, cuts)]
+        held_out, _ = pool.split(0.5, random_state=split)
+        calibrates = np.isin(pool.tasks.labels, held_out.groups)[rows["task"]]
+        conformal._learn(rows[calibrates])
+        parts += [_summary(found, split) for found in _tested(conformal, rows[~calibrates])]
     seconds = time.perf_counter() - started
     return list(_records(name, pd.concat(parts), pool.n_tasks, seconds, seed))
 
 
-def _tested(
-    conformal: dict[str, ConformalRegressor], test: Table, cuts: tuple[float, ...]
-) -> Iterator[pd.DataFrame]:
-    """Every query row of the test patients: whether it was held, and its interval score."""
-    for k in SHOTS:
-        support, query = first_k(test.tasks, k, time=test.time)
-        asked = np.bincount(test.tasks.codes[query], minlength=test.n_tasks) > 0
-        shown, later = test.take(support & asked[test.tasks.codes]), test.take(query)
-        given: dict[str, Any] = {
-            "groups": later.groups,
-            "time": later.time,
-            "confidence_level": LEVEL,
-        }
-        with warnings.catch_warnings():  # among many test patients some are atypical by chance
-            warnings.simplefilter("ignore", AtypicalWarning)
-            patients = {
-                method: found.adapt(shown.X, shown.y, groups=shown.groups, time=shown.time)
-                for method, found in conformal.items()
-            }
-        intervals = {
-            name: found.predict_interval(later.X, **given) for name, found in patients.items()
-        }
-        intervals[OWN] = patients[BY_K].adapted.predict_interval(later.X, **given)
-        for method, (low, high) in ((name, ends.T) for name, ends in intervals.items()):
+def _tested(conformal: ConformalRegressor, rows: pd.DataFrame) -> Iterator[pd.DataFrame]:
+    """Every row of the test patients: whether it was held, and its interval score."""
+    outcome = conformal.model.table_.outcome
+    needed = tasks_needed(LEVEL)
+    for k, at_k in rows.groupby("shots"):
+        for method in METHODS:
+            limits = np.empty((len(at_k), 2))
+            for level in at_k["level"].unique():
+                cell = finest(conformal.limits_, (k, level if method == BY_KIND else None), needed)
+                limits[at_k["level"] == level] = conformal.limits_[cell].at(LEVEL)
+            ends = at_k[["loc"]].to_numpy() + at_k[["scale"]].to_numpy() * limits
+            low, high = (
+                outcome.inverse(ends).T if method != OWN else at_k[["low", "high"]].to_numpy().T
+            )
             yield pd.DataFrame(
                 {
                     "method": method,
                     "k": k,
-                    "male": later.X["male"].to_numpy(),
-                    "third": np.searchsorted(cuts, later.X["age"]),
-                    "patient": later.tasks.codes,
-                    "held": (low <= later.y) & (later.y <= high),
-                    "score": interval_score(later.y, low, high, confidence_level=LEVEL),
+                    "male": at_k["male"],
+                    "third": at_k["third"],
+                    "patient": at_k["task"],
+                    "held": (low <= at_k["y"]) & (at_k["y"] <= high),
+                    "score": interval_score(at_k["y"], low, high, confidence_level=LEVEL),
                 }
             )
 
@@ -164,7 +164,7 @@ def _summary(rows: pd.DataFrame, split: int) -> pd.DataFrame:
         held = rows.groupby([*columns, "patient"])["held"].mean().groupby(columns).mean()
         for level, value in held.items():
             at = level if isinstance(level, tuple) else (level,)
-            words = ", ".join(f"{c} {v:g}" for c, v in zip(columns, at, strict=True))
+            words = ", ".join(at)
             found.append(first | {"case": f"{kind}: {words}", "metric": "coverage", "value": value})
     return pd.DataFrame(found)
 

@@ -65,6 +65,11 @@ class ConformalEstimator(BaseEstimator, ABC):
             The model is of another kind, a column of `by` cannot be used, or no patient has rows
             after its support.
         """
+        self._learn(self._judged(X, y, groups, time, outcome_time))
+        return self
+
+    def _judged(self, X: Any, y: Any, groups: Any, time: Any, outcome_time: Any) -> pd.DataFrame:
+        """What is kept of every later row after every k; with its task, kind and k."""
         self._check_model()
         self.model._check_is_fitted()
         inputs = self.model._read_fitted(X, y, groups, time)
@@ -89,8 +94,7 @@ class ConformalEstimator(BaseEstimator, ABC):
                 f"none of {tasks.n_tasks:,} calibration tasks has a row to predict after a support "
                 f"of {min(self.shots, default=0)}. Lower shots, or pass tasks with more rows."
             )
-        self._learn(pd.concat(found, ignore_index=True))
-        return self
+        return pd.concat(found, ignore_index=True)
 
     def predict(self, X: Any, *, time: Any = None) -> npt.NDArray[Any]:
         """Population prediction, that of the model."""

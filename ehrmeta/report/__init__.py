@@ -9,10 +9,12 @@ from ehrmeta.report.document import Document
 from ehrmeta.report.explanation_display import ExplanationDisplay
 from ehrmeta.report.forecast_report import forecast_report
 from ehrmeta.report.forest_display import ForestDisplay
+from ehrmeta.report.history_display import HistoryDisplay
 from ehrmeta.report.k_shot_display import KShotDisplay
 from ehrmeta.report.k_shot_table import k_shot_table
 from ehrmeta.report.overlap_display import OverlapDisplay
 from ehrmeta.report.refuter_display import RefuterDisplay
+from ehrmeta.report.shrinkage_display import ShrinkageDisplay
 from ehrmeta.report.study_pictures import save_study_pictures
 from ehrmeta.report.trajectory_display import TrajectoryDisplay
 from ehrmeta.report.treatment_report import treatment_report
@@ -26,9 +28,11 @@ __all__ = [
     "Document",
     "ExplanationDisplay",
     "ForestDisplay",
+    "HistoryDisplay",
     "KShotDisplay",
     "OverlapDisplay",
     "RefuterDisplay",
+    "ShrinkageDisplay",
     "TrajectoryDisplay",
     "forecast_report",
     "k_shot_table",

@@ -165,7 +165,7 @@ class CalibrationDisplay:
 
     def plot(self, *, ax: Axes | None = None) -> CalibrationDisplay:
         """Draw on `ax`, or on a new figure."""
-        ax = axes_of(ax, (6.0, 6.2))
+        ax = axes_of(ax, (6.0, 7.2))
         end = min(1.0, np.ceil(10.5 * max(self.at[-1], self.high.max())) / 10)
         ax.plot([0, end], [0, end], color=MUTED, linewidth=1, linestyle="--", label="ideal")
         ax.fill_between(self.at, self.low, self.high, color=PALETTE[0], alpha=0.18, linewidth=0)
@@ -176,7 +176,8 @@ class CalibrationDisplay:
             ax.plot([], [], " ", label=f"{word} {span(scores.loc[metric])}")
         self._draw_risks(ax, end)
         ax.set(xlim=(0, end), xlabel="predicted risk", ylabel="observed share of events")
-        ax.legend(loc="upper left", frameon=False, alignment="left", handlelength=1.6)
+        below: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (0.0, -0.12)}
+        ax.legend(**below, frameon=False, alignment="left", handlelength=1.6, fontsize="small")
         clear_frame(ax)
         self.ax_, self.figure_ = ax, ax.get_figure(root=True)  # type: ignore[assignment]
         return self

@@ -130,7 +130,16 @@ def forecast_report(
         level = confidence_level
         drawn = (examples_section(model, X, inputs, last, n_examples=examples, level=level),)
     sections = (
-        summary_section(curve, coverage, checklist, outcome, unit, confidence_level),
+        summary_section(
+            curve,
+            coverage,
+            checklist,
+            outcome,
+            unit,
+            confidence_level,
+            n_training=fitted.n_tasks_,
+            n_predictors=len(fitted.table_.features),
+        ),
         data_section(fitted, inputs, last, findings, outcome),
         errors_section(curve, unit),
         intervals_section(coverage, unit, confidence_level),

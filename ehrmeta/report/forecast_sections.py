@@ -29,6 +29,7 @@ __all__ = [
 
 OURS = "the model"  # its name among the methods of a curve
 _FEW_PATIENTS = 100
+_RILEY = 234  # patients beyond the predictors: v / chi2(.025, v) < 1.1 ** 2 from v = 233 on
 
 
 def summary_section(
@@ -38,6 +39,9 @@ def summary_section(
     outcome: str,
     unit: str,
     level: float,
+    *,
+    n_training: int,
+    n_predictors: int,
 ) -> Section:
     """What was found, in plain words."""
     ours = curve[curve["method"] == OURS]
@@ -57,6 +61,12 @@ def summary_section(
         words.append(
             f"Warning: {n} test patients are few. The intervals are wide, and calibration in "
             f"groups of patients cannot be judged; test on {_FEW_PATIENTS} or more."
+        )
+    if n_training < _RILEY + n_predictors:
+        words.append(
+            f"Warning: it was fitted to {n_training:,} patients. {_RILEY + n_predictors:,} are "
+            "needed to know the spread of what is left to within 10 % (Riley et al. 2019, "
+            "doi:10.1002/sim.7993, third criterion)."
         )
     words.append(
         f"{missing} of {len(checklist.rows)} items of the reporting checklist are for the authors "

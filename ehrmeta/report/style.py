@@ -63,7 +63,8 @@ def outcome_label(schema: Schema | None) -> str:
     if schema is None or schema.outcome is None:
         return "y"
     outcome = schema.outcome
-    return (outcome.label or outcome.name) + (f" [{outcome.unit}]" if outcome.unit else "")
+    unit = outcome.unit.strip("{}")  # UCUM writes what is no unit in braces
+    return (outcome.label or outcome.name) + (f" [{unit}]" if unit else "")
 
 
 def number(value: float) -> str:

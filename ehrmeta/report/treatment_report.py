@@ -108,10 +108,11 @@ def _summary(
     """What was found, in plain words."""
     zero, one = found.arms
     low, high = pooled.interval
+    n_rows = int(found.overlap.to_numpy().sum())
     words = [
-        f"Compared with {zero}, {one} changes {outcome} by {ranged(pooled.effect, low, high)} on "
-        f"average (95 % interval; {pooled.n_tasks:,} tasks, "
-        f"{int(found.overlap.to_numpy().sum()):,} rows of these two arms)."
+        f"Compared with arm {zero}, arm {one} changes {outcome} by "
+        f"{ranged(pooled.effect, low, high)} on average (95 % interval; {pooled.n_tasks:,} tasks, "
+        f"{n_rows:,} rows of these two arms)."
     ]
     ends = pooled.prediction_interval
     if np.isfinite(ends).all():
@@ -198,13 +199,10 @@ def _effects(
 
 def _checks(found: Diagnostics) -> Section:
     """Overlap, balance and what was not measured."""
+    signed = (found.balance.round(2) + 0.0).map("{:+.2f}".format)  # no -0.00
     order = found.balance["before"].abs().sort_values(ascending=False).index
     rows = [
-        (
-            str(name),
-            f"{found.balance.loc[name, 'before']:+.2f}",
-            f"{found.balance.loc[name, 'after']:+.2f}",
-        )
+        (str(name), signed.loc[name, "before"], signed.loc[name, "after"])
         for name in order[:_MOST_FEATURES]
     ]
     pictures = (
@@ -224,11 +222,15 @@ def _checks(found: Diagnostics) -> Section:
         ),
     )
     heading = ("feature", "before weighting", "after")
+    words = (
+        f"All rows together, whatever their task: effect {number(found.effect)}, standard error "
+        f"{number(found.se)} (doubly robust). A confounder that explains "
+        f"{100 * found.robustness_value:.0f} % of what is left of treatment and of outcome would "
+        "explain it away.",
+    )
     caption = "Standardised differences between the arms, largest first"
     table = TextTable(caption, heading, tuple(rows), sortable=True)
-    return Section(
-        "Can the rows carry it", (str(found).splitlines()[-1] + ".",), (table,), pictures
-    )
+    return Section("Overlap, balance, confounders", words, (table,), pictures)
 
 
 def _card(model: TreatmentResponse) -> Section:
