@@ -268,7 +268,7 @@ def test_warnings_are_one_line_each(folder, visits):
     visits.assign(hdl=visits.hdl.where(visits.index != 3, 4711)).to_csv(path, index=False)
     done = run("fit", path, *FIT, "--range", "hdl=5:200", "--out", folder / "outliers.ehrmeta")
     (warning,) = [line for line in done.stderr.splitlines() if line]
-    assert warning.startswith("Warning: column 'hdl': 1 rows left out: outcome outside 5 to 200")
+    assert warning.startswith("Warning: column 'hdl': 1 row left out: outcome outside 5 to 200")
 
 
 def test_rows_without_a_target_are_an_error_or_left_out(folder, visits):
