@@ -3,7 +3,7 @@ r"""Models as plausible as the estimate: what is not known of variances and of c
 Intervals at the estimated variances are too narrow where patients are few. The logarithms of the
 standard deviations, the process's time and the half-life, and the correlations, are taken as normal
 around their estimates, with the inverse curvature of the restricted likelihood as covariance C, and
-stood for by the points :math:`v \pm \sqrt{d}\, C^{1/2}_j`, weighted by their likelihood.
+stood for by the :math:`2d` points :math:`v \pm \sqrt{d}\, C^{1/2}_j` of equal weight.
 
 References
 ----------
@@ -28,7 +28,7 @@ __all__ = ["PlausibleModel", "plausible_models"]
 Array = npt.NDArray[np.float64]
 
 _STEP = 0.1  # of a logarithm or a correlation, for the likelihood's curvature
-_LARGEST_SD = 0.5  # of the same: what the rows say nothing of stays within bounds
+_LARGEST_SD = 0.25  # of the same: what the rows say nothing of stays within bounds
 _JITTER = 1e-6
 
 
@@ -94,12 +94,7 @@ def plausible_models(
     spread = vectors / np.sqrt(np.maximum(values, 1.0 / _LARGEST_SD**2))
     points = np.sqrt(d) * np.concatenate([spread.T, -spread.T])
     found = [at(point) for point in points]
-    log_weight = np.array([model.log_likelihood for model, _ in found])
-    weight = np.exp(log_weight - log_weight.max())
-    models = [
-        PlausibleModel(model, own, float(share))
-        for (model, own), share in zip(found, weight / weight.sum(), strict=True)
-    ]
+    models = [PlausibleModel(model, own, 1.0 / len(found)) for model, own in found]
     return models, float(np.sqrt((spread[-1] ** 2).sum())) if moved[-1] else 0.0
 
 
