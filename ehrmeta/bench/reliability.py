@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from sklearn.ensemble import HistGradientBoostingClassifier
@@ -133,7 +134,8 @@ def _saves(model: MetaRegressor) -> Iterator[Callable[[Path], object]]:
     table = Table.from_frame(
         marked_table(), task="patient", time="day", outcome="hdl", measured=("creatinine",)
     )
-    X, y, told = table.X, table.y, {"groups": table.groups, "time": table.time}
+    X, y = table.X, table.y
+    told: dict[str, Any] = {"groups": table.groups, "time": table.time}
     yield model.save
     regressor = MetaRegressor(max_steps=2, verbose=False, random_state=0).fit(X, y, **told)
     yield regressor.save
