@@ -94,6 +94,8 @@ class ExplanationDisplay:
         moves = self.parts.iloc[1:]
         ax = axes_of(ax, (7.6, 1.5 + 0.42 * (len(moves) + 2)))
         at, labels, digits = first, ["population"], decimals(moves["contribution"].abs().max())
+        number = 0  # of the values so far
+        ax.use_sticky_edges = False  # bars would end at the frame
         ax.plot(first, 0, marker="D", color=INK, markersize=7)
         for place, (_, part) in enumerate(moves.iterrows(), start=1):
             change = part["contribution"]
@@ -105,12 +107,14 @@ class ExplanationDisplay:
             words |= {"fontsize": "small", "color": INK}
             end = max(at, at - change)
             ax.annotate(f"{change:+.{digits}f}", (end, place), xytext=(4, 0), **words)
-            labels.append(self._label(part, place))
+            number += part["part"] == "value"
+            labels.append(self._label(part, number))
         ax.plot([at, at], [len(moves), len(moves) + 1], color=MUTED, linewidth=0.8, zorder=1)
         ax.plot(at, len(moves) + 1, marker="D", color=INK, markersize=7)
         for place, value in ((0, first), (len(moves) + 1, at)):
             own: dict[str, Any] = {"textcoords": "offset points", "va": "center"}
-            ax.annotate(f"{value:.4g}", (value, place), xytext=(8, 0), weight="bold", **own)
+            text = f"{value:,.{digits}f}"
+            ax.annotate(text, (value, place), xytext=(8, 0), weight="bold", **own)
         labels.append("this patient")
         ax.set_yticks(range(len(labels)), labels)
         ax.set_ylim(len(labels) - 0.4, -0.6)
@@ -125,12 +129,12 @@ class ExplanationDisplay:
         self.ax_, self.figure_ = ax, ax.get_figure(root=True)  # type: ignore[assignment]
         return self
 
-    def _label(self, part: pd.Series, place: int) -> str:
+    def _label(self, part: pd.Series, number: int) -> str:
         """What a bar stands for."""
         if part["part"] != "value":
             return _WORDS[part["part"]]
         when = f"{part['before']:,.3g} {self.time_unit}".rstrip() + " before"
-        words = f"value {place}" if pd.isna(part["before"]) else f"value {when}"
+        words = f"value {number}" if pd.isna(part["before"]) else f"value {when}"
         if pd.isna(part["surprise"]):
             return words
         surprise = f"{part['surprise']:+.{decimals(self.parts['surprise'].abs().max())}f}"
