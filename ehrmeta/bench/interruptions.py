@@ -20,10 +20,14 @@ from ehrmeta.nn import MLP
 __all__ = ["kill_trainings"]
 
 _STEPS = 400
+_MEAN_WAIT = 0.1  # seconds
 
 
 def kill_trainings(n_kills: int, seed: int = 0) -> tuple[int, int]:
     """Kill checkpointed trainings with SIGKILL, and let each finish after some kills.
+
+    Every run is killed at a random moment after it wrote a checkpoint of its own, so that the next
+    one starts from there.
 
     Returns
     -------
@@ -41,8 +45,11 @@ def kill_trainings(n_kills: int, seed: int = 0) -> tuple[int, int]:
             folder = Path(parent, str(n_trainings))
             while killed < n_kills:
                 process = context.Process(target=_train, args=(folder,))
+                before = _checkpoints(folder)
                 process.start()
-                process.join(random.exponential(0.6))
+                while process.is_alive() and _checkpoints(folder) <= before:
+                    process.join(0.01)
+                process.join(random.exponential(_MEAN_WAIT))
                 if not process.is_alive():
                     break
                 process.kill()
@@ -52,6 +59,10 @@ def kill_trainings(n_kills: int, seed: int = 0) -> tuple[int, int]:
             failures += any(not torch.equal(found[name], uninterrupted[name]) for name in found)
             n_trainings += 1
     return failures, n_trainings
+
+
+def _checkpoints(folder: Path) -> set[str]:
+    return {path.name for path in folder.glob("*.checkpoint")}
 
 
 def _train(folder: Path) -> None:
