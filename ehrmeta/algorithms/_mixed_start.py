@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ehrmeta.nn.class_likelihoods import ClassLikelihood
+from ehrmeta.nn.generalised_mixed_model import fit_generalised_mixed_model
 from ehrmeta.nn.likelihoods import Likelihood, StudentT
 from ehrmeta.nn.mixed_model import fit_mixed_model
 from ehrmeta.nn.mixed_process import MixedProcess, fit_mixed_process, held_out_log_likelihood
@@ -42,6 +43,13 @@ class MixedStart:
     def remembers(self) -> bool:
         """Whether there is a process."""
         return self.process_var > 0.0
+
+    def steadier(self, share: float) -> MixedStart:
+        """With a share of the variances in time, and as much more of the intercept's."""
+        scale = np.sqrt([1.0, share])
+        root = scale[:, None] * self.root
+        root[0, 0] = np.sqrt(self.root[0, 0] ** 2 + (1.0 - share) * self.process_var)
+        return replace(self, root=root, process_var=share * self.process_var)
 
     def params(self, n_features: int) -> dict[str, Any]:
         """The parameters by their names."""
@@ -87,9 +95,10 @@ def fit_mixed_start(
 ) -> MixedStart:
     """Random intercept (and slope) by REML, then with an Ornstein-Uhlenbeck process.
 
-    Student's t starts at the fit to outcomes without their outlying parts. Classes start at
-    working outcomes, the log-odds' first Newton step. Unless it is `certain`, a process must show
-    itself where tasks are few.
+    Student's t starts at the fit to outcomes without their outlying parts. Of classes the fit to
+    working outcomes, the log-odds' first Newton step, says how variances share; their sum and the
+    fixed effects are those of a logistic model with random intercepts. Unless it is `certain`, a
+    process must show itself where tasks are few.
     """
     elapsed = tasks.time - tasks.time[tasks.starts[:-1].clamp(max=len(tasks.time) - 1)][tasks.codes]
     mean_elapsed, scale = float(elapsed.mean()), float(elapsed.std()) or 1.0
@@ -102,6 +111,8 @@ def fit_mixed_start(
     z = np.column_stack([one, s] if random_slope and tasks.timed else [one])
     y = _working_outcome(tasks, likelihood)
     found = _fit(_Design(x, z, s, y, tasks.starts.numpy()), process and tasks.timed, certain)
+    if isinstance(likelihood, ClassLikelihood):
+        found = _rescaled(found, x, tasks)
     root = np.zeros((2, 2))
     root[: z.shape[1], : z.shape[1]] = _root(found.G)
     beta = np.zeros(len(kept))
@@ -125,6 +136,25 @@ def _fit(design: _Design, process: bool, certain: bool) -> MixedProcess:
     if not process or (n_tasks < FEW_TASKS and not certain and not _process_helps(design)):
         return MixedProcess.without(plain)
     return fit_mixed_process(design.x, design.z, design.s, design.y, design.starts, plain)
+
+
+def _rescaled(found: MixedProcess, x: Array, tasks: TaskRows) -> MixedProcess:
+    """Fixed effects and the sum of the variances from a logistic model with random intercepts."""
+    one = np.ones((tasks.n_rows, 1))
+    logistic = fit_generalised_mixed_model(
+        x,
+        one,
+        tasks.y.double().numpy(),
+        tasks.starts.numpy(),
+        binary=True,
+        offset=tasks.offset.double().numpy(),
+    )
+    variance, before = float(logistic.sd[0]) ** 2, float(found.G[0, 0]) + found.process_var
+    G, process_var = np.zeros_like(found.G), 0.0
+    G[0, 0] = variance
+    if before > 1e-6:
+        G, process_var = found.G * variance / before, found.process_var * variance / before
+    return replace(found, beta=logistic.beta, G=G, process_var=process_var)
 
 
 def _process_helps(design: _Design) -> bool:

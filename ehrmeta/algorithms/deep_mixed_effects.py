@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from sklearn.base import RegressorMixin
 from sklearn.ensemble import HistGradientBoostingRegressor
 from torch import Tensor
+from torch.func import vmap
 
 from ehrmeta.algorithms._base import (
     Algorithm,
@@ -57,6 +59,7 @@ __all__ = ["DeepMixedEffects"]
 
 
 _DEEP_SHARE = 0.03  # of the noise sd: where deep features start
+_SHARES_IN_TIME = (1.0, 0.3, 0.1, 0.0)  # of what working outcomes say that classes vary in time
 
 
 @dataclass(eq=False, repr=False)
@@ -200,6 +203,12 @@ class DeepMixedEffects(Algorithm):
             random_slope=self.random_slope,
             process=self.ornstein_uhlenbeck,
         )
+        if isinstance(spec.likelihood, ClassLikelihood) and tasks.timed:
+            episodes = list(islice(episodes, 5))
+            found = min(
+                map(found.steadier, _SHARES_IN_TIME),
+                key=lambda one: self._mean_loss(spec, self._started(params, one), episodes),
+            )
         params = self._started(params, found)
 
         def parts(
@@ -227,6 +236,15 @@ class DeepMixedEffects(Algorithm):
             spread=not isinstance(spec.likelihood, StudentT),
         )
         return _replaced(params, found_correction)
+
+    def _mean_loss(self, spec: Spec, params: Params, episodes: Episodes) -> float:
+        def one_task(support: TaskSet, query: TaskSet) -> Tensor:
+            state = self.adapt(spec, params, support)
+            return query_loss(spec, self.predict(spec, params, state, query), query)
+
+        with torch.no_grad():
+            losses = [vmap(one_task)(support, query) for _, support, query in episodes]
+        return float(torch.cat(losses).mean())
 
     def _started(self, params: Params, found: MixedStart) -> dict[str, Tensor]:
         deep = {"deep_gain": np.full(self.n_deep, _DEEP_SHARE * np.sqrt(found.noise_var))}

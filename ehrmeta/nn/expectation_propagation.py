@@ -3,7 +3,7 @@ r"""Two classes met by normal pseudo-observations that match moments, not curvat
 A row's likelihood :math:`\sigma(\pm\eta)` is replaced by a site
 :math:`s\, e^{\nu \eta - \tau \eta^2 / 2}`, so that the normal posterior has the mean and variance
 that the row itself would give in its place: expectation propagation. A row of weight w counts as w
-copies. Where supports are small and
+copies, one of less than 1 by that power of its likelihood. Where supports are small and
 tasks differ much, mean and mode lie far apart, and the curvature at the mode overstates what is
 known.
 
@@ -26,7 +26,6 @@ _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(24)
 _LEAST_VARIANCE = 1e-8  # of a cavity: where nothing varies, the site is the curvature
 _LEAST_PRECISION = 1e-10
 _LARGEST_CURVATURE = 0.25
-_LEAST_WEIGHT = 1e-12
 _LEAST_SHARE = 1e-6  # of what is known of a row, without the row
 
 
@@ -50,7 +49,7 @@ def matched_sites(y: Tensor, weight: Tensor, mean: Tensor, variance: Tensor, sit
     sites : Sites
         The present ones.
     """
-    copies = weight.clamp(min=_LEAST_WEIGHT)
+    copies, power = weight.clamp(min=1.0), weight.clamp(max=1.0)
     without = (1.0 - sites.precision / copies * variance).clamp(min=_LEAST_SHARE)
     center = (mean - variance * sites.pull / copies) / without
     spread = (variance / without).clamp(min=_LEAST_VARIANCE)
@@ -60,15 +59,16 @@ def matched_sites(y: Tensor, weight: Tensor, mean: Tensor, variance: Tensor, sit
     )
     eta = center[..., None] + spread.sqrt()[..., None] * nodes  # (row, node)
     sign = 2.0 * y[..., None] - 1.0
-    log_terms = torch.nn.functional.logsigmoid(sign * eta) + log_weights
+    log_terms = power[..., None] * torch.nn.functional.logsigmoid(sign * eta) + log_weights
     log_total = torch.logsumexp(log_terms, -1)
     share = torch.exp(log_terms - log_total[..., None])
     moved = (share * nodes).sum(-1)  # in standard deviations
     left = (share * (nodes - moved[..., None]).square()).sum(-1)  # share of the variance
     # the true one is no larger than the largest curvature; few nodes of a wide cavity may say so
-    precision = ((1.0 / left - 1.0) / spread).clamp(_LEAST_PRECISION, _LARGEST_CURVATURE)
+    most = (_LARGEST_CURVATURE * power).clamp(min=_LEAST_PRECISION)
+    precision = torch.minimum(((1.0 / left - 1.0) / spread).clamp(min=_LEAST_PRECISION), most)
     pull = (center + spread.sqrt() * moved) * (precision + 1.0 / spread) - center / spread
     known = 1.0 + precision * spread
     exponent = 0.5 * ((center / spread + pull).square() * spread / known - center.square() / spread)
     log_scale = log_total + 0.5 * torch.log(known) - exponent
-    return Sites(copies * precision, copies * pull, weight * log_scale)
+    return Sites(copies * precision, copies * pull, copies * log_scale)
