@@ -82,9 +82,9 @@ class DeepMixedEffects(Algorithm):
 
     Training starts at the restricted-likelihood fit of mixed model and process and at the linear
     correction's ridge regression, with every network silent, and leaves that start only for a gain
-    on held-out tasks. With fewer than 50 tasks the networks stay silent, and process and
-    correction are there only if they help tasks held out in turn; the predictive scale is then
-    inflated, by a parametric bootstrap, for what is not known of the parameters.
+    on held-out tasks. With fewer than 100 tasks the networks stay silent. With fewer than 50,
+    process and correction are there only if they help tasks held out in turn, and the predictive
+    scale is inflated, by a parametric bootstrap, for what is not known of the parameters.
 
     Where tasks are cohorts (hospitals, trials, countries) of tens of rows or more, without time,
     ``feature_slopes=True`` gives every feature a slope of the cohort's own:

@@ -49,7 +49,8 @@ QUICK = CohortPlan(folds_run=1, max_draws=1)
 
 def methods_of(data_set: str) -> dict[str, Any]:
     """Name and model of everything that runs on a data set; None is the Bayes rule."""
-    methods = dict(COHORT_METHODS["dose" if data_set == "warfarin" else "risk"])
+    kind = {"warfarin": "dose", "respiratory": "visits"}.get(data_set, "risk")
+    methods = dict(COHORT_METHODS[kind])
     if data_set.startswith("make_cohorts"):
         methods[BAYES_RULE] = None
     return methods

@@ -75,6 +75,14 @@ _DOSE: dict[str, Any] = {
     "fixed 35 mg": DosingEquation("fixed", site_intercept=False),
 }
 
-COHORT_METHODS = {"risk": _RISK, "dose": _DOSE}
+_OF_BOOSTING = HistGradientBoostingClassifier(**_TREES)
+# Patients of a few rows in order are no cohorts: each has a level of its own, and no slopes.
+_VISITS: dict[str, Any] = {
+    **_RISK,
+    OURS: MetaClassifier(DeepMixedEffects(), **_QUIET),
+    f"{OURS} on boosting": MetaClassifier(DeepMixedEffects(), population=_OF_BOOSTING, **_QUIET),
+}
+
+COHORT_METHODS = {"risk": _RISK, "visits": _VISITS, "dose": _DOSE}
 
 UPDATES = tuple(name for name, model in _RISK.items() if isinstance(model, UpdatedClassifier))

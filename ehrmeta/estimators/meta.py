@@ -48,7 +48,8 @@ Array = npt.NDArray[np.float64]
 _WARM_EPISODES = 10_000  # for start values
 _TASKS_AT_ONCE = 1024
 _FEWEST_TO_HOLD_OUT = 20
-_FEWEST_TO_LEAVE_START = 50  # a handful of held-out tasks cannot tell whether training gained
+_FEWEST_TO_LEAVE_START = 100
+_JUDGES_OF_START = 30  # a handful of held-out tasks cannot tell whether training gained
 
 
 class MetaEstimator(TaskEstimator):
@@ -234,8 +235,10 @@ class MetaEstimator(TaskEstimator):
         elif (addition := algorithm.population(spec.likelihood)) is not None:
             population, rows = add_where_it_helps(addition, rows)
         generator = torch.Generator().manual_seed(seed)
-        fewest = _FEWEST_TO_LEAVE_START if algorithm.keeps_start else _FEWEST_TO_HOLD_OUT
-        learned, held_out = _hold_out(rows, self.validation_fraction, generator, fewest)
+        fewest, least = _FEWEST_TO_HOLD_OUT, 1
+        if algorithm.keeps_start:
+            fewest, least = _FEWEST_TO_LEAVE_START, _JUDGES_OF_START
+        learned, held_out = _hold_out(rows, self.validation_fraction, generator, fewest, least)
         fresh = algorithm.init(spec, generator)
 
         def warm_start(tasks: TaskRows) -> dict[str, Tensor]:
@@ -346,11 +349,12 @@ def _are_equal(left: Params, right: Params) -> bool:
 
 
 def _hold_out(
-    rows: TaskRows, fraction: float, generator: torch.Generator, fewest: int
+    rows: TaskRows, fraction: float, generator: torch.Generator, fewest: int, least: int
 ) -> tuple[TaskRows, TaskRows | None]:
-    """Training and held-out tasks."""
+    """Training and held-out tasks, at least so many unless none are asked for."""
     n_held_out = int(fraction * rows.n_tasks)
     if rows.n_tasks < fewest or n_held_out == 0:
         return rows, None
+    n_held_out = max(n_held_out, least)
     order = torch.randperm(rows.n_tasks, generator=generator)
     return rows.select(order[n_held_out:]), rows.select(order[:n_held_out])
