@@ -56,7 +56,9 @@ class ShrinkageDisplay:
         >>> from ehrmeta import MetaRegressor, make_sinusoid
         >>> X, y, groups = make_sinusoid(n_tasks=60, n_points=10, random_state=0)
         >>> model = MetaRegressor(max_steps=5, random_state=0).fit(X, y, groups=groups)
-        >>> display = ShrinkageDisplay.from_estimator(model.adapt(X, y, groups=groups))
+        >>> some = slice(100, 300)
+        >>> patients = model.adapt(X[some], y[some], groups=groups[some])
+        >>> display = ShrinkageDisplay.from_estimator(patients)
         >>> display.ax_.get_ylabel()
         'density'
         """

@@ -167,6 +167,7 @@ class DoseReadings(ABC):
         )
         if doses.dtype.kind not in "biuf" or not len(doses) or not np.isfinite(doses).all():
             raise DataError("grid must hold doses: finite numbers, at least one.")
+        doses = doses.astype(np.float64)
         if log and doses[0] <= 0:
             raise DataError("grid holds a dose of 0 or below, which has no logarithm.")
         if max_dose is not None:

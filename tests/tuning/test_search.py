@@ -165,7 +165,13 @@ def test_patients_and_times_may_be_columns() -> None:
 
 
 def test_several_objectives_are_searched_at_once() -> None:
-    tuned = search(n_trials=2, scoring=["rmse_macro", "adapt_ms", "interval_error"], refit=False)
+    tuned = search(
+        estimator=MetaRegressor(MAML(), max_steps=2, random_state=0, verbose=False),
+        space=["algorithm__inner_lr"],
+        n_trials=2,
+        scoring=["rmse_macro", "adapt_ms", "interval_error"],
+        refit=False,
+    )
     for trial in tuned.study.trials:
         error, milliseconds, calibration = trial.values
         assert error > 0
