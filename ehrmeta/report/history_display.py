@@ -44,7 +44,7 @@ class HistoryDisplay:
         Examples
         --------
         >>> from ehrmeta import MetaRegressor, make_sinusoid
-        >>> X, y, groups = make_sinusoid(n_tasks=60, n_points=10, random_state=0)
+        >>> X, y, groups = make_sinusoid(n_tasks=100, n_points=10, random_state=0)
         >>> model = MetaRegressor(max_steps=5, random_state=0).fit(X, y, groups=groups)
         >>> HistoryDisplay.from_estimator(model).ax_.get_xlabel()
         'training step'
@@ -53,7 +53,7 @@ class HistoryDisplay:
         if not history:
             raise DataError(
                 f"this {type(estimator).__name__} has no training to draw: it is not fitted, or "
-                "was not trained by steps."
+                "was not trained by steps (the default is not with fewer than 100 tasks)."
             )
         return cls(pd.DataFrame(history)).plot(ax=ax)
 
