@@ -6,23 +6,20 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import pairwise
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from sklearn.base import BaseEstimator
-from sklearn.utils.validation import _check_feature_names, _check_n_features
 
 from ehrmeta.data import Feature, Schema
-from ehrmeta.errors import DataError, GroupError, NotFittedError
-from ehrmeta.estimators.inputs import Inputs, outcome_name, read_inputs, schema_of
+from ehrmeta.errors import DataError
 from ehrmeta.treatment.adapted_doses import AdaptedDoses
-from ehrmeta.treatment.arms import Dose
 from ehrmeta.treatment.dose_design import DoseDesign
 from ehrmeta.treatment.dose_model import DoseModel, fit_dose_model, mixed
 from ehrmeta.treatment.dose_uncertainty import PlausibleModel, plausible_models
-from ehrmeta.treatment.dosed_rows import DosedRows, check_columns, read_rows
+from ehrmeta.treatment.dosed_estimator import DosedEstimator
+from ehrmeta.treatment.dosed_rows import DosedRows
 from ehrmeta.treatment.exposure import exposure, usual_gap
 from ehrmeta.treatment.half_life import Designs, estimate_half_life
 from ehrmeta.treatment.titration import titration_p_value, warn_of_titration
@@ -34,7 +31,7 @@ Array = npt.NDArray[np.float64]
 _STEP = 0.1  # of the log half-life, for a derivative
 
 
-class DoseResponse(BaseEstimator):
+class DoseResponse(DosedEstimator[AdaptedDoses]):
     r"""Learns how patients respond to doses over time, and adapts to one more from a few rows.
 
     A row is a dose and the response to it. Patients have a level, a slope in the dose, a trend in
@@ -109,12 +106,8 @@ class DoseResponse(BaseEstimator):
     [2.0]
     """
 
-    dose_: Dose
     design_: DoseDesign
     model_: DoseModel
-    __metadata_request__fit: ClassVar[dict[str, bool]] = dict.fromkeys(
-        ("dose", "groups", "time", "dose_time"), True
-    )
 
     def __init__(
         self,
@@ -173,23 +166,15 @@ class DoseResponse(BaseEstimator):
         self
         """
         self._check()
-        schema = schema_of(self.schema, X)
-        inputs = self._inputs(X, y, groups, time, schema)
-        if inputs.groups is None:
-            raise GroupError("groups is missing: pass the patient of every row.")
-        self.schema_, self.columns_ = schema, tuple(inputs.columns)
-        self.dose_ = Dose.fit(dose)
-        rows = self._rows(inputs, dose, dose_time)
-        if len(rows.starts) < 3:
-            raise GroupError("groups names one patient for all rows: pass the rows of several.")
+        rows = self._training_rows(X, y, dose, groups, time, dose_time)
         self.gap_ = usual_gap(rows.time, rows.starts)
         self.design_ = DoseDesign.fit(
             rows.columns,
-            _features(rows.columns, schema),
+            _features(rows.columns, self.schema_),
             rows.dose,
             rows.time,
             curves=tuple(self.curves),
-            log_dose=self.dose_scale == "log",
+            log_dose=self._log_dose,
             trend=self.trend,
             random_slope=self.random_slope,
             groups=np.repeat(np.arange(len(rows.starts) - 1), np.diff(rows.starts)),
@@ -206,41 +191,8 @@ class DoseResponse(BaseEstimator):
             self.model_, self.carry_over_, designs, estimated=estimated
         )
         self.titration_p_value_ = titration_p_value(rows.dose, rows.y, rows.starts)
-        _check_feature_names(self, X, reset=True)
-        _check_n_features(self, X, reset=True)
         warn_of_titration(self.titration_p_value_)
         return self
-
-    def adapt(
-        self,
-        X: Any,
-        y: Any,
-        *,
-        dose: Any,
-        groups: Any = None,
-        time: Any = None,
-        dose_time: Any = None,
-    ) -> AdaptedDoses:
-        """Adapt to new patients from their first rows, without refitting.
-
-        Parameters
-        ----------
-        X, y, dose, groups, time, dose_time
-            The support rows, as in `fit`. Without groups they are one patient.
-
-        Returns
-        -------
-        AdaptedDoses
-        """
-        self._check_is_fitted()
-        inputs = self._inputs(X, y, groups, time, self.schema_)
-        check_columns(inputs, self.columns_)
-        if inputs.n_rows == 0:
-            return self.unadapted()
-        rows = self._rows(inputs, dose, dose_time)
-        found = AdaptedDoses(self, rows, self._posteriors(rows))
-        found.warn_of_one_dose()
-        return found
 
     def unadapted(self) -> AdaptedDoses:
         """The population: a new patient without rows."""
@@ -248,6 +200,11 @@ class DoseResponse(BaseEstimator):
         every = self.plausible_
         prior = mixed([(one.model.mean, one.model.prior) for one in every], _weights(every))
         return AdaptedDoses(self, DosedRows.none(), [prior])
+
+    def _adapted(self, rows: DosedRows) -> AdaptedDoses:
+        found = AdaptedDoses(self, rows, self._posteriors(rows))
+        found.warn_of_one_dose()
+        return found
 
     def _posteriors(self, rows: DosedRows) -> list[tuple[Array, Array]]:
         """Mean and covariance of every patient's coefficients, over all plausible models."""
@@ -275,26 +232,13 @@ class DoseResponse(BaseEstimator):
         x, z = (a + phi(half_life)[:, None] * b for a, b in zip(level, slope, strict=True))
         return x, z, rows.time / self.gap_, rows.y, rows.starts
 
-    def _inputs(self, X: Any, y: Any, groups: Any, time: Any, schema: Schema | None) -> Inputs:
-        return read_inputs(
-            X,
-            y,
-            groups=groups,
-            time=time,
-            task_column=self.task,
-            clock=schema.time if schema is not None else None,
-            outcome=outcome_name(schema),
-        )
+    @property
+    def _log_dose(self) -> bool:
+        return self.dose_scale == "log"
 
-    def _rows(self, inputs: Inputs, dose: Any, dose_time: Any) -> DosedRows:
-        return read_rows(
-            inputs,
-            self.dose_.codes(dose),
-            dose_time,
-            self.schema_,
-            log_dose=self.dose_scale == "log",
-            log_outcome=self.outcome_transform == "log",
-        )
+    @property
+    def _log_outcome(self) -> bool:
+        return self.outcome_transform == "log"
 
     def _check(self) -> None:
         """Refuse parameters that no fit can use."""
@@ -308,9 +252,8 @@ class DoseResponse(BaseEstimator):
                 f"carry_over must be 'auto' or a half-life of 0 or more, got {self.carry_over!r}."
             )
 
-    def _check_is_fitted(self) -> None:
-        if not hasattr(self, "model_"):
-            raise NotFittedError("this DoseResponse is not fitted yet. Call fit first.")
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "model_")
 
 
 def _weights(models: Sequence[PlausibleModel]) -> list[float]:

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from sklearn.base import BaseEstimator
-from sklearn.utils.validation import _check_feature_names, _check_n_features
 
 from ehrmeta.data import Encoder, Schema
-from ehrmeta.errors import DataError, GroupError, NotFittedError, SchemaError, did_you_mean
-from ehrmeta.estimators.inputs import Inputs, outcome_name, read_inputs, schema_of
+from ehrmeta.errors import DataError, SchemaError, did_you_mean
 from ehrmeta.treatment.arms import Dose
 from ehrmeta.treatment.compartment import Course, courses, steady
 from ehrmeta.treatment.dose_readings import DoseReadings
-from ehrmeta.treatment.dosed_rows import DosedRows, check_columns, patients_of, read_rows
+from ehrmeta.treatment.dosed_estimator import DosedEstimator
+from ehrmeta.treatment.dosed_rows import DosedRows, check_columns, patients_of
 from ehrmeta.treatment.kinetics import Kinetics, fit_kinetics
 from ehrmeta.treatment.response_curve import Monotone, SampledCurves
 
@@ -29,7 +27,7 @@ Array = npt.NDArray[np.float64]
 _N_DRAWS = 2048  # of an adapted patient; a power of 2
 
 
-class OneCompartment(BaseEstimator):
+class OneCompartment(DosedEstimator["AdaptedCompartment"]):
     r"""Learns a drug's kinetics over many patients, and adapts to one more from a few levels.
 
     For a drug given at one interval whose concentration follows the one-compartment law
@@ -74,10 +72,6 @@ class OneCompartment(BaseEstimator):
     """
 
     kinetics_: Kinetics
-    dose_: Dose
-    __metadata_request__fit: ClassVar[dict[str, bool]] = dict.fromkeys(
-        ("dose", "groups", "time", "dose_time"), True
-    )
 
     def __init__(
         self,
@@ -130,81 +124,31 @@ class OneCompartment(BaseEstimator):
             raise DataError(f"route must be 'oral' or 'iv', got {self.route!r}.")
         if not self.interval > 0:
             raise DataError(f"interval must be above 0, got {self.interval!r}.")
-        schema = schema_of(self.schema, X)
-        inputs = self._inputs(X, y, groups, time, schema)
-        if inputs.groups is None:
-            raise GroupError("groups is missing: pass the patient of every row.")
-        if self.since_dose not in inputs.columns:
-            known = did_you_mean(self.since_dose, inputs.columns)
+        rows = self._training_rows(X, y, dose, groups, time, dose_time)
+        if self.since_dose not in rows.columns:
+            known = did_you_mean(self.since_dose, rows.columns)
             raise SchemaError(f"since_dose '{self.since_dose}' is not in X. {known}")
-        self.schema_, self.columns_ = schema, tuple(inputs.columns)
-        self.dose_ = Dose.fit(dose)
-        own = schema or Schema.infer(pd.DataFrame(inputs.columns))
+        own = self.schema_ or Schema.infer(pd.DataFrame(rows.columns))
         features = tuple(
             replace(feature, role="known")
             for feature in own.features
-            if feature.name in inputs.columns and feature.name != self.since_dose
+            if feature.name in rows.columns and feature.name != self.since_dose
         )
-        self.encoder_ = Encoder.fit(inputs.columns, features, groups=inputs.groups)
-        rows = self._rows(inputs, dose, dose_time)
-        if len(rows.starts) < 3:
-            raise GroupError("groups names one patient for all rows: pass the rows of several.")
+        patients = np.repeat(np.arange(len(rows.starts) - 1), np.diff(rows.starts))
+        self.encoder_ = Encoder.fit(rows.columns, features, groups=patients)
         first = rows.starts[:-1]
         self.kinetics_ = fit_kinetics(
             self._courses(rows), self._encoded(rows.columns)[first], oral=self.route == "oral"
         )
-        _check_feature_names(self, X, reset=True)
-        _check_n_features(self, X, reset=True)
         return self
-
-    def adapt(
-        self,
-        X: Any,
-        y: Any,
-        *,
-        dose: Any,
-        groups: Any = None,
-        time: Any = None,
-        dose_time: Any = None,
-    ) -> AdaptedCompartment:
-        """Adapt to new patients from their first rows, without refitting.
-
-        Parameters
-        ----------
-        X, y, dose, groups, time, dose_time
-            The support rows, as in `fit`. Without groups they are one patient.
-
-        Returns
-        -------
-        AdaptedCompartment
-        """
-        self._check_is_fitted()
-        inputs = self._inputs(X, y, groups, time, self.schema_)
-        check_columns(inputs, self.columns_)
-        if inputs.n_rows == 0:
-            return self.unadapted()
-        rows = self._rows(inputs, dose, dose_time)
-        return AdaptedCompartment(self, rows.labels, self._courses(rows))
 
     def unadapted(self) -> AdaptedCompartment:
         """The population: a new patient without rows."""
         self._check_is_fitted()
         return AdaptedCompartment(self, None, [None])
 
-    def _inputs(self, X: Any, y: Any, groups: Any, time: Any, schema: Schema | None) -> Inputs:
-        return read_inputs(
-            X,
-            y,
-            groups=groups,
-            time=time,
-            task_column=self.task,
-            clock=schema.time if schema is not None else None,
-            outcome=outcome_name(schema),
-        )
-
-    def _rows(self, inputs: Inputs, dose: Any, dose_time: Any) -> DosedRows:
-        codes = self.dose_.codes(dose)
-        return read_rows(inputs, codes, dose_time, self.schema_, log_dose=False, log_outcome=False)
+    def _adapted(self, rows: DosedRows) -> AdaptedCompartment:
+        return AdaptedCompartment(self, rows.labels, self._courses(rows))
 
     def _courses(self, rows: DosedRows) -> list[Course]:
         return courses(rows, self._since(rows.columns), self.interval)
@@ -218,9 +162,8 @@ class OneCompartment(BaseEstimator):
     def _encoded(self, columns: dict[str, npt.NDArray[Any]]) -> Array:
         return self.encoder_.transform(columns)[0].astype(np.float64)
 
-    def _check_is_fitted(self) -> None:
-        if not hasattr(self, "kinetics_"):
-            raise NotFittedError("this OneCompartment is not fitted yet. Call fit first.")
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "kinetics_")
 
 
 class AdaptedCompartment(DoseReadings):
