@@ -1,9 +1,12 @@
 # %% [markdown]
-# # Quickstart: what will this patient's HDL be?
-# HDL cholesterol was measured again and again in 10,190 people of Rochester. A new patient has
-# three values. What will the later ones be, and how sure can we be? A model learns from many
-# patients how patients differ; `adapt` then takes the three values and says what they mean for
-# this one.
+"""
+Quickstart: what will this patient's HDL be?
+============================================
+HDL cholesterol was measured again and again in 10,190 people of Rochester. A new patient has
+three values. What will the later ones be, and how sure can we be? A model learns from many
+patients how patients differ; `adapt` then takes the three values and says what they mean for
+this one.
+"""
 
 # %%
 import tempfile

@@ -1,9 +1,12 @@
 # %% [markdown]
-# # Your own table: may these visits be used as they are?
-# A file from a clinic is never clean. Here is one with the usual faults: visits of patients with
-# liver disease (the bundled pbcseq), some of whose bilirubin came in umol/L, with a visit entered
-# twice, a lab number among the columns and a result that is missing. The package lists what is
-# wrong before it learns anything from it, and never changes a value without saying so.
+"""
+Your own table: may these visits be used as they are?
+=====================================================
+A file from a clinic is never clean. Here is one with the usual faults: visits of patients with
+liver disease (the bundled pbcseq), some of whose bilirubin came in umol/L, with a visit entered
+twice, a lab number among the columns and a result that is missing. The package lists what is
+wrong before it learns anything from it, and never changes a value without saying so.
+"""
 
 # %%
 import tempfile

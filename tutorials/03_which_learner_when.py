@@ -1,8 +1,11 @@
 # %% [markdown]
-# # Which learner when: does a network help patients with a handful of visits?
-# One argument changes the learner, and all are fitted, adapted and scored alike. So the question
-# is put to the data: serum albumin in 312 patients with liver disease, four learners and a
-# baseline, on patients that none has seen. `docs/which_learner.md` says where to begin and why.
+"""
+Which learner when: does a network help patients with a handful of visits?
+==========================================================================
+One argument changes the learner, and all are fitted, adapted and scored alike. So the question
+is put to the data: serum albumin in 312 patients with liver disease, four learners and a
+baseline, on patients that none has seen. `docs/which_learner.md` says where to begin and why.
+"""
 
 # %%
 import tempfile

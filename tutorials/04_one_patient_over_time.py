@@ -1,8 +1,11 @@
 # %% [markdown]
-# # One patient over time: when does a patient stop looking like the population?
-# Before the first value a prediction can only be the population's. Every visit tells more. Here
-# the visits of one patient arrive one at a time, as in a clinic, and the model says after each
-# how wide its interval is and how much of the prediction is the patient's own.
+"""
+One patient over time: when does a patient stop looking like the population?
+============================================================================
+Before the first value a prediction can only be the population's. Every visit tells more. Here
+the visits of one patient arrive one at a time, as in a clinic, and the model says after each
+how wide its interval is and how much of the prediction is the patient's own.
+"""
 
 # %%
 import tempfile

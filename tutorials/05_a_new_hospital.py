@@ -1,9 +1,12 @@
 # %% [markdown]
-# # A new hospital: after how many patients does the model fit there?
-# Who needs little warfarin (21 mg a week or less) bleeds on the usual dose. A risk model from
-# other hospitals meets one that it has never seen: its patients, its habits and its laboratory
-# differ. Here the task is the site: learn over 16 sites how sites differ, then adapt to a new one
-# from its first 20 or 50 patients.
+"""
+A new hospital: after how many patients does the model fit there?
+=================================================================
+Who needs little warfarin (21 mg a week or less) bleeds on the usual dose. A risk model from
+other hospitals meets one that it has never seen: its patients, its habits and its laboratory
+differ. Here the task is the site: learn over 16 sites how sites differ, then adapt to a new one
+from its first 20 or 50 patients.
+"""
 
 # %%
 import tempfile

@@ -1,9 +1,12 @@
 # %% [markdown]
-# # Treatment response: what does the drug change, for whom, and at this centre?
-# In a trial of 51 institutions, patients with cystic fibrosis inhaled rhDNase or placebo; the
-# outcome is an exacerbation that needed antibiotics. `TreatmentResponse` learns over centres what
-# the treatment changes and adapts to one more. Effects are differences of probabilities here:
-# -0.1 is ten fewer patients in a hundred.
+"""
+Treatment response: what does the drug change, for whom, and at this centre?
+============================================================================
+In a trial of 51 institutions, patients with cystic fibrosis inhaled rhDNase or placebo; the
+outcome is an exacerbation that needed antibiotics. `TreatmentResponse` learns over centres what
+the treatment changes and adapts to one more. Effects are differences of probabilities here:
+-0.1 is ten fewer patients in a hundred.
+"""
 
 # %%
 import tempfile

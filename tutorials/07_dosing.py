@@ -1,9 +1,12 @@
 # %% [markdown]
-# # Dosing: how much does this patient need?
-# Patients clear a drug at rates of their own, so one dose suits few of them. `DoseResponse` learns
-# over many patients how a response follows the dose, adapts to one more from a few (dose, response)
-# pairs, and names the dose that most probably brings the response into a target range. The patients
-# here are simulated, so that the recommendations can be held against the truth.
+"""
+Dosing: how much does this patient need?
+========================================
+Patients clear a drug at rates of their own, so one dose suits few of them. `DoseResponse` learns
+over many patients how a response follows the dose, adapts to one more from a few (dose, response)
+pairs, and names the dose that most probably brings the response into a target range. The patients
+here are simulated, so that the recommendations can be held against the truth.
+"""
 
 # %%
 import numpy as np

@@ -1,9 +1,12 @@
 # %% [markdown]
-# # Tuning: is there a better setting than the one it comes with?
-# A setting is judged by its error on patients that training has not seen, after their first
-# values. `tune` searches over folds of patients with Optuna; every parameter declares where it is
-# worth searching. The small numbers here are for speed: give a study 50 trials and the full
-# training.
+"""
+Tuning: is there a better setting than the one it comes with?
+=============================================================
+A setting is judged by its error on patients that training has not seen, after their first
+values. `tune` searches over folds of patients with Optuna; every parameter declares where it is
+worth searching. The small numbers here are for speed: give a study 50 trials and the full
+training.
+"""
 
 # %%
 from ehrmeta import MAML, KShotScorer, MetaRegressor, load_dataset, tune

@@ -1,9 +1,12 @@
 # %% [markdown]
-# # Write your own algorithm: do recent values say more?
-# An algorithm is the mathematics of ONE task, in plain tensor algebra; batching, training,
-# intervals and scores are the package's. Here is a new one: a network for all patients, plus a
-# shift of the patient's own, the mean residual of the visits seen, in which recent visits weigh
-# more and which is shrunk toward 0.
+"""
+Write your own algorithm: do recent values say more?
+====================================================
+An algorithm is the mathematics of ONE task, in plain tensor algebra; batching, training,
+intervals and scores are the package's. Here is a new one: a network for all patients, plus a
+shift of the patient's own, the mean residual of the visits seen, in which recent visits weigh
+more and which is shrunk toward 0.
+"""
 
 # %%
 from dataclasses import dataclass

@@ -1,7 +1,10 @@
 # %% [markdown]
-# # Privacy and limits: what leaves the hospital with a model file?
-# A model is to be lent to another hospital. What is in its file, and what is not? And what can
-# this package not do for you?
+"""
+Privacy and limits: what leaves the hospital with a model file?
+===============================================================
+A model is to be lent to another hospital. What is in its file, and what is not? And what can
+this package not do for you?
+"""
 
 # %%
 import subprocess

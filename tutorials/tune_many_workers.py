@@ -1,9 +1,12 @@
 # %% [markdown]
-# # One study, many processes
-# Any number of processes may work on one study. Start the command in several shells: here two, from
-# Python. Should one be killed, another one takes its trial over; no trial is lost or run twice to
-# its end. Shells that join later need no table: the study knows the command that made it, so
-# `ehrmeta tune --study bilirubin --storage study.journal --trials 50` adds to it.
+"""
+One study, many processes
+=========================
+Any number of processes may work on one study. Start the command in several shells: here two, from
+Python. Should one be killed, another one takes its trial over; no trial is lost or run twice to
+its end. Shells that join later need no table: the study knows the command that made it, so
+`ehrmeta tune --study bilirubin --storage study.journal --trials 50` adds to it.
+"""
 
 # %%
 import subprocess

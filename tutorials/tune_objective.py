@@ -1,7 +1,10 @@
 # %% [markdown]
-# # A plain Optuna objective
-# What `tune` does, by hand: a setting is judged by its error on patients that training has not
-# seen, after their first three values, and given up where it is worse in the first folds.
+"""
+A plain Optuna objective
+========================
+What `tune` does, by hand: a setting is judged by its error on patients that training has not
+seen, after their first three values, and given up where it is worse in the first folds.
+"""
 
 # %%
 import numpy as np

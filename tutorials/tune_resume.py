@@ -1,7 +1,10 @@
 # %% [markdown]
-# # A study that is stopped and resumed
-# A study with a name lives in a file. Run the same call again, in this process or in another one,
-# and it goes on: `n_trials` counts all trials of the study.
+"""
+A study that is stopped and resumed
+===================================
+A study with a name lives in a file. Run the same call again, in this process or in another one,
+and it goes on: `n_trials` counts all trials of the study.
+"""
 
 # %%
 import tempfile

@@ -1,8 +1,11 @@
 # %% [markdown]
-# # Two objectives, and the algorithm as a choice
-# Small errors and honest intervals, or small errors and fast adapting, may pull apart. A study of
-# several objectives finds the settings that no other one beats in everything. The algorithm itself
-# is searched here, and each brings the parameters that it declares.
+"""
+Two objectives, and the algorithm as a choice
+=============================================
+Small errors and honest intervals, or small errors and fast adapting, may pull apart. A study of
+several objectives finds the settings that no other one beats in everything. The algorithm itself
+is searched here, and each brings the parameters that it declares.
+"""
 
 # %%
 from ehrmeta import ANIL, MAML, MetaRegressor, load_dataset, tune

@@ -23,8 +23,8 @@ __all__ = ["MAML"]
 class MAML(Algorithm):
     r"""Model-agnostic meta-learning: a start from which a few gradient steps fit a task.
 
-    .. math:: \min_\theta \sum_{T} L_T^{query}\big(\theta - \alpha \nabla_\theta
-              L_T^{support}(\theta)\big)
+    .. math:: \min_\theta \sum_{T} L_T^{query}\bigl(\theta - \alpha \nabla_\theta
+              L_T^{support}(\theta)\bigr)
 
     Second order: the outer gradient runs through the inner one, exactly. Rates are learned per
     layer and step (MAML++).

@@ -28,7 +28,7 @@ class NeuralProcess(Algorithm):
     r"""Amortised adaptation: one network reads the support, another predicts from what it read.
 
     .. math:: r = \frac{\sum_i e(f(x_i), y_i) + \kappa r_0}{n + \kappa}, \qquad
-              \hat y(x) = d\big(f(x),\, r,\, r_\ast(x)\big)
+              \hat y(x) = d\bigl(f(x),\, r,\, r_\ast(x)\bigr)
 
     with :math:`r_\ast(x)` the same encodings under attention from x (attentive). Adapting is one
     forward pass. Good with many training tasks; it interpolates, and needs no gradients, but

@@ -24,7 +24,7 @@ __all__ = ["PrototypicalNet"]
 class PrototypicalNet(Algorithm):
     r"""Classifies by the nearest prototype: the mean embedding of each class in the support.
 
-    .. math:: p(y = k | x) \propto \pi_k \exp\big(-\tfrac{s}{2}\, d^2(f(x), c_k)\big), \quad
+    .. math:: p(y = k | x) \propto \pi_k \exp\bigl(-\tfrac{s}{2}\, d^2(f(x), c_k)\bigr), \quad
               c_k = \frac{\sum_{i: y_i = k} f(x_i) + \kappa\, m_k}{n_k + \kappa}
 
     The prior prototypes :math:`m_k` stand in for classes that a support does not hold, so that any

@@ -26,7 +26,7 @@ __all__ = ["RelationNet"]
 class RelationNet(Algorithm):
     r"""Learns what it means to be alike: a network scores pairs of embeddings.
 
-    .. math:: r(x, c) = g\big([f(x),\, c,\, (f(x) - c)^2]\big)
+    .. math:: r(x, c) = g\bigl([f(x),\, c,\, (f(x) - c)^2]\bigr)
 
     Classes: c is the class prototype, and the relation scores are its log-odds (a softmax over
     classes in place of the paper's squared error on sigmoids). Real-valued outcomes: c is the

@@ -36,7 +36,7 @@ class DiscreteTimeHazard(BaseEstimator):
     is what a classifier predicts from the interval's time and the features: one row per person and
     interval. Survival and cumulative incidence follow as in the Aalen-Johansen estimator,
 
-    .. math:: S(j) = \prod_{l \le j} \bigl(1 - \textstyle\sum_c \lambda_c(l)\bigr), \quad
+    .. math:: S(j) = \prod_{l \le j} \bigl(1 - {\textstyle\sum_c \lambda_c(l)}\bigr), \quad
               F_c(j) = \sum_{l \le j} S(l - 1) \, \lambda_c(l).
 
     A competing event such as death is an outcome, not censoring: treated as censoring,
