@@ -13,10 +13,11 @@ if TYPE_CHECKING:
     import optuna
     from optuna.trial import FrozenTrial
 
-__all__ = ["FIRST_FOLD", "REASON", "best_in_full", "compared", "in_full"]
+__all__ = ["BLOCKS", "FIRST_FOLD", "REASON", "best_in_full", "compared", "in_full"]
 
-# What a trial keeps in its attributes: its error in the first fold, and why it ended early.
-FIRST_FOLD, REASON = "first_fold", "reason"
+# What a trial keeps in its attributes: its error in every block so far and in the first fold, and
+# why it ended early.
+BLOCKS, FIRST_FOLD, REASON = "blocks", "first_fold", "reason"
 
 
 def in_full(study: optuna.Study) -> list[FrozenTrial]:

@@ -14,7 +14,7 @@ from sklearn.base import clone
 from ehrmeta.data import PatientKFold
 from ehrmeta.errors import DataError, DataWarning, DivergenceError
 from ehrmeta.estimators.inputs import schema_of
-from ehrmeta.tuning.compared import FIRST_FOLD, REASON
+from ehrmeta.tuning.compared import BLOCKS, FIRST_FOLD, REASON
 from ehrmeta.tuning.measures import Measure, Rows
 from ehrmeta.tuning.space import Dimension, Suggest, suggested
 
@@ -60,8 +60,10 @@ class Objective:
     measures : mapping of str to Measure
         One objective each.
     paired : bool
-        Report every block's own error, which is what a test against another trial pairs, in place
-        of the mean so far, which median and Hyperband pruning want.
+        The pruner compares a trial with the best one: what is given up still gets an error.
+    by_block : bool
+        Report every block's own error, which Optuna's Wilcoxon pruner wants, in place of the mean
+        so far, which median and Hyperband pruning want.
     """
 
     estimator: Any
@@ -69,6 +71,7 @@ class Objective:
     folds: Sequence[Fold]
     measures: Mapping[str, Measure]
     paired: bool = True
+    by_block: bool = False
 
     def __call__(self, trial: Trial) -> list[float]:
         """One error per measure, the mean over all blocks.
@@ -106,13 +109,15 @@ class Objective:
             for of_block in errors.T:
                 found.append(of_block)
                 self._report(trial, found)
+            blocks = [float(of_block[0]) for of_block in found]
+            trial.set_user_attr(BLOCKS, blocks)
             if number < len(self.folds) and trial.should_prune():
                 trial.set_user_attr(
                     REASON, f"worse than others, in fold {number} of {len(self.folds)}"
                 )
                 if not self.paired:
                     raise optuna.TrialPruned
-                return [error_in_full(trial.study, {at: float(e[0]) for at, e in enumerate(found)})]
+                return [error_in_full(trial.study, blocks)]
         return [float(mean) for mean in np.mean(found, axis=0)]
 
     def _judged(self, model: Any, fold: Fold) -> Array:
@@ -135,7 +140,7 @@ class Objective:
         return errors
 
     def _report(self, trial: Trial, found: Sequence[Array]) -> None:
-        value = found[-1][0] if self.paired else np.mean(found)
+        value = found[-1][0] if self.by_block else np.mean(found)
         with warnings.catch_warnings():  # of a step that a lost worker has reported before
             warnings.simplefilter("ignore")
             trial.report(float(value), step=len(found) - 1)

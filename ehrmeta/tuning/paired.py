@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 from optuna import Study
@@ -9,7 +11,7 @@ from optuna.pruners import BasePruner
 from optuna.trial import FrozenTrial
 from scipy.stats import wilcoxon
 
-from ehrmeta.tuning.compared import best_in_full
+from ehrmeta.tuning.compared import BLOCKS, best_in_full
 
 __all__ = ["PairedPruner", "error_in_full", "worse_by"]
 
@@ -31,37 +33,42 @@ class PairedPruner(BasePruner):
 
     def prune(self, study: Study, trial: FrozenTrial) -> bool:
         """Whether the trial is worse than the best one that was judged in full."""
-        worse = worse_by(study, trial.intermediate_values)
+        worse = worse_by(study, trial.user_attrs.get(BLOCKS, ()), best_in_full(study))
         if not worse.sum() > 0:
             return False
         test = wilcoxon(worse, alternative="greater", zero_method="zsplit")
         return bool(test.pvalue < self.p_threshold)
 
 
-def worse_by(study: Study, errors: dict[int, float]) -> npt.NDArray[np.float64]:
-    """How much worse than the best trial in full, block by block; empty where there is none.
+def worse_by(
+    study: Study, errors: Sequence[float], best: FrozenTrial | None
+) -> npt.NDArray[np.float64]:
+    """How much worse than another trial, block by block; empty where that one has no blocks.
 
     Parameters
     ----------
     study : optuna.Study
-    errors : dict of int to float
-        By block.
+    errors : sequence of float
+        Of the first blocks.
+    best : FrozenTrial, optional
+        Judged in full; one that was not judged by `tune` has no blocks.
     """
-    best = best_in_full(study)
-    if best is None:
+    theirs = [] if best is None else best.user_attrs.get(BLOCKS, [])
+    if len(theirs) < len(errors):
         return np.empty(0)
     sign = 1.0 if study.direction.name == "MINIMIZE" else -1.0
-    return np.array([sign * (error - best.intermediate_values[at]) for at, error in errors.items()])
+    return sign * np.subtract(errors, theirs[: len(errors)])
 
 
-def error_in_full(study: Study, errors: dict[int, float]) -> float:
+def error_in_full(study: Study, errors: Sequence[float]) -> float:
     """What the error over all blocks will be, from the blocks that were judged.
 
     The best trial's error in full, and how much worse this one was on the same blocks: that one
     fold is harder than the others drops out. It is never below the best trial's.
     """
     best = best_in_full(study)
-    if best is None:
-        return float(np.mean(list(errors.values())))
+    worse = worse_by(study, errors, best)
+    if best is None or not len(worse):
+        return float(np.mean(errors))
     sign = 1.0 if study.direction.name == "MINIMIZE" else -1.0
-    return float(best.values[0] + sign * max(worse_by(study, errors).mean(), 0.0))
+    return float(best.values[0] + sign * max(worse.mean(), 0.0))

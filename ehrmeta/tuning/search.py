@@ -173,8 +173,9 @@ def tune(
         pruner=pruner or optuna.pruners.NopPruner(),
         notes=notes,
     )
-    paired = isinstance(pruner, PairedPruner | optuna.pruners.WilcoxonPruner)
-    objective = Objective(model, searched, folds, measures, paired=paired)
+    by_block = isinstance(pruner, optuna.pruners.WilcoxonPruner)
+    paired = by_block or isinstance(pruner, PairedPruner)
+    objective = Objective(model, searched, folds, measures, paired=paired, by_block=by_block)
     try:
         shared.run(
             objective,
@@ -186,7 +187,9 @@ def tune(
     finally:
         shared.close()
     best = best_trial(shared.study)
-    params = suggested(searched, cast("Any", optuna.trial.FixedTrial(best.params)), model)
+    params = suggested(
+        searched, cast("Any", optuna.trial.FixedTrial(best.params, number=best.number)), model
+    )
     if refit:
         model.fit(X, y, **rows.known())
     return Tuned(model, params, best.values[0], shared.study)

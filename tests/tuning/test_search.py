@@ -28,6 +28,7 @@ from ehrmeta.baselines import TaskRidge
 from ehrmeta.errors import DataError, NotFittedError, StudyError
 from ehrmeta.estimators.table_encoder import TableEncoder
 from ehrmeta.nn.task_rows import TaskRows
+from ehrmeta.tuning.compared import BLOCKS
 from ehrmeta.tuning.measures import MEASURES
 from ehrmeta.tuning.objective import read_folds, read_rows
 from ehrmeta.tuning.paired import PairedPruner, error_in_full
@@ -105,9 +106,8 @@ def test_a_worse_setting_is_given_up_before_the_next_fold_is_trained() -> None:
 
 def judged(values: Any, state: str = "RUNNING", **ended: Any) -> optuna.trial.FrozenTrial:
     """A trial with these errors by block."""
-    reports = dict(enumerate(map(float, values)))
     state = optuna.trial.TrialState[state]
-    return optuna.trial.create_trial(state=state, intermediate_values=reports, **ended)
+    return optuna.trial.create_trial(state=state, user_attrs={BLOCKS: list(values)}, **ended)
 
 
 @pytest.mark.parametrize("direction", ["minimize", "maximize"])
@@ -118,15 +118,32 @@ def test_trials_are_compared_on_the_same_blocks_however_easy_these_are(direction
     best = sign * np.concatenate([easy, hard])
     study.add_trial(judged(best, "COMPLETE", value=float(best.mean())))
     worse = sign * (easy + 0.1 + 0.01 * np.arange(8))
-    errors = dict(enumerate(worse))
     assert abs(np.mean(worse)) < abs(best.mean())
     assert PairedPruner().prune(study, judged(worse))
-    assert error_in_full(study, errors) == pytest.approx(best.mean() + sign * 0.135)
+    assert error_in_full(study, worse) == pytest.approx(best.mean() + sign * 0.135)
     better = sign * (easy - 0.1)
     assert not PairedPruner().prune(study, judged(better))
-    assert error_in_full(study, dict(enumerate(better))) == pytest.approx(best.mean())
+    assert error_in_full(study, better) == pytest.approx(best.mean())
     mixed = best[:8] + sign * np.tile([0.3, -0.2], 4)
     assert not PairedPruner().prune(study, judged(mixed))
+
+
+@pytest.mark.parametrize("first", [optuna.pruners.MedianPruner(), False])
+def test_a_study_may_go_on_under_another_pruner(tmp_path: Path, first: Any) -> None:
+    kept = {"storage": tmp_path / "s.journal", "study_name": "a"}
+    search(n_trials=1, pruner=first, **kept)
+    resumed = search(n_trials=5, **kept).study
+    assert drawn(resumed) == drawn(search(n_trials=5).study)
+
+
+def test_a_trial_that_a_user_adds_by_hand_prunes_nobody(tmp_path: Path) -> None:
+    kept = {"storage": tmp_path / "s.db", "study_name": "a"}
+    study = search(n_trials=1, **kept).study
+    distributions = study.trials[0].distributions
+    study.add_trial(
+        optuna.trial.create_trial(value=-1.0, params={"penalty": 1.0}, distributions=distributions)
+    )
+    assert len(search(n_trials=4, **kept).study.trials) == 4
 
 
 def test_a_trial_that_diverges_is_given_up_with_its_reason_and_the_study_goes_on() -> None:
