@@ -53,6 +53,7 @@ LEAST_SQUARES, POPULATION, ONE_DOSE = "own least squares", "population, true", "
 CEILING = "best under the true posterior"
 TRUTH = "share in the target range", "chance under the true posterior"
 CLOSED = "share of the gap closed"
+BETTER = f"chance less that of {MAP}"
 
 
 def run_dosing(
@@ -95,7 +96,7 @@ def run_dosing(
 def dosing_table(records: list[Record]) -> str:
     """Means over seeds: a row a method, a column a number of concentrations."""
     parts = []
-    for metric in (*TRUTH, CLOSED, f"chance less that of {MAP}"):
+    for metric in (*TRUTH, CLOSED, BETTER):
         own = [record for record in records if record.metric == metric]
         shots = sorted({record.k for record in own if record.k is not None})
         rows = [
@@ -161,12 +162,11 @@ def _records(
         closed = float((own.mean() - scores[POPULATION].mean()) / gap)
         values = zip((*TRUTH, CLOSED), (share, float(own.mean()), closed), strict=True)
         found += [of(method=name, metric=metric, value=value) for metric, value in values]
-    metric = f"chance less that of {MAP}"
     for name in (LAW, FREE):
         better = scores[name] - scores[MAP]
         mean = float(better.mean())
         wide = 1.96 * float(better.std(ddof=1)) / np.sqrt(len(better))
-        found.append(of(method=name, metric=metric, value=mean, low=mean - wide, high=mean + wide))
+        found.append(of(method=name, metric=BETTER, value=mean, low=mean - wide, high=mean + wide))
     return found
 
 

@@ -2,7 +2,7 @@
 
 Patients of `make_nof1`, a third to train on; a patient's first days are seen and the patient's own
 effect of a unit of dose is asked for, doses being in random order or following the outcome.
-Seeds were fixed before any run; the model was developed on other seeds and another carry-over.
+The seeds are fresh: the model was developed, and its figures first read, on others.
 """
 
 from __future__ import annotations
@@ -31,12 +31,15 @@ Found = tuple[Array, Array, Array]  # estimate, low, high of every patient
 
 SUITE = "treatment"
 _VERSION = 4  # raised when a change here or in our default makes kept cells stale
-SEEDS = (21, 22, 23, 24)
+SEEDS = (31, 32, 33, 34)
 N_TRAIN, N_TEST, N_DAYS = 100, 200, 56
 SHOTS = (28, 56)  # days
 LEVEL = 0.9
 
-METRICS = ("mean error", "rmse", "coverage of 90 % intervals", "width")
+OURS, LAST_DOSE = "DoseResponse", "the same, last dose only"
+OWN, POOLED = "own regression on the dose", "pooled regression on the dose"
+ERROR, COVERAGE = "mean error", "coverage of 90 % intervals"
+METRICS = (ERROR, "rmse", COVERAGE, "width")
 
 
 def run_n_of_1(
@@ -86,8 +89,8 @@ def _measure(seed: int, titration: bool, n_train: int, n_test: int) -> list[Reco
     p = make_nof1(n_train + n_test, titration=titration, random_state=seed)
     truth = p.effect[n_train:]
     models = {
-        "DoseResponse": DoseResponse(),
-        "the same, last dose only": DoseResponse(carry_over=0.0, ornstein_uhlenbeck=False),
+        OURS: DoseResponse(),
+        LAST_DOSE: DoseResponse(carry_over=0.0, ornstein_uhlenbeck=False),
     }
     train = p.groups < n_train
     records = []
@@ -98,8 +101,8 @@ def _measure(seed: int, titration: bool, n_train: int, n_test: int) -> list[Reco
         for k in SHOTS:
             seen = ~train & (p.time < k)
             found = {name: _adapted(model, p, seen, n_train) for name, model in models.items()}
-            found["own regression on the dose"] = _own(p, seen, n_train)
-            found["pooled regression on the dose"] = _pooled(p, seen, n_test)
+            found[OWN] = _own(p, seen, n_train)
+            found[POOLED] = _pooled(p, seen, n_test)
             case = "make_nof1, doses that follow the outcome" if titration else "make_nof1, random"
             of = partial(Record, SUITE, case, k=k, seed=seed, n_tasks=n_test)
             for name, (effect, low, high) in found.items():

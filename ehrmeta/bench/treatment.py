@@ -14,7 +14,7 @@ from ehrmeta.bench.cache import Cache
 from ehrmeta.bench.cells import Cell, run_cells
 from ehrmeta.bench.record import Record
 from ehrmeta.bench.treatment_methods import METHODS, OURS
-from ehrmeta.bench.treatment_simulated import SUITE, measure_acic, measure_sites
+from ehrmeta.bench.treatment_simulated import BAYES, SUITE, measure_acic, measure_sites
 from ehrmeta.bench.treatment_survival import SURVIVAL_TRIALS, measure_survival
 from ehrmeta.bench.treatment_trials import TRIALS, measure_trial
 
@@ -87,7 +87,7 @@ def _sites(names: Sequence[str], quick: bool) -> list[Cell]:
             repeats=n_repeats,
         )
         for h, c in knobs
-        for name in ["Bayes rule", *names]
+        for name in [BAYES, *names]
     ]
 
 

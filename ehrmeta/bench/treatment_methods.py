@@ -14,12 +14,13 @@ from ehrmeta.bench.treatment_peers import BASES, CausalForest, EffectModel, Meta
 from ehrmeta.errors import DataWarning
 from ehrmeta.treatment import TreatmentResponse
 
-__all__ = ["METHODS", "OURS", "Method", "fit_ours"]
+__all__ = ["METHODS", "OURS", "TUNED", "Method", "fit_ours"]
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
 
 OURS = "ehrmeta"
+TUNED = ("X tuned boosting", "R tuned boosting")
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,7 @@ METHODS: dict[str, Method] = {
         for base in ("ridge", "boosting")
         for kind in ("S", "T", "X", "DR", "R")
     },
-    "X tuned boosting": _peer("X", "tuned boosting"),
-    "R tuned boosting": _peer("R", "tuned boosting"),
+    **{name: _peer(name[0], "tuned boosting") for name in TUNED},
     "causal forest": Method(CausalForest, "econml"),
 }
 

@@ -19,12 +19,14 @@ from ehrmeta.data.catalog import load_frame
 from ehrmeta.errors import DataWarning
 from ehrmeta.evaluation.bootstrap import bootstrap_counts, percentile_limits
 
-__all__ = ["SUITE", "measure_acic", "measure_sites"]
+__all__ = ["BAYES", "CONSTANT", "SUITE", "measure_acic", "measure_sites"]
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
 
 SUITE = "treatment"
+BAYES = "Bayes rule"
+CONSTANT = ("acic2016 2", "acic2016 3")  # the effect is the same for everybody
 N_SITES = 50  # to learn from, and as many new ones
 N_QUERIES = 200  # patients of a new site
 LEVEL = 0.9
@@ -71,12 +73,12 @@ def measure_sites(
         model, pooled = None, np.empty(0)
         if method == OURS:
             model = fit_ours(train.X, train.y, train.treatment, groups=train.groups)
-        elif method != "Bayes rule":
+        elif method != BAYES:
             pooled = _effects(method, train.X, train.y, train.treatment, new.X[query])
         for k in shots:
             seen = place < k
             effect = pooled
-            if method == "Bayes rule":
+            if method == BAYES:
                 effect, sd = new.bayes_effect(seen, query)
                 limits = effect[:, None] + np.array([-1, 1]) * 1.6449 * sd[:, None]
                 inside[k].append(_inside(limits, truth, N_SITES))

@@ -8,10 +8,9 @@ import numpy as np
 
 from ehrmeta.bench.record import Record
 from ehrmeta.bench.text_table import number, text_table
+from ehrmeta.bench.treatment_simulated import CONSTANT
 
 __all__ = ["treatment_tables"]
-
-_CONSTANT = ("acic2016 2", "acic2016 3")  # the effect is the same for everybody
 
 
 def treatment_tables(records: Sequence[Record]) -> str:
@@ -24,10 +23,10 @@ def _acic(records: Sequence[Record]) -> str:
     found = _values([r for r in records if r.case.startswith("acic2016")])
     cases = sorted({case for case, _, _ in found if "90/10" not in case})
     split = [f"{case}, 90/10" for case in cases]
-    varied = [case for case in cases if case not in _CONSTANT]
+    varied = [case for case in cases if case not in CONSTANT]
     rows = []
     for method in dict.fromkeys(method for _, method, _ in found):
-        constant = [found.get((case, method, "pehe")) for case in _CONSTANT if case in cases]
+        constant = [found.get((case, method, "pehe")) for case in CONSTANT if case in cases]
         rows.append(
             [
                 method,

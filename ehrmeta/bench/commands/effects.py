@@ -14,6 +14,7 @@ from ehrmeta.bench.record import Record
 from ehrmeta.bench.treatment import PARTS, run_treatment
 from ehrmeta.bench.treatment_methods import METHODS as EFFECT_METHODS
 from ehrmeta.bench.treatment_table import treatment_tables
+from ehrmeta.bench.treatment_targets import targets_table
 
 __all__ = ["treatment"]
 
@@ -36,7 +37,8 @@ def treatment(
     Zero and constant effects, the S-, T-, X-, DR- and R-learner with ridge and boosting, EconML's
     causal forest where it is installed; doses that bring concentrations into a range, beside
     pharmacometric MAP; effects of treatment periods with carry-over, doses in random order or
-    following the outcome. --quick runs a small case of each part.
+    following the outcome. The last table sets what was found beside what was wanted.
+    --quick runs a small case of each part.
 
     \b
     Example:
@@ -64,4 +66,6 @@ def treatment(
     ):
         if records:
             click.echo("\n" + shown(records))
+    if targets := targets_table(effects + dosing + within):
+        click.echo("\n" + targets)
     write(json_file, effects + dosing + within)
