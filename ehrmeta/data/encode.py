@@ -135,6 +135,16 @@ class Encoder:
             for name in _measured_names(feature, coding)
         )
 
+    @cached_property
+    def places(self) -> tuple[slice, ...]:
+        """Columns of every feature: among the measured ones if it is measured, else the fixed."""
+        found, at = [], {True: 0, False: 0}
+        for feature, coding in zip(self.features, self.codings, strict=True):
+            start = at[feature.role == "measured"]
+            at[feature.role == "measured"] = stop = start + _width(feature, coding)
+            found.append(slice(start, stop))
+        return tuple(found)
+
     def transform(self, columns: Mapping[str, NDArray[Any]]) -> tuple[Floats, Floats]:
         """Encode rows; columns that are no feature are ignored.
 
@@ -151,15 +161,8 @@ class Encoder:
         n_rows = len(next(iter(columns.values()))) if columns else 0
         fixed = np.zeros((n_rows, len(self.fixed_names)), dtype=np.float32)
         measured = np.zeros((n_rows, len(self.measured_names)), dtype=np.float32)
-        at_fixed = at_measured = 0
-        for feature, coding in zip(self.features, self.codings, strict=True):
-            width = _width(feature, coding)
-            if feature.role == "measured":
-                out = measured[:, at_measured : at_measured + width]
-                at_measured += width
-            else:
-                out = fixed[:, at_fixed : at_fixed + width]
-                at_fixed += width
+        for feature, coding, place in zip(self.features, self.codings, self.places, strict=True):
+            out = (measured if feature.role == "measured" else fixed)[:, place]
             if feature.kind == "categorical":
                 _write_levels(_levels(columns, feature), feature, coding, out)
             else:

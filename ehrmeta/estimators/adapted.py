@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from ehrmeta.errors import DataError
 from ehrmeta.estimators.adapted_checks import (
@@ -18,6 +17,7 @@ from ehrmeta.estimators.adapted_checks import (
     warn_of_atypical_tasks,
     warn_of_looking_back,
 )
+from ehrmeta.estimators.adapted_explained import Explained
 from ehrmeta.estimators.adapted_rows import task_numbers, with_more_rows
 from ehrmeta.estimators.audit import add_audit_record
 from ehrmeta.estimators.files import load_adapted, save_adapted
@@ -35,7 +35,7 @@ Summary = TypeVar("Summary")
 NewGroups = Literal["error", "population", "nan"]
 
 
-class Adapted:
+class Adapted(Explained):
     """One or many tasks adapted from their supports; made by ``model.adapt``.
 
     It is never changed: `update` returns a new one. It holds the encoded support, so it is patient
@@ -145,70 +145,6 @@ class Adapted:
         inputs, codes = self._read(X, groups, time)
         refuse_new(codes)
         return self._summary(lambda prediction: prediction, inputs, codes)
-
-    def own_weight(self, X: Any, *, groups: Any = None, time: Any = None) -> Array:
-        """How much a prediction rests on the task's own rows, (row,).
-
-        ``1 - posterior / prior variance`` of the latent outcome: 0 is the population, 1 the task's
-        own data. NaN for learners without a posterior.
-        """
-        inputs, codes = self._read(X, groups, time)
-        refuse_new(codes)
-        query = self.model.table_.rows(inputs, codes, self.n_tasks)
-        return _in_order(self.model._own_weight(self._support, self._state, query), query)
-
-    def explain(
-        self, X: Any, *, groups: Any = None, time: Any = None, target: Any = None
-    ) -> pd.DataFrame:
-        """Why each row is predicted as it is: parts that add up to its prediction.
-
-        For numbers, each support row adds its surprise, how far it lay from what the population
-        expected of it, times its weight: the coefficient of learners that are linear in the
-        outcomes, and the mean derivative between expected and seen outcomes for all others.
-        `visits` is what follows from when they were and what else was measured then. For classes
-        and baselines, a row adds what leaving it out would take away; `rest` is what no single row
-        explains. Under an outcome transform the parts are those of its mean on that scale.
-
-        Parameters
-        ----------
-        X, groups, time
-            As in `predict`.
-        target : class label, optional
-            Whose probability is explained; of two classes the second by default.
-
-        Returns
-        -------
-        DataFrame
-            `row` (of X), `part` (population, visits, value or rest), `support_row` (as in
-            `support_weights`; -1 for other parts), the time it lies `before` the row, `surprise`,
-            `weight`, `contribution`, and the row's `own_weight`.
-        """
-        from ehrmeta.estimators.explain import explain_rows  # imports the estimators
-
-        inputs, codes = self._read(X, groups, time)
-        refuse_new(codes)
-        return explain_rows(self, self.model.table_.rows(inputs, codes, self.n_tasks), target)
-
-    def support_weights(self, X: Any, *, groups: Any = None, time: Any = None) -> pd.DataFrame:
-        """Which support rows a prediction rests on, and how much: similar visits or patients.
-
-        For learners that predict by attention, such as `MatchingNet`.
-
-        Returns
-        -------
-        DataFrame
-            `row` (of X), `support_row` (of the rows passed to adapt, then of those passed to each
-            update; -1 is the population) and `weight`; heaviest first, weights of a row sum to 1.
-        """
-        inputs, codes = self._read(X, groups, time)
-        refuse_new(codes)
-        query = self.model.table_.rows(inputs, codes, self.n_tasks)
-        triples = self.model._support_weights(self._support, self._state, query)
-        table = pd.DataFrame(dict(zip(("row", "support_row", "weight"), triples, strict=True)))
-        ascending = [True, False, True]
-        return table.sort_values(
-            ["row", "weight", "support_row"], ascending=ascending, ignore_index=True
-        )
 
     def update(self, X: Any, y: Any, *, groups: Any = None, time: Any = None) -> Adapted:
         """A new `Adapted` with more rows in the supports; new groups join as new tasks."""
@@ -339,7 +275,3 @@ class Adapted:
     @cached_property
     def _last_time(self) -> Array:
         return last_times(self._support)
-
-
-def _in_order(values: Array, query: TaskRows) -> Array:
-    return values[np.argsort(query.origin.numpy())]

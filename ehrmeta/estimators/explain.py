@@ -20,9 +20,15 @@ from ehrmeta.nn.likelihoods import Distribution
 from ehrmeta.nn.task_rows import TaskRows
 
 if TYPE_CHECKING:
-    from ehrmeta.estimators.adapted import Adapted
+    from ehrmeta.estimators.adapted_explained import Explained
 
-__all__ = ["explain_rows", "path_weights"]
+__all__ = [
+    "explain_rows",
+    "explained_value",
+    "label_number",
+    "path_weights",
+    "repeated_rows",
+]
 
 Array = npt.NDArray[np.float64]
 
@@ -31,10 +37,10 @@ _CLOSED = 1e-4  # standard deviations of the outcome that a sum may miss the pre
 _COLUMNS = ("x", "measured", "time", "y", "origin", "offset")
 
 
-def explain_rows(adapted: Adapted, query: TaskRows, target: Any) -> pd.DataFrame:
+def explain_rows(adapted: Explained, query: TaskRows, target: Any) -> pd.DataFrame:
     """Parts of the prediction of every query row; see `Adapted.explain`."""
     model, support = adapted.model, adapted._support
-    label = _label_number(adapted, target)
+    label = label_number(adapted, target)
     found = []
     for task in np.flatnonzero(query.sizes.numpy()):
         shown, asked = (rows.select(torch.tensor([task])) for rows in (support, query))
@@ -128,9 +134,9 @@ def _by_leaving_out(
     def predicted(rows: TaskRows) -> Array:  # (task, query)
         asked = query.select(torch.zeros(rows.n_tasks, dtype=torch.int64))
         prediction = model._predict_tasks(rows, model._adapt_tasks(rows), asked)
-        return _value(prediction, label).reshape(rows.n_tasks, -1)
+        return explained_value(prediction, label).reshape(rows.n_tasks, -1)
 
-    nothing = _taken(support, torch.empty(0, dtype=torch.int64), torch.empty(0).long(), 1)
+    nothing = repeated_rows(support, torch.empty(0, dtype=torch.int64), torch.empty(0).long(), 1)
     own, population = predicted(support)[0], predicted(nothing)[0]
     parts, rest = [_part("population", query, population)], own - population
     if support.n_rows:
@@ -145,10 +151,11 @@ def _by_leaving_out(
 def _without_each(rows: TaskRows) -> TaskRows:
     """The n rows of one task as n tasks, each without one of them."""
     codes, index = (~torch.eye(rows.n_rows, dtype=torch.bool)).nonzero(as_tuple=True)
-    return _taken(rows, index, codes, rows.n_rows)
+    return repeated_rows(rows, index, codes, rows.n_rows)
 
 
-def _taken(rows: TaskRows, index: Tensor, codes: Tensor, n_tasks: int) -> TaskRows:
+def repeated_rows(rows: TaskRows, index: Tensor, codes: Tensor, n_tasks: int) -> TaskRows:
+    """Some rows, perhaps several times, under new task numbers."""
     columns = {name: getattr(rows, name)[index] for name in _COLUMNS}
     return TaskRows.from_codes(codes, n_tasks, timed=rows.timed, **columns)
 
@@ -180,7 +187,7 @@ def _center(distribution: Distribution) -> Tensor:
     return unchanged * distribution["last"] + (1.0 - unchanged) * loc
 
 
-def _value(prediction: Prediction, label: int | None) -> Array:
+def explained_value(prediction: Prediction, label: int | None) -> Array:
     """What is explained, (row,): a class's probability, or the mean on the transformed scale."""
     if isinstance(prediction, ClassPredictive) and label is not None:
         return np.asarray(prediction.probabilities()[:, label])
@@ -192,7 +199,7 @@ def _value(prediction: Prediction, label: int | None) -> Array:
     return np.asarray(prediction.outcome.center + prediction.outcome.scale * loc)
 
 
-def _label_number(adapted: Adapted, target: Any) -> int | None:
+def label_number(adapted: Explained, target: Any) -> int | None:
     """Column of the class to explain; None for numbers."""
     classes = getattr(adapted.model.table_.outcome, "labels", None)
     if classes is None:

@@ -1,4 +1,4 @@
-"""From the population's prediction to a patient's own, value by value."""
+"""From the population's prediction to a patient's own, value by value or feature by feature."""
 
 from __future__ import annotations
 
@@ -17,19 +17,26 @@ if TYPE_CHECKING:
 
 __all__ = ["ExplanationDisplay"]
 
-_WORDS = {"visits": "when visits were, other values", "rest": "several values together"}
+_WORDS = {
+    "population": "population",
+    "base": "with others' features",
+    "visits": "when visits were, other values",
+    "rest": "several values together",
+}
+_MOST_FEATURES = 10  # bars; the smallest are one
 
 
 @dataclass(eq=False)
 class ExplanationDisplay:
     """A waterfall: what each value of a patient added to the population's prediction.
 
-    Make one with `from_estimator`; `plot` draws it again.
+    Or what each feature added to the prediction with other patients' features. Make one with
+    `from_estimator`; `plot` draws it again.
 
     Attributes
     ----------
     parts : DataFrame
-        Of one row of `Adapted.explain`.
+        Of one row of `Adapted.explain`, or of `Adapted.explain_features`.
     outcome, time_unit : str
         What is predicted, with its unit; and the unit of time.
     ax_, figure_
@@ -51,6 +58,7 @@ class ExplanationDisplay:
         groups: Any = None,
         time: Any = None,
         target: Any = None,
+        background: Any = None,
         row: int = 0,
         ax: Axes | None = None,
     ) -> ExplanationDisplay:
@@ -62,6 +70,8 @@ class ExplanationDisplay:
             From ``model.adapt``.
         X, groups, time, target
             As in `Adapted.explain`.
+        background : frame or array, optional
+            Rows of other patients, to draw what features add, as in `Adapted.explain_features`.
         row : int
             Which row of X.
         ax : matplotlib axes, optional
@@ -75,7 +85,11 @@ class ExplanationDisplay:
         >>> ExplanationDisplay.from_estimator(adapted, X[15:16]).ax_.get_xlabel()
         'y'
         """
-        found = estimator.explain(X, groups=groups, time=time, target=target)
+        given = {"groups": groups, "time": time, "target": target}
+        if background is None:
+            found = estimator.explain(X, **given)
+        else:
+            found = estimator.explain_features(X, background=background, **given)
         parts = found[found["row"] == row]
         if parts.empty:
             raise DataError(f"row={row}, but X has {found['row'].nunique()} rows.")
@@ -91,9 +105,13 @@ class ExplanationDisplay:
     def plot(self, *, ax: Axes | None = None) -> ExplanationDisplay:
         """Draw on `ax`, or on a new figure."""
         first = self.parts.iloc[0]["contribution"]
-        moves = self.parts.iloc[1:]
+        moves = _largest(self.parts.iloc[1:])
         ax = axes_of(ax, (7.6, 1.5 + 0.42 * (len(moves) + 2)))
-        at, labels, digits = first, ["population"], decimals(moves["contribution"].abs().max())
+        at, labels, digits = (
+            first,
+            [_WORDS[self.parts.iloc[0]["part"]]],
+            decimals(moves["contribution"].abs().max()),
+        )
         number = 0  # of the values so far
         ax.use_sticky_edges = False  # bars would end at the frame
         ax.plot(first, 0, marker="D", color=INK, markersize=7)
@@ -120,7 +138,7 @@ class ExplanationDisplay:
         ax.set_ylim(len(labels) - 0.4, -0.6)
         ax.margins(x=0.14)
         ax.set_xlabel(self.outcome)
-        weight = self.parts.iloc[0]["own_weight"]
+        weight = self.parts.iloc[0].get("own_weight")
         if pd.notna(weight):
             ax.set_title(f"rests to {weight:.0%} on the patient's own values", fontsize="small")
         clear_frame(ax)
@@ -131,6 +149,8 @@ class ExplanationDisplay:
 
     def _label(self, part: pd.Series, number: int) -> str:
         """What a bar stands for."""
+        if part["part"] == "feature":
+            return f"{part['feature']} {_value(part['value'])}".rstrip()
         if part["part"] != "value":
             return _WORDS[part["part"]]
         when = f"{part['before']:,.3g} {self.time_unit}".rstrip() + " before"
@@ -139,3 +159,27 @@ class ExplanationDisplay:
             return words
         surprise = f"{part['surprise']:+.{decimals(self.parts['surprise'].abs().max())}f}"
         return f"{words}: {surprise} to the expected, weight {part['weight']:.2f}"
+
+
+def _largest(moves: pd.DataFrame) -> pd.DataFrame:
+    """All moves; of many features the largest, from the largest on, and the sum of the others."""
+    if moves.empty or moves["part"].iloc[0] != "feature":
+        return moves
+    moves = moves.sort_values("contribution", key=abs, ascending=False, kind="stable")
+    if len(moves) <= _MOST_FEATURES:
+        return moves
+    others = moves.iloc[_MOST_FEATURES - 1 :]
+    words = f"{len(others)} other features"
+    summed = others.head(1).assign(
+        feature=words, value=None, contribution=others["contribution"].sum()
+    )
+    return pd.concat([moves.iloc[: _MOST_FEATURES - 1], summed])
+
+
+def _value(value: Any) -> str:
+    """What a row holds of a feature; nothing where that is not what counts."""
+    if value is None:
+        return ""
+    if pd.isna(value):
+        return "missing"
+    return str(value) if isinstance(value, str) else f"{float(value):.4g}"

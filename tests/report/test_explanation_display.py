@@ -1,9 +1,11 @@
 """A waterfall ends at the prediction."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from ehrmeta import DeepMixedEffects, MetaClassifier, MetaRegressor
+from ehrmeta.baselines import MixedEffects
 from ehrmeta.errors import DataError
 from ehrmeta.report import ExplanationDisplay
 
@@ -44,3 +46,23 @@ def test_classes_are_named_and_have_a_rest():
 def test_a_row_that_is_not_there_is_refused(adapted):
     with pytest.raises(DataError, match="row=3, but X has 3 rows"):
         ExplanationDisplay.from_estimator(adapted, X[3:6], time=DAYS[3:6], row=3)
+
+
+def test_features_lead_from_others_to_the_patient_the_largest_first():
+    rng = np.random.default_rng(0)
+    wide = pd.DataFrame(rng.normal(size=(240, 12)), columns=[f"f{i}" for i in range(12)])
+    wide["sex"] = np.where(GROUPS % 2 == 0, "woman", "man")
+    y = Y + wide.iloc[:, :12].to_numpy() @ np.arange(12.0) + 30.0 * (GROUPS % 2)
+    model = MixedEffects().fit(wide, y, groups=GROUPS, time=DAYS)
+    adapted = model.adapt(wide[:3], y[:3], time=DAYS[:3])
+    given = {"time": DAYS[3:6], "background": wide[6:], "row": 1}
+    drawn = ExplanationDisplay.from_estimator(adapted, wide[3:6], **given)
+    bars, words = drawn.ax_.patches, [t.get_text() for t in drawn.ax_.get_yticklabels()]
+    assert words[0] == "with others' features"
+    assert words[-2:] == ["4 other features", "this patient"]
+    assert "sex woman" in words
+    widths = np.abs([bar.get_width() for bar in bars[:-1]])
+    assert np.all(np.diff(widths) <= 0)
+    (own,) = adapted.predict(wide[4:5], time=DAYS[4:5])
+    assert bars[-1].get_x() + bars[-1].get_width() == pytest.approx(own)
+    assert drawn.ax_.get_title() == ""
