@@ -6,6 +6,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from sklearn.base import clone
 
 from ehrmeta.bench.cohorts_data import COHORT_DATA, CohortData, load_cohorts
 from ehrmeta.bench.cohorts_methods import BAYES_RULE, COHORT_METHODS
-from ehrmeta.bench.score_files import Fitted, kept
+from ehrmeta.bench.score_files import Fitted, code_digest, kept
 from ehrmeta.bench.task_scores import Scores
 from ehrmeta.errors import AtypicalWarning, DataWarning
 
@@ -64,11 +65,18 @@ def folds_of(data_set: str, plan: CohortPlan) -> int:
 def run_cohort_cell(
     data_set: str, method: str, fold: int, plan: CohortPlan, folder: Path | None
 ) -> Fitted:
-    """Measure a cell, or read it where the folder has it under exactly these settings."""
+    """Measure a cell, or read it where the folder has it under these settings and this code."""
     source = COHORT_DATA[data_set]
     about = [source.shots, source.n_draws, repr(methods_of(data_set)[method]), asdict(plan)]
+    about.append(_code())
     name = f"cohorts {data_set} {method} {fold}"
     return kept(folder, name, [name, *about], lambda: _measure(data_set, method, fold, plan))
+
+
+@cache
+def _code() -> str:
+    """As it is when the first cell is asked for."""
+    return code_digest("cohorts_[cdm]*.py", "warfarin_equations.py")
 
 
 def supports(

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
 from ehrmeta.bench.cohorts import CohortResult
 from ehrmeta.bench.cohorts_data import load_cohorts
@@ -100,6 +101,16 @@ class CohortScores:
         if not self.binary:
             samples, value = np.sqrt(samples), np.sqrt(value)
         return Ratio(float(value), *percentile_limits(samples, 0.95))
+
+    def ratio_over_sites(self, method: str, other: str, k: int) -> Ratio:
+        """Loss over the other's on sites drawn at random: t interval of a ratio of site totals."""
+        a, b = self._patient_loss(method, k), self._patient_loss(other, k)
+        sites = np.unique(load_cohorts(self.name).groups[self._rows(k)], return_inverse=True)[1]
+        n_sites, value = int(sites.max()) + 1, a.sum() / b.sum()
+        left = np.bincount(sites, a - value * b)  # residual of every site's total
+        se = np.sqrt(n_sites / (n_sites - 1) * np.sum(left**2)) / b.sum()
+        reach = stats.t.ppf(0.975, n_sites - 1) * se
+        return Ratio(float(value), float(value - reach), float(value + reach))
 
     def gap_closed(self, method: str, k: int) -> float:
         """Share of the way from the best update of a pooled model to the Bayes rule."""

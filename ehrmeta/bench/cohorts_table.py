@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ehrmeta.bench.cohorts import CohortResult
-from ehrmeta.bench.cohorts_methods import BAYES_RULE, OURS
+from ehrmeta.bench.cohorts_methods import OURS
 from ehrmeta.bench.cohorts_scores import DOSE_BANDS, CohortScores
 from ehrmeta.bench.record import Record
 from ehrmeta.bench.text_table import number, text_table
@@ -57,15 +57,8 @@ def cohorts_verdict(results: Results) -> str:
             ]
         )
     heading = ["opponent", "cells", "high <= 1.02", "better", "mean ratio", "largest high"]
-    lines = [f"{OURS}: loss over each opponent's, cells that count", text_table(heading, rows)]
-    for scores, k in cells:
-        if scores.binary and k >= 20:
-            slope = scores.value(OURS, k, "calibration_slope")
-            lines.append(f"  {scores.name}, k = {k}: calibration slope {slope:.2f}")
-        if BAYES_RULE in scores.methods and scores.updates:
-            closed = scores.gap_closed(OURS, k)
-            lines.append(f"  {scores.name}, k = {k}: {closed:.0%} of the gap to the Bayes rule")
-    return "\n".join(lines)
+    title = f"{OURS}: loss over each opponent's, cells that count"
+    return f"{title}\n{text_table(heading, rows)}"
 
 
 def cohorts_records(results: Results) -> list[Record]:

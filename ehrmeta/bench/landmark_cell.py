@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ from ehrmeta.bench.landmark_data import (
     visits,
 )
 from ehrmeta.bench.landmark_methods import FORECASTERS, METHODS, Forecaster, Method
-from ehrmeta.bench.score_files import Fitted, kept
+from ehrmeta.bench.score_files import Fitted, code_digest, kept
 from ehrmeta.data import Table
 from ehrmeta.errors import AtypicalWarning, DataError
 from ehrmeta.estimators import landmark_posterior
@@ -65,17 +66,25 @@ QUICK = Plan(folds_run=1, max_tasks=400, max_steps=60)
 def run_cell(name: str, method: str, fold: int, plan: Plan, folder: Path | None) -> Fitted:
     """Risks of the fold's test patients by horizon and event, from the folder or measured now.
 
+    What the folder has counts under these settings and this code.
+
     The scores of a horizon (in years) hold, by event, the risks of the rows of `test_rows`.
     """
     chosen = METHODS[method]
     known = repr(FORECASTERS[chosen.forecaster]) if chosen.forecaster else ""
-    settings = [name, repr(chosen), known, fold, asdict(plan), HORIZONS]
+    settings = [name, repr(chosen), known, fold, asdict(plan), HORIZONS, _code()]
     return kept(
         folder,
         f"landmark {name} {method} {fold}",
         settings,
         lambda: _measure(load_cohort(name), chosen, fold, plan),
     )
+
+
+@cache
+def _code() -> str:
+    """As it is when the first cell is asked for."""
+    return code_digest("landmark_[cdm]*.py", "cox.py")
 
 
 def test_rows(cohort: Cohort, event: str, fold: int, plan: Plan) -> Mask:

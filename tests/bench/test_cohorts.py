@@ -13,6 +13,7 @@ from ehrmeta.bench.cohorts_data import CohortData, load_cohorts
 from ehrmeta.bench.cohorts_methods import BAYES_RULE, OURS
 from ehrmeta.bench.cohorts_scores import CohortScores
 from ehrmeta.bench.cohorts_table import cohorts_records, cohorts_tables, cohorts_verdict
+from ehrmeta.bench.cohorts_targets import cohorts_targets, target_table
 from ehrmeta.bench.warfarin_equations import (
     DosingEquation,
     WithEquation,
@@ -45,16 +46,16 @@ def test_rows_in_order_are_seen_from_the_first():
     np.testing.assert_array_equal(np.flatnonzero(query), np.arange(3, 8))
 
 
-def made_up(losses):
-    """Results on heart in which the given risk is given to every event, one minus it to others."""
-    data = load_cohorts("heart")
-    rows = np.arange(len(data.y))
-    results = {}
+def made_up(losses, name="heart"):
+    """Results in which the given risk is given to every event, one minus it to others."""
+    data = load_cohorts(name)
+    rows = np.arange(min(len(data.y), 2000))
+    y, results = data.y[rows], {}
     for method, p in losses.items():
-        predicted = np.where(data.y == 1, p, 1 - p)
-        found = {"row": rows, "site": data.groups, "y": data.y * 1.0, "predicted": predicted}
-        results[method] = CohortResult({0: found}, 0.0)
-    return CohortScores("heart", results)
+        predicted = np.where(y == 1, p, 1 - p)
+        found = {"row": rows, "site": data.groups[rows], "y": y * 1.0, "predicted": predicted}
+        results[method] = CohortResult({0: found, 50: found}, 0.0)
+    return CohortScores(name, results)
 
 
 def test_ratios_are_those_of_the_losses():
@@ -66,6 +67,50 @@ def test_ratios_are_those_of_the_losses():
     assert not scores.counts(0), "four hospitals are no ten"
 
 
+def test_sites_of_one_ratio_leave_no_doubt_of_it():
+    """Where every patient's loss is the same share of the other's, so is every site's."""
+    scores = made_up({OURS: 0.8, "other": 0.5})
+    found = scores.ratio_over_sites(OURS, "other", 0)
+    np.testing.assert_allclose(found, [np.log(0.8) / np.log(0.5)] * 3)
+
+
+def test_one_bad_hospital_among_four_is_doubt():
+    scores = made_up({OURS: 0.8, "other": 0.8})
+    found = scores.results[OURS].predictions[0]
+    found["predicted"] = np.where(found["site"] == 0, 0.5, found["predicted"])
+    ratio = scores.ratio_over_sites(OURS, "other", 0)
+    assert ratio.low < 1 < ratio.value < ratio.high
+    assert scores.ratio(OURS, "other", 0).low > 1, "of these four hospitals it is certain"
+
+
+@pytest.mark.parametrize(("own", "met"), [(0.75, True), (0.65, False)])
+def test_targets_say_whether_they_are_met(own, met):
+    losses = {OURS: own, "logistic + intercept": 0.7, BAYES_RULE: 0.76}
+    name = "make_cohorts .8"
+    found = cohorts_targets({name: made_up(losses, name).results})
+    closed = next(target for target in found if "Bayes" in target.what)
+    share = (np.log(own) - np.log(0.7)) / (np.log(0.76) - np.log(0.7))
+    assert closed.figure == f"{share:.0%}"
+    ours = [target for target in found if "slope" not in target.what]
+    assert len(ours) == 3
+    assert all(target.met == met for target in ours)
+    assert closed.figure in target_table(found)
+
+
+def test_doses_are_held_against_the_best_opponent():
+    data, rows = load_cohorts("warfarin"), np.arange(1000)
+    y = data.y[rows] * 1.0
+    about = {"row": rows, "site": data.groups[rows], "y": y}
+    errors = {OURS: 2.0, "linear + intercept": 3.0, "fixed 35 mg": 9.0}
+    results = {
+        method: CohortResult({20: about | {"predicted": y + error}}, 0.0)
+        for method, error in errors.items()
+    }
+    found = [t for t in cohorts_targets({"warfarin": results}) if "MAE" in t.what]
+    assert [(t.figure, t.target, t.met) for t in found] == [("2.00", "< 3.00", True)] * 2
+    assert all("linear + intercept" in t.what for t in found)
+
+
 def test_a_tiny_run_has_every_table(tmp_path):
     methods = [OURS, "pooled logistic", "mixed-effects logistic"]
     heard = []
@@ -74,7 +119,8 @@ def test_a_tiny_run_has_every_table(tmp_path):
     assert list(results["heart"]) == methods
     tables = list(cohorts_tables(results))
     assert all(method in table for method in methods for table in tables)
-    assert "0 of" not in cohorts_verdict(results)
+    assert "opponent" in cohorts_verdict(results)
+    assert "no harm" in target_table(cohorts_targets(results))
     records = cohorts_records(results)
     assert {r.metric for r in records} >= {"log_loss", "auroc", "log_loss / pooled logistic"}
     again = run_cohorts(heard.append, **settings)

@@ -10,6 +10,7 @@ from ehrmeta.bench.cohorts import run_cohorts
 from ehrmeta.bench.cohorts_data import COHORT_DATA
 from ehrmeta.bench.cohorts_methods import COHORT_METHODS
 from ehrmeta.bench.cohorts_table import cohorts_records, cohorts_tables, cohorts_verdict
+from ehrmeta.bench.cohorts_targets import cohorts_targets, target_table
 from ehrmeta.bench.commands.options import only, suite_options, workers_option, write
 from ehrmeta.bench.landmark import run_landmark
 from ehrmeta.bench.landmark_cell import FULL as FULL_LANDMARK
@@ -60,6 +61,7 @@ def cohorts(
     for table in cohorts_tables(results):
         click.echo("\n" + table.rstrip())
     click.echo("\n" + cohorts_verdict(results))
+    click.echo("\n" + target_table(cohorts_targets(results)))
     write(json_file, cohorts_records(results))
 
 
