@@ -23,7 +23,6 @@ from ehrmeta.bench.cache import Cache
 from ehrmeta.bench.cells import Cell, run_cells
 from ehrmeta.bench.patients_data import load
 from ehrmeta.bench.record import Record
-from ehrmeta.bench.text_table import number, text_table
 from ehrmeta.estimators import ConformalRegressor, MetaRegressor
 from ehrmeta.estimators._base import TaskRegressor
 from ehrmeta.estimators.conformal_cells import finest
@@ -31,14 +30,31 @@ from ehrmeta.estimators.conformal_limits import tasks_needed
 from ehrmeta.estimators.predictive import Prediction
 from ehrmeta.evaluation import interval_score
 
-__all__ = ["FULL", "MODELS", "QUICK", "Plan", "conformal_table", "run_conformal"]
+__all__ = [
+    "BY_K",
+    "BY_KIND",
+    "COVERAGE",
+    "FULL",
+    "LEVEL",
+    "LOW_SHARE",
+    "MANY",
+    "MODELS",
+    "OWN",
+    "QUICK",
+    "SCORE",
+    "SERVED_BADLY",
+    "SHOTS",
+    "Plan",
+    "run_conformal",
+]
 
 SUITE, DATA_SET = "conformal", "nafld-hdl"
 SHOTS = (1, 2, 3, 5, 10)
 LEVEL = 0.9
 METHODS = OWN, BY_K, BY_KIND = "its own", "by k", "by k, sex and age"
 KINDS = {"sex": ["male"], "age third": ["third"], "sex and age": ["male", "third"]}
-_MANY, _LOW = 8, 0.7  # queries of a patient, and share held, below which it was served badly
+MANY, LOW_SHARE = 8, 0.7  # queries of a patient, and share held, below which it was served badly
+COVERAGE, SCORE, SERVED_BADLY = "coverage", "interval_score", "badly_served"
 
 MODELS: dict[str, TaskRegressor] = {
     "deep mixed effects": MetaRegressor(verbose=False, device="cpu"),
@@ -154,18 +170,18 @@ def _summary(rows: pd.DataFrame, split: int) -> pd.DataFrame:
     patients = rows.groupby("patient").agg(
         held=("held", "mean"), score=("score", "mean"), n=("held", "size")
     )
-    many = patients[patients["n"] >= _MANY]
+    many = patients[patients["n"] >= MANY]
     found = [
-        first | {"case": "all", "metric": "coverage", "value": patients["held"].mean()},
-        first | {"case": "all", "metric": "interval_score", "value": patients["score"].mean()},
-        first | {"case": "all", "metric": "badly_served", "value": (many["held"] < _LOW).mean()},
+        first | {"case": "all", "metric": COVERAGE, "value": patients["held"].mean()},
+        first | {"case": "all", "metric": SCORE, "value": patients["score"].mean()},
+        first | {"case": "all", "metric": SERVED_BADLY, "value": (many["held"] < LOW_SHARE).mean()},
     ]
     for kind, columns in KINDS.items():
         held = rows.groupby([*columns, "patient"])["held"].mean().groupby(columns).mean()
         for level, value in held.items():
             at = level if isinstance(level, tuple) else (level,)
             words = ", ".join(at)
-            found.append(first | {"case": f"{kind}: {words}", "metric": "coverage", "value": value})
+            found.append(first | {"case": f"{kind}: {words}", "metric": COVERAGE, "value": value})
     return pd.DataFrame(found)
 
 
@@ -179,32 +195,3 @@ def _records(
             SUITE, case, f"{model}: {method}", metric, float(value), k=int(k), n_tasks=n_tasks,
             seconds=seconds, seed=seed,
         )  # fmt: skip
-
-
-def conformal_table(records: Sequence[Record]) -> str:
-    """Least and most coverage over the cells of each kind; interval score beside the best."""
-    frame = pd.DataFrame([asdict(record) for record in records])
-    coverage = frame[frame["metric"] == "coverage"]
-    kind = coverage["case"].str.partition(":")[0]
-    ends = coverage.groupby([coverage["method"], kind], sort=False)["value"].agg(["min", "max"])
-    scores = frame[frame["metric"] == "interval_score"].pivot(
-        index="method", columns="k", values="value"
-    )
-    worst = (scores / scores.min()).max(axis=1)
-    served = frame[frame["metric"] == "badly_served"].groupby("method")["value"].max()
-    rows = [
-        [
-            method,
-            *(f"{100 * low:.1f}-{100 * high:.1f}" for low, high in ends.loc[method].to_numpy()),
-            number(worst[method], 4),
-            f"{100 * served[method]:.1f}",
-        ]
-        for method in dict.fromkeys(frame["method"])
-    ]
-    heading = ["intervals", *dict.fromkeys(kind), "score / best", "% under 70 %"]
-    return (
-        f"Coverage in % of {100 * LEVEL:g} % intervals: least and most over k of "
-        f"{', '.join(map(str, SHOTS))} and the cells of a kind; the largest ratio of the interval "
-        f"score to the best method's; patients with {_MANY} or more queries held under 70 %\n\n"
-        + text_table(heading, rows)
-    )

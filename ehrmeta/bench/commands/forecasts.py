@@ -11,7 +11,8 @@ from ehrmeta.bench.commands.options import only, seed_option, suite_options, wor
 from ehrmeta.bench.conformal import FULL as ALL_SPLITS
 from ehrmeta.bench.conformal import MODELS as INTERVAL_MODELS
 from ehrmeta.bench.conformal import QUICK as QUICK_SPLITS
-from ehrmeta.bench.conformal import conformal_table, run_conformal
+from ehrmeta.bench.conformal import run_conformal
+from ehrmeta.bench.conformal_table import conformal_table, targets_table
 from ehrmeta.bench.pacoh import pacoh_records, pacoh_table, run_pacoh
 from ehrmeta.bench.patients import run_patients
 from ehrmeta.bench.patients_cell import FULL, QUICK
@@ -107,7 +108,8 @@ def conformal(
     """Count how often calibrated intervals hold, by sex, age and k.
 
     Each model is fitted once; patients it has not seen are split 20 times into those to calibrate
-    on and those to test. --quick takes two splits of 600 patients, so its shares are rough.
+    on and those to test. Targets are printed beside the default's figures. --quick takes two splits
+    of 600 patients, so its shares are rough.
 
     \b
     Example:
@@ -122,4 +124,6 @@ def conformal(
         seed=seed,
     )
     click.echo("\n" + conformal_table(records))
+    if targets := targets_table(records):
+        click.echo("\n" + targets)
     write(json_file, records)
