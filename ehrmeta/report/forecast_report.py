@@ -34,7 +34,7 @@ from ehrmeta.report.forecast_sections import (
     summary_section,
 )
 from ehrmeta.report.style import outcome_label
-from ehrmeta.report.tripod import tripod_table
+from ehrmeta.report.tripod import tripod_tables
 
 __all__ = ["forecast_report"]
 
@@ -74,7 +74,8 @@ def forecast_report(
     findings : sequence of Finding, optional
         ``table.findings``: what was left out or masked on reading.
     answers : mapping of str to str, optional
-        What only the authors know, by the number of the TRIPOD+AI item: ``{"17": "..."}``.
+        What only the authors know, by the number of the TRIPOD+AI item, or of TRIPOD-Cluster's with
+        a C: ``{"17": "...", "C7b": "..."}``.
     confidence_level : float
         Of the intervals that are checked.
     examples : int
@@ -124,7 +125,7 @@ def forecast_report(
             raise DataError(
                 f"subgroup {name!r} must have a value for each of {inputs.n_rows:,} rows."
             )
-    checklist = tripod_table(answers or {})
+    checklists = tripod_tables(answers or {})
     drawn: tuple[Section, ...] = ()
     if examples:
         level = confidence_level
@@ -133,7 +134,7 @@ def forecast_report(
         summary_section(
             curve,
             coverage,
-            checklist,
+            checklists,
             outcome,
             unit,
             confidence_level,
@@ -146,7 +147,7 @@ def forecast_report(
         groups_section(group_scores(last, kinds), max(shots), unit),
         *drawn,
         card_section(fitted, model),
-        Section("Checklist", (), (checklist,)),
+        Section("Checklists", (), checklists),
     )
     return Document(title or f"Evaluation of a prediction model: {outcome}", sections)
 

@@ -35,7 +35,7 @@ _RILEY = 234  # patients beyond the predictors: v / chi2(.025, v) < 1.1 ** 2 fro
 def summary_section(
     curve: pd.DataFrame,
     coverage: pd.DataFrame,
-    checklist: TextTable,
+    checklists: Sequence[TextTable],
     outcome: str,
     unit: str,
     level: float,
@@ -47,7 +47,8 @@ def summary_section(
     ours = curve[curve["method"] == OURS]
     first, last = ours.iloc[0], ours.iloc[-1]
     n, held, digits = int(last["n_tasks"]), coverage.iloc[-1], decimals(curve["high"].max())
-    missing = sum(row[1] == "missing" for row in checklist.rows)
+    items = [row for table in checklists for row in table.rows]
+    missing = sum(row[1] == "missing" for row in items)
     early, late = (f"{_range(row, digits)} {unit}".rstrip() for row in (first, last))
     words = [
         f"The model forecasts {outcome}. It was tested on {n:,} patients. After {last['k']} values "
@@ -69,7 +70,7 @@ def summary_section(
             "doi:10.1002/sim.7993, third criterion)."
         )
     words.append(
-        f"{missing} of {len(checklist.rows)} items of the reporting checklist are for the authors "
+        f"{missing} of {len(items)} items of the reporting checklists are for the authors "
         "to answer and are missing. This is an evaluation on records: it does not show that using "
         "the model helps anyone."
     )

@@ -1,16 +1,17 @@
-"""TRIPOD+AI: what a report of a prediction model must say, and what of it this one can say.
+"""TRIPOD+AI and TRIPOD-Cluster: what a report of a prediction model must say, and where it does.
 
 The items have their official numbers and our own, shorter words.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import TypeAlias
 
 from ehrmeta.errors import DataError
 from ehrmeta.report.document import TextTable
 
-__all__ = ["ASKED", "tripod_table"]
+__all__ = ["ASKED", "tripod_tables"]
 
 #: item of the checklist: where this report says it, "" where only the authors can
 _ITEMS = {
@@ -68,37 +69,112 @@ _ITEMS = {
     "27c Next steps": "",
 }
 
-ASKED = tuple(item for item, place in _ITEMS.items() if not place)
+#: item of TRIPOD-Cluster: numbers of TRIPOD+AI that say it too; else as above. The answers to what
+#: is open are numbered with a C: "C7b".
+_CLUSTER_ITEMS = {
+    "1 Title: development or validation, population, outcome": ("1",),
+    "2 Abstract": ("2",),
+    "3a Context, why the model is wanted, advantages of the clustered data": ("3a",),
+    "3b Objectives": ("4",),
+    "4a Eligibility of participants and of data sets": ("6b",),
+    "4b Origin of the data, how they were found, requested and collected": ("5a",),
+    "5 Sample size": ("10",),
+    "6a Outcome, how and when it was assessed": ("8a",),
+    "6b Predictors, how and when they were measured": ("9b",),
+    "7a Cleaning, harmonisation, linkage, quality checks": ("7",),
+    "7b How risk of bias in each cluster was judged": "",
+    "7c Differences from the development data": ("16",),
+    "7d How missing data were handled": ("11",),
+    "8a How predictors were handled": ("12b",),
+    "8b Type of model, its building and internal validation": ("12c",),
+    "8c How differences of parameters between clusters were handled": ("12d",),
+    "8d How predictions were made": ("12g",),
+    "8e Measures of performance": ("12e",),
+    "8f How differences of performance between clusters were handled": ("12d",),
+    "8g Updating of the model, overall or for some settings": ("12f",),
+    "9 Planned analyses of subgroups and of sensitivity": "Groups of patients",
+    "10a Numbers of clusters and participants, from found to analysed": ("6a", "20a"),
+    "10b Characteristics, overall and by source or setting": ("20b",),
+    "10c Comparison with the development data": ("20c",),
+    "11 Risk of bias in each cluster": "",
+    "12a Differences between clusters that changed the model": "",
+    "12b Full model specification and its use": ("22",),
+    "13a Performance with intervals, overall and in each cluster": ("23a", "23b"),
+    "13b Differences of performance between clusters": ("23b",),
+    "14 Results of updating, overall and in each cluster": ("24",),
+    "15 Results in subgroups and of sensitivity": "Groups of patients",
+    "16a Interpretation, differences between clusters included": ("25",),
+    "16b Comparison with performance in development and earlier validation": "",
+    "16c Strengths and limitations": ("26",),
+    "17 Use of the model, in which settings and populations": ("27c",),
+    "18 Protocol, code and data": ("18c", "18e", "18f"),
+    "19 Funding and the part of funders": ("18a",),
+}
+
+ASKED = tuple(item for item, place in _ITEMS.items() if not place) + tuple(
+    f"C{item}" for item, place in _CLUSTER_ITEMS.items() if not place
+)
+
+_OPEN = "to be answered by the authors"
+Row: TypeAlias = tuple[str, str, str]
 
 
-def tripod_table(answers: Mapping[str, str]) -> TextTable:
-    """The checklist's items in short: filled by this report, answered by the authors, or missing.
+def tripod_tables(answers: Mapping[str, str]) -> tuple[TextTable, TextTable]:
+    """Items of both checklists: filled by this report, answered by the authors, or missing.
 
     Parameters
     ----------
     answers : mapping of str to str
-        Item number ("5a") to what the authors say.
+        Item number ("5a", of TRIPOD-Cluster "C7b") to what the authors say. An item of
+        TRIPOD-Cluster that TRIPOD+AI has too is answered there.
 
     References
     ----------
-    Collins et al. (2024), doi:10.1136/bmj-2023-078378.
+    Collins et al. (2024), doi:10.1136/bmj-2023-078378; Debray et al. (2023),
+    doi:10.1136/bmj-2022-071018.
 
     Examples
     --------
-    >>> tripod_table({"17": "Approved."}).rows[31]
-    ('17 Ethical approval and consent', 'answered', 'Approved.')
+    >>> tripod, cluster = tripod_tables({"10": "All records.", "C11": "Low."})
+    >>> tripod.rows[18], cluster.rows[6]  # doctest: +NORMALIZE_WHITESPACE
+    (('10 How the study size was arrived at', 'answered', 'All records.'),
+     ('5 Sample size', 'answered', 'see TRIPOD+AI 10'))
     """
-    known = {item.partition(" ")[0] for item in ASKED}
+    known = {_number(item) for item in ASKED}
     unknown = sorted(set(answers) - known)
     if unknown:
         raise DataError(f"answers to {unknown} fit no open item. Use {', '.join(sorted(known))}.")
-    rows = []
-    for item, place in _ITEMS.items():
-        answer = answers.get(item.partition(" ")[0], "")
-        if place:
-            rows.append((item, "filled", place))
-        elif answer:
-            rows.append((item, "answered", answer))
-        else:
-            rows.append((item, "missing", "to be answered by the authors"))
-    return TextTable("TRIPOD+AI items", ("item", "status", "where, or answer"), tuple(rows))
+    rows = [_row(item, place, answers.get(_number(item), "")) for item, place in _ITEMS.items()]
+    status = {_number(item): found for item, found, _ in rows}
+    cluster = [
+        _row(item, place, answers.get(f"C{_number(item)}", ""))
+        if isinstance(place, str)
+        else (item, _least(status[number] for number in place), f"see TRIPOD+AI {', '.join(place)}")
+        for item, place in _CLUSTER_ITEMS.items()
+    ]
+    headings = ("item", "status", "where, or answer")
+    return (
+        TextTable("TRIPOD+AI items (Collins et al. 2024)", headings, tuple(rows)),
+        TextTable(
+            "TRIPOD-Cluster items (Debray et al. 2023); clusters are hospitals, studies or other "
+            "settings",
+            headings,
+            tuple(cluster),
+        ),
+    )
+
+
+def _number(item: str) -> str:
+    return item.partition(" ")[0]
+
+
+def _row(item: str, place: str, answer: str) -> Row:
+    if place:
+        return item, "filled", place
+    return (item, "answered", answer) if answer else (item, "missing", _OPEN)
+
+
+def _least(statuses: Iterable[str]) -> str:
+    """The status of an item that several others make up."""
+    found = set(statuses)
+    return next(status for status in ("missing", "answered", "filled") if status in found)

@@ -16,7 +16,7 @@ from ehrmeta import ConformalRegressor
 from ehrmeta.baselines import LastValue, MixedEffects
 from ehrmeta.errors import DataError, GroupError
 from ehrmeta.report import Document, forecast_report
-from ehrmeta.report.tripod import ASKED, tripod_table
+from ehrmeta.report.tripod import ASKED, tripod_tables
 
 HOSTILE = '<script>alert("x")</script> | a&b'
 
@@ -109,7 +109,7 @@ def test_headings_tables_and_pictures_are_there_once(page):
     assert page.tags.count("h1") == 1
     assert page.tags.count("h2") == page.tags.count("section") == 7
     assert page.tags.count("svg") == page.tags.count("figcaption") == 2
-    assert page.tags.count("caption") == page.tags.count("table") == 7
+    assert page.tags.count("caption") == page.tags.count("table") == 8
     assert len(page.ids) == len(set(page.ids))
 
 
@@ -167,12 +167,26 @@ def test_a_calibrated_model_says_on_how_many(tested):
     assert found.sections[3].tables != own.sections[3].tables
 
 
-def test_the_checklist_is_filled_answered_or_missing():
-    status = [row[1] for row in tripod_table({"17": "yes", "5a": "registry"}).rows]
-    assert status.count("answered") == 2
-    assert status.count("missing") == len(ASKED) - 2
+def test_the_checklists_are_filled_answered_or_missing():
+    tripod, cluster = tripod_tables({"17": "yes", "5a": "registry", "C11": "low"})
+    assert (len({row[0] for row in tripod.rows}), len({row[0] for row in cluster.rows})) == (52, 37)
+    for table in (tripod, cluster):
+        assert {row[1] for row in table.rows} == {"filled", "answered", "missing"}
+    status = [row[1] for row in (*tripod.rows, *cluster.rows)]
+    own = [row for row in cluster.rows if not row[2].startswith("see")]
+    open_items = sum(row[1] == "missing" for row in (*tripod.rows, *own))
+    assert status.count("answered") == 4  # the origin of data is asked by both
+    assert open_items == len(ASKED) - 3
     with pytest.raises(DataError, match="fit no open item"):
-        tripod_table({"99": "what?"})
+        tripod_tables({"99": "what?"})
+
+
+def test_an_item_of_several_others_is_as_open_as_the_most_open_one():
+    status = {row[0].partition(" ")[0]: row[1] for row in tripod_tables({"18c": "x"})[1].rows}
+    assert status["18"] == "missing"
+    every = {"18c": "x", "18e": "x", "18f": "x"}
+    status = {row[0].partition(" ")[0]: row[1] for row in tripod_tables(every)[1].rows}
+    assert (status["18"], status["12b"], status["19"]) == ("answered", "filled", "missing")
 
 
 def test_bad_input_is_refused(tested, document, tmp_path):
