@@ -11,6 +11,7 @@ import torch
 from ehrmeta.bench.commands import bench
 from ehrmeta.cli_inspect import check, inspect
 from ehrmeta.cli_models import adapt, evaluate, fit, predict
+from ehrmeta.cli_options import in_command_words
 from ehrmeta.cli_report import report
 from ehrmeta.cli_tune import tune
 from ehrmeta.data import list_datasets, read_card
@@ -18,17 +19,6 @@ from ehrmeta.demo import run_demo
 from ehrmeta.errors import DataWarning, EhrmetaError
 
 __all__ = ["main"]
-
-COMMAND_WORDS = {
-    "Pass on_missing_outcome='drop' to leave them out.": "Fill it in or drop those rows, as `fit` "
-    "does with --drop-missing-target.",
-    "pass on_duplicate='first', 'last', 'mean' or 'allow'.": "`fit` with --on-duplicate first, "
-    "last, mean or allow.",
-    "Change on_duplicate": "Fit with another --on-duplicate",
-    "open it with Adapted.load, whose .model is the model.": "pass a file of `fit`.",
-    "new_groups='population' or 'nan'": "--new-groups population or nan",
-    "confidence_level must": "--confidence-level must",
-}
 
 
 class Commands(click.Group):
@@ -56,11 +46,7 @@ def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
 
 
 def _one_line(message: object) -> str:
-    """A message as one line, its remedy in the words of the command line."""
-    text = " ".join(str(message).split())
-    for python, words in COMMAND_WORDS.items():
-        text = text.replace(python, words)
-    return text
+    return in_command_words(" ".join(str(message).split()))
 
 
 @click.group(

@@ -9,7 +9,7 @@ from typing import Any
 import click
 from torch import Tensor
 
-from ehrmeta.cli_options import table_options
+from ehrmeta.cli_options import in_command_words, table_options
 from ehrmeta.cli_tables import read_with_roles
 from ehrmeta.data import Schema
 from ehrmeta.data.frame_file import read_frame
@@ -56,7 +56,7 @@ def check(
         frame, schema = read_with_roles(table, task=task, target=target, **roles)
     click.echo(_printable(f"{schema!r}\n"))
     findings = schema.check(frame)
-    click.echo(_printable(repr(findings)))
+    click.echo(_printable(in_command_words(repr(findings))))
     if write_schema is not None:
         schema.to_toml(write_schema)
         click.echo(f"\nsaved {write_schema}")

@@ -15,7 +15,16 @@ from ehrmeta.data import Table, load_dataset
 from ehrmeta.data.clock import SECONDS
 from ehrmeta.data.schema import OnDuplicate, TaskKind
 
-__all__ = ["ROLES", "names", "numbers", "pairs", "read_visits", "table_options", "writable"]
+__all__ = [
+    "ROLES",
+    "in_command_words",
+    "names",
+    "numbers",
+    "pairs",
+    "read_visits",
+    "table_options",
+    "writable",
+]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -24,6 +33,30 @@ ROLES = (
     *("task_kind", "on_duplicate", "drop_missing_target"),
 )
 TABLES = (".csv", ".parquet")
+COMMAND_WORDS = {
+    "Pass on_missing_outcome='drop' to leave them out.": "Fill it in or drop those rows, as `fit` "
+    "does with --drop-missing-target.",
+    "pass on_duplicate='first', 'last', 'mean' or 'allow'.": "`fit` with --on-duplicate first, "
+    "last, mean or allow.",
+    "Change on_duplicate": "Fit with another --on-duplicate",
+    "open it with Adapted.load, whose .model is the model.": "pass a file of `fit`.",
+    "new_groups='population' or 'nan'": "--new-groups population or nan",
+    "Pass another study_name": "Pass another --study",
+    "Lower score_shots": "Lower --shots",
+    "score_shots must be a tuple": "--shots must be a list",
+    "or pass on_missing_outcome='drop' to leave the rows out.": "or pass --drop-missing-target.",
+    "n_splits=": "--folds ",
+    ", or groups=None.": ".",
+    "confidence_level must": "--confidence-level must",
+}
+"""What a message says of Python, as the command line says it."""
+
+
+def in_command_words(message: str) -> str:
+    """A message with its remedies in the words of the command line."""
+    for python, words in COMMAND_WORDS.items():
+        message = message.replace(python, words)
+    return message
 
 
 def writable(ctx: click.Context, param: click.Parameter, value: str) -> str:

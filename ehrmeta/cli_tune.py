@@ -50,6 +50,8 @@ def _space(searched: Sequence[str]) -> dict[str, Any] | None:
         ends = text.split(":")
         if not sign:
             space[name] = None
+        elif not text:
+            raise click.BadParameter(f"'{one}' has no range: write {name}=LOW:HIGH or {name}=A,B.")
         elif len(ends) == 1:
             space[name] = [_value(word) for word in text.split(",")]
         else:
@@ -72,6 +74,16 @@ def _value(text: str) -> Any:
         except ValueError:
             continue
     return text
+
+
+def _folder(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """A folder that is there or can be made, said before the search."""
+    if value is not None:
+        try:
+            Path(value).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise click.BadParameter(f"'{value}' cannot be a folder: {error.strerror}.") from error
+    return value
 
 
 @click.command()
@@ -130,7 +142,7 @@ def _value(text: str) -> Any:
     help="A file (.db, .journal), or postgresql://user:password@host/database.",
 )
 @click.option("--out", callback=lambda c, p, v: v and writable(c, p, v), help="Best model.")
-@click.option("--pictures", metavar="FOLDER", help="Save pictures of the study here.")
+@click.option("--pictures", metavar="FOLDER", callback=_folder, help="Save pictures here.")
 @click.option("--export-script", metavar="FILE", help="Write the search as an Optuna script.")
 def tune(
     table: str | None,
@@ -203,13 +215,14 @@ def tune(
         )
     except KeyboardInterrupt:
         raise click.ClickException("stopped. Run the same command again to go on.") from None
+    if out is not None:
+        tuned.model.save(out)
     click.echo(study_summary(tuned.study))
+    if out is not None:
+        click.echo(f"saved {out}")
     if pictures is not None:
         for path in save_study_pictures(tuned.study, pictures):
             click.echo(f"saved {path}")
-    if out is not None:
-        tuned.model.save(out)
-        click.echo(f"saved {out}")
 
 
 def _recalled(study: str, storage: str, settings: dict[str, Any]) -> tuple[str, dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,12 +24,11 @@ def data_digest(estimator: Any, rows: Rows) -> str:
     """SHA-256 of features, outcome, times and which rows are one patient's; ids do not matter."""
     schema = schema_of(estimator.schema, rows.X)
     inputs = estimator._read(rows.X, rows.y, rows.groups, rows.time, schema)
-    named = dict(sorted(inputs.columns.items()))
-    named |= {"outcome": inputs.outcome(), "tasks": rows.tasks}
+    parts = [*sorted(inputs.columns.items()), ("outcome", inputs.outcome()), ("tasks", rows.tasks)]
     if inputs.time is not None:
-        named["time"] = inputs.time
+        parts.append(("time", inputs.time))
     digest = hashlib.sha256()
-    for name, values in named.items():
+    for name, values in parts:
         digest.update(f"{name} {len(values)};".encode())
         digest.update(_as_bytes(values))
     return digest.hexdigest()
@@ -47,7 +47,8 @@ def model_digest(estimator: BaseEstimator) -> str:
     model = clone(estimator)
     known = model.get_params(deep=False)
     model.set_params(**{name: value for name, value in _NO_MATTER.items() if name in known})
-    return hashlib.sha256(repr(model.get_params(deep=True)).encode()).hexdigest()
+    text = re.sub(r" at 0x[0-9a-f]+", "", repr(model.get_params(deep=True)))  # of this process only
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _as_bytes(values: npt.NDArray[Any]) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from numbers import Real
 from typing import Any, Literal
 
 import numpy as np
@@ -58,6 +59,13 @@ def _scored_by(scorer: Scorer) -> Measure:
 
     def measure(model: Any, rows: Rows, blocks: Any) -> Any:
         parts = (rows.take(blocks == block) for block in range(int(blocks.max()) + 1))
-        return np.array([scorer(model, part.X, part.y, **part.known()) for part in parts])
+        scores = [scorer(model, part.X, part.y, **part.known()) for part in parts]
+        wrong = [score for score in scores if not isinstance(score, Real) or np.isnan(score)]
+        if wrong:
+            raise DataError(
+                f"the scorer returned {wrong[0]!r} for a block of held-out patients: it must "
+                "return a number."
+            )
+        return np.array(scores, float)
 
     return measure

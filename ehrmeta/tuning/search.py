@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from numbers import Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from sklearn.base import clone
@@ -17,7 +17,7 @@ from ehrmeta.tuning.compared import REASON, best_in_full
 from ehrmeta.tuning.digest import data_digest, folds_digest, model_digest
 from ehrmeta.tuning.objective import Objective, read_folds, read_rows
 from ehrmeta.tuning.scoring import Scoring, read_scoring
-from ehrmeta.tuning.space import Space, read_space, suggested
+from ehrmeta.tuning.space import Space, read_space
 
 if TYPE_CHECKING:
     import optuna
@@ -130,7 +130,8 @@ def tune(
     DataError
         The space, the scoring or the rows cannot be used.
     StudyError
-        The storage cannot be reached, the study was made for other data, or no trial ended well.
+        The storage cannot be reached, the study was made for other data or other parameters, or
+        no trial ended well.
 
     Examples
     --------
@@ -147,6 +148,7 @@ def tune(
     import optuna
 
     from ehrmeta.tuning.paired import PairedPruner
+    from ehrmeta.tuning.replay import check_same_space, replayed
     from ehrmeta.tuning.study import open_study, seeded_tpe
 
     model = clone(estimator)
@@ -177,6 +179,7 @@ def tune(
     paired = by_block or isinstance(pruner, PairedPruner)
     objective = Objective(model, searched, folds, measures, paired=paired, by_block=by_block)
     try:
+        check_same_space(shared.study, searched, model)
         shared.run(
             objective,
             n_trials=n_trials,
@@ -187,9 +190,7 @@ def tune(
     finally:
         shared.close()
     best = best_trial(shared.study)
-    params = suggested(
-        searched, cast("Any", optuna.trial.FixedTrial(best.params, number=best.number)), model
-    )
+    params = replayed(searched, best, model)
     if refit:
         model.fit(X, y, **rows.known())
     return Tuned(model, params, best.values[0], shared.study)
@@ -209,7 +210,7 @@ def best_trial(study: optuna.Study) -> FrozenTrial:
     trials = study.get_trials(deepcopy=False)
     if not trials:
         raise StudyError("no trial was started within the timeout. Give it longer.")
-    reasons = sorted({str(t.user_attrs.get(REASON, "not finished")) for t in trials})
+    reasons = sorted({str(t.user_attrs.get(REASON, "not finished")).rstrip(".") for t in trials})
     raise StudyError(
         f"none of {len(trials)} trials ended well: {'; '.join(reasons[:3])}. Narrow the ranges "
         "(lower rates), or run more trials."

@@ -107,6 +107,13 @@ def read_space(estimator: BaseEstimator, space: Space | None = None) -> tuple[Di
             found.append(_dimension(name, value, declared.get(name)))
     for name, value in parts.items():
         found += _of_parts(name, _choices(value), wanted)
+    for dimension in found:
+        for other in dimension.when:
+            if other not in known:
+                raise DataError(
+                    f"'{dimension.parameter}' in the space is searched only for some '{other}', "
+                    f"which is no parameter. {did_you_mean(other, sorted(known))}"
+                )
     return tuple(sorted(found, key=lambda d: (d.parameter not in parts, bool(d.when))))
 
 

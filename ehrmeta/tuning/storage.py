@@ -23,7 +23,9 @@ _FORMS = (
 )
 
 
-def open_storage(storage: str | Path | None, study_name: str) -> tuple[BaseStorage, Locks]:
+def open_storage(
+    storage: str | Path | None, study_name: str, *, create: bool = True
+) -> tuple[BaseStorage, Locks]:
     """Open or create a storage, with the locks of one study in it.
 
     Parameters
@@ -33,6 +35,8 @@ def open_storage(storage: str | Path | None, study_name: str) -> tuple[BaseStora
         .journal or .log), ``postgresql://user:password@host/database``; None keeps the study in
         memory.
     study_name : str
+    create : bool
+        Make a file that is not there.
 
     Raises
     ------
@@ -52,6 +56,8 @@ def open_storage(storage: str | Path | None, study_name: str) -> tuple[BaseStora
         raise StudyError(
             f"the storage '{storage}' needs a file in a folder that is there. {_FORMS}"
         )
+    if not create and not path.exists():
+        raise StudyError(f"there is no file '{path}' with studies. Check the storage's path.")
     return _reached(url, lambda: _file(url, path, study_name))
 
 

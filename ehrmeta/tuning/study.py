@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import optuna
-from optuna.exceptions import DuplicatedStudyError, ExperimentalWarning
+from optuna.exceptions import ExperimentalWarning
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler, BruteForceSampler, GridSampler, TPESampler
 from optuna.storages import BaseStorage, RDBStorage
@@ -167,7 +167,7 @@ def open_study(
     pruner: BasePruner | None,
     notes: Mapping[str, str] | None = None,
 ) -> SharedStudy:
-    """Open or create a study.
+    """Open or create a study; one in which all trials failed may become one for something else.
 
     Parameters
     ----------
@@ -191,29 +191,38 @@ def open_study(
     wanted = {**made_for, "measures": ", ".join(measures)}
     locks.acquire(_TURN)
     try:
-        try:
-            with quiet():
-                study = optuna.create_study(
-                    storage=kept, study_name=study_name, directions=list(directions), pruner=pruner
-                )
-            for name, value in {**(notes or {}), **wanted}.items():
-                study.set_user_attr(name, value)
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", ExperimentalWarning)
-                study.set_metric_names(list(measures))
-        except DuplicatedStudyError:
+        if study_name in optuna.get_all_study_names(kept):
             study = optuna.load_study(storage=kept, study_name=study_name, pruner=pruner)
+            other = _other(study, wanted)
+            if other is None:
+                return SharedStudy(study, kept, locks)
+            if any(t.state != TrialState.FAIL for t in study.get_trials(deepcopy=False)):
+                raise StudyError(
+                    f"study '{study_name}' was made for other {other}: its trials cannot be "
+                    "compared with new ones. Pass another study_name, or what it was made for."
+                )
+            optuna.delete_study(study_name=study_name, storage=kept)  # a false start
+        with quiet():
+            study = optuna.create_study(
+                storage=kept, study_name=study_name, directions=list(directions), pruner=pruner
+            )
+        for name, value in {**(notes or {}), **wanted}.items():
+            study.set_user_attr(name, value)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            study.set_metric_names(list(measures))
     finally:
         locks.release(_TURN)
+    return SharedStudy(study, kept, locks)
+
+
+def _other(study: optuna.Study, wanted: Mapping[str, str]) -> str | None:
+    """What a study was made for that is not as wanted, if anything."""
     for name, value in wanted.items():
         found = study.user_attrs.get(name)
         if found != value:
-            shown = f" ({found} there, {value} here)" if name == "measures" else ""
-            raise StudyError(
-                f"study '{study_name}' was made for other {name}{shown}: its trials cannot be "
-                "compared with new ones. Pass another study_name, or what it was made for."
-            )
-    return SharedStudy(study, kept, locks)
+            return f"{name} ({found} there, {value} here)" if name == "measures" else name
+    return None
 
 
 def recall(storage: str | Path, study_name: str, note: str) -> str | None:
@@ -224,11 +233,14 @@ def recall(storage: str | Path, study_name: str, note: str) -> str | None:
     StudyError
         There is no such study.
     """
-    kept, locks = open_storage(storage, study_name)
+    kept, locks = open_storage(storage, study_name, create=False)
     try:
         found = optuna.load_study(storage=kept, study_name=study_name).user_attrs.get(note)
     except KeyError as error:
-        raise StudyError(f"there is no study '{study_name}' in that storage.") from error
+        there = ", ".join(optuna.get_all_study_names(kept)) or "none"
+        raise StudyError(
+            f"there is no study '{study_name}' in that storage, which has: {there}."
+        ) from error
     finally:
         locks.close()
     return None if found is None else str(found)

@@ -295,6 +295,26 @@ class TestRefused:
         with pytest.raises(StudyError, match="other measures .rmse_macro there, mae_macro here"):
             search(**kept, scoring="mae_macro")
 
+    def test_a_study_of_other_parameters(self, tmp_path: Path) -> None:
+        kept = {"storage": tmp_path / "s.journal", "study_name": "a"}
+        both = {**SPACE, "score_shots": [(3,), (2,)]}
+        search(n_trials=1, space=both, **kept)
+        for other in (SPACE, {**both, "score_shots": [(3,)]}, {**both, "penalty": [1.0]}):
+            with pytest.raises(StudyError, match="trial 0 of the study searched penalty, score_sh"):
+                search(n_trials=1, space=other, **kept)
+        assert search(n_trials=2, space={**both, "penalty": (1.0, 2.0, "log")}, **kept).params
+
+    def test_a_false_start_stands_in_nobodys_way(self, tmp_path: Path) -> None:
+        kept = {"storage": tmp_path / "s.journal", "study_name": "a", "n_trials": 1}
+        with pytest.raises(DataError, match="no row after the first 3"):
+            search(**kept, **lines(n_rows=3))
+        assert len(search(**kept).study.trials) == 1
+
+    @pytest.mark.parametrize("score", [np.nan, "good", None])
+    def test_a_scorer_that_returns_no_number(self, score: Any) -> None:
+        with pytest.raises(DataError, match="for a block of held-out patients: it must return a"):
+            search(scoring=lambda *_, **__: score)
+
     @pytest.mark.parametrize(
         ("storage", "message"),
         [

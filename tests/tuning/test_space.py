@@ -120,6 +120,7 @@ def test_a_function_of_the_trial_is_a_space() -> None:
         ({"learning_rate": 0.1}, r"write \(low, high\)"),
         ({"learning_rate": ("a", "b")}, "with numbers"),
         ({"max_steps": None}, "'max_steps' has no declared range: pass one"),
+        ({"learning_rate": Range(0.1, 0.2, when={"max_step": 1})}, "Did you mean 'max_steps'"),
         ({}, "the space is empty"),
         ([], "the space is empty"),
     ],

@@ -88,7 +88,9 @@ def test_an_exported_script_runs(visits: Path, algorithms: list[str]) -> None:
         ([*ROLES, *SMALL, "--search", "learning_rate=0.1:0.1"], "is empty"),
         ([*ROLES, *SMALL, "--trials", "0"], "0 is not in the range"),
         ([*ROLES, *SMALL, "--storage", "no/folder/s.db"], "needs a file in a folder that is there"),
-        (["--study", "nobody", "--storage", "s.db"], "there is no study 'nobody'"),
+        ([*ROLES, *SMALL, "--search", "learning_rate="], "has no range: write learning_rate=LOW"),
+        ([*ROLES, *SMALL, "--pictures", "visits.csv"], "cannot be a folder"),
+        (["--study", "nobody", "--storage", "s.db"], "there is no file 's.db' with studies"),
         ([], "pass TABLE, or --study"),
         (["visits.csv"], "pass --task and --target"),
     ],
@@ -98,6 +100,7 @@ def test_wrong_calls_end_in_one_line(arguments: list[str], message: str) -> None
     assert result.exit_code != 0
     assert message in result.output
     assert "Traceback" not in result.output
+    assert [path.name for path in Path().iterdir()] == ["visits.csv"]
 
 
 @pytest.mark.slow
