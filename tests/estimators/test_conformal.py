@@ -91,31 +91,43 @@ def test_more_patients_than_needed_give_finite_limits_and_fewer_an_error():
             Limits.of(errors[1:], np.arange(m - 1)).at(level)
 
 
-# crepes 0.9.1, ConformalPredictiveSystem().fit(y - mean, sd, bins).predict_int([50, 40], [1, 2]),
-# on the data below: one row a patient, for which its definition and this one are the same.
-CREPES = {
-    (False, 0.9): [[49.8, 54.278689], [39.6, 48.557377]],
-    (False, 0.8): [[49.876289, 53.261084], [39.752577, 46.522167]],
-    (False, 0.5): [[50.348214, 52.192857], [40.696429, 44.385714]],
-    (False, 0.63): [[50.160377, 52.458564], [40.320755, 44.917127]],
-    (True, 0.9): [[49.585366, 54.796117], [38.761062, 55.643836]],
-    (True, 0.8): [[49.851852, 53.589552], [39.752577, 46.522167]],
-    (True, 0.5): [[50.33, 52.428571], [40.320755, 44.482517]],
-    (True, 0.63): [[50.164336, 52.739669], [40.31068, 46.105263]],
-}
-
-
-@pytest.mark.parametrize(("binned", "level"), CREPES)
-def test_limits_are_those_of_crepes_where_every_patient_has_one_row(binned, level):
+@pytest.mark.parametrize("level", [0.5, 0.63, 0.8, 0.9])
+@pytest.mark.parametrize("by_kind", [False, True])
+def test_limits_are_those_of_crepes_where_every_patient_has_one_row(by_kind, level):
+    """There its Mondrian conformal predictive system and this definition are the same."""
+    crepes = pytest.importorskip("crepes")
     rng = np.random.default_rng(0)
-    n = 60
-    mean, sd = rng.normal(50, 5, n).round(2), rng.uniform(1, 3, n).round(2)
-    error = ((mean + sd * rng.gamma(2.0, 1.0, n) - 1).round(2) - mean) / sd
-    kinds = np.arange(n) % 2
-    for row, (at, scale) in enumerate([(50.0, 1.0), (40.0, 2.0)]):
-        rows = kinds == row if binned else np.ones(n, dtype=bool)
-        limits = Limits.of(error[rows], np.arange(rows.sum())).at(level)
-        assert at + scale * np.array(limits) == pytest.approx(CREPES[binned, level][row], abs=1e-6)
+    n, kinds = 60, np.arange(60) % 2
+    sd = rng.uniform(1, 3, n)
+    residual = sd * (rng.gamma(2.0, 1.0, n) - 1.0)
+    system = crepes.ConformalPredictiveSystem()
+    system.fit(residual, sd, bins=kinds if by_kind else None, seed=0)
+    at, scale = np.array([50.0, 40.0]), np.array([1.0, 2.0])
+    bins = np.arange(2) if by_kind else None
+    expected = system.predict_int(at, scale, bins=bins, confidence=level)
+    for row in range(2):
+        rows = kinds == row if by_kind else np.ones(n, dtype=bool)
+        limits = Limits.of((residual / sd)[rows], np.arange(rows.sum())).at(level)
+        assert at[row] + scale[row] * np.array(limits) == pytest.approx(expected[row])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_limits_are_quantiles_of_the_weighted_errors_and_one_task_beyond(seed):
+    """The definition word by word, where patients have several rows; no library has this one."""
+    rng = np.random.default_rng(seed)
+    tasks = np.repeat(np.arange(40), rng.integers(1, 7, 40))
+    error = rng.normal(size=len(tasks)) + rng.normal(size=40)[tasks]
+    mass = np.array([1.0 / np.sum(tasks == task) for task in tasks])
+
+    def quantile(error: np.ndarray, tail: float) -> float:
+        held = [e for e in error if 1.0 + mass[error <= e].sum() > tail * 41.0 + 1e-9]
+        return min(held)
+
+    limits = Limits.of(error, tasks)
+    for level in (0.5, 0.8, 0.9):
+        tail = (1.0 - level) / 2.0
+        assert limits.at(level) == (quantile(error, tail), -quantile(-error, tail))
+        assert limits.lower(level) == quantile(error, 1.0 - level)
 
 
 SURPLUS = 2.0 / 126.0  # at most, of finitely many: 125 calibration patients of either sex
