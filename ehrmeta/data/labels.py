@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -70,8 +71,8 @@ def landmark_times(
     if index is None:
         return found
     entry = found["subject_id"].map(index) if isinstance(index, pd.Series) else float(index)
-    if np.isnan(entry).any():
-        raise DataError("index is missing for some patients. Give every patient one.")
+    if not np.isfinite(entry).all():
+        raise DataError("index is missing or infinite for some patients. Give every patient one.")
     return found.assign(prediction_time=np.maximum(found["prediction_time"], entry))
 
 
@@ -118,8 +119,9 @@ def label_within(
     Raises
     ------
     DataError
-        A column is missing or not numbers, a patient has no follow-up or two, the horizon is not
-        positive or beyond everybody's follow-up, or nobody is left at risk.
+        A column is missing or not numbers, ids are missing or of two kinds, a patient has no
+        follow-up or two, the horizon is not positive or beyond everybody's follow-up, or nobody is
+        left at risk.
 
     Warns
     -----
@@ -147,10 +149,15 @@ def label_within(
     2           3      0   5.0  event-free         False
     4           5      0   4.0    censored          <NA>
     """
-    if not horizon > 0 or not np.isfinite(horizon):
-        raise DataError(f"horizon must be a positive length of time, got {horizon}.")
+    if not isinstance(horizon, Real) or not 0 < horizon < np.inf:
+        raise DataError(f"horizon must be a positive length of time, got {horizon!r}.")
     asked = _frame(prediction_times, "prediction_times", ("subject_id", "prediction_time"))
     records = _frame(events, "events", ("subject_id", "time", "code"))
+    if records["subject_id"].dtype != asked["subject_id"].dtype:
+        raise DataError(
+            "subject_id is text in one of events and prediction_times and a number in the other. "
+            "Write it the same way in all tables."
+        )
     end = _end_of_follow_up(asked["subject_id"], follow_up)
     start = asked["prediction_time"].to_numpy()
     outcome, rival = _records_of(records, event), _records_of(records, competing)
@@ -245,10 +252,16 @@ def _frame(values: Any, name: str, columns: tuple[str, ...]) -> pd.DataFrame:
     require_columns(found, columns)
     frame = pd.DataFrame({column: found[column] for column in columns})
     for column in columns:
+        missing = np.flatnonzero(pd.isna(found[column]))
+        if column == "subject_id" and len(missing):
+            raise DataError(
+                f"column 'subject_id' of {name} is missing in {len(missing):,} of {len(frame):,} "
+                f"rows (first: row {missing[0]}). Drop those rows, or find out whose they are."
+            )
         if column.endswith("time"):
             frame[column] = _times(found[column], f"column '{column}' of {name}")
-        elif found[column].dtype.kind in "iu":
-            frame[column] = found[column].astype(np.int64)  # ids of any width are the same ids
+        elif found[column].dtype.kind in "iuf" and not np.any(found[column] % 1):
+            frame[column] = found[column].astype(np.int64)  # an id read as 7.0 is the id 7
     return frame
 
 

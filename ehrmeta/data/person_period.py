@@ -37,14 +37,14 @@ def interval_edges(intervals: int | ArrayLike, time: Array) -> Array:
     array([ 0. ,  2.5,  5. ,  7.5, 10. ])
     """
     if np.ndim(intervals) == 0:
-        number = int(np.asarray(intervals))
-        if number < 1 or number != intervals:
+        number = np.asarray(intervals)
+        if number.dtype.kind not in "iuf" or number < 1 or number % 1 != 0:
             raise DataError(
                 f"intervals must be a whole number from 1, or edges; got {intervals!r}."
             )
         if len(time) == 0 or time.max() == 0:
             raise DataError("nobody is followed beyond time 0, so there is no interval.")
-        return np.linspace(0.0, time.max(), number + 1)
+        return np.linspace(0.0, time.max(), int(number) + 1)
     edges = np.asarray(intervals, dtype=np.float64)
     if len(edges) < 2 or edges[0] != 0 or not np.all(np.diff(edges) > 0):
         raise DataError("the edges of intervals must increase from 0.")

@@ -139,8 +139,11 @@ def interval_coverage(
 
 
 def finite(name: str, values: Any) -> Array:
-    """Values as float64; refuses NaN and infinity."""
-    array: Array = np.asarray(values, dtype=np.float64)
+    """Values as float64; refuses text, NaN and infinity."""
+    try:
+        array: Array = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError):  # numpy's words would show a cell
+        raise DataError(f"{name} holds text or rows of unequal length, no numbers.") from None
     bad = int(np.count_nonzero(~np.isfinite(array)))
     if bad:
         raise DataError(f"{name} is NaN or infinite in {bad} of {array.size} rows.")

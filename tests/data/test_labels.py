@@ -108,6 +108,8 @@ def test_frames_of_polars_and_ids_of_another_width_are_the_same():
     wide = label(events, at(0.0, 0.0), ends)
     narrow = pl.from_pandas(events).with_columns(pl.col("subject_id").cast(pl.Int16))
     pd.testing.assert_frame_equal(label(narrow, pl.from_pandas(at(0.0, 0.0)), ends), wide)
+    as_floats = events.astype({"subject_id": np.float64})
+    pd.testing.assert_frame_equal(label(as_floats, at(0.0, 0.0), ends), wide)
 
 
 @pytest.mark.parametrize(
@@ -115,6 +117,10 @@ def test_frames_of_polars_and_ids_of_another_width_are_the_same():
     [
         ({"horizon": 10.0}, "beyond the longest follow-up"),
         ({"horizon": -1.0}, "positive length"),
+        ({"horizon": "5"}, "positive length"),
+        ({"events": records([0, None], [1.0, 2.0], ["stroke"] * 2)}, "missing in 1 of 2 rows"),
+        ({"events": records(["0"], [1.0], ["stroke"])}, "text in one"),
+        ({"follow_up": until(9.0, 9.0).astype({"subject_id": str})}, "no end for 2 of 2"),
         ({"follow_up": until(9.0)}, "no end for 1 of 2"),
         ({"follow_up": until(9.0, np.nan)}, "missing or infinite in 1 of 2"),
         ({"follow_up": pd.concat([until(9.0, 9.0), until(9.0)])}, "a patient twice"),
@@ -146,6 +152,7 @@ def test_the_landmark_is_the_later_of_visit_and_index():
         (4, None, "none of 2 patients has 4 visits"),
         (0, None, "1 or more"),
         (1, pd.Series([0.0], index=[1]), "index is missing"),
+        (1, np.inf, "infinite"),
     ],
 )
 def test_landmarks_that_cannot_be_set_are_refused(shots, index, words):

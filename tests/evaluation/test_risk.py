@@ -124,6 +124,7 @@ def test_a_sample_of_one_class_is_nan_and_leaves_the_others_alone():
         ("auroc", [0, 1], [0.1, 1.2], "outside 0 to 1 in 1 of 2"),
         ("auroc", [0, 1], [0.1, np.nan], "y_prob is NaN or infinite in 1 of 2"),
         ("auroc", [0, np.nan], [0.1, 0.2], "y_true is NaN or infinite in 1 of 2"),
+        ("auroc", ["yes", "no"], [0.1, 0.2], "y_true holds text"),
         ("auroc", [], [], "one value for each"),
         ("auroc", [0, 1], [[0.9, 0.1], [0.2, 0.8]], "the column of the event"),
         ("auc", [0, 1], [0.1, 0.2], "unknown metric 'auc'"),
