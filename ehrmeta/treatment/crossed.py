@@ -22,7 +22,7 @@ import numpy.typing as npt
 from ehrmeta.treatment.cases import Cases
 from ehrmeta.treatment.learners import pseudo_outcomes
 from ehrmeta.treatment.nuisances import Nuisances, TaskNuisances
-from ehrmeta.treatment.stacking import Stack, cross_fit
+from ehrmeta.treatment.stacking import Stack, fit_model, model_outputs
 
 __all__ = ["CrossedEffect", "fit_crossed"]
 
@@ -67,18 +67,27 @@ def fit_crossed(
     *,
     random_state: int = 0,
 ) -> tuple[CrossedEffect, Array]:
-    """Cross-fit both regressions; the effect and its values at all rows, (row,)."""
-    found = pseudo_outcomes("x", cases, adapted, nuisances.noise, (0, arm))
-    psi, inside = np.zeros(cases.n_rows), np.zeros(cases.n_rows, bool)
-    psi[found.rows], inside[found.rows] = found.psi, True
-    (zero, at_zero), (one, at_one) = (
-        cross_fit(
-            [model], cases.x, psi, fold, train=inside & (cases.arm == a), random_state=random_state
-        )
-        for a in (0, arm)
-    )
-    p = _share(adapted.e, arm)
-    return CrossedEffect(zero, one, nuisances, arm), p * at_zero + (1 - p) * at_one
+    """Cross-fit both regressions; the effect and its values at all rows, (row,).
+
+    A fold's values rest on no outcome of its rows: neither the regressions nor the outcome models
+    that impute have seen them. No imputed effect rests on its own row either, as an arm's outcome
+    model learns from the rows of that arm.
+    """
+    zero, one, values = [], [], np.empty(cases.n_rows)
+    for k, mu in enumerate(nuisances.by_fold(cases.x)):
+        imputed = nuisances.with_outcomes(mu, adapted.e, cases)
+        rows, psi, _ = pseudo_outcomes("x", cases, imputed, nuisances.noise, (0, arm))
+        for side, models in ((0, zero), (arm, one)):
+            own = (fold[rows] != k) & (cases.arm[rows] == side)
+            x, target = cases.x[rows[own]], psi[own]
+            models.append((fit_model(model, x, target, np.ones(len(x)), random_state),))
+        inside = fold == k
+        at_zero, at_one = (model_outputs(models[-1][0], cases.x[inside]) for models in (zero, one))
+        p = _share(adapted.e[inside], arm)
+        values[inside] = p * at_zero + (1 - p) * at_one
+    weight = np.ones(1)
+    effect = CrossedEffect(Stack(tuple(zero), weight), Stack(tuple(one), weight), nuisances, arm)
+    return effect, values
 
 
 def _share(e: Array, arm: int) -> Array:

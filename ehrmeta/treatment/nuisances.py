@@ -149,6 +149,10 @@ class Nuisances:
         shifts = None if cases.known is not None else self.shifts
         return _in_tasks(self, shifts, self.predict(cases.x), e, cases)
 
+    def with_outcomes(self, mu: Array, e: Array, cases: Cases) -> TaskNuisances:
+        """Expectations by these outcomes (row, arm) of the population and adapted propensities."""
+        return _in_tasks(self, None, mu, e, cases)
+
 
 def fit_nuisances(
     cases: Cases,
