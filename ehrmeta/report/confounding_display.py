@@ -81,7 +81,7 @@ class ConfoundingDisplay:
             axis.set_minor_formatter("")
         ax.set_xlabel("risk ratio of confounder and treatment")
         ax.set_ylabel("of confounder and outcome")
-        words = f"robustness value {found.robustness_value:.1%}"
+        words = f"robustness value {100 * found.robustness_value:.1f} %"
         if not found.e_value_limit > 1.0:
             words += "; the 95 % interval holds 0 with no confounder at all"
         ax.set_title(words, fontsize="small", color=INK)

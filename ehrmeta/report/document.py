@@ -94,18 +94,25 @@ class Document:
             ) from error
 
     def check_path(self, path: str | os.PathLike[str]) -> str:
-        """How a file's name ends, if that is a form of a report and its folder exists."""
+        """How a file's name ends, if that is a form of a report and it can be written."""
         form = Path(path).suffix.lower()
         if form not in self._forms:
             raise DataError(
                 f"a report cannot be a {form or 'nameless'} file. Use {', '.join(self._forms)}."
             )
-        if not Path(path).absolute().parent.is_dir():
-            raise DataError(
-                f"cannot write '{os.fspath(path)}': its folder does not exist. Name a file in a "
-                "folder that exists and can be written to."
-            )
-        return form
+        folder = Path(path).absolute().parent
+        if not folder.is_dir():
+            wrong = "its folder does not exist"
+        elif not os.access(folder, os.W_OK):
+            wrong = "its folder cannot be written to"
+        elif Path(path).is_dir():
+            wrong = "it is a folder"
+        else:
+            return form
+        raise DataError(
+            f"cannot write '{os.fspath(path)}': {wrong}. Name a file in a folder that exists and "
+            "can be written to."
+        )
 
     @property
     def _forms(self) -> dict[str, Callable[[], str]]:

@@ -7,9 +7,19 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from ehrmeta.data import Feature
 from ehrmeta.errors import DataError
 from ehrmeta.estimators import Adapted
-from ehrmeta.report.style import INK, MUTED, PALETTE, axes_of, clear_frame, decimals, outcome_label
+from ehrmeta.report.style import (
+    INK,
+    MUTED,
+    PALETTE,
+    axes_of,
+    clear_frame,
+    decimals,
+    number,
+    outcome_label,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -90,6 +100,11 @@ class ExplanationDisplay:
             found = estimator.explain(X, **given)
         else:
             found = estimator.explain_features(X, background=background, **given)
+            features = {feature.name: feature for feature in estimator.model.table_.features}
+            found["feature"] = [
+                _with_value(features.get(name), value)
+                for name, value in zip(found["feature"], found["value"], strict=True)
+            ]
         parts = found[found["row"] == row]
         if parts.empty:
             raise DataError(f"row={row}, but X has {found['row'].nunique()} rows.")
@@ -112,7 +127,7 @@ class ExplanationDisplay:
             [_WORDS[self.parts.iloc[0]["part"]]],
             decimals(moves["contribution"].abs().max()),
         )
-        number = 0  # of the values so far
+        nth = 0  # of the values so far
         ax.use_sticky_edges = False  # bars would end at the frame
         ax.plot(first, 0, marker="D", color=INK, markersize=7)
         for place, (_, part) in enumerate(moves.iterrows(), start=1):
@@ -125,8 +140,8 @@ class ExplanationDisplay:
             words |= {"fontsize": "small", "color": INK}
             end = max(at, at - change)
             ax.annotate(f"{change:+.{digits}f}", (end, place), xytext=(4, 0), **words)
-            number += part["part"] == "value"
-            labels.append(self._label(part, number))
+            nth += part["part"] == "value"
+            labels.append(self._label(part, nth))
         ax.plot([at, at], [len(moves), len(moves) + 1], color=MUTED, linewidth=0.8, zorder=1)
         ax.plot(at, len(moves) + 1, marker="D", color=INK, markersize=7)
         for place, value in ((0, first), (len(moves) + 1, at)):
@@ -140,21 +155,23 @@ class ExplanationDisplay:
         ax.set_xlabel(self.outcome)
         weight = self.parts.iloc[0].get("own_weight")
         if pd.notna(weight):
-            ax.set_title(f"rests to {weight:.0%} on the patient's own values", fontsize="small")
+            ax.set_title(
+                f"rests to {100 * weight:.0f} % on the patient's own values", fontsize="small"
+            )
         clear_frame(ax)
         ax.spines["left"].set_visible(False)
         ax.tick_params(axis="y", length=0)
         self.ax_, self.figure_ = ax, ax.get_figure(root=True)  # type: ignore[assignment]
         return self
 
-    def _label(self, part: pd.Series, number: int) -> str:
+    def _label(self, part: pd.Series, nth: int) -> str:
         """What a bar stands for."""
         if part["part"] == "feature":
-            return f"{part['feature']} {_value(part['value'])}".rstrip()
+            return str(part["feature"])
         if part["part"] != "value":
             return _WORDS[part["part"]]
-        when = f"{part['before']:,.3g} {self.time_unit}".rstrip() + " before"
-        words = f"value {number}" if pd.isna(part["before"]) else f"value {when}"
+        when = f"{_plain(part['before'])} {self.time_unit}".rstrip() + " before"
+        words = f"value {nth}" if pd.isna(part["before"]) else f"value {when}"
         if pd.isna(part["surprise"]):
             return words
         surprise = f"{part['surprise']:+.{decimals(self.parts['surprise'].abs().max())}f}"
@@ -170,16 +187,24 @@ def _largest(moves: pd.DataFrame) -> pd.DataFrame:
         return moves
     others = moves.iloc[_MOST_FEATURES - 1 :]
     words = f"{len(others)} other features"
-    summed = others.head(1).assign(
-        feature=words, value=None, contribution=others["contribution"].sum()
-    )
+    summed = others.head(1).assign(feature=words, contribution=others["contribution"].sum())
     return pd.concat([moves.iloc[: _MOST_FEATURES - 1], summed])
 
 
-def _value(value: Any) -> str:
-    """What a row holds of a feature; nothing where that is not what counts."""
-    if value is None:
+def _with_value(feature: Feature | None, value: Any) -> str:
+    """A feature and what the row holds of it; that of a measured one is not what counts."""
+    if feature is None:  # the base has none
         return ""
+    if value is None:
+        return f"{feature.name}, last measured"
     if pd.isna(value):
-        return "missing"
-    return str(value) if isinstance(value, str) else f"{float(value):.4g}"
+        return f"{feature.name} missing"
+    if feature.kind == "binary":
+        return f"{feature.name}: {'yes' if value else 'no'}"
+    return f"{feature.name} {value if feature.kind == 'categorical' else _plain(value)}"
+
+
+def _plain(value: float) -> str:
+    """Whole numbers and large ones without decimals, others with three digits."""
+    whole = float(value).is_integer() or abs(value) >= 100
+    return f"{value:,.0f}" if whole else number(value)

@@ -157,6 +157,8 @@ def _kinds(features: Sequence[Feature], inputs: Inputs) -> dict[str, NDArray[Any
     found = {}
     for feature in features:
         values = inputs.columns[feature.name]
-        if feature.kind != "numeric" and len(pd.unique(values)) <= _MOST_LEVELS:
+        if feature.kind == "binary":
+            found[feature.name] = pd.Series(values).map({0: "no", 1: "yes"}).to_numpy()
+        elif feature.kind == "categorical" and len(pd.unique(values)) <= _MOST_LEVELS:
             found[feature.name] = values
     return found

@@ -118,6 +118,8 @@ def group_scores(
 ) -> pd.DataFrame:
     """RMSE and coverage in each level of each column; small levels are withheld.
 
+    Where all levels but one small one would tell its count, the next smallest is withheld too.
+
     Parameters
     ----------
     rows : DataFrame
@@ -128,22 +130,43 @@ def group_scores(
     Returns
     -------
     DataFrame
-        Columns group, level, n, rmse, rmse_low, rmse_high, held, held_low, held_high; NaN where
-        fewer than `min_cell` patients have rows of the level.
+        Columns group, level, n, rmse, rmse_low, rmse_high, held, held_low, held_high; NaN
+        where the level is withheld, n too where that is for another level's sake.
     """
     found = []
     for name, values in groups.items():
         level = pd.Series(values[rows["row"]], dtype=object).fillna("missing").astype(str)
+        sizes = rows["task"].groupby(level.to_numpy()).nunique()
+        withheld = _withheld(sizes, min_cell)
         for word, part in rows.groupby(level.to_numpy()):
             patients = part.groupby("task")[["squared", "held"]].mean()
-            record: dict[str, Any] = {"group": name, "level": word, "n": len(patients)}
-            if len(patients) >= min_cell:
+            n: float = len(patients)
+            if word in withheld and n >= min_cell:
+                n = np.nan
+            record: dict[str, Any] = {"group": name, "level": word, "n": n}
+            if word not in withheld:
                 error = _mean(patients["squared"], n_bootstrap, root=True)
                 held = _mean(patients["held"], n_bootstrap, root=False)
                 record |= {"rmse": error.value, "rmse_low": error.low, "rmse_high": error.high}
                 record |= {"held": held.value, "held_low": held.low, "held_high": held.high}
             found.append(record)
     return pd.DataFrame(found)
+
+
+def _withheld(sizes: pd.Series, min_cell: int) -> set[Any]:
+    """Levels whose scores are not shown: small ones, and what would tell the size of a single one.
+
+    Examples
+    --------
+    >>> sorted(_withheld(pd.Series({"a": 3, "b": 40, "c": 60}), 11))
+    ['a', 'b']
+    >>> sorted(_withheld(pd.Series({"a": 3, "b": 9, "c": 60}), 11))
+    ['a', 'b']
+    """
+    ordered = sizes.sort_values(kind="stable")
+    n_small = int((ordered < min_cell).sum())
+    hidden = max(n_small, 2) if n_small else 0
+    return set(ordered.index[:hidden])
 
 
 def _mean(values: pd.Series, n_bootstrap: int, *, root: bool) -> _Mean:

@@ -166,14 +166,16 @@ def groups_section(scores: pd.DataFrame, k: int, unit: str) -> Section:
             ends = row["rmse"], row["rmse_low"], row["rmse_high"]
             error = ranged(*ends, digits=decimals(scores["rmse_high"].max()))
             held = [f"{100 * row[name]:.1f}" for name in ("held", "held_low", "held_high")]
-            shown = (f"{row['n']:,}", error, f"{held[0]} ({held[1]} to {held[2]})")
+            shown = (f"{row['n']:,.0f}", error, f"{held[0]} ({held[1]} to {held[2]})")
         else:
-            shown = ("under 11", "withheld", "withheld")
+            size = "under 11" if row["n"] == row["n"] else "withheld"  # NaN where others would tell
+            shown = (size, "withheld", "withheld")
         rows.append((f"{row['group']}: {row['level']}", *shown))
     heading = ("group", "patients", f"RMSE{f' [{unit}]' if unit else ''}", "held, %")
     words = (
         "Intervals of two groups may overlap although the groups differ, and with many groups some "
-        "look different by chance: this raises questions, it does not test."
+        "look different by chance: this raises questions, it does not test. Groups of fewer than "
+        "11 patients are withheld, and a second one that would tell their number."
     )
     caption = f"After {k} values, with 95 % intervals"
     table = TextTable(caption, heading, tuple(rows), sortable=True)

@@ -83,7 +83,8 @@ class OverlapDisplay:
         ax.set_ylabel("rows")
         ax.yaxis.set_major_formatter(lambda value, _: f"{abs(value):,.0f}")
         ax.set_title(
-            f"{found.outside:.1%} of rows below 0.05 in an arm, {found.clipped:.1%} clipped",
+            f"{100 * found.outside:.1f} % of rows below 0.05 in an arm, "
+            f"{100 * found.clipped:.1f} % clipped",
             fontsize="small",
             color=INK,
         )

@@ -86,7 +86,7 @@ class ShrinkageDisplay:
         expected = stats.norm.pdf(at, scale=self.prior_sd)
         ax.plot(at, expected, color=PALETTE[1], linewidth=2, label="what the model expects")
         shrinkage = 1.0 - float(np.std(self.effects)) / self.prior_sd
-        ax.set_title(f"shrinkage {shrinkage:.0%}", fontsize="medium", loc="left")
+        ax.set_title(f"shrinkage {100 * shrinkage:.0f} %", fontsize="medium", loc="left")
         ax.set_xlabel(f"shift from the population, {self.outcome}")
         ax.set_ylabel("density")
         ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=2, frameon=False)

@@ -116,9 +116,10 @@ def _summary(
     ]
     ends = pooled.prediction_interval
     if np.isfinite(ends).all():
+        digits = decimals(max(np.abs(ends)))
         words.append(
-            f"In a new task the average effect may lie between {number(ends[0])} and "
-            f"{number(ends[1])} (95 % prediction interval); effects differ over tasks with a "
+            f"In a new task the average effect may lie between {ends[0]:,.{digits}f} and "
+            f"{ends[1]:,.{digits}f} (95 % prediction interval); effects differ over tasks with a "
             f"standard deviation of {number(pooled.tau)}."
         )
     if supplied:

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ehrmeta import ConformalRegressor
+from ehrmeta import ConformalRegressor, Feature, Outcome, Schema
 from ehrmeta.baselines import LastValue, MixedEffects
 from ehrmeta.errors import DataError, GroupError
 from ehrmeta.report import Document, forecast_report
@@ -113,11 +113,24 @@ def test_headings_tables_and_pictures_are_there_once(page):
     assert len(page.ids) == len(set(page.ids))
 
 
-def test_small_groups_are_withheld(document):
+def test_small_groups_are_withheld_and_so_is_one_that_would_tell_their_size(document):
     table = next(s for s in document.sections if s.title == "Groups of patients").tables[0]
     shown = {row[0].rpartition(": ")[2]: row[1:] for row in table.rows}
     assert shown["rare"] == ("under 11", "withheld", "withheld")
-    assert int(shown["a"][0]) + int(shown["b"][0]) == 57
+    counts = {word: shown[word][0] for word in "ab"}
+    assert list(counts.values()).count("withheld") == 1
+    (largest,) = (int(count) for count in counts.values() if count != "withheld")
+    assert 57 / 2 <= largest < 57
+
+
+def test_yes_and_no_are_the_groups_of_a_binary_column():
+    X, y, groups, time = _patients(60, seed=3)
+    X = X.assign(smokes=groups % 2).drop(columns=HOSTILE)
+    schema = Schema((Feature("age"), Feature("smokes", kind="binary")), Outcome("y"))
+    model = MixedEffects(schema=schema).fit(X, y, groups=groups, time=time)
+    found = forecast_report(model, X, y, groups=groups, time=time, shots=(0, 1))
+    table = next(s for s in found.sections if s.title == "Groups of patients").tables[0]
+    assert [row[:2] for row in table.rows] == [("smokes: no", "30"), ("smokes: yes", "30")]
 
 
 def test_no_patient_value_is_in_any_form(document, tested):
@@ -203,3 +216,8 @@ def test_bad_input_is_refused(tested, document, tmp_path):
         document.save(tmp_path / "report.pdf")
     with pytest.raises(DataError, match="its folder does not exist"):
         document.save(tmp_path / "nowhere" / "report.html")
+    (tmp_path / "taken.html").mkdir()
+    with pytest.raises(DataError, match="it is a folder"):
+        document.save(tmp_path / "taken.html")
+    with pytest.raises(DataError, match="cannot write"):
+        document.save("/proc/report.html")

@@ -8,13 +8,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from ehrmeta import TreatmentResponse
 from ehrmeta.baselines import MixedEffects
-from ehrmeta.report import forecast_report
+from ehrmeta.report import forecast_report, treatment_report
 
 webdriver = pytest.importorskip("selenium.webdriver")
 keys = pytest.importorskip("selenium.webdriver.common.keys").Keys
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+FORECAST, TREATMENT = "forecast.html", "treatment.html"
 HOSTILE = '<script>document.title = "taken"</script>'
 
 pytestmark = [
@@ -24,7 +26,9 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory):
+def folder(tmp_path_factory):
+    """Both kinds of page: on forecasts of patients, and on a treatment at several sites."""
+    folder = tmp_path_factory.mktemp("pages")
     rng = np.random.default_rng(0)
     groups, time = np.repeat(np.arange(120), 6), np.tile(np.arange(6.0), 120)
     kind = np.repeat(rng.choice(["a", "b", "c"], 120, p=[0.5, 0.3, 0.2]), 6)
@@ -32,27 +36,47 @@ def page(tmp_path_factory):
     y = rng.normal(50, 5, 120)[groups] + rng.normal(size=720)
     model = MixedEffects().fit(X, y, groups=groups, time=time)
     shots = {"shots": (0, 1, 2), "examples": 3}
-    path = tmp_path_factory.mktemp("page") / "report.html"
-    forecast_report(model, X, y, groups=groups, time=time, **shots).save(path)
-    return path.as_uri()
+    forecast_report(model, X, y, groups=groups, time=time, **shots).save(folder / FORECAST)
+
+    site = rng.choice(["north", "south", "east", "west"], 400, p=[0.4, 0.3, 0.2, 0.1])
+    arm = rng.choice(["usual", HOSTILE], 400)
+    covariates = pd.DataFrame({"age": rng.normal(60, 10, 400), HOSTILE: rng.normal(size=400)})
+    gain = 3.0 * (arm == HOSTILE) + rng.normal(size=400)
+    response = TreatmentResponse(propensity=0.5, final="constant", control="usual", random_state=0)
+    response.fit(covariates, gain, treatment=arm, groups=site)
+    treatment_report(response).save(folder / TREATMENT)
+    return folder
 
 
 @pytest.fixture(scope="module")
-def browser(page):
+def chromium():
     options = webdriver.ChromeOptions()
     options.binary_location = CHROMIUM
     for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     found = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
-    found.get(page)
     yield found
     found.quit()
 
 
+@pytest.fixture(params=[FORECAST, TREATMENT])
+def browser(request, chromium, folder):
+    chromium.get((folder / request.param).as_uri())
+    return chromium
+
+
+of_forecasts = pytest.mark.parametrize("browser", [FORECAST], indirect=True)
+of_both = pytest.mark.parametrize(
+    ("browser", "table"),
+    [(FORECAST, "After 2 values"), (TREATMENT, "Effect on y with 95 % interval")],
+    indirect=["browser"],
+)
+
+
 def test_it_opens_without_an_error_and_hostile_names_stay_text(browser):
     assert browser.get_log("browser") == []
-    assert browser.title.startswith("Evaluation of a prediction model")
+    assert browser.title.startswith(("Evaluation of a prediction model", "Effect of a treatment"))
     assert HOSTILE in browser.find_element("tag name", "body").text
 
 
@@ -62,20 +86,23 @@ def test_the_page_is_as_wide_as_the_window(browser, width):
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
     assert browser.execute_script("return window.innerWidth") == width
     assert browser.execute_script("return document.documentElement.scrollWidth") <= width
-    too_wide = browser.execute_script(
-        "return [...document.querySelectorAll('svg')].filter("
-        "s => s.getBoundingClientRect().width > window.innerWidth).length"
+    # Pictures that would be too small to read scroll by themselves.
+    smallest = browser.execute_script(
+        "return Math.min(...[...document.querySelectorAll('figure:not([hidden]) svg')].flatMap("
+        "s => [...s.querySelectorAll('text')].map(t => parseFloat(getComputedStyle(t).fontSize)"
+        " * s.getBoundingClientRect().width / s.viewBox.baseVal.width)))"
     )
-    assert too_wide == 0
+    assert smallest >= 8
 
 
-def test_tables_are_sorted_by_keyboard(browser):
-    table = browser.find_element("xpath", "//table[caption[starts-with(., 'After 2 values')]]")
+@of_both
+def test_tables_are_sorted_by_keyboard(browser, table):
+    table = browser.find_element("xpath", f"//table[caption[starts-with(., '{table}')]]")
     button = table.find_elements("css selector", "th button")[1]
 
     def patients() -> list[int]:
         rows = table.find_elements("css selector", "tbody tr td:nth-of-type(1)")
-        return [int(cell.text) for cell in rows]
+        return [int(cell.text) for cell in rows if cell.text]  # that of the mean is empty
 
     browser.execute_script("arguments[0].focus()", button)
     browser.switch_to.active_element.send_keys(keys.ENTER)
@@ -86,6 +113,7 @@ def test_tables_are_sorted_by_keyboard(browser):
     assert len(set(patients())) > 1
 
 
+@of_forecasts
 def test_one_patient_is_shown_and_another_picked_by_keyboard(browser):
     picker = browser.find_element("css selector", "select.picker")
     figures = picker.find_elements("xpath", "./ancestor::section//figure")
