@@ -33,7 +33,8 @@ def test_the_title_is_the_shrinkage_of_the_adapted_tasks():
     shares = []
     for adapted in (one, all_rows):
         display = ShrinkageDisplay.from_estimator(adapted)
-        assert display.ax_.get_title(loc="left") == f"shrinkage {100 * adapted.eta_shrinkage_:.0f} %"
+        percent = 100 * adapted.eta_shrinkage_
+        assert display.ax_.get_title(loc="left") == f"shrinkage {percent:.0f} %"
         shares.append(np.std(display.effects))
     assert 0.0 < shares[0] < shares[1]
     assert display.prior_sd == pytest.approx(3.0, rel=0.6)  # in the unit of the outcome
