@@ -73,7 +73,9 @@ def fit_crossed(
     that impute have seen them. No imputed effect rests on its own row either, as an arm's outcome
     model learns from the rows of that arm.
     """
-    zero, one, values = [], [], np.empty(cases.n_rows)
+    zero: list[tuple[Any]] = []
+    one: list[tuple[Any]] = []
+    values = np.empty(cases.n_rows)
     for k, mu in enumerate(nuisances.by_fold(cases.x)):
         imputed = nuisances.with_outcomes(mu, adapted.e, cases)
         rows, psi, _ = pseudo_outcomes("x", cases, imputed, nuisances.noise, (0, arm))
