@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-wheel lint bench clean
+.PHONY: help demo test test-wheel lint docs bench clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/'
@@ -33,12 +33,17 @@ lint: $(READY)  ## format check, lint, types, import layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# The first time every tutorial runs, which takes minutes; later only those that have changed.
+docs: $(READY)  ## build the site in docs/_build/html: guide, tutorials with pictures, API reference
+	GOMP_SPINCOUNT=1000 $(BIN)/python -m sphinx -W --keep-going docs docs/_build/html
+
 bench: $(READY)  ## run the benchmark suites against the peers
 	$(BIN)/python -m pip install -c constraints.txt -e '.[bench]'
 	$(BIN)/ehrmeta bench
 
 clean:  ## remove the environment and everything built
 	rm -rf .venv build dist demo .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf docs/_build docs/api/generated docs/tutorials docs/sg_execution_times.rst
 	find ehrmeta tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The stamp is written last: a failed installation is tried again, a finished one is not repeated.
