@@ -103,10 +103,15 @@ class CohortScores:
         return Ratio(float(value), *percentile_limits(samples, 0.95))
 
     def ratio_over_sites(self, method: str, other: str, k: int) -> Ratio:
-        """Loss over the other's on sites drawn at random: t interval of a ratio of site totals."""
+        """Loss over the other's on sites drawn at random: t interval of a ratio of site totals.
+
+        One site leaves it without limits.
+        """
         a, b = self._patient_loss(method, k), self._patient_loss(other, k)
         sites = np.unique(load_cohorts(self.name).groups[self._rows(k)], return_inverse=True)[1]
         n_sites, value = int(sites.max()) + 1, a.sum() / b.sum()
+        if n_sites == 1:
+            return Ratio(float(value), -np.inf, np.inf)
         left = np.bincount(sites, a - value * b)  # residual of every site's total
         se = np.sqrt(n_sites / (n_sites - 1) * np.sum(left**2)) / b.sum()
         reach = stats.t.ppf(0.975, n_sites - 1) * se

@@ -26,7 +26,7 @@ class Target(NamedTuple):
     what: str
     figure: str
     target: str
-    met: bool
+    met: bool | None  # None where an interval leaves it open
 
 
 def cohorts_targets(results: Mapping[str, Mapping[str, CohortResult]]) -> list[Target]:
@@ -41,7 +41,8 @@ def cohorts_targets(results: Mapping[str, Mapping[str, CohortResult]]) -> list[T
 
 def target_table(targets: list[Target]) -> str:
     """One line each."""
-    rows = [[f"{t.case}: {t.what}", t.figure, t.target, "yes" if t.met else "NO"] for t in targets]
+    words = {True: "yes", False: "NO", None: "open"}
+    rows = [[f"{t.case}: {t.what}", t.figure, t.target, words[t.met]] for t in targets]
     return text_table([f"what {OURS} must show", "found", "target", "met"], rows)
 
 
@@ -83,11 +84,12 @@ def _doses(scores: CohortScores) -> Iterator[Target]:
 def _no_harm(scores: CohortScores) -> Iterator[Target]:
     """Loss over that of the model that would be used otherwise, with sites as what varies.
 
-    Harm is what no chance among the sites explains; four hospitals leave much to chance.
+    Few hospitals leave it open: of four, the interval reaches a fifth to either side.
     """
     usual = _NO_WIN[scores.name]
     for k in scores.shots if usual in scores.methods else []:
         found = scores.ratio_over_sites(OURS, usual, k)
         what = f"no harm: loss over {usual}'s, k = {k}, 95 % over sites"
         figure = f"{found.value:.3f} ({found.low:.3f} to {found.high:.3f})"
-        yield Target(scores.name, what, figure, "low <= 1", found.low <= 1.0)
+        met = True if found.high <= _HIGHEST else False if found.low > 1.0 else None
+        yield Target(scores.name, what, figure, f"high <= {_HIGHEST}", met)

@@ -97,6 +97,18 @@ def test_targets_say_whether_they_are_met(own, met):
     assert closed.figure in target_table(found)
 
 
+@pytest.mark.parametrize(("own", "word"), [(0.8, "yes"), (0.6, "NO")])
+def test_harm_is_what_the_sites_show(own, word):
+    losses = {OURS: own, "pooled logistic": 0.7}
+    found = cohorts_targets({"heart": made_up(losses).results})
+    assert [target.met for target in found] == [own > 0.7] * 2
+    assert target_table(found).count(f" {word}") == 2
+    results = made_up({OURS: 0.7, "pooled logistic": 0.7}).results
+    bad = results[OURS].predictions[0]
+    bad["predicted"] = np.where(bad["site"] == 0, 0.5, bad["predicted"])
+    assert {target.met for target in cohorts_targets({"heart": results})} == {None}
+
+
 def test_doses_are_held_against_the_best_opponent():
     data, rows = load_cohorts("warfarin"), np.arange(1000)
     y = data.y[rows] * 1.0
