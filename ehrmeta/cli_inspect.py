@@ -10,9 +10,8 @@ import click
 from torch import Tensor
 
 from ehrmeta.cli_options import in_command_words, table_options
-from ehrmeta.cli_tables import read_with_roles
+from ehrmeta.cli_tables import read_rows, read_with_roles
 from ehrmeta.data import Schema
-from ehrmeta.data.frame_file import read_frame
 from ehrmeta.estimators.adapted import Adapted
 from ehrmeta.estimators.files import load_file
 from ehrmeta.estimators.meta import MetaEstimator
@@ -49,7 +48,7 @@ def check(
         if task is not None or target is not None:
             raise click.UsageError("--schema names the columns: leave out --task and --target.")
         schema = Schema.from_toml(schema_file)
-        frame = read_frame(table, text=() if schema.task is None else (schema.task,))
+        frame = read_rows(table, text=() if schema.task is None else (schema.task,))
     elif task is None or target is None:
         raise click.UsageError("pass --task and --target, or --schema.")
     else:

@@ -17,6 +17,7 @@ from ehrmeta.cli_tables import (
     groups_of,
     joining_ids,
     mark_held_out,
+    read_rows,
     read_support,
     read_table,
     schema_of,
@@ -24,7 +25,7 @@ from ehrmeta.cli_tables import (
     times_of,
 )
 from ehrmeta.data.checks import require_columns
-from ehrmeta.data.frame_file import read_frame, write_frame
+from ehrmeta.data.frame_file import write_frame
 from ehrmeta.data.roles import Transform
 from ehrmeta.demo import opponents
 from ehrmeta.errors import SchemaError
@@ -156,7 +157,7 @@ def predict(
 
     task, clock = str(schema.task), schema.time
     needed = (*([task] if patients.labels_ is not None else []), *([clock.name] if clock else []))
-    frame = read_frame(rows, text=text_columns(schema))
+    frame = read_rows(rows, text=text_columns(schema))
     require_columns(frame, needed)
     ids = [name for name in dict.fromkeys((task, *needed)) if name in frame]
     taken = [name for name in ids if name in ("prediction", "lower", "upper")]

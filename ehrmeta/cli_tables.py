@@ -27,6 +27,7 @@ __all__ = [
     "is_bundled",
     "joining_ids",
     "mark_held_out",
+    "read_rows",
     "read_support",
     "read_table",
     "read_training_table",
@@ -40,6 +41,24 @@ __all__ = [
 def is_bundled(table: str) -> bool:
     """Whether a name is that of a bundled data set; a file of that name goes first."""
     return table in list_datasets() and not Path(table).exists()
+
+
+def read_rows(path: str, *, text: tuple[str, ...] = ()) -> pd.DataFrame:
+    """A file as `read_frame` reads it, with a row at least and every column named once.
+
+    pandas reads a second column ``hdl`` as ``hdl.1``: a copy of the outcome would predict it.
+    """
+    frame = read_frame(path, text=text)
+    if Path(path).suffix.lower() == ".csv":
+        header = pd.read_csv(path, header=None, nrows=1, dtype="str").iloc[0].dropna()
+        repeated = list(header[header.duplicated()].unique())
+        if repeated:
+            raise SchemaError(
+                f"'{path}' has more than one column {repeated}. Rename or remove the others."
+            )
+    if frame.empty:
+        raise DataError(f"'{path}' has a header, but no row. Check the file.")
+    return frame
 
 
 def read_training_table(
@@ -73,7 +92,7 @@ def read_with_roles(
     units, ranges : sequence of (column, text)
         A UCUM unit; a plausible range ``LOW:HIGH``, where either end may be empty.
     """
-    frame = read_frame(path, text=(task,))
+    frame = read_rows(path, text=(task,))
     if features:
         others = [name for name in (task, target, time) if name is not None]
         require_columns(frame, (*others, *features))
@@ -99,13 +118,13 @@ def read_table(path: str, schema: Schema) -> Table:
         table = load_dataset(path)
         _check_same_columns(path, table.schema, schema)
         return table
-    frame = read_frame(path, text=text_columns(schema))
+    frame = read_rows(path, text=text_columns(schema))
     return Table.from_frame(frame, schema, on_missing_outcome="drop")
 
 
 def read_support(path: str, schema: Schema) -> Table:
     """The rows seen so far of some tasks."""
-    frame = read_frame(path, text=text_columns(schema))
+    frame = read_rows(path, text=text_columns(schema))
     return Table.from_frame(frame, schema, on_constant_outcome="allow")
 
 

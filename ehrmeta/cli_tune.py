@@ -16,14 +16,16 @@ from ehrmeta.cli_options import ROLES, numbers, read_visits, table_options, writ
 from ehrmeta.cli_tables import is_bundled
 from ehrmeta.data import Table
 from ehrmeta.estimators import MetaRegressor
+from ehrmeta.evaluation.metrics import METRICS
 from ehrmeta.nn.likelihoods import LIKELIHOODS
 from ehrmeta.report.study_pictures import save_study_pictures
 from ehrmeta.tuning import read_space
 from ehrmeta.tuning import tune as search
 from ehrmeta.tuning.measures import MEASURES
-from ehrmeta.tuning.script import study_script
+from ehrmeta.tuning.script import script_storage, study_script
 from ehrmeta.tuning.search import DEFAULT_STORAGE
 from ehrmeta.tuning.space import Dimension
+from ehrmeta.tuning.space_words import space_of_words
 from ehrmeta.tuning.summary import space_table, study_summary
 
 __all__ = ["tune"]
@@ -40,40 +42,6 @@ LEARNERS: dict[str, type[Algorithm]] = {
     "fine-tune": algorithms.FineTune,
 }
 ERRORS = [name for name in MEASURES if name != "log_loss"]
-
-
-def _space(searched: Sequence[str]) -> dict[str, Any] | None:
-    """``NAME``, ``NAME=LOW:HIGH``, ``NAME=LOW:HIGH:log`` and ``NAME=A,B`` as a space."""
-    space: dict[str, Any] = {}
-    for one in searched:
-        name, sign, text = one.partition("=")
-        ends = text.split(":")
-        if not sign:
-            space[name] = None
-        elif not text:
-            raise click.BadParameter(f"'{one}' has no range: write {name}=LOW:HIGH or {name}=A,B.")
-        elif len(ends) == 1:
-            space[name] = [_value(word) for word in text.split(",")]
-        else:
-            scale = ends[2:]
-            space[name] = (*map(_value, ends[:2]), *scale)
-    return space or None
-
-
-def _value(text: str) -> Any:
-    """A number, True, False or None where the text is one; ``64x64`` is (64, 64)."""
-    words = {"true": True, "false": False, "none": None}
-    if text.lower() in words:
-        return words[text.lower()]
-    widths = text.split("x")
-    if len(widths) > 1 and all(width.isdigit() for width in widths if width):
-        return tuple(int(width) for width in widths if width)
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
 
 
 def _folder(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
@@ -104,7 +72,8 @@ def _folder(ctx: click.Context, param: click.Parameter, value: str | None) -> st
     metavar="NAME[=RANGE]",
     multiple=True,
     help="Search this parameter, in its declared range or LOW:HIGH, LOW:HIGH:log, A,B,C (64x64 "
-    "for two layers). May be repeated. Without it all that --list shows.",
+    "for two layers). May be repeated. Without it all that --list shows; of several algorithms "
+    "each brings its own.",
 )
 @click.option("--list", "listed", is_flag=True, help="Show what would be searched, and end.")
 @click.option("--trials", type=click.IntRange(1), default=30, show_default=True)
@@ -183,9 +152,10 @@ def tune(
             **_table_code(table, settings),
             model=model,
             shots=tuple(settings["shots"]),
+            metric=_script_metric(settings["scoring"]),
             folds=settings["folds"],
             study=f"{study}-script",
-            storage=_script_storage(storage),
+            storage=script_storage(storage),
             n_trials=settings["trials"],
             seed=settings["seed"],
         )
@@ -259,7 +229,7 @@ def _model(settings: dict[str, Any]) -> tuple[MetaRegressor, tuple[Dimension, ..
 
 def _chosen(settings: dict[str, Any]) -> dict[str, Any] | None:
     """The space as `tune` takes it."""
-    space = _space(settings["searched"])
+    space = space_of_words(settings["searched"])
     if len(settings["names"]) < 2:
         return space
     parts = {"algorithm": [LEARNERS[name]() for name in settings["names"]]}
@@ -292,11 +262,14 @@ def _table_code(table: str, settings: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def _script_storage(storage: str) -> str:
-    """A URL that Optuna itself opens: it knows none for a journal, so the default file instead."""
-    if storage.startswith("journal:") or Path(storage).suffix in (".journal", ".log"):
-        storage = DEFAULT_STORAGE
-    return storage if "://" in storage else f"sqlite:///{storage}"
+def _script_metric(scoring: Sequence[str]) -> str:
+    """The one error that a script minimises."""
+    if len(scoring) > 1 or scoring[0] not in METRICS:
+        raise click.UsageError(
+            f"--export-script writes a search for one error: pass one --scoring of "
+            f"{', '.join(METRICS)}."
+        )
+    return scoring[0]
 
 
 def _tell(study: Any, trial: Any) -> None:

@@ -300,11 +300,14 @@ def test_only_the_named_features_are_used(folder):
         (["fit", "visits.csv", "--task", "patent", "--target", "hdl"], "Did you mean 'patient'"),
         (["fit", "visits.csv", "--task", "patient", "--target", "sex"], "'sex' holds text"),
         (["fit", "visits.csv", *FIT, "--range", "hdl=high"], "write COLUMN=LOW:HIGH"),
+        (["fit", "header.csv", *FIT], "'header.csv' has a header, but no row"),
+        (["fit", "copied.csv", *FIT], "'copied.csv' has more than one column ['hdl']"),
         (["fit", "twice.csv", *FIT], "repeat a (task, time) pair"),
         (["adapt", "new.ehrmeta", "first.csv"], "holds adapted patients, not a model"),
         (["adapt", "hdl.ehrmeta", "later.csv"], "no column 'hdl'"),
         (["adapt", "visits.csv", "first.csv"], "cannot read 'visits.csv'"),
         (["predict", "short.ehrmeta", "later.csv"], "cannot read 'short.ehrmeta'"),
+        (["predict", "new.ehrmeta", "header.csv"], "has a header, but no row"),
         (["predict", "new.ehrmeta", "no-sex.csv"], "no column 'sex'"),
         (["predict", "new.ehrmeta", "no-date.csv"], "no column 'date'"),
         (["predict", "nameless.ehrmeta", "later.csv"], "does not know its columns by name"),
@@ -316,6 +319,8 @@ def test_errors_are_one_line_and_leave_no_file(folder, visits, monkeypatch, argu
     (folder / "empty.csv").write_text("")
     (folder / "text.parquet").write_text("no parquet")
     pd.concat([visits[:5], visits[:5]]).to_csv("twice.csv", index=False)
+    visits[:0].to_csv("header.csv", index=False)
+    pd.concat([visits, visits[["hdl"]]], axis=1).to_csv("copied.csv", index=False)
     later = pd.read_csv("later.csv")
     later.drop(columns="sex").to_csv("no-sex.csv", index=False)
     later.drop(columns="date").to_csv("no-date.csv", index=False)

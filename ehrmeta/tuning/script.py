@@ -12,7 +12,7 @@ from sklearn.base import BaseEstimator
 from ehrmeta.ranges import Choice
 from ehrmeta.tuning.space import Dimension
 
-__all__ = ["study_script"]
+__all__ = ["script_storage", "study_script"]
 
 _SCRIPT = '''"""Search hyper-parameters with Optuna, judged on patients that training has not seen.
 
@@ -24,7 +24,7 @@ import optuna
 from ehrmeta import {names}
 {reader}
 TABLE = {table}
-SCORER = KShotScorer(shots={shots})
+SCORER = KShotScorer(shots={shots}, metric={metric})
 
 
 def objective(trial):
@@ -62,6 +62,7 @@ def study_script(
     reader: str,
     model: BaseEstimator,
     shots: tuple[int, ...],
+    metric: str,
     folds: int,
     study: str,
     storage: str,
@@ -77,7 +78,7 @@ def study_script(
     table, reader : str
         Python that reads the table, and the import that it needs.
     model : estimator
-    shots, folds, study, storage, n_trials, seed
+    shots, metric, folds, study, storage, n_trials, seed
         Of the search.
     """
     lines = []
@@ -90,6 +91,7 @@ def study_script(
         table=table,
         reader=reader,
         shots=shots,
+        metric=json.dumps(metric),
         folds=folds,
         model=" ".join(repr(model).split()),
         suggest="\n".join(f"    {line}" for line in lines),
@@ -98,6 +100,19 @@ def study_script(
         seed=seed,
         n_trials=n_trials,
     )
+
+
+def script_storage(storage: str) -> str:
+    """A URL that Optuna itself opens, without a password: libpq finds it in PGPASSWORD or .pgpass.
+
+    Optuna knows no URL of a journal: its study is kept in a SQLite file beside it instead.
+    """
+    from ehrmeta.tuning.storage import parsed_storage
+
+    url = parsed_storage(storage)
+    if url.get_backend_name() == "journal":
+        return f"sqlite:///{url.database}.db"
+    return url._replace(password=None).render_as_string()
 
 
 def _suggest(dimension: Dimension) -> list[str]:

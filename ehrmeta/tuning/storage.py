@@ -14,7 +14,7 @@ from ehrmeta.errors import MissingExtraError, StudyError
 from ehrmeta.tuning.journal import Journal
 from ehrmeta.tuning.locks import FileLocks, Locks, NoLocks, PostgresLocks
 
-__all__ = ["open_storage"]
+__all__ = ["open_storage", "parsed_storage"]
 
 _BUSY_SECONDS = 120  # SQLite: how long to wait for another writer
 _FORMS = (
@@ -47,7 +47,7 @@ def open_storage(
     """
     if storage is None:
         return InMemoryStorage(), NoLocks()
-    url = _parsed(str(storage))
+    url = parsed_storage(str(storage))
     kind = url.get_backend_name()
     if kind == "postgresql":
         return _reached(url, lambda: _postgres(url, study_name))
@@ -86,7 +86,7 @@ def _postgres(url: URL, study_name: str) -> tuple[BaseStorage, Locks]:
         locks.release(0)
 
 
-def _parsed(storage: str) -> URL:
+def parsed_storage(storage: str) -> URL:
     """A storage as a URL of one of the three kinds."""
     text = storage
     if "://" not in storage:

@@ -74,10 +74,23 @@ def test_an_exported_script_runs(visits: Path, algorithms: list[str]) -> None:
     assert written.exit_code == 0, written.output
     script = visits.parent / "search.py"
     runpy.run_path(str(script), run_name="__main__")
-    storage = "sqlite:///ehrmeta-studies.db"
+    storage = "sqlite:///s.log.db"
     study = optuna.load_study(study_name="visits-script", storage=storage)
     assert len(study.trials) == 2
     study._storage.remove_session()
+
+
+@pytest.mark.usefixtures("visits")
+def test_an_exported_script_has_the_error_asked_for_and_no_password() -> None:
+    server = "postgresql://me:secret@host/base"
+    written = run(
+        "pbcseq", "--scoring", "mae_macro", "--storage", server, "--export-script", "s.py"
+    )
+    assert written.exit_code == 0, written.output
+    script = Path("s.py").read_text()
+    assert 'metric="mae_macro"' in script
+    assert "postgresql+psycopg://me@host/base" in script
+    assert "secret" not in script
 
 
 @pytest.mark.usefixtures("visits")
@@ -86,6 +99,10 @@ def test_an_exported_script_runs(visits: Path, algorithms: list[str]) -> None:
     [
         ([*ROLES, *SMALL, "--search", "algorithm__iner_lr"], "Did you mean 'algorithm__inner_lr'"),
         ([*ROLES, *SMALL, "--search", "learning_rate=0.1:0.1"], "is empty"),
+        (
+            [*ROLES, "--scoring", "adapt_ms", "--export-script", "s.py"],
+            "pass one --scoring of rmse_macro",
+        ),
         ([*ROLES, *SMALL, "--trials", "0"], "0 is not in the range"),
         ([*ROLES, *SMALL, "--storage", "no/folder/s.db"], "needs a file in a folder that is there"),
         ([*ROLES, *SMALL, "--search", "learning_rate="], "has no range: write learning_rate=LOW"),
