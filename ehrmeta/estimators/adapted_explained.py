@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -130,6 +131,8 @@ class Explained(ABC):
         n_rows = len(background)
         if not n_rows:
             raise DataError("background has no rows: pass some of other patients.")
+        if not isinstance(n_samples, Integral) or n_samples < 2:
+            raise DataError(f"n_samples must be a whole number, 2 or more, got {n_samples!r}.")
         drawn = np.random.default_rng(random_state).permutation(n_rows)[:n_samples]
         rows = self._transformed(take_rows(background, np.isin(np.arange(n_rows), drawn)))
         clock = np.zeros(len(drawn)) if self.model.table_.timed else None

@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
+import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from sklearn.base import BaseEstimator
@@ -77,6 +78,8 @@ class ConformalEstimator(BaseEstimator, ABC):
         if inputs.groups is None:
             raise GroupError("calibrate needs groups=: the patient of every row.")
         level = levels_of(inputs.columns, self._by())
+        if not isinstance(self.shots, Sequence | np.ndarray) or not len(self.shots):
+            raise DataError(f"shots must list one support size or more, got {self.shots!r}.")
         found = []
         for k in self.shots:
             if inputs.time is None:
@@ -158,7 +161,7 @@ class ConformalEstimator(BaseEstimator, ABC):
     def _by(self) -> dict[str, tuple[float, ...]]:
         if isinstance(self.by, Mapping):
             return {name: tuple(cuts) for name, cuts in self.by.items()}
-        return dict.fromkeys(self.by or (), ())
+        return dict.fromkeys([self.by] if isinstance(self.by, str) else self.by or (), ())
 
     def _predicted(self, support: dict[str, Any], query: dict[str, Any]) -> Prediction:
         with warnings.catch_warnings():  # among many patients some are atypical by chance

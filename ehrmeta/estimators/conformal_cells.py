@@ -70,11 +70,11 @@ def warn_of_coarse(
     first = next(iter(rows))
     kinds = f", by {', '.join(by)}" if by else ""
     warnings.warn(
-        f"{sum(rows.values()):,} rows of {len(rows):,} kinds (first: after {first[0]} "
-        f"shots{kinds}) were calibrated on fewer patients than a level of "
-        f"{100 * confidence_level:g} % needs: {needed:,}, here {tasks[first]:,}. They have the "
-        "limits of rows of more kinds, which hold on average over these only. Calibrate those "
-        "shots and kinds on more patients.",
+        f"{_counted(sum(rows.values()), 'row')} of {_counted(len(rows), 'kind')} (first: after "
+        f"{_counted(first[0] or 0, 'shot')}{kinds}) had fewer calibration patients than a level of "
+        f"{100 * confidence_level:g} % needs: {needed:,}, here {tasks[first]:,}. The limits are "
+        "those of rows of more kinds, which hold on average over these only. Calibrate those shots "
+        "and kinds on more patients.",
         DataWarning,
         stacklevel=4,
     )
@@ -112,6 +112,10 @@ def levels_of(
         level = _cut(columns[name], cuts, name) if len(cuts) else _own(columns[name], name)
         words = np.asarray(words + np.where(words == "", "", ", ").astype(object) + level)
     return words
+
+
+def _counted(n: int, noun: str) -> str:
+    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
 
 
 def _own(values: npt.NDArray[Any], name: str) -> npt.NDArray[np.object_]:

@@ -38,8 +38,6 @@ def explain_features(
     seed: int,
 ) -> pd.DataFrame:
     """Shares of the prediction of every query row; see `Adapted.explain_features`."""
-    if n_samples < 2:
-        raise DataError(f"n_samples must be 2 or more, got {n_samples}.")
     label, features = label_number(adapted, target), adapted.model.table_.features
     found = []
     for at, task in enumerate(query.codes.tolist()):

@@ -230,7 +230,7 @@ def test_kinds_with_too_few_patients_fall_to_all_kinds_of_their_size(fitted):
     found = ConformalRegressor(fitted, shots=(1,), by=("sex",))
     found.calibrate(X[few], y[few], groups=groups[few], time=time[few])
     shown, asked, _ = _shown_asked(_visits(30, seed=9), 1)
-    with pytest.warns(DataWarning, match="calibrated on fewer patients"):
+    with pytest.warns(DataWarning, match="fewer calibration patients"):
         interval = found.adapt(**shown).predict_interval(**asked)
     all_kinds = ConformalRegressor(fitted, shots=(1,))
     all_kinds.calibrate(X[few], y[few], groups=groups[few], time=time[few])
@@ -270,8 +270,13 @@ def test_bad_input_is_refused(fitted, conformal):
         ConformalRegressor(fitted).calibrate(X, y, groups=None, time=time)
     with pytest.raises(DataError, match="none of 25 calibration tasks"):
         ConformalRegressor(fitted, shots=(9,)).calibrate(X, y, groups=groups, time=time)
+    for wrong in (3, ()):
+        with pytest.raises(DataError, match="shots must list one support size or more"):
+            ConformalRegressor(fitted, shots=wrong).calibrate(X, y, groups=groups, time=time)
     with pytest.raises(SchemaError, match="Did you mean 'sex'"):
         ConformalRegressor(fitted, by=("sexe",)).calibrate(X, y, groups=groups, time=time)
+    with pytest.raises(SchemaError, match="the column 'sexe'"):
+        ConformalRegressor(fitted, by="sexe").calibrate(X, y, groups=groups, time=time)
     with pytest.raises(SchemaError, match="too many to calibrate.*Say where to cut"):
         ConformalRegressor(fitted, by=("age",)).calibrate(X, y, groups=groups, time=time)
     with pytest.raises(SchemaError, match="can be cut where it holds numbers"):

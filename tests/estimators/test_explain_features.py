@@ -192,8 +192,9 @@ def test_bad_input_is_refused(patients, mixed):
         adapted.explain_features(**asked, background=X[:0])
     with pytest.raises(SchemaError, match="Pass the columns of fit"):
         adapted.explain_features(**asked, background=X[["age"]])
-    with pytest.raises(DataError, match="n_samples must be 2 or more"):
-        adapted.explain_features(**asked, background=X, n_samples=1)
+    for wrong in (1, 2.5):
+        with pytest.raises(DataError, match="n_samples must be a whole number, 2 or more"):
+            adapted.explain_features(**asked, background=X, n_samples=wrong)
     with pytest.raises(DataError, match="got no rows"):
         adapted.explain_features(X[:0], time=time[:0], background=X)
     with pytest.raises(DataError, match="leave it out"):
