@@ -201,7 +201,7 @@ def _with_value(feature: Feature | None, value: Any) -> str:
         return f"{feature.name} missing"
     if feature.kind == "binary":
         return f"{feature.name}: {'yes' if value else 'no'}"
-    return f"{feature.name} {value if feature.kind == 'categorical' else _plain(value)}"
+    return f"{feature.name} = {value if feature.kind == 'categorical' else _plain(value)}"
 
 
 def _plain(value: float) -> str:

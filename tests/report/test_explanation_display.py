@@ -60,7 +60,7 @@ def test_features_lead_from_others_to_the_patient_the_largest_first():
     bars, words = drawn.ax_.patches, [t.get_text() for t in drawn.ax_.get_yticklabels()]
     assert words[0] == "with others' features"
     assert words[-2:] == ["4 other features", "this patient"]
-    assert "sex woman" in words
+    assert "sex = woman" in words
     widths = np.abs([bar.get_width() for bar in bars[:-1]])
     assert np.all(np.diff(widths) <= 0)
     (own,) = adapted.predict(wide[4:5], time=DAYS[4:5])
