@@ -43,7 +43,7 @@ bench: $(READY)  ## run the benchmark suites against the peers
 
 clean:  ## remove the environment and everything built
 	rm -rf .venv build dist demo .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
-	rm -rf docs/_build docs/api/generated docs/tutorials docs/sg_execution_times.rst
+	rm -rf docs/_build docs/api/generated docs/tutorials
 	find ehrmeta tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The stamp is written last: a failed installation is tried again, a finished one is not repeated.

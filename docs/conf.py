@@ -1,6 +1,7 @@
 """How Sphinx builds the site: `make docs`."""
 
 import sys
+import warnings
 from pathlib import Path
 
 from pygments.lexers.special import TextLexer
@@ -70,6 +71,7 @@ sphinx_gallery_conf = {
     "abort_on_example_error": True,
     "download_all_examples": False,
     "show_signature": False,
+    "write_computation_times": False,  # its page loads scripts from elsewhere
     "doc_module": ("ehrmeta",),
 }
 
@@ -88,8 +90,14 @@ def say_what_a_constant_holds(
         lines[:] = [", ".join(f"``{name}``" for name in names)]
 
 
+def format_warning(message: Warning | str, category: type[Warning], *_: object) -> str:
+    """As a reader of a tutorial needs it: without a path on the machine that built the site."""
+    return f"{category.__name__}: {message}\n"
+
+
 def setup(app: Sphinx) -> None:
     """What no setting says."""
     app.connect("autodoc-skip-member", skip_what_sklearn_adds)
     app.connect("autodoc-process-docstring", say_what_a_constant_holds)
     app.add_lexer("csv", TextLexer)
+    warnings.formatwarning = format_warning
