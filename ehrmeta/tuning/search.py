@@ -144,6 +144,8 @@ def tune(
     ['algorithm__inner_lr', 'algorithm__inner_steps']
     """
     _check(estimator, n_trials, timeout, random_state)
+    if not isinstance(study_name, str | None):
+        raise DataError(f"study_name must be text, got {study_name!r}.")
     _check_optunas(sampler, pruner)
     import optuna
 

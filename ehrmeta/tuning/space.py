@@ -100,7 +100,7 @@ def read_space(estimator: BaseEstimator, space: Space | None = None) -> tuple[Di
     for name, value in wanted.items():
         if name not in known:
             raise DataError(
-                f"unknown parameter '{name}' in the space. {did_you_mean(name, sorted(known))}"
+                f"unknown parameter '{name}' in the space. {did_you_mean(str(name), sorted(known))}"
             )
         owner = next((part for part in parts if name.startswith(f"{part}__")), None)
         if owner is None:
@@ -248,7 +248,7 @@ def _check_known(values: Mapping[str, Any], model: BaseEstimator) -> None:
     for name in values:
         if name not in known:
             raise DataError(
-                f"unknown parameter '{name}' in the space. {did_you_mean(name, sorted(known))}"
+                f"unknown parameter '{name}' in the space. {did_you_mean(str(name), sorted(known))}"
             )
 
 

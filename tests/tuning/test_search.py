@@ -270,6 +270,8 @@ class TestRefused:
             ({"random_state": "a"}, "random_state must be a whole number, 0 or more"),
             ({"sampler": "tpe"}, "sampler must be one of optuna.samplers"),
             ({"pruner": "median"}, "pruner must be one of optuna.pruners, or False"),
+            ({"study_name": 3}, "study_name must be text, got 3"),
+            ({"space": {1: (1.0, 2.0)}}, "unknown parameter '1' in the space"),
             ({"cv": "five"}, "cv must be a number of folds or a splitter"),
             ({"scoring": 3}, "unknown scoring 3"),
             ({"space": "penalty"}, "space must be a list of names, a dict of ranges or a function"),
