@@ -6,6 +6,8 @@ from ehrmeta.report.confounding_display import ConfoundingDisplay
 from ehrmeta.report.coverage_display import CoverageDisplay
 from ehrmeta.report.decision_curve_display import DecisionCurveDisplay
 from ehrmeta.report.document import Document
+from ehrmeta.report.dose_response_display import DoseResponseDisplay
+from ehrmeta.report.effect_rank_display import EffectRankDisplay
 from ehrmeta.report.explanation_display import ExplanationDisplay
 from ehrmeta.report.forecast_report import forecast_report
 from ehrmeta.report.forest_display import ForestDisplay
@@ -26,6 +28,8 @@ __all__ = [
     "CoverageDisplay",
     "DecisionCurveDisplay",
     "Document",
+    "DoseResponseDisplay",
+    "EffectRankDisplay",
     "ExplanationDisplay",
     "ForestDisplay",
     "HistoryDisplay",

@@ -19,13 +19,15 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 from scipy import stats
 
 from ehrmeta.errors import DataError
 
-__all__ = ["Ranking", "rank_score", "rate"]
+__all__ = ["Ranking", "effects_by_rank", "rank_score", "rate"]
 
 Array = npt.NDArray[np.float64]
+_FEW_TASKS = 10  # below this rows are what is drawn
 
 
 class Ranking(NamedTuple):
@@ -84,7 +86,7 @@ def rate(
     n_tasks = 0 if task is None else len(np.unique(task))
     unit = (
         np.arange(len(effect))
-        if task is None or n_tasks < 10
+        if task is None or n_tasks < _FEW_TASKS
         else np.unique(task, return_inverse=True)[1]
     )
     n_units = int(unit.max()) + 1
@@ -98,3 +100,40 @@ def rate(
     se = float(found.std(ddof=1))
     wide = float(stats.norm.ppf(0.5 + 0.5 * confidence_level)) * se
     return Ranking(value, se, value - wide, value + wide)
+
+
+def effects_by_rank(
+    effect: Array,
+    scores: Array,
+    *,
+    task: npt.NDArray[np.int64],
+    n_groups: int = 5,
+    confidence_level: float = 0.95,
+) -> pd.DataFrame:
+    """Mean score in groups of rising effect; see `AdaptedResponse.effects_by_rank`.
+
+    Examples
+    --------
+    >>> effect, scores = np.arange(6.0), np.array([0.0, 2.0, 1.0, 1.0, 2.0, 4.0])
+    >>> found = effects_by_rank(effect, scores, task=np.zeros(6, int), n_groups=2)
+    >>> found[["n", "predicted", "effect"]].to_numpy().round(2).tolist()
+    [[3.0, 1.0, 1.0], [3.0, 4.0, 2.33]]
+    """
+    if n_groups < 1 or len(effect) < 2 * n_groups:
+        raise DataError(
+            f"n_groups must be 1 or more, with two rows in each; got {n_groups} for "
+            f"{len(effect):,} rows."
+        )
+    cuts = np.unique(np.quantile(effect, np.arange(1, n_groups) / n_groups))
+    group = np.unique(np.searchsorted(cuts, effect), return_inverse=True)[1]
+    unit = task if len(np.unique(task)) >= _FEW_TASKS else np.arange(len(effect))
+    rows = pd.DataFrame({"group": group + 1, "unit": unit, "predicted": effect, "effect": scores})
+    by_group = rows.groupby("group")
+    found = by_group[["predicted", "effect"]].mean()
+    found.insert(0, "n", by_group.size())
+    left = rows.assign(left=rows["effect"] - by_group["effect"].transform("mean"))
+    sums = left.groupby(["group", "unit"])["left"].sum().groupby("group")
+    drawn = sums.size()
+    se = np.sqrt(sums.agg(lambda s: (s**2).sum()) * drawn / (drawn - 1)) / found["n"]
+    wide = stats.t.ppf(0.5 + 0.5 * confidence_level, drawn - 1) * se
+    return found.assign(se=se, low=found["effect"] - wide, high=found["effect"] + wide)

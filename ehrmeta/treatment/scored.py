@@ -17,7 +17,7 @@ from ehrmeta.treatment.learners import arm_scores, usable_rows
 from ehrmeta.treatment.nuisances import TaskNuisances
 from ehrmeta.treatment.policy import PolicyTree, PolicyValue, fit_policy_tree, policy_value
 from ehrmeta.treatment.pooling import PooledEffect, pool_effects
-from ehrmeta.treatment.ranking import Ranking, rate
+from ehrmeta.treatment.ranking import Ranking, effects_by_rank, rate
 from ehrmeta.treatment.readings import AdaptedTasks
 
 __all__ = ["ScoredTasks"]
@@ -135,26 +135,46 @@ class ScoredTasks(AdaptedTasks):
         DataError
             They are the rows of the fit, which the effect has seen.
         """
-        arms, nuisances = self._arms()
-        if self._trained:
-            raise DataError(
-                "the effect has seen these rows, so its ranking of them is flattered. Adapt to "
-                "rows of other tasks and rate those."
-            )
-        zero, one = arms.codes_of(T0, T1)
-        scores = arm_scores(self._support, nuisances)
-        vectors = arms.vectors
-        state = self.model.unadapted()._state
-        effect, _ = self.model.effects_.contrast(
-            self._support.in_one_task(), state, vectors[zero], vectors[one]
-        )
+        effect, gain = self._ranked(T0, T1)
         return rate(
             effect,
-            scores[:, one] - scores[:, zero],
+            gain,
             kind=kind,
             task=self._support.task,
             confidence_level=confidence_level,
             n_bootstrap=n_bootstrap,
+        )
+
+    def effects_by_rank(
+        self, *, n_groups: int = 5, T0: Any = None, T1: Any = None, confidence_level: float = 0.95
+    ) -> pd.DataFrame:
+        """Average effects by these rows' own scores, in groups of rising effect by the population.
+
+        Where the model tells who gains, they rise as the predicted ones do.
+
+        Returns
+        -------
+        DataFrame
+            By group, 1 being the least: `n` rows, `predicted` and own `effect`, `se` (of tasks,
+            where there are ten or more), `low` and `high`. There are fewer groups where effects
+            are tied.
+
+        Raises
+        ------
+        DataError
+            They are the rows of the fit, which the effect has seen.
+
+        References
+        ----------
+        Chernozhukov, Demirer, Duflo, Fernandez-Val (2018), arXiv:1712.04802.
+        """
+        effect, gain = self._ranked(T0, T1)
+        return effects_by_rank(
+            effect,
+            gain,
+            task=self._support.task,
+            n_groups=n_groups,
+            confidence_level=confidence_level,
         )
 
     def diagnostics(self, *, T0: Any = None, T1: Any = None) -> Diagnostics:
@@ -173,6 +193,23 @@ class ScoredTasks(AdaptedTasks):
         """Doubly robust scores, (row, arm): what a row says of the outcome in every arm."""
         _, nuisances = self._arms()
         return arm_scores(self._support, nuisances)
+
+    def _ranked(self, T0: Any, T1: Any) -> tuple[Array, Array]:
+        """Effect of every row by the population's model, and by its own score."""
+        arms, nuisances = self._arms()
+        if self._trained:
+            raise DataError(
+                "the effect has seen these rows, so its ranking of them is flattered. Adapt to "
+                "rows of other tasks and rate those."
+            )
+        zero, one = arms.codes_of(T0, T1)
+        scores = arm_scores(self._support, nuisances)
+        vectors = arms.vectors
+        state = self.model.unadapted()._state
+        effect, _ = self.model.effects_.contrast(
+            self._support.in_one_task(), state, vectors[zero], vectors[one]
+        )
+        return effect, scores[:, one] - scores[:, zero]
 
     def _arms(self) -> tuple[Arms, TaskNuisances]:
         kind, nuisances = self.model.treatment_, self._nuisances

@@ -3,8 +3,17 @@
 import numpy as np
 import pytest
 
-from ehrmeta.report import BalanceDisplay, ConfoundingDisplay, OverlapDisplay, RefuterDisplay
-from tests.treatment.sites import fitted, plain, simulate
+from ehrmeta.errors import DataError, DataWarning
+from ehrmeta.report import (
+    BalanceDisplay,
+    ConfoundingDisplay,
+    DoseResponseDisplay,
+    EffectRankDisplay,
+    OverlapDisplay,
+    RefuterDisplay,
+)
+from ehrmeta.treatment import DoseResponse
+from tests.treatment.sites import adapted, fitted, plain, simulate
 
 
 @pytest.fixture(scope="module")
@@ -41,3 +50,32 @@ def test_refuters_stand_below_the_effect_found(model):
         "placebo treatment",
         "dummy outcome",
     ]
+
+
+def test_a_group_is_drawn_at_its_own_effect(model):
+    sites = adapted(model, simulate(12, 60, seed=2))
+    display = EffectRankDisplay.from_adapted(sites, n_groups=4)
+    found = sites.effects_by_rank(n_groups=4)
+    drawn = np.asarray(display.ax_.containers[0].lines[0].get_ydata(), float)
+    np.testing.assert_allclose(drawn, found["effect"])
+    labels = [label.get_text() for label in display.ax_.get_xticklabels()]
+    assert labels == [f"{group}\n(180 rows)" for group in range(1, 5)]
+
+
+def test_doses_beyond_training_are_dashed_and_the_target_is_a_stripe():
+    rng = np.random.default_rng(0)
+    patient, dose = np.repeat(np.arange(30), 4), np.tile([1.0, 2.0, 3.0, 4.0], 30)
+    y = 2 * dose + rng.normal(size=30)[patient] + rng.normal(0, 0.1, 120)
+    day, X = np.tile(np.arange(4.0), 30), np.zeros((120, 1))
+    model = DoseResponse(trend=False).fit(X, y, dose=dose, groups=patient, time=day)
+    one = model.adapt([[0.0]] * 2, [3.0, 5.0], dose=[1.0, 2.0], time=[0.0, 1.0])
+    with pytest.warns(DataWarning, match="outside the training doses"):
+        display = DoseResponseDisplay.from_adapted(one, [[0.0]], [2.0, 4.0, 8.0], target=(4, 6))
+        found = one.dose_response([[0.0]], [2.0, 4.0, 8.0])
+    beyond, within = display.ax_.get_lines()
+    assert np.isnan(within.get_ydata()).tolist() == [False, False, True]
+    np.testing.assert_allclose(beyond.get_ydata(), found["response"])
+    words = {text.get_text() for text in display.ax_.get_legend().get_texts()}
+    assert {"target", "90 % band", "beyond the doses of training"} <= words
+    with pytest.raises(DataError, match="row=2, but X has 1 rows"):
+        DoseResponseDisplay.from_adapted(one, [[0.0]], row=2)

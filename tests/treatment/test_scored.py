@@ -5,6 +5,7 @@ import pytest
 
 from ehrmeta.errors import DataError
 from ehrmeta.treatment import refute
+from ehrmeta.treatment.ranking import effects_by_rank
 from tests.treatment.sites import adapted, fitted, plain, simulate
 
 
@@ -71,6 +72,28 @@ def test_a_ranking_by_who_gains_beats_chance(sites, model, kind):
     assert sites.rate(kind=kind).low > 0
     with pytest.raises(DataError, match="has seen these rows"):
         model.tasks_.rate()
+
+
+def test_effects_by_rank_rise_and_hold_the_truth(sites, model, new):
+    found = sites.effects_by_rank(n_groups=4)
+    assert found.n.tolist() == [500] * 4
+    assert found.effect.iloc[-1] > found.effect.iloc[0]
+    assert (found.n * found.effect).sum() / 2000 == pytest.approx(
+        (sites.arm_scores()[:, 1] - sites.arm_scores()[:, 0]).mean()
+    )
+    order = np.argsort(np.argsort(model.unadapted().effect(new.X), kind="stable"), kind="stable")
+    truth = np.array([new.effect[order // 500 == group].mean() for group in range(4)])
+    assert np.all((found.low - 0.2 < truth) & (truth < found.high + 0.2))
+    with pytest.raises(DataError, match="has seen these rows"):
+        model.tasks_.effects_by_rank()
+    with pytest.raises(DataError, match="n_groups must be"):
+        sites.effects_by_rank(n_groups=0)
+
+
+def test_tied_effects_are_one_group():
+    everyone = effects_by_rank(np.ones(20), np.arange(20.0), task=np.arange(20) % 12)
+    assert everyone.index.tolist() == [1]
+    assert everyone.loc[1, ["n", "effect"]].tolist() == [20, 9.5]
 
 
 def test_weighting_balances_the_arms(sites):

@@ -1,0 +1,102 @@
+"""Whether those whom a model expects to gain most do gain most."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from ehrmeta.report.style import INK, MUTED, PALETTE, axes_of, clear_frame, outcome_label
+from ehrmeta.treatment import AdaptedResponse
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["EffectRankDisplay"]
+
+
+@dataclass(eq=False)
+class EffectRankDisplay:
+    """Average effects in fifths of the rows, by the effect that the model predicts.
+
+    Attributes
+    ----------
+    groups : DataFrame
+        Of `AdaptedResponse.effects_by_rank`.
+    outcome : str
+        With its unit.
+    ax_, figure_
+        What was drawn last.
+    """
+
+    groups: pd.DataFrame
+    outcome: str
+    ax_: Axes = field(init=False)
+    figure_: Figure = field(init=False)
+
+    @classmethod
+    def from_adapted(
+        cls,
+        adapted: AdaptedResponse,
+        *,
+        T0: Any = None,
+        T1: Any = None,
+        n_groups: int = 5,
+        ax: Axes | None = None,
+    ) -> EffectRankDisplay:
+        """Draw for the support rows of adapted tasks that the model was not fitted on.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from ehrmeta import TreatmentResponse
+        >>> rng = np.random.default_rng(0)
+        >>> X, t, site = rng.normal(size=(400, 1)), rng.integers(0, 2, 400), np.arange(400) % 8
+        >>> y, new = t * X[:, 0] + rng.normal(size=400), site >= 4
+        >>> model = TreatmentResponse(propensity=0.5, final="linear", random_state=0)
+        >>> model = model.fit(X[~new], y[~new], treatment=t[~new], groups=site[~new])
+        >>> tasks = model.adapt(X[new], y[new], treatment=t[new], groups=site[new])
+        >>> EffectRankDisplay.from_adapted(tasks).ax_.get_ylabel()
+        'average effect on y'
+        """
+        found = adapted.effects_by_rank(T0=T0, T1=T1, n_groups=n_groups)
+        return cls(found, outcome_label(adapted.model.schema_)).plot(ax=ax)
+
+    def plot(self, *, ax: Axes | None = None) -> EffectRankDisplay:
+        """Draw on `ax`, or on a new figure."""
+        ax = axes_of(ax, (6.4, 4.0))
+        found = self.groups
+        at, effect = found.index.to_numpy(), found["effect"]
+        mean = (found["n"] * effect).sum() / found["n"].sum()
+        ax.axhline(0, color=INK, linewidth=0.8)
+        ax.axhline(mean, color=MUTED, linewidth=1, linestyle="--", label="all rows together")
+        look: dict[str, Any] = {"linestyle": "none", "marker": "D", "markersize": 7}
+        ax.plot(
+            at,
+            found["predicted"],
+            label="predicted",
+            color=PALETTE[1],
+            markerfacecolor="white",
+            **look,
+        )
+        ends = [effect - found["low"], found["high"] - effect]
+        ax.errorbar(
+            at,
+            effect,
+            yerr=ends,
+            fmt="o",
+            color=PALETTE[0],
+            capsize=3,
+            label="by the rows themselves, 95 % interval",
+        )
+        sizes = [f"{place}\n({n:,} rows)" for place, n in zip(at, found["n"], strict=True)]
+        ax.set_xticks(at, sizes)
+        ax.set_xlabel("group of rows, from the least to the largest predicted effect")
+        ax.set_ylabel(f"average effect on {self.outcome}")
+        ax.margins(x=0.08, y=0.1)
+        ax.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.24), ncols=2)
+        clear_frame(ax)
+        self.ax_, self.figure_ = ax, ax.get_figure(root=True)  # type: ignore[assignment]
+        return self
