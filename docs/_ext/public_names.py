@@ -29,8 +29,17 @@ def link(
     return None
 
 
+def leave_words(app: Sphinx, doctree: nodes.document) -> None:
+    """A word in a parameter's type, such as low in (low, high), is no name to be looked up."""
+    for node in list(doctree.findall(pending_xref)):
+        word = node["reftarget"]
+        if node["reftype"] == "class" and word.islower() and "." not in word:
+            node.replace_self(node.children)
+
+
 def setup(app: Sphinx) -> ExtensionMetadata:
     """Register the role, for ``default_role = "name"``."""
     app.add_role("name", PyXRefRole())
+    app.connect("doctree-read", leave_words)
     app.connect("missing-reference", link)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
