@@ -19,6 +19,7 @@ from ehrmeta.estimators._base import TaskRegressor
 from ehrmeta.estimators.inputs import Inputs
 from ehrmeta.evaluation.bootstrap import bootstrap_counts, percentile_limits
 from ehrmeta.evaluation.metrics import TaskMean
+from ehrmeta.report.small_cells import MIN_CELL, hidden_counts
 
 __all__ = ["coverage_by_k", "forecasts", "group_scores", "read_test_rows"]
 
@@ -113,12 +114,9 @@ def group_scores(
     rows: pd.DataFrame,
     groups: Mapping[str, NDArray[Any]],
     *,
-    min_cell: int = 11,
     n_bootstrap: int = 500,
 ) -> pd.DataFrame:
     """RMSE and coverage in each level of each column; small levels are withheld.
-
-    Where all levels but one small one would tell its count, the next smallest is withheld too.
 
     Parameters
     ----------
@@ -131,42 +129,27 @@ def group_scores(
     -------
     DataFrame
         Columns group, level, n, rmse, rmse_low, rmse_high, held, held_low, held_high; NaN
-        where the level is withheld, n too where that is for another level's sake.
+        where the level is small; n is NaN where it would tell the size of a small one.
     """
     found = []
     for name, values in groups.items():
         level = pd.Series(values[rows["row"]], dtype=object).fillna("missing").astype(str)
         sizes = rows["task"].groupby(level.to_numpy()).nunique()
-        withheld = _withheld(sizes, min_cell)
+        hidden = hidden_counts(sizes)
         for word, part in rows.groupby(level.to_numpy()):
             patients = part.groupby("task")[["squared", "held"]].mean()
             n: float = len(patients)
-            if word in withheld and n >= min_cell:
+            is_small = n < MIN_CELL
+            if word in hidden and not is_small:
                 n = np.nan
             record: dict[str, Any] = {"group": name, "level": word, "n": n}
-            if word not in withheld:
+            if not is_small:
                 error = _mean(patients["squared"], n_bootstrap, root=True)
                 held = _mean(patients["held"], n_bootstrap, root=False)
                 record |= {"rmse": error.value, "rmse_low": error.low, "rmse_high": error.high}
                 record |= {"held": held.value, "held_low": held.low, "held_high": held.high}
             found.append(record)
     return pd.DataFrame(found)
-
-
-def _withheld(sizes: pd.Series, min_cell: int) -> set[Any]:
-    """Levels whose scores are not shown: small ones, and what would tell the size of a single one.
-
-    Examples
-    --------
-    >>> sorted(_withheld(pd.Series({"a": 3, "b": 40, "c": 60}), 11))
-    ['a', 'b']
-    >>> sorted(_withheld(pd.Series({"a": 3, "b": 9, "c": 60}), 11))
-    ['a', 'b']
-    """
-    ordered = sizes.sort_values(kind="stable")
-    n_small = int((ordered < min_cell).sum())
-    hidden = max(n_small, 2) if n_small else 0
-    return set(ordered.index[:hidden])
 
 
 def _mean(values: pd.Series, n_bootstrap: int, *, root: bool) -> _Mean:

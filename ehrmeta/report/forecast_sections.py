@@ -15,6 +15,7 @@ from ehrmeta.estimators.inputs import Inputs
 from ehrmeta.report.coverage_display import CoverageDisplay
 from ehrmeta.report.document import Picture, Section, TextTable, svg_of
 from ehrmeta.report.k_shot_display import KShotDisplay
+from ehrmeta.report.small_cells import MIN_CELL
 from ehrmeta.report.style import decimals, number, ranged
 
 __all__ = [
@@ -166,16 +167,16 @@ def groups_section(scores: pd.DataFrame, k: int, unit: str) -> Section:
             ends = row["rmse"], row["rmse_low"], row["rmse_high"]
             error = ranged(*ends, digits=decimals(scores["rmse_high"].max()))
             held = [f"{100 * row[name]:.1f}" for name in ("held", "held_low", "held_high")]
-            shown = (f"{row['n']:,.0f}", error, f"{held[0]} ({held[1]} to {held[2]})")
+            size = f"{row['n']:,.0f}" if row["n"] == row["n"] else "withheld"
+            shown = (size, error, f"{held[0]} ({held[1]} to {held[2]})")
         else:
-            size = "under 11" if row["n"] == row["n"] else "withheld"  # NaN where others would tell
-            shown = (size, "withheld", "withheld")
+            shown = (f"under {MIN_CELL}", "withheld", "withheld")
         rows.append((f"{row['group']}: {row['level']}", *shown))
     heading = ("group", "patients", f"RMSE{f' [{unit}]' if unit else ''}", "held, %")
     words = (
         "Intervals of two groups may overlap although the groups differ, and with many groups some "
         "look different by chance: this raises questions, it does not test. Groups of fewer than "
-        "11 patients are withheld, and a second one that would tell their number."
+        f"{MIN_CELL} patients are withheld, and the size of another that would tell theirs."
     )
     caption = f"After {k} values, with 95 % intervals"
     table = TextTable(caption, heading, tuple(rows), sortable=True)

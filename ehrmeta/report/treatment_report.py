@@ -13,13 +13,13 @@ from ehrmeta.report.balance_display import BalanceDisplay
 from ehrmeta.report.confounding_display import ConfoundingDisplay
 from ehrmeta.report.document import Document, Picture, Section, TextTable, svg_of
 from ehrmeta.report.overlap_display import OverlapDisplay
+from ehrmeta.report.small_cells import MIN_CELL, hidden_counts
 from ehrmeta.report.style import decimals, number, outcome_label, ranged
 from ehrmeta.treatment import Diagnostics, PooledEffect, TreatmentResponse
 from ehrmeta.treatment.arms import Arms
 
 __all__ = ["DESIGN", "treatment_report"]
 
-_MIN_CELL = 11
 _MOST_FEATURES = 30  # of a table
 _LARGE_DIFFERENCE = 0.1  # standardised, after weighting
 
@@ -178,19 +178,15 @@ def _effects(
     named = schema is not None and schema.task_kind == "cohort" and schema.task is not None
     low, high = pooled.interval
     digits = decimals(max(effects["low"].abs().max(), effects["high"].abs().max()))
-    rows = []
+    hidden, rows = hidden_counts(effects["n"]), []
     for place, (task, row) in enumerate(effects.iterrows(), start=1):
         name = f"{schema.task} {task}" if named and schema is not None else f"task {place}"
-        if row["n"] < _MIN_CELL:
-            rows.append((name, f"under {_MIN_CELL}", "withheld"))
+        size = "withheld" if task in hidden else f"{int(row['n']):,}"
+        if row["n"] < MIN_CELL:
+            rows.append((name, f"under {MIN_CELL}", "withheld"))
         else:
-            rows.append(
-                (
-                    name,
-                    f"{int(row['n']):,}",
-                    ranged(row["effect"], row["low"], row["high"], digits=digits),
-                )
-            )
+            effect = ranged(row["effect"], row["low"], row["high"], digits=digits)
+            rows.append((name, size, effect))
     rows.append(("mean over tasks", "", ranged(pooled.effect, low, high, digits=digits)))
     caption = f"Effect on {outcome} with 95 % interval, by each task's own rows"
     heading = ("task", "rows", "effect (95 % interval)")

@@ -113,7 +113,7 @@ def test_headings_tables_and_pictures_are_there_once(page):
     assert len(page.ids) == len(set(page.ids))
 
 
-def test_small_groups_are_withheld_and_so_is_one_that_would_tell_their_size(document):
+def test_small_groups_are_withheld_and_so_is_a_size_that_would_tell_theirs(document):
     table = next(s for s in document.sections if s.title == "Groups of patients").tables[0]
     shown = {row[0].rpartition(": ")[2]: row[1:] for row in table.rows}
     assert shown["rare"] == ("under 11", "withheld", "withheld")
@@ -121,6 +121,7 @@ def test_small_groups_are_withheld_and_so_is_one_that_would_tell_their_size(docu
     assert list(counts.values()).count("withheld") == 1
     (largest,) = (int(count) for count in counts.values() if count != "withheld")
     assert 57 / 2 <= largest < 57
+    assert all(" to " in shown[word][1] for word in "ab")
 
 
 def test_yes_and_no_are_the_groups_of_a_binary_column():

@@ -56,6 +56,9 @@ def test_small_tasks_are_withheld_and_cohorts_have_their_names(document):
     effects = _table(document, "Effect")
     assert effects["ward tiny"] == ("under 11", "withheld")
     assert effects["ward north"][0] == "100"
+    size, effect = effects["ward east"]  # the least of the others, of which the sum would tell
+    assert size == "withheld"
+    assert " to " in effect
 
 
 def test_the_protocol_is_filled_answered_or_missing(document):
