@@ -35,7 +35,7 @@ lint: $(READY)  ## format check, lint, types, import layers
 
 # The first time every tutorial runs, which takes minutes; later only those that have changed.
 docs: $(READY)  ## build the site in docs/_build/html: guide, tutorials with pictures, API reference
-	GOMP_SPINCOUNT=1000 $(BIN)/python -m sphinx -W --keep-going docs docs/_build/html
+	GOMP_SPINCOUNT=1000 $(BIN)/python -m sphinx -a -W --keep-going docs docs/_build/html
 
 bench: $(READY)  ## run the benchmark suites against the peers
 	$(BIN)/python -m pip install -c constraints.txt -e '.[bench]'
