@@ -126,4 +126,6 @@ def conformal(
     click.echo("\n" + conformal_table(records))
     if targets := targets_table(records):
         click.echo("\n" + targets)
+        if quick:
+            click.echo("\nSo few patients cannot judge them: run without --quick.")
     write(json_file, records)
