@@ -90,7 +90,8 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     'There are none.'
     """
     names = list(known)
-    close = difflib.get_close_matches(name, names, n=3)
+    folded = {known.casefold(): known for known in names}
+    close = [folded[match] for match in difflib.get_close_matches(name.casefold(), folded, n=3)]
     if close:
         return f"Did you mean {' or '.join(repr(n) for n in close)}?"
     if not names:

@@ -144,18 +144,18 @@ class Dose:
     high: float
 
     @classmethod
-    def fit(cls, treatment: Any) -> Dose:
-        """Find the range of a column."""
-        dose = _numbers(treatment)
+    def fit(cls, treatment: Any, name: str = "treatment") -> Dose:
+        """Find the range of a column; errors call it by its name."""
+        dose = _numbers(treatment, name)
         if np.ptp(dose) == 0:
             raise DataError(
                 f"the dose is the same in all {len(dose):,} rows: its effect cannot be learned."
             )
         return cls(float(dose.min()), float(dose.max()))
 
-    def codes(self, treatment: Any) -> Array:
+    def codes(self, treatment: Any, name: str = "treatment") -> Array:
         """The doses, (row,)."""
-        return _numbers(treatment)
+        return _numbers(treatment, name)
 
     def pair(self, T0: Any = None, T1: Any = None) -> tuple[Array, Array]:
         """Two doses as `vector`; 0 and 1 without them."""
@@ -187,24 +187,22 @@ class Dose:
             )
 
 
-def _numbers(treatment: Any) -> Array:
-    values = _complete(treatment)
+def _numbers(treatment: Any, name: str) -> Array:
+    values = _complete(treatment, name)
     if values.dtype.kind not in "biuf":
-        raise DataError(
-            "treatment holds text or dates, which are no dose. Pass discrete_treatment=True for "
-            "arms."
-        )
+        arms = " Pass discrete_treatment=True for arms." if name == "treatment" else ""
+        raise DataError(f"{name} holds text or dates, which are no dose.{arms}")
     return values.astype(np.float64)
 
 
-def _complete(treatment: Any) -> npt.NDArray[Any]:
+def _complete(treatment: Any, name: str = "treatment") -> npt.NDArray[Any]:
     if isinstance(getattr(treatment, "dtype", None), pd.CategoricalDtype):
         treatment = np.asarray(treatment)
-    values = read_column(treatment, "treatment")
+    values = read_column(treatment, name)
     missing = np.flatnonzero(pd.isna(values))
     if len(missing):
         raise DataError(
-            f"treatment is missing in {len(missing):,} of {len(values):,} rows (first: row "
+            f"{name} is missing in {len(missing):,} of {len(values):,} rows (first: row "
             f"{missing[0]}). Leave those rows out: what was given is never imputed."
         )
     return values

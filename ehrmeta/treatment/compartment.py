@@ -78,6 +78,11 @@ def courses(rows: DosedRows, since: Array, interval: float) -> list[Course]:
     since : (row,)
         Time since the last dose.
     """
+    if (rows.dose < 0).any():
+        raise DataError(
+            f"dose is negative in {int((rows.dose < 0).sum()):,} of {len(rows.dose):,} rows. Pass "
+            "amounts; 0 where none was given."
+        )
     last = rows.time - since
     found: list[Course] = []
     for first, end in pairwise(rows.starts):

@@ -9,7 +9,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import _check_feature_names, _check_n_features
 
 from ehrmeta.data import Schema
-from ehrmeta.errors import GroupError, NotFittedError
+from ehrmeta.errors import DataError, GroupError, NotFittedError
 from ehrmeta.estimators.inputs import Inputs, outcome_name, read_inputs, schema_of
 from ehrmeta.treatment.arms import Dose
 from ehrmeta.treatment.dosed_rows import DosedRows, check_columns, read_rows
@@ -84,7 +84,9 @@ class DosedEstimator(BaseEstimator, Generic[Adapted]):
         if inputs.groups is None:
             raise GroupError("groups is missing: pass the patient of every row.")
         self.schema_, self.columns_ = schema, tuple(inputs.columns)
-        self.dose_ = Dose.fit(dose)
+        if inputs.n_rows == 0:
+            raise DataError("X has no rows: pass the rows of several patients.")
+        self.dose_ = Dose.fit(dose, "dose")
         rows = self._rows(inputs, dose, dose_time)
         if len(rows.starts) < 3:
             raise GroupError("groups names one patient for all rows: pass the rows of several.")
@@ -106,7 +108,7 @@ class DosedEstimator(BaseEstimator, Generic[Adapted]):
     def _rows(self, inputs: Inputs, dose: Any, dose_time: Any) -> DosedRows:
         return read_rows(
             inputs,
-            self.dose_.codes(dose),
+            self.dose_.codes(dose, "dose"),
             dose_time,
             self.schema_,
             log_dose=self._log_dose,

@@ -122,8 +122,10 @@ class OneCompartment(DosedEstimator["AdaptedCompartment"]):
         """
         if self.route not in ("oral", "iv"):
             raise DataError(f"route must be 'oral' or 'iv', got {self.route!r}.")
-        if not self.interval > 0:
-            raise DataError(f"interval must be above 0, got {self.interval!r}.")
+        if not (isinstance(self.interval, int | float | np.number) and 0 < self.interval < np.inf):
+            raise DataError(
+                f"interval must be above 0, in the unit of time, got {self.interval!r}."
+            )
         rows = self._training_rows(X, y, dose, groups, time, dose_time)
         if self.since_dose not in rows.columns:
             known = did_you_mean(self.since_dose, rows.columns)

@@ -120,6 +120,13 @@ def test_what_no_model_can_use_is_refused():
         OneCompartment("hours", interval=12.0).fit(X[rows], p.y[rows], **given)
     with pytest.raises(DataError, match="interval must be above 0"):
         OneCompartment("x2", interval=0).fit(X[rows], p.y[rows], **given)
+    with pytest.raises(DataError, match="dose is negative in"):
+        OneCompartment("x2", interval=12.0).fit(
+            X[rows], p.y[rows], **given | {"dose": -p.X[rows, 2]}
+        )
+    with pytest.raises(DataError, match="X has no rows"):
+        none = {name: values[:0] for name, values in given.items()}
+        OneCompartment("x2", interval=12.0).fit(X[:0], p.y[:0], **none)
     with pytest.raises(DataError, match="patient 0 of 3: times do not agree"):
         model.adapt(X[rows], p.y[rows], **given | {"time": p.time[rows] - 100})
     one = model.adapt(X[rows], p.y[rows], **given)
