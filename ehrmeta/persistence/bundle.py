@@ -238,8 +238,8 @@ def _header_length(prefix: bytes) -> int:
         raise BundleError(f"{len(prefix)} bytes are no ehrmeta model file.")
     if length > MAX_HEADER_BYTES:
         raise BundleError(
-            f"a header of {length} bytes is above the limit of {MAX_HEADER_BYTES}: "
-            "this is no ehrmeta model file, or it describes too much."
+            f"this is no ehrmeta model file: its header would be above the limit of "
+            f"{MAX_HEADER_BYTES} bytes."
         )
     return length
 
