@@ -15,7 +15,7 @@ from ehrmeta.treatment.cases import Cases
 from ehrmeta.treatment.crossed import fit_crossed
 from ehrmeta.treatment.dose_nuisances import DoseNuisances, fit_dose_nuisances
 from ehrmeta.treatment.effects import AnyTaskNuisances, Effects, MixedEffects
-from ehrmeta.treatment.forms import choose_form
+from ehrmeta.treatment.forms import choose_forms
 from ehrmeta.treatment.learners import LEARNERS, Scoring
 from ehrmeta.treatment.meta_effects import MetaEffects, MetaOutcomes
 from ehrmeta.treatment.nuisances import (
@@ -117,11 +117,10 @@ def learn_effects(
         return MetaEffects.fit(model.estimator, scoring, cases, adapted), []
     found = scoring(cases, adapted)
     judges = found if model.learner == "r" else Scoring("r", noise)(cases, adapted)
-    forms = []
-    for arm, (own, judge) in enumerate(zip(found, judges, strict=True), start=1):
-        crossed = None
-        if isinstance(nuisances, Nuisances) and isinstance(adapted, TaskNuisances):
-            crossed = partial(
+    crossed = None
+    if isinstance(nuisances, Nuisances) and isinstance(adapted, TaskNuisances):
+        crossed = [
+            partial(
                 fit_crossed,
                 cases=cases,
                 nuisances=nuisances,
@@ -130,18 +129,18 @@ def learn_effects(
                 fold=fold,
                 random_state=seed,
             )
-        forms.append(
-            choose_form(
-                cases.x,
-                own,
-                judge,
-                cases.task,
-                fold,
-                final=model.final,
-                crossed=crossed,
-                random_state=seed,
-            )
-        )
+            for arm in range(1, 1 + len(found))
+        ]
+    forms = choose_forms(
+        cases.x,
+        found,
+        judges,
+        cases.task,
+        fold,
+        final=model.final,
+        crossed=crossed,
+        random_state=seed,
+    )
     effects = MixedEffects.fit(cases, adapted, noise, forms, found)
     return effects, [form.scores for form in forms]
 

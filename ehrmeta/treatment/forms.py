@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,10 +17,11 @@ from ehrmeta.treatment.crossed import CrossedEffect
 from ehrmeta.treatment.learners import PseudoOutcomes
 from ehrmeta.treatment.stacking import Stack, cross_fit
 
-__all__ = ["EffectForm", "choose_form", "r_losses", "simplest"]
+__all__ = ["EffectForm", "choose_forms", "r_losses", "simplest"]
 
 Array = npt.NDArray[np.float64]
 Index = npt.NDArray[np.int64]
+Crossed = Callable[[Any], tuple[CrossedEffect, Array]]
 
 
 class EffectForm(NamedTuple):
@@ -43,43 +44,75 @@ class EffectForm(NamedTuple):
     scores: dict[str, float]
 
 
-def choose_form(
+def choose_forms(
     x: Array,
-    found: PseudoOutcomes,
-    judge: PseudoOutcomes,
+    found: Sequence[PseudoOutcomes],
+    judges: Sequence[PseudoOutcomes],
     task: Index,
     fold: Index,
     *,
     final: Any = "auto",
-    crossed: Callable[[Any], tuple[CrossedEffect, Array]] | None = None,
+    crossed: Sequence[Crossed | None] | None = None,
     random_state: int = 0,
-) -> EffectForm:
+) -> list[EffectForm]:
     """Fit every form on the folds without a row's own, and judge it by the R-loss there.
 
     The simplest within one standard error of the best, over tasks (rows where there is one), is
-    taken.
+    taken: one form for all arms, as they are compared with each other too.
 
     Parameters
     ----------
-    found : PseudoOutcomes
-        To learn from.
-    judge : PseudoOutcomes
+    found : sequence of PseudoOutcomes
+        To learn from, of every arm.
+    judges : sequence of PseudoOutcomes
         Those of the R-learner: to judge by, the same for all learners.
     final : {"auto", "constant", "linear", "crossed boosting", "boosting"} or regressor
-    crossed : callable, optional
+    crossed : sequence of callable, optional
         Makes the X-learner's two regressions of a model; a dose has none.
     """
-    models = _models(final, crossed is not None)
-    if not len(found.rows):
+    makers = crossed or [None] * len(found)
+    models = _models(final, all(maker is not None for maker in makers))
+    if not all(len(own.rows) for own in found):
         raise DataError(
             "no task has rows of both arms, so no effect can be learned within any. Name larger "
             "tasks in groups=, such as sites, or leave it out."
         )
+    fits = [
+        _fits(models, x, own, fold, maker, random_state)
+        for own, maker in zip(found, makers, strict=True)
+    ]
+    losses = [
+        {name: r_losses(values, judge) for name, (_, values) in fit.items()}
+        for fit, judge in zip(fits, judges, strict=True)
+    ]
+    chosen = next(iter(models))
+    if isinstance(final, str) and final == "auto":
+        judged = np.concatenate([judge.rows for judge in judges])
+        every = {name: np.concatenate([loss[name] for loss in losses]) for name in models}
+        total = {name: np.bincount(judged, loss, len(x)) for name, loss in every.items()}
+        rows = np.unique(judged)
+        chosen = simplest({name: loss[rows] for name, loss in total.items()}, task[rows])
+    forms = []
+    for fit, loss in zip(fits, losses, strict=True):
+        stack, values = fit[chosen] if chosen not in ("constant", "linear") else (None, None)
+        forms.append(EffectForm(chosen, stack, values, _scores(loss)))
+    return forms
+
+
+def _fits(
+    models: dict[str, Any],
+    x: Array,
+    found: PseudoOutcomes,
+    fold: Index,
+    crossed: Crossed | None,
+    random_state: int,
+) -> dict[str, tuple[Any, Array]]:
+    """Every form of one arm's effect, and its cross-fitted values, (row,)."""
     inside = np.zeros(len(x), bool)
     inside[found.rows] = True
     psi, weight = np.zeros(len(x)), np.zeros(len(x))
     psi[found.rows], weight[found.rows] = found.psi, 1.0 / found.variance
-    fits: dict[str, tuple[Any, Array]] = {
+    return {
         name: crossed(model)
         if name == "crossed boosting" and crossed is not None
         else cross_fit(
@@ -87,17 +120,12 @@ def choose_form(
         )
         for name, model in models.items()
     }
-    losses = {name: r_losses(values, judge) for name, (_, values) in fits.items()}
+
+
+def _scores(losses: dict[str, Array]) -> dict[str, float]:
     constant = float(losses["constant"].mean())
     floor = np.finfo(float).tiny  # where outcomes are constant nothing is left to explain
-    scores = {
-        name: 1.0 - float(loss.mean()) / max(constant, floor) for name, loss in losses.items()
-    }
-    automatic = isinstance(final, str) and final == "auto"
-    chosen = simplest(losses, task[judge.rows]) if automatic else next(iter(models))
-    if chosen in ("constant", "linear"):
-        return EffectForm(chosen, None, None, scores)
-    return EffectForm(chosen, *fits[chosen], scores)
+    return {name: 1.0 - float(loss.mean()) / max(constant, floor) for name, loss in losses.items()}
 
 
 def r_losses(effect: Array, judge: PseudoOutcomes) -> Array:

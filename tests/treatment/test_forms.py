@@ -6,6 +6,8 @@ from sklearn.linear_model import LinearRegression
 
 from ehrmeta.treatment.cases import Cases
 from ehrmeta.treatment.crossed import fit_crossed
+from ehrmeta.treatment.forms import choose_forms
+from ehrmeta.treatment.learners import PseudoOutcomes
 from ehrmeta.treatment.nuisances import fit_nuisances
 
 
@@ -32,3 +34,23 @@ def test_the_crossed_effect_at_a_row_rests_on_no_outcome_of_its_fold():
     )
     np.testing.assert_array_equal(before[fold == 2], after[fold == 2])
     assert not np.allclose(before[fold != 2], after[fold != 2])
+
+
+def test_all_arms_have_one_form_and_scores_of_their_own():
+    rng = np.random.default_rng(1)
+    x, rows, noise = rng.normal(size=(200, 1)), np.arange(200), rng.normal(size=(2, 200))
+    steep, flat = (
+        PseudoOutcomes(rows, slope * x[:, 0] + e, np.ones(200))
+        for slope, e in zip((2.0, 0.0), noise, strict=True)
+    )
+    one_task, fold = np.zeros(200, np.int64), rows % 4
+
+    def forms(*arms):
+        return choose_forms(x, arms, arms, one_task, fold)
+
+    (alone,) = forms(flat)
+    first, second = forms(steep, flat)
+    assert alone.name == "constant"
+    assert first.name == second.name == "linear"
+    assert second.scores == alone.scores
+    assert first.scores["linear"] > 0.5
