@@ -27,12 +27,15 @@ class EffectRankDisplay:
         Of `AdaptedResponse.effects_by_rank`.
     outcome : str
         With its unit.
+    arms : tuple of str
+        Control, and the arm compared with it.
     ax_, figure_
         What was drawn last.
     """
 
     groups: pd.DataFrame
     outcome: str
+    arms: tuple[str, str]
     ax_: Axes = field(init=False)
     figure_: Figure = field(init=False)
 
@@ -58,11 +61,13 @@ class EffectRankDisplay:
         >>> model = TreatmentResponse(propensity=0.5, final="linear", random_state=0)
         >>> model = model.fit(X[~new], y[~new], treatment=t[~new], groups=site[~new])
         >>> tasks = model.adapt(X[new], y[new], treatment=t[new], groups=site[new])
-        >>> EffectRankDisplay.from_adapted(tasks).ax_.get_ylabel()
-        'average effect on y'
+        >>> EffectRankDisplay.from_adapted(tasks).ax_.get_ylabel().splitlines()
+        ['average effect of 1 over 0', 'on y']
         """
         found = adapted.effects_by_rank(T0=T0, T1=T1, n_groups=n_groups)
-        return cls(found, outcome_label(adapted.model.schema_)).plot(ax=ax)
+        kind, _ = adapted._arms()
+        zero, one = (str(kind.labels[code]) for code in kind.codes_of(T0, T1))
+        return cls(found, outcome_label(adapted.model.schema_), (zero, one)).plot(ax=ax)
 
     def plot(self, *, ax: Axes | None = None) -> EffectRankDisplay:
         """Draw on `ax`, or on a new figure."""
@@ -94,7 +99,8 @@ class EffectRankDisplay:
         sizes = [f"{place}\n({n:,} rows)" for place, n in zip(at, found["n"], strict=True)]
         ax.set_xticks(at, sizes)
         ax.set_xlabel("group of rows, from the least to the largest predicted effect")
-        ax.set_ylabel(f"average effect on {self.outcome}")
+        zero, one = self.arms
+        ax.set_ylabel(f"average effect of {one} over {zero}\non {self.outcome}")
         ax.margins(x=0.08, y=0.1)
         ax.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.24), ncols=2)
         clear_frame(ax)

@@ -125,7 +125,9 @@ def forecast_report(
             raise DataError(
                 f"subgroup {name!r} must have a value for each of {inputs.n_rows:,} rows."
             )
-    checklists = tripod_tables(answers or {})
+    scores = group_scores(last, kinds)
+    has_groups = "rmse" in scores and bool(scores["rmse"].notna().any())
+    checklists = tripod_tables(answers or {}, has_groups=has_groups)
     drawn: tuple[Section, ...] = ()
     if examples:
         level = confidence_level
@@ -144,7 +146,7 @@ def forecast_report(
         data_section(fitted, inputs, last, findings, outcome),
         errors_section(curve, unit),
         intervals_section(coverage, unit, confidence_level),
-        groups_section(group_scores(last, kinds), max(shots), unit),
+        groups_section(scores, max(shots), unit),
         *drawn,
         card_section(fitted, model),
         Section("Checklists", (), checklists),

@@ -232,7 +232,8 @@ def _checks(found: Diagnostics) -> Section:
 
 def _card(model: TreatmentResponse) -> Section:
     """What the model is."""
-    rows = [("model", type(model).__name__), ("form of the effect", ", ".join(model.forms_))]
+    forms = ", ".join(dict.fromkeys(model.forms_))
+    rows = [("model", type(model).__name__), ("form of the effect", forms)]
     rows.append(("how effects differ over tasks", model.variation_))
     settings = model.get_params(deep=False)
     rows += [(name, repr(value)) for name, value in settings.items() if name != "schema"]

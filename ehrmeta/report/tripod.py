@@ -11,7 +11,9 @@ from typing import TypeAlias
 from ehrmeta.errors import DataError
 from ehrmeta.report.document import TextTable
 
-__all__ = ["ASKED", "tripod_tables"]
+__all__ = ["tripod_tables"]
+
+_GROUPS = "Groups of patients"  # says nothing where no group is scored
 
 #: item of the checklist: where this report says it, "" where only the authors can
 _ITEMS = {
@@ -43,7 +45,7 @@ _ITEMS = {
     "12f Updating of the model after evaluation": "",
     "12g How predictions were made in the evaluation": "Error after k values",
     "13 Class imbalance": "not applicable: a numeric outcome",
-    "14 Fairness": "Groups of patients",
+    "14 Fairness": _GROUPS,
     "15 Model output": "Model card",
     "16 Differences between development and evaluation data": "",
     "17 Ethical approval and consent": "",
@@ -58,8 +60,8 @@ _ITEMS = {
     "20b Characteristics of participants": "",
     "20c Comparison with the development data": "",
     "21 Numbers of participants in each analysis": "Error after k values",
-    "22 Full model specification": "Model card",
-    "23a Performance with intervals, also in key groups": "Groups of patients",
+    "22 Full model specification": "",
+    "23a Performance with intervals, also in key groups": _GROUPS,
     "23b Differences in performance between clusters": "",
     "24 Results of updating": "",
     "25 Interpretation": "",
@@ -92,7 +94,7 @@ _CLUSTER_ITEMS = {
     "8e Measures of performance": ("12e",),
     "8f How differences of performance between clusters were handled": ("12d",),
     "8g Updating of the model, overall or for some settings": ("12f",),
-    "9 Planned analyses of subgroups and of sensitivity": "Groups of patients",
+    "9 Planned analyses of subgroups and of sensitivity": _GROUPS,
     "10a Numbers of clusters and participants, from found to analysed": ("6a", "20a"),
     "10b Characteristics, overall and by source or setting": ("20b",),
     "10c Comparison with the development data": ("20c",),
@@ -102,7 +104,7 @@ _CLUSTER_ITEMS = {
     "13a Performance with intervals, overall and in each cluster": ("23a", "23b"),
     "13b Differences of performance between clusters": ("23b",),
     "14 Results of updating, overall and in each cluster": ("24",),
-    "15 Results in subgroups and of sensitivity": "Groups of patients",
+    "15 Results in subgroups and of sensitivity": _GROUPS,
     "16a Interpretation, differences between clusters included": ("25",),
     "16b Comparison with performance in development and earlier validation": "",
     "16c Strengths and limitations": ("26",),
@@ -111,15 +113,11 @@ _CLUSTER_ITEMS = {
     "19 Funding and the part of funders": ("18a",),
 }
 
-ASKED = tuple(item for item, place in _ITEMS.items() if not place) + tuple(
-    f"C{item}" for item, place in _CLUSTER_ITEMS.items() if not place
-)
-
 _OPEN = "to be answered by the authors"
 Row: TypeAlias = tuple[str, str, str]
 
 
-def tripod_tables(answers: Mapping[str, str]) -> tuple[TextTable, TextTable]:
+def tripod_tables(answers: Mapping[str, str], *, has_groups: bool) -> tuple[TextTable, TextTable]:
     """Items of both checklists: filled by this report, answered by the authors, or missing.
 
     Parameters
@@ -127,6 +125,13 @@ def tripod_tables(answers: Mapping[str, str]) -> tuple[TextTable, TextTable]:
     answers : mapping of str to str
         Item number ("5a", of TRIPOD-Cluster "C7b") to what the authors say. An item of
         TRIPOD-Cluster that TRIPOD+AI has too is answered there.
+    has_groups : bool
+        Whether the report scores groups of patients; otherwise their items are open.
+
+    Raises
+    ------
+    DataError
+        An answer is to no item, or to one that the report fills.
 
     References
     ----------
@@ -135,22 +140,28 @@ def tripod_tables(answers: Mapping[str, str]) -> tuple[TextTable, TextTable]:
 
     Examples
     --------
-    >>> tripod, cluster = tripod_tables({"10": "All records.", "C11": "Low."})
+    >>> tripod, cluster = tripod_tables({"10": "All records.", "C11": "Low."}, has_groups=True)
     >>> tripod.rows[18], cluster.rows[6]  # doctest: +NORMALIZE_WHITESPACE
     (('10 How the study size was arrived at', 'answered', 'All records.'),
      ('5 Sample size', 'answered', 'see TRIPOD+AI 10'))
     """
-    known = {_number(item) for item in ASKED}
-    unknown = sorted(set(answers) - known)
+    empty = "" if has_groups else _GROUPS
+    items = {item: "" if place == empty else place for item, place in _ITEMS.items()}
+    cluster_items = {
+        item: "" if place == empty else place for item, place in _CLUSTER_ITEMS.items()
+    }
+    asked = [_number(item) for item, place in items.items() if not place]
+    asked += [f"C{_number(item)}" for item, place in cluster_items.items() if not place]
+    unknown = [item for item in answers if item not in asked]
     if unknown:
-        raise DataError(f"answers to {unknown} fit no open item. Use {', '.join(sorted(known))}.")
-    rows = [_row(item, place, answers.get(_number(item), "")) for item, place in _ITEMS.items()]
+        raise DataError(f"answers to {unknown} fit no open item. Use {', '.join(asked)}.")
+    rows = [_row(item, place, answers.get(_number(item), "")) for item, place in items.items()]
     status = {_number(item): found for item, found, _ in rows}
     cluster = [
         _row(item, place, answers.get(f"C{_number(item)}", ""))
         if isinstance(place, str)
         else (item, _least(status[number] for number in place), f"see TRIPOD+AI {', '.join(place)}")
-        for item, place in _CLUSTER_ITEMS.items()
+        for item, place in cluster_items.items()
     ]
     headings = ("item", "status", "where, or answer")
     return (

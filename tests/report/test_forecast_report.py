@@ -16,7 +16,7 @@ from ehrmeta import ConformalRegressor, Feature, Outcome, Schema
 from ehrmeta.baselines import LastValue, MixedEffects
 from ehrmeta.errors import DataError, GroupError
 from ehrmeta.report import Document, forecast_report
-from ehrmeta.report.tripod import ASKED, tripod_tables
+from ehrmeta.report.tripod import tripod_tables
 
 HOSTILE = '<script>alert("x")</script> | a&b'
 
@@ -182,25 +182,56 @@ def test_a_calibrated_model_says_on_how_many(tested):
 
 
 def test_the_checklists_are_filled_answered_or_missing():
-    tripod, cluster = tripod_tables({"17": "yes", "5a": "registry", "C11": "low"})
+    given = {"17": "yes", "5a": "registry", "C11": "low"}
+    tripod, cluster = tripod_tables(given, has_groups=True)
     assert (len({row[0] for row in tripod.rows}), len({row[0] for row in cluster.rows})) == (52, 37)
     for table in (tripod, cluster):
         assert {row[1] for row in table.rows} == {"filled", "answered", "missing"}
     status = [row[1] for row in (*tripod.rows, *cluster.rows)]
-    own = [row for row in cluster.rows if not row[2].startswith("see")]
-    open_items = sum(row[1] == "missing" for row in (*tripod.rows, *own))
     assert status.count("answered") == 4  # the origin of data is asked by both
-    assert open_items == len(ASKED) - 3
+    unanswered = tripod_tables({}, has_groups=True)
+    before = [row[1] for table in unanswered for row in table.rows]
+    assert before.count("missing") - status.count("missing") == 4
+    with pytest.raises(DataError, match=r"answers to \['99', 5\] fit no open item"):
+        tripod_tables({"99": "what?", 5: "x"}, has_groups=True)
+
+
+def _status(answers, *, has_groups=True):
+    """Status of every item, those of TRIPOD-Cluster with a C."""
+    tripod, cluster = tripod_tables(answers, has_groups=has_groups)
+    found = {row[0].partition(" ")[0]: row[1] for row in tripod.rows}
+    return found | {"C" + row[0].partition(" ")[0]: row[1] for row in cluster.rows}
+
+
+def test_items_of_groups_are_filled_only_where_groups_are_scored(tested):
+    items = {"14", "23a", "C9", "C15"}
+    filled, found = _status({}), _status({}, has_groups=False)
+    assert {item for item in found if found[item] != filled[item]} == items
+    answered = _status(dict.fromkeys(items, "by sex"), has_groups=False)
+    assert {answered[item] for item in items} == {"answered"}
     with pytest.raises(DataError, match="fit no open item"):
-        tripod_tables({"99": "what?"})
+        tripod_tables({"14": "by sex"}, has_groups=True)
+    model, _, (X, y, groups, time) = tested
+    few = np.isin(groups, np.arange(14))  # levels of 3 patients, and about 5 and 6
+    given = {"groups": groups[few], "time": time[few], "shots": (0, 1)}
+    page = forecast_report(model, X[few], y[few], **given)
+    items = [row for table in page.sections[-1].tables for row in table.rows]
+    missing = [row[0] for row in items if row[1] == "missing"]
+    assert "14 Fairness" in missing  # all groups are withheld
+    assert page.sections[0].paragraphs[-1].startswith(f"{len(missing)} of {len(items)} items")
+
+
+def test_the_full_model_is_asked_of_the_authors():
+    found = _status({})
+    assert (found["22"], found["C12b"]) == ("missing", "missing")
+    found = _status({"22": "file in the archive"})
+    assert (found["22"], found["C12b"]) == ("answered", "answered")
 
 
 def test_an_item_of_several_others_is_as_open_as_the_most_open_one():
-    status = {row[0].partition(" ")[0]: row[1] for row in tripod_tables({"18c": "x"})[1].rows}
-    assert status["18"] == "missing"
-    every = {"18c": "x", "18e": "x", "18f": "x"}
-    status = {row[0].partition(" ")[0]: row[1] for row in tripod_tables(every)[1].rows}
-    assert (status["18"], status["12b"], status["19"]) == ("answered", "filled", "missing")
+    assert _status({"18c": "x"})["C18"] == "missing"
+    status = _status({"18c": "x", "18e": "x", "18f": "x"})
+    assert (status["C18"], status["C8a"], status["C19"]) == ("answered", "filled", "missing")
 
 
 def test_bad_input_is_refused(tested, document, tmp_path):
