@@ -62,7 +62,7 @@ class EffectRankDisplay:
         >>> model = model.fit(X[~new], y[~new], treatment=t[~new], groups=site[~new])
         >>> tasks = model.adapt(X[new], y[new], treatment=t[new], groups=site[new])
         >>> EffectRankDisplay.from_adapted(tasks).ax_.get_ylabel().splitlines()
-        ['average effect of 1 over 0', 'on y']
+        ['average effect on y,', '1 over 0']
         """
         found = adapted.effects_by_rank(T0=T0, T1=T1, n_groups=n_groups)
         kind, _ = adapted._arms()
@@ -100,7 +100,7 @@ class EffectRankDisplay:
         ax.set_xticks(at, sizes)
         ax.set_xlabel("group of rows, from the least to the largest predicted effect")
         zero, one = self.arms
-        ax.set_ylabel(f"average effect of {one} over {zero}\non {self.outcome}")
+        ax.set_ylabel(f"average effect on {self.outcome},\n{one} over {zero}")
         ax.margins(x=0.08, y=0.1)
         ax.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.24), ncols=2)
         clear_frame(ax)
