@@ -155,8 +155,8 @@ def label_within(
     records = _frame(events, "events", ("subject_id", "time", "code"))
     if records["subject_id"].dtype != asked["subject_id"].dtype:
         raise DataError(
-            "subject_id is text in one of events and prediction_times and a number in the other. "
-            "Write it the same way in all tables."
+            f"subject_id is of two kinds, {records['subject_id'].dtype} in events and "
+            f"{asked['subject_id'].dtype} in prediction_times. Write it the same way in all tables."
         )
     end = _end_of_follow_up(asked["subject_id"], follow_up)
     start = asked["prediction_time"].to_numpy()
@@ -260,9 +260,16 @@ def _frame(values: Any, name: str, columns: tuple[str, ...]) -> pd.DataFrame:
             )
         if column.endswith("time"):
             frame[column] = _times(found[column], f"column '{column}' of {name}")
-        elif found[column].dtype.kind in "iuf" and not np.any(found[column] % 1):
+        elif _are_whole(found[column]):
             frame[column] = found[column].astype(np.int64)  # an id read as 7.0 is the id 7
     return frame
+
+
+def _are_whole(values: NDArray[Any]) -> bool:
+    """Whether they are whole numbers that 64 bits hold."""
+    if values.dtype.kind not in "iuf":
+        return False
+    return not np.any(values % 1) and bool((np.abs(values.astype(np.float64)) < 2.0**63).all())
 
 
 def _times(values: NDArray[Any], name: str) -> Array:

@@ -107,7 +107,8 @@ class ConformalEstimator(BaseEstimator, ABC):
         """Write the model and its calibration to one file, whole or not at all.
 
         Beside what `MetaRegressor.save` writes, it holds the standardised errors of the calibration
-        rows in order of their size, without row, id or feature.
+        rows in order of their size, without row or id, and names those kinds of `by` that ten
+        patients or more are of.
 
         Parameters
         ----------

@@ -20,6 +20,7 @@ Cell: TypeAlias = tuple[int | None, str | None]  # support size, kind of row; No
 Found = TypeVar("Found")
 
 ANY: Cell = (None, None)
+_FEWEST_TASKS = 10  # of a kind that is named
 _MOST_VALUES = 20  # of a column that is not cut
 
 
@@ -45,17 +46,20 @@ def finest(limits: Mapping[Cell, Limits], cell: Cell, needed: int) -> Cell:
 def by_cell(rows: pd.DataFrame, of: Callable[[pd.DataFrame], Found]) -> dict[Cell, Found]:
     """What `of` gives for all rows, for those of each k, and for every kind of row at each k.
 
+    Kinds of fewer than ten tasks are left out: what is kept of the others names no rare patient.
+
     Parameters
     ----------
     rows : DataFrame
-        Columns shots, level and others.
+        Columns shots, level, task and others.
     of : callable
     """
     found = {ANY: of(rows)}
     for k, part in rows.groupby("shots"):
         found[(int(k), None)] = of(part)
     for (k, level), part in rows.groupby(["shots", "level"]):
-        found[(int(k), str(level))] = of(part)
+        if part["task"].nunique() >= _FEWEST_TASKS:
+            found[(int(k), str(level))] = of(part)
     return found
 
 

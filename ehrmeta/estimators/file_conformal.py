@@ -1,7 +1,8 @@
 """Saved calibrations: the model, and the errors it made on calibration patients.
 
 These are standardised errors (of classifiers the probabilities given to the true class) in order
-of their size, each with its weight: no row, no id and no feature goes with them.
+of their size, each with its weight: no row and no id goes with them. Kinds of patients are named
+where ten or more are of them.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ def choose_forms(
     fold: Index,
     *,
     final: Any = "auto",
-    crossed: Sequence[Crossed | None] | None = None,
+    crossed: Sequence[Crossed] | None = None,
     random_state: int = 0,
 ) -> list[EffectForm]:
     """Fit every form on the folds without a row's own, and judge it by the R-loss there.
@@ -70,13 +70,15 @@ def choose_forms(
     crossed : sequence of callable, optional
         Makes the X-learner's two regressions of a model; a dose has none.
     """
-    makers = crossed or [None] * len(found)
-    models = _models(final, all(maker is not None for maker in makers))
-    if not all(len(own.rows) for own in found):
+    models = _models(final, crossed is not None)
+    apart = [arm for arm, own in enumerate(found, start=1) if not len(own.rows)]
+    if apart:
         raise DataError(
-            "no task has rows of both arms, so no effect can be learned within any. Name larger "
-            "tasks in groups=, such as sites, or leave it out."
+            f"no task has rows of both arms, the control and number {apart[0]} of the others, so "
+            "no effect can be learned within any. Name larger tasks in groups=, such as sites, or "
+            "leave it out."
         )
+    makers: Sequence[Crossed | None] = crossed or [None] * len(found)
     fits = [
         _fits(models, x, own, fold, maker, random_state)
         for own, maker in zip(found, makers, strict=True)

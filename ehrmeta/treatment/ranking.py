@@ -119,11 +119,14 @@ def effects_by_rank(
     >>> found[["n", "predicted", "effect"]].to_numpy().round(2).tolist()
     [[3.0, 1.0, 1.0], [3.0, 4.0, 2.33]]
     """
-    if n_groups < 1 or len(effect) < 2 * n_groups:
+    whole = isinstance(n_groups, int | np.integer)
+    if not whole or n_groups < 1 or len(effect) < 2 * n_groups:
         raise DataError(
-            f"n_groups must be 1 or more, with two rows in each; got {n_groups} for "
-            f"{len(effect):,} rows."
+            f"n_groups must be a whole number, 1 or more, with two rows in each; got {n_groups!r} "
+            f"for {len(effect):,} rows."
         )
+    if not 0.0 < confidence_level < 1.0:
+        raise DataError(f"confidence_level must lie between 0 and 1, got {confidence_level}.")
     cuts = np.unique(np.quantile(effect, np.arange(1, n_groups) / n_groups))
     group = np.unique(np.searchsorted(cuts, effect), return_inverse=True)[1]
     unit = task if len(np.unique(task)) >= _FEW_TASKS else np.arange(len(effect))

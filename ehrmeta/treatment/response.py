@@ -88,7 +88,7 @@ class TreatmentResponse(BaseEstimator):
     tasks_ : AdaptedResponse
         The training tasks. It holds their rows, so a fitted model is patient data.
     forms_ : list of str
-        Chosen form of every arm's effect.
+        Chosen form of every arm's effect; one for all arms.
     form_scores_ : list of dict
         R-score of every form tried.
     variation_ : str

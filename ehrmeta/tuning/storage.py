@@ -96,6 +96,11 @@ def parsed_storage(storage: str) -> URL:
         url = make_url(text)
     except ArgumentError as error:
         raise StudyError(f"'{storage}' is no storage. {_FORMS}") from error
+    if "password" in url.query:
+        raise StudyError(
+            "write the password as postgresql://user:password@host/database, or leave it to "
+            "PGPASSWORD or .pgpass."
+        )
     if url.drivername in ("postgresql", "postgres"):
         url = url.set(drivername="postgresql+psycopg")
     if url.get_backend_name() not in ("sqlite", "journal", "postgresql"):

@@ -196,7 +196,8 @@ def open_study(
             other = _other(study, wanted)
             if other is None:
                 return SharedStudy(study, kept, locks)
-            if any(t.state != TrialState.FAIL for t in study.get_trials(deepcopy=False)):
+            trials = study.get_trials(deepcopy=False)
+            if not trials or any(trial.state != TrialState.FAIL for trial in trials):
                 raise StudyError(
                     f"study '{study_name}' was made for other {other}: its trials cannot be "
                     "compared with new ones. Pass another study_name, or what it was made for."

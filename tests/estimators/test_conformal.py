@@ -229,6 +229,7 @@ def test_kinds_with_too_few_patients_fall_to_all_kinds_of_their_size(fitted):
     few = (X["sex"] == "f") | (groups < 6)
     found = ConformalRegressor(fitted, shots=(1,), by=("sex",))
     found.calibrate(X[few], y[few], groups=groups[few], time=time[few])
+    assert {level for _, level in found.limits_} == {None, "sex f"}  # rare kinds are not named
     shown, asked, _ = _shown_asked(_visits(30, seed=9), 1)
     with pytest.warns(DataWarning, match="fewer calibration patients"):
         interval = found.adapt(**shown).predict_interval(**asked)

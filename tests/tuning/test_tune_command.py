@@ -91,6 +91,11 @@ def test_an_exported_script_has_the_error_asked_for_and_no_password() -> None:
     assert 'metric="mae_macro"' in script
     assert "postgresql+psycopg://me@host/base" in script
     assert "secret" not in script
+    server = "postgresql://host/base?user=me&password=secret"
+    refused = run("pbcseq", "--storage", server, "--export-script", "t.py")
+    assert refused.exit_code != 0
+    assert "PGPASSWORD" in refused.output
+    assert "secret" not in refused.output
 
 
 @pytest.mark.usefixtures("visits")
