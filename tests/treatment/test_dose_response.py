@@ -255,7 +255,7 @@ def test_one_dose_only_is_flagged() -> None:
     [
         ({"dose_time": [0.0, 1.0, 5.0]}, "the dose was given after its response in 1 of 3"),
         ({"dose": [1, 2]}, "dose has 2 rows, X has 3"),
-        ({"dose": [1, np.nan, 2]}, "treatment is missing in 1 of 3"),
+        ({"dose": [1, np.nan, 2]}, "dose is missing in 1 of 3"),
         ({"time": None}, "time is missing"),
     ],
 )

@@ -73,7 +73,9 @@ def check_killed_once(storage: str, log: Path, n_workers: int) -> None:
     assert {trial.state for trial in trials} == {TrialState.COMPLETE}
     lines = lines_of(log)
     ended = Counter(int(line[1]) for line in lines if line[0] == "end")
-    assert ended == Counter(range(N_TRIALS))
+    assert set(ended.values()) == {1}
+    # at most one was killed when the study had its trial's end, and before it wrote its own line
+    assert len(ended) >= N_TRIALS - 1
     drawn = {(line[1], line[3]) for line in lines}  # whoever ran it, with the same parameters
     assert len(drawn) == N_TRIALS
 
