@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
-from ehrmeta.cli import main
-from ehrmeta.demo import NOT_ADAPTED, OURS, opponents
+from ehrmeta.cli.demo import NOT_ADAPTED, OURS, opponents
+from ehrmeta.cli.main import main
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

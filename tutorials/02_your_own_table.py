@@ -23,6 +23,7 @@ from ehrmeta import (
     Outcome,
     Schema,
     Table,
+    check_table,
     load_dataset,
 )
 from ehrmeta.errors import DataError
@@ -70,7 +71,7 @@ print(guess)
 # bilirubin`.
 
 # %%
-findings = guess.check(frame)
+findings = check_table(frame, guess)
 print(findings)
 
 # %% [markdown]

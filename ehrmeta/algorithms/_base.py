@@ -21,9 +21,8 @@ from torch import Tensor
 
 from ehrmeta.errors import DataError
 from ehrmeta.nn.backbone import Network
-from ehrmeta.nn.batch import TaskSet
+from ehrmeta.nn.batch import TaskRows, TaskSet
 from ehrmeta.nn.likelihoods import Distribution, Likelihood
-from ehrmeta.nn.task_rows import TaskRows
 
 __all__ = ["Algorithm", "Episodes", "Params", "Spec", "State", "part", "query_loss"]
 

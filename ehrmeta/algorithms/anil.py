@@ -11,12 +11,11 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from ehrmeta.algorithms._base import Algorithm, Params, Spec, State, part
-from ehrmeta.algorithms._inner_loop import support_error
-from ehrmeta.algorithms._rates import positive_rate, raw_positive
-from ehrmeta.nn.activations import ACTIVATIONS
+from ehrmeta.algorithms.maml import positive_rate, raw_positive, support_error
 from ehrmeta.nn.batch import TaskSet
 from ehrmeta.nn.fast_weights import squared_norm
 from ehrmeta.nn.likelihoods import Distribution, Likelihood
+from ehrmeta.nn.mlp import ACTIVATIONS
 from ehrmeta.ranges import Range
 
 __all__ = ["ANIL"]

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from ehrmeta.algorithms._base import Algorithm, Params, Spec, State, part
 from ehrmeta.nn.batch import TaskSet
-from ehrmeta.nn.class_likelihoods import ClassLikelihood
-from ehrmeta.nn.likelihoods import Distribution, Likelihood, Normal
+from ehrmeta.nn.likelihoods import ClassLikelihood, Distribution, Likelihood, Normal
 from ehrmeta.ranges import Range
 
 __all__ = ["BayesianHead"]

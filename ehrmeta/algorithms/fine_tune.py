@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from ehrmeta.algorithms._base import Algorithm, Params, Spec, State
-from ehrmeta.algorithms._calibration import calibration_loss
-from ehrmeta.algorithms._inner_loop import descend_support, predict_adapted
-from ehrmeta.algorithms._rates import positive_rate, raw_positive
+from ehrmeta.algorithms.maml import descend_support, positive_rate, predict_adapted, raw_positive
+from ehrmeta.algorithms.matching import calibration_loss
 from ehrmeta.algorithms.population import Population
 from ehrmeta.nn.batch import TaskSet
 from ehrmeta.nn.likelihoods import Distribution

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from ehrmeta.algorithms._base import Algorithm, Params, Spec, State, part
-from ehrmeta.algorithms._inner_loop import predict_adapted, support_error
-from ehrmeta.algorithms._rates import raw_signed, signed_rate
+from ehrmeta.algorithms.maml import predict_adapted, raw_signed, signed_rate, support_error
 from ehrmeta.nn.batch import TaskSet
 from ehrmeta.nn.likelihoods import Distribution
 from ehrmeta.ranges import Range

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Annotated
 
 import torch
 from torch import Tensor
 
-from ehrmeta.algorithms._attention import attend, attended_outcome
-from ehrmeta.algorithms._base import Algorithm, Params, Spec, State, part
+from ehrmeta.algorithms._base import Algorithm, Params, Spec, State, part, query_loss
 from ehrmeta.errors import DataError
 from ehrmeta.nn.batch import TaskSet
-from ehrmeta.nn.likelihoods import Distribution, Likelihood
+from ehrmeta.nn.likelihoods import ClassLikelihood, Distribution, Likelihood
 from ehrmeta.ranges import Choice, Range
 
-__all__ = ["MatchingNet"]
+__all__ = [
+    "MatchingNet",
+    "all_rows",
+    "attend",
+    "attended_outcome",
+    "calibration_loss",
+]
 
 _SIMILARITIES = ("rbf", "dot", "cosine")
+_LEAST = 1e-6  # probability of a class that no attended row holds
 
 
 @dataclass(eq=False, repr=False)
@@ -111,3 +118,67 @@ class MatchingNet(Algorithm):
             squares = left.square().sum(-1)[:, None] + right.square().sum(-1)
             scores = scores - 0.5 * squares
         return attend(params["log_scale"].exp() * scores, params["prior_score"], state["weight"])
+
+
+def attend(scores: Tensor, prior_score: Tensor, weight: Tensor) -> Tensor:
+    """Softmax over support rows and the prior row, which is the last: (point, support + 1).
+
+    Parameters
+    ----------
+    scores : (point, support)
+    prior_score : ()
+    weight : (support,)
+        A row of weight 2 counts as two rows; 0 where padded.
+    """
+    counted = torch.where(weight > 0, weight, 1.0).log()
+    scores = torch.where(weight > 0, scores + counted, -torch.inf)
+    return torch.softmax(torch.cat([scores, prior_score.expand(len(scores), 1)], -1), -1)
+
+
+def attended_outcome(
+    spec: Spec, params: Params, state: State, attention: Tensor, prior: Tensor, query: TaskSet
+) -> Distribution:
+    """The outcomes of the attended rows, averaged, and the prior row's own prediction.
+
+    Parameters
+    ----------
+    state
+        With ``y`` (support,), less its offset, and ``n``.
+    attention : (point, support + 1)
+    prior : (point, output)
+        Predicted at an empty support.
+    """
+    own, left = attention[:, :-1], attention[:, -1:]
+    if isinstance(spec.likelihood, ClassLikelihood):
+        population = torch.softmax(spec.likelihood.logits(prior, torch.zeros_like(prior)), -1)
+        p = own @ spec.likelihood.one_hot(state["y"]) + left * population
+        logits = p.clamp(min=_LEAST).log()
+        return {"logits": spec.likelihood.shift(logits, query.offset)}
+    loc = (own @ state["y"])[:, None] + left * prior + query.offset[:, None]
+    return spec.likelihood.distribution(part(params, "likelihood"), loc, state["n"])
+
+
+def calibration_loss(
+    algorithm: Algorithm,
+    spec: Spec,
+    params: Params,
+    support: TaskSet,
+    query: TaskSet,
+    also: Collection[str] = (),
+) -> Tensor:
+    """Query loss after adapting, as a function of the likelihood's parameters alone.
+
+    Parameters
+    ----------
+    also : collection of str
+        Parameters of the adapting that are to learn from it too.
+    """
+    frozen = {name: p if name in also else p.detach() for name, p in params.items()}
+    state = algorithm.adapt(spec, frozen, support)
+    likelihood = {name: v for name, v in params.items() if name.startswith("likelihood.")}
+    return query_loss(spec, algorithm.predict(spec, frozen | likelihood, state, query), query)
+
+
+def all_rows(support: TaskSet, query: TaskSet) -> TaskSet:
+    """Support and query as one set."""
+    return TaskSet(*(torch.cat(pair) for pair in zip(support, query, strict=True)))

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from ehrmeta.algorithms._base import Algorithm, Params, Spec, State, part
-from ehrmeta.algorithms._inner_loop import inner_steps, predict_adapted
-from ehrmeta.algorithms._rates import positive_rate, raw_positive
+from ehrmeta.algorithms.maml import inner_steps, positive_rate, predict_adapted, raw_positive
 from ehrmeta.nn.batch import TaskSet
 from ehrmeta.nn.likelihoods import Distribution
 from ehrmeta.ranges import Range

@@ -9,13 +9,12 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from ehrmeta.algorithms._attention import attend, attended_outcome
 from ehrmeta.algorithms._base import Algorithm, Params, Spec, State, part
-from ehrmeta.algorithms._prototypes import class_counts, frequencies, prototypes, start_prototypes
+from ehrmeta.algorithms.matching import attend, attended_outcome
+from ehrmeta.algorithms.prototypical import class_counts, frequencies, prototypes, start_prototypes
 from ehrmeta.nn.backbone import Network
 from ehrmeta.nn.batch import TaskSet
-from ehrmeta.nn.class_likelihoods import ClassLikelihood
-from ehrmeta.nn.likelihoods import Distribution, Likelihood
+from ehrmeta.nn.likelihoods import ClassLikelihood, Distribution, Likelihood
 from ehrmeta.nn.mlp import MLP
 from ehrmeta.ranges import Choice, Range
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from ehrmeta.algorithms._base import Algorithm, Params, Spec, State, part
-from ehrmeta.algorithms._calibration import all_rows, calibration_loss
-from ehrmeta.algorithms._inner_loop import descend_support, predict_adapted
+from ehrmeta.algorithms.maml import descend_support, predict_adapted
+from ehrmeta.algorithms.matching import all_rows, calibration_loss
 from ehrmeta.nn.batch import TaskSet
 from ehrmeta.nn.likelihoods import Distribution
 from ehrmeta.ranges import Range

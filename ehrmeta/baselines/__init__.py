@@ -1,16 +1,10 @@
 """Opponents that every benchmark table carries: the same fit, adapt and predict."""
 
-from ehrmeta.baselines.history_boosting import HistoryBoosting
-from ehrmeta.baselines.last_value import LastValue
-from ehrmeta.baselines.mixed_effects import MixedEffects
-from ehrmeta.baselines.mixed_effects_logistic import MixedEffectsLogistic
-from ehrmeta.baselines.mixed_process import MixedProcessEffects
-from ehrmeta.baselines.population import PopulationBoosting
-from ehrmeta.baselines.task_logistic import TaskLogistic
-from ehrmeta.baselines.task_mean import TaskMean
-from ehrmeta.baselines.task_ridge import TaskRidge
-from ehrmeta.baselines.updated_classifier import UpdatedClassifier
-from ehrmeta.baselines.updated_regressor import UpdatedRegressor
+from ehrmeta.baselines.boosting import PopulationBoosting
+from ehrmeta.baselines.history import HistoryBoosting
+from ehrmeta.baselines.mixed_effects import MixedEffects, MixedEffectsLogistic, MixedProcessEffects
+from ehrmeta.baselines.own_rows import LastValue, TaskLogistic, TaskMean, TaskRidge
+from ehrmeta.baselines.updating import UpdatedClassifier, UpdatedRegressor
 
 __all__ = [
     "HistoryBoosting",

@@ -3,23 +3,117 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import ClassVar, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy import stats
 
-from ehrmeta.baselines.mixed_regressor import MixedRegressor
-from ehrmeta.data.roles import Transform
-from ehrmeta.data.schema import Schema
-from ehrmeta.estimators.predictive import Predictive
+from ehrmeta.data.schema import Schema, Transform
+from ehrmeta.estimators._base import TaskClassifier, TaskRegressor
+from ehrmeta.estimators.predictive import ClassPredictive, Predictive
 from ehrmeta.estimators.table_encoder import TableEncoder
-from ehrmeta.nn.mixed_model import fit_mixed_model, posterior, predict
-from ehrmeta.nn.task_rows import TaskRows
+from ehrmeta.nn.batch import TaskRows, padded_index
+from ehrmeta.nn.generalised_mixed_model import fit_generalised_mixed_model, posterior_effects
+from ehrmeta.nn.likelihoods import Bernoulli
+from ehrmeta.nn.mixed_model import MixedModel, apart, fit_mixed_model, posterior, predict
+from ehrmeta.nn.mixed_process import fit_mixed_process
 
-__all__ = ["MixedEffects"]
+__all__ = [
+    "MixedEffects",
+    "MixedEffectsLogistic",
+    "MixedProcessEffects",
+    "MixedRegressor",
+    "Support",
+    "designs",
+    "time_since_first",
+]
 
 Array = NDArray[np.float64]
 Posterior = tuple[Array, Array]
+_ROWS_AT_ONCE = 4096
+
+
+class MixedRegressor(TaskRegressor):
+    """Linear in features and time, with a random intercept and slope in time of every task.
+
+    Parameters
+    ----------
+    random_slope : bool
+        A slope in time of each task's own; without time there is a random intercept only.
+    schema, task, time, outcome_transform, score_shots
+        As in `TaskRegressor`.
+    """
+
+    def __init__(
+        self,
+        *,
+        random_slope: bool = True,
+        schema: Schema | None = None,
+        task: str | None = None,
+        time: str | None = None,
+        outcome_transform: Transform | None = None,
+        score_shots: tuple[int, ...] = (1, 3, 5),
+    ) -> None:
+        super().__init__(
+            schema=schema,
+            task=task,
+            time=time,
+            outcome_transform=outcome_transform,
+            score_shots=score_shots,
+        )
+        self.random_slope = random_slope
+
+    def _training_designs(
+        self, rows: TaskRows, table: TableEncoder
+    ) -> tuple[Array, Array, NDArray[np.bool_]]:
+        """Fixed and random designs, and which fixed columns those before them do not tell."""
+        self.mean_elapsed_ = float(time_since_first(rows, rows).mean())
+        x, z = self._designs(rows, rows, table)
+        return x, z, apart(x)
+
+    def _designs(
+        self, support: TaskRows, rows: TaskRows, table: TableEncoder
+    ) -> tuple[Array, Array]:
+        return designs(
+            support,
+            rows,
+            table,
+            mean_elapsed=self.mean_elapsed_,
+            random_slope=self.random_slope,
+        )
+
+
+def designs(
+    support: TaskRows,
+    rows: TaskRows,
+    table: TableEncoder,
+    *,
+    mean_elapsed: float,
+    random_slope: bool,
+) -> tuple[Array, Array]:
+    """Fixed and random designs, ``[1, features, s]`` and ``[1, s]``, of some rows."""
+    one = np.ones(rows.n_rows)
+    x = np.column_stack([one, rows.x.double().numpy()])
+    if not table.timed:
+        return x, one[:, None]
+    if table.clock_is_feature:  # already a column of the features
+        s = (rows.time.numpy() - table.time_center) / table.time_scale
+    else:  # centred, so that a row without support gets the average of the training rows
+        s = np.nan_to_num(time_since_first(support, rows) - mean_elapsed)
+        s /= table.time_scale
+        x = np.column_stack([x, s])
+    return x, np.column_stack([one, s]) if random_slope else one[:, None]
+
+
+def time_since_first(support: TaskRows, rows: TaskRows) -> Array:
+    """Time from the support's first row to each row, (row,); NaN without support."""
+    first = np.full(support.n_tasks, np.nan)
+    filled = support.sizes.numpy() > 0
+    first[filled] = support.time.numpy()[support.starts[:-1].numpy()[filled]]
+    elapsed: Array = rows.time.numpy() - first[rows.codes.numpy()]
+    return elapsed
 
 
 class MixedEffects(MixedRegressor):
@@ -125,3 +219,200 @@ class MixedEffects(MixedRegressor):
         distance = np.bincount(codes, residual * (residual - explained), len(n))
         p = stats.chi2.sf(distance / self.mixed_model_.noise_var, np.maximum(n, 1))
         return np.where(n > 0, p, 1.0)
+
+
+class MixedEffectsLogistic(TaskClassifier):
+    r"""Logistic regression with a random intercept of every site, by expectation propagation.
+
+    .. math:: \mathrm{logit}\, p_{ij} = x_{ij}' \beta + b_i, \qquad b_i \sim N(0, \tau^2)
+
+    Probabilities are averages over the posterior of :math:`b_i`.
+
+    Parameters
+    ----------
+    schema, task, time, score_shots
+        As in `TaskClassifier`.
+
+    Attributes
+    ----------
+    mixed_model_ : GeneralisedMixedModel
+        Estimates on the scale of the standardised features.
+
+    References
+    ----------
+    Breslow, Clayton (1993), doi:10.1080/01621459.1993.10594284. Minka (2001), arXiv:1301.2294.
+
+    Examples
+    --------
+    >>> from ehrmeta import make_cohorts
+    >>> from ehrmeta.baselines import MixedEffectsLogistic
+    >>> sites = make_cohorts(30, slope_sd=0.0, random_state=0)
+    >>> model = MixedEffectsLogistic().fit(sites.X, sites.y, groups=sites.groups)
+    >>> bool(abs(model.mixed_model_.sd[0] - 0.6) < 0.2)
+    True
+    """
+
+    two_classes_only: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        *,
+        schema: Schema | None = None,
+        task: str | None = None,
+        time: str | None = None,
+        score_shots: tuple[int, ...] = (1, 3, 5),
+    ) -> None:
+        super().__init__(schema=schema, task=task, time=time, score_shots=score_shots)
+
+    def _fit_tasks(self, rows: TaskRows, table: TableEncoder) -> None:
+        x, one = _designs(rows)
+        y, starts = rows.y.double().numpy(), rows.starts.numpy()
+        self.mixed_model_ = fit_generalised_mixed_model(x, one, y, starts, binary=True)
+
+    def _adapt_tasks(self, support: TaskRows) -> tuple[Array, Array]:
+        x, one = _designs(support)
+        y, starts = support.y.double().numpy(), support.starts.numpy()
+        return posterior_effects(self.mixed_model_, x, one, y, starts)
+
+    def _predict_tasks(
+        self, support: TaskRows, state: tuple[Array, Array], query: TaskRows
+    ) -> ClassPredictive:
+        x, _ = _designs(query)
+        codes, (effects, covariance) = query.codes.numpy(), state
+        mean = torch.from_numpy(x @ self.mixed_model_.beta + effects[codes, 0])
+        variance = torch.from_numpy(covariance[codes, 0, 0])
+        logits = Bernoulli().logits(mean[:, None], variance[:, None])
+        return ClassPredictive(logits.numpy(), self.table_.outcome.labels)
+
+
+def _designs(rows: TaskRows) -> tuple[Array, Array]:
+    one = np.ones((rows.n_rows, 1))
+    return np.hstack([one, rows.x.double().numpy()]), one
+
+
+class Support(NamedTuple):
+    """Supports of all tasks, padded."""
+
+    z: Array  # (task, point, effect)
+    time: Array  # (task, point)
+    mask: NDArray[np.bool_]  # (task, point)
+    precision: Array  # (task, point, point) inverse covariance of the outcomes, 0 where padded
+    alpha: Array  # (task, point) precision times residual
+
+
+class MixedProcessEffects(MixedRegressor):
+    r"""Mixed model with random intercept and slope and an Ornstein-Uhlenbeck process, by REML.
+
+    .. math:: y_{ij} = x_{ij}' \beta + b_{0i} + b_{1i} s_{ij} + u_i(s_{ij}) + e_{ij}, \quad
+              \mathrm{cov}(u_i(s), u_i(s')) = \sigma_u^2 e^{-|s - s'| / \tau}
+
+    `MixedEffects` with a memory: recent outcomes count more than old ones. Adapting is the joint
+    normal's conditional given the support. Measured features are left out; without time there is
+    no process.
+
+    Parameters
+    ----------
+    random_slope : bool
+        A slope in time of each task's own.
+    schema, task, time, outcome_transform, score_shots
+        As in `TaskRegressor`.
+
+    Attributes
+    ----------
+    beta_, G_ : (feature,), (effect, effect)
+        Fixed effects and the covariance of the random effects, on the standardised scale.
+    process_var_, tau_, noise_var_ : float
+        Variance of the process, its time scale in the unit of time, and the noise variance.
+    mean_elapsed_ : float
+        Mean time since the task's first row, over the training rows.
+
+    References
+    ----------
+    Diggle (1988), doi:10.2307/2531727.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ehrmeta.baselines import MixedProcessEffects
+    >>> rng = np.random.default_rng(0)
+    >>> patients, days = np.repeat(np.arange(100), 8), np.tile(np.arange(8.0), 100)
+    >>> y = rng.normal(0, 1, (100, 8)).cumsum(1).ravel()  # random walks
+    >>> X = np.zeros((800, 1))
+    >>> model = MixedProcessEffects().fit(X, y, groups=patients, time=days)
+    >>> adapted = model.adapt(X[:3], [0.0, 1.0, 3.0], time=[0, 1, 2])
+    >>> bool(adapted.predict(X[:1], time=[3])[0] > 2)  # near the last value
+    True
+    """
+
+    def _fit_tasks(self, rows: TaskRows, table: TableEncoder) -> None:
+        x, z, kept = self._training_designs(rows, table)
+        y, starts = rows.y.double().numpy(), rows.starts.numpy()
+        found = fit_mixed_model(x[:, kept], z, y, starts)
+        self.process_var_, self.tau_ = 0.0, 1.0
+        self.beta_, self.G_, self.noise_var_ = found.beta, found.G, found.noise_var
+        if table.timed:
+            self._add_process(x[:, kept], z, rows, found, table.time_unit)
+        fitted, self.beta_ = self.beta_, np.zeros(len(kept))
+        self.beta_[kept] = fitted
+
+    def _add_process(
+        self, x: Array, z: Array, rows: TaskRows, start: MixedModel, unit: float
+    ) -> None:
+        s, y, starts = rows.time.numpy() / unit, rows.y.double().numpy(), rows.starts.numpy()
+        found = fit_mixed_process(x, z, s, y, starts, start)
+        self.beta_, self.G_, self.noise_var_ = found.beta, found.G, found.noise_var
+        self.process_var_, self.tau_ = found.process_var, found.tau * unit
+
+    def _adapt_tasks(self, support: TaskRows) -> Support:
+        x, z = self._designs(support, support, self.table_)
+        index, mask = (part.numpy() for part in padded_index(support.starts[:-1], support.sizes))
+        z, time = z[index] * mask[..., None], support.time.numpy()[index]
+        residual = np.where(mask, (support.y.double().numpy() - x @ self.beta_)[index], 0.0)
+        covariance = self._covariance(z, z, time, time) * mask[:, :, None] * mask[:, None, :]
+        identity = np.eye(mask.shape[1])
+        precision = np.linalg.inv(
+            covariance + np.where(mask, self._noise, 1.0)[..., None] * identity
+        )
+        precision *= mask[:, :, None]
+        return Support(z, time, mask, precision, np.einsum("tij,tj->ti", precision, residual))
+
+    def _predict_tasks(self, support: TaskRows, state: Support, query: TaskRows) -> Predictive:
+        mean, left = self._conditional(support, state, query)
+        return Predictive(mean, self.table_.outcome, np.sqrt(left + self._noise))
+
+    def _own_weight(self, support: TaskRows, state: Support, query: TaskRows) -> Array:
+        _, z = self._designs(support, query, self.table_)
+        return 1.0 - self._conditional(support, state, query)[1] / self._prior(z)
+
+    def _conditional(
+        self, support: TaskRows, state: Support, query: TaskRows
+    ) -> tuple[Array, Array]:
+        """Mean and variance of the noise-free outcome given the support, (row,) each."""
+        x, z = self._designs(support, query, self.table_)
+        codes = query.codes.numpy()
+        mean, left = x @ self.beta_, np.empty(query.n_rows)
+        for first in range(0, query.n_rows, _ROWS_AT_ONCE):
+            at = np.arange(first, min(first + _ROWS_AT_ONCE, query.n_rows))
+            tasks = codes[at]
+            time = query.time.numpy()[at, None]
+            cross = self._covariance(z[at, None], state.z[tasks], time, state.time[tasks])[:, 0]
+            cross = cross * state.mask[tasks]
+            mean[at] += np.sum(cross * state.alpha[tasks], axis=1)
+            explained = np.einsum("ni,nij,nj->n", cross, state.precision[tasks], cross)
+            left[at] = np.maximum(self._prior(z[at]) - explained, 0.0)
+        return mean, left
+
+    @property
+    def _noise(self) -> float:
+        """Noise variance, floored so that noise-free tasks can be inverted."""
+        return max(self.noise_var_, 1e-8 * (self.process_var_ + float(np.trace(self.G_))), 1e-300)
+
+    def _prior(self, z: Array) -> Array:
+        prior: Array = np.einsum("nq,qr,nr->n", z, self.G_, z) + self.process_var_
+        return prior
+
+    def _covariance(self, left: Array, right: Array, at: Array, other: Array) -> Array:
+        """Prior covariance of f, (task, row, row), of rows with designs and times."""
+        gap = np.abs(at[:, :, None] - other[:, None, :])
+        covariance: Array = left @ self.G_ @ right.swapaxes(1, 2)
+        return covariance + self.process_var_ * np.exp(-gap / self.tau_)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ehrmeta.data import Table
+from ehrmeta.data import Table, check_table
 from ehrmeta.errors import EhrmetaError
 from ehrmeta.estimators import MetaRegressor
 
@@ -93,7 +93,7 @@ def _errors(model: MetaRegressor, table: Table) -> Iterator[str]:
         ),
         lambda: Table.from_frame(marked_table().assign(day=0.0), table.schema),
         lambda: Table.from_frame(marked_table().assign(age="canary-age"), table.schema),
-        lambda: table.schema.check(marked_table().assign(day=0.0), strict=True),
+        lambda: check_table(marked_table().assign(day=0.0), table.schema, strict=True),
     ]
     for attempt in attempts:
         try:

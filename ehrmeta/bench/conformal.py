@@ -25,8 +25,7 @@ from ehrmeta.bench.patients_data import load
 from ehrmeta.bench.record import Record
 from ehrmeta.estimators import ConformalRegressor, MetaRegressor
 from ehrmeta.estimators._base import TaskRegressor
-from ehrmeta.estimators.conformal_cells import finest
-from ehrmeta.estimators.conformal_limits import tasks_needed
+from ehrmeta.estimators.conformal_limits import finest, tasks_needed
 from ehrmeta.estimators.predictive import Prediction
 from ehrmeta.evaluation import interval_score
 

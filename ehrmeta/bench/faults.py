@@ -15,12 +15,11 @@ from unittest.mock import patch
 import pandas as pd
 import torch
 
-from ehrmeta.data.frame_file import write_frame
+from ehrmeta.data.columns import write_frame
 from ehrmeta.errors import EhrmetaError
 from ehrmeta.estimators import MetaRegressor
 from ehrmeta.training.checkpoints import Checkpoints
-from ehrmeta.training.plan import TrainingPlan
-from ehrmeta.training.state import TrainingState
+from ehrmeta.training.state import TrainingPlan, TrainingState
 
 __all__ = ["fail_every_write"]
 

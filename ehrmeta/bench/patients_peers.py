@@ -21,13 +21,13 @@ from ehrmeta.baselines.history import (
     history_design,
     outcome_history,
 )
-from ehrmeta.baselines.mixed_regressor import designs, time_since_first
+from ehrmeta.baselines.mixed_effects import designs, time_since_first
 from ehrmeta.bench.extras import require
 from ehrmeta.estimators._base import TaskRegressor
 from ehrmeta.estimators.predictive import Predictive
 from ehrmeta.estimators.table_encoder import TableEncoder
+from ehrmeta.nn.batch import TaskRows
 from ehrmeta.nn.mixed_model import MixedModel, posterior, predict
-from ehrmeta.nn.task_rows import TaskRows
 
 __all__ = ["GPBoost", "HistoryLightGBM", "StatsmodelsMixedLM"]
 

@@ -13,8 +13,7 @@ from torch import Tensor
 from ehrmeta.data import index_tasks, load_dataset
 from ehrmeta.errors import DataWarning
 from ehrmeta.nn import MLP, TaskSet
-from ehrmeta.nn.batch import visible_width
-from ehrmeta.nn.task_rows import TaskRows
+from ehrmeta.nn.batch import TaskRows, visible_width
 from ehrmeta.training import EpisodeSampler
 
 __all__ = ["CASES", "Case", "Problem", "draw_problem", "ragged_problem", "standard_rows"]

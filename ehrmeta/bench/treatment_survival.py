@@ -11,9 +11,8 @@ from ehrmeta.bench.record import Record
 from ehrmeta.bench.treatment_methods import OURS, fit_ours
 from ehrmeta.data import load_dataset
 from ehrmeta.data.catalog import load_frame
-from ehrmeta.data.survival import survival_array
-from ehrmeta.evaluation.event_times import read_event_times
-from ehrmeta.evaluation.survival_curves import censoring_curve, kaplan_meier
+from ehrmeta.data.labels import survival_array
+from ehrmeta.evaluation.survival import censoring_curve, kaplan_meier, read_event_times
 
 __all__ = ["SURVIVAL_TRIALS", "measure_survival"]
 

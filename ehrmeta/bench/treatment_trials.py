@@ -24,7 +24,7 @@ from ehrmeta.bench.trial_data import load_actg175, load_ihdp
 from ehrmeta.data import Encoder, Table, load_dataset
 from ehrmeta.errors import DataWarning
 from ehrmeta.treatment.arms import Arms
-from ehrmeta.treatment.ranking import rate
+from ehrmeta.treatment.policy import rate
 
 __all__ = ["TRIALS", "Trial", "measure_trial"]
 

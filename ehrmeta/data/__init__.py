@@ -1,12 +1,11 @@
 """Checked tables of many tasks: reading, meaning, splitting, encoding, bundled data sets."""
 
 from ehrmeta.data.catalog import list_datasets, load_dataset, load_events, load_frame, read_card
-from ehrmeta.data.checks import Finding
 from ehrmeta.data.clock import to_time
+from ehrmeta.data.column_checks import Finding
 from ehrmeta.data.columns import read_column, read_columns
-from ehrmeta.data.encode import Encoder
-from ehrmeta.data.labels import label_within, landmark_times
-from ehrmeta.data.outcome_scale import OutcomeScale
+from ehrmeta.data.encode import Encoder, OutcomeScale
+from ehrmeta.data.labels import label_within, landmark_times, read_survival, survival_array
 from ehrmeta.data.schema import Clock, Feature, Outcome, Schema
 from ehrmeta.data.simulate import (
     Cohorts,
@@ -19,11 +18,17 @@ from ehrmeta.data.simulate import (
     make_sinusoid,
     make_treatment,
 )
-from ehrmeta.data.splits import PatientKFold, split_tasks
-from ehrmeta.data.support import before, first_k, random_k
-from ehrmeta.data.survival import read_survival, survival_array
 from ehrmeta.data.table import Table
-from ehrmeta.data.tasks import TaskIndex, index_tasks
+from ehrmeta.data.tasks import (
+    PatientKFold,
+    TaskIndex,
+    before,
+    first_k,
+    index_tasks,
+    random_k,
+    split_tasks,
+)
+from ehrmeta.data.validation import Findings, check_table
 
 __all__ = [
     "Clock",
@@ -32,6 +37,7 @@ __all__ = [
     "Encoder",
     "Feature",
     "Finding",
+    "Findings",
     "NofOnePatients",
     "Outcome",
     "OutcomeScale",
@@ -41,6 +47,7 @@ __all__ = [
     "TaskIndex",
     "TreatedSites",
     "before",
+    "check_table",
     "first_k",
     "index_tasks",
     "label_within",

@@ -4,20 +4,34 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import os
+import re
+import secrets
+import warnings
 from numbers import Number
+from pathlib import Path
 from typing import Any
 
 import narwhals.stable.v2 as nw
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from numpy.typing import NDArray
+from pyarrow.lib import ArrowException
 
-from ehrmeta.errors import CellError, DataError, SchemaError
+from ehrmeta.errors import CellError, DataError, DataWarning, SchemaError
 
-__all__ = ["level_names", "read_column", "read_columns"]
+__all__ = [
+    "check_mask",
+    "level_names",
+    "read_column",
+    "read_columns",
+    "read_frame",
+    "take_rows",
+    "write_frame",
+]
 
 Column = NDArray[Any]
-
 _NUMBERS = ("integer", "floating", "mixed-integer-float", "decimal")
 _DATES = ("datetime", "datetime64", "date")
 _FEW_CELLS = 10_000  # up to here copying a table is cheaper than one series per column
@@ -287,3 +301,122 @@ def _cell_error(name: str, found: str) -> CellError:
         f"column '{name}': argument must be a string or a number, not {found}. "
         "Convert or drop the column."
     )
+
+
+def read_frame(path: str | Path, *, text: tuple[str, ...] = ()) -> pd.DataFrame:
+    """Read a ``.csv`` or ``.parquet`` file.
+
+    Parameters
+    ----------
+    path : str or Path
+    text : tuple of str
+        Columns of a CSV to read as text, so that the id ``007`` stays what it is.
+
+    Raises
+    ------
+    DataError
+        The file cannot be read, or its suffix is another.
+    """
+    path = Path(path)
+    suffix = _suffix(path)
+    try:
+        frame = pd.read_parquet(path) if suffix == ".parquet" else _read_csv(path, text)
+    except OSError as error:
+        reason = error.strerror or "it is no parquet file, or it is damaged"
+        raise DataError(f"cannot read '{path}': {reason}. Check the path.") from error
+    except (ValueError, ArrowException, pd.errors.ParserWarning) as error:
+        kind = suffix[1:]
+        reason = str(error).strip().rstrip(".")
+        raise DataError(f"cannot read '{path}' as {kind}: {reason}. Check the file.") from error
+    return _without_index(frame, path, text)
+
+
+def write_frame(frame: pd.DataFrame, path: str | Path) -> None:
+    """Write a ``.csv`` or ``.parquet`` file, whole or not at all.
+
+    Raises
+    ------
+    DataError
+        The file cannot be written, or its suffix is another.
+    """
+    path = Path(path)
+    suffix = _suffix(path)
+    partial = path.with_name(f".{secrets.token_hex(8)}.tmp")
+    try:
+        if suffix == ".parquet":
+            frame.to_parquet(partial, index=False)
+        else:
+            frame.to_csv(partial, index=False)
+        with partial.open("rb+") as handle:
+            os.fsync(handle.fileno())
+        partial.replace(path)
+    except OSError as error:
+        reason = error.strerror or error
+        raise DataError(f"cannot write '{path}': {reason}. Nothing there was changed.") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _read_csv(path: Path, text: tuple[str, ...]) -> pd.DataFrame:
+    """A CSV whose rows must be no longer than its header: pandas would shift or cut them."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", pd.errors.ParserWarning)
+        frame = pd.read_csv(
+            path, dtype=dict.fromkeys(text, "str"), index_col=False, low_memory=False
+        )
+    if len(frame.columns) == 1 and ";" in frame.columns[0]:
+        raise ValueError("its columns are separated by semicolons; save it with commas")
+    return frame
+
+
+def _without_index(frame: pd.DataFrame, path: Path, text: tuple[str, ...]) -> pd.DataFrame:
+    """Leave out columns without a name, such as the row numbers that pandas' to_csv writes."""
+    nameless = [
+        name
+        for name in frame.columns
+        if re.fullmatch(r"Unnamed: \d+|\s*", str(name)) and name not in text
+    ]
+    if nameless:
+        warnings.warn(
+            f"'{path}': column(s) {nameless} without a name left out, most likely row numbers. "
+            "Name them in the file to use them.",
+            DataWarning,
+            stacklevel=3,
+        )
+    return frame.drop(columns=nameless)
+
+
+def _suffix(path: Path) -> str:
+    suffix = path.suffix.lower()
+    if suffix not in (".csv", ".parquet"):
+        raise DataError(
+            f"'{path}': tables are .csv or .parquet files, by their suffix. Rename or convert it."
+        )
+    return suffix
+
+
+def take_rows(X: Any, mask: npt.NDArray[np.bool_]) -> Any:
+    """The rows of a frame, array or list where the mask (row,) is true, in its own type.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> take_rows([[1], [2], [3]], np.array([True, False, True]))
+    array([[1],
+           [3]])
+    """
+    frame = nw.from_native(X, eager_only=True, pass_through=True)
+    if isinstance(frame, nw.DataFrame):
+        taken = frame[np.flatnonzero(mask)].to_native()
+        if getattr(X, "attrs", None):
+            taken.attrs = dict(X.attrs)
+        return taken
+    return np.asarray(X)[mask]
+
+
+def check_mask(rows: npt.ArrayLike, n_rows: int) -> npt.NDArray[np.bool_]:
+    """Return rows as a mask (row,); anything but one bool per row raises."""
+    mask = np.asarray(rows)
+    if mask.dtype != bool or mask.shape != (n_rows,):
+        raise DataError(f"pass a mask of shape ({n_rows},): one bool per row.")
+    return mask

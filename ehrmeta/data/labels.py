@@ -5,22 +5,30 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from numbers import Real
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from ehrmeta.data.checks import Finding, require_columns
+from ehrmeta.data.column_checks import Finding, require_columns
 from ehrmeta.data.columns import read_columns
 from ehrmeta.data.tasks import index_tasks
 from ehrmeta.errors import DataError, DataWarning, did_you_mean
 
-__all__ = ["STATUSES", "label_within", "landmark_times"]
+__all__ = [
+    "PersonPeriods",
+    "interval_edges",
+    "label_within",
+    "landmark_times",
+    "person_period",
+    "read_survival",
+    "survival_array",
+]
 
 Array = NDArray[np.float64]
-
-STATUSES = ("event-free", "event", "competing", "censored")
+_STATUSES = ("event-free", "event", "competing", "censored")
+_FIELDS = [("event", np.int64), ("time", np.float64)]
 
 
 def landmark_times(
@@ -179,8 +187,8 @@ def label_within(
         )
     time = np.minimum.reduce([to_event, to_rival, end - start, np.full(len(asked), horizon)])
     code = np.select([to_event <= time, to_rival <= time], [1, 2], 0)
-    status = np.array(STATUSES, dtype=object)[
-        np.where((code == 0) & (time < horizon), STATUSES.index("censored"), code)
+    status = np.array(_STATUSES, dtype=object)[
+        np.where((code == 0) & (time < horizon), _STATUSES.index("censored"), code)
     ]
     known = pd.array(code == 1, dtype="boolean")
     known[status == "censored"] = pd.NA
@@ -283,3 +291,152 @@ def _times(values: NDArray[Any], name: str) -> Array:
             f"{bad[0]}). Fill it in or drop those rows."
         )
     return times
+
+
+class PersonPeriods(NamedTuple):
+    """Person-period rows, all of a person's in turn."""
+
+    person: NDArray[np.int64]  # (row,)
+    interval: NDArray[np.int64]  # (row,)
+    event: NDArray[np.int64]  # (row,) what happened in the interval: 0 nothing, else its code
+
+
+def interval_edges(intervals: int | ArrayLike, time: Array) -> Array:
+    """Ends of intervals from 0 to the last time, or those given, (interval + 1,).
+
+    Parameters
+    ----------
+    intervals : int or array-like
+        A number of intervals of equal length, or all edges, of which the first is 0.
+    time : (person,)
+
+    Examples
+    --------
+    >>> interval_edges(4, np.array([1.0, 10.0]))
+    array([ 0. ,  2.5,  5. ,  7.5, 10. ])
+    """
+    if np.ndim(intervals) == 0:
+        number = np.asarray(intervals)
+        if number.dtype.kind not in "iuf" or number < 1 or number % 1 != 0:
+            raise DataError(
+                f"intervals must be a whole number from 1, or edges; got {intervals!r}."
+            )
+        if len(time) == 0 or time.max() == 0:
+            raise DataError("nobody is followed beyond time 0, so there is no interval.")
+        return np.linspace(0.0, time.max(), int(number) + 1)
+    edges = np.asarray(intervals, dtype=np.float64)
+    if len(edges) < 2 or edges[0] != 0 or not np.all(np.diff(edges) > 0):
+        raise DataError("the edges of intervals must increase from 0.")
+    return edges
+
+
+def person_period(event: ArrayLike, time: ArrayLike, edges: ArrayLike) -> PersonPeriods:
+    """Split every person's time at the edges ``0 = e_0 < e_1 < ... < e_J``.
+
+    Interval j is ``(e_j, e_(j+1)]``. A person has a row for every interval up to the one of the
+    event; who is censored within an interval has a row for it if half of it was watched. With an
+    edge at every time, the share of rows with an event is the hazard of Kaplan-Meier and
+    Aalen-Johansen. What happens after the last edge is not seen.
+
+    Parameters
+    ----------
+    event, time : (person,)
+        As in `survival_array`.
+    edges : (interval + 1,)
+
+    References
+    ----------
+    Tutz, Schmid (2016), doi:10.1007/978-3-319-28158-2.
+
+    Examples
+    --------
+    >>> rows = person_period([1, 0], [1.5, 0.8], edges=[0, 1, 2, 3])
+    >>> rows.person, rows.interval, rows.event
+    (array([0, 0, 1]), array([0, 1, 0]), array([0, 1, 0]))
+    """
+    code, times = np.asarray(event, dtype=np.int64), np.asarray(time, dtype=np.float64)
+    edges = np.asarray(edges, dtype=np.float64)
+    seen = (code > 0) & (times <= edges[-1])
+    at = np.searchsorted(edges[1:], times, side="left")  # the interval that the time lies in
+    middles = 0.5 * (edges[:-1] + edges[1:])
+    watched = np.searchsorted(middles, times, side="right")  # intervals watched for half or more
+    n_rows = np.where(seen, at + 1, watched)
+    person = np.repeat(np.arange(len(times)), n_rows)
+    interval = np.arange(len(person)) - np.repeat(np.cumsum(n_rows) - n_rows, n_rows)
+    happened = np.where(seen[person] & (interval == at[person]), code[person], 0)
+    return PersonPeriods(person, interval, happened)
+
+
+def survival_array(event: ArrayLike, time: ArrayLike) -> NDArray[Any]:
+    """Put event codes and times into one structured array, the y of survival models.
+
+    Parameters
+    ----------
+    event : array-like of bool or int, (row,)
+        What ended the time: 0 (or False) nothing, the row is censored; 1 (or True) the event; 2 and
+        above competing events.
+    time : array-like of float, (row,)
+        Since entry: since the prediction time, for a landmark analysis.
+
+    Returns
+    -------
+    ndarray, (row,)
+        With fields ``event`` and ``time``.
+
+    Raises
+    ------
+    DataError
+        Lengths differ, codes are no whole numbers from 0, a time is missing or negative, or an
+        event stands at time 0: what happened by the time of entry is no outcome.
+
+    Examples
+    --------
+    >>> survival_array([True, False], [2.5, 4.0])
+    array([(1, 2.5), (0, 4. )], dtype=[('event', '<i8'), ('time', '<f8')])
+    """
+    codes, times = np.asarray(event), np.asarray(time)
+    if codes.ndim != 1 or codes.shape != times.shape:
+        raise DataError(f"event {codes.shape} and time {times.shape} must hold one value per row.")
+    if codes.dtype.kind not in "biuf" or times.dtype.kind not in "iuf":
+        raise DataError("event and time must hold numbers: a code from 0, and a time since entry.")
+    codes, times = codes.astype(np.float64), times.astype(np.float64)
+    _refuse(~np.isfinite(codes) | (codes < 0) | (codes % 1 != 0), "event is no whole number from 0")
+    _refuse(~np.isfinite(times), "time is missing or infinite")
+    _refuse(times < 0, "time is negative (it counts from entry)")
+    _refuse((times == 0) & (codes > 0), "an event stands at time 0, so it came before entry")
+    found = np.empty(len(codes), dtype=_FIELDS)
+    found["event"], found["time"] = codes, times
+    return found
+
+
+def read_survival(y: Any) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Read a structured array as event codes and times, whatever its two fields are called.
+
+    Raises
+    ------
+    DataError
+        As `survival_array`, or y is no structured array.
+
+    Examples
+    --------
+    >>> event, time = read_survival(survival_array([2, 0], [1, 3]))
+    >>> event, time
+    (array([2, 0]), array([1., 3.]))
+    """
+    y = np.asarray(y)
+    if y.dtype.names is None or len(y.dtype.names) != 2:
+        raise DataError(
+            "y must be a structured array of event and time. Make one with "
+            "survival_array(event, time)."
+        )
+    event, time = y.dtype.names
+    checked = survival_array(y[event], y[time])
+    return checked["event"], checked["time"]
+
+
+def _refuse(bad: NDArray[np.bool_], what: str) -> None:
+    if bad.any():
+        raise DataError(
+            f"{what} in {int(bad.sum()):,} of {len(bad):,} rows (first: row "
+            f"{int(np.flatnonzero(bad)[0])}). Correct or leave out those rows."
+        )

@@ -3,26 +3,178 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from ehrmeta.data.clock import SECONDS
 from ehrmeta.data.columns import read_columns
-from ehrmeta.data.infer import is_static, kind_of
-from ehrmeta.data.roles import Clock, Feature, Outcome, Role, check_choice
 from ehrmeta.data.tasks import index_tasks
 from ehrmeta.data.toml_file import read_toml, write_toml
-from ehrmeta.errors import DataError, SchemaError, did_you_mean
+from ehrmeta.errors import DataWarning, SchemaError, did_you_mean
 
-if TYPE_CHECKING:
-    from ehrmeta.data.validation import Findings
-
-__all__ = ["Clock", "Feature", "OnDuplicate", "Outcome", "Schema", "TaskKind"]
+__all__ = [
+    "Clock",
+    "Feature",
+    "Kind",
+    "OnDuplicate",
+    "Outcome",
+    "Role",
+    "Schema",
+    "TaskKind",
+    "Transform",
+]
 
 T = TypeVar("T")
 TaskKind = Literal["patient", "cohort"]
 OnDuplicate = Literal["error", "first", "last", "mean", "allow"]
+Kind = Literal["numeric", "categorical", "binary"]
+Role = Literal["known", "static", "measured"]
+Transform = Literal["log", "sqrt"]
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One input column.
+
+    Parameters
+    ----------
+    name : str
+        Column name.
+    kind : {"numeric", "categorical", "binary"}
+        A binary feature holds 0 and 1.
+    role : {"known", "static", "measured"}
+        `static`: does not change within a task (sex). `known`: known ahead of time (calendar, age
+        at the visit, planned dose). `measured`: known only once measured; at a query row only its
+        last value in the support is used, with the age of that value.
+    unit : str
+        UCUM unit, for example ``"mg/dL"``.
+    low, high : float, optional
+        Plausible range, in `unit`; `Table` masks what lies outside.
+    label : str
+        Words for tables and axes.
+    block : str
+        Numeric features of one block are on one scale already, as the pixels of an image or the
+        samples of a waveform are, and share one center and one spread. The others are scaled each
+        by its own.
+
+    Examples
+    --------
+    >>> Feature("albumin", role="measured", unit="g/dL", low=0.5, high=8).unit
+    'g/dL'
+    >>> image = tuple(Feature(f"x{i}", block="image") for i in range(64))
+    """
+
+    name: str
+    kind: Kind = "numeric"
+    role: Role = "known"
+    unit: str = ""
+    low: float | None = None
+    high: float | None = None
+    label: str = ""
+    block: str = ""
+
+    def __post_init__(self) -> None:
+        _check_choice(self.kind, Kind, f"feature '{self.name}'", "kind")
+        _check_choice(self.role, Role, f"feature '{self.name}'", "role")
+        _check_range(self.low, self.high, self.name)
+        if self.kind != "numeric" and self.block:
+            raise SchemaError(
+                f"feature '{self.name}' is {self.kind} and has no scale to share. Drop block."
+            )
+        if self.kind == "categorical" and (self.low is not None or self.high is not None):
+            raise SchemaError(
+                f"feature '{self.name}' is categorical and cannot have a range. Drop low and high."
+            )
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The column to predict.
+
+    Parameters
+    ----------
+    name, unit, low, high, label
+        As in `Feature`; a row whose outcome is out of range is left out of a `Table`.
+    transform : {"log", "sqrt"}, optional
+        Scale on which the model works; predictions come back on the original scale.
+    resolution : float, optional
+        Step in which the outcome is recorded, in `unit` (1 mm[Hg], 0.1 mg/dL).
+    """
+
+    name: str
+    unit: str = ""
+    low: float | None = None
+    high: float | None = None
+    label: str = ""
+    transform: Transform | None = None
+    resolution: float | None = None
+
+    def __post_init__(self) -> None:
+        _check_range(self.low, self.high, self.name)
+        if self.transform is not None:
+            _check_choice(self.transform, Transform, f"outcome '{self.name}'", "transform")
+        if self.resolution is not None and not self.resolution > 0:
+            raise SchemaError(
+                f"outcome '{self.name}': resolution must be positive, got {self.resolution}."
+            )
+
+
+@dataclass(frozen=True)
+class Clock:
+    """The time column.
+
+    Parameters
+    ----------
+    name : str
+        Column name.
+    unit : {"s", "min", "h", "d", "wk", "mo", "a"}
+        UCUM unit; a month is 30.4375 d, a year 365.25 d.
+    origin : str, optional
+        ISO date that dates are counted from (default 1970-01-01), or words that name the event
+        which numbers are counted from, for example ``"index date"``.
+    is_feature : bool
+        False when the origin is not known ahead (an index date in the patient's future): then time
+        serves only through differences between rows, never as a feature.
+    """
+
+    name: str
+    unit: str = "d"
+    origin: str | None = None
+    is_feature: bool = True
+
+    def __post_init__(self) -> None:
+        if self.unit not in SECONDS:
+            raise SchemaError(
+                f"time '{self.name}': unknown unit {self.unit!r}. Use one of {', '.join(SECONDS)}."
+            )
+
+
+def _check_choice(value: str, choices: Any, where: str, what: str) -> None:
+    """Refuse what is none of a Literal's values."""
+    if value not in get_args(choices):
+        raise SchemaError(
+            f"{where}: unknown {what} {value!r}. Use one of {', '.join(get_args(choices))}."
+        )
+
+
+def _check_range(low: float | None, high: float | None, name: str) -> None:
+    for bound in (low, high):
+        if bound is not None and not math.isfinite(bound):
+            raise SchemaError(
+                f"column '{name}': a bound must be finite. Leave it out for no bound."
+            )
+    if low is not None and high is not None and low >= high:
+        raise SchemaError(
+            f"column '{name}': low ({low:g}) must be below high ({high:g}). Swap or correct them."
+        )
 
 
 @dataclass(frozen=True, repr=False)
@@ -63,8 +215,8 @@ class Schema:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "features", tuple(self.features))
-        check_choice(self.task_kind, TaskKind, "schema", "task_kind")
-        check_choice(self.on_duplicate, OnDuplicate, "schema", "on_duplicate")
+        _check_choice(self.task_kind, TaskKind, "schema", "task_kind")
+        _check_choice(self.on_duplicate, OnDuplicate, "schema", "on_duplicate")
         columns = self.columns
         repeated = sorted({name for name in columns if columns.count(name) > 1})
         if repeated:
@@ -152,51 +304,10 @@ class Schema:
             if name in others.columns:
                 continue
             role: Role = "measured" if name in measured else "known"
-            if role == "known" and codes is not None and is_static(values, codes):
+            if role == "known" and codes is not None and _is_static(values, codes):
                 role = "static"
-            features.append(Feature(name, kind_of(values, name), role, units.get(name, "")))
+            features.append(Feature(name, _kind_of(values, name), role, units.get(name, "")))
         return dataclasses.replace(others, features=tuple(features))
-
-    def check(self, frame: Any, *, strict: bool = False) -> Findings:
-        """Everything that is wrong, or odd, about a table: nothing is changed.
-
-        Types, units and plausible ranges, missing and repeated keys, times that cannot be read or
-        are out of order, outcomes known too early, copies of the outcome among the features,
-        identifiers among them, constant and mostly missing columns.
-
-        Parameters
-        ----------
-        frame : pandas, polars or pyarrow frame, or 2-D array
-        strict : bool
-            Whether any finding raises.
-
-        Returns
-        -------
-        Findings
-            Errors, which keep `Table.from_frame` from using the table, then warnings.
-
-        Raises
-        ------
-        DataError
-            Strict, and something was found; the message lists it.
-
-        Examples
-        --------
-        >>> import pandas as pd
-        >>> frame = pd.DataFrame({"id": [1, 1, 2], "day": [0, 0, 1], "age": 40, "hdl": [50, 51, 3]})
-        >>> schema = Schema((Feature("age"),), Outcome("hdl"), task="id", time=Clock("day"))
-        >>> schema.check(frame)
-        error    column 'id': 1 row repeating a (id, day) pair. Drop them, or choose \
-on_duplicate='first', 'last', 'mean' or 'allow'.
-        warning  column 'age': 1 distinct value in the column: it never varies. It says nothing: \
-drop it.
-        """
-        from ehrmeta.data.validation import check_frame
-
-        findings = check_frame(frame, self)
-        if strict and findings:
-            raise DataError(f"{len(findings)} findings in the table:\n{findings!r}")
-        return findings
 
     def to_toml(self, path: str | os.PathLike[str]) -> None:
         """Write the schema as a file to read, correct and keep beside the data.
@@ -283,3 +394,48 @@ def _build(cls: type[T], values: Mapping[str, Any]) -> T:
         return cls(**values)
     except TypeError as error:
         raise SchemaError(f"{cls.__name__}: {error}. Give every required key.") from error
+
+
+def _kind_of(values: NDArray[Any], name: str) -> Kind:
+    """Text is a category, 0 and 1 are binary; dates are no feature."""
+    if values.dtype == object:
+        _warn_of_numbers_as_text(values, name)
+        return "categorical"
+    if values.dtype.kind == "M":
+        raise SchemaError(
+            f"column '{name}' holds dates, which are no feature. Name it as the time, turn it into "
+            "a number such as age, or drop it."
+        )
+    present = values[~np.isnan(values)] if values.dtype.kind == "f" else values
+    is_binary = (
+        len(present) > 0 and bool(np.isin(present, (0, 1)).all()) and np.ptp(present * 1) > 0
+    )
+    return "binary" if is_binary else "numeric"
+
+
+def _warn_of_numbers_as_text(values: NDArray[Any], name: str) -> None:
+    """One '<5' among numbers turns a whole lab into a category: say so."""
+    present = pd.Series(values).dropna()
+    odd = pd.to_numeric(present, errors="coerce").isna()
+    if 0 < odd.sum() < 0.2 * len(present):
+        warnings.warn(
+            f"column '{name}' is text because {int(odd.sum()):,} of {len(present):,} values are no "
+            f"numbers (first: row {odd.idxmax()}), so it counts as a category. Replace them, for "
+            "example '<5' by 5, to use it as a number.",
+            DataWarning,
+            stacklevel=4,
+        )
+
+
+def _is_static(values: NDArray[Any], codes: NDArray[np.int64]) -> bool:
+    """Constant (or missing throughout) within every task, of which at least one has two rows."""
+    n_tasks = int(codes.max()) + 1
+    if n_tasks == len(codes) or n_tasks == 1:
+        return False
+    first = np.zeros(n_tasks, dtype=np.int64)
+    first[codes[::-1]] = np.arange(len(codes))[::-1]
+    reference = values[first[codes]]
+    same = values == reference
+    if values.dtype.kind == "f":
+        same |= np.isnan(values) & np.isnan(reference)
+    return bool(np.all(same))

@@ -13,14 +13,21 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from ehrmeta.data.checks import Columns, Finding
-from ehrmeta.data.clean import clean_rows
 from ehrmeta.data.clock import to_time
+from ehrmeta.data.column_checks import Columns, Finding
 from ehrmeta.data.columns import read_columns
 from ehrmeta.data.schema import Clock, OnDuplicate, Outcome, Schema, TaskKind
-from ehrmeta.data.splits import PatientKFold, split_tasks
-from ehrmeta.data.support import before, first_k, random_k
-from ehrmeta.data.tasks import RandomState, TaskIndex, index_tasks
+from ehrmeta.data.tasks import (
+    PatientKFold,
+    RandomState,
+    TaskIndex,
+    before,
+    first_k,
+    index_tasks,
+    random_k,
+    split_tasks,
+)
+from ehrmeta.data.validation import check_table, clean_rows
 from ehrmeta.errors import DataError, DataWarning, SchemaError
 
 __all__ = ["Finding", "Table"]
@@ -71,6 +78,8 @@ class Table:
     outcome_time: NDArray[np.float64] | None
     schema: Schema
     findings: tuple[Finding, ...] = ()
+
+    check = staticmethod(check_table)
 
     @classmethod
     def from_frame(

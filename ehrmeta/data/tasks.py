@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
+from sklearn.model_selection import BaseCrossValidator
 
-from ehrmeta.data.columns import read_column
-from ehrmeta.errors import DataError, GroupError
+from ehrmeta.data.columns import read_column, read_columns
+from ehrmeta.errors import DataError, GroupError, SchemaError, did_you_mean
 
-__all__ = ["RandomState", "TaskIndex", "finite_column", "index_tasks", "sort_rows"]
+__all__ = [
+    "PatientKFold",
+    "RandomState",
+    "TaskIndex",
+    "before",
+    "first_k",
+    "index_tasks",
+    "random_k",
+    "split_tasks",
+]
 
 RandomState = int | np.random.Generator | None
 _LARGEST_ID = 2.0**53  # above, neighbouring whole numbers are one float
+Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -97,11 +109,11 @@ def index_tasks(groups: Any, time: Any = None) -> TaskIndex:
     codes = rank[found]
     starts = np.zeros(len(labels) + 1, dtype=np.int64)
     np.cumsum(np.bincount(codes, minlength=len(labels)), out=starts[1:])
-    order = sort_rows(codes, None if time is None else finite_column(time, len(codes), "time"))
+    order = _sort_rows(codes, None if time is None else _finite_column(time, len(codes), "time"))
     return TaskIndex(order, starts, labels[sorting], codes)
 
 
-def sort_rows(
+def _sort_rows(
     codes: NDArray[np.int64], key: NDArray[np.float64] | None = None
 ) -> NDArray[np.int64]:
     """Stable order by task, then key: ``np.lexsort((key, codes))`` in less than half its time."""
@@ -117,7 +129,7 @@ def sort_rows(
     return order
 
 
-def finite_column(values: Any, n_rows: int, name: str) -> NDArray[np.float64]:
+def _finite_column(values: Any, n_rows: int, name: str) -> NDArray[np.float64]:
     """Values as numbers, (row,); a missing or infinite one raises."""
     numbers = np.asarray(values, dtype=np.float64)
     if numbers.shape != (n_rows,):
@@ -131,3 +143,247 @@ def finite_column(values: Any, n_rows: int, name: str) -> NDArray[np.float64]:
             "Fill it in or drop those rows."
         )
     return numbers
+
+
+def split_tasks(
+    labels: Any, test_fraction: float, random_state: RandomState = None
+) -> tuple[Mask, Mask]:
+    """Split task labels at random into training and test tasks, at least one of each.
+
+    Parameters
+    ----------
+    labels : array-like, (task,)
+    test_fraction : float in (0, 1)
+    random_state : int, Generator or None
+
+    Returns
+    -------
+    train, test : ndarray of bool, (task,)
+
+    Examples
+    --------
+    >>> train, test = split_tasks(range(10), 0.2, random_state=0)
+    >>> int(train.sum()), int(test.sum())
+    (8, 2)
+    """
+    n_tasks = len(labels)
+    if not 0 < test_fraction < 1:
+        raise DataError(f"test_fraction must lie between 0 and 1, got {test_fraction}.")
+    if n_tasks < 2:
+        raise GroupError(f"cannot split {n_tasks} task(s): at least 2 are needed. Check groups.")
+    n_test = min(max(1, round(test_fraction * n_tasks)), n_tasks - 1)
+    test = np.zeros(n_tasks, dtype=bool)
+    test[np.random.default_rng(random_state).permutation(n_tasks)[:n_test]] = True
+    return ~test, test
+
+
+class PatientKFold(BaseCrossValidator):
+    """K folds of whole tasks: no patient is in training and test at once.
+
+    Unlike scikit-learn's ``GroupKFold`` it can take the task ids from a column of `X`, so that they
+    travel through pipelines, and folds hold equal numbers of tasks, not of rows.
+
+    Parameters
+    ----------
+    n_splits : int
+    task : str, optional
+        Column of `X` with the task ids; without it `groups` is required.
+    shuffle : bool
+        Draw the folds at random; otherwise they follow the sorted ids.
+    random_state : int, Generator or None
+
+    Examples
+    --------
+    >>> X, groups = np.zeros((6, 1)), [1, 1, 2, 2, 3, 3]
+    >>> [test.tolist() for _, test in PatientKFold(3, shuffle=False).split(X, groups=groups)]
+    [[0, 1], [2, 3], [4, 5]]
+    """
+
+    __metadata_request__split = {"groups": True}
+
+    def __init__(
+        self,
+        n_splits: int = 5,
+        *,
+        task: str | None = None,
+        shuffle: bool = True,
+        random_state: RandomState = None,
+    ) -> None:
+        self.n_splits = n_splits
+        self.task = task
+        self.shuffle = shuffle
+        self.random_state = random_state
+
+    def get_n_splits(self, X: Any = None, y: Any = None, groups: Any = None) -> int:
+        """Return the number of folds."""
+        return self.n_splits
+
+    def split(
+        self, X: Any, y: Any = None, groups: Any = None
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+        """Yield the row numbers of training and test, fold by fold.
+
+        Raises
+        ------
+        SchemaError
+            The task column is not in `X`, for example after a transformer dropped it.
+        GroupError
+            No task ids, or fewer tasks than folds.
+        """
+        if groups is None:
+            groups = self._task_column(X)
+        tasks = index_tasks(groups)
+        if self.n_splits < 2 or self.n_splits > tasks.n_tasks:
+            raise GroupError(
+                f"n_splits={self.n_splits} must lie between 2 and the number of tasks "
+                f"({tasks.n_tasks})."
+            )
+        fold = np.arange(tasks.n_tasks) * self.n_splits // tasks.n_tasks
+        if self.shuffle:
+            fold = np.random.default_rng(self.random_state).permutation(fold)
+        for i in range(self.n_splits):
+            in_test = (fold == i)[tasks.codes]
+            yield np.flatnonzero(~in_test), np.flatnonzero(in_test)
+
+    def _task_column(self, X: Any) -> NDArray[Any]:
+        if self.task is None:
+            raise GroupError(
+                "no task ids. Pass groups=..., or name the column: PatientKFold(task=...)."
+            )
+        columns = read_columns(X)
+        if self.task not in columns:
+            raise SchemaError(
+                f"no task column '{self.task}' in X ({len(columns)} columns); a transformer may "
+                f"have dropped it. Pass it through. {did_you_mean(self.task, columns)}"
+            )
+        return columns[self.task]
+
+
+def first_k(
+    tasks: TaskIndex, k: int, *, time: Any = None, outcome_time: Any = None
+) -> tuple[Mask, Mask]:
+    """Take the first `k` rows of every task as support; later rows are the query.
+
+    The query lies strictly after the support's last time and, with `outcome_time`, not before the
+    latest outcome of the support is known. Tasks with `k` or fewer rows are in neither mask;
+    at ``k = 0`` every row is a query. Without `time` the rows count in their order.
+
+    Parameters
+    ----------
+    tasks : TaskIndex
+    k : int
+    time : array-like of float, (row,), optional
+    outcome_time : array-like of float, (row,), optional
+        When the row's outcome became known, on the clock of `time`.
+
+    Returns
+    -------
+    support, query : ndarray of bool, (row,)
+        In the order of the original rows.
+
+    Examples
+    --------
+    >>> from ehrmeta.data import index_tasks
+    >>> time = [0, 1, 1, 2]
+    >>> support, query = first_k(index_tasks([7, 7, 7, 7], time), 2, time=time)
+    >>> support, query  # the tied row is in neither
+    (array([ True,  True, False, False]), array([False, False, False,  True]))
+    """
+    k = _shots(k)
+    n_rows = len(tasks.codes)
+    if k == 0:
+        return np.zeros(n_rows, dtype=bool), np.ones(n_rows, dtype=bool)
+    times = None if time is None else _finite_column(time, n_rows, "time")
+    order = tasks.order if times is None else _time_order(tasks, times)
+    position = np.arange(n_rows) - np.repeat(tasks.starts[:-1], tasks.sizes)
+    enough = np.repeat(tasks.sizes > k, tasks.sizes)
+    in_support = enough & (position < k)
+    support, query = np.zeros(n_rows, dtype=bool), np.zeros(n_rows, dtype=bool)
+    support[order] = in_support
+    query[order] = enough & ~in_support
+    if times is not None:
+        query &= times > _latest(tasks, times, support)[tasks.codes]
+        if outcome_time is not None:
+            known = _finite_column(outcome_time, n_rows, "outcome_time")
+            query &= times >= _latest(tasks, known, support)[tasks.codes]
+    elif outcome_time is not None:
+        raise DataError("outcome_time needs time. Pass time=...")
+    return support, query
+
+
+def before(
+    tasks: TaskIndex, time: Any, cutoff: ArrayLike, *, outcome_time: Any = None
+) -> tuple[Mask, Mask]:
+    """Take the rows up to a prediction time as support; later rows are the query.
+
+    Parameters
+    ----------
+    tasks : TaskIndex
+    time : array-like of float, (row,)
+    cutoff : float or array-like, (task,)
+        Prediction time, one for all tasks or one per task in the order of ``tasks.labels``; a task
+        whose cutoff is NaN is in neither mask.
+    outcome_time : array-like of float, (row,), optional
+        Rows whose outcome is known only after the cutoff stay out of the support.
+
+    Returns
+    -------
+    support, query : ndarray of bool, (row,)
+
+    Examples
+    --------
+    >>> from ehrmeta.data import index_tasks
+    >>> before(index_tasks([7, 7, 8]), [0, 5, 1], 2)
+    (array([ True, False,  True]), array([False,  True, False]))
+    """
+    n_rows = len(tasks.codes)
+    times = _finite_column(time, n_rows, "time")
+    cutoffs = np.asarray(cutoff, dtype=np.float64)
+    if cutoffs.ndim and cutoffs.shape != (tasks.n_tasks,):
+        raise DataError(
+            f"cutoff has shape {cutoffs.shape}, but there are {tasks.n_tasks} tasks. Pass one "
+            "number, or one per task in the order of tasks.labels."
+        )
+    limit = np.broadcast_to(cutoffs, (tasks.n_tasks,))[tasks.codes]
+    support, query = times <= limit, times > limit
+    if outcome_time is not None:
+        support &= _finite_column(outcome_time, n_rows, "outcome_time") <= limit
+    return support, query
+
+
+def random_k(tasks: TaskIndex, k: int, random_state: RandomState = None) -> tuple[Mask, Mask]:
+    """Draw `k` random rows of every task as support; its other rows are the query.
+
+    For tasks without time only: with time this would look ahead. Tasks with `k` or fewer rows are
+    in neither mask.
+
+    Examples
+    --------
+    >>> from ehrmeta.data import index_tasks
+    >>> support, query = random_k(index_tasks([7, 7, 7, 8]), 2, random_state=0)
+    >>> int(support.sum()), int(query.sum())
+    (2, 1)
+    """
+    draws = np.random.default_rng(random_state).random(len(tasks.codes))
+    shuffled = TaskIndex(_sort_rows(tasks.codes, draws), tasks.starts, tasks.labels, tasks.codes)
+    return first_k(shuffled, k)
+
+
+def _time_order(tasks: TaskIndex, time: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Row order by task and time; sorts only when the index was made without this time."""
+    steps = np.diff(time[tasks.order])
+    steps[tasks.starts[1:-1] - 1] = 0  # from one task to the next
+    return tasks.order if (steps >= 0).all() else _sort_rows(tasks.codes, time)
+
+
+def _latest(tasks: TaskIndex, time: NDArray[np.float64], rows: Mask) -> NDArray[np.float64]:
+    """Latest time among the chosen rows, -inf where a task has none, (task,)."""
+    latest = np.full(tasks.n_tasks, -np.inf)
+    np.maximum.at(latest, tasks.codes[rows], time[rows])
+    return latest
+
+
+def _shots(k: int) -> int:
+    if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 0:
+        raise DataError(f"shots must be a whole number of rows, 0 or more, got {k!r}.")
+    return int(k)

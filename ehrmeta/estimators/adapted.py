@@ -23,7 +23,7 @@ from ehrmeta.estimators.audit import add_audit_record
 from ehrmeta.estimators.files import load_adapted, save_adapted
 from ehrmeta.estimators.inputs import Inputs
 from ehrmeta.estimators.predictive import Prediction
-from ehrmeta.nn.task_rows import TaskRows
+from ehrmeta.nn.batch import TaskRows
 
 if TYPE_CHECKING:
     from ehrmeta.estimators._base import TaskEstimator

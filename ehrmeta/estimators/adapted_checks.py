@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ehrmeta.errors import AtypicalWarning, DataError, DataWarning, GroupError
-from ehrmeta.nn.task_rows import TaskRows
+from ehrmeta.nn.batch import TaskRows
 
 __all__ = [
     "last_times",

@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ehrmeta.data.rows import take_rows
+from ehrmeta.data.columns import take_rows
 from ehrmeta.errors import DataError
 from ehrmeta.estimators.adapted_checks import refuse_new
 from ehrmeta.estimators.inputs import Inputs
-from ehrmeta.nn.task_rows import TaskRows
+from ehrmeta.nn.batch import TaskRows
 
 if TYPE_CHECKING:
     from ehrmeta.estimators._base import TaskEstimator
@@ -124,7 +124,7 @@ class Explained(ABC):
         >>> parts["feature"].tolist(), float(parts["contribution"][1].round(1))
         (['', 'x0', 'x1'], 2.0)
         """
-        from ehrmeta.estimators.explain_features import explain_features  # imports the estimators
+        from ehrmeta.estimators.explain import explain_features  # imports the estimators
 
         inputs, codes = self._read(X, groups, time)
         refuse_new(codes)

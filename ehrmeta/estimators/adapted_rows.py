@@ -14,7 +14,7 @@ from ehrmeta.data import index_tasks
 from ehrmeta.errors import GroupError
 from ehrmeta.estimators.adapted_checks import refuse_other_ids, refuse_repeats
 from ehrmeta.estimators.inputs import Inputs
-from ehrmeta.nn.task_rows import TaskRows
+from ehrmeta.nn.batch import TaskRows
 
 if TYPE_CHECKING:
     from ehrmeta.estimators._base import TaskEstimator

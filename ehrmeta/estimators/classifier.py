@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import torch
 from sklearn.base import ClassifierMixin
 
 from ehrmeta.algorithms import Algorithm
 from ehrmeta.data import Schema
+from ehrmeta.errors import DataError
+from ehrmeta.estimators._base import TaskClassifier
 from ehrmeta.estimators.adapted import Adapted
 from ehrmeta.estimators.meta import MetaEstimator
 from ehrmeta.estimators.predictive import ClassPredictive
-from ehrmeta.estimators.prior_shift import drawn_by_outcome
 from ehrmeta.estimators.table_encoder import TableEncoder
-from ehrmeta.estimators.task_classifier import TaskClassifier
 from ehrmeta.nn.backbone import Backbone
-from ehrmeta.nn.class_likelihoods import Bernoulli, Categorical, ClassLikelihood
-from ehrmeta.nn.likelihoods import Distribution
+from ehrmeta.nn.batch import TaskRows
+from ehrmeta.nn.likelihoods import Bernoulli, Categorical, ClassLikelihood, Distribution
 from ehrmeta.training import Callback
 
-__all__ = ["MetaClassifier"]
+__all__ = [
+    "MetaClassifier",
+]
 
 
 class MetaClassifier(MetaEstimator, TaskClassifier):
@@ -156,7 +160,7 @@ verbose, random_state
         adapted = super().adapt(X, y, groups=groups, time=time)
         if prevalence is None:
             return adapted
-        return Adapted(self, adapted.labels_, drawn_by_outcome(adapted._support, prevalence))
+        return Adapted(self, adapted.labels_, _drawn_by_outcome(adapted._support, prevalence))
 
     def _likelihood(self, table: TableEncoder) -> ClassLikelihood:
         n_classes = len(table.outcome.labels)
@@ -167,3 +171,33 @@ verbose, random_state
         if not distribution:
             return ClassPredictive(np.empty((0, len(labels))), labels)
         return ClassPredictive(distribution["logits"].double().numpy(), labels)
+
+
+def _drawn_by_outcome(support: TaskRows, prevalence: float) -> TaskRows:
+    r"""The rows with what drawing cases and controls added to their log-odds as an offset.
+
+    .. math:: \mathrm{logit}\, \bar y_i - \mathrm{logit}\, \pi
+
+    with the share of events in the support of task i, and among its patients.
+
+    Raises
+    ------
+    DataError
+        The prevalence is no share, there are several classes, or a support holds one only.
+    """
+    if not 0.0 < prevalence < 1.0:
+        raise DataError(f"prevalence must lie strictly between 0 and 1, got {prevalence}.")
+    if bool((support.y > 1).any()):
+        raise DataError("prevalence= is for two classes.")
+    events = torch.bincount(support.codes, support.y.double(), minlength=support.n_tasks)
+    share = events / support.sizes.clamp(min=1)
+    alone = (support.sizes > 0) & ((share == 0) | (share == 1))
+    if bool(alone.any()):
+        raise DataError(
+            f"{int(alone.sum()):,} of {support.n_tasks:,} supports (first: task "
+            f"{int(alone.nonzero()[0])}) hold one class only, so they were not drawn by their "
+            "outcome. Leave prevalence out for rows as they come."
+        )
+    added = torch.logit(share) - torch.logit(torch.tensor(prevalence, dtype=torch.float64))
+    offset = support.offset + added[support.codes].to(support.offset.dtype)
+    return replace(support, offset=offset)

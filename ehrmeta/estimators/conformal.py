@@ -11,11 +11,9 @@ import pandas as pd
 from ehrmeta.errors import DataError
 from ehrmeta.estimators._base import TaskRegressor
 from ehrmeta.estimators.adapted import Adapted
-from ehrmeta.estimators.beta_calibration import BetaCalibration
 from ehrmeta.estimators.conformal_adapted import ConformalAdapted
 from ehrmeta.estimators.conformal_base import ConformalEstimator
-from ehrmeta.estimators.conformal_cells import Cell, by_cell
-from ehrmeta.estimators.conformal_limits import Limits
+from ehrmeta.estimators.conformal_limits import BetaCalibration, Cell, Limits, by_cell
 from ehrmeta.estimators.predictive import Prediction, Predictive
 
 __all__ = ["ConformalRegressor"]

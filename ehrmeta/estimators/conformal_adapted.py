@@ -11,8 +11,14 @@ import numpy.typing as npt
 from ehrmeta.errors import DataError
 from ehrmeta.estimators.adapted import Adapted, NewGroups
 from ehrmeta.estimators.adapted_checks import refuse_new
-from ehrmeta.estimators.conformal_cells import Cell, finest, levels_of, warn_of_coarse
-from ehrmeta.estimators.conformal_limits import Limits, tasks_needed
+from ehrmeta.estimators.conformal_limits import (
+    Cell,
+    Limits,
+    finest,
+    levels_of,
+    tasks_needed,
+    warn_of_coarse,
+)
 from ehrmeta.estimators.predictive import Predictive
 
 __all__ = ["ConformalAdapted"]

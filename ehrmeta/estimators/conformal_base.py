@@ -16,9 +16,7 @@ from sklearn.base import BaseEstimator
 from ehrmeta.data import first_k, random_k
 from ehrmeta.errors import AtypicalWarning, DataError, GroupError, NotFittedError
 from ehrmeta.estimators._base import TaskEstimator
-from ehrmeta.estimators.beta_calibration import BetaCalibration
-from ehrmeta.estimators.conformal_cells import Cell, levels_of
-from ehrmeta.estimators.conformal_limits import Limits
+from ehrmeta.estimators.conformal_limits import BetaCalibration, Cell, Limits, levels_of
 from ehrmeta.estimators.file_conformal import load_conformal, save_conformal
 from ehrmeta.estimators.predictive import Prediction
 

@@ -10,9 +10,16 @@ import numpy.typing as npt
 
 from ehrmeta.estimators.adapted import Adapted
 from ehrmeta.estimators.adapted_checks import refuse_new
-from ehrmeta.estimators.beta_calibration import BetaCalibration
-from ehrmeta.estimators.conformal_cells import ANY, Cell, finest, levels_of, warn_of_coarse
-from ehrmeta.estimators.conformal_limits import Limits, tasks_needed
+from ehrmeta.estimators.conformal_limits import (
+    ANY,
+    BetaCalibration,
+    Cell,
+    Limits,
+    finest,
+    levels_of,
+    tasks_needed,
+    warn_of_coarse,
+)
 
 __all__ = ["ConformalClassAdapted"]
 

@@ -9,14 +9,12 @@ import numpy.typing as npt
 import pandas as pd
 
 from ehrmeta.errors import DataError
+from ehrmeta.estimators._base import TaskClassifier
 from ehrmeta.estimators.adapted import Adapted
-from ehrmeta.estimators.beta_calibration import BetaCalibration
 from ehrmeta.estimators.conformal_base import ConformalEstimator
-from ehrmeta.estimators.conformal_cells import ANY, Cell, by_cell
 from ehrmeta.estimators.conformal_class_adapted import ConformalClassAdapted
-from ehrmeta.estimators.conformal_limits import Limits
+from ehrmeta.estimators.conformal_limits import ANY, BetaCalibration, Cell, Limits, by_cell
 from ehrmeta.estimators.predictive import ClassPredictive, Prediction
-from ehrmeta.estimators.task_classifier import TaskClassifier
 
 __all__ = ["ConformalClassifier"]
 

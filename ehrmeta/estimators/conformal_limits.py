@@ -3,18 +3,40 @@
 from __future__ import annotations
 
 import math
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
+from scipy import special
+from sklearn.linear_model import LogisticRegression
 
-from ehrmeta.errors import DataError
+from ehrmeta.errors import DataError, DataWarning, SchemaError, did_you_mean
 
-__all__ = ["Limits", "tasks_needed"]
+__all__ = [
+    "ANY",
+    "BetaCalibration",
+    "Cell",
+    "Limits",
+    "by_cell",
+    "finest",
+    "levels_of",
+    "tasks_needed",
+    "warn_of_coarse",
+]
 
 Array = npt.NDArray[np.float64]
-
 _ROUNDING = 1e-9  # sums of 1 / n are not exact
+_CLIP = 1e-6
+_INVERSE_PENALTY = 1e3  # keeps separated classes finite
+Cell: TypeAlias = tuple[int | None, str | None]  # support size, kind of row; None is all of them
+Found = TypeVar("Found")
+ANY: Cell = (None, None)
+_FEWEST_TASKS = 10  # of a kind that is named
+_MOST_VALUES = 20  # of a column that is not cut
 
 
 @dataclass(frozen=True)
@@ -116,3 +138,184 @@ def _lower(error: Array, weight: Array, tail: float, n_tasks: int) -> float:
     """The smallest error that leaves at most a share of the weight below it."""
     beyond = tail * (n_tasks + 1) - 1.0
     return float(error[int(np.searchsorted(np.cumsum(weight), beyond + _ROUNDING, side="right"))])
+
+
+@dataclass(frozen=True)
+class BetaCalibration:
+    r"""A map of probabilities with three parameters.
+
+    .. math:: \mathrm{logit}\, q = a \log p - b \log(1 - p) + c, \qquad a, b \ge 0
+
+    The identity has a = b = 1 and c = 0; a = b is logistic recalibration.
+
+    References
+    ----------
+    Kull, Silva Filho, Flach (2017), http://proceedings.mlr.press/v54/kull17a.html.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> p = rng.uniform(size=20_000)
+    >>> happened = rng.uniform(size=20_000) < p**2
+    >>> found = BetaCalibration.of(p, happened, np.ones(20_000))
+    >>> found.at(np.array([0.25, 0.5, 0.75])).round(1)
+    array([0.1, 0.2, 0.6])
+    """
+
+    a: float
+    b: float
+    c: float
+
+    @classmethod
+    def of(cls, p: Array, happened: npt.NDArray[np.bool_], weight: Array) -> BetaCalibration:
+        """Fit to probabilities, what happened, and weights, (row,) each.
+
+        A coefficient that comes out negative is left out, and the other fitted again.
+        """
+        design, used = _design(p), [0, 1]
+        coefficients = np.zeros(2)
+        while used:
+            model = LogisticRegression(C=_INVERSE_PENALTY, tol=1e-8, max_iter=1000)
+            model.fit(design[:, used], happened, sample_weight=weight)
+            coefficients[:], fitted = 0.0, model.coef_[0]
+            coefficients[used] = fitted
+            if fitted.min() >= 0.0:
+                break
+            used.remove(used[int(fitted.argmin())])
+        else:  # the probabilities say nothing
+            share = np.average(happened, weights=weight)
+            return cls(0.0, 0.0, float(special.logit(share)))
+        return cls(float(coefficients[0]), float(coefficients[1]), float(model.intercept_[0]))
+
+    def at(self, p: Array) -> Array:
+        """Calibrated probabilities, (row,)."""
+        return np.asarray(special.expit(_design(p) @ [self.a, self.b] + self.c))
+
+
+def _design(p: Array) -> Array:
+    p = np.clip(p, _CLIP, 1.0 - _CLIP)
+    return np.column_stack([np.log(p), -np.log1p(-p)])
+
+
+def _coarser(cell: Cell) -> tuple[Cell, ...]:
+    """The cell itself, then those that hold it, nearest first.
+
+    Examples
+    --------
+    >>> _coarser((3, "male 1"))
+    ((3, 'male 1'), (3, None), (None, None))
+    """
+    return cell, (cell[0], None), ANY
+
+
+def finest(limits: Mapping[Cell, Limits], cell: Cell, needed: int) -> Cell:
+    """The finest cell that holds this one and has enough tasks, or else all rows."""
+    for wider in _coarser(cell):
+        if wider in limits and limits[wider].n_tasks >= needed:
+            return wider
+    return ANY
+
+
+def by_cell(rows: pd.DataFrame, of: Callable[[pd.DataFrame], Found]) -> dict[Cell, Found]:
+    """What `of` gives for all rows, for those of each k, and for every kind of row at each k.
+
+    Kinds of fewer than ten tasks are left out: what is kept of the others names no rare patient.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        Columns shots, level, task and others.
+    of : callable
+    """
+    found = {ANY: of(rows)}
+    for k, part in rows.groupby("shots"):
+        found[(int(k), None)] = of(part)
+    for (k, level), part in rows.groupby(["shots", "level"]):
+        if part["task"].nunique() >= _FEWEST_TASKS:
+            found[(int(k), str(level))] = of(part)
+    return found
+
+
+def warn_of_coarse(
+    rows: Mapping[Cell, int],
+    tasks: Mapping[Cell, int],
+    by: Mapping[str, Sequence[float]],
+    confidence_level: float,
+    needed: int,
+) -> None:
+    """Say how many rows of which cells have the limits of others too, and why."""
+    first = next(iter(rows))
+    kinds = f", by {', '.join(by)}" if by else ""
+    warnings.warn(
+        f"{_counted(sum(rows.values()), 'row')} of {_counted(len(rows), 'kind')} (first: after "
+        f"{_counted(first[0] or 0, 'shot')}{kinds}) had fewer calibration patients than a level of "
+        f"{100 * confidence_level:g} % needs: {needed:,}, here {tasks[first]:,}. The limits are "
+        "those of rows of more kinds, which hold on average over these only. Calibrate those shots "
+        "and kinds on more patients.",
+        DataWarning,
+        stacklevel=4,
+    )
+
+
+def levels_of(
+    columns: Mapping[str, npt.NDArray[Any]], by: Mapping[str, Sequence[float]]
+) -> npt.NDArray[np.object_]:
+    """The kind of every row in words, (row,): its values in some columns, numbers cut into classes.
+
+    Parameters
+    ----------
+    columns : mapping of str to (row,)
+    by : mapping of str to sequence of float
+        Columns to look at, and where each is cut; nowhere for values that are classes themselves.
+
+    Raises
+    ------
+    SchemaError
+        A column is missing, is cut but holds text, or has too many values to be classes.
+
+    Examples
+    --------
+    >>> levels_of({"age": np.array([30.0, 60.0, 61.0])}, {"age": (45, 60)})
+    array(['age up to 45', 'age 45-60', 'age over 60'], dtype=object)
+    """
+    n_rows = len(next(iter(columns.values())))
+    words: npt.NDArray[np.object_] = np.full(n_rows, "", dtype=object)
+    for name, cuts in by.items():
+        if name not in columns:
+            raise SchemaError(
+                f"by names the column '{name}', which X does not have. "
+                f"{did_you_mean(name, columns)}"
+            )
+        level = _cut(columns[name], cuts, name) if len(cuts) else _own(columns[name], name)
+        words = np.asarray(words + np.where(words == "", "", ", ").astype(object) + level)
+    return words
+
+
+def _counted(n: int, noun: str) -> str:
+    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
+
+
+def _own(values: npt.NDArray[Any], name: str) -> npt.NDArray[np.object_]:
+    codes, distinct = pd.factorize(values)
+    if len(distinct) > _MOST_VALUES:
+        raise SchemaError(
+            f"column '{name}' of by has {len(distinct):,} different values, too many to calibrate "
+            f"each by itself. Say where to cut it: by={{'{name}': (low, high)}}."
+        )
+    words = [f"{value:g}" if isinstance(value, float) else str(value) for value in distinct]
+    named = np.array([f"{name} {word}" for word in [*words, "missing"]], dtype=object)
+    return np.asarray(named[codes])
+
+
+def _cut(values: npt.NDArray[Any], cuts: Sequence[float], name: str) -> npt.NDArray[np.object_]:
+    edges = np.asarray(cuts, dtype=np.float64)
+    if values.dtype.kind not in "biuf" or np.any(np.diff(edges) <= 0):
+        raise SchemaError(
+            f"column '{name}' of by can be cut where it holds numbers, at increasing values; it "
+            f"holds {values.dtype}, and the cuts are {tuple(cuts)}."
+        )
+    between = [f"{low:g}-{high:g}" for low, high in zip(edges[:-1], edges[1:], strict=True)]
+    words = [f"up to {edges[0]:g}", *between, f"over {edges[-1]:g}", "missing"]
+    codes = np.where(np.isnan(values.astype(np.float64)), -1, np.searchsorted(edges, values))
+    named: npt.NDArray[np.object_] = np.array([f"{name} {w}" for w in words], dtype=object)[codes]
+    return named

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -15,32 +16,31 @@ from torch.func import jacrev
 from ehrmeta.errors import DataError
 from ehrmeta.estimators.meta import MetaEstimator
 from ehrmeta.estimators.predictive import CarriedPredictive, ClassPredictive, Prediction, Predictive
-from ehrmeta.nn.batch import TaskSet, padded_index, padded_set
+from ehrmeta.estimators.table_encoder import TableEncoder
+from ehrmeta.nn.batch import TaskRows, TaskSet, padded_index, padded_set
 from ehrmeta.nn.likelihoods import Distribution
-from ehrmeta.nn.task_rows import TaskRows
 
 if TYPE_CHECKING:
     from ehrmeta.estimators.adapted_explained import Explained
 
 __all__ = [
+    "explain_features",
     "explain_rows",
-    "explained_value",
-    "label_number",
-    "path_weights",
-    "repeated_rows",
+    "shapley_shares",
 ]
 
 Array = npt.NDArray[np.float64]
-
 _NODES = (1, 4, 16, 64)  # of the quadrature; one is exact where the prediction is linear
 _CLOSED = 1e-4  # standard deviations of the outcome that a sum may miss the prediction by
 _COLUMNS = ("x", "measured", "time", "y", "origin", "offset")
+Game: TypeAlias = Callable[[npt.NDArray[np.bool_], npt.NDArray[np.int64]], Array]
+_AT_ONCE = 2000  # predictions
 
 
 def explain_rows(adapted: Explained, query: TaskRows, target: Any) -> pd.DataFrame:
     """Parts of the prediction of every query row; see `Adapted.explain`."""
     model, support = adapted.model, adapted._support
-    label = label_number(adapted, target)
+    label = _label_number(adapted, target)
     found = []
     for task in np.flatnonzero(query.sizes.numpy()):
         shown, asked = (rows.select(torch.tensor([task])) for rows in (support, query))
@@ -56,7 +56,7 @@ def explain_rows(adapted: Explained, query: TaskRows, target: Any) -> pd.DataFra
     return table.sort_values("row", kind="stable", ignore_index=True)
 
 
-def path_weights(predict: Callable[[Tensor], Tensor], start: Tensor, end: Tensor) -> Tensor:
+def _path_weights(predict: Callable[[Tensor], Tensor], start: Tensor, end: Tensor) -> Tensor:
     r"""Mean derivative of a prediction by each value, on the straight way between two supports.
 
     .. math:: w_j = \int_0^1 \frac{\partial f}{\partial y_j}(m + a (y - m))\, da, \qquad
@@ -81,7 +81,7 @@ def path_weights(predict: Callable[[Tensor], Tensor], start: Tensor, end: Tensor
     Examples
     --------
     >>> y = torch.tensor([1.0, 3.0], dtype=torch.float64)
-    >>> path_weights(lambda y: y.square().sum()[None], torch.zeros_like(y), y)
+    >>> _path_weights(lambda y: y.square().sum()[None], torch.zeros_like(y), y)
     tensor([[1., 3.]], dtype=torch.float64)
     """
     gain, way = predict(end) - predict(start), end - start
@@ -112,7 +112,7 @@ def _by_weight(model: MetaEstimator, support: TaskRows, query: TaskRows) -> pd.D
     population = _center(learner.population(query)).double().cpu()
     expected = _center(learner.population(support)).double().cpu() if support.n_rows else shown.y
     visits = predict(expected) - population
-    weight = path_weights(predict, expected, shown.y)
+    weight = _path_weights(predict, expected, shown.y)
     surprise = (shown.y - expected).numpy() * outcome.scale
     values = weight.detach().numpy()
     parts = [
@@ -134,9 +134,9 @@ def _by_leaving_out(
     def predicted(rows: TaskRows) -> Array:  # (task, query)
         asked = query.select(torch.zeros(rows.n_tasks, dtype=torch.int64))
         prediction = model._predict_tasks(rows, model._adapt_tasks(rows), asked)
-        return explained_value(prediction, label).reshape(rows.n_tasks, -1)
+        return _explained_value(prediction, label).reshape(rows.n_tasks, -1)
 
-    nothing = repeated_rows(support, torch.empty(0, dtype=torch.int64), torch.empty(0).long(), 1)
+    nothing = _repeated_rows(support, torch.empty(0, dtype=torch.int64), torch.empty(0).long(), 1)
     own, population = predicted(support)[0], predicted(nothing)[0]
     parts, rest = [_part("population", query, population)], own - population
     if support.n_rows:
@@ -151,10 +151,10 @@ def _by_leaving_out(
 def _without_each(rows: TaskRows) -> TaskRows:
     """The n rows of one task as n tasks, each without one of them."""
     codes, index = (~torch.eye(rows.n_rows, dtype=torch.bool)).nonzero(as_tuple=True)
-    return repeated_rows(rows, index, codes, rows.n_rows)
+    return _repeated_rows(rows, index, codes, rows.n_rows)
 
 
-def repeated_rows(rows: TaskRows, index: Tensor, codes: Tensor, n_tasks: int) -> TaskRows:
+def _repeated_rows(rows: TaskRows, index: Tensor, codes: Tensor, n_tasks: int) -> TaskRows:
     """Some rows, perhaps several times, under new task numbers."""
     columns = {name: getattr(rows, name)[index] for name in _COLUMNS}
     return TaskRows.from_codes(codes, n_tasks, timed=rows.timed, **columns)
@@ -187,7 +187,7 @@ def _center(distribution: Distribution) -> Tensor:
     return unchanged * distribution["last"] + (1.0 - unchanged) * loc
 
 
-def explained_value(prediction: Prediction, label: int | None) -> Array:
+def _explained_value(prediction: Prediction, label: int | None) -> Array:
     """What is explained, (row,): a class's probability, or the mean on the transformed scale."""
     if isinstance(prediction, ClassPredictive) and label is not None:
         return np.asarray(prediction.probabilities()[:, label])
@@ -199,7 +199,7 @@ def explained_value(prediction: Prediction, label: int | None) -> Array:
     return np.asarray(prediction.outcome.center + prediction.outcome.scale * loc)
 
 
-def label_number(adapted: Explained, target: Any) -> int | None:
+def _label_number(adapted: Explained, target: Any) -> int | None:
     """Column of the class to explain; None for numbers."""
     classes = getattr(adapted.model.table_.outcome, "labels", None)
     if classes is None:
@@ -226,3 +226,129 @@ def _rows(support: TaskRows) -> Iterator[tuple[int, float]]:
     """Number in the user's table and time of every row, in the order of time."""
     times = support.time.tolist() if support.timed else [np.nan] * support.n_rows
     return zip(support.origin.tolist(), times, strict=True)
+
+
+def explain_features(
+    adapted: Explained,
+    query: TaskRows,
+    background: TaskRows,
+    target: Any,
+    *,
+    n_samples: int,
+    seed: int,
+) -> pd.DataFrame:
+    """Shares of the prediction of every query row; see `Adapted.explain_features`."""
+    label, features = _label_number(adapted, target), adapted.model.table_.features
+    found = []
+    for at, task in enumerate(query.codes.tolist()):
+        here = torch.tensor([at])
+        asked = _repeated_rows(query, here, torch.zeros(1, dtype=torch.int64), 1)
+        support = adapted._support.select(torch.tensor([task]))
+        game = _game(adapted.model, support, asked, background, label)
+        rng = np.random.default_rng(seed)  # the same draws for every row
+        base, shares = shapley_shares(game, len(features), n_samples, rng)
+        parts = pd.DataFrame(
+            {
+                "row": int(query.origin[at]),
+                "part": ["base", *["feature"] * len(features)],
+                "feature": ["", *(feature.name for feature in features)],
+                "contribution": [base.mean(), *shares.mean(0)],
+                "error": np.std([base, *shares.T], axis=1, ddof=1) / np.sqrt(n_samples),
+            }
+        )
+        found.append(parts)
+    if not found:
+        raise DataError("explain_features got no rows: pass those that are to be explained.")
+    return pd.concat(found).sort_values("row", kind="stable", ignore_index=True)
+
+
+def shapley_shares(
+    game: Game, n_players: int, n_samples: int, rng: np.random.Generator
+) -> tuple[Array, Array]:
+    """What each player adds on joining those before it, over random orders and their reverses.
+
+    Parameters
+    ----------
+    game : callable
+        From who has joined, (coalition, player), and the sample that stands in for all others,
+        (coalition,), to a value, (coalition,).
+    n_players, n_samples : int
+    rng : Generator
+
+    Returns
+    -------
+    base : (sample,)
+        Value before anyone has joined.
+    shares : (sample, player)
+        Base and shares add up to the value of all.
+
+    References
+    ----------
+    Strumbelj, Kononenko (2014), doi:10.1007/s10115-013-0679-x; Mitchell et al. (2022),
+    arXiv:2104.12199.
+
+    Examples
+    --------
+    >>> def product(joined, sample):
+    ...     return joined.all(1) * 6.0
+    >>> shapley_shares(product, 2, 1, np.random.default_rng(0))
+    (array([0.]), array([[3., 3.]]))
+    """
+    bases, shares = [], []
+    sizes = np.arange(n_players + 1)[:, None]
+    at_once = max(1, _AT_ONCE // (2 * len(sizes)))
+    for first in range(0, n_samples, at_once):
+        samples = np.arange(first, min(first + at_once, n_samples))
+        forward = rng.permuted(np.tile(np.arange(n_players), (len(samples), 1)), axis=1)
+        place = np.stack([forward, n_players - 1 - forward], axis=1)  # (sample, way, player)
+        joined = place[:, :, None] < sizes  # (sample, way, size, player)
+        shape = (len(samples), 2, len(sizes))
+        coalitions = joined.reshape(np.prod(shape), n_players)
+        value = game(coalitions, np.repeat(samples, 2 * len(sizes))).reshape(shape)
+        gain = np.take_along_axis(np.diff(value, axis=2), place, axis=2)
+        bases.append(value[:, 0, 0])
+        shares.append(gain.mean(1))
+    return np.concatenate(bases), np.concatenate(shares)
+
+
+def _game(
+    model: Any, support: TaskRows, asked: TaskRows, background: TaskRows, label: int | None
+) -> Game:
+    """Prediction of one row where some features are those of another patient."""
+    of_x, of_measured = _features_of(model.table_, asked)
+    known = [feature.role == "known" for feature in model.table_.features]
+    stays = torch.tensor([*known, True])  # in the support
+    n_shown = support.n_rows
+
+    def predict(joined: npt.NDArray[np.bool_], sample: npt.NDArray[np.int64]) -> Array:
+        n, other = len(joined), torch.from_numpy(sample % background.n_rows)
+        own = torch.cat([torch.from_numpy(joined), torch.ones(n, 1, dtype=torch.bool)], 1)
+        tasks = torch.arange(n)
+        query = _repeated_rows(asked, torch.zeros_like(tasks), tasks, n)
+        query = replace(query, x=torch.where(own[:, of_x], query.x, background.x[other]))
+        of_task = tasks.repeat_interleave(n_shown)
+        shown = _repeated_rows(support, torch.arange(n_shown).repeat(n), of_task, n)
+        own, other = (own | stays)[of_task], other[of_task]
+        shown = replace(
+            shown,
+            x=torch.where(own[:, of_x], shown.x, background.x[other]),
+            measured=torch.where(own[:, of_measured], shown.measured, background.measured[other]),
+        )
+        prediction = model._predict_tasks(shown, model._adapt_tasks(shown), query)
+        return _explained_value(prediction, label)
+
+    return predict
+
+
+def _features_of(table: TableEncoder, rows: TaskRows) -> tuple[Tensor, Tensor]:
+    """Number of the feature that each column of x and of measured was made from.
+
+    The clock in x is none of them: it has the number after the last, which is always the row's own.
+    """
+    x = torch.full((rows.x.shape[1],), len(table.features))
+    measured = torch.zeros(rows.measured.shape[1], dtype=torch.int64)
+    for number, (feature, place) in enumerate(
+        zip(table.features, table.encoder.places, strict=True)
+    ):
+        (measured if feature.role == "measured" else x)[place] = number
+    return x, measured

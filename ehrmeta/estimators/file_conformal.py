@@ -15,9 +15,7 @@ import torch
 from torch import Tensor
 
 from ehrmeta.errors import BundleError
-from ehrmeta.estimators.beta_calibration import BetaCalibration
-from ehrmeta.estimators.conformal_cells import Cell
-from ehrmeta.estimators.conformal_limits import Limits
+from ehrmeta.estimators.conformal_limits import BetaCalibration, Cell, Limits
 from ehrmeta.estimators.file_model import model_settings, model_tensors, restored_model
 from ehrmeta.estimators.files import fits_together
 from ehrmeta.persistence import read_bundle, write_bundle

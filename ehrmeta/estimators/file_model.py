@@ -18,7 +18,7 @@ from ehrmeta.data import Schema
 from ehrmeta.errors import BundleError
 from ehrmeta.estimators.file_settings import from_json, to_json
 from ehrmeta.estimators.file_support import tensor_like
-from ehrmeta.estimators.parameters import check_parameters
+from ehrmeta.estimators.inputs import check_parameters
 from ehrmeta.estimators.table_encoder import TableEncoder
 from ehrmeta.nn import MLP
 from ehrmeta.nn.backbone import Backbone

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ehrmeta.errors import BundleError
-from ehrmeta.nn.task_rows import TaskRows
+from ehrmeta.nn.batch import TaskRows
 
 __all__ = [
     "label_bytes",

@@ -16,8 +16,7 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import _check_feature_names, _check_n_features
 
 from ehrmeta.data.columns import read_columns
-from ehrmeta.data.person_period import PersonPeriods, interval_edges, person_period
-from ehrmeta.data.survival import read_survival
+from ehrmeta.data.labels import PersonPeriods, interval_edges, person_period, read_survival
 from ehrmeta.errors import DataError, NotFittedError, SchemaError
 
 __all__ = ["DiscreteTimeHazard"]

@@ -9,8 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ehrmeta.data.columns import read_column
-from ehrmeta.data.rows import take_rows
+from ehrmeta.data.columns import read_column, take_rows
 from ehrmeta.errors import DataError, DataWarning, GroupError
 from ehrmeta.estimators.adapted import Adapted
 from ehrmeta.estimators.predictive import Predictive

@@ -14,11 +14,9 @@ from torch.func import vmap
 
 from ehrmeta.algorithms._base import Algorithm, Params, Spec, State
 from ehrmeta.errors import DataError
-from ehrmeta.estimators.threads import in_threads, one_thread
-from ehrmeta.nn.batch import TaskSet, empty_set, padded_index, padded_set
-from ehrmeta.nn.chunks import Chunks
+from ehrmeta.nn.batch import TaskRows, TaskSet, empty_set, padded_index, padded_set
+from ehrmeta.nn.device import Chunks, in_threads, one_thread
 from ehrmeta.nn.likelihoods import Distribution
-from ehrmeta.nn.task_rows import TaskRows
 
 __all__ = ["AdaptedChunk", "Learner", "pick_device"]
 

@@ -31,12 +31,11 @@ from ehrmeta.estimators.population import (
 from ehrmeta.estimators.predictive import Prediction
 from ehrmeta.estimators.table_encoder import TableEncoder
 from ehrmeta.nn.backbone import Backbone
-from ehrmeta.nn.batch import TaskSet, visible_width
+from ehrmeta.nn.batch import TaskRows, TaskSet, visible_width
+from ehrmeta.nn.device import check_precision
 from ehrmeta.nn.likelihoods import Distribution, Likelihood
 from ehrmeta.nn.mlp import MLP
-from ehrmeta.nn.precision import check_precision
 from ehrmeta.nn.recorded import check_compiler
-from ehrmeta.nn.task_rows import TaskRows
 from ehrmeta.persistence.sklearn_models import WHAT_IS_SAVED, is_saved
 from ehrmeta.ranges import Range
 from ehrmeta.training import Callback, EpisodeSampler, TrainingPlan, train

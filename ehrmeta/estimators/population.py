@@ -17,7 +17,7 @@ from sklearn.model_selection import GroupKFold
 from sklearn.utils.validation import has_fit_parameter
 
 from ehrmeta.errors import DataError, GroupError
-from ehrmeta.nn.task_rows import TaskRows
+from ehrmeta.nn.batch import TaskRows
 from ehrmeta.persistence.sklearn_models import TreeSum
 
 __all__ = ["add_where_it_helps", "cross_fit_population", "with_offset"]

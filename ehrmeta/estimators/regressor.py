@@ -13,7 +13,7 @@ from sklearn.base import RegressorMixin
 
 from ehrmeta.algorithms import Algorithm, DeepMixedEffects, part
 from ehrmeta.data import Schema
-from ehrmeta.data.roles import Transform
+from ehrmeta.data.schema import Transform
 from ehrmeta.errors import DataError
 from ehrmeta.estimators._base import TaskRegressor
 from ehrmeta.estimators.learner import AdaptedChunk
@@ -21,8 +21,8 @@ from ehrmeta.estimators.meta import MetaEstimator
 from ehrmeta.estimators.predictive import CarriedPredictive, Predictive
 from ehrmeta.estimators.table_encoder import TableEncoder
 from ehrmeta.nn.backbone import Backbone
+from ehrmeta.nn.batch import TaskRows
 from ehrmeta.nn.likelihoods import LIKELIHOODS, Distribution, Likelihood
-from ehrmeta.nn.task_rows import TaskRows
 from ehrmeta.training import Callback
 
 __all__ = ["MetaRegressor"]

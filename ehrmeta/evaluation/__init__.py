@@ -2,7 +2,8 @@
 
 from ehrmeta.evaluation.bootstrap import Difference, bootstrap_counts, paired_bootstrap
 from ehrmeta.evaluation.calibration import smooth_calibration_curve
-from ehrmeta.evaluation.k_shot import k_shot_curve
+from ehrmeta.evaluation.discrimination import DecisionCurve, decision_curve, net_benefit
+from ehrmeta.evaluation.k_shot import KShotScorer, k_shot_curve
 from ehrmeta.evaluation.metrics import (
     METRICS,
     interval_coverage,
@@ -11,11 +12,7 @@ from ehrmeta.evaluation.metrics import (
     rmse_pooled,
     rmse_task,
 )
-from ehrmeta.evaluation.net_benefit import DecisionCurve, decision_curve, net_benefit
-from ehrmeta.evaluation.random_effects import PooledEffect, pool_random_effects
-from ehrmeta.evaluation.risk import RISK_METRICS, risk_score, risk_scores
-from ehrmeta.evaluation.risk_bootstrap import risk_intervals
-from ehrmeta.evaluation.scorer import KShotScorer
+from ehrmeta.evaluation.risk import RISK_METRICS, risk_intervals, risk_score, risk_scores
 from ehrmeta.evaluation.scoring_rules import (
     calibration_error,
     crps_normal,
@@ -24,11 +21,17 @@ from ehrmeta.evaluation.scoring_rules import (
     interval_score,
     log_probability_between,
 )
-from ehrmeta.evaluation.sites import pool_sites, score_sites
-from ehrmeta.evaluation.subgroups import score_subgroups
-from ehrmeta.evaluation.survival_curves import aalen_johansen, kaplan_meier
-from ehrmeta.evaluation.survival_metrics import (
+from ehrmeta.evaluation.sites import (
+    PooledEffect,
+    pool_random_effects,
+    pool_sites,
+    score_sites,
+    score_subgroups,
+)
+from ehrmeta.evaluation.survival import (
+    aalen_johansen,
     integrated_survival_brier,
+    kaplan_meier,
     labels_at,
     survival_auroc,
     survival_brier,

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy import special
 
-from ehrmeta.evaluation.binary import read_binary
-from ehrmeta.evaluation.lowess import lowess
+from ehrmeta.evaluation.discrimination import read_binary
 from ehrmeta.evaluation.metrics import finite
 
-__all__ = ["calibration_index", "smooth_calibration_curve"]
+__all__ = [
+    "calibration_index",
+    "recalibrate",
+    "smooth_calibration_curve",
+]
 
 Array = NDArray[np.float64]
-
 FRAC = 2 / 3  # rms::val.prob's
 _POINTS = 500
+_MAX_STEPS, _LONGEST_STEP, _TOLERANCE = 100, 4.0, 1e-10
+_CHUNK = 1_000_000  # (point, row) cells at a time
+_BISECTIONS = 60  # halve the widest radius to the last digit
 
 
 def smooth_calibration_curve(
@@ -25,7 +31,7 @@ def smooth_calibration_curve(
     frac: float = FRAC,
     sample_weight: ArrayLike | None = None,
 ) -> Array:
-    """Share of events at each level of risk, by `lowess` without robustness steps.
+    """Share of events at each level of risk, by `_lowess` without robustness steps.
 
     The smoother of ``rms::val.prob``. It may leave 0 to 1 a little where rows are few.
 
@@ -51,7 +57,7 @@ def smooth_calibration_curve(
     y, p, weight = read_binary(y_true, y_prob, sample_weight)
     counts = weight > 0
     where = p if at is None else finite("at", at)
-    return lowess(p[counts], y[counts], at=where, frac=frac, weight=weight[counts])
+    return _lowess(p[counts], y[counts], at=where, frac=frac, weight=weight[counts])
 
 
 def calibration_index(y: Array, p: Array, weight: Array) -> Array:
@@ -88,6 +94,159 @@ def calibration_index(y: Array, p: Array, weight: Array) -> Array:
     found = np.empty(len(weight))
     for number, w in enumerate(weight):
         rows = w > 0
-        curve = lowess(p[rows], y[rows], at=at, frac=FRAC, weight=w[rows])
+        curve = _lowess(p[rows], y[rows], at=at, frac=FRAC, weight=w[rows])
         found[number] = w @ np.abs(np.interp(p, at, curve) - p) / w.sum()
     return found
+
+
+def recalibrate(y: Array, p: Array, weight: Array, *, with_slope: bool) -> Array:
+    r"""Regress outcomes on the logits of their risks, by Newton's method.
+
+    :math:`\mathrm{logit}\, P(y = 1) = a + b\, \mathrm{logit}(p)`, with b = 1 unless `with_slope`.
+
+    Parameters
+    ----------
+    y, p : (row,)
+        Outcomes, 0 or 1, and risks.
+    weight : (sample, row)
+        Every sample is a fit of its own.
+    with_slope : bool
+        Estimate b too.
+
+    Returns
+    -------
+    (sample, 2)
+        Intercept a and slope b. NaN without a finite estimate: one class only, risks of exactly 0
+        or 1, and for the slope one risk for all, or risks that separate the classes.
+
+    Examples
+    --------
+    >>> y, p = np.array([0, 1, 1, 1]), np.full(4, 0.5)
+    >>> recalibrate(y, p, np.ones((1, 4)), with_slope=False).round(4)  # log 3
+    array([[1.0986, 1.    ]])
+    """
+    logit = special.logit(p)
+    found = np.full((len(weight), 2), np.nan)
+    if not np.all(np.isfinite(logit)):
+        return found
+    fits = _overlap(y, logit if with_slope else np.zeros_like(logit), weight, strict=with_slope)
+    if not fits.any():
+        return found
+    w = weight[fits] / weight[fits].sum(1, keepdims=True)
+    prevalence = special.logit(w @ y)
+    if with_slope:
+        center = logit.mean()
+        design = np.column_stack([np.ones_like(logit), logit - center])
+        start = np.column_stack([prevalence, np.zeros_like(prevalence)])
+        fit = _newton(y, design, np.zeros_like(logit), w, start)
+        found[fits] = np.column_stack([fit[:, 0] - center * fit[:, 1], fit[:, 1]])
+    else:
+        start = prevalence - special.logit(w @ p)
+        fit = _newton(y, np.ones((len(y), 1)), logit, w, start[:, None])
+        found[fits] = np.column_stack([fit[:, 0], np.ones(len(fit))])
+    return found
+
+
+def _overlap(y: Array, x: Array, weight: Array, *, strict: bool) -> NDArray[np.bool_]:
+    """Whether a sample has both classes and (strict) their x overlap, (sample,)."""
+    event, other = (weight > 0) & (y == 1), (weight > 0) & (y == 0)
+    both: NDArray[np.bool_] = event.any(1) & other.any(1)
+    if not strict:
+        return both
+
+    def ends(rows: NDArray[np.bool_]) -> tuple[Array, Array]:
+        return np.where(rows, x, np.inf).min(1), np.where(rows, x, -np.inf).max(1)
+
+    (event_low, event_high), (other_low, other_high) = ends(event), ends(other)
+    return both & (event_low < other_high) & (other_low < event_high)
+
+
+def _newton(y: Array, design: Array, offset: Array, w: Array, start: Array) -> Array:
+    """Logistic regression of each sample; NaN where Newton's steps do not settle."""
+    beta = start.copy()  # (sample, column)
+    settled = np.zeros(len(beta), dtype=bool)
+    for _ in range(_MAX_STEPS):
+        p = special.expit(offset + beta @ design.T)  # (sample, row)
+        gradient = (w * (y - p)) @ design
+        information = np.einsum("sr,rd,re->sde", w * p * (1 - p), design, design)
+        settled = np.abs(gradient).max(1) < _TOLERANCE
+        if settled.all():
+            break
+        ridge = 1e-14 * np.eye(design.shape[1])  # where a step has run into flat tails
+        step = np.linalg.solve(information + ridge, gradient[:, :, None])[:, :, 0]
+        # From the prevalence a full step seldom overshoots; a bound keeps it from running away.
+        step *= np.minimum(1, _LONGEST_STEP / np.maximum(np.abs(step).max(1), 1e-300))[:, None]
+        beta = np.where(settled[:, None], beta, beta + step)
+    return np.where(settled[:, None], beta, np.nan)
+
+
+def _lowess(
+    x: Array, y: Array, *, at: Array, frac: float = 2 / 3, weight: Array | None = None
+) -> Array:
+    r"""Smooth y over x without robustness steps, as ``lowess(x, y, iter = 0)`` in R does.
+
+    At a point t it is the weighted least-squares line through the nearest `frac` of the rows with
+    weights :math:`w_i (1 - |x_i - t|^3 / r^3)^3`, r the distance of the farthest of them.
+
+    Parameters
+    ----------
+    x, y : (row,)
+    at : (point,)
+        Where to evaluate.
+    frac : float
+        Share of the rows (of their weight) that a line rests on.
+    weight : (row,), optional
+        Equal by default.
+
+    Returns
+    -------
+    (point,)
+
+    References
+    ----------
+    Cleveland (1979), doi:10.1080/01621459.1979.10481038.
+
+    Examples
+    --------
+    >>> x = np.linspace(0, 1, 20)
+    >>> _lowess(x, 2 * x, at=np.array([0.25, 0.9])).round(6)  # a line stays a line
+    array([0.5, 1.8])
+    """
+    order = np.argsort(x, kind="stable")
+    x, y = x[order], y[order]
+    weight = np.ones_like(x) if weight is None else weight[order]
+    radius = _radius(x, weight, at, frac)
+    parts = np.array_split(np.arange(len(at)), -(-len(at) * len(x) // _CHUNK))
+    return np.concatenate([_lines(x, y, weight, at[part], radius[part]) for part in parts])
+
+
+def _radius(x: Array, weight: Array, at: Array, frac: float) -> Array:
+    """Distance within which each point has `frac` of the weight, by bisection, (point,)."""
+    total = np.concatenate([[0.0], np.cumsum(weight)])
+    needed = max(1, int(frac * len(x) + 1e-10)) / len(x) * total[-1] * (1 - 1e-12)
+    low, high = np.zeros(len(at)), np.maximum(x[-1] - at, at - x[0])
+    for _ in range(_BISECTIONS):
+        middle = 0.5 * (low + high)
+        ends = np.searchsorted(x, at + middle, side="right")
+        enough = total[ends] - total[np.searchsorted(x, at - middle, side="left")] >= needed
+        low, high = np.where(enough, low, middle), np.where(enough, middle, high)
+    radius: Array = high
+    return radius
+
+
+def _lines(x: Array, y: Array, weight: Array, at: Array, radius: Array) -> Array:
+    """Value of the local line at each point; the local mean where x hardly varies."""
+    span = x[-1] - x[0]
+    away = x - at[:, None]  # (point, row)
+    # Rows at the point itself count fully even where the radius is 0, as among tied x.
+    u = np.abs(away) / np.maximum(radius, 1e-12 * max(span, 1.0))[:, None]
+    kernel = weight * np.maximum(1 - u**3, 0.0) ** 3
+    kernel /= kernel.sum(1, keepdims=True)
+    mean_away, mean_y = (kernel * away).sum(1), kernel @ y
+    centred = away - mean_away[:, None]
+    spread = (kernel * centred**2).sum(1)
+    slope = np.zeros_like(spread)
+    varies = np.sqrt(spread) > 0.001 * span
+    np.divide((kernel * centred) @ y, spread, out=slope, where=varies)
+    fitted: Array = mean_y - slope * mean_away
+    return fitted

@@ -6,10 +6,23 @@ call: a bootstrap over fifty hospitals asks for ten thousand.
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
+from typing import NamedTuple
 
-__all__ = ["auprc", "auroc"]
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ehrmeta.errors import DataError
+from ehrmeta.evaluation.metrics import finite
+
+__all__ = [
+    "BinaryRisk",
+    "DecisionCurve",
+    "auprc",
+    "auroc",
+    "decision_curve",
+    "net_benefit",
+    "read_binary",
+]
 
 Array = NDArray[np.float64]
 
@@ -67,3 +80,156 @@ def _per_risk(y: Array, p: Array, weight: Array) -> tuple[Array, Array]:
     events: Array = np.add.reduceat((weight * y)[:, order], starts, axis=1)
     others: Array = np.add.reduceat((weight * (1 - y))[:, order], starts, axis=1)
     return events, others
+
+
+class BinaryRisk(NamedTuple):
+    """Checked outcomes and risks, each (row,)."""
+
+    y: Array  # 0 or 1
+    p: Array  # from 0 to 1
+    weight: Array
+
+    @property
+    def has_both_classes(self) -> bool:
+        """Rows that count hold events and non-events."""
+        return len(np.unique(self.y[self.weight > 0])) == 2
+
+
+def read_binary(
+    y_true: ArrayLike, y_prob: ArrayLike, sample_weight: ArrayLike | None = None
+) -> BinaryRisk:
+    """Check outcomes, risks and weights: one row of each per patient.
+
+    Parameters
+    ----------
+    y_true : (row,)
+        False or True, 0 or 1 (the event).
+    y_prob : (row,)
+        Predicted probability of the event.
+    sample_weight : (row,), optional
+        1 by default; rows of weight 0 do not count.
+
+    Raises
+    ------
+    DataError
+        No row, different lengths, NaN, an outcome other than 0 and 1, a probability outside
+        0 to 1, a negative weight, or weights of 0 only.
+    """
+    y, p = finite("y_true", y_true), finite("y_prob", y_prob)
+    if y.ndim != 1 or y.shape != p.shape or len(y) == 0:
+        raise DataError(
+            f"y_true {y.shape} and y_prob {p.shape} must hold one value for each of the same rows. "
+            "Of predict_proba pass the column of the event."
+        )
+    other = int(np.count_nonzero((y != 0) & (y != 1)))
+    if other:
+        raise DataError(
+            f"y_true is neither 0 nor 1 in {other} of {len(y)} rows. Code the event as 1, all "
+            "else as 0."
+        )
+    outside = int(np.count_nonzero((p < 0) | (p > 1)))
+    if outside:
+        raise DataError(
+            f"y_prob lies outside 0 to 1 in {outside} of {len(p)} rows. Pass probabilities, no "
+            "logits or percentages."
+        )
+    return BinaryRisk(y, p, _read_weight(sample_weight, len(y)))
+
+
+def _read_weight(sample_weight: ArrayLike | None, n_rows: int) -> Array:
+    """Check weights, (row,); 1 each by default."""
+    weight = np.ones(n_rows) if sample_weight is None else finite("sample_weight", sample_weight)
+    if weight.shape != (n_rows,):
+        raise DataError(f"sample_weight has shape {weight.shape}, the outcomes ({n_rows},).")
+    negative = int(np.count_nonzero(weight < 0))
+    if negative:
+        raise DataError(f"sample_weight is negative in {negative} of {n_rows} rows.")
+    if not np.any(weight > 0):
+        raise DataError(f"sample_weight is 0 in all {n_rows} rows: nothing is left to score.")
+    return weight
+
+
+class DecisionCurve(NamedTuple):
+    """Net benefit per patient at each threshold, (threshold,)."""
+
+    threshold: Array
+    model: Array
+    treat_all: Array
+    treat_none: Array
+
+
+def net_benefit(
+    y_true: ArrayLike,
+    y_prob: ArrayLike,
+    *,
+    threshold: ArrayLike,
+    sample_weight: ArrayLike | None = None,
+) -> Array:
+    r"""True positives per patient, less the false ones at the exchange rate of the threshold.
+
+    .. math:: \mathrm{NB}(t) = \frac{TP}{n} - \frac{FP}{n} \frac{t}{1 - t}
+
+    where those with a risk of at least t count as positive: whoever treats at a risk of t holds
+    one event found to be worth (1 - t) / t treatments in vain.
+
+    Parameters
+    ----------
+    y_true, y_prob : (row,)
+        Outcomes, 0 or 1, and risks.
+    threshold : (threshold,)
+        From 0 to below 1.
+    sample_weight : (row,), optional
+
+    Returns
+    -------
+    (threshold,)
+        At most the prevalence.
+
+    References
+    ----------
+    Vickers, Elkin (2006), doi:10.1177/0272989X06295361.
+
+    Examples
+    --------
+    >>> net_benefit([0, 0, 1, 1], [0.1, 0.4, 0.35, 0.8], threshold=[0.2])  # 2/4 - 1/4 * 1/4
+    array([0.4375])
+    """
+    y, p, weight = read_binary(y_true, y_prob, sample_weight)
+    at = np.atleast_1d(finite("threshold", threshold))
+    wrong = int(np.count_nonzero((at < 0) | (at >= 1)))
+    if wrong:
+        raise DataError(f"{wrong} of {len(at)} thresholds lie outside 0 <= threshold < 1.")
+    positive = p >= at[:, None]  # (threshold, row)
+    benefit = positive @ (weight * y) - positive @ (weight * (1 - y)) * at / (1 - at)
+    found: Array = benefit / weight.sum()
+    return found
+
+
+def decision_curve(
+    y_true: ArrayLike,
+    y_prob: ArrayLike,
+    *,
+    threshold: ArrayLike | None = None,
+    sample_weight: ArrayLike | None = None,
+) -> DecisionCurve:
+    """Net benefit of a model beside that of treating all and none.
+
+    Parameters
+    ----------
+    threshold : (threshold,), optional
+        0.01, 0.02, ..., 0.99 by default.
+
+    Other parameters are those of `net_benefit`.
+
+    Examples
+    --------
+    >>> curve = decision_curve([0, 0, 1, 1], [0.1, 0.4, 0.35, 0.8], threshold=[0.2, 0.5])
+    >>> curve.treat_all
+    array([0.375, 0.   ])
+    """
+    at = np.arange(1, 100) / 100 if threshold is None else threshold
+    model = net_benefit(y_true, y_prob, threshold=at, sample_weight=sample_weight)
+    everyone = np.ones(len(np.asarray(y_true)))
+    treat_all = net_benefit(y_true, everyone, threshold=at, sample_weight=sample_weight)
+    shown = np.atleast_1d(np.asarray(at, np.float64))
+    return DecisionCurve(shown, model, treat_all, np.zeros_like(model))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -12,16 +13,19 @@ from numpy.typing import NDArray
 
 from ehrmeta.data import TaskIndex, first_k
 from ehrmeta.data.clock import SECONDS
-from ehrmeta.data.rows import take_rows
+from ehrmeta.data.columns import take_rows
 from ehrmeta.data.schema import Clock, Schema
 from ehrmeta.errors import AtypicalWarning, DataError, did_you_mean
 from ehrmeta.estimators.inputs import Inputs, read_inputs
 from ehrmeta.evaluation.bootstrap import bootstrap_counts, percentile_limits
 from ehrmeta.evaluation.metrics import METRICS, TaskMean, task_mean
 
+__all__ = [
+    "KShotScorer",
+]
+
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
-
 _YEARS = (1.0, 3.0)
 
 
@@ -252,3 +256,54 @@ def _check_choices(
         raise DataError(f"query must be 'growing' or 'fixed', got {query!r}.")
     if reference is not None and reference not in models:
         raise DataError(f"reference {reference!r} is no model. {did_you_mean(reference, models)}")
+
+
+@dataclass(frozen=True)
+class KShotScorer:
+    """A scorer for ``scoring=``: minus the k-shot error, averaged over support sizes.
+
+    Tasks and times come from the estimator's own `task` and `time` columns, or as `groups` and
+    `time` through metadata routing.
+
+    Parameters
+    ----------
+    shots : tuple of int
+        Support sizes.
+    metric : {"rmse_macro", "rmse_task", "rmse_pooled", "mae_macro"}
+        The error.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from sklearn.model_selection import GridSearchCV
+    >>> from ehrmeta import KShotScorer, MetaRegressor, MetaSGD, PatientKFold, make_sinusoid
+    >>> X, y, groups = make_sinusoid(n_tasks=40, n_points=8, random_state=0)
+    >>> X = pd.DataFrame({"x": X[:, 0], "patient": groups})
+    >>> search = GridSearchCV(
+    ...     MetaRegressor(MetaSGD(), task="patient", max_steps=5, random_state=0),
+    ...     {"algorithm__inner_lr": [0.01, 0.1]},
+    ...     scoring=KShotScorer(shots=(1, 3)),
+    ...     cv=PatientKFold(2, task="patient"),
+    ... )
+    >>> sorted(search.fit(X, y).best_params_)
+    ['algorithm__inner_lr']
+    """
+
+    shots: tuple[int, ...] = (1, 3, 5)
+    metric: str = "rmse_macro"
+
+    def __call__(
+        self, estimator: Any, X: Any, y: Any, *, groups: Any = None, time: Any = None
+    ) -> float:
+        """Minus the mean error over `shots`."""
+        read = estimator._read_fitted(X, y, groups, time)
+        curve = k_shot_curve(
+            {"": estimator},
+            X,
+            y,
+            groups=read.groups,
+            time=read.time,
+            shots=self.shots,
+            n_bootstrap=0,
+        )
+        return -float(curve.loc[curve.metric == self.metric, "value"].mean())

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
+from scipy import optimize, stats
 
 from ehrmeta.data import index_tasks
 from ehrmeta.errors import DataError
-from ehrmeta.evaluation.binary import BinaryRisk, read_binary
-from ehrmeta.evaluation.random_effects import pool_random_effects
-from ehrmeta.evaluation.risk_bootstrap import POOLING_SCALES, interval_rows
+from ehrmeta.evaluation.discrimination import BinaryRisk, read_binary
+from ehrmeta.evaluation.metrics import finite
+from ehrmeta.evaluation.risk import POOLING_SCALES, interval_rows
 
-__all__ = ["pool_sites", "score_sites"]
+__all__ = [
+    "PooledEffect",
+    "pool_random_effects",
+    "pool_sites",
+    "score_sites",
+    "score_subgroups",
+]
+
+Array = NDArray[np.float64]
+_FEWEST = 3  # the prediction interval has S - 2 degrees of freedom
 
 
 def score_sites(
@@ -123,3 +133,165 @@ def pool_sites(
             row["tau2"] = pooled.tau2
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+class PooledEffect(NamedTuple):
+    """A mean over sites with its interval, and where a new site may lie."""
+
+    value: float
+    low: float
+    high: float
+    prediction_low: float
+    prediction_high: float
+    tau2: float  # variance between sites
+
+
+def pool_random_effects(
+    estimate: ArrayLike, se: ArrayLike, *, confidence_level: float = 0.95
+) -> PooledEffect:
+    r"""Mean of the sites' true values, with weights :math:`w_s = 1 / (se_s^2 + \tau^2)`.
+
+    :math:`\tau^2` is Paule and Mandel's: :math:`\sum_s w_s (y_s - \mu)^2 = S - 1`, or 0 where even
+    that leaves less. The interval is Hartung and Knapp's (Sidik and Jonkman's) without correction:
+
+    .. math:: \mu \pm t_{S-1} \sqrt v, \quad
+              v = \frac{\sum_s w_s (y_s - \mu)^2}{(S - 1) \sum_s w_s}
+
+    and a new site's value lies in :math:`\mu \pm t_{S-2} \sqrt{\tau^2 + v}` (Higgins).
+
+    Parameters
+    ----------
+    estimate, se : (site,)
+        Each site's value and standard error, on a scale where they are nearly normal.
+    confidence_level : float
+        Of both intervals.
+
+    Raises
+    ------
+    DataError
+        Fewer than 3 sites, NaN, or a standard error that is not positive.
+
+    References
+    ----------
+    Paule, Mandel (1982), doi:10.6028/jres.087.022. Hartung, Knapp (2001), doi:10.1002/sim.791.
+    Higgins et al. (2009), doi:10.1111/j.1467-985X.2008.00552.x.
+
+    Examples
+    --------
+    >>> pooled = pool_random_effects([0.1, 0.3, 0.5, 0.9], [0.1, 0.1, 0.1, 0.1])
+    >>> round(pooled.value, 3), round(pooled.tau2, 4)  # variance .1167 less .01
+    (0.45, 0.1067)
+    """
+    y, s = finite("estimate", estimate), finite("se", se)
+    if y.ndim != 1 or y.shape != s.shape or len(y) < _FEWEST:
+        raise DataError(
+            f"estimate {y.shape} and se {s.shape} must hold one value for each of at least "
+            f"{_FEWEST} sites. List fewer instead of pooling them."
+        )
+    if np.any(s <= 0):
+        raise DataError(f"se is not positive in {int(np.count_nonzero(s <= 0))} of {len(s)} sites.")
+    if not 0 < confidence_level < 1:
+        raise DataError(f"confidence_level is {confidence_level}; it must lie between 0 and 1.")
+    tau2 = _paule_mandel(y, s**2)
+    mean, q = _mean_and_q(y, s**2 + tau2)
+    variance = q / (len(y) - 1) / np.sum(1 / (s**2 + tau2))
+    level = 0.5 + confidence_level / 2
+    half = float(stats.t.ppf(level, len(y) - 1) * np.sqrt(variance))
+    ahead = float(stats.t.ppf(level, len(y) - 2) * np.sqrt(tau2 + variance))
+    return PooledEffect(mean, mean - half, mean + half, mean - ahead, mean + ahead, tau2)
+
+
+def _mean_and_q(y: Array, variance: Array) -> tuple[float, float]:
+    """Weighted mean and weighted sum of squares about it."""
+    mean = float(np.average(y, weights=1 / variance))
+    return mean, float(np.sum((y - mean) ** 2 / variance))
+
+
+def _paule_mandel(y: Array, variance: Array) -> float:
+    def excess(tau2: float) -> float:
+        return _mean_and_q(y, variance + tau2)[1] - (len(y) - 1)
+
+    if excess(0.0) <= 0:
+        return 0.0
+    widest = float(np.sum((y - y.mean()) ** 2))  # there every weight is below 1 / widest
+    return float(optimize.brentq(excess, 0.0, widest, xtol=1e-14))
+
+
+def score_subgroups(
+    y_true: ArrayLike,
+    y_prob: ArrayLike,
+    *,
+    subgroups: pd.DataFrame | Mapping[str, ArrayLike],
+    metrics: Sequence[str] = ("auroc", "calibration_slope", "e_o_ratio"),
+    min_cell: int = 11,
+    sample_weight: ArrayLike | None = None,
+    confidence_level: float = 0.95,
+    n_bootstrap: int = 500,
+    random_state: int | None = 0,
+) -> pd.DataFrame:
+    """Score each level of each column by itself, with intervals, small cells suppressed.
+
+    Intervals of two levels may overlap although the levels differ, and with many levels some will
+    look different by chance: this table raises questions, it does not test.
+
+    Parameters
+    ----------
+    subgroups : DataFrame or mapping of str to (row,)
+        Each column splits the patients once; cut numbers such as age into classes first. Rows
+        without a value make a level of their own, "missing".
+    min_cell : int
+        Where patients, events or non-events are fewer than this but not 0, counts and scores are
+        withheld, so that nobody is recognised. (Whoever publishes totals too may have to withhold
+        a second level, or the difference tells.)
+
+    Other parameters are those of `risk_intervals`.
+
+    Returns
+    -------
+    DataFrame
+        A row per subgroup, level and metric: subgroup, level, n, n_events (<NA> where withheld),
+        and the columns of `risk_intervals`.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> p = rng.uniform(size=400)
+    >>> sex = np.where(np.arange(400) < 395, "f", "m")
+    >>> found = score_subgroups(rng.random(400) < p, p, subgroups={"sex": sex}, metrics=["auroc"])
+    >>> print(found[["level", "n", "n_events"]].to_string(index=False))
+    level    n  n_events
+        f  395       209
+        m <NA>      <NA>
+    >>> found["note"].iloc[-1]
+    'withheld: fewer than 11 patients, events or non-events'
+    """
+    data = read_binary(y_true, y_prob, sample_weight)
+    rng = np.random.default_rng(random_state)
+    if not len(subgroups):
+        raise DataError("there is no subgroup: pass at least one column.")
+    parts = []
+    for name in subgroups:
+        column = pd.Series(np.asarray(subgroups[name]))
+        if len(column) != len(data.y):
+            raise DataError(f"subgroup {name!r} has {len(column)} rows, y_true has {len(data.y)}.")
+        codes, levels = pd.factorize(column, sort=True, use_na_sentinel=True)
+        shown: list[Any] = list(levels) + (["missing"] if np.any(codes < 0) else [])
+        for code, level in enumerate(shown):
+            rows = codes == (code if code < len(levels) else -1)
+            here = BinaryRisk(*(values[rows] for values in data))
+            found = pd.DataFrame(interval_rows(here, metrics, confidence_level, n_bootstrap, rng))
+            cells = [int(np.count_nonzero(here.y[here.weight > 0] == v)) for v in (0, 1)]
+            n, n_events = pd.NA, pd.NA
+            if any(0 < cell < min_cell for cell in (*cells, sum(cells))):
+                found[["value", "low", "high", "se"]] = np.nan
+                found["n_undefined"] = pd.NA
+                found["note"] = f"withheld: fewer than {min_cell} patients, events or non-events"
+            else:
+                n, n_events = sum(cells), cells[1]
+            found.insert(0, "subgroup", name)
+            found.insert(1, "level", level)
+            found.insert(2, "n", pd.array([n] * len(found), dtype="Int64"))
+            found.insert(3, "n_events", pd.array([n_events] * len(found), dtype="Int64"))
+            found["n_undefined"] = found["n_undefined"].astype("Int64")
+            parts.append(found)
+    return pd.concat(parts, ignore_index=True)

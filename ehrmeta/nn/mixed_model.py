@@ -16,12 +16,16 @@ from scipy.optimize import minimize
 
 from ehrmeta.errors import DataError
 
+__all__ = [
+    "apart",
+]
+
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
-
 _LARGEST_RATIO = 1e4  # of a random effect's sd to the noise sd; reached only by noise-free tasks
 _SMALLEST_SHARE = 1e-12  # noise variance as a share of the outcome's mean square
 _COLLINEAR = 1e-7  # singular values below this share of the largest count as 0 (float32 rounding)
+_SAME = 0.02  # share of a column's variance that the columns before it leave: less is no other
 
 
 @dataclass(frozen=True, eq=False)
@@ -297,3 +301,22 @@ def _checked(x: Any, z: Any, y: Any, starts: Any) -> tuple[Array, Array, Array, 
             bad = int(np.count_nonzero(~np.isfinite(part)))
             raise DataError(f"{name} holds {bad} NaN or infinite values. Impute or drop them.")
     return x, z, y, starts
+
+
+def apart(columns: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which columns, the first of ones, say what no combination of those before them says.
+
+    Two near copies (a time and the clock that it was read from) would get slopes of opposite sign,
+    as large as rounding lets them, which a new task's rows meet where the copies part.
+
+    Examples
+    --------
+    >>> hour = np.arange(10.0)
+    >>> apart(np.column_stack([np.ones(10), hour, hour + 1e-3 * (hour > 8), hour % 2]))
+    array([ True,  True, False,  True])
+    """
+    left = np.abs(np.diag(np.linalg.qr(columns, mode="r"))) ** 2 / len(columns)
+    variance = columns.var(axis=0)
+    found: NDArray[np.bool_] = (left > _SAME * variance) & (variance > 0.0)
+    found[0] = True
+    return found

@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import torch
 from torch import Tensor
 
-from ehrmeta.nn.activations import ACTIVATIONS
 from ehrmeta.nn.backbone import Backbone, Fast, Network, Params
 from ehrmeta.nn.fast_weights import (
     FastLayer,
@@ -22,7 +21,11 @@ from ehrmeta.nn.fast_weights import (
 )
 from ehrmeta.ranges import Choice
 
-__all__ = ["MLP"]
+__all__ = [
+    "ACTIVATIONS",
+    "MLP",
+    "Activation",
+]
 
 
 @dataclass(eq=False, repr=False)
@@ -171,3 +174,34 @@ class _Perceptron(Network):
 
 def _fast_layer(fast: Fast, layer: int) -> FastLayer | None:
     return FastLayer(fast[f"{layer}.first"], fast[f"{layer}.second"]) if fast else None
+
+
+class Activation(NamedTuple):
+    """``h = function(z)`` and ``dh/dz = derivative(z, h)``; both differentiable once more."""
+
+    function: Callable[[Tensor], Tensor]
+    derivative: Callable[[Tensor, Tensor], Tensor]
+
+
+def _relu_derivative(z: Tensor, h: Tensor) -> Tensor:
+    return (z > 0).to(z.dtype)
+
+
+def _silu(z: Tensor) -> Tensor:
+    return z * torch.sigmoid(z)
+
+
+def _silu_derivative(z: Tensor, h: Tensor) -> Tensor:
+    gate = torch.sigmoid(z)
+    return gate + h * (1.0 - gate)
+
+
+def _tanh_derivative(z: Tensor, h: Tensor) -> Tensor:
+    return 1.0 - h * h
+
+
+ACTIVATIONS = {
+    "relu": Activation(torch.relu, _relu_derivative),
+    "silu": Activation(_silu, _silu_derivative),
+    "tanh": Activation(torch.tanh, _tanh_derivative),
+}

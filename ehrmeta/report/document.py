@@ -11,16 +11,27 @@ import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jinja2
+import pandas as pd
 
 from ehrmeta.errors import DataError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Document", "Picture", "Section", "TextTable", "svg_of"]
+__all__ = [
+    "MIN_CELL",
+    "Document",
+    "Picture",
+    "Section",
+    "TextTable",
+    "hidden_counts",
+    "svg_of",
+]
+
+MIN_CELL = 11  # patients; fewer are withheld
 
 
 @dataclass(frozen=True)
@@ -180,3 +191,22 @@ def _plain(text: str) -> str:
     escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     escaped = re.sub(r"([\\`*_|\[\]#!])", r"\\\1", escaped)
     return " ".join(escaped.split())
+
+
+def hidden_counts(sizes: pd.Series) -> set[Any]:
+    """Groups whose size is not told: small ones, and the next one where a small one is alone.
+
+    Beside the sum, all sizes but one would tell that one.
+
+    Examples
+    --------
+    >>> sorted(hidden_counts(pd.Series({"a": 3, "b": 40, "c": 60})))
+    ['a', 'b']
+    >>> sorted(hidden_counts(pd.Series({"a": 3, "b": 9, "c": 60})))
+    ['a', 'b']
+    >>> hidden_counts(pd.Series({"b": 40, "c": 60}))
+    set()
+    """
+    ordered = sizes.sort_values(kind="stable")
+    n_small = int((ordered < MIN_CELL).sum())
+    return set(ordered.index[: max(n_small, 2)]) if n_small else set()

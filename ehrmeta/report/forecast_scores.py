@@ -12,16 +12,23 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ehrmeta.data import first_k
-from ehrmeta.data.rows import take_rows
+from ehrmeta.data.columns import take_rows
 from ehrmeta.errors import AtypicalWarning, DataError, GroupError
-from ehrmeta.estimators import ConformalRegressor
+from ehrmeta.estimators import Adapted, ConformalRegressor
 from ehrmeta.estimators._base import TaskRegressor
 from ehrmeta.estimators.inputs import Inputs
 from ehrmeta.evaluation.bootstrap import bootstrap_counts, percentile_limits
 from ehrmeta.evaluation.metrics import TaskMean
-from ehrmeta.report.small_cells import MIN_CELL, hidden_counts
+from ehrmeta.report.document import MIN_CELL, hidden_counts
 
-__all__ = ["coverage_by_k", "forecasts", "group_scores", "read_test_rows"]
+__all__ = [
+    "coverage_by_k",
+    "event_risk",
+    "forecasts",
+    "group_scores",
+    "name_of",
+    "read_test_rows",
+]
 
 Array = NDArray[np.float64]
 
@@ -157,3 +164,36 @@ def _mean(values: pd.Series, n_bootstrap: int, *, root: bool) -> _Mean:
     mean = TaskMean(loss, np.ones_like(loss), root)
     samples = mean.resampled(bootstrap_counts(len(loss), n_bootstrap, 0))
     return _Mean(mean.value(), *percentile_limits(samples, 0.95))
+
+
+def event_risk(estimator: Any, X: Any, y: Any, predict: dict[str, Any]) -> tuple[Array, Array]:
+    """Whether the second class happened, and its predicted probability, each (row,).
+
+    Parameters
+    ----------
+    estimator : fitted or adapted classifier
+    X, y : (row, feature), (row,)
+    predict : dict
+        Further arguments of ``predict_proba``: groups, time.
+
+    Raises
+    ------
+    DataError
+        More or fewer than two classes, or outcomes that are neither.
+    """
+    p = np.asarray(estimator.predict_proba(X, **predict), np.float64)
+    if p.ndim != 2 or p.shape[1] != 2:
+        raise DataError(f"predict_proba gives shape {p.shape}; a risk needs two classes.")
+    fitted = estimator.model if isinstance(estimator, Adapted) else estimator
+    classes, y = np.asarray(fitted.classes_), np.asarray(y)
+    unknown = int(np.count_nonzero(~np.isin(y, classes)))
+    if unknown:
+        raise DataError(
+            f"y holds classes unseen at fit in {unknown} of {len(y)} rows. Pass the labels of fit."
+        )
+    return (y == classes[1]).astype(np.float64), p[:, 1]
+
+
+def name_of(estimator: Any) -> str:
+    """What a legend calls an estimator."""
+    return type(estimator.model if isinstance(estimator, Adapted) else estimator).__name__

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ehrmeta.tuning.plots import study_plots
+from ehrmeta.tuning.summary import study_plots
 
 __all__ = ["save_study_pictures"]
 

@@ -9,12 +9,17 @@ import numpy as np
 import pandas as pd
 
 from ehrmeta.errors import DataError
-from ehrmeta.report.balance_display import BalanceDisplay
-from ehrmeta.report.confounding_display import ConfoundingDisplay
-from ehrmeta.report.document import Document, Picture, Section, TextTable, svg_of
-from ehrmeta.report.overlap_display import OverlapDisplay
-from ehrmeta.report.small_cells import MIN_CELL, hidden_counts
-from ehrmeta.report.style import decimals, number, outcome_label, ranged
+from ehrmeta.report.displays._base import decimals, number, outcome_label, ranged
+from ehrmeta.report.displays.assumptions import BalanceDisplay, ConfoundingDisplay, OverlapDisplay
+from ehrmeta.report.document import (
+    MIN_CELL,
+    Document,
+    Picture,
+    Section,
+    TextTable,
+    hidden_counts,
+    svg_of,
+)
 from ehrmeta.treatment import Diagnostics, PooledEffect, TreatmentResponse
 from ehrmeta.treatment.arms import Arms
 

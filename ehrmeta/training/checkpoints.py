@@ -16,10 +16,9 @@ from typing import Any
 from torch import Tensor
 
 from ehrmeta.errors import BundleError, DataWarning
-from ehrmeta.nn.task_rows import TaskRows
+from ehrmeta.nn.batch import TaskRows
 from ehrmeta.persistence import read_bundle, write_bundle
-from ehrmeta.training.plan import TrainingPlan
-from ehrmeta.training.state import TrainingState
+from ehrmeta.training.state import TrainingPlan, TrainingState
 
 __all__ = ["Checkpoints", "fingerprint", "on_termination"]
 

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ehrmeta.nn.batch import TaskSet, padded_index, padded_set
-from ehrmeta.nn.task_rows import TaskRows
+from ehrmeta.nn.batch import TaskRows, TaskSet, padded_index, padded_set
 
 __all__ = ["EpisodeSampler"]
 

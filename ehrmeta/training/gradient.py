@@ -12,8 +12,7 @@ from torch.func import vmap
 
 from ehrmeta.algorithms._base import Algorithm, Params, Spec
 from ehrmeta.nn.batch import TaskSet
-from ehrmeta.nn.chunks import Chunks
-from ehrmeta.nn.precision import matrix_products
+from ehrmeta.nn.device import Chunks, matrix_products
 from ehrmeta.nn.recorded import Recorded
 
 __all__ = ["EpisodeLoss"]

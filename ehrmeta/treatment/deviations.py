@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ehrmeta.nn.mixed_model import MixedModel, cross_products, fit_mixed_model, posterior
-from ehrmeta.treatment.cases import Cases
+from ehrmeta.treatment.treated_rows import Cases
 
 __all__ = ["Deviations", "TaskDeviations", "Variation", "fit_deviations"]
 

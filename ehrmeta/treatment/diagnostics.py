@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ehrmeta.treatment.cases import Cases
 from ehrmeta.treatment.learners import arm_scores
 from ehrmeta.treatment.nuisances import TaskNuisances
+from ehrmeta.treatment.treated_rows import Cases
 
 __all__ = ["Diagnostics", "diagnose", "e_value", "robustness_value"]
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ehrmeta.treatment.baseline import ArmLevels, fit_arm_levels
-from ehrmeta.treatment.cases import Cases
-from ehrmeta.treatment.stacking import Stack, cross_fit
+from ehrmeta.treatment.cross_fitting import Stack, cross_fit
+from ehrmeta.treatment.nuisances import ArmLevels, fit_arm_levels
+from ehrmeta.treatment.treated_rows import Cases
 
 __all__ = ["DoseNuisances", "TaskDoseNuisances", "fit_dose_nuisances", "rows_of_varied_dose"]
 

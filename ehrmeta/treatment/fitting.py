@@ -11,12 +11,9 @@ import numpy.typing as npt
 
 from ehrmeta.errors import DataError
 from ehrmeta.treatment.arms import Arms, Dose
-from ehrmeta.treatment.cases import Cases
-from ehrmeta.treatment.crossed import fit_crossed
 from ehrmeta.treatment.dose_nuisances import DoseNuisances, fit_dose_nuisances
-from ehrmeta.treatment.effects import AnyTaskNuisances, Effects, MixedEffects
-from ehrmeta.treatment.forms import choose_forms
-from ehrmeta.treatment.learners import LEARNERS, Scoring
+from ehrmeta.treatment.effects import AnyTaskNuisances, Effects, MixedEffects, outcome_population
+from ehrmeta.treatment.learners import LEARNERS, Scoring, choose_forms, fit_crossed
 from ehrmeta.treatment.meta_effects import MetaEffects, MetaOutcomes
 from ehrmeta.treatment.nuisances import (
     Nuisances,
@@ -25,8 +22,7 @@ from ehrmeta.treatment.nuisances import (
     default_regressors,
     fit_nuisances,
 )
-from ehrmeta.treatment.population import outcome_population
-from ehrmeta.treatment.propensity import read_probabilities
+from ehrmeta.treatment.treated_rows import Cases, read_probabilities
 
 if TYPE_CHECKING:
     from ehrmeta.treatment.response import TreatmentResponse

@@ -12,41 +12,57 @@ X: :math:`\psi = y - \mu_0` where treated and :math:`\mu_1 - y` where not, with 
 R and X take the rows of the two arms only, with :math:`e = e_1 / (e_0 + e_1)`. The S- and the
 T-learner have none: their effect is :math:`\mu_1 - \mu_0` itself.
 
+The X-learner's two regressions: each arm's imputed effects, weighted by who has few rows.
+
+.. math:: \tau(x) = e(x)\, \tau_0(x) + (1 - e(x))\, \tau_1(x)
+
+with :math:`\tau_1` the regression of :math:`y - \mu_0(x)` over the treated and :math:`\tau_0` that
+of :math:`\mu_1(x) - y` over the others: where few are treated, the effects imputed for them, which
+rest on many controls, count most.
+
 References
 ----------
 Kuenzel et al. (2019), doi:10.1073/pnas.1804597116 (S, T, X); Nie and Wager (2021),
 doi:10.1093/biomet/asaa076 (R); Kennedy (2023), doi:10.1214/23-EJS2157 (DR).
+Kuenzel et al. (2019), doi:10.1073/pnas.1804597116.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from sklearn.base import is_regressor
+from sklearn.dummy import DummyRegressor
+from sklearn.ensemble import HistGradientBoostingRegressor
+from sklearn.linear_model import LinearRegression
 
-from ehrmeta.treatment.cases import Cases
+from ehrmeta.errors import DataError
+from ehrmeta.treatment.cross_fitting import Stack, cross_fit, fit_model, model_outputs
 from ehrmeta.treatment.dose_nuisances import TaskDoseNuisances, rows_of_varied_dose
-from ehrmeta.treatment.nuisances import TaskNuisances
+from ehrmeta.treatment.nuisances import Nuisances, TaskNuisances
+from ehrmeta.treatment.treated_rows import Cases
 
 __all__ = [
     "LEARNERS",
-    "PSEUDO_LEARNERS",
+    "CrossedEffect",
+    "EffectForm",
     "PseudoOutcomes",
     "Scoring",
     "arm_scores",
-    "dose_pseudo_outcomes",
-    "pseudo_outcomes",
+    "choose_forms",
+    "fit_crossed",
     "usable_rows",
 ]
 
 Array = npt.NDArray[np.float64]
-
 _SMALLEST_RESIDUAL = 1e-3  # of a dose, in its standard deviations: smaller ones have no weight
-
-PSEUDO_LEARNERS = ("dr", "r", "x")
-LEARNERS = ("s", "t", *PSEUDO_LEARNERS)
+_PSEUDO_LEARNERS = ("dr", "r", "x")
+LEARNERS = ("s", "t", *_PSEUDO_LEARNERS)
+Index = npt.NDArray[np.int64]
 
 
 class PseudoOutcomes(NamedTuple):
@@ -85,12 +101,12 @@ class Scoring:
     ) -> list[PseudoOutcomes]:
         """Pseudo-outcomes of every arm over the control, or of a unit of the dose."""
         if isinstance(nuisances, TaskDoseNuisances):
-            return [dose_pseudo_outcomes(cases, nuisances, self.noise)]
+            return [_dose_pseudo_outcomes(cases, nuisances, self.noise)]
         return [self.pair(cases, nuisances, (0, arm)) for arm in range(1, len(self.noise))]
 
     def pair(self, cases: Cases, nuisances: TaskNuisances, pair: tuple[int, int]) -> PseudoOutcomes:
         """Pseudo-outcomes of the second arm of a pair over the first."""
-        return pseudo_outcomes(self.learner, cases, nuisances, self.noise, pair)
+        return _pseudo_outcomes(self.learner, cases, nuisances, self.noise, pair)
 
 
 def arm_scores(cases: Cases, nuisances: TaskNuisances) -> Array:
@@ -101,7 +117,7 @@ def arm_scores(cases: Cases, nuisances: TaskNuisances) -> Array:
     return scores
 
 
-def pseudo_outcomes(
+def _pseudo_outcomes(
     learner: str,
     cases: Cases,
     nuisances: TaskNuisances,
@@ -145,7 +161,7 @@ def usable_rows(cases: Cases, pair: tuple[int, int], n_arms: int) -> npt.NDArray
     return usable
 
 
-def dose_pseudo_outcomes(
+def _dose_pseudo_outcomes(
     cases: Cases, nuisances: TaskDoseNuisances, noise: Array
 ) -> PseudoOutcomes:
     """The R-learner's for the effect of one unit of the dose."""
@@ -154,3 +170,231 @@ def dose_pseudo_outcomes(
     rows = np.flatnonzero(large & rows_of_varied_dose(cases))
     away = away[rows]
     return PseudoOutcomes(rows, (cases.y - nuisances.m)[rows] / away, noise[0] / away**2)
+
+
+@dataclass(frozen=True, eq=False)
+class CrossedEffect:
+    """Both regressions of one arm's effect over the control, as a `Stack` predicts.
+
+    Parameters
+    ----------
+    zero, one : Stack
+        Of the effects imputed for the control's rows, and for the arm's.
+    nuisances : Nuisances
+        With the propensities that weigh them.
+    arm : int
+    """
+
+    zero: Stack
+    one: Stack
+    nuisances: Nuisances
+    arm: int
+
+    def predict(self, x: Array) -> Array:
+        """Mean over the folds' models, (row,)."""
+        return np.asarray(self.by_fold(x).mean(0))
+
+    def by_fold(self, x: Array) -> Array:
+        """What each fold's models say, (fold, row)."""
+        p = _share(self.nuisances.propensities(x), self.arm)
+        return np.asarray(p * self.zero.by_fold(x) + (1 - p) * self.one.by_fold(x))
+
+
+def fit_crossed(
+    model: Any,
+    cases: Cases,
+    nuisances: Nuisances,
+    adapted: TaskNuisances,
+    arm: int,
+    fold: npt.NDArray[np.int64],
+    *,
+    random_state: int = 0,
+) -> tuple[CrossedEffect, Array]:
+    """Cross-fit both regressions; the effect and its values at all rows, (row,).
+
+    A fold's values rest on no outcome of its rows: neither the regressions nor the outcome models
+    that impute have seen them. No imputed effect rests on its own row either, as an arm's outcome
+    model learns from the rows of that arm.
+    """
+    zero: list[tuple[Any]] = []
+    one: list[tuple[Any]] = []
+    values = np.empty(cases.n_rows)
+    for k, mu in enumerate(nuisances.by_fold(cases.x)):
+        imputed = nuisances.with_outcomes(mu, adapted.e, cases)
+        rows, psi, _ = _pseudo_outcomes("x", cases, imputed, nuisances.noise, (0, arm))
+        for side, models in ((0, zero), (arm, one)):
+            own = (fold[rows] != k) & (cases.arm[rows] == side)
+            x, target = cases.x[rows[own]], psi[own]
+            models.append((fit_model(model, x, target, np.ones(len(x)), random_state),))
+        inside = fold == k
+        at_zero, at_one = (model_outputs(models[-1][0], cases.x[inside]) for models in (zero, one))
+        p = _share(adapted.e[inside], arm)
+        values[inside] = p * at_zero + (1 - p) * at_one
+    weight = np.ones(1)
+    effect = CrossedEffect(Stack(tuple(zero), weight), Stack(tuple(one), weight), nuisances, arm)
+    return effect, values
+
+
+def _share(e: Array, arm: int) -> Array:
+    """Propensity of the arm among it and the control, (row,)."""
+    return np.asarray(e[:, arm] / (e[:, 0] + e[:, arm]))
+
+
+Crossed = Callable[[Any], tuple[CrossedEffect, Array]]
+
+
+class EffectForm(NamedTuple):
+    """A chosen form.
+
+    Parameters
+    ----------
+    name : str
+    stack : Stack, optional
+        None where constant or linear.
+    values : (row,), optional
+        Cross-fitted predictions of the stack.
+    scores : dict of str to float
+        R-score of every form tried: 1 - loss / loss of a constant.
+    """
+
+    name: str
+    stack: Stack | CrossedEffect | None
+    values: Array | None
+    scores: dict[str, float]
+
+
+def choose_forms(
+    x: Array,
+    found: Sequence[PseudoOutcomes],
+    judges: Sequence[PseudoOutcomes],
+    task: Index,
+    fold: Index,
+    *,
+    final: Any = "auto",
+    crossed: Sequence[Crossed] | None = None,
+    random_state: int = 0,
+) -> list[EffectForm]:
+    """Fit every form on the folds without a row's own, and judge it by the R-loss there.
+
+    The simplest within one standard error of the best, over tasks (rows where there is one), is
+    taken: one form for all arms, as they are compared with each other too.
+
+    Parameters
+    ----------
+    found : sequence of PseudoOutcomes
+        To learn from, of every arm.
+    judges : sequence of PseudoOutcomes
+        Those of the R-learner: to judge by, the same for all learners.
+    final : {"auto", "constant", "linear", "crossed boosting", "boosting"} or regressor
+    crossed : sequence of callable, optional
+        Makes the X-learner's two regressions of a model; a dose has none.
+    """
+    models = _models(final, crossed is not None)
+    apart = [arm for arm, own in enumerate(found, start=1) if not len(own.rows)]
+    if apart:
+        raise DataError(
+            f"no task has rows of both arms, the control and number {apart[0]} of the others, so "
+            "no effect can be learned within any. Name larger tasks in groups=, such as sites, or "
+            "leave it out."
+        )
+    makers: Sequence[Crossed | None] = crossed or [None] * len(found)
+    fits = [
+        _fits(models, x, own, fold, maker, random_state)
+        for own, maker in zip(found, makers, strict=True)
+    ]
+    losses = [
+        {name: _r_losses(values, judge) for name, (_, values) in fit.items()}
+        for fit, judge in zip(fits, judges, strict=True)
+    ]
+    chosen = next(iter(models))
+    if isinstance(final, str) and final == "auto":
+        judged = np.concatenate([judge.rows for judge in judges])
+        every = {name: np.concatenate([loss[name] for loss in losses]) for name in models}
+        total = {name: np.bincount(judged, loss, len(x)) for name, loss in every.items()}
+        rows = np.unique(judged)
+        chosen = _simplest({name: loss[rows] for name, loss in total.items()}, task[rows])
+    forms = []
+    for fit, loss in zip(fits, losses, strict=True):
+        stack, values = fit[chosen] if chosen not in ("constant", "linear") else (None, None)
+        forms.append(EffectForm(chosen, stack, values, _scores(loss)))
+    return forms
+
+
+def _fits(
+    models: dict[str, Any],
+    x: Array,
+    found: PseudoOutcomes,
+    fold: Index,
+    crossed: Crossed | None,
+    random_state: int,
+) -> dict[str, tuple[Any, Array]]:
+    """Every form of one arm's effect, and its cross-fitted values, (row,)."""
+    inside = np.zeros(len(x), bool)
+    inside[found.rows] = True
+    psi, weight = np.zeros(len(x)), np.zeros(len(x))
+    psi[found.rows], weight[found.rows] = found.psi, 1.0 / found.variance
+    return {
+        name: crossed(model)
+        if name == "crossed boosting" and crossed is not None
+        else cross_fit(
+            [model], x, psi, fold, train=inside, weight=weight, random_state=random_state
+        )
+        for name, model in models.items()
+    }
+
+
+def _scores(losses: dict[str, Array]) -> dict[str, float]:
+    constant = float(losses["constant"].mean())
+    floor = np.finfo(float).tiny  # where outcomes are constant nothing is left to explain
+    return {name: 1.0 - float(loss.mean()) / max(constant, floor) for name, loss in losses.items()}
+
+
+def _r_losses(effect: Array, judge: PseudoOutcomes) -> Array:
+    """``(y - m(x) - (t - e(x)) tau(x))^2`` relative to the noise, (n,), of an effect (row,)."""
+    return np.asarray((judge.psi - effect[judge.rows]) ** 2 / judge.variance)
+
+
+def _simplest(losses: dict[str, Array], task: Index) -> str:
+    """The first name whose loss is within one standard error of the smallest, over tasks.
+
+    Examples
+    --------
+    >>> _simplest(
+    ...     {"simple": np.array([1.0, 2.0, 3.0]), "other": np.array([1.0, 2.1, 2.7])}, np.arange(3)
+    ... )
+    'simple'
+    """
+    best = min(losses, key=lambda name: float(losses[name].mean()))
+    for name, loss in losses.items():
+        excess = loss - losses[best]
+        counts = np.bincount(task)
+        if np.count_nonzero(counts) > 1:
+            excess = np.bincount(task, excess)[counts > 0] / counts[counts > 0].mean()
+        if excess.mean() <= excess.std(ddof=1) / np.sqrt(len(excess)):
+            return name
+    return best
+
+
+def _models(final: Any, arms: bool) -> dict[str, Any]:
+    """Candidates, the simplest first; a constant always, to compare with."""
+    boosting = HistGradientBoostingRegressor(
+        learning_rate=0.05, max_iter=100, max_leaf_nodes=6, early_stopping=False
+    )
+    models: dict[str, Any] = {
+        "constant": DummyRegressor(),
+        "linear": LinearRegression(),
+        "crossed boosting": boosting,
+        "boosting": boosting,
+    }
+    if not arms:
+        del models["crossed boosting"]
+    if isinstance(final, str) and final == "auto":
+        return models
+    if isinstance(final, str) and final in models:
+        return {final: models[final]} | {"constant": models["constant"]}
+    if not isinstance(final, str) and is_regressor(final):
+        return {type(final).__name__: final, "constant": models["constant"]}
+    raise DataError(
+        f"final must be 'auto', 'constant', 'linear', 'crossed boosting', 'boosting' or a "
+        f"regressor, got {final!r}."
+    )

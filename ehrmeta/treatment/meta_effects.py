@@ -13,9 +13,9 @@ from sklearn.base import clone
 from sklearn.utils.validation import has_fit_parameter
 
 from ehrmeta.errors import DataError
-from ehrmeta.treatment.cases import Cases
 from ehrmeta.treatment.effects import AnyTaskNuisances, Effects
 from ehrmeta.treatment.learners import Scoring
+from ehrmeta.treatment.treated_rows import Cases
 
 __all__ = ["MetaEffects", "MetaOutcomes"]
 

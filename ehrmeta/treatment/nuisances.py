@@ -12,26 +12,185 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.optimize import minimize_scalar
+from scipy.special import softmax
 from sklearn.base import is_classifier
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 from sklearn.linear_model import LogisticRegression, RidgeCV
 
 from ehrmeta.errors import DataError
-from ehrmeta.treatment.assignment import LogitShifts, clip_propensity, fit_logit_shifts
-from ehrmeta.treatment.baseline import ArmLevels, fit_arm_levels, task_levels
-from ehrmeta.treatment.cases import Cases
-from ehrmeta.treatment.stacking import Stack, cross_fit
+from ehrmeta.nn.mixed_model import MixedModel, fit_mixed_model, posterior
+from ehrmeta.treatment.cross_fitting import Stack, cross_fit
+from ehrmeta.treatment.treated_rows import Cases
 
 __all__ = [
+    "ArmLevels",
+    "LogitShifts",
     "Nuisances",
     "TaskNuisances",
     "default_classifiers",
     "default_regressors",
+    "fit_arm_levels",
     "fit_nuisances",
 ]
 
 Array = npt.NDArray[np.float64]
 Index = npt.NDArray[np.int64]
+_NEWTON_STEPS = 25
+_SMALLEST = 1e-6  # of a probability before its logarithm
+_SD_RANGE = (1e-3, 10.0)
+
+
+@dataclass(frozen=True, eq=False)
+class ArmLevels:
+    r"""Prior of the arms' levels in a task: ``residual = beta_a + b_a + e``, ``b ~ N(0, G)``.
+
+    G holds how strongly the levels of two arms go together over tasks: what a task that was seen
+    in one arm only still says about the other.
+
+    Parameters
+    ----------
+    model : MixedModel
+        Of the residuals of the population's outcome models.
+    """
+
+    model: MixedModel
+
+    def adapt(self, mu: Array, cases: Cases) -> tuple[Array, Array]:
+        """Posterior of every task's levels: mean (task, arm), covariance (task, arm, arm)."""
+        n_arms = mu.shape[1]
+        order = np.argsort(cases.task, kind="stable")
+        hot = np.eye(n_arms)[cases.arm[order]]
+        residual = (cases.y - _given(mu, cases))[order]
+        starts = np.concatenate([[0], np.cumsum(np.bincount(cases.task, minlength=cases.n_tasks))])
+        mean, cov = posterior(self.model, hot, hot, residual, starts)
+        return mean + self.model.beta, cov
+
+    def without_own_row(self, mu: Array, cases: Cases, mean: Array, cov: Array) -> Array:
+        r"""Outcomes (row, arm) at the levels that the task's *other* rows give.
+
+        .. math:: b_{-i} = b - C z_i \frac{r_i - z_i'b}{\sigma^2 - z_i' C z_i}
+        """
+        own = np.arange(cases.n_rows), cases.arm
+        to_arms = cov[cases.task, :, cases.arm]  # (row, arm)
+        residual = cases.y - _given(mu, cases) - mean[cases.task, cases.arm]
+        left = self.model.noise_var - to_arms[own]
+        shift = mean[cases.task] - to_arms * (residual / left)[:, None]
+        return np.asarray(mu + shift)
+
+
+def fit_arm_levels(mu: Array, cases: Cases) -> ArmLevels:
+    """Estimate the prior from cross-fitted outcomes `mu` (row, arm) of the training tasks."""
+    order = np.argsort(cases.task, kind="stable")
+    hot = np.eye(mu.shape[1])[cases.arm[order]]
+    starts = np.concatenate([[0], np.cumsum(np.bincount(cases.task, minlength=cases.n_tasks))])
+    residual = (cases.y - _given(mu, cases))[order]
+    return ArmLevels(fit_mixed_model(hot, hot, residual, starts))
+
+
+def _task_levels(cases: Cases, n_arms: int) -> Array:
+    """How much the level of each row's task lies above the others', (row,), at equal x and arm.
+
+    Outcome models are trained on what is left, so that tasks which treat more and also fare better
+    do not pass for an effect.
+    """
+    order = np.argsort(cases.task, kind="stable")
+    arms = np.eye(n_arms)[cases.arm]
+    design = np.column_stack([arms, cases.x])[order]
+    starts = np.concatenate([[0], np.cumsum(np.bincount(cases.task, minlength=cases.n_tasks))])
+    one = np.ones((cases.n_rows, 1))
+    model = fit_mixed_model(design, one, cases.y[order], starts)
+    mean, _ = posterior(model, design, one, cases.y[order], starts)
+    return np.asarray(mean[cases.task, 0])
+
+
+def _given(mu: Array, cases: Cases) -> Array:
+    """What is expected in the arm that was given, (row,)."""
+    return np.asarray(mu[np.arange(cases.n_rows), cases.arm])
+
+
+@dataclass(frozen=True)
+class LogitShifts:
+    r"""``e_task(x) = softmax(log e(x) + c)`` with ``c ~ N(0, sd^2 I)`` for every task.
+
+    Parameters
+    ----------
+    sd : float
+        Estimated over the training tasks; 0 leaves the propensities as they are.
+    """
+
+    sd: float
+
+    def adapt(self, e: Array, cases: Cases) -> tuple[Array, Array]:
+        """Mode (task, arm) and curvature (task, arm, arm) of every task's shift."""
+        mode, curvature, _ = _laplace(np.log(np.maximum(e, _SMALLEST)), cases, self.sd)
+        return mode, curvature
+
+    def without_own_row(self, e: Array, cases: Cases, mode: Array, curvature: Array) -> Array:
+        """Propensities (row, arm) at the shift that the task's other rows give, to one step."""
+        logits = np.log(np.maximum(e, _SMALLEST))
+        p = softmax(logits + mode[cases.task], axis=1)
+        own = np.eye(p.shape[1])[cases.arm] - p
+        less = curvature[cases.task] - _information(p)
+        shift = mode[cases.task] - np.linalg.solve(less, own[..., None])[..., 0]
+        return np.asarray(softmax(logits + shift, axis=1))
+
+    def shifted(self, e: Array, shift: Array) -> Array:
+        """Propensities (row, arm) of rows whose task has this shift, (row, arm)."""
+        return np.asarray(softmax(np.log(np.maximum(e, _SMALLEST)) + shift, axis=1))
+
+
+def _fit_logit_shifts(e: Array, cases: Cases) -> LogitShifts:
+    """Estimate the spread of the shifts by Laplace's approximation of their likelihood."""
+    logits = np.log(np.maximum(e, _SMALLEST))
+    low, high = np.log(_SD_RANGE)
+    found = minimize_scalar(
+        lambda log_sd: -_laplace(logits, cases, float(np.exp(log_sd)))[2],
+        bounds=(low, high),
+        method="bounded",
+        options={"xatol": 0.05},
+    )
+    return LogitShifts(float(np.exp(found.x)))
+
+
+def _clip_propensity(e: Array, clip: float) -> tuple[Array, npt.NDArray[np.bool_]]:
+    """Propensities kept at `clip` or more, and which rows had a smaller one, (row,)."""
+    return np.maximum(e, clip), np.asarray((e < clip).any(axis=1))
+
+
+def _laplace(logits: Array, cases: Cases, sd: float) -> tuple[Array, Array, float]:
+    """Mode and curvature of every task's shift, and the marginal log-likelihood of all."""
+    n_tasks, n_arms = cases.n_tasks, logits.shape[1]
+    precision = np.eye(n_arms) / sd**2
+    hot = np.eye(n_arms)[cases.arm]
+    c = np.zeros((n_tasks, n_arms))
+    for _ in range(_NEWTON_STEPS):
+        p = softmax(logits + c[cases.task], axis=1)
+        gradient = _totals(hot - p, cases) - c @ precision
+        curvature = _totals(_information(p), cases) + precision
+        step = np.linalg.solve(curvature, gradient[..., None])[..., 0]
+        size = np.abs(step).max(1, keepdims=True)
+        c += step / np.maximum(size, 1.0)  # at most 1 on the log-odds scale
+        if size.max() < 1e-8:
+            break
+    p = softmax(logits + c[cases.task], axis=1)
+    curvature = _totals(_information(p), cases) + precision
+    fit = np.log(p[np.arange(len(p)), cases.arm]).sum() - 0.5 * np.sum(c * c) / sd**2
+    volume = n_tasks * n_arms * np.log(sd) + 0.5 * np.linalg.slogdet(curvature)[1].sum()
+    return c, curvature, float(fit - volume)
+
+
+def _information(p: Array) -> Array:
+    """``diag(p) - p p'`` of every row, (row, arm, arm)."""
+    return np.asarray(p[:, :, None] * (np.eye(p.shape[1]) - p[:, None, :]))
+
+
+def _totals(values: Array, cases: Cases) -> Array:
+    """Sums over the rows of every task, (task, ...)."""
+    flat = values.reshape(len(values), -1)
+    sums = np.zeros((cases.n_tasks, flat.shape[1]))
+    np.add.at(sums, cases.task, flat)
+    return sums.reshape(cases.n_tasks, *values.shape[1:])
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,7 +340,7 @@ def fit_nuisances(
     _check_folds(cases, n_arms, fold)
     several = cases.n_tasks > 1
     numbers = not is_classifier(outcome[0])
-    target = cases.y - task_levels(cases, n_arms) if several and numbers else cases.y
+    target = cases.y - _task_levels(cases, n_arms) if several and numbers else cases.y
     centre = cases.task if several else None
     if joint:
         x = np.column_stack([cases.x, np.eye(n_arms)[cases.arm][:, 1:]])
@@ -219,7 +378,7 @@ def fit_nuisances(
         outcome=stacks,
         propensity=model,
         levels=fit_arm_levels(mu, cases) if several else None,
-        shifts=fit_logit_shifts(e, cases) if several and learned else None,
+        shifts=_fit_logit_shifts(e, cases) if several and learned else None,
         noise=np.ones(n_arms),
         mean_propensity=np.bincount(cases.arm, minlength=n_arms) / cases.n_rows,
         n_arms=n_arms,
@@ -267,7 +426,7 @@ def _in_tasks(
         e = shifts.without_own_row(e, cases, assignment, curvature)
     if nuisances.bounded:
         mu = np.clip(mu, 0.0, 1.0)
-    e, clipped = clip_propensity(e, nuisances.clip)
+    e, clipped = _clip_propensity(e, nuisances.clip)
     return TaskNuisances(mu, population_mu, e, clipped)
 
 

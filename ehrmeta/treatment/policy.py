@@ -1,21 +1,47 @@
-"""What a policy is worth, and a small tree of one, from doubly robust scores."""
+r"""What a policy is worth, and a small tree of one, from doubly robust scores.
+
+How well an effect ranks rows: AUTOC and Qini, from doubly robust scores.
+
+With rows in falling order of the estimated effect and :math:`\Gamma` their doubly robust scores,
+the targeting operator characteristic is
+
+.. math:: TOC(q) = \frac{1}{qn} \sum_{i \le qn} \Gamma_i - \frac{1}{n} \sum_i \Gamma_i,
+
+AUTOC its integral over q and Qini the integral of q TOC(q). Both are 0 where the ranking is no
+better than chance.
+
+References
+----------
+Yadlowsky, Fleming, Shah, Brunskill, Wager (2025), doi:10.1080/01621459.2024.2393466.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 from scipy import stats
 from sklearn.tree import DecisionTreeRegressor, export_text
 
 from ehrmeta.errors import DataError
 
-__all__ = ["PolicyTree", "PolicyValue", "fit_policy_tree", "policy_value"]
+__all__ = [
+    "PolicyTree",
+    "PolicyValue",
+    "Ranking",
+    "effects_by_rank",
+    "fit_policy_tree",
+    "policy_value",
+    "rank_score",
+    "rate",
+]
 
 Array = npt.NDArray[np.float64]
 Index = npt.NDArray[np.int64]
+_FEW_TASKS = 10  # below this rows are what is drawn
 
 
 @dataclass(frozen=True)
@@ -151,3 +177,115 @@ def fit_policy_tree(
     """
     tree = DecisionTreeRegressor(max_depth=max_depth, min_samples_leaf=min_rows, random_state=0)
     return PolicyTree(tree.fit(x, gain - gain.mean(1, keepdims=True)), labels, names)
+
+
+class Ranking(NamedTuple):
+    """A rank-weighted average effect and its bootstrap interval."""
+
+    value: float
+    se: float
+    low: float
+    high: float
+
+
+def rank_score(effect: Array, scores: Array, *, kind: str = "autoc") -> float:
+    """AUTOC or Qini of an effect (row,), from the scores of the contrast (row,).
+
+    Ties share the mean of their scores, so that a constant effect has 0.
+
+    Examples
+    --------
+    >>> rank_score(np.array([3.0, 2.0, 1.0]), np.array([2.0, 1.0, 0.0]))
+    0.5
+    >>> rank_score(np.ones(3), np.array([2.0, 1.0, 0.0]))
+    0.0
+    """
+    if kind not in ("autoc", "qini"):
+        raise DataError(f"kind must be 'autoc' or 'qini', got {kind!r}.")
+    n = len(effect)
+    _, place = np.unique(-effect, return_inverse=True)
+    counts = np.bincount(place)
+    shared = (np.bincount(place, scores) / counts)[place]
+    ordered = shared[np.argsort(-effect, kind="stable")]
+    toc = np.cumsum(ordered) / np.arange(1, n + 1) - scores.mean()
+    share = np.arange(1, n + 1) / n
+    return float(toc.mean() if kind == "autoc" else (share * toc).mean())
+
+
+def rate(
+    effect: Array,
+    scores: Array,
+    *,
+    kind: str = "autoc",
+    task: npt.NDArray[np.int64] | None = None,
+    confidence_level: float = 0.95,
+    n_bootstrap: int = 200,
+    random_state: int | None = 0,
+) -> Ranking:
+    """The score with an interval by the half-sample bootstrap, of tasks or else of rows.
+
+    Parameters
+    ----------
+    effect, scores : (row,)
+    kind : {"autoc", "qini"}
+    task : (row,), optional
+        Resampled whole where there are ten or more.
+    """
+    random = np.random.default_rng(random_state)
+    n_tasks = 0 if task is None else len(np.unique(task))
+    unit = (
+        np.arange(len(effect))
+        if task is None or n_tasks < _FEW_TASKS
+        else np.unique(task, return_inverse=True)[1]
+    )
+    n_units = int(unit.max()) + 1
+    value = rank_score(effect, scores, kind=kind)
+    found = np.empty(n_bootstrap)
+    for at in range(n_bootstrap):
+        half = np.zeros(n_units, bool)
+        half[random.permutation(n_units)[: n_units // 2]] = True
+        rows = half[unit]
+        found[at] = rank_score(effect[rows], scores[rows], kind=kind)
+    se = float(found.std(ddof=1))
+    wide = float(stats.norm.ppf(0.5 + 0.5 * confidence_level)) * se
+    return Ranking(value, se, value - wide, value + wide)
+
+
+def effects_by_rank(
+    effect: Array,
+    scores: Array,
+    *,
+    task: npt.NDArray[np.int64],
+    n_groups: int = 5,
+    confidence_level: float = 0.95,
+) -> pd.DataFrame:
+    """Mean score in groups of rising effect; see `AdaptedResponse.effects_by_rank`.
+
+    Examples
+    --------
+    >>> effect, scores = np.arange(6.0), np.array([0.0, 2.0, 1.0, 1.0, 2.0, 4.0])
+    >>> found = effects_by_rank(effect, scores, task=np.zeros(6, int), n_groups=2)
+    >>> found[["n", "predicted", "effect"]].to_numpy().round(2).tolist()
+    [[3.0, 1.0, 1.0], [3.0, 4.0, 2.33]]
+    """
+    whole = isinstance(n_groups, int | np.integer)
+    if not whole or n_groups < 1 or len(effect) < 2 * n_groups:
+        raise DataError(
+            f"n_groups must be a whole number, 1 or more, with two rows in each; got {n_groups!r} "
+            f"for {len(effect):,} rows."
+        )
+    if not 0.0 < confidence_level < 1.0:
+        raise DataError(f"confidence_level must lie between 0 and 1, got {confidence_level}.")
+    cuts = np.unique(np.quantile(effect, np.arange(1, n_groups) / n_groups))
+    group = np.unique(np.searchsorted(cuts, effect), return_inverse=True)[1]
+    unit = task if len(np.unique(task)) >= _FEW_TASKS else np.arange(len(effect))
+    rows = pd.DataFrame({"group": group + 1, "unit": unit, "predicted": effect, "effect": scores})
+    by_group = rows.groupby("group")
+    found = by_group[["predicted", "effect"]].mean()
+    found.insert(0, "n", by_group.size())
+    left = rows.assign(left=rows["effect"] - by_group["effect"].transform("mean"))
+    sums = left.groupby(["group", "unit"])["left"].sum().groupby("group")
+    drawn = sums.size()
+    se = np.sqrt(sums.agg(lambda s: (s**2).sum()) * drawn / (drawn - 1)) / found["n"]
+    wide = stats.t.ppf(0.5 + 0.5 * confidence_level, drawn - 1) * se
+    return found.assign(se=se, low=found["effect"] - wide, high=found["effect"] + wide)

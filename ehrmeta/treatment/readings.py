@@ -10,9 +10,9 @@ import numpy.typing as npt
 import pandas as pd
 
 from ehrmeta.errors import DataError, DataWarning, GroupError
-from ehrmeta.treatment.cases import Cases
+from ehrmeta.treatment.cross_fitting import Stack
 from ehrmeta.treatment.effects import AnyTaskNuisances
-from ehrmeta.treatment.stacking import Stack
+from ehrmeta.treatment.treated_rows import Cases
 
 if TYPE_CHECKING:
     from ehrmeta.treatment.response import TreatmentResponse

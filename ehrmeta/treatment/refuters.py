@@ -10,7 +10,7 @@ from sklearn.base import clone
 
 from ehrmeta.errors import DataError
 from ehrmeta.treatment.arms import Arms
-from ehrmeta.treatment.cases import Cases
+from ehrmeta.treatment.treated_rows import Cases
 
 if TYPE_CHECKING:
     from ehrmeta.treatment.response import TreatmentResponse

@@ -18,13 +18,13 @@ from ehrmeta.errors import BundleError, NotFittedError
 from ehrmeta.estimators.inputs import Inputs, schema_of
 from ehrmeta.treatment.adapted import AdaptedResponse
 from ehrmeta.treatment.arms import Arms, Dose
-from ehrmeta.treatment.cases import Cases
+from ehrmeta.treatment.cross_fitting import cross_fit_folds
 from ehrmeta.treatment.dose_nuisances import DoseNuisances
 from ehrmeta.treatment.effects import Effects, MixedEffects
 from ehrmeta.treatment.fitting import check_settings, learn_effects, learn_nuisances
-from ehrmeta.treatment.folds import cross_fit_folds
 from ehrmeta.treatment.nuisances import Nuisances
-from ehrmeta.treatment.reading import (
+from ehrmeta.treatment.treated_rows import (
+    Cases,
     cases_of,
     encoded,
     features_before_treatment,

@@ -15,9 +15,16 @@ from ehrmeta.treatment.arms import Arms
 from ehrmeta.treatment.diagnostics import Diagnostics, diagnose
 from ehrmeta.treatment.learners import arm_scores, usable_rows
 from ehrmeta.treatment.nuisances import TaskNuisances
-from ehrmeta.treatment.policy import PolicyTree, PolicyValue, fit_policy_tree, policy_value
+from ehrmeta.treatment.policy import (
+    PolicyTree,
+    PolicyValue,
+    Ranking,
+    effects_by_rank,
+    fit_policy_tree,
+    policy_value,
+    rate,
+)
 from ehrmeta.treatment.pooling import PooledEffect, pool_effects
-from ehrmeta.treatment.ranking import Ranking, effects_by_rank, rate
 from ehrmeta.treatment.readings import AdaptedTasks
 
 __all__ = ["ScoredTasks"]

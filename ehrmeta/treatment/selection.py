@@ -10,12 +10,12 @@ import numpy.typing as npt
 import pandas as pd
 
 from ehrmeta.data import index_tasks, random_k
-from ehrmeta.data.rows import take_rows
+from ehrmeta.data.columns import take_rows
 from ehrmeta.errors import DataError
 from ehrmeta.treatment.arms import Arms
 from ehrmeta.treatment.learners import PseudoOutcomes, Scoring, arm_scores
 from ehrmeta.treatment.nuisances import TaskNuisances
-from ehrmeta.treatment.ranking import rank_score
+from ehrmeta.treatment.policy import rank_score
 from ehrmeta.treatment.response import TreatmentResponse
 
 __all__ = ["EffectScorer"]

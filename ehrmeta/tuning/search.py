@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import hashlib
+import re
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
-from sklearn.base import clone
+import numpy.typing as npt
+from optuna import Study
+from optuna.distributions import check_distribution_compatibility
+from optuna.trial import FixedTrial, FrozenTrial
+from sklearn.base import BaseEstimator, clone
 
 from ehrmeta.errors import DataError, StudyError
 from ehrmeta.estimators._base import TaskEstimator
+from ehrmeta.estimators.inputs import schema_of
 from ehrmeta.tuning.compared import REASON, best_in_full
-from ehrmeta.tuning.digest import data_digest, folds_digest, model_digest
-from ehrmeta.tuning.objective import Objective, read_folds, read_rows
-from ehrmeta.tuning.scoring import Scoring, read_scoring
-from ehrmeta.tuning.space import Space, read_space
+from ehrmeta.tuning.objective import (
+    Fold,
+    Objective,
+    Rows,
+    Scoring,
+    read_folds,
+    read_rows,
+    read_scoring,
+)
+from ehrmeta.tuning.space import Dimension, Space, Suggest, read_space, suggested
 
 if TYPE_CHECKING:
     import optuna
@@ -25,9 +39,14 @@ if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
     from optuna.trial import FrozenTrial
 
-__all__ = ["DEFAULT_STORAGE", "Tuned", "tune"]
+__all__ = [
+    "DEFAULT_STORAGE",
+    "Tuned",
+    "tune",
+]
 
 DEFAULT_STORAGE = "ehrmeta-studies.db"
+_NO_MATTER = {"device": "auto", "verbose": None, "callbacks": (), "chunk_size": None}
 
 
 @dataclass(frozen=True)
@@ -150,7 +169,6 @@ def tune(
     import optuna
 
     from ehrmeta.tuning.paired import PairedPruner
-    from ehrmeta.tuning.replay import check_same_space, replayed
     from ehrmeta.tuning.study import open_study, seeded_tpe
 
     model = clone(estimator)
@@ -168,9 +186,9 @@ def tune(
         storage,
         study_name or "unnamed",
         made_for={
-            "data": data_digest(model, rows),
-            "folds": folds_digest(folds),
-            "model": model_digest(model),
+            "data": _data_digest(model, rows),
+            "folds": _folds_digest(folds),
+            "model": _model_digest(model),
         },
         measures=list(measures),
         directions=directions,
@@ -181,7 +199,7 @@ def tune(
     paired = by_block or isinstance(pruner, PairedPruner)
     objective = Objective(model, searched, folds, measures, paired=paired, by_block=by_block)
     try:
-        check_same_space(shared.study, searched, model)
+        _check_same_space(shared.study, searched, model)
         shared.run(
             objective,
             n_trials=n_trials,
@@ -192,7 +210,7 @@ def tune(
     finally:
         shared.close()
     best = best_trial(shared.study)
-    params = replayed(searched, best, model)
+    params = _replayed(searched, best, model)
     if refit:
         model.fit(X, y, **rows.known())
     return Tuned(model, params, best.values[0], shared.study)
@@ -240,3 +258,84 @@ def _check_optunas(sampler: object, pruner: object) -> None:
         raise DataError(f"sampler must be one of optuna.samplers, got {sampler!r}.")
     if not (pruner is False or isinstance(pruner, BasePruner | None)):
         raise DataError(f"pruner must be one of optuna.pruners, or False, got {pruner!r}.")
+
+
+def _data_digest(estimator: Any, rows: Rows) -> str:
+    """SHA-256 of features, outcome, times and which rows are one patient's; ids do not matter."""
+    schema = schema_of(estimator.schema, rows.X)
+    inputs = estimator._read(rows.X, rows.y, rows.groups, rows.time, schema)
+    parts = [*sorted(inputs.columns.items()), ("outcome", inputs.outcome()), ("tasks", rows.tasks)]
+    if inputs.time is not None:
+        parts.append(("time", inputs.time))
+    digest = hashlib.sha256()
+    for name, values in parts:
+        digest.update(f"{name} {len(values)};".encode())
+        digest.update(_as_bytes(values))
+    return digest.hexdigest()
+
+
+def _folds_digest(folds: Sequence[Fold]) -> str:
+    """SHA-256 of who is held out when, and judged in which block."""
+    digest = hashlib.sha256()
+    for fold in folds:
+        digest.update(_as_bytes(fold.test.tasks) + b";" + _as_bytes(fold.blocks) + b";")
+    return digest.hexdigest()
+
+
+def _model_digest(estimator: BaseEstimator) -> str:
+    """SHA-256 of an estimator's parameters, as far as results depend on them."""
+    model = clone(estimator)
+    known = model.get_params(deep=False)
+    model.set_params(**{name: value for name, value in _NO_MATTER.items() if name in known})
+    text = re.sub(r" at 0x[0-9a-f]+", "", repr(model.get_params(deep=True)))  # of this process only
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _as_bytes(values: npt.NDArray[Any]) -> bytes:
+    array = np.asarray(values)
+    if array.dtype == object:
+        return "\x1f".join(map(str, array)).encode()
+    return np.ascontiguousarray(array).tobytes()
+
+
+def _replayed(
+    space: Sequence[Dimension] | Suggest, trial: FrozenTrial, model: Any
+) -> dict[str, Any]:
+    """What a trial drew from the space, by parameter of the estimator; `model` is given it.
+
+    Raises
+    ------
+    StudyError
+        The space has other parameters than the trial, or other kinds of them.
+    """
+    again = FixedTrial(trial.params, number=trial.number)
+    try:
+        with warnings.catch_warnings():  # a range may have become narrower since
+            warnings.simplefilter("ignore", UserWarning)
+            values = suggested(space, cast("Any", again), model)
+        if again.params.keys() != trial.params.keys():
+            raise ValueError
+        for name, drawn in again.distributions.items():
+            check_distribution_compatibility(trial.distributions[name], drawn)
+    except DataError:
+        raise
+    except ValueError as error:
+        raise StudyError(
+            f"trial {trial.number} of the study searched {', '.join(trial.params)}: this space has "
+            "other parameters or other choices. Pass another study_name, or the space that the "
+            "study was made for; only the ends of its ranges may change."
+        ) from error
+    return values
+
+
+def _check_same_space(study: Study, space: Sequence[Dimension] | Suggest, model: Any) -> None:
+    """Refuse a study whose trials searched other parameters than this space has.
+
+    Raises
+    ------
+    StudyError
+        As in `_replayed`.
+    """
+    for trial in study.get_trials(deepcopy=False):
+        if "folds" in trial.user_attrs and trial.state.name != "FAIL":
+            _replayed(space, trial, clone(model))

@@ -1,26 +1,49 @@
-"""Where a study is kept: a SQLite file, a journal file, or a PostgreSQL server."""
+"""Where a study is kept: a SQLite file, a journal file, or a PostgreSQL server.
+
+Locks that die with the worker that holds them.
+
+Lock 0 of a study is the turn: who holds it decides what is run next. Lock ``number + 1`` is held by
+the worker that runs trial `number`. The operating system (or the database) takes a lock from a
+process that is gone, however it went, so a running trial whose lock is free has lost its worker: no
+grace period, no clock, no process number that another process may have by now.
+"""
 
 from __future__ import annotations
 
+import json
+import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, Protocol
 
 import optuna
+import sqlalchemy as sa
+from filelock import FileLock, Timeout
 from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal._file import BaseJournalFileLock
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from ehrmeta.errors import MissingExtraError, StudyError
-from ehrmeta.tuning.journal import Journal
-from ehrmeta.tuning.locks import FileLocks, Locks, NoLocks, PostgresLocks
 
-__all__ = ["open_storage", "parsed_storage"]
+__all__ = [
+    "FileLocks",
+    "Journal",
+    "Locks",
+    "NoLocks",
+    "PostgresLocks",
+    "cut_broken_end",
+    "open_storage",
+    "parsed_storage",
+]
 
 _BUSY_SECONDS = 120  # SQLite: how long to wait for another writer
 _FORMS = (
     "Pass a file such as study.db or study.journal, sqlite:///study.db, journal:///study.journal, "
     "or postgresql://user:password@host/database."
 )
+_CHUNK = 2**16
 
 
 def open_storage(
@@ -127,3 +150,218 @@ def _reached(
         ) from error
     except RuntimeError as error:
         raise StudyError(f"the storage {shown} was made by another Optuna: {error}") from error
+
+
+class Journal(JournalFileBackend):
+    """Optuna's journal file under a lock that dies with its holder, repaired before each append.
+
+    A writer that is killed in the middle of a line leaves half a record, and the next append would
+    glue its own record to it: from then on nobody can read the file. The half record was never
+    acted upon, so it is cut off first, under the lock.
+
+    Parameters
+    ----------
+    path : Path
+
+    Raises
+    ------
+    StudyError
+        A line that is not the last one is damaged.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.lock = _Lock(path)
+        super().__init__(str(path), lock_obj=self.lock)
+        self.lock.acquire()
+        try:
+            cut_broken_end(path)
+            _check_lines(path)
+        finally:
+            self.lock.release()
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        """Add records, after cutting off what a killed writer has left of its own."""
+        text = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
+        self.lock.acquire()
+        try:
+            cut_broken_end(self.path)
+            with self.path.open("ab") as file:
+                file.write(text.encode())
+                file.flush()
+        finally:
+            self.lock.release()
+
+
+class _Lock(BaseJournalFileLock):
+    """The operating system's lock: free as soon as its holder is gone."""
+
+    def __init__(self, path: Path) -> None:
+        self._lock = FileLock(f"{path}.lock")
+
+    def acquire(self) -> bool:
+        self._lock.acquire(poll_interval=0.002)
+        return True
+
+    def release(self) -> None:
+        self._lock.release()
+
+
+def cut_broken_end(path: Path) -> None:
+    """Cut off what follows the last end of a line; the caller holds the lock."""
+    with path.open("r+b") as file:
+        end = size = file.seek(0, 2)
+        while end:
+            start = max(0, end - _CHUNK)
+            file.seek(start)
+            whole = file.read(end - start).rfind(b"\n") + 1
+            if whole:
+                end = start + whole
+                break
+            end = start
+        if end < size:
+            file.truncate(end)
+
+
+def _check_lines(path: Path) -> None:
+    """Cut off a last line that is no record; refuse one before it."""
+    start = 0
+    with path.open("r+b") as file:
+        lines = list(file)
+        for number, line in enumerate(lines, start=1):
+            if not _is_record(line):
+                if number == len(lines):
+                    file.truncate(start)
+                    return
+                raise StudyError(
+                    f"line {number} of the journal '{path}' is damaged. Restore the file from a "
+                    "copy, or start a study in another one."
+                )
+            start += len(line)
+
+
+def _is_record(line: bytes) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except ValueError:
+        return False
+
+
+class Locks(Protocol):
+    """Numbered locks of one study."""
+
+    def acquire(self, number: int) -> None:
+        """Wait for a lock and take it."""
+
+    def try_acquire(self, number: int) -> bool:
+        """Take a lock if it is free."""
+
+    def release(self, number: int) -> None:
+        """Give a lock back."""
+
+    def close(self) -> None:
+        """Give everything back."""
+
+
+class NoLocks:
+    """For a study in memory, which no other process sees."""
+
+    def acquire(self, number: int) -> None:
+        """Nothing to wait for."""
+
+    def try_acquire(self, number: int) -> bool:
+        """Whatever runs is run by this process."""
+        return False
+
+    def release(self, number: int) -> None:
+        """Nothing to give back."""
+
+    def close(self) -> None:
+        """Nothing to give back."""
+
+
+class FileLocks:
+    """Locks in a folder, for processes of one host.
+
+    Parameters
+    ----------
+    folder : Path
+    study : str
+    """
+
+    def __init__(self, folder: Path, study: str) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self.prefix = f"{zlib.crc32(study.encode()):08x}"
+        self._held: dict[int, FileLock] = {}
+
+    def acquire(self, number: int) -> None:
+        """Wait for a lock and take it."""
+        lock = FileLock(self._path(number))
+        lock.acquire()
+        self._held[number] = lock
+
+    def try_acquire(self, number: int) -> bool:
+        """Take a lock if it is free."""
+        lock = FileLock(self._path(number))
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            return False
+        self._held[number] = lock
+        return True
+
+    def release(self, number: int) -> None:
+        """Give a lock back; a trial's file goes with it."""
+        self._held.pop(number).release()
+        if number:
+            self._path(number).unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Give everything back."""
+        for number in list(self._held):
+            self.release(number)
+
+    def _path(self, number: int) -> Path:
+        return self.folder / f"{self.prefix}-{number}.lock"
+
+
+class PostgresLocks:
+    """Advisory locks of a PostgreSQL session, for processes of many hosts.
+
+    The session's connection is the heartbeat: the server ends it, and frees its locks, when the
+    process is gone, or when the host has not answered for about a minute.
+
+    Parameters
+    ----------
+    url : str
+    study : str
+    """
+
+    def __init__(self, url: str, study: str) -> None:
+        self._engine = sa.create_engine(url, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
+        self._session = self._engine.connect()
+        for name, seconds in (("idle", 20), ("interval", 10), ("count", 4)):
+            self._session.execute(sa.text(f"SET tcp_keepalives_{name} = {seconds}"))
+        self.key = zlib.crc32(study.encode()) - 2**31  # a signed 32-bit number
+
+    def acquire(self, number: int) -> None:
+        """Wait for a lock and take it."""
+        self._call("pg_advisory_lock", number)
+
+    def try_acquire(self, number: int) -> bool:
+        """Take a lock if it is free."""
+        return bool(self._call("pg_try_advisory_lock", number))
+
+    def release(self, number: int) -> None:
+        """Give a lock back."""
+        self._call("pg_advisory_unlock", number)
+
+    def close(self) -> None:
+        """End the session."""
+        self._session.close()
+        self._engine.dispose()
+
+    def _call(self, function: str, number: int) -> object:
+        asked = sa.text(f"SELECT {function}(:key, :number)")
+        return self._session.execute(asked, {"key": self.key, "number": number}).scalar()

@@ -17,9 +17,8 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from ehrmeta.errors import StudyError
 from ehrmeta.tuning.compared import REASON
-from ehrmeta.tuning.locks import Locks
 from ehrmeta.tuning.quiet import quiet
-from ehrmeta.tuning.storage import open_storage
+from ehrmeta.tuning.storage import Locks, open_storage
 
 __all__ = ["SharedStudy", "open_study", "recall", "seeded_tpe"]
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from inspect import signature
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from sklearn.base import BaseEstimator
 
 from ehrmeta.ranges import Choice, declared_ranges
 from ehrmeta.tuning.compared import REASON, compared, in_full
@@ -18,9 +21,55 @@ if TYPE_CHECKING:
     import optuna
     from optuna.trial import FrozenTrial
 
-__all__ = ["declared_table", "space_table", "study_summary"]
+__all__ = [
+    "declared_table",
+    "script_storage",
+    "space_table",
+    "study_plots",
+    "study_script",
+    "study_summary",
+]
 
 _FEWEST = 10  # trials, to say what mattered
+_SCRIPT = '''"""Search hyper-parameters with Optuna, judged on patients that training has not seen.
+
+Run it again to go on with the study; run it in several shells at once to share it.
+"""
+
+import numpy as np
+import optuna
+from ehrmeta import {names}
+{reader}
+TABLE = {table}
+SCORER = KShotScorer(shots={shots}, metric={metric})
+
+
+def objective(trial):
+    """The k-shot error of one setting, in {folds} folds by patient."""
+    model = {model}
+{suggest}
+    errors = []
+    for train, test in TABLE.kfold({folds}, random_state=0):
+        model.fit(train.X, train.y, groups=train.groups, time=train.time)
+        errors.append(-SCORER(model, test.X, test.y, groups=test.groups, time=test.time))
+        trial.report(float(np.mean(errors)), step=len(errors))
+        if trial.should_prune():  # do not train the other folds
+            raise optuna.TrialPruned
+    return float(np.mean(errors))
+
+
+if __name__ == "__main__":
+    study = optuna.create_study(
+        study_name={study},
+        storage={storage},
+        sampler=optuna.samplers.TPESampler(seed={seed}),
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=5),
+        load_if_exists=True,
+    )
+    study.optimize(objective, n_trials={n_trials})
+    print("best error:", study.best_value)
+    print("best parameters:", study.best_params)
+'''
 
 
 def study_summary(study: optuna.Study) -> str:
@@ -123,3 +172,135 @@ def _where(name: str, trials: Sequence[FrozenTrial]) -> str:
 
 def _shown(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float | np.floating) else str(value)
+
+
+def study_plots(study: optuna.Study) -> Iterator[tuple[str, Any]]:
+    """Name and matplotlib axes of every picture; of several objectives the first one's.
+
+    History is the error in full, trial by trial: of those given up early what it would have been;
+    of two or three objectives there is their Pareto front instead. Slice (the error over each
+    parameter), importance (what mattered) and parallel (all parameters of a trial at once) are of
+    the first fold, which judges all trials. Importance and parallel need trials that differ.
+
+    Raises
+    ------
+    StudyError
+        No trial got through the first fold.
+    """
+    from optuna.visualization import matplotlib as draw
+
+    name = (study.metric_names or ["error"])[0]
+    view = compared(study)
+    trials = view.get_trials(deepcopy=False)
+    plots: dict[str, Callable[..., Any]] = {"slice": draw.plot_slice}
+    if len({trial.values[0] for trial in trials}) > 1:
+        plots["importance"] = draw.plot_param_importances
+        if max(len(trial.params) for trial in trials) > 1:
+            plots["parallel"] = draw.plot_parallel_coordinate
+    with warnings.catch_warnings():  # that Optuna calls its pictures experimental
+        warnings.simplefilter("ignore")
+        if len(study.directions) == 1:
+            yield "history", draw.plot_optimization_history(study, target_name=name)
+        elif len(study.directions) <= 3:
+            yield "pareto", draw.plot_pareto_front(study)
+        for kind, plot in plots.items():
+            axes = plot(view, target_name=f"{name}, first fold")
+            if kind == "slice":
+                for one in np.ravel(axes):
+                    one.tick_params(axis="x", which="both", labelrotation=45)
+            elif kind == "parallel":  # light lines are seen on grey, numbers without the grids
+                for one in axes.figure.axes:
+                    one.grid(visible=False)
+                    one.set_facecolor("0.7")
+            yield kind, axes
+
+
+def study_script(
+    space: Sequence[Dimension],
+    *,
+    table: str,
+    reader: str,
+    model: BaseEstimator,
+    shots: tuple[int, ...],
+    metric: str,
+    folds: int,
+    study: str,
+    storage: str,
+    n_trials: int,
+    seed: int,
+) -> str:
+    """Python that searches `space` without this package's `tune`.
+
+    Parameters
+    ----------
+    space : sequence of Dimension
+        From `read_space`.
+    table, reader : str
+        Python that reads the table, and the import that it needs.
+    model : estimator
+    shots, metric, folds, study, storage, n_trials, seed
+        Of the search.
+    """
+    lines = []
+    for when, dimensions in groupby(space, key=lambda dimension: dict(dimension.when)):
+        drawn = [line for dimension in dimensions for line in _suggest(dimension)]
+        condition = " and ".join(map(_condition, when.items()))
+        lines += [f"if {condition}:", *(f"    {line}" for line in drawn)] if when else drawn
+    return _SCRIPT.format(
+        names=", ".join(sorted({"KShotScorer", *_class_names(space, model)})),
+        table=table,
+        reader=reader,
+        shots=shots,
+        metric=json.dumps(metric),
+        folds=folds,
+        model=" ".join(repr(model).split()),
+        suggest="\n".join(f"    {line}" for line in lines),
+        study=json.dumps(study),
+        storage=json.dumps(storage),
+        seed=seed,
+        n_trials=n_trials,
+    )
+
+
+def script_storage(storage: str) -> str:
+    """A URL that Optuna itself opens, without a password: libpq finds it in PGPASSWORD or .pgpass.
+
+    Optuna knows no URL of a journal: its study is kept in a SQLite file beside it instead.
+    """
+    from ehrmeta.tuning.storage import parsed_storage
+
+    url = parsed_storage(storage)
+    if url.get_backend_name() == "journal":
+        return f"sqlite:///{url.database}.db"
+    return url._replace(password=None).render_as_string()
+
+
+def _suggest(dimension: Dimension) -> list[str]:
+    """The lines that draw one parameter and set it."""
+    found, name, chosen = dimension.range, json.dumps(dimension.name), "value"
+    if isinstance(found, Choice):
+        labels = list(found.labels)
+        drawn = f"trial.suggest_categorical({name}, {json.dumps(labels)})"
+        if found.values != found.labels:
+            pairs = zip(labels, found.values, strict=True)
+            values = ", ".join(f"{json.dumps(label)}: {value!r}" for label, value in pairs)
+            chosen = f"{{{values}}}[value]"
+    else:
+        scale = ", log=True" if found.log else ""
+        drawn = f"trial.suggest_{found.kind}({name}, {found.low}, {found.high}{scale})"
+    return [f"value = {drawn}", f"model.set_params({dimension.parameter}={chosen})"]
+
+
+def _class_names(space: Sequence[Dimension], model: BaseEstimator) -> Iterator[str]:
+    """The classes that the script names."""
+    values = [model, *model.get_params().values()]
+    values += [v for d in space if isinstance(d.range, Choice) for v in d.range.values]
+    return (type(value).__name__ for value in values if hasattr(value, "get_params"))
+
+
+def _condition(item: tuple[str, Any]) -> str:
+    parameter, value = item
+    now = f"model.get_params()[{json.dumps(parameter)}]"
+    if parameter in ("algorithm", "backbone"):
+        return f"type({now}).__name__ == {json.dumps(value)}"
+    return f"{now} == {value!r}"

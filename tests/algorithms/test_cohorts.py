@@ -15,7 +15,7 @@ from ehrmeta.algorithms import Spec
 from ehrmeta.data import Feature, Outcome, Schema
 from ehrmeta.errors import DataError
 from ehrmeta.nn.batch import TaskSet
-from ehrmeta.nn.class_likelihoods import Bernoulli
+from ehrmeta.nn.likelihoods import Bernoulli
 
 PLAIN = {"n_deep": 0, "deep_mean": False, "feature_slopes": True}
 

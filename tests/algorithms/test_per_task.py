@@ -8,7 +8,7 @@ from ehrmeta import MLP, PerTask
 from ehrmeta.algorithms import Spec, part
 from ehrmeta.nn import TaskSet
 from ehrmeta.nn.batch import empty_set
-from ehrmeta.nn.class_likelihoods import Categorical
+from ehrmeta.nn.likelihoods import Categorical
 from tests.algorithms.one_task import points, predicted, started
 
 SUPPORT, QUERY = points(12), points(4, seed=1)

@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from ehrmeta.baselines.history import carried_forward, outcome_history, time_since_support
-from ehrmeta.nn.batch import padded_index, padded_set
-from ehrmeta.nn.task_rows import TaskRows
+from ehrmeta.nn.batch import TaskRows, padded_index, padded_set
 
 
 def rows(sizes, seed, *, timed=True):

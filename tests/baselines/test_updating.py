@@ -17,7 +17,7 @@ from ehrmeta.baselines import (
     UpdatedClassifier,
     UpdatedRegressor,
 )
-from ehrmeta.baselines.updated_classifier import UPDATES
+from ehrmeta.baselines.updating import UPDATES
 from ehrmeta.errors import DataError
 
 SITES = make_cohorts(20, n_patients=(80, 160), slope_sd=0.4, random_state=2)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from ehrmeta.cli import main
+from ehrmeta.cli.main import main
 
 
 def _run(*arguments: str):

@@ -5,12 +5,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ehrmeta.data import label_within, landmark_times
+from ehrmeta.data import label_within, landmark_times, read_survival, survival_array
+from ehrmeta.data.labels import interval_edges, person_period
 from ehrmeta.errors import DataError, DataWarning
 
 pytestmark = pytest.mark.filterwarnings("ignore:events holds no record of")
-
 CODES = ("stroke", "death", "gout")
+people = st.lists(st.tuples(st.integers(0, 2), st.integers(1, 9)), min_size=1, max_size=20)
 
 
 def records(subjects, times, codes):
@@ -166,3 +167,88 @@ def test_a_code_that_nobody_has_is_not_passed_over():
     for codes in ({"event": "strok"}, {"competing": "dead"}):
         with pytest.warns(DataWarning, match="happens to nobody. Did you mean '(stroke|death)'"):
             label(events, at(0.0, 0.0), until(9.0, 2.0), **codes)
+
+
+@settings(max_examples=50, deadline=None)
+@given(people)
+def test_with_an_edge_at_every_time_the_rows_are_kaplan_meiers_risk_sets(drawn):
+    event, time = np.array(drawn).T
+    edges = np.concatenate([[0], np.unique(time)])
+    rows = person_period(event, time, edges)
+    for j, end in enumerate(edges[1:]):
+        here = rows.interval == j
+        assert here.sum() == (time >= end).sum()
+        for code in (1, 2):
+            ended = (time == end) & (event == code)
+            assert (rows.event[here] == code).sum() == ended.sum()
+
+
+@settings(max_examples=50, deadline=None)
+@given(people)
+def test_a_person_has_intervals_in_turn_and_an_event_in_the_last_only(drawn):
+    event, time = np.array(drawn).T
+    rows = person_period(event, time, [0.0, 2.0, 3.5, 9.0])
+    for person in range(len(time)):
+        own = rows.person == person
+        np.testing.assert_array_equal(rows.interval[own], np.arange(own.sum()))
+        assert not rows.event[own][:-1].any()
+        assert rows.event[own].sum() == event[person]
+
+
+def test_what_happens_after_the_last_edge_is_not_seen():
+    rows = person_period([1, 0], [5.0, 5.0], [0.0, 1.0, 2.0])
+    assert not rows.event.any()
+    np.testing.assert_array_equal(rows.interval, [0, 1, 0, 1])
+
+
+@pytest.mark.parametrize(
+    ("intervals", "time"),
+    [
+        (0, [1.0]),
+        (2.5, [1.0]),
+        ("a", [1.0]),
+        (3, [0.0]),
+        ([1.0, 2.0], [1.0]),
+        ([0.0, 2.0, 2.0], [1.0]),
+        ([0.0], [1]),
+    ],
+)
+def test_edges_that_are_none_are_refused(intervals, time):
+    with pytest.raises(DataError):
+        interval_edges(intervals, np.array(time))
+
+
+def test_what_was_written_is_read_whatever_the_fields_are_called():
+    y = survival_array([1, 0, 2], [0.5, 0.0, 3.0])
+    y.dtype.names = ("status", "days")
+    event, time = read_survival(y)
+    np.testing.assert_array_equal(event, [1, 0, 2])
+    np.testing.assert_array_equal(time, [0.5, 0.0, 3.0])
+
+
+def test_scikit_survivals_own_array_is_read():
+    y = np.array([(True, 2.0), (False, 5.0)], dtype=[("cens", bool), ("time", float)])
+    event, _ = read_survival(y)
+    np.testing.assert_array_equal(event, [1, 0])
+
+
+@pytest.mark.parametrize(
+    ("event", "time", "words"),
+    [
+        ([1, 0], [2.0, -1.0], "time is negative .* 1 of 2 rows"),
+        ([1, 0], [np.nan, 1.0], "time is missing"),
+        ([1, 0], [0.0, 1.0], "came before entry"),
+        ([-1, 0], [1.0, 1.0], "no whole number from 0"),
+        ([0.5, 0], [1.0, 1.0], "no whole number from 0"),
+        (["a", "b"], [1.0, 1.0], "must hold numbers"),
+        ([1], [1.0, 1.0], "one value per row"),
+    ],
+)
+def test_what_cannot_be_a_time_to_an_event_is_refused(event, time, words):
+    with pytest.raises(DataError, match=words):
+        survival_array(event, time)
+
+
+def test_a_plain_array_is_refused():
+    with pytest.raises(DataError, match="survival_array"):
+        read_survival([1, 2])

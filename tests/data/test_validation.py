@@ -7,7 +7,7 @@ import pandas as pd
 import polars as pl
 import pytest
 
-from ehrmeta.data import Clock, Feature, Outcome, Schema, Table
+from ehrmeta.data import Clock, Feature, Outcome, Schema, Table, check_table
 from ehrmeta.errors import DataError, DataWarning, EhrmetaError, SchemaError
 
 SCHEMA = Schema(
@@ -126,22 +126,22 @@ FAULTS = {
 @pytest.mark.parametrize("fault", [name for name in FAULTS if name != "mmol/L"])
 def test_a_fault_is_found_counted_and_told_apart(fault):
     spoil, column, count, is_error = FAULTS[fault]
-    found = [f for f in SCHEMA.check(spoil(_frame())) if f.column == column]
+    found = [f for f in check_table(spoil(_frame()), SCHEMA) if f.column == column]
     assert [(f.count, f.is_error) for f in found] == [(count, is_error)]
     with pytest.raises(DataError, match=column):
-        SCHEMA.check(spoil(_frame()), strict=True)
+        check_table(spoil(_frame()), SCHEMA, strict=True)
 
 
 def test_a_clean_table_is_silent_in_pandas_and_polars():
-    assert repr(SCHEMA.check(_frame(), strict=True)) == "nothing found"
-    assert not SCHEMA.check(pl.from_pandas(_frame()))
+    assert repr(check_table(_frame(), SCHEMA, strict=True)) == "nothing found"
+    assert not check_table(pl.from_pandas(_frame()), SCHEMA)
 
 
 @pytest.mark.parametrize("fault", sorted(FAULTS))
 @pytest.mark.filterwarnings("ignore::ehrmeta.errors.DataWarning")
 def test_a_table_without_errors_can_be_used_and_one_with_errors_cannot(fault):
     frame = FAULTS[fault][0](_frame())
-    errors = SCHEMA.check(frame).errors
+    errors = check_table(frame, SCHEMA).errors
     if errors:
         with pytest.raises(EhrmetaError):
             Table.from_frame(frame, SCHEMA)
@@ -152,25 +152,25 @@ def test_a_table_without_errors_can_be_used_and_one_with_errors_cannot(fault):
 def test_values_in_another_unit_are_recognised():
     schema = Schema((Feature("glucose", unit="mg/dL"),), Outcome("hdl"), task="patient")
     frame = _frame().assign(glucose=lambda f: f.glucose / 18)
-    (finding,) = schema.check(frame)
+    (finding,) = check_table(frame, schema)
     assert "mmol/L" in finding.remedy
 
 
 def test_findings_print_no_value_and_make_a_frame():
     frame = _set("glucose", [7], 123456.0)(_frame())
-    findings = SCHEMA.check(frame)
+    findings = check_table(frame, SCHEMA)
     assert "123456" not in repr(findings)
     assert list(findings.to_frame()["column"]) == ["glucose"]
 
 
 def test_a_table_without_rows_is_refused():
     with pytest.raises(DataError, match="no rows"):
-        SCHEMA.check(_frame().iloc[:0])
+        check_table(_frame().iloc[:0], SCHEMA)
 
 
 def test_one_is_not_written_as_many():
     frame = _set("hdl", [5], np.nan)(_frame())
-    (finding,) = SCHEMA.check(frame)
+    (finding,) = check_table(frame, SCHEMA)
     assert "1 missing outcome." in str(finding)
 
 
@@ -205,25 +205,25 @@ def test_a_broken_toml_file_is_an_error_that_says_what(tmp_path, content):
 
 def test_a_unit_that_nobody_knows_is_named():
     schema = Schema((Feature("lab", unit="mg per dl"),), task="patient")
-    (finding,) = schema.check(_frame().rename(columns={"glucose": "lab"}))
+    (finding,) = check_table(_frame().rename(columns={"glucose": "lab"}), schema)
     assert "'mg per dl', is no UCUM code" in str(finding)
 
 
 def test_without_a_range_the_name_of_a_lab_says_what_is_implausible():
     schema = Schema((Feature("glucose", unit="mg/dL"),), Outcome("hdl"), task="patient")
-    (finding,) = schema.check(_set("glucose", [7], 9000.0)(_frame()))
+    (finding,) = check_table(_set("glucose", [7], 9000.0)(_frame()), schema)
     assert str(finding).startswith("column 'glucose': 1 value implausible for glucose in mg/dL")
 
 
 def test_repeated_times_are_normal_in_cohorts():
     wards = Schema((Feature("age"),), task="ward", task_kind="cohort", time=Clock("day"))
-    assert not [f for f in wards.check(_frame()) if "repeating" in f.what]
+    assert not [f for f in check_table(_frame(), wards) if "repeating" in f.what]
 
 
 def test_a_handful_of_rows_says_nothing_of_copies():
     schema = Schema((Feature("age"),), Outcome("hdl"), task="patient")
     frame = _frame().iloc[:9].assign(age=lambda f: f.hdl + 1)
-    assert not schema.check(frame)
+    assert not check_table(frame, schema)
 
 
 @pytest.mark.filterwarnings("error")

@@ -10,11 +10,10 @@ from scipy import special
 from ehrmeta import ConformalClassifier, MetaClassifier, MetaRegressor
 from ehrmeta.data import Schema
 from ehrmeta.errors import DataError, DataWarning, NotFittedError
-from ehrmeta.estimators.beta_calibration import BetaCalibration
-from ehrmeta.estimators.conformal_limits import Limits
+from ehrmeta.estimators._base import TaskClassifier
+from ehrmeta.estimators.conformal_limits import BetaCalibration, Limits
 from ehrmeta.estimators.predictive import ClassPredictive
-from ehrmeta.estimators.task_classifier import TaskClassifier
-from ehrmeta.nn.task_rows import TaskRows
+from ehrmeta.nn.batch import TaskRows
 
 pytestmark = pytest.mark.filterwarnings("ignore::ehrmeta.errors.AtypicalWarning")
 

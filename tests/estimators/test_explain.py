@@ -1,23 +1,32 @@
 """Parts of a prediction add up to it, and each value counts as it does in the prediction."""
 
-from __future__ import annotations
+from itertools import permutations
 
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.inspection import permutation_importance
+from sklearn.linear_model import Ridge
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
 
+import ehrmeta
 from ehrmeta import (
     MAML,
     MLP,
     BayesianHead,
     CarryForward,
+    Clock,
     DeepMixedEffects,
+    Feature,
     MatchingNet,
     MetaClassifier,
     MetaRegressor,
+    Schema,
 )
 from ehrmeta.baselines import LastValue, MixedEffects
-from ehrmeta.errors import DataError, GroupError
+from ehrmeta.errors import DataError, GroupError, SchemaError
+from ehrmeta.estimators.explain import shapley_shares
 from tests.estimators.patients import make_patients
 
 ROWS, LATER = slice(0, 3), slice(3, 6)
@@ -28,8 +37,6 @@ LEARNERS = {
     "closed form": BayesianHead(8),
     "matching": MatchingNet(),
 }
-
-
 MODELS: dict[str, MetaRegressor] = {}
 
 
@@ -164,3 +171,173 @@ def test_bad_input_is_refused(one):
     )
     with pytest.raises(DataError, match="one of the model's 3 classes"):
         three.unadapted().explain(X[LATER], time=time[LATER])
+
+
+@pytest.fixture(scope="module")
+def patients():
+    """Age and a sex that stays count, noise does not, and nothing is the same for all."""
+    X, y, groups, time = make_patients()
+    rng = np.random.default_rng(1)
+    X["sex"] = np.repeat(rng.choice(["f", "m"], 60), 6)
+    X["noise"] = rng.normal(size=360)
+    X["nothing"] = 1.0
+    return X, y + 4.0 * (X["sex"] == "m").to_numpy(), groups, time
+
+
+@pytest.fixture(scope="module")
+def mixed(patients):
+    X, y, groups, time = patients
+    schema = Schema(
+        (Feature("age"), Feature("sex", kind="categorical", role="static"),
+         Feature("noise"), Feature("nothing")),
+    )  # fmt: skip
+    return MixedEffects(schema=schema).fit(X, y, groups=groups, time=time)
+
+
+def _shares(adapted, patients, rows=LATER, **given) -> pd.DataFrame:
+    X, _, _, time = patients
+    found = adapted.explain_features(X[rows], background=X[6:], time=time[rows], **given)
+    return found.pivot(index="row", columns="feature", values="contribution")
+
+
+def test_sampled_orders_give_the_shapley_values_of_a_game():
+    """Where each sample is one game: the mean over all orders, which six orders come close to."""
+    weight = np.array([3.0, -1.0, 2.0, 5.0])
+
+    def game(joined, sample):
+        return joined @ weight + 4.0 * (joined[:, 0] & joined[:, 1] & joined[:, 3]) + sample
+
+    exact = np.zeros(4)
+    for order in permutations(range(4)):
+        joined = np.zeros((1, 4), dtype=bool)
+        for player in order:
+            before = game(joined, np.zeros(1))
+            joined[0, player] = True
+            exact[player] += (game(joined, np.zeros(1)) - before)[0] / 24
+    base, shares = shapley_shares(game, 4, 300, np.random.default_rng(0))
+    np.testing.assert_array_equal(base, np.arange(300))
+    np.testing.assert_allclose(base + shares.sum(1), base + weight.sum() + 4.0)
+    np.testing.assert_allclose(shares.mean(0), exact, atol=0.1)
+    assert shares[:, 2] == pytest.approx(2.0)  # joins no other
+
+
+@pytest.mark.parametrize("name", ["mixed", "default", "MAML on ridge", "last value", "classes"])
+def test_base_and_shares_add_up_to_the_prediction(name, patients, mixed):
+    X, y, groups, time = patients
+    given = {"groups": groups, "time": time}
+    if name == "classes":
+        y = y > 56
+    model = {
+        "mixed": lambda: mixed,
+        "default": lambda: MetaRegressor(
+            DeepMixedEffects(trees=False), max_steps=5, random_state=0
+        ).fit(X, y, **given),
+        "MAML on ridge": lambda: MetaRegressor(
+            MAML(inner_steps=2), MLP((8,)), population=Ridge(), max_steps=5, random_state=0
+        ).fit(X, y, **given),
+        "last value": lambda: LastValue().fit(X, y, **given),
+        "classes": lambda: MetaClassifier(max_steps=5, random_state=0).fit(X, y, **given),
+    }[name]()
+    adapted = model.adapt(X[ROWS], y[ROWS], time=time[ROWS])
+    shares = _shares(adapted, patients, n_samples=8)
+    asked = {"X": X[LATER], "time": time[LATER]}
+    own = adapted.predict_proba(**asked)[:, 1] if name == "classes" else adapted.predict(**asked)
+    np.testing.assert_allclose(shares.sum(axis=1), own, rtol=1e-5)
+    np.testing.assert_allclose(shares["nothing"], 0.0, atol=1e-5)
+    if name == "last value":
+        np.testing.assert_allclose(shares[["age", "sex", "noise"]], 0.0, atol=1e-12)
+    else:
+        assert np.abs(shares["age"]).max() > 1e-3
+
+
+def test_where_the_model_is_linear_a_share_is_the_gap_to_the_mean(patients, mixed):
+    X, _, _, time = patients
+    shares = _shares(mixed.unadapted(), patients, n_samples=len(X) - 6)
+    for row, at in enumerate(range(3, 6)):
+        typical = X.iloc[[at]].assign(age=X["age"][6:].mean())
+        here = {"time": time[[at]]}
+        gap = mixed.predict(X.iloc[[at]], **here) - mixed.predict(typical, **here)
+        assert shares["age"][row] == pytest.approx(gap[0], abs=1e-5)
+
+
+def test_what_own_outcomes_tell_is_not_ascribed_to_a_static_feature(patients, mixed):
+    X, y, _, time = patients
+    alone, few, many = (
+        _shares(mixed.adapt(X[:k], y[:k], time=time[:k]) if k else mixed.unadapted(), patients,
+                rows=slice(5, 6))["sex"].abs()[0]
+        for k in (0, 1, 5)
+    )  # fmt: skip
+    assert alone > 1.0
+    assert alone > 1.5 * few > 1.5 * many
+
+
+def test_a_measured_feature_counts_through_the_support():
+    X, y, groups, time = make_patients()
+    X = X.assign(lab=np.random.default_rng(0).normal(size=360))
+    y = y + 3.0 * X["lab"].groupby(groups).shift(fill_value=0.0).to_numpy()  # of the last visit
+    schema = Schema((Feature("age"), Feature("sex", kind="categorical"),
+                     Feature("lab", role="measured")), time=Clock("day"))  # fmt: skip
+    model = MetaRegressor(DeepMixedEffects(trees=False), max_steps=5, random_state=0, schema=schema)
+    model.fit(X, y, groups=groups, time=time)
+    asked = {"X": X[3:4], "time": time[3:4], "background": X[6:], "n_samples": 10}
+    none = model.unadapted().explain_features(**asked).set_index("feature")["contribution"]
+    seen = model.adapt(X[:3], y[:3], time=time[:3]).explain_features(**asked)
+    assert none["lab"] == pytest.approx(0.0, abs=1e-5)
+    assert abs(seen.set_index("feature")["contribution"]["lab"]) > 0.1
+
+
+def test_the_error_says_how_far_two_samples_differ(patients, mixed):
+    X, _, _, time = patients
+    asked = {"X": X[LATER], "time": time[LATER], "background": X[6:], "n_samples": 40}
+    one, other = (mixed.unadapted().explain_features(**asked, random_state=s) for s in (0, 1))
+    pd.testing.assert_frame_equal(one, mixed.unadapted().explain_features(**asked))
+    gap = np.abs(one["contribution"] - other["contribution"])
+    assert gap.max() > 0.0
+    assert (gap <= 5.0 * np.hypot(one["error"], other["error"]) + 1e-9).all()
+
+
+def test_many_patients_are_each_compared_with_their_own_rows(patients, mixed):
+    X, y, groups, time = patients
+    early = (time < 90) & (groups < 3)
+    late = np.flatnonzero((time >= 90) & (groups < 3))[::-1]
+    many = mixed.adapt(X[early], y[early], groups=groups[early], time=time[early])
+    given = {"background": X[18:], "n_samples": 5}
+    asked = {"groups": groups[late], "time": time[late]}
+    found = many.explain_features(X.iloc[late], **asked, **given)
+    total = found.groupby("row")["contribution"].sum()
+    np.testing.assert_allclose(total, many.predict(X.iloc[late], **asked), rtol=1e-6)
+    assert list(found["row"].unique()) == list(range(9))
+
+
+def test_a_pipelines_columns_are_those_before_the_model(patients):
+    X, y, groups, time = patients
+    steps = make_pipeline(FunctionTransformer(lambda X: X.drop(columns="noise")), MixedEffects())
+    with_time = {"mixedeffects__groups": groups, "mixedeffects__time": time}
+    steps.fit(X, y, **with_time)
+    adapted = ehrmeta.adapt(steps, X[ROWS], y[ROWS], time=time[ROWS])
+    assert "noise" not in _shares(adapted, patients, n_samples=2)
+
+
+def test_scikit_learns_importance_ranks_features_over_all_patients(patients):
+    X, y, groups, time = patients
+    columns = X.drop(columns="nothing").assign(patient=groups, day=time)
+    model = MixedEffects(task="patient", time="day", score_shots=(1,)).fit(columns, y)
+    found = permutation_importance(model, columns, y, n_repeats=2, random_state=0)
+    of = dict(zip(columns, found["importances_mean"], strict=True))
+    assert of["age"] > 5 * abs(of["noise"])
+
+
+def test_bad_input_of_feature_attributions_is_refused(patients, mixed):
+    X, _, _, time = patients
+    adapted, asked = mixed.unadapted(), {"X": X[LATER], "time": time[LATER]}
+    with pytest.raises(DataError, match="background has no rows"):
+        adapted.explain_features(**asked, background=X[:0])
+    with pytest.raises(SchemaError, match="Pass the columns of fit"):
+        adapted.explain_features(**asked, background=X[["age"]])
+    for wrong in (1, 2.5):
+        with pytest.raises(DataError, match="n_samples must be a whole number, 2 or more"):
+            adapted.explain_features(**asked, background=X, n_samples=wrong)
+    with pytest.raises(DataError, match="got no rows"):
+        adapted.explain_features(X[:0], time=time[:0], background=X)
+    with pytest.raises(DataError, match="leave it out"):
+        adapted.explain_features(**asked, background=X, target="m")

@@ -24,7 +24,7 @@ from ehrmeta import (
     TorchModule,
 )
 from ehrmeta.errors import BundleError, DataError, NotFittedError
-from ehrmeta.estimators.classes import Classes
+from ehrmeta.estimators.table_encoder import Classes
 from ehrmeta.persistence import read_bundle, write_bundle
 from tests.estimators.patients import make_patients, small_model
 

@@ -10,8 +10,7 @@ from ehrmeta.errors import MemoryWarning
 from ehrmeta.estimators import learner as module
 from ehrmeta.estimators.learner import Learner
 from ehrmeta.nn import Normal
-from ehrmeta.nn.batch import visible_width
-from ehrmeta.nn.task_rows import TaskRows
+from ehrmeta.nn.batch import TaskRows, visible_width
 
 ALGORITHMS = [MAML(inner_steps=2), MetaSGD(inner_steps=2), DeepMixedEffects()]
 N_TASKS = 40

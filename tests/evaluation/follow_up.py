@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ehrmeta.data.survival import survival_array
+from ehrmeta.data.labels import survival_array
 
 _I = np.arange(60)
 TIME = np.round(1 + 9 * ((_I * 0.6180339887498949) % 1) + _I / 1000, 6)

@@ -71,7 +71,7 @@ def test_recalibrated_risks_have_slope_one_and_the_right_level(intercept, slope,
     y = (rng.random(n) < special.expit(intercept + slope * logit)).astype(float)
     y[:2], logit[:4] = [0, 1], [9, -9, -9, 9]  # both classes, overlapping
     y[2:4] = [0, 1]
-    from ehrmeta.evaluation.recalibration import recalibrate
+    from ehrmeta.evaluation.calibration import recalibrate
 
     p = special.expit(logit)
     ((a, b),) = recalibrate(y, p, np.ones((1, n)), with_slope=True)

@@ -9,8 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ehrmeta.nn.batch import padded_index, padded_set, visible_width
-from ehrmeta.nn.task_rows import TaskRows
+from ehrmeta.nn.batch import TaskRows, padded_index, padded_set, visible_width
 
 
 def _rows(sizes: list[int], seed: int = 0, missing: float = 0.3) -> TaskRows:

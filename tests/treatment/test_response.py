@@ -17,7 +17,7 @@ from ehrmeta.errors import (
     SchemaError,
 )
 from ehrmeta.treatment import TreatmentResponse
-from ehrmeta.treatment.folds import cross_fit_folds
+from ehrmeta.treatment.cross_fitting import cross_fit_folds
 from tests.treatment.sites import adapted, fitted, pehe, plain, simulate
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from ehrmeta.errors import DataError
 from ehrmeta.treatment import refute
-from ehrmeta.treatment.ranking import effects_by_rank
+from ehrmeta.treatment.policy import effects_by_rank
 from tests.treatment.sites import adapted, fitted, plain, simulate
 
 

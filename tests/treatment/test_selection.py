@@ -9,7 +9,7 @@ from sklearn.model_selection import cross_val_score
 from ehrmeta import PatientKFold
 from ehrmeta.errors import DataError
 from ehrmeta.treatment import EffectScorer
-from ehrmeta.treatment.ranking import rank_score
+from ehrmeta.treatment.policy import rank_score
 from tests.treatment.sites import plain, simulate
 
 JUDGE = {"outcome": LinearRegression(), "propensity": LogisticRegression()}

@@ -7,7 +7,7 @@ import numpy as np
 from ehrmeta.baselines import TaskRidge
 from ehrmeta.errors import DivergenceError
 from ehrmeta.estimators.table_encoder import TableEncoder
-from ehrmeta.nn.task_rows import TaskRows
+from ehrmeta.nn.batch import TaskRows
 
 SPACE: dict[str, Any] = {"penalty": (0.01, 100.0, "log")}
 

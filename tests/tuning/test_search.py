@@ -27,10 +27,9 @@ from ehrmeta import (
 from ehrmeta.baselines import TaskRidge
 from ehrmeta.errors import DataError, NotFittedError, StudyError
 from ehrmeta.estimators.table_encoder import TableEncoder
-from ehrmeta.nn.task_rows import TaskRows
+from ehrmeta.nn.batch import TaskRows
 from ehrmeta.tuning.compared import BLOCKS
-from ehrmeta.tuning.measures import MEASURES
-from ehrmeta.tuning.objective import read_folds, read_rows
+from ehrmeta.tuning.objective import MEASURES, read_folds, read_rows
 from ehrmeta.tuning.paired import PairedPruner, error_in_full
 from ehrmeta.tuning.summary import study_summary
 from tests.tuning.small import SPACE, Fragile, lines, ridge

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ehrmeta.data.rows import check_mask
+from ehrmeta.data.columns import check_mask
 from ehrmeta.data.simulate.simulated import Simulated
 from ehrmeta.data.tasks import RandomState
 from ehrmeta.errors import DataError

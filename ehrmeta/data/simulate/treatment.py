@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit
 
-from ehrmeta.data.rows import check_mask
+from ehrmeta.data.columns import check_mask
 from ehrmeta.data.simulate.simulated import Simulated
 from ehrmeta.data.tasks import RandomState
 from ehrmeta.errors import DataError

@@ -1,0 +1,413 @@
+"""Deep mixed effects: the linear mixed model, and what networks and a process in time add."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from typing import Annotated, Any, ClassVar
+
+import numpy as np
+import torch
+from sklearn.base import RegressorMixin
+from sklearn.ensemble import HistGradientBoostingRegressor
+from torch import Tensor
+from torch.func import vmap
+
+from ehrmeta.algorithms._base import (
+    Algorithm,
+    Episodes,
+    Params,
+    Spec,
+    State,
+    part,
+    query_loss,
+)
+from ehrmeta.algorithms.deep_mixed_effects.correction import (
+    correction,
+    correction_params,
+    fit_linear_correction,
+    summary,
+)
+from ehrmeta.algorithms.deep_mixed_effects.noise import (
+    N_SWEEPS,
+    matched_observations,
+    moved,
+    n_rounds,
+    noise_variance,
+    predictive,
+    pseudo_observations,
+)
+from ehrmeta.algorithms.deep_mixed_effects.start import (
+    FEW_TASKS,
+    MixedStart,
+    fit_cohort_start,
+    fit_mixed_start,
+    inflation,
+    simulated_starts,
+)
+from ehrmeta.errors import DataError
+from ehrmeta.nn.batch import TaskRows, TaskSet
+from ehrmeta.nn.gaussian_process import (
+    condition,
+    condition_effects,
+    posterior,
+    posterior_effects,
+)
+from ehrmeta.nn.likelihoods import ClassLikelihood, Distribution, Likelihood, StudentT
+from ehrmeta.ranges import Choice, Range
+
+__all__ = ["DeepMixedEffects"]
+
+
+_DEEP_SHARE = 0.03  # of the noise sd: where deep features start
+_SHARES_IN_TIME = (1.0, 0.3, 0.1, 0.0)  # of what working outcomes say that classes vary in time
+
+
+@dataclass(eq=False, repr=False)
+class DeepMixedEffects(Algorithm):
+    r"""A mixed model whose mean has a network and whose effects have a memory.
+
+    .. math:: y = x'\beta + g(x) + f(x, s) + e, \quad f \sim GP(0, k), \quad e \sim N(0, \sigma^2)
+
+    .. math:: k = [1, s]\, G\, [1, s']' + \sigma_o^2 e^{-|s - s'| / \tau} + \phi(x)'\phi(x')
+
+    with s the time since the support's first row. Random intercept and slope (G), an
+    Ornstein-Uhlenbeck process (what makes the last value strong) and deep features
+    :math:`\phi`, each switchable. Adapting is one Cholesky factorisation of the support's size.
+    A correction from the posterior, the support's summary and the last measured values, by a small
+    network and, where tasks have time, linear, lets outlying values count less and noisy patients
+    get wider intervals; its share of the mean is proportional to the posterior sd, so it vanishes
+    as the support grows. Where the mean bends, a regressor puts boosted trees of the features below
+    it all: cross-fitted by task, and only if they help tasks held out in turn by more than a
+    standard error.
+
+    Training starts at the restricted-likelihood fit of mixed model and process and at the linear
+    correction's ridge regression, with every network silent, and leaves that start only for a gain
+    on held-out tasks. With fewer than 100 tasks the networks stay silent. With fewer than 50,
+    process and correction are there only if they help tasks held out in turn, and the predictive
+    scale is inflated, by a parametric bootstrap, for what is not known of the parameters.
+
+    Where tasks are cohorts (hospitals, trials, countries) of tens of rows or more, without time,
+    ``feature_slopes=True`` gives every feature a slope of the cohort's own:
+
+    .. math:: \eta(x) = \alpha + x'\beta + b_0 + x'b
+
+    Above a ``population`` model of the estimator, the mean is :math:`\alpha + \gamma\, o(x)`, with
+    o its prediction (of a classifier the logit) for cohorts that it has not seen, and o has a slope
+    of the cohort's own too. The prior of a new cohort's coefficients is how those of the training
+    cohorts differ, by a variance for each, plus what is not known of their mean. All of it starts
+    at the maximum of the marginal likelihood (restricted, or of expectation propagation), so that
+    slopes that do not differ vanish; a prior of the standard deviations, exponential, keeps those
+    small that few cohorts leave open. Predictions are averages over the posterior, also without
+    support.
+
+    Parameters
+    ----------
+    random_slope : bool
+        A slope in time of each task's own.
+    ornstein_uhlenbeck : bool
+        Deviations that fade with time.
+    n_deep : int
+        Deep features; 0 for none.
+    deep_mean : bool
+        Whether a network adds to the linear mean.
+    trees : bool
+        Whether boosted trees may do so; real-valued outcomes only.
+    correction : bool
+        Whether the posterior is corrected; real-valued outcomes only.
+    heteroscedastic : bool
+        Whether a network lets the noise of a row, also in the support, depend on its features.
+    expectation_propagation : bool
+        For two classes: whether the posterior of a task has the mean and variance of expectation
+        propagation, which is close to the integral also where supports are small, or Laplace's
+        mode and curvature, as in software for mixed models.
+    feature_slopes : bool
+        Slopes of each task's own in all features and in the population model's prediction, for
+        cohorts; in place of slope and process in time.
+
+    References
+    ----------
+    Laird, Ware (1982), doi:10.2307/2529876. Fortuin, Strathmann, Rätsch (2019), arXiv:1901.08098.
+
+    Examples
+    --------
+    >>> from ehrmeta import DeepMixedEffects, MetaRegressor, make_sinusoid
+    >>> X, y, groups = make_sinusoid(n_tasks=50, n_points=10, random_state=0)
+    >>> model = MetaRegressor(DeepMixedEffects(), max_steps=20, random_state=0)
+    >>> model = model.fit(X, y, groups=groups)
+    >>> model.adapt(X[10:15], y[10:15]).predict(X[15:20]).shape
+    (5,)
+    """
+
+    random_slope: bool = True
+    ornstein_uhlenbeck: bool = True
+    n_deep: Annotated[int, Range(0, 16)] = 8
+    deep_mean: bool = True
+    trees: bool = True
+    correction: bool = True
+    heteroscedastic: Annotated[bool, Choice((False, True))] = False
+    expectation_propagation: bool = True
+    feature_slopes: bool = False
+
+    consistent: ClassVar[bool] = True
+    keeps_start: ClassVar[bool] = True
+
+    def check(self, likelihood: Likelihood) -> None:
+        """Refuse more than two classes: the process is one latent outcome."""
+        if isinstance(likelihood, ClassLikelihood) and likelihood.n_classes > 2:
+            raise DataError(
+                "DeepMixedEffects serves real-valued outcomes and two classes. Use BayesianHead "
+                "for several classes."
+            )
+
+    def population(self, likelihood: Likelihood) -> RegressorMixin | None:
+        """Boosted trees, of a real-valued outcome."""
+        if not self.trees or self.feature_slopes or isinstance(likelihood, ClassLikelihood):
+            return None
+        return HistGradientBoostingRegressor(
+            learning_rate=0.05, max_iter=200, max_leaf_nodes=8, random_state=0
+        )
+
+    def n_outputs(self, likelihood: Likelihood) -> int:
+        """The network's share of the mean, the deep features, and log factors of the noise."""
+        return 1 + self.n_deep + self.heteroscedastic
+
+    def init(self, spec: Spec, generator: torch.Generator) -> dict[str, Tensor]:
+        """Silent networks and unit variances; `warm_start` puts the mixed model in."""
+        return {
+            **super().init(spec, generator),
+            **(correction_params(spec, generator) if self._corrects(spec) else {}),
+            **(self._slope_params(spec) if self.feature_slopes else {}),
+            "mean_gain": torch.zeros(()),
+            "noise_gain": torch.zeros(()),
+            "inflation": torch.ones(2),
+            "deep_gain": torch.full((self.n_deep,), 0.03),
+            "intercept": torch.zeros(()),
+            "beta": torch.zeros(spec.n_features),
+            "beta_elapsed": torch.zeros(()),
+            "root": torch.tensor([[0.5, 0.0], [0.0, 0.1]]),
+            "log_ou": torch.tensor(-2.0),
+            "log_tau": torch.zeros(()),
+            "time_scale": torch.ones(()),
+            "mean_elapsed": torch.zeros(()),
+        }
+
+    def warm_start(
+        self, spec: Spec, params: dict[str, Tensor], tasks: TaskRows, episodes: Episodes
+    ) -> dict[str, Tensor]:
+        """The mixed model with its process by REML, then the linear correction by ridge."""
+        if self.feature_slopes:
+            return _replaced(params, fit_cohort_start(tasks, spec.likelihood))
+        found = fit_mixed_start(
+            tasks,
+            spec.likelihood,
+            random_slope=self.random_slope,
+            process=self.ornstein_uhlenbeck,
+        )
+        if isinstance(spec.likelihood, ClassLikelihood) and tasks.timed:
+            episodes = list(islice(episodes, 5))
+            found = min(
+                map(found.steadier, _SHARES_IN_TIME),
+                key=lambda one: self._mean_loss(spec, self._started(params, one), episodes),
+            )
+        params = self._started(params, found)
+
+        def parts(
+            params: Params, support: TaskSet, query: TaskSet
+        ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+            state = self.adapt(spec, params, support)
+            mean, shift, variance, _ = self._posterior(spec, params, state, query)
+            noise = noise_variance(spec.likelihood, part(params, "likelihood"))
+            left = torch.sqrt(variance + 1e-12)
+            return state["summary"], mean, shift, left, variance + noise
+
+        if tasks.n_tasks < FEW_TASKS and not isinstance(spec.likelihood, ClassLikelihood):
+            episodes = list(episodes)
+            simulated = simulated_starts(
+                tasks, spec.likelihood, found, random_slope=self.random_slope
+            )
+            draws = [self._started(params, one) for one in simulated]
+            params = params | {"inflation": inflation(parts, params, draws, episodes[:5])}
+        if not (tasks.timed and self._corrects(spec)):
+            return params
+        found_correction = fit_linear_correction(
+            partial(parts, params),
+            episodes,
+            tasks.n_tasks,
+            spread=not isinstance(spec.likelihood, StudentT),
+        )
+        return _replaced(params, found_correction)
+
+    def _mean_loss(self, spec: Spec, params: Params, episodes: Episodes) -> float:
+        def one_task(support: TaskSet, query: TaskSet) -> Tensor:
+            state = self.adapt(spec, params, support)
+            return query_loss(spec, self.predict(spec, params, state, query), query)
+
+        with torch.no_grad():
+            losses = [vmap(one_task)(support, query) for _, support, query in episodes]
+        return float(torch.cat(losses).mean())
+
+    def _started(self, params: Params, found: MixedStart) -> dict[str, Tensor]:
+        deep = {"deep_gain": np.full(self.n_deep, _DEEP_SHARE * np.sqrt(found.noise_var))}
+        return _replaced(params, found.params(len(params["beta"])) | deep)
+
+    def adapt(self, spec: Spec, params: Params, support: TaskSet) -> State:
+        """Condition the process on the support."""
+        first = torch.where(support.mask, support.time, torch.inf)
+        first = first.amin(-1) if len(support.y) else support.time.new_zeros(())
+        origin = {"n": support.n, "first": torch.where(support.n > 0, first, 0.0)}
+        mean, effects, s, noise = self._parts(spec, params, origin, support)
+        y, weight = support.y.double(), support.weight.double().clamp(min=1e-12)
+        own, found = part(params, "likelihood"), None
+        in_weights = not self._has_process and len(y) > effects.shape[1]
+        kernel = effects if in_weights else self._kernel(params, effects, effects, s, s)
+        condition_on = condition_effects if in_weights else condition
+
+        def at_support(conditioned: State) -> tuple[Tensor, Tensor]:
+            if in_weights:
+                return posterior_effects(conditioned, effects)
+            return posterior(conditioned, kernel, torch.diagonal(kernel))
+
+        for left in reversed(range(n_rounds(spec.likelihood))):
+            target, spread = pseudo_observations(spec.likelihood, own, y, mean, noise, found)
+            conditioned = condition_on(kernel, target, spread / weight, support.mask)
+            if left:
+                found = moved(spec.likelihood, found, at_support(conditioned))
+        observed = target, spread / weight
+        for _ in range(N_SWEEPS if self._matches_moments(spec) else 0):
+            observed = matched_observations(y, weight, mean, observed, at_support(conditioned))
+            conditioned = condition_on(kernel, *observed, support.mask)
+        return {
+            **origin,
+            **conditioned,
+            "effects": effects,
+            "s": s,
+            "summary": summary(y - mean, support),
+        }
+
+    def predict(self, spec: Spec, params: Params, state: State, query: TaskSet) -> Distribution:
+        """Predictive distribution: posterior of f, corrected, plus noise."""
+        loc, variance, noise, factor = self._moments(spec, params, state, query)
+        own = part(params, "likelihood")
+        return predictive(spec.likelihood, own, loc, variance, noise, factor, query.y.dtype)
+
+    def loss(
+        self, spec: Spec, params: Params, support: TaskSet, query: TaskSet, progress: Tensor
+    ) -> Tensor:
+        """Negative log-likelihood without the correction's factor of the scale, plus with it.
+
+        All but the factor learns from the first alone, so that rows which the factor declares
+        noisy count no less in the mean.
+        """
+        state = self.adapt(spec, params, support)
+        if not self._corrects(spec):
+            return query_loss(spec, self.predict(spec, params, state, query), query)
+        loc, variance, noise, factor = self._moments(spec, params, state, query)
+        own, dtype = part(params, "likelihood"), query.y.dtype
+        plain = predictive(
+            spec.likelihood, own, loc, variance, noise, torch.ones_like(factor), dtype
+        )
+        fixed = (loc.detach(), variance.detach(), noise.detach())
+        own = {name: value.detach() for name, value in own.items()}
+        scaled = predictive(spec.likelihood, own, *fixed, factor, dtype)
+        return query_loss(spec, plain, query) + query_loss(spec, scaled, query)
+
+    def _moments(
+        self, spec: Spec, params: Params, state: State, query: TaskSet
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Corrected mean, posterior variance, noise, and factor of the scale, (point,) each."""
+        mean, shift, variance, _ = self._posterior(spec, params, state, query)
+        *_, noise = self._parts(spec, params, state, query)
+        loc = mean + shift
+        inflation = params["inflation"].double()
+        factor = torch.where(state["n"] > 0, inflation[1], inflation[0]) * torch.ones_like(loc)
+        if self._corrects(spec):
+            left = torch.sqrt(variance + 1e-12)
+            moved, wider = correction(spec, params, state["summary"], query, mean, shift, left)
+            loc, factor = loc + moved, factor * wider
+        return loc, variance, noise, factor
+
+    def own_weight(self, spec: Spec, params: Params, state: State, query: TaskSet) -> Tensor:
+        """``1 - posterior / prior variance`` of f."""
+        _, _, variance, prior = self._posterior(spec, params, state, query)
+        return (1.0 - variance / prior.clamp(min=1e-12)).to(query.y.dtype)
+
+    def _posterior(
+        self, spec: Spec, params: Params, state: State, query: TaskSet
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Mean, posterior mean of f, its posterior and its prior variance, (point,) each."""
+        mean, effects, s, _ = self._parts(spec, params, state, query)
+        prior = effects.square().sum(-1)
+        if "b" in state:
+            return mean, *posterior_effects(state, effects), prior
+        cross = self._kernel(params, effects, state["effects"], s, state["s"])
+        if self._has_process:
+            prior = prior + torch.exp(2.0 * params["log_ou"])
+        return mean, *posterior(state, cross, prior), prior
+
+    def _parts(
+        self, spec: Spec, params: Params, state: Params, rows: TaskSet
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Mean (point,), effects (point, effect) with covariance E E', s and noise (point,)."""
+        output = spec.network.forward(part(params, "network"), {}, rows.x)
+        elapsed = rows.time - state["first"] - params["mean_elapsed"].detach()
+        s = torch.where(state["n"] > 0, elapsed, 0.0) / params["time_scale"].detach()
+        mean = params["intercept"] + rows.x @ params["beta"] + params["beta_elapsed"] * s
+        if self.deep_mean:
+            mean = mean + params["mean_gain"] * output[:, 0]
+        line = torch.stack([torch.ones_like(s), s * self.random_slope], -1)
+        deep = (params["deep_gain"] * output[:, 1 : 1 + self.n_deep]).double()
+        effects = torch.cat([line @ params["root"].tril().double(), deep], -1)
+        offset = rows.offset
+        if self.feature_slopes:
+            away = offset - params["mean_offset"].detach()
+            columns = torch.cat([torch.ones_like(away)[:, None], rows.x, away[:, None]], -1)
+            slopes = columns.double() @ params["slope_root"].tril().double()
+            effects = torch.cat([effects, slopes], -1)
+            offset = params["offset_gain"] * offset
+        noise = noise_variance(spec.likelihood, part(params, "likelihood")).expand(len(s))
+        if self.heteroscedastic:
+            noise = noise * torch.exp(params["noise_gain"] * output[:, -1]).double()
+        return (mean + offset).double(), effects, s, noise
+
+    @property
+    def differs_by_shift(self) -> bool:
+        """Not where features have slopes."""
+        return not self.feature_slopes
+
+    @property
+    def _has_process(self) -> bool:
+        return self.ornstein_uhlenbeck and not self.feature_slopes
+
+    def _slope_params(self, spec: Spec) -> dict[str, Tensor]:
+        return {
+            "slope_root": torch.zeros(spec.n_features + 2, spec.n_features + 2),
+            "offset_gain": torch.ones(()),
+            "mean_offset": torch.zeros(()),
+        }
+
+    def _matches_moments(self, spec: Spec) -> bool:
+        return self.expectation_propagation and isinstance(spec.likelihood, ClassLikelihood)
+
+    def _corrects(self, spec: Spec) -> bool:
+        return self.correction and not isinstance(spec.likelihood, ClassLikelihood)
+
+    def _kernel(
+        self, params: Params, left: Tensor, right: Tensor, s_left: Tensor, s_right: Tensor
+    ) -> Tensor:
+        """Prior covariance (point, point) of f."""
+        kernel = left @ right.mT
+        if self._has_process:
+            gap = (s_left[:, None] - s_right).abs() * torch.exp(-params["log_tau"])
+            kernel = kernel + torch.exp(2.0 * params["log_ou"] - gap)
+        return kernel
+
+
+def _replaced(params: Params, values: Mapping[str, Any]) -> dict[str, Tensor]:
+    return dict(params) | {
+        name: torch.as_tensor(value, dtype=params[name].dtype)
+        for name, value in values.items()
+        if name in params  # classes have no noise
+    }

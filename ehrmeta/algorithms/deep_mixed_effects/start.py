@@ -1,0 +1,331 @@
+"""Start values in closed form: the mixed model, with a process in time where that helps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.func import vmap
+
+from ehrmeta.algorithms._base import Episodes, Params
+from ehrmeta.errors import DataError
+from ehrmeta.nn.batch import TaskRows, TaskSet
+from ehrmeta.nn.generalised_mixed_model import fit_generalised_mixed_model
+from ehrmeta.nn.likelihoods import ClassLikelihood, Likelihood, StudentT
+from ehrmeta.nn.mixed_model import apart, fit_mixed_model
+from ehrmeta.nn.mixed_process import MixedProcess, fit_mixed_process, held_out_log_likelihood
+
+__all__ = [
+    "FEW_TASKS",
+    "MixedStart",
+    "fit_cohort_start",
+    "fit_mixed_start",
+    "inflation",
+    "simulated_starts",
+]
+
+Array = npt.NDArray[np.float64]
+FEW_TASKS = 50  # below this the process must show itself on held-out tasks
+_N_FOLDS = 5
+_OUTLYING = 4.0  # robust sds from the task's median
+_FLOOR = 1e-10  # of a variance: keeps the root of a singular covariance
+# Rates of the priors of sds between cohorts, in sds of a patient's outcome: 95 % of intercepts' sds
+# below 1, of slopes' (a feature moved by its sd) below 1/2.
+_INTERCEPT_RATE, _SLOPE_RATE = 3.0, 6.0
+_N_DRAWS = 20
+
+
+@dataclass(frozen=True)
+class MixedStart:
+    """Estimates in the units of `DeepMixedEffects`' parameters."""
+
+    intercept: float
+    beta: Array  # (feature,)
+    beta_elapsed: float
+    root: Array  # (2, 2) of G
+    process_var: float
+    tau: float
+    noise_var: float
+    time_scale: float
+    mean_elapsed: float
+
+    @property
+    def remembers(self) -> bool:
+        """Whether there is a process."""
+        return self.process_var > 0.0
+
+    def steadier(self, share: float) -> MixedStart:
+        """With a share of the variances in time, and as much more of the intercept's."""
+        scale = np.sqrt([1.0, share])
+        root = scale[:, None] * self.root
+        root[0, 0] = np.sqrt(self.root[0, 0] ** 2 + (1.0 - share) * self.process_var)
+        return replace(self, root=root, process_var=share * self.process_var)
+
+    def params(self, n_features: int) -> dict[str, Any]:
+        """The parameters by their names."""
+        beta = np.zeros(n_features)
+        beta[: len(self.beta)] = self.beta
+        return {
+            "intercept": self.intercept,
+            "beta": beta,
+            "beta_elapsed": self.beta_elapsed,
+            "root": self.root,
+            "log_ou": 0.5 * np.log(max(self.process_var, 1e-6 * self.noise_var)),
+            "log_tau": np.log(self.tau),
+            "time_scale": self.time_scale,
+            "mean_elapsed": self.mean_elapsed,
+            "likelihood.log_within": 0.5 * np.log(self.noise_var),
+            "likelihood.log_between": 0.5 * np.log(max(self.root[0, 0] ** 2, 1e-6)),
+        }
+
+
+@dataclass(frozen=True)
+class _Design:
+    x: Array
+    z: Array
+    s: Array
+    y: Array
+    starts: npt.NDArray[np.int64]
+
+    def tasks(self, chosen: npt.NDArray[np.bool_]) -> _Design:
+        """The rows of some tasks."""
+        sizes = np.diff(self.starts)
+        rows = np.repeat(chosen, sizes)
+        starts = np.concatenate([[0], np.cumsum(sizes[chosen])])
+        return _Design(self.x[rows], self.z[rows], self.s[rows], self.y[rows], starts)
+
+
+def fit_mixed_start(
+    tasks: TaskRows,
+    likelihood: Likelihood,
+    *,
+    random_slope: bool,
+    process: bool,
+    certain: bool = False,
+) -> MixedStart:
+    """Random intercept (and slope) by REML, then with an Ornstein-Uhlenbeck process.
+
+    Student's t starts at the fit to outcomes without their outlying parts. Of classes the fit to
+    working outcomes, the log-odds' first Newton step, says how variances share; their sum and the
+    fixed effects are those of a logistic model with random intercepts. Unless it is `certain`, a
+    process must show itself where tasks are few.
+    """
+    elapsed = tasks.time - tasks.time[tasks.starts[:-1].clamp(max=len(tasks.time) - 1)][tasks.codes]
+    mean_elapsed, scale = float(elapsed.mean()), float(elapsed.std()) or 1.0
+    s = ((elapsed - mean_elapsed) / scale).numpy()
+    one = np.ones(tasks.n_rows)
+    columns = np.column_stack([one, tasks.x.double().numpy(), s])
+    kept = apart(columns)
+    kept[-1] &= tasks.timed
+    x = columns[:, kept]
+    z = np.column_stack([one, s] if random_slope and tasks.timed else [one])
+    y = _working_outcome(tasks, likelihood)
+    found = _fit(_Design(x, z, s, y, tasks.starts.numpy()), process and tasks.timed, certain)
+    if isinstance(likelihood, ClassLikelihood):
+        found = _rescaled(found, x, tasks)
+    root = np.zeros((2, 2))
+    root[: z.shape[1], : z.shape[1]] = _root(found.G)
+    beta = np.zeros(len(kept))
+    beta[kept] = found.beta
+    return MixedStart(
+        intercept=float(beta[0]),
+        beta=beta[1:-1],
+        beta_elapsed=float(beta[-1]),
+        root=root,
+        process_var=found.process_var,
+        tau=found.tau,
+        noise_var=found.noise_var,
+        time_scale=scale,
+        mean_elapsed=mean_elapsed,
+    )
+
+
+def _fit(design: _Design, process: bool, certain: bool) -> MixedProcess:
+    n_tasks = len(design.starts) - 1
+    plain = fit_mixed_model(design.x, design.z, design.y, design.starts)
+    if not process or (n_tasks < FEW_TASKS and not certain and not _process_helps(design)):
+        return MixedProcess.without(plain)
+    return fit_mixed_process(design.x, design.z, design.s, design.y, design.starts, plain)
+
+
+def _rescaled(found: MixedProcess, x: Array, tasks: TaskRows) -> MixedProcess:
+    """Fixed effects and the sum of the variances from a logistic model with random intercepts."""
+    one = np.ones((tasks.n_rows, 1))
+    logistic = fit_generalised_mixed_model(
+        x,
+        one,
+        tasks.y.double().numpy(),
+        tasks.starts.numpy(),
+        binary=True,
+        offset=tasks.offset.double().numpy(),
+    )
+    variance, before = float(logistic.sd[0]) ** 2, float(found.G[0, 0]) + found.process_var
+    G, process_var = np.zeros_like(found.G), 0.0
+    G[0, 0] = variance
+    if before > 1e-6:
+        G, process_var = found.G * variance / before, found.process_var * variance / before
+    return replace(found, beta=logistic.beta, G=G, process_var=process_var)
+
+
+def _process_helps(design: _Design) -> bool:
+    """Whether the process raises the likelihood of held-out tasks by a standard error."""
+    n_tasks = len(design.starts) - 1
+    gains = []
+    for fold in range(min(_N_FOLDS, n_tasks)):
+        held_out = np.arange(n_tasks) % _N_FOLDS == fold
+        train, test = design.tasks(~held_out), design.tasks(held_out)
+        plain = fit_mixed_model(train.x, train.z, train.y, train.starts)
+        full = fit_mixed_process(train.x, train.z, train.s, train.y, train.starts, plain)
+        judged = (test.x, test.z, test.s, test.y, test.starts)
+        without = held_out_log_likelihood(MixedProcess.without(plain), *judged)
+        gains.append(held_out_log_likelihood(full, *judged) - without)
+    return bool(np.mean(gains) > np.std(gains, ddof=1) / np.sqrt(len(gains)))
+
+
+def _working_outcome(tasks: TaskRows, likelihood: Likelihood) -> Array:
+    """What a normal model is fitted to, free of the offset."""
+    y: Array = tasks.y.double().numpy()
+    offset: Array = tasks.offset.double().numpy()
+    if isinstance(likelihood, ClassLikelihood):
+        p = 1.0 / (1.0 + np.exp(-offset - np.log(y.mean() / (1.0 - y.mean()))))
+        return np.asarray(np.log(p / (1.0 - p)) - offset + (y - p) / (p * (1.0 - p)))
+    y = np.asarray(y - offset)
+    if not isinstance(likelihood, StudentT):
+        return y
+    codes = tasks.codes.numpy()
+    order = np.lexsort((y, codes))
+    middle = y[order][(tasks.starts[:-1] + tasks.sizes // 2).numpy()[codes]]
+    away = np.abs(y - middle)
+    # Where most values repeat, the median distance is 0 and says nothing: take the mean one.
+    sd = 1.4826 * float(np.median(away)) or 1.2533 * float(away.mean())
+    reach = _OUTLYING * sd
+    return np.asarray(middle + np.clip(y - middle, -reach, reach))
+
+
+def _root(covariance: Array) -> Array:
+    """A lower-triangular root; of a singular covariance, of one floored a little."""
+    floor = 1e-10 * max(float(np.trace(covariance)), 1e-6)
+    root = np.linalg.cholesky(covariance + floor * np.eye(len(covariance)))
+    return np.asarray(root, np.float64)
+
+
+def fit_cohort_start(tasks: TaskRows, likelihood: Likelihood) -> dict[str, Any]:
+    """Parameters of `DeepMixedEffects` by marginal likelihood over the cohorts, with weak priors.
+
+    Above a population model the mean is ``alpha + gamma * offset``; without one it is linear in the
+    features, by coefficients that share a prior of learned sd. (Both at once would be told apart by
+    the folds of the cross-fitted offsets, which know less of a cohort the more it differs.)
+
+    Raises
+    ------
+    DataError
+        Tasks have time.
+    """
+    if tasks.timed:
+        raise DataError(
+            "feature_slopes=True is for cohorts, whose rows have no order. Leave time out (a date "
+            "may be a feature), or use feature_slopes=False for tasks that are followed in time."
+        )
+    x, offset = tasks.x.double().numpy(), tasks.offset.double().numpy()
+    one, mean_offset = np.ones((tasks.n_rows, 1)), float(offset.mean())
+    away = (offset - mean_offset)[:, None]
+    above = bool(away.any())  # a population model
+    fixed, n_features = away if above else x, x.shape[1]
+    intercept = np.arange(1 + n_features + above) == 0
+    found = fit_generalised_mixed_model(
+        np.hstack([one, fixed]),
+        np.hstack([one, x, away] if above else [one, x]),
+        tasks.y.double().numpy(),
+        tasks.starts.numpy(),
+        binary=isinstance(likelihood, ClassLikelihood),
+        offset=offset,
+        shrunk=None if above else np.minimum(np.arange(1 + n_features), 1) - 1,
+        positive=intercept,
+        rate=np.where(intercept, _INTERCEPT_RATE, _SLOPE_RATE),
+    )
+    covariance = np.zeros((2 + n_features, 2 + n_features))
+    covariance[np.diag_indices(len(found.sd))] = found.sd**2
+    unknown = [0, 1 + n_features] if above else list(range(1 + n_features))
+    covariance[np.ix_(unknown, unknown)] += found.beta_cov
+    change = found.beta[1] if above else 0.0
+    start = {
+        "intercept": found.beta[0] - change * mean_offset,
+        "beta": np.zeros(n_features) if above else found.beta[1:],
+        "root": np.zeros((2, 2)),
+        "slope_root": np.linalg.cholesky(covariance + _FLOOR * np.eye(len(covariance))),
+        "offset_gain": 1.0 + change,
+        "mean_offset": mean_offset,
+        "likelihood.log_between": np.log(found.sd[0]),
+    }
+    if found.noise_var is not None:
+        start["likelihood.log_within"] = 0.5 * np.log(found.noise_var)
+    return start
+
+
+def simulated_starts(
+    tasks: TaskRows, likelihood: Likelihood, found: MixedStart, *, random_slope: bool
+) -> Iterator[MixedStart]:
+    """Estimates from outcomes drawn from the estimate: the parametric bootstrap."""
+    rng = np.random.default_rng(0)
+    starts, x = tasks.starts.numpy(), tasks.x.double().numpy()
+    first = tasks.time[tasks.starts[tasks.codes]]
+    s = ((tasks.time - first - found.mean_elapsed) / found.time_scale).numpy()
+    effects = np.column_stack([np.ones_like(s), s]) @ found.root
+    roots = []
+    for a, b in pairwise(starts):
+        memory = found.process_var * np.exp(-np.abs(s[a:b, None] - s[a:b]) / found.tau)
+        noise = found.noise_var * np.eye(b - a)
+        roots.append(np.linalg.cholesky(effects[a:b] @ effects[a:b].T + memory + noise))
+    mean = found.intercept + x @ found.beta + found.beta_elapsed * s
+    for _ in range(_N_DRAWS):
+        drawn = [root @ rng.standard_normal(len(root)) for root in roots]
+        y = torch.from_numpy(mean + np.concatenate(drawn)).to(tasks.y.dtype)
+        again = replace(tasks, y=y, offset=torch.zeros_like(y))
+        yield fit_mixed_start(
+            again, likelihood, random_slope=random_slope, process=found.remembers, certain=True
+        )
+
+
+def inflation(
+    parts: Callable[[Params, TaskSet, TaskSet], Sequence[Tensor]],
+    params: Params,
+    draws: Sequence[Params],
+    episodes: Episodes,
+) -> Tensor:
+    """Factors of the scale, without and with support, for what few tasks leave unknown, (2,).
+
+    By the law of total variance over bootstrap draws of the parameters, averaged over the
+    training tasks.
+
+    Parameters
+    ----------
+    parts : callable
+        Of parameters, support and query of one task: mean and posterior mean second and third,
+        predictive variance last.
+    """
+
+    def moments(params: Params, support: TaskSet, query: TaskSet) -> tuple[Tensor, Tensor]:
+        _, mean, shift, *_, variance = parts(params, support, query)
+        return mean + shift, variance
+
+    plain, total, empty = [], [], []
+    with torch.no_grad():
+        for _, support, query in episodes:
+            one_task = [partial(moments, drawn) for drawn in (params, *draws)]
+            (_, own), *found = (vmap(function)(support, query) for function in one_task)
+            locs, variances = (torch.stack(part) for part in zip(*found, strict=True))
+            total.append((variances.mean(0) + locs.var(0))[query.mask])
+            plain.append(own[query.mask])
+            empty.append((support.n == 0)[:, None].expand(query.mask.shape)[query.mask])
+    before, after, none = torch.cat(plain), torch.cat(total), torch.cat(empty)
+    ratios = [
+        after[chosen].sum() / before[chosen].sum().clamp(min=1e-300) for chosen in (none, ~none)
+    ]
+    return torch.sqrt(torch.stack(ratios)).clamp(min=1.0).to(params["inflation"].dtype)

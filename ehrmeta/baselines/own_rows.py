@@ -1,0 +1,239 @@
+"""Every patient's own regression line, and nothing from the others."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import logit
+from sklearn.linear_model import LogisticRegression
+from sklearn.utils import Tags
+
+from ehrmeta.data.schema import Schema, Transform
+from ehrmeta.estimators._base import TaskClassifier, TaskRegressor
+from ehrmeta.estimators.predictive import ClassPredictive, Predictive
+from ehrmeta.estimators.table_encoder import TableEncoder
+from ehrmeta.nn.batch import TaskRows
+
+__all__ = [
+    "LastValue",
+    "TaskLogistic",
+    "TaskMean",
+    "TaskRidge",
+]
+
+Array = NDArray[np.float64]
+
+
+class Line(NamedTuple):
+    """Regression of each task: ``y = level + (d - center)' slope``."""
+
+    level: Array  # (task,)
+    center: Array  # (task, column)
+    slope: Array  # (task, column)
+
+
+class TaskRidge(TaskRegressor):
+    r"""Ridge regression of each task on its own rows; the population mean without support.
+
+    The intercept is free, the slopes are shrunk toward 0:
+
+    .. math:: \hat w_i = (\tilde D_i' \tilde D_i + \lambda I)^{-1} \tilde D_i' \tilde y_i
+
+    with the features and the time of the rows, centred within the task, as D.
+
+    Parameters
+    ----------
+    penalty : float
+        Lambda, in the unit of standardised features; time counts in its sd over the training rows.
+    schema, task, time, outcome_transform, score_shots
+        As in `TaskRegressor`.
+
+    Examples
+    --------
+    >>> from ehrmeta.baselines import TaskRidge
+    >>> X, y = [[0.0], [1.0], [0.0], [1.0]], [1.0, 2.0, 3.0, 6.0]
+    >>> model = TaskRidge(penalty=1e-6).fit(X, y, groups=[1, 1, 2, 2])
+    >>> model.adapt(X[:2], [4.0, 5.0]).predict([[2.0]]).round(3)
+    array([6.])
+    """
+
+    def __init__(
+        self,
+        *,
+        penalty: float = 10.0,
+        schema: Schema | None = None,
+        task: str | None = None,
+        time: str | None = None,
+        outcome_transform: Transform | None = None,
+        score_shots: tuple[int, ...] = (1, 3, 5),
+    ) -> None:
+        super().__init__(
+            schema=schema,
+            task=task,
+            time=time,
+            outcome_transform=outcome_transform,
+            score_shots=score_shots,
+        )
+        self.penalty = penalty
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.regressor_tags.poor_score = True  # without groups it is the mean of y
+        return tags
+
+    def _fit_tasks(self, rows: TaskRows, table: TableEncoder) -> None:
+        self.population_mean_ = float(rows.y.double().mean())
+
+    def _adapt_tasks(self, support: TaskRows) -> Line:
+        d, y, codes = self._design(support), support.y.double().numpy(), support.codes.numpy()
+        sizes = support.sizes.numpy()
+
+        def total(values: Array) -> Array:
+            sums = np.zeros((len(sizes), *values.shape[1:]))
+            np.add.at(sums, codes, values)
+            return sums
+
+        center = total(d) / np.maximum(sizes, 1)[:, None]
+        level = total(y) / np.maximum(sizes, 1)
+        d, y = d - center[codes], y - level[codes]
+        gram = total(d[:, :, None] * d[:, None, :]) + self.penalty * np.eye(d.shape[1])
+        slope = np.linalg.solve(gram, total(d * y[:, None])[..., None])[..., 0]
+        level = np.where(sizes > 0, level, self.population_mean_)
+        return Line(level, center, np.asarray(slope, np.float64))
+
+    def _predict_tasks(self, support: TaskRows, state: Line, query: TaskRows) -> Predictive:
+        tasks = query.codes.numpy()
+        away = self._design(query) - state.center[tasks]
+        loc = state.level[tasks] + np.sum(away * state.slope[tasks], axis=1)
+        return Predictive(loc, self.table_.outcome)
+
+    def _design(self, rows: TaskRows) -> Array:
+        """Features known at the row, and time, (row, column)."""
+        time = (rows.time.numpy() - self.table_.time_center) / self.table_.time_scale
+        return np.column_stack([rows.x.double().numpy(), time])
+
+
+class LastValue(TaskRegressor):
+    """Predicts the last outcome of the support; the population mean without support.
+
+    Hard to beat where patients drift slowly. Without time the last row in the given order counts.
+
+    Examples
+    --------
+    >>> from ehrmeta.baselines import LastValue
+    >>> X, y = [[0.0], [0.0], [0.0], [0.0]], [1.0, 2.0, 3.0, 6.0]
+    >>> model = LastValue().fit(X, y, groups=[1, 1, 2, 2], time=[0, 1, 0, 1])
+    >>> model.adapt(X[:2], [4.0, 5.0], time=[0, 1]).predict([[0.0]], time=[2]).round(3)
+    array([5.])
+    """
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.regressor_tags.poor_score = True  # without groups it is the mean of y
+        return tags
+
+    def _fit_tasks(self, rows: TaskRows, table: TableEncoder) -> None:
+        self.population_mean_ = float(rows.y.double().mean())
+
+    def _predict_tasks(self, support: TaskRows, state: Any, query: TaskRows) -> Predictive:
+        last = np.full(support.n_tasks, self.population_mean_)
+        filled = support.sizes.numpy() > 0
+        last[filled] = support.y.double().numpy()[(support.starts[1:].numpy() - 1)[filled]]
+        return Predictive(last[query.codes.numpy()], self.table_.outcome)
+
+
+class TaskLogistic(TaskClassifier):
+    """Ridge-penalised logistic regression of each task on its own rows.
+
+    A support of one class, or without rows, has no such fit: there it is the rate of events, with
+    the training rows' rate as one row more.
+
+    Parameters
+    ----------
+    C : float
+        Inverse penalty, in the unit of standardised features.
+    schema, task, time, score_shots
+        As in `TaskClassifier`.
+
+    Examples
+    --------
+    >>> from ehrmeta.baselines import TaskLogistic
+    >>> X, y = [[0.0], [1.0], [0.0], [1.0]], [0, 1, 1, 0]
+    >>> model = TaskLogistic().fit(X, y, groups=[1, 1, 2, 2])
+    >>> model.adapt(X[:3], [0, 0, 0]).predict_proba([[2.0]]).round(3)
+    array([[0.875, 0.125]])
+    """
+
+    two_classes_only: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        *,
+        C: float = 1.0,
+        schema: Schema | None = None,
+        task: str | None = None,
+        time: str | None = None,
+        score_shots: tuple[int, ...] = (1, 3, 5),
+    ) -> None:
+        super().__init__(schema=schema, task=task, time=time, score_shots=score_shots)
+        self.C = C
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.poor_score = True  # without groups it is the rate of events
+        return tags
+
+    def _fit_tasks(self, rows: TaskRows, table: TableEncoder) -> None:
+        self.rate_ = float(rows.y.double().mean())
+
+    def _adapt_tasks(self, support: TaskRows) -> tuple[Array, Array]:
+        """Intercept (task,) and coefficients (task, feature)."""
+        x, y, starts = (part.double().numpy() for part in (support.x, support.y, support.starts))
+        intercept, slope = np.empty(support.n_tasks), np.zeros((support.n_tasks, x.shape[1]))
+        for task, (a, b) in enumerate(
+            zip(starts[:-1].astype(int), starts[1:].astype(int), strict=True)
+        ):
+            if len(np.unique(y[a:b])) < 2:
+                intercept[task] = logit((y[a:b].sum() + self.rate_) / (b - a + 1))
+                continue
+            found = LogisticRegression(C=self.C, max_iter=1000).fit(x[a:b], y[a:b])
+            intercept[task], slope[task] = found.intercept_[0], found.coef_[0]
+        return intercept, slope
+
+    def _predict_tasks(
+        self, support: TaskRows, state: tuple[Array, Array], query: TaskRows
+    ) -> ClassPredictive:
+        codes, (intercept, slope) = query.codes.numpy(), state
+        found = intercept[codes] + np.sum(query.x.double().numpy() * slope[codes], axis=1)
+        return ClassPredictive(np.column_stack([0.0 * found, found]), self.table_.outcome.labels)
+
+
+class TaskMean(TaskRegressor):
+    """Predicts the mean outcome of the support; the population mean without support.
+
+    The mean is taken on the transformed scale where the outcome has a transform.
+
+    Examples
+    --------
+    >>> from ehrmeta.baselines import TaskMean
+    >>> X, y = [[0.0], [0.0], [0.0], [0.0]], [1.0, 2.0, 3.0, 6.0]
+    >>> model = TaskMean().fit(X, y, groups=[1, 1, 2, 2])
+    >>> model.adapt(X[:2], [4.0, 5.0]).predict([[0.0]]).round(3)
+    array([4.5])
+    """
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.regressor_tags.poor_score = True  # without groups it is the mean of y
+        return tags
+
+    def _fit_tasks(self, rows: TaskRows, table: TableEncoder) -> None:
+        self.population_mean_ = float(rows.y.double().mean())
+
+    def _predict_tasks(self, support: TaskRows, state: Any, query: TaskRows) -> Predictive:
+        n = support.sizes.numpy()
+        total = np.bincount(support.codes.numpy(), support.y.double().numpy(), len(n))
+        mean = np.where(n > 0, total / np.maximum(n, 1), self.population_mean_)
+        return Predictive(mean[query.codes.numpy()], self.table_.outcome)

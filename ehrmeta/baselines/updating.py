@@ -1,0 +1,265 @@
+"""A pooled risk model, updated for every new site: what hospitals do with a published model."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special, stats
+from scipy.optimize import minimize
+from sklearn.base import ClassifierMixin, RegressorMixin, clone
+from sklearn.linear_model import LinearRegression, LogisticRegression
+
+from ehrmeta.data.schema import Schema, Transform
+from ehrmeta.errors import DataError
+from ehrmeta.estimators._base import TaskClassifier, TaskRegressor
+from ehrmeta.estimators.population import cross_fit_population, with_offset
+from ehrmeta.estimators.predictive import ClassPredictive, Predictive
+from ehrmeta.estimators.table_encoder import TableEncoder
+from ehrmeta.nn.batch import TaskRows
+from ehrmeta.nn.generalised_mixed_model import (
+    GeneralisedMixedModel,
+    fit_generalised_mixed_model,
+    posterior_effects,
+)
+from ehrmeta.nn.mixed_model import fit_mixed_model, posterior, predict
+
+__all__ = [
+    "UpdatedClassifier",
+    "UpdatedRegressor",
+]
+
+Array = NDArray[np.float64]
+Update = Literal["none", "intercept", "recalibration", "revision", "closed_test"]
+UPDATES = ("none", "intercept", "recalibration", "revision")  # from least to most extensive
+_UNPENALISED_SD = 100.0  # keeps separated classes finite
+
+
+class Changes(NamedTuple):
+    """What every task adds to the logit: of the constant, the logit and the features."""
+
+    effects: Array  # (task, effect)
+    chosen: NDArray[np.int64]  # (task,) place in `UPDATES`
+
+
+class UpdatedClassifier(TaskClassifier):
+    r"""A classifier pooled over all training sites, and its update from a new site's rows.
+
+    .. math:: \mathrm{logit}\, p = o(x) + b_0 + b_1\,(o(x) - \bar o) + x'b
+
+    with o the pooled logit. ``"intercept"`` estimates :math:`b_0` (recalibration in the large),
+    ``"recalibration"`` :math:`b_0` and :math:`b_1`, ``"revision"`` :math:`b_0` and b: with logistic
+    regression below, a ridge toward its coefficients. All are pulled toward no change, by normal
+    priors whose variances have the largest marginal likelihood over the training sites (one for
+    all of b), and predict at the posterior mean.
+
+    ``"closed_test"`` chooses for every site: likelihood-ratio tests of the unpenalised revision
+    against no update, then the intercept, then recalibration; the first that is not rejected is
+    taken, else the revision.
+
+    Parameters
+    ----------
+    population : classifier, optional
+        Any scikit-learn classifier of two classes; `LogisticRegression` by default.
+    update : {"none", "intercept", "recalibration", "revision", "closed_test"}
+    significance : float
+        Level of each test.
+    schema, task, time, score_shots
+        As in `TaskClassifier`.
+
+    References
+    ----------
+    Steyerberg et al. (2004), doi:10.1002/sim.1844. Vergouwe et al. (2017), doi:10.1002/sim.7179.
+
+    Examples
+    --------
+    >>> from ehrmeta import make_cohorts
+    >>> from ehrmeta.baselines import UpdatedClassifier
+    >>> sites = make_cohorts(10, n_patients=(40, 60), random_state=0)
+    >>> model = UpdatedClassifier().fit(sites.X, sites.y, groups=sites.groups)
+    >>> rare = model.adapt(sites.X[:20], [0] * 20).predict_proba(sites.X[:1])[0, 1]
+    >>> bool(rare < model.predict_proba(sites.X[:1])[0, 1])
+    True
+    """
+
+    two_classes_only: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        population: ClassifierMixin | None = None,
+        *,
+        update: Update = "intercept",
+        significance: float = 0.05,
+        schema: Schema | None = None,
+        task: str | None = None,
+        time: str | None = None,
+        score_shots: tuple[int, ...] = (1, 3, 5),
+    ) -> None:
+        super().__init__(schema=schema, task=task, time=time, score_shots=score_shots)
+        self.population = population
+        self.update = update
+        self.significance = significance
+
+    def _fit_tasks(self, rows: TaskRows, table: TableEncoder) -> None:
+        if self.update not in (*UPDATES, "closed_test"):
+            raise DataError(f"update must be one of {(*UPDATES, 'closed_test')}.")
+        below = LogisticRegression() if self.population is None else self.population
+        self.population_, rows = cross_fit_population(clone(below), rows)
+        self.mean_offset_ = float(rows.offset.mean())
+        self.models_ = {}
+        for name in UPDATES[1:]:
+            if self.update in (name, "closed_test"):
+                z = self._design(rows, name)
+                self.models_[name] = fit_generalised_mixed_model(
+                    z[:, :0],
+                    z,
+                    rows.y.double().numpy(),
+                    rows.starts.numpy(),
+                    binary=True,
+                    offset=rows.offset.double().numpy(),
+                    shared=np.minimum(np.arange(z.shape[1]), 1),
+                )
+
+    def _adapt_tasks(self, support: TaskRows) -> Changes:
+        support = with_offset(self.population_, support)
+        if self.update == "closed_test":
+            chosen = _closed_test(self._log_likelihoods(support), self.significance)
+        else:
+            chosen = np.full(support.n_tasks, UPDATES.index(self.update))
+        effects = np.zeros((support.n_tasks, 2 + support.x.shape[1]))
+        for name, model in self.models_.items():
+            taken = chosen == UPDATES.index(name)
+            if taken.any():
+                found = self._effects_of(model, support, name)[0]
+                effects[np.ix_(taken, self._columns(support, name))] = found[taken]
+        return Changes(effects, chosen)
+
+    def _predict_tasks(self, support: TaskRows, state: Changes, query: TaskRows) -> ClassPredictive:
+        query = with_offset(self.population_, query)
+        offset = query.offset.double().numpy()
+        changes = state.effects[query.codes.numpy()]
+        design = np.column_stack([np.ones(query.n_rows), offset - self.mean_offset_, query.x])
+        logit = offset + np.sum(design * changes, axis=1)
+        return ClassPredictive(np.column_stack([0.0 * logit, logit]), self.table_.outcome.labels)
+
+    def _columns(self, rows: TaskRows, name: str) -> list[int]:
+        """Places of an update's effects among constant, logit and features."""
+        features = list(range(2, 2 + rows.x.shape[1]))
+        return {"intercept": [0], "recalibration": [0, 1], "revision": [0, *features]}[name]
+
+    def _design(self, rows: TaskRows, name: str) -> Array:
+        away = rows.offset.double().numpy() - self.mean_offset_
+        full = np.column_stack([np.ones(rows.n_rows), away, rows.x.double().numpy()])
+        return full[:, self._columns(rows, name)]
+
+    def _effects_of(
+        self, model: GeneralisedMixedModel, rows: TaskRows, name: str
+    ) -> tuple[Array, Array]:
+        z = self._design(rows, name)
+        y, starts = rows.y.double().numpy(), rows.starts.numpy()
+        return posterior_effects(model, z[:, :0], z, y, starts, rows.offset.double().numpy())
+
+    def _log_likelihoods(self, rows: TaskRows) -> tuple[Array, Array]:
+        """Largest log-likelihood of every update on every task (update, task), and parameters."""
+        y, offset = rows.y.double().numpy(), rows.offset.double().numpy()
+        bounds = list(pairwise(rows.starts.tolist()))
+        fits, counts = [], []
+        for name in UPDATES:
+            z = self._design(rows, name) if name != "none" else np.empty((len(y), 0))
+            fits.append([_largest(z[a:b], y[a:b], offset[a:b]) for a, b in bounds])
+            counts.append(z.shape[1])
+        return np.array(fits), np.array(counts)
+
+
+def _largest(z: Array, y: Array, offset: Array) -> float:
+    """Log-likelihood of the logistic regression above an offset; 0 without rows."""
+
+    def loss(b: Array) -> tuple[float, Array]:
+        logit = offset + z @ b
+        value = -special.log_expit(np.where(y == 1, logit, -logit)).sum()
+        value += 0.5 * np.sum(b**2) / _UNPENALISED_SD**2
+        return float(value), z.T @ (special.expit(logit) - y) + b / _UNPENALISED_SD**2
+
+    start = np.zeros(z.shape[1])
+    return -float(minimize(loss, start, jac=True).fun if len(start) and len(y) else loss(start)[0])
+
+
+def _closed_test(found: tuple[Array, Array], significance: float) -> NDArray[np.int64]:
+    """The least extensive update that the revision does not beat significantly, (task,)."""
+    fits, counts = found
+    freedom = (counts[-1] - counts[:-1])[:, None]
+    p = stats.chi2.sf(2.0 * (fits[-1] - fits[:-1]), np.maximum(freedom, 1))
+    kept: NDArray[Any] = np.vstack([p > significance, np.ones((1, fits.shape[1]), dtype=bool)])
+    return np.asarray(kept.argmax(0))
+
+
+class UpdatedRegressor(TaskRegressor):
+    """A regressor pooled over all training sites, and a site's intercept from its own rows.
+
+    The intercept is the best linear unbiased prediction from the site's residuals, with variances
+    by REML over the residuals of training sites that the regressor has not seen.
+
+    Parameters
+    ----------
+    population : regressor, optional
+        Any of scikit-learn; `LinearRegression` by default.
+    schema, task, time, outcome_transform, score_shots
+        As in `TaskRegressor`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ehrmeta.baselines import UpdatedRegressor
+    >>> rng = np.random.default_rng(0)
+    >>> sites, X = np.repeat(np.arange(20), 30), rng.normal(size=(600, 1))
+    >>> y = X[:, 0] + rng.normal(size=20)[sites] + 0.1 * rng.normal(size=600)
+    >>> model = UpdatedRegressor().fit(X, y, groups=sites)
+    >>> model.adapt(X[:20], X[:20, 0] + 1.0).predict([[0.0]]).round(1)
+    array([1.])
+    """
+
+    def __init__(
+        self,
+        population: RegressorMixin | None = None,
+        *,
+        schema: Schema | None = None,
+        task: str | None = None,
+        time: str | None = None,
+        outcome_transform: Transform | None = None,
+        score_shots: tuple[int, ...] = (1, 3, 5),
+    ) -> None:
+        super().__init__(
+            schema=schema,
+            task=task,
+            time=time,
+            outcome_transform=outcome_transform,
+            score_shots=score_shots,
+        )
+        self.population = population
+
+    def _fit_tasks(self, rows: TaskRows, table: TableEncoder) -> None:
+        below = LinearRegression() if self.population is None else self.population
+        self.population_, rows = cross_fit_population(clone(below), rows)
+        one = np.ones((rows.n_rows, 1))
+        self.mixed_model_ = fit_mixed_model(one, one, _residual(rows), rows.starts.numpy())
+
+    def _adapt_tasks(self, support: TaskRows) -> tuple[Array, Array]:
+        support = with_offset(self.population_, support)
+        one = np.ones((support.n_rows, 1))
+        starts = support.starts.numpy()
+        return posterior(self.mixed_model_, one, one, _residual(support), starts)
+
+    def _predict_tasks(
+        self, support: TaskRows, state: tuple[Array, Array], query: TaskRows
+    ) -> Predictive:
+        query = with_offset(self.population_, query)
+        one = np.ones((query.n_rows, 1))
+        mean, variance = predict(self.mixed_model_, one, one, query.codes.numpy(), *state)
+        loc = query.offset.double().numpy() + mean
+        return Predictive(loc, self.table_.outcome, np.sqrt(variance))
+
+
+def _residual(rows: TaskRows) -> Array:
+    return np.asarray((rows.y - rows.offset).double().numpy())

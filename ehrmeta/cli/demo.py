@@ -1,0 +1,200 @@
+"""The demo: one real data set from patients to predictions, with the baselines beside it."""
+
+from __future__ import annotations
+
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ehrmeta.baselines import (
+    HistoryBoosting,
+    LastValue,
+    MixedEffects,
+    PopulationBoosting,
+    TaskMean,
+)
+from ehrmeta.cli.tables import mark_held_out
+from ehrmeta.data import Table, load_dataset
+from ehrmeta.errors import AtypicalWarning
+from ehrmeta.estimators import MetaRegressor
+from ehrmeta.evaluation import interval_coverage, k_shot_curve
+from ehrmeta.report import TrajectoryDisplay, k_shot_table
+
+__all__ = ["NotAdapted", "demo_model", "median_patient", "opponents", "run_demo"]
+
+DATA_SET = "nafld-hdl"
+TEST_SHARE = 0.2
+SHOTS = (1, 3, 5)
+OURS = "ehrmeta"
+NOT_ADAPTED = "the same, not adapted"
+STORY_SHOTS, STORY_VISITS = 3, 10
+
+
+def demo_model(*, quick: bool = False) -> MetaRegressor:
+    """The model of the demo: as it comes, `DeepMixedEffects`."""
+    model = MetaRegressor(random_state=0)
+    return model.set_params(max_steps=60) if quick else model
+
+
+def opponents(*, outcome_transform: Any = None, random_state: int = 0) -> dict[str, Any]:
+    """The opponents of a k-shot table, not fitted, by the names they have in it."""
+    return {
+        "population (boosting)": PopulationBoosting(
+            outcome_transform=outcome_transform, random_state=random_state
+        ),
+        "last value": LastValue(outcome_transform=outcome_transform),
+        "patient mean": TaskMean(outcome_transform=outcome_transform),
+        "mixed model with slope": MixedEffects(outcome_transform=outcome_transform),
+        "boosting with history": HistoryBoosting(
+            outcome_transform=outcome_transform, random_state=random_state
+        ),
+    }
+
+
+class NotAdapted:
+    """A fitted model that does not look at the support, for the table."""
+
+    def __init__(self, model: MetaRegressor) -> None:
+        self.model = model
+
+    def adapt(self, X: Any, y: Any, *, groups: Any = None, time: Any = None) -> NotAdapted:
+        """Itself: the support is not used."""
+        return self
+
+    def predict(self, X: Any, *, groups: Any = None, time: Any = None) -> Any:
+        """The population prediction."""
+        return self.model.predict(X, time=time)
+
+
+def run_demo(folder: str | Path, say: Callable[[str], None], *, quick: bool = False) -> None:
+    """Meta-train, adapt to new patients, compare, draw one patient and save the model.
+
+    Parameters
+    ----------
+    folder : str or Path
+        Gets ``patient.png`` and ``hdl.ehrmeta``.
+    say : callable
+        Prints a line.
+    quick : bool
+        Fewer patients and steps: shows that everything works, not how well.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    table = load_dataset(DATA_SET)
+    if quick:
+        table = _fewer(table, 1000)
+    train, test = table.split(test_fraction=TEST_SHARE, random_state=0)
+    unit = table.schema.outcome.unit if table.schema.outcome else ""
+    say(f"{DATA_SET}: {len(table):,} values of {table.n_tasks:,} patients")
+    say(f"meta-training on {train.n_tasks:,} patients; {test.n_tasks:,} others are never seen\n")
+
+    model = demo_model(quick=quick)
+    model.fit(train.X, train.y, groups=train.groups, time=train.time)
+    say(_training_line(model))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", AtypicalWarning)  # named once, below
+        say(_adapting_line(model, test))
+        rivals = opponents()
+        for rival in rivals.values():
+            rival.fit(train.X, train.y, groups=train.groups, time=train.time)
+        curve = k_shot_curve(
+            rivals | {NOT_ADAPTED: NotAdapted(model), OURS: model},
+            test.X,
+            test.y,
+            groups=test.groups,
+            time=test.time,
+            shots=SHOTS,
+            reference=OURS,
+        )
+        say(f"\nError after k values of each new patient, on all later values ({DATA_SET}):\n")
+        say(k_shot_table(curve, reference=OURS, unit=unit))
+        say(
+            "ranges: 95 % interval of (this row - last row), paired over patients; * excludes 0.\n"
+            "rmse_macro: square root of the mean over patients of the patient's mean squared error."
+        )
+        support, query = test.support_query(shots=STORY_SHOTS)
+        adapted = model.adapt(support.X, support.y, groups=support.groups, time=support.time)
+        predicted = adapted.predict(query.X, groups=query.groups, time=query.time)
+        band = adapted.predict_interval(query.X, groups=query.groups, time=query.time)
+    covered = interval_coverage(query.y, band[:, 0], band[:, 1], query.groups)
+    odd = int(np.sum(adapted.atypical_ < 0.001))
+    say(f"90 % intervals at k = {STORY_SHOTS} hold {100 * covered:.1f} % of the later values.")
+    say(f"{odd} of {adapted.n_tasks:,} patients look unlike the training patients (p < 0.001).\n")
+
+    patient = median_patient(test, query, predicted)
+    picture, saved = folder / "patient.png", folder / "hdl.ehrmeta"
+    display = TrajectoryDisplay.from_estimator(
+        model, patient.X, patient.y, time=patient.time, shots=STORY_SHOTS
+    )
+    display.ax_.set_title("A patient never seen in training: the one of median error", loc="left")
+    display.figure_.savefig(picture)
+    model.save(saved)
+    mark_held_out(str(saved), TEST_SHARE, table.n_tasks)
+    say(
+        f"{picture}: of the test patients with {STORY_VISITS} values or more, the one whose error "
+        f"at k = {STORY_SHOTS} is the median"
+    )
+    say(f"{saved}: the model, without any patient ({saved.stat().st_size / 1e3:,.0f} kB)")
+    say(f"peak memory: {_peak_memory()}")
+
+
+def _fewer(table: Table, n_tasks: int) -> Table:
+    """The first tasks of a table."""
+    return table.take(table.tasks.codes < n_tasks)
+
+
+def _training_line(model: MetaRegressor) -> str:
+    last = model.history_[-1]
+    return (
+        f"meta-training: {last['step']:,.0f} steps in {last['seconds']:.0f} s, "
+        f"{last['tasks_per_second']:,.0f} tasks/s"
+    )
+
+
+def _adapting_line(model: MetaRegressor, test: Table) -> str:
+    """Time one patient at a time, then all at once."""
+    support, _ = test.support_query(shots=STORY_SHOTS)
+    tasks, seconds = support.tasks, []
+    for task in range(min(100, tasks.n_tasks)):
+        one = support.take(tasks.codes == task)
+        started = time.perf_counter()
+        model.adapt(one.X, one.y, time=one.time)
+        seconds.append(time.perf_counter() - started)
+    started = time.perf_counter()
+    model.adapt(support.X, support.y, groups=support.groups, time=support.time)
+    per_second = support.n_tasks / (time.perf_counter() - started)
+    return (
+        f"adapting: one patient in {1e3 * np.median(seconds):.1f} ms (median), "
+        f"all in one call {per_second:,.0f} patients/s"
+    )
+
+
+def median_patient(test: Table, query: Table, predicted: Any) -> Table:
+    """All rows of the test patient of median error among those with enough visits.
+
+    Parameters
+    ----------
+    test, query : Table
+        All rows, and those that were predicted.
+    predicted : ndarray, (query row,)
+    """
+    error = pd.Series((predicted - query.y) ** 2).groupby(query.groups).mean()
+    enough = test.tasks.labels[test.tasks.sizes >= STORY_VISITS]
+    ranked = error[error.index.isin(enough)].sort_values(kind="stable")
+    return test.take(test.groups == ranked.index[(len(ranked) - 1) // 2])
+
+
+def _peak_memory() -> str:
+    """Peak resident memory of this process."""
+    if sys.platform == "win32":
+        return "not measured on Windows"
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return f"{peak / (2**30 if sys.platform == 'darwin' else 2**20):.2f} GiB"

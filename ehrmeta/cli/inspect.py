@@ -1,0 +1,135 @@
+"""Commands that look and change nothing: what a table is wrong in, what a file holds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import click
+from torch import Tensor
+
+from ehrmeta.cli.tables import in_command_words, read_rows, read_with_roles, table_options
+from ehrmeta.data import Schema, check_table
+from ehrmeta.estimators.adapted import Adapted
+from ehrmeta.estimators.files import load_file
+from ehrmeta.estimators.meta import MetaEstimator
+from ehrmeta.nn import MLP
+from ehrmeta.persistence import read_bundle
+
+__all__ = ["check", "inspect"]
+
+
+@click.command()
+@click.argument("table")
+@table_options
+@click.option("--schema", "schema_file", metavar="FILE", help="TOML file with the columns' roles.")
+@click.option("--write-schema", metavar="FILE", help="Save the guessed roles, to correct them.")
+@click.option("--strict", is_flag=True, help="Warnings too end in exit status 1.")
+def check(
+    table: str,
+    schema_file: str | None,
+    write_schema: str | None,
+    strict: bool,
+    task: str | None,
+    target: str | None,
+    drop_missing_target: bool,
+    **roles: Any,
+) -> None:
+    """List all that is wrong or odd about TABLE; exit status 1 where it cannot be used.
+
+    \b
+    Examples:
+        ehrmeta check visits.csv --task patient --time day --target hdl --write-schema visits.toml
+        ehrmeta check visits.csv --schema visits.toml
+    """
+    if schema_file is not None:
+        if task is not None or target is not None:
+            raise click.UsageError("--schema names the columns: leave out --task and --target.")
+        schema = Schema.from_toml(schema_file)
+        frame = read_rows(table, text=() if schema.task is None else (schema.task,))
+    elif task is None or target is None:
+        raise click.UsageError("pass --task and --target, or --schema.")
+    else:
+        frame, schema = read_with_roles(table, task=task, target=target, **roles)
+    click.echo(_printable(f"{schema!r}\n"))
+    findings = check_table(frame, schema)
+    click.echo(_printable(in_command_words(repr(findings))))
+    if write_schema is not None:
+        schema.to_toml(write_schema)
+        click.echo(f"\nsaved {write_schema}")
+    errors = [
+        finding
+        for finding in findings.errors
+        if not (drop_missing_target and finding.what == "missing outcomes")
+    ]
+    if errors or (strict and findings):
+        raise SystemExit(1)
+
+
+@click.command()
+@click.argument("file")
+@click.option(
+    "--full", is_flag=True, help="Everything: all settings as JSON, every array by shape."
+)
+def inspect(file: str, full: bool) -> None:
+    """Say what a model FILE holds; it is verified first.
+
+    Of a file of adapted patients, which is patient data, rows are counted, never shown.
+
+    \b
+    Examples:
+        ehrmeta inspect hdl.ehrmeta
+        ehrmeta inspect hdl.ehrmeta --full
+    """
+    tensors, metadata = read_bundle(file)
+    if full:
+        lines = [json.dumps(metadata, indent=2, ensure_ascii=False), *_shapes(tensors)]
+    elif "belongs_to" in metadata:
+        lines = ["checkpoint of a training, without any row of its table", _size(tensors)]
+    else:
+        lines = [*_summary(load_file(file)), _size(tensors)]
+    click.echo("\n".join(map(_printable, lines)))
+    if metadata.get("contains_patient_data"):
+        click.echo("\nThis file holds patient data: the support rows and labels of its tasks.")
+    elif not full:
+        click.echo("\nNo row and no label of any task is in it; --full prints all that is.")
+
+
+def _summary(found: MetaEstimator | Adapted) -> Iterator[str]:
+    """A model, and the tasks that were adapted, in a few lines."""
+    model = found.model if isinstance(found, Adapted) else found
+    if isinstance(found, Adapted):
+        yield repr(found)
+    made = model.provenance_
+    yield f"{type(model).__name__} of {made['saved'][:10]}, by ehrmeta {made['ehrmeta']}"
+    yield f"algorithm   {model.learner_.algorithm!r}"
+    yield f"backbone    {model.backbone or MLP()!r}"
+    if model.population_ is not None:
+        of = model.population or model.population_
+        yield f"population  {type(of).__name__}, as arrays"
+    steps = f"{model.history_[-1]['step']:,.0f} steps, " if model.history_ else ""
+    yield f"trained on  {model.n_tasks_:,} tasks, {steps}seed {made['random_state']}"
+    if model.schema_ is not None:
+        for line in repr(model.schema_).splitlines():
+            role, _, text = line.partition("  ")
+            yield f"{role:<10}  {text.strip()}"
+    else:
+        yield f"features    {', '.join(feature.name for feature in model.table_.features)}"
+
+
+def _size(tensors: Mapping[str, Tensor]) -> str:
+    n_numbers = sum(tensor.numel() for tensor in tensors.values())
+    return f"{len(tensors):,} arrays, {n_numbers:,} numbers"
+
+
+def _shapes(tensors: Mapping[str, Tensor]) -> Iterator[str]:
+    width = max(map(len, tensors), default=0)
+    for name, tensor in tensors.items():
+        kind = str(tensor.dtype).removeprefix("torch.")
+        yield f"{name:<{width}}  {kind:<8} {' x '.join(map(str, tensor.shape)) or 'one'}"
+
+
+def _printable(text: str) -> str:
+    """Without the control characters by which a file could steer the terminal."""
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)

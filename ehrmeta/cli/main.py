@@ -1,0 +1,114 @@
+"""The command line: every command reads files, calls the library once and writes files."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import click
+import torch
+
+from ehrmeta.bench.commands import bench
+from ehrmeta.cli.demo import run_demo
+from ehrmeta.cli.inspect import check, inspect
+from ehrmeta.cli.models import adapt, evaluate, fit, predict
+from ehrmeta.cli.report import report
+from ehrmeta.cli.tables import in_command_words
+from ehrmeta.cli.tune import tune
+from ehrmeta.data import list_datasets, read_card
+from ehrmeta.errors import DataWarning, EhrmetaError
+
+__all__ = ["main"]
+
+
+class Commands(click.Group):
+    """A group whose commands end in one line of error, and put each warning in one line."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", DataWarning)
+            warnings.showwarning = _show_warning
+            try:
+                return super().invoke(ctx)
+            except EhrmetaError as error:
+                raise click.ClickException(_one_line(error)) from error
+            except BrokenPipeError:
+                raise
+            except OSError as error:
+                reason = error.strerror or str(error)
+                where = f"cannot use '{error.filename}': " if error.filename else ""
+                raise click.ClickException(f"{where}{reason}. Pass another path.") from error
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    click.echo(f"Warning: {_one_line(message)}", err=True)
+
+
+def _one_line(message: object) -> str:
+    return in_command_words(" ".join(str(message).split()))
+
+
+@click.group(
+    cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
+@click.version_option(package_name="ehrmeta")
+@click.option(
+    "--threads",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="CPU threads. With more than one set GOMP_SPINCOUNT=1000 in the environment, or "
+    "waiting threads starve whatever shares their cores.",
+)
+def main(threads: int) -> None:
+    """Learn over many patients, then adapt to one more from a few values.
+
+    Tables are .csv or .parquet files with a row per visit. The usual way:
+
+    \b
+        ehrmeta fit visits.csv --task patient --time day --target hdl --out hdl.ehrmeta
+        ehrmeta adapt hdl.ehrmeta new_visits.csv --out patients.ehrmeta
+        ehrmeta predict patients.ehrmeta next_visits.csv --out predictions.csv
+    """
+    torch.set_num_threads(threads)
+
+
+@main.command()
+@click.option("--quick", is_flag=True, help="Few patients and steps: does it work here?")
+@click.option("--out", default="demo", show_default=True, help="Folder for picture and model.")
+def demo(quick: bool, out: str) -> None:
+    """Train on ten thousand real patients, adapt to new ones, compare with baselines.
+
+    \b
+    Example:
+        ehrmeta demo
+    """
+    run_demo(out, click.echo, quick=quick)
+
+
+@main.command()
+def datasets() -> None:
+    """List the bundled data sets.
+
+    \b
+    Example:
+        ehrmeta datasets
+    """
+    cards = {name: read_card(name) for name in list_datasets()}
+    lines = [
+        (name, f"{card['loaded']['n_rows']:,}", f"{card['loaded']['n_tasks']:,}", card["licence"])
+        for name, card in cards.items()
+    ]
+    lines.insert(0, ("name", "rows", "tasks", "licence"))
+    widths = [max(len(line[i]) for line in lines) for i in range(4)]
+    titles = ["what", *(card["title"] for card in cards.values())]
+    for (name, rows, tasks, licence), title in zip(lines, titles, strict=True):
+        click.echo(
+            f"{name:<{widths[0]}}  {rows:>{widths[1]}}  {tasks:>{widths[2]}}  "
+            f"{licence:<{widths[3]}}  {title}"
+        )
+
+
+for command in (fit, adapt, predict, evaluate, bench, check, inspect, report, tune):
+    main.add_command(command)

@@ -1,0 +1,278 @@
+"""``ehrmeta tune``: search hyper-parameters on the command line, in one shell or in many."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from ehrmeta import algorithms
+from ehrmeta.algorithms import Algorithm
+from ehrmeta.cli.tables import ROLES, is_bundled, numbers, read_visits, table_options, writable
+from ehrmeta.data import Table
+from ehrmeta.estimators import MetaRegressor
+from ehrmeta.evaluation.metrics import METRICS
+from ehrmeta.nn.likelihoods import LIKELIHOODS
+from ehrmeta.report.study_pictures import save_study_pictures
+from ehrmeta.tuning import read_space
+from ehrmeta.tuning import tune as search
+from ehrmeta.tuning.objective import MEASURES
+from ehrmeta.tuning.search import DEFAULT_STORAGE
+from ehrmeta.tuning.space import Dimension, space_of_words
+from ehrmeta.tuning.summary import script_storage, space_table, study_script, study_summary
+
+__all__ = ["tune"]
+
+LEARNERS: dict[str, type[Algorithm]] = {
+    "deep-mixed-effects": algorithms.DeepMixedEffects,
+    "maml": algorithms.MAML,
+    "meta-sgd": algorithms.MetaSGD,
+    "anil": algorithms.ANIL,
+    "reptile": algorithms.Reptile,
+    "bayesian-head": algorithms.BayesianHead,
+    "neural-process": algorithms.NeuralProcess,
+    "meta-curvature": algorithms.MetaCurvature,
+    "fine-tune": algorithms.FineTune,
+}
+ERRORS = [name for name in MEASURES if name != "log_loss"]
+
+
+def _folder(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """A folder that is there or can be made, said before the search."""
+    if value is not None:
+        try:
+            Path(value).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise click.BadParameter(f"'{value}' cannot be a folder: {error.strerror}.") from error
+    return value
+
+
+@click.command()
+@click.argument("table", required=False)
+@table_options
+@click.option("--transform", type=click.Choice(["log", "sqrt"]), help="Learn on this scale.")
+@click.option(
+    "--algorithm",
+    "names",
+    type=click.Choice(list(LEARNERS)),
+    multiple=True,
+    help="May be repeated: then the algorithm itself is searched.  [default: deep-mixed-effects]",
+)
+@click.option("--likelihood", type=click.Choice(list(LIKELIHOODS)))
+@click.option(
+    "--search",
+    "searched",
+    metavar="NAME[=RANGE]",
+    multiple=True,
+    help="Search this parameter, in its declared range or LOW:HIGH, LOW:HIGH:log, A,B,C (64x64 "
+    "for two layers). May be repeated. Without it all that --list shows; of several algorithms "
+    "each brings its own.",
+)
+@click.option("--list", "listed", is_flag=True, help="Show what would be searched, and end.")
+@click.option("--trials", type=click.IntRange(1), default=30, show_default=True)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0, min_open=True),
+    metavar="SECONDS",
+    help="Start none later.",
+)
+@click.option(
+    "--shots",
+    metavar="N,N",
+    callback=numbers,
+    default="1,3,5",
+    show_default=True,
+    help="Values k of a patient to adapt to.",
+)
+@click.option(
+    "--scoring",
+    type=click.Choice(ERRORS),
+    multiple=True,
+    default=["rmse_macro"],
+    show_default=True,
+    help="Repeated: several objectives, without giving up early.",
+)
+@click.option("--folds", type=click.IntRange(2), default=5, show_default=True)
+@click.option("--max-steps", type=click.IntRange(1), help="Training steps of a fit at most.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--study", metavar="NAME", help="Resumed or shared by name.  [default: TABLE's]")
+@click.option(
+    "--storage",
+    metavar="URL",
+    default=DEFAULT_STORAGE,
+    show_default=True,
+    help="A file (.db, .journal), or postgresql://user:password@host/database.",
+)
+@click.option("--out", callback=lambda c, p, v: v and writable(c, p, v), help="Best model.")
+@click.option("--pictures", metavar="FOLDER", callback=_folder, help="Save pictures here.")
+@click.option("--export-script", metavar="FILE", help="Write the search as an Optuna script.")
+def tune(
+    table: str | None,
+    study: str | None,
+    storage: str,
+    timeout: float | None,
+    out: str | None,
+    pictures: str | None,
+    export_script: str | None,
+    listed: bool,
+    **settings: Any,
+) -> None:
+    """Search hyper-parameters on the patients of TABLE with Optuna.
+
+    A setting is judged by its error on patients that it was not trained on, after their first
+    values. Stop it and run it again: it goes on. Run it in several shells with the same study and
+    storage: they share the trials; the others need no TABLE where they can read the same file.
+
+    \b
+    Examples:
+        ehrmeta tune pbcseq --algorithm maml --trials 50 --pictures pictures
+        ehrmeta tune visits.csv --task patient --time day --target hdl --study hdl
+        ehrmeta tune --study hdl --storage ehrmeta-studies.db
+    """
+    if table is None:
+        if study is None:
+            raise click.UsageError("pass TABLE, or --study and --storage of a study that has one.")
+        table, settings = _recalled(study, storage, settings)
+    study = study or Path(table).stem
+    table = table if is_bundled(table) else str(Path(table).absolute())
+    model, space = _model(settings)
+    if listed:
+        click.echo(space_table(space, model))
+        return
+    if export_script is not None:
+        script = study_script(
+            space,
+            **_table_code(table, settings),
+            model=model,
+            shots=tuple(settings["shots"]),
+            metric=_script_metric(settings["scoring"]),
+            folds=settings["folds"],
+            study=f"{study}-script",
+            storage=script_storage(storage),
+            n_trials=settings["trials"],
+            seed=settings["seed"],
+        )
+        Path(export_script).write_text(script, encoding="utf-8")
+        click.echo(f"saved {export_script}")
+        return
+    visits = _visits(table, settings)
+    click.echo(visits)
+    try:
+        tuned = search(
+            model,
+            visits.X,
+            visits.y,
+            groups=visits.groups,
+            time=visits.time,
+            n_trials=settings["trials"],
+            timeout=timeout,
+            space=_chosen(settings),
+            storage=storage,
+            study_name=study,
+            scoring=settings["scoring"],
+            cv=settings["folds"],
+            refit=out is not None,
+            random_state=settings["seed"],
+            callback=_tell,
+            notes={"command": json.dumps({"table": table, **settings})},
+        )
+    except KeyboardInterrupt:
+        raise click.ClickException("stopped. Run the same command again to go on.") from None
+    if out is not None:
+        tuned.model.save(out)
+    click.echo(study_summary(tuned.study))
+    if out is not None:
+        click.echo(f"saved {out}")
+    if pictures is not None:
+        for path in save_study_pictures(tuned.study, pictures):
+            click.echo(f"saved {path}")
+
+
+def _recalled(study: str, storage: str, settings: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Table and settings that a study was made with, and what this command gives in their place."""
+    from ehrmeta.tuning.study import recall
+
+    kept = recall(storage, study, "command")
+    if kept is None:
+        raise click.UsageError(f"study '{study}' was not made by ehrmeta tune: pass TABLE.")
+    context = click.get_current_context()
+    given = {
+        name: value
+        for name, value in settings.items()
+        if context.get_parameter_source(name) != ParameterSource.DEFAULT
+    }
+    found = {**json.loads(kept), **given}
+    return found.pop("table"), found
+
+
+def _model(settings: dict[str, Any]) -> tuple[MetaRegressor, tuple[Dimension, ...]]:
+    """The model before the search, and what is searched of it."""
+    first = (settings["names"] or ["deep-mixed-effects"])[0]
+    model = MetaRegressor(
+        LEARNERS[first](),
+        outcome_transform=settings["transform"],
+        score_shots=tuple(settings["shots"]),
+        random_state=settings["seed"],
+        verbose=False,
+    )
+    given = {name: settings[name] for name in ("likelihood", "max_steps")}
+    model.set_params(**{name: value for name, value in given.items() if value is not None})
+    return model, read_space(model, _chosen(settings))
+
+
+def _chosen(settings: dict[str, Any]) -> dict[str, Any] | None:
+    """The space as `tune` takes it."""
+    space = space_of_words(settings["searched"])
+    if len(settings["names"]) < 2:
+        return space
+    parts = {"algorithm": [LEARNERS[name]() for name in settings["names"]]}
+    if space is None:
+        usual = (dimension.parameter for dimension in read_space(MetaRegressor()))
+        space = {name: None for name in usual if not name.startswith("algorithm__")}
+    return {**parts, **space}
+
+
+def _visits(table: str, settings: dict[str, Any]) -> Table:
+    roles = {name: value for name, value in settings.items() if name in ROLES}
+    return read_visits(table, **roles)
+
+
+def _table_code(table: str, settings: dict[str, Any]) -> dict[str, str]:
+    """Python that reads the table as this command does, and its import."""
+    if is_bundled(table):
+        return {
+            "table": f"load_dataset({json.dumps(table)})",
+            "reader": "from ehrmeta.data import load_dataset\n",
+        }
+    roles = {name: settings[name] for name in ROLES if settings[name]}
+    drop = roles.pop("drop_missing_target", False)
+    given = [f"{name}={value!r}" for name, value in roles.items()]
+    given += ["on_missing_outcome='drop'"] if drop else []
+    lines = "".join(f"    {one},\n" for one in [repr(table), *given])
+    return {
+        "table": f"read_training_table(\n{lines})",
+        "reader": "from ehrmeta.cli.tables import read_training_table\n",
+    }
+
+
+def _script_metric(scoring: Sequence[str]) -> str:
+    """The one error that a script minimises."""
+    if len(scoring) > 1 or scoring[0] not in METRICS:
+        raise click.UsageError(
+            f"--export-script writes a search for one error: pass one --scoring of "
+            f"{', '.join(METRICS)}."
+        )
+    return scoring[0]
+
+
+def _tell(study: Any, trial: Any) -> None:
+    """How a trial ended, in a line."""
+    name = f"trial {trial.number}"
+    if trial.values is None or "reason" in trial.user_attrs:
+        click.echo(f"{name}: given up: {trial.user_attrs.get('reason', trial.state.name)}")
+        return
+    click.echo(f"{name}: {', '.join(f'{value:.4g}' for value in trial.values)}")

@@ -1,0 +1,367 @@
+"""Scores of risks by a horizon, where some patients were not followed so long and events compete.
+
+Patients whose status at the horizon is known stand for those lost before: they weigh the inverse of
+their probability not to be censored (IPCW). `labels_at` gives these labels and weights, with which
+every score of risks works: ``risk_scores(label, risk, sample_weight=weight)``.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ehrmeta.data.labels import read_survival
+from ehrmeta.errors import DataError
+from ehrmeta.evaluation.discrimination import auroc
+from ehrmeta.evaluation.metrics import finite
+
+__all__ = [
+    "EventTimes",
+    "StepCurve",
+    "aalen_johansen",
+    "censoring_curve",
+    "integrated_survival_brier",
+    "kaplan_meier",
+    "labels_at",
+    "read_event_times",
+    "survival_auroc",
+    "survival_brier",
+]
+
+Array = NDArray[np.float64]
+
+
+def labels_at(
+    y_true: Any, *, horizon: float, cause: int = 1, y_train: Any = None
+) -> tuple[Array, Array]:
+    r"""Who has had the event by a horizon, with censoring weights.
+
+    With G the Kaplan-Meier curve of censoring and h the horizon:
+
+    - an event at :math:`T \le h`: weight :math:`1 / G(T-)`, label 1 if it is of the kind `cause`,
+      else 0: after a competing event it will not come any more;
+    - followed to h without event: label 0, weight :math:`1 / G(h-)`;
+    - censored before h: weight 0.
+
+    Censoring may depend on nothing that the outcome depends on. At equal times events come first.
+
+    Parameters
+    ----------
+    y_true : structured array (row,)
+        Of `survival_array`: `event` (0 censored, else the kind of event) and `time`.
+    horizon : float
+        In the unit of `time`.
+    cause : int
+        The event in question.
+    y_train : structured array, optional
+        Whose censoring G is; by default that of `y_true`.
+
+    Returns
+    -------
+    label, weight : (row,)
+
+    Raises
+    ------
+    DataError
+        A horizon beyond follow-up, here or in `y_train`.
+
+    References
+    ----------
+    Graf et al. (1999), Statistics in Medicine 18:2529-2545.
+    Schoop et al. (2011), doi:10.1002/bimj.201000073 (competing risks).
+
+    Examples
+    --------
+    >>> from ehrmeta.data.labels import survival_array
+    >>> y = survival_array([1, 0, 0, 2], [1, 2, 4, 5])
+    >>> labels_at(y, horizon=3)  # the second stands for no one; of three one was lost
+    (array([1., 0., 0., 0.]), array([1. , 0. , 1.5, 1.5]))
+    """
+    data = read_event_times(y_true, cause=cause)
+    at = _read_horizon(data, horizon)
+    return _labels(data, float(at[0]), cause, _censoring(data, y_train, at))
+
+
+def survival_auroc(
+    y_true: Any, y_prob: ArrayLike, *, times: ArrayLike, cause: int = 1, y_train: Any = None
+) -> Array:
+    """Cumulative/dynamic AUROC by each time: those with the event by then against those without.
+
+    With competing events those without include patients who had another event.
+
+    Parameters
+    ----------
+    y_true : structured array (row,)
+        As in `labels_at`, which also explains `cause` and `y_train`.
+    y_prob : (row,) or (row, time)
+        Risk of the event: one for all times, or one by each time.
+    times : (time,)
+        Rising, within follow-up.
+
+    Returns
+    -------
+    (time,)
+
+    Raises
+    ------
+    DataError
+        No event or no patient without it by a time, or what `labels_at` raises.
+
+    References
+    ----------
+    Blanche et al. (2013), doi:10.1002/sim.5958 (their second definition of controls).
+
+    Examples
+    --------
+    >>> from ehrmeta.data.labels import survival_array
+    >>> y = survival_array([1, 0, 0, 1], [1, 2, 4, 5])
+    >>> survival_auroc(y, [0.9, 0.5, 0.2, 0.3], times=[3])
+    array([1.])
+    """
+    data = read_event_times(y_true, cause=cause)
+    at = _read_horizon(data, times)
+    risk = _risk(y_prob, len(data.time), len(at))
+    censoring = _censoring(data, y_train, at)
+    area = np.empty(len(at))
+    for column, time in enumerate(at):
+        label, weight = _labels(data, time, cause, censoring)
+        area[column] = auroc(label, risk[:, column], weight[None])[0]
+        if np.isnan(area[column]):
+            has = "no event" if not np.any(label * weight) else "no patient without the event"
+            raise DataError(f"AUROC at time {time:g} is not defined: there is {has} by then.")
+    return area
+
+
+def survival_brier(
+    y_true: Any, y_prob: ArrayLike, *, times: ArrayLike, cause: int = 1, y_train: Any = None
+) -> Array:
+    r"""Mean squared distance of the risk by each time from what has happened by then.
+
+    :math:`\frac1n \sum_i w_i(t)\, (d_i(t) - \hat F_i(t))^2` with labels d and weights w of
+    `labels_at`.
+
+    Parameters
+    ----------
+    y_true, times, cause, y_train
+        As in `survival_auroc`.
+    y_prob : (row, time)
+        Probability of the event by each time (one minus survival where nothing competes);
+        (row,) for one time.
+
+    Returns
+    -------
+    (time,)
+
+    Examples
+    --------
+    >>> from ehrmeta.data.labels import survival_array
+    >>> y = survival_array([1, 0, 0, 1], [1, 2, 4, 5])
+    >>> survival_brier(y, [1.0, 0.5, 0.0, 0.0], times=[3])
+    array([0.])
+    """
+    data = read_event_times(y_true, cause=cause)
+    at = _read_horizon(data, times)
+    risk = _risk(y_prob, len(data.time), len(at), per_time=True)
+    if np.any((risk < 0) | (risk > 1)):
+        raise DataError("y_prob must lie between 0 and 1: pass the risk of the event by each time.")
+    censoring = _censoring(data, y_train, at)
+    score = np.empty(len(at))
+    for column, time in enumerate(at):
+        label, weight = _labels(data, time, cause, censoring)
+        score[column] = np.mean(weight * (label - risk[:, column]) ** 2)
+    return score
+
+
+def integrated_survival_brier(
+    y_true: Any, y_prob: ArrayLike, *, times: ArrayLike, cause: int = 1, y_train: Any = None
+) -> float:
+    """Mean of `survival_brier` over the time from the first to the last of `times`.
+
+    By the trapezoidal rule; parameters are those of `survival_brier`, at least two times.
+
+    Examples
+    --------
+    >>> from ehrmeta.data.labels import survival_array
+    >>> y = survival_array([1, 0, 0, 1], [1, 2, 4, 5])
+    >>> integrated_survival_brier(y, np.full((4, 2), 0.5), times=[1.0, 3.0])
+    0.25
+    """
+    at = np.atleast_1d(np.asarray(times, np.float64))
+    if len(at) < 2:
+        raise DataError("an integral needs at least two times. Use survival_brier for one.")
+    score = survival_brier(y_true, y_prob, times=at, cause=cause, y_train=y_train)
+    return float(np.trapezoid(score, at) / (at[-1] - at[0]))
+
+
+def _labels(
+    data: EventTimes, horizon: float, cause: int, censoring: StepCurve
+) -> tuple[Array, Array]:
+    happened = (data.time <= horizon) & (data.event > 0)
+    followed = (data.time >= horizon) & ~happened
+    known = happened | followed
+    kept = censoring.before(np.minimum(data.time, horizon))  # above 0: someone is followed so long
+    weight = np.divide(1.0, kept, out=np.zeros_like(kept), where=known)
+    return ((data.event == cause) & happened).astype(np.float64), weight
+
+
+def _censoring(data: EventTimes, y_train: Any, at: Array) -> StepCurve:
+    train = data if y_train is None else read_event_times(y_train)
+    _read_horizon(train, at)
+    return censoring_curve(train)
+
+
+def _risk(y_prob: ArrayLike, n_rows: int, n_times: int, *, per_time: bool = False) -> Array:
+    """Risks as (row, time)."""
+    risk = finite("y_prob", y_prob)
+    if risk.shape == (n_rows,) and (n_times == 1 or not per_time):
+        risk = np.broadcast_to(risk[:, None], (n_rows, n_times))
+    if risk.shape != (n_rows, n_times):
+        raise DataError(
+            f"y_prob has shape {risk.shape}; pass (row, time), here ({n_rows}, {n_times})."
+        )
+    return risk
+
+
+class EventTimes(NamedTuple):
+    """Checked follow-up of each patient, (row,)."""
+
+    event: NDArray[np.int64]  # 0 censored, else the kind of event
+    time: Array  # of the event or of the last contact
+
+
+def read_event_times(y_true: Any, *, cause: int = 1) -> EventTimes:
+    """Check the structured array of `survival_array` and the kind of event that is asked for."""
+    data = EventTimes(*read_survival(y_true))
+    if len(data.time) == 0:
+        raise DataError("there are no event times: pass one row a patient.")
+    if cause < 1 or cause != int(cause):
+        raise DataError(f"cause is {cause}; events have codes from 1, 0 is censored.")
+    return data
+
+
+def _read_horizon(data: EventTimes, times: Any) -> Array:
+    """Check times at which a score is asked for: rising, from 0, within follow-up, (time,)."""
+    at = np.atleast_1d(finite("times", times))
+    if at.ndim != 1 or len(at) == 0 or np.any(np.diff(at) <= 0) or at[0] < 0:
+        raise DataError("times must be rising and not negative.")
+    last = data.time.max()
+    if at[-1] > last:
+        raise DataError(
+            f"a horizon of {at[-1]:g} lies beyond the last follow-up time, {last:g}: nobody shows "
+            "what happens until then. Ask for an earlier one."
+        )
+    return at
+
+
+class StepCurve(NamedTuple):
+    """A function that is constant between times, and steps at them."""
+
+    start: float
+    time: Array  # rising
+    value: Array  # from each time on
+
+    def at(self, times: Array) -> Array:
+        """Value including the steps at these times."""
+        return self._after(np.searchsorted(self.time, times, side="right"))
+
+    def before(self, times: Array) -> Array:
+        """Value just before these times."""
+        return self._after(np.searchsorted(self.time, times, side="left"))
+
+    def _after(self, steps: Any) -> Array:
+        values: Array = np.concatenate([[self.start], self.value])[steps]
+        return values
+
+
+class _Counts(NamedTuple):
+    """What happens at each distinct time, (time,)."""
+
+    time: Array
+    at_risk: Array  # in follow-up until then
+    events: Array  # of any kind
+    censored: Array
+
+
+def _count(data: EventTimes) -> _Counts:
+    time, place = np.unique(data.time, return_inverse=True)
+    events = np.bincount(place[data.event > 0], minlength=len(time)).astype(np.float64)
+    everyone = np.bincount(place, minlength=len(time)).astype(np.float64)
+    at_risk = np.cumsum(everyone[::-1])[::-1]
+    return _Counts(time, at_risk, events, everyone - events)
+
+
+def kaplan_meier(y_true: Any, *, times: ArrayLike) -> Array:
+    """Share of patients without any event by each time, under censoring.
+
+    Parameters
+    ----------
+    y_true : structured array (row,)
+        Of `survival_array`: `event` (0 censored) and `time`.
+    times : (time,)
+        Rising, within follow-up.
+
+    Returns
+    -------
+    (time,)
+
+    Examples
+    --------
+    >>> from ehrmeta.data.labels import survival_array
+    >>> y = survival_array([1, 0, 1], [1, 2, 3])
+    >>> kaplan_meier(y, times=[1, 2, 3]).round(3)
+    array([0.667, 0.667, 0.   ])
+    """
+    data = read_event_times(y_true)
+    return _event_free(data).at(_read_horizon(data, times))
+
+
+def aalen_johansen(y_true: Any, *, times: ArrayLike, cause: int = 1) -> Array:
+    r"""Cumulative incidence of one kind of event where others compete.
+
+    .. math:: F_c(t) = \sum_{t_j \le t} S(t_{j-1})\, d_{cj} / n_j
+
+    with S the Kaplan-Meier curve of any event, :math:`d_{cj}` of :math:`n_j` patients at risk
+    having an event of kind c at :math:`t_j`. One minus Kaplan-Meier with the others as censored
+    overstates it: who has died of one cause cannot have the other any more.
+
+    Parameters are those of `kaplan_meier`; `cause` is the kind of event.
+
+    References
+    ----------
+    Aalen, Johansen (1978), doi:10.2307/4615704.
+
+    Examples
+    --------
+    >>> from ehrmeta.data.labels import survival_array
+    >>> y = survival_array([1, 2, 1], [1, 2, 3])
+    >>> aalen_johansen(y, times=[1, 2, 3]).round(3)
+    array([0.333, 0.333, 0.667])
+    """
+    data = read_event_times(y_true, cause=cause)
+    at = _read_horizon(data, times)
+    counts = _count(data)
+    place = np.searchsorted(counts.time, data.time[data.event == cause])
+    of_cause = np.bincount(place, minlength=len(counts.time)).astype(np.float64)
+    hazard: Array = np.divide(of_cause, counts.at_risk, dtype=np.float64)
+    incidence: Array = np.cumsum(_event_free(data).before(counts.time) * hazard)
+    return StepCurve(0.0, counts.time, incidence).at(at)
+
+
+def _event_free(data: EventTimes) -> StepCurve:
+    counts = _count(data)
+    hazard: Array = counts.events / counts.at_risk
+    return _product(counts.time, hazard)
+
+
+def censoring_curve(data: EventTimes) -> StepCurve:
+    """Share of patients not censored by each time; at one time events come before censoring."""
+    counts = _count(data)
+    left = counts.at_risk - counts.events
+    hazard = np.divide(counts.censored, left, out=np.zeros_like(left), where=left > 0)
+    return _product(counts.time, hazard)
+
+
+def _product(time: Array, hazard: Array) -> StepCurve:
+    return StepCurve(1.0, time, np.cumprod(1 - hazard, dtype=np.float64))

@@ -1,0 +1,1 @@
+"""Displays: data and figure of one picture each."""

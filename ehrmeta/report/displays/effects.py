@@ -1,0 +1,209 @@
+"""Whether those whom a model expects to gain most do gain most."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from ehrmeta.errors import DataError
+from ehrmeta.report.displays._base import INK, MUTED, PALETTE, axes_of, clear_frame, outcome_label
+from ehrmeta.treatment import AdaptedCompartment, AdaptedDoses, AdaptedResponse
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = [
+    "DoseResponseDisplay",
+    "EffectRankDisplay",
+]
+
+
+@dataclass(eq=False)
+class EffectRankDisplay:
+    """Average effects in fifths of the rows, by the effect that the model predicts.
+
+    Attributes
+    ----------
+    groups : DataFrame
+        Of `AdaptedResponse.effects_by_rank`.
+    outcome : str
+        With its unit.
+    arms : tuple of str
+        Control, and the arm compared with it.
+    ax_, figure_
+        What was drawn last.
+    """
+
+    groups: pd.DataFrame
+    outcome: str
+    arms: tuple[str, str]
+    ax_: Axes = field(init=False)
+    figure_: Figure = field(init=False)
+
+    @classmethod
+    def from_adapted(
+        cls,
+        adapted: AdaptedResponse,
+        *,
+        T0: Any = None,
+        T1: Any = None,
+        n_groups: int = 5,
+        ax: Axes | None = None,
+    ) -> EffectRankDisplay:
+        """Draw for the support rows of adapted tasks that the model was not fitted on.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from ehrmeta import TreatmentResponse
+        >>> rng = np.random.default_rng(0)
+        >>> X, t, site = rng.normal(size=(400, 1)), rng.integers(0, 2, 400), np.arange(400) % 8
+        >>> y, new = t * X[:, 0] + rng.normal(size=400), site >= 4
+        >>> model = TreatmentResponse(propensity=0.5, final="linear", random_state=0)
+        >>> model = model.fit(X[~new], y[~new], treatment=t[~new], groups=site[~new])
+        >>> tasks = model.adapt(X[new], y[new], treatment=t[new], groups=site[new])
+        >>> EffectRankDisplay.from_adapted(tasks).ax_.get_ylabel().splitlines()
+        ['average effect on y,', '1 over 0']
+        """
+        found = adapted.effects_by_rank(T0=T0, T1=T1, n_groups=n_groups)
+        kind, _ = adapted._arms()
+        zero, one = (str(kind.labels[code]) for code in kind.codes_of(T0, T1))
+        return cls(found, outcome_label(adapted.model.schema_), (zero, one)).plot(ax=ax)
+
+    def plot(self, *, ax: Axes | None = None) -> EffectRankDisplay:
+        """Draw on `ax`, or on a new figure."""
+        ax = axes_of(ax, (6.4, 4.0))
+        found = self.groups
+        at, effect = found.index.to_numpy(), found["effect"]
+        mean = (found["n"] * effect).sum() / found["n"].sum()
+        ax.axhline(0, color=INK, linewidth=0.8)
+        ax.axhline(mean, color=MUTED, linewidth=1, linestyle="--", label="all rows together")
+        look: dict[str, Any] = {"linestyle": "none", "marker": "D", "markersize": 7}
+        ax.plot(
+            at,
+            found["predicted"],
+            label="predicted",
+            color=PALETTE[1],
+            markerfacecolor="white",
+            **look,
+        )
+        ends = [effect - found["low"], found["high"] - effect]
+        ax.errorbar(
+            at,
+            effect,
+            yerr=ends,
+            fmt="o",
+            color=PALETTE[0],
+            capsize=3,
+            label="by the rows themselves, 95 % interval",
+        )
+        sizes = [f"{place}\n({n:,} rows)" for place, n in zip(at, found["n"], strict=True)]
+        ax.set_xticks(at, sizes)
+        ax.set_xlabel("group of rows, from the least to the largest predicted effect")
+        zero, one = self.arms
+        ax.set_ylabel(f"average effect on {self.outcome},\n{one} over {zero}")
+        ax.margins(x=0.08, y=0.1)
+        ax.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.24), ncols=2)
+        clear_frame(ax)
+        self.ax_, self.figure_ = ax, ax.get_figure(root=True)  # type: ignore[assignment]
+        return self
+
+
+@dataclass(eq=False)
+class DoseResponseDisplay:
+    """A dose-response curve with its band; dashed beyond the doses of training.
+
+    Attributes
+    ----------
+    curve : DataFrame
+        Of one row of ``adapted.dose_response``.
+    outcome : str
+        The response, with its unit.
+    confidence_level : float
+        Of the band.
+    target : (low, high), optional
+        Range that the response should lie in.
+    ax_, figure_
+        What was drawn last.
+    """
+
+    curve: pd.DataFrame
+    outcome: str
+    confidence_level: float
+    target: tuple[float, float] | None = None
+    ax_: Axes = field(init=False)
+    figure_: Figure = field(init=False)
+
+    @classmethod
+    def from_adapted(
+        cls,
+        adapted: AdaptedDoses | AdaptedCompartment,
+        X: Any,
+        grid: Any = None,
+        *,
+        row: int = 0,
+        confidence_level: float = 0.9,
+        target: tuple[float, float] | None = None,
+        ax: Axes | None = None,
+        **given: Any,
+    ) -> DoseResponseDisplay:
+        """Draw the curve of one row.
+
+        Parameters
+        ----------
+        adapted : from ``model.adapt``
+        X, grid, confidence_level
+            As in ``adapted.dose_response``; `given` is what else it takes.
+        row : int
+            Which row of X.
+        target : (low, high), optional
+            Drawn as a stripe.
+        ax : matplotlib axes, optional
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from ehrmeta.treatment import DoseResponse
+        >>> rng = np.random.default_rng(0)
+        >>> patient, dose = np.repeat(np.arange(30), 4), np.tile([1.0, 2.0, 3.0, 4.0], 30)
+        >>> X, y = np.zeros((120, 1)), 2 * dose + rng.normal(size=30)[patient]
+        >>> day, y = np.tile(np.arange(4.0), 30), y + rng.normal(0, 0.1, 120)
+        >>> model = DoseResponse(trend=False)
+        >>> model = model.fit(X, y, dose=dose, groups=patient, time=day)
+        >>> one = model.adapt([[0.0]] * 2, [3.0, 5.0], dose=[1.0, 2.0], time=[0.0, 1.0])
+        >>> DoseResponseDisplay.from_adapted(one, [[0.0]], target=(4, 6)).ax_.get_xlabel()
+        'dose'
+        """
+        found = adapted.dose_response(X, grid, confidence_level=confidence_level, **given)
+        curve = found[found["row"] == row]
+        if curve.empty:
+            raise DataError(f"row={row}, but X has {found['row'].nunique()} rows.")
+        outcome = outcome_label(getattr(adapted.model, "schema_", None))
+        return cls(curve, outcome, confidence_level, target).plot(ax=ax)
+
+    def plot(self, *, ax: Axes | None = None) -> DoseResponseDisplay:
+        """Draw on `ax`, or on a new figure."""
+        ax = axes_of(ax, (6.4, 4.0))
+        curve, seen = self.curve, ~self.curve["extrapolated"]
+        if self.target is not None:
+            ax.axhspan(*self.target, color=PALETTE[2], alpha=0.15, linewidth=0, label="target")
+        words = f"{100 * self.confidence_level:g} % band"
+        band: dict[str, Any] = {"color": PALETTE[0], "alpha": 0.18, "linewidth": 0, "label": words}
+        ax.fill_between(curve["dose"], curve["low"], curve["high"], **band)
+        line: dict[str, Any] = {"color": PALETTE[0], "linewidth": 2.2}
+        if not seen.all():
+            words = "beyond the doses of training"
+            line_beyond = {**line, "color": MUTED, "linestyle": "--", "label": words}
+            ax.plot(curve["dose"], curve["response"], **line_beyond)
+        within = curve["response"].where(seen)
+        ax.plot(curve["dose"], within, label="this patient's response", **line)
+        ax.set_xlabel("dose")
+        ax.set_ylabel(self.outcome)
+        ax.margins(x=0.02)
+        ax.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
+        clear_frame(ax)
+        self.ax_, self.figure_ = ax, ax.get_figure(root=True)  # type: ignore[assignment]
+        return self

@@ -1,0 +1,160 @@
+"""How far adapted patients are drawn to the population."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import stats
+
+from ehrmeta.errors import DataError
+from ehrmeta.estimators import Adapted
+from ehrmeta.report.displays._base import INK, LINES, PALETTE, axes_of, clear_frame, outcome_label
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = [
+    "HistoryDisplay",
+    "ShrinkageDisplay",
+]
+
+_LINES = {"loss": "training tasks", "held_out_loss": "tasks held out"}
+
+
+@dataclass(eq=False)
+class ShrinkageDisplay:
+    """Individual effects of adapted tasks beside the spread that the model expects of tasks.
+
+    Where the bars are much narrower than the curve, the few rows of each task say little, and
+    plots of individual effects mislead (Savic and Karlsson 2009, doi:10.1208/s12248-009-9133-0).
+
+    Make one with `from_estimator`; `plot` draws it again.
+
+    Attributes
+    ----------
+    effects : (task,)
+        Mean shift of a task's own rows from the population, in the unit of the outcome.
+    prior_sd : float
+        Spread of such shifts over tasks.
+    outcome : str
+        In words, with its unit.
+    ax_, figure_
+        What was drawn last.
+    """
+
+    effects: NDArray[np.float64]
+    prior_sd: float
+    outcome: str
+    ax_: Axes = field(init=False)
+    figure_: Figure = field(init=False)
+
+    @classmethod
+    def from_estimator(cls, estimator: Adapted, *, ax: Axes | None = None) -> ShrinkageDisplay:
+        """Draw for adapted tasks, from ``model.adapt``.
+
+        Examples
+        --------
+        >>> from ehrmeta import MetaRegressor, make_sinusoid
+        >>> X, y, groups = make_sinusoid(n_tasks=60, n_points=10, random_state=0)
+        >>> model = MetaRegressor(max_steps=5, random_state=0).fit(X, y, groups=groups)
+        >>> some = slice(100, 300)
+        >>> patients = model.adapt(X[some], y[some], groups=groups[some])
+        >>> display = ShrinkageDisplay.from_estimator(patients)
+        >>> display.ax_.get_ylabel()
+        'density'
+        """
+        model = estimator.model
+        effects, prior_sd = model._effects(estimator._support, estimator._state)
+        effects = effects[estimator.n_shots_ > 0]
+        if len(effects) < 2 or not np.isfinite(prior_sd):
+            raise DataError(
+                "a histogram needs two adapted tasks or more, of a MetaRegressor or a mixed model: "
+                f"here are {len(effects)} of a {type(model).__name__}."
+            )
+        scale, outcome = model.table_.outcome, outcome_label(model.schema_)
+        if scale.transform is not None:
+            outcome = f"{scale.transform} of {outcome}"
+        return cls(scale.scale * effects, scale.scale * prior_sd, outcome).plot(ax=ax)
+
+    def plot(self, *, ax: Axes | None = None) -> ShrinkageDisplay:
+        """Draw on `ax`, or on a new figure."""
+        ax = axes_of(ax, (6.4, 3.8))
+        label = f"{len(self.effects):,} adapted tasks"
+        bins = min(40, max(8, int(np.sqrt(len(self.effects)))))
+        ax.hist(self.effects, bins=bins, density=True, color=PALETTE[0], alpha=0.6, label=label)
+        end = max(3.5 * self.prior_sd, 1.05 * float(np.abs(self.effects).max()))
+        at = np.linspace(-end, end, 300)
+        expected = stats.norm.pdf(at, scale=self.prior_sd)
+        ax.plot(at, expected, color=PALETTE[1], linewidth=2, label="what the model expects")
+        shrinkage = 1.0 - float(np.std(self.effects)) / self.prior_sd
+        ax.set_title(f"shrinkage {100 * shrinkage:.0f} %", fontsize="medium", loc="left")
+        ax.set_xlabel(f"shift from the population, {self.outcome}")
+        ax.set_ylabel("density")
+        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=2, frameon=False)
+        clear_frame(ax)
+        self.ax_, self.figure_ = ax, ax.get_figure(root=True)  # type: ignore[assignment]
+        return self
+
+
+@dataclass(eq=False)
+class HistoryDisplay:
+    """Loss on training tasks and on tasks held out, over the steps of a training.
+
+    Make one with `from_estimator`; `plot` draws it again.
+
+    Attributes
+    ----------
+    history : DataFrame
+        A row per check: step, loss, held_out_loss.
+    ax_, figure_
+        What was drawn last.
+    """
+
+    history: pd.DataFrame
+    ax_: Axes = field(init=False)
+    figure_: Figure = field(init=False)
+
+    @classmethod
+    def from_estimator(cls, estimator: Any, *, ax: Axes | None = None) -> HistoryDisplay:
+        """Draw the training of a fitted `MetaRegressor` or `MetaClassifier`.
+
+        Examples
+        --------
+        >>> from ehrmeta import MetaRegressor, make_sinusoid
+        >>> X, y, groups = make_sinusoid(n_tasks=100, n_points=10, random_state=0)
+        >>> model = MetaRegressor(max_steps=5, random_state=0).fit(X, y, groups=groups)
+        >>> HistoryDisplay.from_estimator(model).ax_.get_xlabel()
+        'training step'
+        """
+        history = getattr(estimator, "history_", None)
+        if not history:
+            raise DataError(
+                f"this {type(estimator).__name__} has no training to draw: it is not fitted, or "
+                "was not trained by steps (the default is not with fewer than 100 tasks)."
+            )
+        return cls(pd.DataFrame(history)).plot(ax=ax)
+
+    def plot(self, *, ax: Axes | None = None) -> HistoryDisplay:
+        """Draw on `ax`, or on a new figure."""
+        ax = axes_of(ax, (6.4, 3.8))
+        for place, (column, words) in enumerate(_LINES.items()):
+            loss = self.history[column]
+            if loss.notna().any():
+                look: dict[str, Any] = {"color": PALETTE[place], "linestyle": LINES[place]}
+                marker = "o" if loss.notna().sum() == 1 else None
+                ax.plot(self.history["step"], loss, label=words, lw=2, marker=marker, **look)
+        held_out = self.history["held_out_loss"]
+        if held_out.notna().any():
+            best = self.history["step"][held_out.idxmin()]
+            ax.axvline(best, color=INK, linewidth=1, linestyle=":", label="best on those")
+        ax.set_xlabel("training step")
+        ax.set_ylabel("loss (negative log-likelihood)")
+        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=3, frameon=False)
+        clear_frame(ax)
+        self.ax_, self.figure_ = ax, ax.get_figure(root=True)  # type: ignore[assignment]
+        return self

@@ -1,0 +1,318 @@
+"""Calibration curve: what happened, where the model said what."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from ehrmeta.errors import DataError
+from ehrmeta.evaluation import (
+    DecisionCurve,
+    bootstrap_counts,
+    decision_curve,
+    risk_intervals,
+    smooth_calibration_curve,
+)
+from ehrmeta.evaluation.discrimination import read_binary
+from ehrmeta.report.displays._base import INK, LINES, MUTED, PALETTE, axes_of, clear_frame, span
+from ehrmeta.report.forecast_scores import event_risk, name_of
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = [
+    "CalibrationDisplay",
+    "DecisionCurveDisplay",
+]
+
+Array = NDArray[np.float64]
+_POINTS, _BINS = 60, 50
+_GAP, _BELOW = 0.07, 0.2  # height of words and of risks under the curve, in shares of its own
+_SHOWN = {
+    "calibration_slope": "calibration slope",
+    "calibration_in_the_large": "calibration in the large",
+    "e_o_ratio": "E:O",
+}
+
+
+@dataclass(eq=False)
+class CalibrationDisplay:
+    """Smoothed calibration curve with its band, the risks below, the numbers in the legend.
+
+    Make one with `from_predictions` or `from_estimator`; `plot` draws it again.
+
+    Attributes
+    ----------
+    at, observed, low, high : (point,)
+        Risks, the smoothed share of events there, and its band.
+    y_true, y_prob : (row,)
+    scores : DataFrame
+        Of `risk_intervals`.
+    confidence_level : float
+    name : str
+    ax_, figure_
+        What was drawn last.
+    """
+
+    at: Array
+    observed: Array
+    low: Array
+    high: Array
+    y_true: Array
+    y_prob: Array
+    scores: pd.DataFrame
+    confidence_level: float
+    name: str
+    ax_: Axes = field(init=False)
+    figure_: Figure = field(init=False)
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator: Any,
+        X: Any,
+        y: Any,
+        *,
+        name: str | None = None,
+        ax: Axes | None = None,
+        n_bootstrap: int = 200,
+        random_state: int = 0,
+        **predict: Any,
+    ) -> CalibrationDisplay:
+        """Draw for a fitted or adapted classifier.
+
+        Parameters
+        ----------
+        estimator : classifier of two classes
+            Its second class is the event.
+        X, y : (row, feature), (row,)
+            Patients that the model was not fitted on.
+        **predict
+            Further arguments of ``predict_proba``: groups, time.
+
+        Other parameters are those of `from_predictions`.
+        """
+        y_true, y_prob = event_risk(estimator, X, y, predict)
+        options: dict[str, Any] = {"n_bootstrap": n_bootstrap, "random_state": random_state}
+        name = name_of(estimator) if name is None else name
+        return cls.from_predictions(y_true, y_prob, name=name, ax=ax, **options)
+
+    @classmethod
+    def from_predictions(
+        cls,
+        y_true: ArrayLike,
+        y_prob: ArrayLike,
+        *,
+        name: str = "model",
+        ax: Axes | None = None,
+        confidence_level: float = 0.95,
+        n_bootstrap: int = 200,
+        random_state: int = 0,
+    ) -> CalibrationDisplay:
+        """Draw for predicted risks.
+
+        Parameters
+        ----------
+        y_true, y_prob : (row,)
+            One row a patient: outcome, 0 or 1, and its risk.
+        name : str
+            Of the model.
+        ax : matplotlib axes, optional
+            Where to draw; a new figure by default.
+        confidence_level : float
+            Of the band (at each risk by itself) and of the intervals in the legend.
+        n_bootstrap : int
+            Resamples of the patients; at least 2.
+        random_state : int
+
+        Raises
+        ------
+        DataError
+            One class only, one risk for all, or impossible values.
+
+        Examples
+        --------
+        >>> rng = np.random.default_rng(0)
+        >>> p = rng.uniform(size=200)
+        >>> display = CalibrationDisplay.from_predictions(rng.random(200) < p, p, n_bootstrap=20)
+        >>> display.ax_.get_xlabel()
+        'predicted risk'
+        """
+        data = read_binary(y_true, y_prob)
+        if not data.has_both_classes or np.ptp(data.p) == 0:
+            raise DataError(
+                "a calibration curve needs events, non-events and more than one risk; here are "
+                f"{int(data.y.sum())} events in {len(data.y)} rows."
+            )
+        if n_bootstrap < 2:
+            raise DataError(f"n_bootstrap is {n_bootstrap}; a band needs at least 2 resamples.")
+        # Beyond the outer percents there are too few patients for a curve.
+        first, last = np.quantile(data.p, [0.01, 0.99])
+        at = np.linspace(first, last, _POINTS)
+        observed = smooth_calibration_curve(data.y, data.p, at=at)
+        counts = bootstrap_counts(len(data.y), n_bootstrap, random_state)
+        curves = [smooth_calibration_curve(data.y, data.p, at=at, sample_weight=c) for c in counts]
+        tail = (1 - confidence_level) / 2
+        low, high = np.clip(np.quantile(curves, [tail, 1 - tail], axis=0), 0, 1)
+        scores = risk_intervals(
+            data.y,
+            data.p,
+            metrics=tuple(_SHOWN),
+            confidence_level=confidence_level,
+            n_bootstrap=n_bootstrap,
+            random_state=random_state,
+        )
+        observed = np.clip(observed, 0, 1)
+        found = cls(at, observed, low, high, data.y, data.p, scores, confidence_level, name)
+        return found.plot(ax=ax)
+
+    def plot(self, *, ax: Axes | None = None) -> CalibrationDisplay:
+        """Draw on `ax`, or on a new figure."""
+        ax = axes_of(ax, (6.0, 7.2))
+        end = min(1.0, np.ceil(10.5 * max(self.at[-1], self.high.max())) / 10)
+        ax.plot([0, end], [0, end], color=MUTED, linewidth=1, linestyle="--", label="ideal")
+        ax.fill_between(self.at, self.low, self.high, color=PALETTE[0], alpha=0.18, linewidth=0)
+        label = f"{self.name}, smoothed (lowess), {100 * self.confidence_level:g} % band"
+        ax.plot(self.at, self.observed, color=PALETTE[0], linewidth=2.4, label=label)
+        scores = self.scores.set_index("metric")
+        for metric, word in _SHOWN.items():
+            ax.plot([], [], " ", label=f"{word} {span(scores.loc[metric])}")
+        self._draw_risks(ax, end)
+        ax.set(xlim=(0, end), xlabel="predicted risk", ylabel="observed share of events")
+        below: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (0.0, -0.12)}
+        ax.legend(**below, frameon=False, alignment="left", handlelength=1.6, fontsize="small")
+        clear_frame(ax)
+        self.ax_, self.figure_ = ax, ax.get_figure(root=True)  # type: ignore[assignment]
+        return self
+
+    def _draw_risks(self, ax: Axes, end: float) -> None:
+        """Below the curve: a bar per stretch of risk, events upward, non-events downward."""
+        edges = np.linspace(0, end, _BINS + 1)
+        events, others = (np.histogram(self.y_prob[self.y_true == v], edges)[0] for v in (1, 0))
+        unit = _BELOW * end / (events.max() + others.max())
+        base, bottom = -_GAP * end - unit * events.max(), -(_GAP + _BELOW) * end
+        bars: dict[str, Any] = {"width": 0.8 * (edges[1] - edges[0]), "bottom": base}
+        centers = 0.5 * (edges[1:] + edges[:-1])
+        ax.bar(centers, unit * events, color=PALETTE[1], **bars)
+        ax.bar(centers, -unit * others, color=MUTED, **bars)
+        words: dict[str, Any] = {"fontsize": "small", "ha": "right"}
+        with_event, n = int(self.y_true.sum()), len(self.y_true)
+        ax.text(
+            end, -0.015 * end, f"{with_event:,} with event", va="top", color=PALETTE[1], **words
+        )
+        ax.text(end, bottom, f"{n - with_event:,} without event", color=INK, **words)
+        ticks = [tick for tick in ax.get_yticks() if 0 <= tick <= end * 1.001]
+        ax.set_ylim(bottom - 0.02 * end, end)
+        ax.set_yticks(ticks)
+        ax.axhline(0, color=MUTED, linewidth=0.8)
+
+
+@dataclass(eq=False)
+class DecisionCurveDisplay:
+    """Net benefit over thresholds, for one model or several, beside treat-all and treat-none.
+
+    Make one with `from_predictions` or `from_estimator`; `plot` draws it again.
+
+    Attributes
+    ----------
+    curves : dict of str to DecisionCurve
+        By model.
+    prevalence : float
+        The net benefit of knowing everything.
+    ax_, figure_
+        What was drawn last.
+    """
+
+    curves: dict[str, DecisionCurve]
+    prevalence: float
+    ax_: Axes = field(init=False)
+    figure_: Figure = field(init=False)
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator: Any,
+        X: Any,
+        y: Any,
+        *,
+        name: str | None = None,
+        threshold: ArrayLike | None = None,
+        ax: Axes | None = None,
+        **predict: Any,
+    ) -> DecisionCurveDisplay:
+        """Draw for a fitted or adapted classifier, whose second class is the event.
+
+        Further keywords go to ``predict_proba`` (groups, time); the others are those of
+        `from_predictions`.
+        """
+        y_true, y_prob = event_risk(estimator, X, y, predict)
+        name = name_of(estimator) if name is None else name
+        return cls.from_predictions(y_true, {name: y_prob}, threshold=threshold, ax=ax)
+
+    @classmethod
+    def from_predictions(
+        cls,
+        y_true: ArrayLike,
+        y_prob: ArrayLike | Mapping[str, ArrayLike],
+        *,
+        threshold: ArrayLike | None = None,
+        ax: Axes | None = None,
+    ) -> DecisionCurveDisplay:
+        """Draw for predicted risks.
+
+        Parameters
+        ----------
+        y_true : (row,)
+            Outcomes, 0 or 1.
+        y_prob : (row,) or mapping of str to (row,)
+            Risks of one model, or of several by name.
+        threshold : (threshold,), optional
+            Rising; by default whole percents up to the risk that one patient in 100 exceeds.
+        ax : matplotlib axes, optional
+
+        Examples
+        --------
+        >>> rng = np.random.default_rng(0)
+        >>> p = rng.uniform(size=200)
+        >>> display = DecisionCurveDisplay.from_predictions(rng.random(200) < p, p)
+        >>> [line.get_label() for line in display.ax_.lines]
+        ['treat all', 'treat none', 'model']
+        """
+        models = dict(y_prob) if isinstance(y_prob, Mapping) else {"model": y_prob}
+        if not models:
+            raise DataError("there is no model to draw: pass the risks of at least one.")
+        if threshold is None:
+            reached = max(float(np.quantile(np.asarray(p), 0.99)) for p in models.values())
+            threshold = np.arange(1, min(100, max(3, round(100 * reached) + 1))) / 100
+        curves = {
+            name: decision_curve(y_true, p, threshold=threshold) for name, p in models.items()
+        }
+        return cls(curves, float(np.mean(np.asarray(y_true, np.float64)))).plot(ax=ax)
+
+    def plot(self, *, ax: Axes | None = None) -> DecisionCurveDisplay:
+        """Draw on `ax`, or on a new figure."""
+        ax = axes_of(ax, (7.2, 5.0))
+        first = next(iter(self.curves.values()))
+        at = 100 * first.threshold
+        ax.plot(at, 100 * first.treat_all, color=INK, linewidth=1.2, ls=":", label="treat all")
+        ax.plot(at, 100 * first.treat_none, color=MUTED, linewidth=1.2, label="treat none")
+        for number, (name, curve) in enumerate(self.curves.items()):
+            look: dict[str, Any] = {
+                "color": PALETTE[number % len(PALETTE)],
+                "linestyle": LINES[number % len(LINES)],
+            }
+            ax.plot(100 * curve.threshold, 100 * curve.model, linewidth=2.4, label=name, **look)
+        best = 100 * max(self.prevalence, *(float(c.model.max()) for c in self.curves.values()))
+        ax.set(xlim=(0, at[-1]), ylim=(-0.12 * best, 1.08 * best))
+        ax.set_xlabel("threshold: treat from this risk on [%]")
+        ax.set_ylabel("net benefit [true positives per 100 patients]")
+        ax.legend(loc="upper right", frameon=False, handlelength=3.2)
+        clear_frame(ax)
+        self.ax_, self.figure_ = ax, ax.get_figure(root=True)  # type: ignore[assignment]
+        return self

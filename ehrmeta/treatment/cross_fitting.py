@@ -1,0 +1,198 @@
+"""Cross-fitted models of any kind, stacked by what they predict of rows they have not seen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.optimize import nnls
+from sklearn.base import clone, is_classifier
+from sklearn.utils.validation import has_fit_parameter
+
+from ehrmeta.errors import DataError
+
+__all__ = [
+    "Stack",
+    "cross_fit",
+    "cross_fit_folds",
+    "fit_model",
+    "model_outputs",
+]
+
+Array = npt.NDArray[np.float64]
+Index = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Stack:
+    """A weighted sum of models, each fitted once without each fold.
+
+    Parameters
+    ----------
+    folds : tuple of tuple of fitted models
+        By fold, then by model.
+    weights : (model,)
+        Not negative.
+    intercept : float
+    """
+
+    folds: tuple[tuple[Any, ...], ...]
+    weights: Array
+    intercept: float = 0.0
+
+    def predict(self, x: Array) -> Array:
+        """For rows of no fold: the mean over the fold's models, (row,) or (row, class)."""
+        return np.asarray(self.by_fold(x).mean(0))
+
+    def by_fold(self, x: Array) -> Array:
+        """What each fold's models say, (fold, row) or (fold, row, class)."""
+        return np.stack([self._sum([model_outputs(m, x) for m in models]) for models in self.folds])
+
+    def _sum(self, outputs: Sequence[Array]) -> Array:
+        return np.asarray(np.tensordot(self.weights, np.stack(outputs), axes=1) + self.intercept)
+
+
+def cross_fit(
+    models: Sequence[Any],
+    x: Array,
+    target: npt.NDArray[Any],
+    fold: Index,
+    *,
+    train: npt.NDArray[np.bool_] | None = None,
+    weight: Array | None = None,
+    centre: Index | None = None,
+    random_state: int = 0,
+) -> tuple[Stack, Array]:
+    """Fit models on the other folds of every row, and weigh them by non-negative least squares.
+
+    Parameters
+    ----------
+    models : sequence of estimators
+        Classifiers predict probabilities: of class 1 for two classes 0 and 1, else of all.
+    x, target, fold : (row, feature), (row,), (row,)
+    train : (row,), optional
+        Rows to learn from; the others are predicted only.
+    weight : (row,), optional
+        For models that take `sample_weight`.
+    centre : (row,), optional
+        Numbers of tasks: levels of tasks are no part of what the weights are judged by.
+
+    Returns
+    -------
+    stack : Stack
+    outputs : (row,) or (row, class)
+        Of models that have not seen the row's fold.
+    """
+    train = np.ones(len(x), bool) if train is None else train
+    weight = np.ones(len(x)) if weight is None else weight
+    fitted, found = [], []
+    for k in range(int(fold.max()) + 1):
+        seen = train & (fold != k)
+        fitted.append(
+            tuple(fit_model(m, x[seen], target[seen], weight[seen], random_state) for m in models)
+        )
+        found.append([model_outputs(m, x[fold == k]) for m in fitted[-1]])
+    outputs = np.empty((len(models), len(x), *found[0][0].shape[1:]))
+    for k, of_fold in enumerate(found):
+        outputs[:, fold == k] = of_fold
+    weights, intercept = _weights(outputs, target, train, weight, centre)
+    stack = Stack(tuple(fitted), weights, intercept)
+    return stack, stack._sum(list(outputs))
+
+
+def fit_model(
+    model: Any, x: Array, y: npt.NDArray[Any], weight: Array, random_state: int = 0
+) -> Any:
+    """A fitted clone, with weights where the model takes them and a seed where it has none."""
+    fresh = clone(model)
+    if "random_state" in fresh.get_params() and fresh.get_params()["random_state"] is None:
+        fresh.set_params(random_state=random_state)
+    given = {"sample_weight": weight} if has_fit_parameter(fresh, "sample_weight") else {}
+    return fresh.fit(x, y, **given)
+
+
+def model_outputs(model: Any, x: Array) -> Array:
+    """Predictions, or probabilities of class 1 of two, or of every class."""
+    if len(x) == 0:  # which scikit-learn's models refuse
+        wide = is_classifier(model) and list(model.classes_) != [0, 1]
+        return np.empty((0, len(model.classes_)) if wide else 0)
+    if not is_classifier(model):
+        return np.asarray(model.predict(x), dtype=np.float64)
+    probabilities = np.asarray(model.predict_proba(x), dtype=np.float64)
+    return probabilities[:, 1] if list(model.classes_) == [0, 1] else probabilities
+
+
+def _weights(
+    outputs: Array,
+    target: npt.NDArray[Any],
+    train: npt.NDArray[np.bool_],
+    weight: Array,
+    centre: Index | None,
+) -> tuple[Array, float]:
+    """Non-negative weights and an intercept; of classes, weights that sum to 1."""
+    n_models = len(outputs)
+    if n_models == 1:
+        return np.ones(1), 0.0
+    if outputs.ndim == 3:
+        hot = (target[train, None] == np.arange(outputs.shape[2])).astype(np.float64)
+        found = nnls(outputs[:, train].reshape(n_models, -1).T, hot.ravel())[0]
+        return (found / found.sum() if found.sum() > 0 else np.full(n_models, 1 / n_models)), 0.0
+    x, y, w = outputs[:, train].T, target[train].astype(np.float64), weight[train]
+    cells = np.zeros(len(y), np.int64) if centre is None else centre[train]
+    root = np.sqrt(w)
+    found = nnls(
+        root[:, None] * (x - _means(x, w, cells)),
+        root * (y - _means(y[:, None], w, cells)[:, 0]),
+    )[0]
+    return found, float(np.average(y - x @ found, weights=w))
+
+
+def _means(values: Array, weight: Array, cells: Index) -> Array:
+    """Weighted mean of the row's cell, (row, column)."""
+    total = np.bincount(cells, weight)
+    sums = np.column_stack([np.bincount(cells, weight * column) for column in values.T])
+    return np.asarray((sums / np.where(total > 0, total, 1.0)[:, None])[cells])
+
+
+def cross_fit_folds(
+    task: npt.NDArray[np.int64],
+    n_tasks: int,
+    n_folds: int,
+    *,
+    strata: npt.NDArray[Any] | None = None,
+    random_state: int = 0,
+) -> npt.NDArray[np.int64]:
+    """Number of the fold of every row, (row,).
+
+    Tasks are dealt to the folds at random; with fewer than two tasks the rows are, those of one
+    stratum evenly.
+
+    Parameters
+    ----------
+    task : (row,)
+    n_tasks, n_folds : int
+    strata : (row,), optional
+        Arms.
+    random_state : int
+
+    Examples
+    --------
+    >>> folds = cross_fit_folds(np.array([0, 0, 1, 1, 2]), 3, 3)
+    >>> bool(folds[0] == folds[1]), sorted(set(folds.tolist()))
+    (True, [0, 1, 2])
+    """
+    if n_folds < 2:
+        raise DataError(f"n_folds must be 2 or more, got {n_folds}: no row may score itself.")
+    random = np.random.default_rng(random_state)
+    if n_tasks > 1:
+        fold: npt.NDArray[np.int64] = random.permutation(np.arange(n_tasks) % n_folds)[task]
+        return fold
+    order = random.permutation(len(task))
+    if strata is not None:
+        order = order[np.argsort(strata[order], kind="stable")]
+    fold = np.empty(len(task), np.int64)
+    fold[order] = np.arange(len(task)) % n_folds
+    return fold

@@ -1,0 +1,130 @@
+"""Patients that a dose-response model was adapted to: their curves, and the dose to give."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+from ehrmeta.errors import DataError, DataWarning
+from ehrmeta.treatment.arms import Dose
+from ehrmeta.treatment.dosing.dose_readings import DoseReadings, checked_level
+from ehrmeta.treatment.dosing.dosed_rows import DosedRows, check_columns, patients_of
+from ehrmeta.treatment.dosing.response_curve import Monotone, OwnScale, ResponseCurves
+
+if TYPE_CHECKING:
+    from ehrmeta.treatment.dosing.dose_response import DoseResponse
+
+__all__ = ["AdaptedDoses"]
+
+Array = npt.NDArray[np.float64]
+
+
+class AdaptedDoses(DoseReadings):
+    """Made by ``DoseResponse.adapt``, never by hand. It holds doses, so it is patient data.
+
+    Everything is about the response itself to a dose held for long, without measurement error and
+    passing fluctuation, at the features and the time of the rows asked about.
+
+    Attributes
+    ----------
+    labels_ : ndarray, (patient,), or None
+        The groups it was adapted to, sorted; None for one patient without a name.
+    n_shots_ : ndarray, (patient,)
+        Support rows of every patient.
+    one_dose_ : ndarray of bool, (patient,)
+        Patients seen under one dose only: how they respond to others is the population's.
+    """
+
+    def __init__(
+        self, model: DoseResponse, rows: DosedRows, posteriors: Sequence[tuple[Array, Array]]
+    ) -> None:
+        self.model = model
+        self.labels_ = rows.labels
+        self.n_shots_ = np.diff(rows.starts)
+        ends = [np.unique(part) for part in np.split(rows.dose, rows.starts[1:-1])]
+        self.one_dose_ = np.array([len(doses) == 1 for doses in ends])
+        self._mean = np.stack([mean for mean, _ in posteriors])
+        self._cov = np.stack([cov for _, cov in posteriors])
+
+    def effect(
+        self, X: Any, *, T0: float, T1: float, groups: Any = None, time: Any = None
+    ) -> Array:
+        """Response to dose `T1` less that to `T0`, (row,); their ratio on the log scale."""
+        return self._effect(X, T0, T1, groups, time, 0.5)
+
+    def effect_interval(
+        self,
+        X: Any,
+        *,
+        T0: float,
+        T1: float,
+        groups: Any = None,
+        time: Any = None,
+        confidence_level: float = 0.95,
+    ) -> Array:
+        """Interval of `effect`, (row, 2)."""
+        tail = 0.5 * (1.0 - checked_level(confidence_level))
+        ends = [self._effect(X, T0, T1, groups, time, p) for p in (tail, 1.0 - tail)]
+        return np.column_stack(ends)
+
+    def warn_of_one_dose(self, stacklevel: int = 3) -> None:
+        """Say whose response to other doses is the population's."""
+        if self.one_dose_.any() and self.model.random_slope:
+            warnings.warn(
+                f"{int(self.one_dose_.sum()):,} of {len(self.one_dose_):,} patients (first: "
+                f"patient {int(np.flatnonzero(self.one_dose_)[0])}) were seen under one dose only: "
+                "it tells their level, and how they respond to other doses is mostly the "
+                "population's. See one_dose_.",
+                DataWarning,
+                stacklevel=stacklevel,
+            )
+
+    def __repr__(self) -> str:
+        shots = self.n_shots_
+        span = f"{shots.min()}-{shots.max()}" if shots.min() < shots.max() else f"{shots.min()}"
+        patients = "1 patient" if len(shots) == 1 else f"{len(shots):,} patients"
+        return f"AdaptedDoses({patients}, {span} rows each)"
+
+    def _effect(self, X: Any, T0: float, T1: float, groups: Any, time: Any, level: float) -> Array:
+        step = np.diff(self.model.design_.scaled(np.array([T0, T1], np.float64)))[0]
+        mean, cov = self._level_and_slope(X, groups, time)
+        spread = np.abs(step) * np.sqrt(np.maximum(cov[:, 1, 1], 0.0))
+        found = step * mean[:, 1] + spread * stats.norm.ppf(level)
+        return np.asarray(np.exp(found) if self.model.outcome_transform == "log" else found)
+
+    def _curves(self, X: Any, groups: Any, time: Any, monotone: Monotone) -> OwnScale:
+        curves = ResponseCurves.of(*self._level_and_slope(X, groups, time), monotone)
+        return OwnScale(curves, self.model.design_.scaled, self.model.outcome_transform == "log")
+
+    @property
+    def _training_doses(self) -> Dose:
+        return self.model.dose_
+
+    @property
+    def _log_grid(self) -> bool:
+        return self.model.dose_scale == "log"
+
+    def _level_and_slope(self, X: Any, groups: Any, time: Any) -> tuple[Array, Array]:
+        """Posterior mean (row, 2) and covariance (row, 2, 2) of a curve's level and slope."""
+        model = self.model
+        inputs = model._inputs(X, None, groups, time, model.schema_)
+        check_columns(inputs, model.columns_)
+        if model.trend and inputs.time is None:
+            raise DataError("time is missing: the model has a trend. Pass time= of every row.")
+        task = patients_of(inputs, self.labels_)
+        at = (
+            np.full(inputs.n_rows, model.design_.time_center)
+            if inputs.time is None
+            else inputs.time
+        )
+        own = int(model.own_carry_over and model.carry_over_ > 0)
+        parts = model.design_.parts(inputs.columns, at, np.zeros((inputs.n_rows, own)))
+        level, slope = (np.column_stack(part) for part in parts)
+        both = np.stack([level, slope], axis=1)  # (row, 2, coefficient)
+        mean = np.einsum("nkc,nc->nk", both, self._mean[task])
+        return mean, both @ self._cov[task] @ both.transpose(0, 2, 1)

@@ -1,0 +1,124 @@
+"""What models of patients who are dosed again and again share: reading their rows, adapting."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any, ClassVar, Generic, TypeVar
+
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import _check_feature_names, _check_n_features
+
+from ehrmeta.data import Schema
+from ehrmeta.errors import DataError, GroupError, NotFittedError
+from ehrmeta.estimators.inputs import Inputs, outcome_name, read_inputs, schema_of
+from ehrmeta.treatment.arms import Dose
+from ehrmeta.treatment.dosing.dosed_rows import DosedRows, check_columns, read_rows
+
+__all__ = ["DosedEstimator"]
+
+Adapted = TypeVar("Adapted")
+
+
+class DosedEstimator(BaseEstimator, Generic[Adapted]):
+    """Doses and outcomes of patients over time, and adapting to new ones.
+
+    A derived class learns in `fit`, from the rows of `_training_rows`, and says what it adapts to.
+    """
+
+    schema: Schema | None
+    task: str | None
+    dose_: Dose
+    __metadata_request__fit: ClassVar[dict[str, bool]] = dict.fromkeys(
+        ("dose", "groups", "time", "dose_time"), True
+    )
+
+    def adapt(
+        self,
+        X: Any,
+        y: Any,
+        *,
+        dose: Any,
+        groups: Any = None,
+        time: Any = None,
+        dose_time: Any = None,
+    ) -> Adapted:
+        """Adapt to new patients from their first rows, without refitting.
+
+        Parameters
+        ----------
+        X, y, dose, groups, time, dose_time
+            The support rows, as in `fit`. Without groups they are one patient.
+
+        Returns
+        -------
+        AdaptedDoses or AdaptedCompartment
+        """
+        self._check_is_fitted()
+        inputs = self._inputs(X, y, groups, time, self.schema_)
+        check_columns(inputs, self.columns_)
+        if inputs.n_rows == 0:
+            return self.unadapted()
+        return self._adapted(self._rows(inputs, dose, dose_time))
+
+    @abstractmethod
+    def unadapted(self) -> Adapted:
+        """The population: a new patient without rows."""
+
+    @abstractmethod
+    def _adapted(self, rows: DosedRows) -> Adapted: ...
+
+    @property
+    def _log_dose(self) -> bool:
+        return False
+
+    @property
+    def _log_outcome(self) -> bool:
+        return False
+
+    def _training_rows(
+        self, X: Any, y: Any, dose: Any, groups: Any, time: Any, dose_time: Any
+    ) -> DosedRows:
+        """Rows of several patients; what later calls are checked by is kept."""
+        schema = schema_of(self.schema, X)
+        inputs = self._inputs(X, y, groups, time, schema)
+        if inputs.groups is None:
+            raise GroupError("groups is missing: pass the patient of every row.")
+        self.schema_, self.columns_ = schema, tuple(inputs.columns)
+        if inputs.n_rows == 0:
+            raise DataError("X has no rows: pass the rows of several patients.")
+        self.dose_ = Dose.fit(dose, "dose")
+        rows = self._rows(inputs, dose, dose_time)
+        if len(rows.starts) < 3:
+            raise GroupError("groups names one patient for all rows: pass the rows of several.")
+        _check_feature_names(self, X, reset=True)
+        _check_n_features(self, X, reset=True)
+        return rows
+
+    def _inputs(self, X: Any, y: Any, groups: Any, time: Any, schema: Schema | None) -> Inputs:
+        return read_inputs(
+            X,
+            y,
+            groups=groups,
+            time=time,
+            task_column=self.task,
+            clock=schema.time if schema is not None else None,
+            outcome=outcome_name(schema),
+        )
+
+    def _rows(self, inputs: Inputs, dose: Any, dose_time: Any) -> DosedRows:
+        return read_rows(
+            inputs,
+            self.dose_.codes(dose, "dose"),
+            dose_time,
+            self.schema_,
+            log_dose=self._log_dose,
+            log_outcome=self._log_outcome,
+        )
+
+    def _check_is_fitted(self) -> None:
+        if not self.__sklearn_is_fitted__():
+            name = type(self).__name__
+            raise NotFittedError(f"this {name} is not fitted yet. Call fit first.")
+
+    @abstractmethod
+    def __sklearn_is_fitted__(self) -> bool: ...

@@ -1,0 +1,146 @@
+"""Doses and responses of many patients over time, checked and in order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from ehrmeta.data import Schema
+from ehrmeta.errors import DataError, GroupError, SchemaError
+from ehrmeta.estimators.inputs import Inputs
+from ehrmeta.treatment.treated_rows import read_times
+
+__all__ = ["DosedRows", "check_columns", "patients_of", "read_rows"]
+
+Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class DosedRows:
+    """Rows by patient, then by time.
+
+    Parameters
+    ----------
+    columns : dict of (row,)
+        Features.
+    y : (row,)
+        Response, or its logarithm.
+    dose, time : (row,)
+    starts : (patient + 1,)
+        Offsets of the patients.
+    labels : (patient,), optional
+    """
+
+    columns: dict[str, npt.NDArray[Any]]
+    y: Array
+    dose: Array
+    time: Array
+    starts: npt.NDArray[np.int64]
+    labels: npt.NDArray[Any] | None
+
+    @classmethod
+    def none(cls) -> DosedRows:
+        """One patient without rows."""
+        empty = np.zeros(0)
+        return cls({}, empty, empty, empty, np.zeros(2, np.int64), None)
+
+
+def read_rows(
+    inputs: Inputs,
+    dose: Array,
+    dose_time: Any,
+    schema: Schema | None,
+    *,
+    log_dose: bool,
+    log_outcome: bool,
+) -> DosedRows:
+    """Check and sort rows.
+
+    Raises
+    ------
+    DataError
+        There is no time, a dose was given after its response, or a logarithm does not exist.
+    """
+    y, time, tasks = inputs.outcome(), inputs.time, inputs.tasks()
+    if time is None:
+        raise DataError("time is missing: doses act over time. Pass time= of every row.")
+    if len(dose) != inputs.n_rows:
+        raise DataError(
+            f"dose has {len(dose):,} rows, X has {inputs.n_rows:,}. Pass one value a row of X."
+        )
+    _check_order(dose_time, time, schema)
+    if log_dose:
+        _refuse_no_log(dose, "the dose")
+    if log_outcome:
+        _refuse_no_log(y, "the response")
+    order = tasks.order
+    return DosedRows(
+        {name: values[order] for name, values in inputs.columns.items()},
+        (np.log(y) if log_outcome else y)[order],
+        dose[order],
+        time[order],
+        tasks.starts,
+        None if inputs.groups is None else tasks.labels,
+    )
+
+
+def check_columns(inputs: Inputs, columns: tuple[str, ...]) -> None:
+    """Refuse other columns than those of fit."""
+    if tuple(inputs.columns) != columns:
+        missing = [name for name in columns if name not in inputs.columns]
+        other = [name for name in inputs.columns if name not in columns]
+        raise SchemaError(
+            f"the columns of X are not those of fit: missing {missing}, unknown {other}. Pass the "
+            "columns of fit, in their order."
+        )
+
+
+def patients_of(inputs: Inputs, labels: npt.NDArray[Any] | None) -> npt.NDArray[np.int64]:
+    """Number of the adapted patient of every row; 0 of one without a name.
+
+    Raises
+    ------
+    GroupError
+        Patients are not named, or were not adapted.
+    """
+    if labels is None:
+        return np.zeros(inputs.n_rows, np.int64)
+    if inputs.groups is None:
+        raise GroupError(
+            f"groups is missing: the model was adapted to {len(labels):,} named "
+            "patients, so pass groups= with the patient of every row."
+        )
+    task: npt.NDArray[np.int64] = pd.Index(labels).get_indexer(inputs.groups).astype(np.int64)
+    if (task < 0).any():
+        raise GroupError(
+            f"{int((task < 0).sum()):,} of {len(task):,} rows (first: row "
+            f"{int(np.argmax(task < 0))}) belong to patients that were not adapted. Adapt them "
+            "first, or ask unadapted()."
+        )
+    return task
+
+
+def _check_order(dose_time: Any, time: Array, schema: Schema | None) -> None:
+    """A dose given after the response is none that it could follow."""
+    if dose_time is None:
+        return
+    late = np.flatnonzero(read_times(dose_time, "dose_time", schema, len(time)) > time)
+    if len(late):
+        raise DataError(
+            f"the dose was given after its response in {len(late):,} of {len(time):,} rows (first: "
+            f"row {late[0]}): it cannot be its cause. Leave those rows out, or check which time is "
+            "which."
+        )
+
+
+def _refuse_no_log(values: Array, what: str) -> None:
+    low = np.flatnonzero(values <= 0)
+    if len(low):
+        raise DataError(
+            f"{what} is 0 or below in {len(low):,} of {len(values):,} rows (first: row {low[0]}), "
+            "which has no logarithm. Leave those rows out, or use the linear scale."
+        )

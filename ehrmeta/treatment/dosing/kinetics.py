@@ -1,0 +1,209 @@
+r"""A population of one-compartment patients, and what rows say of one: both by weighted draws.
+
+.. math:: \log\theta_i \sim N(A_i \beta, \Omega), \qquad
+          y = c(\theta_i) + e, \quad \mathrm{var}(e) = (\sigma_p c)^2 + \sigma_a^2
+
+The likelihood of a patient is an integral over :math:`\theta_i`. It is taken by importance
+sampling from a mixture of the population and a normal around what the patient's rows say, so that
+nothing is made linear.
+
+References
+----------
+Kuhn, Lavielle (2005), doi:10.1016/j.csda.2004.07.002; Lavielle (2014), doi:10.1201/b17203.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy.optimize import minimize
+from scipy.special import logsumexp
+from scipy.stats import norm, qmc
+from torch import Tensor
+
+from ehrmeta.treatment.dosing.compartment import Course
+
+__all__ = ["Kinetics", "fit_kinetics"]
+
+Array = npt.NDArray[np.float64]
+
+_N_ROUNDS, _N_STEPS = 8, 20  # of draws, and of the likelihood's ascent under them
+_N_DRAWS = 512  # of a training patient; a power of 2
+_WIDER = 1.3  # draws of the population are, in standard deviations
+_SMALLEST_SD = 0.02  # of a log parameter over patients
+
+
+@dataclass(frozen=True, eq=False)
+class Kinetics:
+    """The population.
+
+    Parameters
+    ----------
+    beta : (parameter, coefficient)
+        Of the log parameters on ``[1, x]``.
+    sd : (parameter,)
+        Over patients, of what x leaves open.
+    proportional, additive : float
+        Standard deviations of the error.
+    """
+
+    beta: Array
+    sd: Array
+    proportional: float
+    additive: float
+
+    def draws(self, x: Array, course: Course | None, n_draws: int) -> tuple[Array, Array]:
+        """Log parameters of a patient (draw, parameter) and their weights, (draw,).
+
+        Parameters
+        ----------
+        x : (feature,)
+        course : Course, optional
+            Without one they are the population's.
+        n_draws : int
+            A power of 2.
+        """
+        centre = self.beta @ np.append(1.0, x)
+        noise = _noise(1, n_draws, len(self.sd))[0]
+        theta, weight = centre + self.sd * noise, np.full(n_draws, 1.0 / n_draws)
+        if course is None or not len(course.y):
+            return theta, weight
+        proposal = None
+        for _ in range(3):
+            theta, log_q = _proposed(centre, self.sd, proposal, noise)
+            log_weight = norm.logpdf(theta, centre, self.sd).sum(-1) - log_q
+            log_weight += self.log_likelihood(course, theta)
+            weight = np.exp(log_weight - logsumexp(log_weight))
+            proposal = _moments(theta, weight)
+        return theta, weight
+
+    def log_likelihood(self, course: Course, theta: Array) -> Array:
+        """Of all rows of a patient, (draw,)."""
+        mean = course.concentration(theta)
+        sd = np.hypot(self.proportional * mean, self.additive)
+        return np.asarray(norm.logpdf(course.y[:, None], mean, sd).sum(0))
+
+
+def fit_kinetics(courses: Sequence[Course], x: Array, *, oral: bool) -> Kinetics:
+    """Maximum likelihood.
+
+    Parameters
+    ----------
+    courses : sequence of Course
+    x : (patient, feature)
+        Act on clearance and volume, not on absorption.
+    oral : bool
+    """
+    found = _start(courses, x.shape[1], oral)
+    a = np.column_stack([np.ones(len(x)), x])
+    noise = _noise(len(courses), _N_DRAWS, len(found.sd))
+    widest = max(len(course.y) for course in courses)
+    y, mask = np.zeros((2, len(courses), widest))
+    for patient, course in enumerate(courses):
+        y[patient, : len(course.y)], mask[patient, : len(course.y)] = course.y, 1.0
+    proposals: list[tuple[Array, Array] | None] = [None] * len(courses)
+    for _ in range(_N_ROUNDS):
+        theta, log_q = np.empty_like(noise), np.empty(noise.shape[:2])
+        mean = np.ones((len(courses), widest, _N_DRAWS))
+        for patient, course in enumerate(courses):
+            theta[patient], log_q[patient] = _proposed(
+                found.beta @ a[patient], found.sd, proposals[patient], noise[patient]
+            )
+            mean[patient, : len(course.y)] = course.concentration(theta[patient])
+        found, weight = _ascended(found, a, theta, log_q, mean, y, mask)
+        proposals = [_moments(*own) for own in zip(theta, weight, strict=True)]
+    return found
+
+
+def _ascended(
+    start: Kinetics, a: Array, theta: Array, log_q: Array, mean: Array, y: Array, mask: Array
+) -> tuple[Kinetics, Array]:
+    """Parameters of larger likelihood under given draws, and the draws' weights."""
+    A, T, Q, M, Y, K = (torch.as_tensor(part) for part in (a, theta, log_q, mean, y, mask))
+    n_parameters, n_coefficients = start.beta.shape
+    free = torch.ones(start.beta.shape, dtype=torch.bool)
+    free[2:, 1:] = False
+    cuts = [n_parameters * n_coefficients, n_parameters, 1, 1]
+
+    def log_weights(v: Tensor) -> Tensor:
+        beta, log_sd, proportional, additive = torch.split(v, cuts)
+        beta = beta.reshape(n_parameters, n_coefficients) * free
+        apart = (T - (A @ beta.T)[:, None]) / torch.exp(log_sd)
+        prior = -0.5 * (apart**2).sum(-1) - log_sd.sum()
+        variance = torch.exp(2 * proportional) * M**2 + torch.exp(2 * additive)
+        fit = -0.5 * ((Y[..., None] - M) ** 2 / variance + torch.log(variance))
+        return prior + (K[..., None] * fit).sum(1) - Q
+
+    def lost(v: Array) -> tuple[float, Array]:
+        at = torch.tensor(v, requires_grad=True)
+        slopes = at[: cuts[0]].reshape(n_parameters, n_coefficients)[:, 1:]
+        value = 0.5 * (slopes**2).sum() - torch.logsumexp(log_weights(at), 1).sum()
+        (gradient,) = torch.autograd.grad(value, at)
+        return float(value.detach()), gradient.numpy()
+
+    errors = np.log([start.proportional, start.additive])
+    begin = np.concatenate([start.beta.ravel(), np.log(start.sd), errors])
+    low = np.full(len(begin), -np.inf)
+    low[cuts[0] : cuts[0] + n_parameters] = np.log(_SMALLEST_SD)
+    low[-2:] = errors - 3.0
+    best = minimize(
+        lost,
+        begin,
+        jac=True,
+        method="L-BFGS-B",
+        bounds=[(bound, None) for bound in low],
+        options={"maxiter": _N_STEPS},
+    ).x
+    beta, log_sd, errors = np.split(best, [cuts[0], cuts[0] + n_parameters])
+    weight = torch.softmax(log_weights(torch.as_tensor(best)), dim=1).numpy()
+    beta = beta.reshape(n_parameters, n_coefficients) * free.numpy()
+    proportional, additive = np.exp(errors)
+    return Kinetics(beta, np.exp(log_sd), float(proportional), float(additive)), weight
+
+
+def _start(courses: Sequence[Course], n_features: int, oral: bool) -> Kinetics:
+    """From mean concentrations: in the steady state they are the dose over CL and the interval."""
+    interval = courses[0].interval
+    y, dose = (np.concatenate([getattr(c, name) for c in courses]) for name in ("y", "dose"))
+    level = max(float(np.median(y)), 1e-12)
+    clearance = float(np.median(dose)) / (interval * level)
+    typical = np.log([clearance, clearance * interval, 6.0 / interval][: 3 if oral else 2])
+    beta = np.column_stack([typical, np.zeros((len(typical), n_features))])
+    return Kinetics(beta, np.ones(len(typical)), 0.3, 0.1 * level)
+
+
+def _noise(n_patients: int, n_draws: int, n_parameters: int) -> Array:
+    """Standard normal points that fill space evenly, (patient, draw, parameter)."""
+    n = n_patients * n_draws
+    points = qmc.Sobol(n_parameters, seed=0).random_base2(int(np.ceil(np.log2(n))))[:n]
+    return np.asarray(norm.ppf(points).reshape(n_patients, n_draws, n_parameters))
+
+
+def _proposed(
+    centre: Array, sd: Array, own: tuple[Array, Array] | None, noise: Array
+) -> tuple[Array, Array]:
+    """Draws (draw, parameter), the first half the population's, and their log densities."""
+    wide = _WIDER * sd
+    theta = centre + wide * noise
+    log_p = norm.logpdf(theta, centre, wide).sum(-1)
+    if own is None:
+        return theta, log_p
+    mean, root = own
+    half = len(noise) // 2  # of a sequence: every other point would leave half of space empty
+    theta[half:] = mean + noise[half:] @ root.T
+    log_p = norm.logpdf(theta, centre, wide).sum(-1)
+    white = np.linalg.solve(root, (theta - mean).T).T
+    log_own = norm.logpdf(white).sum(-1) - np.log(np.abs(np.diag(root))).sum()
+    return theta, np.logaddexp(log_p, log_own) - np.log(2.0)
+
+
+def _moments(theta: Array, weight: Array) -> tuple[Array, Array]:
+    """Mean of weighted draws, and the root of half as much again as their covariance."""
+    mean = weight @ theta
+    apart = theta - mean
+    cov = 1.5 * (weight[:, None] * apart).T @ apart + 1e-6 * np.eye(theta.shape[1])
+    return mean, np.asarray(np.linalg.cholesky(cov))

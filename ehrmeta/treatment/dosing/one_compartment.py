@@ -1,0 +1,225 @@
+"""Concentrations of a drug in patients of one compartment: learned over many, adapted to one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from ehrmeta.data import Encoder, Schema
+from ehrmeta.errors import DataError, SchemaError, did_you_mean
+from ehrmeta.treatment.arms import Dose
+from ehrmeta.treatment.dosing.compartment import Course, courses, steady
+from ehrmeta.treatment.dosing.dose_readings import DoseReadings
+from ehrmeta.treatment.dosing.dosed_estimator import DosedEstimator
+from ehrmeta.treatment.dosing.dosed_rows import DosedRows, check_columns, patients_of
+from ehrmeta.treatment.dosing.kinetics import Kinetics, fit_kinetics
+from ehrmeta.treatment.dosing.response_curve import Monotone, SampledCurves
+
+__all__ = ["AdaptedCompartment", "OneCompartment"]
+
+Array = npt.NDArray[np.float64]
+
+_N_DRAWS = 2048  # of an adapted patient; a power of 2
+
+
+class OneCompartment(DosedEstimator["AdaptedCompartment"]):
+    r"""Learns a drug's kinetics over many patients, and adapts to one more from a few levels.
+
+    For a drug given at one interval whose concentration follows the one-compartment law
+    (`ehrmeta.treatment.dosing.compartment`). Log clearance and volume are linear in the features
+    and normal around that over patients. A patient is adapted to by the whole posterior, not by its
+    mode, so that chances and bands hold what few concentrations leave open. Where the law is not
+    known take `DoseResponse`.
+
+    Parameters
+    ----------
+    since_dose : str
+        Column of X with the time since the last dose; ``"x0"``, ``"x1"``, ... of an array.
+    interval : float
+        Between doses, in the unit of time. Time itself counts from a patient's first dose.
+    route : {"oral", "iv"}
+        With absorption of first order, or straight into the blood.
+    schema : Schema, optional
+        Of the columns; a `Table`'s X brings its own.
+    task : str, optional
+        Column of X that names the patient.
+
+    Attributes
+    ----------
+    kinetics_ : Kinetics
+    dose_ : Dose
+        Range of the training doses.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ehrmeta import make_pk
+    >>> from ehrmeta.treatment import OneCompartment
+    >>> p = make_pk(60, 3, random_state=0)
+    >>> X, dose = np.column_stack([np.log(p.X[:, :2]), p.X[:, 3]]), p.X[:, 2]
+    >>> model = OneCompartment("x2", interval=12.0)
+    >>> model = model.fit(X, p.y, dose=dose, groups=p.groups, time=p.time)
+    >>> one = model.adapt(X[:2], p.y[:2], dose=dose[:2], time=p.time[:2])
+    >>> trough = [[X[0, 0], X[0, 1], 12.0]]
+    >>> best = one.recommend(trough, target=(5, 10), max_dose=1200)
+    >>> bool(best.probability[0] > 0.5)
+    True
+    """
+
+    kinetics_: Kinetics
+
+    def __init__(
+        self,
+        since_dose: str,
+        *,
+        interval: float,
+        route: Literal["oral", "iv"] = "oral",
+        schema: Schema | None = None,
+        task: str | None = None,
+    ) -> None:
+        self.since_dose = since_dose
+        self.interval = interval
+        self.route = route
+        self.schema = schema
+        self.task = task
+
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        *,
+        dose: Any,
+        groups: Any = None,
+        time: Any = None,
+        dose_time: Any = None,
+    ) -> Self:
+        """Learn from the concentrations of many patients.
+
+        Parameters
+        ----------
+        X : frame or array, (row, feature)
+            The time since the last dose, and what else a patient's clearance and volume may follow,
+            taken from the first row; sizes, such as weight, as logarithms.
+        y : array, (row,)
+            Concentration.
+        dose : array, (row,)
+            Given every interval from the patient's row before to this one.
+        groups : array, (row,)
+            Patient of every row.
+        time : array, (row,)
+            Of the concentration, since the first dose.
+        dose_time : array, (row,), optional
+            When the dose was given: refused where that is after `time`.
+
+        Returns
+        -------
+        self
+        """
+        if self.route not in ("oral", "iv"):
+            raise DataError(f"route must be 'oral' or 'iv', got {self.route!r}.")
+        if not (isinstance(self.interval, int | float | np.number) and 0 < self.interval < np.inf):
+            raise DataError(
+                f"interval must be above 0, in the unit of time, got {self.interval!r}."
+            )
+        rows = self._training_rows(X, y, dose, groups, time, dose_time)
+        if self.since_dose not in rows.columns:
+            known = did_you_mean(self.since_dose, rows.columns)
+            raise SchemaError(f"since_dose '{self.since_dose}' is not in X. {known}")
+        own = self.schema_ or Schema.infer(pd.DataFrame(rows.columns))
+        features = tuple(
+            replace(feature, role="known")
+            for feature in own.features
+            if feature.name in rows.columns and feature.name != self.since_dose
+        )
+        patients = np.repeat(np.arange(len(rows.starts) - 1), np.diff(rows.starts))
+        self.encoder_ = Encoder.fit(rows.columns, features, groups=patients)
+        first = rows.starts[:-1]
+        self.kinetics_ = fit_kinetics(
+            self._courses(rows), self._encoded(rows.columns)[first], oral=self.route == "oral"
+        )
+        return self
+
+    def unadapted(self) -> AdaptedCompartment:
+        """The population: a new patient without rows."""
+        self._check_is_fitted()
+        return AdaptedCompartment(self, None, [None])
+
+    def _adapted(self, rows: DosedRows) -> AdaptedCompartment:
+        return AdaptedCompartment(self, rows.labels, self._courses(rows))
+
+    def _courses(self, rows: DosedRows) -> list[Course]:
+        return courses(rows, self._since(rows.columns), self.interval)
+
+    def _since(self, columns: dict[str, npt.NDArray[Any]]) -> Array:
+        values = columns[self.since_dose]
+        if values.dtype.kind not in "biuf" or not np.isfinite(values).all():
+            raise DataError(f"since_dose '{self.since_dose}' must hold numbers in all rows.")
+        return values.astype(np.float64)
+
+    def _encoded(self, columns: dict[str, npt.NDArray[Any]]) -> Array:
+        return self.encoder_.transform(columns)[0].astype(np.float64)
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "kinetics_")
+
+
+class AdaptedCompartment(DoseReadings):
+    """Made by ``OneCompartment.adapt``, never by hand. It holds levels, so it is patient data.
+
+    Everything is about the concentration itself in the steady state of a dose, at the time since
+    the last dose that the rows asked about name, without measurement error.
+
+    Attributes
+    ----------
+    labels_ : ndarray, (patient,), or None
+        The groups it was adapted to, sorted; None for one patient without a name.
+    n_shots_ : ndarray, (patient,)
+        Support rows of every patient.
+    """
+
+    def __init__(
+        self,
+        model: OneCompartment,
+        labels: npt.NDArray[Any] | None,
+        courses: Sequence[Course | None],
+    ) -> None:
+        self.model = model
+        self.labels_ = labels
+        self.n_shots_ = np.array([0 if course is None else len(course.y) for course in courses])
+        self._courses = courses
+
+    def __repr__(self) -> str:
+        shots, n = self.n_shots_, len(self.n_shots_)
+        span = f"{shots.min()}-{shots.max()}" if shots.min() < shots.max() else f"{shots.min()}"
+        patients = "1 patient" if n == 1 else f"{n:,} patients"
+        return f"AdaptedCompartment({patients}, {span} rows each)"
+
+    def _curves(self, X: Any, groups: Any, time: Any, monotone: Monotone) -> SampledCurves:
+        model = self.model
+        if monotone not in (None, "increasing"):
+            raise DataError(
+                f"monotone={monotone!r} contradicts the law: concentrations rise with the dose."
+            )
+        inputs = model._inputs(X, None, groups, time, model.schema_)
+        check_columns(inputs, model.columns_)
+        patient, since = patients_of(inputs, self.labels_), model._since(inputs.columns)
+        x = model._encoded(inputs.columns)
+        unit, weight = np.empty((2, inputs.n_rows, _N_DRAWS))
+        for row in range(inputs.n_rows):
+            course = self._courses[patient[row]]
+            theta, weight[row] = model.kinetics_.draws(x[row], course, _N_DRAWS)
+            unit[row] = steady(theta, since[[row]], model.interval)[0]
+        return SampledCurves.of(unit, weight)
+
+    @property
+    def _training_doses(self) -> Dose:
+        return self.model.dose_
+
+    @property
+    def _log_grid(self) -> bool:
+        return self.model.dose_.low > 0

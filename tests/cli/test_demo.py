@@ -1,0 +1,40 @@
+import numpy as np
+import pandas as pd
+
+from ehrmeta import MetaRegressor, Table
+from ehrmeta.cli.demo import STORY_VISITS, NotAdapted, demo_model, median_patient, opponents
+from tests.estimators.patients import make_patients, small_model
+
+
+def test_not_adapted_is_the_population_prediction_whatever_the_support():
+    X, y, groups, time = make_patients(30)
+    model = small_model(max_steps=5).fit(X, y, groups=groups, time=time)
+    stubborn = NotAdapted(model).adapt(X[:3], y[:3], groups=groups[:3], time=time[:3])
+    found = stubborn.predict(X[3:6], groups=groups[3:6], time=time[3:6])
+    np.testing.assert_array_equal(found, model.predict(X[3:6], time=time[3:6]))
+
+
+def test_the_quick_model_differs_in_its_steps_only():
+    quick, full = demo_model(quick=True), demo_model()
+    assert isinstance(full, MetaRegressor)
+    assert quick.max_steps < full.max_steps
+    assert repr(quick.set_params(max_steps=full.max_steps)) == repr(full)
+
+
+def test_every_opponent_follows_the_protocol_and_the_transform():
+    for opponent in opponents(outcome_transform="log").values():
+        assert callable(opponent.fit)
+        assert callable(opponent.adapt)
+        assert opponent.outcome_transform == "log"
+
+
+def test_the_story_is_the_patient_of_median_error_among_those_with_enough_visits():
+    sizes = [STORY_VISITS, STORY_VISITS, STORY_VISITS, 3, 3]
+    errors = [1.0, 5.0, 2.0, 2.1, 2.2]
+    patients = np.repeat(["a", "b", "c", "d", "e"], sizes)
+    day = np.concatenate([np.arange(size) for size in sizes])
+    frame = pd.DataFrame({"id": patients, "day": day, "age": 50.0, "hdl": day + 40.0})
+    test = Table.from_frame(frame, task="id", time="day", outcome="hdl")
+    _, query = test.support_query(shots=1)
+    predicted = query.y + pd.Series(query.groups).map(dict(zip("abcde", errors, strict=True)))
+    assert set(median_patient(test, query, predicted.to_numpy()).groups) == {"c"}

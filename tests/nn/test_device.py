@@ -1,0 +1,141 @@
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+
+from ehrmeta.errors import DataError, MemoryWarning
+from ehrmeta.nn.device import (
+    PRECISIONS,
+    Chunks,
+    check_precision,
+    in_threads,
+    matrix_products,
+    one_thread,
+)
+
+CPU = torch.device("cpu")
+
+
+def on_a_device_for(most):
+    """Squares of the items of a part, where at most so many fit."""
+
+    def compute(part):
+        tried.append(part.stop - part.start)
+        if tried[-1] > most:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return [i * i for i in range(part.start, part.stop)]
+
+    tried = []
+    return compute, tried
+
+
+@pytest.mark.parametrize("n_items", [1, 7, 8, 23])
+def test_what_does_not_fit_is_halved_until_it_fits_and_nothing_is_lost_or_done_twice(n_items):
+    compute, _ = on_a_device_for(3)
+    chunks = Chunks(3)
+    plain = sum(chunks.map(compute, n_items), [])
+    assert plain == [i * i for i in range(n_items)]
+    if n_items > 3:
+        with pytest.warns(MemoryWarning, match="4 tasks at once"):
+            halved = sum(Chunks(8).map(on_a_device_for(2)[0], n_items), [])
+        assert halved == plain
+
+
+def test_it_is_said_once_and_what_did_not_fit_is_not_tried_again():
+    compute, tried = on_a_device_for(2)
+    chunks = Chunks(16)
+    with pytest.warns(MemoryWarning) as said:
+        list(chunks.map(compute, 16))
+        list(chunks.map(compute, 16))
+    assert len(said) == 1
+    assert [n for n in tried if n > 2] == [16, 8, 4]
+
+
+def test_one_item_that_does_not_fit_is_an_error():
+    compute, _ = on_a_device_for(0)
+    with pytest.raises(torch.OutOfMemoryError), pytest.warns(MemoryWarning):
+        list(Chunks(4).map(compute, 4))
+
+
+@pytest.fixture
+def two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_pieces_come_back_in_order_from_threads_that_work_alone(two_threads):
+    met = threading.Barrier(2, timeout=10)  # passed only where two threads meet
+
+    def work(piece):
+        met.wait()
+        return piece, torch.get_num_threads(), threading.current_thread().name
+
+    found = in_threads(work, list(range(4)))
+    assert [piece for piece, _, _ in found] == [0, 1, 2, 3]
+    assert {n_threads for _, n_threads, _ in found} == {1}
+    assert threading.current_thread().name not in {name for _, _, name in found}
+    assert torch.get_num_threads() == 2
+
+
+def test_an_error_comes_through_and_the_number_of_threads_is_kept(two_threads):
+    with pytest.raises(ZeroDivisionError):
+        in_threads(lambda piece: 1 // piece, [1, 0, 2])
+    assert torch.get_num_threads() == 2
+    assert in_threads(lambda _: torch.get_num_threads(), [0]) == [2]
+
+
+def test_little_work_stays_on_one_thread(two_threads):
+    with pytest.raises(ZeroDivisionError), one_thread():
+        assert torch.get_num_threads() == 1
+        raise ZeroDivisionError
+    assert torch.get_num_threads() == 2
+
+
+def test_users_that_overlap_do_not_take_the_lowered_number_for_the_usual_one(two_threads):
+    first_in, second_in, first_out = (threading.Event() for _ in range(3))
+
+    def first() -> None:
+        with one_thread():
+            first_in.set()
+            assert second_in.wait(10)
+        first_out.set()
+
+    def second() -> None:
+        assert first_in.wait(10)
+        with one_thread():
+            second_in.set()
+            assert first_out.wait(10)
+
+    with ThreadPoolExecutor(2) as pool:
+        for done in [pool.submit(first), pool.submit(second)]:
+            done.result()
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(torch.get_num_threads).result() == 2
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_parameters_and_data_are_held_in_full(precision):
+    expected = torch.float64 if precision == "float64" else torch.float32
+    assert check_precision(precision, torch.device("cuda")) == expected
+
+
+@pytest.mark.parametrize(
+    ("precision", "message"), [("half", "got 'half'"), ("tf32", "of NVIDIA GPUs")]
+)
+def test_what_cannot_be_had_is_refused(precision, message):
+    with pytest.raises(DataError, match=message):
+        check_precision(precision, CPU)
+
+
+def test_settings_of_torch_are_put_back():
+    products = torch.backends.cuda.matmul
+    before = products.allow_tf32
+    with matrix_products("tf32", CPU):
+        assert products.allow_tf32
+    with matrix_products("bf16", CPU):
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.bfloat16
+    assert products.allow_tf32 == before
+    assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
