@@ -13,9 +13,6 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
-from optuna import Study
-from optuna.distributions import check_distribution_compatibility
-from optuna.trial import FixedTrial, FrozenTrial
 from sklearn.base import BaseEstimator, clone
 
 from ehrmeta.errors import DataError, StudyError
@@ -308,6 +305,9 @@ def _replayed(
     StudyError
         The space has other parameters than the trial, or other kinds of them.
     """
+    from optuna.distributions import check_distribution_compatibility
+    from optuna.trial import FixedTrial
+
     again = FixedTrial(trial.params, number=trial.number)
     try:
         with warnings.catch_warnings():  # a range may have become narrower since
@@ -328,7 +328,9 @@ def _replayed(
     return values
 
 
-def _check_same_space(study: Study, space: Sequence[Dimension] | Suggest, model: Any) -> None:
+def _check_same_space(
+    study: optuna.Study, space: Sequence[Dimension] | Suggest, model: Any
+) -> None:
     """Refuse a study whose trials searched other parameters than this space has.
 
     Raises
