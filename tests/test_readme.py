@@ -12,30 +12,48 @@ from ehrmeta.cli.main import main
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+GUIDE = ROOT / "docs" / "guide"
 
 
-def blocks(language):
+def blocks(language, page):
     """Code blocks of one language, without the indent of the list they stand in."""
-    found = re.findall(rf"^( *)```{language}\n(.*?)^ *```$", README, flags=re.MULTILINE | re.DOTALL)
-    return [re.sub(f"^{indent}", "", text, flags=re.MULTILINE) for indent, text in found]
+    fenced = re.findall(rf"^( *)```{language}\n(.*?)^ *```$", page, flags=re.MULTILINE | re.DOTALL)
+    return [re.sub(f"^{indent}", "", text, flags=re.MULTILINE) for indent, text in fenced]
+
+
+def run(page):
+    """Every Python block of a page, one after the other; what they define."""
+    names = {}
+    for block in blocks("python", page):
+        exec(compile(block, "page.md", "exec"), names)
+    return names
+
+
+def test_the_readme_is_read_in_three_minutes():
+    assert len(README.splitlines()) <= 160
+    (example,) = blocks("python", README)
+    assert len([line for line in example.splitlines() if line]) <= 12
+
+
+@pytest.mark.filterwarnings("ignore::ehrmeta.errors.AtypicalWarning")
+def test_the_example_of_the_readme_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    study().to_csv("visits.csv", index=False)
+    names = run(README)
+    assert names["patients"].n_tasks == 16
+    assert set(names["patients"].n_shots_) == {3}
+    assert (tmp_path / "hdl.ehrmeta").exists()
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::ehrmeta.errors.AtypicalWarning")  # of real patients, some are
-def test_every_python_block_runs(tmp_path, monkeypatch):
+def test_every_python_block_of_the_guide_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    names = {}
-    for block in blocks("python"):
-        exec(compile(block, "README.md", "exec"), names)
+    names = run((GUIDE / "python.md").read_text(encoding="utf-8"))
     assert names["patients"].n_tasks == 2038
     assert names["patients"].n_shots_.max() == 4
     assert names["table"].n_tasks == 2
-    assert (tmp_path / "hdl.ehrmeta").exists()
-
-
-def test_the_first_example_is_short():
-    lines = [line for line in blocks("python")[0].splitlines() if line]
-    assert len(lines) <= 12
+    assert (tmp_path / "report.html").exists()
 
 
 def study():
@@ -58,7 +76,8 @@ def study():
 def test_the_commands_for_an_own_csv_run_in_their_order(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     visits = study()
-    (header,) = (block.splitlines()[0] for block in blocks("csv"))
+    page = (GUIDE / "command_line.md").read_text(encoding="utf-8")
+    (header,) = (block.splitlines()[0] for block in blocks("csv", page))
     assert ",".join(visits) == header
     is_new, visit = visits.patient >= "A60", visits.groupby("patient").cumcount()
     visits[~is_new].to_csv("visits.csv", index=False)
@@ -67,7 +86,7 @@ def test_the_commands_for_an_own_csv_run_in_their_order(tmp_path, monkeypatch):
     later.to_csv("next_visits.csv", index=False)
     commands = [
         line.removeprefix("ehrmeta ")
-        for block in blocks("sh")
+        for block in blocks("sh", page)
         for line in block.splitlines()
         if line.startswith("ehrmeta ")
     ]
@@ -76,9 +95,9 @@ def test_the_commands_for_an_own_csv_run_in_their_order(tmp_path, monkeypatch):
     for command in commands:
         done = CliRunner().invoke(main, shlex.split(command))
         assert done.exit_code == 0, done.output
-    found = pd.read_csv("predictions.csv")
-    assert list(found) == ["patient", "day", "prediction", "lower", "upper"]
-    assert len(found) == len(later)
+    predictions = pd.read_csv("predictions.csv")
+    assert list(predictions) == ["patient", "day", "prediction", "lower", "upper"]
+    assert len(predictions) == len(later)
 
 
 def test_the_table_has_the_rows_of_the_demo():
