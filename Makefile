@@ -23,8 +23,8 @@ test-wheel: $(READY)  ## run every test against the built wheel in an environmen
 	$(BIN)/python -m build --wheel --no-isolation --outdir $(WHEEL) .
 	$(PYTHON) -m venv $(WHEEL)/.venv
 	$(WHEEL)/.venv/bin/python -m pip install -c constraints.txt "$$(ls $(WHEEL)/*.whl)[dev]"
-	cp -r tests tutorials docs datasets README.md CHANGELOG.md CONTRIBUTING.md pyproject.toml $(WHEEL)
-	cd $(WHEEL) && OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 tests --pyargs ehrmeta \
+	cp -r tests benchmarks tutorials docs datasets README.md CHANGELOG.md CONTRIBUTING.md pyproject.toml $(WHEEL)
+	cd $(WHEEL) && OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 tests benchmarks --pyargs ehrmeta \
 		--ignore tests/test_packaging.py
 
 lint: $(READY)  ## format check, lint, types, import layers
@@ -37,14 +37,15 @@ lint: $(READY)  ## format check, lint, types, import layers
 docs: $(READY)  ## build the site in docs/_build/html: guide, tutorials with pictures, API reference
 	GOMP_SPINCOUNT=1000 $(BIN)/python -m sphinx -a -W --keep-going docs docs/_build/html
 
-bench: $(READY)  ## run the benchmark suites against the peers
+SUITE ?= --help
+bench: $(READY)  ## run a benchmark suite beside its peers: make bench SUITE="patients --quick"
 	$(BIN)/python -m pip install -c constraints.txt -e '.[bench]'
-	$(BIN)/ehrmeta bench
+	$(BIN)/python -m benchmarks $(SUITE)
 
 clean:  ## remove the environment and everything built
 	rm -rf .venv build dist demo .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	rm -rf docs/_build docs/api/generated docs/tutorials
-	find ehrmeta tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	find ehrmeta benchmarks tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The stamp is written last: a failed installation is tried again, a finished one is not repeated.
 $(READY): pyproject.toml constraints.txt

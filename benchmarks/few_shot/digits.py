@@ -1,0 +1,304 @@
+"""Few-shot digits: five classes never seen in training, 1 or 5 images of each, through a small CNN.
+
+A split draws five of the ten classes of scikit-learn's 8 x 8 digits for training. Turned by 0, 90,
+180 and 270 degrees they make twenty (Santoro et al. 2016, arXiv:1605.06065). The other five, as
+they are, are the test. The row to beat finds the nearest centroid on pixels, for the same tasks.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.base import clone
+from sklearn.datasets import load_digits
+from torch import Tensor
+
+from benchmarks.suite.cache import Cache
+from benchmarks.suite.cells import Cell, described, run_cells
+from benchmarks.suite.record import Record
+from benchmarks.suite.text_table import number, text_table
+from ehrmeta.algorithms import (
+    ANIL,
+    MAML,
+    Algorithm,
+    MatchingNet,
+    PrototypicalNet,
+    RelationNet,
+)
+from ehrmeta.data import Feature, Schema
+from ehrmeta.estimators import MetaClassifier
+from ehrmeta.evaluation.bootstrap import bootstrap_counts, percentile_limits
+from ehrmeta.nn import TorchModule
+
+__all__ = ["LEARNERS", "PIXELS", "SPLITS", "Effort", "SmallCNN", "digits_table", "run_digits"]
+
+Array = NDArray[np.float64]
+Predict = Callable[["Tasks", NDArray[np.bool_]], NDArray[np.int64]]
+
+SUITE, CASE, PIXELS = "digits", "5-way", "nearest centroid on pixels"
+N_WAY, SIDE, SHOTS, N_QUERIES = 5, 8, (1, 5), 10
+WIDTH = 256  # of the feature map, which is the embedding
+SPLITS = (0, 1, 2, 3, 4)  # settings were chosen on the splits 100 to 102
+
+
+class SmallCNN(torch.nn.Module):
+    """Two convolutions; the first `WIDTH` outputs are the feature map, others linear in it.
+
+    Parameters
+    ----------
+    n_features : int
+        Pixels of an image.
+    n_outputs : int
+        What the learner asks for: an embedding of `WIDTH`, log-odds, or an embedding and log-odds.
+    """
+
+    def __init__(self, n_features: int, n_outputs: int) -> None:
+        super().__init__()
+        self.side = round(n_features**0.5)
+        self.maps = torch.nn.Sequential(
+            torch.nn.Conv2d(1, 16, 3, padding=1),
+            torch.nn.ReLU(),
+            torch.nn.Conv2d(16, 16, 3, stride=2, padding=1),
+            torch.nn.Flatten(),
+            torch.nn.LayerNorm(WIDTH, elementwise_affine=False),
+        )
+        self.embeds = n_outputs >= WIDTH
+        n_linear = n_outputs - WIDTH * self.embeds
+        self.linear = torch.nn.Linear(WIDTH, n_linear) if n_linear else None
+        if self.linear is not None:  # no class is preferred before a support is seen
+            torch.nn.init.zeros_(self.linear.weight)
+            torch.nn.init.zeros_(self.linear.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Outputs (image, output) of pixels (image, pixel)."""
+        maps: Tensor = self.maps(x.reshape(-1, 1, self.side, self.side))
+        if self.linear is None:
+            return maps
+        linear: Tensor = self.linear(maps)
+        return torch.cat([maps, linear], -1) if self.embeds else linear
+
+
+LEARNERS: dict[str, Algorithm] = {
+    "PrototypicalNet": PrototypicalNet(WIDTH, prior_count=0.0, class_frequencies=False),
+    "MatchingNet": MatchingNet(WIDTH, "cosine"),
+    "RelationNet": RelationNet(WIDTH, hidden=16, prior_count=0.0, additive=True),
+    "MAML, 5 steps": MAML(inner_lr=0.03, inner_steps=5, max_inner_lr=2.0, pseudo_count=0.0),
+    "ANIL, 5 steps": ANIL(
+        inner_lr=0.2, inner_steps=5, max_inner_lr=2.0, pseudo_count=0.0, width=WIDTH
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much is trained and judged.
+
+    Parameters
+    ----------
+    max_steps : int
+        Of training, with 8 tasks each.
+    n_train, n_test : int
+        Tasks of every split.
+    """
+
+    max_steps: int = 400
+    n_train: int = 1000
+    n_test: int = 400
+
+
+@dataclass(frozen=True)
+class Tasks:
+    """Images of tasks of five classes each, which bear labels 0 to 4 of the task's own."""
+
+    X: Array  # (task, class, image, pixel)
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """Of all images, (row,)."""
+        n_tasks, n_classes, n_images, _ = self.X.shape
+        return np.tile(np.repeat(np.arange(n_classes), n_images), n_tasks)
+
+    @property
+    def groups(self) -> NDArray[np.int64]:
+        """Task of all images, (row,)."""
+        n_tasks, n_classes, n_images, _ = self.X.shape
+        return np.repeat(np.arange(n_tasks), n_classes * n_images)
+
+    @property
+    def rows(self) -> Array:
+        """All images, (row, pixel)."""
+        return self.X.reshape(-1, self.X.shape[-1])
+
+
+def run_digits(
+    say: Callable[[str], object] = lambda line: None,
+    *,
+    quick: bool = False,
+    cache: Cache | None = None,
+    learners: Mapping[str, Algorithm] = LEARNERS,
+    splits: Sequence[int] = SPLITS,
+    workers: int = 1,
+    seed: int = 0,
+) -> list[Record]:
+    """Train every learner on every split and score it on the classes held out.
+
+    Parameters
+    ----------
+    say : callable
+        Told about every finished cell.
+    quick : bool
+        The first two splits, and a quarter of the test tasks.
+    cache : Cache, optional
+        Where finished cells are kept.
+    learners : mapping
+        What to run.
+    splits : sequence of int
+        Seeds of the draws of classes.
+    workers : int
+        Processes, see `run_cells`.
+    seed : int
+        Of start values and training tasks; splits and test tasks stay the same.
+
+    Returns
+    -------
+    list of Record
+        By method and images of each class: ``accuracy``, and ``gain`` over the centroid row, with
+        95 % bootstrap intervals over the test tasks of all splits.
+    """
+    effort = Effort(n_test=100) if quick else Effort()
+    splits = splits[:2] if quick else splits
+    cells = []
+    for name, algorithm in ({PIXELS: None} | dict(learners)).items():
+        settings = {
+            "cell": f"{SUITE} {name}",
+            "algorithm": described(algorithm),
+            "effort": [effort.max_steps, effort.n_train, effort.n_test],
+            "splits": list(splits),
+            "seed": seed,
+        }
+        cells.append(Cell(settings, partial(_measure, name, algorithm, splits, effort, seed)))
+    return run_cells(cells, say, cache=cache, workers=workers)
+
+
+def digits_table(records: Sequence[Record]) -> str:
+    """Accuracy and gain over the centroid row, with intervals, by images of each class."""
+    found = {(r.method, r.metric, r.k): r for r in records}
+    rows = []
+    for method in dict.fromkeys(record.method for record in records):
+        cells = [found.get((method, m, k)) for k in SHOTS for m in ("accuracy", "gain")]
+        seconds = next((cell.seconds for cell in cells if cell is not None), None)
+        rows.append([method, *map(_with_interval, cells), number(seconds)])
+    heading = [f"{what} {k}-shot" for k in SHOTS for what in ("accuracy", "gain")]
+    return f"digits, {CASE}\n{text_table(['', *heading, 'training s'], rows)}"
+
+
+def _measure(
+    name: str, algorithm: Algorithm | None, splits: Sequence[int], effort: Effort, seed: int
+) -> list[Record]:
+    """Accuracy of every test task of every split."""
+    right: dict[int, list[Array]] = {k: [] for k in SHOTS}
+    pixels: dict[int, list[Array]] = {k: [] for k in SHOTS}
+    seconds = []
+    for split in splits:
+        training, unseen = split_classes(split)
+        started = time.perf_counter()
+        predict = nearest_centroid if algorithm is None else _fit(algorithm, training, effort, seed)
+        seconds.append(time.perf_counter() - started)
+        for k in SHOTS:
+            tasks = draw_tasks(unseen, effort.n_test, k + N_QUERIES, random_state=10_000 + split)
+            right[k].append(_accuracy(tasks, k, predict))
+            pixels[k].append(_accuracy(tasks, k, nearest_centroid))
+    mean_seconds = None if algorithm is None else float(np.mean(seconds))
+    records = []
+    for k in SHOTS:
+        accuracy = np.concatenate(right[k])  # (task,)
+        counts = bootstrap_counts(len(accuracy), 1000, 0) / len(accuracy)
+        gain = accuracy - np.concatenate(pixels[k])
+        record = partial(
+            Record, SUITE, CASE, name, k=k, n_tasks=len(gain), seconds=mean_seconds, seed=seed
+        )
+        for metric, values in {"accuracy": accuracy, "gain": gain}.items():
+            low, high = percentile_limits(counts @ values, 0.95)
+            records.append(record(metric=metric, value=float(values.mean()), low=low, high=high))
+    return records
+
+
+def split_classes(split: int) -> tuple[list[Array], list[Array]]:
+    """Images by class: five digits in four turns to train on, the other five to test."""
+    digits = load_digits()
+    order = np.random.default_rng(split).permutation(10)
+    by_class = [digits.images[digits.target == digit] for digit in order]
+    turned = [np.rot90(images, turn, (1, 2)) for images in by_class[:5] for turn in range(4)]
+    return turned, by_class[5:]
+
+
+def draw_tasks(
+    classes: Sequence[Array], n_tasks: int, n_images: int, *, random_state: int
+) -> Tasks:
+    """Tasks of five classes in random order, so that a label says nothing of the class."""
+    rng = np.random.default_rng(random_state)
+    drawn = [
+        [
+            rng.choice(classes[c], n_images, replace=False)
+            for c in rng.permutation(len(classes))[:N_WAY]
+        ]
+        for _ in range(n_tasks)
+    ]
+    return Tasks(np.asarray(drawn).reshape(n_tasks, N_WAY, n_images, SIDE * SIDE))
+
+
+def nearest_centroid(tasks: Tasks, first: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Class whose mean image is nearest: what pixels know without learning."""
+    n_tasks, n_classes, n_images, n_pixels = tasks.X.shape
+    k = int(first[:n_images].sum())
+    centers = tasks.X[:, None, :, :k].mean(3)  # (task, 1, class, pixel)
+    asked = tasks.X[:, :, k:].reshape(n_tasks, -1, 1, n_pixels)
+    nearest: NDArray[np.int64] = np.square(asked - centers).sum(-1).argmin(-1).ravel()
+    return nearest
+
+
+def _fit(algorithm: Algorithm, classes: Sequence[Array], effort: Effort, seed: int) -> Predict:
+    """Meta-train on tasks of these classes."""
+    tasks = draw_tasks(classes, effort.n_train, 12, random_state=1 + seed)
+    pixels = tuple(Feature(f"x{i}", block="image") for i in range(SIDE * SIDE))
+    model = MetaClassifier(
+        clone(algorithm),
+        TorchModule(SmallCNN),
+        schema=Schema(pixels),
+        shots=(2 * N_WAY, 5 * N_WAY),
+        max_queries=25,
+        max_steps=effort.max_steps,
+        batch_size=8,
+        validation_fraction=0.0,
+        verbose=False,
+        random_state=seed,
+    ).fit(tasks.rows, tasks.labels, groups=tasks.groups)
+
+    def predict(tasks: Tasks, first: NDArray[np.bool_]) -> NDArray[np.int64]:
+        X, y, groups = tasks.rows, tasks.labels, tasks.groups
+        adapted = model.adapt(X[first], y[first], groups=groups[first])
+        found: NDArray[np.int64] = adapted.predict(X[~first], groups=groups[~first])
+        return found
+
+    return predict
+
+
+def _accuracy(tasks: Tasks, k: int, predict: Predict) -> Array:
+    """Share of each task's queries that were named right, (task,)."""
+    n_tasks, n_classes, n_images, _ = tasks.X.shape
+    first = np.tile(np.arange(n_images) < k, n_tasks * n_classes)
+    right = predict(tasks, first) == tasks.labels[~first]
+    share: Array = right.reshape(n_tasks, -1).mean(1)
+    return share
+
+
+def _with_interval(record: Record | None) -> str:
+    if record is None or record.value is None:
+        return ""
+    return f"{record.value:.3f} [{record.low:.3f}, {record.high:.3f}]"

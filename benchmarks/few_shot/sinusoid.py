@@ -1,0 +1,326 @@
+"""Few-shot regression on sinusoids: every learner side by side on the field's own protocol.
+
+Amplitudes in [0.1, 5], phases in [0, pi], inputs in [-5, 5], two hidden layers of 40 ReLU units.
+Without noise: trained at 5 shots (Finn et al. 2017, arXiv:1703.03400). With noise of standard
+deviation 0.1: trained at 10 shots, and judged on noisy rows (Patacchiola et al. 2020, DKT,
+arXiv:1910.05199). Tested at 5, 10 and 20 shots by the mean squared error on tasks not trained on.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import clone
+
+from benchmarks.suite.cache import Cache
+from benchmarks.suite.cells import Cell, described, run_cells
+from benchmarks.suite.record import Record
+from benchmarks.suite.text_table import number, text_table
+from ehrmeta.algorithms import (
+    ANIL,
+    MAML,
+    Algorithm,
+    BayesianHead,
+    DeepMixedEffects,
+    FineTune,
+    LearnedOptimizer,
+    MatchingNet,
+    MetaCurvature,
+    MetaNetworks,
+    MetaSGD,
+    NeuralProcess,
+    PerTask,
+    Population,
+    RelationNet,
+    Reptile,
+)
+from ehrmeta.data import make_sinusoid
+from ehrmeta.errors import AtypicalWarning, DivergenceError
+from ehrmeta.estimators import MetaRegressor
+from ehrmeta.evaluation.bootstrap import bootstrap_counts, percentile_limits
+from ehrmeta.nn import MLP
+
+__all__ = ["CASES", "METHODS", "REFERENCES", "Case", "Training", "run_sinusoid", "sinusoid_table"]
+
+Array = NDArray[np.float64]
+Predict = Callable[[Array, Array, Array], Array]
+
+SUITE = "sinusoid"
+SHOTS = (5, 10, 20)
+N_TRAIN, N_TEST, N_QUERIES = 40_000, 4_000, 100
+TEST_SEED = 20_161_118  # settings were chosen on the test tasks of 987_654
+BODY = MLP((40,), "relu")  # with a head of 40 inputs, the same 2 x 40 network
+NET = MLP((40, 40), "relu")
+
+
+@dataclass(frozen=True)
+class Case:
+    """What the tasks look like and what is trained on.
+
+    Parameters
+    ----------
+    noise : float
+        Standard deviation, in training, supports and queries alike.
+    shots : int
+        Support rows in training.
+    """
+
+    noise: float
+    shots: int
+
+
+@dataclass(frozen=True)
+class Training:
+    """A learner and how it is trained here; settings were chosen on tasks of another seed."""
+
+    algorithm: Algorithm
+    max_steps: int
+    learning_rate: float = 1e-2
+    batch_size: int = 128
+    backbone: MLP = field(default_factory=lambda: NET)
+    validation_fraction: float = 0.0
+
+
+CASES = {"noiseless": Case(0.0, 5), "noise 0.1": Case(0.1, 10)}
+METHODS: dict[str, Training] = {
+    "MAML, 1 step": Training(MAML(inner_steps=1, pseudo_count=0.0), 8000),
+    "Meta-SGD, 1 step": Training(
+        MetaSGD(inner_lr=0.1, inner_steps=1, max_inner_lr=4.0, pseudo_count=0.0),
+        20_000,
+        batch_size=256,
+    ),
+    "MAML, 5 steps": Training(MAML(inner_steps=5, pseudo_count=0.0), 5000),
+    "Meta-SGD, 5 steps": Training(MetaSGD(inner_lr=0.05, inner_steps=5, pseudo_count=0.0), 4500),
+    "Meta-curvature, 5 steps": Training(
+        MetaCurvature(inner_lr=0.05, inner_steps=5, pseudo_count=0.0), 3000
+    ),
+    "ANIL, 5 steps": Training(
+        ANIL(inner_steps=5, pseudo_count=0.0, width=40, activation="relu"), 15_000, backbone=BODY
+    ),
+    "deep mixed effects": Training(
+        DeepMixedEffects(n_deep=40, correction=False), 3000, 5e-3, validation_fraction=0.02
+    ),
+    "Bayesian head": Training(BayesianHead(n_features=40), 5000, 5e-3),
+    "neural process, attentive": Training(NeuralProcess(width=40), 15_000, 5e-3),
+    "neural process, conditional": Training(NeuralProcess(width=40, attentive=False), 15_000, 5e-3),
+    "matching net": Training(MatchingNet(n_embedding=40, similarity="dot"), 6000, 5e-3),
+    "relation net": Training(RelationNet(n_embedding=40, hidden=40), 8000, 5e-3),
+    "Reptile, 10 steps": Training(Reptile(), 4000),
+    "learned optimiser, 5 steps": Training(
+        LearnedOptimizer(inner_steps=5, pseudo_count=0.0), 4000, 2e-2, 32
+    ),
+    "meta networks": Training(MetaNetworks(width=40, base_width=40), 10_000, 5e-3, backbone=BODY),
+    "fine-tuning, 20 steps": Training(FineTune(), 4000),
+    "no adaptation": Training(Population(), 4000),
+    "from scratch, 50 steps": Training(PerTask(), 200, 3e-3, 32),
+}
+
+
+def predict_zero(x: Array, y: Array, at: Array, noise: float) -> Array:
+    """Nothing known: mean squared error 4.25."""
+    return np.zeros_like(at)
+
+
+def predict_mean(x: Array, y: Array, at: Array, noise: float) -> Array:
+    """The best that does not adapt, ``E[y | x] = -E[A] (2 / pi) cos x``: 3.01."""
+    mean: Array = -2.55 * (2.0 / np.pi) * np.cos(at)
+    return mean
+
+
+def predict_ideal(x: Array, y: Array, at: Array, noise: float) -> Array:
+    """Knows that a task is ``b' (sin x, cos x)``, the moments of b over tasks, and the noise."""
+    amplitude, square = 2.55, (5.0**3 - 0.1**3) / (3.0 * 4.9)  # E[A], E[A^2]
+    mean = np.array([0.0, -amplitude * 2.0 / np.pi])
+    prior = np.array([0.5 * square, 0.5 * square - mean[1] ** 2])
+    basis = np.stack([np.sin(x), np.cos(x)], -1)  # (task, row, 2)
+    variance = max(noise, 1e-4) ** 2
+    precision = np.einsum("tni,tnj->tij", basis, basis) / variance + np.diag(1.0 / prior)
+    evidence = np.einsum("tni,tn->ti", basis, y) / variance + mean / prior
+    b = np.linalg.solve(precision, evidence[..., None])  # (task, 2, 1)
+    ideal: Array = (np.stack([np.sin(at), np.cos(at)], -1) @ b)[..., 0]
+    return ideal
+
+
+REFERENCES = {
+    "predicting 0": predict_zero,
+    "best without adapting": predict_mean,
+    "floor: sin and cos known": predict_ideal,
+}
+
+
+def run_sinusoid(
+    say: Callable[[str], object] = lambda line: None,
+    *,
+    quick: bool = False,
+    cache: Cache | None = None,
+    cases: Mapping[str, Case] = CASES,
+    methods: Mapping[str, Training] = METHODS,
+    workers: int = 1,
+    seed: int = 0,
+) -> list[Record]:
+    """Train every learner on every case and score it on new tasks.
+
+    Parameters
+    ----------
+    say : callable
+        Told about every finished cell.
+    quick : bool
+        A tenth of the training steps, and fewer tasks.
+    cache : Cache, optional
+        Where finished cells are kept.
+    cases, methods : mapping
+        What to run.
+    workers : int
+        Processes, see `run_cells`.
+    seed : int
+        Of start values, training tasks and episodes; the test tasks stay the same.
+
+    Returns
+    -------
+    list of Record
+        ``mse`` with a 95 % bootstrap interval over test tasks, and ``median_mse``, by method and
+        support size.
+    """
+    n_train, n_test = (10_000, 1_000) if quick else (N_TRAIN, N_TEST)
+    cells = []
+    for case_name, case in cases.items():
+        for name, reference in REFERENCES.items():
+            predict = partial(reference, noise=case.noise)
+            measure = partial(_scores, case_name, case, name, predict, n_test)
+            cells.append(Cell(_settings(case_name, case, name, n_test), measure))
+        for name, training in methods.items():
+            steps = max(1, training.max_steps // 10) if quick else training.max_steps
+            settings = _settings(case_name, case, name, n_test) | {
+                "algorithm": described(training.algorithm),
+                "backbone": described(training.backbone),
+                "training": [steps, training.learning_rate, training.batch_size, n_train],
+                "held_out": training.validation_fraction,
+                "seed": seed,
+            }
+            measure = partial(
+                _measure, case_name, case, name, training, steps, n_train, n_test, seed
+            )
+            cells.append(Cell(settings, measure))
+    return run_cells(cells, say, cache=cache, workers=workers)
+
+
+def sinusoid_table(records: Sequence[Record]) -> str:
+    """One table a case: mean squared error and its interval at every support size."""
+    tables = []
+    for case in dict.fromkeys(record.case for record in records):
+        found = {(r.method, r.metric, r.k): r for r in records if r.case == case}
+        rows = []
+        for method in dict.fromkeys(method for method, _, _ in found):
+            cells = [found.get((method, "mse", k)) for k in SHOTS]
+            median = found.get((method, "median_mse", SHOTS[0]))
+            seconds = next((cell.seconds for cell in cells if cell is not None), None)
+            rows.append(
+                [
+                    method,
+                    *map(_with_interval, cells),
+                    "" if median is None else _short(median.value),
+                    number(seconds),
+                ]
+            )
+        heading = ["", *(f"mse at {k} shots" for k in SHOTS), f"median at {SHOTS[0]}", "training s"]
+        tables.append(f"sinusoid, {case}\n{text_table(heading, rows)}")
+    return "\n\n".join(tables)
+
+
+def _settings(case_name: str, case: Case, name: str, n_test: int) -> dict[str, Any]:
+    """What every record of a cell depends on."""
+    return {
+        "cell": f"{SUITE} {case_name} {name}",
+        "case": asdict(case),
+        "test": [TEST_SEED, n_test, N_QUERIES, *SHOTS],
+    }
+
+
+def _measure(
+    case_name: str,
+    case: Case,
+    name: str,
+    training: Training,
+    steps: int,
+    n_train: int,
+    n_test: int,
+    seed: int,
+) -> list[Record]:
+    """Train one learner and score it; a diverged one gets a record that says so."""
+    X, y, groups = make_sinusoid(n_train, case.shots + 10, noise=case.noise, random_state=1 + seed)
+    model = MetaRegressor(
+        clone(training.algorithm),
+        clone(training.backbone),
+        shots=(case.shots, case.shots),
+        max_steps=steps,
+        batch_size=training.batch_size,
+        learning_rate=training.learning_rate,
+        validation_fraction=training.validation_fraction,
+        patience=steps,  # the schedule runs to its end
+        verbose=False,
+        random_state=seed,
+    )
+    started = time.perf_counter()
+    try:
+        model.fit(X, y, groups=groups)
+    except DivergenceError:
+        return [Record(SUITE, case_name, name, "mse", None, k=k, note="diverged") for k in SHOTS]
+    seconds = time.perf_counter() - started
+
+    def predict(x: Array, y: Array, at: Array) -> Array:
+        tasks = np.arange(len(x))
+        with warnings.catch_warnings():  # sinusoids are no random intercepts
+            warnings.simplefilter("ignore", AtypicalWarning)
+            adapted = model.adapt(x.reshape(-1, 1), y.ravel(), groups=np.repeat(tasks, x.shape[1]))
+            found = adapted.predict(at.reshape(-1, 1), groups=np.repeat(tasks, at.shape[1]))
+        return found.reshape(at.shape)
+
+    return _scores(case_name, case, name, predict, n_test, seconds=seconds, seed=seed)
+
+
+def _scores(
+    case_name: str,
+    case: Case,
+    name: str,
+    predict: Predict,
+    n_test: int,
+    *,
+    seconds: float | None = None,
+    seed: int = 0,
+) -> list[Record]:
+    """Mean and median over test tasks of the squared error on rows beyond the supports."""
+    most = max(SHOTS)
+    X, y, _ = make_sinusoid(n_test, most + N_QUERIES, noise=case.noise, random_state=TEST_SEED)
+    x, y = X.reshape(n_test, -1), y.reshape(n_test, -1)
+    counts = bootstrap_counts(n_test, 1000, 0)
+    records = []
+    for k in SHOTS:
+        error = np.square(predict(x[:, :k], y[:, :k], x[:, most:]) - y[:, most:]).mean(1)  # (task,)
+        low, high = percentile_limits(counts @ error / n_test, 0.95)
+
+        record = partial(
+            Record, SUITE, case_name, name, k=k, n_tasks=n_test, seconds=seconds, seed=seed
+        )
+        records.append(record(metric="mse", value=float(error.mean()), low=low, high=high))
+        records.append(record(metric="median_mse", value=float(np.median(error))))
+    return records
+
+
+def _with_interval(record: Record | None) -> str:
+    if record is None:
+        return ""
+    if record.value is None:
+        return record.note
+    value, low, high = map(_short, (record.value, record.low, record.high))
+    return f"{value} [{low}, {high}]"
+
+
+def _short(value: float | None) -> str:
+    return "0.0000" if value is not None and value < 5e-5 else number(value)

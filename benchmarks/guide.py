@@ -1,0 +1,75 @@
+"""The measured tables of the learners, from saved records into a page."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.few_shot.digits import digits_table
+from benchmarks.few_shot.sinusoid import sinusoid_table
+from benchmarks.suite.record import Record
+from ehrmeta.errors import DataError
+
+__all__ = ["BEGIN", "END", "learner_tables", "put_tables"]
+
+Table = Callable[[Sequence[Record]], str]
+
+BEGIN, END = "<!-- measured -->", "<!-- end of measured -->"
+_TABLES: dict[str, Table] = {"sinusoid": sinusoid_table, "digits": digits_table}
+
+
+def learner_tables(paths: Sequence[str | os.PathLike[str]]) -> str:
+    """The tables of record files that ``python -m benchmarks sinusoid | digits --json`` wrote.
+
+    Each says when and on what kind of machine it was measured.
+
+    Raises
+    ------
+    DataError
+        A file holds no such records.
+    """
+    return "\n\n".join(map(_table, paths))
+
+
+def put_tables(page: str, tables: str) -> str:
+    """The page with the tables between its two marks.
+
+    Examples
+    --------
+    >>> page = f"Learners{chr(10)}{BEGIN}{chr(10)}old{chr(10)}{END}{chr(10)}"
+    >>> print(put_tables(page, "new"))
+    Learners
+    <!-- measured -->
+    ```text
+    new
+    ```
+    <!-- end of measured -->
+    <BLANKLINE>
+    """
+    if page.count(BEGIN) != 1 or page.count(END) != 1:
+        raise DataError(
+            f"the page needs the marks {BEGIN} and {END}, each once, on their own lines."
+        )
+    block = f"{BEGIN}\n```text\n{tables}\n```\n{END}"
+    return re.sub(f"{BEGIN}.*{END}", lambda _: block, page, flags=re.DOTALL)
+
+
+def _table(path: str | os.PathLike[str]) -> str:
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        records = [Record(**fields) for fields in content["records"]]
+        table = _TABLES[records[0].suite](records)
+        return f"{table}\n\n{content['command']}, {_measured_on(content['machine'])}"
+    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+        raise DataError(
+            f"'{path}' holds no records of {' or '.join(_TABLES)} ({type(error).__name__}). Write "
+            "them with 'python -m benchmarks sinusoid --json FILE'."
+        ) from error
+
+
+def _measured_on(machine: dict[str, Any]) -> str:
+    return f"{machine['date']}, {machine['cpus']} CPU cores, torch {machine['versions']['torch']}"

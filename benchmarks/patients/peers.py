@@ -1,0 +1,291 @@
+"""Peers of the patients benchmark from other packages, under this package's protocol.
+
+All are handed the encoded rows that the learners see: the features known at a row, and of measured
+ones the last value in an earlier row and its age.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.linalg import qr
+
+from benchmarks.suite.extras import require
+from ehrmeta.baselines import MixedProcessEffects
+from ehrmeta.baselines.history import (
+    carried_forward,
+    draw_episodes,
+    history_design,
+    outcome_history,
+)
+from ehrmeta.baselines.mixed_effects import designs, time_since_first
+from ehrmeta.estimators._base import TaskRegressor
+from ehrmeta.estimators.predictive import Predictive
+from ehrmeta.estimators.table_encoder import TableEncoder
+from ehrmeta.nn.batch import TaskRows
+from ehrmeta.nn.mixed_model import MixedModel, posterior, predict
+
+__all__ = ["GPBoost", "HistoryLightGBM", "StatsmodelsMixedLM"]
+
+Array = NDArray[np.float64]
+
+_SHOTS = (0, 10)
+_N_DRAWS, _MAX_QUERIES = 8, 10
+_N_FOLDS = 5
+_MAX_TREES, _TREES_OF_FEW = 500, 30
+_FEWEST_TO_HOLD_OUT = 20
+
+
+class HistoryLightGBM(TaskRegressor):
+    """LightGBM on the row's features and the support's summary, alone or on a process.
+
+    Parameters
+    ----------
+    residual : bool
+        Learn what `MixedProcessEffects` leaves, cross-fitted by task: its prediction for a task
+        comes from a fit without that task.
+    num_leaves : int
+    learning_rate : float
+    max_tasks : int
+        Tasks, drawn at random, of a cross-fitted process (few parameters need no more).
+    random_state : int
+    """
+
+    def __init__(
+        self,
+        *,
+        residual: bool = False,
+        num_leaves: int = 8,
+        learning_rate: float = 0.05,
+        max_tasks: int = 1000,
+        random_state: int = 0,
+    ) -> None:
+        super().__init__()
+        self.residual = residual
+        self.num_leaves = num_leaves
+        self.learning_rate = learning_rate
+        self.max_tasks = max_tasks
+        self.random_state = random_state
+
+    def _fit_tasks(self, rows: TaskRows, table: TableEncoder) -> None:
+        rng = np.random.default_rng(self.random_state)
+        fold = rng.permutation(np.arange(rows.n_tasks) % _N_FOLDS)
+        parts = []
+        for held_out in range(_N_FOLDS if self.residual else 1):
+            tasks = fold == held_out if self.residual else np.ones_like(fold, dtype=bool)
+            process = None
+            if self.residual:
+                others = rng.permutation(np.flatnonzero(~tasks))[: self.max_tasks]
+                process = _fit_process(rows.select(torch.from_numpy(others)), table)
+            numbers = np.flatnonzero(tasks)
+            for _ in range(_N_DRAWS):
+                drawn = draw_episodes(
+                    rows.select(torch.from_numpy(numbers)), _SHOTS, _MAX_QUERIES, rng
+                )
+                design, expected, _ = _design(process, *drawn)
+                y = drawn[1].y.double().numpy()
+                parts.append((design, y - expected, numbers[drawn[1].codes.numpy()]))
+        x, y, tasks = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+        self._boost(x, y, tasks, rows.n_tasks)
+        self.process_ = _fit_process(rows, table) if self.residual else None
+
+    def _boost(self, x: Array, y: Array, tasks: NDArray[np.int64], n_tasks: int) -> None:
+        lightgbm = require("lightgbm")
+        weight = 1.0 / np.bincount(tasks, minlength=n_tasks)[tasks]
+        few = n_tasks < _FEWEST_TO_HOLD_OUT
+        rng = np.random.default_rng(self.random_state)
+        held_out = (rng.permutation(n_tasks) < (0 if few else n_tasks // 10 + 1))[tasks]
+        booster = lightgbm.LGBMRegressor(
+            n_estimators=_TREES_OF_FEW if few else _MAX_TREES,
+            num_leaves=self.num_leaves,
+            learning_rate=self.learning_rate,
+            min_child_samples=10 * _N_DRAWS,
+            random_state=self.random_state,
+            n_jobs=1,
+            verbose=-1,
+        )
+        judge: dict[str, Any] = {}
+        if not few:
+            judge = {
+                "eval_set": [(x[held_out], y[held_out])],
+                "eval_sample_weight": [weight[held_out]],
+                "callbacks": [lightgbm.early_stopping(20, verbose=False)],
+            }
+        with warnings.catch_warnings():  # how it names columns and passes sets is its own affair
+            warnings.simplefilter("ignore")
+            booster.fit(x[~held_out], y[~held_out], sample_weight=weight[~held_out], **judge)
+            judged = ~held_out if few else held_out
+            left = y[judged] - booster.predict(x[judged])
+        self.booster_ = booster
+        before, after = (np.average(r**2, weights=weight[judged]) for r in (y[judged], left))
+        self.spread_ = float(np.sqrt(min(after / before, 1.0)))  # of the process's predictions
+
+    def _adapt_tasks(self, support: TaskRows) -> Any:
+        return None if self.process_ is None else self.process_._adapt_tasks(support)
+
+    def _predict_tasks(self, support: TaskRows, state: Any, query: TaskRows) -> Predictive:
+        design, expected, scale = _design(self.process_, support, query)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            loc = expected + self.booster_.predict(design)
+        return Predictive(loc, self.table_.outcome, None if scale is None else scale * self.spread_)
+
+
+class GPBoost(TaskRegressor):
+    """Trees as fixed effects, random intercept and slope; new tasks by its own `predict`.
+
+    A new task is not refitted: a second `GPModel` holds its support's residuals and predicts with
+    the estimated variances.
+
+    Parameters
+    ----------
+    as_of : bool
+        Let the trees see the last measured values.
+    num_leaves : int
+    n_trees : int
+    learning_rate : float
+    random_state : int
+
+    References
+    ----------
+    Sigrist (2022), arXiv:2004.02653.
+    """
+
+    def __init__(
+        self,
+        *,
+        as_of: bool = True,
+        num_leaves: int = 8,
+        n_trees: int = 100,
+        learning_rate: float = 0.05,
+        random_state: int = 0,
+    ) -> None:
+        super().__init__()
+        self.as_of = as_of
+        self.num_leaves = num_leaves
+        self.n_trees = n_trees
+        self.learning_rate = learning_rate
+        self.random_state = random_state
+
+    def _fit_tasks(self, rows: TaskRows, table: TableEncoder) -> None:
+        gpboost = require("gpboost")
+        self.mean_elapsed_ = float(time_since_first(rows, rows).mean())
+        x, s = self._columns(rows, rows, table)
+        model = self._effects_of(rows.codes.numpy(), s)
+        settings = {
+            "num_leaves": self.num_leaves,
+            "learning_rate": self.learning_rate,
+            "min_data_in_leaf": min(20, max(1, rows.n_rows // 20)),
+            "verbose": -1,
+            "num_threads": 1,
+            "seed": self.random_state,
+        }
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            data = gpboost.Dataset(x, rows.y.double().numpy())
+            self.booster_ = gpboost.train(settings, data, self.n_trees, gp_model=model)
+        self.variances_ = np.asarray(model.get_cov_pars(), dtype=np.float64).ravel()
+
+    def _predict_tasks(self, support: TaskRows, state: Any, query: TaskRows) -> Predictive:
+        x, s = self._columns(support, query, self.table_)
+        fixed = self.booster_.predict(x, ignore_gp_model=True)
+        noise, *effects = self.variances_
+        if support.n_rows == 0:
+            variance = noise + effects[0] + (effects[1] * s**2 if len(effects) > 1 else 0.0)
+            return Predictive(fixed, self.table_.outcome, np.sqrt(variance * np.ones_like(fixed)))
+        x_support, s_support = self._columns(support, support, self.table_)
+        seen = support.y.double().numpy() - self.booster_.predict(x_support, ignore_gp_model=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found = self._effects_of(support.codes.numpy(), s_support).predict(
+                y=seen,
+                cov_pars=self.variances_,
+                group_data_pred=query.codes.numpy(),
+                group_rand_coef_data_pred=s if self.table_.timed else None,
+                predict_var=True,
+            )
+        return Predictive(fixed + found["mu"], self.table_.outcome, np.sqrt(found["var"]))
+
+    def _effects_of(self, tasks: NDArray[np.int64], s: Array) -> Any:
+        slope = {"group_rand_coef_data": s, "ind_effect_group_rand_coef": [1]}
+        return require("gpboost").GPModel(
+            group_data=tasks,
+            likelihood="gaussian",
+            num_parallel_threads=1,
+            **(slope if s.any() else {}),
+        )
+
+    def _columns(
+        self, support: TaskRows, rows: TaskRows, table: TableEncoder
+    ) -> tuple[Array, Array]:
+        """Inputs of the trees, and s."""
+        x, z = designs(support, rows, table, mean_elapsed=self.mean_elapsed_, random_slope=True)
+        s = z[:, 1] if table.timed else np.zeros(rows.n_rows)
+        columns = [x[:, 1:], carried_forward(support, rows)] if self.as_of else [x[:, 1:]]
+        return np.column_stack([*columns, s]), s
+
+
+class StatsmodelsMixedLM(TaskRegressor):
+    """statsmodels' mixed model with random slope, a check of ours; its unseen tasks by formula."""
+
+    def _fit_tasks(self, rows: TaskRows, table: TableEncoder) -> None:
+        mixed_lm = require("statsmodels.api").MixedLM
+        self.mean_elapsed_ = float(time_since_first(rows, rows).mean())
+        x, z = self._designs(rows, rows, table)
+        _, upper, pivot = qr(x, mode="economic", pivoting=True)
+        diagonal = np.abs(np.diag(upper))
+        self.kept_ = np.sort(pivot[: int(np.sum(diagonal > 1e-5 * diagonal[0]))])
+        with warnings.catch_warnings():  # convergence: it stays at its best point
+            warnings.simplefilter("ignore")
+            found = mixed_lm(
+                rows.y.double().numpy(), x[:, self.kept_], rows.codes.numpy(), exog_re=z
+            ).fit()
+        self.mixed_model_ = MixedModel(
+            beta=np.asarray(found.fe_params),
+            beta_cov=np.asarray(found.cov_params())[: len(self.kept_), : len(self.kept_)],
+            G=np.asarray(found.cov_re),
+            noise_var=float(found.scale),
+            log_likelihood=float(found.llf),
+            n_tasks=rows.n_tasks,
+        )
+
+    def _adapt_tasks(self, support: TaskRows) -> tuple[Array, Array]:
+        x, z = self._designs(support, support, self.table_)
+        y, starts = support.y.double().numpy(), support.starts.numpy()
+        return posterior(self.mixed_model_, x[:, self.kept_], z, y, starts)
+
+    def _predict_tasks(
+        self, support: TaskRows, state: tuple[Array, Array], query: TaskRows
+    ) -> Predictive:
+        x, z = self._designs(support, query, self.table_)
+        codes = query.codes.numpy()
+        mean, variance = predict(self.mixed_model_, x[:, self.kept_], z, codes, *state)
+        return Predictive(mean, self.table_.outcome, np.sqrt(variance))
+
+    def _designs(
+        self, support: TaskRows, rows: TaskRows, table: TableEncoder
+    ) -> tuple[Array, Array]:
+        return designs(support, rows, table, mean_elapsed=self.mean_elapsed_, random_slope=True)
+
+
+def _fit_process(rows: TaskRows, table: TableEncoder) -> MixedProcessEffects:
+    process = MixedProcessEffects()
+    process._fit_tasks(rows, table)
+    process.table_ = table
+    return process
+
+
+def _design(
+    process: MixedProcessEffects | None, support: TaskRows, query: TaskRows
+) -> tuple[Array, Array, Array | None]:
+    """Inputs of the trees, and the process's prediction and its sd."""
+    design = history_design(support, outcome_history(support), query)
+    if process is None:
+        return design, np.zeros(query.n_rows), None
+    found = process._predict_tasks(support, process._adapt_tasks(support), query)
+    scale = np.asarray(found.scale)
+    return np.column_stack([design, found.loc, scale]), found.loc, scale

@@ -1,0 +1,178 @@
+"""Time of adapting through the public interface: one patient, and ten thousand at once."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn.linear_model import Ridge
+
+from benchmarks.speed.simulate import simulate_patients
+from benchmarks.suite.record import Record
+from benchmarks.suite.text_table import number, text_table
+from benchmarks.suite.timing import interleave, quartiles
+from ehrmeta.algorithms import MAML, Algorithm, MetaSGD
+from ehrmeta.data import load_dataset
+from ehrmeta.errors import DataWarning
+from ehrmeta.estimators import MetaRegressor
+from ehrmeta.nn import MLP
+
+__all__ = ["adapt_many", "adapt_one", "latency_table", "throughput_table"]
+
+ALGORITHMS: dict[str, Algorithm] = {
+    "MAML": MAML(inner_steps=3),
+    "Meta-SGD": MetaSGD(inner_steps=3),
+}
+RIDGE = "Ridge"
+SHOTS = 5
+
+
+def adapt_one(*, seconds: float = 5.0, seed: int = 0) -> list[Record]:
+    """Milliseconds of ``model.adapt`` for one patient with 5 rows, and of ``Ridge().fit``.
+
+    Both get the same rows: ten numeric columns as an array or a frame, or the first visits of a
+    patient of nafld-hdl with their time, which Ridge has as one more column.
+    """
+    started = time.perf_counter()
+    patients = simulate_patients(np.full(200, 10), seed=seed)
+    frame = pd.DataFrame(patients.X).add_prefix("x")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DataWarning)
+        hdl = load_dataset("nafld-hdl")
+        inputs: dict[str, tuple[Any, ...]] = {
+            "NumPy array, 10 features": (patients.X, patients.y, patients.groups, None),
+            "pandas frame, 10 features": (frame, patients.y, patients.groups, None),
+            "nafld-hdl, pandas with time": (hdl.X, hdl.y, hdl.groups, hdl.time),
+        }
+        records = []
+        for case, (X, y, groups, clock) in inputs.items():
+            # the first rows of the first task; that it is no typical one does not matter here
+            first = np.flatnonzero(groups == groups[0])[:SHOTS]
+            rows = X.iloc[first] if isinstance(X, pd.DataFrame) else X[first]
+            at = {} if clock is None else {"time": clock[first]}
+            plain = rows if clock is None else rows.assign(time=at["time"])
+            calls: dict[str, Callable[[], object]] = {RIDGE: partial(Ridge().fit, plain, y[first])}
+            for name, algorithm in ALGORITHMS.items():
+                model = _trained(algorithm, seed).fit(X, y, groups=groups, time=clock)
+                calls[name] = partial(model.adapt, rows, y[first], **at)
+            times = interleave(calls, seconds=seconds / len(inputs), slot=0.02)
+            for name, values in times.items():
+                for metric, found in (("ms", 1e3 * values), ("ratio", values / times[RIDGE])):
+                    median, low, high = quartiles(found)
+                    records.append(
+                        Record(
+                            suite="speed",
+                            case=f"adapt one patient: {case}",
+                            method=name,
+                            metric=metric,
+                            value=median,
+                            low=low,
+                            high=high,
+                            k=SHOTS,
+                            n_tasks=1,
+                            seconds=time.perf_counter() - started,
+                            seed=seed,
+                        )
+                    )
+    return records
+
+
+def adapt_many(
+    n_patients: int = 10_000, *, n_single: int = 100, seconds: float = 5.0, seed: int = 0
+) -> list[Record]:
+    """Patients per second of one ``adapt`` and ``predict`` call over patients of 1 to 10 rows.
+
+    Each patient's next row is predicted. The loop adapts and predicts `n_single` of them one by
+    one through the same interface.
+    """
+    started = time.perf_counter()
+    random = np.random.default_rng(seed)
+    patients = simulate_patients(random.integers(2, 12, n_patients), seed=seed)
+    last = np.append(np.diff(patients.groups) > 0, True)
+    first = ~last
+    case = f"adapt and predict {n_patients:,} patients of 1 to 10 rows"
+    records = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DataWarning)
+        for name, algorithm in ALGORITHMS.items():
+            model = _trained(algorithm, seed).fit(patients.X, patients.y, groups=patients.groups)
+            one_by_one = [
+                (first & (patients.groups == i), last & (patients.groups == i))
+                for i in range(n_single)
+            ]
+
+            def together(model: MetaRegressor = model) -> object:
+                adapted = model.adapt(
+                    patients.X[first], patients.y[first], groups=patients.groups[first]
+                )
+                return adapted.predict(patients.X[last], groups=patients.groups[last])
+
+            def loop(model: MetaRegressor = model, masks: Any = one_by_one) -> object:
+                return [
+                    model.adapt(patients.X[own], patients.y[own]).predict(patients.X[new])
+                    for own, new in masks
+                ]
+
+            times = interleave({"together": together, "loop": loop}, seconds=seconds)
+            rates = {
+                "patients_per_second": n_patients / times["together"],
+                "patients_per_second_in_a_loop": n_single / times["loop"],
+                "ratio": times["loop"] / n_single / (times["together"] / n_patients),
+            }
+            for metric, values in rates.items():
+                median, low, high = quartiles(values)
+                records.append(
+                    Record(
+                        suite="speed",
+                        case=case,
+                        method=name,
+                        metric=metric,
+                        value=median,
+                        low=low,
+                        high=high,
+                        n_tasks=n_patients,
+                        seconds=time.perf_counter() - started,
+                        seed=seed,
+                    )
+                )
+    return records
+
+
+def latency_table(records: Sequence[Record]) -> str:
+    """Milliseconds by input and method, with the ratio to Ridge."""
+    found = {(r.case, r.method, r.metric): r.value for r in records}
+    rows = [
+        [case, method, number(value), f"{number(found[case, method, 'ratio'])} x"]
+        for (case, method, metric), value in found.items()
+        if metric == "ms"
+    ]
+    return text_table([f"public interface, {SHOTS} rows", "method", "ms", "time / Ridge"], rows)
+
+
+def throughput_table(records: Sequence[Record]) -> str:
+    """Patients per second, at once and one by one."""
+    found = {(r.method, r.metric): r.value for r in records}
+    rows = [
+        [
+            method,
+            number(value),
+            number(found[method, "patients_per_second_in_a_loop"]),
+            f"{number(found[method, 'ratio'])} x",
+        ]
+        for (method, metric), value in found.items()
+        if metric == "patients_per_second"
+    ]
+    heading = [f"{records[0].case}", "patients/s", "one by one", "faster"]
+    return text_table(heading, rows)
+
+
+def _trained(algorithm: Algorithm, seed: int) -> MetaRegressor:
+    """A model of the usual size; its speed does not depend on how long it is trained."""
+    return MetaRegressor(
+        algorithm, backbone=MLP((64, 64)), max_steps=2, verbose=False, random_state=seed
+    )

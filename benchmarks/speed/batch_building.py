@@ -1,0 +1,80 @@
+"""Share of a training step that goes into building its batch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import torch
+
+from benchmarks.speed.problem import standard_rows
+from benchmarks.suite.record import Record
+from benchmarks.suite.text_table import number, text_table
+from benchmarks.suite.timing import interleave, quartiles
+from ehrmeta.algorithms import MAML, Spec
+from ehrmeta.nn import MLP, Normal
+from ehrmeta.nn.batch import visible_width
+from ehrmeta.training import EpisodeSampler, TrainingPlan, train
+
+__all__ = ["batch_table", "measure_batch_building"]
+
+N_STEPS = 10
+
+
+def measure_batch_building(
+    *, n_tasks: int = 256, seconds: float = 5.0, seed: int = 0
+) -> list[Record]:
+    """Milliseconds of `EpisodeSampler.draw` and of a whole step of `train` on nafld-hdl."""
+    started = time.perf_counter()
+    rows, time_unit = standard_rows()
+    plan = TrainingPlan(
+        max_steps=N_STEPS, batch_size=n_tasks, time_unit=time_unit, progress_bar=False
+    )
+    algorithm = MAML(inner_steps=3)
+    network = MLP((64, 64)).network(visible_width(rows), 1)
+    spec = Spec(network, Normal(), visible_width(rows))
+    generator = torch.Generator().manual_seed(seed)
+    params = algorithm.init(spec, generator)
+    sampler = EpisodeSampler(rows, plan.shots, plan.max_queries, time_unit)
+    tasks = torch.randperm(rows.n_tasks, generator=generator)[:n_tasks]
+    times = interleave(
+        {
+            "draw": lambda: sampler.draw(tasks, generator),
+            "step": lambda: train(algorithm, spec, params, rows, None, plan, seed=seed),
+        },
+        seconds=seconds,
+    )
+    step = times["step"] / N_STEPS
+    found = {
+        "batch_ms": quartiles(1e3 * times["draw"]),
+        "step_ms": quartiles(1e3 * step),
+        "batch_share": quartiles(times["draw"] / step),
+    }
+    return [
+        Record(
+            suite="speed",
+            case=f"training step of {n_tasks} tasks, nafld-hdl, MAML",
+            method="ehrmeta",
+            metric=metric,
+            value=value,
+            low=low,
+            high=high,
+            k=plan.shots[1],
+            n_tasks=n_tasks,
+            seconds=time.perf_counter() - started,
+            seed=seed,
+        )
+        for metric, (value, low, high) in found.items()
+    ]
+
+
+def batch_table(records: Sequence[Record]) -> str:
+    """The step and the batch's share of it."""
+    found = {record.metric: record.value or 0.0 for record in records}
+    row = [
+        records[0].case,
+        number(found["step_ms"]),
+        number(found["batch_ms"]),
+        f"{100 * found['batch_share']:.1f} %",
+    ]
+    return text_table(["training", "ms a step", "building its batch", "share"], [row])

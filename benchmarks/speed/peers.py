@@ -1,0 +1,165 @@
+"""The same meta-gradient as other packages compute it: every weight of every task, step by step.
+
+Each function prepares a problem and returns a function without arguments that computes the
+gradient of every parameter; only the latter is timed. All take one MLP of two hidden layers, ReLU,
+half the mean squared error, one fixed rate and second-order gradients.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.func import grad, vmap
+from torch.nn.functional import linear
+
+from benchmarks.speed.problem import Problem
+from benchmarks.suite.extras import require
+
+__all__ = ["autograd_loop", "higher_loop", "jax_vmap", "torch_func"]
+
+Run = Callable[[], Mapping[str, Any]]
+Weights = dict[str, Tensor]
+
+
+def torch_func(problem: Problem) -> Run:
+    """``torch.func``: `grad` of `vmap` of `grad`."""
+
+    def one_task(weights: Weights, support: Any, query: Any) -> Tensor:
+        for _ in range(problem.steps):
+            gradient = grad(_loss)(weights, *support)
+            weights = {n: w - problem.rate * gradient[n] for n, w in weights.items()}
+        return _loss(weights, *query)
+
+    def loss(weights: Weights, support: Any, query: Any) -> Tensor:
+        losses: Tensor = vmap(one_task, (None, 0, 0))(weights, support, query)
+        return losses.mean()
+
+    arrays = _arrays(problem)
+    return lambda: grad(loss)(problem.params, *arrays)
+
+
+def autograd_loop(problem: Problem) -> Run:
+    """A Python loop over tasks with ``create_graph=True``, as learn2learn works; not padded."""
+    weights = {name: value.clone().requires_grad_() for name, value in problem.params.items()}
+    leaves = list(weights.values())
+    tasks = _tasks(problem)
+
+    def run() -> Weights:
+        loss = torch.zeros((), device=leaves[0].device)
+        for support, query in tasks:
+            adapted = weights
+            for _ in range(problem.steps if len(support[1]) else 0):
+                inner = _loss(adapted, *support)
+                gradient = torch.autograd.grad(inner, list(adapted.values()), create_graph=True)
+                adapted = {
+                    name: value - problem.rate * g
+                    for (name, value), g in zip(adapted.items(), gradient, strict=True)
+                }
+            loss = loss + _loss(adapted, *query) / problem.n_tasks
+        return dict(zip(weights, torch.autograd.grad(loss, leaves), strict=True))
+
+    return run
+
+
+def higher_loop(problem: Problem) -> Run:
+    """``higher.innerloop_ctx`` for every task; not padded."""
+    higher = require("higher")
+    features, *hidden, outputs = problem.widths
+    first, second = hidden
+    module = torch.nn.Sequential(
+        torch.nn.Linear(features, first),
+        torch.nn.ReLU(),
+        torch.nn.Linear(first, second),
+        torch.nn.ReLU(),
+        torch.nn.Linear(second, outputs),
+    ).to(problem.support.y.device)
+    leaves = list(module.parameters())
+    with torch.no_grad():
+        for leaf, value in zip(leaves, problem.params.values(), strict=True):
+            leaf.copy_(value)
+    optimiser = torch.optim.SGD(leaves, problem.rate)
+    tasks = _tasks(problem)
+
+    def half_mse(module: Any, x: Tensor, y: Tensor) -> Tensor:
+        loss: Tensor = 0.5 * (module(x)[:, 0] - y).square().mean()
+        return loss
+
+    def run() -> Weights:
+        module.zero_grad()
+        for support, query in tasks:
+            with higher.innerloop_ctx(module, optimiser, copy_initial_weights=False) as (fast, sgd):
+                for _ in range(problem.steps if len(support[1]) else 0):
+                    sgd.step(half_mse(fast, *support[:2]))
+                loss = half_mse(fast, *query[:2]) / problem.n_tasks
+                loss.backward()  # type: ignore[no-untyped-call]
+        return {
+            name: torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
+            for name, leaf in zip(problem.params, leaves, strict=True)
+        }
+
+    return run
+
+
+def jax_vmap(problem: Problem) -> Run:
+    """Jitted JAX: `grad` of `vmap` of `grad`, on as many threads as torch."""
+    os.environ.setdefault("NPROC", str(torch.get_num_threads()))
+    jax = require("jax")
+    nn, numpy = jax.nn, jax.numpy
+
+    def loss(weights: Any, x: Any, y: Any, weight: Any) -> Any:
+        h = nn.relu(x @ weights["0.weight"].T + weights["0.bias"])
+        h = nn.relu(h @ weights["1.weight"].T + weights["1.bias"])
+        output = (h @ weights["2.weight"].T + weights["2.bias"])[:, 0]
+        return 0.5 * (weight * (output - y) ** 2).sum() / numpy.maximum(weight.sum(), 1.0)
+
+    def one_task(weights: Any, support: Any, query: Any) -> Any:
+        for _ in range(problem.steps):
+            gradient = jax.grad(loss)(weights, *support)
+            weights = {n: w - problem.rate * gradient[n] for n, w in weights.items()}
+        return loss(weights, *query)
+
+    def batch_loss(weights: Any, support: Any, query: Any) -> Any:
+        return jax.vmap(one_task, (None, 0, 0))(weights, support, query).mean()
+
+    def to_jax(tensor: Tensor) -> Any:
+        return numpy.asarray(np.asarray(tensor.cpu()))
+
+    weights = {name: to_jax(value) for name, value in problem.params.items()}
+    support, query = (tuple(map(to_jax, arrays)) for arrays in _arrays(problem))
+    gradient = jax.jit(jax.grad(batch_loss))
+
+    def run() -> Mapping[str, Any]:
+        found: Mapping[str, Any] = jax.block_until_ready(gradient(weights, support, query))
+        return found
+
+    return run
+
+
+def _loss(weights: Weights, x: Tensor, y: Tensor, weight: Tensor) -> Tensor:
+    """Half the weighted mean squared error of one task."""
+    h = torch.relu(linear(x, weights["0.weight"], weights["0.bias"]))
+    h = torch.relu(linear(h, weights["1.weight"], weights["1.bias"]))
+    output = linear(h, weights["2.weight"], weights["2.bias"])[:, 0]
+    return 0.5 * (weight * (output - y).square()).sum() / weight.sum().clamp(min=1.0)
+
+
+def _arrays(problem: Problem) -> tuple[tuple[Tensor, ...], ...]:
+    """x, y and weight of support and query, each with a task axis."""
+    return tuple((which.x, which.y, which.weight) for which in (problem.support, problem.query))
+
+
+def _tasks(problem: Problem) -> list[tuple[tuple[Tensor, ...], ...]]:
+    """Those arrays task by task without padding; tasks without a query add nothing."""
+    return [
+        tuple(
+            tuple(tensor[i][which.mask[i]] for tensor in (which.x, which.y, which.weight))
+            for which in (problem.support, problem.query)
+        )
+        for i in range(problem.n_tasks)
+        if bool(problem.query.mask[i].any())
+    ]

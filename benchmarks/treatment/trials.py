@@ -1,0 +1,198 @@
+"""Cells of the treatment benchmark on randomised trials: policies are judged, not effects.
+
+Each method learns on four fifths of the patients and says which arm the others should have had.
+The judge is the same for all: doubly robust scores with the trial's own probabilities and outcome
+models cross-fitted over patients. Differences are to the arm that is best for all in training.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.model_selection import StratifiedKFold
+
+from benchmarks.suite.record import Record
+from benchmarks.treatment.methods import METHODS, OURS, fit_ours
+from benchmarks.treatment.trial_data import load_actg175, load_ihdp
+from ehrmeta.data import Encoder, Table, load_dataset
+from ehrmeta.errors import DataWarning
+from ehrmeta.treatment.arms import Arms
+from ehrmeta.treatment.policy import rate
+
+__all__ = ["TRIALS", "Trial", "measure_trial"]
+
+Array = NDArray[np.float64]
+Index = NDArray[np.int64]
+
+_REVERSED = 0.3  # of the patients, where a reversal is planted
+_QUANTILES = 5
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A randomised trial.
+
+    Parameters
+    ----------
+    load : callable
+        Returns its table.
+    control : label of an arm
+    higher_is_better : bool
+    probability : float or None
+        Of every arm; None where it differs between sites and is learned.
+    package : str
+        What must be installed beside this package.
+    planted : str
+        Feature whose upper 30 % have the sign of all effects turned; none where empty.
+    """
+
+    load: Callable[[], Table]
+    control: Any
+    higher_is_better: bool
+    probability: float | None
+    package: str = ""
+    planted: str = ""
+
+
+TRIALS: dict[str, Trial] = {
+    "rhdnase": Trial(lambda: load_dataset("rhdnase"), 0, False, 0.5),
+    "ihdp": Trial(load_ihdp, 0, True, None, "econml"),
+    "actg175": Trial(load_actg175, "zidovudine", True, 0.25, "lifelines"),
+    "actg175, planted": Trial(load_actg175, "zidovudine", True, 0.25, "lifelines", planted="cd40"),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class _Rows:
+    """A trial as arrays: features, outcome (larger is better), arm, site, scores of the arms."""
+
+    X: Array
+    y: Array
+    arm: Index
+    site: Index
+    scores: Array
+    inside: NDArray[np.bool_]
+
+    @property
+    def n_arms(self) -> int:
+        return int(self.scores.shape[1])
+
+
+def measure_trial(name: str, method: str) -> list[Record]:
+    """Gain of a method's policy over the best arm for all, how its effects rank, and calibrate."""
+    start = time.perf_counter()
+    rows = _rows(name)
+    every = np.arange(len(rows.y))
+    effects = np.zeros((len(every), rows.n_arms - 1))
+    single = np.zeros(len(every), np.int64)
+    found = []
+    for train, test in StratifiedKFold(5, shuffle=True, random_state=0).split(every, rows.arm):
+        effects[test], varies = _effects(name, method, rows, train, test)
+        single[test] = rows.scores[train].mean(0).argmax()
+        found.append(varies)
+    policy = np.column_stack([np.zeros(len(every)), effects]).argmax(1)
+    gain = rows.scores[every, policy] - rows.scores[every, single]
+    best = int(np.bincount(single).argmax()) or 1
+    contrast = rows.scores[:, best] - rows.scores[:, 0]
+    ranking = rate(effects[:, best - 1], contrast)
+    sd = float(rows.y.std())
+    record = Record(
+        "treatment",
+        name,
+        method,
+        "gain_sd",
+        None,
+        n_tasks=len(every),
+        seconds=time.perf_counter() - start,
+    )
+    se = float(gain.std(ddof=1) / np.sqrt(len(gain)))
+    mean = float(gain.mean())
+    records = [
+        replace(record, value=mean / sd, low=(mean - 1.96 * se) / sd, high=(mean + 1.96 * se) / sd),
+        replace(
+            record,
+            metric="autoc_sd",
+            value=ranking.value / sd,
+            low=ranking.low / sd,
+            high=ranking.high / sd,
+        ),
+        replace(
+            record, metric="calibration_sd", value=_calibration(effects[:, best - 1], contrast) / sd
+        ),
+    ]
+    if method == OURS:
+        records.append(replace(record, metric="varies", value=float(np.mean(found))))
+    if rows.inside.any():
+        ideal = np.where(rows.inside, 0, best)
+        most = float((rows.scores[every, ideal] - rows.scores[every, single]).mean())
+        records.append(replace(record, metric="recovered", value=mean / most))
+    return records
+
+
+def _effects(name: str, method: str, rows: _Rows, train: Index, test: Index) -> tuple[Array, float]:
+    """Effects of all arms over the control at the test rows; and whether ours vary."""
+    X, y, arm = rows.X[train], rows.y[train], rows.arm[train]
+    make = METHODS[method].make
+    if make is not None:
+        columns = []
+        for a in range(1, rows.n_arms):
+            both = (arm == 0) | (arm == a)
+            model = make().fit(X[both], y[both], (arm[both] == a).astype(np.int64))
+            columns.append(model.effect(rows.X[test]))
+        return np.column_stack(columns), float("nan")
+    context = {"groups": rows.site[train]} if rows.site.any() else {}
+    model = fit_ours(X, y, arm, probability=_probability(name, rows.n_arms), **context)
+    varies = float(model.variation_ != "none" or set(model.forms_) != {"constant"})
+    if not context:
+        return model.marginal_effect(rows.X[test]), varies
+    effects = model.tasks_.marginal_effect(
+        rows.X[test], groups=rows.site[test], new_groups="population"
+    )
+    return effects, varies
+
+
+def _calibration(effect: Array, scores: Array) -> float:
+    """Mean distance, over fifths of the rows by effect, of mean effect and mean score."""
+    fifths = np.array_split(np.argsort(effect, kind="stable"), _QUANTILES)
+    return float(np.mean([abs(effect[rows].mean() - scores[rows].mean()) for rows in fifths]))
+
+
+def _probability(name: str, n_arms: int) -> Any:
+    probability = TRIALS[name].probability
+    return None if probability is None else dict.fromkeys(range(n_arms), probability)
+
+
+@lru_cache(maxsize=1)
+def _rows(name: str) -> _Rows:
+    trial = TRIALS[name]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DataWarning)  # values out of range and rows without outcome
+        table = trial.load()
+    columns = {column: table.X[column].to_numpy() for column in table.X.columns}
+    features = tuple(replace(feature, role="known") for feature in table.schema.features)
+    X = Encoder.fit(columns, features).transform(columns)[0].astype(np.float64)
+    arm = Arms.fit(table.treatment, trial.control).codes(table.treatment)
+    y = table.y if trial.higher_is_better else -table.y
+    site = table.tasks.codes if table.n_tasks > 1 else np.zeros(len(y), np.int64)
+    inside = np.zeros(len(y), bool)
+    if trial.planted:
+        values = columns[trial.planted].astype(np.float64)
+        inside = values > np.quantile(values, 1 - _REVERSED)
+        average = _scores(name, X, y, arm, site).mean(0)
+        y = y - 2 * (average - average[0])[arm] * inside
+    return _Rows(X, y, arm, site, _scores(name, X, y, arm, site), inside)
+
+
+def _scores(name: str, X: Array, y: Array, arm: Index, site: Index) -> Array:
+    """Doubly robust scores of the arms, (row, arm), from models that have not seen the row."""
+    n_arms = int(arm.max()) + 1
+    context = {"groups": site} if site.any() else {}
+    model = fit_ours(X, y, arm, probability=_probability(name, n_arms), **context)
+    return model.tasks_.arm_scores()

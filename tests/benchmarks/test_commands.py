@@ -1,0 +1,26 @@
+"""The suites on the command line, and the command that a file of records names."""
+
+import shlex
+
+import pytest
+
+from benchmarks.__main__ import main
+from benchmarks.commands.options import command_line
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ("sinusoid", "sinusoid"),
+        ("sinusoid --quick --json x.json", "sinusoid --quick"),
+        (
+            "digits --method MatchingNet --method 'MAML, 5 steps' --workers 2 --seed 3",
+            "digits --seed 3 --workers 2 --method MatchingNet --method 'MAML, 5 steps'",
+        ),
+        ("pacoh --data /home/me/icu --cache runs", "pacoh --data DIR --cache FOLDER"),
+    ],
+)
+def test_a_file_of_records_names_all_that_was_asked_for_but_no_folder(given, named):
+    name, *arguments = shlex.split(given)
+    context = main.commands[name].make_context(name, arguments)
+    assert command_line(context) == f"python -m benchmarks {named}"

@@ -1,0 +1,74 @@
+"""The benchmark of calibrated intervals measures what it says."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks.conformal.run import BY_K, BY_KIND, OWN, SHOTS, Plan, run_conformal
+from benchmarks.conformal.table import OURS, conformal_table, targets_table
+from benchmarks.suite.cache import Cache
+from benchmarks.suite.record import Record
+
+PLAN = Plan(n_splits=1, max_tasks=2000)
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory):
+    cache = Cache(tmp_path_factory.mktemp("cells"))
+    first = run_conformal([].append, plan=PLAN, cache=cache, models=("mixed",))
+    assert run_conformal([].append, plan=PLAN, cache=cache, models=("mixed",)) == first
+    return first
+
+
+def test_every_kind_of_row_is_measured_at_every_k(records):
+    coverage = {(r.case, r.method, r.k) for r in records if r.metric == "coverage"}
+    cases = {case for case, _, _ in coverage}
+    assert len(cases) == 1 + 2 + 3 + 6  # all, by sex, by age third, by both
+    assert len(coverage) == len(cases) * 3 * len(SHOTS)
+
+
+def test_calibrated_intervals_hold_near_the_level(records):
+    """Of 500 patients and one split; the command measures it on all."""
+    overall = {
+        (r.method, r.k): r.value for r in records if (r.case, r.metric) == ("all", "coverage")
+    }
+    for method in (BY_K, BY_KIND):
+        found = [overall[f"mixed: {method}", k] for k in SHOTS]
+        assert found == pytest.approx([0.9] * len(SHOTS), abs=0.04)
+
+
+def test_the_table_has_a_line_for_every_method(records):
+    table = conformal_table(records)
+    for method in (OWN, BY_K, BY_KIND):
+        assert f"\nmixed: {method} " in table
+    assert "nan" not in table
+
+
+def test_targets_are_the_defaults_alone(records):
+    assert targets_table(records) == ""
+
+
+@pytest.mark.parametrize(
+    ("women", "score", "words"), [(0.905, 20.0, "met"), (0.88, 21.0, "missed")]
+)
+def test_each_claim_stands_beside_its_target(women, score, words):
+    """The score is that of the best of all methods, a baseline's own intervals too."""
+    found = [
+        Record("conformal", f"{kind}: {cell}", OURS, "coverage", value, k=1)
+        for kind, cells in {
+            "sex": {"women": women, "men": 0.9},
+            "age third": {"up to 40": 0.9, "over 40": women},
+        }.items()
+        for cell, value in cells.items()
+    ]
+    found += [
+        Record("conformal", "all", method, "interval_score", value, k=1)
+        for method, value in ((OURS, score), (f"mixed + OU: {OWN}", 20.0))
+    ]
+    found += [Record("conformal", "all", OURS, "badly_served", 0.083, k=1)]
+    lines = targets_table(found).splitlines()[2:]
+    assert [line.split()[-1] for line in lines[:3]] == [words] * 3
+    assert "the best of 2 methods" in lines[2]
+    assert f"{score / 20.0:.3f}" in lines[2]
+    assert "8.3" in lines[3]
+    assert lines[3].endswith("11.0 before")

@@ -1,0 +1,129 @@
+"""The PACOH protocol: both forms of the files, the fixed split, no look-ahead."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+
+from benchmarks.__main__ import main
+from benchmarks.pacoh.data import read_stays, split_stays, support_and_query
+from benchmarks.pacoh.run import LAST, OURS, PUBLISHED, pacoh_records, pacoh_table, run_pacoh
+from ehrmeta.baselines import LastValue
+from ehrmeta.errors import DataError
+
+FIRST_ID = 132_539
+
+
+@pytest.fixture(scope="module")
+def frame():
+    """700 stays, the first 50 of which have too few values, as RecordID, hour, Parameter, Value."""
+    rng = np.random.default_rng(0)
+    parts = []
+    for stay in range(700):
+        early = 3 if stay < 50 else int(rng.integers(4, 8))
+        minutes = np.sort(
+            np.concatenate([rng.choice(1440, early, False), 1441 + rng.choice(1400, 3, False)])
+        )
+        for variable, level in (("GCS", 12), ("HCT", 30)):
+            values = np.round(level + rng.normal(0, 2) + rng.normal(0, 1, len(minutes)))
+            part = {"RecordID": FIRST_ID + stay, "minute": minutes, "Parameter": variable}
+            parts.append(pd.DataFrame(part | {"Value": values}))
+    found = pd.concat(parts, ignore_index=True)
+    return found.assign(hour=(found.minute / 60).astype(np.float32))
+
+
+@pytest.fixture(scope="module")
+def folder(frame, tmp_path_factory):
+    path = tmp_path_factory.mktemp("physionet")
+    frame[["RecordID", "hour", "Parameter", "Value"]].to_parquet(path / "set_a.parquet")
+    return path
+
+
+def test_text_and_parquet_hold_the_same_stays(frame, folder, tmp_path):
+    (tmp_path / "set-a").mkdir()
+    for stay, rows in frame.groupby("RecordID"):
+        clock = [f"{minute // 60:02d}:{minute % 60:02d}" for minute in rows.minute]
+        text = pd.DataFrame({"Time": clock, "Parameter": rows.Parameter, "Value": rows.Value})
+        text.to_csv(tmp_path / "set-a" / f"{stay}.txt", index=False)
+    ours, theirs = (read_stays(path, "HCT") for path in (folder, tmp_path))
+    np.testing.assert_array_equal(ours.groups, theirs.groups)
+    np.testing.assert_array_equal(ours.y, theirs.y)
+    np.testing.assert_allclose(ours.time, theirs.time, rtol=1e-6)
+
+
+def test_the_published_split_is_in_file_order(folder):
+    table = read_stays(folder, "GCS")
+    assert table.n_tasks == 650, "stays with too few values are no tasks"
+    train, test = split_stays(table, None)
+    np.testing.assert_array_equal(np.unique(train.groups), np.arange(100))
+    np.testing.assert_array_equal(np.unique(test.groups), np.arange(150, 650))
+    for seed in range(2):
+        train, test = split_stays(table, seed)
+        assert (train.n_tasks, test.n_tasks) == (100, 500)
+        assert not set(train.groups) & set(test.groups)
+
+
+def test_the_first_day_is_the_support_and_the_second_the_query(folder):
+    table = read_stays(folder, "GCS")
+    support, query = support_and_query(table)
+    assert table.time[support].max() <= 24 < table.time[query].min()
+    assert np.bincount(table.tasks.codes[support]).min() >= 4
+    assert np.bincount(table.tasks.codes[query], minlength=table.n_tasks).min() >= 1
+
+
+def test_absent_files_are_refused_with_the_address(tmp_path):
+    with pytest.raises(DataError, match=r"neither set_a.parquet nor set-a.*physionet.org"):
+        read_stays(tmp_path, "GCS")
+    (tmp_path / "set_a.parquet").write_bytes(b"no parquet")
+    with pytest.raises(DataError, match="is no parquet file"):
+        read_stays(tmp_path, "GCS")
+
+
+def test_too_few_stays_are_refused(folder):
+    table = read_stays(folder, "GCS")
+    with pytest.raises(DataError, match="12 stays have enough values; the protocol needs 600"):
+        split_stays(table.take(table.tasks.codes < 12), None)
+
+
+def test_the_last_value_is_scored_as_by_hand(folder):
+    found = run_pacoh(folder, quick=True, methods={LAST: LastValue()})
+    _, test = split_stays(read_stays(folder, "HCT"), None)
+    rows = pd.DataFrame({"stay": test.groups, "hour": test.time, "y": test.y})
+    last = rows[rows.hour <= 24].sort_values(["stay", "hour"]).groupby("stay").y.last()
+    later = rows[rows.hour > 24]
+    errors = ((later.y - later.stay.map(last)) ** 2).groupby(later.stay).mean()
+    records = {(r.case, r.method, r.metric): r for r in pacoh_records(found)}
+    scored = records["HCT, published split", LAST, "rmse_task"]
+    assert scored.value == pytest.approx(np.sqrt(errors).mean(), rel=1e-5)
+    assert scored.n_tasks == 500
+    for name, values in PUBLISHED.items():
+        record = records["HCT, published split", f"{name}, as published", "rmse_task"]
+        assert (record.value, record.note) == (values["HCT"], "published")
+
+
+@pytest.mark.slow
+def test_the_command_runs_and_resumes(folder, tmp_path):
+    words = ["pacoh", "--data", str(folder), "--quick", "--cache", str(tmp_path / "kept")]
+    first = CliRunner().invoke(main, [*words, "--json", str(tmp_path / "a.json")])
+    assert first.exit_code == 0, first.output
+    assert "as published" in first.output
+    assert f"{OURS} less" in first.output
+    assert max(map(len, first.output.split("saved")[0].splitlines())) <= 100
+    again = CliRunner().invoke(main, words)
+    assert pacoh_lines(again.output) == pacoh_lines(first.output)
+
+
+@pytest.mark.slow
+def test_two_processes_find_what_one_does(folder):
+    found = [run_pacoh(folder, quick=True, methods={LAST: LastValue()}, workers=n) for n in (1, 2)]
+    assert pacoh_table(found[0]) == pacoh_table(found[1])
+
+
+def pacoh_lines(text):
+    return [line for line in text.splitlines() if "split" in line]
+
+
+def test_an_empty_run_has_an_empty_table():
+    assert pacoh_table({}) == ""

@@ -1,0 +1,71 @@
+"""The sinusoid benchmark: references at their known values, every learner in the table."""
+
+from __future__ import annotations
+
+import inspect
+from multiprocessing.reduction import ForkingPickler
+
+import pytest
+
+from benchmarks.few_shot.sinusoid import CASES, METHODS, Training, run_sinusoid, sinusoid_table
+from benchmarks.suite.cache import Cache
+from ehrmeta import MAML, algorithms
+
+ELSEWHERE = {  # learners that this suite does not train, and why
+    "PrototypicalNet": "serves classes only",
+    "CarryForward": "needs time and outcomes that repeat",
+}
+
+
+@pytest.fixture(scope="module")
+def references():
+    records = run_sinusoid(methods={})
+    return {(r.case, r.method, r.metric, r.k): r for r in records}
+
+
+@pytest.mark.parametrize(
+    ("case", "method", "expected"),
+    [
+        ("noiseless", "predicting 0", 4.25),
+        ("noiseless", "best without adapting", 3.01),
+        ("noiseless", "floor: sin and cos known", 0.0),
+        ("noise 0.1", "predicting 0", 4.26),
+        ("noise 0.1", "best without adapting", 3.02),
+        ("noise 0.1", "floor: sin and cos known", 0.0156),
+    ],
+)
+def test_references_are_where_theory_puts_them(references, case, method, expected):
+    found = references[case, method, "mse", 5]
+    assert found.low - 1e-9 <= expected <= found.high
+    assert found.n_tasks >= 1000
+
+
+def test_another_process_can_be_handed_every_learner():
+    for training in METHODS.values():
+        assert b"ehrmeta.algorithms" in bytes(ForkingPickler.dumps(training))
+
+
+def test_every_learner_of_real_outcomes_has_a_row():
+    tabled = {type(training.algorithm).__name__ for training in METHODS.values()}
+    known = {
+        name
+        for name, part in vars(algorithms).items()
+        if isinstance(part, type)
+        and issubclass(part, algorithms.Algorithm)
+        and not inspect.isabstract(part)
+    }
+    assert known - set(ELSEWHERE) <= tabled
+
+
+def test_a_finished_cell_is_read_again(tmp_path):
+    methods = {"tiny": Training(MAML(inner_steps=1), max_steps=20, batch_size=16)}
+    cases = {"noiseless": CASES["noiseless"]}
+    heard: list[str] = []
+    options = {"methods": methods, "cases": cases, "quick": True, "cache": Cache(tmp_path)}
+    first, second = (run_sinusoid(heard.append, **options) for _ in range(2))
+    assert first == second
+    assert len(list(tmp_path.iterdir())) == 4  # three references, one learner
+    assert len(heard) == 8
+    table = sinusoid_table(first)
+    assert "tiny" in table
+    assert "predicting 0" in table
