@@ -8,15 +8,17 @@ import io
 import json
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jinja2
 import pandas as pd
+from sklearn.base import BaseEstimator
 
 from ehrmeta.errors import DataError
+from ehrmeta.report.displays._base import Display
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -28,6 +30,7 @@ __all__ = [
     "Section",
     "TextTable",
     "hidden_counts",
+    "model_card",
     "svg_of",
 ]
 
@@ -51,6 +54,11 @@ class Picture:
     svg: str
     words: str
     name: str = ""
+
+    @classmethod
+    def of(cls, display: Display, key: str, words: str, name: str = "") -> Picture:
+        """What a display has drawn, which is closed; `key` as in `svg_of`."""
+        return cls(svg_of(display.figure_, key), words, name)
 
 
 @dataclass(frozen=True)
@@ -99,10 +107,7 @@ class Document:
         try:
             Path(path).write_text(self._forms[form]() + "\n", encoding="utf-8")
         except OSError as error:
-            raise DataError(
-                f"cannot write '{os.fspath(path)}': {error.strerror}. Name a file in a folder that "
-                "exists and can be written to."
-            ) from error
+            raise _cannot_write(path, str(error.strerror)) from error
 
     def check_path(self, path: str | os.PathLike[str]) -> str:
         """How a file's name ends, if that is a form of a report and it can be written."""
@@ -113,17 +118,12 @@ class Document:
             )
         folder = Path(path).absolute().parent
         if not folder.is_dir():
-            wrong = "its folder does not exist"
-        elif not os.access(folder, os.W_OK):
-            wrong = "its folder cannot be written to"
-        elif Path(path).is_dir():
-            wrong = "it is a folder"
-        else:
-            return form
-        raise DataError(
-            f"cannot write '{os.fspath(path)}': {wrong}. Name a file in a folder that exists and "
-            "can be written to."
-        )
+            raise _cannot_write(path, "its folder does not exist")
+        if not os.access(folder, os.W_OK):
+            raise _cannot_write(path, "its folder cannot be written to")
+        if Path(path).is_dir():
+            raise _cannot_write(path, "it is a folder")
+        return form
 
     @property
     def _forms(self) -> dict[str, Callable[[], str]]:
@@ -162,6 +162,21 @@ class Document:
         return json.dumps(content, indent=1, ensure_ascii=False)
 
 
+def _cannot_write(path: str | os.PathLike[str], reason: str) -> DataError:
+    return DataError(
+        f"cannot write '{os.fspath(path)}': {reason}. Name a file in a folder that exists and can "
+        "be written to."
+    )
+
+
+def model_card(model: BaseEstimator, facts: Sequence[tuple[str, str]], words: str) -> Section:
+    """The section on a model: its class, facts of the fit, and its settings."""
+    rows = [("model", type(model).__name__), *facts]
+    settings = model.get_params(deep=False)
+    rows += [(name, repr(value)) for name, value in settings.items() if name != "schema"]
+    return Section("Model card", (words,), (TextTable("Settings", ("name", "value"), tuple(rows)),))
+
+
 def svg_of(figure: Figure, name: str) -> str:
     """A figure as an SVG element that refers to nothing outside itself.
 
@@ -194,9 +209,9 @@ def _plain(text: str) -> str:
 
 
 def hidden_counts(sizes: pd.Series) -> set[Any]:
-    """Groups whose size is not told: small ones, and the next one where a small one is alone.
+    """Groups whose size is withheld: small ones, and the next one where a small one is alone.
 
-    Beside the sum, all sizes but one would tell that one.
+    Whoever knows the sum and all sizes but one knows that one.
 
     Examples
     --------

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -31,15 +30,6 @@ __all__ = [
 ]
 
 Array = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class _Mean:
-    """A mean over patients with its interval."""
-
-    value: float
-    low: float
-    high: float
 
 
 def read_test_rows(
@@ -108,13 +98,13 @@ def forecasts(
 
 def coverage_by_k(rows: pd.DataFrame, *, n_bootstrap: int = 500) -> pd.DataFrame:
     """Share of a patient's later values held, mean over patients with its 95 % interval, by k."""
-    found = []
+    records = []
     for k, part in rows.groupby("k"):
         patients = part.groupby("task")[["held", "width"]].mean()
-        share = _mean(patients["held"], n_bootstrap, root=False)
         record = {"k": k, "n": len(patients), "width": patients["width"].mean()}
-        found.append(record | {"value": share.value, "low": share.low, "high": share.high})
-    return pd.DataFrame(found)
+        share = _mean_range(patients["held"], n_bootstrap, root=False)
+        records.append(record | dict(zip(("value", "low", "high"), share, strict=True)))
+    return pd.DataFrame(records)
 
 
 def group_scores(
@@ -138,32 +128,32 @@ def group_scores(
         Columns group, level, n, rmse, rmse_low, rmse_high, held, held_low, held_high; NaN
         where the level is small; n is NaN where it would tell the size of a small one.
     """
-    found = []
+    records = []
     for name, values in groups.items():
-        level = pd.Series(values[rows["row"]], dtype=object).fillna("missing").astype(str)
-        sizes = rows["task"].groupby(level.to_numpy()).nunique()
+        levels = pd.Series(values[rows["row"]], dtype=object).fillna("missing").astype(str)
+        sizes = rows["task"].groupby(levels.to_numpy()).nunique()
         hidden = hidden_counts(sizes)
-        for word, part in rows.groupby(level.to_numpy()):
+        for level, part in rows.groupby(levels.to_numpy()):
             patients = part.groupby("task")[["squared", "held"]].mean()
-            n: float = len(patients)
+            n = len(patients)
             is_small = n < MIN_CELL
-            if word in hidden and not is_small:
-                n = np.nan
-            record: dict[str, Any] = {"group": name, "level": word, "n": n}
+            shown = np.nan if level in hidden and not is_small else n
+            record: dict[str, Any] = {"group": name, "level": level, "n": shown}
             if not is_small:
-                error = _mean(patients["squared"], n_bootstrap, root=True)
-                held = _mean(patients["held"], n_bootstrap, root=False)
-                record |= {"rmse": error.value, "rmse_low": error.low, "rmse_high": error.high}
-                record |= {"held": held.value, "held_low": held.low, "held_high": held.high}
-            found.append(record)
-    return pd.DataFrame(found)
+                for score, column in (("rmse", "squared"), ("held", "held")):
+                    ends = _mean_range(patients[column], n_bootstrap, root=score == "rmse")
+                    names = (score, f"{score}_low", f"{score}_high")
+                    record |= dict(zip(names, ends, strict=True))
+            records.append(record)
+    return pd.DataFrame(records)
 
 
-def _mean(values: pd.Series, n_bootstrap: int, *, root: bool) -> _Mean:
+def _mean_range(values: pd.Series, n_bootstrap: int, *, root: bool) -> tuple[float, float, float]:
+    """Mean over patients (or its square root) with its 95 % limits."""
     loss = values.to_numpy(np.float64)
     mean = TaskMean(loss, np.ones_like(loss), root)
     samples = mean.resampled(bootstrap_counts(len(loss), n_bootstrap, 0))
-    return _Mean(mean.value(), *percentile_limits(samples, 0.95))
+    return mean.value(), *percentile_limits(samples, 0.95)
 
 
 def event_risk(estimator: Any, X: Any, y: Any, predict: dict[str, Any]) -> tuple[Array, Array]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ehrmeta.errors import DataError
+from ehrmeta.errors import DataError, NotFittedError
 from ehrmeta.report.displays._base import decimals, number, outcome_label, ranged
 from ehrmeta.report.displays.assumptions import BalanceDisplay, ConfoundingDisplay, OverlapDisplay
 from ehrmeta.report.document import (
@@ -18,7 +18,7 @@ from ehrmeta.report.document import (
     Section,
     TextTable,
     hidden_counts,
-    svg_of,
+    model_card,
 )
 from ehrmeta.treatment import Diagnostics, PooledEffect, TreatmentResponse
 from ehrmeta.treatment.arms import Arms
@@ -82,7 +82,8 @@ def treatment_report(
     >>> [section.title for section in treatment_report(model).sections][:3]
     ['Summary', 'The trial that is emulated', 'Effect']
     """
-    model._check_is_fitted()
+    if not hasattr(model, "tasks_"):
+        raise NotFittedError("this TreatmentResponse is not fitted yet. Call fit first.")
     arms = model.treatment_
     if not isinstance(arms, Arms):
         raise DataError("a report compares two arms; this model has a dose.")
@@ -90,30 +91,26 @@ def treatment_report(
     if unknown:
         raise DataError(f"design names {unknown}. Use {', '.join(DESIGN)}.")
     tasks = model.tasks_
-    found, pooled = tasks.diagnostics(T0=T0, T1=T1), tasks.pooled_effect(T0=T0, T1=T1)
+    checks, pooled = tasks.diagnostics(T0=T0, T1=T1), tasks.pooled_effect(T0=T0, T1=T1)
     outcome = outcome_label(model.schema_)
     supplied = tasks.propensity_source_ == "supplied"
     sections = (
-        _summary(model, found, pooled, outcome, supplied),
-        _trial(found, design or {}, outcome, supplied),
-        _effects(model, tasks.task_effects(T0=T0, T1=T1), pooled, outcome),
-        _checks(found),
-        _card(model),
+        _summary_section(checks, pooled, outcome, supplied),
+        _trial_section(checks, design or {}, outcome, supplied),
+        _effects_section(model, tasks.task_effects(T0=T0, T1=T1), pooled, outcome),
+        _checks_section(checks),
+        _card_section(model),
     )
     return Document(title or f"Effect of a treatment on {outcome}", sections)
 
 
-def _summary(
-    model: TreatmentResponse,
-    found: Diagnostics,
-    pooled: PooledEffect,
-    outcome: str,
-    supplied: bool,
+def _summary_section(
+    checks: Diagnostics, pooled: PooledEffect, outcome: str, supplied: bool
 ) -> Section:
-    """What was found, in plain words."""
-    zero, one = found.arms
+    """The effect in plain words, with warnings."""
+    zero, one = checks.arms
     low, high = pooled.interval
-    n_rows = int(found.overlap.to_numpy().sum())
+    n_rows = int(checks.overlap.to_numpy().sum())
     words = [
         f"Compared with arm {zero}, arm {one} changes {outcome} by "
         f"{ranged(pooled.effect, low, high)} on average (95 % interval; {pooled.n_tasks:,} tasks, "
@@ -133,15 +130,15 @@ def _summary(
         words.append(
             "Treatment was not assigned by known probabilities. The effect is causal only if the "
             "features and the task hold all that drove both treatment and outcome; no data can "
-            f"show that. A confounder would need risk ratios of {found.e_value:.2f} with both to "
-            f"explain the effect away, of {found.e_value_limit:.2f} to move its interval to 0."
+            f"show that. A confounder would need risk ratios of {checks.e_value:.2f} with both to "
+            f"explain the effect away, of {checks.e_value_limit:.2f} to move its interval to 0."
         )
-    if found.outside > 0.0:
+    if checks.outside > 0.0:
         words.append(
-            f"{100 * found.outside:.1f} % of rows had a probability of one arm below .05: for "
+            f"{100 * checks.outside:.1f} % of rows had a probability of one arm below .05: for "
             "patients like these the comparison rests on the model."
         )
-    worst = float(found.balance["after"].abs().max())
+    worst = float(checks.balance["after"].abs().max())
     if worst > _LARGE_DIFFERENCE:
         words.append(
             f"Warning: after weighting, the arms still differ by {worst:.2f} standard deviations "
@@ -150,9 +147,11 @@ def _summary(
     return Section("Summary", tuple(words))
 
 
-def _trial(found: Diagnostics, design: Mapping[str, str], outcome: str, supplied: bool) -> Section:
+def _trial_section(
+    checks: Diagnostics, design: Mapping[str, str], outcome: str, supplied: bool
+) -> Section:
     """The protocol of the target trial, filled, answered or missing."""
-    zero, one = found.arms
+    zero, one = checks.arms
     assignment = "by known probabilities" if supplied else "taken as random given the features"
     filled = {
         "arms": f"{zero}, {one}",
@@ -162,9 +161,9 @@ def _trial(found: Diagnostics, design: Mapping[str, str], outcome: str, supplied
         "analysis": "doubly robust scores, nuisances learned on other tasks; random effects",
     }
     rows = [(name, "filled", words) for name, words in filled.items()]
-    for name, asked in DESIGN.items():
+    for name, question in DESIGN.items():
         answer = design.get(name, "")
-        rows.append((name, "answered", answer) if answer else (name, "missing", asked))
+        rows.append((name, "answered", answer) if answer else (name, "missing", question))
     return Section(
         "The trial that is emulated",
         (
@@ -175,17 +174,17 @@ def _trial(found: Diagnostics, design: Mapping[str, str], outcome: str, supplied
     )
 
 
-def _effects(
+def _effects_section(
     model: TreatmentResponse, effects: pd.DataFrame, pooled: PooledEffect, outcome: str
 ) -> Section:
     """Every task's own effect, and the mean."""
     schema = model.schema_
-    named = schema is not None and schema.task_kind == "cohort" and schema.task is not None
+    is_named = schema is not None and schema.task_kind == "cohort" and schema.task is not None
     low, high = pooled.interval
     digits = decimals(max(effects["low"].abs().max(), effects["high"].abs().max()))
     hidden, rows = hidden_counts(effects["n"]), []
     for place, (task, row) in enumerate(effects.iterrows(), start=1):
-        name = f"{schema.task} {task}" if named and schema is not None else f"task {place}"
+        name = f"{schema.task} {task}" if is_named and schema is not None else f"task {place}"
         size = "withheld" if task in hidden else f"{int(row['n']):,}"
         if row["n"] < MIN_CELL:
             rows.append((name, f"under {MIN_CELL}", "withheld"))
@@ -199,35 +198,38 @@ def _effects(
     return Section("Effect", (words,), (TextTable(caption, heading, tuple(rows), sortable=True),))
 
 
-def _checks(found: Diagnostics) -> Section:
+def _checks_section(checks: Diagnostics) -> Section:
     """Overlap, balance and what was not measured."""
-    signed = (found.balance.round(2) + 0.0).map("{:+.2f}".format)  # no -0.00
-    order = found.balance["before"].abs().sort_values(ascending=False).index
+    signed = (checks.balance.round(2) + 0.0).map("{:+.2f}".format)  # no -0.00
+    order = checks.balance["before"].abs().sort_values(ascending=False).index
     rows = [
         (str(name), signed.loc[name, "before"], signed.loc[name, "after"])
         for name in order[:_MOST_FEATURES]
     ]
     pictures = (
-        Picture(
-            svg_of(OverlapDisplay(found).plot().figure_, "overlap"),
+        Picture.of(
+            OverlapDisplay(checks).plot(),
+            "overlap",
             "Rows of both arms by the probability of treatment; where one side is empty, the "
             "effect rests on the model.",
         ),
-        Picture(
-            svg_of(BalanceDisplay(found).plot().figure_, "balance"),
+        Picture.of(
+            BalanceDisplay(checks).plot(),
+            "balance",
             "Standardised differences of the features between the arms, before and after "
             "weighting.",
         ),
-        Picture(
-            svg_of(ConfoundingDisplay(found).plot().figure_, "confounding"),
+        Picture.of(
+            ConfoundingDisplay(checks).plot(),
+            "confounding",
             "How strong an unmeasured confounder would have to be to explain the effect away.",
         ),
     )
     heading = ("feature", "before weighting", "after")
     words = (
-        f"All rows together, whatever their task: effect {number(found.effect)}, standard error "
-        f"{number(found.se)} (doubly robust). A confounder that explains "
-        f"{100 * found.robustness_value:.0f} % of what is left of treatment and of outcome would "
+        f"All rows together, whatever their task: effect {number(checks.effect)}, standard error "
+        f"{number(checks.se)} (doubly robust). A confounder that explains "
+        f"{100 * checks.robustness_value:.0f} % of what is left of treatment and of outcome would "
         "explain it away.",
     )
     caption = "Standardised differences between the arms, largest first"
@@ -235,15 +237,12 @@ def _checks(found: Diagnostics) -> Section:
     return Section("Overlap, balance, confounders", words, (table,), pictures)
 
 
-def _card(model: TreatmentResponse) -> Section:
-    """What the model is."""
+def _card_section(model: TreatmentResponse) -> Section:
+    """The model and its settings."""
     forms = ", ".join(dict.fromkeys(model.forms_))
-    rows = [("model", type(model).__name__), ("form of the effect", forms)]
-    rows.append(("how effects differ over tasks", model.variation_))
-    settings = model.get_params(deep=False)
-    rows += [(name, repr(value)) for name, value in settings.items() if name != "schema"]
+    facts = [("form of the effect", forms), ("how effects differ over tasks", model.variation_)]
     words = (
         "Effects are averages over people with the same features; nobody is seen in both arms, so "
         "no figure here is what one person gains."
     )
-    return Section("Model card", (words,), (TextTable("Settings", ("name", "value"), tuple(rows)),))
+    return model_card(model, facts, words)

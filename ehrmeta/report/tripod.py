@@ -5,7 +5,7 @@ The items have their official numbers and our own, shorter words.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import TypeAlias
 
 from ehrmeta.errors import DataError
@@ -150,17 +150,21 @@ def tripod_tables(answers: Mapping[str, str], *, has_groups: bool) -> tuple[Text
     cluster_items = {
         item: "" if place == empty else place for item, place in _CLUSTER_ITEMS.items()
     }
-    asked = [_number(item) for item, place in items.items() if not place]
-    asked += [f"C{_number(item)}" for item, place in cluster_items.items() if not place]
-    unknown = [item for item in answers if item not in asked]
+    open_items = [_number(item) for item, place in items.items() if not place]
+    open_items += [f"C{_number(item)}" for item, place in cluster_items.items() if not place]
+    unknown = [item for item in answers if item not in open_items]
     if unknown:
-        raise DataError(f"answers to {unknown} fit no open item. Use {', '.join(asked)}.")
+        raise DataError(f"answers to {unknown} fit no open item. Use {', '.join(open_items)}.")
     rows = [_row(item, place, answers.get(_number(item), "")) for item, place in items.items()]
-    status = {_number(item): found for item, found, _ in rows}
+    states = {_number(item): state for item, state, _ in rows}
     cluster = [
         _row(item, place, answers.get(f"C{_number(item)}", ""))
         if isinstance(place, str)
-        else (item, _least(status[number] for number in place), f"see TRIPOD+AI {', '.join(place)}")
+        else (
+            item,
+            _least({states[number] for number in place}),
+            f"see TRIPOD+AI {', '.join(place)}",
+        )
         for item, place in cluster_items.items()
     ]
     headings = ("item", "status", "where, or answer")
@@ -185,7 +189,6 @@ def _row(item: str, place: str, answer: str) -> Row:
     return (item, "answered", answer) if answer else (item, "missing", _OPEN)
 
 
-def _least(statuses: Iterable[str]) -> str:
+def _least(states: set[str]) -> str:
     """The status of an item that several others make up."""
-    found = set(statuses)
-    return next(status for status in ("missing", "answered", "filled") if status in found)
+    return next(state for state in ("missing", "answered", "filled") if state in states)

@@ -1,14 +1,19 @@
-"""The look that all pictures share: colours, axes, words."""
+"""What all pictures share: the base class, colours, axes, numbers in words."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, Self, cast
+
+import pandas as pd
 
 from ehrmeta.data.schema import Schema
+from ehrmeta.errors import DataError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 __all__ = [
     "INK",
@@ -16,13 +21,16 @@ __all__ = [
     "MARKERS",
     "MUTED",
     "PALETTE",
-    "axes_of",
-    "clear_frame",
+    "Display",
     "decimals",
+    "legend_below",
     "number",
+    "of_row",
     "outcome_label",
     "ranged",
-    "span",
+    "row_range",
+    "small_title",
+    "with_unit",
 ]
 
 # Okabe and Ito's palette: told apart under every common colour blindness, and in grey.
@@ -32,39 +40,72 @@ LINES: tuple[Any, ...] = ("-", (0, (6, 1.5)), (0, (4, 1.5, 1, 1.5)), (0, (1.2, 1
 INK, MUTED = "#222222", "#777777"
 
 
-def axes_of(ax: Axes | None, size: tuple[float, float]) -> Axes:
-    """The given axes, or those of a new figure of this size in inches."""
-    if ax is not None:
-        return ax
-    import matplotlib.pyplot as plt
+class Display(ABC):
+    """A picture made by one of its ``from_...`` methods; `plot` draws it again.
 
-    return plt.subplots(figsize=size, dpi=120, layout="constrained")[1]
+    A display is a dataclass of what is drawn, with the method `_draw`.
+
+    Attributes
+    ----------
+    ax_, figure_
+        What was drawn last.
+    """
+
+    ax_: Axes
+    figure_: Figure
+
+    def plot(self, *, ax: Axes | None = None) -> Self:
+        """Draw on `ax`, or on a new figure."""
+        if ax is None:
+            import matplotlib.pyplot as plt
+
+            ax = plt.subplots(figsize=self._size, dpi=120, layout="constrained")[1]
+        self._draw(ax)
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.spines[["left", "bottom"]].set_color(MUTED)
+        ax.tick_params(color=MUTED)
+        self.ax_, self.figure_ = ax, cast("Figure", ax.get_figure(root=True))
+        return self
+
+    @property
+    def _size(self) -> tuple[float, float]:
+        """Width and height of a new figure in inches."""
+        return 6.4, 4.0
+
+    @abstractmethod
+    def _draw(self, ax: Axes) -> None:
+        """Draw all marks and words on the axes."""
 
 
-def clear_frame(ax: Axes) -> None:
-    """Leave only the axes that are read."""
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.spines[["left", "bottom"]].set_color(MUTED)
-    ax.tick_params(color=MUTED)
+def legend_below(ax: Axes, gap: float, *, ncols: int = 2) -> None:
+    """A legend in columns under the axes, in shares of their height below them."""
+    ax.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -gap), ncols=ncols)
 
 
-def span(row: Any, digits: int = 2) -> str:
-    """A value with its interval, from a row with `value`, `low` and `high`."""
-    if row["value"] != row["value"]:  # NaN
-        return "not defined"
-    text = f"{row['value']:.{digits}f}"
-    if row["low"] != row["low"]:
-        return text
-    return f"{text} ({row['low']:.{digits}f} to {row['high']:.{digits}f})"
+def small_title(ax: Axes, words: str, **where: Any) -> None:
+    """A remark above the axes."""
+    ax.set_title(words, fontsize="small", color=INK, **where)
+
+
+def of_row(table: pd.DataFrame, row: int) -> pd.DataFrame:
+    """The part of a table that belongs to one row of X."""
+    part = table[table["row"] == row]
+    if part.empty:
+        raise DataError(f"row={row}, but X has {table['row'].nunique()} rows.")
+    return part
 
 
 def outcome_label(schema: Schema | None) -> str:
     """The outcome in words, with its unit."""
     if schema is None or schema.outcome is None:
         return "y"
-    outcome = schema.outcome
-    unit = outcome.unit.strip("{}")  # UCUM writes what is no unit in braces
-    return (outcome.label or outcome.name) + (f" [{unit}]" if unit else "")
+    outcome = schema.outcome  # UCUM writes what is no unit in braces
+    return with_unit(outcome.label or outcome.name, outcome.unit.strip("{}"))
+
+
+def with_unit(words: str, unit: str) -> str:
+    """Words with a unit in brackets, where there is one."""
+    return f"{words} [{unit}]" if unit else words
 
 
 def number(value: float) -> str:
@@ -91,6 +132,15 @@ def ranged(value: float, low: float, high: float, *, digits: int | None = None) 
     if digits is None:
         digits = decimals(max(abs(value), abs(low), abs(high)))
     return f"{value:,.{digits}f} ({low:,.{digits}f} to {high:,.{digits}f})"
+
+
+def row_range(row: Any, digits: int = 2) -> str:
+    """A value with its interval, from a row with `value`, `low` and `high`; NaN in words."""
+    if math.isnan(row["value"]):
+        return "not defined"
+    if math.isnan(row["low"]):
+        return f"{row['value']:.{digits}f}"
+    return ranged(row["value"], row["low"], row["high"], digits=digits)
 
 
 def decimals(largest: float) -> int:

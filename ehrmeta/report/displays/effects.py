@@ -1,19 +1,25 @@
-"""Whether those whom a model expects to gain most do gain most."""
+"""Effects by rank, and the response over the dose."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
 
 import pandas as pd
 
-from ehrmeta.errors import DataError
-from ehrmeta.report.displays._base import INK, MUTED, PALETTE, axes_of, clear_frame, outcome_label
+from ehrmeta.report.displays._base import (
+    INK,
+    MUTED,
+    PALETTE,
+    Display,
+    legend_below,
+    of_row,
+    outcome_label,
+)
 from ehrmeta.treatment import AdaptedCompartment, AdaptedDoses, AdaptedResponse
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 __all__ = [
     "DoseResponseDisplay",
@@ -22,8 +28,10 @@ __all__ = [
 
 
 @dataclass(eq=False)
-class EffectRankDisplay:
+class EffectRankDisplay(Display):
     """Average effects in fifths of the rows, by the effect that the model predicts.
+
+    It shows whether those whom a model expects to gain most do gain most.
 
     Attributes
     ----------
@@ -33,15 +41,11 @@ class EffectRankDisplay:
         With its unit.
     arms : tuple of str
         Control, and the arm compared with it.
-    ax_, figure_
-        What was drawn last.
     """
 
     groups: pd.DataFrame
     outcome: str
     arms: tuple[str, str]
-    ax_: Axes = field(init=False)
-    figure_: Figure = field(init=False)
 
     @classmethod
     def from_adapted(
@@ -52,7 +56,7 @@ class EffectRankDisplay:
         T1: Any = None,
         n_groups: int = 5,
         ax: Axes | None = None,
-    ) -> EffectRankDisplay:
+    ) -> Self:
         """Draw for the support rows of adapted tasks that the model was not fitted on.
 
         Examples
@@ -68,52 +72,33 @@ class EffectRankDisplay:
         >>> EffectRankDisplay.from_adapted(tasks).ax_.get_ylabel().splitlines()
         ['average effect on y,', '1 over 0']
         """
-        found = adapted.effects_by_rank(T0=T0, T1=T1, n_groups=n_groups)
-        kind, _ = adapted._arms()
-        zero, one = (str(kind.labels[code]) for code in kind.codes_of(T0, T1))
-        return cls(found, outcome_label(adapted.model.schema_), (zero, one)).plot(ax=ax)
+        groups = adapted.effects_by_rank(T0=T0, T1=T1, n_groups=n_groups)
+        arms: Any = adapted.model.treatment_  # ranks are of arms: a dose has been refused
+        zero, one = (str(arms.labels[code]) for code in arms.codes_of(T0, T1))
+        return cls(groups, outcome_label(adapted.model.schema_), (zero, one)).plot(ax=ax)
 
-    def plot(self, *, ax: Axes | None = None) -> EffectRankDisplay:
-        """Draw on `ax`, or on a new figure."""
-        ax = axes_of(ax, (6.4, 4.0))
-        found = self.groups
-        at, effect = found.index.to_numpy(), found["effect"]
-        mean = (found["n"] * effect).sum() / found["n"].sum()
+    def _draw(self, ax: Axes) -> None:
+        groups, (zero, one) = self.groups, self.arms
+        at, effect = groups.index.to_numpy(), groups["effect"]
+        mean = (groups["n"] * effect).sum() / groups["n"].sum()
         ax.axhline(0, color=INK, linewidth=0.8)
         ax.axhline(mean, color=MUTED, linewidth=1, linestyle="--", label="all rows together")
-        look: dict[str, Any] = {"linestyle": "none", "marker": "D", "markersize": 7}
-        ax.plot(
-            at,
-            found["predicted"],
-            label="predicted",
-            color=PALETTE[1],
-            markerfacecolor="white",
-            **look,
-        )
-        ends = [effect - found["low"], found["high"] - effect]
-        ax.errorbar(
-            at,
-            effect,
-            yerr=ends,
-            fmt="o",
-            color=PALETTE[0],
-            capsize=3,
-            label="by the rows themselves, 95 % interval",
-        )
-        sizes = [f"{place}\n({n:,} rows)" for place, n in zip(at, found["n"], strict=True)]
+        dots: dict[str, Any] = {"linestyle": "none", "marker": "D", "markersize": 7}
+        dots |= {"color": PALETTE[1], "markerfacecolor": "white", "label": "predicted"}
+        ax.plot(at, groups["predicted"], **dots)
+        bars: dict[str, Any] = {"fmt": "o", "color": PALETTE[0], "capsize": 3}
+        bars["yerr"] = [effect - groups["low"], groups["high"] - effect]
+        ax.errorbar(at, effect, label="by the rows themselves, 95 % interval", **bars)
+        sizes = [f"{place}\n({n:,} rows)" for place, n in zip(at, groups["n"], strict=True)]
         ax.set_xticks(at, sizes)
         ax.set_xlabel("group of rows, from the least to the largest predicted effect")
-        zero, one = self.arms
         ax.set_ylabel(f"average effect on {self.outcome},\n{one} over {zero}")
         ax.margins(x=0.08, y=0.1)
-        ax.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.24), ncols=2)
-        clear_frame(ax)
-        self.ax_, self.figure_ = ax, ax.get_figure(root=True)  # type: ignore[assignment]
-        return self
+        legend_below(ax, 0.24)
 
 
 @dataclass(eq=False)
-class DoseResponseDisplay:
+class DoseResponseDisplay(Display):
     """A dose-response curve with its band; dashed beyond the doses of training.
 
     Attributes
@@ -126,16 +111,12 @@ class DoseResponseDisplay:
         Of the band.
     target : (low, high), optional
         Range that the response should lie in.
-    ax_, figure_
-        What was drawn last.
     """
 
     curve: pd.DataFrame
     outcome: str
     confidence_level: float
     target: tuple[float, float] | None = None
-    ax_: Axes = field(init=False)
-    figure_: Figure = field(init=False)
 
     @classmethod
     def from_adapted(
@@ -149,7 +130,7 @@ class DoseResponseDisplay:
         target: tuple[float, float] | None = None,
         ax: Axes | None = None,
         **given: Any,
-    ) -> DoseResponseDisplay:
+    ) -> Self:
         """Draw the curve of one row.
 
         Parameters
@@ -177,33 +158,25 @@ class DoseResponseDisplay:
         >>> DoseResponseDisplay.from_adapted(one, [[0.0]], target=(4, 6)).ax_.get_xlabel()
         'dose'
         """
-        found = adapted.dose_response(X, grid, confidence_level=confidence_level, **given)
-        curve = found[found["row"] == row]
-        if curve.empty:
-            raise DataError(f"row={row}, but X has {found['row'].nunique()} rows.")
+        curves = adapted.dose_response(X, grid, confidence_level=confidence_level, **given)
         outcome = outcome_label(getattr(adapted.model, "schema_", None))
-        return cls(curve, outcome, confidence_level, target).plot(ax=ax)
+        return cls(of_row(curves, row), outcome, confidence_level, target).plot(ax=ax)
 
-    def plot(self, *, ax: Axes | None = None) -> DoseResponseDisplay:
-        """Draw on `ax`, or on a new figure."""
-        ax = axes_of(ax, (6.4, 4.0))
-        curve, seen = self.curve, ~self.curve["extrapolated"]
+    def _draw(self, ax: Axes) -> None:
+        curve, is_seen = self.curve, ~self.curve["extrapolated"]
         if self.target is not None:
             ax.axhspan(*self.target, color=PALETTE[2], alpha=0.15, linewidth=0, label="target")
         words = f"{100 * self.confidence_level:g} % band"
         band: dict[str, Any] = {"color": PALETTE[0], "alpha": 0.18, "linewidth": 0, "label": words}
         ax.fill_between(curve["dose"], curve["low"], curve["high"], **band)
         line: dict[str, Any] = {"color": PALETTE[0], "linewidth": 2.2}
-        if not seen.all():
+        if not is_seen.all():
             words = "beyond the doses of training"
-            line_beyond = {**line, "color": MUTED, "linestyle": "--", "label": words}
-            ax.plot(curve["dose"], curve["response"], **line_beyond)
-        within = curve["response"].where(seen)
+            beyond = {**line, "color": MUTED, "linestyle": "--", "label": words}
+            ax.plot(curve["dose"], curve["response"], **beyond)
+        within = curve["response"].where(is_seen)
         ax.plot(curve["dose"], within, label="this patient's response", **line)
         ax.set_xlabel("dose")
         ax.set_ylabel(self.outcome)
         ax.margins(x=0.02)
-        ax.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
-        clear_frame(ax)
-        self.ax_, self.figure_ = ax, ax.get_figure(root=True)  # type: ignore[assignment]
-        return self
+        legend_below(ax, 0.16)

@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
 
 import pandas as pd
 
 from ehrmeta.data import Feature
-from ehrmeta.errors import DataError
 from ehrmeta.estimators import Adapted
 from ehrmeta.report.displays._base import (
     INK,
     MUTED,
     PALETTE,
-    axes_of,
-    clear_frame,
+    Display,
     decimals,
     number,
+    of_row,
     outcome_label,
 )
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 __all__ = ["ExplanationDisplay"]
 
@@ -37,11 +35,10 @@ _MOST_FEATURES = 10  # bars; the smallest are one
 
 
 @dataclass(eq=False)
-class ExplanationDisplay:
+class ExplanationDisplay(Display):
     """A waterfall: what each value of a patient added to the population's prediction.
 
-    Or what each feature added to the prediction with other patients' features. Make one with
-    `from_estimator`; `plot` draws it again.
+    Or what each feature added to the prediction with other patients' features.
 
     Attributes
     ----------
@@ -49,15 +46,11 @@ class ExplanationDisplay:
         Of one row of `Adapted.explain`, or of `Adapted.explain_features`.
     outcome, time_unit : str
         What is predicted, with its unit; and the unit of time.
-    ax_, figure_
-        What was drawn last.
     """
 
     parts: pd.DataFrame
     outcome: str
     time_unit: str = ""
-    ax_: Axes = field(init=False)
-    figure_: Figure = field(init=False)
 
     @classmethod
     def from_estimator(
@@ -71,7 +64,7 @@ class ExplanationDisplay:
         background: Any = None,
         row: int = 0,
         ax: Axes | None = None,
-    ) -> ExplanationDisplay:
+    ) -> Self:
         """Explain one row's prediction, and draw.
 
         Parameters
@@ -97,17 +90,14 @@ class ExplanationDisplay:
         """
         given = {"groups": groups, "time": time, "target": target}
         if background is None:
-            found = estimator.explain(X, **given)
+            parts = estimator.explain(X, **given)
         else:
-            found = estimator.explain_features(X, background=background, **given)
+            parts = estimator.explain_features(X, background=background, **given)
             features = {feature.name: feature for feature in estimator.model.table_.features}
-            found["feature"] = [
+            parts["feature"] = [
                 _with_value(features.get(name), value)
-                for name, value in zip(found["feature"], found["value"], strict=True)
+                for name, value in zip(parts["feature"], parts["value"], strict=True)
             ]
-        parts = found[found["row"] == row]
-        if parts.empty:
-            raise DataError(f"row={row}, but X has {found['row'].nunique()} rows.")
         model: Any = estimator.model
         outcome = outcome_label(model.schema_)
         if hasattr(model.table_.outcome, "labels"):
@@ -115,63 +105,56 @@ class ExplanationDisplay:
         elif model.table_.outcome.transform is not None:
             outcome = f"{model.table_.outcome.transform} of {outcome}"
         clock = model.schema_.time if model.schema_ is not None else None
-        return cls(parts, outcome, clock.unit if clock is not None else "").plot(ax=ax)
+        return cls(of_row(parts, row), outcome, clock.unit if clock is not None else "").plot(ax=ax)
 
-    def plot(self, *, ax: Axes | None = None) -> ExplanationDisplay:
-        """Draw on `ax`, or on a new figure."""
-        first = self.parts.iloc[0]["contribution"]
-        moves = _largest(self.parts.iloc[1:])
-        ax = axes_of(ax, (7.6, 1.5 + 0.42 * (len(moves) + 2)))
-        at, labels, digits = (
-            first,
-            [_WORDS[self.parts.iloc[0]["part"]]],
-            decimals(moves["contribution"].abs().max()),
-        )
-        nth = 0  # of the values so far
+    @property
+    def _size(self) -> tuple[float, float]:
+        return 7.6, 1.5 + 0.42 * (len(_largest(self.parts.iloc[1:])) + 2)
+
+    def _draw(self, ax: Axes) -> None:
+        first, moves = self.parts.iloc[0], _largest(self.parts.iloc[1:])
+        start = at = first["contribution"]
+        labels, digits = [_WORDS[first["part"]]], decimals(moves["contribution"].abs().max())
+        beside: dict[str, Any] = {"textcoords": "offset points", "va": "center"}
+        step: dict[str, Any] = {"color": MUTED, "linewidth": 0.8, "zorder": 1}
+        n_values = 0  # so far
         ax.use_sticky_edges = False  # bars would end at the frame
-        ax.plot(first, 0, marker="D", color=INK, markersize=7)
         for place, (_, part) in enumerate(moves.iterrows(), start=1):
             change = part["contribution"]
             colour = PALETTE[0] if change >= 0 else PALETTE[1]
             ax.barh(place, change, left=at, color=colour, height=0.6, zorder=2)
-            ax.plot([at, at], [place - 1, place], color=MUTED, linewidth=0.8, zorder=1)
+            ax.plot([at, at], [place - 1, place], **step)
             at += change
-            words: dict[str, Any] = {"textcoords": "offset points", "va": "center"}
-            words |= {"fontsize": "small", "color": INK}
-            end = max(at, at - change)
-            ax.annotate(f"{change:+.{digits}f}", (end, place), xytext=(4, 0), **words)
-            nth += part["part"] == "value"
-            labels.append(self._label(part, nth))
-        ax.plot([at, at], [len(moves), len(moves) + 1], color=MUTED, linewidth=0.8, zorder=1)
-        ax.plot(at, len(moves) + 1, marker="D", color=INK, markersize=7)
-        for place, value in ((0, first), (len(moves) + 1, at)):
-            own: dict[str, Any] = {"textcoords": "offset points", "va": "center"}
-            text = f"{value:,.{digits}f}"
-            ax.annotate(text, (value, place), xytext=(8, 0), weight="bold", **own)
+            words, end = f"{change:+.{digits}f}", max(at, at - change)
+            look = {"xytext": (4, 0), "fontsize": "small", "color": INK, **beside}
+            ax.annotate(words, (end, place), **look)
+            n_values += part["part"] == "value"
+            labels.append(self._label(part, n_values))
+        ax.plot([at, at], [len(moves), len(moves) + 1], **step)
+        for place, value in ((0, start), (len(moves) + 1, at)):
+            ax.plot(value, place, marker="D", color=INK, markersize=7)
+            words = f"{value:,.{digits}f}"
+            ax.annotate(words, (value, place), xytext=(8, 0), weight="bold", **beside)
         labels.append("this patient")
         ax.set_yticks(range(len(labels)), labels)
         ax.set_ylim(len(labels) - 0.4, -0.6)
         ax.margins(x=0.14)
         ax.set_xlabel(self.outcome)
-        weight = self.parts.iloc[0].get("own_weight")
+        weight = first.get("own_weight")
         if pd.notna(weight):
-            ax.set_title(
-                f"rests to {100 * weight:.0f} % on the patient's own values", fontsize="small"
-            )
-        clear_frame(ax)
+            words = f"rests to {100 * weight:.0f} % on the patient's own values"
+            ax.set_title(words, fontsize="small")
         ax.spines["left"].set_visible(False)
         ax.tick_params(axis="y", length=0)
-        self.ax_, self.figure_ = ax, ax.get_figure(root=True)  # type: ignore[assignment]
-        return self
 
-    def _label(self, part: pd.Series, nth: int) -> str:
+    def _label(self, part: pd.Series, n_values: int) -> str:
         """What a bar stands for."""
         if part["part"] == "feature":
             return str(part["feature"])
         if part["part"] != "value":
             return _WORDS[part["part"]]
         when = f"{_plain(part['before'])} {self.time_unit}".rstrip() + " before"
-        words = f"value {nth}" if pd.isna(part["before"]) else f"value {when}"
+        words = f"value {n_values}" if pd.isna(part["before"]) else f"value {when}"
         if pd.isna(part["surprise"]):
             return words
         surprise = f"{part['surprise']:+.{decimals(self.parts['surprise'].abs().max())}f}"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import pandas as pd
@@ -12,12 +12,11 @@ from numpy.typing import ArrayLike
 from ehrmeta.errors import DataError
 from ehrmeta.estimators import Adapted
 from ehrmeta.evaluation import pool_sites, score_sites
-from ehrmeta.report.displays._base import MUTED, PALETTE, axes_of, clear_frame, span
+from ehrmeta.report.displays._base import MUTED, PALETTE, Display, row_range
 from ehrmeta.report.forecast_scores import event_risk
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 __all__ = ["ForestDisplay"]
 
@@ -37,10 +36,8 @@ _IDEAL = {"calibration_slope": 1.0, "calibration_in_the_large": 0.0, "e_o_ratio"
 
 
 @dataclass(eq=False)
-class ForestDisplay:
+class ForestDisplay(Display):
     """Every site's score with its interval; the pooled mean, and the interval for a new site.
-
-    Make one with `from_predictions`, `from_estimator` or `from_scores`; `plot` draws it again.
 
     Attributes
     ----------
@@ -49,15 +46,11 @@ class ForestDisplay:
     pooled : Series
         Its row of `pool_sites`; values are NaN with fewer than five sites.
     confidence_level : float
-    ax_, figure_
-        What was drawn last.
     """
 
     sites: pd.DataFrame
     pooled: pd.Series
     confidence_level: float
-    ax_: Axes = field(init=False)
-    figure_: Figure = field(init=False)
 
     @classmethod
     def from_estimator(
@@ -70,7 +63,7 @@ class ForestDisplay:
         metric: str = "auroc",
         ax: Axes | None = None,
         **predict: Any,
-    ) -> ForestDisplay:
+    ) -> Self:
         """Draw for a fitted or adapted classifier, whose second class is the event.
 
         Parameters
@@ -99,7 +92,7 @@ class ForestDisplay:
         n_bootstrap: int = 500,
         random_state: int = 0,
         ax: Axes | None = None,
-    ) -> ForestDisplay:
+    ) -> Self:
         """Draw for predicted risks; parameters as in `score_sites`.
 
         Examples
@@ -129,7 +122,7 @@ class ForestDisplay:
         metric: str = "auroc",
         confidence_level: float = 0.95,
         ax: Axes | None = None,
-    ) -> ForestDisplay:
+    ) -> Self:
         """Draw the table of `score_sites`, whose intervals have this `confidence_level`."""
         sites = scores[scores["metric"] == metric].reset_index(drop=True)
         if len(sites) == 0:
@@ -137,34 +130,32 @@ class ForestDisplay:
         pooled = pool_sites(sites, confidence_level=confidence_level).iloc[0]
         return cls(sites, pooled, confidence_level).plot(ax=ax)
 
-    def plot(self, *, ax: Axes | None = None) -> ForestDisplay:
-        """Draw on `ax`, or on a new figure."""
-        n, is_pooled = len(self.sites), bool(np.isfinite(self.pooled["value"]))
-        ax = axes_of(ax, (7.6, 1.6 + 0.27 * (n + 2)))
-        metric = str(self.pooled["metric"])
+    @property
+    def _size(self) -> tuple[float, float]:
+        return 7.6, 1.6 + 0.27 * (len(self.sites) + 2)
+
+    def _draw(self, ax: Axes) -> None:
+        pooled, metric = self.pooled, str(self.pooled["metric"])
         if metric in _IDEAL:
             ax.axvline(_IDEAL[metric], color=MUTED, linewidth=1, linestyle="--", zorder=0)
         self._draw_sites(ax)
-        left = [f"{s.site}  ({s.n_events:,} / {s.n:,})" for s in self.sites.itertuples()]
-        right = [span(row) for _, row in self.sites.iterrows()]
-        if is_pooled:
+        names = [f"{s.site}  ({s.n_events:,} / {s.n:,})" for s in self.sites.itertuples()]
+        values = [row_range(row) for _, row in self.sites.iterrows()]
+        if np.isfinite(pooled["value"]):
             self._draw_pooled(ax)
-            row = self.pooled
-            left += [f"pooled, {row['n_sites']} sites", "a new site (prediction)"]
-            right += [span(row), f"{row['prediction_low']:.2f} to {row['prediction_high']:.2f}"]
+            names += [f"pooled, {pooled['n_sites']} sites", "a new site (prediction)"]
+            ends = f"{pooled['prediction_low']:.2f} to {pooled['prediction_high']:.2f}"
+            values += [row_range(pooled), ends]
         else:
-            left, right = [*left, "fewer than 5 sites: not pooled"], [*right, ""]
+            names, values = [*names, "fewer than 5 sites: not pooled"], [*values, ""]
         if metric == "e_o_ratio":
             _ratio_axis(ax)
-        _column(ax, ["site  (events / patients)", *left])
+        _column(ax, ["site  (events / patients)", *names])
         other = ax.twinx()
-        _column(other, [f"value ({100 * self.confidence_level:g} % interval)", *right])
+        _column(other, [f"value ({100 * self.confidence_level:g} % interval)", *values])
         ax.set_xlabel(_WORDS.get(metric, metric))
-        clear_frame(ax)
         ax.spines["left"].set_visible(False)
         other.set_frame_on(False)
-        self.ax_, self.figure_ = ax, ax.get_figure(root=True)  # type: ignore[assignment]
-        return self
 
     def _draw_sites(self, ax: Axes) -> None:
         """Intervals as lines, values as squares, larger where they are more precise."""

@@ -1,11 +1,11 @@
-"""One patient's story: what was seen, what was predicted, what came."""
+"""Forecasts with their intervals: those of one patient, and how often they hold over patients."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -16,12 +16,18 @@ from ehrmeta.data.clock import SECONDS
 from ehrmeta.errors import AtypicalWarning, DataError
 from ehrmeta.estimators import ConformalRegressor
 from ehrmeta.estimators._base import TaskRegressor
-from ehrmeta.report.displays._base import INK, MUTED, PALETTE, axes_of, clear_frame, outcome_label
+from ehrmeta.report.displays._base import (
+    INK,
+    MUTED,
+    PALETTE,
+    Display,
+    legend_below,
+    outcome_label,
+)
 from ehrmeta.report.forecast_scores import coverage_by_k, forecasts, read_test_rows
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 __all__ = [
     "CoverageDisplay",
@@ -29,19 +35,14 @@ __all__ = [
 ]
 
 Array = npt.NDArray[np.float64]
-_OWN, _POPULATION = PALETTE[:2]
 _POINTS = 300
 _TIME_WORDS = {"s": "seconds", "min": "minutes", "h": "hours", "d": "days", "wk": "weeks"}
-
-
 _TIME_WORDS |= {"mo": "months", "a": "years"}
 
 
 @dataclass(eq=False)
-class TrajectoryDisplay:
+class TrajectoryDisplay(Display):
     """One patient: first observations, adapted forecast with its band, and what came later.
-
-    Make one with `from_estimator`; `plot` draws it again.
 
     Attributes
     ----------
@@ -55,8 +56,6 @@ class TrajectoryDisplay:
         Of the band.
     unit, outcome : str
         Words of the axes.
-    ax_, figure_
-        What was drawn last.
     """
 
     at: Array
@@ -66,8 +65,6 @@ class TrajectoryDisplay:
     confidence_level: float
     unit: str
     outcome: str
-    ax_: Axes = field(init=False)
-    figure_: Figure = field(init=False)
 
     @classmethod
     def from_estimator(
@@ -80,7 +77,7 @@ class TrajectoryDisplay:
         shots: int = 3,
         confidence_level: float = 0.9,
         ax: Axes | None = None,
-    ) -> TrajectoryDisplay:
+    ) -> Self:
         """Adapt to the first visits of one patient, and draw.
 
         Parameters
@@ -135,93 +132,55 @@ class TrajectoryDisplay:
         )
         ahead = everywhere > t[shots - 1]
         future = _table(_between(columns, t, everywhere[ahead]), fitted)
-        asked = {"X": future, "time": everywhere[ahead]}
-        lines.loc[ahead, "own"] = adapted.predict(**asked)
-        band = adapted.predict_interval(**asked, confidence_level=confidence_level)
+        query = {"X": future, "time": everywhere[ahead]}
+        lines.loc[ahead, "own"] = adapted.predict(**query)
+        band = adapted.predict_interval(**query, confidence_level=confidence_level)
         lines.loc[ahead, ["low", "high"]] = band
         scale, words = _readable(unit, t[-1] - t[0])
         lines["at"] = scale * (lines["at"] - t[0])
-        outcome = outcome_label(fitted.schema_)
-        found = cls(scale * (t - t[0]), y, shots, lines, confidence_level, words, outcome)
-        return found.plot(ax=ax)
+        at, outcome = scale * (t - t[0]), outcome_label(fitted.schema_)
+        return cls(at, y, shots, lines, confidence_level, words, outcome).plot(ax=ax)
 
-    def plot(self, *, ax: Axes | None = None) -> TrajectoryDisplay:
-        """Draw on `ax`, or on a new figure."""
-        ax = axes_of(ax, (9.0, 5.4))
+    _size = (9.0, 5.4)
+
+    def _draw(self, ax: Axes) -> None:
         at, y, k, lines = self.at, self.y, self.shots, self.lines
         dots: dict[str, Any] = {"linestyle": "none", "marker": "o", "color": INK, "markersize": 7}
         first = "first value" if k == 1 else f"first {k} values"
         ax.plot(at[:k], y[:k], label=f"the {first}, shown to the model", zorder=4, **dots)
         later = f"the {len(y) - k} later values, not shown"
         ax.plot(at[k:], y[k:], markerfacecolor="white", label=later, zorder=4, **dots)
-        before: dict[str, Any] = {"color": _POPULATION, "linestyle": "--", "linewidth": 2}
+        before: dict[str, Any] = {"color": PALETTE[1], "linestyle": "--", "linewidth": 2}
         label = "population prediction, without any value"
         ax.plot(lines["at"], lines["population"], label=label, **before)
         label = f"prediction adapted to the {first}"
-        ax.plot(lines["at"], lines["own"], color=_OWN, linewidth=2.4, label=label)
-        inside = f"{100 * self.confidence_level:g} % interval of a new value, adapted"
-        look: dict[str, Any] = {"color": _OWN, "alpha": 0.18, "linewidth": 0, "label": inside}
+        ax.plot(lines["at"], lines["own"], color=PALETTE[0], linewidth=2.4, label=label)
+        label = f"{100 * self.confidence_level:g} % interval of a new value, adapted"
+        look: dict[str, Any] = {"color": PALETTE[0], "alpha": 0.18, "linewidth": 0, "label": label}
         ax.fill_between(lines["at"], lines["low"], lines["high"], **look)
-        _mark(ax, at[k - 1], "forecast from here")
+        ax.axvline(at[k - 1], color=INK, linewidth=1.0, linestyle=":")
+        above: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "va": "top", "color": INK}
+        above |= {"xytext": (5, -4), "textcoords": "offset points"}
+        ax.annotate("forecast from here", (at[k - 1], 1.0), **above)
         ax.set_xlabel(f"{self.unit} since the patient's first value")
         ax.set_ylabel(self.outcome)
         ax.margins(x=0.02, y=0.12)
-        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=2, frameon=False)
-        clear_frame(ax)
-        self.ax_, self.figure_ = ax, ax.get_figure(root=True)  # type: ignore[assignment]
-        return self
-
-
-def _mark(ax: Axes, at: float, words: str) -> None:
-    """A dotted vertical line with words at its top."""
-    ax.axvline(at, color=INK, linewidth=1.0, linestyle=":")
-    place: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points"}
-    ax.annotate(words, (at, 1.0), xytext=(5, -4), va="top", color=INK, **place)
-
-
-def _between(columns: dict[str, Any], t: Array, grid: Array) -> dict[str, Any]:
-    """Features at times between visits: numbers in between, everything else as last known."""
-    last = np.clip(np.searchsorted(t, grid, side="right") - 1, 0, len(t) - 1)
-    return {
-        name: np.interp(grid, t, values) if values.dtype.kind == "f" else values[last]
-        for name, values in columns.items()
-    }
-
-
-def _table(columns: dict[str, Any], model: TaskRegressor) -> Any:
-    """The columns as the model saw them in fit: a frame, or an array without names."""
-    if hasattr(model, "feature_names_in_"):
-        return pd.DataFrame(columns)
-    return np.column_stack(list(columns.values()))
-
-
-def _readable(unit: str, span: float) -> tuple[float, str]:
-    """Factor and words of a unit in which the span is a handy number."""
-    seconds = span * SECONDS[unit]
-    if SECONDS["h"] <= SECONDS[unit] < SECONDS["a"] and seconds >= 2 * SECONDS["a"]:
-        return SECONDS[unit] / SECONDS["a"], "years"
-    return 1.0, _TIME_WORDS[unit]
+        legend_below(ax, 0.13)
 
 
 @dataclass(eq=False)
-class CoverageDisplay:
+class CoverageDisplay(Display):
     """Share of later values held, by k, beside the level of the intervals.
-
-    Make one with `from_estimator` or `from_coverage`; `plot` draws it again.
 
     Attributes
     ----------
     coverage : DataFrame
         Columns k, value, low, high, n: shares, their 95 % intervals, and patients.
     confidence_level : float
-    ax_, figure_
-        What was drawn last.
     """
 
     coverage: pd.DataFrame
     confidence_level: float
-    ax_: Axes = field(init=False)
-    figure_: Figure = field(init=False)
 
     @classmethod
     def from_estimator(
@@ -235,7 +194,7 @@ class CoverageDisplay:
         shots: Sequence[int] = (0, 1, 2, 3, 5),
         confidence_level: float = 0.9,
         ax: Axes | None = None,
-    ) -> CoverageDisplay:
+    ) -> Self:
         """Adapt to test patients after every k, and draw how often their intervals hold.
 
         Parameters
@@ -266,13 +225,14 @@ class CoverageDisplay:
     @classmethod
     def from_coverage(
         cls, coverage: pd.DataFrame, *, confidence_level: float, ax: Axes | None = None
-    ) -> CoverageDisplay:
+    ) -> Self:
         """Draw shares that are known."""
         return cls(coverage, confidence_level).plot(ax=ax)
 
-    def plot(self, *, ax: Axes | None = None) -> CoverageDisplay:
-        """Draw on `ax`, or on a new figure."""
-        ax, coverage, level = axes_of(ax, (7.2, 4.0)), self.coverage, 100 * self.confidence_level
+    _size = (7.2, 4.0)
+
+    def _draw(self, ax: Axes) -> None:
+        coverage, level = self.coverage, 100 * self.confidence_level
         value, low, high = (100 * coverage[name] for name in ("value", "low", "high"))
         words = f"level of the intervals, {level:g} %"
         ax.axhline(level, color=MUTED, linestyle="--", linewidth=1, label=words)
@@ -280,13 +240,33 @@ class CoverageDisplay:
         look |= {"elinewidth": 1.4, "capsize": 4, "label": "share held, 95 % interval"}
         ax.errorbar(coverage["k"], value, yerr=[value - low, high - value], **look)
         ax.set_xticks(sorted(set(coverage["k"])))
-        margin = 3.0
         ends = (*low, *high, level)
-        ax.set_ylim(max(0.0, min(ends) - margin), min(100.5, max(ends) + margin))
+        ax.set_ylim(max(0.0, min(ends) - 3.0), min(100.5, max(ends) + 3.0))
         patients = int(coverage["n"].max())
         ax.set_xlabel(f"observations shown of each new patient, k ({patients:,} patients)")
         ax.set_ylabel("later values inside the interval [%]")
-        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=2, frameon=False)
-        clear_frame(ax)
-        self.ax_, self.figure_ = ax, ax.get_figure(root=True)  # type: ignore[assignment]
-        return self
+        legend_below(ax, 0.17)
+
+
+def _between(columns: dict[str, Any], t: Array, grid: Array) -> dict[str, Any]:
+    """Features at times between visits: numbers in between, everything else as last known."""
+    last = np.clip(np.searchsorted(t, grid, side="right") - 1, 0, len(t) - 1)
+    return {
+        name: np.interp(grid, t, values) if values.dtype.kind == "f" else values[last]
+        for name, values in columns.items()
+    }
+
+
+def _table(columns: dict[str, Any], model: TaskRegressor) -> Any:
+    """The columns as the model saw them in fit: a frame, or an array without names."""
+    if hasattr(model, "feature_names_in_"):
+        return pd.DataFrame(columns)
+    return np.column_stack(list(columns.values()))
+
+
+def _readable(unit: str, duration: float) -> tuple[float, str]:
+    """Factor and name of a unit in which a duration is a handy number."""
+    seconds = duration * SECONDS[unit]
+    if SECONDS["h"] <= SECONDS[unit] < SECONDS["a"] and seconds >= 2 * SECONDS["a"]:
+        return SECONDS[unit] / SECONDS["a"], "years"
+    return 1.0, _TIME_WORDS[unit]

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
 
 import pandas as pd
 
 from ehrmeta.data.schema import Schema
 from ehrmeta.errors import DataError, did_you_mean
 from ehrmeta.evaluation import k_shot_curve
-from ehrmeta.report.displays._base import LINES, MARKERS, PALETTE, axes_of, clear_frame
+from ehrmeta.report.displays._base import LINES, MARKERS, PALETTE, Display, with_unit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 __all__ = [
     "KShotDisplay",
@@ -32,10 +31,8 @@ _WORDS = {
 
 
 @dataclass(eq=False)
-class KShotDisplay:
+class KShotDisplay(Display):
     """Error of several methods over the number k of observations they were shown, with bands.
-
-    Make one with `from_estimator` or `from_curve`; `plot` draws it again.
 
     Attributes
     ----------
@@ -43,14 +40,10 @@ class KShotDisplay:
         Rows of one metric of `k_shot_curve`.
     unit : str
         Of the outcome.
-    ax_, figure_
-        What was drawn last.
     """
 
     curve: pd.DataFrame
     unit: str = ""
-    ax_: Axes = field(init=False)
-    figure_: Figure = field(init=False)
 
     @classmethod
     def from_estimator(
@@ -65,7 +58,7 @@ class KShotDisplay:
         metric: str = "rmse_macro",
         ax: Axes | None = None,
         **options: Any,
-    ) -> KShotDisplay:
+    ) -> Self:
         """Adapt fitted models to test tasks after every k, and draw.
 
         Parameters
@@ -87,9 +80,9 @@ class KShotDisplay:
         )
         options = {"query": "fixed", **options}
         curve = k_shot_curve(models, X, y, groups=groups, time=time, shots=shots, **options)
-        found = getattr(X, "attrs", {}).get("ehrmeta_schema")
-        outcome = None if found is None else Schema.from_dict(found).outcome
-        unit = "" if outcome is None else outcome.unit or ""
+        schema = getattr(X, "attrs", {}).get("ehrmeta_schema")
+        outcome = None if schema is None else Schema.from_dict(schema).outcome
+        unit = "" if outcome is None else outcome.unit
         return cls.from_curve(curve, metric=metric, unit=unit, ax=ax)
 
     @classmethod
@@ -100,7 +93,7 @@ class KShotDisplay:
         metric: str = "rmse_macro",
         unit: str = "",
         ax: Axes | None = None,
-    ) -> KShotDisplay:
+    ) -> Self:
         """Draw the table of `k_shot_curve`.
 
         Parameters
@@ -119,15 +112,11 @@ class KShotDisplay:
         >>> KShotDisplay.from_curve(curve, unit="mg/dL").ax_.get_ylabel()
         'RMSE, patients weighing the same [mg/dL]'
         """
-        rows = curve[(curve["metric"] == metric) & (curve["horizon"] == "all")]
-        if len(rows) == 0:
-            known = list(dict.fromkeys(curve["metric"]))
-            raise DataError(f"the curve holds no {metric!r}. {did_you_mean(metric, known)}")
-        return cls(rows, unit).plot(ax=ax)
+        return cls(_rows_of(curve, metric), unit).plot(ax=ax)
 
-    def plot(self, *, ax: Axes | None = None) -> KShotDisplay:
-        """Draw on `ax`, or on a new figure."""
-        ax = axes_of(ax, (7.2, 5.0))
+    _size = (7.2, 5.0)
+
+    def _draw(self, ax: Axes) -> None:
         for number, (name, rows) in enumerate(self.curve.groupby("method", sort=False)):
             color = PALETTE[number % len(PALETTE)]
             ax.fill_between(rows["k"], rows["low"], rows["high"], color=color, alpha=0.13, lw=0)
@@ -136,16 +125,11 @@ class KShotDisplay:
             ax.plot(rows["k"], rows["value"], linewidth=2, markersize=6, label=name, **look)
         ax.set_xticks(sorted(set(self.curve["k"])))
         patients = sorted(set(self.curve["n_tasks"]))
-        counted = (
-            f"{patients[0]:,}" if len(patients) == 1 else f"{patients[0]:,} to {patients[-1]:,}"
-        )
+        counted = " to ".join(dict.fromkeys(f"{n:,}" for n in (patients[0], patients[-1])))
         ax.set_xlabel(f"observations shown of each new patient, k ({counted} patients)")
-        words = _WORDS.get(str(self.curve["metric"].iloc[0]), str(self.curve["metric"].iloc[0]))
-        ax.set_ylabel(f"{words} [{self.unit}]" if self.unit else words)
+        metric = str(self.curve["metric"].iloc[0])
+        ax.set_ylabel(with_unit(_WORDS.get(metric, metric), self.unit))
         ax.legend(loc="best", frameon=False, handlelength=3.6)
-        clear_frame(ax)
-        self.ax_, self.figure_ = ax, ax.get_figure(root=True)  # type: ignore[assignment]
-        return self
 
 
 def k_shot_table(
@@ -194,12 +178,13 @@ def k_shot_table(
     patients scored          90
     too few rows, left out   10
     """
-    rows = curve[(curve["metric"] == metric) & (curve["horizon"] == "all")]
+    rows = _rows_of(curve, metric)
     others = [name for name in dict.fromkeys(rows["method"]) if name != reference]
     shots = list(dict.fromkeys(rows["k"]))
     cells = rows.set_index(["method", "k"])
-    digits = _digits(rows["value"].max())
-    width = len(f"{rows['value'].max():.{digits}f}")
+    largest = rows["value"].max()
+    digits = max(0, 3 - math.floor(math.log10(largest))) if largest > 0 else 2  # four significant
+    width = len(f"{largest:.{digits}f}")
 
     def cell(method: str, k: int) -> str:
         row = cells.loc[(method, k)]
@@ -210,10 +195,9 @@ def k_shot_table(
         star = " *" if low > 0 or high < 0 else ""
         return f"{value}  {low:+.{digits}f} to {high:+.{digits}f}{star}"
 
-    heading = f"{metric} [{unit}]" if unit else metric
     per_k = {k: cells.xs(k, level="k").iloc[0] for k in shots}
     lines = [
-        [heading, *(f"k = {k}" for k in shots)],
+        [with_unit(metric, unit), *(f"k = {k}" for k in shots)],
         *([name, *(cell(name, k) for k in shots)] for name in (*others, reference)),
         ["patients scored", *(f"{int(per_k[k]['n_tasks']):,}" for k in shots)],
     ]
@@ -229,6 +213,10 @@ def k_shot_table(
     return "\n".join([text[0], rule, *text[1 : len(others) + 2], rule, *text[len(others) + 2 :]])
 
 
-def _digits(largest: float) -> int:
-    """Decimals that show four significant digits of the largest value."""
-    return max(0, 3 - math.floor(math.log10(largest))) if largest > 0 else 2
+def _rows_of(curve: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """Rows of one metric, over all horizons together."""
+    rows = curve[(curve["metric"] == metric) & (curve["horizon"] == "all")]
+    if len(rows) == 0:
+        known = list(dict.fromkeys(curve["metric"]))
+        raise DataError(f"the curve holds no {metric!r}. {did_you_mean(metric, known)}")
+    return rows

@@ -1,9 +1,9 @@
-"""How far adapted patients are drawn to the population."""
+"""The course of a training, and how far adapted patients are drawn to the population."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import pandas as pd
@@ -12,11 +12,17 @@ from scipy import stats
 
 from ehrmeta.errors import DataError
 from ehrmeta.estimators import Adapted
-from ehrmeta.report.displays._base import INK, LINES, PALETTE, axes_of, clear_frame, outcome_label
+from ehrmeta.report.displays._base import (
+    INK,
+    LINES,
+    PALETTE,
+    Display,
+    legend_below,
+    outcome_label,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 __all__ = [
     "HistoryDisplay",
@@ -27,13 +33,11 @@ _LINES = {"loss": "training tasks", "held_out_loss": "tasks held out"}
 
 
 @dataclass(eq=False)
-class ShrinkageDisplay:
+class ShrinkageDisplay(Display):
     """Individual effects of adapted tasks beside the spread that the model expects of tasks.
 
     Where the bars are much narrower than the curve, the few rows of each task say little, and
     plots of individual effects mislead (Savic and Karlsson 2009, doi:10.1208/s12248-009-9133-0).
-
-    Make one with `from_estimator`; `plot` draws it again.
 
     Attributes
     ----------
@@ -43,18 +47,14 @@ class ShrinkageDisplay:
         Spread of such shifts over tasks.
     outcome : str
         In words, with its unit.
-    ax_, figure_
-        What was drawn last.
     """
 
     effects: NDArray[np.float64]
     prior_sd: float
     outcome: str
-    ax_: Axes = field(init=False)
-    figure_: Figure = field(init=False)
 
     @classmethod
-    def from_estimator(cls, estimator: Adapted, *, ax: Axes | None = None) -> ShrinkageDisplay:
+    def from_estimator(cls, estimator: Adapted, *, ax: Axes | None = None) -> Self:
         """Draw for adapted tasks, from ``model.adapt``.
 
         Examples
@@ -81,9 +81,9 @@ class ShrinkageDisplay:
             outcome = f"{scale.transform} of {outcome}"
         return cls(scale.scale * effects, scale.scale * prior_sd, outcome).plot(ax=ax)
 
-    def plot(self, *, ax: Axes | None = None) -> ShrinkageDisplay:
-        """Draw on `ax`, or on a new figure."""
-        ax = axes_of(ax, (6.4, 3.8))
+    _size = (6.4, 3.8)
+
+    def _draw(self, ax: Axes) -> None:
         label = f"{len(self.effects):,} adapted tasks"
         bins = min(40, max(8, int(np.sqrt(len(self.effects)))))
         ax.hist(self.effects, bins=bins, density=True, color=PALETTE[0], alpha=0.6, label=label)
@@ -95,32 +95,23 @@ class ShrinkageDisplay:
         ax.set_title(f"shrinkage {100 * shrinkage:.0f} %", fontsize="medium", loc="left")
         ax.set_xlabel(f"shift from the population, {self.outcome}")
         ax.set_ylabel("density")
-        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=2, frameon=False)
-        clear_frame(ax)
-        self.ax_, self.figure_ = ax, ax.get_figure(root=True)  # type: ignore[assignment]
-        return self
+        legend_below(ax, 0.17)
 
 
 @dataclass(eq=False)
-class HistoryDisplay:
+class HistoryDisplay(Display):
     """Loss on training tasks and on tasks held out, over the steps of a training.
-
-    Make one with `from_estimator`; `plot` draws it again.
 
     Attributes
     ----------
     history : DataFrame
         A row per check: step, loss, held_out_loss.
-    ax_, figure_
-        What was drawn last.
     """
 
     history: pd.DataFrame
-    ax_: Axes = field(init=False)
-    figure_: Figure = field(init=False)
 
     @classmethod
-    def from_estimator(cls, estimator: Any, *, ax: Axes | None = None) -> HistoryDisplay:
+    def from_estimator(cls, estimator: Any, *, ax: Axes | None = None) -> Self:
         """Draw the training of a fitted `MetaRegressor` or `MetaClassifier`.
 
         Examples
@@ -139,9 +130,9 @@ class HistoryDisplay:
             )
         return cls(pd.DataFrame(history)).plot(ax=ax)
 
-    def plot(self, *, ax: Axes | None = None) -> HistoryDisplay:
-        """Draw on `ax`, or on a new figure."""
-        ax = axes_of(ax, (6.4, 3.8))
+    _size = (6.4, 3.8)
+
+    def _draw(self, ax: Axes) -> None:
         for place, (column, words) in enumerate(_LINES.items()):
             loss = self.history[column]
             if loss.notna().any():
@@ -154,7 +145,4 @@ class HistoryDisplay:
             ax.axvline(best, color=INK, linewidth=1, linestyle=":", label="best on those")
         ax.set_xlabel("training step")
         ax.set_ylabel("loss (negative log-likelihood)")
-        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=3, frameon=False)
-        clear_frame(ax)
-        self.ax_, self.figure_ = ax, ax.get_figure(root=True)  # type: ignore[assignment]
-        return self
+        legend_below(ax, 0.17, ncols=3)

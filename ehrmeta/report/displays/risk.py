@@ -1,10 +1,10 @@
-"""Calibration curve: what happened, where the model said what."""
+"""Pictures of predicted risks: calibration curves, and decision curves of their net benefit."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import pandas as pd
@@ -19,12 +19,11 @@ from ehrmeta.evaluation import (
     smooth_calibration_curve,
 )
 from ehrmeta.evaluation.discrimination import read_binary
-from ehrmeta.report.displays._base import INK, LINES, MUTED, PALETTE, axes_of, clear_frame, span
+from ehrmeta.report.displays._base import INK, LINES, MUTED, PALETTE, Display, row_range
 from ehrmeta.report.forecast_scores import event_risk, name_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 __all__ = [
     "CalibrationDisplay",
@@ -42,10 +41,8 @@ _SHOWN = {
 
 
 @dataclass(eq=False)
-class CalibrationDisplay:
+class CalibrationDisplay(Display):
     """Smoothed calibration curve with its band, the risks below, the numbers in the legend.
-
-    Make one with `from_predictions` or `from_estimator`; `plot` draws it again.
 
     Attributes
     ----------
@@ -56,8 +53,6 @@ class CalibrationDisplay:
         Of `risk_intervals`.
     confidence_level : float
     name : str
-    ax_, figure_
-        What was drawn last.
     """
 
     at: Array
@@ -69,8 +64,6 @@ class CalibrationDisplay:
     scores: pd.DataFrame
     confidence_level: float
     name: str
-    ax_: Axes = field(init=False)
-    figure_: Figure = field(init=False)
 
     @classmethod
     def from_estimator(
@@ -84,7 +77,7 @@ class CalibrationDisplay:
         n_bootstrap: int = 200,
         random_state: int = 0,
         **predict: Any,
-    ) -> CalibrationDisplay:
+    ) -> Self:
         """Draw for a fitted or adapted classifier.
 
         Parameters
@@ -114,7 +107,7 @@ class CalibrationDisplay:
         confidence_level: float = 0.95,
         n_bootstrap: int = 200,
         random_state: int = 0,
-    ) -> CalibrationDisplay:
+    ) -> Self:
         """Draw for predicted risks.
 
         Parameters
@@ -169,12 +162,12 @@ class CalibrationDisplay:
             random_state=random_state,
         )
         observed = np.clip(observed, 0, 1)
-        found = cls(at, observed, low, high, data.y, data.p, scores, confidence_level, name)
-        return found.plot(ax=ax)
+        drawn = at, observed, low, high, data.y, data.p, scores, confidence_level, name
+        return cls(*drawn).plot(ax=ax)
 
-    def plot(self, *, ax: Axes | None = None) -> CalibrationDisplay:
-        """Draw on `ax`, or on a new figure."""
-        ax = axes_of(ax, (6.0, 7.2))
+    _size = (6.0, 7.2)
+
+    def _draw(self, ax: Axes) -> None:
         end = min(1.0, np.ceil(10.5 * max(self.at[-1], self.high.max())) / 10)
         ax.plot([0, end], [0, end], color=MUTED, linewidth=1, linestyle="--", label="ideal")
         ax.fill_between(self.at, self.low, self.high, color=PALETTE[0], alpha=0.18, linewidth=0)
@@ -182,14 +175,11 @@ class CalibrationDisplay:
         ax.plot(self.at, self.observed, color=PALETTE[0], linewidth=2.4, label=label)
         scores = self.scores.set_index("metric")
         for metric, word in _SHOWN.items():
-            ax.plot([], [], " ", label=f"{word} {span(scores.loc[metric])}")
+            ax.plot([], [], " ", label=f"{word} {row_range(scores.loc[metric])}")
         self._draw_risks(ax, end)
         ax.set(xlim=(0, end), xlabel="predicted risk", ylabel="observed share of events")
         below: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (0.0, -0.12)}
         ax.legend(**below, frameon=False, alignment="left", handlelength=1.6, fontsize="small")
-        clear_frame(ax)
-        self.ax_, self.figure_ = ax, ax.get_figure(root=True)  # type: ignore[assignment]
-        return self
 
     def _draw_risks(self, ax: Axes, end: float) -> None:
         """Below the curve: a bar per stretch of risk, events upward, non-events downward."""
@@ -214,10 +204,8 @@ class CalibrationDisplay:
 
 
 @dataclass(eq=False)
-class DecisionCurveDisplay:
+class DecisionCurveDisplay(Display):
     """Net benefit over thresholds, for one model or several, beside treat-all and treat-none.
-
-    Make one with `from_predictions` or `from_estimator`; `plot` draws it again.
 
     Attributes
     ----------
@@ -225,14 +213,10 @@ class DecisionCurveDisplay:
         By model.
     prevalence : float
         The net benefit of knowing everything.
-    ax_, figure_
-        What was drawn last.
     """
 
     curves: dict[str, DecisionCurve]
     prevalence: float
-    ax_: Axes = field(init=False)
-    figure_: Figure = field(init=False)
 
     @classmethod
     def from_estimator(
@@ -245,7 +229,7 @@ class DecisionCurveDisplay:
         threshold: ArrayLike | None = None,
         ax: Axes | None = None,
         **predict: Any,
-    ) -> DecisionCurveDisplay:
+    ) -> Self:
         """Draw for a fitted or adapted classifier, whose second class is the event.
 
         Further keywords go to ``predict_proba`` (groups, time); the others are those of
@@ -263,7 +247,7 @@ class DecisionCurveDisplay:
         *,
         threshold: ArrayLike | None = None,
         ax: Axes | None = None,
-    ) -> DecisionCurveDisplay:
+    ) -> Self:
         """Draw for predicted risks.
 
         Parameters
@@ -295,24 +279,19 @@ class DecisionCurveDisplay:
         }
         return cls(curves, float(np.mean(np.asarray(y_true, np.float64)))).plot(ax=ax)
 
-    def plot(self, *, ax: Axes | None = None) -> DecisionCurveDisplay:
-        """Draw on `ax`, or on a new figure."""
-        ax = axes_of(ax, (7.2, 5.0))
+    _size = (7.2, 5.0)
+
+    def _draw(self, ax: Axes) -> None:
         first = next(iter(self.curves.values()))
         at = 100 * first.threshold
         ax.plot(at, 100 * first.treat_all, color=INK, linewidth=1.2, ls=":", label="treat all")
         ax.plot(at, 100 * first.treat_none, color=MUTED, linewidth=1.2, label="treat none")
         for number, (name, curve) in enumerate(self.curves.items()):
-            look: dict[str, Any] = {
-                "color": PALETTE[number % len(PALETTE)],
-                "linestyle": LINES[number % len(LINES)],
-            }
+            look: dict[str, Any] = {"color": PALETTE[number % len(PALETTE)]}
+            look["linestyle"] = LINES[number % len(LINES)]
             ax.plot(100 * curve.threshold, 100 * curve.model, linewidth=2.4, label=name, **look)
         best = 100 * max(self.prevalence, *(float(c.model.max()) for c in self.curves.values()))
         ax.set(xlim=(0, at[-1]), ylim=(-0.12 * best, 1.08 * best))
         ax.set_xlabel("threshold: treat from this risk on [%]")
         ax.set_ylabel("net benefit [true positives per 100 patients]")
         ax.legend(loc="upper right", frameon=False, handlelength=3.2)
-        clear_frame(ax)
-        self.ax_, self.figure_ = ax, ax.get_figure(root=True)  # type: ignore[assignment]
-        return self
