@@ -1,9 +1,14 @@
-"""The exception tree: every error of the package is an `EhrmetaError` and a built-in error too."""
+"""The exception tree: every error of the package is an `EhrmetaError` and a built-in error too.
+
+What to do about it is data, a `Remedy`, so that Python and the command line say it each in their
+own words.
+"""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 from sklearn.exceptions import NotFittedError as _SklearnNotFittedError
 
@@ -19,13 +24,49 @@ __all__ = [
     "MemoryWarning",
     "MissingExtraError",
     "NotFittedError",
+    "Remedy",
     "SchemaError",
     "StudyError",
     "did_you_mean",
 ]
 
 
-class EhrmetaError(Exception):
+@dataclass(frozen=True)
+class Remedy:
+    """What to do about an error, a warning or a finding.
+
+    Attributes
+    ----------
+    kind : str
+        By which another front end than Python finds its own words.
+    words : str
+        A sentence for callers of Python.
+    values : mapping of str to str
+        What the words of any front end name: a column, a class.
+
+    Examples
+    --------
+    >>> error = DataError("2 rows are missing.", Remedy("drop", "Pass drop=True."))
+    >>> str(error), error.args[1].kind
+    ('2 rows are missing. Pass drop=True.', 'drop')
+    """
+
+    kind: str
+    words: str
+    values: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+    def __str__(self) -> str:
+        return self.words
+
+
+class _Message(Exception):  # noqa: N818 - the base of errors and warnings alike
+    """An error or a warning whose arguments are its sentences: text, remedies or findings."""
+
+    def __str__(self) -> str:
+        return " ".join(map(str, self.args))
+
+
+class EhrmetaError(_Message):
     """Base of every error this package raises on purpose."""
 
 
@@ -65,11 +106,11 @@ class MissingExtraError(EhrmetaError, ImportError):
     """An optional dependency is needed; the message names the pip command."""
 
 
-class DataWarning(UserWarning):
+class DataWarning(_Message, UserWarning):
     """Values were masked or rows were left out; the message counts them."""
 
 
-class MemoryWarning(UserWarning):
+class MemoryWarning(_Message, UserWarning):
     """A device's memory was full, so fewer tasks than planned are computed at once."""
 
 

@@ -1,4 +1,5 @@
 import builtins
+import copy
 
 import pytest
 from sklearn.exceptions import NotFittedError as SklearnNotFittedError
@@ -27,7 +28,7 @@ def test_every_error_is_ours_and_a_familiar_one(
 
 
 def test_everything_public_is_an_error_a_warning_or_a_hint() -> None:
-    for name in set(errors.__all__) - {"did_you_mean"}:
+    for name in set(errors.__all__) - {"Remedy", "did_you_mean"}:
         kind = getattr(errors, name)
         assert issubclass(kind, errors.EhrmetaError | builtins.UserWarning)
 
@@ -35,3 +36,19 @@ def test_everything_public_is_an_error_a_warning_or_a_hint() -> None:
 def test_a_long_list_of_names_is_cut() -> None:
     hint = errors.did_you_mean("zzz", [f"column{i}" for i in range(40)])
     assert hint.endswith("'column11' ....")
+
+
+REMEDY = errors.Remedy("open-with", "Open it with Adapted.load.", {"name": "Adapted"})
+
+
+@pytest.mark.parametrize("kind", [errors.BundleError, errors.DataWarning, errors.MissingExtraError])
+def test_a_remedy_is_a_sentence_in_python_and_stays_data(kind: type[Exception]) -> None:
+    error = kind("It is adapted.", REMEDY)
+    for same in (error, copy.copy(error), copy.deepcopy(error)):
+        assert str(same) == "It is adapted. Open it with Adapted.load."
+        assert same.args[1] == REMEDY
+
+
+def test_an_error_of_one_text_is_that_text() -> None:
+    assert str(errors.DataError("2 rows are missing.")) == "2 rows are missing."
+    assert str(errors.DataError()) == ""

@@ -9,8 +9,8 @@ from typing import Any
 import click
 from torch import Tensor
 
-from ehrmeta.cli.tables import in_command_words, read_rows, read_with_roles, table_options
-from ehrmeta.data import Schema, check_table
+from ehrmeta.cli.tables import read_rows, read_with_roles, reworded, table_options
+from ehrmeta.data import Findings, Schema, check_table
 from ehrmeta.estimators.adapted import Adapted
 from ehrmeta.estimators.files import load_file
 from ehrmeta.estimators.meta import MetaEstimator
@@ -54,7 +54,7 @@ def check(
         frame, schema = read_with_roles(table, task=task, target=target, **roles)
     click.echo(_printable(f"{schema!r}\n"))
     findings = check_table(frame, schema)
-    click.echo(_printable(in_command_words(repr(findings))))
+    click.echo(_printable(repr(Findings(map(reworded, findings)))))
     if write_schema is not None:
         schema.to_toml(write_schema)
         click.echo(f"\nsaved {write_schema}")

@@ -31,7 +31,7 @@ class Commands(click.Group):
             try:
                 return super().invoke(ctx)
             except EhrmetaError as error:
-                raise click.ClickException(_one_line(error)) from error
+                raise click.ClickException(in_command_words(error)) from error
             except BrokenPipeError:
                 raise
             except OSError as error:
@@ -41,11 +41,7 @@ class Commands(click.Group):
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    click.echo(f"Warning: {_one_line(message)}", err=True)
-
-
-def _one_line(message: object) -> str:
-    return in_command_words(" ".join(str(message).split()))
+    click.echo(f"Warning: {in_command_words(message)}", err=True)
 
 
 @click.group(

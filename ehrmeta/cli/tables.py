@@ -14,12 +14,12 @@ import numpy as np
 import pandas as pd
 from click.core import ParameterSource
 
-from ehrmeta.data import Clock, Schema, Table, list_datasets, load_dataset
+from ehrmeta.data import Clock, Finding, Schema, Table, list_datasets, load_dataset
 from ehrmeta.data.clock import SECONDS, to_time
 from ehrmeta.data.column_checks import require_columns
 from ehrmeta.data.columns import read_frame
 from ehrmeta.data.schema import OnDuplicate, TaskKind
-from ehrmeta.errors import DataError, SchemaError
+from ehrmeta.errors import DataError, Remedy, SchemaError
 from ehrmeta.estimators import Adapted, MetaRegressor
 from ehrmeta.persistence import read_bundle, write_bundle
 
@@ -39,6 +39,7 @@ __all__ = [
     "read_training_table",
     "read_visits",
     "read_with_roles",
+    "reworded",
     "schema_of",
     "table_options",
     "text_columns",
@@ -52,21 +53,32 @@ ROLES = (
     *("task_kind", "on_duplicate", "drop_missing_target"),
 )
 TABLES = (".csv", ".parquet")
+# What a message says to do about it, by the kind of its remedy.
 COMMAND_WORDS = {
-    "Pass on_missing_outcome='drop' to leave them out.": "Fill it in or drop those rows, as `fit` "
-    "does with --drop-missing-target.",
-    "pass on_duplicate='first', 'last', 'mean' or 'allow'.": "`fit` with --on-duplicate first, "
-    "last, mean or allow.",
-    "Change on_duplicate": "Fit with another --on-duplicate",
-    "open it with Adapted.load, whose .model is the model.": "pass a file of `fit`.",
-    "new_groups='population' or 'nan'": "--new-groups population or nan",
-    "Pass another study_name": "Pass another --study",
-    "Lower score_shots": "Lower --shots",
-    "score_shots must be a tuple": "--shots must be a list",
-    "or pass on_missing_outcome='drop' to leave the rows out.": "or pass --drop-missing-target.",
-    "n_splits=": "--folds ",
-    ", or groups=None.": ".",
-    "confidence_level must": "--confidence-level must",
+    "ask-for-classes": "Pass a model of a number: risks of classes are not predicted here.",
+    "convert-units": "{likely}convert them, or correct --unit.",
+    "drop-missing": "Fill them in or drop those rows, as `fit` does with --drop-missing-target.",
+    "fewer-shots": "Lower the numbers of --shots.",
+    "fit-with-time": "Fit it with --time.",
+    "give-range": "Write one, such as {name}=1:10.",
+    "keep-small-tasks": "",
+    "name-time": "Pass --time, or leave them out of --measured.",
+    "new-groups": "Adapt them first, or pass --new-groups population or nan.",
+    "numbers-at-fit": "Convert it to numbers, which it held at `fit`.",
+    "numbers-or-text": "Write all of its cells as numbers, or all as text.",
+    "one-row-per-time": "Drop them, or `fit` with --on-duplicate first, last, mean or allow.",
+    "one-row-per-visit": "If tasks are patients, `fit` with --on-duplicate first, last or mean; if "
+    "they are cohorts, with --task-kind cohort.",
+    "one-time-zone": "Convert all rows to one zone.",
+    "other-repeats": "`fit` with another --on-duplicate if another is meant.",
+    "other-study": "Pass another --study, or run what it was made for.",
+    "pass-a-model": "Pass a file of `fit`.",
+    "robust-likelihood": "Look for gross errors in the target, or pass --likelihood student_t.",
+    "several-tasks": "Pass as --task the column that tells patients apart.",
+    "smaller-chunks": "",
+    "smaller-steps": "Pass --likelihood student_t if the target holds gross errors.",
+    "write-dates": "Write them as YYYY-MM-DD.",
+    "write-range": "Write LOW:HIGH, LOW:HIGH:log or A,B,C.",
 }
 
 
@@ -305,14 +317,20 @@ def _with_range(schema: Schema, column: str, text: str) -> Schema:
     )
 
 
-"""What a message says of Python, as the command line says it."""
+def in_command_words(message: object) -> str:
+    """An error, a warning or a part of one in a line, its remedies as options and files."""
+    if isinstance(message, BaseException):
+        text = " ".join(map(in_command_words, message.args))
+    elif isinstance(message, Remedy):
+        text = COMMAND_WORDS[message.kind].format(**message.values)
+    else:
+        text = str(reworded(message) if isinstance(message, Finding) else message)
+    return " ".join(text.split())
 
 
-def in_command_words(message: str) -> str:
-    """A message with its remedies in the words of the command line."""
-    for python, words in COMMAND_WORDS.items():
-        message = message.replace(python, words)
-    return message
+def reworded(finding: Finding) -> Finding:
+    """A finding whose remedy is in the words of the command line."""
+    return dataclasses.replace(finding, remedy=in_command_words(finding.remedy))
 
 
 def writable(ctx: click.Context, param: click.Parameter, value: str) -> str:

@@ -15,7 +15,7 @@ import polars as pl
 from ehrmeta.data.column_checks import Finding
 from ehrmeta.data.schema import Schema
 from ehrmeta.data.table import Table
-from ehrmeta.errors import DataError, did_you_mean
+from ehrmeta.errors import DataError, Remedy, did_you_mean
 
 __all__ = ["list_datasets", "load_dataset", "load_events", "load_frame", "read_card"]
 
@@ -229,6 +229,6 @@ def _with_min_rows(table: Table, min_rows: int) -> Table:
         f"of {table.n_tasks:,} tasks left out: fewer than {min_rows} rows",
         str(table.schema.task),
         int(np.sum(~enough)),
-        "Pass min_rows=1 to keep them.",
+        Remedy("keep-small-tasks", "Pass min_rows=1 to keep them."),
     )
     return kept.with_findings(finding)

@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ehrmeta.data.columns import read_column
-from ehrmeta.errors import DataError, SchemaError
+from ehrmeta.errors import DataError, Remedy, SchemaError
 
 __all__ = ["SECONDS", "are_written_dates", "to_time"]
 
@@ -103,8 +103,11 @@ def _parse(text: NDArray[Any], name: str) -> NDArray[Any]:
     if zones.nunique() > 1:
         counts = ", ".join(f"{zone}: {n} rows" for zone, n in zones.value_counts().items())
         raise DataError(
-            f"column '{name}' mixes time zones ({counts}). Convert all rows to one zone, "
-            "for example pd.to_datetime(column, utc=True)."
+            f"column '{name}' mixes time zones ({counts}).",
+            Remedy(
+                "one-time-zone",
+                "Convert all rows to one zone, for example pd.to_datetime(column, utc=True).",
+            ),
         )
     parsed = pd.to_datetime(series, format="ISO8601", utc=True, errors="coerce")
     parsed = parsed.where(series.str.contains("-", regex=False))  # "1200" is a number, not a year

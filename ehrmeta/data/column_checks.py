@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from ehrmeta.data.schema import Feature, OnDuplicate, Outcome, Schema
 from ehrmeta.data.tasks import TaskIndex, index_tasks
 from ehrmeta.data.units import ANALYTES, analyte_named, convert_units, is_unit, plausible_units
-from ehrmeta.errors import DataError, GroupError, SchemaError, did_you_mean
+from ehrmeta.errors import DataError, GroupError, Remedy, SchemaError, did_you_mean
 
 __all__ = [
+    "ON_DUPLICATE",
     "Finding",
     "check_binary",
     "check_column",
@@ -36,6 +37,10 @@ __all__ = [
 _MOSTLY_MISSING = 0.5
 _COPY = 0.999  # rank correlation from which a feature counts as a copy of the outcome
 _FEWEST = 20  # rows from which shares mean something
+ON_DUPLICATE = Remedy(
+    "one-row-per-time",
+    "Drop them, or choose on_duplicate='first', 'last', 'mean' or 'allow'.",
+)
 Columns = dict[str, NDArray[Any]]
 Mask = NDArray[np.bool_]
 _PLURAL = re.compile(r"\b(outcome|row|task|value)s\b")  # of what findings count
@@ -52,7 +57,7 @@ class Finding:
     column : str
     count : int
         Values or rows, as `what` says.
-    remedy : str
+    remedy : str or Remedy
         What to do if that is not wanted.
     is_error : bool
         Whether it keeps the table from being used.
@@ -61,7 +66,7 @@ class Finding:
     what: str
     column: str
     count: int
-    remedy: str
+    remedy: str | Remedy
     is_error: bool = False
 
     def __str__(self) -> str:
@@ -81,7 +86,7 @@ def task_index(columns: Columns, task: str, time: NDArray[np.float64] | None) ->
     try:
         return index_tasks(columns[task], time)
     except GroupError as error:
-        raise GroupError(f"column '{task}': {error}") from error
+        raise GroupError(f"column '{task}':", *error.args) from error
 
 
 def check_outcome(values: NDArray[Any], outcome: Outcome) -> NDArray[np.float64]:
@@ -124,7 +129,10 @@ def check_binary(columns: Columns, features: tuple[Feature, ...]) -> None:
 def written_dates(name: str, unit: str, n_rows: int) -> Finding:
     """The finding that numbers are dates in another writing."""
     what = f"values that look like dates (YYYYMMDD), but count as numbers in {unit}"
-    remedy = f"Convert them first: pd.to_datetime(frame['{name}'].astype(str), format='%Y%m%d')."
+    remedy = Remedy(
+        "write-dates",
+        f"Convert them first: pd.to_datetime(frame['{name}'].astype(str), format='%Y%m%d').",
+    )
     return Finding(what, name, n_rows, remedy)
 
 
@@ -179,8 +187,8 @@ def merge_duplicates(
         raise DataError(
             f"{len(order) - len(first)} of {len(order)} rows repeat a (task, time) pair (first: "
             f"task {tasks.codes[order[at]]} of {tasks.n_tasks}, rows {numbers[order[at - 1]]} and "
-            f"{numbers[order[at]]}). Drop them, or pass on_duplicate='first', 'last', 'mean' or "
-            "'allow'."
+            f"{numbers[order[at]]}).",
+            ON_DUPLICATE,
         )
     if policy == "last":
         return columns, np.sort(order[np.append(is_new[1:], True)])
@@ -263,11 +271,12 @@ def _range(numbers: NDArray[np.float64], column: Feature | Outcome) -> Found:
     units = plausible_units(finite, name)
     if column.unit not in units:
         likely = f"They look like {' or '.join(units)}: " if units else ""
+        words = f"{likely}convert them with convert_units, or correct the unit."
         yield Finding(
             f"values, mostly implausible for {name} in {column.unit}",
             column.name,
             len(finite),
-            f"{likely}convert them with convert_units, or correct the unit.",
+            Remedy("convert-units", words, {"likely": likely}),
         )
     elif column.low is None and column.high is None:
         analyte = ANALYTES[name]
@@ -289,7 +298,7 @@ def gaps_in(values: NDArray[Any], name: str, *, outcome: bool = False) -> Found:
     count, n = int(missing.sum()), len(values)
     if outcome and count:
         remedy = "Fill them in, or pass on_missing_outcome='drop' to leave the rows out."
-        yield Finding("missing outcomes", name, count, remedy, True)
+        yield Finding("missing outcomes", name, count, Remedy("drop-missing", remedy), True)
     elif n and count > _MOSTLY_MISSING * n:
         yield Finding(f"values missing of {n:,}", name, count, "Is the column worth keeping?")
     seen = values[~missing]

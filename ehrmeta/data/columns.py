@@ -19,7 +19,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from pyarrow.lib import ArrowException
 
-from ehrmeta.errors import CellError, DataError, DataWarning, SchemaError
+from ehrmeta.errors import CellError, DataError, DataWarning, Remedy, SchemaError
 
 __all__ = [
     "check_mask",
@@ -236,8 +236,12 @@ def _read_objects(values: Column, name: str) -> Column:
         n_text = sum(isinstance(cell, str) for cell in values.tolist())
         raise DataError(
             f"column '{name}' mixes text ({n_text} cells) with numbers "
-            f"({len(values) - n_text - int(missing.sum())} cells). Convert it: "
-            "pd.to_numeric(column, errors='coerce') for a number, astype(str) for a category."
+            f"({len(values) - n_text - int(missing.sum())} cells).",
+            Remedy(
+                "numbers-or-text",
+                "Convert it: pd.to_numeric(column, errors='coerce') for a number, astype(str) for "
+                "a category.",
+            ),
         )
     raise _cell_error(name, ", ".join(sorted(t.__name__ for t in types)))
 

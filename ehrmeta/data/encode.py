@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ehrmeta.data.columns import level_names
 from ehrmeta.data.schema import Feature, Transform
 from ehrmeta.data.tasks import index_tasks
-from ehrmeta.errors import DataError, SchemaError, did_you_mean
+from ehrmeta.errors import DataError, Remedy, SchemaError, did_you_mean
 
 __all__ = [
     "Encoder",
@@ -201,8 +201,10 @@ def _numbers(columns: Mapping[str, NDArray[Any]], feature: Feature) -> NDArray[n
     if values.dtype.kind not in "biuf":
         found = "dates" if values.dtype.kind == "M" else "text"
         raise SchemaError(
-            f"column '{feature.name}' is a {feature.kind} feature, but holds {found}. Convert it "
-            "to numbers, or declare it kind='categorical'."
+            f"column '{feature.name}' is a {feature.kind} feature, but holds {found}.",
+            Remedy(
+                "numbers-at-fit", "Convert it to numbers, or declare it kind='categorical' at fit."
+            ),
         )
     numbers = values.astype(np.float64)
     if np.isinf(numbers).any():

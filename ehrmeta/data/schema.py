@@ -18,7 +18,7 @@ from ehrmeta.data.clock import SECONDS
 from ehrmeta.data.columns import read_columns
 from ehrmeta.data.tasks import index_tasks
 from ehrmeta.data.toml_file import read_toml, write_toml
-from ehrmeta.errors import DataWarning, SchemaError, did_you_mean
+from ehrmeta.errors import DataWarning, Remedy, SchemaError, did_you_mean
 
 __all__ = [
     "Clock",
@@ -226,7 +226,8 @@ class Schema:
         if self.time is None and self.measured:
             raise SchemaError(
                 f"measured feature(s) {list(self.measured)} need a time column, to know which "
-                "value is the last one. Pass time=..., or give them the role 'known' or 'static'."
+                "value is the last one.",
+                Remedy("name-time", "Pass time=..., or give them the role 'known' or 'static'."),
             )
         if self.time is None and self.outcome_time is not None:
             raise SchemaError(f"outcome_time '{self.outcome_time}' needs a time column. Name it.")

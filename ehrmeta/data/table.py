@@ -300,7 +300,7 @@ class Table:
 def _build(columns: Columns, schema: Schema, on_missing_outcome: str) -> Table:
     kept = clean_rows(columns, schema, on_missing_outcome)
     if kept.implausible:
-        warnings.warn(" ".join(str(f) for f in kept.implausible), DataWarning, stacklevel=3)
+        warnings.warn(DataWarning(*kept.implausible), stacklevel=3)
 
     def column(name: str | None) -> NDArray[Any] | None:
         return None if name is None else kept.columns[name]

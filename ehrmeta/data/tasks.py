@@ -89,7 +89,7 @@ def index_tasks(groups: Any, time: Any = None) -> TaskIndex:
     try:
         ids = read_column(groups, "groups")
     except DataError as error:
-        raise GroupError(f"task ids cannot be read: {error}") from error
+        raise GroupError("task ids cannot be read:", *error.args) from error
     if ids.dtype.kind == "f" and bool((np.abs(ids) > _LARGEST_ID).any()):
         raise GroupError(
             "task ids above 2^53 were read as floating-point numbers, which cannot tell all of "
@@ -170,7 +170,7 @@ def split_tasks(
     if not 0 < test_fraction < 1:
         raise DataError(f"test_fraction must lie between 0 and 1, got {test_fraction}.")
     if n_tasks < 2:
-        raise GroupError(f"cannot split {n_tasks} task(s): at least 2 are needed. Check groups.")
+        raise GroupError(f"cannot split {n_tasks} task(s): at least 2 are needed. Check the ids.")
     n_test = min(max(1, round(test_fraction * n_tasks)), n_tasks - 1)
     test = np.zeros(n_tasks, dtype=bool)
     test[np.random.default_rng(random_state).permutation(n_tasks)[:n_test]] = True
@@ -235,8 +235,8 @@ class PatientKFold(BaseCrossValidator):
         tasks = index_tasks(groups)
         if self.n_splits < 2 or self.n_splits > tasks.n_tasks:
             raise GroupError(
-                f"n_splits={self.n_splits} must lie between 2 and the number of tasks "
-                f"({tasks.n_tasks})."
+                f"{tasks.n_tasks} tasks cannot make {self.n_splits} folds. Choose 2 folds or more, "
+                "at most one for each task."
             )
         fold = np.arange(tasks.n_tasks) * self.n_splits // tasks.n_tasks
         if self.shuffle:

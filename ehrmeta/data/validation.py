@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ehrmeta.data.clock import are_written_dates, to_time
 from ehrmeta.data.column_checks import (
+    ON_DUPLICATE,
     Columns,
     Finding,
     check_binary,
@@ -32,7 +33,7 @@ from ehrmeta.data.column_checks import (
 from ehrmeta.data.columns import read_column, read_columns
 from ehrmeta.data.schema import Outcome, Schema
 from ehrmeta.data.tasks import index_tasks
-from ehrmeta.errors import DataError, SchemaError, did_you_mean
+from ehrmeta.errors import DataError, Remedy, SchemaError, did_you_mean
 
 __all__ = [
     "CleanRows",
@@ -61,7 +62,7 @@ class Findings(tuple[Finding, ...]):
                 "level": "error" if finding.is_error else "warning",
                 "count": finding.count,
                 "what": finding.what,
-                "remedy": finding.remedy,
+                "remedy": str(finding.remedy),
             }
             for finding in self
         ]
@@ -231,7 +232,7 @@ def _keys(columns: Columns, schema: Schema, time: NDArray[np.float64] | None) ->
                 f"rows repeating a ({schema.task}, {clock}) pair",
                 schema.task,
                 repeats,
-                "Drop them, or choose on_duplicate='first', 'last', 'mean' or 'allow'.",
+                ON_DUPLICATE,
                 is_error=schema.on_duplicate == "error",
             )
 
@@ -300,7 +301,7 @@ def clean_rows(columns: Columns, schema: Schema, on_missing_outcome: str) -> Cle
                     f"rows that repeated a (task, time) pair: kept the {schema.on_duplicate}",
                     task,
                     len(rows) - len(kept),
-                    "Change on_duplicate if another is meant.",
+                    Remedy("other-repeats", "Change on_duplicate if another is meant."),
                 ),
             )
             rows = rows[kept]
@@ -339,7 +340,8 @@ def _with_outcome(
     if on_missing != "drop":
         raise DataError(
             f"outcome '{outcome.name}' is missing (NaN) in {count} of {len(y)} rows (first: row "
-            f"{np.flatnonzero(missing)[0]}). Pass on_missing_outcome='drop' to leave them out."
+            f"{np.flatnonzero(missing)[0]}).",
+            Remedy("drop-missing", "Pass on_missing_outcome='drop' to leave them out."),
         )
     remedy = "Fill it in to keep them."
     return ~missing, (Finding("rows left out: no outcome", outcome.name, count, remedy),)

@@ -258,7 +258,7 @@ class Adapted(Explained):
         try:
             return summary(prediction.take(np.argsort(query.origin.numpy())))
         except DataError as error:
-            raise DataError(f"{type(self.model).__name__}: {error}") from error
+            raise DataError(f"{type(self.model).__name__}:", *error.args) from error
 
     def _read(self, X: Any, groups: Any, time: Any) -> tuple[Inputs, npt.NDArray[np.int64]]:
         """The rows and each one's task number; -1 where its task was not adapted."""

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ehrmeta.errors import AtypicalWarning, DataError, DataWarning, GroupError
+from ehrmeta.errors import AtypicalWarning, DataError, DataWarning, GroupError, Remedy
 from ehrmeta.nn.batch import TaskRows
 
 __all__ = [
@@ -40,8 +40,8 @@ def refuse_new(codes: npt.NDArray[np.int64]) -> None:
     if new.any():
         raise GroupError(
             f"{int(new.sum()):,} of {len(new):,} rows (first: row "
-            f"{int(np.flatnonzero(new)[0])}) belong to tasks that were not adapted. Adapt them "
-            "first, or pass new_groups='population' or 'nan'."
+            f"{int(np.flatnonzero(new)[0])}) belong to tasks that were not adapted.",
+            Remedy("new-groups", "Adapt them first, or pass new_groups='population' or 'nan'."),
         )
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
-from ehrmeta.errors import BundleError
+from ehrmeta.errors import BundleError, Remedy
 from ehrmeta.estimators.file_model import model_settings, model_tensors, restored_model
 from ehrmeta.estimators.file_support import (
     label_bytes,
@@ -46,13 +46,13 @@ def load_model(path: Path, expected: type[Model], *, device: str = "auto") -> Mo
     found = load_file(path, device=device)
     if isinstance(found, Adapted):
         raise BundleError(
-            f"{os.fspath(path)!r} holds adapted patients, not a model: open it with Adapted.load, "
-            "whose .model is the model."
+            f"{os.fspath(path)!r} holds adapted patients, not a model.",
+            Remedy("pass-a-model", "Open it with Adapted.load, whose .model is the model."),
         )
     if not isinstance(found, expected):
         raise BundleError(
-            f"{os.fspath(path)!r} holds a {type(found).__name__}: open it with "
-            f"{type(found).__name__}.load."
+            f"{os.fspath(path)!r} holds a {type(found).__name__}.",
+            Remedy("pass-a-model", f"Open it with {type(found).__name__}.load."),
         )
     return found
 
@@ -105,7 +105,8 @@ def load_file(path: Path, *, device: str = "auto") -> MetaEstimator | Adapted:
         kind = metadata["kind"]
         if kind == "calibrated":
             raise BundleError(
-                f"it holds a calibrated model: open it with {metadata['class']}.load."
+                "it holds a calibrated model.",
+                Remedy("pass-a-model", f"Open it with {metadata['class']}.load."),
             )
         if kind not in ("model", "adapted"):
             raise BundleError(f"it holds {kind!r}, which this version of ehrmeta does not know.")
@@ -126,7 +127,7 @@ def fits_together(path: Path) -> Iterator[None]:
     try:
         yield
     except BundleError as error:
-        raise BundleError(f"cannot use {os.fspath(path)!r}: {error} {remedy}") from error
+        raise BundleError(f"cannot use {os.fspath(path)!r}:", *error.args, remedy) from error
     except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise BundleError(
             f"cannot use {os.fspath(path)!r}: its settings do not fit together. {remedy}"

@@ -19,7 +19,7 @@ from ehrmeta.data.column_checks import written_dates
 from ehrmeta.data.columns import read_column, read_columns
 from ehrmeta.data.schema import Clock, Schema
 from ehrmeta.data.tasks import TaskIndex, index_tasks
-from ehrmeta.errors import DataError, DataWarning, GroupError, SchemaError, did_you_mean
+from ehrmeta.errors import DataError, DataWarning, GroupError, Remedy, SchemaError, did_you_mean
 from ehrmeta.nn.backbone import Backbone
 from ehrmeta.nn.mlp import ACTIVATIONS
 
@@ -175,13 +175,17 @@ def report_repeats(tasks: TaskIndex, time: npt.NDArray[np.float64], task_kind: s
     message = (
         f"{int(again.sum()):,} rows repeat the time of another row of their task (first in task "
         f"{int(codes[first])} of {tasks.n_tasks}, rows {int(tasks.order[first])} and "
-        f"{int(tasks.order[first + 1])}). If tasks are patients, keep one row per visit, for "
-        "instance with Schema(on_duplicate='first' | 'last' | 'mean') in Table.from_frame; if they "
-        "are cohorts, pass schema=Schema(..., task_kind='cohort')."
+        f"{int(tasks.order[first + 1])})."
+    )
+    remedy = Remedy(
+        "one-row-per-visit",
+        "If tasks are patients, keep one row per visit, for instance with "
+        "Schema(on_duplicate='first' | 'last' | 'mean') in Table.from_frame; if they are cohorts, "
+        "pass schema=Schema(..., task_kind='cohort').",
     )
     if task_kind == "patient":
-        raise DataError(message)
-    warnings.warn(message, DataWarning, stacklevel=4)
+        raise DataError(message, remedy)
+    warnings.warn(DataWarning(message, remedy), stacklevel=4)
 
 
 def _columns(X: Any) -> dict[str, Array]:
@@ -219,8 +223,12 @@ def check_trainable(inputs: Inputs, schema: Schema | None) -> None:
         )
     elif tasks.n_tasks == 1:
         raise GroupError(
-            f"groups names one task for all {inputs.n_rows:,} rows: meta-learning needs several. "
-            "Pass the column that tells patients (or hospitals) apart, or groups=None."
+            f"there is one task for all {inputs.n_rows:,} rows: meta-learning needs several.",
+            Remedy(
+                "several-tasks",
+                "Pass groups= with the column that tells patients (or hospitals) apart, or "
+                "groups=None.",
+            ),
         )
     if schema is not None and schema.measured and inputs.time is None:
         raise DataError(
@@ -237,8 +245,8 @@ def check_trainable(inputs: Inputs, schema: Schema | None) -> None:
     if inputs.time is not None:
         clock = Clock("time") if schema is None or schema.time is None else schema.time
         if are_written_dates(inputs.time):
-            found = written_dates(clock.name, clock.unit, inputs.n_rows)
-            warnings.warn(str(found), DataWarning, stacklevel=4)
+            finding = written_dates(clock.name, clock.unit, inputs.n_rows)
+            warnings.warn(DataWarning(finding), stacklevel=4)
         report_repeats(tasks, inputs.time, None if schema is None else schema.task_kind)
 
 

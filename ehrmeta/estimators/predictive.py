@@ -11,7 +11,7 @@ import numpy.typing as npt
 from scipy import special, stats
 
 from ehrmeta.data import OutcomeScale
-from ehrmeta.errors import DataError
+from ehrmeta.errors import DataError, Remedy
 
 __all__ = ["CarriedPredictive", "ClassPredictive", "Prediction", "Predictive"]
 
@@ -33,7 +33,10 @@ class Prediction(ABC):
 
     def quantile(self, level: float) -> Array:
         """Quantile at one level, (row,)."""
-        raise DataError("classes have no quantiles or intervals: use predict_proba.")
+        raise DataError(
+            "classes have no quantiles or intervals.",
+            Remedy("ask-for-classes", "Use predict_proba."),
+        )
 
     def probabilities(self) -> Array:
         """Probability of every class, (row, class)."""

@@ -17,7 +17,7 @@ from typing import TypeVar
 
 import torch
 
-from ehrmeta.errors import DataError, MemoryWarning
+from ehrmeta.errors import DataError, MemoryWarning, Remedy
 
 __all__ = [
     "PRECISIONS",
@@ -78,12 +78,12 @@ class Chunks:
     def _say_once(self) -> None:
         if not self._warned:
             self._warned = True
-            warnings.warn(
+            message = (
                 f"the device's memory is full: going on with {self.size:,} tasks at once, or fewer "
-                "if need be. Pass chunk_size= to begin with fewer.",
-                MemoryWarning,
-                stacklevel=2,
+                "if need be."
             )
+            remedy = Remedy("smaller-chunks", "Pass chunk_size= to begin with fewer.")
+            warnings.warn(MemoryWarning(message, remedy), stacklevel=2)
 
 
 def in_threads(work: Callable[[In], Out], pieces: Sequence[In]) -> list[Out]:

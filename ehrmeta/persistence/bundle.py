@@ -162,7 +162,7 @@ def _named(doing: str, path: str | os.PathLike[str], remedy: str) -> Iterator[No
     try:
         yield
     except BundleError as error:
-        raise BundleError(f"cannot {doing} {os.fspath(path)!r}: {error} {remedy}") from error
+        raise BundleError(f"cannot {doing} {os.fspath(path)!r}:", *error.args, remedy) from error
     except OSError as error:
         reason = error.strerror or error
         raise BundleError(f"cannot {doing} {os.fspath(path)!r}: {reason}. {remedy}") from error

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ehrmeta.data import first_k
 from ehrmeta.data.columns import take_rows
-from ehrmeta.errors import AtypicalWarning, DataError, GroupError
+from ehrmeta.errors import AtypicalWarning, DataError, GroupError, Remedy
 from ehrmeta.estimators import Adapted, ConformalRegressor
 from ehrmeta.estimators._base import TaskRegressor
 from ehrmeta.estimators.inputs import Inputs
@@ -46,7 +46,10 @@ def read_test_rows(
     if inputs.groups is None:
         raise GroupError("a report needs groups=: the patient of every row.")
     if inputs.time is None:
-        raise DataError("a report on forecasts needs a model fitted with time, and time=.")
+        raise DataError(
+            "a report on forecasts needs a model fitted with time.",
+            Remedy("fit-with-time", "Pass time= to fit, and here."),
+        )
     return fitted, inputs
 
 
@@ -90,8 +93,8 @@ def forecasts(
         parts.append(pd.DataFrame(columns))
     if not parts or parts[-1]["k"].iloc[0] != max(shots):
         raise DataError(
-            f"none of {tasks.n_tasks:,} test patients has a row after its first {max(shots)}. "
-            "Lower shots."
+            f"none of {tasks.n_tasks:,} test patients has a row after its first {max(shots)}.",
+            Remedy("fewer-shots", "Lower shots."),
         )
     return pd.concat(parts, ignore_index=True)
 

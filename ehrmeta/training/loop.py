@@ -15,7 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ehrmeta.algorithms._base import Algorithm, Params, Spec
-from ehrmeta.errors import DataWarning, DivergenceError
+from ehrmeta.errors import DataWarning, DivergenceError, Remedy
 from ehrmeta.nn.batch import TaskRows, TaskSet
 from ehrmeta.training.checkpoints import Checkpoints, fingerprint, on_termination
 from ehrmeta.training.episodes import EpisodeSampler
@@ -127,13 +127,15 @@ def train(
                 raise SystemExit(128 + signal.SIGTERM)
 
     if state.n_skipped:
-        warnings.warn(
+        message = (
             f"{state.n_skipped:,} of {state.n_seen:,} training losses were not finite and left "
-            f"out; the learning rate was halved {state.n_halved} times. Look for gross errors "
-            "among the outcomes, or use likelihood='student_t'.",
-            DataWarning,
-            stacklevel=2,
+            f"out; the learning rate was halved {state.n_halved} times."
         )
+        remedy = Remedy(
+            "robust-likelihood",
+            "Look for gross errors among the outcomes, or use likelihood='student_t'.",
+        )
+        warnings.warn(DataWarning(message, remedy), stacklevel=2)
     best = state.best
     if judge is not None and algorithm.keeps_start:
         best = best if _gained(judge.losses(start), judge.losses(best)) else start
@@ -165,7 +167,7 @@ def _step(
     norm = torch.nn.utils.clip_grad_norm_(state.params.values(), plan.max_norm)
     if n_finite <= len(batch) / 2 or not bool(norm.isfinite()):
         if state.n_halved == _MOST_HALVINGS:
-            raise DivergenceError(_diverged(lost, state.step))
+            raise _diverged(lost, state.step)
         state.step_back(plan)
         return
     for group in state.optimiser.param_groups:
@@ -219,13 +221,17 @@ def _kept(tasks: TaskSet, mask: Tensor) -> TaskSet:
     return TaskSet(*(field[mask] for field in tasks))
 
 
-def _diverged(lost: Tensor, step: int) -> str:
+def _diverged(lost: Tensor, step: int) -> DivergenceError:
     what = f"the loss of training task {int(lost[0])}" if len(lost) else "the meta-gradient"
     others = f" (of {len(lost)} such tasks in this batch)" if len(lost) else ""
-    return (
+    return DivergenceError(
         f"{what}{others} is not finite at step {step}, even at "
-        f"{0.5**_MOST_HALVINGS:g} of the learning rate. Lower inner_lr, max_inner_lr or "
-        "learning_rate, or use likelihood='student_t' where outcomes hold gross errors."
+        f"{0.5**_MOST_HALVINGS:g} of the learning rate.",
+        Remedy(
+            "smaller-steps",
+            "Lower inner_lr, max_inner_lr or learning_rate, or use likelihood='student_t' where "
+            "outcomes hold gross errors.",
+        ),
     )
 
 

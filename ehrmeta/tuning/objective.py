@@ -22,7 +22,7 @@ from sklearn.base import clone, is_classifier
 
 from ehrmeta.data import PatientKFold, first_k, random_k
 from ehrmeta.data.columns import take_rows
-from ehrmeta.errors import DataError, DataWarning, DivergenceError, did_you_mean
+from ehrmeta.errors import DataError, DataWarning, DivergenceError, Remedy, did_you_mean
 from ehrmeta.estimators.adapted import Adapted
 from ehrmeta.estimators.inputs import schema_of
 from ehrmeta.evaluation.metrics import METRICS, task_mean
@@ -271,7 +271,7 @@ class Objective:
             try:
                 errors = self._judged(model, fold)
             except DivergenceError as error:
-                trial.set_user_attr(REASON, f"diverged in fold {number}: {error}")
+                trial.set_user_attr(REASON, f"diverged in fold {number}: {error.args[0]}")
                 raise optuna.TrialPruned(str(error)) from error
             if not found:
                 trial.set_user_attr(FIRST_FOLD, float(errors[0].mean()))
@@ -304,8 +304,8 @@ class Objective:
         if np.isnan(errors).any():
             raise DataError(
                 f"some blocks of held-out patients have no row after the first "
-                f"{min(fitted.score_shots)}. Lower score_shots, or leave out patients with few "
-                "rows."
+                f"{min(fitted.score_shots)}.",
+                Remedy("fewer-shots", "Lower score_shots, or leave out patients with few rows."),
             )
         if not np.isfinite(errors).all():
             raise DivergenceError("the error on held-out patients is not finite.")

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.base import BaseEstimator, clone
 
-from ehrmeta.errors import DataError, StudyError
+from ehrmeta.errors import DataError, Remedy, StudyError
 from ehrmeta.estimators._base import TaskEstimator
 from ehrmeta.estimators.inputs import schema_of
 from ehrmeta.tuning.compared import REASON, best_in_full
@@ -322,8 +322,8 @@ def _replayed(
     except ValueError as error:
         raise StudyError(
             f"trial {trial.number} of the study searched {', '.join(trial.params)}: this space has "
-            "other parameters or other choices. Pass another study_name, or the space that the "
-            "study was made for; only the ends of its ranges may change."
+            "other parameters or other choices, where only the ends of ranges may differ.",
+            Remedy("other-study", "Pass another study_name, or what it was made for."),
         ) from error
     return values
 

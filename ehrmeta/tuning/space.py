@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from sklearn.base import BaseEstimator, clone
 
-from ehrmeta.errors import DataError, did_you_mean
+from ehrmeta.errors import DataError, Remedy, did_you_mean
 from ehrmeta.nn.mlp import MLP
 from ehrmeta.ranges import Choice, Range, declared_ranges
 
@@ -208,7 +208,8 @@ def _dimension(name: str, value: Any, declared: Dimension | None) -> Dimension:
     if value is None:
         if declared is None:
             raise DataError(
-                f"'{name}' has no declared range: pass one, such as {{'{name}': (1, 10)}}."
+                f"'{name}' has no declared range.",
+                Remedy("give-range", f"Pass one, such as {{'{name}': (1, 10)}}.", {"name": name}),
             )
         return declared
     try:
@@ -216,7 +217,7 @@ def _dimension(name: str, value: Any, declared: Dimension | None) -> Dimension:
             return Dimension(name, name, Choice(tuple(value)), when)
         return Dimension(name, name, _range(value, usual), when)
     except DataError as error:
-        raise DataError(f"'{name}' in the space: {error}") from error
+        raise DataError(f"'{name}' in the space:", *error.args) from error
 
 
 def _range(value: Any, usual: Range | Choice | None) -> Range:
@@ -224,13 +225,17 @@ def _range(value: Any, usual: Range | Choice | None) -> Range:
     usual = usual if isinstance(usual, Range) else None
     if not isinstance(value, tuple) or len(value) not in (2, 3):
         raise DataError(
-            f"write (low, high), (low, high, 'log') or a list of choices, not {value!r}."
+            f"{value!r} is no range.",
+            Remedy("write-range", "Write (low, high), (low, high, 'log') or a list of choices."),
         )
     low, high, *scale = value
     if scale not in ([], ["log"]) or not all(
         isinstance(end, Real) and not isinstance(end, bool) for end in (low, high)
     ):
-        raise DataError(f"write (low, high) or (low, high, 'log') with numbers, not {value!r}.")
+        raise DataError(
+            f"{value!r} is no range.",
+            Remedy("write-range", "Write (low, high) or (low, high, 'log') with numbers."),
+        )
     if usual is not None:
         kind = float if usual.kind == "float" else int
         if (kind(low), kind(high)) != (low, high):

@@ -15,7 +15,7 @@ from optuna.samplers import BaseSampler, BruteForceSampler, GridSampler, TPESamp
 from optuna.storages import BaseStorage, RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from ehrmeta.errors import StudyError
+from ehrmeta.errors import Remedy, StudyError
 from ehrmeta.tuning.compared import REASON
 from ehrmeta.tuning.quiet import quiet
 from ehrmeta.tuning.storage import Locks, open_storage
@@ -199,7 +199,8 @@ def open_study(
             if not trials or any(trial.state != TrialState.FAIL for trial in trials):
                 raise StudyError(
                     f"study '{study_name}' was made for other {other}: its trials cannot be "
-                    "compared with new ones. Pass another study_name, or what it was made for."
+                    "compared with new ones.",
+                    Remedy("other-study", "Pass another study_name, or what it was made for."),
                 )
             optuna.delete_study(study_name=study_name, storage=kept)  # a false start
         with quiet():

@@ -1,6 +1,5 @@
 import re
 import stat
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -9,7 +8,6 @@ from click.testing import CliRunner
 
 from ehrmeta import Adapted, MetaRegressor, list_datasets
 from ehrmeta.cli.main import main
-from ehrmeta.cli.tables import groups_of
 from ehrmeta.data.clock import to_time
 from ehrmeta.persistence import read_bundle, write_bundle
 
@@ -167,16 +165,6 @@ def test_numbered_patients_are_found_in_a_csv(folder, visits):
     pd.read_csv(folder / "test.csv").assign(patient=30.7).to_csv(bad, index=False)
     error = failure("predict", folder / "numbers.ehrmeta", bad, "--out", folder / "n.csv")
     assert "60 of 60 rows (first: row 0) belong to tasks that were not adapted" in error
-
-
-@pytest.mark.parametrize("dtype", [np.int64, np.uint64, np.float64])
-def test_numbered_ids_match_digit_by_digit(dtype):
-    labels = np.array([2**53, 2**53 + 2, 7], dtype)
-    patients = SimpleNamespace(labels_=labels)
-    asked = pd.Series(["9007199254740993", "9007199254740994", "7.0", "7.3"], name="id")
-    found = groups_of(asked, patients)
-    assert found.dtype == dtype
-    assert pd.Index(labels).get_indexer(found).tolist() == [-1, 1, 2, -1]
 
 
 def test_codes_stay_text_when_a_later_file_holds_numbers_only(folder, visits):

@@ -82,7 +82,10 @@ def test_wrong_files_are_one_line_before_anything_is_computed(folder):
             ("hdl.ehrmeta", "test.csv", "--answers", "test.csv", "--out", "report.md"),
             "is no TOML file",
         ),
-        (("hdl.ehrmeta", "test.csv", "--shots", "0,9", "--out", "report.md"), "Lower shots"),
+        (
+            ("hdl.ehrmeta", "test.csv", "--shots", "0,9", "--out", "report.md"),
+            "Lower the numbers of --shots",
+        ),
     ):
         done = _run(folder, *arguments)
         assert done.exit_code != 0

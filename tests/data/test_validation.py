@@ -153,7 +153,7 @@ def test_values_in_another_unit_are_recognised():
     schema = Schema((Feature("glucose", unit="mg/dL"),), Outcome("hdl"), task="patient")
     frame = _frame().assign(glucose=lambda f: f.glucose / 18)
     (finding,) = check_table(frame, schema)
-    assert "mmol/L" in finding.remedy
+    assert "mmol/L" in str(finding.remedy)
 
 
 def test_findings_print_no_value_and_make_a_frame():

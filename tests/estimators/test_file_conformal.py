@@ -72,7 +72,7 @@ def test_no_outcome_and_no_id_is_in_the_file(saved):
 
 
 def test_other_files_and_altered_ones_are_refused(regressor, saved, tmp_path):
-    with pytest.raises(BundleError, match="open it with ConformalRegressor.load"):
+    with pytest.raises(BundleError, match="Open it with ConformalRegressor.load"):
         load_file(saved)
     with pytest.raises(BundleError, match="holds no ConformalClassifier"):
         ConformalClassifier.load(saved)
