@@ -42,13 +42,8 @@ OPEN_CIRCLES = {
     "ehrmeta.estimators.files",
     "ehrmeta.estimators.meta",
     "ehrmeta.estimators.regressor",
-    "ehrmeta.treatment.adapted",
     "ehrmeta.treatment.dosing.adapted_doses",
     "ehrmeta.treatment.dosing.dose_response",
-    "ehrmeta.treatment.fitting",
-    "ehrmeta.treatment.readings",
-    "ehrmeta.treatment.response",
-    "ehrmeta.treatment.scored",
 }
 OPEN_READS = {
     "benchmarks/conformal/run.py",
@@ -68,10 +63,6 @@ OPEN_READS = {
     "ehrmeta/report/forecast_scores.py",
     "ehrmeta/treatment/dosing/adapted_doses.py",
     "ehrmeta/treatment/dosing/one_compartment.py",
-    "ehrmeta/treatment/readings.py",
-    "ehrmeta/treatment/refuters.py",
-    "ehrmeta/treatment/scored.py",
-    "ehrmeta/treatment/selection.py",
     "ehrmeta/tuning/objective.py",
     "ehrmeta/tuning/search.py",
 }

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ehrmeta.errors import DataError, NotFittedError
+from ehrmeta.errors import DataError
 from ehrmeta.report.displays._base import decimals, number, outcome_label, ranged
 from ehrmeta.report.displays.assumptions import BalanceDisplay, ConfoundingDisplay, OverlapDisplay
 from ehrmeta.report.document import (
@@ -82,8 +82,6 @@ def treatment_report(
     >>> [section.title for section in treatment_report(model).sections][:3]
     ['Summary', 'The trial that is emulated', 'Effect']
     """
-    if not hasattr(model, "tasks_"):
-        raise NotFittedError("this TreatmentResponse is not fitted yet. Call fit first.")
     arms = model.treatment_
     if not isinstance(arms, Arms):
         raise DataError("a report compares two arms; this model has a dose.")

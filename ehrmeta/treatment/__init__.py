@@ -1,6 +1,6 @@
 """Treatment response: effects over many tasks, and of one more."""
 
-from ehrmeta.treatment.adapted import AdaptedResponse
+from ehrmeta.treatment.adapted_response import AdaptedResponse
 from ehrmeta.treatment.diagnostics import Diagnostics, e_value, robustness_value
 from ehrmeta.treatment.dosing.adapted_doses import AdaptedDoses
 from ehrmeta.treatment.dosing.dose_response import DoseResponse

@@ -14,7 +14,7 @@ import pandas as pd
 from ehrmeta.data.columns import read_column
 from ehrmeta.errors import DataError, DataWarning, did_you_mean
 
-__all__ = ["Arms", "Dose"]
+__all__ = ["Arms", "Dose", "read_treatment"]
 
 Array = npt.NDArray[np.float64]
 
@@ -42,7 +42,7 @@ class Arms:
     @classmethod
     def fit(cls, treatment: Any, control: Any = None) -> Arms:
         """Find the arms of a column; without `control` the first in their order is it."""
-        values = _complete(treatment)
+        values = read_treatment(treatment)
         labels = np.asarray(pd.unique(values))
         labels = labels[np.argsort(labels, kind="stable")]
         if len(labels) < 2:
@@ -78,7 +78,7 @@ class Arms:
         DataError
             An arm was not there at fit, or values are missing.
         """
-        values = _complete(treatment)
+        values = read_treatment(treatment)
         found = pd.Index(self.labels).get_indexer(pd.Index(values))
         unseen = np.flatnonzero(found < 0)
         if len(unseen):
@@ -188,14 +188,15 @@ class Dose:
 
 
 def _numbers(treatment: Any, name: str) -> Array:
-    values = _complete(treatment, name)
+    values = read_treatment(treatment, name)
     if values.dtype.kind not in "biuf":
         arms = " Pass discrete_treatment=True for arms." if name == "treatment" else ""
         raise DataError(f"{name} holds text or dates, which are no dose.{arms}")
     return values.astype(np.float64)
 
 
-def _complete(treatment: Any, name: str = "treatment") -> npt.NDArray[Any]:
+def read_treatment(treatment: Any, name: str = "treatment") -> npt.NDArray[Any]:
+    """A column of treatments, none of them missing, (row,)."""
     if isinstance(getattr(treatment, "dtype", None), pd.CategoricalDtype):
         treatment = np.asarray(treatment)
     values = read_column(treatment, name)

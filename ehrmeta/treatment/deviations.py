@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ehrmeta.nn.mixed_model import MixedModel, cross_products, fit_mixed_model, posterior
-from ehrmeta.treatment.treated_rows import Cases
+from ehrmeta.treatment.treated_rows import TreatedRows
 
 __all__ = ["Deviations", "TaskDeviations", "Variation", "fit_deviations"]
 
@@ -97,7 +97,9 @@ class Deviations:
         z = _design(x, self.variation)
         return np.column_stack([*(factor[:, None] * z for factor in factors.T), levels])
 
-    def adapt(self, cases: Cases, given: Array, residual: Array, moved: Array) -> TaskDeviations:
+    def adapt(
+        self, cases: TreatedRows, given: Array, residual: Array, moved: Array
+    ) -> TaskDeviations:
         """Posterior of the tasks' deviations given their rows; the prior without rows.
 
         Parameters
@@ -127,7 +129,7 @@ class Deviations:
         return TaskDeviations(mean, cov, gain)
 
 
-def fit_deviations(cases: Cases, given: Array, residual: Array, noise: Array) -> Deviations:
+def fit_deviations(cases: TreatedRows, given: Array, residual: Array, noise: Array) -> Deviations:
     """Estimate the variances over the training tasks.
 
     Parameters
@@ -188,7 +190,7 @@ def _pattern(variation: Variation, n_effects: int, n_features: int) -> Index:
     return pattern
 
 
-def _sorted(cases: Cases, noise: Array) -> tuple[Index, Index, Array]:
+def _sorted(cases: TreatedRows, noise: Array) -> tuple[Index, Index, Array]:
     """Order by task, offsets of the tasks, and square roots of the weights in that order."""
     order = np.argsort(cases.task, kind="stable")
     starts = np.concatenate([[0], np.cumsum(np.bincount(cases.task, minlength=cases.n_tasks))])

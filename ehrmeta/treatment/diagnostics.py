@@ -11,7 +11,7 @@ import pandas as pd
 
 from ehrmeta.treatment.learners import arm_scores
 from ehrmeta.treatment.nuisances import TaskNuisances
-from ehrmeta.treatment.treated_rows import Cases
+from ehrmeta.treatment.treated_rows import TreatedRows
 
 __all__ = ["Diagnostics", "diagnose", "e_value", "robustness_value"]
 
@@ -69,7 +69,7 @@ class Diagnostics:
 
 
 def diagnose(
-    cases: Cases,
+    cases: TreatedRows,
     nuisances: TaskNuisances,
     pair: tuple[int, int],
     *,
@@ -89,7 +89,7 @@ def diagnose(
     scores = arm_scores(cases, nuisances)
     psi = scores[:, one] - scores[:, zero]
     effect, se = float(psi.mean()), float(psi.std(ddof=1) / np.sqrt(len(psi)))
-    if set(np.unique(cases.y)) <= {0.0, 1.0}:
+    if cases.is_binary:
         base = float(np.clip(scores[:, zero].mean(), 1e-3, 1.0))
         ratio, limit = ((base + shift) / base for shift in (effect, _limit(effect, se)))
     else:

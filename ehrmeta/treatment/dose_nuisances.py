@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from ehrmeta.treatment.cross_fitting import Stack, cross_fit
 from ehrmeta.treatment.nuisances import ArmLevels, fit_arm_levels
-from ehrmeta.treatment.treated_rows import Cases
+from ehrmeta.treatment.treated_rows import TreatedRows
 
 __all__ = ["DoseNuisances", "TaskDoseNuisances", "fit_dose_nuisances", "rows_of_varied_dose"]
 
@@ -39,15 +39,15 @@ class TaskDoseNuisances:
         """A dose has no propensity to clip."""
         return np.zeros(len(self.m), bool)
 
-    def treatment(self, cases: Cases) -> Array:
+    def treatment(self, cases: TreatedRows) -> Array:
         """The dose, (row, 1)."""
         return np.asarray(cases.arm[:, None], np.float64)
 
-    def given(self, cases: Cases) -> Array:
+    def given(self, cases: TreatedRows) -> Array:
         """The dose, (row, 1); 0 in tasks with one dose only, which say nothing of its effect."""
         return np.asarray((cases.arm * rows_of_varied_dose(cases))[:, None])
 
-    def away(self, cases: Cases) -> Array:
+    def away(self, cases: TreatedRows) -> Array:
         """The dose less its mean, (row, 1)."""
         return np.asarray((cases.arm - self.dose)[:, None])
 
@@ -80,13 +80,13 @@ class DoseNuisances:
         """Mean outcome (row,), and the dose it is for, (row, 1)."""
         return self.outcome.predict(x), self.dose.predict(x)[:, None]
 
-    def adapt(self, cases: Cases) -> TaskDoseNuisances:
+    def adapt(self, cases: TreatedRows) -> TaskDoseNuisances:
         """Expectations for the rows of tasks that the models have not seen."""
         return _in_tasks(self, self.outcome.predict(cases.x), self.dose.predict(cases.x), cases)
 
 
 def fit_dose_nuisances(
-    cases: Cases,
+    cases: TreatedRows,
     fold: npt.NDArray[np.int64],
     *,
     outcome: Sequence[Any],
@@ -112,7 +112,7 @@ def fit_dose_nuisances(
     return replace(nuisances, noise=noise), adapted
 
 
-def rows_of_varied_dose(cases: Cases) -> npt.NDArray[np.bool_]:
+def rows_of_varied_dose(cases: TreatedRows) -> npt.NDArray[np.bool_]:
     """Rows of tasks with more than one dose."""
     low, high = np.full(cases.n_tasks, np.inf), np.full(cases.n_tasks, -np.inf)
     np.minimum.at(low, cases.task, cases.arm)
@@ -121,7 +121,9 @@ def rows_of_varied_dose(cases: Cases) -> npt.NDArray[np.bool_]:
     return several
 
 
-def _in_tasks(nuisances: DoseNuisances, m: Array, t: Array, cases: Cases) -> TaskDoseNuisances:
+def _in_tasks(
+    nuisances: DoseNuisances, m: Array, t: Array, cases: TreatedRows
+) -> TaskDoseNuisances:
     population_m = m
     if nuisances.outcome_levels is not None and nuisances.dose_levels is not None:
         m = _without_own_row(nuisances.outcome_levels, m, _one_arm(cases, cases.y))
@@ -129,11 +131,11 @@ def _in_tasks(nuisances: DoseNuisances, m: Array, t: Array, cases: Cases) -> Tas
     return TaskDoseNuisances(m, t, population_m)
 
 
-def _without_own_row(levels: ArmLevels, expected: Array, cases: Cases) -> Array:
+def _without_own_row(levels: ArmLevels, expected: Array, cases: TreatedRows) -> Array:
     column = expected[:, None]
     mean, cov = levels.adapt(column, cases)
     return levels.without_own_row(column, cases, mean, cov)[:, 0]
 
 
-def _one_arm(cases: Cases, y: Array) -> Cases:
+def _one_arm(cases: TreatedRows, y: Array) -> TreatedRows:
     return replace(cases, y=y, arm=np.zeros(cases.n_rows, np.int64))

@@ -27,7 +27,7 @@ from ehrmeta.treatment.deviations import Deviations, TaskDeviations, fit_deviati
 from ehrmeta.treatment.dose_nuisances import TaskDoseNuisances
 from ehrmeta.treatment.learners import CrossedEffect, EffectForm, PseudoOutcomes
 from ehrmeta.treatment.nuisances import Nuisances, TaskNuisances
-from ehrmeta.treatment.treated_rows import Cases
+from ehrmeta.treatment.treated_rows import TreatedRows
 
 __all__ = [
     "ArmEffect",
@@ -135,7 +135,7 @@ class Population:
         return design, np.asarray((len(total) - 1) * total.var(0))
 
 
-def outcome_population(nuisances: Nuisances, cases: Cases) -> tuple[Population, Array]:
+def outcome_population(nuisances: Nuisances, cases: TreatedRows) -> tuple[Population, Array]:
     """The S- and the T-learner: differences of the outcome models, as `_fit_population`'s."""
     arms = tuple(
         ArmEffect("outcomes", np.array([0.0, 1.0]), OutcomeContrast(nuisances, arm))
@@ -146,7 +146,7 @@ def outcome_population(nuisances: Nuisances, cases: Cases) -> tuple[Population, 
 
 
 def _fit_population(
-    cases: Cases, forms: Sequence[EffectForm], found: Sequence[PseudoOutcomes]
+    cases: TreatedRows, forms: Sequence[EffectForm], found: Sequence[PseudoOutcomes]
 ) -> tuple[Population, Array]:
     """Weighted least squares of every arm, with a covariance that assumes no variances.
 
@@ -199,15 +199,12 @@ class Effects(ABC):
     """Effects of arms over one another at x, in tasks."""
 
     @abstractmethod
-    def adapt(self, cases: Cases, nuisances: AnyTaskNuisances, *, trained: bool = False) -> Any:
-        """What the rows of tasks say about their effects; no rows say nothing.
-
-        `trained` says that they are the rows of the fit, scored by models of other folds.
-        """
+    def adapt(self, cases: TreatedRows, nuisances: AnyTaskNuisances) -> Any:
+        """What the rows of tasks say about their effects; no rows say nothing."""
 
     @abstractmethod
     def contrast(
-        self, cases: Cases, state: Any, zero: Array, one: Array
+        self, cases: TreatedRows, state: Any, zero: Array, one: Array
     ) -> tuple[Array, Array | None]:
         """Mean and variance of the effect of `one` over `zero` at the rows' x in their tasks.
 
@@ -217,20 +214,22 @@ class Effects(ABC):
 
     @abstractmethod
     def average(
-        self, cases: Cases, state: Any, zero: Array, one: Array
+        self, cases: TreatedRows, state: Any, zero: Array, one: Array
     ) -> tuple[float, float | None]:
         """Mean and variance of the effect averaged over the rows."""
 
     @abstractmethod
     def outcomes(
-        self, cases: Cases, state: Any, given: Array, reference: tuple[Array, Array]
+        self, cases: TreatedRows, state: Any, given: Array, reference: tuple[Array, Array]
     ) -> tuple[Array, Array | None]:
         """Mean and variance of the mean outcome under a treatment, (row,) both.
 
         `reference` is the nuisances' mean outcome and the shares of the arms (or dose) it is for.
         """
 
-    def support_weights(self, cases: Cases, state: Any, zero: Array, one: Array) -> pd.DataFrame:
+    def support_weights(
+        self, cases: TreatedRows, state: Any, zero: Array, one: Array
+    ) -> pd.DataFrame:
         """Which support rows an effect rests on: `row`, `support_row` and `weight`."""
         raise DataError(
             "this model does not predict by weighing the support's rows. Pass "
@@ -252,25 +251,22 @@ class MixedEffects(Effects):
     deviations : Deviations
     dof : float
         Of Student's t: tasks less one where they differ, else infinite.
-    values : sequence of (row,) or None
-        Cross-fitted values of every arm's form at the training rows.
     """
 
     population: Population
     deviations: Deviations
     dof: float
-    values: Sequence[Array | None]
 
     @classmethod
     def fit(
         cls,
-        cases: Cases,
+        cases: TreatedRows,
         nuisances: AnyTaskNuisances,
         noise: Array,
         forms: Sequence[EffectForm],
         found: Sequence[PseudoOutcomes],
-    ) -> MixedEffects:
-        """Learn from the training tasks' cross-fitted nuisances."""
+    ) -> tuple[MixedEffects, TaskDeviations]:
+        """Learn from the training tasks' cross-fitted nuisances, and adapt to these tasks."""
         population, pull = _fit_population(cases, forms, found)
         return cls.over(population, pull, cases, nuisances, noise, [f.values for f in forms])
 
@@ -279,34 +275,35 @@ class MixedEffects(Effects):
         cls,
         population: Population,
         pull: Array,
-        cases: Cases,
+        cases: TreatedRows,
         nuisances: AnyTaskNuisances,
         noise: Array,
         values: Sequence[Array | None],
-    ) -> MixedEffects:
-        """Estimate how the tasks deviate from a population's effects."""
+    ) -> tuple[MixedEffects, TaskDeviations]:
+        """Estimate how the tasks deviate from a population's effects, and adapt to them.
+
+        `values` are cross-fitted predictions of every arm's form at the training rows.
+        """
         given = nuisances.given(cases)
         moved = _moved(population, cases, nuisances, values)
         residual = cases.y - nuisances.residual_offset - moved @ population.beta
         deviations = fit_deviations(cases, given, residual, noise)
+        state = deviations.adapt(cases, given, residual, moved)
         if deviations.variation == "none":
-            return cls(population, deviations, np.inf, values)
+            return cls(population, deviations, np.inf), state
         pull = pull[..., : deviations.width].reshape(*pull.shape[:2], -1)
         between = np.einsum("gcq,qr,gdr->cd", pull, deviations.prior_cov, pull)
         population = replace(population, cov=population.cov + between)
-        return cls(population, deviations, float(cases.n_tasks - 1), values)
+        return cls(population, deviations, float(cases.n_tasks - 1)), state
 
-    def adapt(
-        self, cases: Cases, nuisances: AnyTaskNuisances, *, trained: bool = False
-    ) -> TaskDeviations:
+    def adapt(self, cases: TreatedRows, nuisances: AnyTaskNuisances) -> TaskDeviations:
         """Posterior of the tasks' deviations."""
-        values = self.values if trained else [None] * len(self.values)
-        moved = _moved(self.population, cases, nuisances, values)
+        moved = _moved(self.population, cases, nuisances, [None] * len(self.population.arms))
         residual = cases.y - nuisances.residual_offset - moved @ self.population.beta
         return self.deviations.adapt(cases, nuisances.given(cases), residual, moved)
 
     def contrast(
-        self, cases: Cases, state: TaskDeviations, zero: Array, one: Array
+        self, cases: TreatedRows, state: TaskDeviations, zero: Array, one: Array
     ) -> tuple[Array, Array | None]:
         r"""Closed form: :math:`z'Cz + (d - A'z)' \mathrm{cov}(\hat\beta) (d - A'z)`.
 
@@ -317,7 +314,11 @@ class MixedEffects(Effects):
         return self._read(d, self.deviations.design(cases.x, one - zero), spread, cases, state)
 
     def outcomes(
-        self, cases: Cases, state: TaskDeviations, given: Array, reference: tuple[Array, Array]
+        self,
+        cases: TreatedRows,
+        state: TaskDeviations,
+        given: Array,
+        reference: tuple[Array, Array],
     ) -> tuple[Array, Array | None]:
         """Level and effects of the task; the variance leaves out that of the outcome models."""
         m, share = reference
@@ -327,7 +328,7 @@ class MixedEffects(Effects):
         return m + mean, variance
 
     def average(
-        self, cases: Cases, state: TaskDeviations, zero: Array, one: Array
+        self, cases: TreatedRows, state: TaskDeviations, zero: Array, one: Array
     ) -> tuple[float, float | None]:
         """The same, with what rows of a task have in common."""
         d, spread = self.population.contrast(cases.x, one - zero)
@@ -345,7 +346,7 @@ class MixedEffects(Effects):
         return float(stats.t.ppf(level, self.dof))
 
     def _read(
-        self, d: Array, z: Array, spread: Array, cases: Cases, state: TaskDeviations
+        self, d: Array, z: Array, spread: Array, cases: TreatedRows, state: TaskDeviations
     ) -> tuple[Array, Array]:
         """Mean and variance of ``d'beta + z'b`` of every row."""
         mean = d @ self.population.beta + np.einsum("nq,nq->n", z, state.mean[cases.task])
@@ -356,7 +357,7 @@ class MixedEffects(Effects):
 
 def _moved(
     population: Population,
-    cases: Cases,
+    cases: TreatedRows,
     nuisances: AnyTaskNuisances,
     values: Sequence[Array | None],
 ) -> Array:

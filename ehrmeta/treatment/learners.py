@@ -44,7 +44,7 @@ from ehrmeta.errors import DataError
 from ehrmeta.treatment.cross_fitting import Stack, cross_fit, fit_model, model_outputs
 from ehrmeta.treatment.dose_nuisances import TaskDoseNuisances, rows_of_varied_dose
 from ehrmeta.treatment.nuisances import Nuisances, TaskNuisances
-from ehrmeta.treatment.treated_rows import Cases
+from ehrmeta.treatment.treated_rows import TreatedRows
 
 __all__ = [
     "LEARNERS",
@@ -97,19 +97,21 @@ class Scoring:
     noise: Array
 
     def __call__(
-        self, cases: Cases, nuisances: TaskNuisances | TaskDoseNuisances
+        self, cases: TreatedRows, nuisances: TaskNuisances | TaskDoseNuisances
     ) -> list[PseudoOutcomes]:
         """Pseudo-outcomes of every arm over the control, or of a unit of the dose."""
         if isinstance(nuisances, TaskDoseNuisances):
             return [_dose_pseudo_outcomes(cases, nuisances, self.noise)]
         return [self.pair(cases, nuisances, (0, arm)) for arm in range(1, len(self.noise))]
 
-    def pair(self, cases: Cases, nuisances: TaskNuisances, pair: tuple[int, int]) -> PseudoOutcomes:
+    def pair(
+        self, cases: TreatedRows, nuisances: TaskNuisances, pair: tuple[int, int]
+    ) -> PseudoOutcomes:
         """Pseudo-outcomes of the second arm of a pair over the first."""
         return _pseudo_outcomes(self.learner, cases, nuisances, self.noise, pair)
 
 
-def arm_scores(cases: Cases, nuisances: TaskNuisances) -> Array:
+def arm_scores(cases: TreatedRows, nuisances: TaskNuisances) -> Array:
     """Doubly robust scores of every arm, (row, arm): their mean is the arm's mean outcome."""
     given = np.arange(cases.n_rows), cases.arm
     scores = nuisances.mu.copy()
@@ -119,7 +121,7 @@ def arm_scores(cases: Cases, nuisances: TaskNuisances) -> Array:
 
 def _pseudo_outcomes(
     learner: str,
-    cases: Cases,
+    cases: TreatedRows,
     nuisances: TaskNuisances,
     noise: Array,
     pair: tuple[int, int],
@@ -154,7 +156,7 @@ def _pseudo_outcomes(
     return PseudoOutcomes(rows, psi, own_noise / away**2)
 
 
-def usable_rows(cases: Cases, pair: tuple[int, int], n_arms: int) -> npt.NDArray[np.bool_]:
+def usable_rows(cases: TreatedRows, pair: tuple[int, int], n_arms: int) -> npt.NDArray[np.bool_]:
     """Rows of tasks that were seen in both arms: the others say nothing of the effect there."""
     both = np.asarray((cases.counts(n_arms)[:, list(pair)] > 0).all(axis=1))
     usable: npt.NDArray[np.bool_] = both[cases.task]
@@ -162,7 +164,7 @@ def usable_rows(cases: Cases, pair: tuple[int, int], n_arms: int) -> npt.NDArray
 
 
 def _dose_pseudo_outcomes(
-    cases: Cases, nuisances: TaskDoseNuisances, noise: Array
+    cases: TreatedRows, nuisances: TaskDoseNuisances, noise: Array
 ) -> PseudoOutcomes:
     """The R-learner's for the effect of one unit of the dose."""
     away = cases.arm - nuisances.dose
@@ -202,7 +204,7 @@ class CrossedEffect:
 
 def fit_crossed(
     model: Any,
-    cases: Cases,
+    cases: TreatedRows,
     nuisances: Nuisances,
     adapted: TaskNuisances,
     arm: int,

@@ -15,7 +15,7 @@ from sklearn.utils.validation import has_fit_parameter
 from ehrmeta.errors import DataError
 from ehrmeta.treatment.effects import AnyTaskNuisances, Effects
 from ehrmeta.treatment.learners import Scoring
-from ehrmeta.treatment.treated_rows import Cases
+from ehrmeta.treatment.treated_rows import TreatedRows
 
 __all__ = ["MetaEffects", "MetaOutcomes"]
 
@@ -26,17 +26,17 @@ class _PointEffects(Effects):
     """Effects without a posterior."""
 
     @abstractmethod
-    def _effect(self, cases: Cases, state: Any, zero: Array, one: Array) -> Array:
+    def _effect(self, cases: TreatedRows, state: Any, zero: Array, one: Array) -> Array:
         """Effect of every row, (row,)."""
 
     def contrast(
-        self, cases: Cases, state: Any, zero: Array, one: Array
+        self, cases: TreatedRows, state: Any, zero: Array, one: Array
     ) -> tuple[Array, Array | None]:
         """The effect, and no variance."""
         return self._effect(cases, state, zero, one), None
 
     def average(
-        self, cases: Cases, state: Any, zero: Array, one: Array
+        self, cases: TreatedRows, state: Any, zero: Array, one: Array
     ) -> tuple[float, float | None]:
         """Mean over the rows, and no variance."""
         return float(self._effect(cases, state, zero, one).mean()), None
@@ -57,7 +57,7 @@ class MetaEffects(_PointEffects):
 
     @classmethod
     def fit(
-        cls, estimator: Any, scoring: Scoring, cases: Cases, nuisances: AnyTaskNuisances
+        cls, estimator: Any, scoring: Scoring, cases: TreatedRows, nuisances: AnyTaskNuisances
     ) -> MetaEffects:
         """Fit clones; rows are weighted where the estimator takes `sample_weight`."""
         models = []
@@ -69,9 +69,7 @@ class MetaEffects(_PointEffects):
             models.append(model.fit(rows.x, found.psi, **_tasks_of(rows), **weights))
         return cls(scoring, tuple(models))
 
-    def adapt(
-        self, cases: Cases, nuisances: AnyTaskNuisances, *, trained: bool = False
-    ) -> list[Any]:
+    def adapt(self, cases: TreatedRows, nuisances: AnyTaskNuisances) -> list[Any]:
         """Every model adapted to the tasks that have pseudo-outcomes."""
         return [
             _adapted(model, cases.x[found.rows], found.psi, cases.take(found.rows))
@@ -79,7 +77,7 @@ class MetaEffects(_PointEffects):
         ]
 
     def support_weights(
-        self, cases: Cases, state: list[Any], zero: Array, one: Array
+        self, cases: TreatedRows, state: list[Any], zero: Array, one: Array
     ) -> pd.DataFrame:
         """Of one arm over the control, by the attention of the estimator."""
         chosen = np.flatnonzero(one - zero)
@@ -93,13 +91,13 @@ class MetaEffects(_PointEffects):
         return weights
 
     def outcomes(
-        self, cases: Cases, state: Any, given: Array, reference: tuple[Array, Array]
+        self, cases: TreatedRows, state: Any, given: Array, reference: tuple[Array, Array]
     ) -> tuple[Array, Array | None]:
         """The nuisances' mean outcome, moved by the effects."""
         m, share = reference
         return m + self._effect(cases, state, share, np.broadcast_to(given, share.shape)), None
 
-    def _effect(self, cases: Cases, state: list[Any], zero: Array, one: Array) -> Array:
+    def _effect(self, cases: TreatedRows, state: list[Any], zero: Array, one: Array) -> Array:
         signs = np.broadcast_to(one - zero, (cases.n_rows, len(self.models)))
         parts = [
             signs[:, k] * _predicted(model, state[k], cases.x, cases)
@@ -120,28 +118,28 @@ class MetaOutcomes(_PointEffects):
     model: Any
 
     @classmethod
-    def fit(cls, estimator: Any, cases: Cases, nuisances: AnyTaskNuisances) -> MetaOutcomes:
+    def fit(cls, estimator: Any, cases: TreatedRows, nuisances: AnyTaskNuisances) -> MetaOutcomes:
         """Fit a clone on the outcome."""
         x = np.column_stack([cases.x, nuisances.treatment(cases)])
         return cls(clone(estimator).fit(x, cases.y, **_tasks_of(cases)))
 
-    def adapt(self, cases: Cases, nuisances: AnyTaskNuisances, *, trained: bool = False) -> Any:
+    def adapt(self, cases: TreatedRows, nuisances: AnyTaskNuisances) -> Any:
         """The model adapted to the tasks."""
         x = np.column_stack([cases.x, nuisances.treatment(cases)])
         return _adapted(self.model, x, cases.y, cases)
 
     def outcomes(
-        self, cases: Cases, state: Any, given: Array, reference: tuple[Array, Array]
+        self, cases: TreatedRows, state: Any, given: Array, reference: tuple[Array, Array]
     ) -> tuple[Array, Array | None]:
         """Predictions of the adapted model."""
         return self.predict(cases, state, given), None
 
-    def predict(self, cases: Cases, state: Any, given: Array) -> Array:
+    def predict(self, cases: TreatedRows, state: Any, given: Array) -> Array:
         """Outcome of every row under a treatment, (row,)."""
         return _predicted(self.model, state, _with_treatment(cases.x, given), cases)
 
     def predict_interval(
-        self, cases: Cases, state: Any, given: Array, confidence_level: float
+        self, cases: TreatedRows, state: Any, given: Array, confidence_level: float
     ) -> Array:
         """Interval of a new outcome under a treatment, (row, 2).
 
@@ -161,7 +159,7 @@ class MetaOutcomes(_PointEffects):
         )
         return np.asarray(found, np.float64)
 
-    def _effect(self, cases: Cases, state: Any, zero: Array, one: Array) -> Array:
+    def _effect(self, cases: TreatedRows, state: Any, zero: Array, one: Array) -> Array:
         return self.predict(cases, state, one) - self.predict(cases, state, zero)
 
 
@@ -170,13 +168,13 @@ def _with_treatment(x: Array, given: Array) -> Array:
     return np.column_stack([x, np.broadcast_to(given, wide)])
 
 
-def _tasks_of(cases: Cases) -> dict[str, Any]:
+def _tasks_of(cases: TreatedRows) -> dict[str, Any]:
     """Groups and time, as estimators over tasks take them at fit."""
     tasks: dict[str, Any] = {"groups": cases.task} if cases.n_tasks > 1 else {}
     return tasks if cases.time is None else tasks | {"time": cases.time}
 
 
-def _adapted(model: Any, x: Array, y: Array, cases: Cases) -> Any:
+def _adapted(model: Any, x: Array, y: Array, cases: TreatedRows) -> Any:
     """The model adapted to the tasks that have rows; None without any."""
     if len(y) == 0:
         return None
@@ -184,7 +182,7 @@ def _adapted(model: Any, x: Array, y: Array, cases: Cases) -> Any:
     return model.adapt(x, y, groups=cases.task, **time)
 
 
-def _predicted(model: Any, adapted: Any, x: Array, cases: Cases) -> Array:
+def _predicted(model: Any, adapted: Any, x: Array, cases: TreatedRows) -> Array:
     time = {} if cases.time is None else {"time": cases.time}
     if adapted is None:
         return np.asarray(model.predict(x, **time), np.float64)

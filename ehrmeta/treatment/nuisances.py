@@ -21,7 +21,7 @@ from sklearn.linear_model import LogisticRegression, RidgeCV
 from ehrmeta.errors import DataError
 from ehrmeta.nn.mixed_model import MixedModel, fit_mixed_model, posterior
 from ehrmeta.treatment.cross_fitting import Stack, cross_fit
-from ehrmeta.treatment.treated_rows import Cases
+from ehrmeta.treatment.treated_rows import TreatedRows
 
 __all__ = [
     "ArmLevels",
@@ -56,7 +56,7 @@ class ArmLevels:
 
     model: MixedModel
 
-    def adapt(self, mu: Array, cases: Cases) -> tuple[Array, Array]:
+    def adapt(self, mu: Array, cases: TreatedRows) -> tuple[Array, Array]:
         """Posterior of every task's levels: mean (task, arm), covariance (task, arm, arm)."""
         n_arms = mu.shape[1]
         order = np.argsort(cases.task, kind="stable")
@@ -66,7 +66,7 @@ class ArmLevels:
         mean, cov = posterior(self.model, hot, hot, residual, starts)
         return mean + self.model.beta, cov
 
-    def without_own_row(self, mu: Array, cases: Cases, mean: Array, cov: Array) -> Array:
+    def without_own_row(self, mu: Array, cases: TreatedRows, mean: Array, cov: Array) -> Array:
         r"""Outcomes (row, arm) at the levels that the task's *other* rows give.
 
         .. math:: b_{-i} = b - C z_i \frac{r_i - z_i'b}{\sigma^2 - z_i' C z_i}
@@ -79,7 +79,7 @@ class ArmLevels:
         return np.asarray(mu + shift)
 
 
-def fit_arm_levels(mu: Array, cases: Cases) -> ArmLevels:
+def fit_arm_levels(mu: Array, cases: TreatedRows) -> ArmLevels:
     """Estimate the prior from cross-fitted outcomes `mu` (row, arm) of the training tasks."""
     order = np.argsort(cases.task, kind="stable")
     hot = np.eye(mu.shape[1])[cases.arm[order]]
@@ -88,7 +88,7 @@ def fit_arm_levels(mu: Array, cases: Cases) -> ArmLevels:
     return ArmLevels(fit_mixed_model(hot, hot, residual, starts))
 
 
-def _task_levels(cases: Cases, n_arms: int) -> Array:
+def _task_levels(cases: TreatedRows, n_arms: int) -> Array:
     """How much the level of each row's task lies above the others', (row,), at equal x and arm.
 
     Outcome models are trained on what is left, so that tasks which treat more and also fare better
@@ -104,7 +104,7 @@ def _task_levels(cases: Cases, n_arms: int) -> Array:
     return np.asarray(mean[cases.task, 0])
 
 
-def _given(mu: Array, cases: Cases) -> Array:
+def _given(mu: Array, cases: TreatedRows) -> Array:
     """What is expected in the arm that was given, (row,)."""
     return np.asarray(mu[np.arange(cases.n_rows), cases.arm])
 
@@ -121,12 +121,12 @@ class LogitShifts:
 
     sd: float
 
-    def adapt(self, e: Array, cases: Cases) -> tuple[Array, Array]:
+    def adapt(self, e: Array, cases: TreatedRows) -> tuple[Array, Array]:
         """Mode (task, arm) and curvature (task, arm, arm) of every task's shift."""
         mode, curvature, _ = _laplace(np.log(np.maximum(e, _SMALLEST)), cases, self.sd)
         return mode, curvature
 
-    def without_own_row(self, e: Array, cases: Cases, mode: Array, curvature: Array) -> Array:
+    def without_own_row(self, e: Array, cases: TreatedRows, mode: Array, curvature: Array) -> Array:
         """Propensities (row, arm) at the shift that the task's other rows give, to one step."""
         logits = np.log(np.maximum(e, _SMALLEST))
         p = softmax(logits + mode[cases.task], axis=1)
@@ -140,7 +140,7 @@ class LogitShifts:
         return np.asarray(softmax(np.log(np.maximum(e, _SMALLEST)) + shift, axis=1))
 
 
-def _fit_logit_shifts(e: Array, cases: Cases) -> LogitShifts:
+def _fit_logit_shifts(e: Array, cases: TreatedRows) -> LogitShifts:
     """Estimate the spread of the shifts by Laplace's approximation of their likelihood."""
     logits = np.log(np.maximum(e, _SMALLEST))
     low, high = np.log(_SD_RANGE)
@@ -158,7 +158,7 @@ def _clip_propensity(e: Array, clip: float) -> tuple[Array, npt.NDArray[np.bool_
     return np.maximum(e, clip), np.asarray((e < clip).any(axis=1))
 
 
-def _laplace(logits: Array, cases: Cases, sd: float) -> tuple[Array, Array, float]:
+def _laplace(logits: Array, cases: TreatedRows, sd: float) -> tuple[Array, Array, float]:
     """Mode and curvature of every task's shift, and the marginal log-likelihood of all."""
     n_tasks, n_arms = cases.n_tasks, logits.shape[1]
     precision = np.eye(n_arms) / sd**2
@@ -185,7 +185,7 @@ def _information(p: Array) -> Array:
     return np.asarray(p[:, :, None] * (np.eye(p.shape[1]) - p[:, None, :]))
 
 
-def _totals(values: Array, cases: Cases) -> Array:
+def _totals(values: Array, cases: TreatedRows) -> Array:
     """Sums over the rows of every task, (task, ...)."""
     flat = values.reshape(len(values), -1)
     sums = np.zeros((cases.n_tasks, flat.shape[1]))
@@ -214,16 +214,16 @@ class TaskNuisances:
     e: Array
     clipped: npt.NDArray[np.bool_]
 
-    def treatment(self, cases: Cases) -> Array:
+    def treatment(self, cases: TreatedRows) -> Array:
         """Which arm was given, without the control, (row, arm - 1)."""
         return np.asarray(np.eye(self.e.shape[1])[cases.arm][:, 1:])
 
-    def given(self, cases: Cases) -> Array:
+    def given(self, cases: TreatedRows) -> Array:
         """The same, but 0 in tasks of one arm, which say nothing of their own effect."""
         several = (cases.counts(self.e.shape[1]) > 0).sum(1) > 1
         return np.asarray(self.treatment(cases) * several[cases.task, None])
 
-    def away(self, cases: Cases) -> Array:
+    def away(self, cases: TreatedRows) -> Array:
         """Which arm was given less its propensity, without the control, (row, arm - 1)."""
         return np.asarray(self.treatment(cases) - self.e[:, 1:])
 
@@ -279,7 +279,7 @@ class Nuisances:
         arms = range(self.n_arms)
         return np.stack([joint.by_fold(_with_arm(x, a, self.n_arms)) for a in arms], axis=-1)
 
-    def population_propensity(self, cases: Cases) -> Array:
+    def population_propensity(self, cases: TreatedRows) -> Array:
         """Propensities before any adaptation, (row, arm)."""
         if cases.known is not None:
             return cases.known
@@ -302,19 +302,19 @@ class Nuisances:
         shares = self.mean_propensity
         return self.predict(x) @ shares, np.tile(shares[1:], (len(x), 1))
 
-    def adapt(self, cases: Cases) -> TaskNuisances:
+    def adapt(self, cases: TreatedRows) -> TaskNuisances:
         """Expectations for the rows of tasks that the models have not seen."""
         e = self.population_propensity(cases)
         shifts = None if cases.known is not None else self.shifts
         return _in_tasks(self, shifts, self.predict(cases.x), e, cases)
 
-    def with_outcomes(self, mu: Array, e: Array, cases: Cases) -> TaskNuisances:
+    def with_outcomes(self, mu: Array, e: Array, cases: TreatedRows) -> TaskNuisances:
         """Expectations by these outcomes (row, arm) of the population and adapted propensities."""
         return _in_tasks(self, None, mu, e, cases)
 
 
 def fit_nuisances(
-    cases: Cases,
+    cases: TreatedRows,
     n_arms: int,
     fold: Index,
     *,
@@ -383,7 +383,7 @@ def fit_nuisances(
         mean_propensity=np.bincount(cases.arm, minlength=n_arms) / cases.n_rows,
         n_arms=n_arms,
         clip=clip,
-        bounded=set(np.unique(cases.y)) <= {0.0, 1.0},
+        bounded=cases.is_binary,
     )
     adapted = _in_tasks(nuisances, nuisances.shifts, mu, e, cases)
     residual = cases.y - adapted.mu[np.arange(cases.n_rows), cases.arm]
@@ -414,7 +414,7 @@ def default_classifiers() -> list[Any]:
 
 
 def _in_tasks(
-    nuisances: Nuisances, shifts: LogitShifts | None, mu: Array, e: Array, cases: Cases
+    nuisances: Nuisances, shifts: LogitShifts | None, mu: Array, e: Array, cases: TreatedRows
 ) -> TaskNuisances:
     """Expectations at the levels that the rows' tasks have without them."""
     population_mu = mu
@@ -430,7 +430,7 @@ def _in_tasks(
     return TaskNuisances(mu, population_mu, e, clipped)
 
 
-def _check_folds(cases: Cases, n_arms: int, fold: Index) -> None:
+def _check_folds(cases: TreatedRows, n_arms: int, fold: Index) -> None:
     """Every fold's complement must hold every arm."""
     n_folds = int(fold.max()) + 1
     inside = np.bincount(fold * n_arms + cases.arm, minlength=n_folds * n_arms)

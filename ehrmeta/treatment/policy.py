@@ -32,6 +32,7 @@ __all__ = [
     "PolicyTree",
     "PolicyValue",
     "Ranking",
+    "best_arms",
     "effects_by_rank",
     "fit_policy_tree",
     "policy_value",
@@ -70,6 +71,27 @@ class PolicyValue:
             f"value {self.value:.3g} ({low:.3g} to {high:.3g}), se {self.se:.2g}; "
             f"{self.n_eff:.0f} effective rows, {self.clipped_fraction:.1%} clipped"
         )
+
+
+class BestArms(NamedTuple):
+    """The best and the next best arm of every row, and by how much it is better, (row,) each."""
+
+    best: Index
+    second: Index
+    margin: Array
+
+
+def best_arms(gain: Array) -> BestArms:
+    """The arms of largest gain (row, arm); of equal ones the first.
+
+    Examples
+    --------
+    >>> best_arms(np.array([[0.0, 3.0, 1.0]]))
+    BestArms(best=array([1]), second=array([2]), margin=array([2.]))
+    """
+    rows = np.arange(len(gain))
+    best, second = np.argsort(-gain, axis=1, kind="stable")[:, :2].T
+    return BestArms(best, second, gain[rows, best] - gain[rows, second])
 
 
 def policy_value(

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 from numpy.typing import ArrayLike
 from scipy import stats
 from scipy.optimize import brentq
 
 from ehrmeta.errors import DataError
 
-__all__ = ["PooledEffect", "pool_effects"]
+__all__ = ["PooledEffect", "mean_by_task", "pool_effects"]
 
 Array = npt.NDArray[np.float64]
 
@@ -105,6 +107,34 @@ def pool_effects(
         float(np.sqrt(tau2)),
         n,
     )
+
+
+def mean_by_task(
+    values: Array,
+    task: npt.NDArray[np.int64],
+    labels: npt.NDArray[Any] | None = None,
+    confidence_level: float = 0.95,
+) -> pd.DataFrame:
+    """Mean of a column of rows in every task of three rows or more, with Student's interval.
+
+    Returns
+    -------
+    DataFrame
+        By task, its label or else its number: `n` rows, `effect`, `se`, `low` and `high`.
+
+    Examples
+    --------
+    >>> mean_by_task(np.array([1.0, 2.0, 3.0, 9.0]), np.array([0, 0, 0, 1])).effect.to_dict()
+    {0: 2.0}
+    """
+    n = np.bincount(task)
+    tasks = np.flatnonzero(n > 2)
+    mean, square = (np.bincount(task, of)[tasks] / n[tasks] for of in (values, values**2))
+    se = np.sqrt((square - mean**2) / (n[tasks] - 1))
+    wide = stats.t.ppf(0.5 + 0.5 * confidence_level, n[tasks] - 1) * se
+    columns = {"n": n[tasks], "effect": mean, "se": se, "low": mean - wide, "high": mean + wide}
+    names = tasks if labels is None else labels[tasks]
+    return pd.DataFrame(columns, index=pd.Index(names, name="task"))
 
 
 def _between(theta: Array, s: Array) -> float:

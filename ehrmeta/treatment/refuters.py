@@ -10,7 +10,7 @@ from sklearn.base import clone
 
 from ehrmeta.errors import DataError
 from ehrmeta.treatment.arms import Arms
-from ehrmeta.treatment.treated_rows import Cases
+from ehrmeta.treatment.treated_rows import TreatedRows
 
 if TYPE_CHECKING:
     from ehrmeta.treatment.response import TreatmentResponse
@@ -47,7 +47,7 @@ def refute(model: TreatmentResponse, *, n_repeats: int = 5, random_state: int = 
     >>> found.holds_0.tolist()
     [True, True]
     """
-    arms, cases = model.treatment_, model.tasks_._support
+    arms, cases = model.treatment_, model.tasks_.support
     if not isinstance(arms, Arms):
         raise DataError("refuters deal arms anew; a dose has none.")
     random = np.random.default_rng(random_state)
@@ -60,7 +60,7 @@ def refute(model: TreatmentResponse, *, n_repeats: int = 5, random_state: int = 
             ("dummy outcome", noise, cases.arm),
         ):
             fresh = clone(model).set_params(schema=None, task=None, treatment=None)
-            if name == "dummy outcome" and fresh.outcome is not None and _is_binary(cases):
+            if name == "dummy outcome" and fresh.outcome is not None and cases.is_binary:
                 fresh.set_params(outcome=None)
             fresh.fit(
                 cases.x,
@@ -76,14 +76,10 @@ def refute(model: TreatmentResponse, *, n_repeats: int = 5, random_state: int = 
     return pd.DataFrame(found, columns=columns)
 
 
-def _deal(cases: Cases, random: np.random.Generator) -> np.ndarray:
+def _deal(cases: TreatedRows, random: np.random.Generator) -> np.ndarray:
     """The arms of every task in a random order."""
     by_task = np.argsort(cases.task, kind="stable")
     shuffled = np.lexsort((random.random(cases.n_rows), cases.task))
     arm = np.empty_like(cases.arm)
     arm[by_task] = cases.arm[shuffled]
     return arm
-
-
-def _is_binary(cases: Cases) -> bool:
-    return set(np.unique(cases.y)) <= {0.0, 1.0}

@@ -13,24 +13,14 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_feature_names, _check_n_features
 
-from ehrmeta.data import Encoder, Schema
+from ehrmeta.data import Schema
 from ehrmeta.errors import BundleError, NotFittedError
-from ehrmeta.estimators.inputs import Inputs, schema_of
-from ehrmeta.treatment.adapted import AdaptedResponse
+from ehrmeta.estimators.inputs import schema_of
+from ehrmeta.treatment.adapted_response import AdaptedResponse
 from ehrmeta.treatment.arms import Arms, Dose
-from ehrmeta.treatment.cross_fitting import cross_fit_folds
-from ehrmeta.treatment.dose_nuisances import DoseNuisances
-from ehrmeta.treatment.effects import Effects, MixedEffects
-from ehrmeta.treatment.fitting import check_settings, learn_effects, learn_nuisances
-from ehrmeta.treatment.nuisances import Nuisances
-from ehrmeta.treatment.treated_rows import (
-    Cases,
-    cases_of,
-    encoded,
-    features_before_treatment,
-    read_treated,
-    task_labels,
-)
+from ehrmeta.treatment.effect_model import EffectModel, EffectSettings, fit_effect_model
+from ehrmeta.treatment.effects import MixedEffects
+from ehrmeta.treatment.treated_rows import TreatmentEncoder, read_treated
 
 __all__ = ["TreatmentResponse"]
 
@@ -84,6 +74,8 @@ class TreatmentResponse(BaseEstimator):
 
     Attributes
     ----------
+    model_ : EffectModel
+        What was fitted; usable without this class.
     treatment_ : Arms or Dose
     tasks_ : AdaptedResponse
         The training tasks. It holds their rows, so a fitted model is patient data.
@@ -108,9 +100,7 @@ class TreatmentResponse(BaseEstimator):
     array([1. , 1.9])
     """
 
-    treatment_: Arms | Dose
-    nuisances_: Nuisances | DoseNuisances
-    effects_: Effects
+    model_: EffectModel
     tasks_: AdaptedResponse
     __metadata_request__fit: ClassVar[dict[str, bool]] = dict.fromkeys(
         ("groups", "time", "treatment", "propensity", "outcome_time"), True
@@ -181,28 +171,40 @@ class TreatmentResponse(BaseEstimator):
         -------
         self
         """
-        check_settings(self)
-        schema = schema_of(self.schema, X)
-        inputs, treatment = self._read(X, y, groups, time, treatment, outcome_time, schema)
-        kind = Arms.fit(treatment, self.control) if self.discrete_treatment else Dose.fit(treatment)
-        columns = tuple(inputs.columns)
-        features = features_before_treatment(inputs.columns, schema)
-        encoder = Encoder.fit(inputs.columns, features, groups=inputs.groups)
-        self.schema_, self.treatment_ = schema, kind
-        self.encoder_, self.columns_ = encoder, columns
-        cases = self._cases(inputs, treatment, propensity)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        strata = cases.arm if self.discrete_treatment else None
-        n_folds = min(self.n_folds, cases.n_tasks) if cases.n_tasks > 1 else self.n_folds
-        fold = cross_fit_folds(cases.task, cases.n_tasks, n_folds, strata=strata, random_state=seed)
-        self.nuisances_, adapted = learn_nuisances(self, kind, cases, fold, seed)
-        self.effects_, self.form_scores_ = learn_effects(
-            self, self.nuisances_, cases, adapted, fold, seed
+        settings = EffectSettings(
+            self.estimator,
+            self.learner,
+            self.propensity,
+            self.outcome,
+            self.final,
+            self.n_folds,
+            self.clip,
+            is_dose=not self.discrete_treatment,
+            seed=seed,
         )
+        schema = schema_of(self.schema, X)
+        table = read_treated(
+            X,
+            y,
+            treatment=treatment,
+            groups=groups,
+            time=time,
+            propensity=propensity,
+            outcome_time=outcome_time,
+            schema=schema,
+            task_column=self.task,
+            treatment_column=self.treatment,
+        )
+        encoder = TreatmentEncoder.fit(
+            table, self._kind(table.treatment), schema, self.task, self.treatment
+        )
+        rows = encoder.rows(table)
+        self.model_, state, self.form_scores_ = fit_effect_model(encoder, rows, settings)
         _check_feature_names(self, X, reset=True)
         _check_n_features(self, X, reset=True)
-        self.n_tasks_ = cases.n_tasks
-        self.tasks_ = AdaptedResponse(self, task_labels(inputs), cases, adapted, trained=True)
+        self.n_tasks_ = rows.n_tasks
+        self.tasks_ = AdaptedResponse(self.model_, rows, state)
         self.tasks_.warn_of_gaps()
         return self
 
@@ -229,20 +231,32 @@ class TreatmentResponse(BaseEstimator):
         -------
         AdaptedResponse
         """
-        self._check_is_fitted()
-        inputs, treatment = self._read(X, y, groups, time, treatment, outcome_time, self.schema_)
-        if inputs.n_rows == 0:
+        model = self.fitted_model()
+        table = model.encoder.read(
+            X,
+            y,
+            treatment=treatment,
+            groups=groups,
+            time=time,
+            propensity=propensity,
+            outcome_time=outcome_time,
+        )
+        if table.inputs.n_rows == 0:
             return self.unadapted()
-        cases = self._cases(inputs, treatment, propensity)
-        adapted = AdaptedResponse(self, task_labels(inputs), cases, self.nuisances_.adapt(cases))
+        adapted = AdaptedResponse(model, model.encoder.rows(table))
         adapted.warn_of_gaps(stacklevel=3)
         return adapted
 
     def unadapted(self) -> AdaptedResponse:
         """The population as a task without rows; its intervals are those of a new task."""
-        self._check_is_fitted()
-        nothing = Cases.none(len(self.encoder_.fixed_names), len(self.treatment_.vectors))
-        return AdaptedResponse(self, None, nothing, self.nuisances_.adapt(nothing))
+        model = self.fitted_model()
+        return AdaptedResponse(model, model.encoder.no_rows())
+
+    def fitted_model(self) -> EffectModel:
+        """``model_``, or an error that says to fit first."""
+        if not hasattr(self, "model_"):
+            raise NotFittedError("this TreatmentResponse is not fitted yet. Call fit first.")
+        return self.model_
 
     def effect(self, X: Any, *, T0: Any = None, T1: Any = None) -> Array:
         """The population's mean effect at the rows' features, (row,)."""
@@ -286,17 +300,29 @@ class TreatmentResponse(BaseEstimator):
         )
 
     @property
+    def treatment_(self) -> Arms | Dose:
+        """Arms, or the range of the dose."""
+        return self.fitted_model().treatment
+
+    @property
+    def schema_(self) -> Schema | None:
+        """Roles and units of the columns of fit."""
+        return self.fitted_model().encoder.schema
+
+    @property
     def forms_(self) -> list[str]:
         """Chosen form of every arm's effect."""
-        if isinstance(self.effects_, MixedEffects):
-            return [arm.form for arm in self.effects_.population.arms]
+        effects = self.fitted_model().effects
+        if isinstance(effects, MixedEffects):
+            return [arm.form for arm in effects.population.arms]
         return [type(self.estimator).__name__]
 
     @property
     def variation_(self) -> str:
         """How effects differ over tasks."""
-        if isinstance(self.effects_, MixedEffects):
-            return self.effects_.deviations.variation
+        effects = self.fitted_model().effects
+        if isinstance(effects, MixedEffects):
+            return effects.deviations.variation
         return "as the estimator has it"
 
     def save(self, path: str | os.PathLike[str]) -> NoReturn:
@@ -313,35 +339,7 @@ class TreatmentResponse(BaseEstimator):
             "random_state: the same rows give the same model."
         )
 
-    def _check_is_fitted(self) -> None:
-        if not hasattr(self, "tasks_"):
-            raise NotFittedError("this TreatmentResponse is not fitted yet. Call fit first.")
-
-    def _read(
-        self,
-        X: Any,
-        y: Any,
-        groups: Any,
-        time: Any,
-        treatment: Any,
-        outcome_time: Any,
-        schema: Schema | None,
-    ) -> tuple[Inputs, Any]:
-        """The rows without the columns of task and treatment, and the treatment."""
-        return read_treated(
-            X,
-            y,
-            groups=groups,
-            time=time,
-            treatment=treatment,
-            outcome_time=outcome_time,
-            schema=schema,
-            task_column=self.task,
-            treatment_column=self.treatment,
-        )
-
-    def _encode(self, inputs: Inputs) -> Array:
-        return encoded(inputs, self.encoder_, self.columns_)
-
-    def _cases(self, inputs: Inputs, treatment: Any, propensity: Any) -> Cases:
-        return cases_of(inputs, self._encode(inputs), treatment, self.treatment_, propensity)
+    def _kind(self, treatment: Any) -> Arms | Dose:
+        if self.discrete_treatment:
+            return Arms.fit(treatment, self.control)
+        return Dose.fit(treatment)

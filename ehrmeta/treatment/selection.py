@@ -12,9 +12,7 @@ import pandas as pd
 from ehrmeta.data import index_tasks, random_k
 from ehrmeta.data.columns import take_rows
 from ehrmeta.errors import DataError
-from ehrmeta.treatment.arms import Arms
-from ehrmeta.treatment.learners import PseudoOutcomes, Scoring, arm_scores
-from ehrmeta.treatment.nuisances import TaskNuisances
+from ehrmeta.treatment.learners import PseudoOutcomes
 from ehrmeta.treatment.policy import rank_score
 from ehrmeta.treatment.response import TreatmentResponse
 
@@ -97,11 +95,9 @@ class EffectScorer:
         """Score of a fitted estimator on held-out rows."""
         if self.kind not in _KINDS:
             raise DataError(f"kind must be one of {_KINDS}, got {self.kind!r}.")
-        arms = estimator.treatment_
-        if not isinstance(arms, Arms):
-            raise DataError("EffectScorer compares arms: a dose has none.")
-        inputs, treatment = estimator._read(X, y, groups, None, treatment, None, estimator.schema_)
-        treatment = np.asarray(treatment)
+        model = estimator.fitted_model()
+        table = model.encoder.read(X, y, groups=groups, treatment=treatment)
+        inputs, treatment = table.inputs, np.asarray(table.treatment)
         tasks = inputs.groups
         frame = pd.DataFrame(dict(inputs.columns))
         support, query = np.zeros(len(frame), bool), np.ones(len(frame), bool)
@@ -122,7 +118,7 @@ class EffectScorer:
             propensity=self.propensity,
             outcome=self.outcome,
             final="constant",
-            control=arms.labels[0],
+            control=model.arms.labels[0],
             clip=estimator.clip,
             random_state=self.random_state,
         ).fit(
@@ -135,15 +131,12 @@ class EffectScorer:
 
 
 def _score(judge: TreatmentResponse, kind: str, effect: Array, T0: Any, T1: Any) -> float:
-    arms, cases, nuisances = judge.treatment_, judge.tasks_._support, judge.tasks_._nuisances
-    if not isinstance(arms, Arms) or not isinstance(nuisances, TaskNuisances):
-        raise DataError("EffectScorer compares arms: a dose has none.")
-    zero, one = arms.codes_of(T0, T1)
+    tasks = judge.tasks_
+    zero, one = tasks.model.arms.codes_of(T0, T1)
     if kind in ("autoc", "qini"):
-        scores = arm_scores(cases, nuisances)
+        scores = tasks.arm_scores()
         return rank_score(effect, scores[:, one] - scores[:, zero], kind=kind)
-    found = Scoring(kind, judge.nuisances_.noise).pair(cases, nuisances, (zero, one))
-    return _skill(found, effect)
+    return _skill(tasks.pseudo_outcomes(kind, zero, one), effect)
 
 
 def _skill(found: PseudoOutcomes, effect: Array) -> float:

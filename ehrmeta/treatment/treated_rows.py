@@ -4,155 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ehrmeta.data import Encoder, Feature, Schema
+from ehrmeta.data import Encoder, Schema
 from ehrmeta.data.clock import to_time
 from ehrmeta.data.columns import read_column
 from ehrmeta.data.schema import Clock
-from ehrmeta.errors import DataError, SchemaError
+from ehrmeta.errors import DataError, GroupError, SchemaError
 from ehrmeta.estimators.inputs import Inputs, outcome_name, read_inputs
-from ehrmeta.treatment.arms import Arms, Dose
+from ehrmeta.treatment.arms import Arms, Dose, read_treatment
 
 __all__ = [
-    "Cases",
-    "cases_of",
-    "encoded",
-    "features_before_treatment",
+    "TreatedRows",
+    "TreatedTable",
+    "TreatmentEncoder",
     "read_probabilities",
     "read_times",
     "read_treated",
-    "task_labels",
 ]
 
 Array = npt.NDArray[np.float64]
 Index = npt.NDArray[np.int64]
 
 
-def read_treated(
-    X: Any,
-    y: Any = None,
-    *,
-    groups: Any = None,
-    time: Any = None,
-    treatment: Any = None,
-    outcome_time: Any = None,
-    schema: Schema | None = None,
-    task_column: str | None = None,
-    treatment_column: str | None = None,
-) -> tuple[Inputs, Any]:
-    """The rows without the columns of task and treatment, and the treatment.
-
-    Rows without an outcome, to be predicted for, need neither column.
-
-    Raises
-    ------
-    DataError
-        The treatment is missing, or came after the outcome was known.
-    """
-    asked_only = y is None and task_column not in getattr(X, "columns", ())
-    inputs = read_inputs(
-        X,
-        y,
-        groups=groups,
-        time=time,
-        task_column=None if asked_only else task_column,
-        clock=schema.time if schema is not None else None,
-        outcome=outcome_name(schema),
-    )
-    columns = dict(inputs.columns)
-    own = columns.pop(treatment_column, None) if treatment_column is not None else None
-    treatment = own if treatment is None else treatment
-    inputs = replace(inputs, columns=columns)
-    if y is None:
-        return inputs, treatment
-    _check_order(inputs.time, outcome_time, schema)
-    if treatment is None:
-        raise DataError("treatment is missing: pass treatment= with the arm of every row.")
-    if len(treatment) != inputs.n_rows:
-        raise DataError(
-            f"treatment has {len(treatment):,} rows, X has {inputs.n_rows:,}. Pass one value per "
-            "row of X."
-        )
-    return inputs, treatment
-
-
-def features_before_treatment(
-    columns: Mapping[str, npt.NDArray[Any]], schema: Schema | None
-) -> tuple[Feature, ...]:
-    """All columns as features known at the row: whatever is in X was known before the treatment."""
-    schema = Schema.infer(pd.DataFrame(dict(columns))) if schema is None else schema
-    return tuple(replace(f, role="known") for f in schema.features if f.name in columns)
-
-
-def encoded(inputs: Inputs, encoder: Encoder, columns: tuple[str, ...]) -> Array:
-    """Encoded features, (row, feature), of rows with the columns of fit."""
-    if tuple(inputs.columns) != columns:
-        missing = [name for name in columns if name not in inputs.columns]
-        other = [name for name in inputs.columns if name not in columns]
-        raise SchemaError(
-            f"the columns of X are not those of fit: missing {missing}, unknown {other}. Pass "
-            "the columns of fit, in their order."
-        )
-    return encoder.transform(inputs.columns)[0].astype(np.float64)
-
-
-def cases_of(inputs: Inputs, x: Array, treatment: Any, kind: Arms | Dose, propensity: Any) -> Cases:
-    """Rows with their treatments and, where they are known, propensities."""
-    tasks, known = inputs.tasks(), None
-    if propensity is not None:
-        if not isinstance(kind, Arms):
-            raise DataError("propensity= is for arms; of a dose it is a regressor of the model.")
-        known = _read_propensities(propensity, kind, inputs.n_rows)
-    return Cases(
-        x,
-        inputs.outcome(),
-        kind.codes(treatment),
-        tasks.codes,
-        max(tasks.n_tasks, 1),
-        inputs.time,
-        known,
-    )
-
-
-def read_times(values: Any, name: str, schema: Schema | None, n_rows: int) -> Array:
-    """Times of rows on the schema's clock, as `time` itself is read."""
-    clock = schema.time if schema is not None and schema.time is not None else Clock(name)
-    found = to_time(read_column(values, name), unit=clock.unit, origin=clock.origin, name=name)
-    if found.shape != (n_rows,):
-        raise DataError(
-            f"{name} has {len(found):,} rows, X has {n_rows:,}. Pass one value per row of X."
-        )
-    return found
-
-
-def task_labels(inputs: Inputs) -> npt.NDArray[Any] | None:
-    """Names of the tasks, sorted; None for one without a name."""
-    return None if inputs.groups is None else inputs.tasks().labels
-
-
-def _check_order(time: Array | None, outcome_time: Any, schema: Schema | None) -> None:
-    """An outcome cannot be known before the treatment."""
-    if outcome_time is None:
-        return
-    if time is None:
-        raise DataError("outcome_time= needs time=, the time of the treatment.")
-    known = read_times(outcome_time, "outcome_time", schema, len(time))
-    early = np.flatnonzero(known < time)
-    if len(early):
-        raise DataError(
-            f"the outcome was known before the treatment in {len(early):,} of {len(time):,} rows "
-            f"(first: row {early[0]}): it cannot be an effect. Leave those rows out, or check "
-            "which time is which."
-        )
-
-
 @dataclass(frozen=True, eq=False)
-class Cases:
+class TreatedRows:
     """Encoded rows, in the user's order.
 
     Parameters
@@ -170,6 +50,8 @@ class Cases:
         Of the treatment, in the schema's unit.
     known : (row, arm), optional
         Randomisation probabilities.
+    labels : (task,), optional
+        Names of the tasks, sorted; None for one without a name.
     """
 
     x: Array
@@ -179,34 +61,28 @@ class Cases:
     n_tasks: int
     time: Array | None = None
     known: Array | None = None
-
-    @classmethod
-    def none(cls, n_features: int, n_arms: int) -> Cases:
-        """A task without rows."""
-        return cls(
-            np.zeros((0, n_features)),
-            np.zeros(0),
-            np.zeros(0, np.int64),
-            np.zeros(0, np.int64),
-            1,
-            known=np.zeros((0, n_arms)),
-        )
+    labels: npt.NDArray[Any] | None = None
 
     @property
     def n_rows(self) -> int:
         """Number of rows over all tasks."""
         return len(self.y)
 
+    @property
+    def is_binary(self) -> bool:
+        """Whether all outcomes are 0 or 1."""
+        return set(np.unique(self.y)) <= {0.0, 1.0}
+
     def counts(self, n_arms: int) -> Index:
         """Rows of every task in every arm, (task, arm)."""
         both = np.bincount(self.task * n_arms + self.arm, minlength=self.n_tasks * n_arms)
         return both.reshape(self.n_tasks, n_arms)
 
-    def in_one_task(self) -> Cases:
+    def in_one_task(self) -> TreatedRows:
         """The same rows as those of one task."""
-        return replace(self, task=np.zeros(self.n_rows, np.int64), n_tasks=1)
+        return replace(self, task=np.zeros(self.n_rows, np.int64), n_tasks=1, labels=None)
 
-    def take(self, rows: npt.NDArray[Any]) -> Cases:
+    def take(self, rows: npt.NDArray[Any]) -> TreatedRows:
         """Some rows, by mask or position; the numbering of the tasks stays."""
         return replace(
             self,
@@ -216,6 +92,213 @@ class Cases:
             task=self.task[rows],
             time=None if self.time is None else self.time[rows],
             known=None if self.known is None else self.known[rows],
+        )
+
+
+class TreatedTable(NamedTuple):
+    """A user's rows, read and checked, before anything is encoded.
+
+    Parameters
+    ----------
+    inputs : Inputs
+        Without the columns of task and treatment.
+    treatment : (row,), optional
+        Arm or dose as it was passed; None where effects are to be predicted.
+    propensity : array, optional
+        Known randomisation probabilities as they were passed.
+    """
+
+    inputs: Inputs
+    treatment: npt.NDArray[Any] | None
+    propensity: Any = None
+
+
+def read_treated(
+    X: Any,
+    y: Any = None,
+    *,
+    treatment: Any = None,
+    groups: Any = None,
+    time: Any = None,
+    propensity: Any = None,
+    outcome_time: Any = None,
+    schema: Schema | None = None,
+    task_column: str | None = None,
+    treatment_column: str | None = None,
+) -> TreatedTable:
+    """Read a user's rows; those without an outcome, to be predicted for, need no treatment.
+
+    Raises
+    ------
+    DataError
+        The treatment is missing, or came after the outcome was known.
+    """
+    is_query = y is None and task_column not in getattr(X, "columns", ())
+    inputs = read_inputs(
+        X,
+        y,
+        groups=groups,
+        time=time,
+        task_column=None if is_query else task_column,
+        clock=schema.time if schema is not None else None,
+        outcome=outcome_name(schema),
+    )
+    columns = dict(inputs.columns)
+    in_table = columns.pop(treatment_column, None) if treatment_column is not None else None
+    inputs = replace(inputs, columns=columns)
+    if y is None:
+        return TreatedTable(inputs, None)
+    _check_order(inputs.time, outcome_time, schema)
+    values = in_table if treatment is None else treatment
+    if values is None:
+        raise DataError("treatment is missing: pass treatment= with the arm of every row.")
+    if len(values) != inputs.n_rows:
+        raise DataError(
+            f"treatment has {len(values):,} rows, X has {inputs.n_rows:,}. Pass one value per "
+            "row of X."
+        )
+    return TreatedTable(inputs, read_treatment(values), propensity)
+
+
+@dataclass(frozen=True, eq=False)
+class TreatmentEncoder:
+    """From a user's table to `TreatedRows`: arms, columns and scales, learned on training tasks.
+
+    Parameters
+    ----------
+    treatment : Arms or Dose
+    columns : tuple of str
+        Of X at fit, in their order.
+    features : Encoder
+        Of all columns: whatever is in X was known before the treatment.
+    schema : Schema, optional
+    task_column, treatment_column : str, optional
+        Columns of X that name the task and the treatment.
+    """
+
+    treatment: Arms | Dose
+    columns: tuple[str, ...]
+    features: Encoder
+    schema: Schema | None = None
+    task_column: str | None = None
+    treatment_column: str | None = None
+
+    @classmethod
+    def fit(
+        cls,
+        table: TreatedTable,
+        treatment: Arms | Dose,
+        schema: Schema | None = None,
+        task_column: str | None = None,
+        treatment_column: str | None = None,
+    ) -> TreatmentEncoder:
+        """Learn scales and levels from the training rows."""
+        columns = table.inputs.columns
+        known = Schema.infer(pd.DataFrame(dict(columns))) if schema is None else schema
+        features = tuple(replace(f, role="known") for f in known.features if f.name in columns)
+        encoder = Encoder.fit(columns, features, groups=table.inputs.groups)
+        return cls(treatment, tuple(columns), encoder, schema, task_column, treatment_column)
+
+    def read(self, X: Any, y: Any = None, **given: Any) -> TreatedTable:
+        """Read rows as those of fit; `given` as in `read_treated`."""
+        return read_treated(
+            X,
+            y,
+            schema=self.schema,
+            task_column=self.task_column,
+            treatment_column=self.treatment_column,
+            **given,
+        )
+
+    def rows(self, table: TreatedTable) -> TreatedRows:
+        """Encode rows with their treatments and, where they are known, propensities."""
+        inputs = table.inputs
+        x = self._x(inputs)
+        tasks, known = inputs.tasks(), None
+        if table.propensity is not None:
+            if not isinstance(self.treatment, Arms):
+                raise DataError(
+                    "propensity= is for arms; of a dose it is a regressor of the model."
+                )
+            known = _read_propensities(table.propensity, self.treatment, inputs.n_rows)
+        return TreatedRows(
+            x,
+            inputs.outcome(),
+            self.treatment.codes(table.treatment),
+            tasks.codes,
+            max(tasks.n_tasks, 1),
+            inputs.time,
+            known,
+            None if inputs.groups is None else tasks.labels,
+        )
+
+    def query(
+        self, X: Any, groups: Any, adapted: TreatedRows
+    ) -> tuple[TreatedRows, npt.NDArray[np.bool_]]:
+        """Encode rows to predict for in the numbering of adapted tasks, and which have a task.
+
+        Raises
+        ------
+        GroupError
+            Several tasks were adapted, and the rows name none.
+        """
+        inputs = self.read(X, groups=groups).inputs
+        x = self._x(inputs)
+        if adapted.labels is None:
+            task = np.zeros(inputs.n_rows, np.int64)
+        elif inputs.groups is None:
+            raise GroupError(
+                f"groups is missing: the model was adapted to {adapted.n_tasks:,} named tasks, so "
+                "pass groups= with the task of every row."
+            )
+        else:
+            task = pd.Index(adapted.labels).get_indexer(inputs.groups).astype(np.int64)
+        no_outcome, no_arm = np.full(inputs.n_rows, np.nan), np.zeros(inputs.n_rows, np.int64)
+        return TreatedRows(x, no_outcome, no_arm, np.maximum(task, 0), adapted.n_tasks), task >= 0
+
+    def no_rows(self) -> TreatedRows:
+        """A task without rows."""
+        none = np.zeros(0, np.int64)
+        x = np.zeros((0, len(self.features.fixed_names)))
+        known = np.zeros((0, len(self.treatment.vectors)))
+        return TreatedRows(x, np.zeros(0), none, none, 1, known=known)
+
+    def _x(self, inputs: Inputs) -> Array:
+        """Encoded features of rows with the columns of fit, (row, feature)."""
+        if tuple(inputs.columns) != self.columns:
+            missing = [name for name in self.columns if name not in inputs.columns]
+            other = [name for name in inputs.columns if name not in self.columns]
+            raise SchemaError(
+                f"the columns of X are not those of fit: missing {missing}, unknown {other}. Pass "
+                "the columns of fit, in their order."
+            )
+        return self.features.transform(inputs.columns)[0].astype(np.float64)
+
+
+def read_times(values: Any, name: str, schema: Schema | None, n_rows: int) -> Array:
+    """Times of rows on the schema's clock, as `time` itself is read."""
+    clock = schema.time if schema is not None and schema.time is not None else Clock(name)
+    found = to_time(read_column(values, name), unit=clock.unit, origin=clock.origin, name=name)
+    if found.shape != (n_rows,):
+        raise DataError(
+            f"{name} has {len(found):,} rows, X has {n_rows:,}. Pass one value per row of X."
+        )
+    return found
+
+
+def _check_order(time: Array | None, outcome_time: Any, schema: Schema | None) -> None:
+    """An outcome cannot be known before the treatment."""
+    if outcome_time is None:
+        return
+    if time is None:
+        raise DataError("outcome_time= needs time=, the time of the treatment.")
+    known = read_times(outcome_time, "outcome_time", schema, len(time))
+    early = np.flatnonzero(known < time)
+    if len(early):
+        raise DataError(
+            f"the outcome was known before the treatment in {len(early):,} of {len(time):,} rows "
+            f"(first: row {early[0]}): it cannot be an effect. Leave those rows out, or check "
+            "which time is which."
         )
 
 

@@ -79,7 +79,7 @@ def test_names_stay_text_and_no_outcome_is_shown(document, model):
     assert HOSTILE not in page
     assert HOSTILE not in document.to_markdown()
     for text in (page, document.to_markdown(), document.to_json()):
-        assert not any(f"{value:.2f}" in text for value in model.tasks_._support.y)
+        assert not any(f"{value:.2f}" in text for value in model.tasks_.support.y)
     assert len(json.loads(document.to_json())["sections"]) == 5
 
 

@@ -6,7 +6,7 @@ from sklearn.linear_model import LinearRegression
 
 from ehrmeta.treatment.learners import PseudoOutcomes, choose_forms, fit_crossed
 from ehrmeta.treatment.nuisances import fit_nuisances
-from ehrmeta.treatment.treated_rows import Cases
+from ehrmeta.treatment.treated_rows import TreatedRows
 
 
 def crossed_values(cases, fold):
@@ -28,7 +28,7 @@ def test_the_crossed_effect_at_a_row_rests_on_no_outcome_of_its_fold():
     fold, one_task = np.arange(120) % 4, np.zeros(120, np.int64)
     moved = y + 10.0 * rng.normal(size=120) * (fold == 2)
     before, after = (
-        crossed_values(Cases(x, outcome, arm, one_task, 1), fold) for outcome in (y, moved)
+        crossed_values(TreatedRows(x, outcome, arm, one_task, 1), fold) for outcome in (y, moved)
     )
     np.testing.assert_array_equal(before[fold == 2], after[fold == 2])
     assert not np.allclose(before[fold != 2], after[fold != 2])

@@ -73,9 +73,10 @@ class EffectRankDisplay(Display):
         ['average effect on y,', '1 over 0']
         """
         groups = adapted.effects_by_rank(T0=T0, T1=T1, n_groups=n_groups)
-        arms: Any = adapted.model.treatment_  # ranks are of arms: a dose has been refused
+        arms = adapted.model.arms
         zero, one = (str(arms.labels[code]) for code in arms.codes_of(T0, T1))
-        return cls(groups, outcome_label(adapted.model.schema_), (zero, one)).plot(ax=ax)
+        outcome = outcome_label(adapted.model.encoder.schema)
+        return cls(groups, outcome, (zero, one)).plot(ax=ax)
 
     def _draw(self, ax: Axes) -> None:
         groups, (zero, one) = self.groups, self.arms

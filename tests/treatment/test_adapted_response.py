@@ -60,11 +60,11 @@ def test_a_policy_tree_finds_who_gains():
     y = X[:, 1] + t * np.where(X[:, 0] > 0, 1.0, -1.0) + rng.normal(size=1500)
     model = plain(propensity=0.5).fit(X, y, treatment=t)
     tree = model.tasks_.policy_tree(higher_is_better=True, max_depth=1)
-    advice = tree.predict(model.tasks_._support.x)
+    advice = tree.predict(model.tasks_.support.x)
     assert ((advice == 1) == (X[:, 0] > 0)).mean() > 0.9
     assert "x0" in str(tree)
     costly = model.tasks_.policy_tree(higher_is_better=True, max_depth=1, costs={1: 5.0})
-    assert not costly.predict(model.tasks_._support.x).any()
+    assert not costly.predict(model.tasks_.support.x).any()
 
 
 @pytest.mark.parametrize("kind", ["autoc", "qini"])
