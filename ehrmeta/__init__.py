@@ -7,25 +7,8 @@ and survival), `ehrmeta.report` (pictures and tables), `ehrmeta.algorithms` (the
 one) and `ehrmeta.errors`. The scripts in ``tutorials/`` begin with ``01_quickstart.py``.
 """
 
-from ehrmeta.algorithms import (
-    ANIL,
-    MAML,
-    BayesianHead,
-    CarryForward,
-    DeepMixedEffects,
-    FineTune,
-    LearnedOptimizer,
-    MatchingNet,
-    MetaCurvature,
-    MetaNetworks,
-    MetaSGD,
-    NeuralProcess,
-    PerTask,
-    Population,
-    PrototypicalNet,
-    RelationNet,
-    Reptile,
-)
+from ehrmeta.algorithms.registry import *
+from ehrmeta.algorithms.registry import ALGORITHMS
 from ehrmeta.data import (
     Clock,
     Feature,
@@ -63,36 +46,19 @@ from ehrmeta.treatment import TreatmentResponse
 from ehrmeta.tuning import MetaSearchCV, tune
 
 __all__ = [
-    "ANIL",
-    "MAML",
     "MLP",
     "Adapted",
-    "BayesianHead",
-    "CarryForward",
     "Clock",
     "ConformalClassifier",
     "ConformalRegressor",
-    "DeepMixedEffects",
     "DiscreteTimeHazard",
     "Feature",
-    "FineTune",
     "KShotScorer",
-    "LearnedOptimizer",
-    "MatchingNet",
     "MetaClassifier",
-    "MetaCurvature",
-    "MetaNetworks",
     "MetaRegressor",
-    "MetaSGD",
     "MetaSearchCV",
-    "NeuralProcess",
     "Outcome",
     "PatientKFold",
-    "PerTask",
-    "Population",
-    "PrototypicalNet",
-    "RelationNet",
-    "Reptile",
     "Schema",
     "Table",
     "TorchModule",
@@ -115,3 +81,4 @@ __all__ = [
     "survival_array",
     "tune",
 ]
+__all__ += [algorithm.__name__ for algorithm in ALGORITHMS.values()]

@@ -83,16 +83,19 @@ def imports_of(file: Path) -> set[str]:
 
 
 def _module(source: str, name: str = "") -> str:
-    """The file behind ``from source import name``, through what an `__init__` re-exports."""
+    """The file behind ``from source import name``, through what is only re-exported."""
     if f"{source}.{name}" in MODULES:
         return f"{source}.{name}"
     file = MODULES.get(source)
-    if file is not None and file.name == "__init__.py" and name:
-        for node in ast.parse(file.read_text()).body:
-            if isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-                for alias in node.names:
-                    if (alias.asname or alias.name) == name:
-                        return _module(node.module, alias.name)
+    if file is None or not name or file.name not in ("__init__.py", "registry.py"):
+        return source
+    for node in ast.parse(file.read_text()).body:
+        if isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            for alias in node.names:
+                if (alias.asname or alias.name) == name:
+                    return _module(node.module, alias.name)
+                if alias.name == "*" and (origin := _module(node.module, name)) != node.module:
+                    return origin
     return source
 
 

@@ -22,7 +22,7 @@ from torch import Tensor
 from ehrmeta.errors import DataError
 from ehrmeta.nn.backbone import Network
 from ehrmeta.nn.batch import TaskRows, TaskSet
-from ehrmeta.nn.likelihoods import Distribution, Likelihood
+from ehrmeta.nn.likelihoods import Distribution, Likelihood, Outcome
 
 __all__ = ["Algorithm", "Episodes", "Params", "Spec", "State", "part", "query_loss"]
 
@@ -53,27 +53,49 @@ class Algorithm(BaseEstimator, ABC):
     parts `part` takes out ("network", "likelihood"). ``tutorials/09_write_your_own_algorithm.py``
     is one in thirty lines.
 
+    The attributes say what kind of algorithm it is; the contract tests read them.
+
     Attributes
     ----------
+    serves : tuple of {"real", "binary", "multiclass"}
+        Kinds of outcome.
+    refusal : str
+        Message for other kinds of outcome: why not, and what to use instead.
+    has_posterior : bool
+        Whether `own_weight` is known.
     consistent : bool
         Whether the adapted fit approaches the task's own fit as its support grows.
-
+    adapts : bool
+        Whether predictions depend on the support.
+    pools : bool
+        Whether predictions without support are learned over tasks.
+    surrogate_loss : bool
+        Whether the gradient of `loss` is deliberately not the derivative of its value.
     keeps_start : bool
         Whether training may leave the warm start only for a gain on held-out tasks of more than
         two paired standard errors.
     """
 
+    serves: ClassVar[tuple[Outcome, ...]] = ("real", "binary", "multiclass")
+    refusal: ClassVar[str] = ""
+    has_posterior: ClassVar[bool] = False
     consistent: ClassVar[bool] = False
+    adapts: ClassVar[bool] = True
+    pools: ClassVar[bool] = True
+    surrogate_loss: ClassVar[bool] = False
     keeps_start: ClassVar[bool] = False
 
     def check(self, likelihood: Likelihood) -> None:
-        """Refuse, saying what to use instead, a kind of outcome that this algorithm cannot serve.
+        """Refuse a kind of outcome that the algorithm does not serve.
 
         Raises
         ------
         DataError
         """
-        return
+        if likelihood.outcome not in self.serves:
+            raise DataError(
+                self.refusal or f"{type(self).__name__} serves no {likelihood.outcome} outcome."
+            )
 
     def n_outputs(self, likelihood: Likelihood) -> int:
         """Outputs asked of the network: the likelihood's, or the width of an embedding."""

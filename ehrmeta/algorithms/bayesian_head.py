@@ -57,6 +57,7 @@ class BayesianHead(Algorithm):
     n_features: Annotated[int, Range(8, 64, log=True)] = 32
     newton_steps: int = 8
 
+    has_posterior: ClassVar[bool] = True
     consistent: ClassVar[bool] = True
 
     def n_outputs(self, likelihood: Likelihood) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
@@ -62,6 +62,8 @@ class FineTune(Algorithm):
     learn_inner_lr: bool = True
     max_inner_lr: Annotated[float, Range(0.5, 2.0, when={"learn_inner_lr": True})] = 1.0
     max_inner_norm: float | None = 10.0
+
+    surrogate_loss: ClassVar[bool] = True
 
     def init(self, spec: Spec, generator: torch.Generator) -> dict[str, Tensor]:
         """Network, likelihood and the rate."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from torch import Tensor
 
@@ -49,6 +49,9 @@ class PerTask(Algorithm):
     inner_lr: Annotated[float, Range(1e-3, 0.5, log=True)] = 0.05
     inner_steps: Annotated[int, Range(5, 100, log=True)] = 50
     max_inner_norm: float | None = 10.0
+
+    pools: ClassVar[bool] = False
+    surrogate_loss: ClassVar[bool] = True
 
     def adapt(self, spec: Spec, params: Params, support: TaskSet) -> State:
         """Gradient descent on the support from the random start."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -34,6 +35,8 @@ class Population(Algorithm):
     >>> bool((adapted.predict(X[15:20]) == model.predict(X[15:20])).all())
     True
     """
+
+    adapts: ClassVar[bool] = False
 
     def adapt(self, spec: Spec, params: Params, support: TaskSet) -> State:
         """Nothing: zero rows were used."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from torch import Tensor
 from ehrmeta.algorithms._base import Algorithm, Params, Spec, State, part
 from ehrmeta.errors import DataError
 from ehrmeta.nn.batch import TaskSet
-from ehrmeta.nn.likelihoods import ClassLikelihood, Distribution, Likelihood
+from ehrmeta.nn.likelihoods import ClassLikelihood, Distribution, Likelihood, Outcome
 from ehrmeta.ranges import Choice, Range
 
 __all__ = [
@@ -72,18 +72,19 @@ class PrototypicalNet(Algorithm):
     prior_count: Annotated[float, Range(0.1, 10.0, log=True)] = 1.0
     class_frequencies: bool = True
 
+    serves: ClassVar[tuple[Outcome, ...]] = ("binary", "multiclass")
+    refusal: ClassVar[str] = (
+        "PrototypicalNet averages the rows of each class, and a real-valued outcome has no "
+        "classes. Use MatchingNet, BayesianHead or NeuralProcess, or MetaClassifier for classes."
+    )
+
     def check(self, likelihood: Likelihood) -> None:
-        """Refuse real-valued outcomes."""
+        """Refuse real-valued outcomes and unknown distances."""
         if self.distance not in ("euclidean", "mahalanobis"):
             raise DataError(
                 f"distance must be 'euclidean' or 'mahalanobis', got {self.distance!r}."
             )
-        if not isinstance(likelihood, ClassLikelihood):
-            raise DataError(
-                "PrototypicalNet averages the rows of each class, and a real-valued outcome has no "
-                "classes. Use MatchingNet, BayesianHead or NeuralProcess, or MetaClassifier for "
-                "classes."
-            )
+        super().check(likelihood)
 
     def n_outputs(self, likelihood: Likelihood) -> int:
         """The embedding."""

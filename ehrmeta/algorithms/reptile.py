@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
@@ -56,6 +56,8 @@ class Reptile(Algorithm):
     inner_lr: Annotated[float, Range(1e-3, 0.5, log=True)] = 0.05
     inner_steps: Annotated[int, Range(1, 20, log=True)] = 10
     max_inner_norm: float | None = 10.0
+
+    surrogate_loss: ClassVar[bool] = True
 
     def adapt(self, spec: Spec, params: Params, support: TaskSet) -> State:
         """The state after the last inner step."""

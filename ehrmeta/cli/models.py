@@ -9,7 +9,7 @@ from typing import Any, get_args
 import click
 import pandas as pd
 
-from ehrmeta.algorithms import MAML, DeepMixedEffects, MetaSGD
+from ehrmeta.algorithms import ALGORITHMS
 from ehrmeta.cli.demo import opponents
 from ehrmeta.cli.tables import (
     check_held_out,
@@ -41,7 +41,6 @@ from ehrmeta.report import k_shot_table
 
 __all__ = ["adapt", "evaluate", "fit", "predict"]
 
-ALGORITHMS = {"deep-mixed-effects": DeepMixedEffects, "maml": MAML, "meta-sgd": MetaSGD}
 SHARE = click.FloatRange(0, 1, min_open=True, max_open=True)
 
 

@@ -10,8 +10,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from ehrmeta import algorithms
-from ehrmeta.algorithms import Algorithm
+from ehrmeta.algorithms import ALGORITHMS
 from ehrmeta.cli.tables import ROLES, is_bundled, numbers, read_visits, table_options, writable
 from ehrmeta.data import Table
 from ehrmeta.estimators import MetaRegressor
@@ -27,17 +26,6 @@ from ehrmeta.tuning.summary import script_storage, space_table, study_script, st
 
 __all__ = ["tune"]
 
-LEARNERS: dict[str, type[Algorithm]] = {
-    "deep-mixed-effects": algorithms.DeepMixedEffects,
-    "maml": algorithms.MAML,
-    "meta-sgd": algorithms.MetaSGD,
-    "anil": algorithms.ANIL,
-    "reptile": algorithms.Reptile,
-    "bayesian-head": algorithms.BayesianHead,
-    "neural-process": algorithms.NeuralProcess,
-    "meta-curvature": algorithms.MetaCurvature,
-    "fine-tune": algorithms.FineTune,
-}
 ERRORS = [name for name in MEASURES if name != "log_loss"]
 
 
@@ -58,7 +46,7 @@ def _folder(ctx: click.Context, param: click.Parameter, value: str | None) -> st
 @click.option(
     "--algorithm",
     "names",
-    type=click.Choice(list(LEARNERS)),
+    type=click.Choice(list(ALGORITHMS)),
     multiple=True,
     help="May be repeated: then the algorithm itself is searched.  [default: deep-mixed-effects]",
 )
@@ -213,7 +201,7 @@ def _model(settings: dict[str, Any]) -> tuple[MetaRegressor, tuple[Dimension, ..
     """The model before the search, and what is searched of it."""
     first = (settings["names"] or ["deep-mixed-effects"])[0]
     model = MetaRegressor(
-        LEARNERS[first](),
+        ALGORITHMS[first](),
         outcome_transform=settings["transform"],
         score_shots=tuple(settings["shots"]),
         random_state=settings["seed"],
@@ -229,7 +217,7 @@ def _chosen(settings: dict[str, Any]) -> dict[str, Any] | None:
     space = space_of_words(settings["searched"])
     if len(settings["names"]) < 2:
         return space
-    parts = {"algorithm": [LEARNERS[name]() for name in settings["names"]]}
+    parts = {"algorithm": [ALGORITHMS[name]() for name in settings["names"]]}
     if space is None:
         usual = (dimension.parameter for dimension in read_space(MetaRegressor()))
         space = {name: None for name in usual if not name.startswith("algorithm__")}

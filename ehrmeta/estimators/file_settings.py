@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
 import numpy as np
 
-from ehrmeta import algorithms
-from ehrmeta.algorithms import Algorithm
+from ehrmeta.algorithms import ALGORITHMS
 from ehrmeta.data import Schema
 from ehrmeta.errors import BundleError
 from ehrmeta.nn import MLP
@@ -19,10 +17,10 @@ __all__ = ["from_json", "to_json"]
 # All that a file may name: this package's own algorithms, the backbone without user code, and
 # population models that are written as arrays.
 _PARTS = {
-    name: part
-    for name, part in vars(algorithms).items()
-    if isinstance(part, type) and issubclass(part, Algorithm) and not inspect.isabstract(part)
-} | {"MLP": MLP, **SAVED_MODELS}
+    **{algorithm.__name__: algorithm for algorithm in ALGORITHMS.values()},
+    "MLP": MLP,
+    **SAVED_MODELS,
+}
 
 
 def to_json(value: Any, name: str) -> Any:

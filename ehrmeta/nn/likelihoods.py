@@ -26,6 +26,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -42,16 +43,24 @@ __all__ = [
     "Distribution",
     "Likelihood",
     "Normal",
+    "Outcome",
     "StudentT",
     "degrees_of_freedom",
 ]
 
 Distribution = dict[str, Tensor]
+Outcome = Literal["real", "binary", "multiclass"]
+"""Kinds of outcome: real-valued, two classes, more classes."""
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(24)
 
 
 class Likelihood(BaseEstimator, ABC):
     """A predictive distribution family; everything that regression and classification differ in."""
+
+    @property
+    def outcome(self) -> Outcome:
+        """The kind of outcome that it describes."""
+        return "real"
 
     @property
     def n_outputs(self) -> int:
@@ -159,6 +168,11 @@ class ClassLikelihood(Likelihood):
 
     The predictive distribution is ``{"logits": (point, class)}``.
     """
+
+    @property
+    def outcome(self) -> Outcome:
+        """Two classes, or several."""
+        return "binary" if self.n_classes == 2 else "multiclass"
 
     @property
     @abstractmethod

@@ -1,4 +1,4 @@
-"""Laws every algorithm keeps; a new one gets them by adding a line to `ALGORITHMS`."""
+"""Laws every registered algorithm keeps, each by its kind: what its class attributes say."""
 
 from __future__ import annotations
 
@@ -12,59 +12,48 @@ from sklearn.base import clone
 from torch.func import vmap
 
 from ehrmeta import (
-    ANIL,
     MAML,
     MLP,
-    BayesianHead,
-    CarryForward,
     DeepMixedEffects,
-    FineTune,
-    LearnedOptimizer,
     MatchingNet,
-    MetaCurvature,
-    MetaNetworks,
-    MetaSGD,
     NeuralProcess,
-    PerTask,
-    Population,
     PrototypicalNet,
     RelationNet,
-    Reptile,
 )
-from ehrmeta.algorithms import Spec
+from ehrmeta.algorithms import ALGORITHMS, Algorithm, Spec
 from ehrmeta.errors import DataError
 from ehrmeta.nn import Bernoulli, Categorical, ClassLikelihood, Normal, StudentT, TaskSet
 
-ALGORITHMS = {
-    "MAML": MAML(),
-    "MAML, textbook mean": MAML(pseudo_count=0.0, learn_inner_lr=False),
-    "MAML, low rank": MAML(inner_steps=1),
-    "FOMAML": MAML(first_order=True),
-    "MAML, multi-step": MAML(multi_step_loss=True),
-    "MAML, annealed": MAML(first_order_share=0.4),
-    "MetaSGD": MetaSGD(),
-    "Reptile": Reptile(inner_steps=3),
-    "ANIL": ANIL(width=6),
-    "MetaCurvature": MetaCurvature(),
-    "LearnedOptimizer": LearnedOptimizer(inner_steps=2, width=2),
-    "MetaNetworks": MetaNetworks(width=4, base_width=5, meta_width=3),
-    "FineTune": FineTune(inner_steps=5),
-    "Population": Population(),
-    "PerTask": PerTask(inner_steps=5),
-    "PrototypicalNet": PrototypicalNet(4),
-    "PrototypicalNet, Mahalanobis": PrototypicalNet(4, "mahalanobis"),
-    "MatchingNet": MatchingNet(4),
-    "MatchingNet, dot": MatchingNet(4, "dot"),
-    "MatchingNet, cosine": MatchingNet(4, "cosine"),
-    "RelationNet": RelationNet(4, hidden=5),
-    "RelationNet, additive": RelationNet(4, hidden=3, additive=True),
-    "NeuralProcess": NeuralProcess(6),
-    "NeuralProcess, conditional": NeuralProcess(6, attentive=False),
-    "BayesianHead": BayesianHead(4, newton_steps=3),
-    "DeepMixedEffects": DeepMixedEffects(n_deep=2),
-    "DeepMixedEffects, in weight space": DeepMixedEffects(n_deep=1, ornstein_uhlenbeck=False),
-    "DeepMixedEffects, heteroscedastic": DeepMixedEffects(heteroscedastic=True, correction=False),
-    "CarryForward": CarryForward(n_deep=2),
+# Small enough for finite differences; the others are small at their defaults.
+SMALL = {
+    "anil": {"width": 6},
+    "bayesian-head": {"n_features": 4, "newton_steps": 3},
+    "carry-forward": {"n_deep": 2},
+    "deep-mixed-effects": {"n_deep": 2},
+    "fine-tune": {"inner_steps": 5},
+    "learned-optimizer": {"inner_steps": 2, "width": 2},
+    "matching-net": {"n_embedding": 4},
+    "meta-networks": {"width": 4, "base_width": 5, "meta_width": 3},
+    "neural-process": {"width": 6},
+    "per-task": {"inner_steps": 5},
+    "prototypical-net": {"n_embedding": 4},
+    "relation-net": {"n_embedding": 4, "hidden": 5},
+    "reptile": {"inner_steps": 3},
+}
+CASES: dict[str, Algorithm] = {
+    **{name: algorithm(**SMALL.get(name, {})) for name, algorithm in ALGORITHMS.items()},
+    "maml, textbook mean": MAML(pseudo_count=0.0, learn_inner_lr=False),
+    "maml, low rank": MAML(inner_steps=1),
+    "maml, first order": MAML(first_order=True),
+    "maml, multi-step": MAML(multi_step_loss=True),
+    "maml, annealed": MAML(first_order_share=0.4),
+    "prototypical-net, mahalanobis": PrototypicalNet(4, "mahalanobis"),
+    "matching-net, dot": MatchingNet(4, "dot"),
+    "matching-net, cosine": MatchingNet(4, "cosine"),
+    "relation-net, additive": RelationNet(4, hidden=3, additive=True),
+    "neural-process, conditional": NeuralProcess(6, attentive=False),
+    "deep-mixed-effects, in weight space": DeepMixedEffects(n_deep=1, ornstein_uhlenbeck=False),
+    "deep-mixed-effects, heteroscedastic": DeepMixedEffects(heteroscedastic=True, correction=False),
 }
 LIKELIHOODS = {
     "normal": Normal(),
@@ -72,32 +61,18 @@ LIKELIHOODS = {
     "bernoulli": Bernoulli(),
     "categorical": Categorical(3),
 }
-CLASSES_ONLY = (PrototypicalNet,)
-ONE_OUTPUT = (DeepMixedEffects,)
-SURROGATE = (Reptile, FineTune, PerTask)  # their loss's gradient is not that of its value
-HEADED = (
-    ANIL,
-    MetaNetworks,
-    MatchingNet,
-    RelationNet,
-    NeuralProcess,
-    BayesianHead,
-    DeepMixedEffects,
-)  # the network embeds, a head of the learner's own predicts
 N_FEATURES, N_TASKS = 3, 5
 
 
-@pytest.fixture(params=ALGORITHMS, ids=str)
+@pytest.fixture(params=CASES, ids=str)
 def algorithm(request):
-    return clone(ALGORITHMS[request.param])
+    return clone(CASES[request.param])
 
 
 @pytest.fixture(params=LIKELIHOODS, ids=str)
 def spec(request, algorithm):
     likelihood = LIKELIHOODS[request.param]
-    classes = isinstance(likelihood, ClassLikelihood)
-    refused = not classes if isinstance(algorithm, CLASSES_ONLY) else likelihood.n_outputs > 1
-    if refused and isinstance(algorithm, (*CLASSES_ONLY, *ONE_OUTPUT)):
+    if likelihood.outcome not in algorithm.serves:
         with pytest.raises(DataError, match="Use "):
             algorithm.check(likelihood)
         pytest.skip("serves no such outcome")
@@ -173,9 +148,10 @@ def test_an_empty_support_is_the_population(algorithm, spec, params):
     empty = _predict(algorithm, spec, params, _sets(0), query)
     masked = _predict(algorithm, spec, params, _sets(3, n_real=0), query)
     torch.testing.assert_close(masked, empty)
-    if isinstance(algorithm, HEADED) or isinstance(spec.likelihood, ClassLikelihood):
+    embeds = algorithm.n_outputs(spec.likelihood) != spec.likelihood.n_outputs
+    if embeds or isinstance(spec.likelihood, ClassLikelihood):
         return
-    if isinstance(algorithm, PerTask):  # knows no other task: the mean of the training rows
+    if not algorithm.pools:  # knows no other task: the mean of the training rows
         assert not empty["loc"].any()
         return
     output = spec.network.forward(
@@ -189,7 +165,7 @@ def test_an_empty_support_is_the_population(algorithm, spec, params):
 def test_uncertainty_shrinks_as_rows_come_in(algorithm, spec, params):
     if isinstance(spec.likelihood, ClassLikelihood):
         pytest.skip("classes have no scale")
-    if isinstance(algorithm, Population):
+    if not algorithm.adapts:
         pytest.skip("no adaptation, no own rows to be surer by")
     query = _sets(1, seed=1)
     scales = [
@@ -243,7 +219,7 @@ def test_weight_counts_a_row_as_often(algorithm, spec, params):
 def test_meta_gradient_equals_finite_differences(algorithm, spec, params):
     if getattr(algorithm, "first_order", False):
         pytest.skip("FOMAML's gradient is not the loss's own, by definition")
-    if isinstance(algorithm, SURROGATE):
+    if algorithm.surrogate_loss:
         pytest.skip("trained along a direction of its own, by definition")
     if type(algorithm) is DeepMixedEffects:
         # The correction's factor of the scale has a loss of its own, in which the rest is fixed.
@@ -258,6 +234,36 @@ def test_meta_gradient_equals_finite_differences(algorithm, spec, params):
 
     leaves = [p.clone().requires_grad_() for p in learned.values()]
     assert torch.autograd.gradcheck(loss, leaves, atol=1e-6)
+
+
+def test_a_posterior_gives_own_rows_more_weight_as_they_come_in(algorithm, spec, params):
+    query = _sets(4, seed=1)
+    states = [
+        algorithm.adapt(spec, params, _classed(spec, _sets(40, n_real=k))) for k in (0, 3, 40)
+    ]
+    weights = [algorithm.own_weight(spec, params, state, query) for state in states]
+    if not algorithm.has_posterior:
+        assert all(weight.isnan().all() for weight in weights)
+        return
+    none, few, many = weights
+    torch.testing.assert_close(none, torch.zeros_like(none), atol=1e-6, rtol=0.0)
+    assert bool(((none < few) & (few < many) & (many < 1.0)).all())
+
+
+def test_a_consistent_fit_reaches_the_level_of_a_large_task(algorithm, spec, params):
+    if not algorithm.consistent or isinstance(spec.likelihood, ClassLikelihood):
+        pytest.skip("promises nothing for large supports, or has no level")
+    support = _sets(400)
+    support = support._replace(y=3.0 + 0.1 * support.y)
+    loc = _predict(algorithm, spec, params, support, _sets(20, seed=1))["loc"]
+    assert float((loc - 3.0).abs().mean()) < 0.1
+
+
+def test_predictions_depend_on_the_support_where_it_adapts(algorithm, spec, params):
+    query = _sets(4, seed=1)
+    one, other = (_predict(algorithm, spec, params, _sets(6, seed=i), query) for i in (2, 3))
+    changed = any(not torch.equal(one[name], other[name]) for name in one)
+    assert changed == algorithm.adapts
 
 
 def test_hyper_parameters_are_never_changed(algorithm, spec, params):

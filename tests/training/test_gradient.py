@@ -13,7 +13,7 @@ from ehrmeta.algorithms import Spec
 from ehrmeta.errors import MemoryWarning
 from ehrmeta.nn import Categorical, ClassLikelihood, Normal, TaskSet
 from ehrmeta.training import EpisodeLoss
-from tests.algorithms.test_contract import ALGORITHMS, CLASSES_ONLY
+from tests.algorithms.test_contract import CASES as CONTRACT_CASES
 
 N_TASKS, N_FEATURES = 6, 3
 
@@ -44,17 +44,17 @@ def _problem(algorithm, likelihood):
     return spec, params, support, query
 
 
-CASES = {**ALGORITHMS, "DeepMixedEffects": DeepMixedEffects()}
+CASES = {**CONTRACT_CASES, "DeepMixedEffects": DeepMixedEffects()}
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_recorded_equals_plain_bit_for_bit(name):
     algorithm = CASES[name]
-    likelihood = Categorical(3) if isinstance(algorithm, CLASSES_ONLY) else Normal()
+    likelihood = Normal() if "real" in algorithm.serves else Categorical(3)
     spec, params, *episode = _problem(algorithm, likelihood)
     plain = EpisodeLoss(algorithm, spec, plain_calls=10)
     recorded = EpisodeLoss(algorithm, spec, plain_calls=0)
-    for progress in (0.1, 0.9) if name == "MAML, annealed" else (0.9,):
+    for progress in (0.1, 0.9) if name == "maml, annealed" else (0.9,):
         losses, gradient = plain.gradient(params, *episode, progress)
         again, same = recorded.gradient(params, *episode, progress)
         assert losses[2] == 0.0  # a task without a query

@@ -47,7 +47,6 @@ from ehrmeta.algorithms.deep_mixed_effects.start import (
     inflation,
     simulated_starts,
 )
-from ehrmeta.errors import DataError
 from ehrmeta.nn.batch import TaskRows, TaskSet
 from ehrmeta.nn.gaussian_process import (
     condition,
@@ -55,7 +54,7 @@ from ehrmeta.nn.gaussian_process import (
     posterior,
     posterior_effects,
 )
-from ehrmeta.nn.likelihoods import ClassLikelihood, Distribution, Likelihood, StudentT
+from ehrmeta.nn.likelihoods import ClassLikelihood, Distribution, Likelihood, Outcome, StudentT
 from ehrmeta.ranges import Choice, Range
 
 __all__ = ["DeepMixedEffects"]
@@ -151,16 +150,14 @@ class DeepMixedEffects(Algorithm):
     expectation_propagation: bool = True
     feature_slopes: bool = False
 
+    serves: ClassVar[tuple[Outcome, ...]] = ("real", "binary")  # the process is one latent outcome
+    refusal: ClassVar[str] = (
+        "DeepMixedEffects serves real-valued outcomes and two classes. Use BayesianHead for "
+        "several classes."
+    )
+    has_posterior: ClassVar[bool] = True
     consistent: ClassVar[bool] = True
     keeps_start: ClassVar[bool] = True
-
-    def check(self, likelihood: Likelihood) -> None:
-        """Refuse more than two classes: the process is one latent outcome."""
-        if isinstance(likelihood, ClassLikelihood) and likelihood.n_classes > 2:
-            raise DataError(
-                "DeepMixedEffects serves real-valued outcomes and two classes. Use BayesianHead "
-                "for several classes."
-            )
 
     def population(self, likelihood: Likelihood) -> RegressorMixin | None:
         """Boosted trees, of a real-valued outcome."""
