@@ -11,8 +11,17 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, is_classifier
+from sklearn.dummy import DummyClassifier, DummyRegressor
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
-from sklearn.linear_model import ElasticNet, Lasso, LinearRegression, LogisticRegression, Ridge
+from sklearn.linear_model import (
+    ElasticNet,
+    Lasso,
+    LinearRegression,
+    LogisticRegression,
+    Ridge,
+    RidgeCV,
+)
+from sklearn.utils.extmath import softmax
 from torch import Tensor
 
 from ehrmeta.errors import BundleError
@@ -31,10 +40,11 @@ __all__ = [
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
 
-_LINEAR = (ElasticNet, Lasso, LinearRegression, LogisticRegression, Ridge)
+_LINEAR = (ElasticNet, Lasso, LinearRegression, LogisticRegression, Ridge, RidgeCV)
+_CONSTANT = (DummyClassifier, DummyRegressor)
 _BOOSTED = (HistGradientBoostingClassifier, HistGradientBoostingRegressor)
 _LOSSES = ("absolute_error", "squared_error", "log_loss")
-SAVED_MODELS = {model.__name__: model for model in (*_LINEAR, *_BOOSTED)}
+SAVED_MODELS = {model.__name__: model for model in (*_LINEAR, *_CONSTANT, *_BOOSTED)}
 WHAT_IS_SAVED = f"{', '.join(SAVED_MODELS)} (boosting with numeric splits and one of {_LOSSES})"
 _FEW_ROWS = 64  # with more, one tree after another is faster
 _N_CHECKED = 1000
@@ -42,12 +52,12 @@ _N_CHECKED = 1000
 
 @dataclass(eq=False, repr=False)
 class LinearModel(RegressorMixin, BaseEstimator):
-    """``coef . x + intercept``.
+    """``coef . x + intercept``, of one number or of one a class.
 
     Parameters
     ----------
-    coef : (feature,)
-    intercept : ()
+    coef : (feature,) or (class, feature)
+    intercept : () or (class,)
     """
 
     coef: Array
@@ -57,29 +67,40 @@ class LinearModel(RegressorMixin, BaseEstimator):
     def of(cls, model: Any) -> LinearModel:
         """The coefficients of a fitted model, before its link."""
         coef, intercept = np.asarray(model.coef_), np.asarray(model.intercept_)
-        return cls(coef.astype(np.float64).reshape(-1), intercept.astype(np.float64).reshape(()))
+        if len(coef) == 1 or coef.ndim == 1:
+            coef, intercept = coef.reshape(-1), intercept.reshape(())
+        return cls(coef.astype(np.float64), np.broadcast_to(intercept, coef.shape[:-1]) * 1.0)
+
+    @classmethod
+    def constant(cls, model: DummyRegressor, n_features: int) -> LinearModel:
+        """What a model predicts that looks at no feature."""
+        return cls(np.zeros(n_features), np.asarray(model.constant_, np.float64).reshape(()))
 
     def predict(self, X: ArrayLike) -> Array:
-        """Predictions, (row,)."""
-        return np.asarray(X, np.float64) @ self.coef + self.intercept
+        """Predictions, (row,) or (row, class)."""
+        return np.asarray(X, np.float64) @ self.coef.T + self.intercept
 
     def check(self, n_features: int) -> bool:
         """Whether the arrays are those of a model of so many features."""
-        return self.coef.shape == (n_features,) and self.intercept.shape == ()
+        classes = self.intercept.shape
+        return self.coef.shape == (*classes, n_features) and _are_classes(classes)
 
 
 @dataclass(eq=False, repr=False)
 class TreeSum(RegressorMixin, BaseEstimator):
-    """A constant plus binary trees, whose nodes stand in one table.
+    """A constant plus binary trees, whose nodes stand in one table; of one number or one a class.
 
     A row goes left where its feature is at most the threshold, or is missing and missing goes
-    left; leaves are their own children.
+    left; leaves are their own children, and other children stand below their parents.
 
     Parameters
     ----------
-    baseline, depth : ()
-        The constant, and how many steps lead from a root to any leaf.
+    baseline : () or (class,)
+        The constant.
+    depth : ()
+        How many steps lead from a root to any leaf.
     roots : (tree,)
+        Of several classes in turn.
     feature, left, right : (node,)
     threshold, value : (node,)
     missing_left : (node,) bool
@@ -131,8 +152,9 @@ class TreeSum(RegressorMixin, BaseEstimator):
         nodes = np.concatenate(tables)
         is_leaf, own = nodes["is_leaf"].astype(bool), np.arange(len(nodes))
         shift = np.repeat(roots, sizes)
+        baseline = np.asarray(model._baseline_prediction, np.float64)
         return cls(
-            baseline=np.asarray(model._baseline_prediction, np.float64).reshape(()),
+            baseline=baseline.reshape(-1) if baseline.size > 1 else baseline.reshape(()),
             depth=np.asarray(nodes["depth"].max(), np.int64),
             roots=roots,
             feature=np.where(is_leaf, 0, nodes["feature_idx"]).astype(np.int64),
@@ -144,27 +166,30 @@ class TreeSum(RegressorMixin, BaseEstimator):
         )
 
     def predict(self, X: ArrayLike) -> Array:
-        """Predictions, (row,); terms are added in the order of the trees, as there."""
+        """Predictions, (row,) or (row, class); terms are added in the order of the trees."""
         x = np.asarray(X, np.float64)
-        return self._of_few(x) if len(x) <= _FEW_ROWS else self._of_many(x)
+        total = self._of_few(x) if len(x) <= _FEW_ROWS else self._of_many(x)
+        return total.T if self.baseline.shape else total[0]
 
     def _of_few(self, x: Array) -> Array:
-        """All rows go down all trees at once."""
+        """Totals, (class, row): all rows go down all trees at once."""
         node = np.broadcast_to(self.roots, (len(x), len(self.roots)))
         row = np.arange(len(x))[:, None]
         for _ in range(int(self.depth)):
             at = x[row, self.feature[node]]
             goes_left = np.where(np.isnan(at), self.missing_left[node], at <= self.threshold[node])
             node = np.where(goes_left, self.left[node], self.right[node])
-        terms = np.column_stack([np.full(len(x), self.baseline), self.value[node]])
-        total: Array = np.cumsum(terms, axis=1)[:, -1]
+        n_classes = self.baseline.size
+        terms = self.value[node].T.reshape(len(self.roots) // n_classes, n_classes, len(x))
+        start = np.broadcast_to(self.baseline.reshape(1, -1, 1), (1, n_classes, len(x)))
+        total: Array = np.cumsum(np.concatenate([start, terms]), axis=0)[-1]
         return total
 
     def _of_many(self, x: Array) -> Array:
-        """Tree by tree, every node parts its rows: no row is touched twice at one depth."""
+        """The same tree by tree: every node parts its rows, none is touched twice at one depth."""
         columns, rows = np.ascontiguousarray(x.T), np.arange(len(x))
-        total, term = np.full(len(x), self.baseline), np.empty(len(x))
-        for root in self.roots:
+        total, term = np.repeat(self.baseline.reshape(-1, 1), len(x), axis=1), np.empty(len(x))
+        for tree, root in enumerate(self.roots):
             reached = [(root, rows)]
             while reached:
                 node, here = reached.pop()
@@ -179,7 +204,7 @@ class TreeSum(RegressorMixin, BaseEstimator):
                     (self.left[node], here[goes_left]),
                     (self.right[node], here[~goes_left]),
                 ]
-            total += term
+            total[tree % len(total)] += term
         return total
 
     def check(self, n_features: int) -> bool:
@@ -187,30 +212,88 @@ class TreeSum(RegressorMixin, BaseEstimator):
         n = len(self.feature)
         tables = (self.left, self.right, self.threshold, self.value, self.missing_left)
         return bool(
-            self.baseline.shape == self.depth.shape == ()
-            and 0 <= self.depth <= n
+            self.depth.shape == ()
+            and _are_classes(self.baseline.shape)
             and all(table.shape == (n,) for table in tables)
             and all(_within(places, n) for places in (self.roots, self.left, self.right))
             and _within(self.feature, n_features)
+            and len(self.roots) % self.baseline.size == 0
+            and self._are_trees()
         )
+
+    def _are_trees(self) -> bool:
+        """Whether every node is a root or has one parent, above it, and no path is longer."""
+        node = np.arange(len(self.feature))
+        inner = (self.left != node) | (self.right != node)
+        left, right = self.left[inner], self.right[inner]
+        parents = np.bincount(np.concatenate([self.roots, left, right]), minlength=len(node))
+        if (parents != 1).any() or (np.minimum(left, right) <= node[inner]).any():
+            return False
+        level, depth = self.roots, 0
+        while len(level := level[inner[level]]):
+            level, depth = np.concatenate([self.left[level], self.right[level]]), depth + 1
+        return depth == int(self.depth)
 
 
 @dataclass(eq=False, repr=False)
 class LogOdds(ClassifierMixin, BaseEstimator):
-    """Two classes, 0 and 1, from a model of their log-odds."""
+    """Classes 0, 1, ... from a model of the log-odds of 1, or of one logit a class."""
 
     model: LinearModel | TreeSum
 
+    @property
+    def classes_(self) -> Index:
+        """Numbers of the classes."""
+        return np.arange(max(2, self._n_logits))
+
+    @property
+    def _n_logits(self) -> int:
+        scores = self.model
+        return (scores.intercept if isinstance(scores, LinearModel) else scores.baseline).size
+
     def predict_proba(self, X: ArrayLike) -> Array:
-        """Probabilities of both classes, (row, 2)."""
-        p = special.expit(self.model.predict(X))
+        """Probabilities of all classes, (row, class)."""
+        logits = self.model.predict(X)
+        if logits.ndim == 2:
+            return np.asarray(softmax(logits))
+        p = special.expit(logits)
         return np.column_stack([1.0 - p, p])
 
 
-Plain: TypeAlias = LinearModel | TreeSum | LogOdds
+@dataclass(eq=False, repr=False)
+class Shares(ClassifierMixin, BaseEstimator):
+    """Classes 0, 1, ... of constant probabilities.
+
+    Parameters
+    ----------
+    probabilities : (class,)
+    """
+
+    probabilities: Array
+
+    @property
+    def classes_(self) -> Index:
+        """Numbers of the classes."""
+        return np.arange(len(self.probabilities))
+
+    def predict_proba(self, X: ArrayLike) -> Array:
+        """Probabilities of all classes, (row, class)."""
+        return np.tile(self.probabilities, (len(np.asarray(X)), 1))
+
+    def check(self, n_features: int) -> bool:
+        """Whether these are probabilities of two classes or more."""
+        p = self.probabilities
+        return p.ndim == 1 and len(p) > 1 and bool((p >= 0).all()) and abs(p.sum() - 1) < 1e-9
+
+
+Plain: TypeAlias = LinearModel | TreeSum | LogOdds | Shares
 
 _OF_LOG_ODDS = " of log-odds"
-_KINDS: dict[str, type[LinearModel] | type[TreeSum]] = {"linear": LinearModel, "trees": TreeSum}
+_KINDS: dict[str, type[LinearModel] | type[TreeSum] | type[Shares]] = {
+    "linear": LinearModel,
+    "trees": TreeSum,
+    "shares": Shares,
+}
 _DTYPES = {"depth": torch.int64, "roots": torch.int64, "feature": torch.int64}
 _DTYPES |= {"left": torch.int64, "right": torch.int64, "missing_left": torch.bool}
 
@@ -223,18 +306,20 @@ def is_saved(model: Any) -> bool:
         model.loss not in _LOSSES or model.categorical_features not in (None, "from_dtype")
     ):
         return False
+    if isinstance(model, DummyClassifier) and model.strategy != "prior":
+        return False
     return SAVED_MODELS.get(type(model).__name__) is type(model)
 
 
 def written_model(model: Any, n_features: int) -> tuple[str, dict[str, Tensor]]:
-    """Kind and arrays of a fitted model of one number or of two classes, which predict as it does.
+    """Kind and arrays of a fitted model of one number or of classes, which predict as it does.
 
     Raises
     ------
     BundleError
         The arrays do not predict what the model predicts.
     """
-    plain = _plain(model)
+    plain = _plain(model, n_features)
     inner = plain.model if isinstance(plain, LogOdds) else plain
     expected = _predicted(model, probe := _probe(n_features, missing=isinstance(inner, TreeSum)))
     tolerance = 1e-12 * max(1.0, float(np.abs(expected).max()))
@@ -242,7 +327,7 @@ def written_model(model: Any, n_features: int) -> tuple[str, dict[str, Tensor]]:
         raise BundleError(
             f"the arrays of a {type(model).__name__} do not predict what it predicts."
         )
-    kind = "trees" if isinstance(inner, TreeSum) else "linear"
+    kind = next(name for name, made in _KINDS.items() if type(inner) is made)
     if isinstance(plain, LogOdds):
         kind += _OF_LOG_ODDS
     return kind, {
@@ -261,18 +346,27 @@ def read_model(kind: str, tensors: Mapping[str, Tensor], n_features: int) -> Pla
     model = _KINDS.get(str(kind).removesuffix(_OF_LOG_ODDS))
     if model is None or {field.name for field in fields(model)} != tensors.keys():
         raise BundleError(f"its population model is no {kind!r} known here.")
-    typed = all(value.dtype == _DTYPES.get(name, torch.float64) for name, value in tensors.items())
-    found = model(**{name: value.numpy() for name, value in tensors.items()})
-    if not (typed and found.check(n_features)):
+    typed = all(
+        value.dtype == _DTYPES.get(name, torch.float64) and bool(value.isfinite().all())
+        for name, value in tensors.items()
+    )
+    plain = model(**{name: value.numpy() for name, value in tensors.items()})
+    if not (typed and plain.check(n_features)):
         raise BundleError("the arrays of its population model do not fit together.")
-    return LogOdds(found) if kind.endswith(_OF_LOG_ODDS) else found
+    of_log_odds = kind.endswith(_OF_LOG_ODDS) and not isinstance(plain, Shares)
+    return LogOdds(plain) if of_log_odds else plain
 
 
-def _plain(model: Any) -> Plain:
+def _plain(model: Any, n_features: int) -> Plain:
+    """The arrays of a fitted model."""
     if isinstance(model, Plain):
         return model
-    found = LinearModel.of(model) if isinstance(model, _LINEAR) else TreeSum.of(model)
-    return LogOdds(found) if is_classifier(model) else found
+    if isinstance(model, DummyClassifier):
+        return Shares(np.asarray(model.class_prior_, np.float64))
+    if isinstance(model, DummyRegressor):
+        return LinearModel.constant(model, n_features)
+    scores = LinearModel.of(model) if isinstance(model, _LINEAR) else TreeSum.of(model)
+    return LogOdds(scores) if is_classifier(model) else scores
 
 
 def _probe(n_features: int, *, missing: bool) -> Array:
@@ -291,3 +385,8 @@ def _predicted(model: Any, x: Array) -> Array:
 
 def _within(places: Index, n: int) -> bool:
     return places.ndim == 1 and bool(((places >= 0) & (places < n)).all())
+
+
+def _are_classes(shape: tuple[int, ...]) -> bool:
+    """Whether a shape is that of one number, or of one a class of three or more."""
+    return shape == () or (len(shape) == 1 and shape[0] > 2)

@@ -5,9 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from sklearn.base import is_classifier
+from sklearn.base import clone, is_classifier
+from sklearn.dummy import DummyClassifier, DummyRegressor
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
-from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.linear_model import (
+    ElasticNet,
+    Lasso,
+    LinearRegression,
+    LogisticRegression,
+    Ridge,
+    RidgeCV,
+)
 
 from ehrmeta.errors import BundleError
 from ehrmeta.persistence.sklearn_models import TreeSum, is_saved, read_model, written_model
@@ -47,13 +55,27 @@ def test_the_mean_of_trees_predicts_the_mean_of_their_predictions_for_few_rows_a
     np.testing.assert_array_equal(again.predict(x), found.predict(x))
 
 
-def test_a_linear_model_predicts_the_same(data):
+@pytest.mark.parametrize(
+    "model",
+    [
+        LinearRegression(),
+        Ridge(),
+        RidgeCV(np.logspace(-2, 4, 13)),
+        Lasso(0.01),
+        ElasticNet(0.01),
+        DummyRegressor(strategy="median"),
+    ],
+    ids=lambda model: type(model).__name__,
+)
+def test_models_of_one_number_predict_bit_for_bit_the_same(data, model):
     x, y = np.nan_to_num(data[0]), data[1]
-    model = LinearRegression().fit(x, y)
+    model.fit(x, y)
     found = read_model(*written_model(model, 3), 3)
-    np.testing.assert_allclose(found.predict(x), model.predict(x), rtol=1e-12)
+    for rows in (x, x[:1], np.asfortranarray(x[::2])):
+        np.testing.assert_array_equal(found.predict(rows), model.predict(rows))
 
 
+@pytest.mark.parametrize("cuts", [[1.0], [0.0, 1.0], [0.0, 1.0, 2.0]], ids=len)
 @pytest.mark.parametrize(
     "model",
     [
@@ -61,20 +83,21 @@ def test_a_linear_model_predicts_the_same(data):
         LogisticRegression(fit_intercept=False, class_weight="balanced"),
         HistGradientBoostingClassifier(max_iter=20),
         HistGradientBoostingClassifier(max_iter=5, class_weight="balanced"),
+        DummyClassifier(),
     ],
     ids=str,
 )
-def test_classifiers_give_the_same_probabilities(data, model):
+def test_classifiers_give_bit_for_bit_the_same_probabilities(data, model, cuts):
     x, y = data
     if isinstance(model, LogisticRegression):
         x = np.nan_to_num(x)
-    model.fit(x, y > 1)
+    model = clone(model).fit(x, np.digitize(y, cuts))
     found = read_model(*written_model(model, 3), 3)
     assert is_saved(found)
     assert is_classifier(found)
-    np.testing.assert_allclose(
-        found.predict_proba(x), model.predict_proba(x), rtol=1e-12, atol=1e-14
-    )
+    assert found.classes_.tolist() == model.classes_.tolist()
+    for rows in (x, x[:5]):
+        np.testing.assert_array_equal(found.predict_proba(rows), model.predict_proba(rows))
     again = read_model(*written_model(found, 3), 3)
     np.testing.assert_array_equal(again.predict_proba(x), found.predict_proba(x))
 
@@ -86,6 +109,7 @@ def test_classifiers_give_the_same_probabilities(data, model):
         HistGradientBoostingRegressor(loss="poisson"),
         HistGradientBoostingRegressor(categorical_features=[0]),
         HistGradientBoostingClassifier(categorical_features=[True]),
+        DummyClassifier(strategy="stratified"),
     ],
 )
 def test_what_arrays_cannot_say_is_known_before_a_fit(model):
@@ -110,6 +134,12 @@ def test_arrays_that_predict_something_else_are_never_written(data):
         ("depth", torch.tensor([1])),
         ("value", torch.zeros(2, dtype=torch.float64)),
         ("threshold", torch.zeros(3)),
+        ("threshold", torch.full((3,), torch.nan, dtype=torch.float64)),
+        ("left", torch.tensor([0, 1, 2])),  # a node with one child
+        ("right", torch.tensor([1, 1, 2])),  # two ways to one node
+        ("left", torch.tensor([1, 0, 2])),  # a circle
+        ("roots", torch.tensor([0, 0])),
+        ("baseline", torch.zeros(2, dtype=torch.float64)),
         ("more", torch.zeros(3)),
     ],
 )
@@ -121,3 +151,20 @@ def test_forged_trees_are_refused(data, name, value):
         read_model(kind, arrays | {name: value}, 3)
     with pytest.raises(BundleError, match="population model"):
         read_model("code", arrays, 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("coef", torch.zeros(2, 3)), ("intercept", torch.zeros(4)), ("coef", torch.zeros(3, 2))],
+)
+def test_forged_coefficients_are_refused(data, name, value):
+    model = LogisticRegression().fit(np.nan_to_num(data[0]), np.digitize(data[1], [0.0, 1.0]))
+    kind, arrays = written_model(model, 3)
+    with pytest.raises(BundleError, match="population model"):
+        read_model(kind, arrays | {name: value.double()}, 3)
+
+
+def test_forged_shares_are_refused(data):
+    kind, _ = written_model(DummyClassifier().fit(data[0], data[1] > 1), 3)
+    with pytest.raises(BundleError, match="population model"):
+        read_model(kind, {"probabilities": torch.tensor([0.5, 0.7]).double()}, 3)
