@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ehrmeta.errors import DataError
-from ehrmeta.evaluation.metrics import TaskMean
+from ehrmeta.evaluation.metrics import TaskMean, check_level
 
 Array = NDArray[np.float64]
 
@@ -34,8 +34,7 @@ def bootstrap_counts(
 
 def percentile_limits(samples: Array, confidence_level: float) -> tuple[float, float]:
     """Return the central interval that holds `confidence_level` of the samples; NaN without any."""
-    if not 0 < confidence_level < 1:
-        raise DataError(f"confidence_level is {confidence_level}; it must lie between 0 and 1.")
+    check_level(confidence_level)
     if len(samples) == 0:
         return np.nan, np.nan
     tail = (1 - confidence_level) / 2
@@ -70,12 +69,12 @@ def paired_bootstrap(
     >>> paired_bootstrap([4.0, 4.0, 4.0], [1.0, 1.0, 1.0])
     Difference(difference=1.0, low=1.0, high=1.0)
     """
-    a, b = np.asarray(loss_a, dtype=np.float64), np.asarray(loss_b, dtype=np.float64)
+    a, b = np.asarray(loss_a, np.float64), np.asarray(loss_b, np.float64)
     if a.ndim != 1 or a.shape != b.shape or len(a) == 0:
         raise DataError(
             f"loss_a {a.shape} and loss_b {b.shape} must hold one loss for each of the same tasks."
         )
-    w = np.ones_like(a) if weight is None else np.asarray(weight, dtype=np.float64)
+    w = np.ones_like(a) if weight is None else np.asarray(weight, np.float64)
     first, second = TaskMean(a, w, root), TaskMean(b, w, root)
     counts = bootstrap_counts(len(a), n_bootstrap, random_state)
     samples = first.resampled(counts) - second.resampled(counts)

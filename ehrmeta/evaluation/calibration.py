@@ -1,4 +1,4 @@
-"""A smooth calibration curve, and how far it lies from the diagonal."""
+"""Calibration of risks: a smooth curve, its distance from the diagonal, recalibration."""
 
 from __future__ import annotations
 
@@ -9,11 +9,7 @@ from scipy import special
 from ehrmeta.evaluation.discrimination import read_binary
 from ehrmeta.evaluation.metrics import finite
 
-__all__ = [
-    "calibration_index",
-    "recalibrate",
-    "smooth_calibration_curve",
-]
+__all__ = ["calibration_index", "recalibrate", "smooth_calibration_curve"]
 
 Array = NDArray[np.float64]
 FRAC = 2 / 3  # rms::val.prob's
@@ -91,12 +87,12 @@ def calibration_index(y: Array, p: Array, weight: Array) -> Array:
         share = np.linspace(0, 1, _POINTS // 2)
         even = at[0] + share * (at[-1] - at[0])
         at = np.unique(np.concatenate([np.quantile(p, share, method="nearest"), even]))
-    found = np.empty(len(weight))
+    index = np.empty(len(weight))
     for number, w in enumerate(weight):
         rows = w > 0
         curve = _lowess(p[rows], y[rows], at=at, frac=FRAC, weight=w[rows])
-        found[number] = w @ np.abs(np.interp(p, at, curve) - p) / w.sum()
-    return found
+        index[number] = w @ np.abs(np.interp(p, at, curve) - p) / w.sum()
+    return index
 
 
 def recalibrate(y: Array, p: Array, weight: Array, *, with_slope: bool) -> Array:
@@ -126,12 +122,12 @@ def recalibrate(y: Array, p: Array, weight: Array, *, with_slope: bool) -> Array
     array([[1.0986, 1.    ]])
     """
     logit = special.logit(p)
-    found = np.full((len(weight), 2), np.nan)
+    line = np.full((len(weight), 2), np.nan)
     if not np.all(np.isfinite(logit)):
-        return found
+        return line
     fits = _overlap(y, logit if with_slope else np.zeros_like(logit), weight, strict=with_slope)
     if not fits.any():
-        return found
+        return line
     w = weight[fits] / weight[fits].sum(1, keepdims=True)
     prevalence = special.logit(w @ y)
     if with_slope:
@@ -139,12 +135,12 @@ def recalibrate(y: Array, p: Array, weight: Array, *, with_slope: bool) -> Array
         design = np.column_stack([np.ones_like(logit), logit - center])
         start = np.column_stack([prevalence, np.zeros_like(prevalence)])
         fit = _newton(y, design, np.zeros_like(logit), w, start)
-        found[fits] = np.column_stack([fit[:, 0] - center * fit[:, 1], fit[:, 1]])
+        line[fits] = np.column_stack([fit[:, 0] - center * fit[:, 1], fit[:, 1]])
     else:
         start = prevalence - special.logit(w @ p)
         fit = _newton(y, np.ones((len(y), 1)), logit, w, start[:, None])
-        found[fits] = np.column_stack([fit[:, 0], np.ones(len(fit))])
-    return found
+        line[fits] = np.column_stack([fit[:, 0], np.ones(len(fit))])
+    return line
 
 
 def _overlap(y: Array, x: Array, weight: Array, *, strict: bool) -> NDArray[np.bool_]:
@@ -181,7 +177,7 @@ def _newton(y: Array, design: Array, offset: Array, w: Array, start: Array) -> A
 
 
 def _lowess(
-    x: Array, y: Array, *, at: Array, frac: float = 2 / 3, weight: Array | None = None
+    x: Array, y: Array, *, at: Array, frac: float = FRAC, weight: Array | None = None
 ) -> Array:
     r"""Smooth y over x without robustness steps, as ``lowess(x, y, iter = 0)`` in R does.
 
@@ -230,23 +226,22 @@ def _radius(x: Array, weight: Array, at: Array, frac: float) -> Array:
         ends = np.searchsorted(x, at + middle, side="right")
         enough = total[ends] - total[np.searchsorted(x, at - middle, side="left")] >= needed
         low, high = np.where(enough, low, middle), np.where(enough, middle, high)
-    radius: Array = high
-    return radius
+    return np.asarray(high, np.float64)
 
 
 def _lines(x: Array, y: Array, weight: Array, at: Array, radius: Array) -> Array:
     """Value of the local line at each point; the local mean where x hardly varies."""
     span = x[-1] - x[0]
-    away = x - at[:, None]  # (point, row)
+    distance = x - at[:, None]  # (point, row)
     # Rows at the point itself count fully even where the radius is 0, as among tied x.
-    u = np.abs(away) / np.maximum(radius, 1e-12 * max(span, 1.0))[:, None]
+    u = np.abs(distance) / np.maximum(radius, 1e-12 * max(span, 1.0))[:, None]
     kernel = weight * np.maximum(1 - u**3, 0.0) ** 3
     kernel /= kernel.sum(1, keepdims=True)
-    mean_away, mean_y = (kernel * away).sum(1), kernel @ y
-    centred = away - mean_away[:, None]
+    center, mean_y = (kernel * distance).sum(1), kernel @ y
+    centred = distance - center[:, None]
     spread = (kernel * centred**2).sum(1)
     slope = np.zeros_like(spread)
     varies = np.sqrt(spread) > 0.001 * span
     np.divide((kernel * centred) @ y, spread, out=slope, where=varies)
-    fitted: Array = mean_y - slope * mean_away
+    fitted: Array = mean_y - slope * center
     return fitted

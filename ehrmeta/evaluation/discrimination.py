@@ -1,7 +1,7 @@
-"""Areas under curves of ranked risks, for many weightings of the same rows at once.
+"""How well risks tell events from non-events, and the net benefit of treating by them.
 
-They equal scikit-learn's `roc_auc_score` and `average_precision_score`, which take one weighting a
-call: a bootstrap over fifty hospitals asks for ten thousand.
+The areas under curves equal scikit-learn's `roc_auc_score` and `average_precision_score`, which
+take one weighting a call: a bootstrap over fifty hospitals asks for ten thousand.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ehrmeta.errors import DataError
-from ehrmeta.evaluation.metrics import finite
+from ehrmeta.evaluation.metrics import finite, refuse
 
 __all__ = [
     "BinaryRisk",
@@ -25,61 +25,6 @@ __all__ = [
 ]
 
 Array = NDArray[np.float64]
-
-
-def auroc(y: Array, p: Array, weight: Array) -> Array:
-    """Probability that an event has a higher risk than a non-event; ties count one half.
-
-    Parameters
-    ----------
-    y, p : (row,)
-        Outcomes, 0 or 1, and risks.
-    weight : (sample, row)
-        For example how often a bootstrap sample holds each row.
-
-    Returns
-    -------
-    (sample,)
-        NaN where a sample holds one class only.
-
-    Examples
-    --------
-    >>> auroc(np.array([0, 1, 1]), np.array([0.2, 0.2, 0.9]), np.ones((1, 3)))
-    array([0.75])
-    """
-    events, others = _per_risk(y, p, weight)
-    lower = np.cumsum(others, axis=1) - 0.5 * others
-    with np.errstate(invalid="ignore"):
-        area: Array = (events * lower).sum(1) / (events.sum(1) * others.sum(1))
-    return area
-
-
-def auprc(y: Array, p: Array, weight: Array) -> Array:
-    """Average precision: the precision at each event, averaged over the events.
-
-    Parameters and shapes are those of `auroc`; NaN where a sample holds no event. A model that
-    knows nothing gets the prevalence.
-
-    Examples
-    --------
-    >>> auprc(np.array([0, 1, 1]), np.array([0.5, 0.2, 0.9]), np.ones((1, 3)))  # (1 + 2/3) / 2
-    array([0.83333333])
-    """
-    events, others = (counts[:, ::-1] for counts in _per_risk(y, p, weight))
-    found, shown = np.cumsum(events, axis=1), np.cumsum(events + others, axis=1)
-    precision = np.divide(found, shown, out=np.zeros_like(shown), where=shown > 0)
-    with np.errstate(invalid="ignore"):
-        area: Array = (events * precision).sum(1) / found[:, -1]
-    return area
-
-
-def _per_risk(y: Array, p: Array, weight: Array) -> tuple[Array, Array]:
-    """Weight of the events and of the others at each distinct risk, rising, (sample, risk)."""
-    order = np.argsort(p)
-    starts = np.flatnonzero(np.diff(p[order], prepend=-np.inf))
-    events: Array = np.add.reduceat((weight * y)[:, order], starts, axis=1)
-    others: Array = np.add.reduceat((weight * (1 - y))[:, order], starts, axis=1)
-    return events, others
 
 
 class BinaryRisk(NamedTuple):
@@ -121,32 +66,71 @@ def read_binary(
             f"y_true {y.shape} and y_prob {p.shape} must hold one value for each of the same rows. "
             "Of predict_proba pass the column of the event."
         )
-    other = int(np.count_nonzero((y != 0) & (y != 1)))
-    if other:
-        raise DataError(
-            f"y_true is neither 0 nor 1 in {other} of {len(y)} rows. Code the event as 1, all "
-            "else as 0."
-        )
-    outside = int(np.count_nonzero((p < 0) | (p > 1)))
-    if outside:
-        raise DataError(
-            f"y_prob lies outside 0 to 1 in {outside} of {len(p)} rows. Pass probabilities, no "
-            "logits or percentages."
-        )
-    return BinaryRisk(y, p, _read_weight(sample_weight, len(y)))
-
-
-def _read_weight(sample_weight: ArrayLike | None, n_rows: int) -> Array:
-    """Check weights, (row,); 1 each by default."""
-    weight = np.ones(n_rows) if sample_weight is None else finite("sample_weight", sample_weight)
-    if weight.shape != (n_rows,):
-        raise DataError(f"sample_weight has shape {weight.shape}, the outcomes ({n_rows},).")
-    negative = int(np.count_nonzero(weight < 0))
-    if negative:
-        raise DataError(f"sample_weight is negative in {negative} of {n_rows} rows.")
+    refuse((y != 0) & (y != 1), "y_true is neither 0 nor 1", "Code the event as 1, all else as 0.")
+    outside = (p < 0) | (p > 1)
+    refuse(outside, "y_prob lies outside 0 to 1", "Pass probabilities, no logits or percentages.")
+    weight = np.ones_like(y) if sample_weight is None else finite("sample_weight", sample_weight)
+    if weight.shape != y.shape:
+        raise DataError(f"sample_weight has shape {weight.shape}, the outcomes {y.shape}.")
+    refuse(weight < 0, "sample_weight is negative")
     if not np.any(weight > 0):
-        raise DataError(f"sample_weight is 0 in all {n_rows} rows: nothing is left to score.")
-    return weight
+        raise DataError(f"sample_weight is 0 in all {len(y)} rows: nothing is left to score.")
+    return BinaryRisk(y, p, weight)
+
+
+def auroc(y: Array, p: Array, weight: Array) -> Array:
+    """Probability that an event has a higher risk than a non-event; ties count one half.
+
+    Parameters
+    ----------
+    y, p : (row,)
+        Outcomes, 0 or 1, and risks.
+    weight : (sample, row)
+        For example how often a bootstrap sample holds each row.
+
+    Returns
+    -------
+    (sample,)
+        NaN where a sample holds one class only.
+
+    Examples
+    --------
+    >>> auroc(np.array([0, 1, 1]), np.array([0.2, 0.2, 0.9]), np.ones((1, 3)))
+    array([0.75])
+    """
+    events, others = _per_risk(y, p, weight)
+    lower = np.cumsum(others, axis=1) - 0.5 * others
+    with np.errstate(invalid="ignore"):
+        area: Array = (events * lower).sum(1) / (events.sum(1) * others.sum(1))
+    return area
+
+
+def auprc(y: Array, p: Array, weight: Array) -> Array:
+    """Average precision: the precision at each event, averaged over the events.
+
+    Parameters and shapes are those of `auroc`; NaN where a sample holds no event. A model that
+    knows nothing gets the prevalence.
+
+    Examples
+    --------
+    >>> auprc(np.array([0, 1, 1]), np.array([0.5, 0.2, 0.9]), np.ones((1, 3)))  # (1 + 2/3) / 2
+    array([0.83333333])
+    """
+    events, others = (counts[:, ::-1] for counts in _per_risk(y, p, weight))
+    hits, rows = np.cumsum(events, axis=1), np.cumsum(events + others, axis=1)
+    precision = np.divide(hits, rows, out=np.zeros_like(rows), where=rows > 0)
+    with np.errstate(invalid="ignore"):
+        area: Array = (events * precision).sum(1) / hits[:, -1]
+    return area
+
+
+def _per_risk(y: Array, p: Array, weight: Array) -> tuple[Array, Array]:
+    """Weight of the events and of the others at each distinct risk, rising, (sample, risk)."""
+    order = np.argsort(p)
+    starts = np.flatnonzero(np.diff(p[order], prepend=-np.inf))
+    events: Array = np.add.reduceat((weight * y)[:, order], starts, axis=1)
+    others: Array = np.add.reduceat((weight * (1 - y))[:, order], starts, axis=1)
+    return events, others
 
 
 class DecisionCurve(NamedTuple):
@@ -169,8 +153,8 @@ def net_benefit(
 
     .. math:: \mathrm{NB}(t) = \frac{TP}{n} - \frac{FP}{n} \frac{t}{1 - t}
 
-    where those with a risk of at least t count as positive: whoever treats at a risk of t holds
-    one event found to be worth (1 - t) / t treatments in vain.
+    where those with a risk of at least t count as positive: treating at a risk of t values one
+    event treated at (1 - t) / t treatments in vain.
 
     Parameters
     ----------
@@ -201,8 +185,7 @@ def net_benefit(
         raise DataError(f"{wrong} of {len(at)} thresholds lie outside 0 <= threshold < 1.")
     positive = p >= at[:, None]  # (threshold, row)
     benefit = positive @ (weight * y) - positive @ (weight * (1 - y)) * at / (1 - at)
-    found: Array = benefit / weight.sum()
-    return found
+    return np.asarray(benefit / weight.sum(), np.float64)
 
 
 def decision_curve(

@@ -20,9 +20,7 @@ from ehrmeta.estimators.inputs import Inputs, read_inputs
 from ehrmeta.evaluation.bootstrap import bootstrap_counts, percentile_limits
 from ehrmeta.evaluation.metrics import METRICS, TaskMean, task_mean
 
-__all__ = [
-    "KShotScorer",
-]
+__all__ = ["KShotScorer"]
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]

@@ -144,7 +144,18 @@ def finite(name: str, values: Any) -> Array:
         array: Array = np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError):  # numpy's words would show a cell
         raise DataError(f"{name} holds text or rows of unequal length, no numbers.") from None
-    bad = int(np.count_nonzero(~np.isfinite(array)))
-    if bad:
-        raise DataError(f"{name} is NaN or infinite in {bad} of {array.size} rows.")
+    refuse(~np.isfinite(array), f"{name} is NaN or infinite")
     return array
+
+
+def refuse(wrong: Any, what: str, remedy: str = "", *, of: str = "rows") -> None:
+    """Raise an error that counts the rows where something is wrong, if there are any."""
+    n = int(np.count_nonzero(wrong))
+    if n:
+        raise DataError(f"{what} in {n} of {np.size(wrong)} {of}. {remedy}".rstrip())
+
+
+def check_level(confidence_level: float) -> None:
+    """Refuse a confidence level that is no share."""
+    if not 0 < confidence_level < 1:
+        raise DataError(f"confidence_level is {confidence_level}; it must lie between 0 and 1.")

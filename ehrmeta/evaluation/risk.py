@@ -1,4 +1,4 @@
-"""Scores of predicted risks in the words of clinical prediction: all of them, or one by name."""
+"""Scores of predicted risks by the names of clinical prediction, and their intervals."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ def _brier(y: Array, p: Array, weight: Array) -> Array:
 def _scaled_brier(y: Array, p: Array, weight: Array) -> Array:
     prevalence = _mean(y, weight)
     with np.errstate(invalid="ignore", divide="ignore"):
-        found: Array = 1 - _brier(y, p, weight) / (prevalence * (1 - prevalence))
-    return np.where(prevalence * (1 - prevalence) > 0, found, np.nan)
+        score: Array = 1 - _brier(y, p, weight) / (prevalence * (1 - prevalence))
+    return np.where(prevalence * (1 - prevalence) > 0, score, np.nan)
 
 
 def _slope(y: Array, p: Array, weight: Array) -> Array:
@@ -62,14 +62,13 @@ def _in_the_large(y: Array, p: Array, weight: Array) -> Array:
 
 def _expected_observed(y: Array, p: Array, weight: Array) -> Array:
     observed = weight @ y
-    undefined = np.full(len(weight), np.nan)
-    found: Array = np.divide(weight @ p, observed, out=undefined, where=observed > 0)
-    return found
+    ratio = np.full(len(weight), np.nan)
+    np.divide(weight @ p, observed, out=ratio, where=observed > 0)
+    return ratio
 
 
 def _mean(loss: Array, weight: Array) -> Array:
-    found: Array = weight @ loss / weight.sum(1)
-    return found
+    return np.asarray(weight @ loss / weight.sum(1), np.float64)
 
 
 #: Each takes outcomes (row,), risks (row,) and weights (sample, row) and gives (sample,); NaN where
@@ -125,13 +124,12 @@ def risk_score(
     >>> round(risk_score("e_o_ratio", y, p), 3)  # 1.65 expected, 2 observed
     0.825
     """
-    if metric not in RISK_METRICS:
-        raise DataError(f"unknown metric {metric!r}. {did_you_mean(metric, RISK_METRICS)}")
+    _check_metrics([metric])
     data = read_binary(y_true, y_prob, sample_weight)
-    found = float(RISK_METRICS[metric](data.y, data.p, data.weight[None])[0])
-    if np.isnan(found):
-        raise DataError(f"{metric} is not defined: {why_undefined(metric, data)}.")
-    return found
+    score = float(RISK_METRICS[metric](data.y, data.p, data.weight[None])[0])
+    if np.isnan(score):
+        raise DataError(f"{metric} is not defined: {_why_undefined(metric, data)}.")
+    return score
 
 
 def risk_scores(
@@ -150,19 +148,6 @@ def risk_scores(
     {'auroc': 0.75, 'brier': 0.158}
     """
     return {name: risk_score(name, y_true, y_prob, sample_weight=sample_weight) for name in metrics}
-
-
-def why_undefined(metric: str, data: BinaryRisk) -> str:
-    """Reason for which a metric is NaN on these rows."""
-    if not data.has_both_classes:
-        events = int(np.count_nonzero(data.y[data.weight > 0]))
-        return f"one class only, {events} events in {np.count_nonzero(data.weight > 0)} rows"
-    certain = int(np.count_nonzero((data.p == 0) | (data.p == 1)))
-    if metric in _NEED_LOGIT and certain:
-        return f"risks of exactly 0 or 1 in {certain} rows, whose logit is infinite"
-    if np.ptp(data.p[data.weight > 0]) == 0:
-        return "all rows have one risk"
-    return "the risks separate events from non-events, so no estimate is finite"
 
 
 def risk_intervals(
@@ -222,27 +207,44 @@ def interval_rows(
     rng: np.random.Generator,
 ) -> list[dict[str, Any]]:
     """Rows of `risk_intervals`; every metric sees the same resamples."""
-    unknown = [name for name in metrics if name not in RISK_METRICS]
-    if unknown:
-        raise DataError(f"unknown metric {unknown[0]!r}. {did_you_mean(unknown[0], RISK_METRICS)}")
-    rows = data.weight > 0
-    data = BinaryRisk(data.y[rows], data.p[rows], data.weight[rows])
-    if not rows.any():
+    _check_metrics(metrics)
+    counts = data.weight > 0
+    data = BinaryRisk(*(values[counts] for values in data))
+    if not counts.any():
         return [_row(name, np.nan, "no row counts") for name in metrics]
     values = {name: float(RISK_METRICS[name](*data[:2], data.weight[None])[0]) for name in metrics}
     samples = _samples(data, [m for m in metrics if np.isfinite(values[m])], n_bootstrap, rng)
-    found = []
+    rows = []
     for name, value in values.items():
         if np.isnan(value):
-            found.append(_row(name, value, why_undefined(name, data)))
+            rows.append(_row(name, value, _why_undefined(name, data)))
             continue
         defined = samples[name][np.isfinite(samples[name])]
         row = _row(name, value, "") | {"n_undefined": n_bootstrap - len(defined)}
         if len(defined) > max(1, n_bootstrap / 2):
             row["low"], row["high"] = percentile_limits(defined, confidence_level)
             row["se"] = _standard_error(name, defined)
-        found.append(row)
-    return found
+        rows.append(row)
+    return rows
+
+
+def _check_metrics(metrics: Sequence[str]) -> None:
+    for name in metrics:
+        if name not in RISK_METRICS:
+            raise DataError(f"unknown metric {name!r}. {did_you_mean(name, RISK_METRICS)}")
+
+
+def _why_undefined(metric: str, data: BinaryRisk) -> str:
+    """Reason for which a metric is NaN on these rows."""
+    if not data.has_both_classes:
+        events = int(np.count_nonzero(data.y[data.weight > 0]))
+        return f"one class only, {events} events in {np.count_nonzero(data.weight > 0)} rows"
+    certain = int(np.count_nonzero((data.p == 0) | (data.p == 1)))
+    if metric in _NEED_LOGIT and certain:
+        return f"risks of exactly 0 or 1 in {certain} rows, whose logit is infinite"
+    if np.ptp(data.p[data.weight > 0]) == 0:
+        return "all rows have one risk"
+    return "the risks separate events from non-events, so no estimate is finite"
 
 
 def _standard_error(metric: str, samples: Array) -> float:

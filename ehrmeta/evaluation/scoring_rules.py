@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import special, stats
 
 from ehrmeta.errors import DataError
-from ehrmeta.evaluation.metrics import finite
+from ehrmeta.evaluation.metrics import check_level, finite, refuse
 
 __all__ = [
     "calibration_error",
@@ -69,12 +69,8 @@ def crps_student_t(y: ArrayLike, loc: ArrayLike, scale: ArrayLike, dof: ArrayLik
     >>> crps_student_t([0.0], [0.0], [1.0], 1e6).round(4)  # almost normal
     array([0.2337])
     """
-    y, loc, scale, dof = (
-        finite("y", y),
-        finite("loc", loc),
-        _scale("scale", scale),
-        finite("dof", dof),
-    )
+    y, loc = finite("y", y), finite("loc", loc)
+    scale, dof = _scale("scale", scale), finite("dof", dof)
     if np.any(dof <= 1):
         raise DataError("dof must be more than 1: a t distribution without a mean has no CRPS.")
     u = (y - loc) / np.where(scale > 0, scale, 1.0)
@@ -91,8 +87,8 @@ def crps_student_t(y: ArrayLike, loc: ArrayLike, scale: ArrayLike, dof: ArrayLik
 def crps_sample(y: ArrayLike, samples: ArrayLike) -> Array:
     """Continuous ranked probability score of draws from the predictive distribution, per row.
 
-    ``mean |x_i - y| - sum_ij |x_i - x_j| / (2 m (m - 1))``: the estimate without bias, from which
-    few draws are no disadvantage.
+    ``mean |x_i - y| - sum_ij |x_i - x_j| / (2 m (m - 1))``, which is unbiased for any number of
+    draws.
 
     Parameters
     ----------
@@ -116,8 +112,8 @@ def crps_sample(y: ArrayLike, samples: ArrayLike) -> Array:
         )
     m = samples.shape[1]
     rank_weight = 2.0 * np.arange(m) - (m - 1)  # sum_ij |x_i - x_j| = 2 sum_i x_(i) weight_i
-    apart = np.sort(samples, axis=1) @ rank_weight / (m * (m - 1))
-    score: Array = np.abs(samples - y[:, None]).mean(axis=1) - apart
+    spread = np.sort(samples, axis=1) @ rank_weight / (m * (m - 1))
+    score: Array = np.abs(samples - y[:, None]).mean(axis=1) - spread
     return score
 
 
@@ -137,11 +133,9 @@ def interval_score(
     >>> interval_score([0.5, 2.0], [0.0, 0.0], [1.0, 1.0], confidence_level=0.9).round(6)
     array([ 1., 21.])
     """
-    if not 0 < confidence_level < 1:
-        raise DataError(f"confidence_level is {confidence_level}; it must lie between 0 and 1.")
+    check_level(confidence_level)
     y, low, high = finite("y", y), finite("low", low), finite("high", high)
-    if np.any(low > high):
-        raise DataError(f"low exceeds high in {int(np.count_nonzero(low > high))} rows.")
+    refuse(low > high, "low exceeds high")
     outside = np.maximum(low - y, 0.0) + np.maximum(y - high, 0.0)
     score: Array = high - low + 2.0 / (1.0 - confidence_level) * outside
     return score
@@ -166,16 +160,15 @@ def log_probability_between(
     array([-0.3817])
     """
     loc, scale = finite("loc", loc), _scale("scale", scale)
-    if np.any(scale == 0):
-        raise DataError(f"scale is 0 in {int(np.count_nonzero(scale == 0))} rows.")
+    refuse(scale == 0, "scale is 0")
     a, b = (np.asarray(low, float) - loc) / scale, (np.asarray(high, float) - loc) / scale
     upper = a > 0  # in the upper tail probabilities are differences of numbers near 1: mirror it
     a, b = np.where(upper, -b, a), np.where(upper, -a, b)
     below = stats.norm if dof is None else stats.t(np.asarray(dof, dtype=np.float64))
     log_a, log_b = below.logcdf(a), below.logcdf(b)
     with np.errstate(divide="ignore"):  # an empty interval
-        found: Array = log_b + np.log(-np.expm1(np.minimum(log_a - log_b, 0.0)))
-    return found
+        log_probability: Array = log_b + np.log(-np.expm1(np.minimum(log_a - log_b, 0.0)))
+    return log_probability
 
 
 def calibration_error(
@@ -216,6 +209,5 @@ def calibration_error(
 
 def _scale(name: str, values: ArrayLike) -> Array:
     scale = finite(name, values)
-    if np.any(scale < 0):
-        raise DataError(f"{name} is negative in {int(np.count_nonzero(scale < 0))} rows.")
+    refuse(scale < 0, f"{name} is negative")
     return scale

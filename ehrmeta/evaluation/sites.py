@@ -1,4 +1,4 @@
-"""Scores of risks at each site, and what they say about the next one."""
+"""Scores of risks at each site or in each subgroup, pooled over sites by random effects."""
 
 from __future__ import annotations
 
@@ -13,16 +13,10 @@ from scipy import optimize, stats
 from ehrmeta.data import index_tasks
 from ehrmeta.errors import DataError
 from ehrmeta.evaluation.discrimination import BinaryRisk, read_binary
-from ehrmeta.evaluation.metrics import finite
+from ehrmeta.evaluation.metrics import check_level, finite, refuse
 from ehrmeta.evaluation.risk import POOLING_SCALES, interval_rows
 
-__all__ = [
-    "PooledEffect",
-    "pool_random_effects",
-    "pool_sites",
-    "score_sites",
-    "score_subgroups",
-]
+__all__ = ["PooledEffect", "pool_random_effects", "pool_sites", "score_sites", "score_subgroups"]
 
 Array = NDArray[np.float64]
 _FEWEST = 3  # the prediction interval has S - 2 degrees of freedom
@@ -71,12 +65,98 @@ def score_sites(
     parts = []
     for code, site in enumerate(sites.labels):
         here = BinaryRisk(*(values[sites.codes == code] for values in data))
-        found = pd.DataFrame(interval_rows(here, metrics, confidence_level, n_bootstrap, rng))
-        found.insert(0, "site", site)
-        found.insert(1, "n", int(np.count_nonzero(here.weight > 0)))
-        found.insert(2, "n_events", int(np.count_nonzero(here.y[here.weight > 0])))
-        parts.append(found)
+        part = pd.DataFrame(interval_rows(here, metrics, confidence_level, n_bootstrap, rng))
+        n_others, n_events = _counts(here)
+        part.insert(0, "site", site)
+        part.insert(1, "n", n_others + n_events)
+        part.insert(2, "n_events", n_events)
+        parts.append(part)
     return pd.concat(parts, ignore_index=True)
+
+
+def score_subgroups(
+    y_true: ArrayLike,
+    y_prob: ArrayLike,
+    *,
+    subgroups: pd.DataFrame | Mapping[str, ArrayLike],
+    metrics: Sequence[str] = ("auroc", "calibration_slope", "e_o_ratio"),
+    min_cell: int = 11,
+    sample_weight: ArrayLike | None = None,
+    confidence_level: float = 0.95,
+    n_bootstrap: int = 500,
+    random_state: int | None = 0,
+) -> pd.DataFrame:
+    """Score each level of each column by itself, with intervals, small cells suppressed.
+
+    Intervals of two levels may overlap although the levels differ, and with many levels some will
+    look different by chance: this table raises questions, it does not test.
+
+    Parameters
+    ----------
+    subgroups : DataFrame or mapping of str to (row,)
+        Each column splits the patients once; cut numbers such as age into classes first. Rows
+        without a value make a level of their own, "missing".
+    min_cell : int
+        Where patients, events or non-events are fewer than this but not 0, counts and scores are
+        withheld, so that nobody is recognised. (Whoever publishes totals too may have to withhold
+        a second level, or the difference tells.)
+
+    Other parameters are those of `risk_intervals`.
+
+    Returns
+    -------
+    DataFrame
+        A row per subgroup, level and metric: subgroup, level, n, n_events (<NA> where withheld),
+        and the columns of `risk_intervals`.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> p = rng.uniform(size=400)
+    >>> sex = np.where(np.arange(400) < 395, "f", "m")
+    >>> found = score_subgroups(rng.random(400) < p, p, subgroups={"sex": sex}, metrics=["auroc"])
+    >>> print(found[["level", "n", "n_events"]].to_string(index=False))
+    level    n  n_events
+        f  395       209
+        m <NA>      <NA>
+    >>> found["note"].iloc[-1]
+    'withheld: fewer than 11 patients, events or non-events'
+    """
+    data = read_binary(y_true, y_prob, sample_weight)
+    rng = np.random.default_rng(random_state)
+    if not len(subgroups):
+        raise DataError("there is no subgroup: pass at least one column.")
+    parts = []
+    for name in subgroups:
+        column = pd.Series(np.asarray(subgroups[name]))
+        if len(column) != len(data.y):
+            raise DataError(f"subgroup {name!r} has {len(column)} rows, y_true has {len(data.y)}.")
+        codes, levels = pd.factorize(column, sort=True, use_na_sentinel=True)
+        named: list[tuple[int, Any]] = list(enumerate(levels))
+        for code, level in named + ([(-1, "missing")] if np.any(codes < 0) else []):
+            rows = codes == code
+            here = BinaryRisk(*(values[rows] for values in data))
+            part = pd.DataFrame(interval_rows(here, metrics, confidence_level, n_bootstrap, rng))
+            cells = _counts(here)
+            shown: tuple[Any, Any] = sum(cells), cells[1]
+            if any(0 < cell < min_cell for cell in (*cells, sum(cells))):
+                shown = pd.NA, pd.NA
+                part[["value", "low", "high", "se"]] = np.nan
+                part["n_undefined"] = pd.NA
+                part["note"] = f"withheld: fewer than {min_cell} patients, events or non-events"
+            part.insert(0, "subgroup", name)
+            part.insert(1, "level", level)
+            for place, (column, n) in enumerate(zip(("n", "n_events"), shown, strict=True), 2):
+                part.insert(place, column, pd.array([n] * len(part), dtype="Int64"))
+            part["n_undefined"] = part["n_undefined"].astype("Int64")
+            parts.append(part)
+    return pd.concat(parts, ignore_index=True)
+
+
+def _counts(data: BinaryRisk) -> tuple[int, int]:
+    """Non-events and events among the rows that count."""
+    n_others, n_events = np.bincount(data.y[data.weight > 0].astype(int), minlength=2)
+    return int(n_others), int(n_events)
 
 
 def pool_sites(
@@ -111,8 +191,10 @@ def pool_sites(
        value  low  high  prediction_low  prediction_high
     0   1.01  0.8  1.27            0.57             1.77
     """
-    if min_sites < 3:
-        raise DataError(f"min_sites is {min_sites}; a prediction interval needs at least 3 sites.")
+    if min_sites < _FEWEST:
+        raise DataError(
+            f"min_sites is {min_sites}; a prediction interval needs at least {_FEWEST} sites."
+        )
     rows = []
     for metric, per_site in scores.groupby("metric", sort=False):
         to_scale, back = POOLING_SCALES.get(str(metric), (np.asarray, np.asarray))
@@ -188,10 +270,8 @@ def pool_random_effects(
             f"estimate {y.shape} and se {s.shape} must hold one value for each of at least "
             f"{_FEWEST} sites. List fewer instead of pooling them."
         )
-    if np.any(s <= 0):
-        raise DataError(f"se is not positive in {int(np.count_nonzero(s <= 0))} of {len(s)} sites.")
-    if not 0 < confidence_level < 1:
-        raise DataError(f"confidence_level is {confidence_level}; it must lie between 0 and 1.")
+    refuse(s <= 0, "se is not positive", of="sites")
+    check_level(confidence_level)
     tau2 = _paule_mandel(y, s**2)
     mean, q = _mean_and_q(y, s**2 + tau2)
     variance = q / (len(y) - 1) / np.sum(1 / (s**2 + tau2))
@@ -215,83 +295,3 @@ def _paule_mandel(y: Array, variance: Array) -> float:
         return 0.0
     widest = float(np.sum((y - y.mean()) ** 2))  # there every weight is below 1 / widest
     return float(optimize.brentq(excess, 0.0, widest, xtol=1e-14))
-
-
-def score_subgroups(
-    y_true: ArrayLike,
-    y_prob: ArrayLike,
-    *,
-    subgroups: pd.DataFrame | Mapping[str, ArrayLike],
-    metrics: Sequence[str] = ("auroc", "calibration_slope", "e_o_ratio"),
-    min_cell: int = 11,
-    sample_weight: ArrayLike | None = None,
-    confidence_level: float = 0.95,
-    n_bootstrap: int = 500,
-    random_state: int | None = 0,
-) -> pd.DataFrame:
-    """Score each level of each column by itself, with intervals, small cells suppressed.
-
-    Intervals of two levels may overlap although the levels differ, and with many levels some will
-    look different by chance: this table raises questions, it does not test.
-
-    Parameters
-    ----------
-    subgroups : DataFrame or mapping of str to (row,)
-        Each column splits the patients once; cut numbers such as age into classes first. Rows
-        without a value make a level of their own, "missing".
-    min_cell : int
-        Where patients, events or non-events are fewer than this but not 0, counts and scores are
-        withheld, so that nobody is recognised. (Whoever publishes totals too may have to withhold
-        a second level, or the difference tells.)
-
-    Other parameters are those of `risk_intervals`.
-
-    Returns
-    -------
-    DataFrame
-        A row per subgroup, level and metric: subgroup, level, n, n_events (<NA> where withheld),
-        and the columns of `risk_intervals`.
-
-    Examples
-    --------
-    >>> rng = np.random.default_rng(0)
-    >>> p = rng.uniform(size=400)
-    >>> sex = np.where(np.arange(400) < 395, "f", "m")
-    >>> found = score_subgroups(rng.random(400) < p, p, subgroups={"sex": sex}, metrics=["auroc"])
-    >>> print(found[["level", "n", "n_events"]].to_string(index=False))
-    level    n  n_events
-        f  395       209
-        m <NA>      <NA>
-    >>> found["note"].iloc[-1]
-    'withheld: fewer than 11 patients, events or non-events'
-    """
-    data = read_binary(y_true, y_prob, sample_weight)
-    rng = np.random.default_rng(random_state)
-    if not len(subgroups):
-        raise DataError("there is no subgroup: pass at least one column.")
-    parts = []
-    for name in subgroups:
-        column = pd.Series(np.asarray(subgroups[name]))
-        if len(column) != len(data.y):
-            raise DataError(f"subgroup {name!r} has {len(column)} rows, y_true has {len(data.y)}.")
-        codes, levels = pd.factorize(column, sort=True, use_na_sentinel=True)
-        shown: list[Any] = list(levels) + (["missing"] if np.any(codes < 0) else [])
-        for code, level in enumerate(shown):
-            rows = codes == (code if code < len(levels) else -1)
-            here = BinaryRisk(*(values[rows] for values in data))
-            found = pd.DataFrame(interval_rows(here, metrics, confidence_level, n_bootstrap, rng))
-            cells = [int(np.count_nonzero(here.y[here.weight > 0] == v)) for v in (0, 1)]
-            n, n_events = pd.NA, pd.NA
-            if any(0 < cell < min_cell for cell in (*cells, sum(cells))):
-                found[["value", "low", "high", "se"]] = np.nan
-                found["n_undefined"] = pd.NA
-                found["note"] = f"withheld: fewer than {min_cell} patients, events or non-events"
-            else:
-                n, n_events = sum(cells), cells[1]
-            found.insert(0, "subgroup", name)
-            found.insert(1, "level", level)
-            found.insert(2, "n", pd.array([n] * len(found), dtype="Int64"))
-            found.insert(3, "n_events", pd.array([n_events] * len(found), dtype="Int64"))
-            found["n_undefined"] = found["n_undefined"].astype("Int64")
-            parts.append(found)
-    return pd.concat(parts, ignore_index=True)

@@ -1,4 +1,4 @@
-"""Scores of risks by a horizon, where some patients were not followed so long and events compete.
+"""Survival under censoring and competing events: curves, and scores of risks by a horizon.
 
 Patients whose status at the horizon is known stand for those lost before: they weigh the inverse of
 their probability not to be censored (IPCW). `labels_at` gives these labels and weights, with which
@@ -18,8 +18,6 @@ from ehrmeta.evaluation.discrimination import auroc
 from ehrmeta.evaluation.metrics import finite
 
 __all__ = [
-    "EventTimes",
-    "StepCurve",
     "aalen_johansen",
     "censoring_curve",
     "integrated_survival_brier",
@@ -31,6 +29,147 @@ __all__ = [
 ]
 
 Array = NDArray[np.float64]
+
+
+class EventTimes(NamedTuple):
+    """Checked follow-up of each patient, (row,)."""
+
+    event: NDArray[np.int64]  # 0 censored, else the kind of event
+    time: Array  # of the event or of the last contact
+
+
+def read_event_times(y_true: Any, *, cause: int = 1) -> EventTimes:
+    """Check the structured array of `survival_array` and the kind of event in question."""
+    data = EventTimes(*read_survival(y_true))
+    if len(data.time) == 0:
+        raise DataError("there are no event times: pass one row a patient.")
+    if cause < 1 or cause != int(cause):
+        raise DataError(f"cause is {cause}; events have codes from 1, 0 is censored.")
+    return data
+
+
+def _read_times(data: EventTimes, times: Any) -> Array:
+    """Times of a score: rising, from 0, within follow-up, (time,)."""
+    at = np.atleast_1d(finite("times", times))
+    if at.ndim != 1 or len(at) == 0 or np.any(np.diff(at) <= 0) or at[0] < 0:
+        raise DataError("times must be rising and not negative.")
+    last = data.time.max()
+    if at[-1] > last:
+        raise DataError(
+            f"a horizon of {at[-1]:g} lies beyond the last follow-up time, {last:g}: nobody shows "
+            "what happens until then. Ask for an earlier one."
+        )
+    return at
+
+
+class StepCurve(NamedTuple):
+    """A function that is constant between times, and steps at them."""
+
+    start: float
+    time: Array  # rising
+    value: Array  # from each time on
+
+    def at(self, times: Array) -> Array:
+        """Value including the steps at these times."""
+        return self._after(np.searchsorted(self.time, times, side="right"))
+
+    def before(self, times: Array) -> Array:
+        """Value just before these times."""
+        return self._after(np.searchsorted(self.time, times, side="left"))
+
+    def _after(self, steps: Any) -> Array:
+        return np.asarray(np.concatenate([[self.start], self.value])[steps], np.float64)
+
+
+class _Counts(NamedTuple):
+    """What happens at each distinct time, (time,)."""
+
+    time: Array
+    at_risk: Array  # in follow-up until then
+    events: Array  # of any kind
+    censored: Array
+
+
+def _count(data: EventTimes) -> _Counts:
+    time, place = np.unique(data.time, return_inverse=True)
+    events = np.bincount(place[data.event > 0], minlength=len(time)).astype(np.float64)
+    everyone = np.bincount(place, minlength=len(time)).astype(np.float64)
+    at_risk = np.cumsum(everyone[::-1])[::-1]
+    return _Counts(time, at_risk, events, everyone - events)
+
+
+def kaplan_meier(y_true: Any, *, times: ArrayLike) -> Array:
+    """Share of patients without any event by each time, under censoring.
+
+    Parameters
+    ----------
+    y_true : structured array (row,)
+        Of `survival_array`: `event` (0 censored) and `time`.
+    times : (time,)
+        Rising, within follow-up.
+
+    Returns
+    -------
+    (time,)
+
+    Examples
+    --------
+    >>> from ehrmeta.data.labels import survival_array
+    >>> y = survival_array([1, 0, 1], [1, 2, 3])
+    >>> kaplan_meier(y, times=[1, 2, 3]).round(3)
+    array([0.667, 0.667, 0.   ])
+    """
+    data = read_event_times(y_true)
+    return _event_free(data).at(_read_times(data, times))
+
+
+def aalen_johansen(y_true: Any, *, times: ArrayLike, cause: int = 1) -> Array:
+    r"""Cumulative incidence of one kind of event where others compete.
+
+    .. math:: F_c(t) = \sum_{t_j \le t} S(t_{j-1})\, d_{cj} / n_j
+
+    with S the Kaplan-Meier curve of any event, :math:`d_{cj}` of :math:`n_j` patients at risk
+    having an event of kind c at :math:`t_j`. One minus Kaplan-Meier with the others as censored
+    overstates it: who has died of one cause cannot have the other any more.
+
+    Parameters are those of `kaplan_meier`; `cause` is the kind of event.
+
+    References
+    ----------
+    Aalen, Johansen (1978), doi:10.2307/4615704.
+
+    Examples
+    --------
+    >>> from ehrmeta.data.labels import survival_array
+    >>> y = survival_array([1, 2, 1], [1, 2, 3])
+    >>> aalen_johansen(y, times=[1, 2, 3]).round(3)
+    array([0.333, 0.333, 0.667])
+    """
+    data = read_event_times(y_true, cause=cause)
+    at = _read_times(data, times)
+    counts = _count(data)
+    place = np.searchsorted(counts.time, data.time[data.event == cause])
+    of_cause = np.bincount(place, minlength=len(counts.time)).astype(np.float64)
+    hazard: Array = np.divide(of_cause, counts.at_risk, dtype=np.float64)
+    incidence: Array = np.cumsum(_event_free(data).before(counts.time) * hazard)
+    return StepCurve(0.0, counts.time, incidence).at(at)
+
+
+def _event_free(data: EventTimes) -> StepCurve:
+    counts = _count(data)
+    return _product(counts.time, counts.events / counts.at_risk)
+
+
+def censoring_curve(data: EventTimes) -> StepCurve:
+    """Share of patients not censored by each time; at one time events come before censoring."""
+    counts = _count(data)
+    at_risk = counts.at_risk - counts.events
+    hazard = np.divide(counts.censored, at_risk, out=np.zeros_like(at_risk), where=at_risk > 0)
+    return _product(counts.time, hazard)
+
+
+def _product(time: Array, hazard: Array) -> StepCurve:
+    return StepCurve(1.0, time, np.cumprod(1 - hazard, dtype=np.float64))
 
 
 def labels_at(
@@ -79,9 +218,7 @@ def labels_at(
     >>> labels_at(y, horizon=3)  # the second stands for no one; of three one was lost
     (array([1., 0., 0., 0.]), array([1. , 0. , 1.5, 1.5]))
     """
-    data = read_event_times(y_true, cause=cause)
-    at = _read_horizon(data, horizon)
-    return _labels(data, float(at[0]), cause, _censoring(data, y_train, at))
+    return _labelled(y_true, horizon, cause, y_train)[1][0]
 
 
 def survival_auroc(
@@ -120,17 +257,14 @@ def survival_auroc(
     >>> survival_auroc(y, [0.9, 0.5, 0.2, 0.3], times=[3])
     array([1.])
     """
-    data = read_event_times(y_true, cause=cause)
-    at = _read_horizon(data, times)
-    risk = _risk(y_prob, len(data.time), len(at))
-    censoring = _censoring(data, y_train, at)
+    at, labels = _labelled(y_true, times, cause, y_train)
+    risk = _risk(y_prob, len(labels[0][0]), len(at))
     area = np.empty(len(at))
-    for column, time in enumerate(at):
-        label, weight = _labels(data, time, cause, censoring)
+    for column, (label, weight) in enumerate(labels):
         area[column] = auroc(label, risk[:, column], weight[None])[0]
         if np.isnan(area[column]):
             has = "no event" if not np.any(label * weight) else "no patient without the event"
-            raise DataError(f"AUROC at time {time:g} is not defined: there is {has} by then.")
+            raise DataError(f"AUROC at time {at[column]:g} is not defined: there is {has} by then.")
     return area
 
 
@@ -161,17 +295,12 @@ def survival_brier(
     >>> survival_brier(y, [1.0, 0.5, 0.0, 0.0], times=[3])
     array([0.])
     """
-    data = read_event_times(y_true, cause=cause)
-    at = _read_horizon(data, times)
-    risk = _risk(y_prob, len(data.time), len(at), per_time=True)
+    at, labels = _labelled(y_true, times, cause, y_train)
+    risk = _risk(y_prob, len(labels[0][0]), len(at), per_time=True)
     if np.any((risk < 0) | (risk > 1)):
         raise DataError("y_prob must lie between 0 and 1: pass the risk of the event by each time.")
-    censoring = _censoring(data, y_train, at)
-    score = np.empty(len(at))
-    for column, time in enumerate(at):
-        label, weight = _labels(data, time, cause, censoring)
-        score[column] = np.mean(weight * (label - risk[:, column]) ** 2)
-    return score
+    scores = [np.mean(w * (label - p) ** 2) for (label, w), p in zip(labels, risk.T, strict=True)]
+    return np.array(scores, np.float64)
 
 
 def integrated_survival_brier(
@@ -195,21 +324,24 @@ def integrated_survival_brier(
     return float(np.trapezoid(score, at) / (at[-1] - at[0]))
 
 
-def _labels(
-    data: EventTimes, horizon: float, cause: int, censoring: StepCurve
-) -> tuple[Array, Array]:
-    happened = (data.time <= horizon) & (data.event > 0)
-    followed = (data.time >= horizon) & ~happened
-    known = happened | followed
-    kept = censoring.before(np.minimum(data.time, horizon))  # above 0: someone is followed so long
-    weight = np.divide(1.0, kept, out=np.zeros_like(kept), where=known)
-    return ((data.event == cause) & happened).astype(np.float64), weight
-
-
-def _censoring(data: EventTimes, y_train: Any, at: Array) -> StepCurve:
+def _labelled(
+    y_true: Any, times: Any, cause: int, y_train: Any
+) -> tuple[Array, list[tuple[Array, Array]]]:
+    """Checked times, and by each of them the labels and weights of `labels_at`."""
+    data = read_event_times(y_true, cause=cause)
+    at = _read_times(data, times)
     train = data if y_train is None else read_event_times(y_train)
-    _read_horizon(train, at)
-    return censoring_curve(train)
+    _read_times(train, at)
+    censoring = censoring_curve(train)
+    labels = []
+    for horizon in at:
+        happened = (data.time <= horizon) & (data.event > 0)
+        known = happened | (data.time >= horizon)
+        # above 0 where the outcome is known: someone is followed so long
+        uncensored = censoring.before(np.minimum(data.time, horizon))
+        weight = np.divide(1.0, uncensored, out=np.zeros_like(uncensored), where=known)
+        labels.append((((data.event == cause) & happened).astype(np.float64), weight))
+    return at, labels
 
 
 def _risk(y_prob: ArrayLike, n_rows: int, n_times: int, *, per_time: bool = False) -> Array:
@@ -222,146 +354,3 @@ def _risk(y_prob: ArrayLike, n_rows: int, n_times: int, *, per_time: bool = Fals
             f"y_prob has shape {risk.shape}; pass (row, time), here ({n_rows}, {n_times})."
         )
     return risk
-
-
-class EventTimes(NamedTuple):
-    """Checked follow-up of each patient, (row,)."""
-
-    event: NDArray[np.int64]  # 0 censored, else the kind of event
-    time: Array  # of the event or of the last contact
-
-
-def read_event_times(y_true: Any, *, cause: int = 1) -> EventTimes:
-    """Check the structured array of `survival_array` and the kind of event that is asked for."""
-    data = EventTimes(*read_survival(y_true))
-    if len(data.time) == 0:
-        raise DataError("there are no event times: pass one row a patient.")
-    if cause < 1 or cause != int(cause):
-        raise DataError(f"cause is {cause}; events have codes from 1, 0 is censored.")
-    return data
-
-
-def _read_horizon(data: EventTimes, times: Any) -> Array:
-    """Check times at which a score is asked for: rising, from 0, within follow-up, (time,)."""
-    at = np.atleast_1d(finite("times", times))
-    if at.ndim != 1 or len(at) == 0 or np.any(np.diff(at) <= 0) or at[0] < 0:
-        raise DataError("times must be rising and not negative.")
-    last = data.time.max()
-    if at[-1] > last:
-        raise DataError(
-            f"a horizon of {at[-1]:g} lies beyond the last follow-up time, {last:g}: nobody shows "
-            "what happens until then. Ask for an earlier one."
-        )
-    return at
-
-
-class StepCurve(NamedTuple):
-    """A function that is constant between times, and steps at them."""
-
-    start: float
-    time: Array  # rising
-    value: Array  # from each time on
-
-    def at(self, times: Array) -> Array:
-        """Value including the steps at these times."""
-        return self._after(np.searchsorted(self.time, times, side="right"))
-
-    def before(self, times: Array) -> Array:
-        """Value just before these times."""
-        return self._after(np.searchsorted(self.time, times, side="left"))
-
-    def _after(self, steps: Any) -> Array:
-        values: Array = np.concatenate([[self.start], self.value])[steps]
-        return values
-
-
-class _Counts(NamedTuple):
-    """What happens at each distinct time, (time,)."""
-
-    time: Array
-    at_risk: Array  # in follow-up until then
-    events: Array  # of any kind
-    censored: Array
-
-
-def _count(data: EventTimes) -> _Counts:
-    time, place = np.unique(data.time, return_inverse=True)
-    events = np.bincount(place[data.event > 0], minlength=len(time)).astype(np.float64)
-    everyone = np.bincount(place, minlength=len(time)).astype(np.float64)
-    at_risk = np.cumsum(everyone[::-1])[::-1]
-    return _Counts(time, at_risk, events, everyone - events)
-
-
-def kaplan_meier(y_true: Any, *, times: ArrayLike) -> Array:
-    """Share of patients without any event by each time, under censoring.
-
-    Parameters
-    ----------
-    y_true : structured array (row,)
-        Of `survival_array`: `event` (0 censored) and `time`.
-    times : (time,)
-        Rising, within follow-up.
-
-    Returns
-    -------
-    (time,)
-
-    Examples
-    --------
-    >>> from ehrmeta.data.labels import survival_array
-    >>> y = survival_array([1, 0, 1], [1, 2, 3])
-    >>> kaplan_meier(y, times=[1, 2, 3]).round(3)
-    array([0.667, 0.667, 0.   ])
-    """
-    data = read_event_times(y_true)
-    return _event_free(data).at(_read_horizon(data, times))
-
-
-def aalen_johansen(y_true: Any, *, times: ArrayLike, cause: int = 1) -> Array:
-    r"""Cumulative incidence of one kind of event where others compete.
-
-    .. math:: F_c(t) = \sum_{t_j \le t} S(t_{j-1})\, d_{cj} / n_j
-
-    with S the Kaplan-Meier curve of any event, :math:`d_{cj}` of :math:`n_j` patients at risk
-    having an event of kind c at :math:`t_j`. One minus Kaplan-Meier with the others as censored
-    overstates it: who has died of one cause cannot have the other any more.
-
-    Parameters are those of `kaplan_meier`; `cause` is the kind of event.
-
-    References
-    ----------
-    Aalen, Johansen (1978), doi:10.2307/4615704.
-
-    Examples
-    --------
-    >>> from ehrmeta.data.labels import survival_array
-    >>> y = survival_array([1, 2, 1], [1, 2, 3])
-    >>> aalen_johansen(y, times=[1, 2, 3]).round(3)
-    array([0.333, 0.333, 0.667])
-    """
-    data = read_event_times(y_true, cause=cause)
-    at = _read_horizon(data, times)
-    counts = _count(data)
-    place = np.searchsorted(counts.time, data.time[data.event == cause])
-    of_cause = np.bincount(place, minlength=len(counts.time)).astype(np.float64)
-    hazard: Array = np.divide(of_cause, counts.at_risk, dtype=np.float64)
-    incidence: Array = np.cumsum(_event_free(data).before(counts.time) * hazard)
-    return StepCurve(0.0, counts.time, incidence).at(at)
-
-
-def _event_free(data: EventTimes) -> StepCurve:
-    counts = _count(data)
-    hazard: Array = counts.events / counts.at_risk
-    return _product(counts.time, hazard)
-
-
-def censoring_curve(data: EventTimes) -> StepCurve:
-    """Share of patients not censored by each time; at one time events come before censoring."""
-    counts = _count(data)
-    left = counts.at_risk - counts.events
-    hazard = np.divide(counts.censored, left, out=np.zeros_like(left), where=left > 0)
-    return _product(counts.time, hazard)
-
-
-def _product(time: Array, hazard: Array) -> StepCurve:
-    return StepCurve(1.0, time, np.cumprod(1 - hazard, dtype=np.float64))

@@ -20,14 +20,7 @@ from ehrmeta.evaluation.bootstrap import bootstrap_counts, percentile_limits
 from ehrmeta.evaluation.metrics import TaskMean
 from ehrmeta.report.document import MIN_CELL, hidden_counts
 
-__all__ = [
-    "coverage_by_k",
-    "event_risk",
-    "forecasts",
-    "group_scores",
-    "name_of",
-    "read_test_rows",
-]
+__all__ = ["coverage_by_k", "event_risk", "forecasts", "group_scores", "name_of", "read_test_rows"]
 
 Array = NDArray[np.float64]
 

@@ -87,15 +87,15 @@ def test_calibration_error_sees_bias_and_wrong_spread():
 
 
 def test_errors_say_what_to_do():
-    with pytest.raises(DataError, match="sd is negative in 1 rows"):
+    with pytest.raises(DataError, match="sd is negative in 1 of"):
         crps_normal([0.0], [0.0], [-1.0])
     with pytest.raises(DataError, match="dof must be more than 1"):
         crps_student_t([0.0], [0.0], [1.0], 1.0)
     with pytest.raises(DataError, match="at least two draws"):
         crps_sample([0.0], [[1.0]])
-    with pytest.raises(DataError, match="low exceeds high in 1 rows"):
+    with pytest.raises(DataError, match="low exceeds high in 1 of"):
         interval_score([0.0], [1.0], [0.0])
-    with pytest.raises(DataError, match="scale is 0 in 1 rows"):
+    with pytest.raises(DataError, match="scale is 0 in 1 of"):
         log_probability_between([0.0], [1.0], [0.0], [0.0])
     with pytest.raises(DataError, match="between 0 and 1"):
         calibration_error([1.5])

@@ -22,12 +22,7 @@ from ehrmeta.treatment import AdaptedResponse, Diagnostics, PooledEffect, Treatm
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = [
-    "BalanceDisplay",
-    "ConfoundingDisplay",
-    "OverlapDisplay",
-    "RefuterDisplay",
-]
+__all__ = ["BalanceDisplay", "ConfoundingDisplay", "OverlapDisplay", "RefuterDisplay"]
 
 _MOST = 30  # features that a picture can name
 _TICKS = (1, 1.5, 2, 3, 5, 10, 20, 50)  # of risk ratios

@@ -21,10 +21,7 @@ from ehrmeta.treatment import AdaptedCompartment, AdaptedDoses, AdaptedResponse
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = [
-    "DoseResponseDisplay",
-    "EffectRankDisplay",
-]
+__all__ = ["DoseResponseDisplay", "EffectRankDisplay"]
 
 
 @dataclass(eq=False)

@@ -29,10 +29,7 @@ from ehrmeta.report.forecast_scores import coverage_by_k, forecasts, read_test_r
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = [
-    "CoverageDisplay",
-    "TrajectoryDisplay",
-]
+__all__ = ["CoverageDisplay", "TrajectoryDisplay"]
 
 Array = npt.NDArray[np.float64]
 _POINTS = 300

@@ -24,10 +24,7 @@ from ehrmeta.report.displays._base import (
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = [
-    "HistoryDisplay",
-    "ShrinkageDisplay",
-]
+__all__ = ["HistoryDisplay", "ShrinkageDisplay"]
 
 _LINES = {"loss": "training tasks", "held_out_loss": "tasks held out"}
 
