@@ -1,10 +1,8 @@
 """What a trial does: fit and judge one setting, fold by fold, block of patients by block.
 
-Errors of a fitted model on held-out tasks by the k-shot protocol, one number a block of tasks.
-
-Smaller is better for all. Each task is adapted from its first k rows (k random ones without time)
-and judged on its later rows, for every k in the model's `score_shots`; the errors are averaged
-over k.
+A fitted model is judged on held-out tasks by the k-shot protocol: each task is adapted from its
+first k rows (k random ones without time) and judged on its later rows, for every k in the model's
+`score_shots`. Errors are averaged over k, one number a block of tasks; smaller is better.
 """
 
 from __future__ import annotations
@@ -26,7 +24,7 @@ from ehrmeta.errors import DataError, DataWarning, DivergenceError, Remedy, did_
 from ehrmeta.estimators.adapted import Adapted
 from ehrmeta.estimators.inputs import schema_of
 from ehrmeta.evaluation.metrics import METRICS, task_mean
-from ehrmeta.tuning.compared import BLOCKS, FIRST_FOLD, REASON
+from ehrmeta.tuning.compared import BLOCKS, FIRST_FOLD, REASON, error_in_full
 from ehrmeta.tuning.space import Dimension, Suggest, suggested
 
 if TYPE_CHECKING:
@@ -87,10 +85,8 @@ class Rows:
         return {name: value for name, value in given.items() if value is not None}
 
 
+# ``measure(model, rows, blocks)``: model, held-out rows, their block (row,) -> (block,)
 Measure = Callable[[Any, Rows, npt.NDArray[np.int64]], Array]
-
-
-"""``measure(model, rows, blocks)``: model, held-out rows, their block (row,) -> (block,)."""
 
 
 @dataclass(frozen=True)
@@ -259,13 +255,11 @@ class Objective:
         """
         import optuna
 
-        from ehrmeta.tuning.paired import error_in_full
-
         model = clone(self.estimator)
         if getattr(model, "verbose", False) is None:  # a bar for every fold is one too many
             model.set_params(verbose=False)
         suggested(self.space, trial, model)
-        found: list[Array] = []  # (measure,) of every block
+        of_blocks: list[Array] = []  # (measure,) each
         for number, fold in enumerate(self.folds, start=1):
             trial.set_user_attr("folds", number)
             try:
@@ -273,15 +267,15 @@ class Objective:
             except DivergenceError as error:
                 trial.set_user_attr(REASON, f"diverged in fold {number}: {error.args[0]}")
                 raise optuna.TrialPruned(str(error)) from error
-            if not found:
+            if not of_blocks:
                 trial.set_user_attr(FIRST_FOLD, float(errors[0].mean()))
             if len(self.measures) > 1:
-                found += list(errors.T)
+                of_blocks += list(errors.T)
                 continue
             for of_block in errors.T:
-                found.append(of_block)
-                self._report(trial, found)
-            blocks = [float(of_block[0]) for of_block in found]
+                of_blocks.append(of_block)
+                self._report(trial, of_blocks)
+            blocks = [float(of_block[0]) for of_block in of_blocks]
             trial.set_user_attr(BLOCKS, blocks)
             if number < len(self.folds) and trial.should_prune():
                 trial.set_user_attr(
@@ -290,7 +284,7 @@ class Objective:
                 if not self.paired:
                     raise optuna.TrialPruned
                 return [error_in_full(trial.study, blocks)]
-        return [float(mean) for mean in np.mean(found, axis=0)]
+        return [float(mean) for mean in np.mean(of_blocks, axis=0)]
 
     def _judged(self, model: Any, fold: Fold) -> Array:
         """Errors of a model fitted to the fold, (measure, block)."""
@@ -311,11 +305,11 @@ class Objective:
             raise DivergenceError("the error on held-out patients is not finite.")
         return errors
 
-    def _report(self, trial: Trial, found: Sequence[Array]) -> None:
-        value = found[-1][0] if self.by_block else np.mean(found)
+    def _report(self, trial: Trial, of_blocks: Sequence[Array]) -> None:
+        value = of_blocks[-1][0] if self.by_block else np.mean(of_blocks)
         with warnings.catch_warnings():  # of a step that a lost worker has reported before
             warnings.simplefilter("ignore")
-            trial.report(float(value), step=len(found) - 1)
+            trial.report(float(value), step=len(of_blocks) - 1)
 
 
 def read_rows(estimator: Any, X: Any, y: Any, groups: Any, time: Any) -> Rows:
@@ -351,11 +345,8 @@ def read_folds(rows: Rows, cv: Any) -> list[Fold]:
     splitter = PatientKFold(int(cv), random_state=0) if isinstance(cv, int | np.integer) else cv
     if isinstance(cv, str) or not hasattr(splitter, "split"):
         raise DataError(f"cv must be a number of folds or a splitter, got {cv!r}.")
-    return list(_folds(rows, splitter.split))
-
-
-def _folds(rows: Rows, split: Callable[..., Any]) -> Iterator[Fold]:
-    for train, test in split(rows.X, rows.y, rows.tasks):
+    folds = []
+    for train, test in splitter.split(rows.X, rows.y, rows.tasks):
         masks = np.zeros((2, len(rows.tasks)), bool)
         masks[0, train], masks[1, test] = True, True
         learned, held_out = rows.take(masks[0]), rows.take(masks[1])
@@ -368,7 +359,8 @@ def _folds(rows: Rows, split: Callable[..., Any]) -> Iterator[Fold]:
         n_blocks = max(1, min(_BLOCKS, len(patients) // _PATIENTS_EACH))
         order = np.random.default_rng(0).permutation(len(patients))
         blocks = (np.argsort(order) * n_blocks // len(patients))[codes]
-        yield Fold(learned, held_out, blocks)
+        folds.append(Fold(learned, held_out, blocks))
+    return folds
 
 
 def read_scoring(scoring: Scoring, model: Any) -> tuple[Mapping[str, Measure], list[Direction]]:
@@ -388,22 +380,21 @@ def read_scoring(scoring: Scoring, model: Any) -> tuple[Mapping[str, Measure], l
     """
     if scoring is None:
         scoring = "log_loss" if is_classifier(model) else "rmse_macro"
-    asked: list[Any] = list(scoring) if isinstance(scoring, list | tuple) else [scoring]
-    found: dict[str, Measure] = {}
+    scores: list[Any] = list(scoring) if isinstance(scoring, list | tuple) else [scoring]
+    measures: dict[str, Measure] = {}
     directions: list[Direction] = []
-    for one in asked:
-        if callable(one):
-            name = getattr(one, "__name__", type(one).__name__)
-            found[name] = _scored_by(one)
+    for score in scores:
+        if callable(score):
+            measures[getattr(score, "__name__", type(score).__name__)] = _scored_by(score)
             directions.append("maximize")
-        elif one in MEASURES:
-            found[one] = MEASURES[one]
+        elif score in MEASURES:
+            measures[score] = MEASURES[score]
             directions.append("minimize")
         else:
-            raise DataError(f"unknown scoring {one!r}. {did_you_mean(str(one), MEASURES)}")
-    if not asked or len(found) < len(asked):
+            raise DataError(f"unknown scoring {score!r}. {did_you_mean(str(score), MEASURES)}")
+    if not scores or len(measures) < len(scores):
         raise DataError("scoring must name at least one score, and each once.")
-    return found, directions
+    return measures, directions
 
 
 def _scored_by(scorer: Scorer) -> Measure:

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import numpy as np
-import numpy.typing as npt
 from optuna import Study
 from optuna.pruners import BasePruner
 from optuna.trial import FrozenTrial
 from scipy.stats import wilcoxon
 
-from ehrmeta.tuning.compared import BLOCKS, best_in_full
+from ehrmeta.tuning.compared import BLOCKS, best_in_full, worse_by
 
-__all__ = ["PairedPruner", "error_in_full", "worse_by"]
+__all__ = ["PairedPruner"]
 
 
 class PairedPruner(BasePruner):
@@ -38,37 +34,3 @@ class PairedPruner(BasePruner):
             return False
         test = wilcoxon(worse, alternative="greater", zero_method="zsplit")
         return bool(test.pvalue < self.p_threshold)
-
-
-def worse_by(
-    study: Study, errors: Sequence[float], best: FrozenTrial | None
-) -> npt.NDArray[np.float64]:
-    """How much worse than another trial, block by block; empty where that one has no blocks.
-
-    Parameters
-    ----------
-    study : optuna.Study
-    errors : sequence of float
-        Of the first blocks.
-    best : FrozenTrial, optional
-        Judged in full; one that was not judged by `tune` has no blocks.
-    """
-    theirs = [] if best is None else best.user_attrs.get(BLOCKS, [])
-    if len(theirs) < len(errors):
-        return np.empty(0)
-    sign = 1.0 if study.direction.name == "MINIMIZE" else -1.0
-    return sign * np.subtract(errors, theirs[: len(errors)])
-
-
-def error_in_full(study: Study, errors: Sequence[float]) -> float:
-    """What the error over all blocks will be, from the blocks that were judged.
-
-    The best trial's error in full, and how much worse this one was on the same blocks: that one
-    fold is harder than the others drops out. It is never below the best trial's.
-    """
-    best = best_in_full(study)
-    worse = worse_by(study, errors, best)
-    if best is None or not len(worse):
-        return float(np.mean(errors))
-    sign = 1.0 if study.direction.name == "MINIMIZE" else -1.0
-    return float(best.values[0] + sign * max(worse.mean(), 0.0))

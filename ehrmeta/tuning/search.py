@@ -36,11 +36,7 @@ if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
     from optuna.trial import FrozenTrial
 
-__all__ = [
-    "DEFAULT_STORAGE",
-    "Tuned",
-    "tune",
-]
+__all__ = ["DEFAULT_STORAGE", "Tuned", "tune"]
 
 DEFAULT_STORAGE = "ehrmeta-studies.db"
 _NO_MATTER = {"device": "auto", "verbose": None, "callbacks": (), "chunk_size": None}
@@ -48,7 +44,7 @@ _NO_MATTER = {"device": "auto", "verbose": None, "callbacks": (), "chunk_size": 
 
 @dataclass(frozen=True)
 class Tuned:
-    """What a search found.
+    """The result of a search.
 
     Parameters
     ----------
@@ -159,15 +155,18 @@ def tune(
     >>> sorted(tuned.params)
     ['algorithm__inner_lr', 'algorithm__inner_steps']
     """
-    _check(estimator, n_trials, timeout, random_state)
-    if not isinstance(study_name, str | None):
-        raise DataError(f"study_name must be text, got {study_name!r}.")
-    _check_optunas(sampler, pruner)
+    _check(estimator, n_trials, timeout, study_name, random_state)
     import optuna
 
     from ehrmeta.tuning.paired import PairedPruner
     from ehrmeta.tuning.study import open_study, seeded_tpe
 
+    if not isinstance(sampler, optuna.samplers.BaseSampler | None):
+        raise DataError(f"sampler must be one of optuna.samplers, got {sampler!r}.")
+    if pruner is None:
+        pruner = PairedPruner()
+    if not (pruner is False or isinstance(pruner, optuna.pruners.BasePruner)):
+        raise DataError(f"pruner must be one of optuna.pruners, or False, got {pruner!r}.")
     model = clone(estimator)
     if "random_state" in model.get_params(deep=False) and model.random_state is None:
         model.set_params(random_state=random_state)
@@ -175,8 +174,6 @@ def tune(
     measures, directions = read_scoring(scoring, model)
     rows = read_rows(model, X, y, groups, time)
     folds = read_folds(rows, cv)
-    if pruner is None:
-        pruner = PairedPruner()
     if storage is None and study_name is not None:
         storage = DEFAULT_STORAGE
     shared = open_study(
@@ -196,13 +193,15 @@ def tune(
     paired = by_block or isinstance(pruner, PairedPruner)
     objective = Objective(model, searched, folds, measures, paired=paired, by_block=by_block)
     try:
-        _check_same_space(shared.study, searched, model)
+        for trial in shared.study.get_trials(deepcopy=False):
+            if "folds" in trial.user_attrs and trial.state.name != "FAIL":
+                _replayed(searched, trial, clone(model))  # refuses a study of another space
         shared.run(
             objective,
             n_trials=n_trials,
             timeout=timeout,
             sampler=seeded_tpe(random_state) if sampler is None else lambda number: sampler,
-            told=callback,
+            callback=callback,
         )
     finally:
         shared.close()
@@ -234,7 +233,13 @@ def best_trial(study: optuna.Study) -> FrozenTrial:
     )
 
 
-def _check(estimator: Any, n_trials: int, timeout: float | None, random_state: int) -> None:
+def _check(
+    estimator: Any,
+    n_trials: int,
+    timeout: float | None,
+    study_name: str | None,
+    random_state: int,
+) -> None:
     if not isinstance(estimator, TaskEstimator):
         raise DataError(
             f"tune needs an estimator over tasks such as MetaRegressor, got "
@@ -245,16 +250,8 @@ def _check(estimator: Any, n_trials: int, timeout: float | None, random_state: i
             raise DataError(f"{name} must be a whole number, {least} or more, got {value!r}.")
     if timeout is not None and not (isinstance(timeout, Real) and timeout > 0):
         raise DataError(f"timeout must be a number of seconds above 0, got {timeout!r}.")
-
-
-def _check_optunas(sampler: object, pruner: object) -> None:
-    from optuna.pruners import BasePruner
-    from optuna.samplers import BaseSampler
-
-    if not isinstance(sampler, BaseSampler | None):
-        raise DataError(f"sampler must be one of optuna.samplers, got {sampler!r}.")
-    if not (pruner is False or isinstance(pruner, BasePruner | None)):
-        raise DataError(f"pruner must be one of optuna.pruners, or False, got {pruner!r}.")
+    if not isinstance(study_name, str | None):
+        raise DataError(f"study_name must be text, got {study_name!r}.")
 
 
 def _data_digest(estimator: Any, rows: Rows) -> str:
@@ -326,18 +323,3 @@ def _replayed(
             Remedy("other-study", "Pass another study_name, or what it was made for."),
         ) from error
     return values
-
-
-def _check_same_space(
-    study: optuna.Study, space: Sequence[Dimension] | Suggest, model: Any
-) -> None:
-    """Refuse a study whose trials searched other parameters than this space has.
-
-    Raises
-    ------
-    StudyError
-        As in `_replayed`.
-    """
-    for trial in study.get_trials(deepcopy=False):
-        if "folds" in trial.user_attrs and trial.state.name != "FAIL":
-            _replayed(space, trial, clone(model))

@@ -14,7 +14,7 @@ from sklearn.utils.metaestimators import available_if
 from ehrmeta.errors import NotFittedError
 from ehrmeta.estimators import Adapted
 from ehrmeta.estimators._base import TaskEstimator
-from ehrmeta.tuning.compared import in_full
+from ehrmeta.tuning.compared import in_full, sign_of
 from ehrmeta.tuning.objective import Scoring
 from ehrmeta.tuning.search import tune
 from ehrmeta.tuning.space import Space
@@ -127,8 +127,7 @@ class MetaSearchCV(MetaEstimatorMixin, BaseEstimator):
     def predict_proba(self, X: Any, *, time: Any = None) -> npt.NDArray[np.float64]:
         """Class probabilities of the best estimator's population model."""
         best: Any = self._best()
-        found: npt.NDArray[np.float64] = best.predict_proba(X, time=time)
-        return found
+        return np.asarray(best.predict_proba(X, time=time))
 
     def score(self, X: Any, y: Any, *, groups: Any = None, time: Any = None) -> float:
         """k-shot score of the best estimator, larger is better."""
@@ -169,8 +168,8 @@ def _results(study: optuna.Study) -> dict[str, npt.NDArray[Any]]:
     scores = np.array(
         [trial.values[0] if done else np.nan for trial, done in zip(trials, complete, strict=True)]
     )
-    sign = 1 if study.directions[0].name == "MINIMIZE" else -1
-    order = np.argsort(np.argsort(np.where(complete, sign * scores, np.inf), kind="stable"))
+    ranked = np.where(complete, sign_of(study) * scores, np.inf)
+    order = np.argsort(np.argsort(ranked, kind="stable"))
     seconds = [t.duration.total_seconds() if t.duration else np.nan for t in trials]
     return {
         "params": np.array([trial.params for trial in trials], dtype=object),

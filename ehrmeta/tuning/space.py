@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from numbers import Real
 from typing import TYPE_CHECKING, Any
@@ -27,11 +27,9 @@ __all__ = [
 ]
 
 Suggest = Callable[["Trial"], Mapping[str, Any]]
+# Names of parameters with a declared range; ranges by name; or an Optuna-style function.
 Space = Sequence[str] | Mapping[str, Any] | Suggest
 _WORDS = {"true": True, "false": False, "none": None}
-
-
-"""Names of parameters with a declared range; ranges by name; or an Optuna-style function."""
 
 
 @dataclass(frozen=True)
@@ -100,32 +98,26 @@ def read_space(estimator: BaseEstimator, space: Space | None = None) -> tuple[Di
         )
     if not wanted:
         raise DataError("the space is empty: name at least one parameter to search.")
-    parts = {name: value for name, value in wanted.items() if _is_parts(_choices(value))}
-    known = set(model.get_params()) | {
-        f"{name}__{nested}"
-        for name, value in parts.items()
-        for part in _choices(value)
-        for nested in part.get_params()
+    choices = {name: _choices(value) for name, value in wanted.items()}
+    parts = {
+        name: values for name, values in choices.items() if values and all(map(_is_part, values))
     }
-    found: list[Dimension] = []
-    for name, value in wanted.items():
-        if name not in known:
-            raise DataError(
-                f"unknown parameter '{name}' in the space. {did_you_mean(str(name), sorted(known))}"
-            )
-        owner = next((part for part in parts if name.startswith(f"{part}__")), None)
-        if owner is None:
-            found.append(_dimension(name, value, declared.get(name)))
-    for name, value in parts.items():
-        found += _of_parts(name, _choices(value), wanted)
-    for dimension in found:
+    known = _check_known(wanted, model, parts)
+    dimensions = [
+        _dimension(name, value, declared.get(name))
+        for name, value in wanted.items()
+        if not any(name.startswith(f"{part}__") for part in parts)
+    ]
+    for name, values in parts.items():
+        dimensions += _of_parts(name, values, wanted)
+    for dimension in dimensions:
         for other in dimension.when:
             if other not in known:
                 raise DataError(
                     f"'{dimension.parameter}' in the space is searched only for some '{other}', "
                     f"which is no parameter. {did_you_mean(other, sorted(known))}"
                 )
-    return tuple(sorted(found, key=lambda d: (d.parameter not in parts, bool(d.when))))
+    return tuple(sorted(dimensions, key=lambda d: (d.parameter not in parts, bool(d.when))))
 
 
 def suggested(
@@ -139,7 +131,7 @@ def suggested(
                 f"a space that is a function returns a dict of parameters, not {drawn!r}."
             )
         values = dict(drawn)
-        _check_known(values, model)
+        _check_known(values, model, {k: [v] for k, v in values.items() if _is_part(v)})
         model.set_params(**values)
         return values
     values = {}
@@ -165,9 +157,9 @@ def with_parts(estimator: BaseEstimator) -> BaseEstimator:
 
 def _declared(model: BaseEstimator, prefix: str = "") -> Iterator[Dimension]:
     """Every declared range of a model and of its parts."""
-    for name, found in declared_ranges(type(model)).items():
-        when = {prefix + other: value for other, value in found.when.items()}
-        yield Dimension(prefix + name, prefix + name, found, when)
+    for name, declared in declared_ranges(type(model)).items():
+        when = {prefix + other: value for other, value in declared.when.items()}
+        yield Dimension(prefix + name, prefix + name, declared, when)
     for name, value in model.get_params(deep=False).items():
         if _is_part(value):
             yield from _declared(value, f"{prefix}{name}__")
@@ -177,18 +169,16 @@ def _of_parts(
     parameter: str, parts: Sequence[BaseEstimator], wanted: Mapping[str, Any]
 ) -> Iterator[Dimension]:
     """The parameters of every part that may be chosen, each searched where it is."""
-    labels = Choice(tuple(parts)).labels
-    named = {name: value for name, value in wanted.items() if name.startswith(f"{parameter}__")}
-    for label, part in zip(labels, parts, strict=True):
-        prefix = f"{parameter}__"
+    prefix = f"{parameter}__"
+    for label, part in zip(Choice(tuple(parts)).labels, parts, strict=True):
         declared = {d.parameter: d for d in _declared(part, prefix)}
-        own = {prefix + name for name in part.get_params()}
-        mine = declared | {
+        of_part = {prefix + name for name in part.get_params()}
+        searched = declared | {
             name: _dimension(name, value, declared.get(name))
-            for name, value in named.items()
-            if name in own
+            for name, value in wanted.items()
+            if name in of_part
         }
-        for dimension in mine.values():
+        for dimension in searched.values():
             yield replace(
                 dimension,
                 name=f"{label}__{dimension.parameter[len(prefix) :]}",
@@ -197,9 +187,8 @@ def _of_parts(
 
 
 def _dimension(name: str, value: Any, declared: Dimension | None) -> Dimension:
-    """A user's word on one parameter as a dimension."""
-    usual = declared.range if declared is not None else None
-    when = {} if declared is None else declared.when
+    """What a user wants of one parameter as a dimension."""
+    usual, when = (None, {}) if declared is None else (declared.range, declared.when)
     if isinstance(value, Range | Choice):
         prefix = name.rpartition("__")[0]
         prefix = f"{prefix}__" if prefix else ""
@@ -246,36 +235,38 @@ def _range(value: Any, usual: Range | Choice | None) -> Range:
 
 def _suggest(trial: Trial, dimension: Dimension) -> Any:
     """The trial's value on one dimension."""
-    found = dimension.range
-    if isinstance(found, Choice):
-        label = trial.suggest_categorical(dimension.name, found.labels)
-        value = found.values[found.labels.index(str(label))]
+    name, searched = dimension.name, dimension.range
+    if isinstance(searched, Choice):
+        label = trial.suggest_categorical(name, searched.labels)
+        value = searched.values[searched.labels.index(str(label))]
         return clone(value) if _is_part(value) else value
-    if found.kind == "int":
-        return trial.suggest_int(dimension.name, int(found.low), int(found.high), log=found.log)
-    return trial.suggest_float(dimension.name, found.low, found.high, log=found.log)
+    if searched.kind == "int":
+        return trial.suggest_int(name, int(searched.low), int(searched.high), log=searched.log)
+    return trial.suggest_float(name, searched.low, searched.high, log=searched.log)
 
 
-def _check_known(values: Mapping[str, Any], model: BaseEstimator) -> None:
-    parts = {name: value for name, value in values.items() if _is_part(value)}
+def _check_known(
+    names: Iterable[str], model: BaseEstimator, parts: Mapping[str, Sequence[Any]]
+) -> set[str]:
+    """Refuse what is no parameter of a model, or of parts that it may be given; all that are."""
     known = set(model.get_params()) | {
-        f"{name}__{nested}" for name, part in parts.items() for nested in part.get_params()
+        f"{name}__{nested}"
+        for name, values in parts.items()
+        for part in values
+        for nested in part.get_params()
     }
-    for name in values:
+    for name in names:
         if name not in known:
             raise DataError(
                 f"unknown parameter '{name}' in the space. {did_you_mean(str(name), sorted(known))}"
             )
+    return known
 
 
 def _choices(value: Any) -> Sequence[Any]:
     if isinstance(value, Choice):
         return value.values
     return value if isinstance(value, list) else ()
-
-
-def _is_parts(values: Sequence[Any]) -> bool:
-    return bool(values) and all(map(_is_part, values))
 
 
 def _is_part(value: Any) -> bool:

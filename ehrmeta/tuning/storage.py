@@ -1,18 +1,17 @@
-"""Where a study is kept: a SQLite file, a journal file, or a PostgreSQL server.
+"""Where a study is kept (a SQLite file, a journal file, a PostgreSQL server), and its locks.
 
-Locks that die with the worker that holds them.
-
-Lock 0 of a study is the turn: who holds it decides what is run next. Lock ``number + 1`` is held by
-the worker that runs trial `number`. The operating system (or the database) takes a lock from a
-process that is gone, however it went, so a running trial whose lock is free has lost its worker: no
-grace period, no clock, no process number that another process may have by now.
+Lock 0 of a study is the turn: its holder decides what is run next. Lock ``number + 1`` is held by
+the worker that runs trial `number`. The operating system (or the database) frees the locks of a
+process that has ended in any way, so a running trial whose lock is free has lost its worker: this
+needs no grace period, no clock and no process number, which another process may have by now.
 """
 
 from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -89,22 +88,20 @@ def _file(url: URL, path: Path, study_name: str) -> tuple[BaseStorage, Locks]:
     locks = FileLocks(folder, study_name)
     if url.get_backend_name() == "journal":
         return JournalStorage(Journal(path)), locks
-    opening = FileLocks(folder, "")
-    opening.acquire(0)  # one process at a time creates the tables
-    try:
-        text = url.render_as_string(hide_password=False)
-        kept = RDBStorage(text, engine_kwargs={"connect_args": {"timeout": _BUSY_SECONDS}})
-    finally:
-        opening.release(0)
-    return kept, locks
+    options = {"connect_args": {"timeout": _BUSY_SECONDS}}
+    return _with_tables(url, FileLocks(folder, ""), options), locks
 
 
 def _postgres(url: URL, study_name: str) -> tuple[BaseStorage, Locks]:
-    text = url.render_as_string(hide_password=False)
-    locks = PostgresLocks(text, study_name)
-    locks.acquire(0)  # one process at a time creates the tables
+    locks = PostgresLocks(url.render_as_string(hide_password=False), study_name)
+    return _with_tables(url, locks, {"pool_pre_ping": True}), locks
+
+
+def _with_tables(url: URL, locks: Locks, options: dict[str, Any]) -> RDBStorage:
+    """A database whose tables one process at a time creates."""
+    locks.acquire(0)
     try:
-        return RDBStorage(text, engine_kwargs={"pool_pre_ping": True}), locks
+        return RDBStorage(url.render_as_string(hide_password=False), engine_kwargs=options)
     finally:
         locks.release(0)
 
@@ -134,7 +131,7 @@ def parsed_storage(storage: str) -> URL:
 def _reached(
     url: URL, opened: Callable[[], tuple[BaseStorage, Locks]]
 ) -> tuple[BaseStorage, Locks]:
-    """Whatever goes wrong in opening, as one error that shows no password."""
+    """Open a storage; any failure is one error that shows no password."""
     shown = url.render_as_string(hide_password=True)
     try:
         return opened()
@@ -155,9 +152,9 @@ def _reached(
 class Journal(JournalFileBackend):
     """Optuna's journal file under a lock that dies with its holder, repaired before each append.
 
-    A writer that is killed in the middle of a line leaves half a record, and the next append would
-    glue its own record to it: from then on nobody can read the file. The half record was never
-    acted upon, so it is cut off first, under the lock.
+    A writer that is killed in the middle of a line leaves half a record. The next append would
+    continue that line, and the file could not be read any more. Nobody has acted upon half a
+    record, so it is cut off first, under the lock.
 
     Parameters
     ----------
@@ -173,24 +170,17 @@ class Journal(JournalFileBackend):
         self.path = path
         self.lock = _Lock(path)
         super().__init__(str(path), lock_obj=self.lock)
-        self.lock.acquire()
-        try:
+        with self.lock.held():
             cut_broken_end(path)
             _check_lines(path)
-        finally:
-            self.lock.release()
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         """Add records, after cutting off what a killed writer has left of its own."""
         text = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
-        self.lock.acquire()
-        try:
+        with self.lock.held():
             cut_broken_end(self.path)
             with self.path.open("ab") as file:
                 file.write(text.encode())
-                file.flush()
-        finally:
-            self.lock.release()
 
 
 class _Lock(BaseJournalFileLock):
@@ -206,6 +196,14 @@ class _Lock(BaseJournalFileLock):
     def release(self) -> None:
         self._lock.release()
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        self.acquire()
+        try:
+            yield
+        finally:
+            self.release()
+
 
 def cut_broken_end(path: Path) -> None:
     """Cut off what follows the last end of a line; the caller holds the lock."""
@@ -214,9 +212,9 @@ def cut_broken_end(path: Path) -> None:
         while end:
             start = max(0, end - _CHUNK)
             file.seek(start)
-            whole = file.read(end - start).rfind(b"\n") + 1
-            if whole:
-                end = start + whole
+            n_whole = file.read(end - start).rfind(b"\n") + 1
+            if n_whole:
+                end = start + n_whole
                 break
             end = start
         if end < size:
@@ -270,7 +268,7 @@ class NoLocks:
         """Nothing to wait for."""
 
     def try_acquire(self, number: int) -> bool:
-        """Whatever runs is run by this process."""
+        """No other process runs a trial that it could lose."""
         return False
 
     def release(self, number: int) -> None:
@@ -363,5 +361,5 @@ class PostgresLocks:
         self._engine.dispose()
 
     def _call(self, function: str, number: int) -> object:
-        asked = sa.text(f"SELECT {function}(:key, :number)")
-        return self._session.execute(asked, {"key": self.key, "number": number}).scalar()
+        query = sa.text(f"SELECT {function}(:key, :number)")
+        return self._session.execute(query, {"key": self.key, "number": number}).scalar()

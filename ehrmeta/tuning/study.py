@@ -16,8 +16,7 @@ from optuna.storages import BaseStorage, RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from ehrmeta.errors import Remedy, StudyError
-from ehrmeta.tuning.compared import REASON
-from ehrmeta.tuning.quiet import quiet
+from ehrmeta.tuning.compared import REASON, quiet
 from ehrmeta.tuning.storage import Locks, open_storage
 
 __all__ = ["SharedStudy", "open_study", "recall", "seeded_tpe"]
@@ -50,7 +49,7 @@ class SharedStudy:
         n_trials: int,
         timeout: float | None = None,
         sampler: Callable[[int], BaseSampler] | None = None,
-        told: Callable[[optuna.Study, FrozenTrial], None] | None = None,
+        callback: Callable[[optuna.Study, FrozenTrial], None] | None = None,
     ) -> None:
         """Work until the study has `n_trials` trials that ended well, whoever ran them.
 
@@ -64,20 +63,20 @@ class SharedStudy:
         sampler : callable, optional
             Trial number -> sampler: what a trial draws depends on the study's seed and history,
             not on which worker draws it.
-        told : callable, optional
+        callback : callable, optional
             Called with study and trial after every trial of this worker.
         """
         end = None if timeout is None else time.monotonic() + timeout
         while not self.exhausted and (end is None or time.monotonic() < end):
             trial = self._next(n_trials, sampler)
             if trial is None:
-                if not self._others_run():
+                if not self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
                     return
                 time.sleep(_WAIT)  # one of them may lose its worker: then its trial is for us
                 continue
             self._work_on(trial, objective)
-            if told is not None:
-                told(self.study, self.study.get_trials(deepcopy=False)[trial.number])
+            if callback is not None:
+                callback(self.study, self.study.get_trials(deepcopy=False)[trial.number])
 
     def close(self) -> None:
         """Give connections back; the study can still be read."""
@@ -118,23 +117,20 @@ class SharedStudy:
         finally:
             self.locks.release(trial.number + 1)
 
-    def _tell(self, trial: Trial, **ended: Any) -> None:
-        """End a trial; a sampler of a finite grid says in its own way that it has tried it all."""
+    def _tell(self, trial: Trial, **outcome: Any) -> None:
+        """End a trial; a sampler of a finite grid raises an error when it has tried it all."""
         try:
-            self.study.tell(trial, **ended)
+            self.study.tell(trial, **outcome)
         except RuntimeError:
             if not isinstance(self.study.sampler, BruteForceSampler | GridSampler):
                 raise
             self.exhausted = True
 
-    def _others_run(self) -> bool:
-        return bool(self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)))
-
     def _requeue_lost(self) -> None:
-        """Put every trial whose worker is gone back, under its number and with its parameters.
+        """Queue every trial whose worker is gone again, under its number and with its parameters.
 
-        The turn is held: no trial starts or changes hands meanwhile. Going back is one write, so
-        whoever is killed here loses and doubles nothing.
+        The turn is held, so no trial starts or changes hands meanwhile. Each is queued by one
+        write: a worker that is killed here neither loses nor doubles a trial.
         """
         for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             if not self.locks.try_acquire(trial.number + 1):
@@ -186,26 +182,26 @@ def open_study(
     StudyError
         The storage cannot be reached, or the study is about something else.
     """
-    kept, locks = open_storage(storage, study_name)
+    opened, locks = open_storage(storage, study_name)
     wanted = {**made_for, "measures": ", ".join(measures)}
     locks.acquire(_TURN)
     try:
-        if study_name in optuna.get_all_study_names(kept):
-            study = optuna.load_study(storage=kept, study_name=study_name, pruner=pruner)
-            other = _other(study, wanted)
-            if other is None:
-                return SharedStudy(study, kept, locks)
+        if study_name in optuna.get_all_study_names(opened):
+            study = optuna.load_study(storage=opened, study_name=study_name, pruner=pruner)
+            difference = _difference(study, wanted)
+            if difference is None:
+                return SharedStudy(study, opened, locks)
             trials = study.get_trials(deepcopy=False)
             if not trials or any(trial.state != TrialState.FAIL for trial in trials):
                 raise StudyError(
-                    f"study '{study_name}' was made for other {other}: its trials cannot be "
+                    f"study '{study_name}' was made for other {difference}: its trials cannot be "
                     "compared with new ones.",
                     Remedy("other-study", "Pass another study_name, or what it was made for."),
                 )
-            optuna.delete_study(study_name=study_name, storage=kept)  # a false start
+            optuna.delete_study(study_name=study_name, storage=opened)  # a false start
         with quiet():
             study = optuna.create_study(
-                storage=kept, study_name=study_name, directions=list(directions), pruner=pruner
+                storage=opened, study_name=study_name, directions=list(directions), pruner=pruner
             )
         for name, value in {**(notes or {}), **wanted}.items():
             study.set_user_attr(name, value)
@@ -214,15 +210,15 @@ def open_study(
             study.set_metric_names(list(measures))
     finally:
         locks.release(_TURN)
-    return SharedStudy(study, kept, locks)
+    return SharedStudy(study, opened, locks)
 
 
-def _other(study: optuna.Study, wanted: Mapping[str, str]) -> str | None:
+def _difference(study: optuna.Study, wanted: Mapping[str, str]) -> str | None:
     """What a study was made for that is not as wanted, if anything."""
     for name, value in wanted.items():
-        found = study.user_attrs.get(name)
-        if found != value:
-            return f"{name} ({found} there, {value} here)" if name == "measures" else name
+        there = study.user_attrs.get(name)
+        if there != value:
+            return f"{name} ({there} there, {value} here)" if name == "measures" else name
     return None
 
 
@@ -234,17 +230,17 @@ def recall(storage: str | Path, study_name: str, note: str) -> str | None:
     StudyError
         There is no such study.
     """
-    kept, locks = open_storage(storage, study_name, create=False)
+    opened, locks = open_storage(storage, study_name, create=False)
     try:
-        found = optuna.load_study(storage=kept, study_name=study_name).user_attrs.get(note)
+        text = optuna.load_study(storage=opened, study_name=study_name).user_attrs.get(note)
     except KeyError as error:
-        there = ", ".join(optuna.get_all_study_names(kept)) or "none"
+        names = ", ".join(optuna.get_all_study_names(opened)) or "none"
         raise StudyError(
-            f"there is no study '{study_name}' in that storage, which has: {there}."
+            f"there is no study '{study_name}' in that storage, which has: {names}."
         ) from error
     finally:
         locks.close()
-    return None if found is None else str(found)
+    return None if text is None else str(text)
 
 
 def seeded_tpe(seed: int) -> Callable[[int], BaseSampler]:

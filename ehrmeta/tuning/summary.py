@@ -1,4 +1,4 @@
-"""A study in words: what was found, what mattered, what a search would try."""
+"""A study in words and pictures, the space of a search in words, and the search as a script."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 from sklearn.base import BaseEstimator
 
 from ehrmeta.ranges import Choice, declared_ranges
-from ehrmeta.tuning.compared import REASON, compared, in_full
+from ehrmeta.tuning.compared import REASON, compared, in_full, sign_of
 from ehrmeta.tuning.search import best_trial
 from ehrmeta.tuning.space import Dimension, with_parts
 
@@ -101,50 +101,13 @@ def study_summary(study: optuna.Study) -> str:
             [*lines, f"fewer than {_FEWEST} different trials: no word on what mattered"]
         )
     lines.append("what mattered in the first fold, and where the best quarter of the trials lies:")
-    good = _best_quarter(view, seen)
+    ranked = sorted(seen, key=lambda trial: sign_of(view) * trial.values[0])
+    good = ranked[: max(2, len(ranked) // 4)]
     for name, share in _importances(view).items():
         lines.append(f"  {name}: {100 * share:.0f} %, {_where(name, good)}")
     if len(names) > 1:
         lines.append(f"{len(study.best_trials)} trials are not beaten in everything at once")
     return "\n".join(lines)
-
-
-def space_table(space: Sequence[Dimension], model: Any) -> str:
-    """What a search would try: name, default, range and condition of every parameter.
-
-    Parameters
-    ----------
-    space : sequence of Dimension
-        From `read_space`.
-    model : estimator
-        Whose values are the defaults, from `with_parts`.
-    """
-    defaults = with_parts(model).get_params()
-    rows = [("parameter", "default", "search", "only when")]
-    for dimension in space:
-        default = "" if dimension.name != dimension.parameter else defaults[dimension.parameter]
-        if isinstance(dimension.range, Choice) and hasattr(default, "get_params"):
-            default = type(default).__name__
-        condition = ", ".join(f"{name} = {value}" for name, value in dimension.when.items())
-        rows.append((dimension.name, str(default), str(dimension.range), condition))
-    widths = [max(len(row[i]) for row in rows) for i in range(3)]
-    return "\n".join(
-        "  ".join([*(c.ljust(w) for c, w in zip(row, widths, strict=False)), row[3]]).rstrip()
-        for row in rows
-    )
-
-
-def declared_table(parts: Sequence[type]) -> str:
-    """What classes declare, as a Markdown table: class, parameter, default, range, condition."""
-    rows = ["| class | parameter | default | searched | only when |", "|---|---|---|---|---|"]
-    for part in parts:
-        defaults = signature(part).parameters
-        for name, found in declared_ranges(part).items():
-            shown = str(found).replace("|", "or")
-            when = ", ".join(f"{other} = {value}" for other, value in found.when.items())
-            default = str(defaults[name].default)
-            rows.append(f"| `{part.__name__}` | `{name}` | {default} | {shown} | {when} |")
-    return "\n".join(rows)
 
 
 def _importances(study: optuna.Study) -> dict[str, float]:
@@ -153,12 +116,6 @@ def _importances(study: optuna.Study) -> dict[str, float]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return optuna.importance.get_param_importances(study)
-
-
-def _best_quarter(study: optuna.Study, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-    down = study.directions[0].name == "MAXIMIZE"
-    ranked = sorted(trials, key=lambda trial: trial.values[0], reverse=down)
-    return ranked[: max(2, len(ranked) // 4)]
 
 
 def _where(name: str, trials: Sequence[FrozenTrial]) -> str:
@@ -213,6 +170,44 @@ def study_plots(study: optuna.Study) -> Iterator[tuple[str, Any]]:
                     one.grid(visible=False)
                     one.set_facecolor("0.7")
             yield kind, axes
+
+
+def space_table(space: Sequence[Dimension], model: Any) -> str:
+    """What a search would try: name, default, range and condition of every parameter.
+
+    Parameters
+    ----------
+    space : sequence of Dimension
+        From `read_space`.
+    model : estimator
+        Whose values are the defaults, from `with_parts`.
+    """
+    defaults = with_parts(model).get_params()
+    rows = [("parameter", "default", "search", "only when")]
+    for dimension in space:
+        default = "" if dimension.name != dimension.parameter else defaults[dimension.parameter]
+        if isinstance(dimension.range, Choice) and hasattr(default, "get_params"):
+            default = type(default).__name__
+        condition = ", ".join(f"{name} = {value}" for name, value in dimension.when.items())
+        rows.append((dimension.name, str(default), str(dimension.range), condition))
+    widths = [max(len(row[i]) for row in rows) for i in range(3)]
+    return "\n".join(
+        "  ".join([*(c.ljust(w) for c, w in zip(row, widths, strict=False)), row[3]]).rstrip()
+        for row in rows
+    )
+
+
+def declared_table(parts: Sequence[type]) -> str:
+    """What classes declare, as a Markdown table: class, parameter, default, range, condition."""
+    rows = ["| class | parameter | default | searched | only when |", "|---|---|---|---|---|"]
+    for part in parts:
+        defaults = signature(part).parameters
+        for name, declared in declared_ranges(part).items():
+            shown = str(declared).replace("|", "or")
+            when = ", ".join(f"{other} = {value}" for other, value in declared.when.items())
+            default = str(defaults[name].default)
+            rows.append(f"| `{part.__name__}` | `{name}` | {default} | {shown} | {when} |")
+    return "\n".join(rows)
 
 
 def study_script(
@@ -277,17 +272,17 @@ def script_storage(storage: str) -> str:
 
 def _suggest(dimension: Dimension) -> list[str]:
     """The lines that draw one parameter and set it."""
-    found, name, chosen = dimension.range, json.dumps(dimension.name), "value"
-    if isinstance(found, Choice):
-        labels = list(found.labels)
+    searched, name, chosen = dimension.range, json.dumps(dimension.name), "value"
+    if isinstance(searched, Choice):
+        labels = list(searched.labels)
         drawn = f"trial.suggest_categorical({name}, {json.dumps(labels)})"
-        if found.values != found.labels:
-            pairs = zip(labels, found.values, strict=True)
+        if searched.values != searched.labels:
+            pairs = zip(labels, searched.values, strict=True)
             values = ", ".join(f"{json.dumps(label)}: {value!r}" for label, value in pairs)
             chosen = f"{{{values}}}[value]"
     else:
-        scale = ", log=True" if found.log else ""
-        drawn = f"trial.suggest_{found.kind}({name}, {found.low}, {found.high}{scale})"
+        scale = ", log=True" if searched.log else ""
+        drawn = f"trial.suggest_{searched.kind}({name}, {searched.low}, {searched.high}{scale})"
     return [f"value = {drawn}", f"model.set_params({dimension.parameter}={chosen})"]
 
 

@@ -3,7 +3,9 @@
 from typing import Any
 
 import numpy as np
+import optuna
 
+from ehrmeta import tune
 from ehrmeta.baselines import TaskRidge
 from ehrmeta.errors import DivergenceError
 from ehrmeta.estimators.table_encoder import TableEncoder
@@ -37,3 +39,13 @@ class Fragile(TaskRidge):
         if self.penalty < 1:
             raise DivergenceError("the loss is not finite at step 7. Lower inner_lr.")
         super()._fit_tasks(rows, table)
+
+
+def search(**settings: Any) -> Any:
+    given = {"n_trials": 4, "space": SPACE, "cv": 3, **lines(), **settings}
+    estimator = given.pop("estimator", ridge())
+    return tune(estimator, given.pop("X"), given.pop("y"), **given)
+
+
+def drawn(study: optuna.Study) -> list[tuple[dict[str, Any], list[float] | None]]:
+    return [(trial.params, trial.values) for trial in study.trials]

@@ -5,8 +5,8 @@ import pytest
 from optuna.storages import JournalStorage
 
 from ehrmeta.errors import StudyError
-from ehrmeta.tuning.storage import Journal, cut_broken_end
-from tests.tuning.test_search import drawn, search
+from ehrmeta.tuning.storage import FileLocks, Journal, cut_broken_end, open_storage, parsed_storage
+from tests.tuning.small import drawn, search
 
 WHOLE = b'{"op_code":0}\n{"op_code":1}\n'
 
@@ -67,3 +67,61 @@ def test_damage_in_the_middle_is_refused(tmp_path: Path) -> None:
     path.write_bytes(b"garbage\n" + WHOLE)
     with pytest.raises(StudyError, match="line 1 of the journal"):
         search(storage=path, study_name="a")
+
+
+def test_a_lock_has_one_holder_and_is_free_again(tmp_path: Path) -> None:
+    one, other = FileLocks(tmp_path, "a"), FileLocks(tmp_path, "a")
+    one.acquire(3)
+    assert not other.try_acquire(3)
+    assert other.try_acquire(4)
+    one.release(3)
+    assert other.try_acquire(3)
+    other.close()
+    assert one.try_acquire(3)
+    assert one.try_acquire(4)
+
+
+def test_studies_of_one_storage_have_locks_of_their_own(tmp_path: Path) -> None:
+    one, other = FileLocks(tmp_path, "a"), FileLocks(tmp_path, "b")
+    one.acquire(1)
+    assert other.try_acquire(1)
+
+
+def test_the_turn_keeps_its_file_and_a_trial_does_not(tmp_path: Path) -> None:
+    locks = FileLocks(tmp_path, "a")
+    for number in (0, 5):
+        locks.acquire(number)
+    locks.close()
+    assert [path.name.endswith("-0.lock") for path in tmp_path.iterdir()] == [True]
+
+
+def test_a_study_in_memory_loses_no_worker() -> None:
+    _, locks = open_storage(None, "a")
+    locks.acquire(1)
+    assert not locks.try_acquire(1)
+
+
+@pytest.mark.parametrize(
+    ("storage", "kind", "database"),
+    [
+        ("a.db", "sqlite", "a.db"),
+        ("a.journal", "journal", "a.journal"),
+        ("a.log", "journal", "a.log"),
+        ("sqlite:///b/a.db", "sqlite", "b/a.db"),
+        ("postgresql://me:secret@host/base", "postgresql", "base"),
+    ],
+)
+def test_a_storage_is_a_url_of_one_of_three_kinds(storage: str, kind: str, database: str) -> None:
+    url = parsed_storage(storage)
+    assert (url.get_backend_name(), url.database) == (kind, database)
+
+
+def test_a_password_stands_in_its_own_place_only() -> None:
+    with pytest.raises(StudyError, match="write the password as"):
+        parsed_storage("postgresql://host/base?password=secret")
+
+
+def test_a_file_that_is_not_there_is_not_made_to_be_read(tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match="there is no file"):
+        open_storage(tmp_path / "a.db", "a", create=False)
+    assert not (tmp_path / "a.db").exists()

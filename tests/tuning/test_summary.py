@@ -4,15 +4,18 @@ from typing import Any
 import optuna
 import pytest
 
-from ehrmeta import MLP, MetaRegressor
+from ehrmeta import MAML, MLP, FineTune, MetaRegressor, MetaSGD
 from ehrmeta.algorithms import ALGORITHMS
-from ehrmeta.errors import StudyError
 from ehrmeta.ranges import declared_ranges
-from ehrmeta.report import save_study_pictures
-from ehrmeta.tuning.compared import FIRST_FOLD
-from ehrmeta.tuning.summary import declared_table, study_summary
-from tests.tuning.small import SPACE, Fragile
-from tests.tuning.test_search import search
+from ehrmeta.tuning import read_space
+from ehrmeta.tuning.summary import (
+    declared_table,
+    script_storage,
+    space_table,
+    study_script,
+    study_summary,
+)
+from tests.tuning.small import SPACE, Fragile, search
 
 
 @pytest.fixture(scope="module")
@@ -35,22 +38,33 @@ def test_the_summary_says_what_mattered(study: optuna.Study) -> None:
     assert "penalty: " in text
 
 
-def test_pictures_are_saved(study: optuna.Study, tmp_path: Path) -> None:
-    saved = save_study_pictures(study, tmp_path / "pictures")
-    assert [path.stem for path in saved] == ["history", "slice", "importance", "parallel"]
-    assert all(path.read_bytes().startswith(b"\x89PNG") for path in saved)
+def test_the_script_of_a_search_is_python_and_holds_no_password() -> None:
+    storage = script_storage("postgresql://me:secret@host/base")
+    assert storage == "postgresql+psycopg://me@host/base"
+    assert script_storage("a.journal") == "sqlite:///a.journal.db"
+    model = MetaRegressor(MAML())
+    space = read_space(model, {"algorithm": [MAML(), MetaSGD()], "learning_rate": None})
+    text = study_script(
+        space,
+        table="Table.from_file('a.csv')",
+        reader="from ehrmeta import Table",
+        model=model,
+        shots=(1, 3),
+        metric="rmse_macro",
+        folds=5,
+        study="a",
+        storage=storage,
+        n_trials=3,
+        seed=0,
+    )
+    compile(text, "search.py", "exec")
+    assert "from ehrmeta import KShotScorer, MAML, MetaRegressor, MetaSGD" in text
+    assert 'trial.suggest_categorical("algorithm", ["MAML", "MetaSGD"])' in text
 
 
-def test_more_objectives_than_a_picture_has_room_for(tmp_path: Path) -> None:
-    study = optuna.create_study(directions=["minimize"] * 4)
-    for error in (1.0, 2.0):
-        ended = {"values": [error] * 4, "user_attrs": {FIRST_FOLD: error}}
-        drawn = {"x": error}, {"x": optuna.distributions.FloatDistribution(0, 3)}
-        trial = optuna.trial.create_trial(params=drawn[0], distributions=drawn[1], **ended)
-        study.add_trial(trial)
-    assert [path.stem for path in save_study_pictures(study, tmp_path)] == ["slice", "importance"]
-
-
-def test_a_study_without_a_trial_has_no_picture(tmp_path: Path) -> None:
-    with pytest.raises(StudyError, match="nothing to compare"):
-        save_study_pictures(optuna.create_study(), tmp_path)
+def test_a_space_is_listed_with_defaults_and_conditions() -> None:
+    model = MetaRegressor(FineTune(learn_inner_lr=False))
+    rows = space_table(read_space(model), model).splitlines()
+    assert rows[0].split() == ["parameter", "default", "search", "only", "when"]
+    (row,) = [row for row in rows if row.startswith("algorithm__max_inner_lr")]
+    assert row.endswith("algorithm__learn_inner_lr = True")

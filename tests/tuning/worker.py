@@ -28,10 +28,10 @@ def work(storage: str, log: str, n_trials: int, seconds: float) -> None:
             trial.set_user_attr(f"step {step}", step)
         return [x]
 
-    def told(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
+    def note_end(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
         _note(log, f"end {trial.number} {os.getpid()} {trial.params['x']!r}")
 
-    shared.run(objective, n_trials=n_trials, sampler=seeded_tpe(0), told=told)
+    shared.run(objective, n_trials=n_trials, sampler=seeded_tpe(0), callback=note_end)
     shared.close()
 
 
