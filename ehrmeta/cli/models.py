@@ -28,8 +28,7 @@ from ehrmeta.cli.tables import (
     times_of,
     writable,
 )
-from ehrmeta.data.column_checks import require_columns
-from ehrmeta.data.columns import write_frame
+from ehrmeta.data.columns import require_columns, write_frame
 from ehrmeta.data.schema import Transform
 from ehrmeta.errors import SchemaError
 from ehrmeta.estimators import Adapted, MetaRegressor

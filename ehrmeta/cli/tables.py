@@ -16,8 +16,7 @@ from click.core import ParameterSource
 
 from ehrmeta.data import Clock, Finding, Schema, Table, list_datasets, load_dataset
 from ehrmeta.data.clock import SECONDS, to_time
-from ehrmeta.data.column_checks import require_columns
-from ehrmeta.data.columns import read_frame
+from ehrmeta.data.columns import read_frame, require_columns
 from ehrmeta.data.schema import OnDuplicate, TaskKind
 from ehrmeta.errors import DataError, Remedy, SchemaError
 from ehrmeta.estimators import Adapted, MetaRegressor

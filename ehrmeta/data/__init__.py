@@ -2,9 +2,9 @@
 
 from ehrmeta.data.catalog import list_datasets, load_dataset, load_events, load_frame, read_card
 from ehrmeta.data.clock import to_time
-from ehrmeta.data.column_checks import Finding
 from ehrmeta.data.columns import read_column, read_columns
 from ehrmeta.data.encode import Encoder, OutcomeScale
+from ehrmeta.data.findings import Finding, Findings
 from ehrmeta.data.labels import label_within, landmark_times, read_survival, survival_array
 from ehrmeta.data.schema import Clock, Feature, Outcome, Schema
 from ehrmeta.data.simulate import (
@@ -28,7 +28,7 @@ from ehrmeta.data.tasks import (
     random_k,
     split_tasks,
 )
-from ehrmeta.data.validation import Findings, check_table
+from ehrmeta.data.validation import check_table
 
 __all__ = [
     "Clock",

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 
-from ehrmeta.data.column_checks import Finding
+from ehrmeta.data.findings import Finding
 from ehrmeta.data.schema import Schema
 from ehrmeta.data.table import Table
 from ehrmeta.errors import DataError, Remedy, did_you_mean

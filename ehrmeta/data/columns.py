@@ -8,6 +8,7 @@ import os
 import re
 import secrets
 import warnings
+from collections.abc import Iterable, Mapping
 from numbers import Number
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from pyarrow.lib import ArrowException
 
-from ehrmeta.errors import CellError, DataError, DataWarning, Remedy, SchemaError
+from ehrmeta.errors import CellError, DataError, DataWarning, Remedy, SchemaError, did_you_mean
 
 __all__ = [
     "check_mask",
@@ -27,6 +28,7 @@ __all__ = [
     "read_column",
     "read_columns",
     "read_frame",
+    "require_columns",
     "take_rows",
     "write_frame",
 ]
@@ -95,6 +97,13 @@ def read_column(values: Any, name: str) -> Column:
     if array.ndim != 1:
         raise DataError(f"{name} must be one column, got shape {array.shape}. Pass a 1-D array.")
     return _read_values(array, name)
+
+
+def require_columns(columns: Mapping[str, Any], names: Iterable[str]) -> None:
+    """Raise where a column is not there."""
+    for name in names:
+        if name not in columns:
+            raise SchemaError(f"no column '{name}'. {did_you_mean(name, columns)}")
 
 
 def level_names(levels: NDArray[Any]) -> list[str]:

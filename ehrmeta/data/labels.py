@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from ehrmeta.data.column_checks import Finding, require_columns
-from ehrmeta.data.columns import read_columns
+from ehrmeta.data.columns import read_columns, require_columns
+from ehrmeta.data.findings import Finding
 from ehrmeta.data.tasks import index_tasks
 from ehrmeta.errors import DataError, DataWarning, did_you_mean
 

@@ -15,8 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ehrmeta.data.clock import SECONDS
-from ehrmeta.data.columns import read_columns
-from ehrmeta.data.tasks import index_tasks
+from ehrmeta.data.columns import read_columns, require_columns
 from ehrmeta.data.toml_file import read_toml, write_toml
 from ehrmeta.errors import DataWarning, Remedy, SchemaError, did_you_mean
 
@@ -266,8 +265,10 @@ class Schema:
         outcome_time: str | None = None,
         task_kind: TaskKind = "patient",
         on_duplicate: OnDuplicate = "error",
+        features: Sequence[str] = (),
         measured: Sequence[str] = (),
         units: Mapping[str, str] | None = None,
+        ranges: Mapping[str, tuple[float | None, float | None]] | None = None,
     ) -> Schema:
         """Guess a schema from a frame: every column that is not named otherwise is a feature.
 
@@ -277,10 +278,14 @@ class Schema:
         Parameters
         ----------
         frame : pandas, polars or pyarrow frame, or 2-D array
+        features : sequence of str
+            By default all columns without another role.
         measured : sequence of str
             Features that are not known ahead of the prediction time.
         units : mapping of str to str, optional
             UCUM units of features and outcome by column name.
+        ranges : mapping of str to (low, high), optional
+            Plausible ranges of features and outcome by column name; None for no bound.
         task, outcome, time, treatment, outcome_time, task_kind, on_duplicate
             As in the class.
 
@@ -289,26 +294,25 @@ class Schema:
         SchemaError
             A named column is not in the frame, or a feature holds dates.
         """
-        columns = read_columns(frame)
-        units = dict(units or {})
+        columns, units, ranges = read_columns(frame), units or {}, ranges or {}
         if isinstance(outcome, str):
-            outcome = Outcome(outcome, unit=units.pop(outcome, ""))
+            low, high = ranges.get(outcome, (None, None))
+            outcome = Outcome(outcome, units.get(outcome, ""), low, high)
         if isinstance(time, str):
             time = Clock(time)
         others = cls((), outcome, task, task_kind, time, treatment, outcome_time, on_duplicate)
-        for name in (*others.columns, *measured, *units):
-            if name not in columns:
-                raise SchemaError(f"no column '{name}'. {did_you_mean(name, columns)}")
-        codes = index_tasks(columns[task]).codes if task is not None else None
-        features = []
-        for name, values in columns.items():
-            if name in others.columns:
-                continue
-            role: Role = "measured" if name in measured else "known"
-            if role == "known" and codes is not None and _is_static(values, codes):
-                role = "static"
-            features.append(Feature(name, _kind_of(values, name), role, units.get(name, "")))
-        return dataclasses.replace(others, features=tuple(features))
+        require_columns(columns, (*others.columns, *features, *measured, *units, *ranges))
+        codes = None if task is None else pd.factorize(columns[task])[0]
+        inferred = []
+        for name in dict.fromkeys(features or columns):
+            if name not in others.columns:
+                role: Role = "measured" if name in measured else "known"
+                if role == "known" and codes is not None and _is_static(columns[name], codes):
+                    role = "static"
+                unit, (low, high) = units.get(name, ""), ranges.get(name, (None, None))
+                kind = _kind_of(columns[name], name)
+                inferred.append(Feature(name, kind, role, unit, low, high))
+        return dataclasses.replace(others, features=tuple(inferred))
 
     def to_toml(self, path: str | os.PathLike[str]) -> None:
         """Write the schema as a file to read, correct and keep beside the data.

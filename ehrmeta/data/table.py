@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -14,9 +14,8 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from ehrmeta.data.clock import to_time
-from ehrmeta.data.column_checks import Columns, Finding
-from ehrmeta.data.columns import read_columns
-from ehrmeta.data.schema import Clock, OnDuplicate, Outcome, Schema, TaskKind
+from ehrmeta.data.findings import Finding
+from ehrmeta.data.schema import Schema
 from ehrmeta.data.tasks import (
     PatientKFold,
     RandomState,
@@ -30,7 +29,7 @@ from ehrmeta.data.tasks import (
 from ehrmeta.data.validation import check_table, clean_rows
 from ehrmeta.errors import DataError, DataWarning, SchemaError
 
-__all__ = ["Finding", "Table"]
+__all__ = ["Table"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -87,17 +86,9 @@ class Table:
         frame: Any,
         schema: Schema | None = None,
         *,
-        task: str | None = None,
-        outcome: str | Outcome | None = None,
-        time: str | Clock | None = None,
-        treatment: str | None = None,
-        outcome_time: str | None = None,
-        task_kind: TaskKind = "patient",
-        on_duplicate: OnDuplicate = "error",
-        measured: Sequence[str] = (),
-        units: Mapping[str, str] | None = None,
         on_missing_outcome: Literal["error", "drop"] = "error",
         on_constant_outcome: Literal["error", "allow"] = "error",
+        **roles: Any,
     ) -> Table:
         """Check a frame; rows keep their order.
 
@@ -108,15 +99,16 @@ class Table:
         ----------
         frame : pandas, polars or pyarrow frame, or 2-D array, (row, column)
         schema : Schema, optional
-            Only its columns are read. Without it, `Schema.infer` guesses one from the frame and the
-            keywords that follow.
+            Only its columns are read. Without it, `Schema.infer` guesses one from the frame and
+            `roles`.
         on_missing_outcome : {"error", "drop"}
             Whether rows without an outcome raise or are left out and counted.
         on_constant_outcome : {"error", "allow"}
             A constant outcome teaches nothing, so it is most likely the wrong column; the support
             of a few patients may well be constant.
-        task, outcome, time, treatment, outcome_time, task_kind, on_duplicate, measured, units
-            See `Schema.infer`.
+        **roles
+            Keywords of `Schema.infer`: task, outcome, time, treatment, outcome_time, task_kind,
+            on_duplicate, features, measured, units, ranges.
 
         Raises
         ------
@@ -128,26 +120,41 @@ class Table:
             No row is left, the outcome is text, constant or missing, a time is missing or cannot be
             read, or (task, time) repeats in a table of patients.
         """
-        columns = read_columns(frame)
         if schema is None:
-            schema = Schema.infer(
-                frame,
-                task=task,
-                outcome=outcome,
-                time=time,
-                treatment=treatment,
-                outcome_time=outcome_time,
-                task_kind=task_kind,
-                on_duplicate=on_duplicate,
-                measured=measured,
-                units=units,
-            )
-        elif any((task, outcome, time, treatment, outcome_time, measured, units)):
+            schema = Schema.infer(frame, **roles)
+        elif roles:
             raise SchemaError("both a schema and column names were given. Pass one or the other.")
-        table = _build(columns, schema, on_missing_outcome)
-        if on_constant_outcome == "error":
-            _check_varies(table)
-        return table
+        if schema.task is None or schema.outcome is None:
+            raise SchemaError("a table needs a task and an outcome. Pass task=... and outcome=...")
+        if not schema.features:
+            raise SchemaError(
+                "no column is left as a feature. Add one; for time alone, copy the time column "
+                "under another name."
+            )
+        clean = clean_rows(
+            frame,
+            schema,
+            on_missing_outcome=on_missing_outcome,
+            on_constant_outcome=on_constant_outcome,
+        )
+        for finding in clean.findings:
+            if finding.error is not None:
+                raise finding.error
+        if clean.implausible:
+            warnings.warn(DataWarning(*clean.implausible), stacklevel=2)
+        columns = clean.columns
+        X = pd.DataFrame({name: columns[name] for name in schema.names}, index=clean.rows)
+        X.attrs["ehrmeta_schema"] = schema.to_dict()
+        return cls(
+            X=X,
+            y=columns[schema.outcome.name],
+            groups=columns[schema.task],
+            time=None if schema.time is None else columns[schema.time.name],
+            treatment=None if schema.treatment is None else columns[schema.treatment],
+            outcome_time=None if schema.outcome_time is None else columns[schema.outcome_time],
+            schema=schema,
+            findings=clean.findings,
+        )
 
     def __len__(self) -> int:
         return len(self.y)
@@ -295,34 +302,3 @@ class Table:
             else "Table: 0 rows"
         )
         return "\n".join([head, repr(self.schema), *(f"! {f}" for f in self.findings)])
-
-
-def _build(columns: Columns, schema: Schema, on_missing_outcome: str) -> Table:
-    kept = clean_rows(columns, schema, on_missing_outcome)
-    if kept.implausible:
-        warnings.warn(DataWarning(*kept.implausible), stacklevel=3)
-
-    def column(name: str | None) -> NDArray[Any] | None:
-        return None if name is None else kept.columns[name]
-
-    X = pd.DataFrame({name: kept.columns[name] for name in schema.names}, index=kept.rows)
-    X.attrs["ehrmeta_schema"] = schema.to_dict()
-    return Table(
-        X=X,
-        y=kept.columns[str(schema.outcome and schema.outcome.name)],
-        groups=kept.columns[str(schema.task)],
-        time=column(schema.time.name if schema.time else None),
-        treatment=column(schema.treatment),
-        outcome_time=column(schema.outcome_time),
-        schema=schema,
-        findings=kept.findings,
-    )
-
-
-def _check_varies(table: Table) -> None:
-    if np.ptp(table.y) == 0:
-        name = table.schema.outcome.name if table.schema.outcome else "y"
-        raise DataError(
-            f"outcome '{name}' has one value in all rows ({len(table):,}): there is nothing to "
-            "learn. Check the column."
-        )

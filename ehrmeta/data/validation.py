@@ -1,10 +1,12 @@
-"""What is wrong with a table, all of it at once: the readable list behind `check_table`."""
+"""What is wrong with a table, or odd about it: one list of findings, for `check_table` and `Table`.
+
+`check_table` lists all of them, `Table.from_frame` raises the first error.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import narwhals.stable.v2 as nw
 import numpy as np
@@ -12,65 +14,26 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ehrmeta.data.clock import are_written_dates, to_time
-from ehrmeta.data.column_checks import (
-    ON_DUPLICATE,
+from ehrmeta.data.columns import read_column, read_columns
+from ehrmeta.data.findings import (
     Columns,
     Finding,
-    check_binary,
-    check_column,
-    check_complete,
-    check_outcome,
-    copies_of,
-    gaps_in,
-    identifiers,
-    merge_duplicates,
-    numbers_in,
-    outside,
-    require_columns,
-    task_index,
+    Findings,
+    Found,
+    odd_column,
+    odd_keys,
     written_dates,
 )
-from ehrmeta.data.columns import read_column, read_columns
-from ehrmeta.data.schema import Outcome, Schema
+from ehrmeta.data.schema import Feature, Outcome, Schema
 from ehrmeta.data.tasks import index_tasks
-from ehrmeta.errors import DataError, Remedy, SchemaError, did_you_mean
+from ehrmeta.errors import DataError, GroupError, Remedy, SchemaError, did_you_mean
 
-__all__ = [
-    "CleanRows",
-    "Findings",
-    "check_table",
-    "clean_rows",
-]
+__all__ = ["CleanRows", "check_table", "clean_rows"]
 
-Found = Iterator[Finding]
 Mask = NDArray[np.bool_]
-
-
-class Findings(tuple[Finding, ...]):
-    """Findings of a check, errors first; prints as a list."""
-
-    @property
-    def errors(self) -> Findings:
-        """Those that keep the table from being used."""
-        return Findings(finding for finding in self if finding.is_error)
-
-    def to_frame(self) -> pd.DataFrame:
-        """One row per finding: column, level, count, what, remedy."""
-        rows = [
-            {
-                "column": finding.column,
-                "level": "error" if finding.is_error else "warning",
-                "count": finding.count,
-                "what": finding.what,
-                "remedy": str(finding.remedy),
-            }
-            for finding in self
-        ]
-        return pd.DataFrame(rows, columns=["column", "level", "count", "what", "remedy"])
-
-    def __repr__(self) -> str:
-        lines = [f"{'error  ' if f.is_error else 'warning'}  {f}" for f in self]
-        return "\n".join(lines) or "nothing found"
+_REPEATS = Remedy(
+    "one-row-per-time", "Drop them, or choose on_duplicate='first', 'last', 'mean' or 'allow'."
+)
 
 
 def check_table(frame: Any, schema: Schema, *, strict: bool = False) -> Findings:
@@ -109,296 +72,295 @@ on_duplicate='first', 'last', 'mean' or 'allow'.
     warning  column 'age': 1 distinct value in the column: it never varies. It says nothing: \
 drop it.
     """
-    columns, found = _read(frame)
-    unread = {finding.column for finding in found}
-    found = [finding for finding in found if finding.column in schema.columns]
-    found += [
-        Finding("column missing", name, 1, did_you_mean(name, columns), is_error=True)
-        for name in schema.columns
-        if name not in columns and name not in unread
-    ]
-    present = {name: columns[name] for name in schema.columns if name in columns}
-    features = [feature for feature in schema.features if feature.name in present]
-    time, findings = _times(present, schema)
-    found += findings
-    found += _keys(present, schema, time)
-    outcome = None
-    if schema.outcome is not None and schema.outcome.name in present:
-        outcome = numbers_in(present[schema.outcome.name])
-        found += check_column(present[schema.outcome.name], schema.outcome)
-        found += gaps_in(present[schema.outcome.name], schema.outcome.name, outcome=True)
-    for feature in features:
-        values = present[feature.name]
-        found += check_column(values, feature)
-        found += gaps_in(values, feature.name)
-        found += identifiers(values, feature, present, schema)
-        if outcome is not None and feature.role != "measured":
-            found += copies_of(
-                values, feature, outcome, str(schema.outcome and schema.outcome.name)
-            )
-    ordered = Findings(sorted(found, key=lambda finding: not finding.is_error))
+    rows = clean_rows(frame, schema)
+    findings = [*rows.findings, *odd_keys(rows.read, schema)]
+    for column in (schema.outcome, *schema.features):
+        if column is not None and column.name in rows.read:
+            findings += odd_column(rows.read, column, schema)
+    ordered = Findings(sorted(findings, key=lambda finding: not finding.is_error))
     if strict and ordered:
         raise DataError(f"{len(ordered)} findings in the table:\n{ordered!r}")
     return ordered
 
 
-def _read(frame: Any) -> tuple[Columns, list[Finding]]:
-    """The columns that can be read, and what is wrong with the others."""
-    try:
-        return read_columns(frame), []
-    except DataError as error:
-        is_frame = nw.dependencies.is_into_dataframe(frame)
-        if isinstance(error, SchemaError) or not is_frame or not len(frame):
-            raise
-    native = nw.from_native(frame, eager_only=True)
-    columns, found = {}, []
-    for name in map(str, native.columns):
-        try:
-            columns[name] = read_column(native[name], name)
-        except DataError as error:
-            found.append(_unreadable(error, name, len(native)))
-    return columns, found
-
-
-def _unreadable(error: DataError, name: str, n_rows: int) -> Finding:
-    reason = str(error).removeprefix(f"column '{name}'").removeprefix(":").strip()
-    return Finding(f"rows in a column that cannot be used: {reason}", name, n_rows, "", True)
-
-
-def _times(columns: Columns, schema: Schema) -> tuple[NDArray[np.float64] | None, list[Finding]]:
-    """Times as numbers, where they can be read."""
-    clock = schema.time
-    if clock is None or clock.name not in columns:
-        return None, []
-    found: list[Finding] = []
-    read = {}
-    for name in (clock.name, schema.outcome_time):
-        if name is None or name not in columns:
-            continue
-        try:
-            read[name] = to_time(columns[name], unit=clock.unit, origin=clock.origin, name=name)
-        except DataError as error:
-            found.append(_unreadable(error, name, len(columns[name])))
-        if are_written_dates(columns[name]):
-            found.append(written_dates(name, clock.unit, len(columns[name])))
-    time = read.get(clock.name)
-    known = read.get(schema.outcome_time or "")
-    if time is not None and known is not None:
-        early = int((known < time).sum())
-        if early:
-            what = f"outcomes known before the row's own '{clock.name}': the row comes after it"
-            remedy = "Correct one of the times, or leave these rows out."
-            found.append(Finding(what, str(schema.outcome_time), early, remedy, True))
-    return time, found
-
-
-def _keys(columns: Columns, schema: Schema, time: NDArray[np.float64] | None) -> Found:
-    """Task ids, their order in time and their repeats."""
-    for name in (schema.task, schema.treatment):
-        if name is None or name not in columns:
-            continue
-        count = int(pd.isna(columns[name]).sum())
-        if count:
-            yield Finding("missing values", name, count, "Fill them in or drop those rows.", True)
-            if name == schema.task:
-                return
-    if schema.task is None or schema.task not in columns:
-        return
-    tasks = index_tasks(columns[schema.task])
-    codes = tasks.codes
-    alike = _alike(tasks.labels)
-    if alike:
-        what = "ids that differ from another by capitals or spaces only"
-        yield Finding(what, schema.task, alike, "Write every task's id in one way.")
-    if codes.max() == 0:
-        yield Finding("task only: nothing to learn across", schema.task, 1, "Check the column.")
-    if time is None:
-        return
-    order = np.argsort(codes, kind="stable")
-    same = np.diff(codes[order]) == 0
-    unsorted = int((same & (np.diff(time[order]) < 0)).sum())
-    clock = str(schema.time and schema.time.name)
-    if unsorted:
-        yield Finding(
-            "rows earlier than the row before in their task",
-            clock,
-            unsorted,
-            "They are put in order of time; check that the column is what you mean.",
-        )
-    if schema.task_kind == "patient":
-        repeats = int(pd.DataFrame({"task": codes, "time": time}).duplicated().sum())
-        if repeats:
-            yield Finding(
-                f"rows repeating a ({schema.task}, {clock}) pair",
-                schema.task,
-                repeats,
-                ON_DUPLICATE,
-                is_error=schema.on_duplicate == "error",
-            )
-
-
-def _alike(labels: NDArray[Any]) -> int:
-    """Labels that are another one, but for capitals and white space."""
-    if labels.dtype != object:
-        return 0
-    plain = pd.Series(labels).str.casefold().str.replace(r"\s+", "", regex=True)
-    return int(plain.duplicated().sum())
-
-
 @dataclass(frozen=True)
 class CleanRows:
-    """The rows that a table keeps.
+    """The rows of a table that can be used, and all that was found on the way.
 
     Attributes
     ----------
     columns : dict of str to ndarray, (row,)
-        Of the schema; times are numbers.
+        Of the schema, times as numbers, implausible values masked; only those without an error.
     rows : ndarray of int64, (row,)
         Their numbers in the frame.
+    read : dict of str to ndarray, (row of the frame,)
+        The columns without an error before rows were left out and values masked.
     findings : tuple of Finding
-        What was masked, left out, merged or is odd.
+        What is wrong, and what was masked, left out, merged or is odd.
     implausible : tuple of Finding
         Those to warn of: values outside their range, dates read as numbers.
     """
 
     columns: Columns
     rows: NDArray[np.int64]
+    read: Columns
     findings: tuple[Finding, ...]
     implausible: tuple[Finding, ...]
 
 
-def clean_rows(columns: Columns, schema: Schema, on_missing_outcome: str) -> CleanRows:
-    """Check the columns of a schema; see `Table.from_frame`."""
-    outcome, task = schema.outcome, schema.task
-    if task is None or outcome is None:
-        raise SchemaError("a table needs a task and an outcome. Pass task=... and outcome=...")
-    if not schema.features:
-        raise SchemaError(
-            "no column is left as a feature. Add one; for time alone, copy the time column under "
-            "another name."
-        )
-    require_columns(columns, schema.columns)
-    columns = {name: columns[name] for name in schema.columns}
-    task_index(columns, task, None)
-    columns[outcome.name] = check_outcome(columns[outcome.name], outcome)
-    check_binary(columns, schema.features)
-    if schema.treatment is not None:
-        check_complete(columns, (schema.treatment,))
-    implausible = _read_times(columns, schema)
+def clean_rows(
+    frame: Any,
+    schema: Schema,
+    *,
+    on_missing_outcome: Literal["error", "drop"] = "error",
+    on_constant_outcome: Literal["error", "allow"] = "error",
+) -> CleanRows:
+    """Read and check the columns of a schema, then mask, merge or leave out what must not stay.
 
-    present, findings = _with_outcome(columns[outcome.name], outcome, on_missing_outcome)
-    plausible, left_out = _in_range(columns[outcome.name], outcome)
-    columns, masked = _mask_features(columns, schema)
-    implausible += left_out + masked
-    findings += implausible
-    rows = np.flatnonzero(present & plausible)
-    columns = {name: values[rows] for name, values in columns.items()}
-    if schema.time is not None and schema.task_kind == "patient":
-        columns, kept = _without_duplicates(columns, schema, rows)
-        if len(kept) < len(rows):
-            findings += (
-                Finding(
-                    f"rows that repeated a (task, time) pair: kept the {schema.on_duplicate}",
-                    task,
-                    len(rows) - len(kept),
-                    Remedy("other-repeats", "Change on_duplicate if another is meant."),
-                ),
-            )
-            rows = rows[kept]
-    _check_left(columns[outcome.name], outcome)
-    return CleanRows(columns, rows, findings, implausible)
-
-
-def _read_times(columns: Columns, schema: Schema) -> tuple[Finding, ...]:
-    """Put times as numbers into the columns; the findings are odd ones."""
-    if schema.time is None:
-        return ()
-    clock = schema.time
-    findings: tuple[Finding, ...] = ()
-    for name in (clock.name, schema.outcome_time):
-        if name is not None:
-            if are_written_dates(columns[name]):
-                findings += (written_dates(name, clock.unit, len(columns[name])),)
-            columns[name] = to_time(columns[name], unit=clock.unit, origin=clock.origin, name=name)
-    if schema.outcome_time is not None:
-        early = np.flatnonzero(columns[schema.outcome_time] < columns[clock.name])
-        if len(early):
-            raise DataError(
-                f"column '{schema.outcome_time}': in {len(early)} rows (first: row {early[0]}) the "
-                f"outcome is known before the row's own '{clock.name}'. Correct one of them."
-            )
-    return findings
-
-
-def _with_outcome(
-    y: NDArray[np.float64], outcome: Outcome, on_missing: str
-) -> tuple[Mask, tuple[Finding, ...]]:
-    missing = np.isnan(y)
-    count = int(missing.sum())
-    if count == 0:
-        return ~missing, ()
-    if on_missing != "drop":
-        raise DataError(
-            f"outcome '{outcome.name}' is missing (NaN) in {count} of {len(y)} rows (first: row "
-            f"{np.flatnonzero(missing)[0]}).",
-            Remedy("drop-missing", "Pass on_missing_outcome='drop' to leave them out."),
-        )
-    remedy = "Fill it in to keep them."
-    return ~missing, (Finding("rows left out: no outcome", outcome.name, count, remedy),)
-
-
-def _in_range(y: NDArray[np.float64], outcome: Outcome) -> tuple[Mask, tuple[Finding, ...]]:
-    wrong = outside(y, outcome)
-    if not wrong.any():
-        return ~wrong, ()
-    what = f"rows left out: outcome outside {_range(outcome)}"
-    return ~wrong, (Finding(what, outcome.name, int(wrong.sum()), "Check unit and range."),)
-
-
-def _mask_features(columns: Columns, schema: Schema) -> tuple[Columns, tuple[Finding, ...]]:
-    findings: tuple[Finding, ...] = ()
-    masked = dict(columns)
+    A column with an error takes no part in later checks. For the parameters see
+    `Table.from_frame`.
+    """
+    columns, findings = _read(frame, schema)
+    for check in (_check_keys, _check_times, _check_types):
+        findings += check(columns, schema)
+    read, rows = dict(columns), np.arange(len(next(iter(columns.values()), ())))
+    dates = [finding for finding in findings if not finding.is_error]
+    implausible: list[Finding] = []
+    outcome = schema.outcome if schema.outcome and schema.outcome.name in columns else None
+    if outcome is not None:
+        missing, wrong = np.isnan(read[outcome.name]), _outside(read[outcome.name], outcome)
+        findings += _missing_outcomes(missing, outcome, on_missing_outcome)
+        implausible += _implausible(wrong, outcome, "rows left out: outcome")
+        rows = np.flatnonzero(~wrong & ~(missing & (on_missing_outcome == "drop")))
     for feature in schema.features:
-        values = columns[feature.name]
-        if feature.kind == "categorical":
+        if feature.name in columns and feature.kind != "categorical":
+            wrong = _outside(columns[feature.name], feature)
+            implausible += _implausible(wrong, feature, "values set to missing:")
+            if wrong.any():
+                columns[feature.name] = np.where(wrong, np.nan, columns[feature.name])
+    columns = {name: values[rows] for name, values in columns.items()}
+    columns, kept, repeats = _merge_repeats(columns, schema, rows)
+    findings += [*implausible, *repeats]
+    if outcome is not None:
+        findings += _check_varies(columns[outcome.name], outcome, on_constant_outcome)
+    return CleanRows(columns, rows[kept], read, tuple(findings), (*dates, *implausible))
+
+
+def _error(
+    what: str,
+    column: str,
+    count: int,
+    remedy: str | Remedy,
+    *,
+    first: object = None,
+    kind: type[DataError] = DataError,
+) -> Finding:
+    """A finding that keeps the table from being used; its error also says where it stands first."""
+    sentence = str(Finding(what, column, count, ""))
+    if first is not None:
+        sentence = f"{sentence[:-1]} (first: {first})."
+    return Finding(what, column, count, remedy, kind(sentence, remedy))
+
+
+def _unreadable(error: DataError, name: str, n_rows: int) -> Finding:
+    """The finding of an error that was raised in reading a column."""
+    reason = str(error).removeprefix(f"column '{name}'").removeprefix(":").strip().rstrip(".")
+    what = f"rows in a column that cannot be used: {reason}"
+    return Finding(what, name, n_rows, "", error.with_traceback(None))
+
+
+def _read(frame: Any, schema: Schema) -> tuple[Columns, list[Finding]]:
+    """The columns of the schema that can be read, and what is wrong with the others."""
+    findings: list[Finding] = []
+    try:
+        columns = read_columns(frame)
+        names = list(columns)
+    except DataError as error:
+        is_frame = nw.dependencies.is_into_dataframe(frame)
+        if isinstance(error, SchemaError) or not is_frame or not len(frame):
+            raise
+        native = nw.from_native(frame, eager_only=True)
+        columns, names = {}, list(map(str, native.columns))
+        for name in (name for name in schema.columns if name in names):
+            try:
+                columns[name] = read_column(native[name], name)
+            except DataError as unreadable:
+                findings.append(_unreadable(unreadable, name, len(native)))
+    for name in schema.columns:
+        if name not in names:
+            hint = did_you_mean(name, names)
+            missing = SchemaError(f"no column '{name}'.", hint)
+            findings.append(Finding("column missing", name, 1, hint, missing))
+    return {name: columns[name] for name in schema.columns if name in columns}, findings
+
+
+def _check_keys(columns: Columns, schema: Schema) -> Found:
+    """Every row has a task, and a treatment where the schema names one."""
+    remedy = "Fill them in or drop those rows."
+    for name, kind in ((schema.task, GroupError), (schema.treatment, DataError)):
+        if name is None or name not in columns:
             continue
-        if values.dtype.kind not in "biuf":
-            raise SchemaError(
-                f"column '{feature.name}' is a {feature.kind} feature, but holds text or dates. "
-                "Convert it to numbers, or declare it categorical."
-            )
-        wrong = outside(values, feature)
-        if wrong.any():
-            masked[feature.name] = np.where(wrong, np.nan, values)
-            what = f"values set to missing: outside {_range(feature)}"
-            findings += (Finding(what, feature.name, int(wrong.sum()), "Check unit and range."),)
-    return masked, findings
+        missing = np.flatnonzero(pd.isna(columns[name]))
+        if len(missing):
+            first = f"row {missing[0]}"
+            yield _error("missing values", name, len(missing), remedy, first=first, kind=kind)
+            del columns[name]
+        elif name == schema.task:
+            try:
+                index_tasks(columns[name])
+            except GroupError as error:
+                named = GroupError(f"column '{name}':", *error.args)
+                yield _unreadable(named, name, len(columns.pop(name)))
 
 
-def _without_duplicates(
-    columns: Columns, schema: Schema, rows: NDArray[np.int64]
-) -> tuple[Columns, NDArray[np.int64]]:
-    n_rows = len(columns[str(schema.task)])
-    if schema.on_duplicate == "allow" or n_rows == 0 or schema.time is None:
-        return columns, np.arange(n_rows)
-    time = columns[schema.time.name]
-    tasks = index_tasks(columns[str(schema.task)], time)
-    numeric = tuple(f.name for f in schema.features if f.kind == "numeric")
-    average = (*numeric, schema.outcome.name) if schema.outcome else numeric
-    columns, keep = merge_duplicates(columns, tasks, time, schema.on_duplicate, average, rows)
-    return {name: values[keep] for name, values in columns.items()}, keep
+def _check_times(columns: Columns, schema: Schema) -> Found:
+    """Times become numbers; an outcome is known no earlier than its row."""
+    clock, known = schema.time, schema.outcome_time
+    for name in (clock and clock.name, known):
+        if clock is None or name is None or name not in columns:
+            continue
+        if are_written_dates(columns[name]):
+            yield written_dates(name, clock.unit, len(columns[name]))
+        try:
+            columns[name] = to_time(columns[name], unit=clock.unit, origin=clock.origin, name=name)
+        except DataError as error:
+            yield _unreadable(error, name, len(columns.pop(name)))
+    if clock is not None and clock.name in columns and known in columns:
+        early = np.flatnonzero(columns[known] < columns[clock.name])
+        if len(early):
+            what = f"outcomes known before the row's own '{clock.name}': the row comes after it"
+            remedy = "Correct one of the times, or leave these rows out."
+            yield _error(what, known, len(early), remedy, first=f"row {early[0]}")
 
 
-def _check_left(y: NDArray[np.float64], outcome: Outcome) -> None:
-    if len(y) == 0:
-        raise DataError(
-            f"no row is left: every outcome '{outcome.name}' is missing or out of range. Check its "
-            "unit and range."
+def _check_types(columns: Columns, schema: Schema) -> Found:
+    """The outcome and all features that are no categories hold numbers, binary ones 0 and 1."""
+    for column in (schema.outcome, *schema.features):
+        if column is None or column.name not in columns:
+            continue
+        kind = column.kind if isinstance(column, Feature) else "outcome"
+        values = columns[column.name]
+        if values.dtype.kind not in "biuf" and kind != "categorical":
+            words = "dates" if values.dtype.kind == "M" else "text"
+            remedy = "Convert them to numbers, for example '<5' to 5, or declare it categorical."
+            if kind == "outcome":
+                remedy = "Convert them to numbers; code two classes as 0 and 1."
+            count = int((~pd.isna(values)).sum())
+            error = DataError if kind == "outcome" else SchemaError
+            yield _error(f"values of {words}, not numbers", column.name, count, remedy, kind=error)
+            del columns[column.name]
+        elif kind == "outcome":
+            columns[column.name] = values.astype(np.float64)
+        elif kind == "binary":
+            other = np.flatnonzero(~np.isin(values, (0, 1)) & ~np.isnan(values))
+            if len(other):
+                what, remedy = "values other than 0 and 1", "Recode them, or declare another kind."
+                yield _error(what, column.name, len(other), remedy, first=f"row {other[0]}")
+                del columns[column.name]
+
+
+def _missing_outcomes(missing: Mask, outcome: Outcome, on_missing: str) -> Found:
+    count = int(missing.sum())
+    if count and on_missing == "drop":
+        yield Finding("rows left out: no outcome", outcome.name, count, "Fill it in to keep them.")
+    elif count:
+        words = "Fill them in, or pass on_missing_outcome='drop' to leave the rows out."
+        first = f"row {np.flatnonzero(missing)[0]}"
+        remedy = Remedy("drop-missing", words)
+        yield _error("missing outcomes", outcome.name, count, remedy, first=first)
+
+
+def _implausible(wrong: Mask, column: Feature | Outcome, what: str) -> Found:
+    if wrong.any():
+        low = "" if column.low is None else f"{column.low:g}"
+        high = "" if column.high is None else f"{column.high:g}"
+        ends = (
+            f"{low} to {high}" if low and high else f"{low} and above" if low else f"up to {high}"
         )
+        what = f"{what} outside {ends} {column.unit}".rstrip()
+        yield Finding(what, column.name, int(wrong.sum()), "Check unit and range.")
 
 
-def _range(column: Any) -> str:
-    low = "" if column.low is None else f"{column.low:g}"
-    high = "" if column.high is None else f"{column.high:g}"
-    words = f"{low} to {high}" if low and high else f"{low} and above" if low else f"up to {high}"
-    return f"{words} {column.unit}".strip()
+def _check_varies(y: NDArray[np.float64], outcome: Outcome, on_constant: str) -> Found:
+    y = y[~np.isnan(y)]
+    if len(y) == 0:
+        what = "rows left: every outcome is missing or out of range"
+        yield _error(what, outcome.name, 0, "Check its unit and range.")
+    elif on_constant == "error" and np.ptp(y) == 0:
+        what = "distinct value in the column: it never varies"
+        yield _error(what, outcome.name, 1, "Check the column.")
+
+
+def _merge_repeats(
+    columns: Columns, schema: Schema, numbers: NDArray[np.int64]
+) -> tuple[Columns, NDArray[np.int64], list[Finding]]:
+    """Resolve repeated (task, time) pairs as the schema says.
+
+    ``mean`` averages numeric features and outcome over the repeats that are not missing, and takes
+    the first row for the others.
+
+    Returns
+    -------
+    columns : dict of str to ndarray, (kept row,)
+    kept : ndarray of int64, (kept row,)
+        Positions of the rows to keep, in their order.
+    findings : list of Finding
+        With the rows by their `numbers` in the frame.
+    """
+    kept = np.arange(len(numbers))
+    task, clock, policy = schema.task, schema.time, schema.on_duplicate
+    if task not in columns or clock is None or clock.name not in columns or not len(numbers):
+        return columns, kept, []
+    if schema.task_kind == "cohort" or policy == "allow":
+        return columns, kept, []
+    time = columns[clock.name]
+    tasks = index_tasks(columns[task], time)
+    order = tasks.order
+    is_new = np.append(True, np.diff(time[order]) != 0)
+    is_new[tasks.starts[:-1]] = True
+    first = order[is_new]  # the sort is stable: the earliest row of every pair
+    count = len(order) - len(first)
+    if count == 0:
+        return columns, kept, []
+    if policy == "error":
+        at = int(np.flatnonzero(~is_new)[0])
+        where = f"task {tasks.codes[order[at]]} of {tasks.n_tasks}, rows {numbers[order[at - 1]]}"
+        where += f" and {numbers[order[at]]}"
+        what = f"rows repeating a ({task}, {clock.name}) pair"
+        return columns, kept, [_error(what, task, count, _REPEATS, first=where)]
+    kept = np.sort(order[np.append(is_new[1:], True)] if policy == "last" else first)
+    if policy == "mean":
+        pair = np.empty(len(order), dtype=np.int64)
+        pair[order] = np.cumsum(is_new) - 1
+        averaged = [f.name for f in schema.features if f.kind == "numeric"]
+        averaged += [schema.outcome.name] if schema.outcome else []
+        columns = columns | {name: _means(columns[name], pair, first) for name in averaged}
+    finding = Finding(
+        f"rows that repeated a (task, time) pair: kept the {policy}",
+        task,
+        count,
+        Remedy("other-repeats", "Change on_duplicate if another is meant."),
+    )
+    return {name: values[kept] for name, values in columns.items()}, kept, [finding]
+
+
+def _means(
+    values: NDArray[Any], pair: NDArray[np.int64], first: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Values whose first row of every pair holds the mean of those that are not missing."""
+    numbers = values.astype(np.float64)
+    present = ~np.isnan(numbers)
+    sums = np.bincount(pair[present], weights=numbers[present], minlength=len(first))
+    counts = np.bincount(pair[present], minlength=len(first))
+    numbers[first] = np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
+    return numbers
+
+
+def _outside(values: NDArray[np.float64], column: Feature | Outcome) -> Mask:
+    """Mark the values outside the plausible range; missing values are not outside."""
+    mask = np.zeros(len(values), dtype=bool)
+    if column.low is not None:
+        mask |= values < column.low
+    if column.high is not None:
+        mask |= values > column.high
+    return mask

@@ -15,8 +15,8 @@ from sklearn.utils.validation import column_or_1d
 
 from ehrmeta.algorithms import Algorithm
 from ehrmeta.data.clock import are_written_dates, to_time
-from ehrmeta.data.column_checks import written_dates
 from ehrmeta.data.columns import read_column, read_columns
+from ehrmeta.data.findings import written_dates
 from ehrmeta.data.schema import Clock, Schema
 from ehrmeta.data.tasks import TaskIndex, index_tasks
 from ehrmeta.errors import DataError, DataWarning, GroupError, Remedy, SchemaError, did_you_mean

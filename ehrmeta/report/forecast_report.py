@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from ehrmeta.data.column_checks import Finding
 from ehrmeta.data.columns import take_rows
+from ehrmeta.data.findings import Finding
 from ehrmeta.errors import DataError
 from ehrmeta.estimators import ConformalRegressor
 from ehrmeta.estimators._base import TaskRegressor

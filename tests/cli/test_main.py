@@ -263,7 +263,7 @@ def test_rows_without_a_target_are_an_error_or_left_out(folder, visits):
     path = folder / "gaps.csv"
     visits.assign(hdl=visits.hdl.where(visits.index != 3)).to_csv(path, index=False)
     arguments = ["fit", path, *FIT, "--out", folder / "gaps.ehrmeta"]
-    assert "missing (NaN) in 1 of 240 rows" in failure(*arguments)
+    assert "1 missing outcome (first: row 3)" in failure(*arguments)
     assert "--drop-missing-target" in failure(*arguments)
     assert "239 rows" in run(*arguments, "--drop-missing-target").output
 
@@ -286,11 +286,11 @@ def test_only_the_named_features_are_used(folder):
         (["fit", "empty.csv", *FIT], "cannot read 'empty.csv' as csv"),
         (["fit", "text.parquet", *FIT], "cannot read 'text.parquet' as parquet"),
         (["fit", "visits.csv", "--task", "patent", "--target", "hdl"], "Did you mean 'patient'"),
-        (["fit", "visits.csv", "--task", "patient", "--target", "sex"], "'sex' holds text"),
+        (["fit", "visits.csv", "--task", "patient", "--target", "sex"], "'sex': 180 values of text"),
         (["fit", "visits.csv", *FIT, "--range", "hdl=high"], "write COLUMN=LOW:HIGH"),
         (["fit", "header.csv", *FIT], "'header.csv' has a header, but no row"),
         (["fit", "copied.csv", *FIT], "'copied.csv' has more than one column ['hdl']"),
-        (["fit", "twice.csv", *FIT], "repeat a (task, time) pair"),
+        (["fit", "twice.csv", *FIT], "rows repeating a (patient, date) pair"),
         (["adapt", "new.ehrmeta", "first.csv"], "holds adapted patients, not a model"),
         (["adapt", "hdl.ehrmeta", "later.csv"], "no column 'hdl'"),
         (["adapt", "visits.csv", "first.csv"], "cannot read 'visits.csv'"),

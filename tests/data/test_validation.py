@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
 
 from ehrmeta.data import Clock, Feature, Outcome, Schema, Table, check_table
-from ehrmeta.errors import DataError, DataWarning, EhrmetaError, SchemaError
+from ehrmeta.errors import DataError, DataWarning, SchemaError
 
 SCHEMA = Schema(
     (
@@ -139,11 +141,11 @@ def test_a_clean_table_is_silent_in_pandas_and_polars():
 
 @pytest.mark.parametrize("fault", sorted(FAULTS))
 @pytest.mark.filterwarnings("ignore::ehrmeta.errors.DataWarning")
-def test_a_table_without_errors_can_be_used_and_one_with_errors_cannot(fault):
+def test_the_first_error_is_what_a_table_raises_and_without_one_it_can_be_used(fault):
     frame = FAULTS[fault][0](_frame())
     errors = check_table(frame, SCHEMA).errors
     if errors:
-        with pytest.raises(EhrmetaError):
+        with pytest.raises(type(errors[0].error), match=re.escape(str(errors[0].error))):
             Table.from_frame(frame, SCHEMA)
     else:
         assert len(Table.from_frame(frame, SCHEMA))
@@ -239,3 +241,18 @@ def test_guessing_warns_of_numbers_that_one_text_turns_into_a_category():
 def test_a_schema_that_cannot_be_written_says_so(tmp_path):
     with pytest.raises(SchemaError, match="cannot write"):
         SCHEMA.to_toml(tmp_path)
+
+
+def test_what_is_wrong_outside_the_schema_is_no_concern_of_a_table():
+    frame = _frame().assign(note=np.inf)
+    assert not check_table(frame, SCHEMA)
+    assert len(Table.from_frame(frame, SCHEMA)) == len(frame)
+
+
+def test_a_repeat_counts_only_among_the_rows_that_stay():
+    frame = _set("hdl", [1], np.nan)(_set("day", [1], 0.0)(_frame()))
+    assert [f.what for f in check_table(frame, SCHEMA).errors] == [
+        "missing outcomes",
+        "rows repeating a (patient, day) pair",
+    ]
+    assert len(Table.from_frame(frame, SCHEMA, on_missing_outcome="drop")) == len(frame) - 1
