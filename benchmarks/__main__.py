@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import pkgutil
+from importlib import import_module
+
 import click
 import torch
 
-from benchmarks.commands.effects import treatment
-from benchmarks.commands.engine import memory, reliability, speed
-from benchmarks.commands.forecasts import conformal, pacoh, patients
-from benchmarks.commands.learners import digits, sinusoid, table, tuning
-from benchmarks.commands.risks import cohorts, landmark
+import benchmarks
+from benchmarks.suite.command import SUITES
 from ehrmeta.cli.main import Commands
 
 __all__ = ["main"]
@@ -18,9 +18,7 @@ __all__ = ["main"]
 @click.group(
     cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
 )
-@click.option(
-    "--threads", type=click.IntRange(1), default=1, show_default=True, help="CPU threads."
-)
+@click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Of the CPU.")
 def main(threads: int) -> None:
     """Measure this package beside its peers, on this machine.
 
@@ -31,13 +29,11 @@ def main(threads: int) -> None:
     torch.set_num_threads(threads)
 
 
-for suite in (
-    *(speed, memory, reliability),
-    *(sinusoid, digits, tuning, table),
-    *(patients, pacoh, conformal),
-    *(cohorts, landmark),
-    treatment,
-):
+# Importing a suite registers it.
+for module in pkgutil.walk_packages(benchmarks.__path__, "benchmarks."):
+    if not module.name.endswith("__main__"):
+        import_module(module.name)
+for suite in SUITES.values():
     main.add_command(suite)
 
 if __name__ == "__main__":

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from typing import Any
@@ -17,11 +17,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks.patients.data import load
-from benchmarks.suite.cache import Cache
-from benchmarks.suite.cells import Cell, run_cells
-from benchmarks.suite.record import Record
+from benchmarks.suite.cells import Cell, Run
+from benchmarks.suite.command import CACHE, SEED, WORKERS, suite
+from benchmarks.suite.record import Record, number, text_table
 from benchmarks.suite.task_scores import metric, score_split
-from benchmarks.suite.text_table import number, text_table
 from ehrmeta.algorithms import MAML
 from ehrmeta.data import Table, first_k
 from ehrmeta.estimators import MetaRegressor
@@ -29,8 +28,6 @@ from ehrmeta.evaluation import paired_bootstrap
 from ehrmeta.nn.mlp import MLP
 from ehrmeta.ranges import Range
 from ehrmeta.tuning import tune
-
-__all__ = ["FULL", "QUICK", "Plan", "run_tuning", "tuning_table"]
 
 DATA_SET, SHOTS = "nafld-hdl", 3
 SPACE: dict[str, Any] = {
@@ -72,45 +69,38 @@ FULL = Plan()
 QUICK = Plan(3, 2, 120, 10, 32, 20, 1)
 
 
-def run_tuning(
-    say: Callable[[str], object],
-    *,
-    quick: bool = False,
-    cache: Cache | None = None,
-    workers: int = 1,
-    seed: int = 0,
-) -> list[Record]:
-    """Measure the suite.
+@suite(CACHE, SEED, WORKERS)
+def tuning(run: Run) -> list[Record]:
+    """Tune MAML on real patients: what it gains, and what giving up early saves.
 
-    Parameters
-    ----------
-    say : callable
-        Told about every cell that finishes.
-    quick : bool
-        `QUICK` in place of `FULL`.
-    cache : Cache, optional
-        Where finished cells are kept.
-    workers : int
-        Processes.
-    seed : int
-        Of the studies.
+    A study of 30 trials on training patients, with and without giving up; then its best setting and
+    the defaults are trained alike and compared on other patients. --quick runs three short trials.
+
+    \b
+    Example:
+        python -m benchmarks tuning --cache runs
     """
-    plan = QUICK if quick else FULL
-    settings = {"suite": "tuning", **asdict(plan), "space": _shown(SPACE), "seed": seed}
-    studies = [
-        Cell({"cell": f"tuning {name}", **settings}, partial(_measure_study, name, plan, seed))
-        for name in (PRUNED, IN_FULL)
-    ]
-    records = run_cells(studies, say, cache=cache, workers=workers)
-    best = json.loads(next(r.note for r in records if r.method == PRUNED and r.note))
-    finals = [
-        Cell(
-            {"cell": f"tuning final {s}", **settings, "best": best, "final_seed": s},
-            partial(_measure_final, best, plan, s),
-        )
-        for s in range(plan.final_seeds)
-    ]
-    return records + run_cells(finals, say, cache=cache, workers=workers)
+    plan = QUICK if run.quick else FULL
+    records = run.records(
+        [
+            Cell(f"tuning {name}", measure_study, (name, plan, run.seed))
+            for name in (PRUNED, IN_FULL)
+        ]
+    )
+    best = json.loads(_best(records))
+    records += run.records(
+        [
+            Cell(f"tuning final {seed}", measure_final, (best, plan, seed))
+            for seed in range(plan.final_seeds)
+        ]
+    )
+    run.show(tuning_table(records))
+    return records
+
+
+def _best(records: Sequence[Record]) -> str:
+    """The best setting of the study that gives up early, as JSON."""
+    return next(r.note for r in records if r.method == PRUNED and r.note)
 
 
 def tuning_table(records: Sequence[Record]) -> str:
@@ -130,7 +120,7 @@ def tuning_table(records: Sequence[Record]) -> str:
         [[method, *(number(of(method, m), 4) for m in names)] for method in (PRUNED, IN_FULL)],
     )
     saved = 1 - (of(PRUNED, "cpu_seconds") or 0) / (of(IN_FULL, "cpu_seconds") or 1)
-    apart = (of(PRUNED, "best_error") or 0) / (of(IN_FULL, "best_error") or 1) - 1
+    difference = (of(PRUNED, "best_error") or 0) / (of(IN_FULL, "best_error") or 1) - 1
     finals = [r for r in records if r.k == SHOTS]
     compared = text_table(
         ["held-out patients", "seed", f"rmse_macro, k = {SHOTS}", "tuned - defaults"],
@@ -144,20 +134,20 @@ def tuning_table(records: Sequence[Record]) -> str:
             for r in finals
         ],
     )
-    best = next(r.note for r in records if r.method == PRUNED and r.note)
     return "\n".join(
         [
             studies,
             f"giving up early saves {100 * saved:.0f} % of the CPU time; its best error is "
-            f"{100 * apart:+.2f} % from the other's\n",
+            f"{100 * difference:+.2f} % from the other's\n",
             compared,
             f"95 % interval of the difference, paired over {finals[0].n_tasks:,} patients",
-            f"tuned: {best}",
+            f"tuned: {_best(records)}",
         ]
     )
 
 
-def _measure_study(name: str, plan: Plan, seed: int) -> list[Record]:
+def measure_study(name: str, plan: Plan, seed: int) -> list[Record]:
+    """One study: its best error, and what it took."""
     import_module("ehrmeta.tuning.study")  # loads Optuna before the clock runs
     train, _ = _split()
     few = np.random.default_rng(seed).permutation(train.n_tasks) < plan.trial_tasks
@@ -187,23 +177,18 @@ def _measure_study(name: str, plan: Plan, seed: int) -> list[Record]:
         "fits": float(fits),
         "given_up": float(given_up),
     }
+    record = partial(
+        Record, "tuning", DATA_SET, name, n_tasks=seen.n_tasks, seconds=seconds, seed=seed
+    )
+    best = json.dumps(tuned.params)
     return [
-        Record(
-            "tuning",
-            DATA_SET,
-            name,
-            metric_name,
-            value,
-            n_tasks=seen.n_tasks,
-            seconds=seconds,
-            seed=seed,
-            note=json.dumps(tuned.params) if metric_name == "best_error" else "",
-        )
-        for metric_name, value in values.items()
+        record(metric=name, value=value, note=best if name == "best_error" else "")
+        for name, value in values.items()
     ]
 
 
-def _measure_final(best: dict[str, Any], plan: Plan, seed: int) -> list[Record]:
+def measure_final(best: dict[str, Any], plan: Plan, seed: int) -> list[Record]:
+    """Errors of the best setting and of the defaults on patients that no study has seen."""
     train, test = _split()
     support, query = first_k(test.tasks, SHOTS, time=test.time)
     losses, seconds = {}, {}
@@ -215,19 +200,22 @@ def _measure_final(best: dict[str, Any], plan: Plan, seed: int) -> list[Record]:
         seconds[name] = time.perf_counter() - started
         losses[name] = metric(score_split(model, test, support, query), "rmse_macro")
     gap = paired_bootstrap(losses[TUNED].loss, losses[DEFAULTS].loss)
+    record = partial(
+        Record,
+        "tuning",
+        DATA_SET,
+        metric="rmse_macro",
+        k=SHOTS,
+        n_tasks=len(losses[TUNED].loss),
+        seed=seed,
+    )
     return [
-        Record(
-            "tuning",
-            DATA_SET,
-            name,
-            "rmse_macro",
-            loss.value(),
-            k=SHOTS,
+        record(
+            method=name,
+            value=loss.value(),
             low=gap.low if name == TUNED else None,
             high=gap.high if name == TUNED else None,
-            n_tasks=len(loss.loss),
             seconds=seconds[name],
-            seed=seed,
         )
         for name, loss in losses.items()
     ]
@@ -248,7 +236,3 @@ def _model(max_steps: int, seed: int) -> MetaRegressor:
 def _split() -> tuple[Table, Table]:
     """Patients of the studies and the trainings, and those that only the end sees."""
     return load(DATA_SET).split(test_fraction=0.2, random_state=0)
-
-
-def _shown(space: dict[str, Any]) -> dict[str, str]:
-    return {name: str(value) for name, value in space.items()}

@@ -46,7 +46,6 @@ OPEN_CIRCLES = {
     "ehrmeta.treatment.dosing.dose_response",
 }
 OPEN_READS = {
-    "benchmarks/conformal/run.py",
     "ehrmeta/estimators/adapted.py",
     "ehrmeta/estimators/adapted_explained.py",
     "ehrmeta/estimators/audit.py",

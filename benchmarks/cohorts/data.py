@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from benchmarks.cohorts.warfarin_equations import with_linked_genotypes
-from benchmarks.suite.extras import require
+from benchmarks.suite.peers import require
 from ehrmeta.data import Feature, Schema, load_dataset, make_cohorts
 from ehrmeta.errors import DataWarning
 
@@ -104,13 +104,13 @@ def _respiratory() -> CohortData:
 
 
 def _simulated(slope_sd: float) -> CohortData:
-    found = make_cohorts(50, slope_sd=slope_sd, random_state=0)
-    X = pd.DataFrame(found.X, columns=[f"x{i}" for i in range(found.X.shape[1])])
+    cohorts = make_cohorts(50, slope_sd=slope_sd, random_state=0)
+    X = pd.DataFrame(cohorts.X, columns=[f"x{i}" for i in range(cohorts.X.shape[1])])
 
     def bayes_rule(support: Mask, query: Mask) -> NDArray[np.float64]:
-        return found.bayes_rule(support, query)
+        return cohorts.bayes_rule(support, query)
 
-    return CohortData(X, found.y, found.groups.astype(np.int64), bayes_rule=bayes_rule)
+    return CohortData(X, cohorts.y, cohorts.groups.astype(np.int64), bayes_rule=bayes_rule)
 
 
 _SHOTS = (0, 10, 20, 50, 100)

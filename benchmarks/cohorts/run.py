@@ -1,104 +1,82 @@
 """Risk and dose at new hospitals: the learners beside what hospitals do with pooled models.
 
 Folds of sites; the support is k patients of a held-out site, the query its others. All methods are
-judged on the same patients, and ratios are paired by patient.
+scored on the same patients, and ratios are paired by patient.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from importlib.util import find_spec
-from pathlib import Path
+from collections.abc import Sequence
 
-from benchmarks.cohorts.cell import (
+from benchmarks.cohorts.cells import (
+    COHORT_METHODS,
     FULL,
+    OURS,
     QUICK,
     CohortPlan,
     folds_of,
+    measure_sites,
     methods_of,
-    run_cohort_cell,
 )
 from benchmarks.cohorts.data import COHORT_DATA
-from benchmarks.suite.cells import finished
-from benchmarks.suite.score_files import Fitted
-from benchmarks.suite.task_scores import Scores, joined
+from benchmarks.cohorts.table import (
+    Results,
+    cohorts_records,
+    cohorts_tables,
+    cohorts_targets,
+    cohorts_verdict,
+)
+from benchmarks.suite.cells import Cell, Run
+from benchmarks.suite.command import CACHE, WORKERS, only, suite
+from benchmarks.suite.fitting import joined_folds
+from benchmarks.suite.peers import installed
+from benchmarks.suite.record import Record, target_table
 
-__all__ = ["CohortResult", "run_cohorts"]
+__all__ = ["run_cohorts"]
 
 
-@dataclass(frozen=True, eq=False)
-class CohortResult:
-    """A method on all folds of a data set.
+@suite(
+    CACHE,
+    WORKERS,
+    only("--data-set", "data_sets", COHORT_DATA, "data set"),
+    only("--method", "methods", COHORT_METHODS["risk"] | COHORT_METHODS["dose"], "method"),
+)
+def cohorts(run: Run, data_sets: Sequence[str], methods: Sequence[str]) -> list[Record]:
+    """Predict risk and dose at new hospitals, from none to 100 of their patients.
 
-    Parameters
-    ----------
-    predictions : dict of int to Scores
-        By k: row, site, y and predicted, in the same order for every method.
-    seconds : float
-        Mean over folds, of the fit.
+    Folds of sites, at most five; beside pooled models, what hospitals do to update them, the
+    mixed-effects logistic, and dosing equations. --quick runs one fold and one draw of supports.
+
+    \b
+    Example:
+        python -m benchmarks cohorts --data-set heart --quick
     """
-
-    predictions: dict[int, Scores]
-    seconds: float
+    results = run_cohorts(run, QUICK if run.quick else FULL, data_sets, methods)
+    for text in (*cohorts_tables(results), cohorts_verdict(results)):
+        run.show(text)
+    run.show(target_table(cohorts_targets(results), OURS))
+    return cohorts_records(results)
 
 
 def run_cohorts(
-    say: Callable[[str], object] = lambda line: None,
-    *,
-    quick: bool = False,
-    folder: Path | None = None,
-    data_sets: Sequence[str] = (),
-    methods: Sequence[str] = (),
-    workers: int = 1,
-    plan: CohortPlan | None = None,
-) -> dict[str, dict[str, CohortResult]]:
-    """Run every method on every data set.
-
-    Parameters
-    ----------
-    say : callable
-        Told about every method that finishes a data set, and about what is left out.
-    quick : bool
-        `QUICK` in place of `FULL`.
-    folder : Path, optional
-        Where finished cells are kept.
-    data_sets, methods : sequence of str
-        Names; all without any.
-    workers : int
-        Processes of one thread each; with 1 this process works, on its threads.
-    plan : CohortPlan, optional
-        How much is run, in place of both.
-
-    Returns
-    -------
-    dict
-        ``results[data_set][method]``.
-    """
-    plan = plan or (QUICK if quick else FULL)
-    keys = []
-    for name in data_sets or COHORT_DATA:
-        package = COHORT_DATA[name].package
-        if package and find_spec(package) is None:
-            say(f"{name} left out: {package} is not installed (pip install 'ehrmeta[bench]')")
-            continue
-        chosen = [m for m in methods_of(name) if not methods or m in methods]
-        keys += [(name, m, fold) for m in chosen for fold in range(folds_of(name, plan))]
-    calls = [(*key, plan, folder) for key in keys]
-    done: dict[tuple[str, str, int], Fitted] = {}
-    results: dict[str, dict[str, CohortResult]] = {}
-    for at, found in finished(run_cohort_cell, calls, workers):
-        done[keys[at]] = found
-        name, method, _ = keys[at]
-        folds = [done.get((name, method, fold)) for fold in range(folds_of(name, plan))]
-        complete = [fold for fold in folds if fold is not None]
-        if len(complete) == len(folds):
-            results.setdefault(name, {})[method] = _result(complete)
-            say(f"{name}: {method}: fit {results[name][method].seconds:.1f} s a fold")
-    return {d: {m: found[m] for m in methods_of(d) if m in found} for d, found in results.items()}
-
-
-def _result(folds: Sequence[Fitted]) -> CohortResult:
-    shots = sorted({k for fold in folds for k in fold.scores})
-    predictions = {k: joined([fold.scores[k] for fold in folds if k in fold.scores]) for k in shots}
-    return CohortResult(predictions, sum(fold.seconds for fold in folds) / len(folds))
+    run: Run, plan: CohortPlan, data_sets: Sequence[str] = (), methods: Sequence[str] = ()
+) -> Results:
+    """Every method on every data set, or those named: ``results[data_set][method]``."""
+    chosen = {
+        d: [m for m in methods_of(d) if not methods or m in methods]
+        for d in data_sets or COHORT_DATA
+        if installed(COHORT_DATA[d].package, d, run.say)
+    }
+    keys = [
+        (d, m, f) for d, names in chosen.items() for m in names for f in range(folds_of(d, plan))
+    ]
+    cells = [
+        Cell(f"cohorts {d}: {m}, fold {fold}", measure_sites, (d, m, fold, plan))
+        for d, m, fold in keys
+    ]
+    fitted = dict(zip(keys, run.results(cells), strict=True))
+    return {
+        d: {m: joined_folds([fitted[d, m, f] for f in range(folds_of(d, plan))]) for m in names}
+        for d, names in chosen.items()
+        if names
+    }

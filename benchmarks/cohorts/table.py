@@ -1,22 +1,43 @@
-"""Tables, verdict and records of the cohorts benchmark."""
+"""The cohorts benchmark in words: scores paired by patient, tables, records, and targets."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property, partial
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
 
-from benchmarks.cohorts.methods import OURS
-from benchmarks.cohorts.run import CohortResult
-from benchmarks.cohorts.scores import DOSE_BANDS, CohortScores
-from benchmarks.suite.record import Record
-from benchmarks.suite.text_table import number, text_table
+from benchmarks.cohorts.cells import BAYES_RULE, OURS, UPDATES
+from benchmarks.cohorts.data import load_cohorts
+from benchmarks.suite.fitting import Folds
+from benchmarks.suite.record import Record, Target, number, text_table
+from ehrmeta.evaluation import RISK_METRICS
+from ehrmeta.evaluation.bootstrap import percentile_limits
 
-__all__ = ["cohorts_records", "cohorts_tables", "cohorts_verdict"]
+__all__ = [
+    "CohortScores",
+    "Results",
+    "cohorts_records",
+    "cohorts_tables",
+    "cohorts_targets",
+    "cohorts_verdict",
+]
 
-Results = Mapping[str, Mapping[str, CohortResult]]
+Array = NDArray[np.float64]
+Results = Mapping[str, Mapping[str, Folds]]
 
+_N_BOOTSTRAP = 1000
+_FEWEST_SITES, _FEWEST_QUERIES, _FEWEST_EVENTS = 10, 100, 30
+_TINY = np.finfo(np.float64).eps
+#: of a week's dose: the consortium's low, intermediate and high
+DOSE_BANDS: dict[str, Callable[[Array], NDArray[np.bool_]]] = {
+    "<= 21 mg": lambda y: y <= 21.0,
+    "21-49 mg": lambda y: (y > 21.0) & (y < 49.0),
+    ">= 49 mg": lambda y: y >= 49.0,
+}
 _RISK_DETAILS = {
     "AUROC": "auroc",
     "per site": "site auroc",
@@ -30,6 +51,149 @@ _DOSE_DETAILS = {
     "per site": "site mae",
     **{f"20 %, {band}": f"within 20 %, {band}" for band in DOSE_BANDS},
 }
+_NO_WIN = {"heart": "pooled logistic", "rhdnase": "pooled logistic"}  # few hospitals, tiny sites
+_HIGHEST, _SHARE_BETTER = 1.02, 0.6
+_SLOPES, _SLOPE_SHOTS = (0.85, 1.15), 20
+_CLOSED, _CLOSED_SHOTS, _CLOSED_ON = 0.7, 50, ("make_cohorts .5", "make_cohorts .8")
+_DOSE_SHOTS = 20
+
+
+class Ratio(NamedTuple):
+    """Loss of one method over another's, with the 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class CohortScores:
+    """Scores of all methods on one data set."""
+
+    def __init__(self, name: str, results: Mapping[str, Folds]) -> None:
+        self.name = name
+        self.results = results
+        self.binary = load_cohorts(name).binary
+        self.n_sites = int(load_cohorts(name).groups.max()) + 1
+
+    @property
+    def methods(self) -> list[str]:
+        """In the order of the tables."""
+        return list(self.results)
+
+    @property
+    def opponents(self) -> list[str]:
+        """All that are not ours, the Bayes rule left out."""
+        return [m for m in self.methods if not m.startswith(OURS) and m != BAYES_RULE]
+
+    @property
+    def updates(self) -> list[str]:
+        """Updates of pooled models."""
+        return [m for m in self.methods if m in UPDATES]
+
+    @property
+    def shots(self) -> list[int]:
+        """Support sizes that every method has."""
+        return sorted(set.intersection(*(set(r.scores) for r in self.results.values())))
+
+    def counts(self, k: int) -> bool:
+        """Whether the cell has enough training sites, queries and events."""
+        rows = self._rows(k)
+        events = load_cohorts(self.name).y[rows].sum() if self.binary else np.inf
+        enough = self.n_sites * 0.8 >= _FEWEST_SITES and len(rows) >= _FEWEST_QUERIES
+        return bool(enough and events >= _FEWEST_EVENTS)
+
+    def value(self, method: str, k: int, metric: str) -> float:
+        """A metric over all patients, or for ``"site mae"`` and ``"site auroc"`` over sites."""
+        rows = self.results[method].scores[k]
+        y, predicted = rows["y"], rows["predicted"]
+        if metric.startswith("site "):
+            return self._over_sites(method, k, metric.removeprefix("site "))
+        if metric == "loss":
+            mean = float(self._patient_loss(method, k).mean())
+            return mean if self.binary else float(np.sqrt(mean))
+        if metric == "mae":
+            return float(np.mean(np.abs(y - predicted)))
+        if metric.startswith("within 20 %"):
+            band = DOSE_BANDS[metric.removeprefix("within 20 %, ")](y)
+            return float(np.mean(np.abs(predicted - y)[band] <= 0.2 * y[band]))
+        p = np.clip(predicted, _TINY, 1 - _TINY)
+        return float(RISK_METRICS[metric](y, p, np.ones((1, len(y))))[0])
+
+    def ratio(self, method: str, other: str, k: int) -> Ratio:
+        """Loss over the other's, by a bootstrap of patients within sites."""
+        a, b = self._patient_loss(method, k), self._patient_loss(other, k)
+        weights = self._weights[k]
+        samples = (weights @ a) / (weights @ b)
+        value = a.mean() / b.mean()
+        if not self.binary:
+            samples, value = np.sqrt(samples), np.sqrt(value)
+        return Ratio(float(value), *percentile_limits(samples, 0.95))
+
+    def ratio_over_sites(self, method: str, other: str, k: int) -> Ratio:
+        """Loss over the other's on sites drawn at random: t interval of a ratio of site totals.
+
+        One site leaves it without limits.
+        """
+        a, b = self._patient_loss(method, k), self._patient_loss(other, k)
+        sites = np.unique(load_cohorts(self.name).groups[self._rows(k)], return_inverse=True)[1]
+        n_sites, value = int(sites.max()) + 1, a.sum() / b.sum()
+        if n_sites == 1:
+            return Ratio(float(value), -np.inf, np.inf)
+        residual = np.bincount(sites, a - value * b)  # of every site's total
+        se = np.sqrt(n_sites / (n_sites - 1) * np.sum(residual**2)) / b.sum()
+        reach = stats.t.ppf(0.975, n_sites - 1) * se
+        return Ratio(float(value), float(value - reach), float(value + reach))
+
+    def gap_closed(self, method: str, k: int) -> float:
+        """Share of the way from the best update of a pooled model to the Bayes rule."""
+        best = min(self.value(update, k, "loss") for update in self.updates)
+        bayes = self.value(BAYES_RULE, k, "loss")
+        return (best - self.value(method, k, "loss")) / (best - bayes)
+
+    def _rows(self, k: int) -> NDArray[np.int64]:
+        """Row numbers of all query patients, which are the same for every method."""
+        first = next(iter(self.results.values())).scores[k]
+        return np.unique(first["row"]).astype(np.int64)
+
+    @cached_property
+    def _weights(self) -> dict[int, Array]:
+        """How often each patient comes up in each sample, by k, (sample, patient)."""
+        return {k: self._resampled(k) for k in self.shots}
+
+    def _resampled(self, k: int) -> Array:
+        rows = self._rows(k)
+        sites = load_cohorts(self.name).groups[rows]
+        rng = np.random.default_rng(0)
+        counts = np.empty((_N_BOOTSTRAP, len(rows)))
+        for site in np.unique(sites):
+            here = np.flatnonzero(sites == site)
+            share = np.full(len(here), 1.0 / len(here))
+            counts[:, here] = rng.multinomial(len(here), share, size=_N_BOOTSTRAP)
+        return counts
+
+    def _patient_loss(self, method: str, k: int) -> Array:
+        """Log loss, or squared error of the root of the dose: mean over draws, (patient,)."""
+        rows = self.results[method].scores[k]
+        y, predicted = rows["y"], rows["predicted"]
+        if self.binary:
+            p = np.clip(predicted, _TINY, 1 - _TINY)
+            loss = -np.log(np.where(y == 1, p, 1 - p))
+        else:
+            loss = np.square(np.sqrt(y) - np.sqrt(np.maximum(predicted, 0.0)))
+        _, patient = np.unique(rows["row"], return_inverse=True)
+        return np.bincount(patient, loss) / np.bincount(patient)
+
+    def _over_sites(self, method: str, k: int, metric: str) -> float:
+        """Mean over the sites that define the metric."""
+        rows, values = self.results[method].scores[k], []
+        for site in np.unique(rows["site"]):
+            here = rows["site"] == site
+            y, predicted = rows["y"][here], rows["predicted"][here]
+            if metric == "mae":
+                values.append(float(np.mean(np.abs(y - predicted))))
+            elif len(np.unique(y)) == 2:
+                values.append(float(RISK_METRICS[metric](y, predicted, np.ones((1, len(y))))[0]))
+        return float(np.nanmean(values)) if values else float("nan")
 
 
 def cohorts_tables(results: Results) -> Iterator[str]:
@@ -69,27 +233,26 @@ def cohorts_records(results: Results) -> list[Record]:
         loss = "log_loss" if scores.binary else "rmse_sqrt"
         for method, result in scores.results.items():
             for k in scores.shots:
-                about: dict[str, Any] = {
-                    "k": k,
-                    "n_tasks": scores.n_sites,
-                    "seconds": result.seconds,
-                }
-                values = {loss: "loss"} | {name: name for name in details.values()}
-                for name, source in values.items():
+                record = partial(
+                    Record,
+                    "cohorts",
+                    scores.name,
+                    k=k,
+                    n_tasks=scores.n_sites,
+                    seconds=result.seconds,
+                )
+                for name, source in [(loss, "loss"), *((d, d) for d in details.values())]:
                     value = scores.value(method, k, source)
-                    records.append(
-                        Record("cohorts", scores.name, method, name, _finite(value), **about)
-                    )
+                    records.append(record(method, name, value if np.isfinite(value) else None))
                 if method != OURS and OURS in scores.methods:
-                    found = scores.ratio(OURS, method, k)
+                    ratio = scores.ratio(OURS, method, k)
                     name = f"{loss} / {method}"
-                    about |= {"low": found.low, "high": found.high}
-                    records.append(Record("cohorts", scores.name, OURS, name, found.value, **about))
+                    records.append(record(OURS, name, ratio.value, low=ratio.low, high=ratio.high))
     return records
 
 
 def _sets(results: Results) -> list[CohortScores]:
-    return [CohortScores(name, found) for name, found in results.items()]
+    return [CohortScores(name, methods) for name, methods in results.items()]
 
 
 def _loss_table(scores: CohortScores) -> str:
@@ -110,8 +273,8 @@ def _loss_table(scores: CohortScores) -> str:
 def _mark(scores: CohortScores, method: str, k: int) -> str:
     if method == OURS or OURS not in scores.methods:
         return " "
-    found = scores.ratio(method, OURS, k)
-    return "+" if found.low > 1.0 else "-" if found.high < 1.0 else " "
+    ratio = scores.ratio(method, OURS, k)
+    return "+" if ratio.low > 1.0 else "-" if ratio.high < 1.0 else " "
 
 
 def _detail_table(scores: CohortScores) -> str:
@@ -128,5 +291,60 @@ def _shown(value: float) -> str:
     return number(value, 3) if np.isfinite(value) else ""
 
 
-def _finite(value: float) -> float | None:
-    return value if np.isfinite(value) else None
+def cohorts_targets(results: Results) -> list[Target]:
+    """All targets that the results can tell of, for the learner at its defaults."""
+    targets: list[Target] = []
+    for name, methods in results.items():
+        scores = CohortScores(name, methods)
+        if OURS in scores.methods and scores.opponents:
+            targets += _no_harm(scores) if name in _NO_WIN else _to_win(scores)
+    return targets
+
+
+def _to_win(scores: CohortScores) -> Iterator[Target]:
+    counted = [k for k in scores.shots if scores.counts(k)]
+    ratios = {(o, k): scores.ratio(OURS, o, k) for o in scores.opponents for k in counted}
+    if ratios:
+        (opponent, k), worst = max(ratios.items(), key=lambda item: item[1].high)
+        what = f"largest upper end of a ratio ({opponent}, k = {k})"
+        high = worst.high
+        yield Target(f"{scores.name}: {what}", f"{high:.3f}", f"<= {_HIGHEST}", high <= _HIGHEST)
+        better = sum(ratio.value < 1.0 for ratio in ratios.values()) / len(ratios)
+        met, target = better >= _SHARE_BETTER, f">= {_SHARE_BETTER:.0%}"
+        yield Target(f"{scores.name}: better in {len(ratios)} cells", f"{better:.0%}", target, met)
+    for k in counted:
+        if scores.binary and k >= _SLOPE_SHOTS:
+            slope = scores.value(OURS, k, "calibration_slope")
+            target, met = f"{_SLOPES[0]} to {_SLOPES[1]}", _SLOPES[0] <= slope <= _SLOPES[1]
+            yield Target(f"{scores.name}: calibration slope, k = {k}", f"{slope:.2f}", target, met)
+    k, known = _CLOSED_SHOTS, BAYES_RULE in scores.methods and bool(scores.updates)
+    if scores.name in _CLOSED_ON and known and k in scores.shots:
+        closed = scores.gap_closed(OURS, k)
+        what, target = f"gap to the Bayes rule closed, k = {k}", f">= {_CLOSED:.0%}"
+        yield Target(f"{scores.name}: {what}", f"{closed:.0%}", target, closed >= _CLOSED)
+    if not scores.binary and _DOSE_SHOTS in scores.shots:
+        yield from _doses(scores)
+
+
+def _doses(scores: CohortScores) -> Iterator[Target]:
+    for metric, words in (("mae", "MAE over patients"), ("site mae", "MAE, mean of sites")):
+        values = {o: scores.value(o, _DOSE_SHOTS, metric) for o in scores.opponents}
+        best = min(values, key=lambda opponent: values[opponent])
+        ours = scores.value(OURS, _DOSE_SHOTS, metric)
+        what = f"{words}, k = {_DOSE_SHOTS} (best: {best})"
+        target = f"< {values[best]:.2f}"
+        yield Target(f"{scores.name}: {what}", f"{ours:.2f}", target, ours < values[best])
+
+
+def _no_harm(scores: CohortScores) -> Iterator[Target]:
+    """Loss over that of the model that would be used otherwise, with sites as what varies.
+
+    Few hospitals leave it open: of four, the interval reaches a fifth to either side.
+    """
+    usual = _NO_WIN[scores.name]
+    for k in scores.shots if usual in scores.methods else []:
+        ratio = scores.ratio_over_sites(OURS, usual, k)
+        what = f"no harm: loss over {usual}'s, k = {k}, 95 % over sites"
+        figure = f"{ratio.value:.3f} ({ratio.low:.3f} to {ratio.high:.3f})"
+        met = True if ratio.high <= _HIGHEST else False if ratio.low > 1.0 else None
+        yield Target(f"{scores.name}: {what}", figure, f"high <= {_HIGHEST}", met)

@@ -51,14 +51,14 @@ def with_linked_genotypes(X: pd.DataFrame) -> pd.DataFrame:
 
     As the consortium did, before its regression and any other.
     """
-    found, race = X["vkorc1_1639"].astype(object), X["race"].astype(object)
+    genotype, race = X["vkorc1_1639"].astype(object), X["race"].astype(object)
     for name, (says, every_race) in _LINKED.items():
         linked = X[name].astype(object).map(says)
         if not every_race:
             linked = linked.where(race.isin(["White", "Asian"]))
-        found = found.where(found.notna(), linked)
+        genotype = genotype.where(genotype.notna(), linked)
     others = [name for name in X if name.startswith("vkorc1_")]
-    return X.drop(columns=others).assign(vkorc1_1639=found)
+    return X.drop(columns=others).assign(vkorc1_1639=genotype)
 
 
 def genetic_dose(X: pd.DataFrame) -> Array:
@@ -143,7 +143,7 @@ class _AdaptedEquation:
 
 
 class WithEquation(BaseEstimator):
-    """A learner that is told what an equation says of a patient, as one more feature.
+    """A learner with an equation's dose as one more feature.
 
     Parameters
     ----------
@@ -158,7 +158,7 @@ class WithEquation(BaseEstimator):
 
     def fit(self, X: pd.DataFrame, y: Array, *, groups: NDArray[np.int64]) -> Self:
         """Fit the learner."""
-        self.model_ = clone(self.model).fit(self._told(X), y, groups=groups)
+        self.model_ = clone(self.model).fit(self._with_equation(X), y, groups=groups)
         return self
 
     def unadapted(self) -> _AdaptedWithEquation:
@@ -169,14 +169,16 @@ class WithEquation(BaseEstimator):
         self, X: pd.DataFrame, y: Array, *, groups: NDArray[np.int64]
     ) -> _AdaptedWithEquation:
         """The learner, adapted."""
-        return _AdaptedWithEquation(self, self.model_.adapt(self._told(X), y, groups=groups))
+        return _AdaptedWithEquation(
+            self, self.model_.adapt(self._with_equation(X), y, groups=groups)
+        )
 
-    def _told(self, X: pd.DataFrame) -> pd.DataFrame:
-        told = X.assign(equation=_EQUATIONS[self.equation](X))
+    def _with_equation(self, X: pd.DataFrame) -> pd.DataFrame:
+        frame = X.assign(equation=_EQUATIONS[self.equation](X))
         schema = Schema.from_dict(X.attrs["ehrmeta_schema"])
         schema = replace(schema, features=(*schema.features, Feature("equation")))
-        told.attrs["ehrmeta_schema"] = schema.to_dict()
-        return told
+        frame.attrs["ehrmeta_schema"] = schema.to_dict()
+        return frame
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,8 +188,10 @@ class _AdaptedWithEquation:
 
     def predict_quantiles(self, X: pd.DataFrame, levels: Sequence[float], **rows: Any) -> Array:
         """The learner's quantiles, (row, level)."""
-        found: Array = self.adapted.predict_quantiles(self.model._told(X), levels, **rows)
-        return found
+        quantiles: Array = self.adapted.predict_quantiles(
+            self.model._with_equation(X), levels, **rows
+        )
+        return quantiles
 
 
 def _starts(groups: NDArray[np.int64]) -> NDArray[np.int64]:

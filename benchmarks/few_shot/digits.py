@@ -8,7 +8,7 @@ they are, are the test. The row to beat finds the nearest centroid on pixels, fo
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -19,10 +19,9 @@ from sklearn.base import clone
 from sklearn.datasets import load_digits
 from torch import Tensor
 
-from benchmarks.suite.cache import Cache
-from benchmarks.suite.cells import Cell, described, run_cells
-from benchmarks.suite.record import Record
-from benchmarks.suite.text_table import number, text_table
+from benchmarks.suite.cells import Cell, Run
+from benchmarks.suite.command import CACHE, SEED, WORKERS, only, suite
+from benchmarks.suite.record import Record, interval, number, text_table
 from ehrmeta.algorithms import (
     ANIL,
     MAML,
@@ -136,34 +135,30 @@ class Tasks:
         return self.X.reshape(-1, self.X.shape[-1])
 
 
-def run_digits(
-    say: Callable[[str], object] = lambda line: None,
-    *,
-    quick: bool = False,
-    cache: Cache | None = None,
-    learners: Mapping[str, Algorithm] = LEARNERS,
-    splits: Sequence[int] = SPLITS,
-    workers: int = 1,
-    seed: int = 0,
-) -> list[Record]:
-    """Train every learner on every split and score it on the classes held out.
+@suite(CACHE, SEED, WORKERS, only("--method", "methods", LEARNERS, "learner"))
+def digits(run: Run, methods: Sequence[str]) -> list[Record]:
+    """Compare class learners on images: digits never seen in training.
 
-    Parameters
-    ----------
-    say : callable
-        Told about every finished cell.
-    quick : bool
-        The first two splits, and a quarter of the test tasks.
-    cache : Cache, optional
-        Where finished cells are kept.
-    learners : mapping
-        What to run.
-    splits : sequence of int
-        Seeds of the draws of classes.
-    workers : int
-        Processes, see `run_cells`.
-    seed : int
-        Of start values and training tasks; splits and test tasks stay the same.
+    Five-way tasks from 1 and 5 images of each class, through a small convolutional network, beside
+    the nearest centroid on pixels. --quick takes two of the five splits.
+
+    \b
+    Example:
+        python -m benchmarks digits --quick
+    """
+    if run.quick:
+        run.say("--quick: two of the five splits, a quarter of the test tasks")
+    records = run_digits(run, methods or tuple(LEARNERS))
+    run.show(digits_table(records))
+    return records
+
+
+def run_digits(
+    run: Run, methods: Sequence[str] = tuple(LEARNERS), splits: Sequence[int] = SPLITS
+) -> list[Record]:
+    """Train learners on every split and score them on the classes held out.
+
+    The seed is that of start values and training tasks; splits and test tasks stay the same.
 
     Returns
     -------
@@ -171,37 +166,31 @@ def run_digits(
         By method and images of each class: ``accuracy``, and ``gain`` over the centroid row, with
         95 % bootstrap intervals over the test tasks of all splits.
     """
-    effort = Effort(n_test=100) if quick else Effort()
-    splits = splits[:2] if quick else splits
-    cells = []
-    for name, algorithm in ({PIXELS: None} | dict(learners)).items():
-        settings = {
-            "cell": f"{SUITE} {name}",
-            "algorithm": described(algorithm),
-            "effort": [effort.max_steps, effort.n_train, effort.n_test],
-            "splits": list(splits),
-            "seed": seed,
-        }
-        cells.append(Cell(settings, partial(_measure, name, algorithm, splits, effort, seed)))
-    return run_cells(cells, say, cache=cache, workers=workers)
+    effort = Effort(n_test=100) if run.quick else Effort()
+    splits = tuple(splits[:2] if run.quick else splits)
+    return run.records(
+        [
+            Cell(f"{SUITE} {name}", measure_accuracy, (name, splits, effort, run.seed))
+            for name in (PIXELS, *methods)
+        ]
+    )
 
 
 def digits_table(records: Sequence[Record]) -> str:
     """Accuracy and gain over the centroid row, with intervals, by images of each class."""
-    found = {(r.method, r.metric, r.k): r for r in records}
+    by_key = {(r.method, r.metric, r.k): r for r in records}
     rows = []
     for method in dict.fromkeys(record.method for record in records):
-        cells = [found.get((method, m, k)) for k in SHOTS for m in ("accuracy", "gain")]
+        cells = [by_key.get((method, m, k)) for k in SHOTS for m in ("accuracy", "gain")]
         seconds = next((cell.seconds for cell in cells if cell is not None), None)
-        rows.append([method, *map(_with_interval, cells), number(seconds)])
+        rows.append([method, *map(interval, cells), number(seconds)])
     heading = [f"{what} {k}-shot" for k in SHOTS for what in ("accuracy", "gain")]
     return f"digits, {CASE}\n{text_table(['', *heading, 'training s'], rows)}"
 
 
-def _measure(
-    name: str, algorithm: Algorithm | None, splits: Sequence[int], effort: Effort, seed: int
-) -> list[Record]:
+def measure_accuracy(name: str, splits: Sequence[int], effort: Effort, seed: int) -> list[Record]:
     """Accuracy of every test task of every split."""
+    algorithm = LEARNERS.get(name)
     right: dict[int, list[Array]] = {k: [] for k in SHOTS}
     pixels: dict[int, list[Array]] = {k: [] for k in SHOTS}
     seconds = []
@@ -258,8 +247,8 @@ def nearest_centroid(tasks: Tasks, first: NDArray[np.bool_]) -> NDArray[np.int64
     n_tasks, n_classes, n_images, n_pixels = tasks.X.shape
     k = int(first[:n_images].sum())
     centers = tasks.X[:, None, :, :k].mean(3)  # (task, 1, class, pixel)
-    asked = tasks.X[:, :, k:].reshape(n_tasks, -1, 1, n_pixels)
-    nearest: NDArray[np.int64] = np.square(asked - centers).sum(-1).argmin(-1).ravel()
+    queries = tasks.X[:, :, k:].reshape(n_tasks, -1, 1, n_pixels)
+    nearest: NDArray[np.int64] = np.square(queries - centers).sum(-1).argmin(-1).ravel()
     return nearest
 
 
@@ -283,8 +272,8 @@ def _fit(algorithm: Algorithm, classes: Sequence[Array], effort: Effort, seed: i
     def predict(tasks: Tasks, first: NDArray[np.bool_]) -> NDArray[np.int64]:
         X, y, groups = tasks.rows, tasks.labels, tasks.groups
         adapted = model.adapt(X[first], y[first], groups=groups[first])
-        found: NDArray[np.int64] = adapted.predict(X[~first], groups=groups[~first])
-        return found
+        labels: NDArray[np.int64] = adapted.predict(X[~first], groups=groups[~first])
+        return labels
 
     return predict
 
@@ -296,9 +285,3 @@ def _accuracy(tasks: Tasks, k: int, predict: Predict) -> Array:
     right = predict(tasks, first) == tasks.labels[~first]
     share: Array = right.reshape(n_tasks, -1).mean(1)
     return share
-
-
-def _with_interval(record: Record | None) -> str:
-    if record is None or record.value is None:
-        return ""
-    return f"{record.value:.3f} [{record.low:.3f}, {record.high:.3f}]"

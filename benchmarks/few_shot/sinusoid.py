@@ -10,19 +10,17 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import clone
 
-from benchmarks.suite.cache import Cache
-from benchmarks.suite.cells import Cell, described, run_cells
-from benchmarks.suite.record import Record
-from benchmarks.suite.text_table import number, text_table
+from benchmarks.suite.cells import Cell, Run
+from benchmarks.suite.command import CACHE, SEED, WORKERS, only, suite
+from benchmarks.suite.record import Record, interval, number, text_table
 from ehrmeta.algorithms import (
     ANIL,
     MAML,
@@ -155,32 +153,30 @@ REFERENCES = {
 }
 
 
-def run_sinusoid(
-    say: Callable[[str], object] = lambda line: None,
-    *,
-    quick: bool = False,
-    cache: Cache | None = None,
-    cases: Mapping[str, Case] = CASES,
-    methods: Mapping[str, Training] = METHODS,
-    workers: int = 1,
-    seed: int = 0,
-) -> list[Record]:
-    """Train every learner on every case and score it on new tasks.
+@suite(CACHE, SEED, WORKERS, only("--method", "methods", METHODS, "learner"))
+def sinusoid(run: Run, methods: Sequence[str]) -> list[Record]:
+    """Compare all learners in few-shot regression on sinusoids.
 
-    Parameters
-    ----------
-    say : callable
-        Told about every finished cell.
-    quick : bool
-        A tenth of the training steps, and fewer tasks.
-    cache : Cache, optional
-        Where finished cells are kept.
-    cases, methods : mapping
-        What to run.
-    workers : int
-        Processes, see `run_cells`.
-    seed : int
-        Of start values, training tasks and episodes; the test tasks stay the same.
+    The field's protocol: 5, 10 and 20 shots, 2 x 40 ReLU units, without noise and with. --quick
+    trains a tenth of the steps, so its errors are higher.
+
+    \b
+    Example:
+        python -m benchmarks sinusoid --quick --workers 2
+    """
+    if run.quick:
+        run.say("--quick: a tenth of the training steps")
+    records = run_sinusoid(run, methods=methods or tuple(METHODS))
+    run.show(sinusoid_table(records))
+    return records
+
+
+def run_sinusoid(
+    run: Run, cases: Sequence[str] = tuple(CASES), methods: Sequence[str] = tuple(METHODS)
+) -> list[Record]:
+    """Train learners on cases and score them on new tasks.
+
+    The seed is that of start values, training tasks and episodes; the test tasks stay the same.
 
     Returns
     -------
@@ -188,43 +184,33 @@ def run_sinusoid(
         ``mse`` with a 95 % bootstrap interval over test tasks, and ``median_mse``, by method and
         support size.
     """
-    n_train, n_test = (10_000, 1_000) if quick else (N_TRAIN, N_TEST)
+    n_train, n_test = (10_000, 1_000) if run.quick else (N_TRAIN, N_TEST)
     cells = []
-    for case_name, case in cases.items():
-        for name, reference in REFERENCES.items():
-            predict = partial(reference, noise=case.noise)
-            measure = partial(_scores, case_name, case, name, predict, n_test)
-            cells.append(Cell(_settings(case_name, case, name, n_test), measure))
-        for name, training in methods.items():
-            steps = max(1, training.max_steps // 10) if quick else training.max_steps
-            settings = _settings(case_name, case, name, n_test) | {
-                "algorithm": described(training.algorithm),
-                "backbone": described(training.backbone),
-                "training": [steps, training.learning_rate, training.batch_size, n_train],
-                "held_out": training.validation_fraction,
-                "seed": seed,
-            }
-            measure = partial(
-                _measure, case_name, case, name, training, steps, n_train, n_test, seed
-            )
-            cells.append(Cell(settings, measure))
-    return run_cells(cells, say, cache=cache, workers=workers)
+    for case in cases:
+        for name in REFERENCES:
+            cells.append(Cell(f"{SUITE} {case}: {name}", score_reference, (case, name, n_test)))
+        for name in methods:
+            steps = METHODS[name].max_steps
+            steps = max(1, steps // 10) if run.quick else steps
+            args = (case, name, steps, n_train, n_test, run.seed)
+            cells.append(Cell(f"{SUITE} {case}: {name}", train_and_score, args))
+    return run.records(cells)
 
 
 def sinusoid_table(records: Sequence[Record]) -> str:
     """One table a case: mean squared error and its interval at every support size."""
     tables = []
     for case in dict.fromkeys(record.case for record in records):
-        found = {(r.method, r.metric, r.k): r for r in records if r.case == case}
+        by_key = {(r.method, r.metric, r.k): r for r in records if r.case == case}
         rows = []
-        for method in dict.fromkeys(method for method, _, _ in found):
-            cells = [found.get((method, "mse", k)) for k in SHOTS]
-            median = found.get((method, "median_mse", SHOTS[0]))
+        for method in dict.fromkeys(method for method, _, _ in by_key):
+            cells = [by_key.get((method, "mse", k)) for k in SHOTS]
+            median = by_key.get((method, "median_mse", SHOTS[0]))
             seconds = next((cell.seconds for cell in cells if cell is not None), None)
             rows.append(
                 [
                     method,
-                    *map(_with_interval, cells),
+                    *(interval(cell, _short) for cell in cells),
                     "" if median is None else _short(median.value),
                     number(seconds),
                 ]
@@ -234,26 +220,16 @@ def sinusoid_table(records: Sequence[Record]) -> str:
     return "\n\n".join(tables)
 
 
-def _settings(case_name: str, case: Case, name: str, n_test: int) -> dict[str, Any]:
-    """What every record of a cell depends on."""
-    return {
-        "cell": f"{SUITE} {case_name} {name}",
-        "case": asdict(case),
-        "test": [TEST_SEED, n_test, N_QUERIES, *SHOTS],
-    }
+def score_reference(case: str, name: str, n_test: int) -> list[Record]:
+    """Records of what needs no training."""
+    return _scores(case, name, partial(REFERENCES[name], noise=CASES[case].noise), n_test)
 
 
-def _measure(
-    case_name: str,
-    case: Case,
-    name: str,
-    training: Training,
-    steps: int,
-    n_train: int,
-    n_test: int,
-    seed: int,
+def train_and_score(
+    case_name: str, name: str, steps: int, n_train: int, n_test: int, seed: int
 ) -> list[Record]:
     """Train one learner and score it; a diverged one gets a record that says so."""
+    case, training = CASES[case_name], METHODS[name]
     X, y, groups = make_sinusoid(n_train, case.shots + 10, noise=case.noise, random_state=1 + seed)
     model = MetaRegressor(
         clone(training.algorithm),
@@ -279,15 +255,14 @@ def _measure(
         with warnings.catch_warnings():  # sinusoids are no random intercepts
             warnings.simplefilter("ignore", AtypicalWarning)
             adapted = model.adapt(x.reshape(-1, 1), y.ravel(), groups=np.repeat(tasks, x.shape[1]))
-            found = adapted.predict(at.reshape(-1, 1), groups=np.repeat(tasks, at.shape[1]))
-        return found.reshape(at.shape)
+            predicted = adapted.predict(at.reshape(-1, 1), groups=np.repeat(tasks, at.shape[1]))
+        return predicted.reshape(at.shape)
 
-    return _scores(case_name, case, name, predict, n_test, seconds=seconds, seed=seed)
+    return _scores(case_name, name, predict, n_test, seconds=seconds, seed=seed)
 
 
 def _scores(
-    case_name: str,
-    case: Case,
+    case: str,
     name: str,
     predict: Predict,
     n_test: int,
@@ -297,29 +272,19 @@ def _scores(
 ) -> list[Record]:
     """Mean and median over test tasks of the squared error on rows beyond the supports."""
     most = max(SHOTS)
-    X, y, _ = make_sinusoid(n_test, most + N_QUERIES, noise=case.noise, random_state=TEST_SEED)
+    X, y, _ = make_sinusoid(
+        n_test, most + N_QUERIES, noise=CASES[case].noise, random_state=TEST_SEED
+    )
     x, y = X.reshape(n_test, -1), y.reshape(n_test, -1)
     counts = bootstrap_counts(n_test, 1000, 0)
     records = []
     for k in SHOTS:
         error = np.square(predict(x[:, :k], y[:, :k], x[:, most:]) - y[:, most:]).mean(1)  # (task,)
         low, high = percentile_limits(counts @ error / n_test, 0.95)
-
-        record = partial(
-            Record, SUITE, case_name, name, k=k, n_tasks=n_test, seconds=seconds, seed=seed
-        )
+        record = partial(Record, SUITE, case, name, k=k, n_tasks=n_test, seconds=seconds, seed=seed)
         records.append(record(metric="mse", value=float(error.mean()), low=low, high=high))
         records.append(record(metric="median_mse", value=float(np.median(error))))
     return records
-
-
-def _with_interval(record: Record | None) -> str:
-    if record is None:
-        return ""
-    if record.value is None:
-        return record.note
-    value, low, high = map(_short, (record.value, record.low, record.high))
-    return f"{value} [{low}, {high}]"
 
 
 def _short(value: float | None) -> str:

@@ -64,18 +64,20 @@ class CauseSpecificCox(BaseEstimator):
         if cause not in self.causes_:
             raise DataError(f"cause {cause} was not seen in training.")
         steps = np.unique(np.concatenate([when for when, _ in self.baseline_.values()]))
-        total, own = np.zeros((len(X), len(steps))), np.empty(0)
+        total, of_cause = np.zeros((len(X), len(steps))), np.empty(0)
         for each, (when, jump) in self.baseline_.items():
             baseline = np.zeros(len(steps))
             baseline[np.searchsorted(steps, when)] = jump
             hazard = np.exp(X @ self.coef_[each])[:, None] * baseline
             total += hazard
-            own = hazard if each == cause else own
+            of_cause = hazard if each == cause else of_cause
         before = np.exp(-np.cumsum(total, axis=1) + total)
-        share = -np.expm1(-total) * own / np.maximum(total, 1e-300)  # of what the step takes away
+        share = (
+            -np.expm1(-total) * of_cause / np.maximum(total, 1e-300)
+        )  # of what the step takes away
         curve = np.column_stack([np.zeros(len(X)), np.cumsum(before * share, axis=1)])
-        found: Array = curve[:, np.searchsorted(steps, np.atleast_1d(times), side="right")]
-        return found
+        incidence: Array = curve[:, np.searchsorted(steps, np.atleast_1d(times), side="right")]
+        return incidence
 
 
 def _fit_cox(X: Array, time: Array, event: NDArray[np.bool_], penalty: float) -> Array:

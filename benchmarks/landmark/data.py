@@ -117,12 +117,12 @@ def _nafld() -> Cohort:
     labs = {lab: load_dataset(f"nafld-{lab}", min_rows=1) for lab in ("hdl", "sbp")}
     times = landmark_times(labs["hdl"].groups, labs["hdl"].time, SHOTS, index=0.0)
     times = _still_followed(times, people["follow_up"])
-    own = people.loc[times["subject_id"]].reset_index(drop=True)
+    person = people.loc[times["subject_id"]].reset_index(drop=True)
     static = pd.DataFrame(
         {
-            "age": own["age"] + times["prediction_time"] / DAYS,
-            "male": own["male"],
-            "bmi": own["bmi"],
+            "age": person["age"] + times["prediction_time"] / DAYS,
+            "male": person["male"],
+            "bmi": person["bmi"],
             **{f"prior {code}": _known(events, code, times) for code in _history(events)},
             "sbp measured": _measured(labs["sbp"], times),
         }
@@ -131,7 +131,7 @@ def _nafld() -> Cohort:
         name: _labels(events, times, code, () if code == "death" else "death")
         for name, code in _NAFLD_EVENTS.items()
     }
-    return Cohort(times, labs, static, labels, own["matched_set"].to_numpy(np.int64))
+    return Cohort(times, labs, static, labels, person["matched_set"].to_numpy(np.int64))
 
 
 def _pbcseq() -> Cohort:

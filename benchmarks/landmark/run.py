@@ -1,131 +1,94 @@
 """Risk of events after a landmark: a forecaster's posterior beside last values and mixed models.
 
-Five folds by patient, matched sets together. All methods are judged on the same patients, with
+Five folds by patient, matched sets together. All methods are scored on the same patients, with
 weights for censoring and with death as a competing event; differences are paired by patient.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
-from benchmarks.landmark.cell import FULL, QUICK, Plan, run_cell, test_rows
+from benchmarks.landmark.cells import FULL, METHODS, QUICK, Plan, measure_risks, test_rows
 from benchmarks.landmark.data import COHORTS, HORIZONS, load_cohort
-from benchmarks.landmark.methods import METHODS
-from benchmarks.suite.cells import finished
-from benchmarks.suite.score_files import Fitted
-from benchmarks.suite.text_table import number
+from benchmarks.landmark.table import (
+    EventRisks,
+    cells_of,
+    landmark_notes,
+    landmark_records,
+    landmark_summary,
+    landmark_tables,
+)
+from benchmarks.suite.cells import Cell, Fitted, Run
+from benchmarks.suite.command import CACHE, WORKERS, only, suite
+from benchmarks.suite.record import Record
 
-__all__ = ["EventRisks", "run_landmark"]
-
-Array = NDArray[np.float64]
+__all__ = ["run_landmark"]
 
 
-@dataclass(frozen=True, eq=False)
-class EventRisks:
-    """What every method says of one event in one cohort.
+@suite(
+    CACHE,
+    WORKERS,
+    only("--cohort", "cohorts", COHORTS, "cohort"),
+    only("--method", "methods", METHODS, "method"),
+)
+def landmark(run: Run, cohorts: Sequence[str], methods: Sequence[str]) -> list[Record]:
+    """Predict events after a patient's first visits: diabetes, heart attack, stroke, death.
 
-    Parameters
-    ----------
-    cohort, event : str
-    outcome : structured array, (patient,)
-        Of the test patients of all folds in turn, times in years.
-    fold : ndarray of int, (patient,)
-    risks : dict
-        ``risks[method][years]``, (patient,).
-    seconds : dict of str to float
-        Of every method, mean over folds, over all events.
+    The adapted forecaster's posterior of the values before the landmark in a hazard model, beside
+    Cox, logistic and boosted models on last values and on a mixed model's BLUP; death competes.
+    --quick runs one fold, with short training on few patients.
+
+    \b
+    Example:
+        python -m benchmarks landmark --cohort pbcseq --quick
     """
-
-    cohort: str
-    event: str
-    outcome: NDArray[np.void]
-    fold: NDArray[np.int64]
-    risks: dict[str, dict[int, Array]]
-    seconds: dict[str, float]
+    plan = QUICK if run.quick else FULL
+    cells = cells_of(run_landmark(run, plan, cohorts, methods))
+    for text in (landmark_notes(plan), *landmark_tables(cells), landmark_summary(cells)):
+        run.show(text)
+    return landmark_records(cells)
 
 
 def run_landmark(
-    say: Callable[[str], object] = lambda line: None,
-    *,
-    quick: bool = False,
-    folder: Path | None = None,
-    cohorts: Sequence[str] = (),
-    methods: Sequence[str] = (),
-    workers: int = 1,
-    plan: Plan | None = None,
+    run: Run, plan: Plan, cohorts: Sequence[str] = (), methods: Sequence[str] = ()
 ) -> list[EventRisks]:
-    """Run every method on every cohort.
-
-    Parameters
-    ----------
-    say : callable
-        Told about every fold of a method that finishes.
-    quick : bool
-        `QUICK` in place of `FULL`.
-    folder : Path, optional
-        Where finished cells are kept.
-    cohorts, methods : sequence of str
-        Names; all without any.
-    workers : int
-        Processes of one thread each; with 1 this process works, on its threads.
-    plan : Plan, optional
-        How much is run, in place of both.
-    """
-    plan = plan or (QUICK if quick else FULL)
-    names = list(methods or METHODS)
-    keys = [
-        (cohort, method, fold)
-        for cohort in cohorts or COHORTS
-        for method in names
-        for fold in range(plan.folds_run)
+    """Every method on every event of every cohort, or of those named."""
+    folds = range(plan.folds_run)
+    keys = [(c, m, fold) for c in cohorts or COHORTS for m in methods or METHODS for fold in folds]
+    cells = [
+        Cell(f"landmark {c}: {m}, fold {fold}", measure_risks, (c, m, fold, plan))
+        for c, m, fold in keys
     ]
-    done: dict[tuple[str, str, int], Fitted] = {}
-    for at, found in finished(run_cell, [(*key, plan, folder) for key in keys], workers):
-        cohort, method, fold = keys[at]
-        done[keys[at]] = found
-        say(
-            f"[{len(done)}/{len(keys)}] {cohort}: {method}, fold {fold + 1}: "
-            f"{number(found.seconds)} s"
-        )
+    fitted = dict(zip(keys, run.results(cells), strict=True))
     return [
-        _joined(cohort, event, names, done, plan)
-        for cohort in cohorts or COHORTS
-        for event in load_cohort(cohort).labels
+        _joined(
+            name, event, {m: [fitted[name, m, f] for f in folds] for m in methods or METHODS}, plan
+        )
+        for name in cohorts or COHORTS
+        for event in load_cohort(name).labels
     ]
 
 
 def _joined(
-    cohort: str,
-    event: str,
-    methods: Sequence[str],
-    done: dict[tuple[str, str, int], Fitted],
-    plan: Plan,
+    name: str, event: str, fitted: Mapping[str, Sequence[Fitted]], plan: Plan
 ) -> EventRisks:
     """One event over all folds."""
-    folds = range(plan.folds_run)
-    outcome = load_cohort(cohort).outcome(event)
-    tested = [test_rows(load_cohort(cohort), event, fold, plan) for fold in folds]
+    cohort, folds = load_cohort(name), range(plan.folds_run)
+    tested = [test_rows(cohort, event, fold, plan) for fold in folds]
+    outcome = cohort.outcome(event)
+    risks = {
+        method: {
+            years: np.concatenate([f.scores[years][event] for f in parts]) for years in HORIZONS
+        }
+        for method, parts in fitted.items()
+    }
     return EventRisks(
-        cohort,
+        name,
         event,
         np.concatenate([outcome[mask] for mask in tested]),
         np.repeat(folds, [int(mask.sum()) for mask in tested]),
-        {
-            method: {
-                years: np.concatenate(
-                    [done[cohort, method, fold].scores[years][event] for fold in folds]
-                )
-                for years in HORIZONS
-            }
-            for method in methods
-        },
-        {
-            method: sum(done[cohort, method, fold].seconds for fold in folds) / len(folds)
-            for method in methods
-        },
+        risks,
+        {method: sum(f.seconds for f in parts) / len(parts) for method, parts in fitted.items()},
     )

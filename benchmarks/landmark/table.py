@@ -1,23 +1,27 @@
-"""The landmark benchmark in words: tables, a summary, and records for a file."""
+"""The landmark benchmark in words: scores in shared resamples, tables, a summary, and records."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from benchmarks.landmark.cell import Plan
+from benchmarks.landmark.cells import OURS, Plan
 from benchmarks.landmark.data import DAYS, HORIZONS, SHOTS
-from benchmarks.landmark.methods import OURS
-from benchmarks.landmark.run import EventRisks
-from benchmarks.landmark.scores import SCORES, CellScores
-from benchmarks.suite.record import Record
-from benchmarks.suite.text_table import number, text_table
+from benchmarks.suite.record import Record, number, text_table
 from ehrmeta.data import label_within, load_events, load_frame, survival_array
-from ehrmeta.evaluation import aalen_johansen, kaplan_meier
+from ehrmeta.evaluation import Difference, aalen_johansen, bootstrap_counts, kaplan_meier, labels_at
+from ehrmeta.evaluation.bootstrap import percentile_limits
+from ehrmeta.evaluation.discrimination import auroc
 
 __all__ = [
+    "SCORES",
+    "CellScores",
+    "EventRisks",
     "cells_of",
     "landmark_notes",
     "landmark_records",
@@ -26,14 +30,146 @@ __all__ = [
     "overstated_incidence",
 ]
 
+Array = NDArray[np.float64]
+
 SUITE = "landmark"
 _FEWEST_EVENTS, _FEWEST_PATIENTS = 30, 100
 _HIGHER_IS_BETTER = {"auroc": True, "brier": False}
+SCORES = ("auroc", "brier", "e_o")
+_N_BOOTSTRAP = 500
+_AT_ONCE = 50  # resamples: bounds memory
 
 
-def cells_of(found: Sequence[EventRisks]) -> list[CellScores]:
+@dataclass(frozen=True, eq=False)
+class EventRisks:
+    """What every method says of one event in one cohort.
+
+    Parameters
+    ----------
+    cohort, event : str
+    outcome : structured array, (patient,)
+        Of the test patients of all folds in turn, times in years.
+    fold : ndarray of int, (patient,)
+    risks : dict
+        ``risks[method][years]``, (patient,).
+    seconds : dict of str to float
+        Of every method, mean over folds, over all events.
+    """
+
+    cohort: str
+    event: str
+    outcome: NDArray[np.void]
+    fold: NDArray[np.int64]
+    risks: dict[str, dict[int, Array]]
+    seconds: dict[str, float]
+
+
+@dataclass(frozen=True, eq=False)
+class CellScores:
+    """All methods on one event by one horizon.
+
+    AUROC and Brier score are weighted for censoring, with competing events as patients without the
+    event; E:O is the mean risk over the (weighted) share of events. AUROC compares patients of one
+    fold only: those of two have their risks from two fits.
+
+    Parameters
+    ----------
+    risks : EventRisks
+    years : int
+    """
+
+    risks: EventRisks
+    years: int
+
+    @property
+    def case(self) -> str:
+        """Cohort, event and horizon."""
+        return f"{self.risks.cohort}: {self.risks.event} by {self.years} years"
+
+    @property
+    def n_patients(self) -> int:
+        """Patients at risk."""
+        return len(self.risks.outcome)
+
+    @property
+    def n_events(self) -> int:
+        """Events seen by the horizon."""
+        y = self.risks.outcome
+        return int(np.sum((y["event"] == 1) & (y["time"] <= self.years)))
+
+    @cached_property
+    def values(self) -> Mapping[str, dict[str, float]]:
+        """``values[method][score]``."""
+        everybody = np.ones((1, self.n_patients))
+        return {
+            method: {name: float(part[0]) for name, part in self._scores(method, everybody).items()}
+            for method in self.risks.risks
+        }
+
+    @cached_property
+    def samples(self) -> Mapping[str, dict[str, Array]]:
+        """``samples[method][score]``, (sample,): the same resamples for all."""
+        counts = bootstrap_counts(self.n_patients, _N_BOOTSTRAP, 0)
+        parts = [counts[at : at + _AT_ONCE] for at in range(0, len(counts), _AT_ONCE)]
+        samples = {}
+        for method in self.risks.risks:
+            scores = [self._scores(method, part) for part in parts]
+            samples[method] = {
+                name: np.concatenate([score[name] for score in scores]) for name in SCORES
+            }
+        return samples
+
+    def limits(self, method: str, score: str) -> tuple[float, float]:
+        """95 % interval over patients."""
+        return percentile_limits(_defined(self.samples[method][score]), 0.95)
+
+    def difference(self, method: str, other: str, score: str) -> Difference:
+        """A score less another method's, with its paired 95 % interval."""
+        gap = self.values[method][score] - self.values[other][score]
+        samples = self.samples[method][score] - self.samples[other][score]
+        return Difference(gap, *percentile_limits(_defined(samples), 0.95))
+
+    @cached_property
+    def _labels(self) -> tuple[Array, Array]:
+        return labels_at(self.risks.outcome, horizon=self.years)
+
+    def _scores(self, method: str, counts: Array) -> dict[str, Array]:
+        """Scores in resamples given by counts (sample, patient)."""
+        label, weight = self._labels
+        risk, known = self.risks.risks[method][self.years], weight > 0
+        weights = counts[:, known] * weight[known]
+        gap = label[known] - risk[known]
+        expected, seen = counts @ risk, weights @ label[known]
+        nothing = np.full(len(counts), np.nan)
+        return {
+            "auroc": _auroc_within(self.risks.fold[known], label[known], risk[known], weights),
+            "brier": weights @ gap**2 / counts.sum(axis=1),
+            "e_o": np.divide(expected, seen, out=nothing, where=seen > 0),
+        }
+
+
+def _auroc_within(fold: NDArray[np.int64], label: Array, risk: Array, weights: Array) -> Array:
+    """AUROC over the pairs of patients of the same fold, (sample,)."""
+    pairs, concordant = np.zeros(len(weights)), np.zeros(len(weights))
+    for each in np.unique(fold):
+        at = fold == each
+        n = (weights[:, at] @ label[at]) * (weights[:, at] @ (1.0 - label[at]))
+        area = auroc(label[at], risk[at], weights[:, at])
+        pairs += n
+        concordant += np.where(n > 0, n * area, 0.0)
+    within = np.full(len(weights), np.nan)
+    np.divide(concordant, pairs, out=within, where=pairs > 0)
+    return within
+
+
+def _defined(samples: Array) -> Array:
+    """Without resamples that hold no event."""
+    return samples[np.isfinite(samples)]
+
+
+def cells_of(events: Sequence[EventRisks]) -> list[CellScores]:
     """Every event at every horizon at which it was seen."""
-    cells = [CellScores(each, years) for each in found for years in HORIZONS]
+    cells = [CellScores(each, years) for each in events for years in HORIZONS]
     return [cell for cell in cells if cell.n_events > 0]
 
 
@@ -42,7 +178,7 @@ def landmark_notes(plan: Plan) -> str:
     lines = [
         f"{plan.folds_run} of {plan.n_folds} folds by patient, matched sets together. Landmark: "
         f"visit {SHOTS} with the leading value, or the\nindex where that is later; patients with "
-        "the event before it are not asked about. Death competes with\nthe other events, "
+        "the event before it are left out. Death competes with\nthe other events, "
         "transplant with death; AUROC and Brier score are weighted for censoring."
     ]
     if plan.max_tasks is not None:
@@ -77,8 +213,8 @@ def overstated_incidence() -> tuple[float, float]:
 
 def landmark_tables(cells: Sequence[CellScores]) -> Iterator[str]:
     """One table per cohort and event: AUROC, Brier score and E:O at every horizon."""
-    for found in dict.fromkeys(cell.found for cell in cells):
-        yield _table([cell for cell in cells if cell.found is found])
+    for risks in dict.fromkeys(cell.risks for cell in cells):
+        yield _table([cell for cell in cells if cell.risks is risks])
 
 
 def landmark_summary(cells: Sequence[CellScores]) -> str:
@@ -88,10 +224,10 @@ def landmark_summary(cells: Sequence[CellScores]) -> str:
         for cell in cells
         if cell.n_events >= _FEWEST_EVENTS and cell.n_patients >= _FEWEST_PATIENTS
     ]
-    if not counted or OURS not in counted[0].found.risks or len(counted[0].found.risks) < 2:
+    if not counted or OURS not in counted[0].risks.risks or len(counted[0].risks.risks) < 2:
         return "no summary: it needs our method, an opponent and a cell with 30 events"
     rows = []
-    for other in counted[0].found.risks:
+    for other in counted[0].risks.risks:
         if other == OURS:
             continue
         row = [other]
@@ -116,52 +252,25 @@ def landmark_records(cells: Sequence[CellScores]) -> list[Record]:
     records = []
     for cell in cells:
         few = "" if cell.n_events >= _FEWEST_EVENTS else f"{cell.n_events} events only"
+        record = partial(Record, SUITE, cell.case, k=SHOTS, n_tasks=cell.n_patients, note=few)
         for method, scores in cell.values.items():
-            seconds = cell.found.seconds[method]
+            seconds = cell.risks.seconds[method]
             for name in SCORES:
-                limits = cell.limits(method, name)
+                low, high = cell.limits(method, name)
                 records.append(
-                    _record(cell, method, name, scores[name], limits, seconds=seconds, note=few)
+                    record(method, name, scores[name], low=low, high=high, seconds=seconds)
                 )
-            if OURS in cell.values and method != OURS:
-                for name in _HIGHER_IS_BETTER:
-                    gap = cell.difference(OURS, method, name)
-                    named = f"{name} - {method}"
-                    records.append(_record(cell, OURS, named, gap.difference, gap[1:], note=few))
+            for name in _HIGHER_IS_BETTER if OURS in cell.values and method != OURS else ():
+                gap, low, high = cell.difference(OURS, method, name)
+                records.append(record(OURS, f"{name} - {method}", gap, low=low, high=high))
     return records
 
 
-def _record(
-    cell: CellScores,
-    method: str,
-    metric: str,
-    value: float,
-    limits: tuple[float, float],
-    *,
-    seconds: float | None = None,
-    note: str = "",
-) -> Record:
-    low, high = limits
-    return Record(
-        SUITE,
-        cell.case,
-        method,
-        metric,
-        value,
-        SHOTS,
-        low,
-        high,
-        cell.n_patients,
-        seconds,
-        note=note,
-    )
-
-
 def _table(cells: Sequence[CellScores]) -> str:
-    found = cells[0].found
+    risks = cells[0].risks
     counts = [f"{cell.n_events:,} " for cell in cells]
     rows = [["events", *counts, *([""] * (2 * len(cells))), ""]]
-    for method in found.risks:
+    for method in risks.risks:
         row = [method]
         for score, digits in (("auroc", 3), ("brier", 4)):
             row += [
@@ -169,20 +278,20 @@ def _table(cells: Sequence[CellScores]) -> str:
                 for cell in cells
             ]
         row += [f"{cell.values[method]['e_o']:.2f}" for cell in cells]
-        rows.append([*row, number(found.seconds[method], 2)])
+        rows.append([*row, number(risks.seconds[method], 2)])
     years = [f"{cell.years}y" for cell in cells]
     groups = [[f"{name} {years[0]}", *years[1:]] for name in ("AUROC", "Brier", "E:O")]
     heading = ["", *(f"{each} " for group in groups[:2] for each in group), *groups[2], "fit s"]
     n_patients = cells[0].n_patients
-    note = f"+ better, - worse than {OURS} (paired 95 %)\n" if OURS in found.risks else ""
+    note = f"+ better, - worse than {OURS} (paired 95 %)\n" if OURS in risks.risks else ""
     return (
-        f"{found.cohort}: {found.event}, {n_patients:,} patients\n{note}"
+        f"{risks.cohort}: {risks.event}, {n_patients:,} patients\n{note}"
         f"{text_table(heading, rows)}\n"
     )
 
 
 def _mark(cell: CellScores, method: str, score: str) -> str:
-    if method == OURS or OURS not in cell.found.risks:
+    if method == OURS or OURS not in cell.risks.risks:
         return " "
     gap = cell.difference(method, OURS, score)
     if gap.low > 0:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from benchmarks.suite.extras import require
+from benchmarks.suite.peers import require
 from ehrmeta.data import Clock, Outcome, Table, load_dataset
 from ehrmeta.errors import DataWarning
 

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.linalg import qr
 
-from benchmarks.suite.extras import require
+from benchmarks.suite.peers import require
 from ehrmeta.baselines import MixedProcessEffects
 from ehrmeta.baselines.history import (
     carried_forward,
@@ -108,20 +108,20 @@ class HistoryLightGBM(TaskRegressor):
             n_jobs=1,
             verbose=-1,
         )
-        judge: dict[str, Any] = {}
+        stopping: dict[str, Any] = {}
         if not few:
-            judge = {
+            stopping = {
                 "eval_set": [(x[held_out], y[held_out])],
                 "eval_sample_weight": [weight[held_out]],
                 "callbacks": [lightgbm.early_stopping(20, verbose=False)],
             }
-        with warnings.catch_warnings():  # how it names columns and passes sets is its own affair
+        with warnings.catch_warnings():  # about names of columns and sets
             warnings.simplefilter("ignore")
-            booster.fit(x[~held_out], y[~held_out], sample_weight=weight[~held_out], **judge)
-            judged = ~held_out if few else held_out
-            left = y[judged] - booster.predict(x[judged])
+            booster.fit(x[~held_out], y[~held_out], sample_weight=weight[~held_out], **stopping)
+            scored = ~held_out if few else held_out
+            residual = y[scored] - booster.predict(x[scored])
         self.booster_ = booster
-        before, after = (np.average(r**2, weights=weight[judged]) for r in (y[judged], left))
+        before, after = (np.average(r**2, weights=weight[scored]) for r in (y[scored], residual))
         self.spread_ = float(np.sqrt(min(after / before, 1.0)))  # of the process's predictions
 
     def _adapt_tasks(self, support: TaskRows) -> Any:
@@ -201,14 +201,14 @@ class GPBoost(TaskRegressor):
         seen = support.y.double().numpy() - self.booster_.predict(x_support, ignore_gp_model=True)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            found = self._effects_of(support.codes.numpy(), s_support).predict(
+            effects = self._effects_of(support.codes.numpy(), s_support).predict(
                 y=seen,
                 cov_pars=self.variances_,
                 group_data_pred=query.codes.numpy(),
                 group_rand_coef_data_pred=s if self.table_.timed else None,
                 predict_var=True,
             )
-        return Predictive(fixed + found["mu"], self.table_.outcome, np.sqrt(found["var"]))
+        return Predictive(fixed + effects["mu"], self.table_.outcome, np.sqrt(effects["var"]))
 
     def _effects_of(self, tasks: NDArray[np.int64], s: Array) -> Any:
         slope = {"group_rand_coef_data": s, "ind_effect_group_rand_coef": [1]}
@@ -241,15 +241,15 @@ class StatsmodelsMixedLM(TaskRegressor):
         self.kept_ = np.sort(pivot[: int(np.sum(diagonal > 1e-5 * diagonal[0]))])
         with warnings.catch_warnings():  # convergence: it stays at its best point
             warnings.simplefilter("ignore")
-            found = mixed_lm(
+            fit = mixed_lm(
                 rows.y.double().numpy(), x[:, self.kept_], rows.codes.numpy(), exog_re=z
             ).fit()
         self.mixed_model_ = MixedModel(
-            beta=np.asarray(found.fe_params),
-            beta_cov=np.asarray(found.cov_params())[: len(self.kept_), : len(self.kept_)],
-            G=np.asarray(found.cov_re),
-            noise_var=float(found.scale),
-            log_likelihood=float(found.llf),
+            beta=np.asarray(fit.fe_params),
+            beta_cov=np.asarray(fit.cov_params())[: len(self.kept_), : len(self.kept_)],
+            G=np.asarray(fit.cov_re),
+            noise_var=float(fit.scale),
+            log_likelihood=float(fit.llf),
             n_tasks=rows.n_tasks,
         )
 
@@ -286,6 +286,6 @@ def _design(
     design = history_design(support, outcome_history(support), query)
     if process is None:
         return design, np.zeros(query.n_rows), None
-    found = process._predict_tasks(support, process._adapt_tasks(support), query)
-    scale = np.asarray(found.scale)
-    return np.column_stack([design, found.loc, scale]), found.loc, scale
+    predicted = process._predict_tasks(support, process._adapt_tasks(support), query)
+    scale = np.asarray(predicted.scale)
+    return np.column_stack([design, predicted.loc, scale]), predicted.loc, scale

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.patients.cell import Plan
+from benchmarks.patients.cells import METHODS, MIXED_MODEL, OURS, POPULATION, Plan
 from benchmarks.patients.data import DATA_SETS
-from benchmarks.patients.methods import METHODS, MIXED_MODEL, OURS, POPULATION
-from benchmarks.patients.run import Result
-from benchmarks.suite.record import Record
+from benchmarks.suite.fitting import Folds
+from benchmarks.suite.record import Record, number, text_table
 from benchmarks.suite.task_scores import METRICS, calibration, metric
-from benchmarks.suite.text_table import number, text_table
 from ehrmeta.evaluation import Difference, bootstrap_counts
 from ehrmeta.evaluation.bootstrap import percentile_limits
 
 __all__ = [
     "DataSetScores",
+    "Results",
     "patients_notes",
     "patients_records",
     "patients_summary",
@@ -28,6 +28,7 @@ __all__ = [
 ]
 
 Array = NDArray[np.float64]
+Results = Mapping[str, Mapping[str, Folds]]
 
 SUITE = "patients"
 MANY_TASKS, COVERED_TASKS = 300, 1000
@@ -42,11 +43,11 @@ class DataSetScores:
     Parameters
     ----------
     name : str
-    results : mapping of str to Result
+    results : mapping of str to Folds
     """
 
     name: str
-    results: Mapping[str, Result]
+    results: Mapping[str, Folds]
 
     @property
     def methods(self) -> list[str]:
@@ -79,13 +80,13 @@ class DataSetScores:
     @cached_property
     def samples(self) -> dict[tuple[str, int], Array]:
         """rmse_macro of every method and k in resamples of the patients, the same for all."""
-        found = {}
+        samples = {}
         for k in self.shots:
             counts = bootstrap_counts(self.n_tasks(k), _N_BOOTSTRAP, 0)
             for method in self.methods:
                 loss = metric(self.results[method].scores[k], "rmse_macro")
-                found[method, k] = loss.resampled(counts)
-        return found
+                samples[method, k] = loss.resampled(counts)
+        return samples
 
     def difference(self, method: str, other: str, k: int) -> Difference:
         """rmse_macro of a method less another's, with its paired 95 % interval."""
@@ -93,10 +94,10 @@ class DataSetScores:
         return Difference(self.value(method, k) - self.value(other, k), *limits)
 
 
-def patients_tables(results: Mapping[str, Mapping[str, Result]]) -> Iterator[str]:
+def patients_tables(results: Results) -> Iterator[str]:
     """Two tables a data set: errors at every k, and the predictive distributions at one."""
-    for name, found in results.items():
-        scores = DataSetScores(name, found)
+    for name, methods in results.items():
+        scores = DataSetScores(name, methods)
         if scores.methods:
             yield _error_table(scores)
             yield _detail_table(scores)
@@ -126,9 +127,9 @@ def patients_notes(plan: Plan) -> str:
     return "\n".join(lines)
 
 
-def patients_summary(results: Mapping[str, Mapping[str, Result]]) -> str:
+def patients_summary(results: Results) -> str:
     """How ours stand to the peers, cell by cell, a cell being a data set and a k."""
-    sets = [DataSetScores(name, found) for name, found in results.items()]
+    sets = [DataSetScores(name, methods) for name, methods in results.items()]
     sets = [scores for scores in sets if scores.ours and scores.peers]
     if not sets:
         return "no summary: it needs a method of ours and a peer"
@@ -142,57 +143,44 @@ def patients_summary(results: Mapping[str, Mapping[str, Result]]) -> str:
     return "\n".join(lines).rstrip()
 
 
-def patients_records(results: Mapping[str, Mapping[str, Result]]) -> list[Record]:
+def patients_records(results: Results) -> list[Record]:
     """Every metric of every method and k, and the difference of each of ours to each peer."""
     records = []
-    for name, found in results.items():
-        scores = DataSetScores(name, found)
-        for method, result in found.items():
+    for name, methods in results.items():
+        scores = DataSetScores(name, methods)
+        for method, result in methods.items():
             if not result.scores:
                 records.append(Record(SUITE, name, method, "rmse_macro", None, note=result.note))
             records += _records_of(scores, method) if result.scores else []
-        for ours in scores.ours:
-            for peer in scores.peers:
-                for k in scores.shots:
-                    gap = scores.difference(ours, peer, k)
-                    records.append(
-                        Record(
-                            SUITE,
-                            name,
-                            ours,
-                            f"rmse_macro - {peer}",
-                            gap.difference,
-                            k,
-                            gap.low,
-                            gap.high,
-                            scores.n_tasks(k),
-                        )
-                    )
+        for ours, peer, k in product(scores.ours, scores.peers, scores.shots):
+            gap, n_tasks = scores.difference(ours, peer, k), scores.n_tasks(k)
+            records.append(
+                Record(SUITE, name, ours, f"rmse_macro - {peer}", gap[0], k, *gap[1:], n_tasks)
+            )
     return records
 
 
 def _records_of(scores: DataSetScores, method: str) -> Iterator[Record]:
     result = scores.results[method]
-    for k, found in result.scores.items():
-        low, high = percentile_limits(scores.samples[method, k], 0.95)
+    note = "; ".join(dict.fromkeys(filter(None, result.settings)))
+    for k, by_task in result.scores.items():
+        limits = percentile_limits(scores.samples[method, k], 0.95)
         values = {name: scores.value(method, k, name) for name in METRICS}
-        values["calibration_error"] = calibration(found)
+        values["calibration_error"] = calibration(by_task)
+        record = partial(
+            Record,
+            SUITE,
+            scores.name,
+            method,
+            k=k,
+            n_tasks=scores.n_tasks(k),
+            seconds=result.seconds,
+            note=note,
+        )
         for name, value in values.items():
-            headline = name == "rmse_macro"
+            low, high = limits if name == "rmse_macro" else (None, None)
             if np.isfinite(value):
-                yield Record(
-                    SUITE,
-                    scores.name,
-                    method,
-                    name,
-                    value,
-                    k,
-                    low if headline else None,
-                    high if headline else None,
-                    scores.n_tasks(k),
-                    result.seconds,
-                    note="; ".join(dict.fromkeys(filter(None, result.settings))),
-                )
+                yield record(metric=name, value=value, low=low, high=high)
 
 
 def _error_table(scores: DataSetScores) -> str:
@@ -319,8 +307,8 @@ def _coverage_lines(cells: Sequence[tuple[DataSetScores, int]], ours: str) -> It
     if small:
         held = 0
         for scores, k in small:
-            found = metric(scores.results[ours].scores[k], "coverage")
-            samples = found.resampled(bootstrap_counts(len(found.loss), _N_BOOTSTRAP, 0))
+            coverage = metric(scores.results[ours].scores[k], "coverage")
+            samples = coverage.resampled(bootstrap_counts(len(coverage.loss), _N_BOOTSTRAP, 0))
             low, high = percentile_limits(samples, 0.95)
             held += low <= 0.9 <= high
         yield f"  elsewhere its own 95 % interval contains 90 %: {held} of {len(small)} cells"

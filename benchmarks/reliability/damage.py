@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.suite.peak import resident
+from benchmarks.suite.timing import resident
 from ehrmeta.errors import AtypicalWarning, BundleError
 from ehrmeta.estimators.files import load_file
 from ehrmeta.persistence import read_bundle, write_bundle

@@ -55,8 +55,8 @@ def kill_trainings(n_kills: int, seed: int = 0) -> tuple[int, int]:
                 process.kill()
                 process.join()
                 killed += 1
-            found = _weights(folder)
-            failures += any(not torch.equal(found[name], uninterrupted[name]) for name in found)
+            weights = _weights(folder)
+            failures += any(not torch.equal(weights[name], uninterrupted[name]) for name in weights)
             n_trainings += 1
     return failures, n_trainings
 

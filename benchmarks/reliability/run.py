@@ -15,15 +15,16 @@ from benchmarks.reliability.canaries import count_leaked_cells, marked_table
 from benchmarks.reliability.damage import refuse_damaged_files
 from benchmarks.reliability.faults import fail_every_write
 from benchmarks.reliability.interruptions import kill_trainings
-from benchmarks.speed.steady import adapt_in_threads, grow_by_adapting
-from benchmarks.suite.record import Record
-from benchmarks.suite.text_table import number, text_table
+from benchmarks.reliability.steady import adapt_in_threads, grow_by_adapting
+from benchmarks.suite.cells import Run
+from benchmarks.suite.command import SEED, suite
+from benchmarks.suite.record import Record, number, text_table
 from ehrmeta.algorithms import MAML
 from ehrmeta.data import Table, make_sinusoid
 from ehrmeta.estimators import MetaClassifier, MetaRegressor
 from ehrmeta.nn import MLP
 
-__all__ = ["FULL", "QUICK", "Amounts", "reliability_table", "run_reliability"]
+__all__ = ["Amounts", "reliability_table", "run_reliability"]
 
 
 @dataclass(frozen=True)
@@ -40,73 +41,86 @@ FULL = Amounts(damaged_files=5_000, kills=100, calls_in_threads=2_000, adapts=10
 QUICK = Amounts(damaged_files=400, kills=3, calls_in_threads=200, adapts=500)
 
 
-def run_reliability(
-    say: Callable[[str], object], amounts: Amounts = FULL, *, seed: int = 0
-) -> list[Record]:
-    """Records of every kind of fault: how many were tried, and how many did harm.
+@suite(SEED)
+def reliability(run: Run) -> list[Record]:
+    """Damage files, kill trainings, fill disks, search outputs for patients.
 
-    Parameters
-    ----------
-    say : callable
-        Told about every kind as it is done.
+    \b
+    Example:
+        python -m benchmarks reliability --json reliability.json
     """
+    records = run_reliability(run, QUICK if run.quick else FULL)
+    run.show(reliability_table(records))
+    return records
+
+
+def run_reliability(run: Run, amounts: Amounts = FULL) -> list[Record]:
+    """Records of every kind of fault: how many were tried, and how many did harm."""
     model = _model()
     records: list[Record] = []
-
-    def measured(case: str, measure: Callable[[], dict[str, float]]) -> None:
+    for case, measure in _FAULTS.items():
         started = time.perf_counter()
-        found = measure()
+        values = measure(model, amounts, run.seed)
         seconds = time.perf_counter() - started
-        say(f"{case}: {number(found['failures'])} failures in {number(seconds)} s")
-        records.extend(
-            Record("reliability", case, "ehrmeta", metric, value, seconds=seconds, seed=seed)
-            for metric, value in found.items()
-        )
-
-    def damaged() -> dict[str, float]:
-        n = amounts.damaged_files
-        failures, slowest, growth = refuse_damaged_files(list(_saves(model)), n, seed)
-        return {"tried": n, "failures": failures, "slowest_s": slowest, "growth_gib": growth}
-
-    def killed() -> dict[str, float]:
-        failures, n_trainings = kill_trainings(amounts.kills, seed)
-        return {"tried": amounts.kills, "failures": failures, "trainings": n_trainings}
-
-    def failed_writes() -> dict[str, float]:
-        failures, n_faults = fail_every_write(model)
-        return {"tried": n_faults, "failures": failures}
-
-    def canaries() -> dict[str, float]:
-        leaked, n_cells = count_leaked_cells(_fit_with_checkpoints, seed)
-        return {"tried": n_cells, "failures": leaked}
-
-    def threads() -> dict[str, float]:
-        n = amounts.calls_in_threads
-        return {"tried": n, "failures": adapt_in_threads(model, n)}
-
-    def growth() -> dict[str, float]:
-        mib = grow_by_adapting(model, amounts.adapts)
-        return {"tried": amounts.adapts, "failures": float(mib > 8.0), "growth_mib": mib}
-
-    measured("damaged and forged model files", damaged)
-    measured("disk full or broken at a step of a write", failed_writes)
-    measured("cells of a table in files, output, errors", canaries)
-    measured("adapt and predict in 8 threads", threads)
-    measured("memory over adapt and predict", growth)
-    measured("SIGKILL during a checkpointed training", killed)
+        run.say(f"{case}: {number(values['failures'])} failures in {number(seconds)} s")
+        records += [
+            Record("reliability", case, "ehrmeta", metric, value, seconds=seconds, seed=run.seed)
+            for metric, value in values.items()
+        ]
     return records
+
+
+def _damaged_files(model: MetaRegressor, amounts: Amounts, seed: int) -> dict[str, float]:
+    n = amounts.damaged_files
+    failures, slowest, growth = refuse_damaged_files(list(_saves(model)), n, seed)
+    return {"tried": n, "failures": failures, "slowest_s": slowest, "growth_gib": growth}
+
+
+def _failed_writes(model: MetaRegressor, amounts: Amounts, seed: int) -> dict[str, float]:
+    failures, n_faults = fail_every_write(model)
+    return {"tried": n_faults, "failures": failures}
+
+
+def _leaked_cells(model: MetaRegressor, amounts: Amounts, seed: int) -> dict[str, float]:
+    leaked, n_cells = count_leaked_cells(_fit_with_checkpoints, seed)
+    return {"tried": n_cells, "failures": leaked}
+
+
+def _threads(model: MetaRegressor, amounts: Amounts, seed: int) -> dict[str, float]:
+    n = amounts.calls_in_threads
+    return {"tried": n, "failures": adapt_in_threads(model, n)}
+
+
+def _growth(model: MetaRegressor, amounts: Amounts, seed: int) -> dict[str, float]:
+    mib = grow_by_adapting(model, amounts.adapts)
+    return {"tried": amounts.adapts, "failures": float(mib > 8.0), "growth_mib": mib}
+
+
+def _killed_trainings(model: MetaRegressor, amounts: Amounts, seed: int) -> dict[str, float]:
+    failures, n_trainings = kill_trainings(amounts.kills, seed)
+    return {"tried": amounts.kills, "failures": failures, "trainings": n_trainings}
+
+
+_FAULTS: dict[str, Callable[[MetaRegressor, Amounts, int], dict[str, float]]] = {
+    "damaged and forged model files": _damaged_files,
+    "disk full or broken at a step of a write": _failed_writes,
+    "cells of a table in files, output, errors": _leaked_cells,
+    "adapt and predict in 8 threads": _threads,
+    "memory over adapt and predict": _growth,
+    "SIGKILL during a checkpointed training": _killed_trainings,
+}
 
 
 def reliability_table(records: Sequence[Record]) -> str:
     """One line per kind of fault."""
-    found = {(record.case, record.metric): record for record in records}
+    by_key = {(record.case, record.metric): record for record in records}
     rows = []
     for case in dict.fromkeys(record.case for record in records):
-        tried, failures = found[case, "tried"], found[case, "failures"]
+        tried, failures = by_key[case, "tried"], by_key[case, "failures"]
         notes = [
             f"{number(record.value)} {words}"
             for metric, words in _NOTES.items()
-            if (record := found.get((case, metric))) is not None
+            if (record := by_key.get((case, metric))) is not None
         ]
         rows.append(
             [case, *(f"{r.value:,.0f}" for r in (tried, failures)), number(tried.seconds), *notes]
@@ -135,14 +149,14 @@ def _saves(model: MetaRegressor) -> Iterator[Callable[[Path], object]]:
         marked_table(), task="patient", time="day", outcome="hdl", measured=("creatinine",)
     )
     X, y = table.X, table.y
-    told: dict[str, Any] = {"groups": table.groups, "time": table.time}
+    context: dict[str, Any] = {"groups": table.groups, "time": table.time}
     yield model.save
-    regressor = MetaRegressor(max_steps=2, verbose=False, random_state=0).fit(X, y, **told)
+    regressor = MetaRegressor(max_steps=2, verbose=False, random_state=0).fit(X, y, **context)
     yield regressor.save
-    yield regressor.adapt(X, y, **told).save
+    yield regressor.adapt(X, y, **context).save
     boosted = HistGradientBoostingClassifier(max_iter=3)
     classifier = MetaClassifier(population=boosted, max_steps=2, verbose=False, random_state=0)
-    yield classifier.fit(X, y > np.median(y), **told).save
+    yield classifier.fit(X, y > np.median(y), **context).save
 
 
 def _fit_with_checkpoints(table: Table, folder: Path) -> MetaRegressor:

@@ -12,10 +12,9 @@ import numpy as np
 import pandas as pd
 from sklearn.linear_model import Ridge
 
-from benchmarks.speed.simulate import simulate_patients
-from benchmarks.suite.record import Record
-from benchmarks.suite.text_table import number, text_table
-from benchmarks.suite.timing import interleave, quartiles
+from benchmarks.speed.problem import simulate_patients
+from benchmarks.suite.record import Record, number, text_table
+from benchmarks.suite.timing import interleave, timed_record
 from ehrmeta.algorithms import MAML, Algorithm, MetaSGD
 from ehrmeta.data import load_dataset
 from ehrmeta.errors import DataWarning
@@ -32,7 +31,7 @@ RIDGE = "Ridge"
 SHOTS = 5
 
 
-def adapt_one(*, seconds: float = 5.0, seed: int = 0) -> list[Record]:
+def adapt_one(seconds: float = 5.0, seed: int = 0) -> list[Record]:
     """Milliseconds of ``model.adapt`` for one patient with 5 rows, and of ``Ridge().fit``.
 
     Both get the same rows: ten numeric columns as an array or a frame, or the first visits of a
@@ -61,29 +60,17 @@ def adapt_one(*, seconds: float = 5.0, seed: int = 0) -> list[Record]:
                 model = _trained(algorithm, seed).fit(X, y, groups=groups, time=clock)
                 calls[name] = partial(model.adapt, rows, y[first], **at)
             times = interleave(calls, seconds=seconds / len(inputs), slot=0.02)
+            record = partial(
+                timed_record, f"adapt one patient: {case}", started, k=SHOTS, n_tasks=1, seed=seed
+            )
             for name, values in times.items():
-                for metric, found in (("ms", 1e3 * values), ("ratio", values / times[RIDGE])):
-                    median, low, high = quartiles(found)
-                    records.append(
-                        Record(
-                            suite="speed",
-                            case=f"adapt one patient: {case}",
-                            method=name,
-                            metric=metric,
-                            value=median,
-                            low=low,
-                            high=high,
-                            k=SHOTS,
-                            n_tasks=1,
-                            seconds=time.perf_counter() - started,
-                            seed=seed,
-                        )
-                    )
+                records.append(record(name, "ms", 1e3 * values))
+                records.append(record(name, "ratio", values / times[RIDGE]))
     return records
 
 
 def adapt_many(
-    n_patients: int = 10_000, *, n_single: int = 100, seconds: float = 5.0, seed: int = 0
+    n_patients: int = 10_000, seconds: float = 5.0, seed: int = 0, *, n_single: int = 100
 ) -> list[Record]:
     """Patients per second of one ``adapt`` and ``predict`` call over patients of 1 to 10 rows.
 
@@ -114,8 +101,8 @@ def adapt_many(
 
             def loop(model: MetaRegressor = model, masks: Any = one_by_one) -> object:
                 return [
-                    model.adapt(patients.X[own], patients.y[own]).predict(patients.X[new])
-                    for own, new in masks
+                    model.adapt(patients.X[support], patients.y[support]).predict(patients.X[query])
+                    for support, query in masks
                 ]
 
             times = interleave({"together": together, "loop": loop}, seconds=seconds)
@@ -124,31 +111,19 @@ def adapt_many(
                 "patients_per_second_in_a_loop": n_single / times["loop"],
                 "ratio": times["loop"] / n_single / (times["together"] / n_patients),
             }
-            for metric, values in rates.items():
-                median, low, high = quartiles(values)
-                records.append(
-                    Record(
-                        suite="speed",
-                        case=case,
-                        method=name,
-                        metric=metric,
-                        value=median,
-                        low=low,
-                        high=high,
-                        n_tasks=n_patients,
-                        seconds=time.perf_counter() - started,
-                        seed=seed,
-                    )
-                )
+            records += [
+                timed_record(case, started, name, metric, values, n_tasks=n_patients, seed=seed)
+                for metric, values in rates.items()
+            ]
     return records
 
 
 def latency_table(records: Sequence[Record]) -> str:
     """Milliseconds by input and method, with the ratio to Ridge."""
-    found = {(r.case, r.method, r.metric): r.value for r in records}
+    by_key = {(r.case, r.method, r.metric): r.value for r in records}
     rows = [
-        [case, method, number(value), f"{number(found[case, method, 'ratio'])} x"]
-        for (case, method, metric), value in found.items()
+        [case, method, number(value), f"{number(by_key[case, method, 'ratio'])} x"]
+        for (case, method, metric), value in by_key.items()
         if metric == "ms"
     ]
     return text_table([f"public interface, {SHOTS} rows", "method", "ms", "time / Ridge"], rows)
@@ -156,15 +131,15 @@ def latency_table(records: Sequence[Record]) -> str:
 
 def throughput_table(records: Sequence[Record]) -> str:
     """Patients per second, at once and one by one."""
-    found = {(r.method, r.metric): r.value for r in records}
+    by_key = {(r.method, r.metric): r.value for r in records}
     rows = [
         [
             method,
             number(value),
-            number(found[method, "patients_per_second_in_a_loop"]),
-            f"{number(found[method, 'ratio'])} x",
+            number(by_key[method, "patients_per_second_in_a_loop"]),
+            f"{number(by_key[method, 'ratio'])} x",
         ]
-        for (method, metric), value in found.items()
+        for (method, metric), value in by_key.items()
         if metric == "patients_per_second"
     ]
     heading = [f"{records[0].case}", "patients/s", "one by one", "faster"]

@@ -8,9 +8,8 @@ from collections.abc import Sequence
 import torch
 
 from benchmarks.speed.problem import standard_rows
-from benchmarks.suite.record import Record
-from benchmarks.suite.text_table import number, text_table
-from benchmarks.suite.timing import interleave, quartiles
+from benchmarks.suite.record import Record, number, text_table
+from benchmarks.suite.timing import interleave, timed_record
 from ehrmeta.algorithms import MAML, Spec
 from ehrmeta.nn import MLP, Normal
 from ehrmeta.nn.batch import visible_width
@@ -22,7 +21,7 @@ N_STEPS = 10
 
 
 def measure_batch_building(
-    *, n_tasks: int = 256, seconds: float = 5.0, seed: int = 0
+    seconds: float = 5.0, seed: int = 0, *, n_tasks: int = 256
 ) -> list[Record]:
     """Milliseconds of `EpisodeSampler.draw` and of a whole step of `train` on nafld-hdl."""
     started = time.perf_counter()
@@ -45,36 +44,23 @@ def measure_batch_building(
         seconds=seconds,
     )
     step = times["step"] / N_STEPS
-    found = {
-        "batch_ms": quartiles(1e3 * times["draw"]),
-        "step_ms": quartiles(1e3 * step),
-        "batch_share": quartiles(times["draw"] / step),
+    case = f"training step of {n_tasks} tasks, nafld-hdl, MAML"
+    values = {
+        "batch_ms": 1e3 * times["draw"],
+        "step_ms": 1e3 * step,
+        "batch_share": times["draw"] / step,
     }
-    return [
-        Record(
-            suite="speed",
-            case=f"training step of {n_tasks} tasks, nafld-hdl, MAML",
-            method="ehrmeta",
-            metric=metric,
-            value=value,
-            low=low,
-            high=high,
-            k=plan.shots[1],
-            n_tasks=n_tasks,
-            seconds=time.perf_counter() - started,
-            seed=seed,
-        )
-        for metric, (value, low, high) in found.items()
-    ]
+    about = {"k": plan.shots[1], "n_tasks": n_tasks, "seed": seed}
+    return [timed_record(case, started, "ehrmeta", m, v, **about) for m, v in values.items()]
 
 
 def batch_table(records: Sequence[Record]) -> str:
     """The step and the batch's share of it."""
-    found = {record.metric: record.value or 0.0 for record in records}
+    values = {record.metric: record.value or 0.0 for record in records}
     row = [
         records[0].case,
-        number(found["step_ms"]),
-        number(found["batch_ms"]),
-        f"{100 * found['batch_share']:.1f} %",
+        number(values["step_ms"]),
+        number(values["batch_ms"]),
+        f"{100 * values['batch_share']:.1f} %",
     ]
     return text_table(["training", "ms a step", "building its batch", "share"], [row])

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 
-from benchmarks.speed.meta_gradient import METHODS
-from benchmarks.speed.problem import Case, draw_problem
-from benchmarks.speed.simulate import simulate_patients
-from benchmarks.suite.peak import resident, run_apart
-from benchmarks.suite.record import Record
-from benchmarks.suite.text_table import number, text_table
+from benchmarks.speed.methods import METHODS
+from benchmarks.speed.problem import Case, draw_problem, simulate_patients
+from benchmarks.suite.cells import Cell, Run
+from benchmarks.suite.command import CACHE, SEED, suite
+from benchmarks.suite.record import Record, number, text_table
+from benchmarks.suite.timing import resident, run_apart
 from ehrmeta.algorithms import MAML
 from ehrmeta.errors import MissingExtraError
 from ehrmeta.estimators import MetaRegressor
@@ -23,34 +24,51 @@ ROWS_EACH, N_FEATURES = 20, 10
 SIZES = (10_000, 100_000, 1_000_000)
 
 
-def measure_training_memory(
-    sizes: Sequence[int] = SIZES, *, max_steps: int = 300, seed: int = 0
-) -> list[Record]:
-    """Peak GiB of simulating and fitting so many patients of 20 rows, each in a fresh process."""
-    records = []
-    for n_patients in sizes:
-        started = time.perf_counter()
-        parts, peak = run_apart(_fit, n_patients, max_steps, seed)
-        found = {"gib": peak, **parts}
-        records += [
-            Record(
-                suite="memory",
-                case=f"fit {n_patients:,} patients of {ROWS_EACH} rows, {max_steps} steps",
-                method="MetaRegressor(MAML())",
-                metric=metric,
-                value=value,
-                n_tasks=n_patients,
-                seconds=time.perf_counter() - started,
-                seed=seed,
-            )
-            for metric, value in found.items()
-        ]
+@suite(CACHE, SEED)
+def memory(run: Run) -> list[Record]:
+    """Count the memory that training on 10,000 to 1,000,000 patients takes.
+
+    \b
+    Example:
+        python -m benchmarks memory --json memory.json
+    """
+    sizes, max_steps = ((1_000, 10_000), 20) if run.quick else (SIZES, 300)
+    records = run.records(
+        [Cell(f"memory {n}", measure_training_memory, (n, max_steps, run.seed)) for n in sizes]
+    )
+    run.show(memory_table(records))
     return records
 
 
-def measure_gradient_memory(case: Case, methods: Sequence[str], *, seed: int = 0) -> list[Record]:
+def measure_training_memory(n_patients: int, max_steps: int = 300, seed: int = 0) -> list[Record]:
+    """Peak GiB of simulating and fitting so many patients of 20 rows, in a fresh process."""
+    started = time.perf_counter()
+    parts, peak = run_apart(_fit, n_patients, max_steps, seed)
+    case = f"fit {n_patients:,} patients of {ROWS_EACH} rows, {max_steps} steps"
+    record = partial(
+        Record,
+        "memory",
+        case,
+        "MetaRegressor(MAML())",
+        n_tasks=n_patients,
+        seconds=time.perf_counter() - started,
+        seed=seed,
+    )
+    return [record(metric, value) for metric, value in {"gib": peak, **parts}.items()]
+
+
+def measure_gradient_memory(case: Case, methods: Sequence[str], seed: int = 0) -> list[Record]:
     """Peak GiB that computing a meta-gradient adds, each method in a fresh process."""
     records = []
+    record = partial(
+        Record,
+        "memory",
+        f"meta-gradient, {tuple(case)}",
+        metric="gib",
+        k=case.shots,
+        n_tasks=case.n_tasks,
+        seed=seed,
+    )
     for method in methods:
         started = time.perf_counter()
         note, value = "", None
@@ -59,31 +77,19 @@ def measure_gradient_memory(case: Case, methods: Sequence[str], *, seed: int = 0
             value = peak - before
         except MissingExtraError:
             note = "not installed"
-        records.append(
-            Record(
-                suite="memory",
-                case=f"meta-gradient, {tuple(case)}",
-                method=method,
-                metric="gib",
-                value=value,
-                k=case.shots,
-                n_tasks=case.n_tasks,
-                seconds=time.perf_counter() - started,
-                seed=seed,
-                note=note,
-            )
-        )
+        seconds = time.perf_counter() - started
+        records.append(record(method=method, value=value, seconds=seconds, note=note))
     return records
 
 
 def memory_table(records: Sequence[Record]) -> str:
     """Peak memory by size or method, with what it was spent on."""
-    found = {(record.case, record.method, record.metric): record for record in records}
+    by_key = {(record.case, record.method, record.metric): record for record in records}
     rows = []
-    for (case, method, metric), record in found.items():
+    for (case, method, metric), record in by_key.items():
         if metric != "gib":
             continue
-        parts = [found.get((case, method, name)) for name in ("data_gib", "fit_seconds")]
+        parts = [by_key.get((case, method, name)) for name in ("data_gib", "fit_seconds")]
         rows.append(
             [
                 case,

@@ -5,50 +5,50 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from benchmarks.speed import own_methods, peers
-from benchmarks.speed.flops import meta_gradient_flops
-from benchmarks.speed.problem import Problem
-from benchmarks.suite.record import Record
-from benchmarks.suite.text_table import number, text_table
-from benchmarks.suite.timing import Times, interleave, quartiles
+from benchmarks.speed.methods import (
+    COMPILED,
+    LOW_RANK,
+    MATERIALISED,
+    METHODS,
+    REFERENCE,
+    Run,
+    prefers_low_rank,
+)
+from benchmarks.speed.problem import Case, Problem, draw_problem
+from benchmarks.suite.record import Record, number, text_table
+from benchmarks.suite.timing import Times, interleave, timed_record
 from ehrmeta.errors import EhrmetaError, MissingExtraError
 
-__all__ = ["METHODS", "Method", "check_equal", "compare_methods", "method_table"]
+__all__ = [
+    "check_equal",
+    "compare_methods",
+    "measure_scaling",
+    "meta_gradient_flops",
+    "method_table",
+    "scaling_table",
+]
 
-Run = Callable[[], Mapping[str, Any]]
-Method = Callable[[Problem], Run]
-
-LOW_RANK, MATERIALISED = "ehrmeta, low rank", "ehrmeta, materialised"
-COMPILED = "ehrmeta, compiled"
-REFERENCE = "torch.func vmap"
-METHODS: dict[str, Method] = {
-    LOW_RANK: own_methods.low_rank,
-    MATERIALISED: own_methods.materialised,
-    COMPILED: own_methods.compiled,
-    "ehrmeta, Meta-SGD": own_methods.meta_sgd,
-    REFERENCE: peers.torch_func,
-    "JAX, jitted vmap": peers.jax_vmap,
-    "task loop, autograd": peers.autograd_loop,
-    "task loop, higher": peers.higher_loop,
-}
 # float32 rounding, and now and then a unit that sits on the other side of ReLU's kink
 TOLERANCE = 1e-3
 MATRIX_PRODUCT = "matrix product"
+BASE = Case(20, 64, 5, 10, 256, 3)
+AXES = {"n_tasks": (64, 128, 256, 512), "shots": (5, 10, 20, 40), "steps": (1, 2, 4, 8)}
 
 
 def compare_methods(
     problem: Problem,
-    methods: Mapping[str, Method] = METHODS,
+    names: Sequence[str] = tuple(METHODS),
     *,
     seconds: float = 10.0,
     min_rounds: int = 5,
-    asked: Sequence[str] = (),
+    required: Sequence[str] = (),
     seed: int = 0,
 ) -> list[Record]:
     """Time the methods on one batch after checking that their gradients agree.
@@ -56,11 +56,11 @@ def compare_methods(
     Parameters
     ----------
     problem : Problem
-    methods : mapping
-        Name -> function that prepares a problem and returns what is timed.
+    names : sequence of str
+        Of `METHODS`.
     seconds, min_rounds
         Of `interleave`.
-    asked : sequence of str
+    required : sequence of str
         Methods that must be there; another one that is not installed gets a record without value.
 
     Returns
@@ -77,16 +77,16 @@ def compare_methods(
     EhrmetaError
         A method returns another gradient.
     MissingExtraError
-        A method in `asked` is not installed.
+        A method in `required` is not installed.
     """
     started = time.perf_counter()
     runs: dict[str, Run] = {}
     absent: list[str] = []
-    for name, prepare in methods.items():
+    for name in names:
         try:
-            runs[name] = prepare(problem)
+            runs[name] = METHODS[name](problem)
         except MissingExtraError:
-            if name in asked:
+            if name in required:
                 raise
             absent.append(name)
     errors = check_equal({name: run() for name, run in runs.items()}, problem.name)
@@ -94,42 +94,28 @@ def compare_methods(
     times = interleave(calls, seconds=seconds, min_rounds=min_rounds)
     product = times.pop(MATRIX_PRODUCT)
 
-    def record(method: str, metric: str, *values: float, note: str = "") -> Record:
-        value, low, high = values if len(values) == 3 else (*(values or (None,)), None, None)
-        return Record(
-            suite="speed",
-            case=problem.name,
-            method=method,
-            metric=metric,
-            value=value,
-            low=low,
-            high=high,
-            k=problem.shots,
-            n_tasks=problem.n_tasks,
-            seconds=time.perf_counter() - started,
-            seed=seed,
-            note=note,
-        )
-
-    ours = LOW_RANK if own_methods.prefers_low_rank(problem) else MATERIALISED
-    records = [record(name, "ms", *quartiles(1e3 * values)) for name, values in times.items()]
+    record = partial(
+        timed_record, problem.name, started, k=problem.shots, n_tasks=problem.n_tasks, seed=seed
+    )
+    ours = _form(problem)
+    records = [record(name, "ms", 1e3 * values) for name, values in times.items()]
     base = times.get(ours, next(iter(times.values())))
-    records += [record(name, "ratio", *quartiles(values / base)) for name, values in times.items()]
+    records += [record(name, "ratio", values / base) for name, values in times.items()]
     if COMPILED in times:
         records += [
-            record(name, "ratio_compiled", *quartiles(values / times[COMPILED]))
+            record(name, "ratio_compiled", values / times[COMPILED])
             for name, values in times.items()
         ]
     records += [record(name, "gradient_error", value) for name, value in errors.items()]
-    records += [record(name, "ms", note="not installed") for name in absent]
+    records += [record(name, "ms", None, note="not installed") for name in absent]
     records += [record("", "padding", problem.padding)]
     rate = _gflops(_product_flops(problem), product)
-    records += [record(MATRIX_PRODUCT, "gflops", *quartiles(rate))]
+    records += [record(MATRIX_PRODUCT, "gflops", rate)]
     low_rank = [LOW_RANK] + [COMPILED] * (ours == LOW_RANK)
     for name in (name for name in low_rank if name in times):
-        own_rate = _gflops(_useful_flops(problem), times[name])
-        records += [record(name, "gflops", *quartiles(own_rate))]
-        records += [record(name, "share_of_product", *quartiles(own_rate / rate))]
+        useful = _gflops(_useful_flops(problem), times[name])
+        records += [record(name, "gflops", useful)]
+        records += [record(name, "share_of_product", useful / rate)]
     return records
 
 
@@ -157,14 +143,32 @@ def check_equal(gradients: Mapping[str, Mapping[str, Any]], case: str) -> dict[s
     return errors
 
 
+def measure_scaling(seconds: float = 10.0, seed: int = 0, device: str = "cpu") -> list[Record]:
+    """Milliseconds of a meta-gradient in the form MAML takes by itself, along each axis."""
+    started = time.perf_counter()
+    records = []
+    for axis, sizes in AXES.items():
+        problems = {
+            size: draw_problem(BASE._replace(**{axis: size}), seed, device) for size in sizes
+        }
+        calls = {str(size): METHODS[_form(problem)](problem) for size, problem in problems.items()}
+        times = interleave(calls, seconds=seconds / len(AXES))
+        for size, problem in problems.items():
+            form = _form(problem).removeprefix("ehrmeta, ")
+            case, name = f"scaling in {axis} from {tuple(BASE)}", f"{axis} = {size}"
+            about = {"k": problem.shots, "n_tasks": problem.n_tasks, "seed": seed, "note": form}
+            records.append(timed_record(case, started, name, "ms", 1e3 * times[str(size)], **about))
+    return records
+
+
 def method_table(records: Sequence[Record]) -> str:
     """One case as a table: methods by time, with what the arithmetic comes to."""
-    found = {(record.method, record.metric): record for record in records}
+    by_key = {(record.method, record.metric): record for record in records}
     rows = []
     for name in dict.fromkeys(r.method for r in records if r.metric == "ms"):
-        ms = found[name, "ms"]
-        ratios = [found.get((name, metric)) for metric in ("ratio", "ratio_compiled")]
-        error = found.get((name, "gradient_error"))
+        ms = by_key[name, "ms"]
+        ratios = [by_key.get((name, metric)) for metric in ("ratio", "ratio_compiled")]
+        error = by_key.get((name, "gradient_error"))
         rows.append(
             [
                 name,
@@ -176,15 +180,33 @@ def method_table(records: Sequence[Record]) -> str:
         )
     heading = ["method", "ms", "quartiles", "/ ours", "/ compiled", "gradient differs by"]
     lines = [f"meta-gradient, {records[0].case}", text_table(heading, rows)]
-    product = found[MATRIX_PRODUCT, "gflops"]
+    product = by_key[MATRIX_PRODUCT, "gflops"]
     line = f"matrix product at this width: {number(product.value)} GFLOP/s"
     for name in (LOW_RANK, COMPILED):
-        if (own := found.get((name, "gflops"))) is not None:
-            share = found[name, "share_of_product"].value or math.nan
+        if (useful := by_key.get((name, "gflops"))) is not None:
+            share = by_key[name, "share_of_product"].value or math.nan
             form = name.removeprefix("ehrmeta, ")
-            line += f"; {form}: {number(own.value)} GFLOP/s useful, {100 * share:.0f} % of it"
-    padding = found["", "padding"].value or 0.0
+            line += f"; {form}: {number(useful.value)} GFLOP/s useful, {100 * share:.0f} % of it"
+    padding = by_key["", "padding"].value or 0.0
     return "\n".join([*lines, f"{line}; padding {100 * padding:.0f} % of the points"])
+
+
+def scaling_table(records: Sequence[Record]) -> str:
+    """Each axis as it doubles, with the time relative to the line above."""
+    rows, before = [], None
+    for record in records:
+        growth = ""
+        if before is not None and before.case == record.case and before.value and record.value:
+            growth = f"{record.value / before.value:.2f} x"
+        rows.append([record.method, number(record.value), growth, record.note])
+        before = record
+    heading = [f"cost of a meta-gradient around {tuple(BASE)}", "ms", "as it doubles", "form"]
+    return text_table(heading, rows)
+
+
+def _form(problem: Problem) -> str:
+    """The form that MAML takes by itself."""
+    return LOW_RANK if prefers_low_rank(problem) else MATERIALISED
 
 
 def _flat(gradient: Mapping[str, Any], names: Mapping[str, Any]) -> npt.NDArray[np.float64]:
@@ -219,3 +241,51 @@ def _useful_flops(problem: Problem) -> int:
 
 def _gflops(flops: int, seconds: Times) -> Times:
     return flops / seconds / 1e9
+
+
+def meta_gradient_flops(
+    widths: Sequence[int], n_support: int, n_query: int, steps: int, n_tasks: int = 1
+) -> int:
+    r"""Floating-point operations of the matrix products, two per multiply-add.
+
+    With ``m`` keys a layer ``i -> o`` costs ``i o + m (i + o)`` multiply-adds a point forward
+    (``W x``, ``K x`` and ``V^T (Kx + 1)``) and as many to carry an error back. Step ``s`` of the
+    inner loop runs the support forward through all layers and back through all but the first,
+    with ``m = (s - 1) n`` keys; the query runs forward with ``m = S n``. The first layer sees the
+    same inputs at every step, so its values add up on one block of ``n`` keys.
+
+    The outer gradient costs two products of the same size for every product of two things that
+    depend on the parameters, and one where a factor is data: the first layer's ``W x``, and its
+    values times ``Kx + 1``, whose ``Kx`` itself needs none. Activations, sums and the loss are not
+    counted, nor is what padding adds.
+
+    Parameters
+    ----------
+    widths : sequence of int
+        Features, hidden units, outputs.
+    n_support, n_query : int
+        Points of each task.
+    steps : int
+        Inner steps S.
+    n_tasks : int
+
+    Examples
+    --------
+    One task of one point each, through one hidden unit: 9 multiply-adds forward, 13 backward.
+
+    >>> meta_gradient_flops((1, 1, 1), 1, 1, 1)
+    44
+    """
+    layers = list(zip(widths[:-1], widths[1:], strict=True))
+    passes = [(n_support, s * n_support, True) for s in range(steps)]
+    passes.append((n_query, steps * n_support, False))
+    multiply_adds = 0
+    for n_points, n_keys, is_step in passes:
+        for layer, (i, o) in enumerate(layers):
+            if layer == 0:
+                keys = min(n_keys, n_support)
+                multiply_adds += n_points * (2 * i * o + keys * (i + 2 * o))
+                continue
+            forward = n_points * (i * o + n_keys * (i + o))
+            multiply_adds += 3 * forward * (2 if is_step else 1)
+    return 2 * n_tasks * multiply_adds

@@ -1,4 +1,4 @@
-"""The batches of tasks whose meta-gradient is timed."""
+"""Simulated patients, and the batches of tasks whose meta-gradient is timed."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -16,9 +17,26 @@ from ehrmeta.nn import MLP, TaskSet
 from ehrmeta.nn.batch import TaskRows, visible_width
 from ehrmeta.training import EpisodeSampler
 
-__all__ = ["CASES", "Case", "Problem", "draw_problem", "ragged_problem", "standard_rows"]
+__all__ = [
+    "CASES",
+    "Case",
+    "Patients",
+    "Problem",
+    "draw_problem",
+    "ragged_problem",
+    "simulate_patients",
+    "standard_rows",
+]
 
 RATE = 0.05
+
+
+class Patients(NamedTuple):
+    """Rows of patients whose outcome is a line with their own intercept and slopes."""
+
+    X: npt.NDArray[np.float32]  # (row, feature)
+    y: npt.NDArray[np.float32]  # (row,)
+    groups: npt.NDArray[np.int64]  # (row,)
 
 
 class Case(NamedTuple):
@@ -98,6 +116,28 @@ class Problem:
     def network(self) -> MLP:
         """The perceptron's hyper-parameters."""
         return MLP(self.widths[1:-1], "relu")
+
+
+def simulate_patients(
+    sizes: npt.NDArray[np.int64], n_features: int = 10, seed: int = 0
+) -> Patients:
+    """Patients with so many rows each; ``y = a + (b + b0) . x + noise``.
+
+    Examples
+    --------
+    >>> simulate_patients(np.array([2, 3])).groups
+    array([0, 0, 1, 1, 1])
+    """
+    random = np.random.default_rng(seed)
+    groups = np.repeat(np.arange(len(sizes)), sizes)
+    X = random.standard_normal((len(groups), n_features), dtype=np.float32)
+    population = random.standard_normal(n_features, dtype=np.float32)
+    y = X @ population + 0.5 * random.standard_normal(len(groups), dtype=np.float32)
+    y += random.standard_normal(len(sizes), dtype=np.float32)[groups]
+    for feature in range(n_features):
+        slope = 0.3 * random.standard_normal(len(sizes), dtype=np.float32)
+        y += slope[groups] * X[:, feature]
+    return Patients(X, y, groups)
 
 
 def draw_problem(case: Case, seed: int = 0, device: str = "cpu") -> Problem:

@@ -2,130 +2,108 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
+
+import click
 
 from benchmarks.speed.adapting import adapt_many, adapt_one, latency_table, throughput_table
 from benchmarks.speed.batch_building import batch_table, measure_batch_building
 from benchmarks.speed.memory import measure_gradient_memory, memory_table
-from benchmarks.speed.meta_gradient import METHODS, Method, compare_methods, method_table
-from benchmarks.speed.problem import CASES, Problem, draw_problem, ragged_problem
-from benchmarks.speed.scaling import measure_scaling, scaling_table
-from benchmarks.suite.cache import Cache
+from benchmarks.speed.meta_gradient import (
+    compare_methods,
+    measure_scaling,
+    method_table,
+    scaling_table,
+)
+from benchmarks.speed.methods import METHODS
+from benchmarks.speed.problem import CASES, Case, draw_problem, ragged_problem
+from benchmarks.suite.cells import Cell, Run
+from benchmarks.suite.command import CACHE, SEED, suite
 from benchmarks.suite.record import Record, machine
 from ehrmeta.errors import DataError, did_you_mean
 from ehrmeta.estimators.learner import pick_device
 
-__all__ = ["run_speed"]
+__all__ = ["speed"]
 
-Measure = Callable[[], list[Record]]
 Show = Callable[[Sequence[Record]], str]
 
 
-def run_speed(
-    say: Callable[[str], None],
-    *,
-    quick: bool = False,
-    cache: Cache | None = None,
-    methods: Sequence[str] = (),
-    device: str = "cpu",
-    seed: int = 0,
-) -> list[Record]:
-    """Run the suite, saying each table as soon as it is measured.
+@suite(
+    CACHE,
+    SEED,
+    click.option(
+        "--method",
+        "methods",
+        multiple=True,
+        help="Only this method of the meta-gradient; may be repeated.",
+    ),
+    click.option("--device", default="cpu", show_default=True, help="Of the meta-gradients."),
+)
+def speed(run: Run, methods: Sequence[str] = (), device: str = "cpu") -> list[Record]:
+    """Time meta-gradients, adapting, training steps; count memory.
 
-    Parameters
-    ----------
-    say : callable
-        Takes a text to show.
-    quick : bool
-        Small cases and few rounds: under a minute.
-    cache : Cache, optional
-        Keeps finished tables, so that a run that was stopped goes on.
-    methods : sequence of str
-        Methods of the meta-gradient to compare, by default all that are installed.
-    device : str
-        Where the meta-gradients of this package and of torch's peers are computed.
+    Every method runs in the same process in turn, after a check that all compute the same
+    gradient; numbers are medians, and ratios are taken within a round.
 
-    Returns
-    -------
-    list of Record
-
-    Raises
-    ------
-    MissingExtraError
-        A method that was named is not installed.
-    EhrmetaError
-        A method returns another meta-gradient than ``torch.func``.
+    \b
+    Example:
+        python -m benchmarks speed --quick
     """
-    _check_names(methods)
-    device = str(pick_device(device))
-    chosen = {name: METHODS[name] for name in methods or METHODS}
+    for name in methods:
+        if name not in METHODS:
+            raise DataError(f"there is no method '{name}'. {did_you_mean(name, METHODS)}")
     about = machine()
-    say(
+    run.say(
         f"{about['processor']}, {about['cpus']} cores, {about['threads']} threads of torch, "
         f"load {about['load'] or 0.0:.1f}, {about['date']}; all methods side by side in one process"
     )
     records: list[Record] = []
-    for name, (measure, show) in _cells(chosen, methods, quick, device, seed).items():
-        settings = {
-            "cell": name,
-            "suite": "speed",
-            "quick": quick,
-            "methods": list(chosen),
-            "device": device,
-            "seed": seed,
-            "threads": about["threads"],
-            "versions": about["versions"],
-        }
-        found = (cache or Cache()).cell(settings, measure)
-        say(f"\n{show(found)}")
-        records += found
+    for cell, table in _cells(run, tuple(methods), str(pick_device(device)), about["threads"]):
+        measured = run.records([cell])
+        run.show(table(measured))
+        records += measured
     return records
 
 
+def measure_meta_gradient(
+    case: Case | int, methods: Sequence[str], quick: bool, device: str, seed: int
+) -> list[Record]:
+    """Times of the methods on equal tasks of a case, or on so many ragged tasks of nafld-hdl."""
+    draw: Callable[..., Any] = ragged_problem if isinstance(case, int) else draw_problem
+    seconds, min_rounds = (1.0, 3) if quick else (10.0, 7)
+    problem = draw(case, seed=seed, device=device)
+    return compare_methods(
+        problem,
+        methods or tuple(METHODS),
+        seconds=seconds,
+        min_rounds=min_rounds,
+        required=methods,
+        seed=seed,
+    )
+
+
 def _cells(
-    methods: Mapping[str, Method], asked: Sequence[str], quick: bool, device: str, seed: int
-) -> dict[str, tuple[Measure, Show]]:
-    """What to measure and how to show it, by name."""
-    seconds = 1.0 if quick else 10.0
+    run: Run, methods: tuple[str, ...], device: str, n_threads: int
+) -> Iterator[tuple[Cell, Show]]:
+    """What to measure, and its table."""
 
-    def compare(problem_of: Callable[..., Problem], *args: Any) -> list[Record]:
-        problem = problem_of(*args, seed=seed, device=device)
-        return compare_methods(
-            problem,
-            methods,
-            asked=asked,
-            seconds=seconds,
-            min_rounds=3 if quick else 7,
-            seed=seed,
+    def cell(name: str, measure: Callable[..., list[Record]], *args: Any) -> Cell:
+        return Cell(f"speed {name}, {n_threads} threads", measure, args)
+
+    seconds = 1.0 if run.quick else 10.0
+    for case in (*(CASES[:1] if run.quick else CASES), 64 if run.quick else 256):
+        name = "nafld-hdl" if isinstance(case, int) else str(tuple(case))
+        args = (case, methods, run.quick, device, run.seed)
+        yield cell(f"meta-gradient {name}", measure_meta_gradient, *args), method_table
+    yield cell("adapt one patient", adapt_one, seconds, run.seed), latency_table
+    n_patients = 1_000 if run.quick else 10_000
+    yield cell("adapt many patients", adapt_many, n_patients, seconds, run.seed), throughput_table
+    yield cell("batch building", measure_batch_building, seconds, run.seed), batch_table
+    yield cell("scaling", measure_scaling, seconds, run.seed, device), scaling_table
+    if not run.quick and device == "cpu":
+        timed = methods or tuple(METHODS)
+        memory = cell(
+            "memory of a meta-gradient", measure_gradient_memory, CASES[3], timed, run.seed
         )
-
-    timed: dict[str, Any] = {"seconds": seconds, "seed": seed}
-    cells: dict[str, tuple[Measure, Show]] = {
-        f"meta-gradient {tuple(case)}": (partial(compare, draw_problem, case), method_table)
-        for case in (CASES[:1] if quick else CASES)
-    }
-    cells["meta-gradient nafld-hdl"] = (
-        partial(compare, ragged_problem, 64 if quick else 256),
-        method_table,
-    )
-    cells["adapt one patient"] = (partial(adapt_one, **timed), latency_table)
-    cells["adapt many patients"] = (
-        partial(adapt_many, 1_000 if quick else 10_000, **timed),
-        throughput_table,
-    )
-    cells["batch building"] = (partial(measure_batch_building, **timed), batch_table)
-    cells["scaling"] = (partial(measure_scaling, device=device, **timed), scaling_table)
-    if not quick and device == "cpu":
-        cells["memory of a meta-gradient"] = (
-            partial(measure_gradient_memory, CASES[3], list(methods), seed=seed),
-            memory_table,
-        )
-    return cells
-
-
-def _check_names(methods: Sequence[str]) -> None:
-    for name in methods:
-        if name not in METHODS:
-            raise DataError(f"there is no method '{name}'. {did_you_mean(name, METHODS)}")
+        yield memory, memory_table

@@ -1,24 +1,61 @@
-"""The cells of a long benchmark: each once, in this process or in several, kept as it finishes."""
+"""The cells of a suite: each measured once, in this process or in several, and kept as it finishes.
+
+A finished cell is found again under the same arguments and the same code: the cache compares a
+digest of the sources that the cell's function imports, and the versions of the libraries.
+"""
 
 from __future__ import annotations
 
+import ast
+import hashlib
+import json
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
+from functools import cache
 from multiprocessing import get_context
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
-from sklearn.base import BaseEstimator
 
-from benchmarks.suite.cache import Cache
-from benchmarks.suite.record import Record
-from benchmarks.suite.text_table import number
+import ehrmeta
+from benchmarks.suite.record import Record, machine, number
+from benchmarks.suite.task_scores import Scores
+from ehrmeta.errors import DataError
 
-__all__ = ["Cell", "described", "finished", "run_cells"]
+__all__ = ["Cell", "Fitted", "Run", "source_digest"]
 
-Out = TypeVar("Out")
+_ROOTS = {"benchmarks": Path(__file__).parents[1], "ehrmeta": Path(ehrmeta.__file__).parent}
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """A fitted method's scores.
+
+    Parameters
+    ----------
+    scores : mapping of int to Scores
+        By k, over the test patients of the fold.
+    seconds, tuning_seconds : float
+        Of the fit, and of choosing the settings.
+    setting : str
+        Chosen.
+    note : str
+        Why there are no scores.
+    """
+
+    scores: Mapping[int, Scores]
+    seconds: float = 0.0
+    tuning_seconds: float = 0.0
+    setting: str = ""
+    note: str = ""
+
+    def __str__(self) -> str:
+        return self.note or f"fit {number(self.seconds)} s"
 
 
 @dataclass(frozen=True)
@@ -27,83 +64,174 @@ class Cell:
 
     Parameters
     ----------
-    settings : mapping
-        Everything the records depend on, as `Cache.cell` wants it.
+    name : str
+        Told when it finishes; names its file.
     measure : callable
-        Returns the records; a module's function, so that another process can be handed it.
+        A module's function, so that another process can be handed it. Returns a list of `Record`,
+        or a `Fitted`.
+    args : tuple
+        Its arguments. Their ``repr`` is all that the result depends on beside the code.
     """
 
-    settings: Mapping[str, Any]
-    measure: Callable[[], list[Record]]
+    name: str
+    measure: Callable[..., Any]
+    args: tuple[Any, ...] = ()
+
+    def file(self, folder: Path) -> Path:
+        """Where the result is kept."""
+        depends_on = [repr(self.args), source_digest(self.measure.__module__), _versions()]
+        digest = hashlib.sha256(json.dumps([self.name, *depends_on]).encode()).hexdigest()[:8]
+        return folder / f"{re.sub(r'[^a-zA-Z0-9]+', '-', self.name).strip('-')}-{digest}.npz"
 
 
-def described(part: BaseEstimator | None) -> list[Any]:
-    """A learner or a backbone with all its hyper-parameters, for a cell's settings.
-
-    Examples
-    --------
-    >>> from ehrmeta.algorithms import Population
-    >>> described(Population())
-    ['Population', {}]
-    """
-    return [] if part is None else [type(part).__name__, part.get_params(deep=False)]
-
-
-def run_cells(
-    cells: Sequence[Cell],
-    say: Callable[[str], object],
-    *,
-    cache: Cache | None = None,
-    workers: int = 1,
-) -> list[Record]:
-    """The records of all cells, in the order of `cells`.
+@dataclass(frozen=True)
+class Run:
+    """How a suite is run.
 
     Parameters
     ----------
-    say : callable
-        Told about every cell as it finishes.
-    cache : Cache, optional
-        Where finished cells are kept.
-    workers : int
-        Processes. With more than one each computes on one thread, as in this process after
-        ``torch.set_num_threads(1)``; seconds are then those of one thread.
-    """
-    found: dict[int, list[Record]] = {}
-    for at, records in finished(_measure, [(cache or Cache(), cell) for cell in cells], workers):
-        found[at] = records
-        first = records[0]
-        took = "" if first.seconds is None else f" in {number(first.seconds)} s"
-        score = first.note if first.value is None else f"{first.value:.3g}"
-        say(f"[{len(found)}/{len(cells)}] {first.case}: {first.method}: {score}{took}")
-    return [record for at in range(len(cells)) for record in found[at]]
-
-
-def finished(
-    work: Callable[..., Out], calls: Sequence[tuple[Any, ...]], workers: int
-) -> Iterator[tuple[int, Out]]:
-    """Place and result of every call, as they finish, in this process or in several.
-
-    Parameters
-    ----------
-    work : callable
-        A module's function, so that another process can be handed it.
-    calls : sequence of tuple
-        Its arguments.
+    quick : bool
+        Small cases: does it work here?
+    cache : Path, optional
+        Folder of finished cells, which a run that was stopped goes on from.
     workers : int
         Processes of one thread each; with 1 this process works, on its threads.
+    seed : int
+    say : callable
+        Told about every cell that finishes, about what is left out, and every table.
     """
-    if workers == 1:
-        for at, call in enumerate(calls):
-            yield at, work(*call)
-        return
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # read by the new processes as they start
-    with ProcessPoolExecutor(
-        workers, get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
-    ) as pool:
-        running = {pool.submit(work, *call): at for at, call in enumerate(calls)}
-        for future in as_completed(running):
-            yield running[future], future.result()
+
+    quick: bool = False
+    cache: Path | None = None
+    workers: int = 1
+    seed: int = 0
+    say: Callable[[str], object] = field(default=lambda line: None)
+
+    def show(self, text: str) -> None:
+        """Say a table or a paragraph, if there is any."""
+        if text:
+            self.say(f"\n{text.rstrip()}")
+
+    def results(self, cells: Sequence[Cell]) -> list[Any]:
+        """What the cells return, in the order of `cells`."""
+        finished: dict[int, Any] = {}
+        for at, result in self._finished(cells):
+            finished[at] = result
+            self.say(f"[{len(finished)}/{len(cells)}] {cells[at].name}: {_in_words(result)}")
+        return [finished[at] for at in range(len(cells))]
+
+    def records(self, cells: Sequence[Cell]) -> list[Record]:
+        """The records of all cells."""
+        return [record for records in self.results(cells) for record in records]
+
+    def _finished(self, cells: Sequence[Cell]) -> Iterator[tuple[int, Any]]:
+        """Place and result of every cell, as they finish."""
+        files = [None if self.cache is None else cell.file(self.cache) for cell in cells]
+        if self.workers == 1:
+            for at, cell in enumerate(cells):
+                yield at, _measure(cell, files[at])
+            return
+        os.environ.setdefault("OMP_NUM_THREADS", "1")  # read by the new processes as they start
+        context = get_context("spawn")
+        with ProcessPoolExecutor(
+            self.workers, context, initializer=torch.set_num_threads, initargs=(1,)
+        ) as pool:
+            running = {pool.submit(_measure, cell, files[at]): at for at, cell in enumerate(cells)}
+            for future in as_completed(running):
+                yield running[future], future.result()
 
 
-def _measure(cache: Cache, cell: Cell) -> list[Record]:
-    return cache.cell(cell.settings, cell.measure)
+@cache
+def source_digest(module: str) -> str:
+    """SHA-256 of a module's source and of all that it imports from here, directly or not.
+
+    Modules of ``benchmarks`` and ``ehrmeta`` count, whether they are imported at the top of a file
+    or inside a function.
+    """
+    sources: dict[str, bytes] = {}
+    waiting = [module]
+    while waiting:
+        name = waiting.pop()
+        path = _file_of(name)
+        if name in sources or path is None:
+            continue
+        sources[name] = path.read_bytes()
+        for node in ast.walk(ast.parse(sources[name])):
+            if isinstance(node, ast.Import):
+                waiting += [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.module is not None:
+                waiting += [node.module, *(f"{node.module}.{a.name}" for a in node.names)]
+    digest = hashlib.sha256()
+    for name in sorted(sources):
+        digest.update(f"{name}\n".encode() + sources[name])
+    return digest.hexdigest()
+
+
+def _file_of(module: str) -> Path | None:
+    """The source of a module of this project."""
+    root, *parts = module.split(".")
+    if root not in _ROOTS or not parts:
+        return None
+    path = _ROOTS[root].joinpath(*parts)
+    files = (path.with_suffix(".py"), path / "__init__.py")
+    return next((file for file in files if file.exists()), None)
+
+
+@cache
+def _versions() -> dict[str, str]:
+    versions: dict[str, str] = machine()["versions"]
+    return versions
+
+
+def _measure(cell: Cell, file: Path | None) -> Any:
+    """The result of a cell, from its file or measured now."""
+    if file is not None and file.exists():
+        return _read(file)
+    result = cell.measure(*cell.args)
+    if file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        _write(file, cell, result)
+    return result
+
+
+def _write(file: Path, cell: Cell, result: Any) -> None:
+    content: dict[str, Any] = {"cell": cell.name, "args": repr(cell.args)}
+    arrays: dict[str, Any] = {}
+    if isinstance(result, Fitted):
+        content["fitted"] = {name: v for name, v in vars(result).items() if name != "scores"}
+        for k, scores in result.scores.items():
+            arrays |= {f"{k} {name}": values for name, values in scores.items()}
+    else:
+        content["records"] = [asdict(record) for record in result]
+    partial = file.with_suffix(".partial")
+    with partial.open("wb") as stream:
+        np.savez_compressed(stream, content=np.array(json.dumps(content)), **arrays)
+    partial.replace(file)
+
+
+def _read(file: Path) -> Any:
+    try:
+        with np.load(file, allow_pickle=False) as stored:
+            content = json.loads(str(stored["content"]))
+            if "records" in content:
+                return [Record(**fields) for fields in content["records"]]
+            scores: dict[int, Scores] = {}
+            for key in stored.files:
+                k, _, name = key.partition(" ")
+                if name:
+                    scores.setdefault(int(k), {})[name] = stored[key]
+            return Fitted(scores, **content["fitted"])
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise DataError(
+            f"'{file}' holds no benchmark results ({type(error).__name__}). Delete it, or pass "
+            "another --cache folder."
+        ) from error
+
+
+def _in_words(result: Any) -> str:
+    """The first value of a cell, and what it took."""
+    if isinstance(result, Fitted):
+        return str(result)
+    first = result[0]
+    took = "" if first.seconds is None else f" in {number(first.seconds)} s"
+    return f"{first.note if first.value is None else f'{first.value:.3g}'}{took}"

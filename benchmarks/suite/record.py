@@ -1,4 +1,4 @@
-"""One measured number of a benchmark, and files of them."""
+"""Measured numbers: files of them, tables for a terminal, and targets beside them."""
 
 from __future__ import annotations
 
@@ -6,15 +6,24 @@ import json
 import os
 import platform
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
-__all__ = ["Record", "machine", "write_records"]
+__all__ = [
+    "Record",
+    "Target",
+    "interval",
+    "machine",
+    "number",
+    "target_table",
+    "text_table",
+    "write_records",
+]
 
 
 @dataclass(frozen=True)
@@ -82,9 +91,9 @@ def machine() -> dict[str, Any]:
         "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         "python": platform.python_version(),
         "versions": {
-            name: found
+            name: installed
             for name in ("ehrmeta", "torch", "numpy", "scikit-learn", "jax", "higher")
-            if (found := _version(name)) is not None
+            if (installed := _version(name)) is not None
         },
     }
 
@@ -111,3 +120,89 @@ def _version(name: str) -> str | None:
         return version(name)
     except PackageNotFoundError:
         return None
+
+
+def text_table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Rows under a heading in aligned columns: the first to the left, the others to the right.
+
+    Examples
+    --------
+    >>> print(text_table(["method", "ms"], [["low rank", "31.20"], ["vmap", "387.00"]]))
+    method        ms
+    ----------------
+    low rank   31.20
+    vmap      387.00
+    """
+    lines = [list(heading), *map(list, rows)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(heading))]
+    text = [
+        "  ".join(
+            word.rjust(width) if i else word.ljust(width)
+            for i, (word, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    ]
+    return "\n".join([text[0], "-" * max(map(len, text)), *text[1:]])
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A number to so many significant digits, with all digits before the point.
+
+    Examples
+    --------
+    >>> number(0.012345), number(3.14159), number(12345.6), number(None)
+    ('0.0123', '3.14', '12,346', '')
+    """
+    if value is None:
+        return ""
+    if value == 0:
+        return "0"
+    places = digits - 1 - int(f"{value:e}".partition("e")[2])
+    return f"{value:,.{max(places, 0)}f}"
+
+
+def interval(record: Record | None, shown: Callable[[float | None], str] = number) -> str:
+    """A value with the limits of its interval; the note where it has none.
+
+    Examples
+    --------
+    >>> interval(Record("suite", "case", "method", "mse", 0.25, low=0.2, high=0.3))
+    '0.250 [0.200, 0.300]'
+    """
+    if record is None:
+        return ""
+    if record.value is None:
+        return record.note
+    return f"{shown(record.value)} [{shown(record.low)}, {shown(record.high)}]"
+
+
+class Target(NamedTuple):
+    """A claim, the figure, the target, and whether it was met; None where that is open."""
+
+    claim: str
+    figure: str
+    target: str
+    met: bool | None
+
+    @classmethod
+    def at_most(cls, claim: str, value: float, most: float) -> Target:
+        """A number that must not be larger."""
+        return cls(claim, number(value), f"at most {number(most)}", bool(value <= most))
+
+    @classmethod
+    def share(cls, claim: str, value: float, least: float) -> Target:
+        """A share that must not be smaller."""
+        return cls(claim, f"{value:.1%}", f"at least {least:.0%}", bool(value >= least))
+
+    @classmethod
+    def within(cls, claim: str, value: float, low: float, high: float) -> Target:
+        """A share between two limits."""
+        inside = bool(low <= value <= high)
+        return cls(claim, f"{value:.1%}", f"{low:.0%} to {high:.0%}", inside)
+
+
+def target_table(targets: Iterable[Target], who: str) -> str:
+    """One line a target; empty without any."""
+    words = {True: "met", False: "missed", None: "open"}
+    rows = [[t.claim, t.figure, t.target, words[t.met]] for t in targets]
+    return text_table([f"{who} must show", "figure", "target", ""], rows) if rows else ""

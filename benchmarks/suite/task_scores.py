@@ -1,4 +1,4 @@
-"""What a benchmark keeps of a method's predictions: a few sums for every task."""
+"""Scores of a method's predictions: a few means for every task."""
 
 from __future__ import annotations
 
@@ -15,21 +15,34 @@ from ehrmeta.data import OutcomeScale, Table
 from ehrmeta.errors import AtypicalWarning
 from ehrmeta.estimators.predictive import CarriedPredictive, Predictive
 from ehrmeta.evaluation import (
+    Difference,
+    bootstrap_counts,
     calibration_error,
     crps_normal,
     crps_student_t,
     interval_score,
     log_probability_between,
 )
+from ehrmeta.evaluation.bootstrap import percentile_limits
 from ehrmeta.evaluation.metrics import TaskMean
 
-__all__ = ["METRICS", "Scores", "calibration", "joined", "metric", "score_split", "score_tasks"]
+__all__ = [
+    "METRICS",
+    "Scores",
+    "calibration",
+    "difference",
+    "joined",
+    "metric",
+    "score_split",
+    "score_tasks",
+]
 
 Array = NDArray[np.float64]
 Scores = dict[str, Array]  # (task,), or (task, bin) for "pit"
 
 CONFIDENCE_LEVEL = 0.9
 N_BINS = 20
+N_BOOTSTRAP = 1000
 
 #: metric: (sum it is made of, square root of the mean, every row counts rather than every task)
 METRICS: dict[str, tuple[str, bool, bool]] = {
@@ -71,30 +84,32 @@ def score_tasks(
         distribution.
     """
     y = np.asarray(y, dtype=np.float64)
-    found = _on_working_scale(predicted)
-    at = _working(y, predicted.outcome.transform)
-    median = found.loc if found.scale is None else found.quantile(0.5)
+    distribution = _on_working_scale(predicted)
+    target = _working(y, predicted.outcome.transform)
+    median = distribution.loc if distribution.scale is None else distribution.quantile(0.5)
     values: dict[str, Array] = {
-        "squared": (at - found.mean()) ** 2,
-        "squared_from_median": (at - median) ** 2,
-        "absolute": np.abs(at - median),
+        "squared": (target - distribution.mean()) ** 2,
+        "squared_from_median": (target - median) ** 2,
+        "absolute": np.abs(target - median),
     }
     names = ("crps", "log_likelihood", "interval_score", "covered", "width")
     bins = np.full((len(y), N_BINS), np.nan)
-    if found.scale is None:
+    if distribution.scale is None:
         values |= {name: np.full(len(y), np.nan) for name in names}
     else:
         tail = 0.5 * (1.0 - CONFIDENCE_LEVEL)
-        low, high = found.quantile(tail), found.quantile(1.0 - tail)
-        values["crps"] = _crps(found, at)
-        values["interval_score"] = interval_score(at, low, high, confidence_level=CONFIDENCE_LEVEL)
-        slack = 1e-5 * np.abs(at)  # an interval may be one value, which was rounded on its way
-        values["covered"] = ((low - slack <= at) & (at <= high + slack)).astype(np.float64)
+        low, high = distribution.quantile(tail), distribution.quantile(1.0 - tail)
+        values["crps"] = _crps(distribution, target)
+        values["interval_score"] = interval_score(
+            target, low, high, confidence_level=CONFIDENCE_LEVEL
+        )
+        slack = 1e-5 * np.abs(target)  # an interval may be one value, which was rounded on its way
+        values["covered"] = ((low - slack <= target) & (target <= high + slack)).astype(np.float64)
         values["width"] = high - low
         half = 0.0 if resolution is None else 0.5 * resolution
         ends = (_working(y + side, predicted.outcome.transform) for side in (-half, half))
-        values["log_likelihood"] = _log_likelihood(found, at, *ends)
-        bins = _pit_shares(*found.cdf(at))
+        values["log_likelihood"] = _log_likelihood(distribution, target, *ends)
+        bins = _pit_shares(*distribution.cdf(target))
     codes = np.unique(tasks, return_inverse=True)[1]
     rows = np.bincount(codes).astype(np.float64)
     scores = {name: np.bincount(codes, value) / rows for name, value in values.items()}
@@ -118,18 +133,18 @@ def score_split(
     support, query : (row,)
         Tasks without a query row are left out; with no support at all it is the population model.
     """
-    asked = np.bincount(table.tasks.codes[query], minlength=table.n_tasks) > 0
-    shown, later = table.take(support & asked[table.tasks.codes]), table.take(query)
+    with_query = np.bincount(table.tasks.codes[query], minlength=table.n_tasks) > 0
+    shown, later = table.take(support & with_query[table.tasks.codes]), table.take(query)
     with warnings.catch_warnings():  # among many test patients some are atypical by chance
         warnings.simplefilter("ignore", AtypicalWarning)
         if len(shown) == 0:
-            found = model.unadapted().predict_distribution(later.X, time=later.time)
+            predicted = model.unadapted().predict_distribution(later.X, time=later.time)
         else:
             adapted = model.adapt(shown.X, shown.y, groups=shown.groups, time=shown.time)
-            found = adapted.predict_distribution(later.X, groups=later.groups, time=later.time)
+            predicted = adapted.predict_distribution(later.X, groups=later.groups, time=later.time)
     outcome = table.schema.outcome
     resolution = None if outcome is None else outcome.resolution
-    return score_tasks(later.y, found, later.tasks.codes, resolution=resolution)
+    return score_tasks(later.y, predicted, later.tasks.codes, resolution=resolution)
 
 
 def metric(scores: Mapping[str, Array], name: str) -> TaskMean:
@@ -137,6 +152,14 @@ def metric(scores: Mapping[str, Array], name: str) -> TaskMean:
     source, root, by_rows = METRICS[name]
     weight = scores["rows"] if by_rows else np.ones_like(scores["rows"])
     return TaskMean(scores[source], weight, root)
+
+
+def difference(scores: Mapping[str, Array], other: Mapping[str, Array], name: str) -> Difference:
+    """A metric less another method's on the same tasks, with its paired 95 % interval."""
+    a, b = metric(scores, name), metric(other, name)
+    counts = bootstrap_counts(len(a.loss), N_BOOTSTRAP, 0)
+    limits = percentile_limits(a.resampled(counts) - b.resampled(counts), 0.95)
+    return Difference(a.value() - b.value(), *limits)
 
 
 def calibration(scores: Mapping[str, Array]) -> float:
@@ -161,42 +184,42 @@ def _on_working_scale(predicted: Predictive) -> Predictive:
         return outcome.center + outcome.scale * z
 
     scale = None if predicted.scale is None else outcome.scale * predicted.scale
-    found = replace(predicted, loc=at(predicted.loc), scale=scale, outcome=OutcomeScale())
-    if isinstance(found, CarriedPredictive):
-        return replace(found, last=at(found.last))
-    return found
+    scaled = replace(predicted, loc=at(predicted.loc), scale=scale, outcome=OutcomeScale())
+    if isinstance(scaled, CarriedPredictive):
+        return replace(scaled, last=at(scaled.last))
+    return scaled
 
 
-def _crps(found: Predictive, at: Array) -> Array:
+def _crps(distribution: Predictive, at: Array) -> Array:
     """Of a jump p at L beside F: ``p |L - y| + (1 - p) C(y) - p (1 - p) C(L)``, C that of F."""
-    scale = np.asarray(found.scale, dtype=np.float64)
+    scale = np.asarray(distribution.scale, dtype=np.float64)
 
     def of_changed(at: Array) -> Array:
-        if found.dof is None:
-            return crps_normal(at, found.loc, scale)
-        return crps_student_t(at, found.loc, scale, found.dof)
+        if distribution.dof is None:
+            return crps_normal(at, distribution.loc, scale)
+        return crps_student_t(at, distribution.loc, scale, distribution.dof)
 
-    if not isinstance(found, CarriedPredictive):
+    if not isinstance(distribution, CarriedPredictive):
         return of_changed(at)
-    p, last = found.unchanged, found.last
+    p, last = distribution.unchanged, distribution.last
     return p * np.abs(last - at) + (1.0 - p) * (of_changed(at) - p * of_changed(last))
 
 
-def _log_likelihood(found: Predictive, at: Array, low: Array, high: Array) -> Array:
+def _log_likelihood(distribution: Predictive, at: Array, low: Array, high: Array) -> Array:
     """Log probability of the rounding bin from low to high; the density where it has no width."""
-    scale = np.asarray(found.scale, dtype=np.float64)
+    scale = np.asarray(distribution.scale, dtype=np.float64)
     if np.array_equal(low, high):
-        if isinstance(found, CarriedPredictive):  # a jump has no density
+        if isinstance(distribution, CarriedPredictive):  # a jump has no density
             return np.full(len(at), np.nan)
-        frozen = stats.norm if found.dof is None else stats.t(found.dof)
-        return np.asarray(frozen.logpdf((at - found.loc) / scale) - np.log(scale))
-    changed = log_probability_between(low, high, found.loc, scale, found.dof)
-    if not isinstance(found, CarriedPredictive):
+        frozen = stats.norm if distribution.dof is None else stats.t(distribution.dof)
+        return np.asarray(frozen.logpdf((at - distribution.loc) / scale) - np.log(scale))
+    changed = log_probability_between(low, high, distribution.loc, scale, distribution.dof)
+    if not isinstance(distribution, CarriedPredictive):
         return changed
-    inside = (low <= found.last) & (found.last < high)
+    inside = (low <= distribution.last) & (distribution.last < high)
     with np.errstate(divide="ignore"):
-        jump = np.log(np.where(inside, found.unchanged, 0.0))
-        return np.asarray(np.logaddexp(np.log1p(-found.unchanged) + changed, jump))
+        jump = np.log(np.where(inside, distribution.unchanged, 0.0))
+        return np.asarray(np.logaddexp(np.log1p(-distribution.unchanged) + changed, jump))
 
 
 def _pit_shares(below: Array, upto: Array) -> Array:

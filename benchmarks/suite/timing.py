@@ -1,15 +1,24 @@
-"""Side-by-side timing: every method in turn, round after round, in one process."""
+"""Timing side by side, every method in turn, and peak memory in a process of its own."""
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-__all__ = ["Times", "interleave", "quartiles"]
+from benchmarks.suite.record import Record
+
+__all__ = ["Times", "interleave", "quartiles", "resident", "run_apart", "timed_record"]
+
+Result = TypeVar("Result")
 
 Times = npt.NDArray[np.float64]
 _LONG = 1.0  # seconds
@@ -65,6 +74,23 @@ def quartiles(values: Times) -> tuple[float, float, float]:
     return float(median), float(low), float(high)
 
 
+def timed_record(
+    case: str, started: float, method: str, metric: str, values: Times | float | None, **about: Any
+) -> Record:
+    """A record of the speed suite: median and quartiles of the rounds, or one number.
+
+    Parameters
+    ----------
+    started : float
+        By `time.perf_counter`, when measuring the case began.
+    about
+        Other fields of the record.
+    """
+    value, low, high = quartiles(values) if isinstance(values, np.ndarray) else (values, None, None)
+    about["seconds"] = time.perf_counter() - started
+    return Record("speed", case, method, metric, value, low=low, high=high, **about)
+
+
 def _seconds_per_call(call: Callable[[], object], slot: float) -> float:
     """Mean over as many calls as fit into the slot, at least one, after one to warm up.
 
@@ -86,3 +112,36 @@ def _seconds(call: Callable[[], object]) -> float:
     if torch.cuda.is_available():
         torch.cuda.synchronize()  # wait for what the GPU has been asked to do
     return time.perf_counter() - started
+
+
+def run_apart(work: Callable[..., Result], *args: Any) -> tuple[Result, float]:
+    """The result of ``work(*args)`` and the GiB of memory that its process held at most.
+
+    Parameters
+    ----------
+    work : callable
+        A function of a module, so that a fresh process can find it.
+    """
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(_measured, work, args, torch.get_num_threads()).result()
+
+
+def resident(*, peak: bool = False) -> float:
+    """GiB that this process holds now, or held at most."""
+    status = Path("/proc/self/status")
+    if status.exists():  # getrusage would count the memory of the process that started this one
+        field = "VmHWM:" if peak else "VmRSS:"
+        for line in status.read_text(encoding="utf-8").splitlines():
+            if line.startswith(field):
+                return int(line.split()[1]) / 2**20
+    import resource
+
+    unit = 2**30 if sys.platform == "darwin" else 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+
+def _measured(
+    work: Callable[..., Result], args: tuple[Any, ...], n_threads: int
+) -> tuple[Result, float]:
+    torch.set_num_threads(n_threads)
+    return work(*args), resident(peak=True)

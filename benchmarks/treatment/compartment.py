@@ -69,12 +69,12 @@ def steady(log_parameters: Tensor, oral: bool) -> Tensor:
     clearance, volume, absorption = torch.exp(log_parameters).unbind(-1)
     rate = clearance / volume
 
-    def left(by: Tensor) -> Tensor:
+    def remaining(by: Tensor) -> Tensor:
         return torch.exp(-by * _INTERVAL) / (1 - torch.exp(-by * _INTERVAL))
 
     if not oral:
-        return left(rate) / volume
-    return absorption / (volume * (absorption - rate)) * (left(rate) - left(absorption))
+        return remaining(rate) / volume
+    return absorption / (volume * (absorption - rate)) * (remaining(rate) - remaining(absorption))
 
 
 def modes(population: Population, rows: Rows) -> tuple[Tensor, Tensor]:
@@ -87,27 +87,29 @@ def modes(population: Population, rows: Rows) -> tuple[Tensor, Tensor]:
     """
     centre = rows.covariates @ population.beta
 
-    def lost(own: Tensor, centre: Tensor, doses: Tensor, time: Tensor, y: Tensor) -> Tensor:
-        mean = _concentration(own, doses, time, population.oral)
+    def loss(
+        log_parameters: Tensor, centre: Tensor, doses: Tensor, time: Tensor, y: Tensor
+    ) -> Tensor:
+        mean = _concentration(log_parameters, doses, time, population.oral)
         variance = (population.proportional * mean) ** 2 + population.additive**2
-        apart = own - centre
+        deviation = log_parameters - centre
         misfit = torch.sum((y - mean) ** 2 / variance + torch.log(variance))
-        return 0.5 * (misfit + apart @ population.precision @ apart)
+        return 0.5 * (misfit + deviation @ population.precision @ deviation)
 
     data = (centre, rows.doses, rows.time, rows.y)
     slope, bend, value = (
-        vmap(part(lost)) for part in (grad, lambda f: jacrev(grad(f)), lambda f: f)
+        vmap(part(loss)) for part in (grad, lambda f: jacrev(grad(f)), lambda f: f)
     )
-    own, damping = centre.clone(), torch.full((len(centre),), 1e-3, dtype=torch.float64)
+    log_parameters, damping = centre.clone(), torch.full((len(centre),), 1e-3, dtype=torch.float64)
     eye = torch.eye(centre.shape[1], dtype=torch.float64)
     for _ in range(_N_STEPS):
-        curvature = _positive(bend(own, *data)) + damping[:, None, None] * eye
-        step = torch.linalg.solve(curvature, slope(own, *data))
-        tried = own - step.clamp(-_LARGEST_STEP, _LARGEST_STEP)
-        better = value(tried, *data) <= value(own, *data)
-        own = torch.where(better[:, None], tried, own)
+        curvature = _positive(bend(log_parameters, *data)) + damping[:, None, None] * eye
+        step = torch.linalg.solve(curvature, slope(log_parameters, *data))
+        tried = log_parameters - step.clamp(-_LARGEST_STEP, _LARGEST_STEP)
+        better = value(tried, *data) <= value(log_parameters, *data)
+        log_parameters = torch.where(better[:, None], tried, log_parameters)
         damping = torch.where(better, 0.3 * damping, 30.0 * damping)
-    return own, _positive(bend(own, *data))
+    return log_parameters, _positive(bend(log_parameters, *data))
 
 
 def only(population: Population, n_free: int) -> Population:
@@ -123,7 +125,7 @@ def only(population: Population, n_free: int) -> Population:
 def fit_population(rows: Rows, oral: bool) -> Population:
     """Iterated two-stage, from a guess of one litre's order of magnitude."""
     one = torch.tensor(1.0, dtype=torch.float64)
-    found = Population(
+    population = Population(
         beta=torch.tensor([1.0, 0.0, 0.0, 3.0, 0.0, 0.0], dtype=torch.float64),
         precision=4.0 * torch.eye(3, dtype=torch.float64),
         proportional=0.3 * one,
@@ -132,62 +134,66 @@ def fit_population(rows: Rows, oral: bool) -> Population:
     )
     a = rows.covariates.flatten(0, 1)
     for _ in range(_N_ROUNDS):
-        own, curvature = modes(found, rows)
+        log_parameters, curvature = modes(population, rows)
         spread = torch.linalg.inv(curvature)
         beta = torch.linalg.lstsq(
-            _weighted(a, found), _weighted(own.flatten()[:, None], found)
+            _weighted(a, population), _weighted(log_parameters.flatten()[:, None], population)
         ).solution[:, 0]
-        apart = own - rows.covariates @ beta
-        variance = (apart**2 + torch.diagonal(spread, dim1=1, dim2=2)).mean(0)
-        found = replace(found, beta=beta, precision=torch.diag(1.0 / variance))
-        proportional, additive = _errors(found, rows, own, spread)
-        found = replace(found, proportional=proportional, additive=additive)
-    return found
+        deviation = log_parameters - rows.covariates @ beta
+        variance = (deviation**2 + torch.diagonal(spread, dim1=1, dim2=2)).mean(0)
+        population = replace(population, beta=beta, precision=torch.diag(1.0 / variance))
+        proportional, additive = _errors(population, rows, log_parameters, spread)
+        population = replace(population, proportional=proportional, additive=additive)
+    return population
 
 
-def _weighted(values: Tensor, found: Population) -> Tensor:
-    root = torch.sqrt(torch.diagonal(found.precision))
+def _weighted(values: Tensor, population: Population) -> Tensor:
+    root = torch.sqrt(torch.diagonal(population.precision))
     return values * root.repeat(len(values) // len(root))[:, None]
 
 
-def _errors(found: Population, rows: Rows, own: Tensor, spread: Tensor) -> tuple[Tensor, Tensor]:
+def _errors(
+    population: Population, rows: Rows, log_parameters: Tensor, spread: Tensor
+) -> tuple[Tensor, Tensor]:
     """Proportional and additive error by weighted least squares on squared residuals."""
 
-    def one(own: Tensor, doses: Tensor, time: Tensor) -> Tensor:
-        return _concentration(own, doses, time, found.oral)
+    def concentration(log_parameters: Tensor, doses: Tensor, time: Tensor) -> Tensor:
+        return _concentration(log_parameters, doses, time, population.oral)
 
-    mean = vmap(one)(own, rows.doses, rows.time)
-    slope = vmap(jacrev(one))(own, rows.doses, rows.time)
+    mean = vmap(concentration)(log_parameters, rows.doses, rows.time)
+    slope = vmap(jacrev(concentration))(log_parameters, rows.doses, rows.time)
     square = (rows.y - mean) ** 2 + torch.einsum("ntp,npq,ntq->nt", slope, spread, slope)
     design = torch.stack([mean.flatten() ** 2, torch.ones(mean.numel())], dim=1).double()
-    squares = torch.stack([found.proportional**2, found.additive**2]).double()
+    squares = torch.stack([population.proportional**2, population.additive**2]).double()
     for _ in range(5):
         weight = 1.0 / (design @ squares)
-        left = design * weight[:, None]
-        squares = torch.linalg.solve(left.T @ left, left.T @ (square.flatten() * weight))
+        weighted = design * weight[:, None]
+        squares = torch.linalg.solve(
+            weighted.T @ weighted, weighted.T @ (square.flatten() * weight)
+        )
         squares = squares.clamp(min=1e-4)
     root = torch.sqrt(squares)
     return root[0], root[1]
 
 
-def _concentration(own: Tensor, doses: Tensor, time: Tensor, oral: bool) -> Tensor:
+def _concentration(log_parameters: Tensor, doses: Tensor, time: Tensor, oral: bool) -> Tensor:
     """Concentrations of one patient under a dose history, (row,)."""
-    clearance, volume, absorption = torch.exp(own).unbind(-1)
+    clearance, volume, absorption = torch.exp(log_parameters).unbind(-1)
     rate = clearance / volume
     amount = doses.repeat_interleave(_REPEATS)
     elapsed = time[:, None] - _INTERVAL * torch.arange(len(amount))
     amount = torch.where(elapsed >= 0, amount, 0.0)
 
-    def left(by: Tensor) -> Tensor:
+    def remaining(by: Tensor) -> Tensor:
         return torch.sum(amount * torch.exp(-elapsed.clamp(min=0) * by), dim=1)
 
     if not oral:
-        return left(rate) / volume
-    return absorption / (volume * (absorption - rate)) * (left(rate) - left(absorption))
+        return remaining(rate) / volume
+    return absorption / (volume * (absorption - rate)) * (remaining(rate) - remaining(absorption))
 
 
 def _positive(curvature: Tensor) -> Tensor:
     """The same with eigenvalues no smaller than 1e-3."""
     values, vectors = torch.linalg.eigh(curvature)
-    found: Tensor = (vectors * values.clamp(min=1e-3)[:, None, :]) @ vectors.mT
-    return found
+    positive: Tensor = (vectors * values.clamp(min=1e-3)[:, None, :]) @ vectors.mT
+    return positive

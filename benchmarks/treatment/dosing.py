@@ -11,7 +11,6 @@ Seeds were fixed before any run; the model was developed on other seeds.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -19,10 +18,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from benchmarks.suite.cache import Cache
-from benchmarks.suite.cells import Cell, run_cells
-from benchmarks.suite.record import Record
-from benchmarks.suite.text_table import number, text_table
+from benchmarks.suite.cells import Cell, Run
+from benchmarks.suite.record import Record, number, text_table
 from benchmarks.treatment.compartment import (
     Population,
     Rows,
@@ -41,7 +38,6 @@ __all__ = ["dosing_table", "run_dosing"]
 Array = npt.NDArray[np.float64]
 
 SUITE = "treatment"
-_VERSION = 2  # raised when a change here or in our models makes kept cells stale
 SEEDS = (11, 12, 13, 14, 15)
 N_TRAIN, N_TEST, N_LEVELS = 200, 200, 5
 SHOTS = (1, 2, 3, 5)
@@ -56,52 +52,22 @@ CLOSED = "share of the gap closed"
 BETTER = f"chance less that of {MAP}"
 
 
-def run_dosing(
-    say: Callable[[str], object] = lambda line: None,
-    *,
-    quick: bool = False,
-    cache: Cache | None = None,
-    workers: int = 1,
-) -> list[Record]:
-    """Score every method on every seed.
-
-    Parameters
-    ----------
-    say : callable
-        Told about every seed that finishes.
-    quick : bool
-        One seed of a quarter of the patients.
-    cache : Cache, optional
-        Where finished cells are kept.
-    workers : int
-        Processes of one thread each.
-    """
-    sizes = (N_TRAIN // 4, N_TEST // 4) if quick else (N_TRAIN, N_TEST)
-    cells = [
-        Cell(
-            {
-                "cell": f"dosing {seed}",
-                "suite": SUITE,
-                "sizes": sizes,
-                "shots": SHOTS,
-                "version": _VERSION,
-            },
-            partial(_measure, seed, *sizes),
-        )
-        for seed in (SEEDS[:1] if quick else SEEDS)
-    ]
-    return run_cells(cells, say, cache=cache, workers=workers)
+def run_dosing(run: Run) -> list[Record]:
+    """Score every method on every seed; --quick takes one seed of a quarter of the patients."""
+    sizes = (N_TRAIN // 4, N_TEST // 4) if run.quick else (N_TRAIN, N_TEST)
+    seeds = SEEDS[:1] if run.quick else SEEDS
+    return run.records([Cell(f"dosing {seed}", measure_doses, (seed, *sizes)) for seed in seeds])
 
 
 def dosing_table(records: list[Record]) -> str:
     """Means over seeds: a row a method, a column a number of concentrations."""
     parts = []
-    for metric in (*TRUTH, CLOSED, BETTER):
-        own = [record for record in records if record.metric == metric]
-        shots = sorted({record.k for record in own if record.k is not None})
+    for metric in (*TRUTH, CLOSED, BETTER) if records else ():
+        scored = [record for record in records if record.metric == metric]
+        shots = sorted({record.k for record in scored if record.k is not None})
         rows = [
-            [name, *(_mean([r for r in own if (r.method, r.k) == (name, k)]) for k in shots)]
-            for name in dict.fromkeys(record.method for record in own)
+            [name, *(_mean([r for r in scored if (r.method, r.k) == (name, k)]) for k in shots)]
+            for name in dict.fromkeys(record.method for record in scored)
         ]
         parts.append(f"make_pk: {metric}\n{text_table(['', *(f'k = {k}' for k in shots)], rows)}")
     return "\n\n".join(parts)
@@ -115,7 +81,8 @@ def _mean(records: list[Record]) -> str:
     return number(float(np.mean(values))) + ("" if spread is None else f" ({number(spread, 1)})")
 
 
-def _measure(seed: int, n_train: int, n_test: int) -> list[Record]:
+def measure_doses(seed: int, n_train: int, n_test: int) -> list[Record]:
+    """Doses of every method for one draw of patients."""
     patients = make_pk(n_train + n_test, N_LEVELS, random_state=seed)
     test = np.arange(n_train, n_train + n_test)
     grid = np.tile(GRID, (n_train + n_test, 1))
@@ -156,18 +123,20 @@ def _records(
     of = partial(Record, SUITE, "make_pk", k=k, seed=seed, n_tasks=len(each))
     scores = {name: chance[each, at] for name, at in chosen.items()}
     gap = scores[CEILING].mean() - scores[POPULATION].mean()
-    found = []
+    records = []
     for name, at in chosen.items():
-        share, own = float(reached[each, at].mean()), scores[name]
-        closed = float((own.mean() - scores[POPULATION].mean()) / gap)
-        values = zip((*TRUTH, CLOSED), (share, float(own.mean()), closed), strict=True)
-        found += [of(method=name, metric=metric, value=value) for metric, value in values]
+        share, chances = float(reached[each, at].mean()), scores[name]
+        closed = float((chances.mean() - scores[POPULATION].mean()) / gap)
+        values = zip((*TRUTH, CLOSED), (share, float(chances.mean()), closed), strict=True)
+        records += [of(method=name, metric=metric, value=value) for metric, value in values]
     for name in (LAW, FREE):
         better = scores[name] - scores[MAP]
         mean = float(better.mean())
         wide = 1.96 * float(better.std(ddof=1)) / np.sqrt(len(better))
-        found.append(of(method=name, metric=BETTER, value=mean, low=mean - wide, high=mean + wide))
-    return found
+        records.append(
+            of(method=name, metric=BETTER, value=mean, low=mean - wide, high=mean + wide)
+        )
+    return records
 
 
 def _features(patients: DosedPatients) -> Array:
@@ -230,8 +199,8 @@ def _aimed(
     population: Population, rows: Rows, target: tuple[float, float]
 ) -> npt.NDArray[np.int64]:
     """The dose whose concentration at the mode is nearest to the middle of the target's log."""
-    own, _ = modes(population, rows)
-    dose = np.sqrt(target[0] * target[1]) / steady(own, population.oral).numpy()
+    log_parameters, _ = modes(population, rows)
+    dose = np.sqrt(target[0] * target[1]) / steady(log_parameters, population.oral).numpy()
     return np.asarray(np.abs(np.log(GRID) - np.log(dose)[:, None]).argmin(axis=1))
 
 

@@ -8,7 +8,6 @@ The seeds are fresh: the model was developed, and its figures first read, on oth
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -16,10 +15,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from benchmarks.suite.cache import Cache
-from benchmarks.suite.cells import Cell, run_cells
-from benchmarks.suite.record import Record
-from benchmarks.suite.text_table import number, text_table
+from benchmarks.suite.cells import Cell, Run
+from benchmarks.suite.record import Record, number, text_table
 from ehrmeta.data import NofOnePatients, make_nof1
 from ehrmeta.errors import DataWarning
 from ehrmeta.treatment import DoseResponse
@@ -27,10 +24,9 @@ from ehrmeta.treatment import DoseResponse
 __all__ = ["n_of_1_table", "run_n_of_1"]
 
 Array = npt.NDArray[np.float64]
-Found = tuple[Array, Array, Array]  # estimate, low, high of every patient
+Effects = tuple[Array, Array, Array]  # estimate, low, high of every patient
 
 SUITE = "treatment"
-_VERSION = 4  # raised when a change here or in our default makes kept cells stale
 SEEDS = (31, 32, 33, 34)
 N_TRAIN, N_TEST, N_DAYS = 100, 200, 56
 SHOTS = (28, 56)  # days
@@ -42,40 +38,29 @@ ERROR, COVERAGE = "mean error", "coverage of 90 % intervals"
 METRICS = (ERROR, "rmse", COVERAGE, "width")
 
 
-def run_n_of_1(
-    say: Callable[[str], object] = lambda line: None,
-    *,
-    quick: bool = False,
-    cache: Cache | None = None,
-    workers: int = 1,
-) -> list[Record]:
-    """Score every method on every seed; parameters as in `run_dosing`."""
-    sizes = (N_TRAIN // 2, N_TEST // 4) if quick else (N_TRAIN, N_TEST)
-    cells = [
-        Cell(
-            {
-                "cell": f"n-of-1 {seed} {titration}",
-                "suite": SUITE,
-                "sizes": sizes,
-                "shots": SHOTS,
-                "version": _VERSION,
-            },
-            partial(_measure, seed, titration, *sizes),
-        )
-        for titration in (False, True)
-        for seed in (SEEDS[:1] if quick else SEEDS)
-    ]
-    return run_cells(cells, say, cache=cache, workers=workers)
+def run_n_of_1(run: Run) -> list[Record]:
+    """Score every method on every seed; --quick takes one seed of a quarter of the patients."""
+    sizes = (N_TRAIN // 2, N_TEST // 4) if run.quick else (N_TRAIN, N_TEST)
+    return run.records(
+        [
+            Cell(f"n-of-1 {seed} {titration}", measure_periods, (seed, titration, *sizes))
+            for titration in (False, True)
+            for seed in (SEEDS[:1] if run.quick else SEEDS)
+        ]
+    )
 
 
 def n_of_1_table(records: list[Record]) -> str:
     """Means over seeds: a table a design and number of days."""
     parts = []
     for case, k in dict.fromkeys((record.case, record.k) for record in records):
-        own = [record for record in records if (record.case, record.k) == (case, k)]
+        scored = [record for record in records if (record.case, record.k) == (case, k)]
         rows = [
-            [name, *(_mean([r for r in own if (r.method, r.metric) == (name, m)]) for m in METRICS)]
-            for name in dict.fromkeys(record.method for record in own)
+            [
+                name,
+                *(_mean([r for r in scored if (r.method, r.metric) == (name, m)]) for m in METRICS),
+            ]
+            for name in dict.fromkeys(record.method for record in scored)
         ]
         parts.append(f"{case}, {k} days: effect of a dose\n{text_table(['', *METRICS], rows)}")
     return "\n\n".join(parts)
@@ -85,7 +70,8 @@ def _mean(records: list[Record]) -> str:
     return number(float(np.mean([r.value for r in records if r.value is not None])), 2)
 
 
-def _measure(seed: int, titration: bool, n_train: int, n_test: int) -> list[Record]:
+def measure_periods(seed: int, titration: bool, n_train: int, n_test: int) -> list[Record]:
+    """Effects of every method for one draw of patients."""
     p = make_nof1(n_train + n_test, titration=titration, random_state=seed)
     truth = p.effect[n_train:]
     models = {
@@ -100,21 +86,21 @@ def _measure(seed: int, titration: bool, n_train: int, n_test: int) -> list[Reco
             model.fit(p.X[train, 3:], p.y[train], **_keywords(p, train))
         for k in SHOTS:
             seen = ~train & (p.time < k)
-            found = {name: _adapted(model, p, seen, n_train) for name, model in models.items()}
-            found[OWN] = _own(p, seen, n_train)
-            found[POOLED] = _pooled(p, seen, n_test)
+            effects = {name: _adapted(model, p, seen, n_train) for name, model in models.items()}
+            effects[OWN] = _own(p, seen, n_train)
+            effects[POOLED] = _pooled(p, seen, n_test)
             case = "make_nof1, doses that follow the outcome" if titration else "make_nof1, random"
             of = partial(Record, SUITE, case, k=k, seed=seed, n_tasks=n_test)
-            for name, (effect, low, high) in found.items():
-                told = np.isfinite(effect)
-                error, inside = (effect - truth)[told], ((low < truth) & (truth < high))[told]
+            for name, (effect, low, high) in effects.items():
+                known = np.isfinite(effect)
+                error, inside = (effect - truth)[known], ((low < truth) & (truth < high))[known]
                 values = (
                     error.mean(),
                     np.sqrt(np.mean(error**2)),
                     inside.mean(),
-                    np.mean((high - low)[told]),
+                    np.mean((high - low)[known]),
                 )
-                note = "" if told.all() else f"{int((~told).sum())} patients had one dose only"
+                note = "" if known.all() else f"{int((~known).sum())} patients had one dose only"
                 records += [
                     of(method=name, metric=metric, value=float(value), note=note)
                     for metric, value in zip(METRICS, values, strict=True)
@@ -128,7 +114,7 @@ def _keywords(p: NofOnePatients, rows: npt.NDArray[np.bool_]) -> dict[str, Any]:
 
 def _adapted(
     model: DoseResponse, p: NofOnePatients, seen: npt.NDArray[np.bool_], n_train: int
-) -> Found:
+) -> Effects:
     adapted = model.adapt(p.X[seen, 3:], p.y[seen], **_keywords(p, seen))
     first = np.arange(n_train, len(p.effect)) * N_DAYS
     at: dict[str, Any] = {
@@ -141,17 +127,17 @@ def _adapted(
     return adapted.effect(p.X[first, 3:], **at), low, high
 
 
-def _own(p: NofOnePatients, seen: npt.NDArray[np.bool_], n_train: int) -> Found:
+def _own(p: NofOnePatients, seen: npt.NDArray[np.bool_], n_train: int) -> Effects:
     """A least-squares line for every patient; NaN for one dose only."""
-    found = np.full((len(p.effect) - n_train, 3), np.nan)
-    for at in range(len(found)):
+    lines = np.full((len(p.effect) - n_train, 3), np.nan)
+    for at in range(len(lines)):
         rows = seen & (p.groups == n_train + at)
         if np.ptp(p.treatment[rows]):
-            found[at] = _line(p.treatment[rows], p.y[rows])
-    return found[:, 0], found[:, 1], found[:, 2]
+            lines[at] = _line(p.treatment[rows], p.y[rows])
+    return lines[:, 0], lines[:, 1], lines[:, 2]
 
 
-def _pooled(p: NofOnePatients, seen: npt.NDArray[np.bool_], n_test: int) -> Found:
+def _pooled(p: NofOnePatients, seen: npt.NDArray[np.bool_], n_test: int) -> Effects:
     """One least-squares line for all."""
     effect, low, high = np.tile(_line(p.treatment[seen], p.y[seen]), (n_test, 1)).T
     return effect, low, high

@@ -6,98 +6,77 @@ zero (arXiv:2410.07021).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
-from importlib.util import find_spec
+from collections.abc import Iterator, Sequence
 
-from benchmarks.suite.cache import Cache
-from benchmarks.suite.cells import Cell, run_cells
-from benchmarks.suite.record import Record
+from benchmarks.suite.cells import Cell, Run
+from benchmarks.suite.command import CACHE, WORKERS, only, suite
+from benchmarks.suite.peers import installed
+from benchmarks.suite.record import Record, target_table
+from benchmarks.treatment.dosing import dosing_table, run_dosing
 from benchmarks.treatment.methods import METHODS, OURS
-from benchmarks.treatment.simulated import BAYES, SUITE, measure_acic, measure_sites
+from benchmarks.treatment.n_of_1 import n_of_1_table, run_n_of_1
+from benchmarks.treatment.simulated import BAYES, measure_acic, measure_sites
 from benchmarks.treatment.survival import SURVIVAL_TRIALS, measure_survival
+from benchmarks.treatment.table import treatment_tables, treatment_targets
 from benchmarks.treatment.trials import TRIALS, measure_trial
 
-__all__ = ["PARTS", "run_treatment"]
+__all__ = ["PARTS"]
 
 PARTS = ("acic2016", "sites", "trials", "survival")
 KNOBS = tuple((h, c) for h in (0.0, 1.0) for c in (0.0, 1.0, 2.0))
 SHOTS = (0, 5, 20, 100)
-_VERSION = 3  # raised when a change here or in our default makes kept cells stale
 
 
-def run_treatment(
-    say: Callable[[str], object] = lambda line: None,
-    *,
-    quick: bool = False,
-    cache: Cache | None = None,
-    parts: Sequence[str] = (),
-    methods: Sequence[str] = (),
-    workers: int = 1,
-) -> list[Record]:
-    """Run every method on every case.
+@suite(
+    CACHE,
+    WORKERS,
+    only("--part", "parts", [*PARTS, "dosing", "n-of-1"], "part"),
+    only("--method", "methods", METHODS, "method of effects"),
+)
+def treatment(run: Run, parts: Sequence[str], methods: Sequence[str]) -> list[Record]:
+    """Compare learners of treatment effects: simulations, new sites, trials, doses, patients.
 
-    Parameters
-    ----------
-    say : callable
-        Told about every cell as it finishes, and about what is left out.
-    quick : bool
-        One instance and fold of ACIC 2016, one repeat of two kinds of sites, one trial.
-    cache : Cache, optional
-        Where finished cells are kept.
-    parts, methods : sequence of str
-        Names; all without any.
-    workers : int
-        Processes of one thread each; with 1 this process works, on its threads.
+    Zero and constant effects, the S-, T-, X-, DR- and R-learner with ridge and boosting, EconML's
+    causal forest where it is installed; doses that bring concentrations into a range, beside
+    pharmacometric MAP; effects of treatment periods with carry-over, doses in random order or
+    following the outcome. The last table sets the figures beside their targets.
+    --quick runs a small case of each part.
+
+    \b
+    Example:
+        python -m benchmarks treatment --part sites --cache runs
     """
-    names = [name for name in methods or METHODS if _found(name, METHODS[name].package, say)]
-    cells: list[Cell] = []
-    for part in parts or PARTS:
-        if part == "acic2016":
-            cells += _acic(names, quick)
-        elif part == "sites":
-            cells += _sites(names, quick)
-        elif part == "trials":
-            found = [t for t in TRIALS if _found(t, TRIALS[t].package, say)]
-            cells += [
-                _cell(f"{trial}: {name}", partial(measure_trial, trial, name))
-                for trial in (found[:1] if quick else found)
-                for name in names
-            ]
-        elif OURS in names:
-            cells += [_cell(name, partial(measure_survival, name)) for name in SURVIVAL_TRIALS]
-    return run_cells(cells, say, cache=cache, workers=workers)
+    parts = parts or (*PARTS, "dosing", "n-of-1")
+    effects = run.records(list(_cells(run, parts, methods)))
+    doses = run_dosing(run) if "dosing" in parts else []
+    periods = run_n_of_1(run) if "n-of-1" in parts else []
+    records = effects + doses + periods
+    for text in (treatment_tables(effects), dosing_table(doses), n_of_1_table(periods)):
+        run.show(text)
+    run.show(target_table(treatment_targets(records), "it"))
+    return records
 
 
-def _acic(names: Sequence[str], quick: bool) -> list[Cell]:
-    n_folds = 1 if quick else 5
-    return [
-        _cell(f"acic2016 {i}: {name}", partial(measure_acic, i, name, n_folds), folds=n_folds)
-        for i in range(1, 2 if quick else 11)
-        for name in names
-    ]
-
-
-def _sites(names: Sequence[str], quick: bool) -> list[Cell]:
-    n_repeats, knobs = (1, KNOBS[1::3]) if quick else (4, KNOBS)
-    return [
-        _cell(
-            f"sites {h:g} {c:g}: {name}",
-            partial(measure_sites, name, h, c, SHOTS, n_repeats),
-            repeats=n_repeats,
-        )
-        for h, c in knobs
-        for name in [BAYES, *names]
-    ]
-
-
-def _cell(name: str, measure: Callable[[], list[Record]], **settings: object) -> Cell:
-    settings = {"cell": f"{SUITE} {name}", "version": _VERSION, **settings}
-    return Cell(settings, measure)
-
-
-def _found(name: str, package: str, say: Callable[[str], object]) -> bool:
-    if not package or find_spec(package) is not None:
-        return True
-    say(f"{name} left out: {package} is not installed (pip install {package})")
-    return False
+def _cells(run: Run, parts: Sequence[str], methods: Sequence[str]) -> Iterator[Cell]:
+    """Every method on every case; of the trials on survival only ours."""
+    chosen = parts if set(parts) & set(PARTS) else ()
+    names = [m for m in methods or METHODS if chosen and installed(METHODS[m].package, m, run.say)]
+    if "acic2016" in parts:
+        n_folds = 1 if run.quick else 5
+        for i in range(1, 2 if run.quick else 11):
+            for name in names:
+                yield Cell(f"treatment acic2016 {i}: {name}", measure_acic, (i, name, n_folds))
+    if "sites" in parts:
+        n_repeats, knobs = (1, KNOBS[1::3]) if run.quick else (4, KNOBS)
+        for h, c in knobs:
+            for name in [BAYES, *names]:
+                args = (name, h, c, SHOTS, n_repeats)
+                yield Cell(f"treatment sites {h:g} {c:g}: {name}", measure_sites, args)
+    if "trials" in parts:
+        trials = [t for t in TRIALS if installed(TRIALS[t].package, t, run.say)]
+        for trial in trials[:1] if run.quick else trials:
+            for name in names:
+                yield Cell(f"treatment {trial}: {name}", measure_trial, (trial, name))
+    if "survival" in parts and OURS in names:
+        for name in SURVIVAL_TRIALS:
+            yield Cell(f"treatment {name}", measure_survival, (name,))

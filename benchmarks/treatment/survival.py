@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,23 +60,11 @@ def measure_survival(name: str) -> list[Record]:
     records = []
     for label in others:
         pooled = model.tasks_.pooled_effect(T0=trial.control, T1=label)
-        case = f"{name}: {label}"
-        records.append(
-            Record(
-                "treatment",
-                case,
-                OURS,
-                "rmst",
-                pooled.effect,
-                low=pooled.interval[0],
-                high=pooled.interval[1],
-                n_tasks=len(arm),
-            )
-        )
-        plain = _area(event, time, arm == label, trial.horizon) - _area(
-            event, time, arm == trial.control, trial.horizon
-        )
-        records.append(Record("treatment", case, "Kaplan-Meier", "rmst", plain, n_tasks=len(arm)))
+        record = partial(Record, "treatment", f"{name}: {label}", metric="rmst", n_tasks=len(arm))
+        low, high = pooled.interval
+        records.append(record(method=OURS, value=pooled.effect, low=low, high=high))
+        areas = [_area(event, time, arm == one, trial.horizon) for one in (label, trial.control)]
+        records.append(record(method="Kaplan-Meier", value=areas[0] - areas[1]))
     return records
 
 

@@ -1,55 +1,67 @@
-"""Tables of the treatment benchmark for a terminal."""
+"""Tables of the treatment benchmark, and its figures beside targets set before any run."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 
 import numpy as np
+import pandas as pd
 
-from benchmarks.suite.record import Record
-from benchmarks.suite.text_table import number, text_table
-from benchmarks.treatment.simulated import CONSTANT
+from benchmarks.suite.record import Record, Target, number, text_table
+from benchmarks.treatment.dosing import BETTER, CLOSED, LAW
+from benchmarks.treatment.methods import OURS, TUNED
+from benchmarks.treatment.n_of_1 import COVERAGE, OWN, POOLED
+from benchmarks.treatment.n_of_1 import OURS as WITHIN
+from benchmarks.treatment.simulated import BAYES, CONSTANT
 
-__all__ = ["treatment_tables"]
+__all__ = ["treatment_tables", "treatment_targets"]
+
+_NOMINAL = (0.87, 0.93)  # of 90 % intervals
 
 
 def treatment_tables(records: Sequence[Record]) -> str:
     """One table a part that was run."""
-    parts = [_acic(records), _sites(records), _trials(records), _survival(records)]
+    parts = [
+        _acic_table(records),
+        _sites_tables(records),
+        _trial_tables(records),
+        _survival_table(records),
+    ]
     return "\n\n".join(part for part in parts if part)
 
 
-def _acic(records: Sequence[Record]) -> str:
-    found = _values([r for r in records if r.case.startswith("acic2016")])
-    cases = sorted({case for case, _, _ in found if "90/10" not in case})
+def _acic_table(records: Sequence[Record]) -> str:
+    values = _values([r for r in records if r.case.startswith("acic2016")])
+    cases = sorted({case for case, _, _ in values if "90/10" not in case})
     split = [f"{case}, 90/10" for case in cases]
     varied = [case for case in cases if case not in CONSTANT]
     rows = []
-    for method in dict.fromkeys(method for _, method, _ in found):
-        constant = [found.get((case, method, "pehe")) for case in CONSTANT if case in cases]
+    for method in dict.fromkeys(method for _, method, _ in values):
+        constant = [values.get((case, method, "pehe")) for case in CONSTANT if case in cases]
         rows.append(
             [
                 method,
-                _summary(found, cases, method, "pehe", np.mean),
-                _summary(found, split, method, "pehe", np.mean),
-                _summary(found, varied, method, "pehe_sd", np.median),
+                _summary(values, cases, method, "pehe", np.mean),
+                _summary(values, split, method, "pehe", np.mean),
+                _summary(values, varied, method, "pehe_sd", np.median),
                 " ".join(number(value) for value in constant),
-                _summary(found, cases, method, "ate_error", np.mean),
+                _summary(values, cases, method, "ate_error", np.mean),
             ]
         )
     heading = ["ACIC 2016", "PEHE", "90/10", "median PEHE / sd", "no heterogeneity", "ATE error"]
     return text_table(heading, rows) if rows else ""
 
 
-def _sites(records: Sequence[Record]) -> str:
+def _sites_tables(records: Sequence[Record]) -> str:
     tables = []
     ours = [r for r in records if r.case.startswith("sites")]
     for case in dict.fromkeys(r.case for r in ours):
-        own = [r for r in ours if r.case == case]
-        shots = sorted({r.k for r in own if r.k is not None})
+        of_case = [r for r in ours if r.case == case]
+        shots = sorted({r.k for r in of_case if r.k is not None})
         rows = []
-        for method in dict.fromkeys(r.method for r in own):
-            by_k = {(r.k, r.metric): r for r in own if r.method == method}
+        for method in dict.fromkeys(r.method for r in of_case):
+            by_k = {(r.k, r.metric): r for r in of_case if r.method == method}
             cells = [number(_value(by_k.get((k, "pehe")))) for k in shots]
             cells += [_percent(_value(by_k.get((k, "coverage")))) for k in shots]
             rows.append([method, *cells])
@@ -58,7 +70,7 @@ def _sites(records: Sequence[Record]) -> str:
     return "\n\n".join(tables)
 
 
-def _trials(records: Sequence[Record]) -> str:
+def _trial_tables(records: Sequence[Record]) -> str:
     tables = []
     scored = [r for r in records if r.metric == "gain_sd"]
     others = {(r.case, r.method, r.metric): r for r in records}
@@ -80,7 +92,7 @@ def _trials(records: Sequence[Record]) -> str:
     return "\n\n".join(tables)
 
 
-def _survival(records: Sequence[Record]) -> str:
+def _survival_table(records: Sequence[Record]) -> str:
     rows = [[r.case, r.method, _with_range(r)] for r in records if r.metric == "rmst"]
     return text_table(["days of life added", "by", "effect"], rows) if rows else ""
 
@@ -90,13 +102,13 @@ def _values(records: Sequence[Record]) -> dict[tuple[str, str, str], float]:
 
 
 def _summary(
-    found: dict[tuple[str, str, str], float],
+    by_key: dict[tuple[str, str, str], float],
     cases: Sequence[str],
     method: str,
     metric: str,
     over: object,
 ) -> str:
-    values = [found[case, method, metric] for case in cases if (case, method, metric) in found]
+    values = [by_key[case, method, metric] for case in cases if (case, method, metric) in by_key]
     return number(float(over(values))) if values and callable(over) else ""
 
 
@@ -114,3 +126,85 @@ def _with_range(record: Record | None) -> str:
     if record.low is None or record.high is None:
         return f"{record.value:+.3g}"
     return f"{record.value:+.3g} ({record.low:+.3g} to {record.high:+.3g})"
+
+
+def treatment_targets(records: Sequence[Record]) -> list[Target]:
+    """The claims that the records can tell of."""
+    if not records:
+        return []
+    figures = pd.DataFrame([asdict(record) for record in records]).dropna(subset="value")
+    return [
+        target for part in (_acic, _sites, _doses, _within, _trials) for target in part(figures)
+    ]
+
+
+def _acic(figures: pd.DataFrame) -> Iterator[Target]:
+    acic = figures[figures["case"].str.startswith("acic2016")]
+    tenth = acic["case"].str.endswith("90/10")
+    by_method = acic[~tenth].pivot_table("value", "case", ["metric", "method"])
+    if {("pehe_sd", name) for name in (OURS, *TUNED)} <= set(by_method):
+        varied = by_method["pehe_sd"][[OURS, *TUNED]].dropna()
+        median, n = varied.median(), len(varied)
+        wins = int((varied[OURS] < varied[list(TUNED)].min(axis=1)).sum())
+        case = f"acic2016, {n} instances whose effects vary"
+        yield Target.at_most(f"{case}: median PEHE / sd", median[OURS], median[list(TUNED)].min())
+        claim = f"{case}: better than tuned X and R boosting"
+        yield Target(claim, f"{wins} of {n}", "7 of 8", wins >= 7 / 8 * n)
+    pehe = acic[tenth & (acic["method"] == OURS) & (acic["metric"] == "pehe")]["value"]
+    if len(pehe):
+        yield Target.at_most(f"acic2016, 90/10: mean PEHE of {len(pehe)}", pehe.mean(), 1.15)
+    for case in CONSTANT:
+        if ("pehe", OURS) in by_method and case in by_method.index:
+            yield Target.at_most(
+                f"{case}, one effect: PEHE", by_method.loc[case, ("pehe", OURS)], 0.3
+            )
+
+
+def _sites(figures: pd.DataFrame) -> Iterator[Target]:
+    sites = figures[figures["case"].str.startswith("sites")]
+    for case, ours in sites[sites["method"] == OURS].groupby("case"):
+        rows = sites[(sites["case"] == case) & (sites["metric"] == "pehe") & (sites["k"] == 20)]
+        pehe = rows.set_index("method")["value"]
+        others = pehe.drop([OURS, BAYES], errors="ignore")
+        of = f"the best of {len(others)} that do not adapt"
+        if "heterogeneity 0" in str(case) and len(others):
+            more = pehe[OURS] / others.min() - 1
+            yield Target(f"{case}: PEHE over {of}", f"{more:+.1%}", "at most +2 %", more <= 0.02)
+        elif BAYES in pehe and len(others):
+            closed = (others.min() - pehe[OURS]) / (others.min() - pehe[BAYES])
+            yield Target.share(f"{case}: gap from {of} closed at k = 20", closed, 0.4)
+        for k, inside in ours[ours["metric"] == "coverage"].set_index("k")["value"].items():
+            yield Target.within(f"{case}: 90 % intervals, k = {k:g}", inside, *_NOMINAL)
+
+
+def _doses(figures: pd.DataFrame) -> Iterator[Target]:
+    ours = figures[(figures["method"] == LAW) & (figures["k"] == 2)]
+    closed, better = (ours[ours["metric"] == metric]["value"] for metric in (CLOSED, BETTER))
+    if len(closed):
+        yield Target.share(f"make_pk, k = 2, {len(closed)} seeds: gap closed", closed.mean(), 0.8)
+        gain = better.mean()
+        claim = "make_pk, k = 2: chance over that of MAP, estimated population"
+        yield Target(claim, f"{gain:+.3f}", "above 0", gain > 0)
+
+
+def _within(figures: pd.DataFrame) -> Iterator[Target]:
+    ours = figures[figures["case"].str.startswith("make_nof1")]
+    for (case, k), rows in ours.groupby(["case", "k"]):
+        mean = rows.pivot_table("value", "method", "metric")
+        n = rows["seed"].nunique()
+        yield Target.within(
+            f"{case}, {k:g} days, {n} seeds: 90 % intervals", mean.loc[WITHIN, COVERAGE], *_NOMINAL
+        )
+        if "follow" in str(case):
+            naive = mean.loc[[OWN, POOLED], COVERAGE].max()
+            claim = f"{case}, {k:g} days: naive intervals"
+            yield Target(claim, f"{naive:.1%}", f"below {_NOMINAL[0]:.0%}", naive < _NOMINAL[0])
+
+
+def _trials(figures: pd.DataFrame) -> Iterator[Target]:
+    ours = figures[figures["method"] == OURS]
+    for row in ours[ours["metric"] == "gain_sd"].itertuples():
+        claim = f"{row.case}: gain / sd over the best arm for all, lower bound"
+        yield Target(claim, f"{row.low:+.3f}", "at least -0.1", bool(row.low >= -0.1))
+    for row in ours[ours["metric"] == "recovered"].itertuples():
+        yield Target.share(f"{row.case}: gain recovered", row.value, 0.6)

@@ -11,7 +11,7 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -92,47 +92,39 @@ def measure_trial(name: str, method: str) -> list[Record]:
     every = np.arange(len(rows.y))
     effects = np.zeros((len(every), rows.n_arms - 1))
     single = np.zeros(len(every), np.int64)
-    found = []
+    all_vary = []
     for train, test in StratifiedKFold(5, shuffle=True, random_state=0).split(every, rows.arm):
         effects[test], varies = _effects(name, method, rows, train, test)
         single[test] = rows.scores[train].mean(0).argmax()
-        found.append(varies)
+        all_vary.append(varies)
     policy = np.column_stack([np.zeros(len(every)), effects]).argmax(1)
     gain = rows.scores[every, policy] - rows.scores[every, single]
     best = int(np.bincount(single).argmax()) or 1
     contrast = rows.scores[:, best] - rows.scores[:, 0]
     ranking = rate(effects[:, best - 1], contrast)
     sd = float(rows.y.std())
-    record = Record(
+    record = partial(
+        Record,
         "treatment",
         name,
         method,
-        "gain_sd",
-        None,
         n_tasks=len(every),
         seconds=time.perf_counter() - start,
     )
-    se = float(gain.std(ddof=1) / np.sqrt(len(gain)))
+    wide = 1.96 * float(gain.std(ddof=1) / np.sqrt(len(gain)))
     mean = float(gain.mean())
+    calibration = _calibration(effects[:, best - 1], contrast)
     records = [
-        replace(record, value=mean / sd, low=(mean - 1.96 * se) / sd, high=(mean + 1.96 * se) / sd),
-        replace(
-            record,
-            metric="autoc_sd",
-            value=ranking.value / sd,
-            low=ranking.low / sd,
-            high=ranking.high / sd,
-        ),
-        replace(
-            record, metric="calibration_sd", value=_calibration(effects[:, best - 1], contrast) / sd
-        ),
+        record("gain_sd", mean / sd, low=(mean - wide) / sd, high=(mean + wide) / sd),
+        record("autoc_sd", ranking.value / sd, low=ranking.low / sd, high=ranking.high / sd),
+        record("calibration_sd", calibration / sd),
     ]
     if method == OURS:
-        records.append(replace(record, metric="varies", value=float(np.mean(found))))
+        records.append(record("varies", float(np.mean(all_vary))))
     if rows.inside.any():
         ideal = np.where(rows.inside, 0, best)
         most = float((rows.scores[every, ideal] - rows.scores[every, single]).mean())
-        records.append(replace(record, metric="recovered", value=mean / most))
+        records.append(record("recovered", mean / most))
     return records
 
 

@@ -6,13 +6,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks.cohorts.cell import CohortPlan, methods_of, supports
+from benchmarks.cohorts.cells import BAYES_RULE, OURS, CohortPlan, methods_of, supports
 from benchmarks.cohorts.data import CohortData, load_cohorts
-from benchmarks.cohorts.methods import BAYES_RULE, OURS
-from benchmarks.cohorts.run import CohortResult, run_cohorts
-from benchmarks.cohorts.scores import CohortScores
-from benchmarks.cohorts.table import cohorts_records, cohorts_tables, cohorts_verdict
-from benchmarks.cohorts.targets import cohorts_targets, target_table
+from benchmarks.cohorts.run import run_cohorts
+from benchmarks.cohorts.table import (
+    CohortScores,
+    cohorts_records,
+    cohorts_tables,
+    cohorts_targets,
+    cohorts_verdict,
+)
 from benchmarks.cohorts.warfarin_equations import (
     DosingEquation,
     WithEquation,
@@ -20,6 +23,9 @@ from benchmarks.cohorts.warfarin_equations import (
     genetic_dose,
     with_linked_genotypes,
 )
+from benchmarks.suite.cells import Run
+from benchmarks.suite.fitting import Folds
+from benchmarks.suite.record import target_table
 from ehrmeta.baselines import UpdatedRegressor
 
 TINY = CohortPlan(n_folds=4, folds_run=1, max_draws=1)
@@ -54,7 +60,7 @@ def made_up(losses, name="heart"):
     for method, p in losses.items():
         predicted = np.where(y == 1, p, 1 - p)
         found = {"row": rows, "site": data.groups[rows], "y": y * 1.0, "predicted": predicted}
-        results[method] = CohortResult({0: found, 50: found}, 0.0)
+        results[method] = Folds({0: found, 50: found}, 0.0)
     return CohortScores(name, results)
 
 
@@ -76,7 +82,7 @@ def test_sites_of_one_ratio_leave_no_doubt_of_it():
 
 def test_one_bad_hospital_among_four_is_doubt():
     scores = made_up({OURS: 0.8, "other": 0.8})
-    found = scores.results[OURS].predictions[0]
+    found = scores.results[OURS].scores[0]
     found["predicted"] = np.where(found["site"] == 0, 0.5, found["predicted"])
     ratio = scores.ratio_over_sites(OURS, "other", 0)
     assert ratio.low < 1 < ratio.value < ratio.high
@@ -88,23 +94,23 @@ def test_targets_say_whether_they_are_met(own, met):
     losses = {OURS: own, "logistic + intercept": 0.7, BAYES_RULE: 0.76}
     name = "make_cohorts .8"
     found = cohorts_targets({name: made_up(losses, name).results})
-    closed = next(target for target in found if "Bayes" in target.what)
+    closed = next(target for target in found if "Bayes" in target.claim)
     share = (np.log(own) - np.log(0.7)) / (np.log(0.76) - np.log(0.7))
     assert closed.figure == f"{share:.0%}"
-    ours = [target for target in found if "slope" not in target.what]
+    ours = [target for target in found if "slope" not in target.claim]
     assert len(ours) == 3
     assert all(target.met == met for target in ours)
-    assert closed.figure in target_table(found)
+    assert closed.figure in target_table(found, OURS)
 
 
-@pytest.mark.parametrize(("own", "word"), [(0.8, "yes"), (0.6, "NO")])
+@pytest.mark.parametrize(("own", "word"), [(0.8, "met"), (0.6, "missed")])
 def test_harm_is_what_the_sites_show(own, word):
     losses = {OURS: own, "pooled logistic": 0.7}
     found = cohorts_targets({"heart": made_up(losses).results})
     assert [target.met for target in found] == [own > 0.7] * 2
-    assert target_table(found).count(f" {word}") == 2
+    assert target_table(found, OURS).count(f"  {word}") == 2
     results = made_up({OURS: 0.7, "pooled logistic": 0.7}).results
-    bad = results[OURS].predictions[0]
+    bad = results[OURS].scores[0]
     bad["predicted"] = np.where(bad["site"] == 0, 0.5, bad["predicted"])
     assert {target.met for target in cohorts_targets({"heart": results})} == {None}
 
@@ -115,30 +121,28 @@ def test_doses_are_held_against_the_best_opponent():
     about = {"row": rows, "site": data.groups[rows], "y": y}
     errors = {OURS: 2.0, "linear + intercept": 3.0, "fixed 35 mg": 9.0}
     results = {
-        method: CohortResult({20: about | {"predicted": y + error}}, 0.0)
+        method: Folds({20: about | {"predicted": y + error}}, 0.0)
         for method, error in errors.items()
     }
-    found = [t for t in cohorts_targets({"warfarin": results}) if "MAE" in t.what]
+    found = [t for t in cohorts_targets({"warfarin": results}) if "MAE" in t.claim]
     assert [(t.figure, t.target, t.met) for t in found] == [("2.00", "< 3.00", True)] * 2
-    assert all("linear + intercept" in t.what for t in found)
+    assert all("linear + intercept" in t.claim for t in found)
 
 
 def test_a_tiny_run_has_every_table(tmp_path):
     methods = [OURS, "pooled logistic", "mixed-effects logistic"]
-    heard = []
-    settings = {"plan": TINY, "folder": tmp_path, "data_sets": ["heart"], "methods": methods}
-    results = run_cohorts(heard.append, **settings)
+    results = run_cohorts(Run(cache=tmp_path), TINY, ["heart"], methods)
     assert list(results["heart"]) == methods
     tables = list(cohorts_tables(results))
     assert all(method in table for method in methods for table in tables)
     assert "opponent" in cohorts_verdict(results)
-    assert "no harm" in target_table(cohorts_targets(results))
+    assert "no harm" in target_table(cohorts_targets(results), OURS)
     records = cohorts_records(results)
     assert {r.metric for r in records} >= {"log_loss", "auroc", "log_loss / pooled logistic"}
-    again = run_cohorts(heard.append, **settings)
-    for k, found in results["heart"][OURS].predictions.items():
+    again = run_cohorts(Run(cache=tmp_path), TINY, ["heart"], methods)
+    for k, found in results["heart"][OURS].scores.items():
         for name, values in found.items():
-            np.testing.assert_array_equal(again["heart"][OURS].predictions[k][name], values)
+            np.testing.assert_array_equal(again["heart"][OURS].scores[k][name], values)
 
 
 def test_the_bayes_rule_is_there_where_the_truth_is():

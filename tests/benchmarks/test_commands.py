@@ -5,7 +5,7 @@ import shlex
 import pytest
 
 from benchmarks.__main__ import main
-from benchmarks.commands.options import command_line
+from benchmarks.suite.command import command_line
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.conformal.run import BY_K, BY_KIND, OWN, SHOTS, Plan, run_conformal
-from benchmarks.conformal.table import OURS, conformal_table, targets_table
-from benchmarks.suite.cache import Cache
+from benchmarks.conformal import (
+    BY_K,
+    BY_KIND,
+    OURS,
+    OWN,
+    SHOTS,
+    Plan,
+    conformal_table,
+    conformal_targets,
+    run_conformal,
+)
+from benchmarks.suite.cells import Run
 from benchmarks.suite.record import Record
 
 PLAN = Plan(n_splits=1, max_tasks=2000)
@@ -14,9 +23,9 @@ PLAN = Plan(n_splits=1, max_tasks=2000)
 
 @pytest.fixture(scope="module")
 def records(tmp_path_factory):
-    cache = Cache(tmp_path_factory.mktemp("cells"))
-    first = run_conformal([].append, plan=PLAN, cache=cache, models=("mixed",))
-    assert run_conformal([].append, plan=PLAN, cache=cache, models=("mixed",)) == first
+    run = Run(cache=tmp_path_factory.mktemp("cells"))
+    first = run_conformal(run, PLAN, ("mixed",))
+    assert run_conformal(run, PLAN, ("mixed",)) == first
     return first
 
 
@@ -45,13 +54,11 @@ def test_the_table_has_a_line_for_every_method(records):
 
 
 def test_targets_are_the_defaults_alone(records):
-    assert targets_table(records) == ""
+    assert not list(conformal_targets(records))
 
 
-@pytest.mark.parametrize(
-    ("women", "score", "words"), [(0.905, 20.0, "met"), (0.88, 21.0, "missed")]
-)
-def test_each_claim_stands_beside_its_target(women, score, words):
+@pytest.mark.parametrize(("women", "score", "met"), [(0.905, 20.0, True), (0.88, 21.0, False)])
+def test_each_claim_stands_beside_its_target(women, score, met):
     """The score is that of the best of all methods, a baseline's own intervals too."""
     found = [
         Record("conformal", f"{kind}: {cell}", OURS, "coverage", value, k=1)
@@ -66,9 +73,8 @@ def test_each_claim_stands_beside_its_target(women, score, words):
         for method, value in ((OURS, score), (f"mixed + OU: {OWN}", 20.0))
     ]
     found += [Record("conformal", "all", OURS, "badly_served", 0.083, k=1)]
-    lines = targets_table(found).splitlines()[2:]
-    assert [line.split()[-1] for line in lines[:3]] == [words] * 3
-    assert "the best of 2 methods" in lines[2]
-    assert f"{score / 20.0:.3f}" in lines[2]
-    assert "8.3" in lines[3]
-    assert lines[3].endswith("11.0 before")
+    targets = list(conformal_targets(found))
+    assert [target.met for target in targets[:3]] == [met] * 3
+    assert "the best of 2 methods" in targets[2].claim
+    assert targets[2].figure == f"{score / 20.0:.3f}"
+    assert targets[3][1:] == ("8.3", "11.0 before", None)

@@ -17,7 +17,7 @@ from benchmarks.few_shot.digits import (
     run_digits,
     split_classes,
 )
-from benchmarks.suite.cache import Cache
+from benchmarks.suite.cells import Run
 
 
 def _images(classes: list[np.ndarray]) -> set[bytes]:
@@ -60,12 +60,11 @@ def test_the_row_to_beat_is_the_nearest_centroid():
 @pytest.mark.parametrize("name", LEARNERS)
 def test_every_learner_is_above_the_pixels(name, tmp_path):
     """On a split that no table shows, by more than chance; read again from the cache."""
-    learners = {name: LEARNERS[name]}
-    options = {"quick": True, "learners": learners, "splits": (100,), "cache": Cache(tmp_path)}
-    records = run_digits(**options)
+    run = Run(quick=True, cache=tmp_path)
+    records = run_digits(run, (name,), (100,))
     gains = {(r.method, r.k): r for r in records if r.metric == "gain"}
     for k in (1, 5):
         assert gains[PIXELS, k].value == 0.0
         assert gains[name, k].low > 0.0
-    assert run_digits(**options) == records
+    assert run_digits(run, (name,), (100,)) == records
     assert name in digits_table(records)

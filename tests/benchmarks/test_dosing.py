@@ -32,7 +32,7 @@ def test_population_parameters_are_found_again() -> None:
 @pytest.mark.slow
 def test_no_dose_beats_the_best_under_the_true_posterior(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dosing, "SHOTS", (2,))
-    records = dosing._measure(1, 40, 40)
+    records = dosing.measure_doses(1, 40, 40)
     chance = {r.method: r.value for r in records if r.metric == dosing.TRUTH[1]}
     assert max(chance, key=chance.__getitem__) == dosing.CEILING
     assert min(chance, key=chance.__getitem__) == dosing.ONE_DOSE
@@ -43,7 +43,7 @@ def test_no_dose_beats_the_best_under_the_true_posterior(monkeypatch: pytest.Mon
 @pytest.mark.slow
 def test_every_method_has_its_scores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(n_of_1, "SHOTS", (28,))
-    records = n_of_1._measure(1, True, 25, 20)
+    records = n_of_1.measure_periods(1, True, 25, 20)
     methods = {record.method for record in records}
     assert len(records) == len(methods) * len(n_of_1.METRICS)
     assert all(np.isfinite(record.value) for record in records)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.speed.flops import meta_gradient_flops
+from benchmarks.speed.meta_gradient import meta_gradient_flops
 
 
 def test_count_equals_a_count_by_hand() -> None:

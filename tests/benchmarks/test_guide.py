@@ -6,7 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 from benchmarks.__main__ import main
-from benchmarks.guide import BEGIN, END, learner_tables
+from benchmarks.few_shot.guide import BEGIN, END, learner_tables
 from benchmarks.suite.record import Record, write_records
 from ehrmeta.errors import DataError
 

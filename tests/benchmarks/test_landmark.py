@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 from statsmodels.duration.hazard_regression import PHReg
 
-from benchmarks.landmark.cell import Plan, _at_landmark, _measure, _up_to, test_rows
+from benchmarks.landmark.cells import (
+    METHODS,
+    OURS,
+    Plan,
+    _at_landmark,
+    _up_to,
+    fold_risks,
+    test_rows,
+)
 from benchmarks.landmark.cox import CauseSpecificCox
 from benchmarks.landmark.data import (
     DAYS,
@@ -14,16 +22,17 @@ from benchmarks.landmark.data import (
     load_cohort,
     visits,
 )
-from benchmarks.landmark.methods import METHODS, OURS
-from benchmarks.landmark.run import EventRisks, run_landmark
-from benchmarks.landmark.scores import CellScores
+from benchmarks.landmark.run import run_landmark
 from benchmarks.landmark.table import (
+    CellScores,
+    EventRisks,
     cells_of,
     landmark_records,
     landmark_summary,
     landmark_tables,
     overstated_incidence,
 )
+from benchmarks.suite.cells import Run
 from ehrmeta import survival_array
 from ehrmeta.evaluation import aalen_johansen, survival_auroc, survival_brier
 
@@ -42,7 +51,7 @@ def simulated(n=400, seed=0):
 
 def test_nothing_after_a_test_patients_landmark_changes_the_risk():
     cohort, method = load_cohort("pbcseq"), METHODS["hazard, BLUP"]
-    before = _measure(cohort, method, 0, PLAN).scores
+    before = fold_risks(cohort, method, 0, PLAN).scores
     test = fold_of_sets(cohort.matched_set, PLAN.n_folds, PLAN.seed) == 0
     subjects = cohort.times["subject_id"][test]
     labs = {}
@@ -50,7 +59,7 @@ def test_nothing_after_a_test_patients_landmark_changes_the_risk():
         later = ~_up_to(table, cohort.times) & np.isin(table.groups, subjects)
         assert later.sum() > 50
         labs[lab] = dataclasses.replace(table, y=np.where(later, 2.0 * table.y, table.y))
-    after = _measure(dataclasses.replace(cohort, labs=labs), method, 0, PLAN).scores
+    after = fold_risks(dataclasses.replace(cohort, labs=labs), method, 0, PLAN).scores
     for years in HORIZONS:
         np.testing.assert_array_equal(before[years]["death"], after[years]["death"])
 
@@ -151,12 +160,12 @@ def test_patients_of_two_folds_are_not_ranked_against_each_other():
 
 def test_a_run_goes_on_from_its_folder_and_is_told_in_words(tmp_path):
     names = ["hazard, last value", "logistic, last value"]
-    options = {"folder": tmp_path, "cohorts": ["pbcseq"], "methods": names}
-    first = run_landmark(plan=PLAN, **options)
+    run = Run(cache=tmp_path)
+    first = run_landmark(run, PLAN, ["pbcseq"], names)
     files = sorted(tmp_path.iterdir())
     assert len(files) == 2
     stamps = [file.stat().st_mtime_ns for file in files]
-    again = run_landmark(plan=PLAN, **options)
+    again = run_landmark(run, PLAN, ["pbcseq"], names)
     assert [file.stat().st_mtime_ns for file in files] == stamps
     for name in names:
         np.testing.assert_array_equal(first[0].risks[name][5], again[0].risks[name][5])

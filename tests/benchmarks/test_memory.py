@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from benchmarks.speed.memory import measure_training_memory, memory_table
-from benchmarks.suite.peak import run_apart
+from benchmarks.suite.timing import run_apart
 
 
 def _hold(gib: float) -> int:
@@ -23,7 +23,7 @@ def test_peak_is_that_of_the_work_and_not_of_this_process() -> None:
 
 @pytest.mark.slow
 def test_training_memory_is_shown_by_size() -> None:
-    records = measure_training_memory([50], max_steps=2)
+    records = measure_training_memory(50, max_steps=2)
     (peak,) = (r for r in records if r.metric == "gib")
     assert peak.value is not None and 0.1 < peak.value < 2.0
     assert "fit 50 patients" in memory_table(records)

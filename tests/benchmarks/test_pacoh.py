@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from benchmarks.__main__ import main
 from benchmarks.pacoh.data import read_stays, split_stays, support_and_query
 from benchmarks.pacoh.run import LAST, OURS, PUBLISHED, pacoh_records, pacoh_table, run_pacoh
-from ehrmeta.baselines import LastValue
+from benchmarks.suite.cells import Run
 from ehrmeta.errors import DataError
 
 FIRST_ID = 132_539
@@ -88,7 +88,7 @@ def test_too_few_stays_are_refused(folder):
 
 
 def test_the_last_value_is_scored_as_by_hand(folder):
-    found = run_pacoh(folder, quick=True, methods={LAST: LastValue()})
+    found = run_pacoh(Run(quick=True), folder, (LAST,))
     _, test = split_stays(read_stays(folder, "HCT"), None)
     rows = pd.DataFrame({"stay": test.groups, "hour": test.time, "y": test.y})
     last = rows[rows.hour <= 24].sort_values(["stay", "hour"]).groupby("stay").y.last()
@@ -117,7 +117,7 @@ def test_the_command_runs_and_resumes(folder, tmp_path):
 
 @pytest.mark.slow
 def test_two_processes_find_what_one_does(folder):
-    found = [run_pacoh(folder, quick=True, methods={LAST: LastValue()}, workers=n) for n in (1, 2)]
+    found = [run_pacoh(Run(quick=True, workers=n), folder, (LAST,)) for n in (1, 2)]
     assert pacoh_table(found[0]) == pacoh_table(found[1])
 
 

@@ -7,10 +7,19 @@ import pytest
 from click.testing import CliRunner
 
 from benchmarks.__main__ import main
-from benchmarks.patients import cell as patients_cell
-from benchmarks.patients.cell import FULL, Plan, forecast, run_cell, shots_of
+from benchmarks.patients import cells as patients_cells
+from benchmarks.patients.cells import (
+    FULL,
+    METHODS,
+    MIXED_MODEL,
+    OURS,
+    POPULATION,
+    Method,
+    Plan,
+    forecast,
+    shots_of,
+)
 from benchmarks.patients.data import DATA_SETS, load
-from benchmarks.patients.methods import METHODS, MIXED_MODEL, OURS, POPULATION, Method
 from benchmarks.patients.run import run_patients
 from benchmarks.patients.table import (
     DataSetScores,
@@ -19,6 +28,7 @@ from benchmarks.patients.table import (
     patients_summary,
     patients_tables,
 )
+from benchmarks.suite.cells import Run
 from benchmarks.suite.task_scores import METRICS, calibration, metric
 from ehrmeta.baselines import HistoryBoosting, LastValue, MixedEffects
 from ehrmeta.evaluation import k_shot_curve, paired_bootstrap
@@ -30,10 +40,8 @@ CHEAP = ("deep mixed effects", MIXED_MODEL, "mixed + OU", "last value", POPULATI
 @pytest.fixture(scope="module")
 def results():
     said = []
-    found = run_patients(
-        said.append, data_sets=("pbcseq-albumin",), methods=CHEAP, plan=PLAN, workers=1
-    )
-    assert len(said) == len(CHEAP)
+    found = run_patients(Run(say=said.append), PLAN, ("pbcseq-albumin",), CHEAP)
+    assert len(said) == len(CHEAP) * PLAN.folds_run
     return found
 
 
@@ -108,34 +116,20 @@ def test_tables_fit_a_terminal_and_name_every_method(results):
     assert "deep mixed + boosting, " not in summary, "it was not run"
 
 
-def test_a_finished_cell_is_read_and_not_measured_again(tmp_path, monkeypatch):
-    cell = ("pbcseq-albumin", MIXED_MODEL, 0, PLAN, tmp_path)
-    first = run_cell(*cell)
-    monkeypatch.setattr(patients_cell, "_measure", None)
-    again = run_cell(*cell)
-    assert (first.seconds, first.setting) == (again.seconds, again.setting)
-    assert first.scores.keys() == again.scores.keys()
-    for k, scores in first.scores.items():
-        for name, values in scores.items():
-            np.testing.assert_array_equal(values, again.scores[k][name])
-    with pytest.raises(TypeError):  # another plan is another cell
-        run_cell(*cell[:3], Plan(folds_run=2, max_tasks=100, tuned=False), tmp_path)
-
-
 def test_settings_are_chosen_on_training_patients(monkeypatch):
     seen = []
     table = load("pbcseq-albumin")
     folds = list(table.kfold(5, random_state=0))
-    judge = patients_cell.forecast
+    judge = patients_cells.forecast
 
     def watched(model, judged, k):
         seen.append(set(judged.groups))
         return judge(model, judged, k)
 
-    monkeypatch.setattr(patients_cell, "forecast", watched)
+    monkeypatch.setattr(patients_cells, "forecast", watched)
     method = Method(HistoryBoosting(n_draws=2), ({"max_iter": 1}, {"max_iter": 100}))
     plan = Plan(tuned=True)
-    setting = patients_cell._choose(method, folds[0][0], (1, 3), 0, plan)
+    setting = patients_cells._choose(method, folds[0][0], (1, 3), 0, plan)
     assert setting == {"max_iter": 100}, "a hundred trees beat one"
     assert len(seen) == 4
     assert not set.union(*seen) & set(folds[0][1].groups)
@@ -157,9 +151,7 @@ def test_data_of_the_extra_have_their_published_sizes(name):
 
 @pytest.mark.slow
 def test_workers_give_the_same_numbers(results):
-    found = run_patients(
-        data_sets=("pbcseq-albumin",), methods=("mixed + OU",), plan=PLAN, workers=2
-    )
+    found = run_patients(Run(workers=2), PLAN, ("pbcseq-albumin",), ("mixed + OU",))
     expected = results["pbcseq-albumin"]["mixed + OU"].scores[1]["squared"]
     np.testing.assert_allclose(
         found["pbcseq-albumin"]["mixed + OU"].scores[1]["squared"], expected, rtol=1e-6
@@ -173,11 +165,3 @@ def test_the_command_runs_and_saves(tmp_path):
     assert found.exit_code == 0
     assert "rmse_macro" in found.output
     assert file.exists()
-
-
-def test_a_cell_of_other_code_is_measured_again(tmp_path, monkeypatch):
-    cell = ("pbcseq-albumin", "last value", 0, PLAN, tmp_path)
-    run_cell(*cell)
-    monkeypatch.setattr(patients_cell, "_code", lambda: "other code")
-    run_cell(*cell)
-    assert len(list(tmp_path.iterdir())) == 2

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmarks.patients.cell import forecast
+from benchmarks.patients.cells import forecast
 from benchmarks.patients.data import load
 from benchmarks.patients.peers import GPBoost, HistoryLightGBM, StatsmodelsMixedLM
 from benchmarks.suite.task_scores import metric

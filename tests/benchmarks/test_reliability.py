@@ -7,6 +7,7 @@ import pytest
 
 from benchmarks.reliability import canaries, damage
 from benchmarks.reliability.run import Amounts, reliability_table, run_reliability
+from benchmarks.suite.cells import Run
 from ehrmeta.data import Table
 from ehrmeta.errors import BundleError
 from ehrmeta.estimators import MetaRegressor
@@ -17,7 +18,7 @@ FEW = Amounts(damaged_files=400, kills=2, calls_in_threads=100, adapts=200)
 @pytest.mark.slow
 def test_no_fault_does_harm():
     said = []
-    records = run_reliability(said.append, FEW)
+    records = run_reliability(Run(say=said.append), FEW)
     failures = {record.case: record.value for record in records if record.metric == "failures"}
     assert failures == dict.fromkeys(failures, 0.0)
     slowest = [record.value for record in records if record.metric == "slowest_s"]

@@ -7,8 +7,8 @@ from multiprocessing.reduction import ForkingPickler
 
 import pytest
 
-from benchmarks.few_shot.sinusoid import CASES, METHODS, Training, run_sinusoid, sinusoid_table
-from benchmarks.suite.cache import Cache
+from benchmarks.few_shot.sinusoid import METHODS, Training, run_sinusoid, sinusoid_table
+from benchmarks.suite.cells import Run
 from ehrmeta import MAML, algorithms
 
 ELSEWHERE = {  # learners that this suite does not train, and why
@@ -19,7 +19,7 @@ ELSEWHERE = {  # learners that this suite does not train, and why
 
 @pytest.fixture(scope="module")
 def references():
-    records = run_sinusoid(methods={})
+    records = run_sinusoid(Run(), methods=())
     return {(r.case, r.method, r.metric, r.k): r for r in records}
 
 
@@ -57,12 +57,12 @@ def test_every_learner_of_real_outcomes_has_a_row():
     assert known - set(ELSEWHERE) <= tabled
 
 
-def test_a_finished_cell_is_read_again(tmp_path):
-    methods = {"tiny": Training(MAML(inner_steps=1), max_steps=20, batch_size=16)}
-    cases = {"noiseless": CASES["noiseless"]}
+def test_a_finished_cell_is_read_again(tmp_path, monkeypatch):
+    tiny = Training(MAML(inner_steps=1), max_steps=200, batch_size=16)
+    monkeypatch.setitem(METHODS, "tiny", tiny)
     heard: list[str] = []
-    options = {"methods": methods, "cases": cases, "quick": True, "cache": Cache(tmp_path)}
-    first, second = (run_sinusoid(heard.append, **options) for _ in range(2))
+    run = Run(quick=True, cache=tmp_path, say=heard.append)
+    first, second = (run_sinusoid(run, ("noiseless",), ("tiny",)) for _ in range(2))
     assert first == second
     assert len(list(tmp_path.iterdir())) == 4  # three references, one learner
     assert len(heard) == 8

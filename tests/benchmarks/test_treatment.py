@@ -5,7 +5,7 @@ import pytest
 from click.testing import CliRunner
 
 from benchmarks.__main__ import main
-from benchmarks.treatment.peers import BASES, MetaLearner
+from benchmarks.treatment.methods import BASES, MetaLearner
 from benchmarks.treatment.simulated import measure_sites
 from benchmarks.treatment.survival import measure_survival
 from benchmarks.treatment.table import treatment_tables

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from benchmarks.suite.peak import resident
+from benchmarks.suite.timing import resident
 from ehrmeta.estimators import MetaRegressor
 
 __all__ = ["adapt_in_threads", "grow_by_adapting"]

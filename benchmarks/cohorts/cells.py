@@ -1,28 +1,118 @@
-"""One cell of the cohorts benchmark: one method on one fold of sites of one data set."""
+"""The methods of the cohorts benchmark, and one of them on one fold of sites of one data set.
+
+Ours run at their defaults, and so do the others.
+"""
 
 from __future__ import annotations
 
 import time
 import warnings
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from functools import cache
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import clone
+from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+from sklearn.linear_model import LogisticRegression, RidgeCV
 
 from benchmarks.cohorts.data import COHORT_DATA, CohortData, load_cohorts
-from benchmarks.cohorts.methods import BAYES_RULE, COHORT_METHODS
-from benchmarks.suite.score_files import Fitted, code_digest, kept
-from benchmarks.suite.task_scores import Scores
+from benchmarks.cohorts.warfarin_equations import DosingEquation, WithEquation
+from benchmarks.suite.cells import Fitted
+from benchmarks.suite.task_scores import Scores, joined
+from ehrmeta.algorithms import DeepMixedEffects
+from ehrmeta.baselines import (
+    MixedEffectsLogistic,
+    TaskLogistic,
+    UpdatedClassifier,
+    UpdatedRegressor,
+)
 from ehrmeta.errors import AtypicalWarning, DataWarning
+from ehrmeta.estimators import MetaClassifier, MetaRegressor
 
-__all__ = ["FULL", "QUICK", "CohortPlan", "folds_of", "methods_of", "run_cohort_cell", "supports"]
+__all__ = [
+    "BAYES_RULE",
+    "COHORT_METHODS",
+    "FULL",
+    "OURS",
+    "QUICK",
+    "UPDATES",
+    "CohortPlan",
+    "folds_of",
+    "measure_sites",
+    "methods_of",
+    "supports",
+]
 
 Mask = NDArray[np.bool_]
+
+OURS = "deep mixed effects"
+BAYES_RULE = "Bayes rule, truth known"
+
+_DEEP = DeepMixedEffects(feature_slopes=True)
+_QUIET: dict[str, Any] = {"verbose": False, "device": "cpu", "random_state": 0}
+_TREES: dict[str, Any] = {"learning_rate": 0.05, "max_leaf_nodes": 8, "random_state": 0}
+
+
+def _classifier(population: Any = None) -> MetaClassifier:
+    return MetaClassifier(_DEEP, population=population, **_QUIET)
+
+
+def _regressor(population: Any = None) -> MetaRegressor:
+    return MetaRegressor(_DEEP, population=population, outcome_transform="sqrt", **_QUIET)
+
+
+def _with_intercept(below: Any = None) -> UpdatedRegressor:
+    return UpdatedRegressor(below, outcome_transform="sqrt")
+
+
+def _updated(below: Any) -> dict[str, UpdatedClassifier]:
+    name = "boosting" if isinstance(below, HistGradientBoostingClassifier) else "logistic"
+    updates = {
+        f"pooled {name}": UpdatedClassifier(below, update="none"),
+        f"{name} + intercept": UpdatedClassifier(below, update="intercept"),
+        f"{name}, recalibrated": UpdatedClassifier(below, update="recalibration"),
+        f"{name}, closed test": UpdatedClassifier(below, update="closed_test"),
+    }
+    if name == "logistic":
+        updates["ridge to pooled"] = UpdatedClassifier(below, update="revision")
+    return updates
+
+
+_RISK: dict[str, Any] = {
+    OURS: _classifier(),
+    f"{OURS} on boosting": _classifier(HistGradientBoostingClassifier(**_TREES)),
+    **_updated(LogisticRegression(max_iter=1000)),
+    **_updated(HistGradientBoostingClassifier(**_TREES)),
+    "per-site logistic": TaskLogistic(),
+    "mixed-effects logistic": MixedEffectsLogistic(),
+}
+
+_DOSE: dict[str, Any] = {
+    OURS: _regressor(),
+    f"{OURS} on boosting": _regressor(HistGradientBoostingRegressor(**_TREES)),
+    f"{OURS}, told the IWPC genetic": WithEquation(_regressor(), "genetic"),
+    "linear + intercept": _with_intercept(),
+    "ridge + intercept": _with_intercept(RidgeCV(np.logspace(-2, 4, 13))),
+    "boosting + intercept": _with_intercept(HistGradientBoostingRegressor(**_TREES)),
+    "IWPC genetic": DosingEquation("genetic", site_intercept=False),
+    "IWPC genetic + intercept": DosingEquation("genetic"),
+    "IWPC clinical + intercept": DosingEquation("clinical"),
+    "fixed 35 mg": DosingEquation("fixed", site_intercept=False),
+}
+
+_OF_BOOSTING = HistGradientBoostingClassifier(**_TREES)
+# Patients of a few rows in order are no cohorts: each has a level of its own, and no slopes.
+_VISITS: dict[str, Any] = {
+    **_RISK,
+    OURS: MetaClassifier(DeepMixedEffects(), **_QUIET),
+    f"{OURS} on boosting": MetaClassifier(DeepMixedEffects(), population=_OF_BOOSTING, **_QUIET),
+}
+
+COHORT_METHODS = {"risk": _RISK, "visits": _VISITS, "dose": _DOSE}
+
+UPDATES = tuple(name for name, model in _RISK.items() if isinstance(model, UpdatedClassifier))
 
 
 @dataclass(frozen=True)
@@ -62,23 +152,6 @@ def folds_of(data_set: str, plan: CohortPlan) -> int:
     return min(plan.folds_run, plan.n_folds, int(load_cohorts(data_set).groups.max()) + 1)
 
 
-def run_cohort_cell(
-    data_set: str, method: str, fold: int, plan: CohortPlan, folder: Path | None
-) -> Fitted:
-    """Measure a cell, or read it where the folder has it under these settings and this code."""
-    source = COHORT_DATA[data_set]
-    about = [source.shots, source.n_draws, repr(methods_of(data_set)[method]), asdict(plan)]
-    about.append(_code())
-    name = f"cohorts {data_set} {method} {fold}"
-    return kept(folder, name, [name, *about], lambda: _measure(data_set, method, fold, plan))
-
-
-@cache
-def _code() -> str:
-    """As it is when the first cell is asked for."""
-    return code_digest("cohorts/[cdmw]*.py")
-
-
 def supports(
     data: CohortData, sites: NDArray[np.int64], k: int, draw: int, seed: int
 ) -> tuple[Mask, Mask]:
@@ -93,7 +166,7 @@ def supports(
     return support, query
 
 
-def _measure(data_set: str, method: str, fold: int, plan: CohortPlan) -> Fitted:
+def measure_sites(data_set: str, method: str, fold: int, plan: CohortPlan) -> Fitted:
     """Predictions of the query rows, by k: ``row``, ``site``, ``y`` and ``predicted``."""
     data, source = load_cohorts(data_set), COHORT_DATA[data_set]
     n_sites = int(data.groups.max()) + 1
@@ -109,11 +182,11 @@ def _measure(data_set: str, method: str, fold: int, plan: CohortPlan) -> Fitted:
             model = clone(model).fit(data.X[train], data.y[train], groups=data.groups[train])
         seconds = time.perf_counter() - started
         draws = min(source.n_draws, plan.max_draws)
-        scores = {
-            k: _joined(_predictions(model, data, held_out, k, draws if k else 1, plan.seed))
+        by_k = {
+            k: list(_predictions(model, data, held_out, k, draws if k else 1, plan.seed))
             for k in source.shots
         }
-    return Fitted({k: found for k, found in scores.items() if found}, seconds)
+    return Fitted({k: joined(parts) for k, parts in by_k.items() if parts}, seconds)
 
 
 def _predictions(
@@ -144,10 +217,3 @@ def _predicted(model: Any, data: CohortData, support: Mask, query: Mask) -> NDAr
     if data.binary:
         return np.asarray(adapted.predict_proba(X, **groups)[:, 1])
     return np.asarray(adapted.predict_quantiles(X, [0.5], **groups)[:, 0])
-
-
-def _joined(parts: Iterator[Scores]) -> Scores:
-    found = list(parts)
-    if not found:
-        return {}
-    return {name: np.concatenate([part[name] for part in found]) for name in found[0]}

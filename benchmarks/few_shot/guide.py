@@ -9,8 +9,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import click
+
 from benchmarks.few_shot.digits import digits_table
 from benchmarks.few_shot.sinusoid import sinusoid_table
+from benchmarks.suite.command import SUITES
 from benchmarks.suite.record import Record
 from ehrmeta.errors import DataError
 
@@ -73,3 +76,30 @@ def _table(path: str | os.PathLike[str]) -> str:
 
 def _measured_on(machine: dict[str, Any]) -> str:
     return f"{machine['date']}, {machine['cpus']} CPU cores, torch {machine['versions']['torch']}"
+
+
+@click.command()
+@click.argument("files", nargs=-1, required=True, metavar="FILE...")
+@click.option(
+    "--into",
+    "page",
+    metavar="PAGE",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Put them between the marks of this page.",
+)
+def table(files: tuple[str, ...], page: Path | None) -> None:
+    """Show the tables of saved records of sinusoid and digits.
+
+    \b
+    Example:
+        python -m benchmarks table docs/sinusoid.json docs/digits.json --into docs/which_learner.md
+    """
+    tables = learner_tables(files)
+    if page is None:
+        click.echo(tables)
+        return
+    page.write_text(put_tables(page.read_text(encoding="utf-8"), tables), encoding="utf-8")
+    click.echo(f"saved {page}")
+
+
+SUITES["table"] = table

@@ -1,1 +1,0 @@
-"""The suites on the command line."""

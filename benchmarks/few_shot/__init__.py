@@ -1,0 +1,1 @@
+"""The field's few-shot protocols: sinusoids and digits."""

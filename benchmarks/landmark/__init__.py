@@ -1,0 +1,1 @@
+"""Risks of events after a landmark."""

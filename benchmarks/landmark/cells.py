@@ -1,0 +1,258 @@
+"""The methods of the landmark benchmark, and one of them on one fold of one cohort, all events.
+
+All see the same static features. They differ in how the values before the landmark are summarised
+(the last one, a mixed model's BLUP, the adapted forecaster's posterior; how many there are and how
+old the last is) and in the risk model.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, clone
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.feature_selection import VarianceThreshold
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from benchmarks.landmark.cox import CauseSpecificCox
+from benchmarks.landmark.data import DAYS, HORIZONS, Cohort, fold_of_sets, load_cohort, visits
+from benchmarks.suite.cells import Fitted
+from benchmarks.suite.fitting import prepared, subsample
+from ehrmeta.baselines import LastValue, MixedEffects
+from ehrmeta.data import Table, read_survival
+from ehrmeta.errors import AtypicalWarning, DataError
+from ehrmeta.estimators import DiscreteTimeHazard, MetaRegressor, landmark_posterior
+from ehrmeta.estimators._base import TaskRegressor
+from ehrmeta.evaluation import aalen_johansen, labels_at
+
+__all__ = [
+    "FORECASTERS",
+    "FULL",
+    "METHODS",
+    "OURS",
+    "QUICK",
+    "Forecaster",
+    "Method",
+    "Plan",
+    "measure_risks",
+    "test_rows",
+]
+
+Array = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+
+class WeightedLogistic(BaseEstimator):
+    """A logistic regression for every horizon, weighted for censoring."""
+
+    def fit(self, X: Array, y: Any) -> Self:
+        """Keep the patients: the horizons are not known yet."""
+        self.X_, self.y_ = X, y
+        return self
+
+    def predict_cumulative_incidence(self, X: Array, times: ArrayLike) -> Array:
+        """Probability of the first cause's event by each time, (row, time)."""
+        risks = []
+        for horizon in np.atleast_1d(times):
+            label, weight = labels_at(self.y_, horizon=horizon)
+            known = weight > 0
+            model = LogisticRegression(max_iter=1000)
+            model.fit(self.X_[known], label[known], sample_weight=weight[known])
+            risks.append(model.predict_proba(X)[:, 1])
+        return np.column_stack(risks)
+
+
+class NoFeatures(BaseEstimator):
+    """Everybody's risk is the cumulative incidence of all."""
+
+    def fit(self, X: Array, y: Any) -> Self:
+        """Keep the outcome."""
+        read_survival(y)
+        self.y_ = y
+        return self
+
+    def predict_cumulative_incidence(self, X: Array, times: ArrayLike) -> Array:
+        """Aalen-Johansen's estimate, (row, time)."""
+        return np.tile(aalen_johansen(self.y_, times=times), (len(X), 1))
+
+
+@dataclass(frozen=True)
+class Forecaster:
+    """What summarises the values before the landmark.
+
+    Parameters
+    ----------
+    model : TaskRegressor
+    columns : tuple of str
+        Of `landmark_posterior` and `visits`, that are used.
+    """
+
+    model: TaskRegressor
+    columns: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Method:
+    """Values, and the model of the risk.
+
+    Parameters
+    ----------
+    forecaster : str
+        One of `FORECASTERS`; "" without values.
+    risk : estimator
+        With ``fit(X, y)`` and ``predict_cumulative_incidence(X, times)``.
+    """
+
+    forecaster: str
+    risk: BaseEstimator
+
+
+_VISITS = ("count", "age")
+
+FORECASTERS: dict[str, Forecaster] = {
+    "last value": Forecaster(LastValue(), ("level",)),
+    "last value and visits": Forecaster(LastValue(), ("level", *_VISITS)),
+    "BLUP": Forecaster(MixedEffects(), ("level", "slope")),
+    "BLUP and visits": Forecaster(MixedEffects(), ("level", "slope", *_VISITS)),
+    "posterior": Forecaster(
+        MetaRegressor(verbose=False, device="cpu"), ("level", "slope", "spread")
+    ),
+}
+
+_BOOSTING = HistGradientBoostingClassifier(
+    learning_rate=0.05, max_leaf_nodes=8, min_samples_leaf=200, random_state=0
+)
+
+OURS = "hazard, posterior"
+METHODS: dict[str, Method] = {
+    OURS: Method("posterior", DiscreteTimeHazard()),
+    "hazard, BLUP": Method("BLUP", DiscreteTimeHazard()),
+    "hazard, last value": Method("last value", DiscreteTimeHazard()),
+    "hazard, BLUP and visits": Method("BLUP and visits", DiscreteTimeHazard()),
+    "hazard, last value and visits": Method("last value and visits", DiscreteTimeHazard()),
+    "hazard, no values": Method("", DiscreteTimeHazard()),
+    "boosted hazard, last value": Method("last value", DiscreteTimeHazard(_BOOSTING, intervals=10)),
+    "Cox, BLUP": Method("BLUP", CauseSpecificCox()),
+    "Cox, last value": Method("last value", CauseSpecificCox()),
+    "Cox, last value and visits": Method("last value and visits", CauseSpecificCox()),
+    "logistic, BLUP": Method("BLUP", WeightedLogistic()),
+    "logistic, last value": Method("last value", WeightedLogistic()),
+    "no features": Method("", NoFeatures()),
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much is run.
+
+    Parameters
+    ----------
+    n_folds, folds_run : int
+        Folds of the split, and how many of them are run.
+    max_tasks : int, optional
+        People that a forecaster is trained on, drawn at random.
+    max_steps : int, optional
+        Of the forecaster's training; its default without it.
+    seed : int
+    """
+
+    n_folds: int = 5
+    folds_run: int = 5
+    max_tasks: int | None = None
+    max_steps: int | None = None
+    seed: int = 0
+
+
+FULL = Plan()
+QUICK = Plan(folds_run=1, max_tasks=400, max_steps=60)
+
+
+def test_rows(cohort: Cohort, event: str, fold: int, plan: Plan) -> Mask:
+    """Which rows of the event's labels are the fold's test patients."""
+    folds = fold_of_sets(cohort.matched_set, plan.n_folds, plan.seed)
+    mask: Mask = folds[cohort.labels[event].index] == fold
+    return mask
+
+
+def measure_risks(name: str, method_name: str, fold: int, plan: Plan) -> Fitted:
+    """Risks of the fold's test patients by one method.
+
+    The scores of a horizon (in years) hold, by event, the risks of the rows of `test_rows`.
+    """
+    return fold_risks(load_cohort(name), METHODS[method_name], fold, plan)
+
+
+def fold_risks(cohort: Cohort, method: Method, fold: int, plan: Plan) -> Fitted:
+    """`measure_risks` of a cohort as it is given."""
+    started = time.perf_counter()
+    features = cohort.static
+    if method.forecaster:
+        test = fold_of_sets(cohort.matched_set, plan.n_folds, plan.seed) == fold
+        values = _values(FORECASTERS[method.forecaster], cohort, test, plan)
+        features = pd.concat([features, values], axis=1)
+    risks: dict[int, dict[str, Array]] = {years: {} for years in HORIZONS}
+    for event, labels in cohort.labels.items():
+        tested = test_rows(cohort, event, fold, plan)
+        prepare = make_pipeline(
+            SimpleImputer(strategy="median", add_indicator=True),
+            VarianceThreshold(),
+            StandardScaler(),
+        )
+        X = features.loc[labels.index].to_numpy()
+        model = clone(method.risk).fit(
+            prepare.fit_transform(X[~tested]), cohort.outcome(event)[~tested]
+        )
+        incidence = model.predict_cumulative_incidence(prepare.transform(X[tested]), HORIZONS)
+        if not np.isfinite(incidence).all():
+            raise DataError(f"a risk model of {event} gives NaN: repair it or leave it out.")
+        for years, risk in zip(HORIZONS, incidence.T, strict=True):
+            risks[years][event] = risk
+    return Fitted(risks, time.perf_counter() - started)
+
+
+def _values(forecaster: Forecaster, cohort: Cohort, test: Mask, plan: Plan) -> pd.DataFrame:
+    """What a forecaster trained without the test patients says of every patient's values."""
+    subjects, at = cohort.times["subject_id"], cohort.times["prediction_time"].to_numpy()
+    now = _at_landmark(next(iter(cohort.labs.values())), cohort.times)
+    columns = []
+    for lab, table in cohort.labs.items():
+        train = table.take(~np.isin(table.groups, subjects[test]))
+        train = subsample(train, plan.max_tasks, plan.seed)
+        model = prepared(forecaster.model, plan.seed, plan.max_steps)
+        model.fit(train.X, train.y, groups=train.groups, time=train.time)
+        known = table.take(_up_to(table, cohort.times))
+        with warnings.catch_warnings():  # among many patients some are atypical by chance
+            warnings.simplefilter("ignore", AtypicalWarning)
+            adapted = model.adapt(known.X, known.y, groups=known.groups, time=known.time)
+            posterior = landmark_posterior(
+                adapted, now.reindex(columns=table.X.columns), groups=subjects, time=at, step=DAYS
+            )
+        summary = pd.concat([posterior, visits(table, cohort.times)], axis=1)
+        columns.append(summary[list(forecaster.columns)].add_prefix(f"{lab} "))
+    return pd.concat(columns, axis=1)
+
+
+def _up_to(table: Table, times: pd.DataFrame) -> Mask:
+    """Rows that are known at their patient's landmark, (row,); none of people without one."""
+    landmark = pd.Series(table.groups).map(times.set_index("subject_id")["prediction_time"])
+    mask: Mask = np.asarray(table.time) <= landmark.to_numpy()
+    return mask
+
+
+def _at_landmark(table: Table, times: pd.DataFrame) -> pd.DataFrame:
+    """Features of every patient's last visit by the landmark, the age advanced to it."""
+    known = table.take(_up_to(table, times))
+    last = known.tasks.order[known.tasks.starts[1:] - 1]
+    place = pd.Index(known.tasks.labels).get_indexer(times["subject_id"])
+    rows = known.X.iloc[last[place]].reset_index(drop=True)
+    waited = times["prediction_time"].to_numpy() - np.asarray(known.time)[last[place]]
+    return rows.assign(age=rows["age"] + waited / DAYS)

@@ -1,0 +1,1 @@
+"""The PACOH protocol on stays in intensive care."""

@@ -1,0 +1,70 @@
+"""How models of a suite are fitted: seeds, short trainings, subsamples, several folds as one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from sklearn.base import clone
+
+from benchmarks.suite.cells import Fitted
+from benchmarks.suite.task_scores import Scores, joined
+from ehrmeta.data import Table
+
+__all__ = ["Folds", "joined_folds", "prepared", "subsample"]
+
+
+@dataclass(frozen=True, eq=False)
+class Folds:
+    """A method on all folds of a data set.
+
+    Parameters
+    ----------
+    scores : dict of int to Scores
+        By k, over the test patients of all folds in turn: every method's in the same order.
+    seconds, tuning_seconds : float
+        Mean over folds, of the fit and of choosing settings.
+    settings : tuple of str
+        Chosen in each fold.
+    note : str
+        Why there are no scores.
+    """
+
+    scores: dict[int, Scores]
+    seconds: float
+    tuning_seconds: float = 0.0
+    settings: tuple[str, ...] = ()
+    note: str = ""
+
+
+def joined_folds(folds: Sequence[Fitted]) -> Folds:
+    """The folds of one method as one; no scores where a fold has none."""
+    note = next((fold.note for fold in folds if fold.note), "")
+    shots = sorted({k for fold in folds for k in fold.scores}) if not note else []
+    return Folds(
+        {k: joined([fold.scores[k] for fold in folds if k in fold.scores]) for k in shots},
+        sum(fold.seconds for fold in folds) / len(folds),
+        sum(fold.tuning_seconds for fold in folds) / len(folds),
+        tuple(fold.setting for fold in folds),
+        note,
+    )
+
+
+def prepared(model: Any, seed: int | None = None, max_steps: int | None = None) -> Any:
+    """A copy with a seed and a shorter training, where the model has such parameters."""
+    copy = clone(model)
+    for name, value in {"random_state": seed, "max_steps": max_steps}.items():
+        if value is not None and name in copy.get_params():
+            copy.set_params(**{name: value})
+    return copy
+
+
+def subsample(table: Table, max_tasks: int | None, seed: int) -> Table:
+    """At most so many tasks, drawn at random."""
+    if max_tasks is None or table.n_tasks <= max_tasks:
+        return table
+    chosen = np.zeros(table.n_tasks, dtype=bool)
+    chosen[np.random.default_rng(seed).permutation(table.n_tasks)[:max_tasks]] = True
+    return table.take(chosen[table.tasks.codes])
