@@ -353,8 +353,10 @@ def read_model(kind: str, tensors: Mapping[str, Tensor], n_features: int) -> Pla
     plain = model(**{name: value.numpy() for name, value in tensors.items()})
     if not (typed and plain.check(n_features)):
         raise BundleError("the arrays of its population model do not fit together.")
-    of_log_odds = kind.endswith(_OF_LOG_ODDS) and not isinstance(plain, Shares)
-    return LogOdds(plain) if of_log_odds else plain
+    if kind.endswith(_OF_LOG_ODDS) and not isinstance(plain, Shares):
+        plain = LogOdds(plain)
+    plain.n_features_in_ = n_features
+    return plain
 
 
 def _plain(model: Any, n_features: int) -> Plain:

@@ -19,6 +19,7 @@ __all__ = ["Arms", "Dose", "read_treatment"]
 Array = npt.NDArray[np.float64]
 
 _MANY_ARMS = 20
+_FEWEST = 10  # tasks that must share a dose before a file names it
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,20 +139,27 @@ class Dose:
     ----------
     low, high : float
         Smallest and largest dose of the training rows.
+    shared : (low, high)
+        Range that ten tasks or more reach at either end, which a file may name.
     """
 
     low: float
     high: float
+    shared: tuple[float, ...] = (-np.inf, np.inf)
 
     @classmethod
-    def fit(cls, treatment: Any, name: str = "treatment") -> Dose:
+    def fit(cls, treatment: Any, name: str = "treatment", groups: Any = None) -> Dose:
         """Find the range of a column; errors call it by its name."""
         dose = _numbers(treatment, name)
         if np.ptp(dose) == 0:
             raise DataError(
                 f"the dose is the same in all {len(dose):,} rows: its effect cannot be learned."
             )
-        return cls(float(dose.min()), float(dose.max()))
+        task = np.arange(len(dose)) if groups is None else groups
+        ends = pd.Series(dose).groupby(task).agg(["min", "max"])
+        low, high = np.sort(ends["min"])[:_FEWEST], np.sort(ends["max"])[-_FEWEST:]
+        shared = (float(low[-1]), float(high[0])) if len(low) == _FEWEST else cls.shared
+        return cls(float(dose.min()), float(dose.max()), shared)
 
     def codes(self, treatment: Any, name: str = "treatment") -> Array:
         """The doses, (row,)."""

@@ -1,35 +1,46 @@
-"""The fitted thing under `TreatmentResponse`: how it is learned, adapted to tasks, and asked."""
+"""The fitted model under `TreatmentResponse`: adapt it to tasks, predict, write it as a file."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cached_property, partial
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from torch import Tensor
 
-from ehrmeta.errors import DataError
+from ehrmeta.data import Encoder, Schema
+from ehrmeta.errors import BundleError, DataError
+from ehrmeta.estimators import MetaClassifier, MetaRegressor
+from ehrmeta.nn.mixed_model import MixedModel
+from ehrmeta.persistence.state import read_state, written_state
 from ehrmeta.treatment.arms import Arms, Dose
-from ehrmeta.treatment.cross_fitting import cross_fit_folds
-from ehrmeta.treatment.dose_nuisances import DoseNuisances, fit_dose_nuisances
-from ehrmeta.treatment.effects import AnyTaskNuisances, Effects, MixedEffects, outcome_population
-from ehrmeta.treatment.learners import LEARNERS, Scoring, choose_forms, fit_crossed
+from ehrmeta.treatment.cross_fitting import Stack
+from ehrmeta.treatment.deviations import Deviations
+from ehrmeta.treatment.dose_nuisances import DoseNuisances
+from ehrmeta.treatment.effects import (
+    AnyTaskNuisances,
+    ArmEffect,
+    Effects,
+    MixedEffects,
+    OutcomeContrast,
+    Population,
+)
+from ehrmeta.treatment.learners import CrossedEffect, Scoring
 from ehrmeta.treatment.meta_effects import MetaEffects, MetaOutcomes
 from ehrmeta.treatment.nuisances import (
+    ArmLevels,
+    LogitShifts,
     Nuisances,
-    TaskNuisances,
-    default_classifiers,
-    default_regressors,
-    fit_nuisances,
 )
-from ehrmeta.treatment.treated_rows import TreatedRows, TreatmentEncoder, read_probabilities
+from ehrmeta.treatment.treated_rows import TreatedRows, TreatmentEncoder
 
-__all__ = ["EffectModel", "EffectSettings", "TaskEffects", "fit_effect_model"]
+__all__ = ["EffectModel", "Moments", "TaskEffects"]
 
 Array = npt.NDArray[np.float64]
-Index = npt.NDArray[np.int64]
+State = tuple[dict[str, Tensor], dict[str, Any]]
 Moments = tuple[Array, Array | None]  # mean and variance of every row; None without a posterior
 
 
@@ -134,174 +145,106 @@ class EffectModel:
             )
         return self.effects.quantile(0.5 + 0.5 * confidence_level) * np.sqrt(variance)
 
+    def to_state(self) -> State:
+        """Tensors and JSON of a file: models, scales and variances, and no row of any task.
 
-@dataclass(frozen=True, eq=False)
-class EffectSettings:
-    """How an `EffectModel` is learned: parameters of `TreatmentResponse` by the same names.
-
-    Raises
-    ------
-    DataError
-        No fit can use them.
-    """
-
-    estimator: Any = None
-    learner: str = "dr"
-    propensity: Any = None
-    outcome: Any = None
-    final: Any = "auto"
-    n_folds: int = 5
-    clip: float = 0.01
-    is_dose: bool = False
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.learner not in LEARNERS:
-            raise DataError(f"learner must be one of {LEARNERS}, got {self.learner!r}.")
-        if not 0 < self.clip < 0.5:
-            raise DataError(f"clip must lie between 0 and 0.5, got {self.clip!r}.")
-        if self.learner == "t" and self.estimator is not None:
-            raise DataError(
-                "learner='t' takes no estimator=: use 's' (one outcome model with the treatment "
-                "among its features), 'dr', 'r' or 'x'."
-            )
-        if self.is_dose and self.learner not in ("r", "s"):
-            raise DataError(
-                f"learner={self.learner!r} compares arms. For a dose pass learner='r' (an effect "
-                "linear in the dose) or 's' with an estimator."
-            )
-        if self.is_dose and self.learner == "s" and self.estimator is None:
-            raise DataError(
-                "learner='s' of a dose needs estimator=, for instance MetaRegressor(): it learns "
-                "the outcome with the dose as its last feature."
-            )
-        for part in _as_list(self.outcome):
-            if not hasattr(part, "fit"):
-                raise DataError(
-                    f"outcome must be scikit-learn estimators, got {type(part).__name__}."
+        Raises
+        ------
+        BundleError
+            Some part is one that a file cannot hold, or an arm was given in fewer than ten rows.
+        """
+        model = self
+        if isinstance(self.treatment, Dose):  # the smallest and the largest are patients' own
+            low, high = self.treatment.shared
+            dose = replace(self.treatment, low=low, high=high)
+            model = replace(self, encoder=replace(self.encoder, treatment=dose))
+        elif isinstance(self.nuisances, Nuisances):
+            n_rows = self.nuisances.n_rows * self.nuisances.mean_propensity
+            if n_rows.min() < _FEWEST_ROWS - 0.5:
+                raise BundleError(
+                    f"arm {int(n_rows.argmin())} of {len(n_rows)} (0 is the control) was given in "
+                    f"fewer than {_FEWEST_ROWS} rows: a file names nothing of so few. Leave the "
+                    "arm out, and fit again."
                 )
+        tensors, plain = written_state((model.encoder, model.nuisances, model.effects), _SAVED)
+        return tensors, {"kind": "effects", "model": plain}
 
+    @classmethod
+    def from_state(cls, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> EffectModel:
+        """The inverse of `to_state`, whose structure is checked before anything is predicted.
 
-class LearnedEffects(NamedTuple):
-    """Fitted effects, their state in the training tasks, and the R-scores of every form tried."""
+        Raises
+        ------
+        BundleError
+            The parts do not fit together.
+        """
+        model = cls(*read_state(tensors, metadata["model"], _SAVED))
+        if not model._fits_together():
+            raise BundleError("its models of outcome, treatment and effects do not fit together.")
+        return model
 
-    effects: Effects
-    state: Any
-    scores: list[dict[str, float]]
+    def _fits_together(self) -> bool:
+        """Whether all parts are of the same arms and features, tried on rows of zeros."""
+        try:
+            return self._sizes_agree() and self._predicts()
+        except (ArithmeticError, LookupError, TypeError, ValueError, AttributeError):
+            return False
 
-
-def fit_effect_model(
-    encoder: TreatmentEncoder, rows: TreatedRows, settings: EffectSettings
-) -> tuple[EffectModel, TaskEffects, list[dict[str, float]]]:
-    """Learn effects over the tasks of training rows.
-
-    Returns
-    -------
-    model : EffectModel
-    state : TaskEffects
-        Of the training tasks, cross-fitted: no row had a part in what is expected of it.
-    scores : list of dict
-        R-score of every form of the effect that was tried, by arm.
-    """
-    strata = None if settings.is_dose else rows.arm
-    n_folds = min(settings.n_folds, rows.n_tasks) if rows.n_tasks > 1 else settings.n_folds
-    fold = cross_fit_folds(
-        rows.task, rows.n_tasks, n_folds, strata=strata, random_state=settings.seed
-    )
-    nuisances, expected = learn_nuisances(settings, encoder.treatment, rows, fold)
-    learned = learn_effects(settings, nuisances, rows, expected, fold)
-    state = TaskEffects(expected, learned.state)
-    return EffectModel(encoder, nuisances, learned.effects), state, learned.scores
-
-
-def learn_nuisances(
-    settings: EffectSettings, treatment: Arms | Dose, rows: TreatedRows, fold: Index
-) -> tuple[Nuisances | DoseNuisances, AnyTaskNuisances]:
-    """Cross-fit outcome and treatment models as the settings say, and adapt them to the tasks."""
-    outcome, propensity = _as_list(settings.outcome), _as_list(settings.propensity)
-    if isinstance(treatment, Dose):
-        return fit_dose_nuisances(
-            rows,
-            fold,
-            outcome=outcome or default_regressors(),
-            dose=propensity or default_regressors(),
-            random_state=settings.seed,
-        )
-    is_known = isinstance(settings.propensity, float | int | Mapping)
-    return fit_nuisances(
-        rows,
-        treatment.n_arms,
-        fold,
-        outcome=outcome or (default_classifiers() if rows.is_binary else default_regressors()),
-        propensity=read_probabilities(settings.propensity, treatment)
-        if is_known
-        else propensity or default_classifiers(),
-        clip=settings.clip,
-        joint=settings.learner == "s",
-        random_state=settings.seed,
-    )
-
-
-def learn_effects(
-    settings: EffectSettings,
-    nuisances: Nuisances | DoseNuisances,
-    rows: TreatedRows,
-    expected: AnyTaskNuisances,
-    fold: Index,
-) -> LearnedEffects:
-    """Learn the effects of all arms from what was expected of the training rows."""
-    if settings.learner == "s" and settings.estimator is not None:
-        outcomes = MetaOutcomes.fit(settings.estimator, rows, expected)
-        return LearnedEffects(outcomes, outcomes.adapt(rows, expected), [])
-    noise = nuisances.noise
-    crossed = None
-    if isinstance(nuisances, Nuisances) and isinstance(expected, TaskNuisances):
-        if settings.learner in ("s", "t"):
-            return _outcome_effects(nuisances, rows, expected)
-        crossed = [
-            partial(
-                fit_crossed,
-                cases=rows,
-                nuisances=nuisances,
-                adapted=expected,
-                arm=arm,
-                fold=fold,
-                random_state=settings.seed,
-            )
-            for arm in range(1, nuisances.n_arms)
+    def _sizes_agree(self) -> bool:
+        """Whether the numbers of arms and features are the same everywhere."""
+        nuisances, effects, is_dose = self.nuisances, self.effects, isinstance(self.treatment, Dose)
+        n_arms, n_effects = self.treatment.vectors.shape
+        agree = [
+            isinstance(nuisances, DoseNuisances if is_dose else Nuisances),
+            len(nuisances.noise) == (1 if is_dose else n_arms),
         ]
-    scoring = Scoring(settings.learner, noise)
-    if settings.estimator is not None:
-        effects = MetaEffects.fit(settings.estimator, scoring, rows, expected)
-        return LearnedEffects(effects, effects.adapt(rows, expected), [])
-    pseudo = scoring(rows, expected)
-    judges = pseudo if settings.learner == "r" else Scoring("r", noise)(rows, expected)
-    forms = choose_forms(
-        rows.x,
-        pseudo,
-        judges,
-        rows.task,
-        fold,
-        final=settings.final,
-        crossed=crossed,
-        random_state=settings.seed,
+        if isinstance(self.treatment, Arms) and isinstance(nuisances, Nuisances):
+            agree += [
+                len(set(self.treatment.labels.tolist())) == n_arms,
+                nuisances.n_arms == len(nuisances.mean_propensity) == n_arms,
+                len(nuisances.outcome) in (1, n_arms),
+                0 < nuisances.clip < 0.5,
+            ]
+        if isinstance(effects, MetaEffects):
+            agree.append(len(effects.models) == n_effects)
+        if isinstance(effects, MixedEffects):
+            widths = (1, 1 + len(self.encoder.features.fixed_names))
+            deviations = effects.deviations
+            agree += [deviations.n_effects == n_effects, deviations.width in widths]
+        return all(agree) and isinstance(effects, Effects)
+
+    def _predicts(self) -> bool:
+        """Whether rows of zeros, two an arm, have finite effects and outcomes."""
+        zeros = np.zeros(2 * len(self.treatment.vectors))
+        columns = dict.fromkeys(self.encoder.columns, zeros)
+        x = self.encoder.features.transform(columns)[0].astype(np.float64)
+        arm = np.arange(len(zeros)) // 2
+        given = arm if isinstance(self.treatment, Arms) else arm.astype(np.float64)
+        known = np.full((len(zeros), len(self.treatment.vectors)), 1 / len(self.treatment.vectors))
+        task = np.zeros(len(zeros), np.int64)
+        rows = TreatedRows(x, zeros, given, task, 1, known=known)
+        if not isinstance(self.effects, MixedEffects):  # estimators have checks of their own
+            return bool(np.isfinite(self.nuisances.adapt(rows).residual_offset).all())
+        state, vectors = self.adapt(rows), self.treatment.vectors
+        predictions = [
+            *self.contrast(rows, state, vectors[0], vectors[-1]),
+            *self.outcomes(rows, state, vectors[-1]),
+            *self.contrast(rows, self.population, vectors[0], vectors[-1]),
+        ]
+        return all(
+            values is not None and values.shape == zeros.shape and bool(np.isfinite(values).all())
+            for values in predictions
+        )
+
+
+_FEWEST_ROWS = 10  # of an arm that a file names
+# All that a file of effects may name.
+_SAVED = {
+    made.__name__: made
+    for made in (
+        *(TreatmentEncoder, Encoder, Schema, Arms, Dose),
+        *(Nuisances, DoseNuisances, ArmLevels, LogitShifts, MixedModel, Stack),
+        *(MixedEffects, Population, ArmEffect, OutcomeContrast, CrossedEffect, Deviations),
+        *(MetaEffects, MetaOutcomes, Scoring, MetaRegressor, MetaClassifier),
     )
-    return LearnedEffects(
-        *MixedEffects.fit(rows, expected, noise, forms, pseudo), [form.scores for form in forms]
-    )
-
-
-def _outcome_effects(
-    nuisances: Nuisances, rows: TreatedRows, expected: TaskNuisances
-) -> LearnedEffects:
-    """The S- and the T-learner: effects are differences of the outcome models."""
-    population, pull = outcome_population(nuisances, rows)
-    values = list((expected.population_mu[:, 1:] - expected.population_mu[:, :1]).T)
-    effects = MixedEffects.over(population, pull, rows, expected, nuisances.noise, values)
-    return LearnedEffects(*effects, [])
-
-
-def _as_list(models: Any) -> list[Any]:
-    if models is None:
-        return []
-    return list(models) if isinstance(models, list | tuple) else [models]
+}

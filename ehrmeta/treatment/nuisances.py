@@ -251,6 +251,8 @@ class Nuisances:
         Variance of the outcome around what is expected.
     mean_propensity : (arm,)
         Share of the training rows in each arm.
+    n_rows : int
+        Training rows.
     n_arms : int
     clip : float
     bounded : bool
@@ -263,6 +265,7 @@ class Nuisances:
     shifts: LogitShifts | None
     noise: Array
     mean_propensity: Array
+    n_rows: int
     n_arms: int
     clip: float
     bounded: bool
@@ -381,6 +384,7 @@ def fit_nuisances(
         shifts=_fit_logit_shifts(e, cases) if several and learned else None,
         noise=np.ones(n_arms),
         mean_propensity=np.bincount(cases.arm, minlength=n_arms) / cases.n_rows,
+        n_rows=cases.n_rows,
         n_arms=n_arms,
         clip=clip,
         bounded=cases.is_binary,

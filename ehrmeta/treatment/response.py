@@ -18,8 +18,9 @@ from ehrmeta.errors import BundleError, NotFittedError
 from ehrmeta.estimators.inputs import schema_of
 from ehrmeta.treatment.adapted_response import AdaptedResponse
 from ehrmeta.treatment.arms import Arms, Dose
-from ehrmeta.treatment.effect_model import EffectModel, EffectSettings, fit_effect_model
+from ehrmeta.treatment.effect_model import EffectModel
 from ehrmeta.treatment.effects import MixedEffects
+from ehrmeta.treatment.fitting import EffectSettings, fit_effect_model
 from ehrmeta.treatment.treated_rows import TreatmentEncoder, read_treated
 
 __all__ = ["TreatmentResponse"]
@@ -196,9 +197,12 @@ class TreatmentResponse(BaseEstimator):
             task_column=self.task,
             treatment_column=self.treatment,
         )
-        encoder = TreatmentEncoder.fit(
-            table, self._kind(table.treatment), schema, self.task, self.treatment
+        kind = (
+            Arms.fit(table.treatment, self.control)
+            if self.discrete_treatment
+            else Dose.fit(table.treatment, groups=table.inputs.groups)
         )
+        encoder = TreatmentEncoder.fit(table, kind, schema, self.task, self.treatment)
         rows = encoder.rows(table)
         self.model_, state, self.form_scores_ = fit_effect_model(encoder, rows, settings)
         _check_feature_names(self, X, reset=True)
@@ -338,8 +342,3 @@ class TreatmentResponse(BaseEstimator):
             "pickle, and reading pickle runs whatever is in it. Keep the training script and its "
             "random_state: the same rows give the same model."
         )
-
-    def _kind(self, treatment: Any) -> Arms | Dose:
-        if self.discrete_treatment:
-            return Arms.fit(treatment, self.control)
-        return Dose.fit(treatment)

@@ -1,0 +1,204 @@
+"""How an `EffectModel` is learned: from settings and training rows to nuisances and effects."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ehrmeta.errors import DataError
+from ehrmeta.treatment.arms import Arms, Dose
+from ehrmeta.treatment.cross_fitting import cross_fit_folds
+from ehrmeta.treatment.dose_nuisances import DoseNuisances, fit_dose_nuisances
+from ehrmeta.treatment.effect_model import EffectModel, TaskEffects
+from ehrmeta.treatment.effects import AnyTaskNuisances, Effects, MixedEffects, outcome_population
+from ehrmeta.treatment.learners import LEARNERS, Scoring, choose_forms, fit_crossed
+from ehrmeta.treatment.meta_effects import MetaEffects, MetaOutcomes
+from ehrmeta.treatment.nuisances import (
+    Nuisances,
+    TaskNuisances,
+    default_classifiers,
+    default_regressors,
+    fit_nuisances,
+)
+from ehrmeta.treatment.treated_rows import TreatedRows, TreatmentEncoder, read_probabilities
+
+__all__ = ["EffectSettings", "fit_effect_model"]
+
+Index = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class EffectSettings:
+    """How an `EffectModel` is learned: parameters of `TreatmentResponse` by the same names.
+
+    Raises
+    ------
+    DataError
+        No fit can use them.
+    """
+
+    estimator: Any = None
+    learner: str = "dr"
+    propensity: Any = None
+    outcome: Any = None
+    final: Any = "auto"
+    n_folds: int = 5
+    clip: float = 0.01
+    is_dose: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.learner not in LEARNERS:
+            raise DataError(f"learner must be one of {LEARNERS}, got {self.learner!r}.")
+        if not 0 < self.clip < 0.5:
+            raise DataError(f"clip must lie between 0 and 0.5, got {self.clip!r}.")
+        if self.learner == "t" and self.estimator is not None:
+            raise DataError(
+                "learner='t' takes no estimator=: use 's' (one outcome model with the treatment "
+                "among its features), 'dr', 'r' or 'x'."
+            )
+        if self.is_dose and self.learner not in ("r", "s"):
+            raise DataError(
+                f"learner={self.learner!r} compares arms. For a dose pass learner='r' (an effect "
+                "linear in the dose) or 's' with an estimator."
+            )
+        if self.is_dose and self.learner == "s" and self.estimator is None:
+            raise DataError(
+                "learner='s' of a dose needs estimator=, for instance MetaRegressor(): it learns "
+                "the outcome with the dose as its last feature."
+            )
+        for part in _as_list(self.outcome):
+            if not hasattr(part, "fit"):
+                raise DataError(
+                    f"outcome must be scikit-learn estimators, got {type(part).__name__}."
+                )
+
+
+class LearnedEffects(NamedTuple):
+    """Fitted effects, their state in the training tasks, and the R-scores of every form tried."""
+
+    effects: Effects
+    state: Any
+    scores: list[dict[str, float]]
+
+
+def fit_effect_model(
+    encoder: TreatmentEncoder, rows: TreatedRows, settings: EffectSettings
+) -> tuple[EffectModel, TaskEffects, list[dict[str, float]]]:
+    """Learn effects over the tasks of training rows.
+
+    Returns
+    -------
+    model : EffectModel
+    state : TaskEffects
+        Of the training tasks, cross-fitted: no row had a part in what is expected of it.
+    scores : list of dict
+        R-score of every form of the effect that was tried, by arm.
+    """
+    strata = None if settings.is_dose else rows.arm
+    n_folds = min(settings.n_folds, rows.n_tasks) if rows.n_tasks > 1 else settings.n_folds
+    fold = cross_fit_folds(
+        rows.task, rows.n_tasks, n_folds, strata=strata, random_state=settings.seed
+    )
+    nuisances, expected = learn_nuisances(settings, encoder.treatment, rows, fold)
+    learned = learn_effects(settings, nuisances, rows, expected, fold)
+    state = TaskEffects(expected, learned.state)
+    return EffectModel(encoder, nuisances, learned.effects), state, learned.scores
+
+
+def learn_nuisances(
+    settings: EffectSettings, treatment: Arms | Dose, rows: TreatedRows, fold: Index
+) -> tuple[Nuisances | DoseNuisances, AnyTaskNuisances]:
+    """Cross-fit outcome and treatment models as the settings say, and adapt them to the tasks."""
+    outcome, propensity = _as_list(settings.outcome), _as_list(settings.propensity)
+    if isinstance(treatment, Dose):
+        return fit_dose_nuisances(
+            rows,
+            fold,
+            outcome=outcome or default_regressors(),
+            dose=propensity or default_regressors(),
+            random_state=settings.seed,
+        )
+    is_known = isinstance(settings.propensity, float | int | Mapping)
+    return fit_nuisances(
+        rows,
+        treatment.n_arms,
+        fold,
+        outcome=outcome or (default_classifiers() if rows.is_binary else default_regressors()),
+        propensity=read_probabilities(settings.propensity, treatment)
+        if is_known
+        else propensity or default_classifiers(),
+        clip=settings.clip,
+        joint=settings.learner == "s",
+        random_state=settings.seed,
+    )
+
+
+def learn_effects(
+    settings: EffectSettings,
+    nuisances: Nuisances | DoseNuisances,
+    rows: TreatedRows,
+    expected: AnyTaskNuisances,
+    fold: Index,
+) -> LearnedEffects:
+    """Learn the effects of all arms from what was expected of the training rows."""
+    if settings.learner == "s" and settings.estimator is not None:
+        outcomes = MetaOutcomes.fit(settings.estimator, rows, expected)
+        return LearnedEffects(outcomes, outcomes.adapt(rows, expected), [])
+    noise = nuisances.noise
+    crossed = None
+    if isinstance(nuisances, Nuisances) and isinstance(expected, TaskNuisances):
+        if settings.learner in ("s", "t"):
+            return _outcome_effects(nuisances, rows, expected)
+        crossed = [
+            partial(
+                fit_crossed,
+                cases=rows,
+                nuisances=nuisances,
+                adapted=expected,
+                arm=arm,
+                fold=fold,
+                random_state=settings.seed,
+            )
+            for arm in range(1, nuisances.n_arms)
+        ]
+    scoring = Scoring(settings.learner, noise)
+    if settings.estimator is not None:
+        effects = MetaEffects.fit(settings.estimator, scoring, rows, expected)
+        return LearnedEffects(effects, effects.adapt(rows, expected), [])
+    pseudo = scoring(rows, expected)
+    judges = pseudo if settings.learner == "r" else Scoring("r", noise)(rows, expected)
+    forms = choose_forms(
+        rows.x,
+        pseudo,
+        judges,
+        rows.task,
+        fold,
+        final=settings.final,
+        crossed=crossed,
+        random_state=settings.seed,
+    )
+    return LearnedEffects(
+        *MixedEffects.fit(rows, expected, noise, forms, pseudo), [form.scores for form in forms]
+    )
+
+
+def _outcome_effects(
+    nuisances: Nuisances, rows: TreatedRows, expected: TaskNuisances
+) -> LearnedEffects:
+    """The S- and the T-learner: effects are differences of the outcome models."""
+    population, pull = outcome_population(nuisances, rows)
+    values = list((expected.population_mu[:, 1:] - expected.population_mu[:, :1]).T)
+    effects = MixedEffects.over(population, pull, rows, expected, nuisances.noise, values)
+    return LearnedEffects(*effects, [])
+
+
+def _as_list(models: Any) -> list[Any]:
+    if models is None:
+        return []
+    return list(models) if isinstance(models, list | tuple) else [models]
