@@ -1,4 +1,4 @@
-"""Scores that count patients, and the protocols that produce them."""
+"""Scores averaged over patients, and the protocols that produce them."""
 
 from ehrmeta.evaluation.bootstrap import Difference, bootstrap_counts, paired_bootstrap
 from ehrmeta.evaluation.calibration import smooth_calibration_curve

@@ -1,4 +1,4 @@
-"""Intervals by resampling patients, the same patients for every method."""
+"""Bootstrap intervals over patients, with the same resamples for every method."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def bootstrap_counts(
 
 
 def percentile_limits(samples: Array, confidence_level: float) -> tuple[float, float]:
-    """Return the central interval that holds `confidence_level` of the samples; NaN without any."""
+    """The central interval that holds `confidence_level` of the samples; NaN without any."""
     check_level(confidence_level)
     if len(samples) == 0:
         return np.nan, np.nan

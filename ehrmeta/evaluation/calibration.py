@@ -144,7 +144,7 @@ def recalibrate(y: Array, p: Array, weight: Array, *, with_slope: bool) -> Array
 
 
 def _overlap(y: Array, x: Array, weight: Array, *, strict: bool) -> NDArray[np.bool_]:
-    """Whether a sample has both classes and (strict) their x overlap, (sample,)."""
+    """Whether a sample has both classes and, if strict, overlapping x of both, (sample,)."""
     event, other = (weight > 0) & (y == 1), (weight > 0) & (y == 0)
     both: NDArray[np.bool_] = event.any(1) & other.any(1)
     if not strict:
@@ -158,7 +158,7 @@ def _overlap(y: Array, x: Array, weight: Array, *, strict: bool) -> NDArray[np.b
 
 
 def _newton(y: Array, design: Array, offset: Array, w: Array, start: Array) -> Array:
-    """Logistic regression of each sample; NaN where Newton's steps do not settle."""
+    """Logistic regression of each sample; NaN where Newton's method does not converge."""
     beta = start.copy()  # (sample, column)
     settled = np.zeros(len(beta), dtype=bool)
     for _ in range(_MAX_STEPS):

@@ -1,4 +1,4 @@
-"""Regression scores that count patients: which mean is meant is always in the name.
+"""Regression scores over patients; each name says which mean is meant.
 
 Every metric is ``sqrt?(sum_i w_i loss_i / sum_i w_i)`` over tasks i, so that one bootstrap over
 patients serves them all.
@@ -39,18 +39,18 @@ class TaskMean:
     root: bool
 
     def value(self) -> float:
-        """Return the metric; NaN without tasks."""
+        """The metric; NaN without tasks."""
         return float(self.resampled(np.ones((1, len(self.loss))))[0])
 
     def resampled(self, counts: Array) -> Array:
-        """Return the metric of samples of tasks: (sample, task) counts -> (sample,)."""
+        """The metric of samples of tasks: (sample, task) counts -> (sample,)."""
         with np.errstate(invalid="ignore"):
             mean: Array = counts @ (self.weight * self.loss) / (counts @ self.weight)
         return np.sqrt(mean) if self.root else mean
 
 
 def task_mean(metric: str, y: ArrayLike, prediction: ArrayLike, groups: ArrayLike) -> TaskMean:
-    """Compute the per-task losses behind one of `METRICS`; tasks stand in sorted order.
+    """Losses per task behind one of `METRICS`, in sorted order of the tasks.
 
     Parameters
     ----------
@@ -142,7 +142,7 @@ def finite(name: str, values: Any) -> Array:
     """Values as float64; refuses text, NaN and infinity."""
     try:
         array: Array = np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError):  # numpy's words would show a cell
+    except (TypeError, ValueError):  # numpy's message would show a cell
         raise DataError(f"{name} holds text or rows of unequal length, no numbers.") from None
     refuse(~np.isfinite(array), f"{name} is NaN or infinite")
     return array
@@ -156,6 +156,6 @@ def refuse(wrong: Any, what: str, remedy: str = "", *, of: str = "rows") -> None
 
 
 def check_level(confidence_level: float) -> None:
-    """Refuse a confidence level that is no share."""
+    """Refuse a confidence level outside 0 to 1."""
     if not 0 < confidence_level < 1:
         raise DataError(f"confidence_level is {confidence_level}; it must lie between 0 and 1.")

@@ -36,7 +36,9 @@ _CELLS = 2_000_000  # (sample, row) cells at a time
 
 
 def _log_loss(y: Array, p: Array, weight: Array) -> Array:
-    tiny = np.finfo(np.float64).eps  # as in scikit-learn: a certain miss is dear, not infinite
+    tiny = np.finfo(
+        np.float64
+    ).eps  # as in scikit-learn: a risk of 0 or 1 that is wrong costs much, not infinity
     p = np.clip(p, tiny, 1 - tiny)
     return _mean(-np.log(np.where(y == 1, p, 1 - p)), weight)
 
@@ -235,7 +237,7 @@ def _check_metrics(metrics: Sequence[str]) -> None:
 
 
 def _why_undefined(metric: str, data: BinaryRisk) -> str:
-    """Reason for which a metric is NaN on these rows."""
+    """Why a metric is NaN on these rows."""
     if not data.has_both_classes:
         events = int(np.count_nonzero(data.y[data.weight > 0]))
         return f"one class only, {events} events in {np.count_nonzero(data.weight > 0)} rows"

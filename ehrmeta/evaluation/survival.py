@@ -215,7 +215,7 @@ def labels_at(
     --------
     >>> from ehrmeta.data.labels import survival_array
     >>> y = survival_array([1, 0, 0, 2], [1, 2, 4, 5])
-    >>> labels_at(y, horizon=3)  # the second stands for no one; of three one was lost
+    >>> labels_at(y, horizon=3)  # the second is censored, one of three
     (array([1., 0., 0., 0.]), array([1. , 0. , 1.5, 1.5]))
     """
     return _labelled(y_true, horizon, cause, y_train)[1][0]
@@ -337,7 +337,7 @@ def _labelled(
     for horizon in at:
         happened = (data.time <= horizon) & (data.event > 0)
         known = happened | (data.time >= horizon)
-        # above 0 where the outcome is known: someone is followed so long
+        # above 0 where the outcome is known, since the times lie within follow-up
         uncensored = censoring.before(np.minimum(data.time, horizon))
         weight = np.divide(1.0, uncensored, out=np.zeros_like(uncensored), where=known)
         labels.append((((data.event == cause) & happened).astype(np.float64), weight))

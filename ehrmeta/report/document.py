@@ -34,7 +34,7 @@ __all__ = [
     "svg_of",
 ]
 
-MIN_CELL = 11  # patients; fewer are withheld
+MIN_CELL = 11  # patients: the scores of smaller groups are withheld
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class TextTable:
 
 @dataclass(frozen=True)
 class Picture:
-    """A drawing with the words for those who do not see it, and a name where one is picked."""
+    """A drawing with its description in words, and a name by which readers pick it."""
 
     svg: str
     words: str
@@ -57,7 +57,7 @@ class Picture:
 
     @classmethod
     def of(cls, display: Display, key: str, words: str, name: str = "") -> Picture:
-        """What a display has drawn, which is closed; `key` as in `svg_of`."""
+        """The drawing of a display, whose figure is closed; `key` is the name in `svg_of`."""
         return cls(svg_of(display.figure_, key), words, name)
 
 
@@ -110,7 +110,7 @@ class Document:
             raise _cannot_write(path, str(error.strerror)) from error
 
     def check_path(self, path: str | os.PathLike[str]) -> str:
-        """How a file's name ends, if that is a form of a report and it can be written."""
+        """The ending of a file's name; refuses one that is no report's or cannot be written."""
         form = Path(path).suffix.lower()
         if form not in self._forms:
             raise DataError(
@@ -191,7 +191,7 @@ def svg_of(figure: Figure, name: str) -> str:
     import matplotlib.pyplot as plt
 
     target = io.StringIO()
-    # text stays text; the same figure gives the same file
+    # text stays text, and ids do not differ from run to run
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "ehrmeta"}):
         figure.savefig(target, format="svg", metadata={"Date": None, "Creator": None})
     plt.close(figure)
@@ -209,7 +209,7 @@ def _plain(text: str) -> str:
 
 
 def hidden_counts(sizes: pd.Series) -> set[Any]:
-    """Groups whose size is withheld: small ones, and the next one where a small one is alone.
+    """Groups whose size is withheld: small ones, and the next larger one beside a single one.
 
     Whoever knows the sum and all sizes but one knows that one.
 

@@ -1,4 +1,4 @@
-"""The report on a forecaster: what it was tested on, how well it does, for whom, what is open."""
+"""The report on a forecaster: test data, errors, coverage, subgroups, model card, checklists."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ from ehrmeta.report.tripod import tripod_tables
 
 __all__ = ["forecast_report"]
 
-_MOST_LEVELS = 8  # of a column whose levels are scored each
+_MOST_LEVELS = 8  # of a column whose levels are scored
 _FEWEST_LATER = 3  # values after those shown, to draw a patient
 _OURS = "the model"  # its name among the methods of a curve
 _FEW_PATIENTS = 100

@@ -1,4 +1,4 @@
-"""Intervals and errors of every test patient after k values, and of groups of patients."""
+"""Errors and interval coverage of test patients after k values, overall and by subgroup."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Array = NDArray[np.float64]
 def read_test_rows(
     model: Any, X: Any, y: Any, groups: Any, time: Any
 ) -> tuple[TaskRegressor, Inputs]:
-    """The forecaster itself, whether calibrated or not, and the checked rows of test patients."""
+    """The forecaster under any calibration, and the checked rows of test patients."""
     fitted = model.model if isinstance(model, ConformalRegressor) else model
     if not isinstance(fitted, TaskRegressor):
         raise DataError(
@@ -49,7 +49,7 @@ def read_test_rows(
 def forecasts(
     model: Any, X: Any, inputs: Inputs, *, shots: Sequence[int], confidence_level: float
 ) -> pd.DataFrame:
-    """Every later row of every test patient, after each k: its error, and whether it was held.
+    """Every later row of every test patient after each k: squared error, coverage, width.
 
     Returns
     -------
@@ -93,7 +93,7 @@ def forecasts(
 
 
 def coverage_by_k(rows: pd.DataFrame, *, n_bootstrap: int = 500) -> pd.DataFrame:
-    """Share of a patient's later values held, mean over patients with its 95 % interval, by k."""
+    """Share of later values inside their interval, by k: mean over patients, 95 % limits."""
     records = []
     for k, part in rows.groupby("k"):
         patients = part.groupby("task")[["held", "width"]].mean()

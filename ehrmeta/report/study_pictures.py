@@ -1,4 +1,4 @@
-"""A study of hyper-parameters as files to look at."""
+"""Pictures of a study of hyper-parameters, as PNG files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The report on a treatment's effect: the trial it emulates, what was found, what may be wrong."""
+"""The report on a treatment effect: the emulated target trial, the effect, its assumptions."""
 
 from __future__ import annotations
 
@@ -197,7 +197,7 @@ def _effects_section(
 
 
 def _checks_section(checks: Diagnostics) -> Section:
-    """Overlap, balance and what was not measured."""
+    """Overlap, balance and unmeasured confounders."""
     signed = (checks.balance.round(2) + 0.0).map("{:+.2f}".format)  # no -0.00
     order = checks.balance["before"].abs().sort_values(ascending=False).index
     rows = [

@@ -1,4 +1,4 @@
-"""TRIPOD+AI and TRIPOD-Cluster: what a report of a prediction model must say, and where it does.
+"""TRIPOD+AI and TRIPOD-Cluster: items of a report on a prediction model, and where it has them.
 
 The items have their official numbers and our own, shorter words.
 """
@@ -13,7 +13,7 @@ from ehrmeta.report.document import TextTable
 
 __all__ = ["tripod_tables"]
 
-_GROUPS = "Groups of patients"  # says nothing where no group is scored
+_GROUPS = "Groups of patients"  # fills no item where no group is scored
 
 #: item of the checklist: where this report says it, "" where only the authors can
 _ITEMS = {

@@ -49,7 +49,7 @@ class Tuned:
     Parameters
     ----------
     model : estimator
-        With the best parameters; fitted to all rows where that was asked for.
+        With the best parameters; fitted to all rows where `refit`.
     params : dict
         The best parameters, by name of the estimator's.
     value : float
@@ -111,7 +111,7 @@ def tune(
         one worker give the same trials, also where the study was stopped in between.
     pruner : optuna.pruners.BasePruner, optional
         Asked after every fold but the last. By default a Wilcoxon test against the best trial on
-        the same blocks of patients. Others than Wilcoxon's are told the mean so far. False judges
+        the same blocks of patients. Others than Wilcoxon's get the mean so far. False judges
         every trial in full, as does a search of several objectives.
     storage : str or Path, optional
         Where the study is kept, see `open_storage`. By default a study with a name is kept in the
@@ -269,7 +269,7 @@ def _data_digest(estimator: Any, rows: Rows) -> str:
 
 
 def _folds_digest(folds: Sequence[Fold]) -> str:
-    """SHA-256 of who is held out when, and judged in which block."""
+    """SHA-256 of the held-out patients of each fold, and of their blocks."""
     digest = hashlib.sha256()
     for fold in folds:
         digest.update(_as_bytes(fold.test.tasks) + b";" + _as_bytes(fold.blocks) + b";")
@@ -295,7 +295,7 @@ def _as_bytes(values: npt.NDArray[Any]) -> bytes:
 def _replayed(
     space: Sequence[Dimension] | Suggest, trial: FrozenTrial, model: Any
 ) -> dict[str, Any]:
-    """What a trial drew from the space, by parameter of the estimator; `model` is given it.
+    """Values that a trial drew from the space, by parameter; they are set on `model`.
 
     Raises
     ------

@@ -135,7 +135,7 @@ class MetaSearchCV(MetaEstimatorMixin, BaseEstimator):
         return float(best.score(X, y, groups=groups, time=time))
 
     def __getattr__(self, name: str) -> Any:
-        """What `fit` learned of the columns and the classes is the best estimator's."""
+        """Columns and classes are those of the best estimator."""
         learned = name in ("classes_", "n_features_in_", "feature_names_in_")
         if not learned or "best_estimator_" not in vars(self):
             raise AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'")

@@ -1,4 +1,4 @@
-"""The search space: declared ranges, and what a user puts in their place."""
+"""The search space: declared ranges, and ranges that a user gives instead."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def read_space(estimator: BaseEstimator, space: Space | None = None) -> tuple[Di
 def suggested(
     space: Sequence[Dimension] | Suggest, trial: Trial, model: BaseEstimator
 ) -> dict[str, Any]:
-    """Values of one trial, by parameter of the estimator; `model` is given them on the way."""
+    """Values of one trial, by parameter; each is set on `model` as it is drawn."""
     if callable(space):
         drawn = space(trial)
         if not isinstance(drawn, Mapping):
@@ -248,7 +248,7 @@ def _suggest(trial: Trial, dimension: Dimension) -> Any:
 def _check_known(
     names: Iterable[str], model: BaseEstimator, parts: Mapping[str, Sequence[Any]]
 ) -> set[str]:
-    """Refuse what is no parameter of a model, or of parts that it may be given; all that are."""
+    """All parameters of a model and of parts that it may be given; refuses other names."""
     known = set(model.get_params()) | {
         f"{name}__{nested}"
         for name, values in parts.items()

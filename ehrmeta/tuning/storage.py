@@ -150,7 +150,7 @@ def _reached(
 
 
 class Journal(JournalFileBackend):
-    """Optuna's journal file under a lock that dies with its holder, repaired before each append.
+    """Optuna's journal file under a lock that is freed when its holder ends, whatever the cause.
 
     A writer that is killed in the middle of a line leaves half a record. The next append would
     continue that line, and the file could not be read any more. Nobody has acted upon half a
@@ -175,7 +175,7 @@ class Journal(JournalFileBackend):
             _check_lines(path)
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """Add records, after cutting off what a killed writer has left of its own."""
+        """Add records, after cutting off half a record of a killed writer."""
         text = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
         with self.lock.held():
             cut_broken_end(self.path)
@@ -184,7 +184,7 @@ class Journal(JournalFileBackend):
 
 
 class _Lock(BaseJournalFileLock):
-    """The operating system's lock: free as soon as its holder is gone."""
+    """The operating system's lock, which is free as soon as its holder has ended."""
 
     def __init__(self, path: Path) -> None:
         self._lock = FileLock(f"{path}.lock")

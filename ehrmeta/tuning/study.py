@@ -1,4 +1,4 @@
-"""A study: opened for one table, worked on by any number of processes, each trial ended once."""
+"""A study of one table, shared by any number of processes; every trial ends once."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from ehrmeta.tuning.storage import Locks, open_storage
 __all__ = ["SharedStudy", "open_study", "recall", "seeded_tpe"]
 
 _TURN = 0
-_MOST_TRIES = 3  # of a trial whose worker is lost: it may be what kills them
-_WAIT = 0.5  # seconds between looks at what others still run
+_MOST_TRIES = 3  # of a trial whose worker is lost: the trial itself may be the cause
+_WAIT = 0.5  # seconds between looks at the trials of other workers
 
 
 class SharedStudy:
@@ -72,7 +72,7 @@ class SharedStudy:
             if trial is None:
                 if not self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
                     return
-                time.sleep(_WAIT)  # one of them may lose its worker: then its trial is for us
+                time.sleep(_WAIT)  # a trial that loses its worker is run here
                 continue
             self._work_on(trial, objective)
             if callback is not None:
@@ -86,7 +86,7 @@ class SharedStudy:
             self.storage.engine.dispose()
 
     def _next(self, n_trials: int, sampler: Callable[[int], BaseSampler] | None) -> Trial | None:
-        """The next trial, its lock held; None where enough have ended or run."""
+        """The next trial, with its lock held; None where enough have ended or are running."""
         self.locks.acquire(_TURN)
         try:
             self._requeue_lost()
@@ -107,7 +107,7 @@ class SharedStudy:
             self._tell(trial, values=list(objective(trial)))
         except optuna.TrialPruned:
             self._tell(trial, state=TrialState.PRUNED)
-        except KeyboardInterrupt:  # whoever goes on runs it, with its parameters
+        except KeyboardInterrupt:  # the next worker runs it with the same parameters
             self.storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
             raise
         except Exception as error:
@@ -138,7 +138,7 @@ class SharedStudy:
             try:
                 trial_id = trial._trial_id
                 now = self.storage.get_trial(trial_id)
-                if now.state != TrialState.RUNNING:  # it ended while we looked
+                if now.state != TrialState.RUNNING:  # it has ended meanwhile
                     continue
                 tries = int(now.user_attrs.get("tries", 1))
                 if tries < _MOST_TRIES:
@@ -198,7 +198,7 @@ def open_study(
                     "compared with new ones.",
                     Remedy("other-study", "Pass another study_name, or what it was made for."),
                 )
-            optuna.delete_study(study_name=study_name, storage=opened)  # a false start
+            optuna.delete_study(study_name=study_name, storage=opened)  # in which all trials failed
         with quiet():
             study = optuna.create_study(
                 storage=opened, study_name=study_name, directions=list(directions), pruner=pruner
@@ -214,7 +214,7 @@ def open_study(
 
 
 def _difference(study: optuna.Study, wanted: Mapping[str, str]) -> str | None:
-    """What a study was made for that is not as wanted, if anything."""
+    """What a study was made for that differs from what is wanted, if anything."""
     for name, value in wanted.items():
         there = study.user_attrs.get(name)
         if there != value:
@@ -249,7 +249,7 @@ def seeded_tpe(seed: int) -> Callable[[int], BaseSampler]:
     def of_trial(number: int) -> BaseSampler:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
-            # what other workers run now counts as bad, so that nobody repeats it
+            # constant_liar: running trials count as bad, so that no worker repeats them
             return TPESampler(seed=(seed * 1_000_003 + number) % 2**32, constant_liar=True)
 
     return of_trial

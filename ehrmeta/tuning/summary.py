@@ -30,7 +30,7 @@ __all__ = [
     "study_summary",
 ]
 
-_FEWEST = 10  # trials, to say what mattered
+_FEWEST = 10  # trials needed to estimate importance
 _SCRIPT = '''"""Search hyper-parameters with Optuna, judged on patients that training has not seen.
 
 Run it again to go on with the study; run it in several shells at once to share it.
@@ -154,7 +154,7 @@ def study_plots(study: optuna.Study) -> Iterator[tuple[str, Any]]:
         plots["importance"] = draw.plot_param_importances
         if max(len(trial.params) for trial in trials) > 1:
             plots["parallel"] = draw.plot_parallel_coordinate
-    with warnings.catch_warnings():  # that Optuna calls its pictures experimental
+    with warnings.catch_warnings():  # Optuna warns that its pictures are experimental
         warnings.simplefilter("ignore")
         if len(study.directions) == 1:
             yield "history", draw.plot_optimization_history(study, target_name=name)
@@ -165,7 +165,7 @@ def study_plots(study: optuna.Study) -> Iterator[tuple[str, Any]]:
             if kind == "slice":
                 for one in np.ravel(axes):
                     one.tick_params(axis="x", which="both", labelrotation=45)
-            elif kind == "parallel":  # light lines are seen on grey, numbers without the grids
+            elif kind == "parallel":  # pale lines need a grey background; grid lines hide numbers
                 for one in axes.figure.axes:
                     one.grid(visible=False)
                     one.set_facecolor("0.7")

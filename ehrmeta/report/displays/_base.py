@@ -78,7 +78,7 @@ class Display(ABC):
 
 
 def legend_below(ax: Axes, gap: float, *, ncols: int = 2) -> None:
-    """A legend in columns under the axes, in shares of their height below them."""
+    """A legend in columns below the axes; `gap` is in shares of their height."""
     ax.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -gap), ncols=ncols)
 
 
@@ -109,7 +109,7 @@ def with_unit(words: str, unit: str) -> str:
 
 
 def number(value: float) -> str:
-    """Three digits, also where the last is a nought; large numbers whole.
+    """Three significant digits, with trailing zeros; numbers from 1000 on without decimals.
 
     Examples
     --------
@@ -135,7 +135,7 @@ def ranged(value: float, low: float, high: float, *, digits: int | None = None) 
 
 
 def row_range(row: Any, digits: int = 2) -> str:
-    """A value with its interval, from a row with `value`, `low` and `high`; NaN in words."""
+    """A value with its interval, from a row with `value`, `low`, `high`, any of them NaN."""
     if math.isnan(row["value"]):
         return "not defined"
     if math.isnan(row["low"]):
@@ -144,7 +144,7 @@ def row_range(row: Any, digits: int = 2) -> str:
 
 
 def decimals(largest: float) -> int:
-    """So many that the largest of some values has three digits.
+    """Number of decimals with which the largest of some values has three digits.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""From the population's prediction to a patient's own, value by value or feature by feature."""
+"""Waterfalls from the population's prediction to a patient's, by values or by features."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _WORDS = {
     "visits": "when visits were, other values",
     "rest": "several values together",
 }
-_MOST_FEATURES = 10  # bars; the smallest are one
+_MOST_FEATURES = 10  # bars; the smallest share one
 
 
 @dataclass(eq=False)
@@ -148,7 +148,7 @@ class ExplanationDisplay(Display):
         ax.tick_params(axis="y", length=0)
 
     def _label(self, part: pd.Series, n_values: int) -> str:
-        """What a bar stands for."""
+        """Name of a bar."""
         if part["part"] == "feature":
             return str(part["feature"])
         if part["part"] != "value":
@@ -162,7 +162,7 @@ class ExplanationDisplay(Display):
 
 
 def _largest(moves: pd.DataFrame) -> pd.DataFrame:
-    """All moves; of many features the largest, from the largest on, and the sum of the others."""
+    """All contributions; of many features the largest in order, and the sum of the others."""
     if moves.empty or moves["part"].iloc[0] != "feature":
         return moves
     moves = moves.sort_values("contribution", key=abs, ascending=False, kind="stable")
@@ -175,7 +175,7 @@ def _largest(moves: pd.DataFrame) -> pd.DataFrame:
 
 
 def _with_value(feature: Feature | None, value: Any) -> str:
-    """A feature and what the row holds of it; that of a measured one is not what counts."""
+    """A feature with its value in the row; of a measured one the last value counts."""
     if feature is None:  # the base has none
         return ""
     if value is None:

@@ -1,4 +1,4 @@
-"""Forest plots: one score at every site, and where the next site may lie."""
+"""Forest plots: a score at every site, its pooled mean, the prediction interval of a new site."""
 
 from __future__ import annotations
 
@@ -178,14 +178,14 @@ class ForestDisplay(Display):
 
 
 def _column(ax: Axes, words: list[str]) -> None:
-    """Words beside the rows, the first above them."""
+    """Words beside the rows, the first as a heading."""
     ax.set_yticks(range(-1, len(words) - 1), words, fontsize="small")
     ax.tick_params(axis="y", length=0)
     ax.set_ylim(len(words) - 1.3, -1.6)
 
 
 def _ratio_axis(ax: Axes) -> None:
-    """A logarithmic axis with ratios that are read as they stand."""
+    """A logarithmic axis with plain ratios as ticks."""
     low, high = ax.get_xlim()
     ax.set_xscale("log")
     ax.set_xticks([tick for tick in _RATIOS if low <= tick <= high])

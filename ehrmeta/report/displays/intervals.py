@@ -223,7 +223,7 @@ class CoverageDisplay(Display):
     def from_coverage(
         cls, coverage: pd.DataFrame, *, confidence_level: float, ax: Axes | None = None
     ) -> Self:
-        """Draw shares that are known."""
+        """Draw a table with the columns of `coverage`."""
         return cls(coverage, confidence_level).plot(ax=ax)
 
     _size = (7.2, 4.0)
@@ -246,7 +246,7 @@ class CoverageDisplay(Display):
 
 
 def _between(columns: dict[str, Any], t: Array, grid: Array) -> dict[str, Any]:
-    """Features at times between visits: numbers in between, everything else as last known."""
+    """Features between visits: numbers interpolated, everything else carried forward."""
     last = np.clip(np.searchsorted(t, grid, side="right") - 1, 0, len(t) - 1)
     return {
         name: np.interp(grid, t, values) if values.dtype.kind == "f" else values[last]

@@ -29,7 +29,7 @@ __all__ = ["CalibrationDisplay", "DecisionCurveDisplay"]
 
 Array = NDArray[np.float64]
 _POINTS, _BINS = 60, 50
-_GAP, _BELOW = 0.07, 0.2  # height of words and of risks under the curve, in shares of its own
+_GAP, _BELOW = 0.07, 0.2  # heights of gap and histogram below the curve, in shares of its height
 _SHOWN = {
     "calibration_slope": "calibration slope",
     "calibration_in_the_large": "calibration in the large",
@@ -179,7 +179,7 @@ class CalibrationDisplay(Display):
         ax.legend(**below, frameon=False, alignment="left", handlelength=1.6, fontsize="small")
 
     def _draw_risks(self, ax: Axes, end: float) -> None:
-        """Below the curve: a bar per stretch of risk, events upward, non-events downward."""
+        """A histogram below the curve: events upward, non-events downward."""
         edges = np.linspace(0, end, _BINS + 1)
         events, others = (np.histogram(self.y_prob[self.y_true == v], edges)[0] for v in (1, 0))
         unit = _BELOW * end / (events.max() + others.max())
