@@ -1,12 +1,15 @@
-"""The calibration curve is Cleveland's smoother, the index its distance from the diagonal."""
+"""The curve is Cleveland's smoother, the index its distance from the diagonal; recalibration."""
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import special
 from statsmodels.nonparametric.smoothers_lowess import lowess as cleveland
 
 from ehrmeta.errors import DataError
 from ehrmeta.evaluation import risk_score, smooth_calibration_curve
+from ehrmeta.evaluation.calibration import recalibrate
 
 
 def cohort(n, digits=12, seed=0):
@@ -63,3 +66,31 @@ def test_equal_weights_change_nothing_and_weight_zero_is_no_row():
 def test_bad_points_are_refused():
     with pytest.raises(DataError, match="at is NaN"):
         smooth_calibration_curve([0, 1], [0.1, 0.4], at=[np.nan])
+
+
+@given(
+    intercept=st.floats(-6, 6), slope=st.floats(-3, 3), seed=st.integers(0, 1000), n=st.just(200)
+)
+def test_recalibrated_risks_have_slope_one_and_the_right_level(intercept, slope, seed, n):
+    rng = np.random.default_rng(seed)
+    logit = 3 * rng.normal(size=n)
+    y = (rng.random(n) < special.expit(intercept + slope * logit)).astype(float)
+    y[:2], logit[:4] = [0, 1], [9, -9, -9, 9]  # both classes, overlapping
+    y[2:4] = [0, 1]
+    p = special.expit(logit)
+    ((a, b),) = recalibrate(y, p, np.ones((1, n)), with_slope=True)
+    again = special.expit(a + b * logit)
+    assert risk_score("e_o_ratio", y, again) == pytest.approx(1, abs=1e-6)
+    if abs(b) > 1e-3:
+        assert risk_score("calibration_slope", y, again) == pytest.approx(1, abs=1e-4)
+    ((level, _),) = recalibrate(y, p, np.ones((1, n)), with_slope=False)
+    assert risk_score("e_o_ratio", y, special.expit(level + logit)) == pytest.approx(1, abs=1e-6)
+
+
+def test_without_a_finite_estimate_recalibration_is_nan_and_leaves_other_samples_alone():
+    y, p = np.array([0.0, 1.0, 1.0, 0.0]), np.array([0.2, 0.3, 0.7, 0.8])
+    weight = np.array([[1.0, 1, 1, 1], [1, 0, 0, 1], [1, 1, 1, 0]])  # one class; separated
+    lines = recalibrate(y, p, weight, with_slope=True)
+    assert np.isfinite(lines).all(axis=1).tolist() == [True, False, False]
+    np.testing.assert_array_equal(lines[:1], recalibrate(y, p, weight[:1], with_slope=True))
+    assert np.isnan(recalibrate(y, np.round(p), weight, with_slope=True)).all()

@@ -1,10 +1,11 @@
-"""Net benefit is its formula, dcurves' values, and bounded by what could be known."""
+"""Areas are shares of ordered pairs; net benefit is its formula, and dcurves' values."""
 
 import numpy as np
 import pytest
 
 from ehrmeta.errors import DataError
 from ehrmeta.evaluation import decision_curve, net_benefit
+from ehrmeta.evaluation.discrimination import auprc, auroc, read_binary
 from tests.evaluation.follow_up import EVENT, RISK
 
 THRESHOLD = np.array([0.1, 0.2, 0.3, 0.5, 0.8])
@@ -48,3 +49,23 @@ def test_the_default_thresholds_are_the_percents():
 def test_thresholds_outside_zero_to_one_are_refused(threshold):
     with pytest.raises(DataError, match="threshold"):
         net_benefit([0, 1], [0.1, 0.2], threshold=threshold)
+
+
+def test_the_auroc_is_the_share_of_pairs_in_order_and_ties_count_half():
+    rng = np.random.default_rng(0)
+    y, p = rng.integers(0, 2, 40).astype(float), rng.integers(0, 8, 40) / 8
+    events, others = p[y == 1], p[y == 0]
+    difference = np.sign(events[:, None] - others)
+    assert auroc(y, p, np.ones((1, 40)))[0] == pytest.approx(0.5 + 0.5 * difference.mean())
+    assert auroc(1 - y, 1 - p, np.ones((1, 40)))[0] == pytest.approx(0.5 + 0.5 * difference.mean())
+
+
+def test_a_model_that_knows_nothing_has_the_prevalence_as_precision():
+    y, weight = np.array([0.0, 1.0, 0.0, 1.0]), np.array([[1.0, 1, 1, 1], [0, 0, 1, 3]])
+    np.testing.assert_allclose(auprc(y, np.full(4, 0.3), weight), [0.5, 0.75])
+
+
+def test_rows_of_weight_zero_do_not_count():
+    data = read_binary([0, 1, 1], [0.1, 0.2, 0.3], [0, 1, 2])
+    assert not data.has_both_classes
+    assert read_binary([False, True], [0.1, 0.2]).has_both_classes

@@ -3,8 +3,6 @@
 import numpy as np
 import pytest
 import statsmodels.api as sm
-from hypothesis import given
-from hypothesis import strategies as st
 from scipy import special
 from sklearn import metrics
 
@@ -60,27 +58,6 @@ def test_ratio_and_scaled_brier_are_their_formulas(hospital):
     assert risk_score("scaled_brier", y, p) == pytest.approx(expected)
     assert risk_score("scaled_brier", y, y) == 1
     assert risk_score("scaled_brier", y, np.full_like(y, y.mean())) == pytest.approx(0)
-
-
-@given(
-    intercept=st.floats(-6, 6), slope=st.floats(-3, 3), seed=st.integers(0, 1000), n=st.just(200)
-)
-def test_recalibrated_risks_have_slope_one_and_the_right_level(intercept, slope, seed, n):
-    rng = np.random.default_rng(seed)
-    logit = 3 * rng.normal(size=n)
-    y = (rng.random(n) < special.expit(intercept + slope * logit)).astype(float)
-    y[:2], logit[:4] = [0, 1], [9, -9, -9, 9]  # both classes, overlapping
-    y[2:4] = [0, 1]
-    from ehrmeta.evaluation.calibration import recalibrate
-
-    p = special.expit(logit)
-    ((a, b),) = recalibrate(y, p, np.ones((1, n)), with_slope=True)
-    again = special.expit(a + b * logit)
-    assert risk_score("e_o_ratio", y, again) == pytest.approx(1, abs=1e-6)
-    if abs(b) > 1e-3:
-        assert risk_score("calibration_slope", y, again) == pytest.approx(1, abs=1e-4)
-    ((level, _),) = recalibrate(y, p, np.ones((1, n)), with_slope=False)
-    assert risk_score("e_o_ratio", y, special.expit(level + logit)) == pytest.approx(1, abs=1e-6)
 
 
 @pytest.mark.parametrize("name", [name for name in RISK_METRICS if name != "ici"])

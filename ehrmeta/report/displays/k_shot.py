@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 import pandas as pd
 
-from ehrmeta.data.schema import Schema
 from ehrmeta.errors import DataError, did_you_mean
+from ehrmeta.estimators.inputs import schema_of
 from ehrmeta.evaluation import k_shot_curve
 from ehrmeta.report.displays._base import LINES, MARKERS, PALETTE, Display, with_unit
 
@@ -77,9 +77,8 @@ class KShotDisplay(Display):
         )
         options = {"query": "fixed", **options}
         curve = k_shot_curve(models, X, y, groups=groups, time=time, shots=shots, **options)
-        schema = getattr(X, "attrs", {}).get("ehrmeta_schema")
-        outcome = None if schema is None else Schema.from_dict(schema).outcome
-        unit = "" if outcome is None else outcome.unit
+        schema = schema_of(None, X)
+        unit = schema.outcome.unit if schema is not None and schema.outcome is not None else ""
         return cls.from_curve(curve, metric=metric, unit=unit, ax=ax)
 
     @classmethod
