@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
-from ehrmeta.cli.demo import NOT_ADAPTED, OURS, opponents
+from ehrmeta.cli.demo import NOT_ADAPTED, OURS
 from ehrmeta.cli.main import main
+from ehrmeta.cli.models import comparators
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -103,7 +104,7 @@ def test_the_commands_for_an_own_csv_run_in_their_order(tmp_path, monkeypatch):
 def test_the_table_has_the_rows_of_the_demo():
     table = re.search(r"<!-- demo -->(.*)<!-- end of demo -->", README, flags=re.DOTALL)
     assert table is not None
-    for name in (*opponents(), NOT_ADAPTED, OURS):
+    for name in (*comparators(), NOT_ADAPTED, OURS):
         assert f"\n{name}  " in table[1]
 
 

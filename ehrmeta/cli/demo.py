@@ -12,21 +12,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ehrmeta.baselines import (
-    HistoryBoosting,
-    LastValue,
-    MixedEffects,
-    PopulationBoosting,
-    TaskMean,
-)
-from ehrmeta.cli.tables import mark_held_out
+from ehrmeta.cli.models import comparators, mark_held_out
 from ehrmeta.data import Table, load_dataset
 from ehrmeta.errors import AtypicalWarning
 from ehrmeta.estimators import MetaRegressor
 from ehrmeta.evaluation import interval_coverage, k_shot_curve
 from ehrmeta.report import TrajectoryDisplay, k_shot_table
 
-__all__ = ["NotAdapted", "demo_model", "median_patient", "opponents", "run_demo"]
+__all__ = ["NotAdapted", "demo_model", "median_patient", "run_demo"]
 
 DATA_SET = "nafld-hdl"
 TEST_SHARE = 0.2
@@ -40,21 +33,6 @@ def demo_model(*, quick: bool = False) -> MetaRegressor:
     """The model of the demo: as it comes, `DeepMixedEffects`."""
     model = MetaRegressor(random_state=0)
     return model.set_params(max_steps=60) if quick else model
-
-
-def opponents(*, outcome_transform: Any = None, random_state: int = 0) -> dict[str, Any]:
-    """The opponents of a k-shot table, not fitted, by the names they have in it."""
-    return {
-        "population (boosting)": PopulationBoosting(
-            outcome_transform=outcome_transform, random_state=random_state
-        ),
-        "last value": LastValue(outcome_transform=outcome_transform),
-        "patient mean": TaskMean(outcome_transform=outcome_transform),
-        "mixed model with slope": MixedEffects(outcome_transform=outcome_transform),
-        "boosting with history": HistoryBoosting(
-            outcome_transform=outcome_transform, random_state=random_state
-        ),
-    }
 
 
 class NotAdapted:
@@ -100,11 +78,11 @@ def run_demo(folder: str | Path, say: Callable[[str], None], *, quick: bool = Fa
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", AtypicalWarning)  # named once, below
         say(_adapting_line(model, test))
-        rivals = opponents()
-        for rival in rivals.values():
-            rival.fit(train.X, train.y, groups=train.groups, time=train.time)
+        baselines = comparators()
+        for baseline in baselines.values():
+            baseline.fit(train.X, train.y, groups=train.groups, time=train.time)
         curve = k_shot_curve(
-            rivals | {NOT_ADAPTED: NotAdapted(model), OURS: model},
+            baselines | {NOT_ADAPTED: NotAdapted(model), OURS: model},
             test.X,
             test.y,
             groups=test.groups,

@@ -9,7 +9,7 @@ from typing import Any
 import click
 from torch import Tensor
 
-from ehrmeta.cli.tables import read_rows, read_with_roles, reworded, table_options
+from ehrmeta.cli.tables import read_rows, reworded, table_options
 from ehrmeta.data import Findings, Schema, check_table
 from ehrmeta.estimators.adapted import Adapted
 from ehrmeta.estimators.files import load_file
@@ -47,11 +47,9 @@ def check(
         if task is not None or target is not None:
             raise click.UsageError("--schema names the columns: leave out --task and --target.")
         schema = Schema.from_toml(schema_file)
-        frame = read_rows(table, text=() if schema.task is None else (schema.task,))
-    elif task is None or target is None:
-        raise click.UsageError("pass --task and --target, or --schema.")
+        frame, _ = read_rows(table, schema)
     else:
-        frame, schema = read_with_roles(table, task=task, target=target, **roles)
+        frame, schema = read_rows(table, task=task, target=target, **roles)
     click.echo(_printable(f"{schema!r}\n"))
     findings = check_table(frame, schema)
     click.echo(_printable(repr(Findings(map(reworded, findings)))))
@@ -96,11 +94,11 @@ def inspect(file: str, full: bool) -> None:
         click.echo("\nNo row and no label of any task is in it; --full prints all that is.")
 
 
-def _summary(found: MetaEstimator | Adapted) -> Iterator[str]:
+def _summary(loaded: MetaEstimator | Adapted) -> Iterator[str]:
     """A model, and the tasks that were adapted, in a few lines."""
-    model = found.model if isinstance(found, Adapted) else found
-    if isinstance(found, Adapted):
-        yield repr(found)
+    model = loaded.model if isinstance(loaded, Adapted) else loaded
+    if isinstance(loaded, Adapted):
+        yield repr(loaded)
     made = model.provenance_
     yield f"{type(model).__name__} of {made['saved'][:10]}, by ehrmeta {made['ehrmeta']}"
     yield f"algorithm   {model.learner_.algorithm!r}"

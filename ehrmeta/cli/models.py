@@ -2,68 +2,78 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any, get_args
 
 import click
+import numpy as np
 import pandas as pd
 
 from ehrmeta.algorithms import ALGORITHMS
-from ehrmeta.cli.demo import opponents
+from ehrmeta.baselines import (
+    HistoryBoosting,
+    LastValue,
+    MixedEffects,
+    PopulationBoosting,
+    TaskMean,
+)
 from ehrmeta.cli.tables import (
-    check_held_out,
-    features_of,
-    groups_of,
-    joining_ids,
-    mark_held_out,
-    numbers,
+    SHARE,
     read_rows,
-    read_support,
     read_table,
-    read_visits,
-    schema_of,
+    reworded,
+    scoring_options,
     table_options,
-    text_columns,
-    times_of,
+    training_options,
     writable,
 )
+from ehrmeta.data import Schema, Table
+from ehrmeta.data.clock import to_time
 from ehrmeta.data.columns import require_columns, write_frame
 from ehrmeta.data.schema import Transform
-from ehrmeta.errors import SchemaError
+from ehrmeta.errors import DataError, SchemaError
 from ehrmeta.estimators import Adapted, MetaRegressor
 from ehrmeta.estimators.adapted import NewGroups
 from ehrmeta.estimators.files import load_file
 from ehrmeta.evaluation import k_shot_curve
-from ehrmeta.nn.likelihoods import LIKELIHOODS
+from ehrmeta.persistence import read_bundle, write_bundle
 from ehrmeta.report import k_shot_table
 
-__all__ = ["adapt", "evaluate", "fit", "predict"]
-
-SHARE = click.FloatRange(0, 1, min_open=True, max_open=True)
+__all__ = [
+    "adapt",
+    "comparators",
+    "evaluate",
+    "fit",
+    "groups_of",
+    "mark_held_out",
+    "predict",
+    "schema_of",
+    "shown",
+    "test_and_baselines",
+]
 
 
 @click.command()
 @click.argument("table")
 @table_options
-@click.option("--transform", type=click.Choice(get_args(Transform)), help="Learn on this scale.")
 @click.option(
     "--algorithm",
     type=click.Choice(list(ALGORITHMS)),
     default="deep-mixed-effects",
     show_default=True,
 )
-@click.option("--likelihood", type=click.Choice(list(LIKELIHOODS)))
-@click.option("--max-steps", type=click.IntRange(1), help="Training steps at most.")
-@click.option("--seed", type=int, default=0, show_default=True)
+@training_options
 @click.option(
     "--hold-out", type=SHARE, help="Share of patients to leave out, for `evaluate --hold-out`."
 )
 @click.option("--out", required=True, callback=writable, help="Model file to write.")
 def fit(
     table: str,
-    transform: Transform | None,
     algorithm: str,
+    transform: Transform | None,
     likelihood: str | None,
     max_steps: int | None,
     seed: int,
@@ -78,11 +88,11 @@ def fit(
         ehrmeta fit visits.csv --task patient --time day --target hdl --out hdl.ehrmeta
         ehrmeta fit pbcseq --likelihood student_t --hold-out 0.2 --out bili.ehrmeta
     """
-    visits = read_visits(table, **roles)
+    visits = read_table(table, **roles)
     n_tasks = visits.n_tasks
     if hold_out is not None:
         visits, _ = visits.split(hold_out, random_state=0)
-    click.echo(visits)
+    click.echo(shown(visits))
     model = MetaRegressor(ALGORITHMS[algorithm](), outcome_transform=transform, random_state=seed)
     settings = {"likelihood": likelihood, "max_steps": max_steps}
     model.set_params(**{name: value for name, value in settings.items() if value is not None})
@@ -111,7 +121,7 @@ def adapt(model: str, visits: str, out: str) -> None:
         ehrmeta adapt hdl.ehrmeta new_visits.csv --out patients.ehrmeta
     """
     fitted = MetaRegressor.load(model)
-    support = read_support(visits, schema_of(fitted, model))
+    support = read_table(visits, schema_of(fitted, model), on_constant_outcome="allow")
     adapted = fitted.adapt(support.X, support.y, groups=support.groups, time=support.time)
     umask = os.umask(0o077)  # for the owner's eyes alone, from the first byte
     try:
@@ -127,7 +137,9 @@ def adapt(model: str, visits: str, out: str) -> None:
 @click.argument("rows")
 @click.option("--support", metavar="VISITS", help="Values seen so far; adapts before predicting.")
 @click.option("--new-groups", type=click.Choice(get_args(NewGroups)), default="error")
-@click.option("--confidence-level", default=0.9, show_default=True, help="Of lower and upper.")
+@click.option(
+    "--confidence-level", type=SHARE, default=0.9, show_default=True, help="Of lower and upper."
+)
 @click.option("--out", required=True, callback=writable, help="Table to write: .csv or .parquet.")
 def predict(
     model: str,
@@ -147,18 +159,18 @@ def predict(
         ehrmeta predict patients.ehrmeta next_visits.csv --out predictions.csv
         ehrmeta predict hdl.ehrmeta next_visits.csv --support new_visits.csv --out predictions.csv
     """
-    found = load_file(model)
-    patients = found if isinstance(found, Adapted) else found.unadapted()
+    loaded = load_file(model)
+    patients = loaded if isinstance(loaded, Adapted) else loaded.unadapted()
     schema = schema_of(patients.model, model)
-    if support is not None:
-        seen = read_support(support, schema)
-        joined = joining_ids(seen.groups, str(schema.task), patients)
-        add = found.update if isinstance(found, Adapted) else found.adapt
-        patients = add(seen.X, seen.y, groups=joined, time=seen.time)
-
     task, clock = str(schema.task), schema.time
+    if support is not None:
+        visits = read_table(support, schema, on_constant_outcome="allow")
+        groups = groups_of(pd.Series(visits.groups, name=task), patients, joining=True)
+        add = loaded.update if isinstance(loaded, Adapted) else loaded.adapt
+        patients = add(visits.X, visits.y, groups=groups, time=visits.time)
+
+    frame, _ = read_rows(rows, schema)
     needed = (*([task] if patients.labels_ is not None else []), *([clock.name] if clock else []))
-    frame = read_rows(rows, text=text_columns(schema))
     require_columns(frame, needed)
     ids = [name for name in dict.fromkeys((task, *needed)) if name in frame]
     taken = [name for name in ids if name in ("prediction", "lower", "upper")]
@@ -167,20 +179,24 @@ def predict(
             f"column(s) {taken} of '{rows}' would be overwritten by the predictions. Rename them, "
             "and fit again under the new name."
         )
-    asked: dict[str, Any] = {
-        "X": features_of(frame, schema),
+    query: dict[str, Any] = {
+        "X": _features_of(frame, schema),
         "groups": groups_of(frame[task], patients) if task in needed else None,
-        "time": times_of(frame, clock),
+        "time": None,
         "new_groups": new_groups,
     }
-    interval = patients.predict_interval(**asked, confidence_level=confidence_level)
+    if clock is not None:
+        query["time"] = to_time(
+            frame[clock.name], unit=clock.unit, origin=clock.origin, name=clock.name
+        )
+    interval = patients.predict_interval(**query, confidence_level=confidence_level)
     predictions = frame[ids].assign(
-        prediction=patients.predict(**asked), lower=interval[:, 0], upper=interval[:, 1]
+        prediction=patients.predict(**query), lower=interval[:, 0], upper=interval[:, 1]
     )
     write_frame(predictions, out)
     who = "the population"
     if task in needed:
-        codes = pd.Index(patients.labels_).get_indexer(pd.Index(asked["groups"]))
+        codes = pd.Index(patients.labels_).get_indexer(pd.Index(query["groups"]))
         known = codes[codes >= 0]
         who = f"{len(set(known)):,} adapted tasks"
         if len(known) < len(codes):
@@ -192,22 +208,9 @@ def predict(
 @click.command()
 @click.argument("model")
 @click.argument("table")
-@click.option(
-    "--shots",
-    metavar="N,N",
-    callback=numbers,
-    default="1,3,5",
-    show_default=True,
-    help="Values k.",
-)
-@click.option("--train", metavar="TABLE", help="Table to fit the baselines on.")
+@scoring_options("1,3,5")
 @click.option(
     "--baselines/--no-baselines", default=None, help="Default: where there is data to fit them on."
-)
-@click.option(
-    "--hold-out",
-    type=SHARE,
-    help="Score the patients that `fit --hold-out` left out; fit the baselines on the others.",
 )
 def evaluate(
     model: str,
@@ -226,26 +229,157 @@ def evaluate(
         ehrmeta evaluate hdl.ehrmeta test.csv --train train.csv
         ehrmeta evaluate bili.ehrmeta pbcseq --hold-out 0.2
     """
-    fitted = MetaRegressor.load(model)
-    schema = schema_of(fitted, model)
-    test = read_table(table, schema)
-    seen = None if train is None else read_table(train, schema)
-    if hold_out is not None:
-        check_held_out(model, hold_out, test.n_tasks)
-        rest, test = test.split(hold_out, random_state=0)
-        seen = rest if seen is None else seen
-    if baselines and seen is None:
+    if baselines and train is None and hold_out is None:
         raise click.UsageError("baselines need data to be fitted on: pass --train or --hold-out.")
-    models: dict[str, Any] = {"ehrmeta": fitted}
-    if seen is not None and baselines is not False:
-        rivals = opponents(outcome_transform=fitted.outcome_transform)
-        for rival in rivals.values():
-            rival.fit(seen.X, seen.y, groups=seen.groups, time=seen.time)
-        models = rivals | models
+    fitted = MetaRegressor.load(model)
+    test, fitted_baselines = test_and_baselines(
+        fitted, model, table, train=train, hold_out=hold_out, baselines=baselines is not False
+    )
+    models = fitted_baselines | {"ehrmeta": fitted}
     curve = k_shot_curve(
         models, test.X, test.y, groups=test.groups, time=test.time, shots=shots, reference="ehrmeta"
     )
-    unit = schema.outcome.unit if schema.outcome else ""
-    click.echo(k_shot_table(curve, reference="ehrmeta", unit=unit))
+    outcome = schema_of(fitted, model).outcome
+    click.echo(k_shot_table(curve, reference="ehrmeta", unit=outcome.unit if outcome else ""))
     if len(models) > 1:
         click.echo("ranges: 95 % interval of (row - ehrmeta), paired over patients; * excludes 0.")
+
+
+def shown(table: Table) -> str:
+    """A table as it prints, the remedies of its findings in the words of the command line."""
+    return repr(dataclasses.replace(table, findings=tuple(map(reworded, table.findings))))
+
+
+def schema_of(model: MetaRegressor, path: str) -> Schema:
+    """The columns a model was fitted on; treatment and outcome time play no part in predicting."""
+    if model.schema_ is None or model.schema_.task is None or model.schema_.outcome is None:
+        raise SchemaError(
+            f"the model in '{path}' does not know its columns by name. Fit it from the command "
+            "line, or in Python on the X of a Table."
+        )
+    return dataclasses.replace(model.schema_, treatment=None, outcome_time=None)
+
+
+def comparators(*, outcome_transform: Any = None, random_state: int = 0) -> dict[str, Any]:
+    """The baselines of a k-shot table, not fitted, by the names they have in it."""
+    return {
+        "population (boosting)": PopulationBoosting(
+            outcome_transform=outcome_transform, random_state=random_state
+        ),
+        "last value": LastValue(outcome_transform=outcome_transform),
+        "patient mean": TaskMean(outcome_transform=outcome_transform),
+        "mixed model with slope": MixedEffects(outcome_transform=outcome_transform),
+        "boosting with history": HistoryBoosting(
+            outcome_transform=outcome_transform, random_state=random_state
+        ),
+    }
+
+
+def test_and_baselines(
+    fitted: MetaRegressor,
+    path: str,
+    table: str,
+    *,
+    train: str | None,
+    hold_out: float | None,
+    baselines: bool = True,
+) -> tuple[Table, dict[str, Any]]:
+    """The test patients, and the baselines fitted on other patients where there are any.
+
+    Parameters
+    ----------
+    fitted, path
+        The model and its file.
+    table, train : str
+        Files or bundled data sets: of the test patients, of others.
+    hold_out : float, optional
+        Share of the patients of `table` to test on, which the training of the model left out.
+    baselines : bool
+    """
+    schema = schema_of(fitted, path)
+    test = read_table(table, schema, drop_missing_target=True)
+    others = None if train is None else read_table(train, schema, drop_missing_target=True)
+    if hold_out is not None:
+        _check_held_out(path, hold_out, test.n_tasks)
+        rest, test = test.split(hold_out, random_state=0)
+        others = rest if others is None else others
+    if others is None or not baselines:
+        return test, {}
+    models = comparators(outcome_transform=fitted.outcome_transform)
+    for model in models.values():
+        model.fit(others.X, others.y, groups=others.groups, time=others.time)
+    return test, models
+
+
+def mark_held_out(path: str, share: float, n_tasks: int) -> None:
+    """Note in a model file which share of how many tasks its training left out."""
+    tensors, metadata = read_bundle(path)
+    write_bundle(path, tensors, metadata | {"held_out": {"share": share, "n_tasks": n_tasks}})
+
+
+def _check_held_out(path: str, share: float, n_tasks: int) -> None:
+    """Refuse to hold out other tasks than the training of this model did."""
+    training = read_bundle(path)[1].get("held_out")
+    if training is None:
+        raise DataError(
+            f"--hold-out {share:g}: '{path}' was fitted without --hold-out, so the held-out "
+            f"patients were in its training. Fit again with --hold-out {share:g}, or evaluate on a "
+            "table of other patients."
+        )
+    if training != {"share": share, "n_tasks": n_tasks}:
+        raise DataError(
+            f"--hold-out {share:g} of {n_tasks:,} tasks: '{path}' was fitted with --hold-out "
+            f"{training['share']:g} of {training['n_tasks']:,}, so others are held out here. Pass "
+            f"the table of `fit` and --hold-out {training['share']:g}."
+        )
+
+
+def _features_of(frame: pd.DataFrame, schema: Schema) -> pd.DataFrame:
+    """The features of rows to predict; what is known only once measured may be absent."""
+    require_columns(frame, (f.name for f in schema.features if f.role != "measured"))
+    return frame.reindex(columns=list(schema.names))
+
+
+def groups_of(ids: pd.Series, patients: Adapted, *, joining: bool = False) -> Any:
+    """Task ids in the type of the adapted ones: a CSV holds text, (row,).
+
+    Numbers are compared digit by digit, never as floats. One that no adapted task has becomes a
+    number that none has, or stays what it is where it may be `joining` them.
+    """
+    labels = patients.labels_
+    text = ids.astype("str").where(ids.notna(), None)
+    if labels is None:
+        return ids if joining else text
+    if labels.dtype == object:
+        return text
+    if labels.dtype.kind == "M":
+        return pd.to_datetime(ids, errors="coerce")
+    whole = labels.dtype.kind in "iub"
+    codes, texts = pd.factorize(text)
+    values = [_number(one) for one in texts]
+    wrong = [
+        i
+        for i, value in enumerate(values)
+        if value is None or (joining and whole and value != value.to_integral_value())
+    ]
+    bad = (codes < 0) | np.isin(codes, wrong)
+    if bad.any():
+        raise DataError(
+            f"column '{ids.name}' holds no number like those of the adapted tasks in "
+            f"{int(bad.sum()):,} of {len(ids):,} rows. Correct those rows."
+        )
+    dtype = np.dtype(np.int64) if labels.dtype.kind in "ib" else labels.dtype
+    if joining:
+        return np.array([int(Decimal(one)) if whole else float(one) for one in texts], dtype)[codes]
+    known = {_number(str(label)): label for label in labels.tolist()}
+    unused = next(n for n in range(len(known) + 1) if Decimal(n) not in known)
+    return np.array([known.get(value, unused) for value in values], dtype)[codes]
+
+
+def _number(text: str) -> Decimal | None:
+    """Exactly the number that a text writes, if any."""
+    try:
+        number = Decimal(text.strip())
+    except InvalidOperation:
+        return None
+    return number if number.is_finite() else None

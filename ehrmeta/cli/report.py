@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
-from ehrmeta.cli.demo import opponents
-from ehrmeta.cli.tables import check_held_out, numbers, read_table, schema_of
+from ehrmeta.cli.models import test_and_baselines
+from ehrmeta.cli.tables import scoring_options
 from ehrmeta.errors import DataError
 from ehrmeta.estimators import ConformalRegressor, MetaRegressor
 from ehrmeta.persistence import read_bundle
@@ -22,20 +22,7 @@ __all__ = ["report"]
 @click.argument("model")
 @click.argument("table")
 @click.option("--out", required=True, help="File to write: .html, .md or .json.")
-@click.option(
-    "--shots",
-    metavar="N,N",
-    callback=numbers,
-    default="0,1,2,3,5",
-    show_default=True,
-    help="Values k that are shown of each patient.",
-)
-@click.option("--train", metavar="TABLE", help="Table to fit baselines on, to compare with.")
-@click.option(
-    "--hold-out",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    help="Report on the patients that `fit --hold-out` left out; fit baselines on the others.",
-)
+@scoring_options("0,1,2,3,5")
 @click.option("--answers", metavar="FILE", help='TOML file of checklist answers: 5a = "...".')
 @click.option(
     "--examples", type=click.IntRange(0, 20), default=0, help="Draw so many patients' values."
@@ -62,26 +49,15 @@ def report(
         ehrmeta report bili.ehrmeta pbcseq --hold-out 0.2 --out report.html
     """
     Document(title, ()).check_path(out)
-    found, fitted = _loaded(model)
-    schema = schema_of(fitted, model)
-    test = read_table(table, schema)
-    seen = None if train is None else read_table(train, schema)
-    if hold_out is not None:
-        check_held_out(model, hold_out, test.n_tasks)
-        rest, test = test.split(hold_out, random_state=0)
-        seen = rest if seen is None else seen
-    rivals: dict[str, Any] = {}
-    if seen is not None:
-        rivals = opponents(outcome_transform=fitted.outcome_transform)
-        for rival in rivals.values():
-            rival.fit(seen.X, seen.y, groups=seen.groups, time=seen.time)
+    forecaster, fitted = _loaded(model)
+    test, baselines = test_and_baselines(fitted, model, table, train=train, hold_out=hold_out)
     document = forecast_report(
-        found,
+        forecaster,
         test.X,
         test.y,
         groups=test.groups,
         time=test.time,
-        baselines=rivals,
+        baselines=baselines,
         shots=shots,
         findings=test.findings,
         answers=_read_answers(answers),
@@ -107,7 +83,7 @@ def _read_answers(path: str | None) -> dict[str, str]:
     if path is None:
         return {}
     try:
-        found = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        answers = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise DataError(f"'{path}' is no TOML file: {error}.") from error
-    return {str(item): str(answer) for item, answer in found.items()}
+    return {str(item): str(answer) for item, answer in answers.items()}

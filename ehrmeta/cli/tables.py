@@ -1,48 +1,41 @@
-"""Tables for the command line: named columns of files in, checked tables out."""
+"""The one way into every command: files and bundled data sets in, checked tables out.
+
+Also the options that commands share, and what messages say on the command line.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import os
 from collections.abc import Callable, Sequence
-from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
 import click
-import numpy as np
 import pandas as pd
 from click.core import ParameterSource
 
-from ehrmeta.data import Clock, Finding, Schema, Table, list_datasets, load_dataset
-from ehrmeta.data.clock import SECONDS, to_time
-from ehrmeta.data.columns import read_frame, require_columns
-from ehrmeta.data.schema import OnDuplicate, TaskKind
+from ehrmeta.data import Clock, Finding, Schema, Table, list_datasets, load_dataset, load_frame
+from ehrmeta.data.clock import SECONDS
+from ehrmeta.data.columns import read_frame
+from ehrmeta.data.schema import OnDuplicate, TaskKind, Transform
 from ehrmeta.errors import DataError, Remedy, SchemaError
-from ehrmeta.estimators import Adapted, MetaRegressor
-from ehrmeta.persistence import read_bundle, write_bundle
+from ehrmeta.nn.likelihoods import LIKELIHOODS
 
 __all__ = [
     "ROLES",
-    "check_held_out",
-    "features_of",
-    "groups_of",
+    "SHARE",
     "in_command_words",
     "is_bundled",
-    "joining_ids",
-    "mark_held_out",
     "numbers",
     "read_rows",
-    "read_support",
     "read_table",
-    "read_training_table",
-    "read_visits",
-    "read_with_roles",
     "reworded",
-    "schema_of",
+    "roles_of",
+    "scoring_options",
     "table_options",
     "text_columns",
-    "times_of",
+    "training_options",
     "writable",
 ]
 
@@ -51,7 +44,145 @@ ROLES = (
     *("task", "target", "time", "time_unit", "features", "measured", "units", "ranges"),
     *("task_kind", "on_duplicate", "drop_missing_target"),
 )
+SHARE = click.FloatRange(0, 1, min_open=True, max_open=True)
 TABLES = (".csv", ".parquet")
+
+
+def is_bundled(source: str) -> bool:
+    """Whether a name is that of a bundled data set; a file of that name goes first."""
+    return source in list_datasets() and not Path(source).exists()
+
+
+def read_table(
+    source: str,
+    schema: Schema | None = None,
+    *,
+    drop_missing_target: bool = False,
+    on_constant_outcome: Literal["error", "allow"] = "error",
+    **roles: Any,
+) -> Table:
+    """The checked table of a file or a bundled data set.
+
+    Parameters
+    ----------
+    source : str
+    schema : Schema, optional
+        Of the model that will read the table; without it the `roles` name the columns.
+    drop_missing_target : bool
+    on_constant_outcome : {"error", "allow"}
+    **roles
+        Values of `table_options`.
+    """
+    if is_bundled(source):
+        if schema is None:
+            _refuse_roles(source)
+        table = load_dataset(source)
+        if schema is not None:
+            _check_same_columns(source, table.schema, schema)
+        return table
+    frame, schema = read_rows(source, schema, **roles)
+    return Table.from_frame(
+        frame,
+        schema,
+        on_missing_outcome="drop" if drop_missing_target else "error",
+        on_constant_outcome=on_constant_outcome,
+    )
+
+
+def read_rows(
+    source: str, schema: Schema | None = None, **roles: Any
+) -> tuple[pd.DataFrame, Schema]:
+    """The rows of a file or a bundled data set as they are, and what their columns mean.
+
+    For the parameters see `read_table`.
+    """
+    if is_bundled(source):
+        if schema is None:
+            _refuse_roles(source)
+        return load_frame(source), schema or load_dataset(source).schema
+    if schema is not None:
+        return _read_file(source, text_columns(schema)), schema
+    if roles["task"] is None or roles["target"] is None:
+        raise click.UsageError("pass --task and --target: the columns of TABLE with these roles.")
+    frame = _read_file(source, (roles["task"],))
+    return frame, Schema.infer(frame, **roles_of(roles))
+
+
+def roles_of(options: dict[str, Any]) -> dict[str, Any]:
+    """Values of `table_options` as keywords of `Schema.infer`."""
+    time = options["time"]
+    return {
+        "task": options["task"],
+        "outcome": options["target"],
+        "time": None if time is None else Clock(time, options["time_unit"]),
+        "task_kind": options["task_kind"],
+        "on_duplicate": options["on_duplicate"],
+        "features": tuple(options["features"]),
+        "measured": tuple(options["measured"]),
+        "units": dict(options["units"]),
+        "ranges": {column: tuple(ends) for column, ends in options["ranges"]},
+    }
+
+
+def text_columns(schema: Schema) -> tuple[str, ...]:
+    """The columns that a CSV must not turn into numbers: the task and the categories."""
+    categories = (f.name for f in schema.features if f.kind == "categorical")
+    return (*(() if schema.task is None else (schema.task,)), *categories)
+
+
+def _read_file(path: str, text: tuple[str, ...]) -> pd.DataFrame:
+    """A file as `read_frame` reads it, with a row at least and every column named once.
+
+    pandas reads a second column ``hdl`` as ``hdl.1``: a copy of the outcome would predict it.
+    """
+    frame = read_frame(path, text=text)
+    if Path(path).suffix.lower() == ".csv":
+        header = pd.read_csv(path, header=None, nrows=1, dtype="str").iloc[0].dropna()
+        repeated = list(header[header.duplicated()].unique())
+        if repeated:
+            raise SchemaError(
+                f"'{path}' has more than one column {repeated}. Rename or remove the others."
+            )
+    if frame.empty:
+        raise DataError(f"'{path}' has a header, but no row. Check the file.")
+    return frame
+
+
+def _refuse_roles(source: str) -> None:
+    """The card of a bundled data set names its columns."""
+    context = click.get_current_context()
+    given = [
+        param.opts[0]
+        for param in context.command.params
+        if param.name in ROLES
+        and context.get_parameter_source(param.name) != ParameterSource.DEFAULT
+    ]
+    if given:
+        raise click.UsageError(
+            f"{source} is a bundled data set, whose card names its columns: leave out "
+            f"{', '.join(given)}."
+        )
+
+
+def _check_same_columns(source: str, bundled: Schema, schema: Schema) -> None:
+    """Refuse a bundled table whose outcome, time or features are not those of the model."""
+
+    def parts(of: Schema) -> dict[str, Any]:
+        return {
+            "outcome": of.outcome and (of.outcome.name, of.outcome.unit),
+            "time": of.time and (of.time.name, of.time.unit),
+            "features": tuple(sorted(of.names)),
+        }
+
+    for part, theirs in parts(bundled).items():
+        ours = parts(schema)[part]
+        if theirs != ours:
+            raise SchemaError(
+                f"the {part} of the bundled data set {source} is {theirs}, that of the model "
+                f"{ours}. Pass a table with the columns that the model was fitted on."
+            )
+
+
 # What a message says to do about it, by the kind of its remedy.
 COMMAND_WORDS = {
     "ask-for-classes": "Pass a model of a number: risks of classes are not predicted here.",
@@ -79,241 +210,6 @@ COMMAND_WORDS = {
     "write-dates": "Write them as YYYY-MM-DD.",
     "write-range": "Write LOW:HIGH, LOW:HIGH:log or A,B,C.",
 }
-
-
-def is_bundled(table: str) -> bool:
-    """Whether a name is that of a bundled data set; a file of that name goes first."""
-    return table in list_datasets() and not Path(table).exists()
-
-
-def read_rows(path: str, *, text: tuple[str, ...] = ()) -> pd.DataFrame:
-    """A file as `read_frame` reads it, with a row at least and every column named once.
-
-    pandas reads a second column ``hdl`` as ``hdl.1``: a copy of the outcome would predict it.
-    """
-    frame = read_frame(path, text=text)
-    if Path(path).suffix.lower() == ".csv":
-        header = pd.read_csv(path, header=None, nrows=1, dtype="str").iloc[0].dropna()
-        repeated = list(header[header.duplicated()].unique())
-        if repeated:
-            raise SchemaError(
-                f"'{path}' has more than one column {repeated}. Rename or remove the others."
-            )
-    if frame.empty:
-        raise DataError(f"'{path}' has a header, but no row. Check the file.")
-    return frame
-
-
-def read_training_table(
-    path: str, *, on_missing_outcome: Literal["error", "drop"] = "error", **roles: Any
-) -> Table:
-    """A file whose columns get their roles from the options of ``ehrmeta fit``."""
-    frame, schema = read_with_roles(path, **roles)
-    return Table.from_frame(frame, schema, on_missing_outcome=on_missing_outcome)
-
-
-def read_with_roles(
-    path: str,
-    *,
-    task: str,
-    target: str,
-    time: str | None = None,
-    time_unit: str = "d",
-    features: Sequence[str] = (),
-    measured: Sequence[str] = (),
-    units: Sequence[tuple[str, str]] = (),
-    ranges: Sequence[tuple[str, str]] = (),
-    task_kind: TaskKind = "patient",
-    on_duplicate: OnDuplicate = "error",
-) -> tuple[pd.DataFrame, Schema]:
-    """A file as it is, and the schema that the options of ``ehrmeta fit`` give it.
-
-    Parameters
-    ----------
-    features : sequence of str
-        By default all columns without another role.
-    units, ranges : sequence of (column, text)
-        A UCUM unit; a plausible range ``LOW:HIGH``, where either end may be empty.
-    """
-    frame = read_rows(path, text=(task,))
-    if features:
-        others = [name for name in (task, target, time) if name is not None]
-        require_columns(frame, (*others, *features))
-        frame = frame[list(dict.fromkeys((*others, *features)))]
-    schema = Schema.infer(
-        frame,
-        task=task,
-        outcome=target,
-        time=None if time is None else Clock(time, time_unit),
-        task_kind=task_kind,
-        on_duplicate=on_duplicate,
-        measured=measured,
-        units=dict(units),
-    )
-    for column, text in ranges:
-        schema = _with_range(schema, column, text)
-    return frame, schema
-
-
-def read_table(path: str, schema: Schema) -> Table:
-    """A bundled table, or a file under a fitted model's schema; rows without an outcome go."""
-    if is_bundled(path):
-        table = load_dataset(path)
-        _check_same_columns(path, table.schema, schema)
-        return table
-    frame = read_rows(path, text=text_columns(schema))
-    return Table.from_frame(frame, schema, on_missing_outcome="drop")
-
-
-def read_support(path: str, schema: Schema) -> Table:
-    """The rows seen so far of some tasks."""
-    frame = read_rows(path, text=text_columns(schema))
-    return Table.from_frame(frame, schema, on_constant_outcome="allow")
-
-
-def schema_of(model: MetaRegressor, path: str) -> Schema:
-    """The columns a model was fitted on; treatment and outcome time play no part in predicting."""
-    if model.schema_ is None or model.schema_.task is None or model.schema_.outcome is None:
-        raise SchemaError(
-            f"the model in '{path}' does not know its columns by name. Fit it from the command "
-            "line, or in Python on the X of a Table."
-        )
-    return dataclasses.replace(model.schema_, treatment=None, outcome_time=None)
-
-
-def features_of(frame: pd.DataFrame, schema: Schema) -> pd.DataFrame:
-    """The features of rows to predict; what is known only once measured may be absent."""
-    require_columns(frame, tuple(f.name for f in schema.features if f.role != "measured"))
-    return frame.reindex(columns=list(schema.names))
-
-
-def times_of(frame: pd.DataFrame, clock: Clock | None) -> Any:
-    """The times of rows to predict, as numbers on the clock of the model, (row,)."""
-    if clock is None:
-        return None
-    return to_time(frame[clock.name], unit=clock.unit, origin=clock.origin, name=clock.name)
-
-
-def groups_of(ids: pd.Series, patients: Adapted) -> Any:
-    """Task ids in the type of the adapted ones: a CSV holds text, (row,).
-
-    Numbers are compared digit by digit, never as floats; one that no adapted task has becomes a
-    number that none has.
-    """
-    labels = patients.labels_
-    if labels is None or labels.dtype == object:
-        return ids.astype("str").where(ids.notna(), None)
-    if labels.dtype.kind == "M":
-        return pd.to_datetime(ids, errors="coerce")
-    codes, texts = pd.factorize(ids.astype("str").where(ids.notna(), None))
-    numbers = [_number(text) for text in texts]
-    bad = (codes < 0) | np.isin(codes, [i for i, n in enumerate(numbers) if n is None])
-    if bad.any():
-        raise DataError(
-            f"column '{ids.name}' is missing or text in {int(bad.sum()):,} of "
-            f"{len(ids):,} rows, but the adapted tasks are numbered. Correct those rows."
-        )
-    known = {_number(str(label)): label for label in labels.tolist()}
-    unused = next(n for n in range(len(known) + 1) if Decimal(n) not in known)
-    dtype = np.int64 if labels.dtype.kind in "ib" else labels.dtype
-    return np.array([known.get(number, unused) for number in numbers], dtype)[codes]
-
-
-def joining_ids(ids: Any, name: str, patients: Adapted) -> Any:
-    """Task ids of rows that join adapted tasks: whole numbers where those are, (row,)."""
-    labels = patients.labels_
-    if labels is None or labels.dtype.kind not in "iu":
-        return ids if labels is None or labels.dtype.kind != "O" else pd.Series(ids).astype("str")
-    codes, texts = pd.factorize(pd.Series(ids).astype("str"))
-    numbers = [_number(text) for text in texts]
-    wrong = [i for i, n in enumerate(numbers) if n is None or n != n.to_integral_value()]
-    if wrong:
-        raise DataError(
-            f"column '{name}' holds no whole number in {int(np.isin(codes, wrong).sum()):,} of "
-            f"{len(codes):,} rows of --support, but the adapted tasks are numbered. Correct those "
-            "rows."
-        )
-    return np.array([int(n) for n in numbers if n is not None], labels.dtype)[codes]
-
-
-def mark_held_out(path: str, share: float, n_tasks: int) -> None:
-    """Note in a model file which share of how many tasks its training left out."""
-    tensors, metadata = read_bundle(path)
-    write_bundle(path, tensors, metadata | {"held_out": {"share": share, "n_tasks": n_tasks}})
-
-
-def check_held_out(path: str, share: float, n_tasks: int) -> None:
-    """Refuse to hold out other tasks than the training of this model did."""
-    found = read_bundle(path)[1].get("held_out")
-    if found is None:
-        raise DataError(
-            f"--hold-out {share:g}: '{path}' was fitted without --hold-out, so the held-out "
-            f"patients were in its training. Fit again with --hold-out {share:g}, or evaluate on a "
-            "table of other patients."
-        )
-    if found["share"] != share or found["n_tasks"] != n_tasks:
-        raise DataError(
-            f"--hold-out {share:g} of {n_tasks:,} tasks: '{path}' was fitted with --hold-out "
-            f"{found['share']:g} of {found['n_tasks']:,}, so others are held out here. Pass the "
-            f"table of `fit` and --hold-out {found['share']:g}."
-        )
-
-
-def text_columns(schema: Schema) -> tuple[str, ...]:
-    """The columns that a CSV must not turn into numbers: the task and the categories."""
-    categories = (f.name for f in schema.features if f.kind == "categorical")
-    return (*(() if schema.task is None else (schema.task,)), *categories)
-
-
-def _check_same_columns(path: str, found: Schema, schema: Schema) -> None:
-    """Refuse a bundled table whose outcome, time or features are not those of the model."""
-
-    def parts(of: Schema) -> dict[str, Any]:
-        return {
-            "outcome": of.outcome and (of.outcome.name, of.outcome.unit),
-            "time": of.time and (of.time.name, of.time.unit),
-            "features": tuple(sorted(of.names)),
-        }
-
-    for part, theirs in parts(found).items():
-        ours = parts(schema)[part]
-        if theirs != ours:
-            raise SchemaError(
-                f"the {part} of the bundled data set {path} is {theirs}, that of the model {ours}. "
-                "Pass a table with the columns that the model was fitted on."
-            )
-
-
-def _number(text: str) -> Decimal | None:
-    """Exactly the number that a text writes, if any."""
-    try:
-        number = Decimal(text.strip())
-    except InvalidOperation:
-        return None
-    return number if number.is_finite() else None
-
-
-def _with_range(schema: Schema, column: str, text: str) -> Schema:
-    """The schema with one more plausible range."""
-    low, sign, high = text.partition(":")
-    try:
-        limits = [float(end) if end else None for end in (low, high)]
-    except ValueError:
-        sign = ""
-    if not sign:
-        raise SchemaError(f"range {column}={text}: write COLUMN=LOW:HIGH, such as hdl=5:200.")
-    outcome = schema.outcome
-    if outcome is not None and column == outcome.name:
-        outcome = dataclasses.replace(outcome, low=limits[0], high=limits[1])
-        return dataclasses.replace(schema, outcome=outcome)
-    require_columns(dict.fromkeys(schema.names), (column,))
-    return dataclasses.replace(
-        schema,
-        features=tuple(
-            dataclasses.replace(f, low=limits[0], high=limits[1]) if f.name == column else f
-            for f in schema.features
-        ),
-    )
 
 
 def in_command_words(message: object) -> str:
@@ -347,24 +243,26 @@ def writable(ctx: click.Context, param: click.Parameter, value: str) -> str:
     return value
 
 
+def numbers(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int, ...]:
+    """``1,3,5`` as a tuple."""
+    try:
+        values = tuple(int(number) for number in value.split(","))
+    except ValueError as error:
+        raise click.BadParameter(f"{value!r} is no list of whole numbers like 1,3,5.") from error
+    if min(values) < 0 or len(set(values)) < len(values):
+        raise click.BadParameter(
+            f"{value!r} repeats a number or has one below 0: write a list like 1,3,5."
+        )
+    return values
+
+
 def _names(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...]:
     """``A,B`` as a tuple; nothing as an empty one."""
     return tuple(name.strip() for name in value.split(",")) if value else ()
 
 
-def numbers(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int, ...]:
-    """``1,3,5`` as a tuple."""
-    try:
-        numbers = tuple(int(number) for number in value.split(","))
-    except ValueError as error:
-        raise click.BadParameter(f"{value!r} is no list of whole numbers like 1,3,5.") from error
-    if len(set(numbers)) < len(numbers):
-        raise click.BadParameter(f"{value!r} repeats a number: name each once, like 1,3,5.")
-    return numbers
-
-
 def _pairs(
-    ctx: click.Context, param: click.Parameter, value: tuple[str, ...]
+    ctx: click.Context, param: click.Parameter, value: Sequence[str]
 ) -> tuple[tuple[str, str], ...]:
     """Every ``COLUMN=VALUE`` split at its last equals sign."""
     for one in value:
@@ -373,7 +271,38 @@ def _pairs(
     return tuple((one.rpartition("=")[0], one.rpartition("=")[2]) for one in value)
 
 
-_TABLE_OPTIONS = (
+def _ranges(
+    ctx: click.Context, param: click.Parameter, value: Sequence[str]
+) -> tuple[tuple[str, tuple[float | None, float | None]], ...]:
+    """Every ``COLUMN=LOW:HIGH``, where either end may be empty."""
+    ranges = []
+    for column, text in _pairs(ctx, param, value):
+        low, colon, high = text.partition(":")
+        try:
+            ends = tuple(float(end) if end else None for end in (low, high))
+        except ValueError:
+            colon = ""
+        if not colon:
+            raise click.BadParameter(
+                f"'{column}={text}': write COLUMN=LOW:HIGH, such as hdl=5:200."
+            )
+        ranges.append((column, (ends[0], ends[1])))
+    return tuple(ranges)
+
+
+def _all_of(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """One decorator for several options, shown in this order."""
+
+    def decorate(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+# The options that name the columns of a table.
+table_options = _all_of(
     click.option("--task", metavar="COL", help="Column of the patient (or hospital) of each row."),
     click.option("--target", metavar="COL", help="Column to predict."),
     click.option("--time", metavar="COL", help="Column of numbers or ISO dates."),
@@ -409,7 +338,7 @@ _TABLE_OPTIONS = (
         "ranges",
         metavar="COL=LOW:HIGH",
         multiple=True,
-        callback=_pairs,
+        callback=_ranges,
         help="Plausible range: hdl=5:200. May be repeated.",
     ),
     click.option(
@@ -430,42 +359,32 @@ _TABLE_OPTIONS = (
 )
 
 
-def table_options(command: Command) -> Command:
-    """Give a command the options that name the columns of its table."""
-    for option in reversed(_TABLE_OPTIONS):
-        command = option(command)
-    return command
+# The options of a model to train.
+training_options = _all_of(
+    click.option(
+        "--transform", type=click.Choice(get_args(Transform)), help="Learn on this scale."
+    ),
+    click.option("--likelihood", type=click.Choice(list(LIKELIHOODS))),
+    click.option("--max-steps", type=click.IntRange(1), help="Training steps of a fit at most."),
+    click.option("--seed", type=int, default=0, show_default=True),
+)
 
 
-def read_visits(
-    table: str,
-    *,
-    task: str | None,
-    target: str | None,
-    drop_missing_target: bool = False,
-    **roles: Any,
-) -> Table:
-    """The table of a command with `table_options`: a file, or a bundled data set by its name."""
-    if is_bundled(table):
-        ctx = click.get_current_context()
-        given = [
-            param.opts[0]
-            for param in ctx.command.params
-            if param.name in ROLES
-            and ctx.get_parameter_source(param.name) != ParameterSource.DEFAULT
-        ]
-        if given:
-            raise click.UsageError(
-                f"{table} is a bundled data set, whose card names its columns: leave out "
-                f"{', '.join(given)}."
-            )
-        return load_dataset(table)
-    if task is None or target is None:
-        raise click.UsageError("pass --task and --target: the columns of TABLE with these roles.")
-    return read_training_table(
-        table,
-        task=task,
-        target=target,
-        on_missing_outcome="drop" if drop_missing_target else "error",
-        **roles,
+def scoring_options(shots: str) -> Callable[[Command], Command]:
+    """The options of a table of test patients, and of what to compare with."""
+    return _all_of(
+        click.option(
+            "--shots",
+            metavar="N,N",
+            callback=numbers,
+            default=shots,
+            show_default=True,
+            help="Values k that are shown of each patient.",
+        ),
+        click.option("--train", metavar="TABLE", help="Table to fit baselines on."),
+        click.option(
+            "--hold-out",
+            type=SHARE,
+            help="Take the patients that `fit --hold-out` left out; fit baselines on the others.",
+        ),
     )

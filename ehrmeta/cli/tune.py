@@ -11,11 +11,19 @@ import click
 from click.core import ParameterSource
 
 from ehrmeta.algorithms import ALGORITHMS
-from ehrmeta.cli.tables import ROLES, is_bundled, numbers, read_visits, table_options, writable
-from ehrmeta.data import Table
+from ehrmeta.cli.models import shown
+from ehrmeta.cli.tables import (
+    ROLES,
+    is_bundled,
+    numbers,
+    read_table,
+    roles_of,
+    table_options,
+    training_options,
+    writable,
+)
 from ehrmeta.estimators import MetaRegressor
 from ehrmeta.evaluation.metrics import METRICS
-from ehrmeta.nn.likelihoods import LIKELIHOODS
 from ehrmeta.report.study_pictures import save_study_pictures
 from ehrmeta.tuning import read_space
 from ehrmeta.tuning import tune as search
@@ -42,7 +50,6 @@ def _folder(ctx: click.Context, param: click.Parameter, value: str | None) -> st
 @click.command()
 @click.argument("table", required=False)
 @table_options
-@click.option("--transform", type=click.Choice(["log", "sqrt"]), help="Learn on this scale.")
 @click.option(
     "--algorithm",
     "names",
@@ -50,7 +57,7 @@ def _folder(ctx: click.Context, param: click.Parameter, value: str | None) -> st
     multiple=True,
     help="May be repeated: then the algorithm itself is searched.  [default: deep-mixed-effects]",
 )
-@click.option("--likelihood", type=click.Choice(list(LIKELIHOODS)))
+@training_options
 @click.option(
     "--search",
     "searched",
@@ -85,8 +92,6 @@ def _folder(ctx: click.Context, param: click.Parameter, value: str | None) -> st
     help="Repeated: several objectives, without giving up early.",
 )
 @click.option("--folds", type=click.IntRange(2), default=5, show_default=True)
-@click.option("--max-steps", type=click.IntRange(1), help="Training steps of a fit at most.")
-@click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--study", metavar="NAME", help="Resumed or shared by name.  [default: TABLE's]")
 @click.option(
     "--storage",
@@ -147,8 +152,8 @@ def tune(
         Path(export_script).write_text(script, encoding="utf-8")
         click.echo(f"saved {export_script}")
         return
-    visits = _visits(table, settings)
-    click.echo(visits)
+    visits = read_table(table, **{name: settings[name] for name in ROLES})
+    click.echo(shown(visits))
     try:
         tuned = search(
             model,
@@ -184,8 +189,8 @@ def _recalled(study: str, storage: str, settings: dict[str, Any]) -> tuple[str, 
     """Table and settings that a study was made with, and what this command gives in their place."""
     from ehrmeta.tuning.study import recall
 
-    kept = recall(storage, study, "command")
-    if kept is None:
+    command = recall(storage, study, "command")
+    if command is None:
         raise click.UsageError(f"study '{study}' was not made by ehrmeta tune: pass TABLE.")
     context = click.get_current_context()
     given = {
@@ -193,8 +198,8 @@ def _recalled(study: str, storage: str, settings: dict[str, Any]) -> tuple[str, 
         for name, value in settings.items()
         if context.get_parameter_source(name) != ParameterSource.DEFAULT
     }
-    found = {**json.loads(kept), **given}
-    return found.pop("table"), found
+    recalled = {**json.loads(command), **given}
+    return recalled.pop("table"), recalled
 
 
 def _model(settings: dict[str, Any]) -> tuple[MetaRegressor, tuple[Dimension, ...]]:
@@ -224,11 +229,6 @@ def _chosen(settings: dict[str, Any]) -> dict[str, Any] | None:
     return {**parts, **space}
 
 
-def _visits(table: str, settings: dict[str, Any]) -> Table:
-    roles = {name: value for name, value in settings.items() if name in ROLES}
-    return read_visits(table, **roles)
-
-
 def _table_code(table: str, settings: dict[str, Any]) -> dict[str, str]:
     """Python that reads the table as this command does, and its import."""
     if is_bundled(table):
@@ -236,14 +236,15 @@ def _table_code(table: str, settings: dict[str, Any]) -> dict[str, str]:
             "table": f"load_dataset({json.dumps(table)})",
             "reader": "from ehrmeta.data import load_dataset\n",
         }
-    roles = {name: settings[name] for name in ROLES if settings[name]}
-    drop = roles.pop("drop_missing_target", False)
-    given = [f"{name}={value!r}" for name, value in roles.items()]
-    given += ["on_missing_outcome='drop'"] if drop else []
-    lines = "".join(f"    {one},\n" for one in [repr(table), *given])
+    text = (settings["task"],)
+    roles = {name: value for name, value in roles_of(settings).items() if value}
+    if settings["drop_missing_target"]:
+        roles["on_missing_outcome"] = "drop"
+    lines = "".join(f"    {name}={value!r},\n" for name, value in roles.items())
     return {
-        "table": f"read_training_table(\n{lines})",
-        "reader": "from ehrmeta.cli.tables import read_training_table\n",
+        "table": f"Table.from_frame(\n    read_frame({table!r}, text={text!r}),\n{lines})",
+        "reader": "from ehrmeta.data import Clock, Table\n"
+        "from ehrmeta.data.columns import read_frame\n",
     }
 
 

@@ -2,7 +2,8 @@ import numpy as np
 import pandas as pd
 
 from ehrmeta import MetaRegressor, Table
-from ehrmeta.cli.demo import STORY_VISITS, NotAdapted, demo_model, median_patient, opponents
+from ehrmeta.cli.demo import STORY_VISITS, NotAdapted, demo_model, median_patient
+from ehrmeta.cli.models import comparators
 from tests.estimators.patients import make_patients, small_model
 
 
@@ -21,11 +22,11 @@ def test_the_quick_model_differs_in_its_steps_only():
     assert repr(quick.set_params(max_steps=full.max_steps)) == repr(full)
 
 
-def test_every_opponent_follows_the_protocol_and_the_transform():
-    for opponent in opponents(outcome_transform="log").values():
-        assert callable(opponent.fit)
-        assert callable(opponent.adapt)
-        assert opponent.outcome_transform == "log"
+def test_every_comparator_follows_the_protocol_and_the_transform():
+    for baseline in comparators(outcome_transform="log").values():
+        assert callable(baseline.fit)
+        assert callable(baseline.adapt)
+        assert baseline.outcome_transform == "log"
 
 
 def test_the_story_is_the_patient_of_median_error_among_those_with_enough_visits():

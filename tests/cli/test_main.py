@@ -161,7 +161,7 @@ def test_numbered_patients_are_found_in_a_csv(folder, visits):
     bad = folder / "bad-ids.csv"
     pd.read_csv(folder / "test.csv").assign(patient="x").to_csv(bad, index=False)
     error = failure("predict", folder / "numbers.ehrmeta", bad, "--out", folder / "n.csv")
-    assert "column 'patient' is missing or text in 60 of 60 rows" in error
+    assert "column 'patient' holds no number like those of the adapted tasks in 60 of 60" in error
     pd.read_csv(folder / "test.csv").assign(patient=30.7).to_csv(bad, index=False)
     error = failure("predict", folder / "numbers.ehrmeta", bad, "--out", folder / "n.csv")
     assert "60 of 60 rows (first: row 0) belong to tasks that were not adapted" in error
@@ -286,8 +286,7 @@ def test_only_the_named_features_are_used(folder):
         (["fit", "empty.csv", *FIT], "cannot read 'empty.csv' as csv"),
         (["fit", "text.parquet", *FIT], "cannot read 'text.parquet' as parquet"),
         (["fit", "visits.csv", "--task", "patent", "--target", "hdl"], "Did you mean 'patient'"),
-        (["fit", "visits.csv", "--task", "patient", "--target", "sex"], "'sex': 180 values of text"),
-        (["fit", "visits.csv", *FIT, "--range", "hdl=high"], "write COLUMN=LOW:HIGH"),
+        (["fit", "visits.csv", "--task", "patient", "--target", "sex"], "180 values of text"),
         (["fit", "header.csv", *FIT], "'header.csv' has a header, but no row"),
         (["fit", "copied.csv", *FIT], "'copied.csv' has more than one column ['hdl']"),
         (["fit", "twice.csv", *FIT], "rows repeating a (patient, date) pair"),
@@ -333,7 +332,10 @@ def test_errors_are_one_line_and_leave_no_file(folder, visits, monkeypatch, argu
         (["adapt", "hdl.ehrmeta", "first.csv", "--out", "x.csv"], "is named like a table"),
         (["evaluate", "hdl.ehrmeta", "test.csv", "--shots", "1,1"], "repeats a number"),
         (["fit", "visits.csv", *FIT, "--unit", "mg/dL"], "not of the form COLUMN=VALUE"),
+        (["fit", "visits.csv", *FIT, "--range", "hdl=high"], "write COLUMN=LOW:HIGH"),
         (["evaluate", "hdl.ehrmeta", "test.csv", "--shots", "1,x"], "list of whole numbers"),
+        (["evaluate", "hdl.ehrmeta", "test.csv", "--shots", "1,-1"], "one below 0"),
+        (["predict", "new.ehrmeta", "later.csv", "--confidence-level", "1"], "not in the range"),
         (["evaluate", "hdl.ehrmeta", "test.csv", "--baselines"], "pass --train or --hold-out"),
     ],
     ids=lambda value: " ".join(value[:2]) if isinstance(value, list) else "",

@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ehrmeta.cli.tables import COMMAND_WORDS, groups_of, in_command_words, reworded
+from ehrmeta.cli.models import groups_of
+from ehrmeta.cli.tables import COMMAND_WORDS, in_command_words, reworded
 from ehrmeta.data import Finding
 from ehrmeta.errors import BundleError, DataWarning, Remedy
 
