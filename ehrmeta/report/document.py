@@ -31,7 +31,6 @@ __all__ = [
     "TextTable",
     "hidden_counts",
     "model_card",
-    "svg_of",
 ]
 
 MIN_CELL = 11  # patients: the scores of smaller groups are withheld
@@ -57,8 +56,8 @@ class Picture:
 
     @classmethod
     def of(cls, display: Display, key: str, words: str, name: str = "") -> Picture:
-        """The drawing of a display, whose figure is closed; `key` is the name in `svg_of`."""
-        return cls(svg_of(display.figure_, key), words, name)
+        """The drawing of a display, whose figure is closed; ids within it start with `key`."""
+        return cls(_svg_of(display.figure_, key), words, name)
 
 
 @dataclass(frozen=True)
@@ -177,37 +176,6 @@ def model_card(model: BaseEstimator, facts: Sequence[tuple[str, str]], words: st
     return Section("Model card", (words,), (TextTable("Settings", ("name", "value"), tuple(rows)),))
 
 
-def svg_of(figure: Figure, name: str) -> str:
-    """A figure as an SVG element that refers to nothing outside itself.
-
-    Parameters
-    ----------
-    figure : Figure
-        It is closed.
-    name : str
-        Starts the ids within, so that two drawings on one page have none in common.
-    """
-    import matplotlib as mpl
-    import matplotlib.pyplot as plt
-
-    target = io.StringIO()
-    # text stays text, and ids do not differ from run to run
-    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "ehrmeta"}):
-        figure.savefig(target, format="svg", metadata={"Date": None, "Creator": None})
-    plt.close(figure)
-    svg = target.getvalue()
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    return re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", svg)
-
-
-def _plain(text: str) -> str:
-    """Text that Markdown shows as it is."""
-    escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    escaped = re.sub(r"([\\`*_|\[\]#!])", r"\\\1", escaped)
-    return " ".join(escaped.split())
-
-
 def hidden_counts(sizes: pd.Series) -> set[Any]:
     """Groups whose size is withheld: small ones, and the next larger one beside a single one.
 
@@ -225,3 +193,29 @@ def hidden_counts(sizes: pd.Series) -> set[Any]:
     ordered = sizes.sort_values(kind="stable")
     n_small = int((ordered < MIN_CELL).sum())
     return set(ordered.index[: max(n_small, 2)]) if n_small else set()
+
+
+def _svg_of(figure: Figure, key: str) -> str:
+    """A figure, which is closed, as an SVG element that refers to nothing outside itself.
+
+    The ids within start with `key`, so that two drawings on one page have none in common.
+    """
+    import matplotlib as mpl
+    import matplotlib.pyplot as plt
+
+    target = io.StringIO()
+    # text stays text, and ids do not differ from run to run
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "ehrmeta"}):
+        figure.savefig(target, format="svg", metadata={"Date": None, "Creator": None})
+    plt.close(figure)
+    svg = target.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    return re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{key}-", svg)
+
+
+def _plain(text: str) -> str:
+    """Text that Markdown shows as it is."""
+    escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    escaped = re.sub(r"([\\`*_|\[\]#!])", r"\\\1", escaped)
+    return " ".join(escaped.split())

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -70,9 +70,11 @@ def open_storage(
     if storage is None:
         return InMemoryStorage(), NoLocks()
     url = parsed_storage(str(storage))
-    kind = url.get_backend_name()
+    text, kind = url.render_as_string(hide_password=False), url.get_backend_name()
     if kind == "postgresql":
-        return _reached(url, lambda: _postgres(url, study_name))
+        with _reaching(url):
+            session = PostgresLocks(text, study_name)
+            return _with_tables(text, session, {"pool_pre_ping": True}), session
     path = Path(url.database or "")
     if not path.name or path.is_dir() or not path.absolute().parent.is_dir():
         raise StudyError(
@@ -80,28 +82,20 @@ def open_storage(
         )
     if not create and not path.exists():
         raise StudyError(f"there is no file '{path}' with studies. Check the storage's path.")
-    return _reached(url, lambda: _file(url, path, study_name))
+    with _reaching(url):
+        folder = path.with_name(f"{path.name}.locks")
+        locks = FileLocks(folder, study_name)
+        if kind == "journal":
+            return JournalStorage(Journal(path)), locks
+        options = {"connect_args": {"timeout": _BUSY_SECONDS}}
+        return _with_tables(text, FileLocks(folder, ""), options), locks
 
 
-def _file(url: URL, path: Path, study_name: str) -> tuple[BaseStorage, Locks]:
-    folder = path.with_name(f"{path.name}.locks")
-    locks = FileLocks(folder, study_name)
-    if url.get_backend_name() == "journal":
-        return JournalStorage(Journal(path)), locks
-    options = {"connect_args": {"timeout": _BUSY_SECONDS}}
-    return _with_tables(url, FileLocks(folder, ""), options), locks
-
-
-def _postgres(url: URL, study_name: str) -> tuple[BaseStorage, Locks]:
-    locks = PostgresLocks(url.render_as_string(hide_password=False), study_name)
-    return _with_tables(url, locks, {"pool_pre_ping": True}), locks
-
-
-def _with_tables(url: URL, locks: Locks, options: dict[str, Any]) -> RDBStorage:
+def _with_tables(url: str, locks: Locks, options: dict[str, Any]) -> RDBStorage:
     """A database whose tables one process at a time creates."""
     locks.acquire(0)
     try:
-        return RDBStorage(url.render_as_string(hide_password=False), engine_kwargs=options)
+        return RDBStorage(url, engine_kwargs=options)
     finally:
         locks.release(0)
 
@@ -128,13 +122,12 @@ def parsed_storage(storage: str) -> URL:
     return url
 
 
-def _reached(
-    url: URL, opened: Callable[[], tuple[BaseStorage, Locks]]
-) -> tuple[BaseStorage, Locks]:
-    """Open a storage; any failure is one error that shows no password."""
+@contextmanager
+def _reaching(url: URL) -> Iterator[None]:
+    """Turn any failure to open a storage into an error that shows no password."""
     shown = url.render_as_string(hide_password=True)
     try:
-        return opened()
+        yield
     except ImportError as error:
         raise MissingExtraError(
             "PostgreSQL needs its driver: pip install 'ehrmeta[postgresql]'"
