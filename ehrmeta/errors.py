@@ -25,6 +25,7 @@ __all__ = [
     "MissingExtraError",
     "NotFittedError",
     "Remedy",
+    "RenamedWarning",
     "SchemaError",
     "StudyError",
     "did_you_mean",
@@ -116,6 +117,10 @@ class MemoryWarning(_Message, UserWarning):
 
 class AtypicalWarning(DataWarning):
     """Adapted tasks are unlike the training tasks."""
+
+
+class RenamedWarning(_Message, FutureWarning):
+    """An argument has a new name; the old one works for one release more."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

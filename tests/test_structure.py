@@ -42,8 +42,6 @@ OPEN_CIRCLES = {
     "ehrmeta.estimators.files",
     "ehrmeta.estimators.meta",
     "ehrmeta.estimators.regressor",
-    "ehrmeta.treatment.dosing.adapted_doses",
-    "ehrmeta.treatment.dosing.dose_response",
 }
 OPEN_READS = {
     "ehrmeta/estimators/adapted.py",
@@ -60,8 +58,6 @@ OPEN_READS = {
     "ehrmeta/evaluation/k_shot.py",
     "ehrmeta/report/displays/learning.py",
     "ehrmeta/report/forecast_scores.py",
-    "ehrmeta/treatment/dosing/adapted_doses.py",
-    "ehrmeta/treatment/dosing/one_compartment.py",
     "ehrmeta/tuning/objective.py",
     "ehrmeta/tuning/search.py",
 }

@@ -39,7 +39,7 @@ model = DoseResponse(
 model.fit(
     X[train],
     patients.y[train],
-    dose=dose[train],
+    treatment=dose[train],
     groups=patients.groups[train],
     time=patients.time[train],
 )
@@ -52,7 +52,9 @@ print(f"half-life of earlier doses: {model.carry_over_:.1f} h")
 # %%
 first = np.flatnonzero(patients.groups == 200)
 known = first[:2]
-one = model.adapt(X.iloc[known], patients.y[known], dose=dose[known], time=patients.time[known])
+one = model.adapt(
+    X.iloc[known], patients.y[known], treatment=dose[known], time=patients.time[known]
+)
 before_next = X.iloc[first[:1]].assign(hours=12.0)
 print(one.dose_response(before_next, [200, 400, 800]).round(1).to_string(index=False))
 best = one.recommend(before_next, target=patients.target, monotone="increasing", max_dose=1000)
@@ -71,7 +73,7 @@ grid = np.geomspace(110, 1180, 60)
 two = model.adapt(
     X[seen],
     patients.y[seen],
-    dose=dose[seen],
+    treatment=dose[seen],
     groups=patients.groups[seen],
     time=patients.time[seen],
 )
@@ -93,14 +95,14 @@ law = OneCompartment("hours", interval=12.0)
 law.fit(
     X[few],
     patients.y[few],
-    dose=dose[few],
+    treatment=dose[few],
     groups=patients.groups[few],
     time=patients.time[few],
 )
 known_law = law.adapt(
     X[seen],
     patients.y[seen],
-    dose=dose[seen],
+    treatment=dose[seen],
     groups=patients.groups[seen],
     time=patients.time[seen],
 )
@@ -122,7 +124,7 @@ symptoms = DoseResponse()
 symptoms.fit(
     titrated.X[learn, 3:],
     titrated.y[learn],
-    dose=titrated.treatment[learn],
+    treatment=titrated.treatment[learn],
     groups=titrated.groups[learn],
     time=titrated.time[learn],
 )

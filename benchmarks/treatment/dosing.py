@@ -150,7 +150,7 @@ def _training(patients: DosedPatients, n_train: int) -> dict[str, Any]:
     return {
         "X": _features(patients)[rows],
         "y": patients.y[rows],
-        "dose": patients.X[rows, 2],
+        "treatment": patients.X[rows, 2],
         "groups": patients.groups[rows],
         "time": patients.time[rows],
     }
@@ -183,7 +183,7 @@ def _ours_chooses(
     adapted: AdaptedCompartment | AdaptedDoses = model.adapt(
         X[rows],
         patients.y[rows],
-        dose=patients.X[rows, 2],
+        treatment=patients.X[rows, 2],
         groups=patients.groups[rows],
         time=patients.time[rows],
     )

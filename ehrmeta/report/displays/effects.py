@@ -151,13 +151,13 @@ class DoseResponseDisplay(Display):
         >>> X, y = np.zeros((120, 1)), 2 * dose + rng.normal(size=30)[patient]
         >>> day, y = np.tile(np.arange(4.0), 30), y + rng.normal(0, 0.1, 120)
         >>> model = DoseResponse(trend=False)
-        >>> model = model.fit(X, y, dose=dose, groups=patient, time=day)
-        >>> one = model.adapt([[0.0]] * 2, [3.0, 5.0], dose=[1.0, 2.0], time=[0.0, 1.0])
+        >>> model = model.fit(X, y, treatment=dose, groups=patient, time=day)
+        >>> one = model.adapt([[0.0]] * 2, [3.0, 5.0], treatment=[1.0, 2.0], time=[0.0, 1.0])
         >>> DoseResponseDisplay.from_adapted(one, [[0.0]], target=(4, 6)).ax_.get_xlabel()
         'dose'
         """
         curves = adapted.dose_response(X, grid, confidence_level=confidence_level, **given)
-        outcome = outcome_label(getattr(adapted.model, "schema_", None))
+        outcome = outcome_label(adapted.schema)
         return cls(of_row(curves, row), outcome, confidence_level, target).plot(ax=ax)
 
     def _draw(self, ax: Axes) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,16 +13,37 @@ from scipy import stats
 
 from ehrmeta.errors import DataError, DataWarning
 from ehrmeta.treatment.arms import Dose
+from ehrmeta.treatment.dosing.dose_design import DoseDesign
 from ehrmeta.treatment.dosing.dose_readings import DoseReadings, checked_level
-from ehrmeta.treatment.dosing.dosed_rows import DosedRows, check_columns, patients_of
+from ehrmeta.treatment.dosing.dosed_rows import DosedReader, DosedRows, patients_of
 from ehrmeta.treatment.dosing.response_curve import Monotone, OwnScale, ResponseCurves
 
-if TYPE_CHECKING:
-    from ehrmeta.treatment.dosing.dose_response import DoseResponse
-
-__all__ = ["AdaptedDoses"]
+__all__ = ["AdaptedDoses", "FittedDoses"]
 
 Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class FittedDoses:
+    """What the curves of adapted patients need of a fitted `DoseResponse`.
+
+    Parameters
+    ----------
+    reader : DosedReader
+    design : DoseDesign
+    doses : Dose
+        Range of the training doses.
+    log_outcome : bool
+        Whether the response is modelled on the log scale.
+    has_memory : bool
+        Whether patients have half-lives of earlier doses of their own.
+    """
+
+    reader: DosedReader
+    design: DoseDesign
+    doses: Dose
+    log_outcome: bool
+    has_memory: bool
 
 
 class AdaptedDoses(DoseReadings):
@@ -41,9 +63,10 @@ class AdaptedDoses(DoseReadings):
     """
 
     def __init__(
-        self, model: DoseResponse, rows: DosedRows, posteriors: Sequence[tuple[Array, Array]]
+        self, model: FittedDoses, rows: DosedRows, posteriors: Sequence[tuple[Array, Array]]
     ) -> None:
         self.model = model
+        self.schema = model.reader.schema
         self.labels_ = rows.labels
         self.n_shots_ = np.diff(rows.starts)
         ends = [np.unique(part) for part in np.split(rows.dose, rows.starts[1:-1])]
@@ -74,7 +97,7 @@ class AdaptedDoses(DoseReadings):
 
     def warn_of_one_dose(self, stacklevel: int = 3) -> None:
         """Say whose response to other doses is the population's."""
-        if self.one_dose_.any() and self.model.random_slope:
+        if self.one_dose_.any() and self.model.design.random_slope:
             warnings.warn(
                 f"{int(self.one_dose_.sum()):,} of {len(self.one_dose_):,} patients (first: "
                 f"patient {int(np.flatnonzero(self.one_dose_)[0])}) were seen under one dose only: "
@@ -91,39 +114,34 @@ class AdaptedDoses(DoseReadings):
         return f"AdaptedDoses({patients}, {span} rows each)"
 
     def _effect(self, X: Any, T0: float, T1: float, groups: Any, time: Any, level: float) -> Array:
-        step = np.diff(self.model.design_.scaled(np.array([T0, T1], np.float64)))[0]
+        step = np.diff(self.model.design.scaled(np.array([T0, T1], np.float64)))[0]
         mean, cov = self._level_and_slope(X, groups, time)
         spread = np.abs(step) * np.sqrt(np.maximum(cov[:, 1, 1], 0.0))
         found = step * mean[:, 1] + spread * stats.norm.ppf(level)
-        return np.asarray(np.exp(found) if self.model.outcome_transform == "log" else found)
+        return np.asarray(np.exp(found) if self.model.log_outcome else found)
 
     def _curves(self, X: Any, groups: Any, time: Any, monotone: Monotone) -> OwnScale:
         curves = ResponseCurves.of(*self._level_and_slope(X, groups, time), monotone)
-        return OwnScale(curves, self.model.design_.scaled, self.model.outcome_transform == "log")
+        return OwnScale(curves, self.model.design.scaled, self.model.log_outcome)
 
     @property
     def _training_doses(self) -> Dose:
-        return self.model.dose_
+        return self.model.doses
 
     @property
     def _log_grid(self) -> bool:
-        return self.model.dose_scale == "log"
+        return self.model.design.log_dose
 
     def _level_and_slope(self, X: Any, groups: Any, time: Any) -> tuple[Array, Array]:
         """Posterior mean (row, 2) and covariance (row, 2, 2) of a curve's level and slope."""
-        model = self.model
-        inputs = model._inputs(X, None, groups, time, model.schema_)
-        check_columns(inputs, model.columns_)
-        if model.trend and inputs.time is None:
+        design = self.model.design
+        inputs = self.model.reader.read(X, None, groups, time)
+        if design.trend and inputs.time is None:
             raise DataError("time is missing: the model has a trend. Pass time= of every row.")
         task = patients_of(inputs, self.labels_)
-        at = (
-            np.full(inputs.n_rows, model.design_.time_center)
-            if inputs.time is None
-            else inputs.time
-        )
-        own = int(model.own_carry_over and model.carry_over_ > 0)
-        parts = model.design_.parts(inputs.columns, at, np.zeros((inputs.n_rows, own)))
+        at = np.full(inputs.n_rows, design.time_center) if inputs.time is None else inputs.time
+        memory = np.zeros((inputs.n_rows, int(self.model.has_memory)))
+        parts = design.parts(inputs.columns, at, memory)
         level, slope = (np.column_stack(part) for part in parts)
         both = np.stack([level, slope], axis=1)  # (row, 2, coefficient)
         mean = np.einsum("nkc,nc->nk", both, self._mean[task])

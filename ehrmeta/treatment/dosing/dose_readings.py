@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from ehrmeta.data import Schema
 from ehrmeta.data.columns import read_column
 from ehrmeta.errors import DataError, DataWarning
 from ehrmeta.treatment.arms import Dose
@@ -33,7 +34,9 @@ class Curves(Protocol):
 
 
 class DoseReadings(ABC):
-    """Readings of curves for a user's rows."""
+    """Readings of curves for a user's rows; `schema` has their units."""
+
+    schema: Schema | None
 
     @abstractmethod
     def _curves(self, X: Any, groups: Any, time: Any, monotone: Monotone) -> Curves:

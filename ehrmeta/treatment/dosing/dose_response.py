@@ -14,11 +14,11 @@ import pandas as pd
 
 from ehrmeta.data import Feature, Schema
 from ehrmeta.errors import DataError
-from ehrmeta.treatment.dosing.adapted_doses import AdaptedDoses
+from ehrmeta.treatment.dosing.adapted_doses import AdaptedDoses, FittedDoses
 from ehrmeta.treatment.dosing.dose_design import DoseDesign
 from ehrmeta.treatment.dosing.dose_model import DoseModel, fit_dose_model, mixed
 from ehrmeta.treatment.dosing.dose_uncertainty import PlausibleModel, plausible_models
-from ehrmeta.treatment.dosing.dosed_estimator import DosedEstimator
+from ehrmeta.treatment.dosing.dosed_estimator import DosedEstimator, given_dose
 from ehrmeta.treatment.dosing.dosed_rows import DosedRows
 from ehrmeta.treatment.dosing.exposure import exposure, usual_gap
 from ehrmeta.treatment.dosing.half_life import Designs, estimate_half_life
@@ -99,8 +99,8 @@ class DoseResponse(DosedEstimator[AdaptedDoses]):
     >>> dose = rng.integers(1, 5, 480).astype(float)
     >>> y = 10 + rng.normal(2, 0.5, 60)[patient] * dose + rng.normal(0, 0.5, 480)
     >>> X = np.zeros((480, 1))
-    >>> model = DoseResponse(trend=False).fit(X, y, dose=dose, groups=patient, time=day)
-    >>> one = model.adapt(X[:2], [13.0, 19.0], dose=[1.0, 3.0], time=[0, 1])
+    >>> model = DoseResponse(trend=False).fit(X, y, treatment=dose, groups=patient, time=day)
+    >>> one = model.adapt(X[:2], [13.0, 19.0], treatment=[1.0, 3.0], time=[0, 1])
     >>> best = one.recommend(X[:1], target=(15, 17), grid=[1, 2, 3, 4], monotone="increasing")
     >>> best["dose"].tolist()
     [2.0]
@@ -139,10 +139,11 @@ class DoseResponse(DosedEstimator[AdaptedDoses]):
         X: Any,
         y: Any,
         *,
-        dose: Any,
+        treatment: Any = None,
         groups: Any = None,
         time: Any = None,
         dose_time: Any = None,
+        dose: Any = None,
     ) -> Self:
         """Learn from the doses and responses of many patients.
 
@@ -152,25 +153,27 @@ class DoseResponse(DosedEstimator[AdaptedDoses]):
             Without the dose: what else shifts the response or tilts the slope.
         y : array, (row,)
             Response to the dose.
-        dose : array, (row,)
-            Given from the patient's row before to this one.
+        treatment : array, (row,)
+            Dose given from the patient's row before to this one.
         groups : array, (row,)
             Patient of every row.
         time : array, (row,)
             Of the response.
         dose_time : array, (row,), optional
             When the dose was given: refused where that is after `time`.
+        dose : array, (row,), optional
+            Old name of `treatment`, which works for one release more.
 
         Returns
         -------
         self
         """
         self._check()
-        rows = self._training_rows(X, y, dose, groups, time, dose_time)
+        rows = self._training_rows(X, y, given_dose(treatment, dose), groups, time, dose_time)
         self.gap_ = usual_gap(rows.time, rows.starts)
         self.design_ = DoseDesign.fit(
             rows.columns,
-            _features(rows.columns, self.schema_),
+            _features(rows.columns, self.reader_.schema),
             rows.dose,
             rows.time,
             curves=tuple(self.curves),
@@ -199,12 +202,18 @@ class DoseResponse(DosedEstimator[AdaptedDoses]):
         self._check_is_fitted()
         every = self.plausible_
         prior = mixed([(one.model.mean, one.model.prior) for one in every], _weights(every))
-        return AdaptedDoses(self, DosedRows.none(), [prior])
+        return AdaptedDoses(self._fitted, DosedRows.none(), [prior])
 
     def _adapted(self, rows: DosedRows) -> AdaptedDoses:
-        found = AdaptedDoses(self, rows, self._posteriors(rows))
-        found.warn_of_one_dose()
-        return found
+        adapted = AdaptedDoses(self._fitted, rows, self._posteriors(rows))
+        adapted.warn_of_one_dose()
+        return adapted
+
+    @property
+    def _fitted(self) -> FittedDoses:
+        """What an adapted patient's curves need of the model."""
+        has_memory = self.own_carry_over and self.carry_over_ > 0
+        return FittedDoses(self.reader_, self.design_, self.dose_, self._log_outcome, has_memory)
 
     def _posteriors(self, rows: DosedRows) -> list[tuple[Array, Array]]:
         """Mean and covariance of every patient's coefficients, over all plausible models."""

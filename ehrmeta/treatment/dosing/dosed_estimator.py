@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import abstractmethod
+from dataclasses import replace
 from typing import Any, ClassVar, Generic, TypeVar
 
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import _check_feature_names, _check_n_features
 
 from ehrmeta.data import Schema
-from ehrmeta.errors import DataError, GroupError, NotFittedError
-from ehrmeta.estimators.inputs import Inputs, outcome_name, read_inputs, schema_of
+from ehrmeta.errors import DataError, GroupError, NotFittedError, RenamedWarning
+from ehrmeta.estimators.inputs import Inputs, schema_of
 from ehrmeta.treatment.arms import Dose
-from ehrmeta.treatment.dosing.dosed_rows import DosedRows, check_columns, read_rows
+from ehrmeta.treatment.dosing.dosed_rows import DosedReader, DosedRows, read_rows
 
-__all__ = ["DosedEstimator"]
+__all__ = ["DosedEstimator", "given_dose"]
 
 Adapted = TypeVar("Adapted")
 
@@ -28,8 +30,9 @@ class DosedEstimator(BaseEstimator, Generic[Adapted]):
     schema: Schema | None
     task: str | None
     dose_: Dose
+    reader_: DosedReader
     __metadata_request__fit: ClassVar[dict[str, bool]] = dict.fromkeys(
-        ("dose", "groups", "time", "dose_time"), True
+        ("treatment", "groups", "time", "dose_time", "dose"), True
     )
 
     def adapt(
@@ -37,16 +40,17 @@ class DosedEstimator(BaseEstimator, Generic[Adapted]):
         X: Any,
         y: Any,
         *,
-        dose: Any,
+        treatment: Any = None,
         groups: Any = None,
         time: Any = None,
         dose_time: Any = None,
+        dose: Any = None,
     ) -> Adapted:
         """Adapt to new patients from their first rows, without refitting.
 
         Parameters
         ----------
-        X, y, dose, groups, time, dose_time
+        X, y, treatment, groups, time, dose_time, dose
             The support rows, as in `fit`. Without groups they are one patient.
 
         Returns
@@ -54,11 +58,11 @@ class DosedEstimator(BaseEstimator, Generic[Adapted]):
         AdaptedDoses or AdaptedCompartment
         """
         self._check_is_fitted()
-        inputs = self._inputs(X, y, groups, time, self.schema_)
-        check_columns(inputs, self.columns_)
+        treatment = given_dose(treatment, dose)
+        inputs = self.reader_.read(X, y, groups, time)
         if inputs.n_rows == 0:
             return self.unadapted()
-        return self._adapted(self._rows(inputs, dose, dose_time))
+        return self._adapted(self._rows(inputs, treatment, dose_time))
 
     @abstractmethod
     def unadapted(self) -> Adapted:
@@ -79,11 +83,11 @@ class DosedEstimator(BaseEstimator, Generic[Adapted]):
         self, X: Any, y: Any, dose: Any, groups: Any, time: Any, dose_time: Any
     ) -> DosedRows:
         """Rows of several patients; what later calls are checked by is kept."""
-        schema = schema_of(self.schema, X)
-        inputs = self._inputs(X, y, groups, time, schema)
+        reader = DosedReader(schema_of(self.schema, X), self.task)
+        inputs = reader.read(X, y, groups, time)
         if inputs.groups is None:
             raise GroupError("groups is missing: pass the patient of every row.")
-        self.schema_, self.columns_ = schema, tuple(inputs.columns)
+        self.reader_ = replace(reader, columns=tuple(inputs.columns))
         if inputs.n_rows == 0:
             raise DataError("X has no rows: pass the rows of several patients.")
         self.dose_ = Dose.fit(dose, "dose")
@@ -94,23 +98,12 @@ class DosedEstimator(BaseEstimator, Generic[Adapted]):
         _check_n_features(self, X, reset=True)
         return rows
 
-    def _inputs(self, X: Any, y: Any, groups: Any, time: Any, schema: Schema | None) -> Inputs:
-        return read_inputs(
-            X,
-            y,
-            groups=groups,
-            time=time,
-            task_column=self.task,
-            clock=schema.time if schema is not None else None,
-            outcome=outcome_name(schema),
-        )
-
     def _rows(self, inputs: Inputs, dose: Any, dose_time: Any) -> DosedRows:
         return read_rows(
             inputs,
             self.dose_.codes(dose, "dose"),
             dose_time,
-            self.schema_,
+            self.reader_.schema,
             log_dose=self._log_dose,
             log_outcome=self._log_outcome,
         )
@@ -122,3 +115,17 @@ class DosedEstimator(BaseEstimator, Generic[Adapted]):
 
     @abstractmethod
     def __sklearn_is_fitted__(self) -> bool: ...
+
+
+def given_dose(treatment: Any, dose: Any) -> Any:
+    """The dose of every row, also under the argument's old name, which is warned of."""
+    if dose is not None:
+        warnings.warn(
+            "dose= has a new name: pass treatment=. The old one works for one release more.",
+            RenamedWarning,
+            stacklevel=3,
+        )
+        treatment = dose
+    if treatment is None:
+        raise DataError("treatment is missing: pass treatment= with the dose of every row.")
+    return treatment

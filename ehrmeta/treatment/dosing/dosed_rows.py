@@ -11,10 +11,10 @@ import pandas as pd
 
 from ehrmeta.data import Schema
 from ehrmeta.errors import DataError, GroupError, SchemaError
-from ehrmeta.estimators.inputs import Inputs
+from ehrmeta.estimators.inputs import Inputs, outcome_name, read_inputs
 from ehrmeta.treatment.treated_rows import read_times
 
-__all__ = ["DosedRows", "check_columns", "patients_of", "read_rows"]
+__all__ = ["DosedReader", "DosedRows", "patients_of", "read_rows"]
 
 Array = npt.NDArray[np.float64]
 
@@ -88,15 +88,42 @@ def read_rows(
     )
 
 
-def check_columns(inputs: Inputs, columns: tuple[str, ...]) -> None:
-    """Refuse other columns than those of fit."""
-    if tuple(inputs.columns) != columns:
-        missing = [name for name in columns if name not in inputs.columns]
-        other = [name for name in inputs.columns if name not in columns]
-        raise SchemaError(
-            f"the columns of X are not those of fit: missing {missing}, unknown {other}. Pass the "
-            "columns of fit, in their order."
+@dataclass(frozen=True)
+class DosedReader:
+    """Reads a user's rows of patients.
+
+    Parameters
+    ----------
+    schema : Schema, optional
+    task : str, optional
+        Column of X that names the patient.
+    columns : tuple of str, optional
+        Of X at fit, which later rows must have.
+    """
+
+    schema: Schema | None
+    task: str | None
+    columns: tuple[str, ...] | None = None
+
+    def read(self, X: Any, y: Any, groups: Any, time: Any) -> Inputs:
+        """Rows with the columns of fit."""
+        inputs = read_inputs(
+            X,
+            y,
+            groups=groups,
+            time=time,
+            task_column=self.task,
+            clock=self.schema.time if self.schema is not None else None,
+            outcome=outcome_name(self.schema),
         )
+        if self.columns is not None and tuple(inputs.columns) != self.columns:
+            missing = [name for name in self.columns if name not in inputs.columns]
+            other = [name for name in inputs.columns if name not in self.columns]
+            raise SchemaError(
+                f"the columns of X are not those of fit: missing {missing}, unknown {other}. Pass "
+                "the columns of fit, in their order."
+            )
+        return inputs
 
 
 def patients_of(inputs: Inputs, labels: npt.NDArray[Any] | None) -> npt.NDArray[np.int64]:

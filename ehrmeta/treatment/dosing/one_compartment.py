@@ -15,8 +15,8 @@ from ehrmeta.errors import DataError, SchemaError, did_you_mean
 from ehrmeta.treatment.arms import Dose
 from ehrmeta.treatment.dosing.compartment import Course, courses, steady
 from ehrmeta.treatment.dosing.dose_readings import DoseReadings
-from ehrmeta.treatment.dosing.dosed_estimator import DosedEstimator
-from ehrmeta.treatment.dosing.dosed_rows import DosedRows, check_columns, patients_of
+from ehrmeta.treatment.dosing.dosed_estimator import DosedEstimator, given_dose
+from ehrmeta.treatment.dosing.dosed_rows import DosedRows, patients_of
 from ehrmeta.treatment.dosing.kinetics import Kinetics, fit_kinetics
 from ehrmeta.treatment.dosing.response_curve import Monotone, SampledCurves
 
@@ -63,8 +63,8 @@ class OneCompartment(DosedEstimator["AdaptedCompartment"]):
     >>> p = make_pk(60, 3, random_state=0)
     >>> X, dose = np.column_stack([np.log(p.X[:, :2]), p.X[:, 3]]), p.X[:, 2]
     >>> model = OneCompartment("x2", interval=12.0)
-    >>> model = model.fit(X, p.y, dose=dose, groups=p.groups, time=p.time)
-    >>> one = model.adapt(X[:2], p.y[:2], dose=dose[:2], time=p.time[:2])
+    >>> model = model.fit(X, p.y, treatment=dose, groups=p.groups, time=p.time)
+    >>> one = model.adapt(X[:2], p.y[:2], treatment=dose[:2], time=p.time[:2])
     >>> trough = [[X[0, 0], X[0, 1], 12.0]]
     >>> best = one.recommend(trough, target=(5, 10), max_dose=1200)
     >>> bool(best.probability[0] > 0.5)
@@ -93,10 +93,11 @@ class OneCompartment(DosedEstimator["AdaptedCompartment"]):
         X: Any,
         y: Any,
         *,
-        dose: Any,
+        treatment: Any = None,
         groups: Any = None,
         time: Any = None,
         dose_time: Any = None,
+        dose: Any = None,
     ) -> Self:
         """Learn from the concentrations of many patients.
 
@@ -107,14 +108,16 @@ class OneCompartment(DosedEstimator["AdaptedCompartment"]):
             taken from the first row; sizes, such as weight, as logarithms.
         y : array, (row,)
             Concentration.
-        dose : array, (row,)
-            Given every interval from the patient's row before to this one.
+        treatment : array, (row,)
+            Dose given every interval from the patient's row before to this one.
         groups : array, (row,)
             Patient of every row.
         time : array, (row,)
             Of the concentration, since the first dose.
         dose_time : array, (row,), optional
             When the dose was given: refused where that is after `time`.
+        dose : array, (row,), optional
+            Old name of `treatment`, which works for one release more.
 
         Returns
         -------
@@ -126,11 +129,11 @@ class OneCompartment(DosedEstimator["AdaptedCompartment"]):
             raise DataError(
                 f"interval must be above 0, in the unit of time, got {self.interval!r}."
             )
-        rows = self._training_rows(X, y, dose, groups, time, dose_time)
+        rows = self._training_rows(X, y, given_dose(treatment, dose), groups, time, dose_time)
         if self.since_dose not in rows.columns:
             known = did_you_mean(self.since_dose, rows.columns)
             raise SchemaError(f"since_dose '{self.since_dose}' is not in X. {known}")
-        own = self.schema_ or Schema.infer(pd.DataFrame(rows.columns))
+        own = self.reader_.schema or Schema.infer(pd.DataFrame(rows.columns))
         features = tuple(
             replace(feature, role="known")
             for feature in own.features
@@ -189,6 +192,7 @@ class AdaptedCompartment(DoseReadings):
         courses: Sequence[Course | None],
     ) -> None:
         self.model = model
+        self.schema = model.reader_.schema
         self.labels_ = labels
         self.n_shots_ = np.array([0 if course is None else len(course.y) for course in courses])
         self._courses = courses
@@ -205,8 +209,7 @@ class AdaptedCompartment(DoseReadings):
             raise DataError(
                 f"monotone={monotone!r} contradicts the law: concentrations rise with the dose."
             )
-        inputs = model._inputs(X, None, groups, time, model.schema_)
-        check_columns(inputs, model.columns_)
+        inputs = model.reader_.read(X, None, groups, time)
         patient, since = patients_of(inputs, self.labels_), model._since(inputs.columns)
         x = model._encoded(inputs.columns)
         unit, weight = np.empty((2, inputs.n_rows, _N_DRAWS))

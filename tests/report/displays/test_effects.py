@@ -34,8 +34,8 @@ def test_doses_beyond_training_are_dashed_and_the_target_is_a_stripe():
     patient, dose = np.repeat(np.arange(30), 4), np.tile([1.0, 2.0, 3.0, 4.0], 30)
     y = 2 * dose + rng.normal(size=30)[patient] + rng.normal(0, 0.1, 120)
     day, X = np.tile(np.arange(4.0), 30), np.zeros((120, 1))
-    model = DoseResponse(trend=False).fit(X, y, dose=dose, groups=patient, time=day)
-    one = model.adapt([[0.0]] * 2, [3.0, 5.0], dose=[1.0, 2.0], time=[0.0, 1.0])
+    model = DoseResponse(trend=False).fit(X, y, treatment=dose, groups=patient, time=day)
+    one = model.adapt([[0.0]] * 2, [3.0, 5.0], treatment=[1.0, 2.0], time=[0.0, 1.0])
     with pytest.warns(DataWarning, match="outside the training doses"):
         display = DoseResponseDisplay.from_adapted(one, [[0.0]], [2.0, 4.0, 8.0], target=(4, 6))
         found = one.dose_response([[0.0]], [2.0, 4.0, 8.0])

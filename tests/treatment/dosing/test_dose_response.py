@@ -7,7 +7,14 @@ import pytest
 from sklearn.base import clone
 
 from ehrmeta.data import NofOnePatients, make_nof1, make_pk
-from ehrmeta.errors import DataError, DataWarning, GroupError, NotFittedError, SchemaError
+from ehrmeta.errors import (
+    DataError,
+    DataWarning,
+    GroupError,
+    NotFittedError,
+    RenamedWarning,
+    SchemaError,
+)
 from ehrmeta.treatment import AdaptedDoses, DoseResponse
 from ehrmeta.treatment.dosing.dose_model import dose_model_at, fit_dose_model
 from ehrmeta.treatment.dosing.dose_uncertainty import PlausibleModel
@@ -34,16 +41,16 @@ def lines() -> tuple[Array, Array, Array, Array, Array]:
 @cache
 def fitted() -> DoseResponse:
     X, y, dose, patient, day = lines()
-    return DoseResponse(trend=False).fit(X, y, dose=dose, groups=patient, time=day)
+    return DoseResponse(trend=False).fit(X, y, treatment=dose, groups=patient, time=day)
 
 
 def adapted() -> AdaptedDoses:
-    return fitted().adapt([[0.0]] * 3, [12.0, 16.0, 14.0], dose=[1, 3, 2], time=[0, 1, 2])
+    return fitted().adapt([[0.0]] * 3, [12.0, 16.0, 14.0], treatment=[1, 3, 2], time=[0, 1, 2])
 
 
 def test_without_rows_it_is_the_population_bit_for_bit() -> None:
     model = fitted()
-    none = model.adapt(np.zeros((0, 1)), [], dose=[], time=[])
+    none = model.adapt(np.zeros((0, 1)), [], treatment=[], time=[])
     pd.testing.assert_frame_equal(
         none.dose_response([[0.0]], [1, 2]), model.unadapted().dose_response([[0.0]], [1, 2])
     )
@@ -71,7 +78,7 @@ def test_more_rows_bring_the_slope_to_the_patients_own_and_narrow_the_band() -> 
     y = 5 + 3.5 * dose + rng.normal(0, 0.5, 40)
     found = []
     for k in (2, 8, 40):
-        one = fitted().adapt(np.zeros((k, 1)), y[:k], dose=dose[:k], time=np.arange(k))
+        one = fitted().adapt(np.zeros((k, 1)), y[:k], treatment=dose[:k], time=np.arange(k))
         low, high = one.effect_interval([[0.0]], T0=1, T1=2)[0]
         found.append((abs(one.effect([[0.0]], T0=1, T1=2)[0] - 3.5), high - low))
     errors, widths = np.transpose(found)
@@ -133,7 +140,7 @@ def test_exposure_is_the_recursion_and_forgets_nothing_over_a_long_half_life() -
 
 def nof1_fit(p: NofOnePatients, **parameters: object) -> DoseResponse:
     model = DoseResponse(**parameters)
-    return model.fit(p.X[:, 3:], p.y, dose=p.treatment, groups=p.groups, time=p.time)
+    return model.fit(p.X[:, 3:], p.y, treatment=p.treatment, groups=p.groups, time=p.time)
 
 
 def test_carry_over_is_estimated_and_absent_where_there_is_none() -> None:
@@ -145,7 +152,7 @@ def test_carry_over_is_estimated_and_absent_where_there_is_none() -> None:
 def test_the_estimate_is_the_top_of_the_likelihood_that_says_how_sure_it_is() -> None:
     p = make_nof1(40, 4, random_state=4)
     model = nof1_fit(p, carry_over=1.0)
-    rows = model._rows(model._inputs(p.X[:, 3:], p.y, p.groups, p.time, None), p.treatment, None)
+    rows = model._rows(model.reader_.read(p.X[:, 3:], p.y, p.groups, p.time), p.treatment, None)
     design, best = model._designs(rows, 1.0), model.model_
     own = {"G": best.G, "tau": best.tau}
     own |= {"process_var": best.process_var, "noise_var": best.noise_var}
@@ -160,7 +167,7 @@ def test_bands_hold_what_few_patients_leave_open_of_the_variances() -> None:
     for n_patients in (8, 60):
         X, y, dose, patient, day = (part[: n_patients * ROWS] for part in lines())
         model = DoseResponse(trend=False, carry_over=0.0, ornstein_uhlenbeck=False)
-        model.fit(X, y, dose=dose, groups=patient, time=day)
+        model.fit(X, y, treatment=dose, groups=patient, time=day)
         assert sum(one.weight for one in model.plausible_) == pytest.approx(1.0)
         known = DoseResponse().set_params(**model.get_params())
         known.__dict__.update(vars(model))
@@ -189,7 +196,7 @@ def test_titration_is_noticed_and_random_order_is_not() -> None:
 def test_intervals_of_effects_cover_the_truth_where_naive_slopes_are_off(titration: bool) -> None:
     p = make_nof1(200, titration=titration, carry_over=0.7, random_state=5)
     train, first = p.groups < 60, np.arange(60, 200) * 56
-    rows = {"dose": p.treatment, "groups": p.groups, "time": p.time}
+    rows = {"treatment": p.treatment, "groups": p.groups, "time": p.time}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DataWarning)
         model = DoseResponse().fit(
@@ -211,7 +218,7 @@ def test_a_few_concentrations_close_most_of_the_gap_to_the_best_dose() -> None:
     p = make_pk(250, random_state=6)
     train, seen = p.groups < 100, np.tile(np.arange(5) < 2, 250)
     X = np.column_stack([np.log(p.X[:, :2]), p.X[:, 3]])
-    rows = {"dose": p.X[:, 2], "groups": p.groups, "time": p.time}
+    rows = {"treatment": p.X[:, 2], "groups": p.groups, "time": p.time}
     model = DoseResponse(
         ["x2"],
         dose_scale="log",
@@ -238,14 +245,14 @@ def test_the_order_of_rows_and_the_names_of_patients_do_not_matter() -> None:
     mixed = np.random.default_rng(4).permutation(len(y))
     names = np.array([f"p{i:03d}" for i in patient])
     other = DoseResponse(trend=False).fit(
-        X[mixed], y[mixed], dose=dose[mixed], groups=names[mixed], time=day[mixed]
+        X[mixed], y[mixed], treatment=dose[mixed], groups=names[mixed], time=day[mixed]
     )
     np.testing.assert_allclose(other.model_.mean, fitted().model_.mean, rtol=1e-5)
 
 
 def test_one_dose_only_is_flagged() -> None:
     with pytest.warns(DataWarning, match="1 of 1 patients .* one dose only"):
-        one = fitted().adapt([[0.0]] * 2, [12.0, 13.0], dose=[2, 2], time=[0, 1])
+        one = fitted().adapt([[0.0]] * 2, [12.0, 13.0], treatment=[2, 2], time=[0, 1])
     assert one.one_dose_.tolist() == [True]
     assert adapted().one_dose_.tolist() == [False]
 
@@ -254,13 +261,13 @@ def test_one_dose_only_is_flagged() -> None:
     ("change", "message"),
     [
         ({"dose_time": [0.0, 1.0, 5.0]}, "the dose was given after its response in 1 of 3"),
-        ({"dose": [1, 2]}, "dose has 2 rows, X has 3"),
-        ({"dose": [1, np.nan, 2]}, "dose is missing in 1 of 3"),
+        ({"treatment": [1, 2]}, "dose has 2 rows, X has 3"),
+        ({"treatment": [1, np.nan, 2]}, "dose is missing in 1 of 3"),
         ({"time": None}, "time is missing"),
     ],
 )
 def test_rows_that_cannot_be_used_are_refused(change: dict, message: str) -> None:
-    given = {"dose": [1, 2, 3], "time": [0, 1, 2]} | change
+    given = {"treatment": [1, 2, 3], "time": [0, 1, 2]} | change
     with pytest.raises(DataError, match=message):
         fitted().adapt([[0.0]] * 3, [12.0, 16.0, 14.0], **given)
 
@@ -298,19 +305,30 @@ def test_models_that_cannot_be_fitted_are_refused(parameters: dict, message: str
         np.where(np.arange(len(y)) == 1, -1, abs(y)),
     )
     with pytest.raises(DataError, match=message):
-        DoseResponse(**parameters).fit(X, y, dose=dose, groups=patient, time=day)
+        DoseResponse(**parameters).fit(X, y, treatment=dose, groups=patient, time=day)
 
 
 def test_patients_must_be_known() -> None:
     X, y, dose, patient, day = lines()
     with pytest.raises(NotFittedError):
-        clone(fitted()).adapt(X, y, dose=dose, groups=patient, time=day)
+        clone(fitted()).adapt(X, y, treatment=dose, groups=patient, time=day)
     with pytest.raises(GroupError, match="groups is missing"):
-        DoseResponse().fit(X, y, dose=dose, time=day)
-    two = fitted().adapt(X[:12], y[:12], dose=dose[:12], groups=patient[:12], time=day[:12])
+        DoseResponse().fit(X, y, treatment=dose, time=day)
+    two = fitted().adapt(X[:12], y[:12], treatment=dose[:12], groups=patient[:12], time=day[:12])
     with pytest.raises(GroupError, match="not adapted"):
         two.dose_response(X[:1], groups=[7])
     with pytest.raises(GroupError, match="2 named patients"):
         two.dose_response(X[:1])
     with pytest.raises(SchemaError, match="not those of fit"):
         two.dose_response(np.zeros((1, 2)), groups=[0])
+
+
+def test_the_old_name_of_the_dose_works_and_warns():
+    model = fitted()
+    rows = {"X": [[0.0]] * 2, "y": [12.0, 16.0], "time": [0, 1]}
+    with pytest.warns(RenamedWarning, match="pass treatment="):
+        old = model.adapt(**rows, dose=[1, 3])
+    new = model.adapt(**rows, treatment=[1, 3])
+    np.testing.assert_array_equal(old.effect([[0.0]], T0=1, T1=2), new.effect([[0.0]], T0=1, T1=2))
+    with pytest.raises(DataError, match="treatment is missing"):
+        model.adapt(**rows)

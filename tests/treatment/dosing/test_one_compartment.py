@@ -33,7 +33,7 @@ def features(p):
 
 
 def keywords(p, rows):
-    return {"dose": p.X[rows, 2], "groups": p.groups[rows], "time": p.time[rows]}
+    return {"treatment": p.X[rows, 2], "groups": p.groups[rows], "time": p.time[rows]}
 
 
 @cache
@@ -122,7 +122,7 @@ def test_what_no_model_can_use_is_refused():
         OneCompartment("x2", interval=0).fit(X[rows], p.y[rows], **given)
     with pytest.raises(DataError, match="dose is negative in"):
         OneCompartment("x2", interval=12.0).fit(
-            X[rows], p.y[rows], **given | {"dose": -p.X[rows, 2]}
+            X[rows], p.y[rows], **given | {"treatment": -p.X[rows, 2]}
         )
     with pytest.raises(DataError, match="X has no rows"):
         none = {name: values[:0] for name, values in given.items()}
