@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ehrmeta.data.columns import read_column
+from ehrmeta.data.columns import read_column, refuse_rows
 from ehrmeta.errors import DataError, Remedy, SchemaError
 
 __all__ = ["SECONDS", "are_written_dates", "to_time"]
@@ -24,6 +24,7 @@ SECONDS = {  # seconds per UCUM unit of time
 }
 _FIRST_WRITTEN, _LAST_WRITTEN = 19000101, 21001231
 _FEWEST_WRITTEN = 3  # below, a number of days may look like a date by chance
+_FILL_IN = "Fill it in or drop those rows."
 _OFFSET = r"[T ]\d{2}.*?(Z|[+-]\d{2}(?::?\d{2})?)$"
 
 
@@ -65,11 +66,11 @@ def to_time(
     column = read_column(values, name)
     if column.dtype.kind in "biuf":
         time = column.astype(np.float64)
-        _check_none_missing(np.isnan(time), name)
+        refuse_rows(np.isnan(time), f"column '{name}': the time is missing", _FILL_IN)
         return time
     if column.dtype == object:
         column = _parse(column, name)
-    _check_none_missing(np.isnat(column), name)
+    refuse_rows(np.isnat(column), f"column '{name}': the time is missing", _FILL_IN)
     nanoseconds = column.astype(np.int64).astype(np.float64) - _origin_nanoseconds(origin, name)
     return nanoseconds / (SECONDS[unit] * 1e9)
 
@@ -95,7 +96,7 @@ def are_written_dates(values: NDArray[Any]) -> bool:
 
 def _parse(text: NDArray[Any], name: str) -> NDArray[Any]:
     missing = np.array([cell is None for cell in text.tolist()])
-    _check_none_missing(missing, name)
+    refuse_rows(missing, f"column '{name}': the time is missing", _FILL_IN)
     series = pd.Series(text, dtype="str").str.strip()
     offsets = series.str.extract(_OFFSET, expand=False).fillna("none")
     zones = offsets.replace({"Z": "+00:00"}).str.replace(r"^([+-]\d{2}):?$", r"\1:00", regex=True)
@@ -111,12 +112,8 @@ def _parse(text: NDArray[Any], name: str) -> NDArray[Any]:
         )
     parsed = pd.to_datetime(series, format="ISO8601", utc=True, errors="coerce")
     parsed = parsed.where(series.str.contains("-", regex=False))  # "1200" is a number, not a year
-    if parsed.isna().any():
-        bad = np.flatnonzero(parsed.isna())
-        raise DataError(
-            f"column '{name}': {len(bad)} of {len(text)} rows are no ISO 8601 dates (first: row "
-            f"{bad[0]}). Write them as YYYY-MM-DD or YYYY-MM-DDTHH:MM:SS, or pass numbers."
-        )
+    remedy = "Write it as YYYY-MM-DD or YYYY-MM-DDTHH:MM:SS, or as a number."
+    refuse_rows(parsed.isna().to_numpy(), f"column '{name}' holds no ISO 8601 date", remedy)
     return read_column(parsed.dt.tz_localize(None), name)
 
 
@@ -133,12 +130,3 @@ def _origin_nanoseconds(origin: str | None, name: str) -> float:
     if stamp.tzinfo is not None:
         stamp = stamp.tz_convert(None)
     return float(stamp.as_unit("ns").value)
-
-
-def _check_none_missing(missing: NDArray[np.bool_], name: str) -> None:
-    if missing.any():
-        rows = np.flatnonzero(missing)
-        raise DataError(
-            f"column '{name}': the time is missing in {len(rows)} of {len(missing)} rows "
-            f"(first: row {rows[0]}). Fill it in or drop those rows."
-        )

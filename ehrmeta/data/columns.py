@@ -28,6 +28,7 @@ __all__ = [
     "read_column",
     "read_columns",
     "read_frame",
+    "refuse_rows",
     "require_columns",
     "take_rows",
     "write_frame",
@@ -97,6 +98,22 @@ def read_column(values: Any, name: str) -> Column:
     if array.ndim != 1:
         raise DataError(f"{name} must be one column, got shape {array.shape}. Pass a 1-D array.")
     return _read_values(array, name)
+
+
+def refuse_rows(
+    bad: npt.NDArray[np.bool_], what: str, remedy: str, error: type[DataError] = DataError
+) -> None:
+    """Raise where some rows are bad: how many, the first of them and what to do.
+
+    Examples
+    --------
+    >>> refuse_rows(np.array([False, True]), "time is negative", "Correct those rows.")
+    Traceback (most recent call last):
+    ehrmeta.errors.DataError: time is negative in 1 of 2 rows (first: row 1). Correct those rows.
+    """
+    rows = np.flatnonzero(bad)
+    if len(rows):
+        raise error(f"{what} in {len(rows):,} of {len(bad):,} rows (first: row {rows[0]}).", remedy)
 
 
 def require_columns(columns: Mapping[str, Any], names: Iterable[str]) -> None:
@@ -221,20 +238,20 @@ def _read_values(array: Column, name: str) -> Column:
 def _read_objects(values: Column, name: str) -> Column:
     """Give an object column the type its cells agree on."""
     missing = np.asarray(pd.isna(values), dtype=bool)
-    found = pd.api.types.infer_dtype(values, skipna=True)
-    if found == "string":
+    kind = pd.api.types.infer_dtype(values, skipna=True)
+    if kind == "string":
         text = values.copy()
         text[missing] = None
         return text
-    if found == "empty":
+    if kind == "empty":
         if not missing.all():
             raise _cell_error(name, "unknown cells")
         return np.full(len(values), np.nan)
-    if found == "boolean" and not missing.any():
+    if kind == "boolean" and not missing.any():
         return values.astype(bool)
-    if found in _NUMBERS or found == "boolean":
+    if kind in _NUMBERS or kind == "boolean":
         return _to_numbers(values, missing, name)
-    if found in _DATES:
+    if kind in _DATES:
         return _read_date_objects(values, missing, name)
     types = set(map(type, values[~missing].tolist()))
     if all(issubclass(t, Number | np.bool_) and not issubclass(t, complex) for t in types):
@@ -295,10 +312,8 @@ def _to_nanoseconds(dates: Column, name: str) -> Column:
 def _checked_numbers(numbers: Any, name: str) -> Column:
     array: Column = np.asarray(numbers)
     if array.dtype.kind == "f" and np.isinf(array).any():
-        raise DataError(
-            f"column '{name}' holds infinity (inf) in {int(np.isinf(array).sum())} of "
-            f"{len(array)} rows. Replace it by NaN or by a number."
-        )
+        remedy = "Replace it by NaN or by a number."
+        refuse_rows(np.isinf(array), f"column '{name}' holds infinity (inf)", remedy)
     return array
 
 
@@ -309,9 +324,9 @@ def _date_range_error(name: str, count: int) -> DataError:
     )
 
 
-def _cell_error(name: str, found: str) -> CellError:
+def _cell_error(name: str, types: str) -> CellError:
     return CellError(
-        f"column '{name}': argument must be a string or a number, not {found}. "
+        f"column '{name}': argument must be a string or a number, not {types}. "
         "Convert or drop the column."
     )
 

@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ehrmeta.data.columns import level_names
+from ehrmeta.data.columns import level_names, refuse_rows, require_columns
 from ehrmeta.data.schema import Feature, Transform
 from ehrmeta.data.tasks import index_tasks
-from ehrmeta.errors import DataError, Remedy, SchemaError, did_you_mean
+from ehrmeta.errors import DataError, Remedy, SchemaError
 
 __all__ = [
     "Encoder",
@@ -143,12 +143,12 @@ class Encoder:
     @cached_property
     def places(self) -> tuple[slice, ...]:
         """Columns of every feature: among the measured ones if it is measured, else the fixed."""
-        found, at = [], {True: 0, False: 0}
+        places, at = [], {True: 0, False: 0}
         for feature, coding in zip(self.features, self.codings, strict=True):
             start = at[feature.role == "measured"]
             at[feature.role == "measured"] = stop = start + _width(feature, coding)
-            found.append(slice(start, stop))
-        return tuple(found)
+            places.append(slice(start, stop))
+        return tuple(places)
 
     def transform(self, columns: Mapping[str, NDArray[Any]]) -> tuple[Floats, Floats]:
         """Encode rows; columns that are no feature are ignored.
@@ -190,40 +190,33 @@ class Encoder:
         )
 
 
-def _column(columns: Mapping[str, NDArray[Any]], name: str) -> NDArray[Any]:
-    if name not in columns:
-        raise SchemaError(f"no column '{name}' for this feature. {did_you_mean(name, columns)}")
-    return columns[name]
-
-
 def _numbers(columns: Mapping[str, NDArray[Any]], feature: Feature) -> NDArray[np.float64]:
-    values = _column(columns, feature.name)
+    require_columns(columns, (feature.name,))
+    values = columns[feature.name]
     if values.dtype.kind not in "biuf":
-        found = "dates" if values.dtype.kind == "M" else "text"
+        words = "dates" if values.dtype.kind == "M" else "text"
         raise SchemaError(
-            f"column '{feature.name}' is a {feature.kind} feature, but holds {found}.",
+            f"column '{feature.name}' is a {feature.kind} feature, but holds {words}.",
             Remedy(
                 "numbers-at-fit", "Convert it to numbers, or declare it kind='categorical' at fit."
             ),
         )
     numbers = values.astype(np.float64)
-    if np.isinf(numbers).any():
-        raise DataError(
-            f"column '{feature.name}' holds infinity in {int(np.isinf(numbers).sum())} rows. "
-            "Replace it by NaN or by a number."
-        )
+    remedy = "Replace it by NaN or by a number."
+    refuse_rows(np.isinf(numbers), f"column '{feature.name}' holds infinity", remedy)
     return numbers
 
 
 def _levels(columns: Mapping[str, NDArray[Any]], feature: Feature) -> pd.Categorical:
-    values = _column(columns, feature.name)
+    require_columns(columns, (feature.name,))
+    values = columns[feature.name]
     if values.dtype.kind == "M":
         raise SchemaError(
             f"column '{feature.name}' holds dates, which are no category. Turn it into a number "
             "such as age, or drop it."
         )
-    codes, found = pd.factorize(values, use_na_sentinel=True)
-    names = level_names(np.asarray(found))
+    codes, levels = pd.factorize(values, use_na_sentinel=True)
+    names = level_names(np.asarray(levels))
     return pd.Categorical.from_codes(codes, categories=pd.Index(names, dtype=object))
 
 
@@ -340,13 +333,9 @@ class OutcomeScale:
     def forward(self, y: Any) -> NDArray[np.float64]:
         """Outcome to model scale, (row,); refuses what lies a million standard deviations off."""
         z = (_apply(y, self.transform, self.name) - self.center) / self.scale
-        n_far = int(np.count_nonzero(np.abs(z) > _MOST_SDS))
-        if n_far:
-            raise DataError(
-                f"outcome '{self.name}' lies more than {_MOST_SDS:g} standard deviations from the "
-                f"training rows in {n_far} of {len(z)} rows. Check its unit, or leave those rows "
-                "out."
-            )
+        what = f"outcome '{self.name}' lies more than {_MOST_SDS:g} standard deviations from the "
+        what += "training rows"
+        refuse_rows(np.abs(z) > _MOST_SDS, what, "Check its unit, or leave those rows out.")
         return z
 
     def inverse(self, z: Any) -> NDArray[np.float64]:
@@ -369,19 +358,12 @@ class OutcomeScale:
 
 def _apply(y: Any, transform: Transform | None, name: str) -> NDArray[np.float64]:
     values = np.asarray(y, dtype=np.float64)
-    bad = ~np.isfinite(values)
-    if bad.any():
-        raise DataError(
-            f"outcome '{name}' is missing (NaN) or infinite (inf) in {int(bad.sum())} of "
-            f"{values.size} rows. Drop those rows."
-        )
+    what = f"outcome '{name}' is missing (NaN) or infinite (inf)"
+    refuse_rows(~np.isfinite(values), what, "Drop those rows.")
     if transform is None:
         return values
     outside = values <= 0 if transform == "log" else values < 0
-    if outside.any():
-        words = "zero or negative" if transform == "log" else "negative"
-        raise DataError(
-            f"outcome '{name}' is {words} in {int(outside.sum())} of {values.size} rows, where "
-            f"{transform} does not exist. Drop those rows or choose another transform."
-        )
+    words = "zero or negative" if transform == "log" else "negative"
+    remedy = f"There {transform} does not exist: drop those rows or choose another transform."
+    refuse_rows(outside, f"outcome '{name}' is {words}", remedy)
     return np.log(values) if transform == "log" else np.sqrt(values)

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from ehrmeta.data.columns import read_columns, require_columns
+from ehrmeta.data.columns import read_columns, refuse_rows, require_columns
 from ehrmeta.data.findings import Finding
 from ehrmeta.data.tasks import index_tasks
 from ehrmeta.errors import DataError, DataWarning, did_you_mean
@@ -73,15 +73,15 @@ def landmark_times(
     kth = visits[visits.groupby("code").cumcount() == shots - 1]
     if len(kth) == 0:
         raise DataError(f"none of {tasks.n_tasks:,} patients has {shots} visits. Ask for fewer.")
-    found = pd.DataFrame(
+    first = pd.DataFrame(
         {"subject_id": tasks.labels[kth["code"]], "prediction_time": kth["time"].to_numpy()}
     )
     if index is None:
-        return found
-    entry = found["subject_id"].map(index) if isinstance(index, pd.Series) else float(index)
+        return first
+    entry = first["subject_id"].map(index) if isinstance(index, pd.Series) else float(index)
     if not np.isfinite(entry).all():
         raise DataError("index is missing or infinite for some patients. Give every patient one.")
-    return found.assign(prediction_time=np.maximum(found["prediction_time"], entry))
+    return first.assign(prediction_time=np.maximum(first["prediction_time"], entry))
 
 
 def label_within(
@@ -159,25 +159,26 @@ def label_within(
     """
     if not isinstance(horizon, Real) or not 0 < horizon < np.inf:
         raise DataError(f"horizon must be a positive length of time, got {horizon!r}.")
-    asked = _frame(prediction_times, "prediction_times", ("subject_id", "prediction_time"))
+    landmarks = _frame(prediction_times, "prediction_times", ("subject_id", "prediction_time"))
     records = _frame(events, "events", ("subject_id", "time", "code"))
-    if records["subject_id"].dtype != asked["subject_id"].dtype:
+    if records["subject_id"].dtype != landmarks["subject_id"].dtype:
         raise DataError(
             f"subject_id is of two kinds, {records['subject_id'].dtype} in events and "
-            f"{asked['subject_id'].dtype} in prediction_times. Write it the same way in all tables."
+            f"{landmarks['subject_id'].dtype} in prediction_times. Write it the same way in all "
+            "tables."
         )
-    end = _end_of_follow_up(asked["subject_id"], follow_up)
-    start = asked["prediction_time"].to_numpy()
-    outcome, rival = _records_of(records, event), _records_of(records, competing)
-    prior = ~np.isnan(_beside(asked, outcome, "backward"))
-    gone = (end <= start) | ~np.isnan(_beside(asked, rival, "backward"))
-    to_event, to_rival = (_after(asked, part, end) for part in (outcome, rival))
+    end = _end_of_follow_up(landmarks["subject_id"], follow_up)
+    start = landmarks["prediction_time"].to_numpy()
+    outcome, competitors = _records_of(records, event), _records_of(records, competing)
+    prior = ~np.isnan(_beside(landmarks, outcome, "backward"))
+    gone = (end <= start) | ~np.isnan(_beside(landmarks, competitors, "backward"))
+    to_event, to_competitor = (_after(landmarks, part, end) for part in (outcome, competitors))
 
     at_risk = ~prior & ~gone
     if not at_risk.any():
         raise DataError(
-            f"none of {len(asked):,} prediction times is at risk: {int(prior.sum()):,} follow the "
-            "event, the others the end of follow-up. Check the units and origins of the times."
+            f"none of {len(landmarks):,} prediction times is at risk: {int(prior.sum()):,} follow "
+            "the event, the others the end of follow-up. Check the units and origins of the times."
         )
     longest = float((end - start)[at_risk].max())
     if horizon > longest:
@@ -185,14 +186,16 @@ def label_within(
             f"horizon {horizon:g} is beyond the longest follow-up after a prediction time, "
             f"{longest:g}. Ask for a shorter one."
         )
-    time = np.minimum.reduce([to_event, to_rival, end - start, np.full(len(asked), horizon)])
-    code = np.select([to_event <= time, to_rival <= time], [1, 2], 0)
+    time = np.minimum.reduce(
+        [to_event, to_competitor, end - start, np.full(len(landmarks), horizon)]
+    )
+    code = np.select([to_event <= time, to_competitor <= time], [1, 2], 0)
     status = np.array(_STATUSES, dtype=object)[
         np.where((code == 0) & (time < horizon), _STATUSES.index("censored"), code)
     ]
     known = pd.array(code == 1, dtype="boolean")
     known[status == "censored"] = pd.NA
-    labels = asked.assign(event=code, time=time, status=status, boolean_value=known)[at_risk]
+    labels = landmarks.assign(event=code, time=time, status=status, boolean_value=known)[at_risk]
     labels.attrs["findings"] = tuple(
         Finding(f"prediction times left out: {why}", "prediction_time", int(count), remedy)
         for why, count, remedy in (
@@ -204,19 +207,19 @@ def label_within(
     return labels
 
 
-def _after(asked: pd.DataFrame, records: pd.DataFrame, end: Array) -> Array:
+def _after(landmarks: pd.DataFrame, records: pd.DataFrame, end: Array) -> Array:
     """Time from each prediction time to the next record within follow-up, or infinity."""
-    at = _beside(asked, records, "forward")
+    at = _beside(landmarks, records, "forward")
     at = np.where(at <= end, at, np.inf)  # what is recorded after the end was not watched for
-    return np.asarray(at - asked["prediction_time"].to_numpy())
+    return np.asarray(at - landmarks["prediction_time"].to_numpy())
 
 
-def _beside(asked: pd.DataFrame, records: pd.DataFrame, direction: str) -> Array:
+def _beside(landmarks: pd.DataFrame, records: pd.DataFrame, direction: str) -> Array:
     """Time of the first record after each prediction time, or of the last one up to it; NaN."""
     if len(records) == 0:
-        return np.full(len(asked), np.nan)
-    found = pd.merge_asof(
-        asked.assign(place=np.arange(len(asked))).sort_values("prediction_time"),
+        return np.full(len(landmarks), np.nan)
+    merged = pd.merge_asof(
+        landmarks.assign(place=np.arange(len(landmarks))).sort_values("prediction_time"),
         records[["subject_id", "time"]].sort_values("time"),
         left_on="prediction_time",
         right_on="time",
@@ -224,7 +227,7 @@ def _beside(asked: pd.DataFrame, records: pd.DataFrame, direction: str) -> Array
         direction=direction,
         allow_exact_matches=direction == "backward",
     )
-    return np.asarray(found.sort_values("place")["time"], dtype=np.float64)
+    return np.asarray(merged.sort_values("place")["time"], dtype=np.float64)
 
 
 def _records_of(records: pd.DataFrame, codes: str | Sequence[str]) -> pd.DataFrame:
@@ -246,30 +249,28 @@ def _end_of_follow_up(subjects: pd.Series, follow_up: Any) -> Array:
     ends = _frame(follow_up, "follow_up", ("subject_id", "time"))
     if ends["subject_id"].duplicated().any():
         raise DataError("follow_up names a patient twice. Keep one end of follow-up each.")
-    found: Array = subjects.map(ends.set_index("subject_id")["time"]).to_numpy(np.float64)
-    if np.isnan(found).any():
+    end: Array = subjects.map(ends.set_index("subject_id")["time"]).to_numpy(np.float64)
+    if np.isnan(end).any():
         raise DataError(
-            f"follow_up has no end for {int(np.isnan(found).sum()):,} of {len(found):,} prediction "
+            f"follow_up has no end for {int(np.isnan(end).sum()):,} of {len(end):,} prediction "
             "times. Add them, or leave out those patients."
         )
-    return found
+    return end
 
 
 def _frame(values: Any, name: str, columns: tuple[str, ...]) -> pd.DataFrame:
-    found = read_columns(values)
-    require_columns(found, columns)
-    frame = pd.DataFrame({column: found[column] for column in columns})
+    read = read_columns(values)
+    require_columns(read, columns)
+    frame = pd.DataFrame({column: read[column] for column in columns})
     for column in columns:
-        missing = np.flatnonzero(pd.isna(found[column]))
-        if column == "subject_id" and len(missing):
-            raise DataError(
-                f"column 'subject_id' of {name} is missing in {len(missing):,} of {len(frame):,} "
-                f"rows (first: row {missing[0]}). Drop those rows, or find out whose they are."
-            )
+        what = f"column '{column}' of {name}"
+        if column == "subject_id":
+            remedy = "Drop those rows, or find out whose they are."
+            refuse_rows(pd.isna(read[column]), f"{what} is missing", remedy)
         if column.endswith("time"):
-            frame[column] = _times(found[column], f"column '{column}' of {name}")
-        elif _are_whole(found[column]):
-            frame[column] = found[column].astype(np.int64)  # an id read as 7.0 is the id 7
+            frame[column] = _times(read[column], what)
+        elif _are_whole(read[column]):
+            frame[column] = read[column].astype(np.int64)  # an id read as 7.0 is the id 7
     return frame
 
 
@@ -284,12 +285,8 @@ def _times(values: NDArray[Any], name: str) -> Array:
     if values.dtype.kind not in "iuf":
         raise DataError(f"{name} must hold numbers: convert dates with ehrmeta.data.to_time.")
     times: Array = values.astype(np.float64)
-    bad = np.flatnonzero(~np.isfinite(times))
-    if len(bad):
-        raise DataError(
-            f"{name} is missing or infinite in {len(bad):,} of {len(times):,} rows (first: row "
-            f"{bad[0]}). Fill it in or drop those rows."
-        )
+    remedy = "Fill it in or drop those rows."
+    refuse_rows(~np.isfinite(times), f"{name} is missing or infinite", remedy)
     return times
 
 
@@ -400,13 +397,16 @@ def survival_array(event: ArrayLike, time: ArrayLike) -> NDArray[Any]:
     if codes.dtype.kind not in "biuf" or times.dtype.kind not in "iuf":
         raise DataError("event and time must hold numbers: a code from 0, and a time since entry.")
     codes, times = codes.astype(np.float64), times.astype(np.float64)
-    _refuse(~np.isfinite(codes) | (codes < 0) | (codes % 1 != 0), "event is no whole number from 0")
-    _refuse(~np.isfinite(times), "time is missing or infinite")
-    _refuse(times < 0, "time is negative (it counts from entry)")
-    _refuse((times == 0) & (codes > 0), "an event stands at time 0, so it came before entry")
-    found = np.empty(len(codes), dtype=_FIELDS)
-    found["event"], found["time"] = codes, times
-    return found
+    for bad, what in (
+        (~np.isfinite(codes) | (codes < 0) | (codes % 1 != 0), "event is no whole number from 0"),
+        (~np.isfinite(times), "time is missing or infinite"),
+        (times < 0, "time is negative (it counts from entry)"),
+        ((times == 0) & (codes > 0), "an event stands at time 0, so it came before entry"),
+    ):
+        refuse_rows(bad, what, "Correct or leave out those rows.")
+    y = np.empty(len(codes), dtype=_FIELDS)
+    y["event"], y["time"] = codes, times
+    return y
 
 
 def read_survival(y: Any) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
@@ -432,11 +432,3 @@ def read_survival(y: Any) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     event, time = y.dtype.names
     checked = survival_array(y[event], y[time])
     return checked["event"], checked["time"]
-
-
-def _refuse(bad: NDArray[np.bool_], what: str) -> None:
-    if bad.any():
-        raise DataError(
-            f"{what} in {int(bad.sum()):,} of {len(bad):,} rows (first: row "
-            f"{int(np.flatnonzero(bad)[0])}). Correct or leave out those rows."
-        )

@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from sklearn.model_selection import BaseCrossValidator
 
-from ehrmeta.data.columns import read_column, read_columns
+from ehrmeta.data.columns import read_column, read_columns, refuse_rows
 from ehrmeta.errors import DataError, GroupError, SchemaError, did_you_mean
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
 
 RandomState = int | np.random.Generator | None
 _LARGEST_ID = 2.0**53  # above, neighbouring whole numbers are one float
+_FILL_IN = "Fill it in or drop those rows."
 Mask = NDArray[np.bool_]
 
 
@@ -95,18 +96,13 @@ def index_tasks(groups: Any, time: Any = None) -> TaskIndex:
             "task ids above 2^53 were read as floating-point numbers, which cannot tell all of "
             "them apart. Pass them as text."
         )
-    found, uniques = pd.factorize(ids, use_na_sentinel=True)
-    missing = np.flatnonzero(found < 0)
-    if len(missing):
-        raise GroupError(
-            f"the task id is missing in {len(missing)} of {len(found)} rows (first: row "
-            f"{missing[0]}). Fill it in or drop those rows."
-        )
+    in_turn, uniques = pd.factorize(ids, use_na_sentinel=True)
+    refuse_rows(in_turn < 0, "the task id is missing", _FILL_IN, GroupError)
     labels = np.asarray(uniques)
     sorting = np.argsort(labels, kind="stable")
     rank = np.empty(len(labels), dtype=np.int64)
     rank[sorting] = np.arange(len(labels))
-    codes = rank[found]
+    codes = rank[in_turn]
     starts = np.zeros(len(labels) + 1, dtype=np.int64)
     np.cumsum(np.bincount(codes, minlength=len(labels)), out=starts[1:])
     order = _sort_rows(codes, None if time is None else _finite_column(time, len(codes), "time"))
@@ -136,12 +132,7 @@ def _finite_column(values: Any, n_rows: int, name: str) -> NDArray[np.float64]:
         raise DataError(
             f"{name} has shape {numbers.shape}, but groups has {n_rows} rows. Pass one per row."
         )
-    bad = np.flatnonzero(~np.isfinite(numbers))
-    if len(bad):
-        raise DataError(
-            f"{name} is missing or infinite in {len(bad)} of {n_rows} rows (first: row {bad[0]}). "
-            "Fill it in or drop those rows."
-        )
+    refuse_rows(~np.isfinite(numbers), f"{name} is missing or infinite", _FILL_IN)
     return numbers
 
 

@@ -188,9 +188,9 @@ def plausible_units(values: NDArray[np.float64], analyte: str) -> list[str]:
     """The analyte's units in which the middle half of the values would be plausible."""
     known = ANALYTES[analyte]
     quartiles = np.nanquantile(values, (0.25, 0.75))
-    found = []
+    plausible = []
     for unit, (factor, offset) in known.units.items():
         first = factor * quartiles + offset
         if known.low <= first[0] and first[1] <= known.high:
-            found.append(unit)
-    return found
+            plausible.append(unit)
+    return plausible

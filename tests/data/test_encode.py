@@ -176,10 +176,10 @@ def test_pandas_polars_and_numpy_encode_the_same() -> None:
 @pytest.mark.parametrize(
     ("cells", "words"),
     [
-        ({"agee": np.zeros(2)}, "no column 'age' for this feature. Did you mean 'agee'"),
+        ({"agee": np.zeros(2)}, "no column 'age'. Did you mean 'agee'"),
         ({"age": np.array(["a", "b"], object)}, "'age' is a numeric feature, but holds text"),
         ({"age": np.zeros(2, "datetime64[ns]")}, "but holds dates"),
-        ({"age": np.array([1.0, np.inf])}, "'age' holds infinity in 1 rows"),
+        ({"age": np.array([1.0, np.inf])}, "'age' holds infinity in 1 of"),
     ],
 )
 def test_columns_that_do_not_fit_are_named(cells: Any, words: str) -> None:
@@ -220,8 +220,8 @@ def test_the_inverse_keeps_the_order_of_quantiles_and_never_turns_negative() -> 
 @pytest.mark.parametrize(
     ("y", "transform", "words"),
     [
-        ([1.0, 0.0], "log", "outcome 'hdl' is zero or negative in 1 of 2 rows, where log"),
-        ([1.0, -1.0], "sqrt", "negative in 1 of 2 rows, where sqrt"),
+        ([1.0, 0.0], "log", "outcome 'hdl' is zero or negative in 1 of 2 rows .*There log"),
+        ([1.0, -1.0], "sqrt", "negative in 1 of 2 rows .*There sqrt"),
         ([1.0, np.nan], None, r"missing \(NaN\) or infinite \(inf\) in 1 of 2 rows"),
         ([], None, "no rows"),
     ],

@@ -55,7 +55,10 @@ BAD_FITS = {
         lambda c: {"time": np.where(np.arange(100) == 5, np.nan, c["time"])},
         r"time 'day' is NaN in 1 of 100 rows \(first: row 5, of task 1 of 25\)",
     ),
-    "time not sortable": (lambda c: {"time": ["soon"] * 100}, "'day': 100 of 100 rows are no ISO"),
+    "time not sortable": (
+        lambda c: {"time": ["soon"] * 100},
+        "'day' holds no ISO 8601 date in 100 of 100 rows",
+    ),
     "time in mixed zones": (
         lambda c: {"time": ["2020-01-01T10:00+01:00"] * 50 + ["2020-01-01T10:00+05:00"] * 50},
         "'day' mixes time zones.*Convert all rows to one zone",

@@ -73,15 +73,15 @@ class Cohorts(Simulated):
         -------
         ndarray, (query row,)
         """
-        seen, asked = (check_mask(rows, len(self.y)) for rows in (support, query))
+        in_support, in_query = (check_mask(rows, len(self.y)) for rows in (support, query))
         average = self.intercept + self.X @ self.coefficients  # (row,)
         Z = np.column_stack([np.ones(len(self.X)), self.X[:, :N_SLOPES]])  # (row, effect)
         risk = np.full(len(self.y), np.nan)
-        for site in np.unique(self.groups[asked]):
-            s, q = seen & (self.groups == site), asked & (self.groups == site)
+        for site in np.unique(self.groups[in_query]):
+            s, q = in_support & (self.groups == site), in_query & (self.groups == site)
             effects, weight = _posterior(Z[s], self.y[s], average[s], self.effect_sd)
             risk[q] = expit(average[q, None] + Z[q] @ effects.T) @ weight
-        return risk[asked]
+        return risk[in_query]
 
 
 def make_cohorts(
@@ -138,8 +138,8 @@ def make_cohorts(
     effects = effect_sd * random.standard_normal((n_sites, len(effect_sd)))
     coefficients = np.array(COEFFICIENTS)
     average = INTERCEPT + X @ coefficients
-    own = effects[groups, 0] + np.sum(effects[groups, 1:] * X[:, :N_SLOPES], axis=1)
-    probability = expit(average + own)
+    site_share = effects[groups, 0] + np.sum(effects[groups, 1:] * X[:, :N_SLOPES], axis=1)
+    probability = expit(average + site_share)
     y = (random.random(len(groups)) < probability).astype(np.int64)
     return Cohorts(X, y, groups, probability, INTERCEPT, coefficients, effect_sd, effects)
 

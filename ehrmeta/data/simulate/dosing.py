@@ -118,10 +118,10 @@ class DosedPatients(Simulated):
         noise = np.random.default_rng(random_state).standard_normal((3, N_DRAWS))
         chance = np.empty((len(self.clearance), len(doses)))
         for patient in range(len(self.clearance)):
-            own = self.groups == patient
-            weight, kidney = self.X[own][0, :2]
+            of_patient = self.groups == patient
+            weight, kidney = self.X[of_patient][0, :2]
             drawn = _parameters(weight, kidney, noise)  # (parameter, draw)
-            rows = own & seen
+            rows = of_patient & seen
             mean = _concentration(self.time[rows], self.doses[patient], drawn, self.oral)
             density = np.exp(_log_likelihood(self.y[rows], mean))
             unit = _steady(drawn, INTERVAL, self.oral)
@@ -217,7 +217,7 @@ def _parameters(weight: ArrayLike, kidney: ArrayLike, noise: Floats) -> Floats:
     size, renal = np.asarray(weight) / WEIGHT, np.asarray(kidney) / KIDNEY
     typical = [CLEARANCE * size**0.75 * renal**RENAL_EXPONENT, VOLUME * size, ABSORPTION]
     spread = np.exp(np.array(PATIENT_SD)[:, None] * noise)
-    return np.stack([value * own for value, own in zip(typical, spread, strict=True)])
+    return np.stack([value * factor for value, factor in zip(typical, spread, strict=True)])
 
 
 def _concentration(time: Floats, doses: Floats, parameters: Floats, oral: bool) -> Floats:

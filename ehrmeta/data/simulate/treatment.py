@@ -79,22 +79,22 @@ class TreatedSites(Simulated):
         -------
         mean, sd : ndarray, (query row,)
         """
-        seen, asked = (check_mask(rows, len(self.y)) for rows in (support, query))
+        in_support, in_query = (check_mask(rows, len(self.y)) for rows in (support, query))
         expected = _shared_baseline(self.X) + self.treatment * (_terms(self.X) @ EFFECT)
         expected += BASELINE_SD * SITE_CORRELATION * self.site_inclination[self.groups]
         design = np.column_stack([np.ones(len(self.y)), self.treatment[:, None] * _terms(self.X)])
         own_sd = BASELINE_SD * np.sqrt(1 - SITE_CORRELATION**2)
         sd = np.append(own_sd, self.effect_sd)  # of the unknowns: baseline, effect
         mean, spread = np.zeros((2, len(self.y)))
-        for site in np.unique(self.groups[asked]):
-            s, q = seen & (self.groups == site), asked & (self.groups == site)
+        for site in np.unique(self.groups[in_query]):
+            s, q = in_support & (self.groups == site), in_query & (self.groups == site)
             scaled = design[s] * sd
             covariance = np.linalg.inv(scaled.T @ scaled / NOISE_SD**2 + np.eye(len(sd)))
             unknowns = covariance @ scaled.T @ (self.y[s] - expected[s]) / NOISE_SD**2
             terms = _terms(self.X[q]) * self.effect_sd
             mean[q] = _terms(self.X[q]) @ EFFECT + terms @ unknowns[1:]
             spread[q] = np.sqrt(np.sum(terms @ covariance[1:, 1:] * terms, axis=1))
-        return mean[asked], spread[asked]
+        return mean[in_query], spread[in_query]
 
 
 def make_treatment(
@@ -150,8 +150,8 @@ def make_treatment(
     random = np.random.default_rng(random_state)
     sizes = random.integers(n_patients[0], n_patients[1] + 1, n_sites)
     groups = np.repeat(np.arange(n_sites), sizes)
-    z, own = random.standard_normal((2, n_sites))
-    a = BASELINE_SD * (SITE_CORRELATION * z + np.sqrt(1 - SITE_CORRELATION**2) * own)
+    z, rest = random.standard_normal((2, n_sites))
+    a = BASELINE_SD * (SITE_CORRELATION * z + np.sqrt(1 - SITE_CORRELATION**2) * rest)
     effect_sd = heterogeneity * np.array(EFFECT_SD)
     u = effect_sd * random.standard_normal((n_sites, len(effect_sd)))
     X = random.standard_normal((len(groups), N_FEATURES))
