@@ -1,7 +1,5 @@
 """``python -m benchmarks SUITE``: this package beside its peers, from a checkout."""
 
-from __future__ import annotations
-
 import pkgutil
 from importlib import import_module
 
@@ -11,8 +9,6 @@ import torch
 import benchmarks
 from benchmarks.suite.command import SUITES
 from ehrmeta.cli.main import Commands
-
-__all__ = ["main"]
 
 
 @click.group(

@@ -5,8 +5,6 @@ split at random, 20 times, into patients to calibrate on and patients to test. C
 of a patient's later values that their intervals hold, averaged over patients, then over splits.
 """
 
-from __future__ import annotations
-
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,21 +27,6 @@ from ehrmeta.estimators import MetaRegressor
 from ehrmeta.estimators._base import TaskRegressor
 from ehrmeta.estimators.conformal_limits import Limits, by_cell, finest, levels_of, tasks_needed
 from ehrmeta.evaluation import interval_score
-
-__all__ = [
-    "COVERAGE",
-    "FULL",
-    "KINDS",
-    "METHODS",
-    "MODELS",
-    "SCORE",
-    "SERVED_BADLY",
-    "SHOTS",
-    "Plan",
-    "conformal_table",
-    "conformal_targets",
-    "run_conformal",
-]
 
 SUITE, DATA_SET = "conformal", "nafld-hdl"
 SHOTS = (1, 2, 3, 5, 10)

@@ -4,8 +4,6 @@ A study sees training patients only. Its best setting and MAML's defaults are th
 all of these, and compared on patients that neither has seen, after their first three values.
 """
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Sequence

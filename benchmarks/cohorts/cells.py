@@ -3,8 +3,6 @@
 Ours run at their defaults, and so do the others.
 """
 
-from __future__ import annotations
-
 import time
 import warnings
 from collections.abc import Iterator
@@ -12,14 +10,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from sklearn.base import clone
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 from sklearn.linear_model import LogisticRegression, RidgeCV
 
 from benchmarks.cohorts.data import COHORT_DATA, CohortData, load_cohorts
 from benchmarks.cohorts.warfarin_equations import DosingEquation, WithEquation
+from benchmarks.suite.arrays import Array, Index, Mask
 from benchmarks.suite.cells import Fitted
+from benchmarks.suite.fitting import Plan
 from benchmarks.suite.task_scores import Scores, joined
 from ehrmeta.algorithms import DeepMixedEffects
 from ehrmeta.baselines import (
@@ -30,22 +29,6 @@ from ehrmeta.baselines import (
 )
 from ehrmeta.errors import AtypicalWarning, DataWarning
 from ehrmeta.estimators import MetaClassifier, MetaRegressor
-
-__all__ = [
-    "BAYES_RULE",
-    "COHORT_METHODS",
-    "FULL",
-    "OURS",
-    "QUICK",
-    "UPDATES",
-    "CohortPlan",
-    "folds_of",
-    "measure_sites",
-    "methods_of",
-    "supports",
-]
-
-Mask = NDArray[np.bool_]
 
 OURS = "deep mixed effects"
 BAYES_RULE = "Bayes rule, truth known"
@@ -116,22 +99,10 @@ UPDATES = tuple(name for name, model in _RISK.items() if isinstance(model, Updat
 
 
 @dataclass(frozen=True)
-class CohortPlan:
-    """How much is run.
+class CohortPlan(Plan):
+    """How much is run: folds of sites, and supports drawn of every site at most."""
 
-    Parameters
-    ----------
-    n_folds, folds_run : int
-        Folds of sites (one site each where there are fewer), and how many of them are run.
-    max_draws : int
-        Supports drawn of every site at most.
-    seed : int
-    """
-
-    n_folds: int = 5
-    folds_run: int = 5
     max_draws: int = 5
-    seed: int = 0
 
 
 FULL = CohortPlan()
@@ -152,9 +123,7 @@ def folds_of(data_set: str, plan: CohortPlan) -> int:
     return min(plan.folds_run, plan.n_folds, int(load_cohorts(data_set).groups.max()) + 1)
 
 
-def supports(
-    data: CohortData, sites: NDArray[np.int64], k: int, draw: int, seed: int
-) -> tuple[Mask, Mask]:
+def supports(data: CohortData, sites: Index, k: int, draw: int, seed: int) -> tuple[Mask, Mask]:
     """Support and query of each site that has more than k rows: first rows, or random ones."""
     support, query = np.zeros(len(data.y), dtype=bool), np.zeros(len(data.y), dtype=bool)
     for site in sites:
@@ -190,7 +159,7 @@ def measure_sites(data_set: str, method: str, fold: int, plan: CohortPlan) -> Fi
 
 
 def _predictions(
-    model: Any, data: CohortData, sites: NDArray[np.int64], k: int, draws: int, seed: int
+    model: Any, data: CohortData, sites: Index, k: int, draws: int, seed: int
 ) -> Iterator[Scores]:
     for draw in range(draws):
         support, query = supports(data, sites, k, draw, seed)
@@ -203,7 +172,7 @@ def _predictions(
             }
 
 
-def _predicted(model: Any, data: CohortData, support: Mask, query: Mask) -> NDArray[np.float64]:
+def _predicted(model: Any, data: CohortData, support: Mask, query: Mask) -> Array:
     """Risk of the event, or the median of a real-valued outcome, (query row,)."""
     if model is None and data.bayes_rule is not None:
         return data.bayes_rule(support, query)

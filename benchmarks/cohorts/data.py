@@ -1,7 +1,5 @@
 """The data sets of the cohorts benchmark: hospitals, trial sites, patients, and simulated sites."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,13 +11,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from benchmarks.cohorts.warfarin_equations import with_linked_genotypes
+from benchmarks.suite.arrays import Array, Index, Mask
 from benchmarks.suite.peers import require
 from ehrmeta.data import Feature, Schema, load_dataset, make_cohorts
 from ehrmeta.errors import DataWarning
-
-__all__ = ["COHORT_DATA", "CohortData", "CohortSource", "load_cohorts"]
-
-Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,9 +36,9 @@ class CohortData:
 
     X: pd.DataFrame
     y: NDArray[Any]
-    groups: NDArray[np.int64]
+    groups: Index
     ordered: bool = False
-    bayes_rule: Callable[[Mask, Mask], NDArray[np.float64]] | None = None
+    bayes_rule: Callable[[Mask, Mask], Array] | None = None
 
     @property
     def binary(self) -> bool:
@@ -107,7 +102,7 @@ def _simulated(slope_sd: float) -> CohortData:
     cohorts = make_cohorts(50, slope_sd=slope_sd, random_state=0)
     X = pd.DataFrame(cohorts.X, columns=[f"x{i}" for i in range(cohorts.X.shape[1])])
 
-    def bayes_rule(support: Mask, query: Mask) -> NDArray[np.float64]:
+    def bayes_rule(support: Mask, query: Mask) -> Array:
         return cohorts.bayes_rule(support, query)
 
     return CohortData(X, cohorts.y, cohorts.groups.astype(np.int64), bayes_rule=bayes_rule)

@@ -4,8 +4,6 @@ Folds of sites; the support is k patients of a held-out site, the query its othe
 scored on the same patients, and ratios are paired by patient.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from benchmarks.cohorts.cells import (
@@ -31,8 +29,6 @@ from benchmarks.suite.command import CACHE, WORKERS, only, suite
 from benchmarks.suite.fitting import joined_folds
 from benchmarks.suite.peers import installed
 from benchmarks.suite.record import Record, target_table
-
-__all__ = ["run_cohorts"]
 
 
 @suite(

@@ -1,39 +1,27 @@
 """The cohorts benchmark in words: scores paired by patient, tables, records, and targets."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property, partial
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import stats
 
 from benchmarks.cohorts.cells import BAYES_RULE, OURS, UPDATES
 from benchmarks.cohorts.data import load_cohorts
+from benchmarks.suite.arrays import Array, Index, Mask
 from benchmarks.suite.fitting import Folds
 from benchmarks.suite.record import Record, Target, number, text_table
 from ehrmeta.evaluation import RISK_METRICS
 from ehrmeta.evaluation.bootstrap import percentile_limits
 
-__all__ = [
-    "CohortScores",
-    "Results",
-    "cohorts_records",
-    "cohorts_tables",
-    "cohorts_targets",
-    "cohorts_verdict",
-]
-
-Array = NDArray[np.float64]
 Results = Mapping[str, Mapping[str, Folds]]
 
 _N_BOOTSTRAP = 1000
 _FEWEST_SITES, _FEWEST_QUERIES, _FEWEST_EVENTS = 10, 100, 30
 _TINY = np.finfo(np.float64).eps
 #: of a week's dose: the consortium's low, intermediate and high
-DOSE_BANDS: dict[str, Callable[[Array], NDArray[np.bool_]]] = {
+DOSE_BANDS: dict[str, Callable[[Array], Mask]] = {
     "<= 21 mg": lambda y: y <= 21.0,
     "21-49 mg": lambda y: (y > 21.0) & (y < 49.0),
     ">= 49 mg": lambda y: y >= 49.0,
@@ -150,7 +138,7 @@ class CohortScores:
         bayes = self.value(BAYES_RULE, k, "loss")
         return (best - self.value(method, k, "loss")) / (best - bayes)
 
-    def _rows(self, k: int) -> NDArray[np.int64]:
+    def _rows(self, k: int) -> Index:
         """Row numbers of all query patients, which are the same for every method."""
         first = next(iter(self.results.values())).scores[k]
         return np.unique(first["row"]).astype(np.int64)

@@ -12,21 +12,11 @@ from typing import Any, Self
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, clone
 
+from benchmarks.suite.arrays import Array, Index
 from ehrmeta.data import Feature, Schema
 from ehrmeta.nn.mixed_model import MixedModel, fit_mixed_model, posterior
-
-__all__ = [
-    "DosingEquation",
-    "WithEquation",
-    "clinical_dose",
-    "genetic_dose",
-    "with_linked_genotypes",
-]
-
-Array = NDArray[np.float64]
 
 _VKORC1 = {"A/G": -0.8677, "A/A": -1.6974, "G/G": 0.0}
 _VKORC1_UNKNOWN = -0.4854
@@ -101,7 +91,7 @@ class DosingEquation(BaseEstimator):
         self.equation = equation
         self.site_intercept = site_intercept
 
-    def fit(self, X: pd.DataFrame, y: Array, *, groups: NDArray[np.int64]) -> Self:
+    def fit(self, X: pd.DataFrame, y: Array, *, groups: Index) -> Self:
         """Learn how sites differ."""
         order = np.argsort(groups, kind="stable")
         residual = (np.sqrt(y) - self._root(X))[order]
@@ -113,7 +103,7 @@ class DosingEquation(BaseEstimator):
         """The training sites' mean intercept."""
         return _AdaptedEquation(self, np.zeros(1))
 
-    def adapt(self, X: pd.DataFrame, y: Array, *, groups: NDArray[np.int64]) -> _AdaptedEquation:
+    def adapt(self, X: pd.DataFrame, y: Array, *, groups: Index) -> _AdaptedEquation:
         """Intercepts of new sites, numbered in sorted order."""
         order = np.argsort(groups, kind="stable")
         residual = (np.sqrt(y) - self._root(X))[order]
@@ -129,7 +119,7 @@ class DosingEquation(BaseEstimator):
 class _AdaptedEquation:
     model: DosingEquation
     effects: Array
-    labels: NDArray[np.int64] | None = None
+    labels: Index | None = None
 
     def predict_quantiles(
         self, X: pd.DataFrame, levels: Sequence[float], *, groups: Any = None
@@ -156,7 +146,7 @@ class WithEquation(BaseEstimator):
         self.model = model
         self.equation = equation
 
-    def fit(self, X: pd.DataFrame, y: Array, *, groups: NDArray[np.int64]) -> Self:
+    def fit(self, X: pd.DataFrame, y: Array, *, groups: Index) -> Self:
         """Fit the learner."""
         self.model_ = clone(self.model).fit(self._with_equation(X), y, groups=groups)
         return self
@@ -165,9 +155,7 @@ class WithEquation(BaseEstimator):
         """The learner's population model."""
         return _AdaptedWithEquation(self, self.model_.unadapted())
 
-    def adapt(
-        self, X: pd.DataFrame, y: Array, *, groups: NDArray[np.int64]
-    ) -> _AdaptedWithEquation:
+    def adapt(self, X: pd.DataFrame, y: Array, *, groups: Index) -> _AdaptedWithEquation:
         """The learner, adapted."""
         return _AdaptedWithEquation(
             self, self.model_.adapt(self._with_equation(X), y, groups=groups)
@@ -194,7 +182,7 @@ class _AdaptedWithEquation:
         return quantiles
 
 
-def _starts(groups: NDArray[np.int64]) -> NDArray[np.int64]:
+def _starts(groups: Index) -> Index:
     sizes = np.unique(groups, return_counts=True)[1]
     return np.concatenate([[0], np.cumsum(sizes)])
 

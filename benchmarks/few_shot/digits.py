@@ -5,8 +5,6 @@ A split draws five of the ten classes of scikit-learn's 8 x 8 digits for trainin
 they are, are the test. The row to beat finds the nearest centroid on pixels, for the same tasks.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,11 +12,11 @@ from functools import partial
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from sklearn.base import clone
 from sklearn.datasets import load_digits
 from torch import Tensor
 
+from benchmarks.suite.arrays import Array, Index, Mask
 from benchmarks.suite.cells import Cell, Run
 from benchmarks.suite.command import CACHE, SEED, WORKERS, only, suite
 from benchmarks.suite.record import Record, interval, number, text_table
@@ -35,14 +33,13 @@ from ehrmeta.estimators import MetaClassifier
 from ehrmeta.evaluation.bootstrap import bootstrap_counts, percentile_limits
 from ehrmeta.nn import TorchModule
 
-__all__ = ["LEARNERS", "PIXELS", "SPLITS", "Effort", "SmallCNN", "digits_table", "run_digits"]
-
-Array = NDArray[np.float64]
-Predict = Callable[["Tasks", NDArray[np.bool_]], NDArray[np.int64]]
+Predict = Callable[["Tasks", Mask], Index]
 
 SUITE, CASE, PIXELS = "digits", "5-way", "nearest centroid on pixels"
 N_WAY, SIDE, SHOTS, N_QUERIES = 5, 8, (1, 5), 10
 WIDTH = 256  # of the feature map, which is the embedding
+MAX_STEPS, BATCH_SIZE = 400, 8
+N_TRAIN, N_TEST = 1000, 400  # tasks of every split
 SPLITS = (0, 1, 2, 3, 4)  # settings were chosen on the splits 100 to 102
 
 
@@ -95,36 +92,19 @@ LEARNERS: dict[str, Algorithm] = {
 
 
 @dataclass(frozen=True)
-class Effort:
-    """How much is trained and judged.
-
-    Parameters
-    ----------
-    max_steps : int
-        Of training, with 8 tasks each.
-    n_train, n_test : int
-        Tasks of every split.
-    """
-
-    max_steps: int = 400
-    n_train: int = 1000
-    n_test: int = 400
-
-
-@dataclass(frozen=True)
 class Tasks:
     """Images of tasks of five classes each, which bear labels 0 to 4 of the task's own."""
 
     X: Array  # (task, class, image, pixel)
 
     @property
-    def labels(self) -> NDArray[np.int64]:
+    def labels(self) -> Index:
         """Of all images, (row,)."""
         n_tasks, n_classes, n_images, _ = self.X.shape
         return np.tile(np.repeat(np.arange(n_classes), n_images), n_tasks)
 
     @property
-    def groups(self) -> NDArray[np.int64]:
+    def groups(self) -> Index:
         """Task of all images, (row,)."""
         n_tasks, n_classes, n_images, _ = self.X.shape
         return np.repeat(np.arange(n_tasks), n_classes * n_images)
@@ -166,11 +146,11 @@ def run_digits(
         By method and images of each class: ``accuracy``, and ``gain`` over the centroid row, with
         95 % bootstrap intervals over the test tasks of all splits.
     """
-    effort = Effort(n_test=100) if run.quick else Effort()
+    n_test = N_TEST // 4 if run.quick else N_TEST
     splits = tuple(splits[:2] if run.quick else splits)
     return run.records(
         [
-            Cell(f"{SUITE} {name}", measure_accuracy, (name, splits, effort, run.seed))
+            Cell(f"{SUITE} {name}", measure_accuracy, (name, splits, n_test, run.seed))
             for name in (PIXELS, *methods)
         ]
     )
@@ -188,7 +168,7 @@ def digits_table(records: Sequence[Record]) -> str:
     return f"digits, {CASE}\n{text_table(['', *heading, 'training s'], rows)}"
 
 
-def measure_accuracy(name: str, splits: Sequence[int], effort: Effort, seed: int) -> list[Record]:
+def measure_accuracy(name: str, splits: Sequence[int], n_test: int, seed: int) -> list[Record]:
     """Accuracy of every test task of every split."""
     algorithm = LEARNERS.get(name)
     right: dict[int, list[Array]] = {k: [] for k in SHOTS}
@@ -197,10 +177,10 @@ def measure_accuracy(name: str, splits: Sequence[int], effort: Effort, seed: int
     for split in splits:
         training, unseen = split_classes(split)
         started = time.perf_counter()
-        predict = nearest_centroid if algorithm is None else _fit(algorithm, training, effort, seed)
+        predict = nearest_centroid if algorithm is None else _fit(algorithm, training, seed)
         seconds.append(time.perf_counter() - started)
         for k in SHOTS:
-            tasks = draw_tasks(unseen, effort.n_test, k + N_QUERIES, random_state=10_000 + split)
+            tasks = draw_tasks(unseen, n_test, k + N_QUERIES, random_state=10_000 + split)
             right[k].append(_accuracy(tasks, k, predict))
             pixels[k].append(_accuracy(tasks, k, nearest_centroid))
     mean_seconds = None if algorithm is None else float(np.mean(seconds))
@@ -242,19 +222,19 @@ def draw_tasks(
     return Tasks(np.asarray(drawn).reshape(n_tasks, N_WAY, n_images, SIDE * SIDE))
 
 
-def nearest_centroid(tasks: Tasks, first: NDArray[np.bool_]) -> NDArray[np.int64]:
+def nearest_centroid(tasks: Tasks, first: Mask) -> Index:
     """Class whose mean image is nearest: what pixels know without learning."""
     n_tasks, n_classes, n_images, n_pixels = tasks.X.shape
     k = int(first[:n_images].sum())
     centers = tasks.X[:, None, :, :k].mean(3)  # (task, 1, class, pixel)
     queries = tasks.X[:, :, k:].reshape(n_tasks, -1, 1, n_pixels)
-    nearest: NDArray[np.int64] = np.square(queries - centers).sum(-1).argmin(-1).ravel()
+    nearest: Index = np.square(queries - centers).sum(-1).argmin(-1).ravel()
     return nearest
 
 
-def _fit(algorithm: Algorithm, classes: Sequence[Array], effort: Effort, seed: int) -> Predict:
+def _fit(algorithm: Algorithm, classes: Sequence[Array], seed: int) -> Predict:
     """Meta-train on tasks of these classes."""
-    tasks = draw_tasks(classes, effort.n_train, 12, random_state=1 + seed)
+    tasks = draw_tasks(classes, N_TRAIN, 12, random_state=1 + seed)
     pixels = tuple(Feature(f"x{i}", block="image") for i in range(SIDE * SIDE))
     model = MetaClassifier(
         clone(algorithm),
@@ -262,17 +242,17 @@ def _fit(algorithm: Algorithm, classes: Sequence[Array], effort: Effort, seed: i
         schema=Schema(pixels),
         shots=(2 * N_WAY, 5 * N_WAY),
         max_queries=25,
-        max_steps=effort.max_steps,
-        batch_size=8,
+        max_steps=MAX_STEPS,
+        batch_size=BATCH_SIZE,
         validation_fraction=0.0,
         verbose=False,
         random_state=seed,
     ).fit(tasks.rows, tasks.labels, groups=tasks.groups)
 
-    def predict(tasks: Tasks, first: NDArray[np.bool_]) -> NDArray[np.int64]:
+    def predict(tasks: Tasks, first: Mask) -> Index:
         X, y, groups = tasks.rows, tasks.labels, tasks.groups
         adapted = model.adapt(X[first], y[first], groups=groups[first])
-        labels: NDArray[np.int64] = adapted.predict(X[~first], groups=groups[~first])
+        labels: Index = adapted.predict(X[~first], groups=groups[~first])
         return labels
 
     return predict

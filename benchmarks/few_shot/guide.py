@@ -1,7 +1,5 @@
 """The measured tables of the learners, from saved records into a page."""
 
-from __future__ import annotations
-
 import json
 import os
 import re
@@ -16,8 +14,6 @@ from benchmarks.few_shot.sinusoid import sinusoid_table
 from benchmarks.suite.command import SUITES
 from benchmarks.suite.record import Record
 from ehrmeta.errors import DataError
-
-__all__ = ["BEGIN", "END", "learner_tables", "put_tables"]
 
 Table = Callable[[Sequence[Record]], str]
 

@@ -6,8 +6,6 @@ deviation 0.1: trained at 10 shots, and judged on noisy rows (Patacchiola et al.
 arXiv:1910.05199). Tested at 5, 10 and 20 shots by the mean squared error on tasks not trained on.
 """
 
-from __future__ import annotations
-
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -15,9 +13,9 @@ from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
-from numpy.typing import NDArray
 from sklearn.base import clone
 
+from benchmarks.suite.arrays import Array
 from benchmarks.suite.cells import Cell, Run
 from benchmarks.suite.command import CACHE, SEED, WORKERS, only, suite
 from benchmarks.suite.record import Record, interval, number, text_table
@@ -45,9 +43,6 @@ from ehrmeta.estimators import MetaRegressor
 from ehrmeta.evaluation.bootstrap import bootstrap_counts, percentile_limits
 from ehrmeta.nn import MLP
 
-__all__ = ["CASES", "METHODS", "REFERENCES", "Case", "Training", "run_sinusoid", "sinusoid_table"]
-
-Array = NDArray[np.float64]
 Predict = Callable[[Array, Array, Array], Array]
 
 SUITE = "sinusoid"

@@ -5,8 +5,6 @@ All see the same static features. They differ in how the values before the landm
 old the last is) and in the risk model.
 """
 
-from __future__ import annotations
-
 import time
 import warnings
 from dataclasses import dataclass
@@ -14,7 +12,7 @@ from typing import Any, Self
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, clone
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.feature_selection import VarianceThreshold
@@ -25,30 +23,15 @@ from sklearn.preprocessing import StandardScaler
 
 from benchmarks.landmark.cox import CauseSpecificCox
 from benchmarks.landmark.data import DAYS, HORIZONS, Cohort, fold_of_sets, load_cohort, visits
+from benchmarks.suite.arrays import Array, Mask
 from benchmarks.suite.cells import Fitted
-from benchmarks.suite.fitting import prepared, subsample
+from benchmarks.suite.fitting import Plan, prepared, subsample
 from ehrmeta.baselines import LastValue, MixedEffects
 from ehrmeta.data import Table, read_survival
 from ehrmeta.errors import AtypicalWarning, DataError
 from ehrmeta.estimators import DiscreteTimeHazard, MetaRegressor, landmark_posterior
 from ehrmeta.estimators._base import TaskRegressor
 from ehrmeta.evaluation import aalen_johansen, labels_at
-
-__all__ = [
-    "FORECASTERS",
-    "FULL",
-    "METHODS",
-    "OURS",
-    "QUICK",
-    "Forecaster",
-    "Method",
-    "Plan",
-    "measure_risks",
-    "test_rows",
-]
-
-Array = NDArray[np.float64]
-Mask = NDArray[np.bool_]
 
 
 class WeightedLogistic(BaseEstimator):
@@ -150,33 +133,11 @@ METHODS: dict[str, Method] = {
 }
 
 
-@dataclass(frozen=True)
-class Plan:
-    """How much is run.
-
-    Parameters
-    ----------
-    n_folds, folds_run : int
-        Folds of the split, and how many of them are run.
-    max_tasks : int, optional
-        People that a forecaster is trained on, drawn at random.
-    max_steps : int, optional
-        Of the forecaster's training; its default without it.
-    seed : int
-    """
-
-    n_folds: int = 5
-    folds_run: int = 5
-    max_tasks: int | None = None
-    max_steps: int | None = None
-    seed: int = 0
-
-
 FULL = Plan()
 QUICK = Plan(folds_run=1, max_tasks=400, max_steps=60)
 
 
-def test_rows(cohort: Cohort, event: str, fold: int, plan: Plan) -> Mask:
+def held_out_rows(cohort: Cohort, event: str, fold: int, plan: Plan) -> Mask:
     """Which rows of the event's labels are the fold's test patients."""
     folds = fold_of_sets(cohort.matched_set, plan.n_folds, plan.seed)
     mask: Mask = folds[cohort.labels[event].index] == fold
@@ -186,7 +147,7 @@ def test_rows(cohort: Cohort, event: str, fold: int, plan: Plan) -> Mask:
 def measure_risks(name: str, method_name: str, fold: int, plan: Plan) -> Fitted:
     """Risks of the fold's test patients by one method.
 
-    The scores of a horizon (in years) hold, by event, the risks of the rows of `test_rows`.
+    The scores of a horizon (in years) hold, by event, the risks of the rows of `held_out_rows`.
     """
     return fold_risks(load_cohort(name), METHODS[method_name], fold, plan)
 
@@ -201,7 +162,7 @@ def fold_risks(cohort: Cohort, method: Method, fold: int, plan: Plan) -> Fitted:
         features = pd.concat([features, values], axis=1)
     risks: dict[int, dict[str, Array]] = {years: {} for years in HORIZONS}
     for event, labels in cohort.labels.items():
-        tested = test_rows(cohort, event, fold, plan)
+        tested = held_out_rows(cohort, event, fold, plan)
         prepare = make_pipeline(
             SimpleImputer(strategy="median", add_indicator=True),
             VarianceThreshold(),

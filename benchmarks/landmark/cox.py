@@ -4,20 +4,15 @@ By Newton's method on the partial likelihood: statsmodels' PHReg divides by zero
 risk sets are differences of sums), and the survival packages are not compatible with our pins.
 """
 
-from __future__ import annotations
-
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator
 
+from benchmarks.suite.arrays import Array, Mask
 from ehrmeta.data import read_survival
 from ehrmeta.errors import DataError
-
-__all__ = ["CauseSpecificCox"]
-
-Array = NDArray[np.float64]
 
 _MOST_STEPS = 50
 
@@ -80,7 +75,7 @@ class CauseSpecificCox(BaseEstimator):
         return incidence
 
 
-def _fit_cox(X: Array, time: Array, event: NDArray[np.bool_], penalty: float) -> Array:
+def _fit_cox(X: Array, time: Array, event: Mask, penalty: float) -> Array:
     """Coefficients of greatest penalised partial likelihood, (feature,)."""
     order = np.argsort(-time, kind="stable")  # risk sets grow from the last time back
     x, e, t = X[order], event[order], time[order]
@@ -116,7 +111,7 @@ def _fit_cox(X: Array, time: Array, event: NDArray[np.bool_], penalty: float) ->
     return coef
 
 
-def _breslow(time: Array, event: NDArray[np.bool_], relative: Array) -> tuple[Array, Array]:
+def _breslow(time: Array, event: Mask, relative: Array) -> tuple[Array, Array]:
     """Event times and the jumps of the baseline's cumulative hazard."""
     order = np.argsort(time)
     at_risk = np.cumsum(relative[order][::-1])[::-1]

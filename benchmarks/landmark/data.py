@@ -5,8 +5,6 @@ matching, randomisation) where that is later. What is known by then may inform a
 else.
 """
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,6 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from benchmarks.suite.arrays import Index
 from ehrmeta.data import (
     Table,
     label_within,
@@ -26,17 +25,6 @@ from ehrmeta.data import (
     survival_array,
 )
 from ehrmeta.errors import DataWarning
-
-__all__ = [
-    "COHORTS",
-    "DAYS",
-    "HORIZONS",
-    "SHOTS",
-    "Cohort",
-    "fold_of_sets",
-    "load_cohort",
-    "visits",
-]
 
 DAYS = 365.25
 HORIZONS = (1, 3, 5)  # years
@@ -71,7 +59,7 @@ class Cohort:
     labs: Mapping[str, Table]
     static: pd.DataFrame
     labels: Mapping[str, pd.DataFrame]
-    matched_set: NDArray[np.int64]
+    matched_set: Index
 
     def outcome(self, event: str) -> NDArray[np.void]:
         """Event codes and times in years of those at risk, as in `labels`."""
@@ -87,11 +75,11 @@ def load_cohort(name: str) -> Cohort:
         return COHORTS[name]()
 
 
-def fold_of_sets(matched_set: NDArray[np.int64], n_folds: int, seed: int) -> NDArray[np.int64]:
+def fold_of_sets(matched_set: Index, n_folds: int, seed: int) -> Index:
     """A fold for every patient, the same for a whole set, (patient,)."""
     sets, codes = np.unique(matched_set, return_inverse=True)
     folds = np.arange(len(sets)) * n_folds // len(sets)
-    drawn: NDArray[np.int64] = np.random.default_rng(seed).permutation(folds)[codes]
+    drawn: Index = np.random.default_rng(seed).permutation(folds)[codes]
     return drawn
 
 

@@ -4,13 +4,11 @@ Five folds by patient, matched sets together. All methods are scored on the same
 weights for censoring and with death as a competing event; differences are paired by patient.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from benchmarks.landmark.cells import FULL, METHODS, QUICK, Plan, measure_risks, test_rows
+from benchmarks.landmark.cells import FULL, METHODS, QUICK, held_out_rows, measure_risks
 from benchmarks.landmark.data import COHORTS, HORIZONS, load_cohort
 from benchmarks.landmark.table import (
     EventRisks,
@@ -22,9 +20,8 @@ from benchmarks.landmark.table import (
 )
 from benchmarks.suite.cells import Cell, Fitted, Run
 from benchmarks.suite.command import CACHE, WORKERS, only, suite
+from benchmarks.suite.fitting import Plan
 from benchmarks.suite.record import Record
-
-__all__ = ["run_landmark"]
 
 
 @suite(
@@ -76,7 +73,7 @@ def _joined(
 ) -> EventRisks:
     """One event over all folds."""
     cohort, folds = load_cohort(name), range(plan.folds_run)
-    tested = [test_rows(cohort, event, fold, plan) for fold in folds]
+    tested = [held_out_rows(cohort, event, fold, plan) for fold in folds]
     outcome = cohort.outcome(event)
     risks = {
         method: {

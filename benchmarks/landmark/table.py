@@ -1,7 +1,5 @@
 """The landmark benchmark in words: scores in shared resamples, tables, a summary, and records."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -10,27 +8,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from benchmarks.landmark.cells import OURS, Plan
+from benchmarks.landmark.cells import OURS
 from benchmarks.landmark.data import DAYS, HORIZONS, SHOTS
+from benchmarks.suite.arrays import Array, Index
+from benchmarks.suite.fitting import Plan
 from benchmarks.suite.record import Record, number, text_table
 from ehrmeta.data import label_within, load_events, load_frame, survival_array
 from ehrmeta.evaluation import Difference, aalen_johansen, bootstrap_counts, kaplan_meier, labels_at
 from ehrmeta.evaluation.bootstrap import percentile_limits
 from ehrmeta.evaluation.discrimination import auroc
-
-__all__ = [
-    "SCORES",
-    "CellScores",
-    "EventRisks",
-    "cells_of",
-    "landmark_notes",
-    "landmark_records",
-    "landmark_summary",
-    "landmark_tables",
-    "overstated_incidence",
-]
-
-Array = NDArray[np.float64]
 
 SUITE = "landmark"
 _FEWEST_EVENTS, _FEWEST_PATIENTS = 30, 100
@@ -59,7 +45,7 @@ class EventRisks:
     cohort: str
     event: str
     outcome: NDArray[np.void]
-    fold: NDArray[np.int64]
+    fold: Index
     risks: dict[str, dict[int, Array]]
     seconds: dict[str, float]
 
@@ -148,7 +134,7 @@ class CellScores:
         }
 
 
-def _auroc_within(fold: NDArray[np.int64], label: Array, risk: Array, weights: Array) -> Array:
+def _auroc_within(fold: Index, label: Array, risk: Array, weights: Array) -> Array:
     """AUROC over the pairs of patients of the same fold, (sample,)."""
     pairs, concordant = np.zeros(len(weights)), np.zeros(len(weights))
     for each in np.unique(fold):

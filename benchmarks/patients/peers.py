@@ -4,16 +4,14 @@ All are handed the encoded rows that the learners see: the features known at a r
 ones the last value in an earlier row and its age.
 """
 
-from __future__ import annotations
-
 import warnings
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy.linalg import qr
 
+from benchmarks.suite.arrays import Array, Index
 from benchmarks.suite.peers import require
 from ehrmeta.baselines import MixedProcessEffects
 from ehrmeta.baselines.history import (
@@ -28,10 +26,6 @@ from ehrmeta.estimators.predictive import Predictive
 from ehrmeta.estimators.table_encoder import TableEncoder
 from ehrmeta.nn.batch import TaskRows
 from ehrmeta.nn.mixed_model import MixedModel, posterior, predict
-
-__all__ = ["GPBoost", "HistoryLightGBM", "StatsmodelsMixedLM"]
-
-Array = NDArray[np.float64]
 
 _SHOTS = (0, 10)
 _N_DRAWS, _MAX_QUERIES = 8, 10
@@ -93,7 +87,7 @@ class HistoryLightGBM(TaskRegressor):
         self._boost(x, y, tasks, rows.n_tasks)
         self.process_ = _fit_process(rows, table) if self.residual else None
 
-    def _boost(self, x: Array, y: Array, tasks: NDArray[np.int64], n_tasks: int) -> None:
+    def _boost(self, x: Array, y: Array, tasks: Index, n_tasks: int) -> None:
         lightgbm = require("lightgbm")
         weight = 1.0 / np.bincount(tasks, minlength=n_tasks)[tasks]
         few = n_tasks < _FEWEST_TO_HOLD_OUT
@@ -210,7 +204,7 @@ class GPBoost(TaskRegressor):
             )
         return Predictive(fixed + effects["mu"], self.table_.outcome, np.sqrt(effects["var"]))
 
-    def _effects_of(self, tasks: NDArray[np.int64], s: Array) -> Any:
+    def _effects_of(self, tasks: Index, s: Array) -> Any:
         slope = {"group_rand_coef_data": s, "ind_effect_group_rand_coef": [1]}
         return require("gpboost").GPModel(
             group_data=tasks,

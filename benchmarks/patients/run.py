@@ -4,11 +4,9 @@ Five folds by patient; the support is the first k rows of a patient, the query a
 methods are scored on the same patients, and differences are paired by patient.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
-from benchmarks.patients.cells import FULL, METHODS, QUICK, Plan, measure_forecasts
+from benchmarks.patients.cells import FULL, METHODS, QUICK, TunedPlan, measure_forecasts
 from benchmarks.patients.data import DATA_SETS
 from benchmarks.patients.table import (
     Results,
@@ -22,8 +20,6 @@ from benchmarks.suite.command import CACHE, WORKERS, only, suite
 from benchmarks.suite.fitting import joined_folds
 from benchmarks.suite.peers import installed
 from benchmarks.suite.record import Record
-
-__all__ = ["run_patients"]
 
 
 @suite(
@@ -51,7 +47,7 @@ def patients(run: Run, data_sets: Sequence[str], methods: Sequence[str]) -> list
 
 
 def run_patients(
-    run: Run, plan: Plan, data_sets: Sequence[str] = (), methods: Sequence[str] = ()
+    run: Run, plan: TunedPlan, data_sets: Sequence[str] = (), methods: Sequence[str] = ()
 ) -> Results:
     """Every method on every data set, or those named: ``results[data_set][method]``."""
     data_sets = [d for d in data_sets or DATA_SETS if installed(DATA_SETS[d].package, d, run.say)]

@@ -1,33 +1,21 @@
 """The patients benchmark in words: tables, a summary, and records for a file."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import product
 
 import numpy as np
-from numpy.typing import NDArray
 
-from benchmarks.patients.cells import METHODS, MIXED_MODEL, OURS, POPULATION, Plan
-from benchmarks.patients.data import DATA_SETS
+from benchmarks.patients.cells import METHODS, MIXED_MODEL, OURS, POPULATION, TunedPlan
+from benchmarks.patients.data import unit_of
+from benchmarks.suite.arrays import Array
 from benchmarks.suite.fitting import Folds
 from benchmarks.suite.record import Record, number, text_table
 from benchmarks.suite.task_scores import METRICS, calibration, metric
 from ehrmeta.evaluation import Difference, bootstrap_counts
 from ehrmeta.evaluation.bootstrap import percentile_limits
 
-__all__ = [
-    "DataSetScores",
-    "Results",
-    "patients_notes",
-    "patients_records",
-    "patients_summary",
-    "patients_tables",
-]
-
-Array = NDArray[np.float64]
 Results = Mapping[str, Mapping[str, Folds]]
 
 SUITE = "patients"
@@ -103,7 +91,7 @@ def patients_tables(results: Results) -> Iterator[str]:
             yield _detail_table(scores)
 
 
-def patients_notes(plan: Plan) -> str:
+def patients_notes(plan: TunedPlan) -> str:
     """What a reader of the tables must know: folds, trials, and who was fitted to fewer."""
     lines = [
         f"{plan.folds_run} of {plan.n_folds} folds by patient; the first k rows are seen, all "
@@ -199,7 +187,7 @@ def _error_table(scores: DataSetScores) -> str:
                 mark = "+" if gap.low > 0 else "-" if gap.high < 0 else " "
             cells.append(number(scores.value(method, k), 4) + mark)
         rows.append([method, *cells, number(result.seconds, 2)])
-    unit = DATA_SETS[scores.name].unit
+    unit = unit_of(scores.name)
     title = f"{scores.name}: rmse_macro [{unit}] at k rows of each patient"
     heading = ["", *(f"k = {k} " for k in shots), "fit s"]
     counts = ["test patients", *(f"{scores.n_tasks(k):,} " for k in shots), ""]

@@ -1,7 +1,5 @@
 """A table whose every cell can be recognised, and a search for its cells in all that comes out."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import tempfile
@@ -15,8 +13,6 @@ import pandas as pd
 from ehrmeta.data import Table, check_table
 from ehrmeta.errors import EhrmetaError
 from ehrmeta.estimators import MetaRegressor
-
-__all__ = ["count_leaked_cells", "marked_table"]
 
 _N_PATIENTS, _N_VISITS = 60, 6
 

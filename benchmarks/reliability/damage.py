@@ -1,7 +1,5 @@
 """Damaged and forged model files: each must be refused, at once and in little memory."""
 
-from __future__ import annotations
-
 import json
 import tempfile
 import time
@@ -16,8 +14,6 @@ from benchmarks.suite.timing import resident
 from ehrmeta.errors import AtypicalWarning, BundleError
 from ehrmeta.estimators.files import load_file
 from ehrmeta.persistence import read_bundle, write_bundle
-
-__all__ = ["DAMAGES", "refuse_damaged_files"]
 
 Random = np.random.Generator
 _PREFIX = 8

@@ -1,7 +1,5 @@
 """Disks that fail at every step of every write: the older file must survive, whole."""
 
-from __future__ import annotations
-
 import errno
 import io
 import os
@@ -20,8 +18,6 @@ from ehrmeta.errors import EhrmetaError
 from ehrmeta.estimators import MetaRegressor
 from ehrmeta.training.checkpoints import Checkpoints
 from ehrmeta.training.state import TrainingPlan, TrainingState
-
-__all__ = ["fail_every_write"]
 
 Write = Callable[[Path], object]
 

@@ -1,9 +1,8 @@
-"""Trainings killed at random moments: what they end with, beside one that was left alone."""
-
-from __future__ import annotations
+"""Trainings killed at random moments, and one model used in many threads and calls."""
 
 import tempfile
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 from threading import RLock
@@ -12,15 +11,15 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from benchmarks.suite.timing import resident
 from ehrmeta.algorithms import MAML
 from ehrmeta.data import make_sinusoid
 from ehrmeta.estimators import MetaRegressor
 from ehrmeta.nn import MLP
 
-__all__ = ["kill_trainings"]
-
-_STEPS = 400
+_TRAINING_STEPS = 400
 _MEAN_WAIT = 0.1  # seconds
+SHOTS = 5
 
 
 def kill_trainings(n_kills: int, seed: int = 0) -> tuple[int, int]:
@@ -84,6 +83,35 @@ def _weights(folder: Path | None) -> Mapping[str, torch.Tensor]:
 def _fitted(folder: Path | None) -> MetaRegressor:
     X, y, groups = make_sinusoid(n_tasks=60, n_points=10, random_state=0)
     model = MetaRegressor(
-        MAML(), MLP((16,)), max_steps=_STEPS, batch_size=16, verbose=False, random_state=1
+        MAML(), MLP((16,)), max_steps=_TRAINING_STEPS, batch_size=16, verbose=False, random_state=1
     )
     return model.fit(X, y, groups=groups, checkpoint_dir=folder)
+
+
+def adapt_in_threads(model: MetaRegressor, n_calls: int, n_threads: int = 8) -> int:
+    """Calls of adapt and predict in threads whose result differs from the serial one's."""
+    random = np.random.default_rng(0)
+    n_features = len(model.table_.features)
+    supports = random.normal(size=(n_calls, SHOTS, n_features))
+    outcomes = random.normal(size=(n_calls, SHOTS))
+    queries = random.normal(size=(n_calls, 3, n_features))
+
+    def call(i: int) -> bytes:
+        return model.adapt(supports[i], outcomes[i]).predict(queries[i]).tobytes()
+
+    serial = [call(i) for i in range(n_calls)]
+    with ThreadPoolExecutor(n_threads) as pool:
+        parallel = list(pool.map(call, range(n_calls)))
+    return sum(left != right for left, right in zip(serial, parallel, strict=True))
+
+
+def grow_by_adapting(model: MetaRegressor, n_calls: int) -> float:
+    """MiB that the process grew by over calls of adapt and predict, after a tenth of them."""
+    x = np.zeros((SHOTS, len(model.table_.features)))
+    y = np.linspace(-1.0, 1.0, SHOTS)
+    before = resident()
+    for i in range(n_calls + n_calls // 10):
+        if i == n_calls // 10:
+            before = resident()
+        model.adapt(x, y).predict(x)
+    return 1024 * (resident() - before)

@@ -1,7 +1,5 @@
 """Faults put in on purpose: how many, how long they took, and how many did harm."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,8 +12,11 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from benchmarks.reliability.canaries import count_leaked_cells, marked_table
 from benchmarks.reliability.damage import refuse_damaged_files
 from benchmarks.reliability.faults import fail_every_write
-from benchmarks.reliability.interruptions import kill_trainings
-from benchmarks.reliability.steady import adapt_in_threads, grow_by_adapting
+from benchmarks.reliability.interruptions import (
+    adapt_in_threads,
+    grow_by_adapting,
+    kill_trainings,
+)
 from benchmarks.suite.cells import Run
 from benchmarks.suite.command import SEED, suite
 from benchmarks.suite.record import Record, number, text_table
@@ -23,8 +24,6 @@ from ehrmeta.algorithms import MAML
 from ehrmeta.data import Table, make_sinusoid
 from ehrmeta.estimators import MetaClassifier, MetaRegressor
 from ehrmeta.nn import MLP
-
-__all__ = ["Amounts", "reliability_table", "run_reliability"]
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,5 @@
 """Time of adapting through the public interface: one patient, and ten thousand at once."""
 
-from __future__ import annotations
-
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -20,8 +18,6 @@ from ehrmeta.data import load_dataset
 from ehrmeta.errors import DataWarning
 from ehrmeta.estimators import MetaRegressor
 from ehrmeta.nn import MLP
-
-__all__ = ["adapt_many", "adapt_one", "latency_table", "throughput_table"]
 
 ALGORITHMS: dict[str, Algorithm] = {
     "MAML": MAML(inner_steps=3),

@@ -1,7 +1,5 @@
 """Share of a training step that goes into building its batch."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Sequence
 
@@ -14,8 +12,6 @@ from ehrmeta.algorithms import MAML, Spec
 from ehrmeta.nn import MLP, Normal
 from ehrmeta.nn.batch import visible_width
 from ehrmeta.training import EpisodeSampler, TrainingPlan, train
-
-__all__ = ["batch_table", "measure_batch_building"]
 
 N_STEPS = 10
 

@@ -1,7 +1,5 @@
 """Peak memory of training by the number of patients, and of a meta-gradient by method."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -17,8 +15,6 @@ from benchmarks.suite.timing import resident, run_apart
 from ehrmeta.algorithms import MAML
 from ehrmeta.errors import MissingExtraError
 from ehrmeta.estimators import MetaRegressor
-
-__all__ = ["measure_gradient_memory", "measure_training_memory", "memory_table"]
 
 ROWS_EACH, N_FEATURES = 20, 10
 SIZES = (10_000, 100_000, 1_000_000)

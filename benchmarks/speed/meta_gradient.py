@@ -1,7 +1,5 @@
 """Time of one second-order meta-gradient, by method, all shown to compute the same one."""
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -9,7 +7,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from benchmarks.speed.methods import (
@@ -22,18 +19,10 @@ from benchmarks.speed.methods import (
     prefers_low_rank,
 )
 from benchmarks.speed.problem import Case, Problem, draw_problem
+from benchmarks.suite.arrays import Array
 from benchmarks.suite.record import Record, number, text_table
-from benchmarks.suite.timing import Times, interleave, timed_record
+from benchmarks.suite.timing import interleave, timed_record
 from ehrmeta.errors import EhrmetaError, MissingExtraError
-
-__all__ = [
-    "check_equal",
-    "compare_methods",
-    "measure_scaling",
-    "meta_gradient_flops",
-    "method_table",
-    "scaling_table",
-]
 
 # float32 rounding, and now and then a unit that sits on the other side of ReLU's kink
 TOLERANCE = 1e-3
@@ -209,7 +198,7 @@ def _form(problem: Problem) -> str:
     return LOW_RANK if prefers_low_rank(problem) else MATERIALISED
 
 
-def _flat(gradient: Mapping[str, Any], names: Mapping[str, Any]) -> npt.NDArray[np.float64]:
+def _flat(gradient: Mapping[str, Any], names: Mapping[str, Any]) -> Array:
     """All parameters in one vector, whichever package's arrays they are."""
     arrays = (gradient[name] for name in names)
     on_cpu = (array.cpu() if torch.is_tensor(array) else array for array in arrays)
@@ -239,7 +228,7 @@ def _useful_flops(problem: Problem) -> int:
     return sum(meta_gradient_flops(problem.widths, int(n), int(m), problem.steps) for n, m in sizes)
 
 
-def _gflops(flops: int, seconds: Times) -> Times:
+def _gflops(flops: int, seconds: Array) -> Array:
     return flops / seconds / 1e9
 
 

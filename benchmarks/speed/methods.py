@@ -5,11 +5,10 @@ gradient of every parameter; only the latter is timed. All take one MLP of two h
 half the mean squared error, one fixed rate and second-order gradients.
 """
 
-from __future__ import annotations
-
 import math
 import os
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -25,18 +24,6 @@ from ehrmeta.nn import Normal
 from ehrmeta.nn.backbone import Network, Params
 from ehrmeta.training import EpisodeLoss
 
-__all__ = [
-    "COMPILED",
-    "LOW_RANK",
-    "MATERIALISED",
-    "METHODS",
-    "REFERENCE",
-    "Run",
-    "low_rank",
-    "materialised",
-    "prefers_low_rank",
-]
-
 Run = Callable[[], Mapping[str, Any]]
 Method = Callable[[Problem], Run]
 Weights = dict[str, Tensor]
@@ -44,21 +31,6 @@ Weights = dict[str, Tensor]
 LOW_RANK, MATERIALISED = "ehrmeta, low rank", "ehrmeta, materialised"
 COMPILED = "ehrmeta, compiled"
 REFERENCE = "torch.func vmap"
-
-
-def low_rank(problem: Problem) -> Run:
-    """MAML with each task's change of the weights held as keys and values."""
-    return _maml(problem, low_rank=True)
-
-
-def compiled(problem: Problem) -> Run:
-    """The form that MAML takes by itself, through ``torch.compile``."""
-    return _maml(problem, low_rank=prefers_low_rank(problem), compiled=True)
-
-
-def materialised(problem: Problem) -> Run:
-    """MAML with each task's change of the weights held as matrices."""
-    return _maml(problem, low_rank=False)
 
 
 def meta_sgd(problem: Problem) -> Run:
@@ -97,7 +69,12 @@ def _trained_as(
     return run
 
 
-def _maml(problem: Problem, *, low_rank: bool, compiled: bool = False) -> Run:
+def maml(problem: Problem, *, low_rank: bool | None = None, compiled: bool = False) -> Run:
+    """MAML with each task's change of the weights as keys and values (low rank), or as matrices.
+
+    Without `low_rank` in the form that it takes by itself.
+    """
+    low_rank = prefers_low_rank(problem) if low_rank is None else low_rank
     algorithm = MAML(
         problem.rate,
         problem.steps,
@@ -268,9 +245,9 @@ def _tasks(problem: Problem) -> list[tuple[tuple[Tensor, ...], ...]]:
 
 
 METHODS: dict[str, Method] = {
-    LOW_RANK: low_rank,
-    MATERIALISED: materialised,
-    COMPILED: compiled,
+    LOW_RANK: partial(maml, low_rank=True),
+    MATERIALISED: partial(maml, low_rank=False),
+    COMPILED: partial(maml, compiled=True),
     "ehrmeta, Meta-SGD": meta_sgd,
     REFERENCE: torch_func,
     "JAX, jitted vmap": jax_vmap,

@@ -1,7 +1,5 @@
 """Simulated patients, and the batches of tasks whose meta-gradient is timed."""
 
-from __future__ import annotations
-
 import warnings
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -11,22 +9,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from benchmarks.suite.arrays import Index
 from ehrmeta.data import index_tasks, load_dataset
 from ehrmeta.errors import DataWarning
 from ehrmeta.nn import MLP, TaskSet
 from ehrmeta.nn.batch import TaskRows, visible_width
 from ehrmeta.training import EpisodeSampler
-
-__all__ = [
-    "CASES",
-    "Case",
-    "Patients",
-    "Problem",
-    "draw_problem",
-    "ragged_problem",
-    "simulate_patients",
-    "standard_rows",
-]
 
 RATE = 0.05
 
@@ -36,7 +24,7 @@ class Patients(NamedTuple):
 
     X: npt.NDArray[np.float32]  # (row, feature)
     y: npt.NDArray[np.float32]  # (row,)
-    groups: npt.NDArray[np.int64]  # (row,)
+    groups: Index  # (row,)
 
 
 class Case(NamedTuple):
@@ -118,9 +106,7 @@ class Problem:
         return MLP(self.widths[1:-1], "relu")
 
 
-def simulate_patients(
-    sizes: npt.NDArray[np.int64], n_features: int = 10, seed: int = 0
-) -> Patients:
+def simulate_patients(sizes: Index, n_features: int = 10, seed: int = 0) -> Patients:
     """Patients with so many rows each; ``y = a + (b + b0) . x + noise``.
 
     Examples

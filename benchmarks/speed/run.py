@@ -1,7 +1,5 @@
 """The speed suite: what a meta-gradient, an adapted patient and a training step cost."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -23,8 +21,6 @@ from benchmarks.suite.command import CACHE, SEED, suite
 from benchmarks.suite.record import Record, machine
 from ehrmeta.errors import DataError, did_you_mean
 from ehrmeta.estimators.learner import pick_device
-
-__all__ = ["speed"]
 
 Show = Callable[[Sequence[Record]], str]
 

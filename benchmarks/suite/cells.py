@@ -4,8 +4,6 @@ A finished cell is found again under the same arguments and the same code: the c
 digest of the sources that the cell's function imports, and the versions of the libraries.
 """
 
-from __future__ import annotations
-
 import ast
 import hashlib
 import json
@@ -26,8 +24,6 @@ import ehrmeta
 from benchmarks.suite.record import Record, machine, number
 from benchmarks.suite.task_scores import Scores
 from ehrmeta.errors import DataError
-
-__all__ = ["Cell", "Fitted", "Run", "source_digest"]
 
 _ROOTS = {"benchmarks": Path(__file__).parents[1], "ehrmeta": Path(ehrmeta.__file__).parent}
 

@@ -1,7 +1,5 @@
 """Suites as commands: a suite registers its function under the options that it takes."""
 
-from __future__ import annotations
-
 import inspect
 import shlex
 from collections.abc import Callable, Iterable
@@ -13,8 +11,6 @@ from click.core import ParameterSource
 
 from benchmarks.suite.cells import Run
 from benchmarks.suite.record import Record, write_records
-
-__all__ = ["CACHE", "SEED", "SUITES", "WORKERS", "command_line", "only", "suite"]
 
 Option = Callable[[Any], Any]
 Suite = TypeVar("Suite", bound=Callable[..., list[Record]])

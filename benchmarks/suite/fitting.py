@@ -1,7 +1,5 @@
 """How models of a suite are fitted: seeds, short trainings, subsamples, several folds as one."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +11,28 @@ from benchmarks.suite.cells import Fitted
 from benchmarks.suite.task_scores import Scores, joined
 from ehrmeta.data import Table
 
-__all__ = ["Folds", "joined_folds", "prepared", "subsample"]
+
+@dataclass(frozen=True)
+class Plan:
+    """How much of a suite is run.
+
+    Parameters
+    ----------
+    n_folds, folds_run : int
+        Folds of the split (one site each where there are fewer sites), and how many of them are
+        run.
+    max_tasks : int, optional
+        Patients that are used at most, drawn at random.
+    max_steps : int, optional
+        Of the learners' training; their default without it.
+    seed : int
+    """
+
+    n_folds: int = 5
+    folds_run: int = 5
+    max_tasks: int | None = None
+    max_steps: int | None = None
+    seed: int = 0
 
 
 @dataclass(frozen=True, eq=False)

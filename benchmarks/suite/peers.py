@@ -1,15 +1,11 @@
 """Peers that may not be installed."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
 from ehrmeta.errors import MissingExtraError
-
-__all__ = ["installed", "require"]
 
 
 def require(name: str) -> Any:

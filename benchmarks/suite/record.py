@@ -1,7 +1,5 @@
 """Measured numbers: files of them, tables for a terminal, and targets beside them."""
 
-from __future__ import annotations
-
 import json
 import os
 import platform
@@ -10,20 +8,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import torch
-
-__all__ = [
-    "Record",
-    "Target",
-    "interval",
-    "machine",
-    "number",
-    "target_table",
-    "text_table",
-    "write_records",
-]
 
 
 @dataclass(frozen=True)
@@ -185,17 +172,17 @@ class Target(NamedTuple):
     met: bool | None
 
     @classmethod
-    def at_most(cls, claim: str, value: float, most: float) -> Target:
+    def at_most(cls, claim: str, value: float, most: float) -> Self:
         """A number that must not be larger."""
         return cls(claim, number(value), f"at most {number(most)}", bool(value <= most))
 
     @classmethod
-    def share(cls, claim: str, value: float, least: float) -> Target:
+    def share(cls, claim: str, value: float, least: float) -> Self:
         """A share that must not be smaller."""
         return cls(claim, f"{value:.1%}", f"at least {least:.0%}", bool(value >= least))
 
     @classmethod
-    def within(cls, claim: str, value: float, low: float, high: float) -> Target:
+    def within(cls, claim: str, value: float, low: float, high: float) -> Self:
         """A share between two limits."""
         inside = bool(low <= value <= high)
         return cls(claim, f"{value:.1%}", f"{low:.0%} to {high:.0%}", inside)

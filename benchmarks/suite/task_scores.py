@@ -1,16 +1,15 @@
 """Scores of a method's predictions: a few means for every task."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy import stats
 
+from benchmarks.suite.arrays import Array, Index, Mask
 from ehrmeta.data import OutcomeScale, Table
 from ehrmeta.errors import AtypicalWarning
 from ehrmeta.estimators.predictive import CarriedPredictive, Predictive
@@ -26,18 +25,6 @@ from ehrmeta.evaluation import (
 from ehrmeta.evaluation.bootstrap import percentile_limits
 from ehrmeta.evaluation.metrics import TaskMean
 
-__all__ = [
-    "METRICS",
-    "Scores",
-    "calibration",
-    "difference",
-    "joined",
-    "metric",
-    "score_split",
-    "score_tasks",
-]
-
-Array = NDArray[np.float64]
 Scores = dict[str, Array]  # (task,), or (task, bin) for "pit"
 
 CONFIDENCE_LEVEL = 0.9
@@ -59,7 +46,7 @@ METRICS: dict[str, tuple[str, bool, bool]] = {
 
 
 def score_tasks(
-    y: ArrayLike, predicted: Predictive, tasks: NDArray[np.int64], *, resolution: float | None
+    y: ArrayLike, predicted: Predictive, tasks: Index, *, resolution: float | None
 ) -> Scores:
     """Mean scores of every task's rows, on the scale that the model works on.
 
@@ -123,9 +110,7 @@ def score_tasks(
     }
 
 
-def score_split(
-    model: Any, table: Table, support: NDArray[np.bool_], query: NDArray[np.bool_]
-) -> Scores:
+def score_split(model: Any, table: Table, support: Mask, query: Mask) -> Scores:
     """Adapt a fitted model to the support rows of every task, and score its query rows.
 
     Parameters

@@ -1,7 +1,5 @@
 """Timing side by side, every method in turn, and peak memory in a process of its own."""
 
-from __future__ import annotations
-
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -11,16 +9,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
+from benchmarks.suite.arrays import Array
 from benchmarks.suite.record import Record
-
-__all__ = ["Times", "interleave", "quartiles", "resident", "run_apart", "timed_record"]
 
 Result = TypeVar("Result")
 
-Times = npt.NDArray[np.float64]
 _LONG = 1.0  # seconds
 
 
@@ -30,7 +25,7 @@ def interleave(
     seconds: float,
     min_rounds: int = 3,
     slot: float = 0.1,
-) -> dict[str, Times]:
+) -> dict[str, Array]:
     """Seconds per call of every method, one value a round: A B C, A B C, ...
 
     What slows the machine down for a while slows down a whole round, so ratios within a round
@@ -62,7 +57,7 @@ def interleave(
     return {name: np.array(values) for name, values in times.items()}
 
 
-def quartiles(values: Times) -> tuple[float, float, float]:
+def quartiles(values: Array) -> tuple[float, float, float]:
     """Median, lower and upper quartile.
 
     Examples
@@ -75,7 +70,7 @@ def quartiles(values: Times) -> tuple[float, float, float]:
 
 
 def timed_record(
-    case: str, started: float, method: str, metric: str, values: Times | float | None, **about: Any
+    case: str, started: float, method: str, metric: str, values: Array | float | None, **about: Any
 ) -> Record:
     """A record of the speed suite: median and quartiles of the rounds, or one number.
 

@@ -8,8 +8,6 @@ References
 Steimer, Mallet, Golmard, Boisvieux (1984), doi:10.3109/03602538409015066.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 
 import torch
@@ -17,8 +15,6 @@ from torch import Tensor
 from torch.func import grad, jacrev, vmap
 
 from ehrmeta.data import DosedPatients
-
-__all__ = ["Population", "Rows", "fit_population", "modes", "only", "rows_of", "steady"]
 
 _INTERVAL, _REPEATS = 12.0, 4  # h between doses, doses of one size
 _N_ROUNDS, _N_STEPS = 40, 12

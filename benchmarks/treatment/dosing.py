@@ -8,16 +8,14 @@ opponents know the drug's law and the whole dose history; `DoseResponse` knows n
 Seeds were fixed before any run; the model was developed on other seeds.
 """
 
-from __future__ import annotations
-
 import warnings
 from functools import partial
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
+from benchmarks.suite.arrays import Array, Index, Mask
 from benchmarks.suite.cells import Cell, Run
 from benchmarks.suite.record import Record, number, text_table
 from benchmarks.treatment.compartment import (
@@ -32,10 +30,6 @@ from benchmarks.treatment.compartment import (
 from ehrmeta.data import DosedPatients, make_pk
 from ehrmeta.errors import DataWarning
 from ehrmeta.treatment import AdaptedCompartment, AdaptedDoses, DoseResponse, OneCompartment
-
-__all__ = ["dosing_table", "run_dosing"]
-
-Array = npt.NDArray[np.float64]
 
 SUITE = "treatment"
 SEEDS = (11, 12, 13, 14, 15)
@@ -113,8 +107,8 @@ def measure_doses(seed: int, n_train: int, n_test: int) -> list[Record]:
 
 
 def _records(
-    chosen: dict[str, npt.NDArray[np.int64]],
-    reached: npt.NDArray[np.bool_],
+    chosen: dict[str, Index],
+    reached: Mask,
     chance: Array,
     k: int,
     seed: int,
@@ -176,9 +170,9 @@ def _without_law(patients: DosedPatients, n_train: int) -> DoseResponse:
 def _ours_chooses(
     model: OneCompartment | DoseResponse,
     patients: DosedPatients,
-    seen: npt.NDArray[np.bool_],
-    test: npt.NDArray[np.int64],
-) -> npt.NDArray[np.int64]:
+    seen: Mask,
+    test: Index,
+) -> Index:
     X, rows = _features(patients), seen & (patients.groups >= test[0])
     adapted: AdaptedCompartment | AdaptedDoses = model.adapt(
         X[rows],
@@ -195,9 +189,7 @@ def _ours_chooses(
     return np.asarray(np.searchsorted(GRID, best["dose"].to_numpy()))
 
 
-def _aimed(
-    population: Population, rows: Rows, target: tuple[float, float]
-) -> npt.NDArray[np.int64]:
+def _aimed(population: Population, rows: Rows, target: tuple[float, float]) -> Index:
     """The dose whose concentration at the mode is nearest to the middle of the target's log."""
     log_parameters, _ = modes(population, rows)
     dose = np.sqrt(target[0] * target[1]) / steady(log_parameters, population.oral).numpy()

@@ -3,15 +3,12 @@
 The meta-learners are as in their papers, without adaptation.
 """
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
-from numpy.typing import NDArray
 from sklearn.base import clone
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 from sklearn.linear_model import LogisticRegression, RidgeCV
@@ -19,14 +16,10 @@ from sklearn.model_selection import GridSearchCV, KFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from benchmarks.suite.arrays import Array, Index
 from benchmarks.suite.peers import require
 from ehrmeta.errors import DataWarning
 from ehrmeta.treatment import TreatmentResponse
-
-__all__ = ["BASES", "METHODS", "OURS", "TUNED", "MetaLearner", "fit_ours"]
-
-Array = NDArray[np.float64]
-Index = NDArray[np.int64]
 
 OURS = "ehrmeta"
 TUNED = ("X tuned boosting", "R tuned boosting")
@@ -89,7 +82,7 @@ class MetaLearner:
         self.kind = kind
         self.base = base
 
-    def fit(self, X: Array, y: Array, t: Index) -> MetaLearner:
+    def fit(self, X: Array, y: Array, t: Index) -> Self:
         """Learn."""
         if self.kind == "S":
             self._models = [self._regress(np.column_stack([X, t]), y)]
@@ -151,7 +144,7 @@ class MetaLearner:
 class CausalForest:
     """EconML's CausalForestDML with boosted nuisances and otherwise its defaults."""
 
-    def fit(self, X: Array, y: Array, t: Index) -> CausalForest:
+    def fit(self, X: Array, y: Array, t: Index) -> Self:
         """Learn."""
         forest = require("econml.dml").CausalForestDML
         self._model = forest(

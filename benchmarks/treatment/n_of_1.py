@@ -5,25 +5,20 @@ effect of a unit of dose is asked for, doses being in random order or following 
 The seeds are fresh: the model was developed, and its figures first read, on others.
 """
 
-from __future__ import annotations
-
 import warnings
 from functools import partial
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from scipy import stats
 
+from benchmarks.suite.arrays import Array, Mask
 from benchmarks.suite.cells import Cell, Run
 from benchmarks.suite.record import Record, number, text_table
 from ehrmeta.data import NofOnePatients, make_nof1
 from ehrmeta.errors import DataWarning
 from ehrmeta.treatment import DoseResponse
 
-__all__ = ["n_of_1_table", "run_n_of_1"]
-
-Array = npt.NDArray[np.float64]
 Effects = tuple[Array, Array, Array]  # estimate, low, high of every patient
 
 SUITE = "treatment"
@@ -108,13 +103,11 @@ def measure_periods(seed: int, titration: bool, n_train: int, n_test: int) -> li
     return records
 
 
-def _keywords(p: NofOnePatients, rows: npt.NDArray[np.bool_]) -> dict[str, Any]:
+def _keywords(p: NofOnePatients, rows: Mask) -> dict[str, Any]:
     return {"dose": p.treatment[rows], "groups": p.groups[rows], "time": p.time[rows]}
 
 
-def _adapted(
-    model: DoseResponse, p: NofOnePatients, seen: npt.NDArray[np.bool_], n_train: int
-) -> Effects:
+def _adapted(model: DoseResponse, p: NofOnePatients, seen: Mask, n_train: int) -> Effects:
     adapted = model.adapt(p.X[seen, 3:], p.y[seen], **_keywords(p, seen))
     first = np.arange(n_train, len(p.effect)) * N_DAYS
     at: dict[str, Any] = {
@@ -127,7 +120,7 @@ def _adapted(
     return adapted.effect(p.X[first, 3:], **at), low, high
 
 
-def _own(p: NofOnePatients, seen: npt.NDArray[np.bool_], n_train: int) -> Effects:
+def _own(p: NofOnePatients, seen: Mask, n_train: int) -> Effects:
     """A least-squares line for every patient; NaN for one dose only."""
     lines = np.full((len(p.effect) - n_train, 3), np.nan)
     for at in range(len(lines)):
@@ -137,7 +130,7 @@ def _own(p: NofOnePatients, seen: npt.NDArray[np.bool_], n_train: int) -> Effect
     return lines[:, 0], lines[:, 1], lines[:, 2]
 
 
-def _pooled(p: NofOnePatients, seen: npt.NDArray[np.bool_], n_test: int) -> Effects:
+def _pooled(p: NofOnePatients, seen: Mask, n_test: int) -> Effects:
     """One least-squares line for all."""
     effect, low, high = np.tile(_line(p.treatment[seen], p.y[seen]), (n_test, 1)).T
     return effect, low, high

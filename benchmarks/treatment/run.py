@@ -4,8 +4,6 @@ Zero and a constant effect are always in the table: many published effect models
 zero (arXiv:2410.07021).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 from benchmarks.suite.cells import Cell, Run
@@ -16,11 +14,8 @@ from benchmarks.treatment.dosing import dosing_table, run_dosing
 from benchmarks.treatment.methods import METHODS, OURS
 from benchmarks.treatment.n_of_1 import n_of_1_table, run_n_of_1
 from benchmarks.treatment.simulated import BAYES, measure_acic, measure_sites
-from benchmarks.treatment.survival import SURVIVAL_TRIALS, measure_survival
 from benchmarks.treatment.table import treatment_tables, treatment_targets
-from benchmarks.treatment.trials import TRIALS, measure_trial
-
-__all__ = ["PARTS"]
+from benchmarks.treatment.trials import SURVIVAL_TRIALS, TRIALS, measure_survival, measure_trial
 
 PARTS = ("acic2016", "sites", "trials", "survival")
 KNOBS = tuple((h, c) for h in (0.0, 1.0) for c in (0.0, 1.0, 2.0))

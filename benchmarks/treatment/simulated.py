@@ -1,7 +1,5 @@
 """Cells of the treatment benchmark whose true effects are known: ACIC 2016, and simulated sites."""
 
-from __future__ import annotations
-
 import time
 import warnings
 from dataclasses import replace
@@ -9,20 +7,15 @@ from functools import lru_cache, partial
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from sklearn.model_selection import KFold, train_test_split
 
+from benchmarks.suite.arrays import Array, Index
 from benchmarks.suite.record import Record
 from benchmarks.treatment.methods import METHODS, OURS, fit_ours
 from ehrmeta.data import make_treatment
 from ehrmeta.data.catalog import load_frame
 from ehrmeta.errors import DataWarning
 from ehrmeta.evaluation.bootstrap import bootstrap_counts, percentile_limits
-
-__all__ = ["BAYES", "CONSTANT", "SUITE", "measure_acic", "measure_sites"]
-
-Array = NDArray[np.float64]
-Index = NDArray[np.int64]
 
 SUITE = "treatment"
 BAYES = "Bayes rule"

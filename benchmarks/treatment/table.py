@@ -1,7 +1,5 @@
 """Tables of the treatment benchmark, and its figures beside targets set before any run."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
@@ -14,8 +12,6 @@ from benchmarks.treatment.methods import OURS, TUNED
 from benchmarks.treatment.n_of_1 import COVERAGE, OWN, POOLED
 from benchmarks.treatment.n_of_1 import OURS as WITHIN
 from benchmarks.treatment.simulated import BAYES, CONSTANT
-
-__all__ = ["treatment_tables", "treatment_targets"]
 
 _NOMINAL = (0.87, 0.93)  # of 90 % intervals
 

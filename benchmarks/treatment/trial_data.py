@@ -4,8 +4,6 @@ Their files lie in packages of open licence, which is that of the code: IHDP in 
 source were not found), ACTG 175 in lifelines (the table of the R package speff2trial, GPL-2).
 """
 
-from __future__ import annotations
-
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -13,8 +11,6 @@ import pandas as pd
 
 from ehrmeta.data import Feature, Outcome, Schema, Table
 from ehrmeta.errors import MissingExtraError
-
-__all__ = ["load_actg175", "load_ihdp"]
 
 ARMS = {
     0: "zidovudine",

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.treatment import dosing, n_of_1
+from benchmarks.treatment import dosing
 from benchmarks.treatment.compartment import fit_population, modes, only, rows_of, steady
 from ehrmeta.data import make_pk
 
@@ -27,24 +27,3 @@ def test_population_parameters_are_found_again() -> None:
     sd, true_sd = (torch.diagonal(p.precision) ** -0.5 for p in (found, true))
     np.testing.assert_allclose(sd[:2], true_sd[:2], atol=0.1)
     assert float(found.proportional) == pytest.approx(0.15, abs=0.04)
-
-
-@pytest.mark.slow
-def test_no_dose_beats_the_best_under_the_true_posterior(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dosing, "SHOTS", (2,))
-    records = dosing.measure_doses(1, 40, 40)
-    chance = {r.method: r.value for r in records if r.metric == dosing.TRUTH[1]}
-    assert max(chance, key=chance.__getitem__) == dosing.CEILING
-    assert min(chance, key=chance.__getitem__) == dosing.ONE_DOSE
-    assert chance[dosing.LAW] > chance[dosing.POPULATION] + 0.1
-    assert dosing.LAW in dosing.dosing_table(records)
-
-
-@pytest.mark.slow
-def test_every_method_has_its_scores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(n_of_1, "SHOTS", (28,))
-    records = n_of_1.measure_periods(1, True, 25, 20)
-    methods = {record.method for record in records}
-    assert len(records) == len(methods) * len(n_of_1.METRICS)
-    assert all(np.isfinite(record.value) for record in records)
-    assert all(name in n_of_1.n_of_1_table(records) for name in methods)

@@ -1,8 +1,11 @@
 """The suites on the command line, and the command that a file of records names."""
 
+from __future__ import annotations
+
 import shlex
 
 import pytest
+from click.testing import CliRunner
 
 from benchmarks.__main__ import main
 from benchmarks.suite.command import command_line
@@ -24,3 +27,14 @@ def test_a_file_of_records_names_all_that_was_asked_for_but_no_folder(given, nam
     name, *arguments = shlex.split(given)
     context = main.commands[name].make_context(name, arguments)
     assert command_line(context) == f"python -m benchmarks {named}"
+
+
+def _run(*arguments: str):
+    return CliRunner().invoke(main, arguments)
+
+
+@pytest.mark.parametrize("suite", ["speed", "memory", "sinusoid", "digits", "patients"])
+def test_a_file_that_cannot_be_written_is_refused_before_measuring(suite: str, tmp_path) -> None:
+    done = _run(suite, "--quick", "--json", str(tmp_path / "missing" / "numbers.json"))
+    assert done.exit_code == 2
+    assert "there is no folder" in done.output

@@ -11,7 +11,11 @@ from ehrmeta.estimators.predictive import CarriedPredictive, Predictive
 from ehrmeta.evaluation import crps_sample
 
 OUTCOME = OutcomeScale(center=10.0, scale=2.0)
+
+
 UNCHANGED = np.array([0.2, 0.5, 0.9, 0.0, 1.0])
+
+
 LAST, LOC, SCALE = (
     np.array([15.0, 9, 12, 8, 11]),
     np.array([12.0, 10, 6, 8.5, 9]),

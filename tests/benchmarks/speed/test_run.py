@@ -37,10 +37,3 @@ def test_an_unknown_device_is_named() -> None:
     done = _run("speed", "--quick", "--device", "abacus")
     assert done.exit_code == 1
     assert "device must be 'auto', 'cpu' or 'cuda', got 'abacus'" in done.output
-
-
-@pytest.mark.parametrize("suite", ["speed", "memory", "sinusoid", "digits", "patients"])
-def test_a_file_that_cannot_be_written_is_refused_before_measuring(suite: str, tmp_path) -> None:
-    done = _run(suite, "--quick", "--json", str(tmp_path / "missing" / "numbers.json"))
-    assert done.exit_code == 2
-    assert "there is no folder" in done.output

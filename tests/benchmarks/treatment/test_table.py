@@ -22,8 +22,14 @@ def acic(instance, **pehe_sd):
 
 
 SITES = "sites, heterogeneity 1, confounding 1"
+
+
 ALIKE = "sites, heterogeneity 0, confounding 1"
+
+
 NOF1 = "make_nof1, doses that follow the outcome"
+
+
 RECORDS = {
     "gap from": [
         record(SITES, method, "pehe", value, k=20)

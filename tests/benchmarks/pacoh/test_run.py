@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+
+from benchmarks.__main__ import main
+from benchmarks.pacoh.data import read_stays, split_stays
+from benchmarks.pacoh.run import LAST, OURS, PUBLISHED, pacoh_records, pacoh_table, run_pacoh
+from benchmarks.suite.cells import Run
+
+FIRST_ID = 132_539
+
+
+@pytest.fixture(scope="module")
+def frame():
+    """700 stays, the first 50 of which have too few values, as RecordID, hour, Parameter, Value."""
+    rng = np.random.default_rng(0)
+    parts = []
+    for stay in range(700):
+        early = 3 if stay < 50 else int(rng.integers(4, 8))
+        minutes = np.sort(
+            np.concatenate([rng.choice(1440, early, False), 1441 + rng.choice(1400, 3, False)])
+        )
+        for variable, level in (("GCS", 12), ("HCT", 30)):
+            values = np.round(level + rng.normal(0, 2) + rng.normal(0, 1, len(minutes)))
+            part = {"RecordID": FIRST_ID + stay, "minute": minutes, "Parameter": variable}
+            parts.append(pd.DataFrame(part | {"Value": values}))
+    found = pd.concat(parts, ignore_index=True)
+    return found.assign(hour=(found.minute / 60).astype(np.float32))
+
+
+@pytest.fixture(scope="module")
+def folder(frame, tmp_path_factory):
+    path = tmp_path_factory.mktemp("physionet")
+    frame[["RecordID", "hour", "Parameter", "Value"]].to_parquet(path / "set_a.parquet")
+    return path
+
+
+def test_the_last_value_is_scored_as_by_hand(folder):
+    found = run_pacoh(Run(quick=True), folder, (LAST,))
+    _, test = split_stays(read_stays(folder, "HCT"), None)
+    rows = pd.DataFrame({"stay": test.groups, "hour": test.time, "y": test.y})
+    last = rows[rows.hour <= 24].sort_values(["stay", "hour"]).groupby("stay").y.last()
+    later = rows[rows.hour > 24]
+    errors = ((later.y - later.stay.map(last)) ** 2).groupby(later.stay).mean()
+    records = {(r.case, r.method, r.metric): r for r in pacoh_records(found)}
+    scored = records["HCT, published split", LAST, "rmse_task"]
+    assert scored.value == pytest.approx(np.sqrt(errors).mean(), rel=1e-5)
+    assert scored.n_tasks == 500
+    for name, values in PUBLISHED.items():
+        record = records["HCT, published split", f"{name}, as published", "rmse_task"]
+        assert (record.value, record.note) == (values["HCT"], "published")
+
+
+@pytest.mark.slow
+def test_the_command_runs_and_resumes(folder, tmp_path):
+    words = ["pacoh", "--data", str(folder), "--quick", "--cache", str(tmp_path / "kept")]
+    first = CliRunner().invoke(main, [*words, "--json", str(tmp_path / "a.json")])
+    assert first.exit_code == 0, first.output
+    assert "as published" in first.output
+    assert f"{OURS} less" in first.output
+    assert max(map(len, first.output.split("saved")[0].splitlines())) <= 100
+    again = CliRunner().invoke(main, words)
+    assert pacoh_lines(again.output) == pacoh_lines(first.output)
+
+
+@pytest.mark.slow
+def test_two_processes_find_what_one_does(folder):
+    found = [run_pacoh(Run(quick=True, workers=n), folder, (LAST,)) for n in (1, 2)]
+    assert pacoh_table(found[0]) == pacoh_table(found[1])
+
+
+def pacoh_lines(text):
+    return [line for line in text.splitlines() if "split" in line]
+
+
+def test_an_empty_run_has_an_empty_table():
+    assert pacoh_table({}) == ""
