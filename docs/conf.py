@@ -54,6 +54,7 @@ autosummary_context = {
         "ehrmeta.evaluation": "Scores and protocols",
         "ehrmeta.report": "Pictures and reports",
         "ehrmeta.tuning": "Tuning",
+        "ehrmeta.loading": "Saved files",
         "ehrmeta.errors": "Errors and warnings",
         "ehrmeta.nn": "Networks and likelihoods",
         "ehrmeta.training": "Training",

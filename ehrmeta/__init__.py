@@ -41,6 +41,7 @@ from ehrmeta.estimators import (
     landmark_posterior,
 )
 from ehrmeta.evaluation import KShotScorer, k_shot_curve
+from ehrmeta.loading import load
 from ehrmeta.nn import MLP, TorchModule
 from ehrmeta.treatment import TreatmentResponse
 from ehrmeta.tuning import MetaSearchCV, tune
@@ -70,6 +71,7 @@ __all__ = [
     "landmark_posterior",
     "landmark_times",
     "list_datasets",
+    "load",
     "load_dataset",
     "load_events",
     "load_frame",

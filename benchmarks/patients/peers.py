@@ -5,6 +5,7 @@ ones the last value in an earlier row and its age.
 """
 
 import warnings
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,8 +23,9 @@ from ehrmeta.baselines.history import (
 )
 from ehrmeta.baselines.mixed_effects import designs, time_since_first
 from ehrmeta.estimators._base import TaskRegressor
-from ehrmeta.estimators.predictive import Predictive
+from ehrmeta.estimators.predictive import Prediction, Predictive
 from ehrmeta.estimators.table_encoder import TableEncoder
+from ehrmeta.estimators.task_model import RowReader, TaskModel
 from ehrmeta.nn.batch import TaskRows
 from ehrmeta.nn.mixed_model import MixedModel, posterior, predict
 
@@ -32,6 +34,20 @@ _N_DRAWS, _MAX_QUERIES = 8, 10
 _N_FOLDS = 5
 _MAX_TREES, _TREES_OF_FEW = 500, 30
 _FEWEST_TO_HOLD_OUT = 20
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _PeerModel(TaskModel):
+    """A peer of another package behind the contract of a task model."""
+
+    peer: Any
+
+    def adapt(self, support: TaskRows) -> Any:
+        return self.peer._adapt_tasks(support) if hasattr(self.peer, "_adapt_tasks") else None
+
+    def predict(self, support: TaskRows, state: Any, query: TaskRows) -> Prediction:
+        prediction: Prediction = self.peer._predict_tasks(support, state, query)
+        return prediction
 
 
 class HistoryLightGBM(TaskRegressor):
@@ -65,7 +81,7 @@ class HistoryLightGBM(TaskRegressor):
         self.max_tasks = max_tasks
         self.random_state = random_state
 
-    def _fit_tasks(self, rows: TaskRows, table: TableEncoder) -> None:
+    def _fit_tasks(self, rows: TaskRows, reader: RowReader) -> TaskModel:
         rng = np.random.default_rng(self.random_state)
         fold = rng.permutation(np.arange(rows.n_tasks) % _N_FOLDS)
         parts = []
@@ -74,7 +90,7 @@ class HistoryLightGBM(TaskRegressor):
             process = None
             if self.residual:
                 others = rng.permutation(np.flatnonzero(~tasks))[: self.max_tasks]
-                process = _fit_process(rows.select(torch.from_numpy(others)), table)
+                process = _fit_process(rows.select(torch.from_numpy(others)), reader)
             numbers = np.flatnonzero(tasks)
             for _ in range(_N_DRAWS):
                 drawn = draw_episodes(
@@ -85,7 +101,8 @@ class HistoryLightGBM(TaskRegressor):
                 parts.append((design, y - expected, numbers[drawn[1].codes.numpy()]))
         x, y, tasks = (np.concatenate(columns) for columns in zip(*parts, strict=True))
         self._boost(x, y, tasks, rows.n_tasks)
-        self.process_ = _fit_process(rows, table) if self.residual else None
+        self.process_ = _fit_process(rows, reader) if self.residual else None
+        return _PeerModel(**vars(reader), peer=self)
 
     def _boost(self, x: Array, y: Array, tasks: Index, n_tasks: int) -> None:
         lightgbm = require("lightgbm")
@@ -119,7 +136,7 @@ class HistoryLightGBM(TaskRegressor):
         self.spread_ = float(np.sqrt(min(after / before, 1.0)))  # of the process's predictions
 
     def _adapt_tasks(self, support: TaskRows) -> Any:
-        return None if self.process_ is None else self.process_._adapt_tasks(support)
+        return None if self.process_ is None else self.process_.adapt(support)
 
     def _predict_tasks(self, support: TaskRows, state: Any, query: TaskRows) -> Predictive:
         design, expected, scale = _design(self.process_, support, query)
@@ -165,10 +182,10 @@ class GPBoost(TaskRegressor):
         self.learning_rate = learning_rate
         self.random_state = random_state
 
-    def _fit_tasks(self, rows: TaskRows, table: TableEncoder) -> None:
+    def _fit_tasks(self, rows: TaskRows, reader: RowReader) -> TaskModel:
         gpboost = require("gpboost")
         self.mean_elapsed_ = float(time_since_first(rows, rows).mean())
-        x, s = self._columns(rows, rows, table)
+        x, s = self._columns(rows, rows, reader.table)
         model = self._effects_of(rows.codes.numpy(), s)
         settings = {
             "num_leaves": self.num_leaves,
@@ -183,6 +200,7 @@ class GPBoost(TaskRegressor):
             data = gpboost.Dataset(x, rows.y.double().numpy())
             self.booster_ = gpboost.train(settings, data, self.n_trees, gp_model=model)
         self.variances_ = np.asarray(model.get_cov_pars(), dtype=np.float64).ravel()
+        return _PeerModel(**vars(reader), peer=self)
 
     def _predict_tasks(self, support: TaskRows, state: Any, query: TaskRows) -> Predictive:
         x, s = self._columns(support, query, self.table_)
@@ -226,10 +244,10 @@ class GPBoost(TaskRegressor):
 class StatsmodelsMixedLM(TaskRegressor):
     """statsmodels' mixed model with random slope, a check of ours; its unseen tasks by formula."""
 
-    def _fit_tasks(self, rows: TaskRows, table: TableEncoder) -> None:
+    def _fit_tasks(self, rows: TaskRows, reader: RowReader) -> TaskModel:
         mixed_lm = require("statsmodels.api").MixedLM
         self.mean_elapsed_ = float(time_since_first(rows, rows).mean())
-        x, z = self._designs(rows, rows, table)
+        x, z = self._designs(rows, rows, reader.table)
         _, upper, pivot = qr(x, mode="economic", pivoting=True)
         diagonal = np.abs(np.diag(upper))
         self.kept_ = np.sort(pivot[: int(np.sum(diagonal > 1e-5 * diagonal[0]))])
@@ -246,6 +264,7 @@ class StatsmodelsMixedLM(TaskRegressor):
             log_likelihood=float(fit.llf),
             n_tasks=rows.n_tasks,
         )
+        return _PeerModel(**vars(reader), peer=self)
 
     def _adapt_tasks(self, support: TaskRows) -> tuple[Array, Array]:
         x, z = self._designs(support, support, self.table_)
@@ -266,20 +285,17 @@ class StatsmodelsMixedLM(TaskRegressor):
         return designs(support, rows, table, mean_elapsed=self.mean_elapsed_, random_slope=True)
 
 
-def _fit_process(rows: TaskRows, table: TableEncoder) -> MixedProcessEffects:
-    process = MixedProcessEffects()
-    process._fit_tasks(rows, table)
-    process.table_ = table
-    return process
+def _fit_process(rows: TaskRows, reader: RowReader) -> TaskModel:
+    return MixedProcessEffects()._fit_tasks(rows, reader)
 
 
 def _design(
-    process: MixedProcessEffects | None, support: TaskRows, query: TaskRows
+    process: TaskModel | None, support: TaskRows, query: TaskRows
 ) -> tuple[Array, Array, Array | None]:
     """Inputs of the trees, and the process's prediction and its sd."""
     design = history_design(support, outcome_history(support), query)
     if process is None:
         return design, np.zeros(query.n_rows), None
-    predicted = process._predict_tasks(support, process._adapt_tasks(support), query)
+    predicted: Any = process.predict(support, process.adapt(support), query)
     scale = np.asarray(predicted.scale)
     return np.column_stack([design, predicted.loc, scale]), predicted.loc, scale

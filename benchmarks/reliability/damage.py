@@ -12,7 +12,7 @@ import numpy as np
 
 from benchmarks.suite.timing import resident
 from ehrmeta.errors import AtypicalWarning, BundleError
-from ehrmeta.estimators.files import load_file
+from ehrmeta.loading import load
 from ehrmeta.persistence import read_bundle, write_bundle
 
 Random = np.random.Generator
@@ -139,7 +139,7 @@ def refuse_damaged_files(
             try:
                 with warnings.catch_warnings():  # patients may become unlike those of training
                     warnings.simplefilter("ignore", AtypicalWarning)
-                    load_file(path)
+                    load(path)
                 failures += not harmless_loads
             except BundleError:
                 pass

@@ -75,7 +75,7 @@ def _weights(folder: Path | None) -> Mapping[str, torch.Tensor]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        return _fitted(folder).learner_.params
+        return _fitted(folder).model_.learner.params
     finally:
         torch.set_num_threads(threads)
 

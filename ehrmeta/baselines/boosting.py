@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,9 @@ from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.utils import check_random_state
 
 from ehrmeta.data.schema import Schema, Transform
-from ehrmeta.estimators._base import TaskRegressor
+from ehrmeta.estimators._base import TaskRegressor, keep_arguments
 from ehrmeta.estimators.predictive import Predictive
-from ehrmeta.estimators.table_encoder import TableEncoder
+from ehrmeta.estimators.task_model import RowReader, TaskModel
 from ehrmeta.nn.batch import TaskRows
 
 __all__ = [
@@ -101,6 +102,11 @@ class PopulationBoosting(TaskRegressor):
     array([0., 1.])
     """
 
+    max_iter: int
+    learning_rate: float
+    max_leaf_nodes: int
+    random_state: int | None
+
     def __init__(
         self,
         *,
@@ -114,20 +120,10 @@ class PopulationBoosting(TaskRegressor):
         score_shots: tuple[int, ...] = (1, 3, 5),
         random_state: int | None = None,
     ) -> None:
-        super().__init__(
-            schema=schema,
-            task=task,
-            time=time,
-            outcome_transform=outcome_transform,
-            score_shots=score_shots,
-        )
-        self.max_iter = max_iter
-        self.learning_rate = learning_rate
-        self.max_leaf_nodes = max_leaf_nodes
-        self.random_state = random_state
+        keep_arguments(self, locals())
 
-    def _fit_tasks(self, rows: TaskRows, table: TableEncoder) -> None:
-        self.boosting_ = boost(
+    def _fit_tasks(self, rows: TaskRows, reader: RowReader) -> TaskModel:
+        trees = boost(
             _design(rows),
             rows.y.double().numpy(),
             rows.codes.numpy(),
@@ -137,12 +133,18 @@ class PopulationBoosting(TaskRegressor):
             max_leaf_nodes=self.max_leaf_nodes,
             seed=int(check_random_state(self.random_state).randint(2**31 - 1)),
         )
-        self.n_iter_ = self.boosting_.n_iter_
+        self.n_iter_ = trees.n_iter_
+        return _BoostingModel(**vars(reader), trees=trees)
 
-    def _predict_tasks(self, support: TaskRows, state: Any, query: TaskRows) -> Predictive:
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _BoostingModel(TaskModel):
+    trees: HistGradientBoostingRegressor
+
+    def predict(self, support: TaskRows, state: Any, query: TaskRows) -> Predictive:
         if query.n_rows == 0:
-            return Predictive(np.empty(0), self.table_.outcome)
-        return Predictive(self.boosting_.predict(_design(query)), self.table_.outcome)
+            return Predictive(np.empty(0), self.table.outcome)
+        return Predictive(self.trees.predict(_design(query)), self.table.outcome)
 
 
 def _design(rows: TaskRows) -> Array:

@@ -5,16 +5,20 @@ Every value is known at the support's last row: nothing measured later enters.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.utils import Tags, check_random_state
+from sklearn.ensemble import HistGradientBoostingRegressor
+from sklearn.utils import check_random_state
 
 from ehrmeta.baselines.boosting import boost
 from ehrmeta.data.schema import Schema, Transform
-from ehrmeta.estimators._base import TaskRegressor
+from ehrmeta.estimators._base import TaskRegressor, keep_arguments
 from ehrmeta.estimators.predictive import Predictive
-from ehrmeta.estimators.table_encoder import TableEncoder
+from ehrmeta.estimators.task_model import RowReader, TaskModel
 from ehrmeta.nn.batch import TaskRows
 
 __all__ = [
@@ -49,8 +53,8 @@ def outcome_history(support: TaskRows) -> Array:
         time = support.time.numpy()
         elapsed = time - mean(time)[codes]
         last[count > 0] = y[(support.starts[1:].numpy() - 1)[count > 0]]
-        moved = mean(elapsed**2)
-        slope = mean(elapsed * deviation) / np.where(moved > 0, moved, np.nan)
+        variance = mean(elapsed**2)
+        slope = mean(elapsed * deviation) / np.where(variance > 0, variance, np.nan)
     return np.column_stack([count, level, spread, last, slope])
 
 
@@ -76,10 +80,10 @@ def carried_forward(support: TaskRows, query: TaskRows) -> Array:
     row = np.where(np.isnan(measured), -1, np.arange(n_rows)[:, None])
     seen = np.maximum.accumulate(row, axis=0)  # last row with a value, perhaps of another task
     previous = _rows_before(support, query) - 1
-    found = np.where(previous[:, None] >= 0, seen[previous], -1)
-    known = found >= support.starts.numpy()[query.codes.numpy()][:, None]
-    value = np.take_along_axis(measured, np.maximum(found, 0), axis=0)
-    age = query.time.numpy()[:, None] - support.time.numpy()[np.maximum(found, 0)]
+    last = np.where(previous[:, None] >= 0, seen[previous], -1)
+    known = last >= support.starts.numpy()[query.codes.numpy()][:, None]
+    value = np.take_along_axis(measured, np.maximum(last, 0), axis=0)
+    age = query.time.numpy()[:, None] - support.time.numpy()[np.maximum(last, 0)]
     return np.where(np.hstack([known, known]), np.hstack([value, age]), np.nan)
 
 
@@ -189,6 +193,15 @@ class HistoryBoosting(TaskRegressor):
     array([0.5])
     """
 
+    poor_score: ClassVar[bool] = True  # one anonymous task is too little history
+    shots: tuple[int, int]
+    n_draws: int
+    max_queries: int
+    max_iter: int
+    learning_rate: float
+    max_leaf_nodes: int
+    random_state: int | None
+
     def __init__(
         self,
         *,
@@ -205,27 +218,9 @@ class HistoryBoosting(TaskRegressor):
         score_shots: tuple[int, ...] = (1, 3, 5),
         random_state: int | None = None,
     ) -> None:
-        super().__init__(
-            schema=schema,
-            task=task,
-            time=time,
-            outcome_transform=outcome_transform,
-            score_shots=score_shots,
-        )
-        self.shots = shots
-        self.n_draws = n_draws
-        self.max_queries = max_queries
-        self.max_iter = max_iter
-        self.learning_rate = learning_rate
-        self.max_leaf_nodes = max_leaf_nodes
-        self.random_state = random_state
+        keep_arguments(self, locals())
 
-    def __sklearn_tags__(self) -> Tags:
-        tags = super().__sklearn_tags__()
-        tags.regressor_tags.poor_score = True  # one anonymous task is too little history
-        return tags
-
-    def _fit_tasks(self, rows: TaskRows, table: TableEncoder) -> None:
+    def _fit_tasks(self, rows: TaskRows, reader: RowReader) -> TaskModel:
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         rng = np.random.default_rng(seed)
         parts = []
@@ -234,7 +229,7 @@ class HistoryBoosting(TaskRegressor):
             design = history_design(support, outcome_history(support), query)
             parts.append((design, query.y.double().numpy(), query.codes.numpy()))
         x, y, tasks = (np.concatenate(columns) for columns in zip(*parts, strict=True))
-        self.boosting_ = boost(
+        trees = boost(
             x,
             y,
             tasks,
@@ -245,13 +240,19 @@ class HistoryBoosting(TaskRegressor):
             min_samples_leaf=10 * self.n_draws,  # rows of a task come up in every draw
             seed=seed,
         )
-        self.n_iter_ = self.boosting_.n_iter_
+        self.n_iter_ = trees.n_iter_
+        return _HistoryModel(**vars(reader), trees=trees)
 
-    def _adapt_tasks(self, support: TaskRows) -> Array:
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _HistoryModel(TaskModel):
+    trees: HistGradientBoostingRegressor
+
+    def adapt(self, support: TaskRows) -> Array:
         return outcome_history(support)
 
-    def _predict_tasks(self, support: TaskRows, state: Array, query: TaskRows) -> Predictive:
+    def predict(self, support: TaskRows, state: Array, query: TaskRows) -> Predictive:
         if query.n_rows == 0:
-            return Predictive(np.empty(0), self.table_.outcome)
+            return Predictive(np.empty(0), self.table.outcome)
         design = history_design(support, state, query)
-        return Predictive(self.boosting_.predict(design), self.table_.outcome)
+        return Predictive(self.trees.predict(design), self.table.outcome)

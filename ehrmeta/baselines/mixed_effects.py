@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import ClassVar, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -11,11 +11,16 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from ehrmeta.data.schema import Schema, Transform
-from ehrmeta.estimators._base import TaskClassifier, TaskRegressor
+from ehrmeta.estimators._base import TaskClassifier, TaskRegressor, keep_arguments
 from ehrmeta.estimators.predictive import ClassPredictive, Predictive
 from ehrmeta.estimators.table_encoder import TableEncoder
+from ehrmeta.estimators.task_model import RowReader, TaskModel
 from ehrmeta.nn.batch import TaskRows, padded_index
-from ehrmeta.nn.generalised_mixed_model import fit_generalised_mixed_model, posterior_effects
+from ehrmeta.nn.generalised_mixed_model import (
+    GeneralisedMixedModel,
+    fit_generalised_mixed_model,
+    posterior_effects,
+)
 from ehrmeta.nn.likelihoods import Bernoulli
 from ehrmeta.nn.mixed_model import MixedModel, apart, fit_mixed_model, posterior, predict
 from ehrmeta.nn.mixed_process import fit_mixed_process
@@ -46,6 +51,8 @@ class MixedRegressor(TaskRegressor):
         As in `TaskRegressor`.
     """
 
+    random_slope: bool
+
     def __init__(
         self,
         *,
@@ -56,31 +63,37 @@ class MixedRegressor(TaskRegressor):
         outcome_transform: Transform | None = None,
         score_shots: tuple[int, ...] = (1, 3, 5),
     ) -> None:
-        super().__init__(
-            schema=schema,
-            task=task,
-            time=time,
-            outcome_transform=outcome_transform,
-            score_shots=score_shots,
-        )
-        self.random_slope = random_slope
+        keep_arguments(self, locals())
 
     def _training_designs(
         self, rows: TaskRows, table: TableEncoder
     ) -> tuple[Array, Array, NDArray[np.bool_]]:
         """Fixed and random designs, and which fixed columns those before them do not tell."""
         self.mean_elapsed_ = float(time_since_first(rows, rows).mean())
-        x, z = self._designs(rows, rows, table)
+        x, z = designs(
+            rows, rows, table, mean_elapsed=self.mean_elapsed_, random_slope=self.random_slope
+        )
         return x, z, apart(x)
 
-    def _designs(
-        self, support: TaskRows, rows: TaskRows, table: TableEncoder
-    ) -> tuple[Array, Array]:
+    def _common(self, reader: RowReader) -> dict[str, Any]:
+        """What a `_LinearMixedModel` is made of."""
+        design = {"mean_elapsed": self.mean_elapsed_, "random_slope": self.random_slope}
+        return vars(reader) | design
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _LinearMixedModel(TaskModel):
+    """Designs of a mixed model that is linear in features and time."""
+
+    mean_elapsed: float
+    random_slope: bool
+
+    def _designs(self, support: TaskRows, rows: TaskRows) -> tuple[Array, Array]:
         return designs(
             support,
             rows,
-            table,
-            mean_elapsed=self.mean_elapsed_,
+            self.table,
+            mean_elapsed=self.mean_elapsed,
             random_slope=self.random_slope,
         )
 
@@ -161,6 +174,8 @@ class MixedEffects(MixedRegressor):
     array([14.])
     """
 
+    reml: bool
+
     def __init__(
         self,
         *,
@@ -172,52 +187,50 @@ class MixedEffects(MixedRegressor):
         outcome_transform: Transform | None = None,
         score_shots: tuple[int, ...] = (1, 3, 5),
     ) -> None:
-        super().__init__(
-            random_slope=random_slope,
-            schema=schema,
-            task=task,
-            time=time,
-            outcome_transform=outcome_transform,
-            score_shots=score_shots,
-        )
-        self.reml = reml
+        keep_arguments(self, locals())
 
-    def _fit_tasks(self, rows: TaskRows, table: TableEncoder) -> None:
-        x, z, kept = self._training_designs(rows, table)
+    def _fit_tasks(self, rows: TaskRows, reader: RowReader) -> TaskModel:
+        x, z, kept = self._training_designs(rows, reader.table)
         y, starts = rows.y.double().numpy(), rows.starts.numpy()
-        found = fit_mixed_model(x[:, kept], z, y, starts, reml=self.reml)
+        fitted = fit_mixed_model(x[:, kept], z, y, starts, reml=self.reml)
         beta, beta_cov = np.zeros(len(kept)), np.zeros((len(kept), len(kept)))
-        beta[kept], beta_cov[np.ix_(kept, kept)] = found.beta, found.beta_cov
-        self.mixed_model_ = replace(found, beta=beta, beta_cov=beta_cov)
+        beta[kept], beta_cov[np.ix_(kept, kept)] = fitted.beta, fitted.beta_cov
+        self.mixed_model_ = replace(fitted, beta=beta, beta_cov=beta_cov)
+        return _MixedEffectsModel(**self._common(reader), mixed=self.mixed_model_)
 
-    def _adapt_tasks(self, support: TaskRows) -> Posterior:
-        x, z = self._designs(support, support, self.table_)
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _MixedEffectsModel(_LinearMixedModel):
+    mixed: MixedModel
+
+    def adapt(self, support: TaskRows) -> Posterior:
+        x, z = self._designs(support, support)
         y, starts = support.y.double().numpy(), support.starts.numpy()
-        return posterior(self.mixed_model_, x, z, y, starts)
+        return posterior(self.mixed, x, z, y, starts)
 
-    def _predict_tasks(self, support: TaskRows, state: Posterior, query: TaskRows) -> Predictive:
-        x, z = self._designs(support, query, self.table_)
-        mean, variance = predict(self.mixed_model_, x, z, query.codes.numpy(), *state)
-        return Predictive(mean, self.table_.outcome, np.sqrt(variance))
+    def predict(self, support: TaskRows, state: Posterior, query: TaskRows) -> Predictive:
+        x, z = self._designs(support, query)
+        mean, variance = predict(self.mixed, x, z, query.codes.numpy(), *state)
+        return Predictive(mean, self.table.outcome, np.sqrt(variance))
 
-    def _own_weight(self, support: TaskRows, state: Posterior, query: TaskRows) -> Array:
-        _, z = self._designs(support, query, self.table_)
-        left = np.einsum("nq,nqr,nr->n", z, state[1][query.codes.numpy()], z)
-        prior = np.einsum("nq,qr,nr->n", z, self.mixed_model_.G, z)
-        weight: Array = 1.0 - left / np.where(prior > 0, prior, np.nan)
+    def own_weight(self, support: TaskRows, state: Posterior, query: TaskRows) -> Array:
+        _, z = self._designs(support, query)
+        variance = np.einsum("nq,nqr,nr->n", z, state[1][query.codes.numpy()], z)
+        prior = np.einsum("nq,qr,nr->n", z, self.mixed.G, z)
+        weight: Array = 1.0 - variance / np.where(prior > 0, prior, np.nan)
         return weight
 
-    def _effects(self, support: TaskRows, state: Posterior) -> tuple[Array, float]:
-        return state[0][:, 0], float(np.sqrt(self.mixed_model_.G[0, 0])) or np.nan
+    def effects(self, support: TaskRows, state: Posterior) -> tuple[Array, float]:
+        return state[0][:, 0], float(np.sqrt(self.mixed.G[0, 0])) or np.nan
 
-    def _atypical(self, support: TaskRows) -> Array:
-        x, z = self._designs(support, support, self.table_)
+    def atypical(self, support: TaskRows) -> Array:
+        x, z = self._designs(support, support)
         codes, n = support.codes.numpy(), support.sizes.numpy()
-        residual = support.y.double().numpy() - x @ self.mixed_model_.beta
-        effects, _ = self._adapt_tasks(support)
+        residual = support.y.double().numpy() - x @ self.mixed.beta
+        effects, _ = self.adapt(support)
         explained = np.sum(z * effects[codes], axis=1)  # r' V^-1 r = r'(r - Z b) / sigma^2
         distance = np.bincount(codes, residual * (residual - explained), len(n))
-        p = stats.chi2.sf(distance / self.mixed_model_.noise_var, np.maximum(n, 1))
+        p = stats.chi2.sf(distance / self.mixed.noise_var, np.maximum(n, 1))
         return np.where(n > 0, p, 1.0)
 
 
@@ -264,25 +277,29 @@ class MixedEffectsLogistic(TaskClassifier):
     ) -> None:
         super().__init__(schema=schema, task=task, time=time, score_shots=score_shots)
 
-    def _fit_tasks(self, rows: TaskRows, table: TableEncoder) -> None:
+    def _fit_tasks(self, rows: TaskRows, reader: RowReader) -> TaskModel:
         x, one = _designs(rows)
         y, starts = rows.y.double().numpy(), rows.starts.numpy()
         self.mixed_model_ = fit_generalised_mixed_model(x, one, y, starts, binary=True)
+        return _MixedLogisticModel(**vars(reader), mixed=self.mixed_model_)
 
-    def _adapt_tasks(self, support: TaskRows) -> tuple[Array, Array]:
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _MixedLogisticModel(TaskModel):
+    mixed: GeneralisedMixedModel
+
+    def adapt(self, support: TaskRows) -> Posterior:
         x, one = _designs(support)
         y, starts = support.y.double().numpy(), support.starts.numpy()
-        return posterior_effects(self.mixed_model_, x, one, y, starts)
+        return posterior_effects(self.mixed, x, one, y, starts)
 
-    def _predict_tasks(
-        self, support: TaskRows, state: tuple[Array, Array], query: TaskRows
-    ) -> ClassPredictive:
+    def predict(self, support: TaskRows, state: Posterior, query: TaskRows) -> ClassPredictive:
         x, _ = _designs(query)
         codes, (effects, covariance) = query.codes.numpy(), state
-        mean = torch.from_numpy(x @ self.mixed_model_.beta + effects[codes, 0])
+        mean = torch.from_numpy(x @ self.mixed.beta + effects[codes, 0])
         variance = torch.from_numpy(covariance[codes, 0, 0])
         logits = Bernoulli().logits(mean[:, None], variance[:, None])
-        return ClassPredictive(logits.numpy(), self.table_.outcome.labels)
+        return ClassPredictive(logits.numpy(), self.table.outcome.labels)
 
 
 def _designs(rows: TaskRows) -> tuple[Array, Array]:
@@ -344,30 +361,41 @@ class MixedProcessEffects(MixedRegressor):
     True
     """
 
-    def _fit_tasks(self, rows: TaskRows, table: TableEncoder) -> None:
-        x, z, kept = self._training_designs(rows, table)
-        y, starts = rows.y.double().numpy(), rows.starts.numpy()
-        found = fit_mixed_model(x[:, kept], z, y, starts)
+    def _fit_tasks(self, rows: TaskRows, reader: RowReader) -> TaskModel:
+        x, z, kept = self._training_designs(rows, reader.table)
+        y, starts, unit = rows.y.double().numpy(), rows.starts.numpy(), reader.table.time_unit
+        fitted: Any = fit_mixed_model(x[:, kept], z, y, starts)
         self.process_var_, self.tau_ = 0.0, 1.0
-        self.beta_, self.G_, self.noise_var_ = found.beta, found.G, found.noise_var
-        if table.timed:
-            self._add_process(x[:, kept], z, rows, found, table.time_unit)
-        fitted, self.beta_ = self.beta_, np.zeros(len(kept))
-        self.beta_[kept] = fitted
+        if reader.table.timed:
+            s = rows.time.numpy() / unit
+            fitted = fit_mixed_process(x[:, kept], z, s, y, starts, fitted)
+            self.process_var_, self.tau_ = fitted.process_var, fitted.tau * unit
+        self.beta_ = np.zeros(len(kept))
+        self.beta_[kept] = fitted.beta
+        self.G_, self.noise_var_ = fitted.G, fitted.noise_var
+        return _MixedProcessModel(
+            **self._common(reader),
+            beta=self.beta_,
+            G=self.G_,
+            noise_var=self.noise_var_,
+            process_var=self.process_var_,
+            tau=self.tau_,
+        )
 
-    def _add_process(
-        self, x: Array, z: Array, rows: TaskRows, start: MixedModel, unit: float
-    ) -> None:
-        s, y, starts = rows.time.numpy() / unit, rows.y.double().numpy(), rows.starts.numpy()
-        found = fit_mixed_process(x, z, s, y, starts, start)
-        self.beta_, self.G_, self.noise_var_ = found.beta, found.G, found.noise_var
-        self.process_var_, self.tau_ = found.process_var, found.tau * unit
 
-    def _adapt_tasks(self, support: TaskRows) -> Support:
-        x, z = self._designs(support, support, self.table_)
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _MixedProcessModel(_LinearMixedModel):
+    beta: Array  # (feature,)
+    G: Array  # (effect, effect)
+    noise_var: float
+    process_var: float
+    tau: float
+
+    def adapt(self, support: TaskRows) -> Support:
+        x, z = self._designs(support, support)
         index, mask = (part.numpy() for part in padded_index(support.starts[:-1], support.sizes))
         z, time = z[index] * mask[..., None], support.time.numpy()[index]
-        residual = np.where(mask, (support.y.double().numpy() - x @ self.beta_)[index], 0.0)
+        residual = np.where(mask, (support.y.double().numpy() - x @ self.beta)[index], 0.0)
         covariance = self._covariance(z, z, time, time) * mask[:, :, None] * mask[:, None, :]
         identity = np.eye(mask.shape[1])
         precision = np.linalg.inv(
@@ -376,21 +404,21 @@ class MixedProcessEffects(MixedRegressor):
         precision *= mask[:, :, None]
         return Support(z, time, mask, precision, np.einsum("tij,tj->ti", precision, residual))
 
-    def _predict_tasks(self, support: TaskRows, state: Support, query: TaskRows) -> Predictive:
-        mean, left = self._conditional(support, state, query)
-        return Predictive(mean, self.table_.outcome, np.sqrt(left + self._noise))
+    def predict(self, support: TaskRows, state: Support, query: TaskRows) -> Predictive:
+        mean, variance = self._conditional(support, state, query)
+        return Predictive(mean, self.table.outcome, np.sqrt(variance + self._noise))
 
-    def _own_weight(self, support: TaskRows, state: Support, query: TaskRows) -> Array:
-        _, z = self._designs(support, query, self.table_)
+    def own_weight(self, support: TaskRows, state: Support, query: TaskRows) -> Array:
+        _, z = self._designs(support, query)
         return 1.0 - self._conditional(support, state, query)[1] / self._prior(z)
 
     def _conditional(
         self, support: TaskRows, state: Support, query: TaskRows
     ) -> tuple[Array, Array]:
         """Mean and variance of the noise-free outcome given the support, (row,) each."""
-        x, z = self._designs(support, query, self.table_)
+        x, z = self._designs(support, query)
         codes = query.codes.numpy()
-        mean, left = x @ self.beta_, np.empty(query.n_rows)
+        mean, variance = x @ self.beta, np.empty(query.n_rows)
         for first in range(0, query.n_rows, _ROWS_AT_ONCE):
             at = np.arange(first, min(first + _ROWS_AT_ONCE, query.n_rows))
             tasks = codes[at]
@@ -399,20 +427,20 @@ class MixedProcessEffects(MixedRegressor):
             cross = cross * state.mask[tasks]
             mean[at] += np.sum(cross * state.alpha[tasks], axis=1)
             explained = np.einsum("ni,nij,nj->n", cross, state.precision[tasks], cross)
-            left[at] = np.maximum(self._prior(z[at]) - explained, 0.0)
-        return mean, left
+            variance[at] = np.maximum(self._prior(z[at]) - explained, 0.0)
+        return mean, variance
 
     @property
     def _noise(self) -> float:
         """Noise variance, floored so that noise-free tasks can be inverted."""
-        return max(self.noise_var_, 1e-8 * (self.process_var_ + float(np.trace(self.G_))), 1e-300)
+        return max(self.noise_var, 1e-8 * (self.process_var + float(np.trace(self.G))), 1e-300)
 
     def _prior(self, z: Array) -> Array:
-        prior: Array = np.einsum("nq,qr,nr->n", z, self.G_, z) + self.process_var_
+        prior: Array = np.einsum("nq,qr,nr->n", z, self.G, z) + self.process_var
         return prior
 
     def _covariance(self, left: Array, right: Array, at: Array, other: Array) -> Array:
         """Prior covariance of f, (task, row, row), of rows with designs and times."""
         gap = np.abs(at[:, :, None] - other[:, None, :])
-        covariance: Array = left @ self.G_ @ right.swapaxes(1, 2)
-        return covariance + self.process_var_ * np.exp(-gap / self.tau_)
+        covariance: Array = left @ self.G @ right.swapaxes(1, 2)
+        return covariance + self.process_var * np.exp(-gap / self.tau)

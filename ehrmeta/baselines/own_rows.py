@@ -1,19 +1,20 @@
-"""Every patient's own regression line, and nothing from the others."""
+"""Baselines that know a task by its own rows, and nothing but a mean from the others."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import logit
 from sklearn.linear_model import LogisticRegression
-from sklearn.utils import Tags
 
 from ehrmeta.data.schema import Schema, Transform
-from ehrmeta.estimators._base import TaskClassifier, TaskRegressor
+from ehrmeta.estimators._base import TaskClassifier, TaskRegressor, keep_arguments
 from ehrmeta.estimators.predictive import ClassPredictive, Predictive
-from ehrmeta.estimators.table_encoder import TableEncoder
+from ehrmeta.estimators.task_model import RowReader, TaskModel
 from ehrmeta.nn.batch import TaskRows
 
 __all__ = [
@@ -59,6 +60,9 @@ class TaskRidge(TaskRegressor):
     array([6.])
     """
 
+    poor_score: ClassVar[bool] = True  # without groups it is the mean of y
+    penalty: float
+
     def __init__(
         self,
         *,
@@ -69,24 +73,18 @@ class TaskRidge(TaskRegressor):
         outcome_transform: Transform | None = None,
         score_shots: tuple[int, ...] = (1, 3, 5),
     ) -> None:
-        super().__init__(
-            schema=schema,
-            task=task,
-            time=time,
-            outcome_transform=outcome_transform,
-            score_shots=score_shots,
-        )
-        self.penalty = penalty
+        keep_arguments(self, locals())
 
-    def __sklearn_tags__(self) -> Tags:
-        tags = super().__sklearn_tags__()
-        tags.regressor_tags.poor_score = True  # without groups it is the mean of y
-        return tags
+    def _fit_tasks(self, rows: TaskRows, reader: RowReader) -> TaskModel:
+        return _RidgeModel(**vars(reader), population_mean=_mean(rows), penalty=self.penalty)
 
-    def _fit_tasks(self, rows: TaskRows, table: TableEncoder) -> None:
-        self.population_mean_ = float(rows.y.double().mean())
 
-    def _adapt_tasks(self, support: TaskRows) -> Line:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _RidgeModel(TaskModel):
+    population_mean: float
+    penalty: float
+
+    def adapt(self, support: TaskRows) -> Line:
         d, y, codes = self._design(support), support.y.double().numpy(), support.codes.numpy()
         sizes = support.sizes.numpy()
 
@@ -100,19 +98,24 @@ class TaskRidge(TaskRegressor):
         d, y = d - center[codes], y - level[codes]
         gram = total(d[:, :, None] * d[:, None, :]) + self.penalty * np.eye(d.shape[1])
         slope = np.linalg.solve(gram, total(d * y[:, None])[..., None])[..., 0]
-        level = np.where(sizes > 0, level, self.population_mean_)
+        level = np.where(sizes > 0, level, self.population_mean)
         return Line(level, center, np.asarray(slope, np.float64))
 
-    def _predict_tasks(self, support: TaskRows, state: Line, query: TaskRows) -> Predictive:
+    def predict(self, support: TaskRows, state: Line, query: TaskRows) -> Predictive:
         tasks = query.codes.numpy()
-        away = self._design(query) - state.center[tasks]
-        loc = state.level[tasks] + np.sum(away * state.slope[tasks], axis=1)
-        return Predictive(loc, self.table_.outcome)
+        centered = self._design(query) - state.center[tasks]
+        loc = state.level[tasks] + np.sum(centered * state.slope[tasks], axis=1)
+        return Predictive(loc, self.table.outcome)
 
     def _design(self, rows: TaskRows) -> Array:
         """Features known at the row, and time, (row, column)."""
-        time = (rows.time.numpy() - self.table_.time_center) / self.table_.time_scale
+        time = (rows.time.numpy() - self.table.time_center) / self.table.time_scale
         return np.column_stack([rows.x.double().numpy(), time])
+
+
+def _mean(rows: TaskRows) -> float:
+    """Mean outcome of the training rows, on the learner's scale."""
+    return float(rows.y.double().mean())
 
 
 class LastValue(TaskRegressor):
@@ -129,19 +132,21 @@ class LastValue(TaskRegressor):
     array([5.])
     """
 
-    def __sklearn_tags__(self) -> Tags:
-        tags = super().__sklearn_tags__()
-        tags.regressor_tags.poor_score = True  # without groups it is the mean of y
-        return tags
+    poor_score: ClassVar[bool] = True
 
-    def _fit_tasks(self, rows: TaskRows, table: TableEncoder) -> None:
-        self.population_mean_ = float(rows.y.double().mean())
+    def _fit_tasks(self, rows: TaskRows, reader: RowReader) -> TaskModel:
+        return _LastValueModel(**vars(reader), population_mean=_mean(rows))
 
-    def _predict_tasks(self, support: TaskRows, state: Any, query: TaskRows) -> Predictive:
-        last = np.full(support.n_tasks, self.population_mean_)
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _LastValueModel(TaskModel):
+    population_mean: float
+
+    def predict(self, support: TaskRows, state: Any, query: TaskRows) -> Predictive:
+        last = np.full(support.n_tasks, self.population_mean)
         filled = support.sizes.numpy() > 0
         last[filled] = support.y.double().numpy()[(support.starts[1:].numpy() - 1)[filled]]
-        return Predictive(last[query.codes.numpy()], self.table_.outcome)
+        return Predictive(last[query.codes.numpy()], self.table.outcome)
 
 
 class TaskLogistic(TaskClassifier):
@@ -167,6 +172,7 @@ class TaskLogistic(TaskClassifier):
     """
 
     two_classes_only: ClassVar[bool] = True
+    poor_score: ClassVar[bool] = True  # without groups it is the rate of events
 
     def __init__(
         self,
@@ -180,34 +186,34 @@ class TaskLogistic(TaskClassifier):
         super().__init__(schema=schema, task=task, time=time, score_shots=score_shots)
         self.C = C
 
-    def __sklearn_tags__(self) -> Tags:
-        tags = super().__sklearn_tags__()
-        tags.classifier_tags.poor_score = True  # without groups it is the rate of events
-        return tags
+    def _fit_tasks(self, rows: TaskRows, reader: RowReader) -> TaskModel:
+        return _LogisticModel(**vars(reader), rate=_mean(rows), C=self.C)
 
-    def _fit_tasks(self, rows: TaskRows, table: TableEncoder) -> None:
-        self.rate_ = float(rows.y.double().mean())
 
-    def _adapt_tasks(self, support: TaskRows) -> tuple[Array, Array]:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _LogisticModel(TaskModel):
+    rate: float  # of events in the training rows
+    C: float
+
+    def adapt(self, support: TaskRows) -> tuple[Array, Array]:
         """Intercept (task,) and coefficients (task, feature)."""
-        x, y, starts = (part.double().numpy() for part in (support.x, support.y, support.starts))
+        x, y = support.x.double().numpy(), support.y.double().numpy()
         intercept, slope = np.empty(support.n_tasks), np.zeros((support.n_tasks, x.shape[1]))
-        for task, (a, b) in enumerate(
-            zip(starts[:-1].astype(int), starts[1:].astype(int), strict=True)
-        ):
+        for task, (a, b) in enumerate(pairwise(support.starts.tolist())):
             if len(np.unique(y[a:b])) < 2:
-                intercept[task] = logit((y[a:b].sum() + self.rate_) / (b - a + 1))
+                intercept[task] = logit((y[a:b].sum() + self.rate) / (b - a + 1))
                 continue
-            found = LogisticRegression(C=self.C, max_iter=1000).fit(x[a:b], y[a:b])
-            intercept[task], slope[task] = found.intercept_[0], found.coef_[0]
+            fitted = LogisticRegression(C=self.C, max_iter=1000).fit(x[a:b], y[a:b])
+            intercept[task], slope[task] = fitted.intercept_[0], fitted.coef_[0]
         return intercept, slope
 
-    def _predict_tasks(
+    def predict(
         self, support: TaskRows, state: tuple[Array, Array], query: TaskRows
     ) -> ClassPredictive:
         codes, (intercept, slope) = query.codes.numpy(), state
-        found = intercept[codes] + np.sum(query.x.double().numpy() * slope[codes], axis=1)
-        return ClassPredictive(np.column_stack([0.0 * found, found]), self.table_.outcome.labels)
+        log_odds = intercept[codes] + np.sum(query.x.double().numpy() * slope[codes], axis=1)
+        logits = np.column_stack([0.0 * log_odds, log_odds])
+        return ClassPredictive(logits, self.table.outcome.labels)
 
 
 class TaskMean(TaskRegressor):
@@ -224,16 +230,18 @@ class TaskMean(TaskRegressor):
     array([4.5])
     """
 
-    def __sklearn_tags__(self) -> Tags:
-        tags = super().__sklearn_tags__()
-        tags.regressor_tags.poor_score = True  # without groups it is the mean of y
-        return tags
+    poor_score: ClassVar[bool] = True
 
-    def _fit_tasks(self, rows: TaskRows, table: TableEncoder) -> None:
-        self.population_mean_ = float(rows.y.double().mean())
+    def _fit_tasks(self, rows: TaskRows, reader: RowReader) -> TaskModel:
+        return _MeanModel(**vars(reader), population_mean=_mean(rows))
 
-    def _predict_tasks(self, support: TaskRows, state: Any, query: TaskRows) -> Predictive:
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _MeanModel(TaskModel):
+    population_mean: float
+
+    def predict(self, support: TaskRows, state: Any, query: TaskRows) -> Predictive:
         n = support.sizes.numpy()
         total = np.bincount(support.codes.numpy(), support.y.double().numpy(), len(n))
-        mean = np.where(n > 0, total / np.maximum(n, 1), self.population_mean_)
-        return Predictive(mean[query.codes.numpy()], self.table_.outcome)
+        mean = np.where(n > 0, total / np.maximum(n, 1), self.population_mean)
+        return Predictive(mean[query.codes.numpy()], self.table.outcome)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -14,17 +16,17 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 
 from ehrmeta.data.schema import Schema, Transform
 from ehrmeta.errors import DataError
-from ehrmeta.estimators._base import TaskClassifier, TaskRegressor
-from ehrmeta.estimators.population import cross_fit_population, with_offset
+from ehrmeta.estimators._base import TaskClassifier, TaskRegressor, keep_arguments
+from ehrmeta.estimators.population import Population, cross_fit_population, with_offset
 from ehrmeta.estimators.predictive import ClassPredictive, Predictive
-from ehrmeta.estimators.table_encoder import TableEncoder
+from ehrmeta.estimators.task_model import RowReader, TaskModel
 from ehrmeta.nn.batch import TaskRows
 from ehrmeta.nn.generalised_mixed_model import (
     GeneralisedMixedModel,
     fit_generalised_mixed_model,
     posterior_effects,
 )
-from ehrmeta.nn.mixed_model import fit_mixed_model, posterior, predict
+from ehrmeta.nn.mixed_model import MixedModel, fit_mixed_model, posterior, predict
 
 __all__ = [
     "UpdatedClassifier",
@@ -102,17 +104,17 @@ class UpdatedClassifier(TaskClassifier):
         self.update = update
         self.significance = significance
 
-    def _fit_tasks(self, rows: TaskRows, table: TableEncoder) -> None:
+    def _fit_tasks(self, rows: TaskRows, reader: RowReader) -> TaskModel:
         if self.update not in (*UPDATES, "closed_test"):
             raise DataError(f"update must be one of {(*UPDATES, 'closed_test')}.")
         below = LogisticRegression() if self.population is None else self.population
-        self.population_, rows = cross_fit_population(clone(below), rows)
-        self.mean_offset_ = float(rows.offset.mean())
-        self.models_ = {}
+        population, rows = cross_fit_population(clone(below), rows)
+        mean_offset = float(rows.offset.mean())
+        models = {}
         for name in UPDATES[1:]:
             if self.update in (name, "closed_test"):
-                z = self._design(rows, name)
-                self.models_[name] = fit_generalised_mixed_model(
+                z = _design(rows, name, mean_offset)
+                models[name] = fit_generalised_mixed_model(
                     z[:, :0],
                     z,
                     rows.y.double().numpy(),
@@ -121,45 +123,48 @@ class UpdatedClassifier(TaskClassifier):
                     offset=rows.offset.double().numpy(),
                     shared=np.minimum(np.arange(z.shape[1]), 1),
                 )
+        return _ClassifierUpdates(
+            **vars(reader),
+            population=population,
+            mean_offset=mean_offset,
+            models=models,
+            update=self.update,
+            significance=self.significance,
+        )
 
-    def _adapt_tasks(self, support: TaskRows) -> Changes:
-        support = with_offset(self.population_, support)
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _ClassifierUpdates(TaskModel):
+    population: Population
+    mean_offset: float
+    models: Mapping[str, GeneralisedMixedModel]  # prior of every update's effects
+    update: Update
+    significance: float
+
+    def adapt(self, support: TaskRows) -> Changes:
+        support = with_offset(self.population, support)
         if self.update == "closed_test":
-            chosen = _closed_test(self._log_likelihoods(support), self.significance)
+            chosen = _closed_test(*self._log_likelihoods(support), self.significance)
         else:
             chosen = np.full(support.n_tasks, UPDATES.index(self.update))
         effects = np.zeros((support.n_tasks, 2 + support.x.shape[1]))
-        for name, model in self.models_.items():
+        y, starts = support.y.double().numpy(), support.starts.numpy()
+        for name, model in self.models.items():
             taken = chosen == UPDATES.index(name)
             if taken.any():
-                found = self._effects_of(model, support, name)[0]
-                effects[np.ix_(taken, self._columns(support, name))] = found[taken]
+                z = _design(support, name, self.mean_offset)
+                offset = support.offset.double().numpy()
+                means, _ = posterior_effects(model, z[:, :0], z, y, starts, offset)
+                effects[np.ix_(taken, _columns(support, name))] = means[taken]
         return Changes(effects, chosen)
 
-    def _predict_tasks(self, support: TaskRows, state: Changes, query: TaskRows) -> ClassPredictive:
-        query = with_offset(self.population_, query)
+    def predict(self, support: TaskRows, state: Changes, query: TaskRows) -> ClassPredictive:
+        query = with_offset(self.population, query)
         offset = query.offset.double().numpy()
         changes = state.effects[query.codes.numpy()]
-        design = np.column_stack([np.ones(query.n_rows), offset - self.mean_offset_, query.x])
+        design = np.column_stack([np.ones(query.n_rows), offset - self.mean_offset, query.x])
         logit = offset + np.sum(design * changes, axis=1)
-        return ClassPredictive(np.column_stack([0.0 * logit, logit]), self.table_.outcome.labels)
-
-    def _columns(self, rows: TaskRows, name: str) -> list[int]:
-        """Places of an update's effects among constant, logit and features."""
-        features = list(range(2, 2 + rows.x.shape[1]))
-        return {"intercept": [0], "recalibration": [0, 1], "revision": [0, *features]}[name]
-
-    def _design(self, rows: TaskRows, name: str) -> Array:
-        away = rows.offset.double().numpy() - self.mean_offset_
-        full = np.column_stack([np.ones(rows.n_rows), away, rows.x.double().numpy()])
-        return full[:, self._columns(rows, name)]
-
-    def _effects_of(
-        self, model: GeneralisedMixedModel, rows: TaskRows, name: str
-    ) -> tuple[Array, Array]:
-        z = self._design(rows, name)
-        y, starts = rows.y.double().numpy(), rows.starts.numpy()
-        return posterior_effects(model, z[:, :0], z, y, starts, rows.offset.double().numpy())
+        return ClassPredictive(np.column_stack([0.0 * logit, logit]), self.table.outcome.labels)
 
     def _log_likelihoods(self, rows: TaskRows) -> tuple[Array, Array]:
         """Largest log-likelihood of every update on every task (update, task), and parameters."""
@@ -167,10 +172,23 @@ class UpdatedClassifier(TaskClassifier):
         bounds = list(pairwise(rows.starts.tolist()))
         fits, counts = [], []
         for name in UPDATES:
-            z = self._design(rows, name) if name != "none" else np.empty((len(y), 0))
+            z = _design(rows, name, self.mean_offset) if name != "none" else np.empty((len(y), 0))
             fits.append([_largest(z[a:b], y[a:b], offset[a:b]) for a, b in bounds])
             counts.append(z.shape[1])
         return np.array(fits), np.array(counts)
+
+
+def _columns(rows: TaskRows, name: str) -> list[int]:
+    """Places of an update's effects among constant, logit and features."""
+    features = list(range(2, 2 + rows.x.shape[1]))
+    return {"intercept": [0], "recalibration": [0, 1], "revision": [0, *features]}[name]
+
+
+def _design(rows: TaskRows, name: str, mean_offset: float) -> Array:
+    """Constant, centred logit and features, as far as an update changes their coefficients."""
+    centered = rows.offset.double().numpy() - mean_offset
+    full = np.column_stack([np.ones(rows.n_rows), centered, rows.x.double().numpy()])
+    return full[:, _columns(rows, name)]
 
 
 def _largest(z: Array, y: Array, offset: Array) -> float:
@@ -186,9 +204,8 @@ def _largest(z: Array, y: Array, offset: Array) -> float:
     return -float(minimize(loss, start, jac=True).fun if len(start) and len(y) else loss(start)[0])
 
 
-def _closed_test(found: tuple[Array, Array], significance: float) -> NDArray[np.int64]:
+def _closed_test(fits: Array, counts: Array, significance: float) -> NDArray[np.int64]:
     """The least extensive update that the revision does not beat significantly, (task,)."""
-    fits, counts = found
     freedom = (counts[-1] - counts[:-1])[:, None]
     p = stats.chi2.sf(2.0 * (fits[-1] - fits[:-1]), np.maximum(freedom, 1))
     kept: NDArray[Any] = np.vstack([p > significance, np.ones((1, fits.shape[1]), dtype=bool)])
@@ -220,6 +237,8 @@ class UpdatedRegressor(TaskRegressor):
     array([1.])
     """
 
+    population: RegressorMixin | None
+
     def __init__(
         self,
         population: RegressorMixin | None = None,
@@ -230,35 +249,32 @@ class UpdatedRegressor(TaskRegressor):
         outcome_transform: Transform | None = None,
         score_shots: tuple[int, ...] = (1, 3, 5),
     ) -> None:
-        super().__init__(
-            schema=schema,
-            task=task,
-            time=time,
-            outcome_transform=outcome_transform,
-            score_shots=score_shots,
-        )
-        self.population = population
+        keep_arguments(self, locals())
 
-    def _fit_tasks(self, rows: TaskRows, table: TableEncoder) -> None:
+    def _fit_tasks(self, rows: TaskRows, reader: RowReader) -> TaskModel:
         below = LinearRegression() if self.population is None else self.population
-        self.population_, rows = cross_fit_population(clone(below), rows)
+        population, rows = cross_fit_population(clone(below), rows)
         one = np.ones((rows.n_rows, 1))
         self.mixed_model_ = fit_mixed_model(one, one, _residual(rows), rows.starts.numpy())
+        return _SiteIntercepts(**vars(reader), population=population, mixed=self.mixed_model_)
 
-    def _adapt_tasks(self, support: TaskRows) -> tuple[Array, Array]:
-        support = with_offset(self.population_, support)
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _SiteIntercepts(TaskModel):
+    population: Population
+    mixed: MixedModel
+
+    def adapt(self, support: TaskRows) -> tuple[Array, Array]:
+        support = with_offset(self.population, support)
         one = np.ones((support.n_rows, 1))
-        starts = support.starts.numpy()
-        return posterior(self.mixed_model_, one, one, _residual(support), starts)
+        return posterior(self.mixed, one, one, _residual(support), support.starts.numpy())
 
-    def _predict_tasks(
-        self, support: TaskRows, state: tuple[Array, Array], query: TaskRows
-    ) -> Predictive:
-        query = with_offset(self.population_, query)
+    def predict(self, support: TaskRows, state: tuple[Array, Array], query: TaskRows) -> Predictive:
+        query = with_offset(self.population, query)
         one = np.ones((query.n_rows, 1))
-        mean, variance = predict(self.mixed_model_, one, one, query.codes.numpy(), *state)
+        mean, variance = predict(self.mixed, one, one, query.codes.numpy(), *state)
         loc = query.offset.double().numpy() + mean
-        return Predictive(loc, self.table_.outcome, np.sqrt(variance))
+        return Predictive(loc, self.table.outcome, np.sqrt(variance))
 
 
 def _residual(rows: TaskRows) -> Array:

@@ -11,9 +11,8 @@ from torch import Tensor
 
 from ehrmeta.cli.tables import read_rows, reworded, table_options
 from ehrmeta.data import Findings, Schema, check_table
-from ehrmeta.estimators.adapted import Adapted
-from ehrmeta.estimators.files import load_file
-from ehrmeta.estimators.meta import MetaEstimator
+from ehrmeta.estimators import Adapted, ConformalClassifier, ConformalRegressor
+from ehrmeta.loading import load
 from ehrmeta.nn import MLP
 from ehrmeta.persistence import read_bundle
 
@@ -86,7 +85,7 @@ def inspect(file: str, full: bool) -> None:
     elif "belongs_to" in metadata:
         lines = ["checkpoint of a training, without any row of its table", _size(tensors)]
     else:
-        lines = [*_summary(load_file(file)), _size(tensors)]
+        lines = [*_summary(load(file)), _size(tensors)]
     click.echo("\n".join(map(_printable, lines)))
     if metadata.get("contains_patient_data"):
         click.echo("\nThis file holds patient data: the support rows and labels of its tasks.")
@@ -94,26 +93,31 @@ def inspect(file: str, full: bool) -> None:
         click.echo("\nNo row and no label of any task is in it; --full prints all that is.")
 
 
-def _summary(loaded: MetaEstimator | Adapted) -> Iterator[str]:
+def _summary(loaded: Any) -> Iterator[str]:
     """A model, and the tasks that were adapted, in a few lines."""
-    model = loaded.model if isinstance(loaded, Adapted) else loaded
     if isinstance(loaded, Adapted):
         yield repr(loaded)
-    made = model.provenance_
-    yield f"{type(model).__name__} of {made['saved'][:10]}, by ehrmeta {made['ehrmeta']}"
-    yield f"algorithm   {model.learner_.algorithm!r}"
-    yield f"backbone    {model.backbone or MLP()!r}"
-    if model.population_ is not None:
-        of = model.population or model.population_
+        model: Any = loaded.model
+    else:
+        if isinstance(loaded, ConformalRegressor | ConformalClassifier):
+            yield f"{type(loaded).__name__}, calibrated after {loaded.shots} values"
+            loaded = loaded.model
+        model = loaded.model_
+    made, settings = model.provenance, model.settings
+    yield f"{model.name} of {made['saved'][:10]}, by ehrmeta {made['ehrmeta']}"
+    yield f"algorithm   {model.learner.algorithm!r}"
+    yield f"backbone    {settings['backbone'] or MLP()!r}"
+    if model.population is not None:
+        of = settings["population"] or model.population
         yield f"population  {type(of).__name__}, as arrays"
-    steps = f"{model.history_[-1]['step']:,.0f} steps, " if model.history_ else ""
-    yield f"trained on  {model.n_tasks_:,} tasks, {steps}seed {made['random_state']}"
-    if model.schema_ is not None:
-        for line in repr(model.schema_).splitlines():
+    steps = f"{model.history[-1]['step']:,.0f} steps, " if model.history else ""
+    yield f"trained on  {model.n_tasks:,} tasks, {steps}seed {made['random_state']}"
+    if model.schema is not None:
+        for line in repr(model.schema).splitlines():
             role, _, text = line.partition("  ")
             yield f"{role:<10}  {text.strip()}"
     else:
-        yield f"features    {', '.join(feature.name for feature in model.table_.features)}"
+        yield f"features    {', '.join(feature.name for feature in model.table.features)}"
 
 
 def _size(tensors: Mapping[str, Tensor]) -> str:

@@ -35,10 +35,10 @@ from ehrmeta.data.clock import to_time
 from ehrmeta.data.columns import require_columns, write_frame
 from ehrmeta.data.schema import Transform
 from ehrmeta.errors import DataError, SchemaError
-from ehrmeta.estimators import Adapted, MetaRegressor
+from ehrmeta.estimators import Adapted, MetaRegressor, TaskModel
 from ehrmeta.estimators.adapted import NewGroups
-from ehrmeta.estimators.files import load_file
 from ehrmeta.evaluation import k_shot_curve
+from ehrmeta.loading import load
 from ehrmeta.persistence import read_bundle, write_bundle
 from ehrmeta.report import k_shot_table
 
@@ -121,7 +121,7 @@ def adapt(model: str, visits: str, out: str) -> None:
         ehrmeta adapt hdl.ehrmeta new_visits.csv --out patients.ehrmeta
     """
     fitted = MetaRegressor.load(model)
-    support = read_table(visits, schema_of(fitted, model), on_constant_outcome="allow")
+    support = read_table(visits, schema_of(fitted.model_, model), on_constant_outcome="allow")
     adapted = fitted.adapt(support.X, support.y, groups=support.groups, time=support.time)
     umask = os.umask(0o077)  # for the owner's eyes alone, from the first byte
     try:
@@ -159,7 +159,7 @@ def predict(
         ehrmeta predict patients.ehrmeta next_visits.csv --out predictions.csv
         ehrmeta predict hdl.ehrmeta next_visits.csv --support new_visits.csv --out predictions.csv
     """
-    loaded = load_file(model)
+    loaded = load(model)
     patients = loaded if isinstance(loaded, Adapted) else loaded.unadapted()
     schema = schema_of(patients.model, model)
     task, clock = str(schema.task), schema.time
@@ -239,7 +239,7 @@ def evaluate(
     curve = k_shot_curve(
         models, test.X, test.y, groups=test.groups, time=test.time, shots=shots, reference="ehrmeta"
     )
-    outcome = schema_of(fitted, model).outcome
+    outcome = schema_of(fitted.model_, model).outcome
     click.echo(k_shot_table(curve, reference="ehrmeta", unit=outcome.unit if outcome else ""))
     if len(models) > 1:
         click.echo("ranges: 95 % interval of (row - ehrmeta), paired over patients; * excludes 0.")
@@ -250,14 +250,14 @@ def shown(table: Table) -> str:
     return repr(dataclasses.replace(table, findings=tuple(map(reworded, table.findings))))
 
 
-def schema_of(model: MetaRegressor, path: str) -> Schema:
+def schema_of(model: TaskModel, path: str) -> Schema:
     """The columns a model was fitted on; treatment and outcome time play no part in predicting."""
-    if model.schema_ is None or model.schema_.task is None or model.schema_.outcome is None:
+    if model.schema is None or model.schema.task is None or model.schema.outcome is None:
         raise SchemaError(
             f"the model in '{path}' does not know its columns by name. Fit it from the command "
             "line, or in Python on the X of a Table."
         )
-    return dataclasses.replace(model.schema_, treatment=None, outcome_time=None)
+    return dataclasses.replace(model.schema, treatment=None, outcome_time=None)
 
 
 def comparators(*, outcome_transform: Any = None, random_state: int = 0) -> dict[str, Any]:
@@ -296,7 +296,7 @@ def test_and_baselines(
         Share of the patients of `table` to test on, which the training of the model left out.
     baselines : bool
     """
-    schema = schema_of(fitted, path)
+    schema = schema_of(fitted.model_, path)
     test = read_table(table, schema, drop_missing_target=True)
     others = None if train is None else read_table(train, schema, drop_missing_target=True)
     if hold_out is not None:

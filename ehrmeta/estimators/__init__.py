@@ -1,15 +1,13 @@
 """The scikit-learn face."""
 
+from ehrmeta.estimators._base import adapt
 from ehrmeta.estimators.adapted import Adapted
 from ehrmeta.estimators.classifier import MetaClassifier
-from ehrmeta.estimators.conformal import ConformalRegressor
-from ehrmeta.estimators.conformal_adapted import ConformalAdapted
-from ehrmeta.estimators.conformal_class_adapted import ConformalClassAdapted
-from ehrmeta.estimators.conformal_classifier import ConformalClassifier
-from ehrmeta.estimators.hazard import DiscreteTimeHazard
-from ehrmeta.estimators.landmark import landmark_posterior
-from ehrmeta.estimators.pipeline import adapt
+from ehrmeta.estimators.conformal import ConformalClassifier, ConformalRegressor
+from ehrmeta.estimators.conformal_adapted import ConformalAdapted, ConformalClassAdapted
 from ehrmeta.estimators.regressor import MetaRegressor
+from ehrmeta.estimators.survival import DiscreteTimeHazard, landmark_posterior
+from ehrmeta.estimators.task_model import TaskModel
 
 __all__ = [
     "Adapted",
@@ -20,6 +18,7 @@ __all__ = [
     "DiscreteTimeHazard",
     "MetaClassifier",
     "MetaRegressor",
+    "TaskModel",
     "adapt",
     "landmark_posterior",
 ]

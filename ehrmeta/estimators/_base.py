@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, is_classifier
+from sklearn.pipeline import Pipeline
 from sklearn.utils import Tags
-from sklearn.utils.validation import _check_feature_names, _check_n_features
+from sklearn.utils.validation import _get_feature_names, _num_features
 
-from ehrmeta.data import OutcomeScale, Schema, first_k, random_k
-from ehrmeta.data.columns import take_rows
+from ehrmeta.data import OutcomeScale, Schema
 from ehrmeta.data.schema import Transform
-from ehrmeta.errors import DataError, NotFittedError, SchemaError
+from ehrmeta.errors import DataError, NotFittedError
 from ehrmeta.estimators.adapted import Adapted
 from ehrmeta.estimators.inputs import (
     Inputs,
@@ -25,29 +25,31 @@ from ehrmeta.estimators.inputs import (
     read_inputs,
     read_labels,
     read_numbers,
-    report_repeats,
     schema_of,
 )
-from ehrmeta.estimators.predictive import Prediction
+from ehrmeta.estimators.protocol import adapt_to_rows, k_shot_splits
 from ehrmeta.estimators.table_encoder import Classes, TableEncoder
+from ehrmeta.estimators.task_model import RowReader, TaskModel
 from ehrmeta.nn.batch import TaskRows
 
-__all__ = [
-    "TaskClassifier",
-    "TaskEstimator",
-    "TaskRegressor",
-]
+__all__ = ["TaskClassifier", "TaskEstimator", "TaskRegressor", "adapt", "keep_arguments"]
 
 Array = npt.NDArray[np.float64]
+
+
+def keep_arguments(estimator: object, arguments: Mapping[str, Any]) -> None:
+    """Set the parameters of an estimator, from ``locals()`` at the start of its ``__init__``."""
+    for name, value in arguments.items():
+        if name not in ("self", "__class__"):
+            setattr(estimator, name, value)
 
 
 class TaskEstimator(BaseEstimator, ABC):
     """An estimator over tasks: fit on many, adapt to one from its few rows.
 
-    Subclasses are handed encoded rows, never tables: they implement `_fit_tasks` and
-    `_predict_tasks`, and `_adapt_tasks` where adapting is worth doing ahead of predicting. How an
-    outcome is read, encoded and judged is what regressors and classifiers differ in:
-    `_read_outcome`, `_fit_outcome` and `_losses`.
+    Subclasses are handed encoded rows, never tables: they implement `_fit_tasks`, which makes the
+    `TaskModel` that adapts and predicts. How an outcome is encoded and judged is what regressors
+    and classifiers differ in: `_fit_outcome` and `_losses`.
 
     Parameters
     ----------
@@ -59,9 +61,15 @@ class TaskEstimator(BaseEstimator, ABC):
         cross-validation, which pass X and y only.
     score_shots : tuple of int
         Support sizes that `score` averages over.
+
+    Attributes
+    ----------
+    model_ : TaskModel
+        What was fitted; it adapts and predicts without the estimator.
     """
 
-    table_: TableEncoder
+    model_: TaskModel
+    poor_score: ClassVar[bool] = False  # whether it scores badly without groups
     __metadata_request__fit: ClassVar[dict[str, bool]] = {"groups": True, "time": True}
     __metadata_request__score: ClassVar[dict[str, bool]] = {"groups": True, "time": True}
 
@@ -111,22 +119,37 @@ class TaskEstimator(BaseEstimator, ABC):
         y: Any,
         groups: Any,
         time: Any,
-        learn: Callable[[TaskRows, TableEncoder], None],
+        learn: Callable[[TaskRows, RowReader], TaskModel],
     ) -> Self:
-        """Read and encode the table, then `learn`."""
-        check_parameters(self)
-        schema = schema_of(self.schema, X)
-        inputs = self._read(X, y, groups, time, schema)
+        """Read and encode the table, `learn` a model, and keep it."""
+        check_parameters(self.get_params(deep=False), classes=is_classifier(self))
+        schema, inputs = schema_of(self.schema, X), self.read_table(X, y, groups=groups, time=time)
         check_trainable(inputs, schema)
         table = TableEncoder.fit(inputs, schema, self._fit_outcome(inputs, schema))
+        names = _get_feature_names(X)
+        reader = RowReader(
+            name=type(self).__name__,
+            table=table,
+            schema=schema,
+            task=self.task,
+            time=self.time,
+            n_columns=_num_features(X),
+            column_names=None if names is None else tuple(names),
+        )
         tasks = inputs.tasks()
-        learn(table.rows(inputs, tasks.codes, tasks.n_tasks), table)
-        self.schema_ = schema
-        self.table_ = table
-        self.n_tasks_ = tasks.n_tasks
-        _check_feature_names(self, X, reset=True)
-        _check_n_features(self, X, reset=True)
+        model = learn(table.rows(inputs, tasks.codes, tasks.n_tasks), reader)
+        self._keep(model, tasks.n_tasks)
         return self
+
+    def _keep(self, model: TaskModel, n_tasks: int) -> None:
+        """Set the attributes of a fitted estimator."""
+        self.model_ = model
+        self.schema_, self.table_, self.n_tasks_ = model.schema, model.table, n_tasks
+        self.n_features_in_ = model.n_columns
+        if model.column_names is not None:
+            self.feature_names_in_ = np.asarray(model.column_names, dtype=object)
+        elif hasattr(self, "feature_names_in_"):
+            del self.feature_names_in_
 
     def adapt(self, X: Any, y: Any, *, groups: Any = None, time: Any = None) -> Adapted:
         """Adapt to new tasks from their supports, all in one batch, without refitting.
@@ -142,19 +165,8 @@ class TaskEstimator(BaseEstimator, ABC):
         Adapted
             Predicts for these tasks.
         """
-        self._check_is_fitted()
-        inputs = self._read_fitted(X, y, groups, time)
-        inputs.outcome()
-        if inputs.groups is not None and inputs.n_rows == 0:
-            raise DataError(
-                "adapt got groups but no rows: a task without rows is the population, call predict."
-            )
-        tasks = inputs.tasks()
-        if inputs.time is not None and self.schema_ is not None:
-            report_repeats(tasks, inputs.time, self.schema_.task_kind)
-        n_tasks = max(tasks.n_tasks, 1)
-        labels = None if inputs.groups is None else tasks.labels
-        return Adapted(self, labels, self.table_.rows(inputs, tasks.codes, n_tasks))
+        model = self.fitted_model()
+        return Adapted(model, *model.read_support(X, y, groups=groups, time=time))
 
     def predict(self, X: Any, *, time: Any = None) -> npt.NDArray[Any]:
         """Population prediction: adaptation on an empty support.
@@ -175,8 +187,38 @@ class TaskEstimator(BaseEstimator, ABC):
 
     def unadapted(self) -> Adapted:
         """The population model as an `Adapted` task without rows: intervals and quantiles too."""
-        self._check_is_fitted()
-        return Adapted(self, None, self._no_rows(1))
+        model = self.fitted_model()
+        return Adapted(model, None, model.no_rows())
+
+    def fitted_model(self) -> TaskModel:
+        """The fitted `model_`.
+
+        Raises
+        ------
+        NotFittedError
+            `fit` was not called.
+        """
+        if not hasattr(self, "model_"):
+            raise NotFittedError(
+                f"This {type(self).__name__} instance is not fitted yet. Call 'fit' with "
+                "appropriate arguments before using this estimator."
+            )
+        return self.model_
+
+    def read_table(self, X: Any, y: Any, *, groups: Any = None, time: Any = None) -> Inputs:
+        """The rows of a training table as `fit` reads them, before any encoding."""
+        schema = schema_of(self.schema, X)
+        return read_inputs(
+            X,
+            y,
+            groups=groups,
+            time=time,
+            task_column=self.task,
+            time_column=self.time,
+            clock=schema.time if schema is not None else None,
+            outcome=outcome_name(schema),
+            read_outcome=read_labels if is_classifier(self) else read_numbers,
+        )
 
     def _score(self, X: Any, y: Any, groups: Any, time: Any) -> float:
         """``1 - loss / loss of a constant``, the loss averaged within then over tasks.
@@ -185,24 +227,16 @@ class TaskEstimator(BaseEstimator, ABC):
         its later rows, for every k in `score_shots`; the scores are averaged. Without groups the
         population prediction is judged.
         """
-        self._check_is_fitted()
-        inputs = self._read_fitted(X, y, groups, time)
+        inputs = self.fitted_model().read(X, y, groups=groups, time=time)
         y = inputs.outcome()
         if inputs.groups is None:
             losses, constant = self._losses(self.unadapted(), {"X": X, "time": time}, y)
             return _skill(losses.mean(), constant)
-        tasks = inputs.tasks()
         scores = []
-        for shots in self.score_shots:
-            if inputs.time is not None:
-                support, query = first_k(tasks, shots, time=inputs.time)
-            else:
-                support, query = random_k(tasks, shots, random_state=0)
-            if not query.any():
-                continue
-            adapted = self.adapt(y=y[support], **self._rows_at(X, inputs, support))
-            losses, constant = self._losses(adapted, self._rows_at(X, inputs, query), y[query])
-            codes = tasks.codes[query]
+        for _, support, query in k_shot_splits(inputs, self.score_shots):
+            adapted, rows = adapt_to_rows(self, X, inputs, support, query)
+            losses, constant = self._losses(adapted, rows, y[query])
+            codes = inputs.tasks().codes[query]
             counts = np.bincount(codes)
             by_task = np.bincount(codes, losses)[counts > 0] / counts[counts > 0]
             scores.append(_skill(by_task.mean(), constant))
@@ -212,10 +246,6 @@ class TaskEstimator(BaseEstimator, ABC):
                 "lower score_shots or score tasks with more rows."
             )
         return float(np.mean(scores))
-
-    @abstractmethod
-    def _read_outcome(self, y: Any, name: str) -> npt.NDArray[Any]:
-        """The outcome as checked numbers or labels, (row,)."""
 
     @abstractmethod
     def _fit_outcome(self, inputs: Inputs, schema: Schema | None) -> OutcomeScale | Classes:
@@ -228,112 +258,11 @@ class TaskEstimator(BaseEstimator, ABC):
         """Loss of every query row, (row,), and the mean loss of the best constant."""
 
     @abstractmethod
-    def _fit_tasks(self, rows: TaskRows, table: TableEncoder) -> None:
-        """Learn from the encoded rows of all training tasks."""
-
-    def _adapt_tasks(self, support: TaskRows) -> Any:
-        """Whatever is worth computing once per adapted task."""
-        return None
-
-    @abstractmethod
-    def _predict_tasks(self, support: TaskRows, state: Any, query: TaskRows) -> Prediction:
-        """Predict the query rows, in their order, each from the support of its task."""
-
-    def _own_weight(self, support: TaskRows, state: Any, query: TaskRows) -> Array:
-        """1 - posterior / prior variance per query row; NaN without a posterior."""
-        return np.full(query.n_rows, np.nan)
-
-    def _support_weights(
-        self, support: TaskRows, state: Any, query: TaskRows
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], Array]:
-        """Query row, support row (-1 for the population) and weight, as triples."""
-        raise DataError(
-            f"{type(self).__name__} does not predict by weighing the support's rows. Use "
-            "MetaRegressor or MetaClassifier with MatchingNet."
-        )
-
-    def _effects(self, support: TaskRows, state: Any) -> tuple[Array, float]:
-        """Individual effect of every task, (task,), and the prior sd of such effects."""
-        return np.full(support.n_tasks, np.nan), np.nan
-
-    def _atypical(self, support: TaskRows) -> Array:
-        """Prior-predictive p-value of every support, (task,)."""
-        return np.full(support.n_tasks, np.nan)
-
-    def _no_rows(self, n_tasks: int) -> TaskRows:
-        """Supports without a row."""
-        columns = {name: np.empty(0) for name in self._column_names()}
-        time = np.empty(0) if self.table_.timed else None
-        nothing = Inputs(columns, np.empty(0), None, time, 0)
-        return self.table_.rows(nothing, np.empty(0, np.int64), n_tasks)
-
-    def _query_rows(self, X: Any, groups: Any, time: Any) -> Inputs:
-        return self._read_fitted(X, None, groups, time)
-
-    def _read(self, X: Any, y: Any, groups: Any, time: Any, schema: Schema | None) -> Inputs:
-        return read_inputs(
-            X,
-            y,
-            groups=groups,
-            time=time,
-            task_column=self.task,
-            time_column=self.time,
-            clock=schema.time if schema is not None else None,
-            outcome=outcome_name(schema),
-            read_outcome=self._read_outcome,
-        )
-
-    def _read_fitted(self, X: Any, y: Any, groups: Any, time: Any) -> Inputs:
-        """Read a call after fit: the same columns, and time exactly where fit had it."""
-        inputs = self._read(X, y, groups, time, self.schema_)
-        try:
-            _check_feature_names(self, X, reset=False)
-            _check_n_features(self, X, reset=False)
-        except ValueError as error:
-            raise SchemaError(f"{error} Pass the columns of fit, in their order.") from error
-        expected, got = self._column_names(), list(inputs.columns)
-        missing = [name for name in expected if name not in inputs.columns]
-        unknown = [name for name in got if name not in expected]
-        if missing or unknown:
-            raise SchemaError(
-                f"X does not have the columns of fit: missing {missing}, unknown {unknown}."
-            )
-        if self.table_.timed and inputs.time is None:
-            raise DataError(
-                "time is missing: the model was fitted with time, so pass time= (one value per "
-                "row, same unit and origin as at fit)."
-            )
-        clock = self.schema_.time if self.schema_ is not None else None
-        if inputs.dated and not self.table_.dated and (clock is None or clock.origin is None):
-            raise DataError(
-                "time holds dates, but the model was fitted with numbers, and no schema says from "
-                "which date they count. Count them from the origin of the training times, in their "
-                "unit, or fit with Clock(..., origin='YYYY-MM-DD') in the schema."
-            )
-        if not self.table_.timed and inputs.time is not None:
-            raise DataError("time was given but the model was fitted without it: leave it out.")
-        return inputs
-
-    def _column_names(self) -> list[str]:
-        return [feature.name for feature in self.table_.features]
-
-    def _rows_at(self, X: Any, inputs: Inputs, mask: npt.NDArray[np.bool_]) -> dict[str, Any]:
-        """X, groups and time of some rows, as keywords of adapt and predict."""
-        return {
-            "X": take_rows(X, mask),
-            "groups": None if inputs.groups is None else inputs.groups[mask],
-            "time": None if inputs.time is None else inputs.time[mask],
-        }
-
-    def _check_is_fitted(self) -> None:
-        if not hasattr(self, "table_"):
-            raise NotFittedError(
-                f"This {type(self).__name__} instance is not fitted yet. Call 'fit' with "
-                "appropriate arguments before using this estimator."
-            )
+    def _fit_tasks(self, rows: TaskRows, reader: RowReader) -> TaskModel:
+        """Learn from the encoded rows of all training tasks; `reader` reads later ones."""
 
     def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "table_")
+        return hasattr(self, "model_")
 
     def __sklearn_tags__(self) -> Tags:
         tags: Tags = super().__sklearn_tags__()
@@ -375,9 +304,6 @@ class TaskRegressor(RegressorMixin, TaskEstimator):
         """
         return self._score(X, y, groups, time)
 
-    def _read_outcome(self, y: Any, name: str) -> Array:
-        return read_numbers(y, name)
-
     def _fit_outcome(self, inputs: Inputs, schema: Schema | None) -> OutcomeScale:
         """Mean and sd after the transform, which a schema may bring."""
         y = inputs.outcome()
@@ -395,6 +321,11 @@ class TaskRegressor(RegressorMixin, TaskEstimator):
         self, adapted: Adapted, query: dict[str, Any], y: npt.NDArray[Any]
     ) -> tuple[Array, float]:
         return np.square(adapted.predict(**query) - y), float(y.var())
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.regressor_tags.poor_score = self.poor_score
+        return tags
 
 
 def _skill(loss: float, constant: float) -> float:
@@ -416,8 +347,7 @@ class TaskClassifier(ClassifierMixin, TaskEstimator):
     @property
     def classes_(self) -> npt.NDArray[Any]:
         """Class labels in the order of the columns of `predict_proba`."""
-        self._check_is_fitted()
-        labels: npt.NDArray[Any] = self.table_.outcome.labels
+        labels: npt.NDArray[Any] = self.fitted_model().table.outcome.labels
         return labels
 
     def predict_proba(self, X: Any, *, time: Any = None) -> Array:
@@ -447,9 +377,6 @@ class TaskClassifier(ClassifierMixin, TaskEstimator):
         """
         return self._score(X, y, groups, time)
 
-    def _read_outcome(self, y: Any, name: str) -> npt.NDArray[Any]:
-        return read_labels(y, name)
-
     def _fit_outcome(self, inputs: Inputs, schema: Schema | None) -> Classes:
         classes = Classes.fit(inputs.outcome())
         if self.two_classes_only and len(classes.labels) > 2:
@@ -472,4 +399,50 @@ class TaskClassifier(ClassifierMixin, TaskEstimator):
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.classifier_tags.multi_class = not self.two_classes_only
+        tags.classifier_tags.poor_score = self.poor_score
         return tags
+
+
+def adapt(pipeline: Pipeline, X: Any, y: Any, *, groups: Any = None, time: Any = None) -> Adapted:
+    """Adapt the estimator at the end of a fitted pipeline.
+
+    The support passes through the fitted transformers, which learn nothing from it, and so do the
+    rows that the result predicts for.
+
+    Parameters
+    ----------
+    pipeline : Pipeline
+        Fitted; its last step is a `MetaRegressor` or another task estimator, or a search of one's
+        parameters.
+    X, y, groups, time
+        As in ``MetaRegressor.adapt``.
+
+    Returns
+    -------
+    Adapted
+        Takes rows as they were before the pipeline's transformers.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from sklearn.preprocessing import FunctionTransformer
+    >>> from ehrmeta import MAML, MetaRegressor, adapt, make_sinusoid
+    >>> X, y, groups = make_sinusoid(n_tasks=50, n_points=10, random_state=0)
+    >>> X = pd.DataFrame({"x": X[:, 0], "patient": groups})
+    >>> model = MetaRegressor(MAML(inner_steps=1), task="patient", max_steps=20, random_state=0)
+    >>> pipeline = make_pipeline(FunctionTransformer(), model).fit(X, y)
+    >>> adapt(pipeline, X[10:15], y[10:15]).predict(X[15:20]).shape
+    (5,)
+    """
+    model = getattr(pipeline[-1], "best_estimator_", pipeline[-1])
+    if not isinstance(model, TaskEstimator):
+        raise DataError(
+            f"the pipeline ends in {type(model).__name__}, which cannot adapt. End it in a "
+            "MetaRegressor, a MetaClassifier or a baseline of ehrmeta."
+        )
+    transform = pipeline[:-1].transform if len(pipeline) > 1 else None
+    rows = X if transform is None else transform(X)
+    adapted = model.adapt(rows, y, groups=groups, time=time)
+    adapted.transform = transform
+    return adapted

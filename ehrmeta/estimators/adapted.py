@@ -2,40 +2,54 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from numbers import Integral
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
+from torch import Tensor
 
-from ehrmeta.errors import DataError
-from ehrmeta.estimators.adapted_checks import (
+from ehrmeta.data.columns import take_rows
+from ehrmeta.errors import BundleError, DataError
+from ehrmeta.estimators.explain import explain_features, explain_rows
+from ehrmeta.estimators.files import (
+    Json,
+    Saved,
+    State,
+    label_bytes,
+    label_type,
+    read_label_bytes,
+    read_support,
+    support_tensors,
+)
+from ehrmeta.estimators.inputs import Inputs
+from ehrmeta.estimators.meta_model import MetaModel
+from ehrmeta.estimators.predictive import Prediction
+from ehrmeta.estimators.task_model import (
+    Labels,
+    TaskModel,
     last_times,
     refuse_new,
+    task_numbers,
     warn_of_atypical_tasks,
     warn_of_looking_back,
 )
-from ehrmeta.estimators.adapted_explained import Explained
-from ehrmeta.estimators.adapted_rows import task_numbers, with_more_rows
-from ehrmeta.estimators.audit import add_audit_record
-from ehrmeta.estimators.files import load_adapted, save_adapted
-from ehrmeta.estimators.inputs import Inputs
-from ehrmeta.estimators.predictive import Prediction
 from ehrmeta.nn.batch import TaskRows
-
-if TYPE_CHECKING:
-    from ehrmeta.estimators._base import TaskEstimator
 
 __all__ = ["Adapted", "NewGroups"]
 
 Array = npt.NDArray[np.float64]
-Summary = TypeVar("Summary")
 NewGroups = Literal["error", "population", "nan"]
 
 
-class Adapted(Explained):
+class Adapted(Saved):
     """One or many tasks adapted from their supports; made by ``model.adapt``.
 
     It is never changed: `update` returns a new one. It holds the encoded support, so it is patient
@@ -43,26 +57,40 @@ class Adapted(Explained):
 
     Attributes
     ----------
+    model : TaskModel
+        What predicts.
     labels_ : ndarray, (task,), or None
         The groups it was adapted to, sorted; None for one task without a name.
     n_shots_ : ndarray, (task,)
         Support rows of every task.
     """
 
+    file_kind: ClassVar[str] = "adapted"
+
     def __init__(
         self,
-        model: TaskEstimator,
-        labels: npt.NDArray[Any] | None,
+        model: TaskModel,
+        labels: Labels,
         support: TaskRows,
         transform: Callable[[Any], Any] | None = None,
+        *,
+        state: Any = None,
     ) -> None:
         self.model = model
         self.transform = transform  # a pipeline's steps before the model
         self.labels_ = labels
         self.n_shots_ = support.sizes.numpy()
         self._support = support
-        self._state = model._adapt_tasks(support)
-        warn_of_atypical_tasks(self.atypical_)
+        self._state = state
+        if state is None:
+            self._state = model.adapt(support)
+            warn_of_atypical_tasks(self.atypical_)
+
+    @property
+    def classes_(self) -> npt.NDArray[Any]:
+        """Class labels of a classifier: the columns of `predict_proba`."""
+        labels: npt.NDArray[Any] = self.model.table.outcome.labels
+        return labels
 
     @property
     def n_tasks(self) -> int:
@@ -131,10 +159,7 @@ class Adapted(Explained):
             raise DataError(
                 f"confidence_level must lie strictly between 0 and 1, got {confidence_level}."
             )
-        tail = 0.5 * (1.0 - confidence_level)
-        return self.predict_quantiles(
-            X, (tail, 1.0 - tail), groups=groups, time=time, new_groups=new_groups
-        )
+        return self._apply(X, groups, time, new_groups, lambda p: p.interval(confidence_level))
 
     def predict_distribution(self, X: Any, *, groups: Any = None, time: Any = None) -> Prediction:
         """The predictive distributions themselves, one per row: for scores such as the CRPS.
@@ -144,79 +169,249 @@ class Adapted(Explained):
         """
         inputs, codes = self._read(X, groups, time)
         refuse_new(codes)
-        return self._summary(lambda prediction: prediction, inputs, codes)
+        return self._predict(inputs, codes)
 
-    def update(self, X: Any, y: Any, *, groups: Any = None, time: Any = None) -> Adapted:
-        """A new `Adapted` with more rows in the supports; new groups join as new tasks."""
-        inputs = self.model._read_fitted(self._transformed(X), y, groups, time)
-        inputs.outcome()
-        labels, support = with_more_rows(self.model, self.labels_, self._support, inputs)
-        return Adapted(self.model, labels, support, self.transform)
+    def own_weight(self, X: Any, *, groups: Any = None, time: Any = None) -> Array:
+        """How much a prediction rests on the task's own rows, (row,).
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the adapted tasks to one file: patient data, marked so within the file.
+        ``1 - posterior / prior variance`` of the latent outcome: 0 is the population, 1 the task's
+        own data. NaN for learners without a posterior.
+        """
+        query = self._query(X, groups, time)
+        weight = self.model.own_weight(self._support, self._state, query)
+        return weight[np.argsort(query.origin.numpy())]
 
-        It holds the model, the encoded support rows and the labels. Keep it where you keep the
-        records themselves.
+    def explain(
+        self, X: Any, *, groups: Any = None, time: Any = None, target: Any = None
+    ) -> pd.DataFrame:
+        """Why each row is predicted as it is: parts that add up to its prediction.
+
+        For numbers, each support row adds its surprise, how far it lay from what the population
+        expected of it, times its weight: the coefficient of learners that are linear in the
+        outcomes, and the mean derivative between expected and seen outcomes for all others.
+        `visits` is what follows from when they were and what else was measured then. For classes
+        and baselines, a row adds what leaving it out would take away; `rest` is what no single row
+        explains. Under an outcome transform the parts are those of its mean on that scale.
 
         Parameters
         ----------
-        path : str or path-like
-            By convention ``"name.ehrmeta"``.
+        X, groups, time
+            As in `predict`.
+        target : class label, optional
+            Whose probability is explained; of two classes the second by default.
 
-        Raises
-        ------
-        BundleError
-            The model is one that a file cannot hold, or the file cannot be written.
+        Returns
+        -------
+        DataFrame
+            `row` (of X), `part` (population, visits, value or rest), `support_row` (as in
+            `support_weights`; -1 for other parts), the time it lies `before` the row, `surprise`,
+            `weight`, `contribution`, and the row's `own_weight`.
         """
-        save_adapted(self, path)
+        query = self._query(X, groups, time)
+        return explain_rows(self.model, self._support, self._state, query, target)
+
+    def explain_features(
+        self,
+        X: Any,
+        *,
+        background: Any,
+        groups: Any = None,
+        time: Any = None,
+        target: Any = None,
+        n_samples: int = 50,
+        random_state: int = 0,
+    ) -> pd.DataFrame:
+        """What each feature moved the adapted prediction of a row by, from that of other patients.
+
+        Shapley values: features are set, in random order, from those of a background row to the
+        row's own, and each is given the change it makes, on average. Static and measured features
+        are changed in the task's support rows too, for they are the patient's; its outcomes stay.
+        So what the own outcomes tell already is not ascribed to features again, and the share of a
+        static feature shrinks as outcomes come in. Time is always the row's own.
+
+        How much features matter over many patients, scikit-learn's `permutation_importance` says
+        of a model with ``task=`` and ``time=``.
+
+        Parameters
+        ----------
+        X, groups, time
+            As in `predict`.
+        background : frame or array, (row, feature)
+            Rows of other patients to compare with, training rows say, without time.
+        target
+            As in `explain`.
+        n_samples : int
+            Background rows drawn; each with an order of the features and its reverse.
+        random_state : int
+
+        Returns
+        -------
+        DataFrame
+            `row` (of X), `part` (base, the mean prediction with background features; or feature),
+            `feature`, its `value` in the row (none for measured ones, whose values are those of the
+            support), `contribution`, and the standard `error` of its sampling. Contributions of a
+            row add up to what those of `explain` do.
+
+        Examples
+        --------
+        >>> from ehrmeta.baselines import MixedEffects
+        >>> rng = np.random.default_rng(0)
+        >>> X, groups = rng.normal(size=(300, 2)), np.repeat(np.arange(50), 6)
+        >>> y = 2 * X[:, 0] + rng.normal(size=50)[groups] + rng.normal(0, 0.1, 300)
+        >>> patient = MixedEffects().fit(X, y, groups=groups).adapt([[0, 0]], [1.0])
+        >>> parts = patient.explain_features([[1.0, 1.0]], background=X)
+        >>> parts["feature"].tolist(), float(parts["contribution"][1].round(1))
+        (['', 'x0', 'x1'], 2.0)
+        """
+        inputs, codes = self._read(X, groups, time)
+        refuse_new(codes)
+        others = self._read_background(background, n_samples, random_state)
+        table = explain_features(
+            self.model,
+            self._support,
+            self.model.table.rows(inputs, codes, self.n_tasks),
+            self.model.table.rows(others, np.zeros(others.n_rows, np.int64), 1),
+            target,
+            n_samples=n_samples,
+            seed=random_state,
+        )
+        measured = {f.name for f in self.model.table.features if f.role == "measured"}
+        values = [
+            inputs.columns[name][row] if name and name not in measured else None
+            for row, name in zip(table["row"], table["feature"], strict=True)
+        ]
+        table.insert(3, "value", pd.Series(values, dtype=object))
+        return table
+
+    def support_weights(self, X: Any, *, groups: Any = None, time: Any = None) -> pd.DataFrame:
+        """Which support rows a prediction rests on, and how much: similar visits or patients.
+
+        For learners that predict by attention, such as `MatchingNet`.
+
+        Returns
+        -------
+        DataFrame
+            `row` (of X), `support_row` (of the rows passed to adapt, then of those passed to each
+            update; -1 is the population) and `weight`; heaviest first, weights of a row sum to 1.
+        """
+        query = self._query(X, groups, time)
+        triples = self.model.support_weights(self._support, self._state, query)
+        table = pd.DataFrame(dict(zip(("row", "support_row", "weight"), triples, strict=True)))
+        ascending = [True, False, True]
+        return table.sort_values(
+            ["row", "weight", "support_row"], ascending=ascending, ignore_index=True
+        )
+
+    def update(self, X: Any, y: Any, *, groups: Any = None, time: Any = None) -> Self:
+        """The same tasks with more rows in their supports; new groups join as new tasks."""
+        rows = self._transformed(X), y
+        more = self.model.read_more(self.labels_, self._support, *rows, groups=groups, time=time)
+        return self._with_support(*more)
+
+    def unadapted(self) -> Self:
+        """The population model, as one task without rows."""
+        return self._with_support(None, self.model.no_rows())
+
+    def to_state(self) -> State:
+        """Model, encoded support rows and labels: patient data, marked so within the file.
+
+        Keep the file where you keep the records themselves.
+        """
+        if self.transform is not None:
+            raise BundleError(
+                "tasks adapted behind a pipeline cannot be saved: a file cannot hold its "
+                "transformers. Save the model, transform the rows yourself, and adapt again after "
+                "loading."
+            )
+        tensors, metadata = self.model.to_state()
+        tensors = tensors | support_tensors(self._support)
+        labels = self.labels_
+        if labels is not None:
+            tensors["labels"] = label_bytes(labels)
+        return tensors, metadata | {
+            "kind": "adapted",
+            "contains_patient_data": True,
+            "labels": None if labels is None else label_type(labels),
+        }
+
+    @classmethod
+    def from_state(
+        cls, tensors: Mapping[str, Tensor], metadata: Json, device: str = "auto", **more: Any
+    ) -> Self:
+        """The inverse of `to_state`; subclasses pass on what `more` they read."""
+        model = MetaModel.from_state(tensors, metadata, device)
+        support = read_support(tensors, model.no_rows())
+        labels = None
+        if metadata["labels"] is not None:
+            labels = read_label_bytes(tensors["labels"], metadata["labels"], support.n_tasks)
+        return cls(model, labels, support, **more)
 
     def add_audit_record(self, path: str | os.PathLike[str]) -> None:
         """Add a line of JSON to a file: that and how a model was adapted, and nothing about whom.
 
-        Time, digest of the model, counts of tasks and rows, digest of the adapted state: no value
-        and no label of a patient.
+        Time, counts of tasks and rows, and two SHA-256 digests: `model` of the parameters and
+        `output` of the adapted state. The same rows and the same model give the same. No value and
+        no label of a patient is in it, and the line is on the disk before the method returns.
 
         Raises
         ------
         DataError
             The file cannot be written, or the model is a baseline.
         """
-        add_audit_record(self, path)
+        model, output = self.model.digests(self._state)
+        record: dict[str, Any] = {
+            "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            "model": model,
+            "n_tasks": self.n_tasks,
+            "n_rows": self._support.n_rows,
+            "output": output,
+        }
+        try:
+            with Path(path).open("a", encoding="utf-8") as file:
+                file.write(json.dumps(record) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise DataError(
+                f"the audit record cannot be written to {os.fspath(path)!r}: "
+                f"{error.strerror or error}. Name a file in a folder that you may write to."
+            ) from error
 
-    @classmethod
-    def load(cls, path: str | os.PathLike[str], *, device: str = "auto") -> Adapted:
-        """Read tasks written by `save`; they predict bit for bit the same on the same device.
+    @cached_property
+    def effects_(self) -> tuple[Array, float]:
+        """Individual effect of every task, (task,), and the prior sd of such effects.
 
-        Parameters
-        ----------
-        path : str or path-like
-        device : str
-            Where to compute, wherever the model was trained.
-
-        Raises
-        ------
-        BundleError
-            The file is missing, damaged, or holds something else.
+        Mean shift of a task's own rows from the population, on the learner's scale; NaN for models
+        without such effects.
         """
-        return load_adapted(path, device=device)
+        return self.model.effects(self._support, self._state)
 
     @property
     def eta_shrinkage_(self) -> float:
         """``1 - sd(individual effect) / prior sd`` over the adapted tasks: 1 is the population."""
-        effects, prior = self.model._effects(self._support, self._state)
+        effects, prior = self.effects_
         return float(1.0 - np.std(effects[self.n_shots_ > 0]) / prior)
 
     @cached_property
     def atypical_(self) -> Array:
         """Prior-predictive p-value of every task's support, (task,): small is unlike training."""
-        return self.model._atypical(self._support)
+        return self.model.atypical(self._support)
 
     def __repr__(self) -> str:
         shots = self.n_shots_
         span = f"{shots.min()}-{shots.max()}" if shots.min() < shots.max() else f"{shots.min()}"
         tasks = "1 task" if self.n_tasks == 1 else f"{self.n_tasks:,} tasks"
-        return f"Adapted({tasks}, {span} shots each, {type(self.model).__name__})"
+        return f"{type(self).__name__}({tasks}, {span} shots each, {self.model.name})"
+
+    def _with_support(self, labels: Labels, support: TaskRows) -> Self:
+        """The same model and transform with another support."""
+        return type(self)(self.model, labels, support, self.transform)
+
+    def _calibrated(
+        self, prediction: Prediction, inputs: Inputs, n_shots: npt.NDArray[np.int64]
+    ) -> Prediction:
+        """The predictions as they are read; `n_shots` (row,) is each row's support size."""
+        return prediction
 
     def _apply(
         self,
@@ -233,41 +428,65 @@ class Adapted(Explained):
             )
         inputs, codes = self._read(X, groups, time)
         known = codes >= 0
-        if known.all():
-            return self._summary(summary, inputs, codes)
         if new_groups == "error":
             refuse_new(codes)
-        prior = self.model.unadapted() if self.labels_ is not None else self
-        everyone = prior._summary(summary, inputs, np.zeros_like(codes))
+        if known.all():
+            return self._summary(summary, inputs, codes, known)
+        prior = self if self.labels_ is None else self.unadapted()
+        rest = prior._summary(summary, inputs, np.zeros_like(codes), ~known)
         if new_groups == "nan":
-            missing = np.float64 if everyone.dtype.kind in "biuf" else object
-            everyone = np.full(everyone.shape, np.nan, missing)
+            missing = np.float64 if rest.dtype.kind in "biuf" else object
+            rest = np.full(rest.shape, np.nan, missing)
+        values = np.empty((inputs.n_rows, *rest.shape[1:]), rest.dtype)
+        values[~known] = rest
         if known.any():
-            own = self._summary(summary, inputs, np.where(known, codes, 0))
-            everyone[known] = own[known]
-        return everyone
+            values[known] = self._summary(summary, inputs, np.where(known, codes, 0), known)
+        return values
 
     def _summary(
         self,
-        summary: Callable[[Prediction], Summary],
+        summary: Callable[[Prediction], npt.NDArray[Any]],
         inputs: Inputs,
         codes: npt.NDArray[np.int64],
-    ) -> Summary:
-        query = self.model.table_.rows(inputs, codes, self.n_tasks)
-        prediction = self.model._predict_tasks(self._support, self._state, query)
+        rows: npt.NDArray[np.bool_],
+    ) -> npt.NDArray[Any]:
+        """A summary of the predictions of some rows, each of the task of its code."""
+        prediction = self._calibrated(self._predict(inputs, codes), inputs, self.n_shots_[codes])
         try:
-            return summary(prediction.take(np.argsort(query.origin.numpy())))
+            return summary(prediction.take(np.flatnonzero(rows)))
         except DataError as error:
-            raise DataError(f"{type(self.model).__name__}:", *error.args) from error
+            raise DataError(f"{self.model.name}:", *error.args) from error
+
+    def _predict(self, inputs: Inputs, codes: npt.NDArray[np.int64]) -> Prediction:
+        """The model's own predictive distributions, in the order of the rows."""
+        query = self.model.table.rows(inputs, codes, self.n_tasks)
+        prediction = self.model.predict(self._support, self._state, query)
+        return prediction.take(np.argsort(query.origin.numpy()))
 
     def _read(self, X: Any, groups: Any, time: Any) -> tuple[Inputs, npt.NDArray[np.int64]]:
         """The rows and each one's task number; -1 where its task was not adapted."""
-        inputs = self.model._read_fitted(self._transformed(X), None, groups, time)
+        inputs = self.model.read(self._transformed(X), groups=groups, time=time)
         codes = np.zeros(inputs.n_rows, np.int64)
         if self.labels_ is not None:
             codes = task_numbers(inputs.groups, self.labels_)
         warn_of_looking_back(inputs.time, codes, self._last_time)
         return inputs, codes
+
+    def _query(self, X: Any, groups: Any, time: Any) -> TaskRows:
+        inputs, codes = self._read(X, groups, time)
+        refuse_new(codes)
+        return self.model.table.rows(inputs, codes, self.n_tasks)
+
+    def _read_background(self, background: Any, n_samples: int, random_state: int) -> Inputs:
+        """Random rows of other patients, at most `n_samples`."""
+        if not len(background):
+            raise DataError("background has no rows: pass some of other patients.")
+        if not isinstance(n_samples, Integral) or n_samples < 2:
+            raise DataError(f"n_samples must be a whole number, 2 or more, got {n_samples!r}.")
+        n_rows = len(background)
+        drawn = np.random.default_rng(random_state).permutation(n_rows)[:n_samples]
+        rows = self._transformed(take_rows(background, np.isin(np.arange(n_rows), drawn)))
+        return self.model.read(rows, time=np.zeros(len(drawn)) if self.model.table.timed else None)
 
     def _transformed(self, X: Any) -> Any:
         return X if self.transform is None else self.transform(X)

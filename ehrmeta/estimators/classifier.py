@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
-import numpy as np
 import torch
-from sklearn.base import ClassifierMixin
 
-from ehrmeta.algorithms import Algorithm
-from ehrmeta.data import Schema
 from ehrmeta.errors import DataError
 from ehrmeta.estimators._base import TaskClassifier
 from ehrmeta.estimators.adapted import Adapted
 from ehrmeta.estimators.meta import MetaEstimator
-from ehrmeta.estimators.predictive import ClassPredictive
-from ehrmeta.estimators.table_encoder import TableEncoder
-from ehrmeta.nn.backbone import Backbone
+from ehrmeta.estimators.meta_model import ClassificationModel, MetaModel
 from ehrmeta.nn.batch import TaskRows
-from ehrmeta.nn.likelihoods import Bernoulli, Categorical, ClassLikelihood, Distribution
-from ehrmeta.training import Callback
 
 __all__ = [
     "MetaClassifier",
@@ -75,56 +66,7 @@ verbose, random_state
     (5, 2)
     """
 
-    def __init__(
-        self,
-        algorithm: Algorithm | None = None,
-        backbone: Backbone | None = None,
-        *,
-        population: ClassifierMixin | None = None,
-        schema: Schema | None = None,
-        task: str | None = None,
-        time: str | None = None,
-        shots: tuple[int, int] = (0, 10),
-        max_queries: int = 10,
-        max_steps: int = 1000,
-        batch_size: int = 256,
-        learning_rate: float = 3e-3,
-        weight_decay: float = 1e-4,
-        validation_fraction: float = 0.1,
-        patience: int = 10,
-        score_shots: tuple[int, ...] = (1, 3, 5),
-        device: str = "auto",
-        precision: str = "float32",
-        chunk_size: int | None = None,
-        compile: bool = False,
-        callbacks: Sequence[Callback] = (),
-        verbose: bool | None = None,
-        random_state: int | None = None,
-    ) -> None:
-        super().__init__(
-            algorithm,
-            backbone,
-            schema=schema,
-            task=task,
-            time=time,
-            shots=shots,
-            max_queries=max_queries,
-            max_steps=max_steps,
-            batch_size=batch_size,
-            learning_rate=learning_rate,
-            weight_decay=weight_decay,
-            validation_fraction=validation_fraction,
-            patience=patience,
-            score_shots=score_shots,
-            device=device,
-            precision=precision,
-            chunk_size=chunk_size,
-            compile=compile,
-            callbacks=callbacks,
-            verbose=verbose,
-            random_state=random_state,
-        )
-        self.population = population
+    _model_class: ClassVar[type[MetaModel]] = ClassificationModel
 
     def adapt(
         self,
@@ -157,20 +99,11 @@ verbose, random_state
         ----------
         King, Zeng (2001), doi:10.1093/oxfordjournals.pan.a004868 (prior correction).
         """
-        adapted = super().adapt(X, y, groups=groups, time=time)
-        if prevalence is None:
-            return adapted
-        return Adapted(self, adapted.labels_, _drawn_by_outcome(adapted._support, prevalence))
-
-    def _likelihood(self, table: TableEncoder) -> ClassLikelihood:
-        n_classes = len(table.outcome.labels)
-        return Bernoulli() if n_classes == 2 else Categorical(n_classes)
-
-    def _prediction(self, distribution: Distribution) -> ClassPredictive:
-        labels = self.table_.outcome.labels
-        if not distribution:
-            return ClassPredictive(np.empty((0, len(labels))), labels)
-        return ClassPredictive(distribution["logits"].double().numpy(), labels)
+        model = self.fitted_model()
+        labels, support = model.read_support(X, y, groups=groups, time=time)
+        if prevalence is not None:
+            support = _drawn_by_outcome(support, prevalence)
+        return Adapted(model, labels, support)
 
 
 def _drawn_by_outcome(support: TaskRows, prevalence: float) -> TaskRows:

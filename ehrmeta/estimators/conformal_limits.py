@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
@@ -11,21 +12,23 @@ from typing import Any, TypeAlias, TypeVar
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import torch
 from scipy import special
 from sklearn.linear_model import LogisticRegression
+from torch import Tensor
 
-from ehrmeta.errors import DataError, DataWarning, SchemaError, did_you_mean
+from ehrmeta.errors import BundleError, DataError, DataWarning, SchemaError, did_you_mean
 
 __all__ = [
     "ANY",
     "BetaCalibration",
+    "Calibration",
     "Cell",
     "Limits",
     "by_cell",
     "finest",
     "levels_of",
     "tasks_needed",
-    "warn_of_coarse",
 ]
 
 Array = npt.NDArray[np.float64]
@@ -33,7 +36,7 @@ _ROUNDING = 1e-9  # sums of 1 / n are not exact
 _CLIP = 1e-6
 _INVERSE_PENALTY = 1e3  # keeps separated classes finite
 Cell: TypeAlias = tuple[int | None, str | None]  # support size, kind of row; None is all of them
-Found = TypeVar("Found")
+Value = TypeVar("Value")
 ANY: Cell = (None, None)
 _FEWEST_TASKS = 10  # of a kind that is named
 _MOST_VALUES = 20  # of a column that is not cut
@@ -89,10 +92,9 @@ class Limits:
         DataError
             There are fewer than `tasks_needed`.
         """
-        self._refuse_too_few(tasks_needed(confidence_level), confidence_level)
+        self.refuse_too_few(tasks_needed(confidence_level), confidence_level)
         tail = 0.5 * (1.0 - confidence_level)
-        upper = -_lower(-self.error[::-1], self.weight[::-1], tail, self.n_tasks)
-        return _lower(self.error, self.weight, tail, self.n_tasks), upper
+        return _lower(self.error, self.weight, tail, self.n_tasks), self._upper(tail)
 
     def lower(self, confidence_level: float) -> float:
         """Lower limit alone: at least this share of a new task's rows lies at it or above.
@@ -107,10 +109,19 @@ class Limits:
         >>> Limits.of(np.arange(20.0), tasks=np.arange(20)).lower(0.9)
         1.0
         """
-        self._refuse_too_few(tasks_needed(confidence_level, sides=1), confidence_level)
+        self.refuse_too_few(tasks_needed(confidence_level, sides=1), confidence_level)
         return _lower(self.error, self.weight, 1.0 - confidence_level, self.n_tasks)
 
-    def _refuse_too_few(self, needed: int, confidence_level: float) -> None:
+    def upper(self, confidence_level: float) -> float:
+        """Upper limit alone, as `lower`."""
+        self.refuse_too_few(tasks_needed(confidence_level, sides=1), confidence_level)
+        return self._upper(1.0 - confidence_level)
+
+    def _upper(self, tail: float) -> float:
+        return -_lower(-self.error[::-1], self.weight[::-1], tail, self.n_tasks)
+
+    def refuse_too_few(self, needed: int, confidence_level: float) -> None:
+        """Raise a `DataError` where there are fewer tasks than a level needs."""
         if self.n_tasks < needed:
             raise DataError(
                 f"a level of {100 * confidence_level:g} % needs {needed:,} calibration tasks with "
@@ -157,8 +168,8 @@ class BetaCalibration:
     >>> rng = np.random.default_rng(0)
     >>> p = rng.uniform(size=20_000)
     >>> happened = rng.uniform(size=20_000) < p**2
-    >>> found = BetaCalibration.of(p, happened, np.ones(20_000))
-    >>> found.at(np.array([0.25, 0.5, 0.75])).round(1)
+    >>> recalibration = BetaCalibration.of(p, happened, np.ones(20_000))
+    >>> recalibration.at(np.array([0.25, 0.5, 0.75])).round(1)
     array([0.1, 0.2, 0.6])
     """
 
@@ -216,7 +227,7 @@ def finest(limits: Mapping[Cell, Limits], cell: Cell, needed: int) -> Cell:
     return ANY
 
 
-def by_cell(rows: pd.DataFrame, of: Callable[[pd.DataFrame], Found]) -> dict[Cell, Found]:
+def by_cell(rows: pd.DataFrame, of: Callable[[pd.DataFrame], Value]) -> dict[Cell, Value]:
     """What `of` gives for all rows, for those of each k, and for every kind of row at each k.
 
     Kinds of fewer than ten tasks are left out: what is kept of the others names no rare patient.
@@ -227,34 +238,147 @@ def by_cell(rows: pd.DataFrame, of: Callable[[pd.DataFrame], Found]) -> dict[Cel
         Columns shots, level, task and others.
     of : callable
     """
-    found = {ANY: of(rows)}
+    values = {ANY: of(rows)}
     for k, part in rows.groupby("shots"):
-        found[(int(k), None)] = of(part)
+        values[(int(k), None)] = of(part)
     for (k, level), part in rows.groupby(["shots", "level"]):
         if part["task"].nunique() >= _FEWEST_TASKS:
-            found[(int(k), str(level))] = of(part)
-    return found
+            values[(int(k), str(level))] = of(part)
+    return values
 
 
-def warn_of_coarse(
-    rows: Mapping[Cell, int],
-    tasks: Mapping[Cell, int],
-    by: Mapping[str, Sequence[float]],
-    confidence_level: float,
-    needed: int,
-) -> None:
-    """Say how many rows of which cells have the limits of others too, and why."""
-    first = next(iter(rows))
-    kinds = f", by {', '.join(by)}" if by else ""
-    warnings.warn(
-        f"{_counted(sum(rows.values()), 'row')} of {_counted(len(rows), 'kind')} (first: after "
-        f"{_counted(first[0] or 0, 'shot')}{kinds}) had fewer calibration patients than a level of "
-        f"{100 * confidence_level:g} % needs: {needed:,}, here {tasks[first]:,}. The limits are "
-        "those of rows of more kinds, which hold on average over these only. Calibrate those shots "
-        "and kinds on more patients.",
-        DataWarning,
-        stacklevel=4,
-    )
+@dataclass(frozen=True)
+class Calibration:
+    """What was learned on calibration tasks, for every cell: support size and kind of row.
+
+    Parameters
+    ----------
+    limits : mapping of cell to tuple of Limits
+        Of standardised errors (one), or of the probability of every class.
+    by : mapping of str to tuple of float
+        Columns whose kinds of rows are calibrated each by itself, and where each is cut.
+    maps : mapping of cell to tuple of BetaCalibration
+        Of classifiers: recalibration of the probability of every class.
+    """
+
+    limits: Mapping[Cell, tuple[Limits, ...]]
+    by: Mapping[str, tuple[float, ...]]
+    maps: Mapping[Cell, tuple[BetaCalibration, ...]]
+
+    def cells(
+        self, columns: Mapping[str, npt.NDArray[Any]], n_shots: npt.NDArray[np.int64]
+    ) -> list[Cell]:
+        """The cell of every row, from its columns and the support size of its task, (row,)."""
+        return list(zip(n_shots.tolist(), levels_of(columns, self.by).tolist(), strict=True))
+
+    def chosen(
+        self, cells: Sequence[Cell], confidence_level: float, *, sides: int = 2
+    ) -> dict[Cell, tuple[Limits, ...]]:
+        """The limits that the rows of each cell are given.
+
+        Those of the cell itself; where it was not calibrated, or on too few tasks for the level,
+        those of all rows of its support size, and then those of all rows. A `DataWarning` says how
+        many rows these are.
+        """
+        needed, chosen, coarse = tasks_needed(confidence_level, sides=sides), {}, {}
+        of_class = [
+            dict(zip(self.limits, each, strict=True))
+            for each in zip(*self.limits.values(), strict=True)
+        ]
+        for cell, n_rows in Counter(cells).items():
+            wider = [finest(limits, cell, needed) for limits in of_class]
+            each = tuple(limits[name] for limits, name in zip(of_class, wider, strict=True))
+            for limits in each:
+                limits.refuse_too_few(needed, confidence_level)
+            chosen[cell] = each
+            if any(name != cell for name in wider):
+                tasks = [limits[cell].n_tasks if cell in limits else 0 for limits in of_class]
+                coarse[cell] = n_rows, min(tasks)
+        if coarse:
+            self._warn_of_coarse(coarse, confidence_level, needed)
+        return chosen
+
+    def _warn_of_coarse(
+        self, coarse: Mapping[Cell, tuple[int, int]], confidence_level: float, needed: int
+    ) -> None:
+        """Say how many rows of which cells have the limits of others too, and why."""
+        (n_shots, _), (_, n_tasks) = next(iter(coarse.items()))
+        n_rows = sum(n_rows for n_rows, _ in coarse.values())
+        kinds = f", by {', '.join(self.by)}" if self.by else ""
+        warnings.warn(
+            f"{_counted(n_rows, 'row')} of {_counted(len(coarse), 'kind')} (first: after "
+            f"{_counted(n_shots or 0, 'shot')}{kinds}) had fewer calibration patients than a level "
+            f"of {100 * confidence_level:g} % needs: {needed:,}, here {n_tasks:,}. The limits are "
+            "those of rows of more kinds, which hold on average over these only. Calibrate those "
+            "shots and kinds on more patients.",
+            DataWarning,
+            stacklevel=7,
+        )
+
+    def recalibrated(self, p: Array, cells: Sequence[Cell]) -> Array:
+        """Recalibrated probabilities, (row, class), which add up to 1."""
+        p, shots = p.copy(), np.array([k for k, _ in cells], dtype=np.int64)
+        for k in set(shots.tolist()):
+            cell = (k, None) if (k, None) in self.maps else ANY
+            rows = shots == k
+            for c, recalibration in enumerate(self.maps.get(cell, ())):
+                p[rows, c] = recalibration.at(p[rows, c])
+        return np.asarray(p / p.sum(1, keepdims=True))
+
+    def to_state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Tensors and JSON-safe metadata: errors in order of size, without row or id."""
+        tensors, cells = {}, []
+        for number, (cell, each) in enumerate(self.limits.items()):
+            cells.append({"cell": list(cell), "n_tasks": [limits.n_tasks for limits in each]})
+            for place, limits in enumerate(each):
+                pair = [torch.from_numpy(part.copy()) for part in (limits.error, limits.weight)]
+                tensors[f"limits.{number}.{place}"] = torch.stack(pair)
+        return tensors, {
+            "by": [[name, [float(cut) for cut in cuts]] for name, cuts in self.by.items()],
+            "cells": cells,
+            "recalibration": [
+                {"cell": list(cell), "maps": [[one.a, one.b, one.c] for one in each]}
+                for cell, each in self.maps.items()
+            ],
+        }
+
+    @classmethod
+    def from_state(cls, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> Calibration:
+        """The inverse of `to_state`.
+
+        Raises
+        ------
+        BundleError
+            A tensor holds no errors in order with their weights.
+        """
+        limits = {
+            _read_cell(one["cell"]): tuple(
+                _read_limits(tensors, f"limits.{number}.{place}", n_tasks)
+                for place, n_tasks in enumerate(one["n_tasks"])
+            )
+            for number, one in enumerate(metadata["cells"])
+        }
+        maps = {
+            _read_cell(one["cell"]): tuple(BetaCalibration(*map(float, abc)) for abc in one["maps"])
+            for one in metadata["recalibration"]
+        }
+        by = {str(name): tuple(map(float, cuts)) for name, cuts in metadata["by"]}
+        return cls(limits, by, maps)
+
+
+def _read_cell(cell: list[Any]) -> Cell:
+    k, level = cell
+    return None if k is None else int(k), None if level is None else str(level)
+
+
+def _read_limits(tensors: Mapping[str, Tensor], name: str, n_tasks: Any) -> Limits:
+    pair = tensors[name]
+    if pair.dtype != torch.float64 or pair.ndim != 2 or len(pair) != 2:
+        raise BundleError(f"tensor {name!r} holds no errors with their weights.")
+    error, weight = pair[0], pair[1]
+    if bool((error.diff() < 0).any()) or bool((weight <= 0).any()) or type(n_tasks) is not int:
+        raise BundleError(f"tensor {name!r} holds no errors in order with their weights.")
+    return Limits(error.numpy(), weight.numpy(), n_tasks)
 
 
 def levels_of(
@@ -286,7 +410,7 @@ def levels_of(
                 f"by names the column '{name}', which X does not have. "
                 f"{did_you_mean(name, columns)}"
             )
-        level = _cut(columns[name], cuts, name) if len(cuts) else _own(columns[name], name)
+        level = _cut(columns[name], cuts, name) if len(cuts) else _as_words(columns[name], name)
         words = np.asarray(words + np.where(words == "", "", ", ").astype(object) + level)
     return words
 
@@ -295,7 +419,7 @@ def _counted(n: int, noun: str) -> str:
     return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
 
 
-def _own(values: npt.NDArray[Any], name: str) -> npt.NDArray[np.object_]:
+def _as_words(values: npt.NDArray[Any], name: str) -> npt.NDArray[np.object_]:
     codes, distinct = pd.factorize(values)
     if len(distinct) > _MOST_VALUES:
         raise SchemaError(

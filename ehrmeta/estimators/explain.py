@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -14,14 +14,10 @@ from torch import Tensor
 from torch.func import jacrev
 
 from ehrmeta.errors import DataError
-from ehrmeta.estimators.meta import MetaEstimator
 from ehrmeta.estimators.predictive import CarriedPredictive, ClassPredictive, Prediction, Predictive
 from ehrmeta.estimators.table_encoder import TableEncoder
-from ehrmeta.nn.batch import TaskRows, TaskSet, padded_index, padded_set
-from ehrmeta.nn.likelihoods import Distribution
-
-if TYPE_CHECKING:
-    from ehrmeta.estimators.adapted_explained import Explained
+from ehrmeta.estimators.task_model import OutcomeResponse, TaskModel
+from ehrmeta.nn.batch import TaskRows
 
 __all__ = [
     "explain_features",
@@ -37,22 +33,24 @@ Game: TypeAlias = Callable[[npt.NDArray[np.bool_], npt.NDArray[np.int64]], Array
 _AT_ONCE = 2000  # predictions
 
 
-def explain_rows(adapted: Explained, query: TaskRows, target: Any) -> pd.DataFrame:
+def explain_rows(
+    model: TaskModel, support: TaskRows, state: Any, query: TaskRows, target: Any
+) -> pd.DataFrame:
     """Parts of the prediction of every query row; see `Adapted.explain`."""
-    model, support = adapted.model, adapted._support
-    label = _label_number(adapted, target)
-    found = []
+    label = _label_number(model.table, target)
+    parts = []
     for task in np.flatnonzero(query.sizes.numpy()):
-        shown, asked = (rows.select(torch.tensor([task])) for rows in (support, query))
-        if isinstance(model, MetaEstimator) and label is None:
-            found.append(_by_weight(model, shown, asked))
+        shown, later = (rows.select(torch.tensor([task])) for rows in (support, query))
+        response = model.response(shown, later) if label is None else None
+        if response is None:
+            parts.append(_by_leaving_out(model, shown, later, label))
         else:
-            found.append(_by_leaving_out(model, shown, asked, label))
-    if not found:
+            parts.append(_by_weight(response, model.table, shown, later))
+    if not parts:
         raise DataError("explain got no rows: pass the rows whose prediction is to be explained.")
-    weights = model._own_weight(support, adapted._state, query)
-    own = pd.Series(weights, index=query.origin.numpy(), name="own_weight")
-    table = pd.concat(found, ignore_index=True).join(own, on="row")
+    weights = model.own_weight(support, state, query)
+    own_weight = pd.Series(weights, index=query.origin.numpy(), name="own_weight")
+    table = pd.concat(parts, ignore_index=True).join(own_weight, on="row")
     return table.sort_values("row", kind="stable", ignore_index=True)
 
 
@@ -98,53 +96,45 @@ def _path_weights(predict: Callable[[Tensor], Tensor], start: Tensor, end: Tenso
     return weight
 
 
-def _by_weight(model: MetaEstimator, support: TaskRows, query: TaskRows) -> pd.DataFrame:
+def _by_weight(
+    response: OutcomeResponse, table: TableEncoder, support: TaskRows, query: TaskRows
+) -> pd.DataFrame:
     """Population, what the visits alone change, and each value's surprise times its weight."""
-    learner, outcome = model.learner_, model.table_.outcome
-    support, query = model._offset(support), model._offset(query)
-    params = {name: value.double().cpu() for name, value in learner.params.items()}
-    shown, asked = (_one_task(rows, support, learner.time_unit) for rows in (support, query))
-
-    def predict(y: Tensor) -> Tensor:
-        state = learner.algorithm.adapt(learner.spec, params, shown._replace(y=y))
-        return _center(learner.algorithm.predict(learner.spec, params, state, asked))
-
-    population = _center(learner.population(query)).double().cpu()
-    expected = _center(learner.population(support)).double().cpu() if support.n_rows else shown.y
+    center, scale = table.outcome.center, table.outcome.scale
+    predict, y, expected, population = response
     visits = predict(expected) - population
-    weight = _path_weights(predict, expected, shown.y)
-    surprise = (shown.y - expected).numpy() * outcome.scale
-    values = weight.detach().numpy()
+    weight = _path_weights(predict, expected, y).detach().numpy()
+    surprise = (y - expected).numpy() * scale
     parts = [
-        _part("population", query, outcome.center + outcome.scale * population.numpy()),
-        _part("visits", query, outcome.scale * visits.detach().numpy()),
+        _part("population", query, center + scale * population.numpy()),
+        _part("visits", query, scale * visits.detach().numpy()),
     ]
     for at, (row, time) in enumerate(_rows(support)):
-        value = _part("value", query, values[:, at] * surprise[at])
-        value = value.assign(surprise=surprise[at], weight=values[:, at])
+        value = _part("value", query, weight[:, at] * surprise[at])
+        value = value.assign(surprise=surprise[at], weight=weight[:, at])
         parts.append(value.assign(support_row=row, before=query.time.numpy() - time))
     return pd.concat(parts, ignore_index=True)
 
 
 def _by_leaving_out(
-    model: Any, support: TaskRows, query: TaskRows, label: int | None
+    model: TaskModel, support: TaskRows, query: TaskRows, label: int | None
 ) -> pd.DataFrame:
     """Population, what leaving each row out takes away, and what no single row explains."""
 
     def predicted(rows: TaskRows) -> Array:  # (task, query)
-        asked = query.select(torch.zeros(rows.n_tasks, dtype=torch.int64))
-        prediction = model._predict_tasks(rows, model._adapt_tasks(rows), asked)
+        repeated = query.select(torch.zeros(rows.n_tasks, dtype=torch.int64))
+        prediction = model.predict(rows, model.adapt(rows), repeated)
         return _explained_value(prediction, label).reshape(rows.n_tasks, -1)
 
     nothing = _repeated_rows(support, torch.empty(0, dtype=torch.int64), torch.empty(0).long(), 1)
-    own, population = predicted(support)[0], predicted(nothing)[0]
-    parts, rest = [_part("population", query, population)], own - population
+    adapted, population = predicted(support)[0], predicted(nothing)[0]
+    parts, rest = [_part("population", query, population)], adapted - population
     if support.n_rows:
         without = predicted(_without_each(support))
         for at, (row, time) in enumerate(_rows(support)):
-            value = _part("value", query, own - without[at])
+            value = _part("value", query, adapted - without[at])
             parts.append(value.assign(support_row=row, before=query.time.numpy() - time))
-        rest = rest - (own - without).sum(0)
+        rest = rest - (adapted - without).sum(0)
     return pd.concat([*parts, _part("rest", query, rest)], ignore_index=True)
 
 
@@ -160,33 +150,6 @@ def _repeated_rows(rows: TaskRows, index: Tensor, codes: Tensor, n_tasks: int) -
     return TaskRows.from_codes(codes, n_tasks, timed=rows.timed, **columns)
 
 
-def _one_task(rows: TaskRows, source: TaskRows, time_unit: float) -> TaskSet:
-    """The rows of one task as its algorithm sees them, in double precision."""
-    (index, mask), (source_index, source_mask) = (
-        padded_index(one.starts[:-1], one.sizes) for one in (rows, source)
-    )
-    padded = padded_set(
-        rows,
-        index,
-        mask,
-        source=source,
-        source_index=source_index,
-        source_mask=source_mask,
-        time_unit=time_unit,
-    )
-    double = (part[0].double() if part.is_floating_point() else part[0] for part in padded)
-    return TaskSet(*double)
-
-
-def _center(distribution: Distribution) -> Tensor:
-    """Mean on the learner's scale, (row,)."""
-    loc = distribution["loc"]
-    if "unchanged" not in distribution:
-        return loc
-    unchanged = distribution["unchanged"]
-    return unchanged * distribution["last"] + (1.0 - unchanged) * loc
-
-
 def _explained_value(prediction: Prediction, label: int | None) -> Array:
     """What is explained, (row,): a class's probability, or the mean on the transformed scale."""
     if isinstance(prediction, ClassPredictive) and label is not None:
@@ -199,21 +162,21 @@ def _explained_value(prediction: Prediction, label: int | None) -> Array:
     return np.asarray(prediction.outcome.center + prediction.outcome.scale * loc)
 
 
-def _label_number(adapted: Explained, target: Any) -> int | None:
+def _label_number(table: TableEncoder, target: Any) -> int | None:
     """Column of the class to explain; None for numbers."""
-    classes = getattr(adapted.model.table_.outcome, "labels", None)
+    classes = getattr(table.outcome, "labels", None)
     if classes is None:
         if target is not None:
             raise DataError("target names a class, but the outcome is a number: leave it out.")
         return None
     if target is None and len(classes) == 2:
         return 1
-    found = np.flatnonzero(np.asarray(classes == target))
-    if len(found) != 1:
+    places = np.flatnonzero(np.asarray(classes == target))
+    if len(places) != 1:
         raise DataError(
             f"target must be one of the model's {len(classes)} classes, see model.classes_."
         )
-    return int(found[0])
+    return int(places[0])
 
 
 def _part(name: str, query: TaskRows, contribution: Array) -> pd.DataFrame:
@@ -229,7 +192,8 @@ def _rows(support: TaskRows) -> Iterator[tuple[int, float]]:
 
 
 def explain_features(
-    adapted: Explained,
+    model: TaskModel,
+    support: TaskRows,
     query: TaskRows,
     background: TaskRows,
     target: Any,
@@ -238,28 +202,25 @@ def explain_features(
     seed: int,
 ) -> pd.DataFrame:
     """Shares of the prediction of every query row; see `Adapted.explain_features`."""
-    label, features = _label_number(adapted, target), adapted.model.table_.features
-    found = []
+    label, features = _label_number(model.table, target), model.table.features
+    parts = []
     for at, task in enumerate(query.codes.tolist()):
         here = torch.tensor([at])
-        asked = _repeated_rows(query, here, torch.zeros(1, dtype=torch.int64), 1)
-        support = adapted._support.select(torch.tensor([task]))
-        game = _game(adapted.model, support, asked, background, label)
+        row = _repeated_rows(query, here, torch.zeros(1, dtype=torch.int64), 1)
+        game = _game(model, support.select(torch.tensor([task])), row, background, label)
         rng = np.random.default_rng(seed)  # the same draws for every row
         base, shares = shapley_shares(game, len(features), n_samples, rng)
-        parts = pd.DataFrame(
-            {
-                "row": int(query.origin[at]),
-                "part": ["base", *["feature"] * len(features)],
-                "feature": ["", *(feature.name for feature in features)],
-                "contribution": [base.mean(), *shares.mean(0)],
-                "error": np.std([base, *shares.T], axis=1, ddof=1) / np.sqrt(n_samples),
-            }
-        )
-        found.append(parts)
-    if not found:
+        columns = {
+            "row": int(query.origin[at]),
+            "part": ["base", *["feature"] * len(features)],
+            "feature": ["", *(feature.name for feature in features)],
+            "contribution": [base.mean(), *shares.mean(0)],
+            "error": np.std([base, *shares.T], axis=1, ddof=1) / np.sqrt(n_samples),
+        }
+        parts.append(pd.DataFrame(columns))
+    if not parts:
         raise DataError("explain_features got no rows: pass those that are to be explained.")
-    return pd.concat(found).sort_values("row", kind="stable", ignore_index=True)
+    return pd.concat(parts).sort_values("row", kind="stable", ignore_index=True)
 
 
 def shapley_shares(
@@ -312,29 +273,29 @@ def shapley_shares(
 
 
 def _game(
-    model: Any, support: TaskRows, asked: TaskRows, background: TaskRows, label: int | None
+    model: TaskModel, support: TaskRows, row: TaskRows, background: TaskRows, label: int | None
 ) -> Game:
     """Prediction of one row where some features are those of another patient."""
-    of_x, of_measured = _features_of(model.table_, asked)
-    known = [feature.role == "known" for feature in model.table_.features]
+    of_x, of_measured = _features_of(model.table, row)
+    known = [feature.role == "known" for feature in model.table.features]
     stays = torch.tensor([*known, True])  # in the support
     n_shown = support.n_rows
 
     def predict(joined: npt.NDArray[np.bool_], sample: npt.NDArray[np.int64]) -> Array:
         n, other = len(joined), torch.from_numpy(sample % background.n_rows)
-        own = torch.cat([torch.from_numpy(joined), torch.ones(n, 1, dtype=torch.bool)], 1)
+        kept = torch.cat([torch.from_numpy(joined), torch.ones(n, 1, dtype=torch.bool)], 1)
         tasks = torch.arange(n)
-        query = _repeated_rows(asked, torch.zeros_like(tasks), tasks, n)
-        query = replace(query, x=torch.where(own[:, of_x], query.x, background.x[other]))
+        query = _repeated_rows(row, torch.zeros_like(tasks), tasks, n)
+        query = replace(query, x=torch.where(kept[:, of_x], query.x, background.x[other]))
         of_task = tasks.repeat_interleave(n_shown)
         shown = _repeated_rows(support, torch.arange(n_shown).repeat(n), of_task, n)
-        own, other = (own | stays)[of_task], other[of_task]
+        kept, other = (kept | stays)[of_task], other[of_task]
         shown = replace(
             shown,
-            x=torch.where(own[:, of_x], shown.x, background.x[other]),
-            measured=torch.where(own[:, of_measured], shown.measured, background.measured[other]),
+            x=torch.where(kept[:, of_x], shown.x, background.x[other]),
+            measured=torch.where(kept[:, of_measured], shown.measured, background.measured[other]),
         )
-        prediction = model._predict_tasks(shown, model._adapt_tasks(shown), query)
+        prediction = model.predict(shown, model.adapt(shown), query)
         return _explained_value(prediction, label)
 
     return predict

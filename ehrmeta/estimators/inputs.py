@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -265,35 +265,44 @@ def schema_of(schema: Schema | None, X: Any) -> Schema | None:
     return replace(found, features=left)
 
 
-def check_parameters(estimator: BaseEstimator) -> None:
-    """Refuse values that no fit can use.
+def check_parameters(settings: Mapping[str, Any], *, classes: bool) -> None:
+    """Refuse parameters of an estimator that no fit can use.
+
+    Parameters
+    ----------
+    settings : mapping
+        By name; those of an algorithm or backbone are checked too.
+    classes : bool
+        Whether the estimator is a classifier.
 
     Raises
     ------
     DataError
         Names the parameter, what it must be, and what it was.
     """
-    for name, value in estimator.get_params(deep=True).items():
+    nested = {
+        f"{name}__{key}": value
+        for name, part in settings.items()
+        if isinstance(part, BaseEstimator)
+        for key, value in part.get_params().items()
+    }
+    for name, value in {**settings, **nested}.items():
         rule = _RULES.get(name.rpartition("__")[2])
         if rule is None or name.startswith("population__"):  # that model has rules of its own
             continue
         must_be, holds = rule
         if not holds(value):
             raise DataError(f"{name} must be {must_be}, got {value!r}.")
-    algorithm = getattr(estimator, "algorithm", None)
+    algorithm = settings.get("algorithm")
     start, bound = (getattr(algorithm, name, None) for name in ("inner_lr", "max_inner_lr"))
     if bound is not None and start > bound:
         raise DataError(
             f"algorithm__inner_lr={start!r} lies above max_inner_lr={bound!r}, which it starts "
             "below. Lower it, or raise max_inner_lr."
         )
-    population = getattr(estimator, "population", None)
+    population = settings.get("population")
     if population is not None:
-        kind, is_kind = (
-            ("classifier", is_classifier)
-            if is_classifier(estimator)
-            else ("regressor", is_regressor)
-        )
+        kind, is_kind = ("classifier", is_classifier) if classes else ("regressor", is_regressor)
         if not (isinstance(population, BaseEstimator) and is_kind(population)):
             raise DataError(
                 f"population must be a scikit-learn {kind} such as HistGradientBoosting"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any, TypeVar
@@ -15,7 +15,7 @@ from torch.func import vmap
 from ehrmeta.algorithms._base import Algorithm, Params, Spec, State
 from ehrmeta.errors import DataError
 from ehrmeta.nn.batch import TaskRows, TaskSet, empty_set, padded_index, padded_set
-from ehrmeta.nn.device import Chunks, in_threads, one_thread
+from ehrmeta.nn.device import Chunks, check_precision, in_threads, one_thread
 from ehrmeta.nn.likelihoods import Distribution
 
 __all__ = ["AdaptedChunk", "Learner", "pick_device"]
@@ -65,6 +65,27 @@ class Learner:
     device: torch.device
     dtype: torch.dtype = torch.float32
     chunk_size: int | None = None
+
+    @classmethod
+    def on_device(
+        cls,
+        algorithm: Algorithm,
+        spec: Spec,
+        params: Params,
+        time_unit: float,
+        settings: Mapping[str, Any],
+    ) -> Learner:
+        """Trained parameters where and as an estimator's settings want them used.
+
+        Parameters
+        ----------
+        settings : mapping
+            ``device``, ``precision`` and ``chunk_size`` of `MetaRegressor`.
+        """
+        device = pick_device(settings["device"])
+        dtype = check_precision(settings["precision"], device)
+        params = {name: value.to(device, dtype) for name, value in params.items()}
+        return cls(algorithm, spec, params, time_unit, device, dtype, settings["chunk_size"])
 
     def adapt(self, support: TaskRows) -> list[AdaptedChunk]:
         """Adapt every task of `support`."""

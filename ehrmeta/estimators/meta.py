@@ -5,35 +5,29 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any, ClassVar, Self
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from sklearn.base import RegressorMixin, clone
+from sklearn.base import clone
 from sklearn.utils import check_random_state
 from torch import Tensor
 
-from ehrmeta.algorithms import Algorithm, MetaSGD, Params, Spec
+from ehrmeta.algorithms import Algorithm, MetaSGD, Params
 from ehrmeta.data import Schema
-from ehrmeta.errors import DataWarning
+from ehrmeta.errors import BundleError, DataWarning, Remedy
 from ehrmeta.estimators._base import TaskEstimator
-from ehrmeta.estimators.files import load_model, save_model
-from ehrmeta.estimators.learner import AdaptedChunk, Learner, pick_device
-from ehrmeta.estimators.population import (
-    add_where_it_helps,
-    cross_fit_population,
-    with_offset,
-)
-from ehrmeta.estimators.predictive import Prediction
-from ehrmeta.estimators.table_encoder import TableEncoder
+from ehrmeta.estimators.files import Json, Saved, State
+from ehrmeta.estimators.learner import Learner, pick_device
+from ehrmeta.estimators.meta_model import MetaModel
+from ehrmeta.estimators.population import Population, add_where_it_helps, cross_fit_population
+from ehrmeta.estimators.task_model import RowReader
 from ehrmeta.nn.backbone import Backbone
 from ehrmeta.nn.batch import TaskRows, TaskSet, visible_width
 from ehrmeta.nn.device import check_precision
-from ehrmeta.nn.likelihoods import Distribution, Likelihood
 from ehrmeta.nn.mlp import MLP
 from ehrmeta.nn.recorded import check_compiler
 from ehrmeta.persistence.sklearn_models import WHAT_IS_SAVED, is_saved
@@ -43,7 +37,6 @@ from ehrmeta.training.checkpoints import fingerprint
 
 __all__ = ["MetaEstimator"]
 
-Array = npt.NDArray[np.float64]
 _WARM_EPISODES = 10_000  # for start values
 _TASKS_AT_ONCE = 1024
 _FEWEST_TO_HOLD_OUT = 20
@@ -51,19 +44,20 @@ _FEWEST_TO_LEAVE_START = 100
 _JUDGES_OF_START = 30  # a handful of held-out tasks cannot tell whether training gained
 
 
-class MetaEstimator(TaskEstimator):
+class MetaEstimator(Saved, TaskEstimator):
     """Training, adapting and predicting with an algorithm; `MetaRegressor` documents it all."""
 
-    population: RegressorMixin | None = None  # of regressors: below the meta-learner
-    population_: RegressorMixin | None = None
-    data_digest_: str | None = None  # SHA-256 of the encoded training rows
+    file_kind: ClassVar[str] = "model"
+    model_: MetaModel
     _default_algorithm: ClassVar[type[Algorithm]] = MetaSGD
+    _model_class: ClassVar[type[MetaModel]]
 
     def __init__(
         self,
         algorithm: Algorithm | None = None,
         backbone: Backbone | None = None,
         *,
+        population: Population | None = None,
         schema: Schema | None = None,
         task: str | None = None,
         time: str | None = None,
@@ -85,6 +79,7 @@ class MetaEstimator(TaskEstimator):
         random_state: int | None = None,
     ) -> None:
         super().__init__(schema=schema, task=task, time=time, score_shots=score_shots)
+        self.population = population
         self.algorithm = algorithm
         self.backbone = backbone
         self.shots = shots
@@ -150,46 +145,34 @@ class MetaEstimator(TaskEstimator):
         learn = partial(self._fit_tasks, checkpoint_dir=checkpoint_dir, resume=resume)
         return self._fit(X, y, groups, time, learn)
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the fitted model to one file, whole or not at all; an older file survives errors.
+    def to_state(self) -> State:
+        """Weights, settings, schema, encoding and provenance; no row or label of any task.
 
-        The file holds weights, settings, schema, encoding and provenance, and no row or label of
-        any task. Callbacks and generators given as `random_state` are not kept.
-
-        Parameters
-        ----------
-        path : str or path-like
-            By convention ``"name.ehrmeta"``.
-
-        Raises
-        ------
-        BundleError
-            The algorithm or the backbone is one that a file cannot hold (a `TorchModule`, a class
-            of your own), or the file cannot be written.
+        Callbacks and generators given as `random_state` are not kept.
         """
-        save_model(self, path)
+        self.fitted_model()
+        now = {"name": type(self).__name__, "settings": self.get_params(deep=False)}
+        return replace(self.model_, **now).to_state()
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], *, device: str = "auto") -> Self:
-        """Read a model written by `save`; it predicts bit for bit the same on the same device.
+    def from_state(
+        cls, tensors: Mapping[str, Tensor], metadata: Json, device: str = "auto"
+    ) -> Self:
+        """The inverse of `to_state`; `provenance_` says what it was saved with and when."""
+        model = MetaModel.from_state(tensors, metadata, device)
+        if model.name != cls.__name__:
+            remedy = Remedy("pass-a-model", f"Open it with {model.name}.load.")
+            raise BundleError(f"it holds a {model.name}.", remedy)
+        estimator = cls(**model.settings)
+        estimator._keep(model, model.n_tasks)
+        return estimator
 
-        Parameters
-        ----------
-        path : str or path-like
-        device : str
-            Where to compute, wherever the model was trained.
-
-        Returns
-        -------
-        MetaRegressor or MetaClassifier
-            Fitted; `provenance_` says what it was saved with and when.
-
-        Raises
-        ------
-        BundleError
-            The file is missing, damaged, or holds something else.
-        """
-        return load_model(path, cls, device=device)
+    def _keep(self, model: MetaModel, n_tasks: int) -> None:  # type: ignore[override]
+        super()._keep(model, n_tasks)
+        self.history_ = model.history
+        self.population_, self.data_digest_ = model.population, model.data_digest
+        if model.provenance is not None:
+            self.provenance_ = model.provenance
 
     def set_params(self, **params: Any) -> Self:
         """Set parameters; ``algorithm__inner_lr`` on a default part creates that part first."""
@@ -207,14 +190,16 @@ class MetaEstimator(TaskEstimator):
     def _fit_tasks(
         self,
         rows: TaskRows,
-        table: TableEncoder,
+        reader: RowReader,
         *,
         checkpoint_dir: str | os.PathLike[str] | None = None,
         resume: bool = True,
-    ) -> None:
-        """Meta-train; attributes are set only once it succeeded."""
+    ) -> MetaModel:
+        """Meta-train."""
         algorithm = clone(self.algorithm or self._default_algorithm())
-        spec = self._spec(visible_width(rows), table)
+        settings, time_unit = self.get_params(deep=False), reader.table.time_unit
+        backbone, n_features = self.backbone or MLP(), visible_width(rows)
+        spec = self._model_class.spec(algorithm, backbone, settings, reader.table, n_features)
         device = pick_device(self.device)
         check_precision(self.precision, device)
         if self.compile:
@@ -241,7 +226,7 @@ class MetaEstimator(TaskEstimator):
         fresh = algorithm.init(spec, generator)
 
         def warm_start(tasks: TaskRows) -> dict[str, Tensor]:
-            sampler = EpisodeSampler(tasks, self.shots, self.max_queries, table.time_unit)
+            sampler = EpisodeSampler(tasks, self.shots, self.max_queries, time_unit)
             started: dict[str, Tensor] = algorithm.warm_start(
                 spec, fresh, tasks, _episodes(sampler, seed)
             )
@@ -265,7 +250,7 @@ class MetaEstimator(TaskEstimator):
                 chunk_size=self.chunk_size,
                 precision=self.precision,
                 compile=self.compile,
-                time_unit=table.time_unit,
+                time_unit=time_unit,
                 progress_bar=sys.stderr.isatty() if self.verbose is None else self.verbose,
             ),
             seed=seed,
@@ -275,58 +260,15 @@ class MetaEstimator(TaskEstimator):
         )
         if held_out is not None and algorithm.keeps_start and _are_equal(params, start):
             params = warm_start(rows)  # nothing was gained on the held-out tasks: use them too
-        self.learner_ = self._make_learner(algorithm, spec, params, table.time_unit)
-        self.history_ = history
-        self.population_ = population
-        self.data_digest_ = data_digest
-
-    def _make_learner(
-        self, algorithm: Algorithm, spec: Spec, params: dict[str, Tensor], time_unit: float
-    ) -> Learner:
-        """The trained parameters where and as they will be used."""
-        device = pick_device(self.device)
-        dtype = check_precision(self.precision, device)
-        params = {name: value.to(device, dtype) for name, value in params.items()}
-        return Learner(algorithm, spec, params, time_unit, device, dtype, self.chunk_size)
-
-    def _spec(self, n_features: int, table: TableEncoder) -> Spec:
-        """Network and likelihood, once the algorithm agreed to serve them."""
-        likelihood = self._likelihood(table)
-        backbone = self.backbone or MLP()
-        algorithm = self.algorithm or self._default_algorithm()
-        algorithm.check(likelihood)
-        n_outputs = algorithm.n_outputs(likelihood)
-        return Spec(backbone.network(n_features, n_outputs), likelihood, n_features)
-
-    @abstractmethod
-    def _likelihood(self, table: TableEncoder) -> Likelihood:
-        """The predictive family."""
-
-    def _offset(self, rows: TaskRows) -> TaskRows:
-        """Rows with what the population model says of them, where there is one."""
-        return rows if self.population_ is None else with_offset(self.population_, rows)
-
-    def _adapt_tasks(self, support: TaskRows) -> list[AdaptedChunk]:
-        """States of all tasks."""
-        return self.learner_.adapt(self._offset(support))
-
-    def _predict_tasks(
-        self, support: TaskRows, state: list[AdaptedChunk], query: TaskRows
-    ) -> Prediction:
-        return self._prediction(self.learner_.predict(support, state, self._offset(query)))
-
-    @abstractmethod
-    def _prediction(self, distribution: Distribution) -> Prediction:
-        """The likelihood's parameters, in float64; none for no rows."""
-
-    def _own_weight(self, support: TaskRows, state: list[AdaptedChunk], query: TaskRows) -> Array:
-        return self.learner_.own_weight(support, state, query).double().numpy()
-
-    def _support_weights(
-        self, support: TaskRows, state: list[AdaptedChunk], query: TaskRows
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], Array]:
-        row, support_row, weight = self.learner_.support_weights(support, state, query)
-        return row.numpy(), support_row.numpy(), weight.double().numpy()
+        return self._model_class(
+            **vars(reader),
+            learner=Learner.on_device(algorithm, spec, params, time_unit, settings),
+            population=population,
+            settings=settings,
+            n_tasks=rows.n_tasks,
+            history=history,
+            data_digest=data_digest,
+        )
 
 
 def _seed(random_state: int | np.random.RandomState | None) -> int:

@@ -20,7 +20,7 @@ from ehrmeta.errors import DataError, GroupError
 from ehrmeta.nn.batch import TaskRows
 from ehrmeta.persistence.sklearn_models import TreeSum
 
-__all__ = ["add_where_it_helps", "cross_fit_population", "with_offset"]
+__all__ = ["Population", "add_where_it_helps", "cross_fit_population", "with_offset"]
 
 Array = npt.NDArray[np.float64]
 Codes = npt.NDArray[np.int64]

@@ -38,6 +38,11 @@ class Prediction(ABC):
             Remedy("ask-for-classes", "Use predict_proba."),
         )
 
+    def interval(self, confidence_level: float) -> Array:
+        """Central interval, (row, 2): lower and upper end."""
+        tail = 0.5 * (1.0 - confidence_level)
+        return np.column_stack([self.quantile(tail), self.quantile(1.0 - tail)])
+
     def probabilities(self) -> Array:
         """Probability of every class, (row, class)."""
         raise DataError(

@@ -5,29 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-import numpy as np
-import numpy.typing as npt
-import torch
-from scipy import special
 from sklearn.base import RegressorMixin
 
-from ehrmeta.algorithms import Algorithm, DeepMixedEffects, part
+from ehrmeta.algorithms import Algorithm, DeepMixedEffects
 from ehrmeta.data import Schema
 from ehrmeta.data.schema import Transform
-from ehrmeta.errors import DataError
-from ehrmeta.estimators._base import TaskRegressor
-from ehrmeta.estimators.learner import AdaptedChunk
+from ehrmeta.estimators._base import TaskRegressor, keep_arguments
 from ehrmeta.estimators.meta import MetaEstimator
-from ehrmeta.estimators.predictive import CarriedPredictive, Predictive
-from ehrmeta.estimators.table_encoder import TableEncoder
+from ehrmeta.estimators.meta_model import MetaModel, RegressionModel
 from ehrmeta.nn.backbone import Backbone
-from ehrmeta.nn.batch import TaskRows
-from ehrmeta.nn.likelihoods import LIKELIHOODS, Distribution, Likelihood
 from ehrmeta.training import Callback
 
 __all__ = ["MetaRegressor"]
-
-Array = npt.NDArray[np.float64]
 
 
 class MetaRegressor(MetaEstimator, TaskRegressor):
@@ -108,6 +97,9 @@ class MetaRegressor(MetaEstimator, TaskRegressor):
     """
 
     _default_algorithm: ClassVar[type[Algorithm]] = DeepMixedEffects
+    _model_class: ClassVar[type[MetaModel]] = RegressionModel
+
+    likelihood: str
 
     def __init__(
         self,
@@ -137,92 +129,4 @@ class MetaRegressor(MetaEstimator, TaskRegressor):
         verbose: bool | None = None,
         random_state: int | None = None,
     ) -> None:
-        super().__init__(
-            algorithm,
-            backbone,
-            schema=schema,
-            task=task,
-            time=time,
-            shots=shots,
-            max_queries=max_queries,
-            max_steps=max_steps,
-            batch_size=batch_size,
-            learning_rate=learning_rate,
-            weight_decay=weight_decay,
-            validation_fraction=validation_fraction,
-            patience=patience,
-            score_shots=score_shots,
-            device=device,
-            precision=precision,
-            chunk_size=chunk_size,
-            compile=compile,
-            callbacks=callbacks,
-            verbose=verbose,
-            random_state=random_state,
-        )
-        self.likelihood = likelihood
-        self.population = population
-        self.outcome_transform = outcome_transform
-
-    def _likelihood(self, table: TableEncoder) -> Likelihood:
-        if self.likelihood not in LIKELIHOODS:
-            raise DataError(
-                f"likelihood must be one of {sorted(LIKELIHOODS)}, got {self.likelihood!r}."
-            )
-        return LIKELIHOODS[self.likelihood]()
-
-    def _effects(self, support: TaskRows, state: list[AdaptedChunk]) -> tuple[Array, float]:
-        """Mean shift of a task's own rows from the population, and the learned sd of shifts."""
-        support = self._offset(support)
-        own = self._prediction(self.learner_.predict(support, state, support)).loc
-        population = self._prediction(self.learner_.population(support))
-        shift = own - population.loc
-        codes = support.codes.numpy()
-        counts = np.bincount(codes, minlength=support.n_tasks)
-        effects = np.bincount(codes, shift, minlength=support.n_tasks) / np.maximum(counts, 1)
-        return effects, self._variances(population)[1] ** 0.5
-
-    def _atypical(self, support: TaskRows) -> Array:
-        """Tail probability of ``r' V^-1 r`` under the population model.
-
-        V is ``sigma^2 I + tau^2 11'``; where tasks differ by more than a shift it is what the
-        posterior f of the support implies, ``r' V^-1 r = r'(r - f) / sigma^2``.
-        """
-        support = self._offset(support)
-        population = self._prediction(self.learner_.population(support))
-        within, between = self._variances(population)
-        residual = support.y.double().numpy() - population.loc
-        codes, n_tasks = support.codes.numpy(), support.n_tasks
-        n = np.bincount(codes, minlength=n_tasks)
-        total = np.bincount(codes, residual, minlength=n_tasks)
-        squares = np.bincount(codes, residual**2, minlength=n_tasks)
-        if self.learner_.algorithm.differs_by_shift:
-            distance = (squares - between / (within + n * between) * total**2) / within
-        else:
-            state = self.learner_.adapt(support)
-            own = self._prediction(self.learner_.predict(support, state, support)).loc
-            left = residual * (support.y.double().numpy() - own)
-            distance = np.bincount(codes, left, minlength=n_tasks) / within
-        if population.dof is None:
-            p = special.chdtrc(np.maximum(n, 1), distance)
-        else:
-            dof = float(population.dof[0]) if len(population.dof) else 1.0
-            p = special.fdtrc(np.maximum(n, 1), dof, distance / np.maximum(n, 1))
-        return np.where(n > 0, p, 1.0)
-
-    def _prediction(self, distribution: Distribution) -> Predictive:
-        found = {name: value.double().numpy() for name, value in distribution.items()}
-        if not found:
-            found = {"loc": np.empty(0), "scale": np.empty(0)}
-        changed = found["loc"], self.table_.outcome, found["scale"], found.get("dof")
-        if "unchanged" in found:
-            return CarriedPredictive(*changed, unchanged=found["unchanged"], last=found["last"])
-        return Predictive(*changed)
-
-    def _variances(self, population: Predictive) -> tuple[float, float]:
-        """Variance within tasks, and between them: the population's variance beyond that."""
-        within = float(torch.exp(2.0 * part(self.learner_.params, "likelihood")["log_within"]))
-        if population.scale is None or len(population.scale) == 0:
-            return within, within
-        between = float(np.mean(np.square(population.scale))) - within
-        return within, max(between, 1e-6 * within)
+        keep_arguments(self, locals())

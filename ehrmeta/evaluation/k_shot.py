@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -13,10 +12,10 @@ from numpy.typing import NDArray
 
 from ehrmeta.data import TaskIndex, first_k
 from ehrmeta.data.clock import SECONDS
-from ehrmeta.data.columns import take_rows
 from ehrmeta.data.schema import Clock, Schema
-from ehrmeta.errors import AtypicalWarning, DataError, did_you_mean
+from ehrmeta.errors import DataError, did_you_mean
 from ehrmeta.estimators.inputs import Inputs, read_inputs
+from ehrmeta.estimators.protocol import adapt_to_rows, keep_judged_tasks
 from ehrmeta.evaluation.bootstrap import bootstrap_counts, percentile_limits
 from ehrmeta.evaluation.metrics import METRICS, TaskMean, task_mean
 
@@ -123,16 +122,15 @@ def k_shot_curve(
 
     parts = []
     for k in shots:
-        support, asked = first_k(tasks, k, time=order, outcome_time=outcome_time)
-        asked = last_rows if query == "fixed" else asked
-        support &= (np.bincount(tasks.codes[asked], minlength=tasks.n_tasks) > 0)[tasks.codes]
+        support, rows = first_k(tasks, k, time=order, outcome_time=outcome_time)
+        rows = last_rows if query == "fixed" else rows
+        support = keep_judged_tasks(tasks, support, rows)
         predictions = {
-            name: _predict(name, model, X, y, inputs, support, asked)
-            for name, model in models.items()
+            name: _predict(name, model, X, inputs, support, rows) for name, model in models.items()
         }
-        for horizon, rows in _horizons(tasks, order, support, asked, edges, unit):
+        for horizon, part in _horizons(tasks, order, support, rows, edges, unit):
             losses = {
-                (name, metric): task_mean(metric, y[rows], values[rows], tasks.codes[rows])
+                (name, metric): task_mean(metric, y[part], values[part], tasks.codes[part])
                 for name, values in predictions.items()
                 for metric in METRICS
             }
@@ -145,31 +143,17 @@ def k_shot_curve(
     return pd.concat(parts, ignore_index=True)
 
 
-def _predict(
-    name: str, model: Any, X: Any, y: Array, inputs: Inputs, support: Mask, asked: Mask
-) -> Array:
-    """Predictions of the rows asked for; NaN elsewhere, (row,)."""
+def _predict(name: str, model: Any, X: Any, inputs: Inputs, support: Mask, query: Mask) -> Array:
+    """Predictions of the query rows; NaN elsewhere, (row,)."""
     values = np.full(inputs.n_rows, np.nan)
-    if not asked.any():
+    if not query.any():
         return values
-
-    def of(rows: Mask, *names: str) -> dict[str, Array]:
-        given = {name: getattr(inputs, name) for name in names}
-        return {name: array[rows] for name, array in given.items() if array is not None}
-
-    if support.any():
-        shown = of(support, "groups", "time")
-        with warnings.catch_warnings():  # among many test tasks some are atypical by chance
-            warnings.simplefilter("ignore", AtypicalWarning)
-            adapted = model.adapt(take_rows(X, support), y[support], **shown)
-        found = adapted.predict(take_rows(X, asked), **of(asked, "groups", "time"))
-    else:
-        found = model.predict(take_rows(X, asked), **of(asked, "time"))
-    values[asked] = found
-    bad = int(np.count_nonzero(~np.isfinite(values[asked])))
+    adapted, rows = adapt_to_rows(model, X, inputs, support, query)
+    values[query] = adapted.predict(**rows)
+    bad = int(np.count_nonzero(~np.isfinite(values[query])))
     if bad:
         raise DataError(
-            f"model '{name}' predicts NaN or infinity in {bad} of {int(asked.sum())} query rows. "
+            f"model '{name}' predicts NaN or infinity in {bad} of {int(query.sum())} query rows. "
             "Repair the model or leave it out of the comparison."
         )
     return values
@@ -206,10 +190,10 @@ def _scores(
 
 
 def _horizons(
-    tasks: TaskIndex, time: Array, support: Mask, asked: Mask, edges: Array, unit: str
+    tasks: TaskIndex, time: Array, support: Mask, query: Mask, edges: Array, unit: str
 ) -> Iterator[tuple[str, Mask]]:
     """Yield the query rows, then those of each stretch of time since the last support row."""
-    yield "all", asked
+    yield "all", query
     if len(edges) == 0:
         return
     since = np.full(tasks.n_tasks, -np.inf)
@@ -221,7 +205,7 @@ def _horizons(
     between = [f"{low:g}-{high:g}{unit}" for low, high in zip(edges[:-1], edges[1:], strict=True)]
     names = [f"up to {edges[0]:g}{unit}", *between, f"over {edges[-1]:g}{unit}"]
     for number, name in enumerate(names):
-        yield name, asked & (stretch == number)
+        yield name, query & (stretch == number)
 
 
 def _edges(by_horizon: bool | Sequence[float], clock: Clock | None) -> Array:
@@ -294,7 +278,7 @@ class KShotScorer:
         self, estimator: Any, X: Any, y: Any, *, groups: Any = None, time: Any = None
     ) -> float:
         """Minus the mean error over `shots`."""
-        read = estimator._read_fitted(X, y, groups, time)
+        read = estimator.fitted_model().read(X, y, groups=groups, time=time)
         curve = k_shot_curve(
             {"": estimator},
             X,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,12 +9,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ehrmeta.data import first_k
-from ehrmeta.data.columns import take_rows
-from ehrmeta.errors import AtypicalWarning, DataError, GroupError, Remedy
+from ehrmeta.errors import DataError, GroupError, Remedy
 from ehrmeta.estimators import Adapted, ConformalRegressor
 from ehrmeta.estimators._base import TaskRegressor
 from ehrmeta.estimators.inputs import Inputs
+from ehrmeta.estimators.protocol import adapt_to_rows, k_shot_splits
 from ehrmeta.evaluation.bootstrap import bootstrap_counts, percentile_limits
 from ehrmeta.evaluation.metrics import TaskMean
 from ehrmeta.report.document import MIN_CELL, hidden_counts
@@ -34,8 +32,7 @@ def read_test_rows(
         raise DataError(
             f"a {type(fitted).__name__} is no forecaster of numbers. Pass another model."
         )
-    fitted._check_is_fitted()
-    inputs = fitted._read_fitted(X, y, groups, time)
+    inputs = fitted.fitted_model().read(X, y, groups=groups, time=time)
     if inputs.groups is None:
         raise GroupError("a report needs groups=: the patient of every row.")
     if inputs.time is None:
@@ -58,28 +55,14 @@ def forecasts(
     """
     y, tasks = inputs.outcome(), inputs.tasks()
     parts = []
-    for k in sorted(shots):
-        support, query = first_k(tasks, k, time=inputs.time)
-        if not query.any():
-            continue
-        asked = np.bincount(tasks.codes[query], minlength=tasks.n_tasks) > 0
-        support &= asked[tasks.codes]
-        shown, later = ({"groups": inputs.groups, "time": inputs.time} for _ in range(2))
-        shown = {n: None if v is None else v[support] for n, v in shown.items()}
-        later = {n: None if v is None else v[query] for n, v in later.items()}
-        with warnings.catch_warnings():  # among many test patients some are atypical by chance
-            warnings.simplefilter("ignore", AtypicalWarning)
-            if k:
-                adapted = model.adapt(take_rows(X, support), y[support], **shown)
-            else:
-                adapted, later = model.unadapted(), {"time": later["time"]}
-        rows = take_rows(X, query)
-        low, high = adapted.predict_interval(rows, **later, confidence_level=confidence_level).T
+    for k, support, query in k_shot_splits(inputs, sorted(shots)):
+        adapted, later = adapt_to_rows(model, X, inputs, support, query)
+        low, high = adapted.predict_interval(**later, confidence_level=confidence_level).T
         columns = {
             "k": k,
             "row": np.flatnonzero(query),
             "task": tasks.codes[query],
-            "squared": (adapted.predict(rows, **later) - y[query]) ** 2,
+            "squared": (adapted.predict(**later) - y[query]) ** 2,
             "held": (low <= y[query]) & (y[query] <= high),
             "width": high - low,
         }
@@ -170,8 +153,7 @@ def event_risk(estimator: Any, X: Any, y: Any, predict: dict[str, Any]) -> tuple
     p = np.asarray(estimator.predict_proba(X, **predict), np.float64)
     if p.ndim != 2 or p.shape[1] != 2:
         raise DataError(f"predict_proba gives shape {p.shape}; a risk needs two classes.")
-    fitted = estimator.model if isinstance(estimator, Adapted) else estimator
-    classes, y = np.asarray(fitted.classes_), np.asarray(y)
+    classes, y = np.asarray(estimator.classes_), np.asarray(y)
     unknown = int(np.count_nonzero(~np.isin(y, classes)))
     if unknown:
         raise DataError(
@@ -182,4 +164,4 @@ def event_risk(estimator: Any, X: Any, y: Any, predict: dict[str, Any]) -> tuple
 
 def name_of(estimator: Any) -> str:
     """What a legend calls an estimator."""
-    return type(estimator.model if isinstance(estimator, Adapted) else estimator).__name__
+    return estimator.model.name if isinstance(estimator, Adapted) else type(estimator).__name__

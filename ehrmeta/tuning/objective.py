@@ -18,11 +18,11 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.base import clone, is_classifier
 
-from ehrmeta.data import PatientKFold, first_k, random_k
+from ehrmeta.data import PatientKFold
 from ehrmeta.data.columns import take_rows
 from ehrmeta.errors import DataError, DataWarning, DivergenceError, Remedy, did_you_mean
 from ehrmeta.estimators.adapted import Adapted
-from ehrmeta.estimators.inputs import schema_of
+from ehrmeta.estimators.protocol import adapt_to_rows, k_shot_splits
 from ehrmeta.evaluation.metrics import METRICS, task_mean
 from ehrmeta.tuning.compared import BLOCKS, FIRST_FOLD, REASON, error_in_full
 from ehrmeta.tuning.space import Dimension, Suggest, suggested
@@ -102,19 +102,12 @@ class _Round:
 
 
 def _rounds(model: Any, rows: Rows, blocks: npt.NDArray[np.int64]) -> Iterator[_Round]:
-    inputs = model._read_fitted(rows.X, rows.y, rows.groups, rows.time)
+    inputs = model.fitted_model().read(rows.X, rows.y, groups=rows.groups, time=rows.time)
     tasks, y = inputs.tasks(), inputs.outcome()
-    for k in model.score_shots:
-        if inputs.time is not None:
-            support, query = first_k(tasks, k, time=inputs.time)
-        else:
-            support, query = random_k(tasks, k, random_state=0)
-        if not query.any():
-            continue
+    for _, support, query in k_shot_splits(inputs, model.score_shots):
         started = time.perf_counter()
-        adapted = model.adapt(y=y[support], **model._rows_at(rows.X, inputs, support))
+        adapted, asked = adapt_to_rows(model, rows.X, inputs, support, query)
         seconds = time.perf_counter() - started
-        asked = model._rows_at(rows.X, inputs, query)
         yield _Round(adapted, asked, y[query], tasks.codes[query], blocks[query], seconds)
 
 
@@ -148,7 +141,7 @@ def _error(metric: str) -> Measure:
 def _log_loss(found: _Round) -> Callable[[npt.NDArray[np.bool_]], float]:
     """Mean over tasks of the log loss."""
     p = _finite(found.adapted.predict_proba(**found.asked))
-    codes = np.searchsorted(found.adapted.model.classes_, found.y)
+    codes = np.searchsorted(found.adapted.classes_, found.y)
     loss = -np.log(np.maximum(p[np.arange(len(codes)), codes], np.finfo(np.float64).tiny))
     return lambda at: _mean_over_tasks(loss[at], found.tasks[at])
 
@@ -320,7 +313,7 @@ def read_rows(estimator: Any, X: Any, y: Any, groups: Any, time: Any) -> Rows:
     DataError
         They cannot be read, or belong to one task.
     """
-    inputs = estimator._read(X, y, groups, time, schema_of(estimator.schema, X))
+    inputs = estimator.read_table(X, y, groups=groups, time=time)
     inputs.outcome()
     if inputs.groups is None:
         raise DataError("tuning needs groups: the patient (task) of every row.")

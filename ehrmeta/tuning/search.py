@@ -17,7 +17,6 @@ from sklearn.base import BaseEstimator, clone
 
 from ehrmeta.errors import DataError, Remedy, StudyError
 from ehrmeta.estimators._base import TaskEstimator
-from ehrmeta.estimators.inputs import schema_of
 from ehrmeta.tuning.compared import REASON, best_in_full
 from ehrmeta.tuning.objective import (
     Fold,
@@ -256,8 +255,7 @@ def _check(
 
 def _data_digest(estimator: Any, rows: Rows) -> str:
     """SHA-256 of features, outcome, times and which rows are one patient's; ids do not matter."""
-    schema = schema_of(estimator.schema, rows.X)
-    inputs = estimator._read(rows.X, rows.y, rows.groups, rows.time, schema)
+    inputs = estimator.read_table(rows.X, rows.y, groups=rows.groups, time=rows.time)
     parts = [*sorted(inputs.columns.items()), ("outcome", inputs.outcome()), ("tasks", rows.tasks)]
     if inputs.time is not None:
         parts.append(("time", inputs.time))

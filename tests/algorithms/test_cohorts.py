@@ -140,7 +140,7 @@ def test_a_classifier_below_is_calibrated_whatever_its_class_weights(weight):
     ).fit(found.X[~test], found.y[~test], groups=found.groups[~test])
     p = model.predict_proba(found.X[~test])[:, 1]
     assert p.mean() / found.y[~test].mean() == pytest.approx(1.0, abs=0.05)
-    gain = float(model.learner_.params["offset_gain"])
+    gain = float(model.model_.learner.params["offset_gain"])
     assert 1.0 < gain < 1.4, "a pooled classifier is marginal: conditional odds are steeper"
 
 

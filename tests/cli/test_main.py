@@ -401,7 +401,7 @@ def test_check_of_a_clean_table_succeeds(tmp_path):
 
 def test_inspect_shows_all_of_a_model_but_no_row_of_its_patients(folder):
     shown = run("inspect", folder / "hdl.ehrmeta", "--full").output
-    for name in ("provenance", *MetaRegressor.load(folder / "hdl.ehrmeta").learner_.params):
+    for name in ("provenance", *MetaRegressor.load(folder / "hdl.ehrmeta").model_.learner.params):
         assert name in shown
     shown = run("inspect", folder / "new.ehrmeta", "--full").output
     assert "holds patient data" in shown

@@ -13,6 +13,7 @@ from ehrmeta.errors import DataError, DataWarning, NotFittedError
 from ehrmeta.estimators._base import TaskClassifier
 from ehrmeta.estimators.conformal_limits import BetaCalibration, Limits
 from ehrmeta.estimators.predictive import ClassPredictive
+from ehrmeta.estimators.task_model import TaskModel
 from ehrmeta.nn.batch import TaskRows
 
 pytestmark = pytest.mark.filterwarnings("ignore::ehrmeta.errors.AtypicalWarning")
@@ -26,13 +27,15 @@ class TooSure(TaskClassifier):
     ) -> None:
         super().__init__(schema=schema, task=task, time=time, score_shots=score_shots)
 
-    def _fit_tasks(self, rows: TaskRows, table) -> None:
-        return
+    def _fit_tasks(self, rows: TaskRows, reader) -> TaskModel:
+        return TripledLogit(**vars(reader))
 
-    def _predict_tasks(self, support: TaskRows, state, query: TaskRows) -> ClassPredictive:
+
+class TripledLogit(TaskModel):
+    def predict(self, support: TaskRows, state, query: TaskRows) -> ClassPredictive:
         logit = 3.0 * (1.1 * query.x[:, 0].double().numpy() - 1.5)
         logits = np.column_stack([np.zeros_like(logit), logit])
-        return ClassPredictive(logits, self.table_.outcome.labels)
+        return ClassPredictive(logits, self.table.outcome.labels)
 
 
 def _visits(n_patients: int, seed: int) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:

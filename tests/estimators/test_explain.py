@@ -69,7 +69,7 @@ def test_the_parts_add_up_to_the_prediction(name, likelihood, one):
     total = found.groupby("row")["contribution"].sum()
     np.testing.assert_allclose(total, adapted.predict(X[LATER], time=time[LATER]), atol=2e-3)
     population = found.loc[found["part"] == "population", "contribution"]
-    expected = adapted.model.predict(X[LATER], time=time[LATER])
+    expected = adapted.unadapted().predict(X[LATER], time=time[LATER])
     np.testing.assert_allclose(population, expected, rtol=1e-5)
 
 

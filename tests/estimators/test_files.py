@@ -487,7 +487,8 @@ def test_a_forged_file_cannot_keep_its_reader_busy_or_fail_later(saved, change, 
 
 def test_what_no_file_may_ask_for_is_not_saved(model, tmp_path):
     busy = copy.copy(model)
-    busy.learner_ = replace(model.learner_, algorithm=MAML(inner_steps=20_000))
+    learner = replace(model.model_.learner, algorithm=MAML(inner_steps=20_000))
+    busy.model_ = replace(model.model_, learner=learner)
     with pytest.raises(BundleError, match="inner_steps=20000"):
         busy.save(tmp_path / "model.ehrmeta")
 

@@ -117,7 +117,8 @@ def test_chunk_size_changes_predictions_by_rounding_only(model, halves):
     support, query = halves
     chunked = small_model(chunk_size=3)
     chunked.__dict__.update({k: v for k, v in vars(model).items() if k.endswith("_")})
-    chunked.learner_ = replace(model.learner_, chunk_size=3)
+    learner = replace(model.model_.learner, chunk_size=3)
+    chunked.model_ = replace(model.model_, learner=learner)
     np.testing.assert_allclose(
         _predict(_adapt(chunked, support), query),
         _predict(_adapt(model, support), query),
@@ -381,7 +382,7 @@ def test_own_default_parts_are_created_at_fit():
     X, y, groups, time = make_patients(8, 4)
     model.fit(X, y, groups=groups, time=time)
     assert model.algorithm is None
-    assert isinstance(model.learner_.algorithm, DeepMixedEffects)
+    assert isinstance(model.model_.learner.algorithm, DeepMixedEffects)
     assert model.set_params(algorithm__n_deep=3).algorithm.n_deep == 3
 
 

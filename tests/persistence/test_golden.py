@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ehrmeta.estimators.files import load_file
+from ehrmeta import load
 from ehrmeta.persistence.bundle import FORMAT_VERSION
 from tests.persistence.make_golden import FOLDER, forecasts
 
@@ -18,7 +18,7 @@ FILES = sorted(FOLDER.glob("*.ehrmeta"))
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_a_golden_file_predicts_what_it_did(path: Path) -> None:
     kept = json.loads(path.with_suffix(".json").read_text())
-    found = forecasts(load_file(path), kept["columns"])
+    found = forecasts(load(path), kept["columns"])
     for name, expected in kept["forecasts"].items():
         np.testing.assert_allclose(found[name], expected, rtol=1e-5, atol=1e-5, err_msg=name)
 

@@ -8,7 +8,7 @@ import optuna
 from ehrmeta import tune
 from ehrmeta.baselines import TaskRidge
 from ehrmeta.errors import DivergenceError
-from ehrmeta.estimators.table_encoder import TableEncoder
+from ehrmeta.estimators.task_model import RowReader, TaskModel
 from ehrmeta.nn.batch import TaskRows
 
 SPACE: dict[str, Any] = {"penalty": (0.01, 100.0, "log")}
@@ -34,11 +34,11 @@ class Fragile(TaskRidge):
 
     fits = 0
 
-    def _fit_tasks(self, rows: TaskRows, table: TableEncoder) -> None:
+    def _fit_tasks(self, rows: TaskRows, reader: RowReader) -> TaskModel:
         Fragile.fits += 1
         if self.penalty < 1:
             raise DivergenceError("the loss is not finite at step 7. Lower inner_lr.")
-        super()._fit_tasks(rows, table)
+        return super()._fit_tasks(rows, reader)
 
 
 def search(**settings: Any) -> Any:

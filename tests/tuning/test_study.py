@@ -10,7 +10,7 @@ import pytest
 
 from ehrmeta.baselines import TaskRidge
 from ehrmeta.errors import StudyError
-from ehrmeta.estimators.table_encoder import TableEncoder
+from ehrmeta.estimators.task_model import RowReader, TaskModel
 from ehrmeta.nn.batch import TaskRows
 from ehrmeta.tuning.study import open_study, recall, seeded_tpe
 from tests.tuning.small import drawn, lines, search
@@ -58,7 +58,7 @@ def test_ctrl_c_puts_the_trial_back_and_the_study_goes_on(tmp_path: Path) -> Non
     kept = {"storage": tmp_path / "s.db", "study_name": "a"}
 
     class Stopped(TaskRidge):
-        def _fit_tasks(self, rows: TaskRows, table: TableEncoder) -> None:
+        def _fit_tasks(self, rows: TaskRows, reader: RowReader) -> TaskModel:
             raise KeyboardInterrupt
 
     Stopped.__name__ = "TaskRidge"  # the study is about this model

@@ -93,18 +93,18 @@ class ExplanationDisplay(Display):
             parts = estimator.explain(X, **given)
         else:
             parts = estimator.explain_features(X, background=background, **given)
-            features = {feature.name: feature for feature in estimator.model.table_.features}
+            features = {feature.name: feature for feature in estimator.model.table.features}
             parts["feature"] = [
                 _with_value(features.get(name), value)
                 for name, value in zip(parts["feature"], parts["value"], strict=True)
             ]
         model: Any = estimator.model
-        outcome = outcome_label(model.schema_)
-        if hasattr(model.table_.outcome, "labels"):
-            outcome = f"probability of {model.classes_[1] if target is None else target}"
-        elif model.table_.outcome.transform is not None:
-            outcome = f"{model.table_.outcome.transform} of {outcome}"
-        clock = model.schema_.time if model.schema_ is not None else None
+        outcome = outcome_label(model.schema)
+        if hasattr(model.table.outcome, "labels"):
+            outcome = f"probability of {estimator.classes_[1] if target is None else target}"
+        elif model.table.outcome.transform is not None:
+            outcome = f"{model.table.outcome.transform} of {outcome}"
+        clock = model.schema.time if model.schema is not None else None
         return cls(of_row(parts, row), outcome, clock.unit if clock is not None else "").plot(ax=ax)
 
     @property

@@ -66,14 +66,14 @@ class ShrinkageDisplay(Display):
         'density'
         """
         model = estimator.model
-        effects, prior_sd = model._effects(estimator._support, estimator._state)
+        effects, prior_sd = estimator.effects_
         effects = effects[estimator.n_shots_ > 0]
         if len(effects) < 2 or not np.isfinite(prior_sd):
             raise DataError(
                 "a histogram needs two adapted tasks or more, of a MetaRegressor or a mixed model: "
-                f"here are {len(effects)} of a {type(model).__name__}."
+                f"here are {len(effects)} of a {model.name}."
             )
-        scale, outcome = model.table_.outcome, outcome_label(model.schema_)
+        scale, outcome = model.table.outcome, outcome_label(model.schema)
         if scale.transform is not None:
             outcome = f"{scale.transform} of {outcome}"
         return cls(scale.scale * effects, scale.scale * prior_sd, outcome).plot(ax=ax)

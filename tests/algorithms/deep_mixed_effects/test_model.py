@@ -112,8 +112,8 @@ def test_a_step_of_training_needs_a_gain_on_held_out_tasks():
     noise = np.random.default_rng(0).normal(size=len(y))
     model = MetaRegressor(DeepMixedEffects(), max_steps=60, random_state=0, verbose=False)
     model.fit(X, noise, groups=groups, time=time)
-    assert float(model.learner_.params["mean_gain"]) == 0.0
-    assert not model.learner_.params["correction_gain"].any()
+    assert float(model.model_.learner.params["mean_gain"]) == 0.0
+    assert not model.model_.learner.params["correction_gain"].any()
 
 
 def test_conditioning_equals_the_dense_formula_and_ignores_padding():
@@ -277,7 +277,7 @@ def test_few_tasks_widen_the_intervals_and_many_do_not():
         X, y, groups, time = make_patients(n_patients=n_patients)
         model = MetaRegressor(MIXED, max_steps=1, random_state=0, verbose=False)
         model.fit(X, y, groups=groups, time=time)
-        factors[n_patients] = model.learner_.params["inflation"].numpy()
+        factors[n_patients] = model.model_.learner.params["inflation"].numpy()
     assert np.all(factors[12] > 1.005)
     assert np.all(factors[12] < 1.5)
     np.testing.assert_array_equal(factors[60], 1.0)

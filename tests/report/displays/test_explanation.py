@@ -25,7 +25,7 @@ def test_the_bars_lead_from_population_to_prediction(adapted):
     drawn = ExplanationDisplay.from_estimator(adapted, X[3:6], time=DAYS[3:6], row=1)
     bars = drawn.ax_.patches
     assert len(bars) == 4  # visits, three values
-    (population,) = adapted.model.predict(X[4:5], time=DAYS[4:5])
+    (population,) = adapted.unadapted().predict(X[4:5], time=DAYS[4:5])
     assert bars[0].get_x() == pytest.approx(population, rel=1e-5)
     (own,) = adapted.predict(X[4:5], time=DAYS[4:5])
     assert bars[-1].get_x() + bars[-1].get_width() == pytest.approx(own, abs=2e-3)
