@@ -104,7 +104,7 @@ def measure_periods(seed: int, titration: bool, n_train: int, n_test: int) -> li
 
 
 def _keywords(p: NofOnePatients, rows: Mask) -> dict[str, Any]:
-    return {"dose": p.treatment[rows], "groups": p.groups[rows], "time": p.time[rows]}
+    return {"treatment": p.treatment[rows], "groups": p.groups[rows], "time": p.time[rows]}
 
 
 def _adapted(model: DoseResponse, p: NofOnePatients, seen: Mask, n_train: int) -> Effects:
