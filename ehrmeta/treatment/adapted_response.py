@@ -5,13 +5,13 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ehrmeta.errors import DataError, DataWarning, GroupError
+from ehrmeta.errors import DataError, DataWarning
 from ehrmeta.treatment.arms import Dose
 from ehrmeta.treatment.cross_fitting import Stack
 from ehrmeta.treatment.diagnostics import Diagnostics, diagnose
@@ -29,12 +29,11 @@ from ehrmeta.treatment.policy import (
     rate,
 )
 from ehrmeta.treatment.pooling import PooledEffect, mean_by_task, pool_effects
-from ehrmeta.treatment.treated_rows import TreatedRows
+from ehrmeta.treatment.treated_rows import NewGroups, Query, TreatedRows
 
 __all__ = ["AdaptedResponse"]
 
 Array = npt.NDArray[np.float64]
-NewGroups = Literal["error", "population", "nan"]
 Predict = Callable[[TreatedRows, TaskEffects], Moments]
 
 
@@ -186,7 +185,7 @@ class AdaptedResponse:
         confidence_level: float = 0.95,
     ) -> Array:
         """Interval of the average of `effect` over rows, whose errors go together, (2,)."""
-        query = self._query(X, groups, "error").rows
+        query = self._query(X, groups).rows
         pair = self.model.treatment.pair(T0, T1)
         mean, variance = self.model.average(query, self.state, *pair)
         wide = self.model.half_width(variance, confidence_level)
@@ -205,7 +204,7 @@ class AdaptedResponse:
             `row` (of X), `support_row` (of the rows adapted to that were scored for the contrast,
             in their order; -1 is the population) and `weight`; heaviest first.
         """
-        query = self._query(X, groups, "error").rows
+        query = self._query(X, groups).rows
         pair = self.model.treatment.pair(T0, T1)
         return self.model.effects.support_weights(query, self.state.effects, *pair)
 
@@ -450,10 +449,10 @@ class AdaptedResponse:
         query = self._query(X, groups, new_groups)
         return self._contrast(query, *self.model.treatment.pair(T0, T1))
 
-    def _contrast(self, query: _Query, zero: Array, one: Array) -> Moments:
+    def _contrast(self, query: Query, zero: Array, one: Array) -> Moments:
         return self._predicted(query, partial(self.model.contrast, zero=zero, one=one))
 
-    def _predicted(self, query: _Query, predict: Predict) -> Moments:
+    def _predicted(self, query: Query, predict: Predict) -> Moments:
         """Predictions in the rows' tasks; without a task the population's, or NaN."""
         mean, variance = predict(query.rows, self.state)
         if query.is_known.all():
@@ -465,19 +464,8 @@ class AdaptedResponse:
             variance = np.where(query.is_known, variance, other_variance)
         return np.where(query.is_known, mean, other), variance
 
-    def _query(self, X: Any, groups: Any, new_groups: NewGroups) -> _Query:
-        if new_groups not in ("error", "population", "nan"):
-            raise DataError(
-                f"new_groups must be 'error', 'population' or 'nan', got {new_groups!r}."
-            )
-        rows, is_known = self.model.encoder.query(X, groups, self.support)
-        if new_groups == "error" and not is_known.all():
-            raise GroupError(
-                f"{int(np.sum(~is_known)):,} of {len(is_known):,} rows (first: row "
-                f"{int(np.flatnonzero(~is_known)[0])}) belong to tasks that were not adapted. "
-                "Adapt them first, or pass new_groups='population' or 'nan'."
-            )
-        return _Query(rows, is_known, new_groups)
+    def _query(self, X: Any, groups: Any, new_groups: NewGroups = "error") -> Query:
+        return self.model.encoder.query(X, groups, self.support, new_groups)
 
     def _ranked(self, T0: Any, T1: Any) -> tuple[Array, Array]:
         """Effect of every row by the population's model, and by its own score."""
@@ -500,11 +488,3 @@ class AdaptedResponse:
         if self.support.n_rows == 0:
             raise DataError("there are no rows to score: adapt to some.")
         return nuisances
-
-
-class _Query(NamedTuple):
-    """Rows to predict for, which of them are of adapted tasks, and what the others get."""
-
-    rows: TreatedRows
-    is_known: npt.NDArray[np.bool_]
-    new_groups: NewGroups

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ehrmeta.errors import DataError
-from ehrmeta.treatment.arms import Arms, Dose
+from ehrmeta.treatment.arms import Arms, Dose, read_probabilities
 from ehrmeta.treatment.cross_fitting import cross_fit_folds
 from ehrmeta.treatment.dose_nuisances import DoseNuisances, fit_dose_nuisances
 from ehrmeta.treatment.effect_model import EffectModel, TaskEffects
@@ -25,7 +25,7 @@ from ehrmeta.treatment.nuisances import (
     default_regressors,
     fit_nuisances,
 )
-from ehrmeta.treatment.treated_rows import TreatedRows, TreatmentEncoder, read_probabilities
+from ehrmeta.treatment.treated_rows import TreatedRows, TreatmentEncoder
 
 __all__ = ["EffectSettings", "fit_effect_model"]
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,19 +15,21 @@ from ehrmeta.data.columns import read_column
 from ehrmeta.data.schema import Clock
 from ehrmeta.errors import DataError, GroupError, SchemaError
 from ehrmeta.estimators.inputs import Inputs, outcome_name, read_inputs
-from ehrmeta.treatment.arms import Arms, Dose, read_treatment
+from ehrmeta.treatment.arms import Arms, Dose, read_propensities, read_treatment
 
 __all__ = [
+    "NewGroups",
+    "Query",
     "TreatedRows",
     "TreatedTable",
     "TreatmentEncoder",
-    "read_probabilities",
     "read_times",
     "read_treated",
 ]
 
 Array = npt.NDArray[np.float64]
 Index = npt.NDArray[np.int64]
+NewGroups = Literal["error", "population", "nan"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,6 +94,23 @@ class TreatedRows:
             time=None if self.time is None else self.time[rows],
             known=None if self.known is None else self.known[rows],
         )
+
+
+class Query(NamedTuple):
+    """Rows to predict for.
+
+    Parameters
+    ----------
+    rows : TreatedRows
+    is_known : (row,)
+        Whether a row is of an adapted task.
+    new_groups : {"error", "population", "nan"}
+        What the other rows get.
+    """
+
+    rows: TreatedRows
+    is_known: npt.NDArray[np.bool_]
+    new_groups: NewGroups
 
 
 class TreatedTable(NamedTuple):
@@ -220,7 +238,7 @@ class TreatmentEncoder:
                 raise DataError(
                     "propensity= is for arms; of a dose it is a regressor of the model."
                 )
-            known = _read_propensities(table.propensity, self.treatment, inputs.n_rows)
+            known = read_propensities(table.propensity, self.treatment, inputs.n_rows)
         return TreatedRows(
             x,
             inputs.outcome(),
@@ -232,16 +250,18 @@ class TreatmentEncoder:
             None if inputs.groups is None else tasks.labels,
         )
 
-    def query(
-        self, X: Any, groups: Any, adapted: TreatedRows
-    ) -> tuple[TreatedRows, npt.NDArray[np.bool_]]:
-        """Encode rows to predict for in the numbering of adapted tasks, and which have a task.
+    def query(self, X: Any, groups: Any, adapted: TreatedRows, new_groups: NewGroups) -> Query:
+        """Encode rows to predict for, in the numbering of adapted tasks.
 
         Raises
         ------
         GroupError
-            Several tasks were adapted, and the rows name none.
+            Several tasks were adapted and the rows name none, or name others.
         """
+        if new_groups not in ("error", "population", "nan"):
+            raise DataError(
+                f"new_groups must be 'error', 'population' or 'nan', got {new_groups!r}."
+            )
         inputs = self.read(X, groups=groups).inputs
         x = self._x(inputs)
         if adapted.labels is None:
@@ -253,8 +273,16 @@ class TreatmentEncoder:
             )
         else:
             task = pd.Index(adapted.labels).get_indexer(inputs.groups).astype(np.int64)
+        is_known = task >= 0
+        if new_groups == "error" and not is_known.all():
+            raise GroupError(
+                f"{int(np.sum(~is_known)):,} of {len(is_known):,} rows (first: row "
+                f"{int(np.flatnonzero(~is_known)[0])}) belong to tasks that were not adapted. "
+                "Adapt them first, or pass new_groups='population' or 'nan'."
+            )
         no_outcome, no_arm = np.full(inputs.n_rows, np.nan), np.zeros(inputs.n_rows, np.int64)
-        return TreatedRows(x, no_outcome, no_arm, np.maximum(task, 0), adapted.n_tasks), task >= 0
+        rows = TreatedRows(x, no_outcome, no_arm, np.maximum(task, 0), adapted.n_tasks)
+        return Query(rows, is_known, new_groups)
 
     def no_rows(self) -> TreatedRows:
         """A task without rows."""
@@ -300,70 +328,3 @@ def _check_order(time: Array | None, outcome_time: Any, schema: Schema | None) -
             f"(first: row {early[0]}): it cannot be an effect. Leave those rows out, or check "
             "which time is which."
         )
-
-
-def read_probabilities(propensity: Any, arms: Arms) -> Array:
-    """Randomisation probability of every arm, (arm,).
-
-    Parameters
-    ----------
-    propensity : float or mapping
-        Of the second of two arms, or arm to probability.
-
-    Examples
-    --------
-    >>> read_probabilities(0.25, Arms.fit(["a", "b"]))
-    array([0.75, 0.25])
-    """
-    if isinstance(propensity, Mapping):
-        codes = arms.codes(list(propensity))
-        found = np.full(arms.n_arms, np.nan)
-        found[codes] = list(propensity.values())
-    else:
-        found = _both(np.array([float(propensity)]), arms)[0]
-    return np.asarray(_checked(found[None])[0])
-
-
-def _read_propensities(propensity: Any, arms: Arms, n_rows: int) -> Array:
-    """Known propensity of every arm in every row, (row, arm).
-
-    Parameters
-    ----------
-    propensity : array-like, (row,) or (row, arm)
-        Of the second of two arms, or of all in the order of ``arms_.labels``.
-    """
-    found = np.asarray(propensity, dtype=np.float64)
-    if found.ndim == 1:
-        found = _both(found, arms)
-    if found.shape != (n_rows, arms.n_arms):
-        raise DataError(
-            f"propensity has shape {found.shape}, but there are {n_rows:,} rows and {arms.n_arms} "
-            "arms. Pass one number a row (of the arm that is not the control), or one per arm."
-        )
-    return _checked(found)
-
-
-def _both(found: Array, arms: Arms) -> Array:
-    if arms.n_arms > 2:
-        raise DataError(
-            f"there are {arms.n_arms} arms, so propensity needs one number an arm: pass a mapping "
-            "of arm to probability, or an array (row, arm)."
-        )
-    return np.column_stack([1.0 - found, found])
-
-
-def _checked(found: Array) -> Array:
-    outside = ~((found > 0) & (found < 1)).all(1)
-    if outside.any():
-        raise DataError(
-            f"propensity is missing, 0, 1 or outside of that in {int(outside.sum()):,} of "
-            f"{len(found):,} rows (first: row {int(np.flatnonzero(outside)[0])}): who could get "
-            "one arm only tells nothing of its effect. Leave those rows out."
-        )
-    off = np.abs(found.sum(1) - 1) > 1e-6
-    if off.any():
-        raise DataError(
-            f"propensities do not sum to 1 in {int(off.sum()):,} of {len(found):,} rows (first: "
-            f"row {int(np.flatnonzero(off)[0])})."
-        )
-    return found
