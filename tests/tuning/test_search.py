@@ -97,33 +97,33 @@ class TestRefused:
             search(**settings)
 
     def test_other_data(self, tmp_path: Path) -> None:
-        kept = {"storage": tmp_path / "s.db", "study_name": "a", "n_trials": 1}
-        search(**kept)
+        stored = {"storage": tmp_path / "s.db", "study_name": "a", "n_trials": 1}
+        search(**stored)
         data = lines()
         data["y"][0] += 1
         with pytest.raises(StudyError, match="'a' was made for other data"):
-            search(**kept, **data)
+            search(**stored, **data)
         with pytest.raises(StudyError, match="other folds"):
-            search(**kept, cv=4)
+            search(**stored, cv=4)
         with pytest.raises(StudyError, match="other model"):
-            search(**kept, estimator=TaskRidge(score_shots=(2,)))
+            search(**stored, estimator=TaskRidge(score_shots=(2,)))
         with pytest.raises(StudyError, match="other measures .rmse_macro there, mae_macro here"):
-            search(**kept, scoring="mae_macro")
+            search(**stored, scoring="mae_macro")
 
     def test_a_study_of_other_parameters(self, tmp_path: Path) -> None:
-        kept = {"storage": tmp_path / "s.journal", "study_name": "a"}
+        stored = {"storage": tmp_path / "s.journal", "study_name": "a"}
         both = {**SPACE, "score_shots": [(3,), (2,)]}
-        search(n_trials=1, space=both, **kept)
+        search(n_trials=1, space=both, **stored)
         for other in (SPACE, {**both, "score_shots": [(3,)]}, {**both, "penalty": [1.0]}):
             with pytest.raises(StudyError, match="trial 0 of the study searched penalty, score_sh"):
-                search(n_trials=1, space=other, **kept)
-        assert search(n_trials=2, space={**both, "penalty": (1.0, 2.0, "log")}, **kept).params
+                search(n_trials=1, space=other, **stored)
+        assert search(n_trials=2, space={**both, "penalty": (1.0, 2.0, "log")}, **stored).params
 
     def test_a_false_start_stands_in_nobodys_way(self, tmp_path: Path) -> None:
-        kept = {"storage": tmp_path / "s.journal", "study_name": "a", "n_trials": 1}
+        stored = {"storage": tmp_path / "s.journal", "study_name": "a", "n_trials": 1}
         with pytest.raises(DataError, match="no row after the first 3"):
-            search(**kept, **lines(n_rows=3))
-        assert len(search(**kept).study.trials) == 1
+            search(**stored, **lines(n_rows=3))
+        assert len(search(**stored).study.trials) == 1
 
     @pytest.mark.parametrize("score", [np.nan, "good", None])
     def test_a_scorer_that_returns_no_number(self, score: Any) -> None:

@@ -35,17 +35,17 @@ def test_a_broken_end_is_cut_off_and_nothing_else(
 
 def test_a_study_goes_on_after_a_writer_died_in_the_middle_of_a_line(tmp_path: Path) -> None:
     path = tmp_path / "a.journal"
-    kept = {"storage": path, "study_name": "a"}
-    search(n_trials=2, **kept)
+    stored = {"storage": path, "study_name": "a"}
+    search(n_trials=2, **stored)
     with path.open("ab") as file:
         file.write(b'{"op_code":5,"worker_id":"dead","trial_id":0,"param_na')
-    assert drawn(search(n_trials=4, **kept).study) == drawn(search(n_trials=4).study)
+    assert drawn(search(n_trials=4, **stored).study) == drawn(search(n_trials=4).study)
 
 
 def test_a_last_line_of_garbage_is_cut_off_when_the_journal_is_opened(tmp_path: Path) -> None:
     path = tmp_path / "a.journal"
-    kept = {"storage": path, "study_name": "a"}
-    search(n_trials=2, **kept)
+    stored = {"storage": path, "study_name": "a"}
+    search(n_trials=2, **stored)
     whole = path.read_bytes()
     path.write_bytes(whole + b"\x00\x00\x00\n")
     Journal(path)

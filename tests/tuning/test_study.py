@@ -18,27 +18,27 @@ from tests.tuning.small import drawn, lines, search
 
 @pytest.mark.parametrize("file", ["study.db", "study.journal"])
 def test_a_study_that_was_stopped_goes_on_as_if_it_had_not(tmp_path: Path, file: str) -> None:
-    kept = {"storage": tmp_path / file, "study_name": "a"}
-    search(n_trials=2, **kept)
-    assert drawn(search(n_trials=5, **kept).study) == drawn(search(n_trials=5).study)
+    stored = {"storage": tmp_path / file, "study_name": "a"}
+    search(n_trials=2, **stored)
+    assert drawn(search(n_trials=5, **stored).study) == drawn(search(n_trials=5).study)
 
 
 @pytest.mark.parametrize("first", [optuna.pruners.MedianPruner(), False])
 def test_a_study_may_go_on_under_another_pruner(tmp_path: Path, first: Any) -> None:
-    kept = {"storage": tmp_path / "s.journal", "study_name": "a"}
-    search(n_trials=1, pruner=first, **kept)
-    resumed = search(n_trials=5, **kept).study
+    stored = {"storage": tmp_path / "s.journal", "study_name": "a"}
+    search(n_trials=1, pruner=first, **stored)
+    resumed = search(n_trials=5, **stored).study
     assert drawn(resumed) == drawn(search(n_trials=5).study)
 
 
 def test_a_trial_that_a_user_adds_by_hand_prunes_nobody(tmp_path: Path) -> None:
-    kept = {"storage": tmp_path / "s.db", "study_name": "a"}
-    study = search(n_trials=1, **kept).study
+    stored = {"storage": tmp_path / "s.db", "study_name": "a"}
+    study = search(n_trials=1, **stored).study
     distributions = study.trials[0].distributions
     study.add_trial(
         optuna.trial.create_trial(value=-1.0, params={"penalty": 1.0}, distributions=distributions)
     )
-    assert len(search(n_trials=4, **kept).study.trials) == 4
+    assert len(search(n_trials=4, **stored).study.trials) == 4
 
 
 def test_a_user_may_not_find_a_patient_in_the_study(tmp_path: Path) -> None:
@@ -55,18 +55,18 @@ def test_a_user_may_not_find_a_patient_in_the_study(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_puts_the_trial_back_and_the_study_goes_on(tmp_path: Path) -> None:
-    kept = {"storage": tmp_path / "s.db", "study_name": "a"}
+    stored = {"storage": tmp_path / "s.db", "study_name": "a"}
 
     class Stopped(TaskRidge):
         def _fit_tasks(self, rows: TaskRows, reader: RowReader) -> TaskModel:
             raise KeyboardInterrupt
 
     Stopped.__name__ = "TaskRidge"  # the study is about this model
-    search(n_trials=1, **kept)
+    search(n_trials=1, **stored)
     for _ in range(4):  # more often than workers may be lost
         with pytest.raises(KeyboardInterrupt):
-            search(n_trials=3, estimator=Stopped(score_shots=(3,)), **kept)
-    assert drawn(search(n_trials=3, **kept).study) == drawn(search(n_trials=3).study)
+            search(n_trials=3, estimator=Stopped(score_shots=(3,)), **stored)
+    assert drawn(search(n_trials=3, **stored).study) == drawn(search(n_trials=3).study)
 
 
 @pytest.mark.parametrize("file", ["study.db", "study.journal"])
