@@ -27,7 +27,7 @@ from ehrmeta.evaluation.metrics import METRICS
 from ehrmeta.report.study_pictures import save_study_pictures
 from ehrmeta.tuning import read_space
 from ehrmeta.tuning import tune as search
-from ehrmeta.tuning.objective import MEASURES
+from ehrmeta.tuning.measures import MEASURES
 from ehrmeta.tuning.search import DEFAULT_STORAGE
 from ehrmeta.tuning.space import Dimension, space_of_words
 from ehrmeta.tuning.summary import script_storage, space_table, study_script, study_summary

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from ehrmeta.data import TaskIndex, first_k
 from ehrmeta.data.clock import SECONDS
-from ehrmeta.data.schema import Clock, Schema
+from ehrmeta.data.schema import Clock
 from ehrmeta.errors import DataError, did_you_mean
-from ehrmeta.estimators.inputs import Inputs, read_inputs
+from ehrmeta.estimators.inputs import Inputs, read_inputs, schema_of
 from ehrmeta.estimators.protocol import adapt_to_rows, keep_judged_tasks
 from ehrmeta.evaluation.bootstrap import bootstrap_counts, percentile_limits
 from ehrmeta.evaluation.metrics import METRICS, TaskMean, task_mean
@@ -104,7 +104,7 @@ def k_shot_curve(
     3  1   0.75        2           1
     """
     _check_choices(models, shots, query, reference)
-    schema = _schema(X)
+    schema = schema_of(None, X)
     clock = schema.time if schema is not None else None
     inputs = read_inputs(X, y, groups=groups, time=time, clock=clock)
     if inputs.groups is None or inputs.y is None:
@@ -222,11 +222,6 @@ def _edges(by_horizon: bool | Sequence[float], clock: Clock | None) -> Array:
     if edges.ndim != 1 or len(edges) == 0 or np.any(np.diff(edges) <= 0):
         raise DataError(f"by_horizon must hold increasing edges, got {by_horizon!r}.")
     return edges
-
-
-def _schema(X: Any) -> Schema | None:
-    found = getattr(X, "attrs", {}).get("ehrmeta_schema")
-    return None if found is None else Schema.from_dict(found)
 
 
 def _check_choices(

@@ -18,15 +18,8 @@ from sklearn.base import BaseEstimator, clone
 from ehrmeta.errors import DataError, Remedy, StudyError
 from ehrmeta.estimators._base import TaskEstimator
 from ehrmeta.tuning.compared import REASON, best_in_full
-from ehrmeta.tuning.objective import (
-    Fold,
-    Objective,
-    Rows,
-    Scoring,
-    read_folds,
-    read_rows,
-    read_scoring,
-)
+from ehrmeta.tuning.measures import Rows, Scoring, read_scoring
+from ehrmeta.tuning.objective import Fold, Objective, read_folds, read_rows
 from ehrmeta.tuning.space import Dimension, Space, Suggest, read_space, suggested
 
 if TYPE_CHECKING:
