@@ -10,10 +10,12 @@ draw random numbers, or depend on anything that changes but its arguments.
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from inspect import cleandoc
+from typing import Any, ClassVar
 
 import torch
 from sklearn.base import BaseEstimator, RegressorMixin
@@ -24,12 +26,25 @@ from ehrmeta.nn.backbone import Network
 from ehrmeta.nn.batch import TaskRows, TaskSet
 from ehrmeta.nn.likelihoods import Distribution, Likelihood, Outcome
 
-__all__ = ["Algorithm", "Episodes", "Params", "Spec", "State", "part", "query_loss"]
+__all__ = [
+    "Algorithm",
+    "Episodes",
+    "Params",
+    "Spec",
+    "State",
+    "all_rows",
+    "calibration_loss",
+    "part",
+    "query_loss",
+]
 
 Params = Mapping[str, Tensor]
 State = dict[str, Tensor]
 Episodes = Iterable[tuple[Tensor, TaskSet, TaskSet]]
 """Batches of task numbers (task,), supports and queries."""
+_SECTION = re.compile(r"^\w[\w ]*\n-{3,}\n", re.M)
+_PARAMETERS = re.compile(r"^Parameters\n-{3,}\n(?:.+\n?)+", re.M)
+_ENTRY = re.compile(r"^(\w+)(?:, \w+)* :.*\n(?: .*\n?)*", re.M)
 
 
 @dataclass(frozen=True)
@@ -76,6 +91,12 @@ class Algorithm(BaseEstimator, ABC):
         two paired standard errors.
     """
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Describe a parent's parameters in the docstring of each child too."""
+        super().__init_subclass__(**kwargs)
+        if cls.__doc__:
+            cls.__doc__ = _with_inherited_parameters(cls)
+
     serves: ClassVar[tuple[Outcome, ...]] = ("real", "binary", "multiclass")
     refusal: ClassVar[str] = ""
     has_posterior: ClassVar[bool] = False
@@ -102,7 +123,7 @@ class Algorithm(BaseEstimator, ABC):
         return likelihood.n_outputs
 
     def population(self, likelihood: Likelihood) -> RegressorMixin | None:
-        """What is cross-fitted below this algorithm where that helps new tasks; or nothing."""
+        """Optional population model, cross-fitted and used as an offset where that helps."""
         return None
 
     def init(self, spec: Spec, generator: torch.Generator) -> dict[str, Tensor]:
@@ -128,7 +149,7 @@ class Algorithm(BaseEstimator, ABC):
 
     @property
     def differs_by_shift(self) -> bool:
-        """Whether tasks differ by a shift above all, which is how unlike ones are told."""
+        """Whether tasks differ mainly by a shift, by which atypical ones are recognised."""
         return True
 
     def at(self, progress: float) -> Algorithm:
@@ -166,6 +187,32 @@ def query_loss(spec: Spec, distribution: Distribution, query: TaskSet) -> Tensor
     return -(query.weight * log_prob).sum() / query.n.clamp(min=1.0)
 
 
+def calibration_loss(
+    algorithm: Algorithm,
+    spec: Spec,
+    params: Params,
+    support: TaskSet,
+    query: TaskSet,
+    also: Collection[str] = (),
+) -> Tensor:
+    """Query loss after adapting, as a function of the likelihood's parameters alone.
+
+    Parameters
+    ----------
+    also : collection of str
+        Parameters of the adapting that are to learn from it too.
+    """
+    frozen = {name: p if name in also else p.detach() for name, p in params.items()}
+    state = algorithm.adapt(spec, frozen, support)
+    likelihood = {name: v for name, v in params.items() if name.startswith("likelihood.")}
+    return query_loss(spec, algorithm.predict(spec, frozen | likelihood, state, query), query)
+
+
+def all_rows(support: TaskSet, query: TaskSet) -> TaskSet:
+    """Support and query as one set."""
+    return TaskSet(*(torch.cat(pair) for pair in zip(support, query, strict=True)))
+
+
 def part(params: Params, name: str) -> dict[str, Tensor]:
     """The parameters under one prefix, without it."""
     prefix = f"{name}."
@@ -174,3 +221,23 @@ def part(params: Params, name: str) -> dict[str, Tensor]:
 
 def _prefixed(name: str, params: Params) -> dict[str, Tensor]:
     return {f"{name}.{key}": value for key, value in params.items()}
+
+
+def _with_inherited_parameters(cls: type) -> str:
+    """A class's docstring with parameters that only its parents describe, in argument order."""
+    names: dict[str, None] = {}
+    entries: dict[str, str] = {}
+    for parent in reversed(cls.__mro__):
+        names |= dict.fromkeys(vars(parent).get("__annotations__", {}))
+        section = _PARAMETERS.search(cleandoc(parent.__doc__ or ""))
+        if section and issubclass(parent, Algorithm):
+            entries |= {entry[1]: entry[0].rstrip() for entry in _ENTRY.finditer(section[0])}
+    described = [entries[name] for name in names if name in entries]
+    doc = cleandoc(cls.__doc__ or "")
+    if not described:
+        return doc
+    place = _PARAMETERS.search(doc) or _SECTION.search(doc)
+    start, end = place.span() if place else (len(doc), len(doc))
+    after = doc[end:] if _PARAMETERS.search(doc) else doc[start:]
+    section_text = "\n".join(["Parameters", "----------", *described])
+    return f"{doc[:start].rstrip()}\n\n{section_text}\n\n{after.lstrip()}"

@@ -1,4 +1,4 @@
-"""Almost no inner loop."""
+"""ANIL: almost no inner loop."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from ehrmeta.algorithms._base import Algorithm, Params, Spec, State, part
-from ehrmeta.algorithms.maml import positive_rate, raw_positive, support_error
+from ehrmeta.algorithms._base import Params, Spec, State, part
+from ehrmeta.algorithms.maml import GradientLearner, positive_rate, raw_positive, support_error
 from ehrmeta.nn.batch import TaskSet
 from ehrmeta.nn.fast_weights import squared_norm
 from ehrmeta.nn.likelihoods import Distribution, Likelihood
@@ -22,7 +22,7 @@ __all__ = ["ANIL"]
 
 
 @dataclass(eq=False, repr=False)
-class ANIL(Algorithm):
+class ANIL(GradientLearner):
     r"""Almost no inner loop: MAML whose inner loop moves the head alone, over a shared body.
 
     .. math:: w_{s+1} = w_s - \alpha_s \nabla_w L_T^{support}(w_s^\top \phi_\theta(x))
@@ -33,17 +33,6 @@ class ANIL(Algorithm):
 
     Parameters
     ----------
-    inner_lr : float
-        Start value of every step's rate, on the outcome's standardised scale.
-    inner_steps : int
-        Gradient steps on the support.
-    max_inner_lr : float
-        Upper bound of a rate.
-    max_inner_norm : float or None
-        Clip the norm of each task's inner gradient.
-    pseudo_count : float
-        Rows that the population counts for against a task's own; learned from this start. 0 is
-        the textbook mean over the support, not learned.
     width : int
         Features: outputs asked of the backbone, which is the body.
     activation : {"tanh", "silu", "relu"}
@@ -63,11 +52,7 @@ class ANIL(Algorithm):
     (5,)
     """
 
-    inner_lr: Annotated[float, Range(1e-3, 0.5, log=True)] = 0.1
     inner_steps: Annotated[int, Range(1, 10)] = 5
-    max_inner_lr: float = 1.0
-    max_inner_norm: float | None = 10.0
-    pseudo_count: Annotated[float, Range(0.1, 10.0, log=True)] = 1.0
     width: Annotated[int, Range(16, 128, log=True)] = 64
     activation: str = "tanh"
 
@@ -84,9 +69,7 @@ class ANIL(Algorithm):
         params["head.bias"] = torch.zeros(n_outputs)
         start = torch.full((self.inner_steps,), self.inner_lr)
         params["rate"] = raw_positive(start, self.max_inner_lr)
-        if self.pseudo_count > 0:
-            params["log_pseudo_count"] = torch.tensor(float(self.pseudo_count)).log()
-        return params
+        return params | self.start_count()
 
     def adapt(self, spec: Spec, params: Params, support: TaskSet) -> State:
         """The change of the head after the last step."""

@@ -8,19 +8,17 @@ from typing import Annotated, ClassVar
 import torch
 from torch import Tensor
 
-from ehrmeta.algorithms._base import Algorithm, Params, Spec, State
-from ehrmeta.algorithms.maml import descend_support, positive_rate, predict_adapted, raw_positive
-from ehrmeta.algorithms.matching import calibration_loss
+from ehrmeta.algorithms._base import Params, Spec, State, calibration_loss
+from ehrmeta.algorithms.maml import InnerLoop, descend_support, positive_rate, raw_positive
 from ehrmeta.algorithms.population import Population
 from ehrmeta.nn.batch import TaskSet
-from ehrmeta.nn.likelihoods import Distribution
 from ehrmeta.ranges import Range
 
 __all__ = ["FineTune"]
 
 
 @dataclass(eq=False, repr=False)
-class FineTune(Algorithm):
+class FineTune(InnerLoop):
     r"""A network trained on the pooled rows of all tasks, then fine-tuned on the support.
 
     .. math:: \theta_0 = \arg\min_\theta \sum_{T, i} \ell(f_\theta(x_{Ti}), y_{Ti}), \qquad
@@ -32,8 +30,6 @@ class FineTune(Algorithm):
 
     Parameters
     ----------
-    inner_lr : float
-        Start value of the rate of the fine-tuning, on the outcome's standardised scale.
     inner_steps : int
         Gradient steps on the support; the more, the closer to the task's own fit.
     learn_inner_lr : bool
@@ -75,10 +71,6 @@ class FineTune(Algorithm):
         raw = params["rate"] if self.learn_inner_lr else params["rate"].detach()
         rate = positive_rate(raw, self.max_inner_lr)
         return descend_support(spec, params, support, rate, self.inner_steps, self.max_inner_norm)
-
-    def predict(self, spec: Spec, params: Params, state: State, query: TaskSet) -> Distribution:
-        """The network at the adapted weights."""
-        return predict_adapted(spec, params, state, query)
 
     def loss(
         self, spec: Spec, params: Params, support: TaskSet, query: TaskSet, progress: Tensor

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Annotated
 
 import torch
 from torch import Tensor
 
-from ehrmeta.algorithms._base import Algorithm, Params, Spec, State, part
-from ehrmeta.algorithms.maml import predict_adapted, raw_signed, signed_rate, support_error
+from ehrmeta.algorithms._base import Params, Spec, State, part
+from ehrmeta.algorithms.maml import GradientLearner, raw_signed, signed_rate, support_error
 from ehrmeta.nn.batch import TaskSet
-from ehrmeta.nn.likelihoods import Distribution
-from ehrmeta.ranges import Range
 
 __all__ = ["LearnedOptimizer"]
 
 
 @dataclass(eq=False, repr=False)
-class LearnedOptimizer(Algorithm):
+class LearnedOptimizer(GradientLearner):
     r"""Learning to learn by gradient descent: a small LSTM emits every inner update.
 
     .. math:: h_s, c_s = \mathrm{LSTM}(z(g_s), h_{s-1}, c_{s-1}), \quad
@@ -34,17 +31,6 @@ class LearnedOptimizer(Algorithm):
 
     Parameters
     ----------
-    inner_lr : float
-        Rate at the start of training, on the outcome's standardised scale.
-    inner_steps : int
-        Updates on the support.
-    max_inner_lr : float
-        Bound of a rate's size.
-    max_inner_norm : float or None
-        Clip the norm of each task's inner gradient.
-    pseudo_count : float
-        Rows that the population counts for against a task's own; learned from this start. 0 is
-        the textbook mean over the support, not learned.
     width : int
         Size of the cell; time and memory grow with it times the network's weights.
 
@@ -62,11 +48,6 @@ class LearnedOptimizer(Algorithm):
     (5,)
     """
 
-    inner_lr: Annotated[float, Range(1e-3, 0.5, log=True)] = 0.1
-    inner_steps: Annotated[int, Range(1, 5)] = 3
-    max_inner_lr: float = 1.0
-    max_inner_norm: float | None = 10.0
-    pseudo_count: Annotated[float, Range(0.1, 10.0, log=True)] = 1.0
     width: int = 4
 
     def init(self, spec: Spec, generator: torch.Generator) -> dict[str, Tensor]:
@@ -80,9 +61,7 @@ class LearnedOptimizer(Algorithm):
         params["cell.readout"] = 0.01 * torch.randn(2, self.width, generator=generator)
         rate = raw_signed(torch.tensor(self.inner_lr), self.max_inner_lr)
         params["cell.start"] = torch.stack([rate, torch.tensor(-3.0)])
-        if self.pseudo_count > 0:
-            params["log_pseudo_count"] = torch.tensor(float(self.pseudo_count)).log()
-        return params
+        return params | self.start_count()
 
     def adapt(self, spec: Spec, params: Params, support: TaskSet) -> State:
         """The state after the last update."""
@@ -106,10 +85,6 @@ class LearnedOptimizer(Algorithm):
                 for name, piece in zip(gradient, pieces, strict=True)
             }
         return {"n": support.n, **{f"fast.{name}": value for name, value in fast.items()}}
-
-    def predict(self, spec: Spec, params: Params, state: State, query: TaskSet) -> Distribution:
-        """The network at the adapted weights."""
-        return predict_adapted(spec, params, state, query)
 
 
 def _lstm(cell: Params, g: Tensor, memory: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor]:

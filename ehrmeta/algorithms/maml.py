@@ -1,10 +1,4 @@
-r"""Model-agnostic meta-learning.
-
-The inner loop that MAML and its relatives share.
-
-:math:`\theta_{s+1} = \theta_s - \alpha_s \odot \nabla_\theta
-\frac{1}{n + c} \sum_{i=1}^{n} w_i\, \ell(f_{\theta_s}(x_i), y_i)`
-"""
+"""Model-agnostic meta-learning: MAML, Meta-SGD, and the inner loop that its relatives share."""
 
 from __future__ import annotations
 
@@ -22,6 +16,8 @@ from ehrmeta.ranges import Range
 
 __all__ = [
     "MAML",
+    "GradientLearner",
+    "InnerLoop",
     "MetaSGD",
     "descend_support",
     "inner_steps",
@@ -35,7 +31,72 @@ __all__ = [
 
 
 @dataclass(eq=False, repr=False)
-class MAML(Algorithm):
+class InnerLoop(Algorithm):
+    r"""Adapts a network by gradient steps on the support.
+
+    .. math:: \theta_{s+1} = \theta_s - \alpha_s \odot \nabla_\theta
+              \frac{1}{n + c} \sum_{i=1}^{n} w_i\, \ell(f_{\theta_s}(x_i), y_i)
+
+    Parameters
+    ----------
+    inner_lr : float
+        Start value of the inner rates, on the outcome's standardised scale.
+    inner_steps : int
+        Gradient steps on the support.
+    """
+
+    inner_lr: Annotated[float, Range(1e-3, 0.5, log=True)] = 0.1
+    inner_steps: Annotated[int, Range(1, 5)] = 3
+
+    def predict(self, spec: Spec, params: Params, state: State, query: TaskSet) -> Distribution:
+        """The network at the adapted weights."""
+        return predict_adapted(spec, params, state, query)
+
+
+@dataclass(eq=False, repr=False)
+class GradientLearner(InnerLoop):
+    """Learns start and inner rates through the inner loop.
+
+    Parameters
+    ----------
+    max_inner_lr : float
+        Bound of a rate's size.
+    max_inner_norm : float or None
+        Clip the norm of each task's inner gradient.
+    pseudo_count : float
+        Rows that the population counts for against a task's own; learned from this start. 0 is
+        the textbook mean over the support, not learned.
+    """
+
+    max_inner_lr: float = 1.0
+    max_inner_norm: float | None = 10.0
+    pseudo_count: Annotated[float, Range(0.1, 10.0, log=True)] = 1.0
+
+    def start_count(self) -> dict[str, Tensor]:
+        """The learned pseudo-count c, where it is not 0."""
+        if self.pseudo_count <= 0:
+            return {}
+        return {"log_pseudo_count": torch.tensor(float(self.pseudo_count)).log()}
+
+
+@dataclass(eq=False, repr=False)
+class _Orders(InnerLoop):
+    """Parameters of MAML that come before those of `GradientLearner`.
+
+    Parameters
+    ----------
+    first_order : bool
+        Treat the inner gradient as a constant of the outer one (FOMAML): cheaper, less exact.
+    learn_inner_lr : bool
+        Learn the rates, kept in ``(0, max_inner_lr)``.
+    """
+
+    first_order: bool = False
+    learn_inner_lr: bool = True
+
+
+@dataclass(eq=False, repr=False)
+class MAML(GradientLearner, _Orders):
     r"""Model-agnostic meta-learning: a start from which a few gradient steps fit a task.
 
     .. math:: \min_\theta \sum_{T} L_T^{query}\bigl(\theta - \alpha \nabla_\theta
@@ -46,26 +107,11 @@ class MAML(Algorithm):
 
     Parameters
     ----------
-    inner_lr : float
-        Start value of every inner rate, on the outcome's standardised scale.
-    inner_steps : int
-        Gradient steps on the support.
-    first_order : bool
-        Treat the inner gradient as a constant of the outer one (FOMAML): cheaper, less exact.
-    first_order_share : float
-        Share of the training, at its start, that is first order: derivative-order annealing, of
-        use where the second order is costly or shaky at random start weights.
-    learn_inner_lr : bool
-        Learn the rates, kept in ``(0, max_inner_lr)``.
-    max_inner_lr : float
-        Upper bound of a rate.
-    max_inner_norm : float or None
-        Clip the norm of each task's inner gradient.
-    pseudo_count : float
-        Rows that the population counts for against a task's own; learned from this start. 0 is
-        the textbook mean over the support, not learned.
     multi_step_loss : bool
         Train on the query loss after every inner step, annealed to the last one alone.
+    first_order_share : float
+        Share of the training, at its start, that is first order: derivative-order annealing, of
+        use where the second order is costly or unstable at random start weights.
 
     References
     ----------
@@ -82,13 +128,7 @@ class MAML(Algorithm):
     (5,)
     """
 
-    inner_lr: Annotated[float, Range(1e-3, 0.5, log=True)] = 0.1
     inner_steps: Annotated[int, Range(1, 8)] = 3
-    first_order: bool = False
-    learn_inner_lr: bool = True
-    max_inner_lr: float = 1.0
-    max_inner_norm: float | None = 10.0
-    pseudo_count: Annotated[float, Range(0.1, 10.0, log=True)] = 1.0
     multi_step_loss: bool = False
     first_order_share: float = 0.0
 
@@ -98,9 +138,7 @@ class MAML(Algorithm):
         start = raw_positive(torch.full((self.inner_steps,), self.inner_lr), self.max_inner_lr)
         for layer in sorted({_layer(name) for name in part(params, "network")}):
             params[f"rate.{layer}"] = start.clone()
-        if self.pseudo_count > 0:
-            params["log_pseudo_count"] = torch.tensor(float(self.pseudo_count)).log()
-        return params
+        return params | self.start_count()
 
     def adapt(self, spec: Spec, params: Params, support: TaskSet) -> State:
         """The state after the last inner step."""
@@ -111,18 +149,14 @@ class MAML(Algorithm):
         """First order for the share of training that asks for it."""
         return replace(self, first_order=self.first_order or progress < self.first_order_share)
 
-    def predict(self, spec: Spec, params: Params, state: State, query: TaskSet) -> Distribution:
-        """The network at the adapted weights."""
-        return predict_adapted(spec, params, state, query)
-
     def loss(
         self, spec: Spec, params: Params, support: TaskSet, query: TaskSet, progress: Tensor
     ) -> Tensor:
         """Query loss of the last step, or of every step with weights annealed to the last."""
         states = list(self._states(spec, params, support))
-        judged = states[1:] if self.multi_step_loss else states[-1:]
+        scored = states[1:] if self.multi_step_loss else states[-1:]
         losses = [
-            query_loss(spec, self.predict(spec, params, state, query), query) for state in judged
+            query_loss(spec, self.predict(spec, params, state, query), query) for state in scored
         ]
         early = (1.0 - progress) / len(losses)
         return early * torch.stack(losses).sum() + progress * losses[-1]
@@ -150,6 +184,54 @@ class MAML(Algorithm):
 def _layer(parameter: str) -> str:
     """``"0.weight" -> "0"``: weight and bias of a layer share their rate."""
     return parameter.rpartition(".")[0] or parameter
+
+
+@dataclass(eq=False, repr=False)
+class MetaSGD(GradientLearner):
+    r"""Meta-SGD: learns the start *and* a rate for every weight: direction and size of each step.
+
+    .. math:: \theta' = \theta - \alpha \circ \nabla_\theta L_T^{support}(\theta)
+
+    One set of rates serves every inner step. Rates may turn negative, as in the paper, and are
+    kept in ``(-max_inner_lr, max_inner_lr)``.
+
+    References
+    ----------
+    Li, Zhou, Chen, Li (2017), arXiv:1707.09835.
+
+    Examples
+    --------
+    >>> from ehrmeta import MetaRegressor, MetaSGD, make_sinusoid
+    >>> X, y, groups = make_sinusoid(n_tasks=50, n_points=10, random_state=0)
+    >>> model = MetaRegressor(MetaSGD(inner_steps=1), max_steps=20, random_state=0)
+    >>> model = model.fit(X, y, groups=groups)
+    >>> model.adapt(X[10:15], y[10:15]).predict(X[15:20]).shape
+    (5,)
+    """
+
+    def init(self, spec: Spec, generator: torch.Generator) -> dict[str, Tensor]:
+        """Network, likelihood, a rate per weight, and the pseudo-count."""
+        params = super().init(spec, generator)
+        for name, weight in part(params, "network").items():
+            start = torch.full_like(weight, self.inner_lr)
+            params[f"rate.{name}"] = raw_signed(start, self.max_inner_lr)
+        return params | self.start_count()
+
+    def adapt(self, spec: Spec, params: Params, support: TaskSet) -> State:
+        """The state after the last inner step."""
+        rates = {
+            name: signed_rate(raw, self.max_inner_lr) for name, raw in part(params, "rate").items()
+        }
+        *_, state = inner_steps(
+            spec,
+            params,
+            support,
+            [rates] * self.inner_steps,
+            low_rank=False,
+            max_norm=self.max_inner_norm,
+            first_order=False,
+        )
+        return state
 
 
 def inner_steps(
@@ -255,77 +337,3 @@ def signed_rate(raw: Tensor, bound: float) -> Tensor:
 def raw_signed(rate: Tensor, bound: float) -> Tensor:
     """The inverse of `signed_rate`."""
     return torch.atanh((rate / bound).clamp(-1.0 + 1e-6, 1.0 - 1e-6))
-
-
-@dataclass(eq=False, repr=False)
-class MetaSGD(Algorithm):
-    r"""Meta-SGD: learns the start *and* a rate for every weight: direction and size of each step.
-
-    .. math:: \theta' = \theta - \alpha \circ \nabla_\theta L_T^{support}(\theta)
-
-    One set of rates serves every inner step. Rates may turn negative, as in the paper, and are
-    kept in ``(-max_inner_lr, max_inner_lr)``.
-
-    Parameters
-    ----------
-    inner_lr : float
-        Start value of every rate, on the outcome's standardised scale.
-    inner_steps : int
-        Gradient steps on the support.
-    max_inner_lr : float
-        Bound of a rate's size.
-    max_inner_norm : float or None
-        Clip the norm of each task's inner gradient.
-    pseudo_count : float
-        Rows that the population counts for against a task's own; learned from this start. 0 is
-        the textbook mean over the support, not learned.
-
-    References
-    ----------
-    Li, Zhou, Chen, Li (2017), arXiv:1707.09835.
-
-    Examples
-    --------
-    >>> from ehrmeta import MetaRegressor, MetaSGD, make_sinusoid
-    >>> X, y, groups = make_sinusoid(n_tasks=50, n_points=10, random_state=0)
-    >>> model = MetaRegressor(MetaSGD(inner_steps=1), max_steps=20, random_state=0)
-    >>> model = model.fit(X, y, groups=groups)
-    >>> model.adapt(X[10:15], y[10:15]).predict(X[15:20]).shape
-    (5,)
-    """
-
-    inner_lr: Annotated[float, Range(1e-3, 0.5, log=True)] = 0.1
-    inner_steps: Annotated[int, Range(1, 5)] = 3
-    max_inner_lr: float = 1.0
-    max_inner_norm: float | None = 10.0
-    pseudo_count: Annotated[float, Range(0.1, 10.0, log=True)] = 1.0
-
-    def init(self, spec: Spec, generator: torch.Generator) -> dict[str, Tensor]:
-        """Network, likelihood, a rate per weight, and the pseudo-count."""
-        params = super().init(spec, generator)
-        for name, weight in part(params, "network").items():
-            start = torch.full_like(weight, self.inner_lr)
-            params[f"rate.{name}"] = raw_signed(start, self.max_inner_lr)
-        if self.pseudo_count > 0:
-            params["log_pseudo_count"] = torch.tensor(float(self.pseudo_count)).log()
-        return params
-
-    def adapt(self, spec: Spec, params: Params, support: TaskSet) -> State:
-        """The state after the last inner step."""
-        rates = {
-            name: signed_rate(raw, self.max_inner_lr) for name, raw in part(params, "rate").items()
-        }
-        *_, state = inner_steps(
-            spec,
-            params,
-            support,
-            [rates] * self.inner_steps,
-            low_rank=False,
-            max_norm=self.max_inner_norm,
-            first_order=False,
-        )
-        return state
-
-    def predict(self, spec: Spec, params: Params, state: State, query: TaskSet) -> Distribution:
-        """The network at the adapted weights."""
-        return predict_adapted(spec, params, state, query)

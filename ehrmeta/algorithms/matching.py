@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Annotated
 
 import torch
 from torch import Tensor
 
-from ehrmeta.algorithms._base import Algorithm, Params, Spec, State, part, query_loss
+from ehrmeta.algorithms._base import Algorithm, Params, Spec, State, part
 from ehrmeta.errors import DataError
 from ehrmeta.nn.batch import TaskSet
 from ehrmeta.nn.likelihoods import ClassLikelihood, Distribution, Likelihood
 from ehrmeta.ranges import Choice, Range
 
-__all__ = [
-    "MatchingNet",
-    "all_rows",
-    "attend",
-    "attended_outcome",
-    "calibration_loss",
-]
+__all__ = ["MatchingNet", "attend", "attended_outcome"]
 
 _SIMILARITIES = ("rbf", "dot", "cosine")
 _LEAST = 1e-6  # probability of a class that no attended row holds
@@ -110,12 +103,12 @@ class MatchingNet(Algorithm):
         return self._attention(params, state, output)
 
     def _attention(self, params: Params, state: State, output: Tensor) -> Tensor:
-        left, right = output[:, : self.n_embedding], state["embedding"]
+        query, support = output[:, : self.n_embedding], state["embedding"]
         if self.similarity == "cosine":
-            left, right = (torch.nn.functional.normalize(side, dim=-1) for side in (left, right))
-        scores = left @ right.mT
+            query, support = (torch.nn.functional.normalize(z, dim=-1) for z in (query, support))
+        scores = query @ support.mT
         if self.similarity == "rbf":
-            squares = left.square().sum(-1)[:, None] + right.square().sum(-1)
+            squares = query.square().sum(-1)[:, None] + support.square().sum(-1)
             scores = scores - 0.5 * squares
         return attend(params["log_scale"].exp() * scores, params["prior_score"], state["weight"])
 
@@ -148,37 +141,11 @@ def attended_outcome(
     prior : (point, output)
         Predicted at an empty support.
     """
-    own, left = attention[:, :-1], attention[:, -1:]
+    rows, prior_row = attention[:, :-1], attention[:, -1:]
     if isinstance(spec.likelihood, ClassLikelihood):
         population = torch.softmax(spec.likelihood.logits(prior, torch.zeros_like(prior)), -1)
-        p = own @ spec.likelihood.one_hot(state["y"]) + left * population
+        p = rows @ spec.likelihood.one_hot(state["y"]) + prior_row * population
         logits = p.clamp(min=_LEAST).log()
         return {"logits": spec.likelihood.shift(logits, query.offset)}
-    loc = (own @ state["y"])[:, None] + left * prior + query.offset[:, None]
+    loc = (rows @ state["y"])[:, None] + prior_row * prior + query.offset[:, None]
     return spec.likelihood.distribution(part(params, "likelihood"), loc, state["n"])
-
-
-def calibration_loss(
-    algorithm: Algorithm,
-    spec: Spec,
-    params: Params,
-    support: TaskSet,
-    query: TaskSet,
-    also: Collection[str] = (),
-) -> Tensor:
-    """Query loss after adapting, as a function of the likelihood's parameters alone.
-
-    Parameters
-    ----------
-    also : collection of str
-        Parameters of the adapting that are to learn from it too.
-    """
-    frozen = {name: p if name in also else p.detach() for name, p in params.items()}
-    state = algorithm.adapt(spec, frozen, support)
-    likelihood = {name: v for name, v in params.items() if name.startswith("likelihood.")}
-    return query_loss(spec, algorithm.predict(spec, frozen | likelihood, state, query), query)
-
-
-def all_rows(support: TaskSet, query: TaskSet) -> TaskSet:
-    """Support and query as one set."""
-    return TaskSet(*(torch.cat(pair) for pair in zip(support, query, strict=True)))

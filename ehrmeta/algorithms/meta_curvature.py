@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
 
 import torch
 from torch import Tensor
 
-from ehrmeta.algorithms._base import Algorithm, Params, Spec, State, part
-from ehrmeta.algorithms.maml import inner_steps, positive_rate, predict_adapted, raw_positive
+from ehrmeta.algorithms._base import Params, Spec, State, part
+from ehrmeta.algorithms.maml import GradientLearner, inner_steps, positive_rate, raw_positive
 from ehrmeta.nn.batch import TaskSet
-from ehrmeta.nn.likelihoods import Distribution
-from ehrmeta.ranges import Range
 
 __all__ = ["MetaCurvature"]
 
 
 @dataclass(eq=False, repr=False)
-class MetaCurvature(Algorithm):
+class MetaCurvature(GradientLearner):
     r"""Meta-curvature: learns the start and the metric in which the inner gradient descends.
 
     .. math:: W' = W - \alpha_s\, M_{out}\, (\nabla_W L_T^{support})\, M_{in}
@@ -29,17 +26,8 @@ class MetaCurvature(Algorithm):
 
     Parameters
     ----------
-    inner_lr : float
-        Start value of the rate of every step, on the outcome's standardised scale.
-    inner_steps : int
-        Gradient steps on the support.
-    max_inner_lr : float
-        Upper bound of a rate.
     max_inner_norm : float or None
         Clip the norm of each task's inner gradient, as seen through the metric.
-    pseudo_count : float
-        Rows that the population counts for against a task's own; learned from this start. 0 is
-        the textbook mean over the support, not learned.
 
     References
     ----------
@@ -55,12 +43,6 @@ class MetaCurvature(Algorithm):
     (5,)
     """
 
-    inner_lr: Annotated[float, Range(1e-3, 0.5, log=True)] = 0.1
-    inner_steps: Annotated[int, Range(1, 5)] = 3
-    max_inner_lr: float = 1.0
-    max_inner_norm: float | None = 10.0
-    pseudo_count: Annotated[float, Range(0.1, 10.0, log=True)] = 1.0
-
     def init(self, spec: Spec, generator: torch.Generator) -> dict[str, Tensor]:
         """Network, likelihood, identities, a rate per step, and the pseudo-count."""
         params = super().init(spec, generator)
@@ -70,9 +52,7 @@ class MetaCurvature(Algorithm):
                 params[f"curvature.right.{name}"] = torch.eye(weight[0].numel())
         start = torch.full((self.inner_steps,), self.inner_lr)
         params["rate"] = raw_positive(start, self.max_inner_lr)
-        if self.pseudo_count > 0:
-            params["log_pseudo_count"] = torch.tensor(float(self.pseudo_count)).log()
-        return params
+        return params | self.start_count()
 
     def adapt(self, spec: Spec, params: Params, support: TaskSet) -> State:
         """The state after the last inner step."""
@@ -91,7 +71,3 @@ class MetaCurvature(Algorithm):
             curvature=part(params, "curvature"),
         )
         return state
-
-    def predict(self, spec: Spec, params: Params, state: State, query: TaskSet) -> Distribution:
-        """The network at the adapted weights."""
-        return predict_adapted(spec, params, state, query)

@@ -7,9 +7,8 @@ from typing import Annotated, ClassVar
 
 from torch import Tensor
 
-from ehrmeta.algorithms._base import Algorithm, Params, Spec, State, part
-from ehrmeta.algorithms.maml import descend_support, predict_adapted
-from ehrmeta.algorithms.matching import calibration_loss
+from ehrmeta.algorithms._base import Params, Spec, State, calibration_loss, part
+from ehrmeta.algorithms.maml import InnerLoop, descend_support
 from ehrmeta.nn.batch import TaskSet
 from ehrmeta.nn.likelihoods import Distribution
 from ehrmeta.ranges import Range
@@ -18,7 +17,7 @@ __all__ = ["PerTask"]
 
 
 @dataclass(eq=False, repr=False)
-class PerTask(Algorithm):
+class PerTask(InnerLoop):
     r"""A network trained from scratch on each support: what a task can learn by itself.
 
     .. math:: f(x) = f_{\theta_S}(x) - f_{\theta_0}(x), \qquad
@@ -29,10 +28,6 @@ class PerTask(Algorithm):
 
     Parameters
     ----------
-    inner_lr : float
-        Rate of the descent, on the outcome's standardised scale.
-    inner_steps : int
-        Gradient steps on the support.
     max_inner_norm : float or None
         Clip the norm of each task's gradient.
 
@@ -62,7 +57,7 @@ class PerTask(Algorithm):
 
     def predict(self, spec: Spec, params: Params, state: State, query: TaskSet) -> Distribution:
         """What the descent changed in the network's output."""
-        return predict_adapted(spec, params, state, _centred(spec, params, query))
+        return super().predict(spec, params, state, _centred(spec, params, query))
 
     def loss(
         self, spec: Spec, params: Params, support: TaskSet, query: TaskSet, progress: Tensor

@@ -8,9 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ehrmeta.algorithms._base import Algorithm, Params, Spec, State, query_loss
+from ehrmeta.algorithms._base import Algorithm, Params, Spec, State, all_rows, query_loss
 from ehrmeta.algorithms.maml import predict_adapted
-from ehrmeta.algorithms.matching import all_rows
 from ehrmeta.nn.batch import TaskSet
 from ehrmeta.nn.likelihoods import Distribution
 

@@ -8,18 +8,16 @@ from typing import Annotated, ClassVar
 import torch
 from torch import Tensor
 
-from ehrmeta.algorithms._base import Algorithm, Params, Spec, State, part
-from ehrmeta.algorithms.maml import descend_support, predict_adapted
-from ehrmeta.algorithms.matching import all_rows, calibration_loss
+from ehrmeta.algorithms._base import Params, Spec, State, all_rows, calibration_loss, part
+from ehrmeta.algorithms.maml import InnerLoop, descend_support
 from ehrmeta.nn.batch import TaskSet
-from ehrmeta.nn.likelihoods import Distribution
 from ehrmeta.ranges import Range
 
 __all__ = ["Reptile"]
 
 
 @dataclass(eq=False, repr=False)
-class Reptile(Algorithm):
+class Reptile(InnerLoop):
     r"""Reptile: move the start toward each task's own fit; no second order, no query needed.
 
     .. math:: \theta \leftarrow \theta + \epsilon\, (\tilde\theta_T - \theta), \qquad
@@ -32,8 +30,6 @@ class Reptile(Algorithm):
 
     Parameters
     ----------
-    inner_lr : float
-        Inner rate, on the outcome's standardised scale.
     inner_steps : int
         Gradient steps on the support; with one alone Reptile is joint training.
     max_inner_norm : float or None
@@ -64,10 +60,6 @@ class Reptile(Algorithm):
         return descend_support(
             spec, params, support, self.inner_lr, self.inner_steps, self.max_inner_norm
         )
-
-    def predict(self, spec: Spec, params: Params, state: State, query: TaskSet) -> Distribution:
-        """The network at the adapted weights."""
-        return predict_adapted(spec, params, state, query)
 
     def loss(
         self, spec: Spec, params: Params, support: TaskSet, query: TaskSet, progress: Tensor

@@ -6,7 +6,7 @@ import torch
 
 from ehrmeta import Reptile
 from ehrmeta.algorithms import part
-from ehrmeta.algorithms.matching import all_rows
+from ehrmeta.algorithms._base import all_rows
 from tests.algorithms.one_task import points, started
 
 SUPPORT, QUERY = points(4), points(3, seed=1)
