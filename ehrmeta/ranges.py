@@ -119,10 +119,10 @@ def declared_ranges(cls: type) -> dict[str, Range | Choice]:
     >>> class Ridge:
     ...     def __init__(self, penalty: Annotated[float, Range(1e-2, 1e2, log=True)] = 1.0):
     ...         self.penalty = penalty
-    >>> {name: str(found) for name, found in declared_ranges(Ridge).items()}
+    >>> {name: str(declared) for name, declared in declared_ranges(Ridge).items()}
     {'penalty': '0.01 to 100, log scale'}
     """
-    found: dict[str, Range | Choice] = {}
+    ranges: dict[str, Range | Choice] = {}
     for base in reversed(cls.__mro__):
         if "__init__" not in vars(base):
             continue
@@ -138,5 +138,5 @@ def declared_ranges(cls: type) -> dict[str, Range | Choice]:
         for name, hint in hints.items():
             for note in getattr(hint, "__metadata__", ()):
                 if isinstance(note, Range | Choice):
-                    found[name] = note
-    return {name: found[name] for name in signature(cls).parameters if name in found}
+                    ranges[name] = note
+    return {name: ranges[name] for name in signature(cls).parameters if name in ranges}

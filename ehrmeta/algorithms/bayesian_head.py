@@ -93,8 +93,8 @@ class BayesianHead(Algorithm):
             if spec.likelihood.n_outputs > 1:  # at the mode the outputs' sum is the prior's
                 step = step - step.mean(1, keepdim=True)
             if not exact:
-                moved = (support.mask[:, None] * (design @ step)).abs().flatten()
-                largest = torch.cat([moved, moved.new_ones(1)]).amax()
+                change = (support.mask[:, None] * (design @ step)).abs().flatten()
+                largest = torch.cat([change, change.new_ones(1)]).amax()
                 step = step * (_LARGEST_MOVE / largest).clamp(max=1.0)
             u = u + step
         _, _, bend = _curvature(spec, params, prior + design @ u, y, floor)
@@ -108,9 +108,9 @@ class BayesianHead(Algorithm):
             return {"logits": spec.likelihood.logits(mean, variance).to(dtype)}
         # the likelihood's own variance for the unknown task gives way to the posterior's
         likelihood = part(params, "likelihood")
-        found = spec.likelihood.distribution(likelihood, mean.to(dtype), state["n"])
+        predictive = spec.likelihood.distribution(likelihood, mean.to(dtype), state["n"])
         scale = torch.sqrt(torch.exp(2.0 * likelihood["log_within"]) + variance[:, 0])
-        return found | {"scale": scale.to(dtype)}
+        return predictive | {"scale": scale.to(dtype)}
 
     def own_weight(self, spec: Spec, params: Params, state: State, query: TaskSet) -> Tensor:
         """``1 - posterior / prior variance`` of the latent outcome, averaged over classes."""
@@ -144,14 +144,14 @@ def _curvature(
     Several classes are stepped one output at a time; C / (C - 1) times the curvature makes such
     steps exact where the classes are equally likely and keeps them convergent elsewhere.
     """
-    likelihood, own = spec.likelihood, part(params, "likelihood")
-    slope = -likelihood.error(own, latent, y)
+    likelihood, learned = spec.likelihood, part(params, "likelihood")
+    slope = -likelihood.error(learned, latent, y)
     if isinstance(likelihood, ClassLikelihood):
         n = likelihood.n_outputs
         p = torch.softmax(latent, -1) if n > 1 else torch.sigmoid(latent)
         bend = p * (1.0 - p)
         return slope, bend * n / (n - 1) if n > 1 else bend, bend
-    noise = torch.maximum(torch.exp(2.0 * own["log_within"].double()), floor)
+    noise = torch.maximum(torch.exp(2.0 * learned["log_within"].double()), floor)
     residual = y[:, None] - latent
     small = residual.abs() < 1e-9
     share = torch.where(small, 1.0, slope / torch.where(small, 1.0, residual))  # 1 for Normal

@@ -121,7 +121,7 @@ def _fast_values(meta: Params, d: Tensor) -> Tensor:
 
 
 def _attention(memory: Params, r: Tensor, state: State) -> Tensor:
-    """Weights of the support rows for each query; what is left of 1 goes to the empty row."""
+    """Weights of the support rows for each query; the rest of 1 goes to the empty row."""
     cosine = normalize(r, dim=1) @ normalize(state["embedding"], dim=1).mT
     logits = memory["log_sharpness"].exp() * cosine + state["log_weight"]
     nothing = memory["nothing"].expand(len(r), 1)

@@ -109,10 +109,10 @@ class NeuralProcess(Algorithm):
         output = decoder.forward(part(params, "decoder"), {}, torch.cat(inputs, -1))
         output, spread = output[:, :-1], output[:, -1]
         linear = output + query.offset[:, None]
-        found = spec.likelihood.distribution(part(params, "likelihood"), linear, state["n"])
-        if "scale" in found:
-            found["scale"] = found["scale"] * torch.exp(params["spread_gain"] * spread)
-        return found
+        predictive = spec.likelihood.distribution(part(params, "likelihood"), linear, state["n"])
+        if "scale" in predictive:
+            predictive["scale"] = predictive["scale"] * torch.exp(params["spread_gain"] * spread)
+        return predictive
 
     def attention(self, spec: Spec, params: Params, state: State, query: TaskSet) -> Tensor:
         """How much every support row, and last the prior row, weighs: (point, support + 1)."""
@@ -128,9 +128,9 @@ class NeuralProcess(Algorithm):
         training on one support size never showed.
         """
         scores = embedding @ params["query"] @ state["keys"].mT
-        own = attend(scores, scores.new_tensor(_LOWEST), state["weight"])[:, :-1]
-        left = (1.0 - state["share"]).expand(len(own), 1)
-        return torch.cat([state["share"] * own, left], -1)
+        rows = attend(scores, scores.new_tensor(_LOWEST), state["weight"])[:, :-1]
+        prior_row = (1.0 - state["share"]).expand(len(rows), 1)
+        return torch.cat([state["share"] * rows, prior_row], -1)
 
     def _networks(self, spec: Spec) -> tuple[Network, Network]:
         """Encoder of a row and decoder of a query; the last output is the log spread."""

@@ -121,11 +121,11 @@ class RelationNet(Algorithm):
 
     def _scores(self, params: Params, state: State, output: Tensor) -> Tensor:
         """Relation of every query with every reference, (point, reference)."""
-        left, right = output[:, : self.n_embedding], state["reference"]
-        shape = (len(left), len(right), self.n_embedding)
-        left, right = left[:, None].expand(shape), right.expand(shape)
-        squared = (left - right).square()
-        pairs = torch.stack([left, right, squared], 2)  # (point, reference, 3, embedding)
+        query, reference = output[:, : self.n_embedding], state["reference"]
+        shape = (len(query), len(reference), self.n_embedding)
+        query, reference = query[:, None].expand(shape), reference.expand(shape)
+        squared = (query - reference).square()
+        pairs = torch.stack([query, reference, squared], 2)  # (point, reference, 3, embedding)
         read = pairs.mT.flatten(0, 2) if self.additive else pairs.flatten(2).flatten(0, 1)
         scores = self._relation().forward(part(params, "relation"), {}, read)
         if not self.additive:

@@ -102,5 +102,5 @@ def posterior_effects(state: Params, effects: Tensor) -> tuple[Tensor, Tensor]:
     effects : (query, effect)
         Root of the prior covariance at the query.
     """
-    left = torch.linalg.solve_triangular(state["root"], effects.mT, upper=False)
-    return effects @ state["b"], left.square().sum(0)
+    white = torch.linalg.solve_triangular(state["root"], effects.mT, upper=False)
+    return effects @ state["b"], white.square().sum(0)

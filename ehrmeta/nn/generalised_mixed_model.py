@@ -5,24 +5,12 @@ r"""Mixed model with a linear predictor: normal or Bernoulli outcomes, independe
 For tasks of many rows and few effects: everything is a Cholesky factorisation of the number of
 effects. Rows are flat and stand in task order; ``starts`` (task + 1,) are the offsets of the tasks.
 
-Two classes met by normal pseudo-observations that match moments, not curvature at the mode.
-
-A row's likelihood :math:`\sigma(\pm\eta)` is replaced by a site
-:math:`s\, e^{\nu \eta - \tau \eta^2 / 2}`, so that the normal posterior has the mean and variance
-that the row itself would give in its place: expectation propagation. A row of weight w counts as w
-copies, one of less than 1 by that power of its likelihood. Where supports are small and
-tasks differ much, mean and mode lie far apart, and the curvature at the mode overstates what is
-known.
-
-References
-----------
-Minka (2001), arXiv:1301.2294. Nickisch, Rasmussen (2008), JMLR 9:2035-2078.
+Two classes are replaced by the sites of expectation propagation.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -30,13 +18,12 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from torch import Tensor
 
+from ehrmeta.nn.approximations import Sites, matched_sites
 from ehrmeta.nn.batch import padded_index
 
 __all__ = [
     "GeneralisedMixedModel",
-    "Sites",
     "fit_generalised_mixed_model",
-    "matched_sites",
     "posterior_effects",
 ]
 
@@ -48,56 +35,6 @@ _SD_RANGE = (1e-3, 20.0)
 _FIRST_SD = 0.3
 _LOGISTIC_SD = np.pi / np.sqrt(3.0)
 _SEARCH = {"maxiter": 200, "ftol": 1e-8}  # relative: a tenth of a thousandth in log-likelihood
-_NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(24)
-_LEAST_VARIANCE = 1e-8  # of a cavity: where nothing varies, the site is the curvature
-_LEAST_PRECISION = 1e-10
-_LARGEST_CURVATURE = 0.25
-_LEAST_SHARE = 1e-6  # of what is known of a row, without the row
-
-
-class Sites(NamedTuple):
-    """Normal pseudo-observations of the linear predictor, (row,) each."""
-
-    precision: Tensor
-    pull: Tensor  # precision times the observed value
-    log_scale: Tensor
-
-
-def matched_sites(y: Tensor, weight: Tensor, mean: Tensor, variance: Tensor, sites: Sites) -> Sites:
-    """Sites whose moments match, every row's in the context of all the others.
-
-    Parameters
-    ----------
-    y, weight : (row,)
-        0 or 1, and how often the row counts.
-    mean, variance : (row,)
-        Of the linear predictor, given the present sites.
-    sites : Sites
-        The present ones.
-    """
-    copies, power = weight.clamp(min=1.0), weight.clamp(max=1.0)
-    without = (1.0 - sites.precision / copies * variance).clamp(min=_LEAST_SHARE)
-    center = (mean - variance * sites.pull / copies) / without
-    spread = (variance / without).clamp(min=_LEAST_VARIANCE)
-    nodes, log_weights = (
-        torch.as_tensor(a, dtype=mean.dtype, device=mean.device)
-        for a in (_NODES, np.log(_WEIGHTS / _WEIGHTS.sum()))
-    )
-    eta = center[..., None] + spread.sqrt()[..., None] * nodes  # (row, node)
-    sign = 2.0 * y[..., None] - 1.0
-    log_terms = power[..., None] * torch.nn.functional.logsigmoid(sign * eta) + log_weights
-    log_total = torch.logsumexp(log_terms, -1)
-    share = torch.exp(log_terms - log_total[..., None])
-    moved = (share * nodes).sum(-1)  # in standard deviations
-    left = (share * (nodes - moved[..., None]).square()).sum(-1)  # share of the variance
-    # the true one is no larger than the largest curvature; few nodes of a wide cavity may say so
-    most = (_LARGEST_CURVATURE * power).clamp(min=_LEAST_PRECISION)
-    precision = torch.minimum(((1.0 / left - 1.0) / spread).clamp(min=_LEAST_PRECISION), most)
-    pull = (center + spread.sqrt() * moved) * (precision + 1.0 / spread) - center / spread
-    known = 1.0 + precision * spread
-    exponent = 0.5 * ((center / spread + pull).square() * spread / known - center.square() / spread)
-    log_scale = log_total + 0.5 * torch.log(known) - exponent
-    return Sites(copies * precision, copies * pull, copies * log_scale)
 
 
 @dataclass(frozen=True, eq=False)
@@ -220,8 +157,8 @@ def fit_generalised_mixed_model(
     noise = 0.0 if binary else 0.5 * np.log(max(float(np.var(y)), 1e-12))
     first = np.concatenate([np.full(n_sds + n_priors, np.log(_FIRST_SD)), [noise]])
     limits = [tuple(np.log(_SD_RANGE))] * (n_sds + n_priors) + [(None, None)]
-    found = minimize(objective, first, jac=True, method="L-BFGS-B", bounds=limits, options=_SEARCH)
-    sd, of_beta, noise_var = parts(torch.from_numpy(found.x))
+    best = minimize(objective, first, jac=True, method="L-BFGS-B", bounds=limits, options=_SEARCH)
+    sd, of_beta, noise_var = parts(torch.from_numpy(best.x))
     log_likelihood = float(tasks.log_likelihood(sd, of_beta, noise_var))
     beta, _, given = tasks.posterior(sd, of_beta, noise_var)
     return GeneralisedMixedModel(
@@ -251,8 +188,8 @@ def posterior_effects(
     sd = torch.from_numpy(model.sd)
     noise_var = torch.tensor(1.0 if binary else model.noise_var, dtype=torch.float64)
     _, u, given = tasks.posterior(sd, sd[:0], noise_var)
-    left = torch.cholesky_inverse(given.of_effects)
-    return (sd * u).numpy(), (sd[:, None] * left * sd).numpy()
+    covariance = torch.cholesky_inverse(given.of_effects)
+    return (sd * u).numpy(), (sd[:, None] * covariance * sd).numpy()
 
 
 @dataclass(frozen=True, eq=False)
@@ -327,8 +264,8 @@ class _Padded:
         eta = self._eta(beta, u, sd)
         for _ in range(_MOST_SWEEPS if self.binary else 0):
             variance = self._variance(bend, sd)
-            found = matched_sites(self.y, self.mask, eta, variance, sites)
-            sites = Sites(*(part * self.mask for part in found))
+            matched = matched_sites(self.y, self.mask, eta, variance, sites)
+            sites = Sites(*(part * self.mask for part in matched))
             beta, u, bend = self._solve(sites, sd, beta_sd)
             before, eta = eta, self._eta(beta, u, sd)
             if float(torch.abs((eta - before) * self.mask).sum()) < converged * self.n_rows:
@@ -356,8 +293,8 @@ class _Padded:
         of_effects = torch.linalg.cholesky(weighted @ a + identity)
         cross = weighted @ self.x
         explained = torch.cholesky_solve(cross, of_effects)
-        own = torch.einsum("tni,tn,tnj->ij", self.x, sites.precision, self.x)
-        schur = torch.diag(beta_sd**-2) + own - torch.einsum("tqi,tqj->ij", cross, explained)
+        gram = torch.einsum("tni,tn,tnj->ij", self.x, sites.precision, self.x)
+        schur = torch.diag(beta_sd**-2) + gram - torch.einsum("tqi,tqj->ij", cross, explained)
         return _Curvature(of_effects, explained, torch.linalg.cholesky(schur))
 
     def _solve(
@@ -376,15 +313,15 @@ class _Padded:
     def _variance(self, bend: _Curvature, sd: Tensor) -> Tensor:
         """Of the linear predictor, (task, row)."""
         a = self.z * sd
-        own = torch.linalg.solve_triangular(bend.of_effects, a.mT, upper=False)
-        left = (self.x - a @ bend.explained).flatten(0, 1)
-        common = torch.linalg.solve_triangular(bend.of_beta, left.mT, upper=False)
-        variance: Tensor = own.square().sum(1) + common.square().sum(0).reshape(self.mask.shape)
+        effects = torch.linalg.solve_triangular(bend.of_effects, a.mT, upper=False)
+        residual = (self.x - a @ bend.explained).flatten(0, 1)
+        common = torch.linalg.solve_triangular(bend.of_beta, residual.mT, upper=False)
+        variance: Tensor = effects.square().sum(1) + common.square().sum(0).reshape(self.mask.shape)
         return variance
 
 
 def _compressed(x: Array, z: Array, y: Array, starts: Index) -> tuple[Array, Array, Array, Index]:
-    """Fewer rows with the same cross-products, task by task: all that a normal outcome needs."""
+    """Fewer rows with the same cross-products in each task: all that a normal outcome needs."""
     columns = np.column_stack([x, z, y])
     bounds = zip(starts[:-1], starts[1:], strict=True)
     parts = [np.linalg.qr(columns[a:b], mode="r") for a, b in bounds]

@@ -9,10 +9,8 @@ points the predictive variance is that of a random intercept,
 so a new task starts at :math:`\sigma^2 + \tau^2` and approaches :math:`\sigma^2` as its own rows
 come in.
 
-Likelihoods of classes: outputs are log-odds, predictions integrate over what is not known yet.
-
-A task's log-odds differ from the population's by a random shift of variance :math:`\tau^2`,
-learned. After ``n`` support points what is left of it is
+Bernoulli and Categorical read log-odds, which differ between tasks by a random shift of learned
+variance :math:`\tau^2`. After ``n`` support points its variance is
 
 .. math:: v(n) = \frac{\tau^2}{1 + n\, i\, \tau^2}, \qquad i = \frac{C - 1}{C^2},
 
@@ -199,7 +197,7 @@ class ClassLikelihood(Likelihood):
         """Log-odds that differ between tasks by an sd of 0.6."""
         return {"log_between": torch.tensor(-0.5)}
 
-    def left(self, params: Params, n: Tensor) -> Tensor:
+    def shift_variance(self, params: Params, n: Tensor) -> Tensor:
         """Variance of a task's shift after n support points."""
         between = torch.exp(2.0 * params["log_between"])
         information = (self.n_classes - 1) / self.n_classes**2
@@ -207,7 +205,7 @@ class ClassLikelihood(Likelihood):
 
     def distribution(self, params: Params, output: Tensor, n: Tensor) -> Distribution:
         """Class probabilities averaged over the task's unknown shift."""
-        return {"logits": self.logits(output, self.left(params, n))}
+        return {"logits": self.logits(output, self.shift_variance(params, n))}
 
     def log_prob(self, distribution: Distribution, y: Tensor) -> Tensor:
         """Log probability of the observed classes."""

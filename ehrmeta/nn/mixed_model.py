@@ -142,14 +142,14 @@ def fit_mixed_model(
         shift: Array = np.linalg.inv(information) @ s[:p, p]
         raw = float(s[p, p] - s[:p, p] @ shift)
         r2 = max(raw, floor)
-        left = zxy - zz @ weighted  # Z' V^-1 [X, y]
-        score = left[:, :, p] - left[:, :, :p] @ shift  # Z' V^-1 (y - X beta)
+        cross = zxy - zz @ weighted  # Z' V^-1 [X, y]
+        score = cross[:, :, p] - cross[:, :, :p] @ shift  # Z' V^-1 (y - X beta)
         slope = (zz - zz @ shrunk @ zz).sum(axis=0)
         if raw > floor:
             slope -= nu / r2 * score.T @ score
         deviance = float(logdet.sum() + nu * np.log(r2))
         if reml:
-            half = np.linalg.solve(factor, left[:, :, :p].reshape(-1, p).T)  # (p, task * q)
+            half = np.linalg.solve(factor, cross[:, :, :p].reshape(-1, p).T)  # (p, task * q)
             half = half.reshape(p, -1, q).transpose(2, 0, 1).reshape(q, -1)
             slope -= half @ half.T
             deviance += 2 * float(np.log(np.diag(factor)).sum())
@@ -158,7 +158,7 @@ def fit_mixed_model(
 
     # No sign constraint on the diagonal: G is even in each column of L, so 0 is an ordinary
     # minimum; a bound there would be a stationary point that traps the search.
-    found = minimize(
+    best = minimize(
         lambda theta: tuple(np.divide(part, n) for part in profile(theta)[:2]),
         start,
         jac=True,
@@ -166,9 +166,9 @@ def fit_mixed_model(
         bounds=[(-_LARGEST_RATIO, _LARGEST_RATIO)] * len(start),
         options={"maxiter": 500, "ftol": 1e-14, "gtol": 1e-8},
     )
-    deviance, _, information, shift, r2 = profile(found.x)
+    deviance, _, information, shift, r2 = profile(best.x)
     root = np.zeros((q, q))
-    root[free] = found.x[which]
+    root[free] = best.x[which]
     noise_var = r2 / nu
     effects = z_back @ root
     deviance += nu * (1 + np.log(2 * np.pi / nu)) + (x_logdet if reml else 0.0)
@@ -315,8 +315,8 @@ def apart(columns: NDArray[np.float64]) -> NDArray[np.bool_]:
     >>> apart(np.column_stack([np.ones(10), hour, hour + 1e-3 * (hour > 8), hour % 2]))
     array([ True,  True, False,  True])
     """
-    left = np.abs(np.diag(np.linalg.qr(columns, mode="r"))) ** 2 / len(columns)
+    residual = np.abs(np.diag(np.linalg.qr(columns, mode="r"))) ** 2 / len(columns)
     variance = columns.var(axis=0)
-    found: NDArray[np.bool_] = (left > _SAME * variance) & (variance > 0.0)
-    found[0] = True
-    return found
+    distinct: NDArray[np.bool_] = (residual > _SAME * variance) & (variance > 0.0)
+    distinct[0] = True
+    return distinct

@@ -77,7 +77,7 @@ def fit_mixed_process(
 ) -> MixedProcess:
     r"""Fit by restricted maximum likelihood from the mixed model without a process.
 
-    beta is profiled out by generalised least squares; what is left is a smooth function of
+    beta is profiled out by generalised least squares; the rest is a smooth function of
     :math:`G = LL'`, :math:`\sigma_u`, :math:`\tau` and :math:`\sigma`, minimised by L-BFGS. Of
     tasks with more than 64 rows the first 64 count.
 
@@ -140,7 +140,7 @@ def fit_mixed_process(
         return float(value.detach()), np.asarray(leaf.grad)
 
     log_sd = (half_noise - _LOG_RANGE, half_noise + _LOG_RANGE)
-    found = minimize(
+    best = minimize(
         profile,
         begin,
         jac=True,
@@ -148,8 +148,8 @@ def fit_mixed_process(
         bounds=[(None, None)] * (len(begin) - 3) + [log_sd, _LOG_TAU, log_sd],
         options={"maxiter": 100},
     )
-    value, beta = deviance(torch.tensor(found.x))
-    root, process_var, rate, noise_var = _covariance(torch.tensor(found.x), q)
+    value, beta = deviance(torch.tensor(best.x))
+    root, process_var, rate, noise_var = _covariance(torch.tensor(best.x), q)
     return MixedProcess(
         beta=back @ beta.numpy(),
         G=(root @ root.mT).numpy(),

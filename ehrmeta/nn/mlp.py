@@ -123,19 +123,18 @@ class _Perceptron(Network):
         self, params: Params, fast: Fast, x: Tensor, error: Callable[[Tensor], Tensor]
     ) -> Fast:
         """``d^T h`` and ``sum d`` of every layer."""
-        found: Fast = {}
+        gradients: Fast = {}
         for layer, (h, d) in enumerate(self._factors(params, fast, x, error)):
-            found[f"{layer}.first"], found[f"{layer}.second"] = d.mT @ h, d.sum(0)
-        return found
+            gradients[f"{layer}.first"], gradients[f"{layer}.second"] = d.mT @ h, d.sum(0)
+        return gradients
 
     def change(self, fast: Fast) -> dict[str, Tensor]:
         """Changes of weights and biases; keys and values are multiplied out."""
         changes = {}
         for layer in range(self.n_layers if fast else 0):
-            found = FastLayer(fast[f"{layer}.first"], fast[f"{layer}.second"])
-            weight, bias = found
-            if found.low_rank:
-                weight, bias = found.second.mT @ found.first, found.second.sum(0)
+            weight, bias = pair = FastLayer(fast[f"{layer}.first"], fast[f"{layer}.second"])
+            if pair.low_rank:
+                weight, bias = pair.second.mT @ pair.first, pair.second.sum(0)
             changes[f"{layer}.weight"], changes[f"{layer}.bias"] = weight, bias
         return changes
 

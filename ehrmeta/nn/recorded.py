@@ -124,10 +124,10 @@ def check_compiler(device: torch.device) -> None:
     """
     if device.type == "cpu":
         needed = "a C++ compiler"
-        found = any(map(shutil.which, (os.environ.get("CXX", "g++"), "g++", "clang++")))
+        installed = any(map(shutil.which, (os.environ.get("CXX", "g++"), "g++", "clang++")))
     else:
-        needed, found = "Triton", find_spec("triton") is not None
-    if not found:
+        needed, installed = "Triton", find_spec("triton") is not None
+    if not installed:
         raise DataError(
             f"compile=True needs {needed}, and none is installed. Install one, or leave "
             "compile=False, which records the gradient and gives the same numbers."

@@ -114,8 +114,8 @@ class _ModuleNetwork(Network):
         """By reverse-mode differentiation."""
         fast = fast or {name: torch.zeros_like(value) for name, value in params.items()}
         outputs, pull_back = vjp(lambda change: self.forward(params, change, x), fast)[:2]
-        found: Fast = pull_back(error(outputs))[0]
-        return found
+        gradients: Fast = pull_back(error(outputs))[0]
+        return gradients
 
     def change(self, fast: Fast) -> dict[str, Tensor]:
         """`fast` itself."""

@@ -79,8 +79,8 @@ class EpisodeLoss:
 
         losses: list[Tensor] = []
         total: Gradient = {}
-        for found, gradient in self._chunks.map(of_part, len(query.y)):
-            losses.append(found)
+        for losses_of_part, gradient in self._chunks.map(of_part, len(query.y)):
+            losses.append(losses_of_part)
             total = {name: total[name] + g if total else g for name, g in gradient.items()}
         return torch.cat(losses), {name: g / len(query.y) for name, g in total.items()}
 
@@ -98,8 +98,8 @@ class EpisodeLoss:
             with torch.enable_grad():
                 leaves = {name: p.detach().requires_grad_() for name, p in params.items()}
                 losses = losses_of(leaves, support, query, progress)
-                found = torch.autograd.grad(losses.sum(), tuple(leaves.values()), allow_unused=True)
-            used = zip(leaves, found, strict=True)
+                grads = torch.autograd.grad(losses.sum(), tuple(leaves.values()), allow_unused=True)
+            used = zip(leaves, grads, strict=True)
             return losses.detach(), {name: g for name, g in used if g is not None}
 
         recorded = Recorded(loss_and_gradient, compiled=self.compiled, plain_calls=self.plain_calls)

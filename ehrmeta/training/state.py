@@ -121,8 +121,8 @@ class TrainingState:
 
         params, best = values("params."), values("best.")
         shapes = {name: (value.shape, value.dtype) for name, value in start.items()}
-        for found in (params, best):
-            if {name: (value.shape, value.dtype) for name, value in found.items()} != shapes:
+        for weights in (params, best):
+            if {name: (value.shape, value.dtype) for name, value in weights.items()} != shapes:
                 raise BundleError("its parameters are not those of this training.")
         state = cls.at_start({name: params[name].to(start[name].device) for name in start}, plan)
         state.best = {name: best[name].to(start[name].device) for name in start}

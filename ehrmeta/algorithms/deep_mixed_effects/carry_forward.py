@@ -1,11 +1,4 @@
-"""Carry forward: a mixed process whose outcome may also stay exactly where it was.
-
-Whether a task's outcome stays at its last value, and where it goes else: two ridge regressions.
-
-Both read the same few terms: how old the last value is and how long it has held, whether it is an
-end of the scale, and where the process and the support's highest, lowest and first value lie from
-it.
-"""
+"""Carry forward: a mixed process whose outcome may also stay exactly at its last value."""
 
 from __future__ import annotations
 
@@ -24,12 +17,10 @@ from ehrmeta.algorithms.deep_mixed_effects.model import DeepMixedEffects
 from ehrmeta.nn.batch import TaskRows, TaskSet
 from ehrmeta.nn.likelihoods import ClassLikelihood, Distribution
 
-__all__ = [
-    "CarryForward",
-]
+__all__ = ["CarryForward"]
 
 _N_TERMS = 8
-_PENALTY = 20.0  # tasks that a coefficient must convince; chosen on stays of no benchmark
+_PENALTY = 20.0  # of both ridge regressions, in tasks; chosen on data of no benchmark
 _LEAST_SHARE = 0.1  # of query rows at the last value: below it nothing is carried forward
 _NEVER = -30.0  # log-odds
 _FAR = 1e9  # ends that no value reaches
@@ -51,18 +42,13 @@ class CarryForward(DeepMixedEffects):
     the support, it is `DeepMixedEffects`. Where fewer than a tenth of the training queries are at
     the last value, :math:`\pi` is 0 and what is left is the correction of mean and scale.
 
-    Parameters
-    ----------
-    random_slope, ornstein_uhlenbeck, n_deep, deep_mean, correction, heteroscedastic
-        As in `DeepMixedEffects`.
-
     Examples
     --------
     >>> import numpy as np
     >>> from ehrmeta import CarryForward, MetaRegressor
     >>> rng = np.random.default_rng(0)
-    >>> away = rng.binomial(1, 0.2, (60, 12)) * rng.choice([-1, 1], (60, 12))
-    >>> y = (rng.normal(10, 2, (60, 1)).round() + away).ravel()
+    >>> change = rng.binomial(1, 0.2, (60, 12)) * rng.choice([-1, 1], (60, 12))
+    >>> y = (rng.normal(10, 2, (60, 1)).round() + change).ravel()
     >>> patients, hours = np.repeat(np.arange(60), 12), np.tile(np.arange(12.0), 60)
     >>> X = np.zeros((720, 1))
     >>> model = MetaRegressor(CarryForward(), max_steps=1, random_state=0)
@@ -76,7 +62,16 @@ class CarryForward(DeepMixedEffects):
 
     def init(self, spec: Spec, generator: torch.Generator) -> dict[str, Tensor]:
         """The process's parameters; nothing is carried forward yet."""
-        return {**super().init(spec, generator), **_unchanged_params()}
+        return {
+            **super().init(spec, generator),
+            "unchanged_center": torch.zeros(_N_TERMS),
+            "unchanged_spread": torch.ones(_N_TERMS),
+            "unchanged_ends": torch.tensor([-_FAR, _FAR]),
+            "unchanged_log_step": torch.zeros(()),
+            "unchanged_log_odds": torch.tensor([_NEVER] + [0.0] * _N_TERMS),
+            "unchanged_shift": torch.zeros(1 + _N_TERMS),
+            "unchanged_log_factor": torch.zeros(()),
+        }
 
     def warm_start(
         self, spec: Spec, params: dict[str, Tensor], tasks: TaskRows, episodes: Episodes
@@ -90,10 +85,10 @@ class CarryForward(DeepMixedEffects):
 
         def parts(support: TaskSet, query: TaskSet) -> tuple[Tensor, Tensor, Tensor, Tensor]:
             state = self.adapt(spec, params, support)
-            found = super(CarryForward, self).predict(spec, params, state, query)
-            loc, scale = found["loc"].double(), found["scale"].double()
-            own = _terms(params | ends, state, query, loc)
-            return own, loc, scale, state["support_last"].expand(len(loc))
+            process = super(CarryForward, self).predict(spec, params, state, query)
+            loc, scale = process["loc"].double(), process["scale"].double()
+            terms = _terms(params | ends, state, query, loc)
+            return terms, loc, scale, state["support_last"].expand(len(loc))
 
         return params | _fit_unchanged(parts, episodes, tasks.y)
 
@@ -103,45 +98,32 @@ class CarryForward(DeepMixedEffects):
 
     def predict(self, spec: Spec, params: Params, state: State, query: TaskSet) -> Distribution:
         """The distribution if it changes, the probability that it does not, and the last value."""
-        found = super().predict(spec, params, state, query)
+        process = super().predict(spec, params, state, query)
         if isinstance(spec.likelihood, ClassLikelihood):
-            return found
-        loc, ahead = found["loc"].double(), (state["n"] > 0) & (query.time > 0.0)
-        log_odds, shift, factor = _moved(params, state, query, loc)
+            return process
+        loc, ahead = process["loc"].double(), (state["n"] > 0) & (query.time > 0.0)
+        log_odds, shift, factor = _change(params, state, query, loc)
         loc = loc + torch.where(ahead, shift, 0.0)
         changed = {
             "loc": loc,
-            "scale": found["scale"].double() * torch.where(ahead, factor, 1.0),
+            "scale": process["scale"].double() * torch.where(ahead, factor, 1.0),
             "unchanged": torch.where(ahead, torch.sigmoid(log_odds), 0.0),
             "last": state["support_last"].expand(len(loc)),
         }
-        return found | {name: value.to(query.y.dtype) for name, value in changed.items()}
+        return process | {name: value.to(query.y.dtype) for name, value in changed.items()}
 
     def loss(
         self, spec: Spec, params: Params, support: TaskSet, query: TaskSet, progress: Tensor
     ) -> Tensor:
         """Negative log-likelihood, the last value's share spread over one step of the outcome."""
-        found = self.predict(spec, params, self.adapt(spec, params, support), query)
-        log_prob = spec.likelihood.log_prob(found, query.y)
-        if "unchanged" in found:
-            p = found["unchanged"].clamp(max=1.0 - 1e-6)
+        predictive = self.predict(spec, params, self.adapt(spec, params, support), query)
+        log_prob = spec.likelihood.log_prob(predictive, query.y)
+        if "unchanged" in predictive:
+            p = predictive["unchanged"].clamp(max=1.0 - 1e-6)
             spike = torch.log(p.clamp(min=1e-30)) - params["unchanged_log_step"].detach()
-            spike = torch.where(query.y == found["last"], spike, -1e4)
+            spike = torch.where(query.y == predictive["last"], spike, -1e4)
             log_prob = torch.logaddexp(log_prob + torch.log1p(-p), spike)
         return -(query.weight * log_prob).sum() / query.n.clamp(min=1.0)
-
-
-def _unchanged_params() -> dict[str, Tensor]:
-    """Nothing stays unchanged, and the process is believed."""
-    return {
-        "unchanged_center": torch.zeros(_N_TERMS),
-        "unchanged_spread": torch.ones(_N_TERMS),
-        "unchanged_ends": torch.tensor([-_FAR, _FAR]),
-        "unchanged_log_step": torch.zeros(()),
-        "unchanged_log_odds": torch.tensor([_NEVER] + [0.0] * _N_TERMS),
-        "unchanged_shift": torch.zeros(1 + _N_TERMS),
-        "unchanged_log_factor": torch.zeros(()),
-    }
 
 
 def _values(support: TaskSet) -> dict[str, Tensor]:
@@ -169,12 +151,12 @@ def _values(support: TaskSet) -> dict[str, Tensor]:
         "support_lowest": -highest(-residual),
         "support_first": mean_at(earliest, residual),
     }
-    own = mean_at(latest, residual)
+    level = mean_at(latest, residual)
     return {
         "support_last": last,
-        "support_level": own,
+        "support_level": level,
         "support_held": torch.log1p((weight * (mask & (time > since))).sum()),
-        **{name: torch.where(some, value - own, 0.0) for name, value in from_last.items()},
+        **{name: torch.where(some, value - level, 0.0) for name, value in from_last.items()},
     }
 
 
@@ -195,16 +177,16 @@ def _terms(params: Params, state: dict[str, Tensor], query: TaskSet, loc: Tensor
     return torch.stack([column.expand(len(age)) for column in columns], -1)
 
 
-def _moved(
+def _change(
     params: Params, state: dict[str, Tensor], query: TaskSet, loc: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Log-odds of no change, and shift and factor of the process's prediction, (point,) each."""
-    found = _terms(params, state, query, loc) - params["unchanged_center"].detach()
-    found = torch.cat(
-        [torch.ones_like(loc)[:, None], found / params["unchanged_spread"].detach()], -1
+    terms = _terms(params, state, query, loc) - params["unchanged_center"].detach()
+    terms = torch.cat(
+        [torch.ones_like(loc)[:, None], terms / params["unchanged_spread"].detach()], -1
     )
-    log_odds = found @ params["unchanged_log_odds"].double()
-    shift = found @ params["unchanged_shift"].double()
+    log_odds = terms @ params["unchanged_log_odds"].double()
+    shift = terms @ params["unchanged_shift"].double()
     return log_odds, shift, torch.exp(params["unchanged_log_factor"].double()).expand(len(loc))
 
 
@@ -227,14 +209,14 @@ def _fit_unchanged(
     y : (row,)
         All training outcomes.
     """
-    found: list[list[Any]] = []
+    rows: list[list[Any]] = []
     with torch.no_grad():
         for tasks, support, query in episodes:
-            asked = query.mask & support.mask.any(-1, keepdim=True)
-            codes = tasks[:, None].expand(asked.shape)
+            chosen = query.mask & support.mask.any(-1, keepdim=True)
+            codes = tasks[:, None].expand(chosen.shape)
             columns = (*vmap(parts)(support, query), query.y.double(), codes)
-            found.append([column[asked].numpy() for column in columns])
-    x, loc, scale, last, outcome, task = (np.concatenate(c) for c in zip(*found, strict=True))
+            rows.append([column[chosen].numpy() for column in columns])
+    x, loc, scale, last, outcome, task = (np.concatenate(c) for c in zip(*rows, strict=True))
     weight = 1.0 / np.bincount(task)[task]
     center = np.average(x, axis=0, weights=weight)
     spread = np.sqrt(np.average((x - center) ** 2, axis=0, weights=weight))
@@ -248,7 +230,7 @@ def _fit_unchanged(
         log_odds = np.concatenate([odds.intercept_, odds.coef_[0]])
         weight = weight * ~same
     line = Ridge(_PENALTY).fit(x, outcome - loc, sample_weight=weight)
-    left = (outcome - loc - line.predict(x)) / scale
+    residual = (outcome - loc - line.predict(x)) / scale
     distinct = np.unique(y.double().numpy())
     estimates = {
         "center": center,
@@ -257,7 +239,7 @@ def _fit_unchanged(
         "log_step": np.log(np.diff(distinct).min()),
         "log_odds": log_odds,
         "shift": np.concatenate([[line.intercept_], line.coef_]),
-        "log_factor": 0.5 * np.log(np.average(left**2, weights=weight)),
+        "log_factor": 0.5 * np.log(np.average(residual**2, weights=weight)),
     }
     return {
         f"unchanged_{name}": torch.as_tensor(value, dtype=y.dtype)

@@ -1,4 +1,4 @@
-"""What the support says beyond the process: linear corrections in closed form, and a network.
+"""Corrections of the process's prediction: linear ones in closed form, and a network.
 
 They move the prediction by a multiple of the posterior sd, so that they vanish as a task's own
 rows come in, and multiply the scale.
@@ -28,13 +28,13 @@ __all__ = [
 ]
 
 _NETWORK = MLP((32, 32))
-_N_OWN = 10  # mean, posterior mean and sd of the query; `summary`
+_N_LAST = 10  # inputs beyond the features: mean, posterior mean and sd of the query; `summary`
 _EMPTY = 1  # place in `summary`
-# Which of the own inputs are multiplied. An outlying level, few rows and a restless support each
-# change how far the posterior mean is to be trusted.
-_MEAN, _SHIFT, _LEFT, _COUNT, _LATEST, _LEVEL, _SPREAD = 0, 1, 2, 3, 5, 6, 7
-_ONE = (_MEAN, _SHIFT, _SHIFT, _SHIFT, _SHIFT, _LEFT, _LEFT)
-_TWO = (_MEAN, _SHIFT, _LEFT, _COUNT, _SPREAD, _LATEST, _LEVEL)
+# Pairs of the last inputs that are multiplied. An outlying level, few rows and a variable support
+# each change how far the posterior mean is to be trusted.
+_MEAN, _SHIFT, _SD, _COUNT, _LATEST, _LEVEL, _SPREAD = 0, 1, 2, 3, 5, 6, 7
+_ONE = (_MEAN, _SHIFT, _SHIFT, _SHIFT, _SHIFT, _SD, _SD)
+_TWO = (_MEAN, _SHIFT, _SD, _COUNT, _SPREAD, _LATEST, _LEVEL)
 _CLIP = 5.0  # standard deviations
 _LEAST_SCALE = 0.1  # of the outcome's sd: what hardly varies at the start may do so after training
 _PENALTIES = (1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0)  # of the mean diagonal
@@ -43,15 +43,6 @@ LARGEST_LOG_FACTOR = 1.0  # of the scale
 _LARGEST_RATIO = 25.0  # squared standardised errors beyond this count as this
 _SPREAD_PENALTIES = (0.01, 0.1, 1.0)  # of the mean diagonal
 _SPREAD_FOLDS, _N_ROUNDS = 5, 8
-
-
-def _n_inputs(spec: Spec) -> int:
-    return spec.n_features + _N_OWN
-
-
-def _network(spec: Spec) -> Network:
-    """Two outputs: shift of the mean in posterior sds, and log factor of the scale."""
-    return _NETWORK.network(_n_inputs(spec), 2)
 
 
 def correction_params(spec: Spec, generator: torch.Generator) -> dict[str, Tensor]:
@@ -101,50 +92,25 @@ def correction(
     query: TaskSet,
     mean: Tensor,
     shift: Tensor,
-    left: Tensor,
+    sd: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """Shift of the mean and factor of the scale, (point,) each.
 
     Parameters
     ----------
-    mean, shift, left : (point,)
+    mean, shift, sd : (point,)
         Population mean, posterior mean and posterior sd.
     """
-    inputs = _inputs(support_summary, query, mean, shift, left)
+    inputs = _inputs(support_summary, query, mean, shift, sd)
     inputs = _standard(inputs, params["correction_center"], params["correction_scale"])
     terms = _terms(inputs, support_summary)
     linear = terms @ params["correction_linear"].double()
     spread = (terms @ params["correction_spread"].double()).clamp(
         -LARGEST_LOG_FACTOR, LARGEST_LOG_FACTOR
     )
-    found = _network(spec).forward(part(params, "correction"), {}, inputs.to(query.x.dtype))
-    found = (found * params["correction_gain"]).double()
-    return left * (linear + found[:, 0]), torch.exp(spread + found[:, 1])
-
-
-def _inputs(
-    support_summary: Tensor, query: TaskSet, mean: Tensor, shift: Tensor, left: Tensor
-) -> Tensor:
-    """Features, then what the process and the support say, free of the offset: (point, input)."""
-    own = torch.stack([mean - query.offset, shift, left], -1)
-    return torch.cat([query.x.double(), own, support_summary.expand(len(own), -1)], -1)
-
-
-def _standard(inputs: Tensor, center: Tensor, scale: Tensor) -> Tensor:
-    """Clipped, so that no gross error is squared."""
-    return ((inputs - center.detach()) / scale.detach()).clamp(-_CLIP, _CLIP)
-
-
-def _terms(inputs: Tensor, support_summary: Tensor) -> Tensor:
-    """1, inputs, products of the process's and the support's, features without support."""
-    x, own = inputs[..., :-_N_OWN], inputs[..., -_N_OWN:]
-    empty = support_summary[..., _EMPTY, None, None]
-    ones = torch.ones_like(own[..., :1])
-    return torch.cat([ones, inputs, own[..., _ONE] * own[..., _TWO], empty * x], -1)
-
-
-def _n_terms(spec: Spec) -> int:
-    return 1 + _n_inputs(spec) + len(_ONE) + spec.n_features
+    output = _network(spec).forward(part(params, "correction"), {}, inputs.to(query.x.dtype))
+    output = (output * params["correction_gain"]).double()
+    return sd * (linear + output[:, 0]), torch.exp(spread + output[:, 1])
 
 
 def fit_linear_correction(
@@ -154,11 +120,11 @@ def fit_linear_correction(
     *,
     spread: bool,
 ) -> dict[str, Tensor]:
-    """Ridge regression of what the process leaves unexplained, every task counting the same.
+    """Ridge regression of the process's residuals, every task with the same weight.
 
     The penalty is the best over folds of tasks. With fewer than 50 tasks there is no correction
-    unless it gains more than a standard error over the folds. What the regression in turn leaves
-    of tasks that it has not seen is the outcome of the regression of the scale.
+    unless it gains more than a standard error over the folds. The scale is regressed on the
+    residuals of folds that the ridge regression has not seen.
 
     Parameters
     ----------
@@ -173,80 +139,43 @@ def fit_linear_correction(
     """
 
     def one_task(support: TaskSet, query: TaskSet) -> tuple[Tensor, ...]:
-        support_summary, mean, shift, left, variance = parts(support, query)
-        inputs = _inputs(support_summary, query, mean, shift, left)
+        support_summary, mean, shift, sd, variance = parts(support, query)
+        inputs = _inputs(support_summary, query, mean, shift, sd)
         residual = query.y.double() - mean - shift
-        own = support_summary.expand(len(left), -1)
-        return inputs, left, residual, variance, query.weight.double(), own
+        summaries = support_summary.expand(len(sd), -1)
+        return inputs, sd, residual, variance, query.weight.double(), summaries
 
-    found = []
+    rows = []
     with torch.no_grad():
         for tasks, support, query in episodes:
             columns = vmap(one_task)(support, query)
             task = tasks[:, None].expand(query.mask.shape)
-            found.append([column[query.mask] for column in (*columns, task)])
-    inputs, left, residual, variance, weight, own, task = (
-        torch.cat(column) for column in zip(*found, strict=True)
+            rows.append([column[query.mask] for column in (*columns, task)])
+    inputs, sd, residual, variance, weight, summaries, task = (
+        torch.cat(column) for column in zip(*rows, strict=True)
     )
     weight = weight / torch.bincount(task, weight, minlength=n_tasks)[task]
     center = (weight[:, None] * inputs).sum(0) / weight.sum()
     scale = torch.sqrt((weight[:, None] * (inputs - center).square()).sum(0) / weight.sum())
     scale = torch.where(scale > 1e-6 * (1.0 + center.abs()), scale, 1.0)
-    scale[-_N_OWN:].clamp_(min=_LEAST_SCALE)
-    terms = _terms(_standard(inputs, center, scale)[:, None], own)[:, 0]
-    design = left[:, None] * terms
+    scale[-_N_LAST:].clamp_(min=_LEAST_SCALE)
+    terms = _terms(_standard(inputs, center, scale)[:, None], summaries)[:, 0]
+    design = sd[:, None] * terms
     both = torch.cat([design, residual[:, None]], 1) * weight.sqrt()[:, None]
     folds = [both[task % _N_FOLDS == i] for i in range(min(_N_FOLDS, n_tasks))]
     grams = torch.stack([fold.mT @ fold for fold in folds])
     few = n_tasks < FEW_TASKS
-    linear, by_fold = _ridge(grams, float((weight * left.square()).sum()), few)
-    found_spread = torch.zeros_like(linear)
+    linear, by_fold = _ridge(grams, float((weight * sd.square()).sum()), few)
+    log_factor = torch.zeros_like(linear)
     if spread and not few:
         unseen = residual - (design * by_fold[task % _N_FOLDS]).sum(1)
-        found_spread = fit_spread(terms, unseen.square() / variance, weight, task)
+        log_factor = fit_spread(terms, unseen.square() / variance, weight, task)
     return {
         "correction_linear": linear,
-        "correction_spread": found_spread,
+        "correction_spread": log_factor,
         "correction_center": center,
         "correction_scale": scale,
     }
-
-
-def _ridge(grams: Tensor, unit: float, few: bool) -> tuple[Tensor, Tensor]:
-    """Coefficients from the cross-products (fold, column, column) of design and outcome.
-
-    Those of all folds together, (column,), and those without each fold, (fold, column).
-    """
-    total = grams.sum(0)
-    size = total.shape[0] - 1
-    eye = torch.eye(size, dtype=total.dtype)
-
-    def solve(gram: Tensor, penalty: float) -> Tensor:
-        found: Tensor = torch.linalg.solve(gram[:size, :size] + penalty * eye, gram[:size, size])
-        return found
-
-    penalties = [share * unit for share in _PENALTIES]
-    without = torch.stack(
-        [torch.stack([solve(total - gram, p) for gram in grams]) for p in penalties]
-    )
-    losses = torch.stack(
-        [
-            torch.stack([_loss(gram, one) for gram, one in zip(grams, found, strict=True)])
-            for found in without
-        ]
-    )
-    best = int(losses.sum(1).argmin())
-    gain = grams[:, size, size] - losses[best]
-    asked = float(gain.std()) / len(grams) ** 0.5 if few else 0.0
-    if float(gain.mean()) <= asked:
-        return torch.zeros(size, dtype=total.dtype), torch.zeros_like(without[best])
-    return solve(total, penalties[best]), without[best]
-
-
-def _loss(gram: Tensor, solution: Tensor) -> Tensor:
-    size = len(solution)
-    cross = gram[:size, size] @ solution
-    return gram[size, size] - 2.0 * cross + solution @ gram[:size, :size] @ solution
 
 
 def fit_spread(terms: Tensor, ratio: Tensor, weight: Tensor, task: Tensor) -> Tensor:
@@ -293,15 +222,86 @@ def fit_spread(terms: Tensor, ratio: Tensor, weight: Tensor, task: Tensor) -> Te
     return _fit(terms, ratio, weight, _SPREAD_PENALTIES[best])
 
 
+def _n_inputs(spec: Spec) -> int:
+    return spec.n_features + _N_LAST
+
+
+def _n_terms(spec: Spec) -> int:
+    return 1 + _n_inputs(spec) + len(_ONE) + spec.n_features
+
+
+def _network(spec: Spec) -> Network:
+    """Two outputs: shift of the mean in posterior sds, and log factor of the scale."""
+    return _NETWORK.network(_n_inputs(spec), 2)
+
+
+def _inputs(
+    support_summary: Tensor, query: TaskSet, mean: Tensor, shift: Tensor, sd: Tensor
+) -> Tensor:
+    """Features, then what the process and the support say, free of the offset: (point, input)."""
+    process = torch.stack([mean - query.offset, shift, sd], -1)
+    return torch.cat([query.x.double(), process, support_summary.expand(len(sd), -1)], -1)
+
+
+def _standard(inputs: Tensor, center: Tensor, scale: Tensor) -> Tensor:
+    """Clipped, so that no gross error is squared."""
+    return ((inputs - center.detach()) / scale.detach()).clamp(-_CLIP, _CLIP)
+
+
+def _terms(inputs: Tensor, support_summary: Tensor) -> Tensor:
+    """1, inputs, products of the process's and the support's, features without support."""
+    x, last = inputs[..., :-_N_LAST], inputs[..., -_N_LAST:]
+    empty = support_summary[..., _EMPTY, None, None]
+    ones = torch.ones_like(last[..., :1])
+    return torch.cat([ones, inputs, last[..., _ONE] * last[..., _TWO], empty * x], -1)
+
+
+def _ridge(grams: Tensor, unit: float, few: bool) -> tuple[Tensor, Tensor]:
+    """Coefficients from the cross-products (fold, column, column) of design and outcome.
+
+    Those of all folds together, (column,), and those without each fold, (fold, column).
+    """
+    total = grams.sum(0)
+    size = total.shape[0] - 1
+    eye = torch.eye(size, dtype=total.dtype)
+
+    def solve(gram: Tensor, penalty: float) -> Tensor:
+        beta: Tensor = torch.linalg.solve(gram[:size, :size] + penalty * eye, gram[:size, size])
+        return beta
+
+    penalties = [share * unit for share in _PENALTIES]
+    without = torch.stack(
+        [torch.stack([solve(total - gram, p) for gram in grams]) for p in penalties]
+    )
+    losses = torch.stack(
+        [
+            torch.stack([_loss(gram, one) for gram, one in zip(grams, fits, strict=True)])
+            for fits in without
+        ]
+    )
+    best = int(losses.sum(1).argmin())
+    gain = grams[:, size, size] - losses[best]
+    least = float(gain.std()) / len(grams) ** 0.5 if few else 0.0
+    if float(gain.mean()) <= least:
+        return torch.zeros(size, dtype=total.dtype), torch.zeros_like(without[best])
+    return solve(total, penalties[best]), without[best]
+
+
+def _loss(gram: Tensor, solution: Tensor) -> Tensor:
+    size = len(solution)
+    cross = gram[:size, size] @ solution
+    return gram[size, size] - 2.0 * cross + solution @ gram[:size, :size] @ solution
+
+
 def _fit(terms: Tensor, ratio: Tensor, weight: Tensor, penalty: float) -> Tensor:
     gram = 2.0 * terms.mT @ (weight[:, None] * terms)
     ridge = penalty * torch.diagonal(gram).mean()
     root = torch.linalg.cholesky(gram + ridge * torch.eye(len(gram), dtype=gram.dtype))
-    found = torch.zeros_like(terms[0])
+    w = torch.zeros_like(terms[0])
     for _ in range(_N_ROUNDS):
-        pull = terms.mT @ (weight * (ratio / _squared_factor(terms @ found) - 1.0)) - ridge * found
-        found = found + torch.cholesky_solve(pull[:, None], root)[:, 0]
-    return found
+        score = terms.mT @ (weight * (ratio / _squared_factor(terms @ w) - 1.0)) - ridge * w
+        w = w + torch.cholesky_solve(score[:, None], root)[:, 0]
+    return w
 
 
 def _gain(log_factor: Tensor, ratio: Tensor, weight: Tensor) -> Tensor:

@@ -15,29 +15,12 @@ from sklearn.ensemble import HistGradientBoostingRegressor
 from torch import Tensor
 from torch.func import vmap
 
-from ehrmeta.algorithms._base import (
-    Algorithm,
-    Episodes,
-    Params,
-    Spec,
-    State,
-    part,
-    query_loss,
-)
+from ehrmeta.algorithms._base import Algorithm, Episodes, Params, Spec, State, part, query_loss
 from ehrmeta.algorithms.deep_mixed_effects.correction import (
     correction,
     correction_params,
     fit_linear_correction,
     summary,
-)
-from ehrmeta.algorithms.deep_mixed_effects.noise import (
-    N_SWEEPS,
-    matched_observations,
-    moved,
-    n_rounds,
-    noise_variance,
-    predictive,
-    pseudo_observations,
 )
 from ehrmeta.algorithms.deep_mixed_effects.start import (
     FEW_TASKS,
@@ -47,18 +30,21 @@ from ehrmeta.algorithms.deep_mixed_effects.start import (
     inflation,
     simulated_starts,
 )
-from ehrmeta.nn.batch import TaskRows, TaskSet
-from ehrmeta.nn.gaussian_process import (
-    condition,
-    condition_effects,
-    posterior,
-    posterior_effects,
+from ehrmeta.nn.approximations import (
+    N_SWEEPS,
+    damped_posterior,
+    matched_observations,
+    n_rounds,
+    noise_variance,
+    predictive_distribution,
+    pseudo_observations,
 )
+from ehrmeta.nn.batch import TaskRows, TaskSet
+from ehrmeta.nn.gaussian_process import condition, condition_effects, posterior, posterior_effects
 from ehrmeta.nn.likelihoods import ClassLikelihood, Distribution, Likelihood, Outcome, StudentT
 from ehrmeta.ranges import Choice, Range
 
 __all__ = ["DeepMixedEffects"]
-
 
 _DEEP_SHARE = 0.03  # of the noise sd: where deep features start
 _SHARES_IN_TIME = (1.0, 0.3, 0.1, 0.0)  # of what working outcomes say that classes vary in time
@@ -83,10 +69,10 @@ class DeepMixedEffects(Algorithm):
     standard error.
 
     Training starts at the restricted-likelihood fit of mixed model and process and at the linear
-    correction's ridge regression, with every network silent, and leaves that start only for a gain
-    on held-out tasks. With fewer than 100 tasks the networks stay silent. With fewer than 50,
-    process and correction are there only if they help tasks held out in turn, and the predictive
-    scale is inflated, by a parametric bootstrap, for what is not known of the parameters.
+    correction's ridge regression, with the networks zero-initialised, and keeps that start unless
+    held-out tasks improve. With fewer than 100 tasks the networks stay at zero. With fewer than 50,
+    process and correction are there only if they help tasks held out in turn, and a parametric
+    bootstrap inflates the predictive scale for the uncertainty of the parameters.
 
     Where tasks are cohorts (hospitals, trials, countries) of tens of rows or more, without time,
     ``feature_slopes=True`` gives every feature a slope of the cohort's own:
@@ -172,11 +158,11 @@ class DeepMixedEffects(Algorithm):
         return 1 + self.n_deep + self.heteroscedastic
 
     def init(self, spec: Spec, generator: torch.Generator) -> dict[str, Tensor]:
-        """Silent networks and unit variances; `warm_start` puts the mixed model in."""
+        """Zero-initialised networks and unit variances; `warm_start` puts the mixed model in."""
         return {
             **super().init(spec, generator),
             **(correction_params(spec, generator) if self._corrects(spec) else {}),
-            **(self._slope_params(spec) if self.feature_slopes else {}),
+            **(_slope_params(spec.n_features + 2) if self.feature_slopes else {}),
             "mean_gain": torch.zeros(()),
             "noise_gain": torch.zeros(()),
             "inflation": torch.ones(2),
@@ -197,7 +183,7 @@ class DeepMixedEffects(Algorithm):
         """The mixed model with its process by REML, then the linear correction by ridge."""
         if self.feature_slopes:
             return _replaced(params, fit_cohort_start(tasks, spec.likelihood))
-        found = fit_mixed_start(
+        start = fit_mixed_start(
             tasks,
             spec.likelihood,
             random_slope=self.random_slope,
@@ -205,11 +191,11 @@ class DeepMixedEffects(Algorithm):
         )
         if isinstance(spec.likelihood, ClassLikelihood) and tasks.timed:
             episodes = list(islice(episodes, 5))
-            found = min(
-                map(found.steadier, _SHARES_IN_TIME),
+            start = min(
+                map(start.steadier, _SHARES_IN_TIME),
                 key=lambda one: self._mean_loss(spec, self._started(params, one), episodes),
             )
-        params = self._started(params, found)
+        params = self._started(params, start)
 
         def parts(
             params: Params, support: TaskSet, query: TaskSet
@@ -217,25 +203,25 @@ class DeepMixedEffects(Algorithm):
             state = self.adapt(spec, params, support)
             mean, shift, variance, _ = self._posterior(spec, params, state, query)
             noise = noise_variance(spec.likelihood, part(params, "likelihood"))
-            left = torch.sqrt(variance + 1e-12)
-            return state["summary"], mean, shift, left, variance + noise
+            sd = torch.sqrt(variance + 1e-12)
+            return state["summary"], mean, shift, sd, variance + noise
 
         if tasks.n_tasks < FEW_TASKS and not isinstance(spec.likelihood, ClassLikelihood):
             episodes = list(episodes)
             simulated = simulated_starts(
-                tasks, spec.likelihood, found, random_slope=self.random_slope
+                tasks, spec.likelihood, start, random_slope=self.random_slope
             )
             draws = [self._started(params, one) for one in simulated]
             params = params | {"inflation": inflation(parts, params, draws, episodes[:5])}
         if not (tasks.timed and self._corrects(spec)):
             return params
-        found_correction = fit_linear_correction(
+        linear = fit_linear_correction(
             partial(parts, params),
             episodes,
             tasks.n_tasks,
             spread=not isinstance(spec.likelihood, StudentT),
         )
-        return _replaced(params, found_correction)
+        return _replaced(params, linear)
 
     def _mean_loss(self, spec: Spec, params: Params, episodes: Episodes) -> float:
         def one_task(support: TaskSet, query: TaskSet) -> Tensor:
@@ -246,9 +232,9 @@ class DeepMixedEffects(Algorithm):
             losses = [vmap(one_task)(support, query) for _, support, query in episodes]
         return float(torch.cat(losses).mean())
 
-    def _started(self, params: Params, found: MixedStart) -> dict[str, Tensor]:
-        deep = {"deep_gain": np.full(self.n_deep, _DEEP_SHARE * np.sqrt(found.noise_var))}
-        return _replaced(params, found.params(len(params["beta"])) | deep)
+    def _started(self, params: Params, start: MixedStart) -> dict[str, Tensor]:
+        deep = {"deep_gain": np.full(self.n_deep, _DEEP_SHARE * np.sqrt(start.noise_var))}
+        return _replaced(params, start.params(len(params["beta"])) | deep)
 
     def adapt(self, spec: Spec, params: Params, support: TaskSet) -> State:
         """Condition the process on the support."""
@@ -257,7 +243,7 @@ class DeepMixedEffects(Algorithm):
         origin = {"n": support.n, "first": torch.where(support.n > 0, first, 0.0)}
         mean, effects, s, noise = self._parts(spec, params, origin, support)
         y, weight = support.y.double(), support.weight.double().clamp(min=1e-12)
-        own, found = part(params, "likelihood"), None
+        likelihood, latent = part(params, "likelihood"), None
         in_weights = not self._has_process and len(y) > effects.shape[1]
         kernel = effects if in_weights else self._kernel(params, effects, effects, s, s)
         condition_on = condition_effects if in_weights else condition
@@ -267,13 +253,16 @@ class DeepMixedEffects(Algorithm):
                 return posterior_effects(conditioned, effects)
             return posterior(conditioned, kernel, torch.diagonal(kernel))
 
-        for left in reversed(range(n_rounds(spec.likelihood))):
-            target, spread = pseudo_observations(spec.likelihood, own, y, mean, noise, found)
+        for more in reversed(range(n_rounds(spec.likelihood))):
+            target, spread = pseudo_observations(
+                spec.likelihood, likelihood, y, mean, noise, latent
+            )
             conditioned = condition_on(kernel, target, spread / weight, support.mask)
-            if left:
-                found = moved(spec.likelihood, found, at_support(conditioned))
+            if more:
+                latent = damped_posterior(spec.likelihood, latent, at_support(conditioned))
         observed = target, spread / weight
-        for _ in range(N_SWEEPS if self._matches_moments(spec) else 0):
+        classes = isinstance(spec.likelihood, ClassLikelihood)
+        for _ in range(N_SWEEPS if classes and self.expectation_propagation else 0):
             observed = matched_observations(y, weight, mean, observed, at_support(conditioned))
             conditioned = condition_on(kernel, *observed, support.mask)
         return {
@@ -287,8 +276,15 @@ class DeepMixedEffects(Algorithm):
     def predict(self, spec: Spec, params: Params, state: State, query: TaskSet) -> Distribution:
         """Predictive distribution: posterior of f, corrected, plus noise."""
         loc, variance, noise, factor = self._moments(spec, params, state, query)
-        own = part(params, "likelihood")
-        return predictive(spec.likelihood, own, loc, variance, noise, factor, query.y.dtype)
+        return predictive_distribution(
+            spec.likelihood,
+            part(params, "likelihood"),
+            loc,
+            variance,
+            noise,
+            factor,
+            query.y.dtype,
+        )
 
     def loss(
         self, spec: Spec, params: Params, support: TaskSet, query: TaskSet, progress: Tensor
@@ -302,13 +298,14 @@ class DeepMixedEffects(Algorithm):
         if not self._corrects(spec):
             return query_loss(spec, self.predict(spec, params, state, query), query)
         loc, variance, noise, factor = self._moments(spec, params, state, query)
-        own, dtype = part(params, "likelihood"), query.y.dtype
-        plain = predictive(
-            spec.likelihood, own, loc, variance, noise, torch.ones_like(factor), dtype
+        likelihood, dtype = part(params, "likelihood"), query.y.dtype
+        one = torch.ones_like(factor)
+        plain = predictive_distribution(
+            spec.likelihood, likelihood, loc, variance, noise, one, dtype
         )
         fixed = (loc.detach(), variance.detach(), noise.detach())
-        own = {name: value.detach() for name, value in own.items()}
-        scaled = predictive(spec.likelihood, own, *fixed, factor, dtype)
+        likelihood = {name: value.detach() for name, value in likelihood.items()}
+        scaled = predictive_distribution(spec.likelihood, likelihood, *fixed, factor, dtype)
         return query_loss(spec, plain, query) + query_loss(spec, scaled, query)
 
     def _moments(
@@ -321,9 +318,9 @@ class DeepMixedEffects(Algorithm):
         inflation = params["inflation"].double()
         factor = torch.where(state["n"] > 0, inflation[1], inflation[0]) * torch.ones_like(loc)
         if self._corrects(spec):
-            left = torch.sqrt(variance + 1e-12)
-            moved, wider = correction(spec, params, state["summary"], query, mean, shift, left)
-            loc, factor = loc + moved, factor * wider
+            sd = torch.sqrt(variance + 1e-12)
+            change, wider = correction(spec, params, state["summary"], query, mean, shift, sd)
+            loc, factor = loc + change, factor * wider
         return loc, variance, noise, factor
 
     def own_weight(self, spec: Spec, params: Params, state: State, query: TaskSet) -> Tensor:
@@ -359,8 +356,8 @@ class DeepMixedEffects(Algorithm):
         effects = torch.cat([line @ params["root"].tril().double(), deep], -1)
         offset = rows.offset
         if self.feature_slopes:
-            away = offset - params["mean_offset"].detach()
-            columns = torch.cat([torch.ones_like(away)[:, None], rows.x, away[:, None]], -1)
+            centred = (offset - params["mean_offset"].detach())[:, None]
+            columns = torch.cat([torch.ones_like(centred), rows.x, centred], -1)
             slopes = columns.double() @ params["slope_root"].tril().double()
             effects = torch.cat([effects, slopes], -1)
             offset = params["offset_gain"] * offset
@@ -377,16 +374,6 @@ class DeepMixedEffects(Algorithm):
     @property
     def _has_process(self) -> bool:
         return self.ornstein_uhlenbeck and not self.feature_slopes
-
-    def _slope_params(self, spec: Spec) -> dict[str, Tensor]:
-        return {
-            "slope_root": torch.zeros(spec.n_features + 2, spec.n_features + 2),
-            "offset_gain": torch.ones(()),
-            "mean_offset": torch.zeros(()),
-        }
-
-    def _matches_moments(self, spec: Spec) -> bool:
-        return self.expectation_propagation and isinstance(spec.likelihood, ClassLikelihood)
 
     def _corrects(self, spec: Spec) -> bool:
         return self.correction and not isinstance(spec.likelihood, ClassLikelihood)
@@ -407,4 +394,12 @@ def _replaced(params: Params, values: Mapping[str, Any]) -> dict[str, Tensor]:
         name: torch.as_tensor(value, dtype=params[name].dtype)
         for name, value in values.items()
         if name in params  # classes have no noise
+    }
+
+
+def _slope_params(n_slopes: int) -> dict[str, Tensor]:
+    return {
+        "slope_root": torch.zeros(n_slopes, n_slopes),
+        "offset_gain": torch.ones(()),
+        "mean_offset": torch.zeros(()),
     }

@@ -1,4 +1,4 @@
-"""Start values in closed form: the mixed model, with a process in time where that helps."""
+"""Start values by maximum likelihood: the mixed model, its process in time, and cohorts."""
 
 from __future__ import annotations
 
@@ -86,22 +86,6 @@ class MixedStart:
         }
 
 
-@dataclass(frozen=True)
-class _Design:
-    x: Array
-    z: Array
-    s: Array
-    y: Array
-    starts: npt.NDArray[np.int64]
-
-    def tasks(self, chosen: npt.NDArray[np.bool_]) -> _Design:
-        """The rows of some tasks."""
-        sizes = np.diff(self.starts)
-        rows = np.repeat(chosen, sizes)
-        starts = np.concatenate([[0], np.cumsum(sizes[chosen])])
-        return _Design(self.x[rows], self.z[rows], self.s[rows], self.y[rows], starts)
-
-
 def fit_mixed_start(
     tasks: TaskRows,
     likelihood: Likelihood,
@@ -127,93 +111,25 @@ def fit_mixed_start(
     x = columns[:, kept]
     z = np.column_stack([one, s] if random_slope and tasks.timed else [one])
     y = _working_outcome(tasks, likelihood)
-    found = _fit(_Design(x, z, s, y, tasks.starts.numpy()), process and tasks.timed, certain)
+    fit = _fit(_Design(x, z, s, y, tasks.starts.numpy()), process and tasks.timed, certain)
     if isinstance(likelihood, ClassLikelihood):
-        found = _rescaled(found, x, tasks)
+        fit = _rescaled(fit, x, tasks)
     root = np.zeros((2, 2))
-    root[: z.shape[1], : z.shape[1]] = _root(found.G)
+    floor = 1e-10 * max(float(np.trace(fit.G)), 1e-6)  # a singular covariance has a root too
+    root[: z.shape[1], : z.shape[1]] = np.linalg.cholesky(fit.G + floor * np.eye(len(fit.G)))
     beta = np.zeros(len(kept))
-    beta[kept] = found.beta
+    beta[kept] = fit.beta
     return MixedStart(
         intercept=float(beta[0]),
         beta=beta[1:-1],
         beta_elapsed=float(beta[-1]),
         root=root,
-        process_var=found.process_var,
-        tau=found.tau,
-        noise_var=found.noise_var,
+        process_var=fit.process_var,
+        tau=fit.tau,
+        noise_var=fit.noise_var,
         time_scale=scale,
         mean_elapsed=mean_elapsed,
     )
-
-
-def _fit(design: _Design, process: bool, certain: bool) -> MixedProcess:
-    n_tasks = len(design.starts) - 1
-    plain = fit_mixed_model(design.x, design.z, design.y, design.starts)
-    if not process or (n_tasks < FEW_TASKS and not certain and not _process_helps(design)):
-        return MixedProcess.without(plain)
-    return fit_mixed_process(design.x, design.z, design.s, design.y, design.starts, plain)
-
-
-def _rescaled(found: MixedProcess, x: Array, tasks: TaskRows) -> MixedProcess:
-    """Fixed effects and the sum of the variances from a logistic model with random intercepts."""
-    one = np.ones((tasks.n_rows, 1))
-    logistic = fit_generalised_mixed_model(
-        x,
-        one,
-        tasks.y.double().numpy(),
-        tasks.starts.numpy(),
-        binary=True,
-        offset=tasks.offset.double().numpy(),
-    )
-    variance, before = float(logistic.sd[0]) ** 2, float(found.G[0, 0]) + found.process_var
-    G, process_var = np.zeros_like(found.G), 0.0
-    G[0, 0] = variance
-    if before > 1e-6:
-        G, process_var = found.G * variance / before, found.process_var * variance / before
-    return replace(found, beta=logistic.beta, G=G, process_var=process_var)
-
-
-def _process_helps(design: _Design) -> bool:
-    """Whether the process raises the likelihood of held-out tasks by a standard error."""
-    n_tasks = len(design.starts) - 1
-    gains = []
-    for fold in range(min(_N_FOLDS, n_tasks)):
-        held_out = np.arange(n_tasks) % _N_FOLDS == fold
-        train, test = design.tasks(~held_out), design.tasks(held_out)
-        plain = fit_mixed_model(train.x, train.z, train.y, train.starts)
-        full = fit_mixed_process(train.x, train.z, train.s, train.y, train.starts, plain)
-        judged = (test.x, test.z, test.s, test.y, test.starts)
-        without = held_out_log_likelihood(MixedProcess.without(plain), *judged)
-        gains.append(held_out_log_likelihood(full, *judged) - without)
-    return bool(np.mean(gains) > np.std(gains, ddof=1) / np.sqrt(len(gains)))
-
-
-def _working_outcome(tasks: TaskRows, likelihood: Likelihood) -> Array:
-    """What a normal model is fitted to, free of the offset."""
-    y: Array = tasks.y.double().numpy()
-    offset: Array = tasks.offset.double().numpy()
-    if isinstance(likelihood, ClassLikelihood):
-        p = 1.0 / (1.0 + np.exp(-offset - np.log(y.mean() / (1.0 - y.mean()))))
-        return np.asarray(np.log(p / (1.0 - p)) - offset + (y - p) / (p * (1.0 - p)))
-    y = np.asarray(y - offset)
-    if not isinstance(likelihood, StudentT):
-        return y
-    codes = tasks.codes.numpy()
-    order = np.lexsort((y, codes))
-    middle = y[order][(tasks.starts[:-1] + tasks.sizes // 2).numpy()[codes]]
-    away = np.abs(y - middle)
-    # Where most values repeat, the median distance is 0 and says nothing: take the mean one.
-    sd = 1.4826 * float(np.median(away)) or 1.2533 * float(away.mean())
-    reach = _OUTLYING * sd
-    return np.asarray(middle + np.clip(y - middle, -reach, reach))
-
-
-def _root(covariance: Array) -> Array:
-    """A lower-triangular root; of a singular covariance, of one floored a little."""
-    floor = 1e-10 * max(float(np.trace(covariance)), 1e-6)
-    root = np.linalg.cholesky(covariance + floor * np.eye(len(covariance)))
-    return np.asarray(root, np.float64)
 
 
 def fit_cohort_start(tasks: TaskRows, likelihood: Likelihood) -> dict[str, Any]:
@@ -235,13 +151,13 @@ def fit_cohort_start(tasks: TaskRows, likelihood: Likelihood) -> dict[str, Any]:
         )
     x, offset = tasks.x.double().numpy(), tasks.offset.double().numpy()
     one, mean_offset = np.ones((tasks.n_rows, 1)), float(offset.mean())
-    away = (offset - mean_offset)[:, None]
-    above = bool(away.any())  # a population model
-    fixed, n_features = away if above else x, x.shape[1]
+    centred = (offset - mean_offset)[:, None]
+    above = bool(centred.any())  # a population model
+    fixed, n_features = centred if above else x, x.shape[1]
     intercept = np.arange(1 + n_features + above) == 0
-    found = fit_generalised_mixed_model(
+    fit = fit_generalised_mixed_model(
         np.hstack([one, fixed]),
-        np.hstack([one, x, away] if above else [one, x]),
+        np.hstack([one, x, centred] if above else [one, x]),
         tasks.y.double().numpy(),
         tasks.starts.numpy(),
         binary=isinstance(likelihood, ClassLikelihood),
@@ -251,45 +167,45 @@ def fit_cohort_start(tasks: TaskRows, likelihood: Likelihood) -> dict[str, Any]:
         rate=np.where(intercept, _INTERCEPT_RATE, _SLOPE_RATE),
     )
     covariance = np.zeros((2 + n_features, 2 + n_features))
-    covariance[np.diag_indices(len(found.sd))] = found.sd**2
+    covariance[np.diag_indices(len(fit.sd))] = fit.sd**2
     unknown = [0, 1 + n_features] if above else list(range(1 + n_features))
-    covariance[np.ix_(unknown, unknown)] += found.beta_cov
-    change = found.beta[1] if above else 0.0
+    covariance[np.ix_(unknown, unknown)] += fit.beta_cov
+    change = fit.beta[1] if above else 0.0
     start = {
-        "intercept": found.beta[0] - change * mean_offset,
-        "beta": np.zeros(n_features) if above else found.beta[1:],
+        "intercept": fit.beta[0] - change * mean_offset,
+        "beta": np.zeros(n_features) if above else fit.beta[1:],
         "root": np.zeros((2, 2)),
         "slope_root": np.linalg.cholesky(covariance + _FLOOR * np.eye(len(covariance))),
         "offset_gain": 1.0 + change,
         "mean_offset": mean_offset,
-        "likelihood.log_between": np.log(found.sd[0]),
+        "likelihood.log_between": np.log(fit.sd[0]),
     }
-    if found.noise_var is not None:
-        start["likelihood.log_within"] = 0.5 * np.log(found.noise_var)
+    if fit.noise_var is not None:
+        start["likelihood.log_within"] = 0.5 * np.log(fit.noise_var)
     return start
 
 
 def simulated_starts(
-    tasks: TaskRows, likelihood: Likelihood, found: MixedStart, *, random_slope: bool
+    tasks: TaskRows, likelihood: Likelihood, estimate: MixedStart, *, random_slope: bool
 ) -> Iterator[MixedStart]:
     """Estimates from outcomes drawn from the estimate: the parametric bootstrap."""
     rng = np.random.default_rng(0)
     starts, x = tasks.starts.numpy(), tasks.x.double().numpy()
     first = tasks.time[tasks.starts[tasks.codes]]
-    s = ((tasks.time - first - found.mean_elapsed) / found.time_scale).numpy()
-    effects = np.column_stack([np.ones_like(s), s]) @ found.root
+    s = ((tasks.time - first - estimate.mean_elapsed) / estimate.time_scale).numpy()
+    effects = np.column_stack([np.ones_like(s), s]) @ estimate.root
     roots = []
     for a, b in pairwise(starts):
-        memory = found.process_var * np.exp(-np.abs(s[a:b, None] - s[a:b]) / found.tau)
-        noise = found.noise_var * np.eye(b - a)
+        memory = estimate.process_var * np.exp(-np.abs(s[a:b, None] - s[a:b]) / estimate.tau)
+        noise = estimate.noise_var * np.eye(b - a)
         roots.append(np.linalg.cholesky(effects[a:b] @ effects[a:b].T + memory + noise))
-    mean = found.intercept + x @ found.beta + found.beta_elapsed * s
+    mean = estimate.intercept + x @ estimate.beta + estimate.beta_elapsed * s
     for _ in range(_N_DRAWS):
         drawn = [root @ rng.standard_normal(len(root)) for root in roots]
         y = torch.from_numpy(mean + np.concatenate(drawn)).to(tasks.y.dtype)
         again = replace(tasks, y=y, offset=torch.zeros_like(y))
         yield fit_mixed_start(
-            again, likelihood, random_slope=random_slope, process=found.remembers, certain=True
+            again, likelihood, random_slope=random_slope, process=estimate.remembers, certain=True
         )
 
 
@@ -318,14 +234,92 @@ def inflation(
     plain, total, empty = [], [], []
     with torch.no_grad():
         for _, support, query in episodes:
-            one_task = [partial(moments, drawn) for drawn in (params, *draws)]
-            (_, own), *found = (vmap(function)(support, query) for function in one_task)
-            locs, variances = (torch.stack(part) for part in zip(*found, strict=True))
+            one_task = [partial(moments, values) for values in (params, *draws)]
+            (_, variance), *drawn = (vmap(function)(support, query) for function in one_task)
+            locs, variances = (torch.stack(part) for part in zip(*drawn, strict=True))
             total.append((variances.mean(0) + locs.var(0))[query.mask])
-            plain.append(own[query.mask])
+            plain.append(variance[query.mask])
             empty.append((support.n == 0)[:, None].expand(query.mask.shape)[query.mask])
     before, after, none = torch.cat(plain), torch.cat(total), torch.cat(empty)
     ratios = [
         after[chosen].sum() / before[chosen].sum().clamp(min=1e-300) for chosen in (none, ~none)
     ]
     return torch.sqrt(torch.stack(ratios)).clamp(min=1.0).to(params["inflation"].dtype)
+
+
+@dataclass(frozen=True)
+class _Design:
+    x: Array
+    z: Array
+    s: Array
+    y: Array
+    starts: npt.NDArray[np.int64]
+
+    def tasks(self, chosen: npt.NDArray[np.bool_]) -> _Design:
+        """The rows of some tasks."""
+        sizes = np.diff(self.starts)
+        rows = np.repeat(chosen, sizes)
+        starts = np.concatenate([[0], np.cumsum(sizes[chosen])])
+        return _Design(self.x[rows], self.z[rows], self.s[rows], self.y[rows], starts)
+
+
+def _fit(design: _Design, process: bool, certain: bool) -> MixedProcess:
+    n_tasks = len(design.starts) - 1
+    plain = fit_mixed_model(design.x, design.z, design.y, design.starts)
+    if not process or (n_tasks < FEW_TASKS and not certain and not _process_helps(design)):
+        return MixedProcess.without(plain)
+    return fit_mixed_process(design.x, design.z, design.s, design.y, design.starts, plain)
+
+
+def _rescaled(fit: MixedProcess, x: Array, tasks: TaskRows) -> MixedProcess:
+    """Fixed effects and the sum of the variances from a logistic model with random intercepts."""
+    one = np.ones((tasks.n_rows, 1))
+    logistic = fit_generalised_mixed_model(
+        x,
+        one,
+        tasks.y.double().numpy(),
+        tasks.starts.numpy(),
+        binary=True,
+        offset=tasks.offset.double().numpy(),
+    )
+    variance, before = float(logistic.sd[0]) ** 2, float(fit.G[0, 0]) + fit.process_var
+    G, process_var = np.zeros_like(fit.G), 0.0
+    G[0, 0] = variance
+    if before > 1e-6:
+        G, process_var = fit.G * variance / before, fit.process_var * variance / before
+    return replace(fit, beta=logistic.beta, G=G, process_var=process_var)
+
+
+def _process_helps(design: _Design) -> bool:
+    """Whether the process raises the likelihood of held-out tasks by a standard error."""
+    n_tasks = len(design.starts) - 1
+    gains = []
+    for fold in range(min(_N_FOLDS, n_tasks)):
+        held_out = np.arange(n_tasks) % _N_FOLDS == fold
+        train, test = design.tasks(~held_out), design.tasks(held_out)
+        plain = fit_mixed_model(train.x, train.z, train.y, train.starts)
+        full = fit_mixed_process(train.x, train.z, train.s, train.y, train.starts, plain)
+        rows = (test.x, test.z, test.s, test.y, test.starts)
+        without = held_out_log_likelihood(MixedProcess.without(plain), *rows)
+        gains.append(held_out_log_likelihood(full, *rows) - without)
+    return bool(np.mean(gains) > np.std(gains, ddof=1) / np.sqrt(len(gains)))
+
+
+def _working_outcome(tasks: TaskRows, likelihood: Likelihood) -> Array:
+    """What a normal model is fitted to, free of the offset."""
+    y: Array = tasks.y.double().numpy()
+    offset: Array = tasks.offset.double().numpy()
+    if isinstance(likelihood, ClassLikelihood):
+        p = 1.0 / (1.0 + np.exp(-offset - np.log(y.mean() / (1.0 - y.mean()))))
+        return np.asarray(np.log(p / (1.0 - p)) - offset + (y - p) / (p * (1.0 - p)))
+    y = np.asarray(y - offset)
+    if not isinstance(likelihood, StudentT):
+        return y
+    codes = tasks.codes.numpy()
+    order = np.lexsort((y, codes))
+    middle = y[order][(tasks.starts[:-1] + tasks.sizes // 2).numpy()[codes]]
+    distance = np.abs(y - middle)
+    # Where most values repeat, the median distance is 0 and says nothing: take the mean one.
+    sd = 1.4826 * float(np.median(distance)) or 1.2533 * float(distance.mean())
+    reach = _OUTLYING * sd
+    return np.asarray(middle + np.clip(y - middle, -reach, reach))
