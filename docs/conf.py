@@ -8,6 +8,9 @@ from pygments.lexers.special import TextLexer
 from sphinx.application import Sphinx
 
 import ehrmeta
+from ehrmeta.algorithms import ALGORITHMS
+from ehrmeta.ranges import declared_ranges
+from ehrmeta.tuning.summary import declared_table
 
 sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 
@@ -77,6 +80,12 @@ sphinx_gallery_conf = {
 }
 
 
+def list_ranges(app: Sphinx, page: str, source: list[str]) -> None:
+    """Put the ranges that classes declare where the guide to tuning marks their place."""
+    parts = [ehrmeta.MetaRegressor, ehrmeta.MLP, *filter(declared_ranges, ALGORITHMS.values())]
+    source[0] = source[0].replace("<!-- declared ranges -->", declared_table(parts))
+
+
 def skip_what_sklearn_adds(app: Sphinx, what: str, name: str, *_: object) -> bool | None:
     """Leave out ``set_fit_request`` and the like, which scikit-learn gives to every estimator."""
     return True if name.startswith("set_") and name.endswith("_request") else None
@@ -98,6 +107,7 @@ def format_warning(message: Warning | str, category: type[Warning], *_: object) 
 
 def setup(app: Sphinx) -> None:
     """What no setting says."""
+    app.connect("source-read", list_ranges)
     app.connect("autodoc-skip-member", skip_what_sklearn_adds)
     app.connect("autodoc-process-docstring", say_what_a_constant_holds)
     app.add_lexer("csv", TextLexer)

@@ -14,6 +14,8 @@ from urllib.parse import unquote, urlsplit
 import pytest
 
 import ehrmeta
+from ehrmeta.algorithms import ALGORITHMS
+from ehrmeta.ranges import declared_ranges
 
 ROOT = Path(__file__).parents[1]
 GENERATED = shutil.ignore_patterns("_build", "generated", "tutorials")
@@ -100,6 +102,12 @@ def test_no_page_needs_the_network(site: Path, pages: dict[Path, Page]) -> None:
     assert len(styles) > 1
     assert outside == set()
     assert [text for text in styles if re.search(r"(@import|url\()\W*(https?:)?//", text)] == []
+
+
+def test_the_guide_shows_the_ranges_that_are_declared(site: Path) -> None:
+    page = (site / "tuning.html").read_text(encoding="utf-8")
+    for algorithm in filter(declared_ranges, ALGORITHMS.values()):
+        assert f">{algorithm.__name__}</span>" in page
 
 
 def test_formulas_are_drawn_by_the_browser(site: Path) -> None:
