@@ -94,9 +94,9 @@ print(k_shot_table(curve, reference="recent values first", unit="mg/dL"))
 
 # %% [markdown]
 # A file cannot hold a class of your own (reading it would run code), and `save` says so. To make
-# it part of the package, follow "Add an algorithm in 4 steps" in CONTRIBUTING.md: one line puts
-# it under the tests that all algorithms must pass (padding, order, empty supports, gradients,
-# files).
+# it part of the package, follow "Add an algorithm in 4 steps" in CONTRIBUTING.md: one line
+# registers it for the command line, model files and the tests that all algorithms must pass
+# (padding, order, empty supports, gradients).
 
 # %%
 try:
