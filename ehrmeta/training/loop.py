@@ -87,8 +87,10 @@ def train(
     )
     judge = None
     if held_out is not None:
-        sampler = EpisodeSampler(held_out, plan.shots, 2 * plan.max_queries, plan.time_unit)
-        judge = HeldOut(sampler, loss, seed + 1)
+        held_out_sampler = EpisodeSampler(
+            held_out, plan.shots, 2 * plan.max_queries, plan.time_unit
+        )
+        judge = HeldOut(held_out_sampler, loss, seed + 1)
 
     start, state = snapshot(params), TrainingState.at_start(params, plan)
     if judge is None and algorithm.keeps_start:
