@@ -114,12 +114,12 @@ def score_subgroups(
     >>> rng = np.random.default_rng(0)
     >>> p = rng.uniform(size=400)
     >>> sex = np.where(np.arange(400) < 395, "f", "m")
-    >>> found = score_subgroups(rng.random(400) < p, p, subgroups={"sex": sex}, metrics=["auroc"])
-    >>> print(found[["level", "n", "n_events"]].to_string(index=False))
+    >>> scores = score_subgroups(rng.random(400) < p, p, subgroups={"sex": sex}, metrics=["auroc"])
+    >>> print(scores[["level", "n", "n_events"]].to_string(index=False))
     level    n  n_events
         f  395       209
         m <NA>      <NA>
-    >>> found["note"].iloc[-1]
+    >>> scores["note"].iloc[-1]
     'withheld: fewer than 11 patients, events or non-events'
     """
     data = read_binary(y_true, y_prob, sample_weight)

@@ -15,7 +15,7 @@ from ehrmeta.estimators._base import TaskRegressor
 from ehrmeta.estimators.inputs import Inputs
 from ehrmeta.estimators.protocol import adapt_to_rows, k_shot_splits
 from ehrmeta.evaluation.bootstrap import bootstrap_counts, percentile_limits
-from ehrmeta.evaluation.metrics import TaskMean
+from ehrmeta.evaluation.metrics import TaskMean, refuse
 from ehrmeta.report.document import MIN_CELL, hidden_counts
 
 __all__ = ["coverage_by_k", "event_risk", "forecasts", "group_scores", "name_of", "read_test_rows"]
@@ -154,11 +154,7 @@ def event_risk(estimator: Any, X: Any, y: Any, predict: dict[str, Any]) -> tuple
     if p.ndim != 2 or p.shape[1] != 2:
         raise DataError(f"predict_proba gives shape {p.shape}; a risk needs two classes.")
     classes, y = np.asarray(estimator.classes_), np.asarray(y)
-    unknown = int(np.count_nonzero(~np.isin(y, classes)))
-    if unknown:
-        raise DataError(
-            f"y holds classes unseen at fit in {unknown} of {len(y)} rows. Pass the labels of fit."
-        )
+    refuse(~np.isin(y, classes), "y holds classes unseen at fit", "Pass the labels of fit.")
     return (y == classes[1]).astype(np.float64), p[:, 1]
 
 

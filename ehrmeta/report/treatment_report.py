@@ -28,7 +28,7 @@ __all__ = ["DESIGN", "treatment_report"]
 _MOST_FEATURES = 30  # of a table
 _LARGE_DIFFERENCE = 0.1  # standardised, after weighting
 
-#: what of a target trial only the authors know: name, and what is asked
+#: parts of a target trial that only the authors know: name, and question
 DESIGN = {
     "eligibility": "who could enter",
     "time zero": "when eligibility, assignment and follow-up begin",

@@ -33,7 +33,7 @@ __all__ = [
     "with_unit",
 ]
 
-# Okabe and Ito's palette: told apart under every common colour blindness, and in grey.
+# Okabe and Ito's palette: distinct under every common colour blindness, and in grey.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 LINES: tuple[Any, ...] = ("-", (0, (6, 1.5)), (0, (4, 1.5, 1, 1.5)), (0, (1.2, 1.2)))
