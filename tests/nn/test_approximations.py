@@ -111,10 +111,10 @@ def test_the_predictive_of_student_t_has_the_variance_of_the_sum():
     params = StudentT().init()
     dof = 2.0 + float(torch.nn.functional.softplus(params["raw_dof"]))
     loc, variance, noise = column(0.0), column(0.5), column(0.4)
-    found = predictive_distribution(
+    both = predictive_distribution(
         StudentT(), params, loc, variance, noise, column(1.0), torch.float64
     )
-    total = student.var(float(found["dof"]), scale=float(found["scale"]))
+    total = student.var(float(both["dof"]), scale=float(both["scale"]))
     assert total == pytest.approx(0.5 + 0.4 * dof / (dof - 2.0))
     alone = predictive_distribution(
         StudentT(), params, loc, column(0.0), noise, column(1.0), torch.float64

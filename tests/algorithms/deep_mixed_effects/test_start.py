@@ -12,6 +12,7 @@ from sklearn.linear_model import LogisticRegression
 
 from ehrmeta import MLP, Adapted, DeepMixedEffects, MetaClassifier, MetaRegressor, make_cohorts
 from ehrmeta.algorithms import Spec
+from ehrmeta.algorithms.deep_mixed_effects.start import MixedStart
 from ehrmeta.data import Feature, Outcome, Schema
 from ehrmeta.errors import DataError
 from ehrmeta.nn.batch import TaskSet
@@ -218,3 +219,23 @@ def test_levels_of_a_category_are_named_for_enough_patients_of_few_cohorts():
     assert "A/G" in names["cohort"]
     assert "A/A" not in names["cohort"], "four patients are too few to be named"
     assert "A/G" not in names["patient"]
+
+
+def test_steadier_moves_the_variance_in_time_to_the_intercept():
+    start = MixedStart(
+        intercept=0.0,
+        beta=np.zeros(1),
+        beta_elapsed=0.0,
+        root=np.array([[1.0, 0.0], [0.2, 0.5]]),
+        process_var=0.8,
+        tau=1.0,
+        noise_var=1.0,
+        time_scale=1.0,
+        mean_elapsed=0.0,
+    )
+    steady = start.steadier(0.25)
+    assert steady.process_var == pytest.approx(0.2)
+    assert steady.root[0, 0] ** 2 + steady.process_var == pytest.approx(1.0 + 0.8)
+    np.testing.assert_allclose(steady.root[1], 0.5 * start.root[1])
+    assert start.remembers
+    assert not start.steadier(0.0).remembers

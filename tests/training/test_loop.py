@@ -1,4 +1,4 @@
-"""Episodes never look ahead; training is reproducible, stops early, and names what diverges."""
+"""Training is reproducible, stops early, and names what diverges."""
 
 from __future__ import annotations
 
@@ -11,25 +11,8 @@ from ehrmeta import MAML, MLP
 from ehrmeta.algorithms import Spec
 from ehrmeta.errors import DataWarning, DivergenceError
 from ehrmeta.nn import Normal, TaskRows
-from ehrmeta.training import EpisodeSampler, TrainingPlan, train
-
-
-def _rows(sizes, *, timed=True, seed=0) -> TaskRows:
-    generator = torch.Generator().manual_seed(seed)
-    n = sum(sizes)
-    level = torch.repeat_interleave(
-        torch.randn(len(sizes), generator=generator), torch.tensor(sizes)
-    )
-    return TaskRows.from_codes(
-        torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes)),
-        len(sizes),
-        timed=timed,
-        x=torch.arange(n).float()[:, None],  # the row's number, to recognise it by
-        measured=torch.empty(n, 0),
-        time=torch.randint(0, 6, (n,), generator=generator).double() if timed else torch.zeros(n),
-        y=level + 0.1 * torch.randn(n, generator=generator),
-        origin=torch.arange(n),
-    )
+from ehrmeta.training import TrainingPlan, train
+from tests.training.small import rows_of
 
 
 def _spec(rows: TaskRows) -> Spec:
@@ -46,46 +29,8 @@ def _fit(rows, plan, *, held_out=None, callbacks=(), algorithm=None):
 PLAN = TrainingPlan(max_steps=30, check_every=10, batch_size=8, progress_bar=False)
 
 
-@pytest.mark.parametrize("shots", [(0, 10), (2, 2), (0, 0)])
-def test_timed_support_is_the_first_rows_and_queries_lie_strictly_later(shots):
-    rows = _rows([1, 2, 3, 7, 12])
-    sampler = EpisodeSampler(rows, shots, 4, 1.0)
-    tasks = torch.arange(5).repeat(20)
-    support, query = sampler.draw(tasks, torch.Generator().manual_seed(0))
-    sizes = support.mask.sum(1)
-    assert (sizes <= torch.minimum(rows.sizes[tasks] - 1, torch.tensor(shots[1]))).all()
-    assert (sizes >= torch.minimum(rows.sizes[tasks] - 1, torch.tensor(shots[0]))).all()
-    for i, task in enumerate(tasks.tolist()):
-        rows_of_task = torch.arange(int(rows.starts[task]), int(rows.starts[task + 1]))
-        chosen = support.x[i, support.mask[i], 0].long()
-        asked = query.x[i, query.mask[i], 0].long()
-        expected = rows.origin[rows_of_task[: len(chosen)]]
-        assert chosen.tolist() == expected.tolist()
-        if len(chosen):
-            time = torch.empty(rows.n_rows, dtype=torch.float64)
-            time[rows.origin] = rows.time
-            assert (time[asked] > time[chosen].max()).all()
-        assert len(set(asked.tolist())) == len(asked) <= 4
-        assert set(asked.tolist()) <= set(rows.origin[rows_of_task].tolist())
-
-
-def test_untimed_support_and_query_are_disjoint_random_rows():
-    rows = _rows([6, 9], timed=False)
-    sampler = EpisodeSampler(rows, (1, 5), 3, 1.0)
-    tasks = torch.tensor([0, 1]).repeat(50)
-    support, query = sampler.draw(tasks, torch.Generator().manual_seed(0))
-    firsts = set()
-    for i in range(len(tasks)):
-        chosen = set(support.x[i, support.mask[i], 0].tolist())
-        asked = set(query.x[i, query.mask[i], 0].tolist())
-        assert chosen
-        assert not chosen & asked
-        firsts |= chosen
-    assert len(firsts) == 15  # every row gets its turn
-
-
 def test_same_seed_gives_the_same_numbers():
-    rows = _rows([5] * 12)
+    rows = rows_of([5] * 12)
     (first, history), (second, again) = _fit(rows, PLAN), _fit(rows, PLAN)
     for name, value in first.items():
         assert torch.equal(value, second[name]), name
@@ -93,7 +38,7 @@ def test_same_seed_gives_the_same_numbers():
 
 
 def test_chunk_size_changes_results_by_rounding_only():
-    rows = _rows([5] * 12)
+    rows = rows_of([5] * 12)
     whole, _ = _fit(rows, PLAN)
     chunked, _ = _fit(rows, TrainingPlan(**{**vars(PLAN), "chunk_size": 3}))
     for name, value in whole.items():
@@ -101,7 +46,7 @@ def test_chunk_size_changes_results_by_rounding_only():
 
 
 def test_training_lowers_the_held_out_loss_and_restores_the_best_state():
-    rows, held_out = _rows([8] * 60), _rows([8] * 30, seed=1)
+    rows, held_out = rows_of([8] * 60), rows_of([8] * 30, seed=1)
     plan = TrainingPlan(max_steps=200, check_every=20, batch_size=16, progress_bar=False)
     losses = []
     _, history = _fit(rows, plan, held_out=held_out, callbacks=[losses.append])
@@ -110,27 +55,27 @@ def test_training_lowers_the_held_out_loss_and_restores_the_best_state():
 
 
 def test_early_stopping_waits_for_patience_checks():
-    rows = _rows([8] * 30)
+    rows = rows_of([8] * 30)
     plan = TrainingPlan(
         max_steps=400, check_every=5, patience=3, learning_rate=0.0, progress_bar=False
     )
-    _, history = _fit(rows, plan, held_out=_rows([8] * 10, seed=1))
+    _, history = _fit(rows, plan, held_out=rows_of([8] * 10, seed=1))
     assert history[-1]["step"] == 5 * (1 + 3)
 
 
 def test_a_callback_can_stop_the_training():
-    _, history = _fit(_rows([5] * 12), PLAN, callbacks=[lambda record: record["step"] >= 20])
+    _, history = _fit(rows_of([5] * 12), PLAN, callbacks=[lambda record: record["step"] >= 20])
     assert [record["step"] for record in history] == [10, 20]
 
 
 def test_without_held_out_tasks_the_last_state_is_kept():
-    _, history = _fit(_rows([5] * 12), PLAN)
+    _, history = _fit(rows_of([5] * 12), PLAN)
     assert len(history) == 3
     assert all(math.isnan(record["held_out_loss"]) for record in history)
 
 
 def test_a_task_whose_loss_is_not_finite_is_left_out_and_counted():
-    rows = _rows([5] * 12)
+    rows = rows_of([5] * 12)
     rows.y[rows.codes == 7] = torch.nan
     with pytest.warns(DataWarning, match=r"of 240 training losses were not finite"):
         params, _ = _fit(rows, PLAN)
@@ -138,7 +83,7 @@ def test_a_task_whose_loss_is_not_finite_is_left_out_and_counted():
 
 
 def test_divergence_steps_back_with_half_the_rate_and_then_goes_on():
-    rows = _rows([5] * 12)
+    rows = rows_of([5] * 12)
     calm = TrainingPlan(max_steps=30, check_every=1, batch_size=8, progress_bar=False)
     broken = iter([False] * 10 + [True] * 2 + [False] * 18)
 
@@ -151,7 +96,7 @@ def test_divergence_steps_back_with_half_the_rate_and_then_goes_on():
 
 
 def test_lasting_divergence_names_the_task_and_the_step():
-    rows = _rows([5] * 12)
+    rows = rows_of([5] * 12)
     rows.y[:] = torch.nan
     with pytest.raises(DivergenceError, match=r"task \d+ .* not finite at step 4") as error:
         _fit(rows, PLAN)
