@@ -119,8 +119,8 @@ def _predicted(model: Any, pool: Table, by: Mapping[str, tuple[float, ...]]) -> 
     for k in SHOTS:
         support, query = first_k(pool.tasks, k, time=pool.time)
         seen, later = pool.take(support), pool.take(query)
-        with warnings.catch_warnings():  # among many patients some are atypical by chance
-            warnings.simplefilter("ignore", AtypicalWarning)
+        with warnings.catch_warnings(action="ignore", category=AtypicalWarning):
+            # among many patients some are atypical by chance
             adapted = model.adapt(seen.X, seen.y, groups=seen.groups, time=seen.time)
             predicted = adapted.predict_distribution(later.X, groups=later.groups, time=later.time)
         columns = {

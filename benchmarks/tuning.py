@@ -122,26 +122,17 @@ def tuning_table(records: Sequence[Record]) -> str:
     finals = [r for r in records if r.k == SHOTS]
     compared = text_table(
         ["held-out patients", "seed", f"rmse_macro, k = {SHOTS}", "tuned - defaults"],
-        [
-            [
-                r.method,
-                str(r.seed),
-                number(r.value, 4),
-                "" if r.low is None else f"{r.low:+.3f} to {r.high:+.3f}",
-            ]
-            for r in finals
-        ],
+        [[r.method, str(r.seed), number(r.value, 4), _limits(r)] for r in finals],
     )
-    return "\n".join(
-        [
-            studies,
-            f"giving up early saves {100 * saved:.0f} % of the CPU time; its best error is "
-            f"{100 * difference:+.2f} % from the other's\n",
-            compared,
-            f"95 % interval of the difference, paired over {finals[0].n_tasks:,} patients",
-            f"tuned: {_best(records)}",
-        ]
+    return (
+        f"{studies}\ngiving up early saves {100 * saved:.0f} % of the CPU time; its best error is "
+        f"{100 * difference:+.2f} % from the other's\n\n{compared}\n95 % interval of the "
+        f"difference, paired over {finals[0].n_tasks:,} patients\ntuned: {_best(records)}"
     )
+
+
+def _limits(record: Record) -> str:
+    return "" if record.low is None else f"{record.low:+.3f} to {record.high:+.3f}"
 
 
 def measure_study(name: str, plan: Plan, seed: int) -> list[Record]:
@@ -198,37 +189,19 @@ def measure_final(best: dict[str, Any], plan: Plan, seed: int) -> list[Record]:
         seconds[name] = time.perf_counter() - started
         losses[name] = metric(score_split(model, test, support, query), "rmse_macro")
     gap = paired_bootstrap(losses[TUNED].loss, losses[DEFAULTS].loss)
-    record = partial(
-        Record,
-        "tuning",
-        DATA_SET,
-        metric="rmse_macro",
-        k=SHOTS,
-        n_tasks=len(losses[TUNED].loss),
-        seed=seed,
-    )
+    record = partial(Record, "tuning", DATA_SET, metric="rmse_macro", k=SHOTS, seed=seed)
+    limits = {DEFAULTS: (None, None), TUNED: (gap.low, gap.high)}
     return [
-        record(
-            method=name,
-            value=loss.value(),
-            low=gap.low if name == TUNED else None,
-            high=gap.high if name == TUNED else None,
-            seconds=seconds[name],
+        record(name, value=loss.value(), low=low, high=high, n_tasks=len(loss.loss), seconds=s)
+        for (name, loss), (low, high), s in zip(
+            losses.items(), limits.values(), seconds.values(), strict=True
         )
-        for name, loss in losses.items()
     ]
 
 
 def _model(max_steps: int, seed: int) -> MetaRegressor:
-    return MetaRegressor(
-        MAML(),
-        MLP(),
-        score_shots=(SHOTS,),
-        max_steps=max_steps,
-        device="cpu",
-        verbose=False,
-        random_state=seed,
-    )
+    settings: dict[str, Any] = {"device": "cpu", "verbose": False, "random_state": seed}
+    return MetaRegressor(MAML(), MLP(), score_shots=(SHOTS,), max_steps=max_steps, **settings)
 
 
 def _split() -> tuple[Table, Table]:

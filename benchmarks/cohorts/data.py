@@ -127,6 +127,5 @@ COHORT_DATA: dict[str, CohortSource] = {
 @lru_cache(maxsize=len(COHORT_DATA))
 def load_cohorts(name: str) -> CohortData:
     """Read a data set once in a process; what its card leaves out is left out silently."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DataWarning)
+    with warnings.catch_warnings(action="ignore", category=DataWarning):
         return COHORT_DATA[name].read()

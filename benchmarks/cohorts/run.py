@@ -6,6 +6,7 @@ scored on the same patients, and ratios are paired by patient.
 
 from collections.abc import Sequence
 
+from benchmarks.cohorts import table
 from benchmarks.cohorts.cells import (
     COHORT_METHODS,
     FULL,
@@ -17,16 +18,9 @@ from benchmarks.cohorts.cells import (
     methods_of,
 )
 from benchmarks.cohorts.data import COHORT_DATA
-from benchmarks.cohorts.table import (
-    Results,
-    cohorts_records,
-    cohorts_tables,
-    cohorts_targets,
-    cohorts_verdict,
-)
-from benchmarks.suite.cells import Cell, Run
+from benchmarks.suite.cells import Run
 from benchmarks.suite.command import CACHE, WORKERS, only, suite
-from benchmarks.suite.fitting import joined_folds
+from benchmarks.suite.fitting import joined_folds, measure_folds
 from benchmarks.suite.peers import installed
 from benchmarks.suite.record import Record, target_table
 
@@ -48,31 +42,20 @@ def cohorts(run: Run, data_sets: Sequence[str], methods: Sequence[str]) -> list[
         python -m benchmarks cohorts --data-set heart --quick
     """
     results = run_cohorts(run, QUICK if run.quick else FULL, data_sets, methods)
-    for text in (*cohorts_tables(results), cohorts_verdict(results)):
-        run.show(text)
-    run.show(target_table(cohorts_targets(results), OURS))
-    return cohorts_records(results)
+    run.show(*table.cohorts_tables(results), table.cohorts_verdict(results))
+    run.show(target_table(table.cohorts_targets(results), OURS))
+    return table.cohorts_records(results)
 
 
 def run_cohorts(
     run: Run, plan: CohortPlan, data_sets: Sequence[str] = (), methods: Sequence[str] = ()
-) -> Results:
+) -> table.Results:
     """Every method on every data set, or those named: ``results[data_set][method]``."""
     chosen = {
         d: [m for m in methods_of(d) if not methods or m in methods]
         for d in data_sets or COHORT_DATA
         if installed(COHORT_DATA[d].package, d, run.say)
     }
-    keys = [
-        (d, m, f) for d, names in chosen.items() for m in names for f in range(folds_of(d, plan))
-    ]
-    cells = [
-        Cell(f"cohorts {d}: {m}, fold {fold}", measure_sites, (d, m, fold, plan))
-        for d, m, fold in keys
-    ]
-    fitted = dict(zip(keys, run.results(cells), strict=True))
-    return {
-        d: {m: joined_folds([fitted[d, m, f] for f in range(folds_of(d, plan))]) for m in names}
-        for d, names in chosen.items()
-        if names
-    }
+    n_folds = {d: folds_of(d, plan) for d in chosen}
+    cells = measure_folds(run, measure_sites, chosen, n_folds, plan)
+    return {d: {m: joined_folds(f) for m, f in by.items()} for d, by in cells.items() if by}

@@ -269,14 +269,10 @@ def _detail_table(scores: CohortScores) -> str:
     k = max((k for k in scores.shots if k <= 20), default=0)
     details = _RISK_DETAILS if scores.binary else _DOSE_DETAILS
     rows = [
-        [method, *(_shown(scores.value(method, k, name)) for name in details.values())]
+        [method, *(number(scores.value(method, k, name), 3) for name in details.values())]
         for method in scores.methods
     ]
     return f"{text_table([f'at k = {k}', *details], rows)}\n"
-
-
-def _shown(value: float) -> str:
-    return number(value, 3) if np.isfinite(value) else ""
 
 
 def cohorts_targets(results: Results) -> list[Target]:

@@ -20,14 +20,7 @@ from benchmarks.suite.arrays import Array, Index, Mask
 from benchmarks.suite.cells import Cell, Run
 from benchmarks.suite.command import CACHE, SEED, WORKERS, only, suite
 from benchmarks.suite.record import Record, interval, number, text_table
-from ehrmeta.algorithms import (
-    ANIL,
-    MAML,
-    Algorithm,
-    MatchingNet,
-    PrototypicalNet,
-    RelationNet,
-)
+from ehrmeta import algorithms
 from ehrmeta.data import Feature, Schema
 from ehrmeta.estimators import MetaClassifier
 from ehrmeta.evaluation.bootstrap import bootstrap_counts, percentile_limits
@@ -80,12 +73,14 @@ class SmallCNN(torch.nn.Module):
         return torch.cat([maps, linear], -1) if self.embeds else linear
 
 
-LEARNERS: dict[str, Algorithm] = {
-    "PrototypicalNet": PrototypicalNet(WIDTH, prior_count=0.0, class_frequencies=False),
-    "MatchingNet": MatchingNet(WIDTH, "cosine"),
-    "RelationNet": RelationNet(WIDTH, hidden=16, prior_count=0.0, additive=True),
-    "MAML, 5 steps": MAML(inner_lr=0.03, inner_steps=5, max_inner_lr=2.0, pseudo_count=0.0),
-    "ANIL, 5 steps": ANIL(
+LEARNERS: dict[str, algorithms.Algorithm] = {
+    "PrototypicalNet": algorithms.PrototypicalNet(WIDTH, prior_count=0.0, class_frequencies=False),
+    "MatchingNet": algorithms.MatchingNet(WIDTH, "cosine"),
+    "RelationNet": algorithms.RelationNet(WIDTH, hidden=16, prior_count=0.0, additive=True),
+    "MAML, 5 steps": algorithms.MAML(
+        inner_lr=0.03, inner_steps=5, max_inner_lr=2.0, pseudo_count=0.0
+    ),
+    "ANIL, 5 steps": algorithms.ANIL(
         inner_lr=0.2, inner_steps=5, max_inner_lr=2.0, pseudo_count=0.0, width=WIDTH
     ),
 }
@@ -116,7 +111,7 @@ class Tasks:
 
 
 @suite(CACHE, SEED, WORKERS, only("--method", "methods", LEARNERS, "learner"))
-def digits(run: Run, methods: Sequence[str]) -> list[Record]:
+def digits(run: Run, methods: Sequence[str] = (), splits: Sequence[int] = SPLITS) -> list[Record]:
     """Compare class learners on images: digits never seen in training.
 
     Five-way tasks from 1 and 5 images of each class, through a small convolutional network, beside
@@ -128,32 +123,15 @@ def digits(run: Run, methods: Sequence[str]) -> list[Record]:
     """
     if run.quick:
         run.say("--quick: two of the five splits, a quarter of the test tasks")
-    records = run_digits(run, methods or tuple(LEARNERS))
+    n_test = N_TEST // 4 if run.quick else N_TEST
+    chosen = tuple(splits[:2] if run.quick else splits)
+    cells = [
+        Cell(f"{SUITE} {name}", measure_accuracy, (name, chosen, n_test, run.seed))
+        for name in (PIXELS, *(methods or LEARNERS))
+    ]
+    records = run.records(cells)
     run.show(digits_table(records))
     return records
-
-
-def run_digits(
-    run: Run, methods: Sequence[str] = tuple(LEARNERS), splits: Sequence[int] = SPLITS
-) -> list[Record]:
-    """Train learners on every split and score them on the classes held out.
-
-    The seed is that of start values and training tasks; splits and test tasks stay the same.
-
-    Returns
-    -------
-    list of Record
-        By method and images of each class: ``accuracy``, and ``gain`` over the centroid row, with
-        95 % bootstrap intervals over the test tasks of all splits.
-    """
-    n_test = N_TEST // 4 if run.quick else N_TEST
-    splits = tuple(splits[:2] if run.quick else splits)
-    return run.records(
-        [
-            Cell(f"{SUITE} {name}", measure_accuracy, (name, splits, n_test, run.seed))
-            for name in (PIXELS, *methods)
-        ]
-    )
 
 
 def digits_table(records: Sequence[Record]) -> str:
@@ -169,7 +147,16 @@ def digits_table(records: Sequence[Record]) -> str:
 
 
 def measure_accuracy(name: str, splits: Sequence[int], n_test: int, seed: int) -> list[Record]:
-    """Accuracy of every test task of every split."""
+    """Accuracy of every test task of every split.
+
+    The seed is that of start values and training tasks; splits and test tasks stay the same.
+
+    Returns
+    -------
+    list of Record
+        By images of each class: ``accuracy``, and ``gain`` over the centroid row, with 95 %
+        bootstrap intervals over the test tasks of all splits.
+    """
     algorithm = LEARNERS.get(name)
     right: dict[int, list[Array]] = {k: [] for k in SHOTS}
     pixels: dict[int, list[Array]] = {k: [] for k in SHOTS}
@@ -232,7 +219,7 @@ def nearest_centroid(tasks: Tasks, first: Mask) -> Index:
     return nearest
 
 
-def _fit(algorithm: Algorithm, classes: Sequence[Array], seed: int) -> Predict:
+def _fit(algorithm: algorithms.Algorithm, classes: Sequence[Array], seed: int) -> Predict:
     """Meta-train on tasks of these classes."""
     tasks = draw_tasks(classes, N_TRAIN, 12, random_state=1 + seed)
     pixels = tuple(Feature(f"x{i}", block="image") for i in range(SIDE * SIDE))

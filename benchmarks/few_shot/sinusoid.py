@@ -19,24 +19,7 @@ from benchmarks.suite.arrays import Array
 from benchmarks.suite.cells import Cell, Run
 from benchmarks.suite.command import CACHE, SEED, WORKERS, only, suite
 from benchmarks.suite.record import Record, interval, number, text_table
-from ehrmeta.algorithms import (
-    ANIL,
-    MAML,
-    Algorithm,
-    BayesianHead,
-    DeepMixedEffects,
-    FineTune,
-    LearnedOptimizer,
-    MatchingNet,
-    MetaCurvature,
-    MetaNetworks,
-    MetaSGD,
-    NeuralProcess,
-    PerTask,
-    Population,
-    RelationNet,
-    Reptile,
-)
+from ehrmeta import algorithms
 from ehrmeta.data import make_sinusoid
 from ehrmeta.errors import AtypicalWarning, DivergenceError
 from ehrmeta.estimators import MetaRegressor
@@ -73,7 +56,7 @@ class Case:
 class Training:
     """A learner and how it is trained here; settings were chosen on tasks of another seed."""
 
-    algorithm: Algorithm
+    algorithm: algorithms.Algorithm
     max_steps: int
     learning_rate: float = 1e-2
     batch_size: int = 128
@@ -83,36 +66,47 @@ class Training:
 
 CASES = {"noiseless": Case(0.0, 5), "noise 0.1": Case(0.1, 10)}
 METHODS: dict[str, Training] = {
-    "MAML, 1 step": Training(MAML(inner_steps=1, pseudo_count=0.0), 8000),
+    "MAML, 1 step": Training(algorithms.MAML(inner_steps=1, pseudo_count=0.0), 8000),
     "Meta-SGD, 1 step": Training(
-        MetaSGD(inner_lr=0.1, inner_steps=1, max_inner_lr=4.0, pseudo_count=0.0),
+        algorithms.MetaSGD(inner_lr=0.1, inner_steps=1, max_inner_lr=4.0, pseudo_count=0.0),
         20_000,
         batch_size=256,
     ),
-    "MAML, 5 steps": Training(MAML(inner_steps=5, pseudo_count=0.0), 5000),
-    "Meta-SGD, 5 steps": Training(MetaSGD(inner_lr=0.05, inner_steps=5, pseudo_count=0.0), 4500),
+    "MAML, 5 steps": Training(algorithms.MAML(inner_steps=5, pseudo_count=0.0), 5000),
+    "Meta-SGD, 5 steps": Training(
+        algorithms.MetaSGD(inner_lr=0.05, inner_steps=5, pseudo_count=0.0), 4500
+    ),
     "Meta-curvature, 5 steps": Training(
-        MetaCurvature(inner_lr=0.05, inner_steps=5, pseudo_count=0.0), 3000
+        algorithms.MetaCurvature(inner_lr=0.05, inner_steps=5, pseudo_count=0.0), 3000
     ),
     "ANIL, 5 steps": Training(
-        ANIL(inner_steps=5, pseudo_count=0.0, width=40, activation="relu"), 15_000, backbone=BODY
+        algorithms.ANIL(inner_steps=5, pseudo_count=0.0, width=40, activation="relu"),
+        15_000,
+        backbone=BODY,
     ),
     "deep mixed effects": Training(
-        DeepMixedEffects(n_deep=40, correction=False), 3000, 5e-3, validation_fraction=0.02
+        algorithms.DeepMixedEffects(n_deep=40, correction=False),
+        3000,
+        5e-3,
+        validation_fraction=0.02,
     ),
-    "Bayesian head": Training(BayesianHead(n_features=40), 5000, 5e-3),
-    "neural process, attentive": Training(NeuralProcess(width=40), 15_000, 5e-3),
-    "neural process, conditional": Training(NeuralProcess(width=40, attentive=False), 15_000, 5e-3),
-    "matching net": Training(MatchingNet(n_embedding=40, similarity="dot"), 6000, 5e-3),
-    "relation net": Training(RelationNet(n_embedding=40, hidden=40), 8000, 5e-3),
-    "Reptile, 10 steps": Training(Reptile(), 4000),
+    "Bayesian head": Training(algorithms.BayesianHead(n_features=40), 5000, 5e-3),
+    "neural process, attentive": Training(algorithms.NeuralProcess(width=40), 15_000, 5e-3),
+    "neural process, conditional": Training(
+        algorithms.NeuralProcess(width=40, attentive=False), 15_000, 5e-3
+    ),
+    "matching net": Training(algorithms.MatchingNet(n_embedding=40, similarity="dot"), 6000, 5e-3),
+    "relation net": Training(algorithms.RelationNet(n_embedding=40, hidden=40), 8000, 5e-3),
+    "Reptile, 10 steps": Training(algorithms.Reptile(), 4000),
     "learned optimiser, 5 steps": Training(
-        LearnedOptimizer(inner_steps=5, pseudo_count=0.0), 4000, 2e-2, 32
+        algorithms.LearnedOptimizer(inner_steps=5, pseudo_count=0.0), 4000, 2e-2, 32
     ),
-    "meta networks": Training(MetaNetworks(width=40, base_width=40), 10_000, 5e-3, backbone=BODY),
-    "fine-tuning, 20 steps": Training(FineTune(), 4000),
-    "no adaptation": Training(Population(), 4000),
-    "from scratch, 50 steps": Training(PerTask(), 200, 3e-3, 32),
+    "meta networks": Training(
+        algorithms.MetaNetworks(width=40, base_width=40), 10_000, 5e-3, backbone=BODY
+    ),
+    "fine-tuning, 20 steps": Training(algorithms.FineTune(), 4000),
+    "no adaptation": Training(algorithms.Population(), 4000),
+    "from scratch, 50 steps": Training(algorithms.PerTask(), 200, 3e-3, 32),
 }
 
 
@@ -247,8 +241,8 @@ def train_and_score(
 
     def predict(x: Array, y: Array, at: Array) -> Array:
         tasks = np.arange(len(x))
-        with warnings.catch_warnings():  # sinusoids are no random intercepts
-            warnings.simplefilter("ignore", AtypicalWarning)
+        with warnings.catch_warnings(action="ignore", category=AtypicalWarning):
+            # sinusoids are no random intercepts
             adapted = model.adapt(x.reshape(-1, 1), y.ravel(), groups=np.repeat(tasks, x.shape[1]))
             predicted = adapted.predict(at.reshape(-1, 1), groups=np.repeat(tasks, at.shape[1]))
         return predicted.reshape(at.shape)

@@ -191,8 +191,8 @@ def _values(forecaster: Forecaster, cohort: Cohort, test: Mask, plan: Plan) -> p
         model = prepared(forecaster.model, plan.seed, plan.max_steps)
         model.fit(train.X, train.y, groups=train.groups, time=train.time)
         known = table.take(_up_to(table, cohort.times))
-        with warnings.catch_warnings():  # among many patients some are atypical by chance
-            warnings.simplefilter("ignore", AtypicalWarning)
+        with warnings.catch_warnings(action="ignore", category=AtypicalWarning):
+            # among many patients some are atypical by chance
             adapted = model.adapt(known.X, known.y, groups=known.groups, time=known.time)
             posterior = landmark_posterior(
                 adapted, now.reindex(columns=table.X.columns), groups=subjects, time=at, step=DAYS

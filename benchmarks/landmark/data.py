@@ -70,8 +70,7 @@ class Cohort:
 @lru_cache(maxsize=2)
 def load_cohort(name: str) -> Cohort:
     """Read a cohort once in a process; what its cards leave out is left out silently."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DataWarning)
+    with warnings.catch_warnings(action="ignore", category=DataWarning):
         return COHORTS[name]()
 
 

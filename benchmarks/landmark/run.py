@@ -8,19 +8,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from benchmarks.landmark import table
 from benchmarks.landmark.cells import FULL, METHODS, QUICK, held_out_rows, measure_risks
 from benchmarks.landmark.data import COHORTS, HORIZONS, load_cohort
-from benchmarks.landmark.table import (
-    EventRisks,
-    cells_of,
-    landmark_notes,
-    landmark_records,
-    landmark_summary,
-    landmark_tables,
-)
-from benchmarks.suite.cells import Cell, Fitted, Run
+from benchmarks.suite.cells import Fitted, Run
 from benchmarks.suite.command import CACHE, WORKERS, only, suite
-from benchmarks.suite.fitting import Plan
+from benchmarks.suite.fitting import Plan, measure_folds
 from benchmarks.suite.record import Record
 
 
@@ -42,35 +35,30 @@ def landmark(run: Run, cohorts: Sequence[str], methods: Sequence[str]) -> list[R
         python -m benchmarks landmark --cohort pbcseq --quick
     """
     plan = QUICK if run.quick else FULL
-    cells = cells_of(run_landmark(run, plan, cohorts, methods))
-    for text in (landmark_notes(plan), *landmark_tables(cells), landmark_summary(cells)):
-        run.show(text)
-    return landmark_records(cells)
+    cells = table.cells_of(run_landmark(run, plan, cohorts, methods))
+    run.show(
+        table.landmark_notes(plan), *table.landmark_tables(cells), table.landmark_summary(cells)
+    )
+    return table.landmark_records(cells)
 
 
 def run_landmark(
     run: Run, plan: Plan, cohorts: Sequence[str] = (), methods: Sequence[str] = ()
-) -> list[EventRisks]:
+) -> list[table.EventRisks]:
     """Every method on every event of every cohort, or of those named."""
-    folds = range(plan.folds_run)
-    keys = [(c, m, fold) for c in cohorts or COHORTS for m in methods or METHODS for fold in folds]
-    cells = [
-        Cell(f"landmark {c}: {m}, fold {fold}", measure_risks, (c, m, fold, plan))
-        for c, m, fold in keys
-    ]
-    fitted = dict(zip(keys, run.results(cells), strict=True))
+    chosen = dict.fromkeys(cohorts or COHORTS, tuple(methods or METHODS))
+    n_folds = dict.fromkeys(chosen, plan.folds_run)
+    cells = measure_folds(run, measure_risks, chosen, n_folds, plan)
     return [
-        _joined(
-            name, event, {m: [fitted[name, m, f] for f in folds] for m in methods or METHODS}, plan
-        )
-        for name in cohorts or COHORTS
+        _joined(name, event, fitted, plan)
+        for name, fitted in cells.items()
         for event in load_cohort(name).labels
     ]
 
 
 def _joined(
     name: str, event: str, fitted: Mapping[str, Sequence[Fitted]], plan: Plan
-) -> EventRisks:
+) -> table.EventRisks:
     """One event over all folds."""
     cohort, folds = load_cohort(name), range(plan.folds_run)
     tested = [held_out_rows(cohort, event, fold, plan) for fold in folds]
@@ -81,7 +69,7 @@ def _joined(
         }
         for method, parts in fitted.items()
     }
-    return EventRisks(
+    return table.EventRisks(
         name,
         event,
         np.concatenate([outcome[mask] for mask in tested]),

@@ -135,7 +135,12 @@ def pacoh_table(results: Results) -> str:
     for variable in dict.fromkeys(variable for variable, _, _ in results):
         splits = list(dict.fromkeys(split for v, _, split in results if v == variable))
         heading = ["", "per stay", "pooled", "crps", "log lik", "cover 90", "calib"]
-        for title, chosen in _titled(splits):
+        random: list[int | None] = [split for split in splits if split is not None]
+        titled: dict[str, list[int | None]] = {
+            "published split": [None],
+            f"mean of {len(random)} random splits": random,
+        }
+        for title, chosen in ((title, part) for title, part in titled.items() if part):
             rows = [
                 [name, *_cells([results[variable, name, split] for split in chosen])]
                 for name in dict.fromkeys(n for v, n, _ in results if v == variable)
@@ -183,13 +188,6 @@ def pacoh_records(results: Results) -> list[Record]:
     return records
 
 
-def _titled(splits: list[int | None]) -> Iterator[tuple[str, list[int | None]]]:
-    yield "published split", [None]
-    random = [split for split in splits if split is not None]
-    if random:
-        yield f"mean of {len(random)} random splits", list(random)
-
-
 def _cells(cells: list[Fitted]) -> list[str]:
     if not all(cell.scores for cell in cells):
         return [next(cell.note for cell in cells if not cell.scores), *[""] * 5]
@@ -197,7 +195,7 @@ def _cells(cells: list[Fitted]) -> list[str]:
     names = ("rmse_task", "rmse_pooled", "crps", "log_likelihood", "coverage")
     values = [float(np.mean([metric(s, name).value() for s in every])) for name in names]
     values.append(float(np.mean([calibration(s) for s in every])))
-    return [number(value) if np.isfinite(value) else "" for value in values]
+    return list(map(number, values))
 
 
 def _comparison(results: Results, variable: str, splits: list[int | None]) -> Iterator[str]:

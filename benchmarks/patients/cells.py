@@ -191,6 +191,6 @@ def _fit(
 ) -> Any:
     model = prepared(method.model, seed, max_steps)
     model.set_params(**setting)
-    with warnings.catch_warnings():  # that some models cannot be saved matters to nobody here
-        warnings.simplefilter("ignore", DataWarning)
+    with warnings.catch_warnings(action="ignore", category=DataWarning):
+        # that some models cannot be saved matters to nobody here
         return model.fit(train.X, train.y, groups=train.groups, time=train.time)

@@ -76,8 +76,7 @@ DATA_SETS: dict[str, DataSet] = {
 @lru_cache(maxsize=len(DATA_SETS))
 def load(name: str) -> Table:
     """Read a data set once in a process; what its card leaves out is left out silently."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DataWarning)
+    with warnings.catch_warnings(action="ignore", category=DataWarning):
         return DATA_SETS[name].read()
 
 

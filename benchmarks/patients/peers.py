@@ -126,8 +126,7 @@ class HistoryLightGBM(TaskRegressor):
                 "eval_sample_weight": [weight[held_out]],
                 "callbacks": [lightgbm.early_stopping(20, verbose=False)],
             }
-        with warnings.catch_warnings():  # about names of columns and sets
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"):  # about names of columns and sets
             booster.fit(x[~held_out], y[~held_out], sample_weight=weight[~held_out], **stopping)
             scored = ~held_out if few else held_out
             residual = y[scored] - booster.predict(x[scored])
@@ -140,8 +139,7 @@ class HistoryLightGBM(TaskRegressor):
 
     def _predict_tasks(self, support: TaskRows, state: Any, query: TaskRows) -> Predictive:
         design, expected, scale = _design(self.process_, support, query)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"):
             loc = expected + self.booster_.predict(design)
         return Predictive(loc, self.table_.outcome, None if scale is None else scale * self.spread_)
 
@@ -195,8 +193,7 @@ class GPBoost(TaskRegressor):
             "num_threads": 1,
             "seed": self.random_state,
         }
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"):
             data = gpboost.Dataset(x, rows.y.double().numpy())
             self.booster_ = gpboost.train(settings, data, self.n_trees, gp_model=model)
         self.variances_ = np.asarray(model.get_cov_pars(), dtype=np.float64).ravel()
@@ -211,8 +208,7 @@ class GPBoost(TaskRegressor):
             return Predictive(fixed, self.table_.outcome, np.sqrt(variance * np.ones_like(fixed)))
         x_support, s_support = self._columns(support, support, self.table_)
         seen = support.y.double().numpy() - self.booster_.predict(x_support, ignore_gp_model=True)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"):
             effects = self._effects_of(support.codes.numpy(), s_support).predict(
                 y=seen,
                 cov_pars=self.variances_,
@@ -251,8 +247,7 @@ class StatsmodelsMixedLM(TaskRegressor):
         _, upper, pivot = qr(x, mode="economic", pivoting=True)
         diagonal = np.abs(np.diag(upper))
         self.kept_ = np.sort(pivot[: int(np.sum(diagonal > 1e-5 * diagonal[0]))])
-        with warnings.catch_warnings():  # convergence: it stays at its best point
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"):  # convergence: it stays at its best point
             fit = mixed_lm(
                 rows.y.double().numpy(), x[:, self.kept_], rows.codes.numpy(), exog_re=z
             ).fit()

@@ -6,18 +6,12 @@ methods are scored on the same patients, and differences are paired by patient.
 
 from collections.abc import Sequence
 
+from benchmarks.patients import table
 from benchmarks.patients.cells import FULL, METHODS, QUICK, TunedPlan, measure_forecasts
 from benchmarks.patients.data import DATA_SETS
-from benchmarks.patients.table import (
-    Results,
-    patients_notes,
-    patients_records,
-    patients_summary,
-    patients_tables,
-)
-from benchmarks.suite.cells import Cell, Run
+from benchmarks.suite.cells import Run
 from benchmarks.suite.command import CACHE, WORKERS, only, suite
-from benchmarks.suite.fitting import joined_folds
+from benchmarks.suite.fitting import joined_folds, measure_folds
 from benchmarks.suite.peers import installed
 from benchmarks.suite.record import Record
 
@@ -41,24 +35,20 @@ def patients(run: Run, data_sets: Sequence[str], methods: Sequence[str]) -> list
     """
     plan = QUICK if run.quick else FULL
     results = run_patients(run, plan, data_sets, methods)
-    for text in (patients_notes(plan), *patients_tables(results), patients_summary(results)):
-        run.show(text)
-    return patients_records(results)
+    run.show(
+        table.patients_notes(plan),
+        *table.patients_tables(results),
+        table.patients_summary(results),
+    )
+    return table.patients_records(results)
 
 
 def run_patients(
     run: Run, plan: TunedPlan, data_sets: Sequence[str] = (), methods: Sequence[str] = ()
-) -> Results:
+) -> table.Results:
     """Every method on every data set, or those named: ``results[data_set][method]``."""
     data_sets = [d for d in data_sets or DATA_SETS if installed(DATA_SETS[d].package, d, run.say)]
     methods = [m for m in methods or METHODS if installed(METHODS[m].package, m, run.say)]
-    folds = range(plan.folds_run)
-    keys = [(d, m, fold) for d in data_sets for m in methods for fold in folds]
-    cells = [
-        Cell(f"patients {d}: {m}, fold {f}", measure_forecasts, (d, m, f, plan)) for d, m, f in keys
-    ]
-    fitted = dict(zip(keys, run.results(cells), strict=True))
-    return {
-        d: {m: joined_folds([fitted[d, m, fold] for fold in folds]) for m in methods}
-        for d in data_sets
-    }
+    n_folds = dict.fromkeys(data_sets, plan.folds_run)
+    cells = measure_folds(run, measure_forecasts, dict.fromkeys(data_sets, methods), n_folds, plan)
+    return {d: {m: joined_folds(folds) for m, folds in by.items()} for d, by in cells.items()}

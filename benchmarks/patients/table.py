@@ -210,7 +210,7 @@ def _detail_table(scores: DataSetScores) -> str:
     for method in scores.methods:
         values = [(scores.value(method, k, name), digits) for name, digits in columns.values()]
         values.append((calibration(scores.results[method].scores[k]), 2))
-        rows.append([method, *(_number(value, digits) for value, digits in values)])
+        rows.append([method, *(number(value, digits) for value, digits in values)])
     heading = [f"at k = {k}", *columns, "calib"]
     return f"{text_table(heading, rows)}\n"
 
@@ -315,7 +315,3 @@ def _best_over_all(sets: Sequence[DataSetScores]) -> str:
         return float(np.mean(np.log(errors)))
 
     return min(common, key=mean_log)
-
-
-def _number(value: float, digits: int) -> str:
-    return number(value, digits) if np.isfinite(value) else ""

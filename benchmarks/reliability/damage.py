@@ -137,8 +137,8 @@ def refuse_damaged_files(
             write()
             started = time.perf_counter()
             try:
-                with warnings.catch_warnings():  # patients may become unlike those of training
-                    warnings.simplefilter("ignore", AtypicalWarning)
+                with warnings.catch_warnings(action="ignore", category=AtypicalWarning):
+                    # patients may become unlike those of training
                     load(path)
                 failures += not harmless_loads
             except BundleError:

@@ -1,4 +1,4 @@
-"""Time of adapting through the public interface: one patient, and ten thousand at once."""
+"""Time of adapting through the public interface, and of a training step with its batch."""
 
 import time
 import warnings
@@ -8,16 +8,19 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from sklearn.linear_model import Ridge
 
-from benchmarks.speed.problem import simulate_patients
+from benchmarks.speed.problem import simulate_patients, standard_rows
 from benchmarks.suite.record import Record, number, text_table
 from benchmarks.suite.timing import interleave, timed_record
-from ehrmeta.algorithms import MAML, Algorithm, MetaSGD
+from ehrmeta.algorithms import MAML, Algorithm, MetaSGD, Spec
 from ehrmeta.data import load_dataset
 from ehrmeta.errors import DataWarning
 from ehrmeta.estimators import MetaRegressor
-from ehrmeta.nn import MLP
+from ehrmeta.nn import MLP, Normal
+from ehrmeta.nn.batch import visible_width
+from ehrmeta.training import EpisodeSampler, TrainingPlan, train
 
 ALGORITHMS: dict[str, Algorithm] = {
     "MAML": MAML(inner_steps=3),
@@ -25,6 +28,7 @@ ALGORITHMS: dict[str, Algorithm] = {
 }
 RIDGE = "Ridge"
 SHOTS = 5
+N_STEPS = 10
 
 
 def adapt_one(seconds: float = 5.0, seed: int = 0) -> list[Record]:
@@ -36,8 +40,7 @@ def adapt_one(seconds: float = 5.0, seed: int = 0) -> list[Record]:
     started = time.perf_counter()
     patients = simulate_patients(np.full(200, 10), seed=seed)
     frame = pd.DataFrame(patients.X).add_prefix("x")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DataWarning)
+    with warnings.catch_warnings(action="ignore", category=DataWarning):
         hdl = load_dataset("nafld-hdl")
         inputs: dict[str, tuple[Any, ...]] = {
             "NumPy array, 10 features": (patients.X, patients.y, patients.groups, None),
@@ -80,8 +83,7 @@ def adapt_many(
     first = ~last
     case = f"adapt and predict {n_patients:,} patients of 1 to 10 rows"
     records = []
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DataWarning)
+    with warnings.catch_warnings(action="ignore", category=DataWarning):
         for name, algorithm in ALGORITHMS.items():
             model = _trained(algorithm, seed).fit(patients.X, patients.y, groups=patients.groups)
             one_by_one = [
@@ -112,6 +114,40 @@ def adapt_many(
                 for metric, values in rates.items()
             ]
     return records
+
+
+def measure_batch_building(
+    seconds: float = 5.0, seed: int = 0, *, n_tasks: int = 256
+) -> list[Record]:
+    """Milliseconds of `EpisodeSampler.draw` and of a whole step of `train` on nafld-hdl."""
+    started = time.perf_counter()
+    rows, time_unit = standard_rows()
+    plan = TrainingPlan(
+        max_steps=N_STEPS, batch_size=n_tasks, time_unit=time_unit, progress_bar=False
+    )
+    algorithm = MAML(inner_steps=3)
+    network = MLP((64, 64)).network(visible_width(rows), 1)
+    spec = Spec(network, Normal(), visible_width(rows))
+    generator = torch.Generator().manual_seed(seed)
+    params = algorithm.init(spec, generator)
+    sampler = EpisodeSampler(rows, plan.shots, plan.max_queries, time_unit)
+    tasks = torch.randperm(rows.n_tasks, generator=generator)[:n_tasks]
+    times = interleave(
+        {
+            "draw": lambda: sampler.draw(tasks, generator),
+            "step": lambda: train(algorithm, spec, params, rows, None, plan, seed=seed),
+        },
+        seconds=seconds,
+    )
+    step = times["step"] / N_STEPS
+    case = f"training step of {n_tasks} tasks, nafld-hdl, MAML"
+    values = {
+        "batch_ms": 1e3 * times["draw"],
+        "step_ms": 1e3 * step,
+        "batch_share": times["draw"] / step,
+    }
+    about = {"k": plan.shots[1], "n_tasks": n_tasks, "seed": seed}
+    return [timed_record(case, started, "ehrmeta", m, v, **about) for m, v in values.items()]
 
 
 def latency_table(records: Sequence[Record]) -> str:
@@ -147,3 +183,15 @@ def _trained(algorithm: Algorithm, seed: int) -> MetaRegressor:
     return MetaRegressor(
         algorithm, backbone=MLP((64, 64)), max_steps=2, verbose=False, random_state=seed
     )
+
+
+def batch_table(records: Sequence[Record]) -> str:
+    """The step and the batch's share of it."""
+    values = {record.metric: record.value or 0.0 for record in records}
+    row = [
+        records[0].case,
+        number(values["step_ms"]),
+        number(values["batch_ms"]),
+        f"{100 * values['batch_share']:.1f} %",
+    ]
+    return text_table(["training", "ms a step", "building its batch", "share"], [row])

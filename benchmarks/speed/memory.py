@@ -40,17 +40,13 @@ def measure_training_memory(n_patients: int, max_steps: int = 300, seed: int = 0
     """Peak GiB of simulating and fitting so many patients of 20 rows, in a fresh process."""
     started = time.perf_counter()
     parts, peak = run_apart(_fit, n_patients, max_steps, seed)
-    case = f"fit {n_patients:,} patients of {ROWS_EACH} rows, {max_steps} steps"
-    record = partial(
-        Record,
-        "memory",
-        case,
-        "MetaRegressor(MAML())",
-        n_tasks=n_patients,
-        seconds=time.perf_counter() - started,
-        seed=seed,
-    )
-    return [record(metric, value) for metric, value in {"gib": peak, **parts}.items()]
+    name = "memory", f"fit {n_patients:,} patients of {ROWS_EACH} rows, {max_steps} steps"
+    seconds = time.perf_counter() - started
+    about = {"n_tasks": n_patients, "seconds": seconds, "seed": seed}
+    return [
+        Record(*name, "MetaRegressor(MAML())", metric, value, **about)
+        for metric, value in {"gib": peak, **parts}.items()
+    ]
 
 
 def measure_gradient_memory(case: Case, methods: Sequence[str], seed: int = 0) -> list[Record]:

@@ -156,8 +156,7 @@ def ragged_problem(
 
 def standard_rows(name: str = "nafld-hdl") -> tuple[TaskRows, float]:
     """A bundled data set of numbers, standardised, and the median time between its visits."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DataWarning)
+    with warnings.catch_warnings(action="ignore", category=DataWarning):
         table = load_dataset(name)
     tasks = index_tasks(table.groups, table.time)
     y, x = table.y, table.X.to_numpy(np.float64)

@@ -5,8 +5,7 @@ from typing import Any
 
 import click
 
-from benchmarks.speed.adapting import adapt_many, adapt_one, latency_table, throughput_table
-from benchmarks.speed.batch_building import batch_table, measure_batch_building
+from benchmarks.speed import adapting
 from benchmarks.speed.memory import measure_gradient_memory, memory_table
 from benchmarks.speed.meta_gradient import (
     compare_methods,
@@ -92,10 +91,16 @@ def _cells(
         name = "nafld-hdl" if isinstance(case, int) else str(tuple(case))
         args = (case, methods, run.quick, device, run.seed)
         yield cell(f"meta-gradient {name}", measure_meta_gradient, *args), method_table
-    yield cell("adapt one patient", adapt_one, seconds, run.seed), latency_table
+    yield cell("adapt one patient", adapting.adapt_one, seconds, run.seed), adapting.latency_table
     n_patients = 1_000 if run.quick else 10_000
-    yield cell("adapt many patients", adapt_many, n_patients, seconds, run.seed), throughput_table
-    yield cell("batch building", measure_batch_building, seconds, run.seed), batch_table
+    yield (
+        cell("adapt many patients", adapting.adapt_many, n_patients, seconds, run.seed),
+        adapting.throughput_table,
+    )
+    yield (
+        cell("batch building", adapting.measure_batch_building, seconds, run.seed),
+        adapting.batch_table,
+    )
     yield cell("scaling", measure_scaling, seconds, run.seed, device), scaling_table
     if not run.quick and device == "cpu":
         timed = methods or tuple(METHODS)

@@ -103,9 +103,9 @@ class Run:
     seed: int = 0
     say: Callable[[str], object] = field(default=lambda line: None)
 
-    def show(self, text: str) -> None:
-        """Say a table or a paragraph, if there is any."""
-        if text:
+    def show(self, *texts: str) -> None:
+        """Say tables or paragraphs, each after an empty line."""
+        for text in filter(None, texts):
             self.say(f"\n{text.rstrip()}")
 
     def results(self, cells: Sequence[Cell]) -> list[Any]:

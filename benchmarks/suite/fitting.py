@@ -1,13 +1,13 @@
 """How models of a suite are fitted: seeds, short trainings, subsamples, several folds as one."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from sklearn.base import clone
 
-from benchmarks.suite.cells import Fitted
+from benchmarks.suite.cells import Cell, Fitted, Run
 from benchmarks.suite.task_scores import Scores, joined
 from ehrmeta.data import Table
 
@@ -56,6 +56,33 @@ class Folds:
     tuning_seconds: float = 0.0
     settings: tuple[str, ...] = ()
     note: str = ""
+
+
+def measure_folds(
+    run: Run,
+    measure: Callable[[str, str, int, Any], Fitted],
+    methods: Mapping[str, Sequence[str]],
+    n_folds: Mapping[str, int],
+    plan: Plan,
+) -> dict[str, dict[str, list[Fitted]]]:
+    """Cells of all folds, ``cells[data_set][method][fold]``.
+
+    Parameters
+    ----------
+    measure : callable
+        Of a data set, a method, a fold and the plan.
+    methods : mapping
+        By data set.
+    n_folds : mapping
+        By data set.
+    """
+    keys = [(d, m, f) for d, names in methods.items() for m in names for f in range(n_folds[d])]
+    cells = [Cell(f"{d}: {m}, fold {f}", measure, (d, m, f, plan)) for d, m, f in keys]
+    fitted = dict(zip(keys, run.results(cells), strict=True))
+    return {
+        d: {m: [fitted[d, m, f] for f in range(n_folds[d])] for m in names}
+        for d, names in methods.items()
+    }
 
 
 def joined_folds(folds: Sequence[Fitted]) -> Folds:

@@ -1,6 +1,7 @@
 """Measured numbers: files of them, tables for a terminal, and targets beside them."""
 
 import json
+import math
 import os
 import platform
 import time
@@ -133,14 +134,14 @@ def text_table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """A number to so many significant digits, with all digits before the point.
+    """A number to so many significant digits, with all digits before the point; "" for none.
 
     Examples
     --------
     >>> number(0.012345), number(3.14159), number(12345.6), number(None)
     ('0.0123', '3.14', '12,346', '')
     """
-    if value is None:
+    if value is None or math.isnan(value):
         return ""
     if value == 0:
         return "0"

@@ -120,8 +120,8 @@ def score_split(model: Any, table: Table, support: Mask, query: Mask) -> Scores:
     """
     with_query = np.bincount(table.tasks.codes[query], minlength=table.n_tasks) > 0
     shown, later = table.take(support & with_query[table.tasks.codes]), table.take(query)
-    with warnings.catch_warnings():  # among many test patients some are atypical by chance
-        warnings.simplefilter("ignore", AtypicalWarning)
+    with warnings.catch_warnings(action="ignore", category=AtypicalWarning):
+        # among many test patients some are atypical by chance
         if len(shown) == 0:
             predicted = model.unadapted().predict_distribution(later.X, time=later.time)
         else:

@@ -10,7 +10,7 @@ Seeds were fixed before any run; the model was developed on other seeds.
 
 import warnings
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -18,15 +18,7 @@ import torch
 from benchmarks.suite.arrays import Array, Index, Mask
 from benchmarks.suite.cells import Cell, Run
 from benchmarks.suite.record import Record, number, text_table
-from benchmarks.treatment.compartment import (
-    Population,
-    Rows,
-    fit_population,
-    modes,
-    only,
-    rows_of,
-    steady,
-)
+from benchmarks.treatment import compartment
 from ehrmeta.data import DosedPatients, make_pk
 from ehrmeta.errors import DataWarning
 from ehrmeta.treatment import AdaptedCompartment, AdaptedDoses, DoseResponse, OneCompartment
@@ -83,20 +75,24 @@ def measure_doses(seed: int, n_train: int, n_test: int) -> list[Record]:
     reached = patients.in_target(grid)
     nothing = np.zeros(len(patients.y), bool)
     blind = patients.chance(nothing, GRID, seed)[test]
+    route: Literal["oral", "iv"] = "oral" if patients.oral else "iv"
+    training = _rows(patients, patients.groups < n_train)
     models: dict[str, OneCompartment | DoseResponse] = {
-        LAW: _with_law(patients, n_train),
-        FREE: _without_law(patients, n_train),
+        LAW: OneCompartment("x2", interval=12.0, route=route).fit(**training),
+        FREE: _without_law(training),
     }
-    estimated = fit_population(rows_of(patients, torch.arange(n_train), N_LEVELS), patients.oral)
+    estimated = compartment.fit_population(
+        compartment.rows_of(patients, torch.arange(n_train), N_LEVELS), patients.oral
+    )
     records = []
     for k in SHOTS:
         seen = np.tile(np.arange(N_LEVELS) < k, n_train + n_test)
         chance = patients.chance(seen, GRID, seed)[test]
-        rows = rows_of(patients, torch.as_tensor(test), k)
+        rows = compartment.rows_of(patients, torch.as_tensor(test), k)
         chosen = {
             ONE_DOSE: np.full(n_test, reached[:n_train].mean(axis=0).argmax()),
             POPULATION: blind.argmax(axis=1),
-            LEAST_SQUARES: _aimed(only(estimated, min(k, 3)), rows, patients.target),
+            LEAST_SQUARES: _aimed(compartment.only(estimated, min(k, 3)), rows, patients.target),
             MAP: _aimed(estimated, rows, patients.target),
             **{n: _ours_chooses(m, patients, seen, test) for n, m in models.items()},
             TRUE_MAP: _aimed(_true(patients.oral), rows, patients.target),
@@ -138,24 +134,14 @@ def _features(patients: DosedPatients) -> Array:
     return np.column_stack([np.log(patients.X[:, :2]), patients.X[:, 3]])
 
 
-def _training(patients: DosedPatients, n_train: int) -> dict[str, Any]:
-    """Rows of the training patients, as arguments of fit."""
-    rows = patients.groups < n_train
-    return {
-        "X": _features(patients)[rows],
-        "y": patients.y[rows],
-        "treatment": patients.X[rows, 2],
-        "groups": patients.groups[rows],
-        "time": patients.time[rows],
-    }
+def _rows(patients: DosedPatients, rows: Mask) -> dict[str, Any]:
+    """Some rows, as arguments of fit and adapt."""
+    columns = {"y": patients.y, "groups": patients.groups, "time": patients.time}
+    columns |= {"X": _features(patients), "treatment": patients.X[:, 2]}
+    return {name: values[rows] for name, values in columns.items()}
 
 
-def _with_law(patients: DosedPatients, n_train: int) -> OneCompartment:
-    model = OneCompartment("x2", interval=12.0, route="oral" if patients.oral else "iv")
-    return model.fit(**_training(patients, n_train))
-
-
-def _without_law(patients: DosedPatients, n_train: int) -> DoseResponse:
+def _without_law(training: dict[str, Any]) -> DoseResponse:
     model = DoseResponse(
         ["x2"],
         dose_scale="log",
@@ -164,7 +150,7 @@ def _without_law(patients: DosedPatients, n_train: int) -> DoseResponse:
         trend=False,
         own_carry_over=True,
     )
-    return model.fit(**_training(patients, n_train))
+    return model.fit(**training)
 
 
 def _ours_chooses(
@@ -173,32 +159,31 @@ def _ours_chooses(
     seen: Mask,
     test: Index,
 ) -> Index:
-    X, rows = _features(patients), seen & (patients.groups >= test[0])
-    adapted: AdaptedCompartment | AdaptedDoses = model.adapt(
-        X[rows],
-        patients.y[rows],
-        treatment=patients.X[rows, 2],
-        groups=patients.groups[rows],
-        time=patients.time[rows],
-    )
-    query = X[test * N_LEVELS]
+    rows = _rows(patients, seen & (patients.groups >= test[0]))
+    adapted: AdaptedCompartment | AdaptedDoses = model.adapt(**rows)
+    query = _features(patients)[test * N_LEVELS]
     query[:, 2] = 12.0  # hours: before the next dose
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DataWarning)  # of doses beyond the data
+    with warnings.catch_warnings(action="ignore", category=DataWarning):  # of doses beyond the data
         best = adapted.recommend(query, target=patients.target, grid=GRID, groups=test)
     return np.asarray(np.searchsorted(GRID, best["dose"].to_numpy()))
 
 
-def _aimed(population: Population, rows: Rows, target: tuple[float, float]) -> Index:
+def _aimed(
+    population: compartment.Population, rows: compartment.Rows, target: tuple[float, float]
+) -> Index:
     """The dose whose concentration at the mode is nearest to the middle of the target's log."""
-    log_parameters, _ = modes(population, rows)
-    dose = np.sqrt(target[0] * target[1]) / steady(log_parameters, population.oral).numpy()
+    log_parameters, _ = compartment.modes(population, rows)
+    dose = (
+        np.sqrt(target[0] * target[1]) / compartment.steady(log_parameters, population.oral).numpy()
+    )
     return np.asarray(np.abs(np.log(GRID) - np.log(dose)[:, None]).argmin(axis=1))
 
 
-def _true(oral: bool) -> Population:
+def _true(oral: bool) -> compartment.Population:
     """What `make_pk` documents."""
     sd = torch.tensor([0.35, 0.2, 0.3], dtype=torch.float64)
     beta = [np.log(4.0), 0.75, 0.6, np.log(40.0), 1.0, 0.0]
     error = torch.tensor([0.15, 0.2], dtype=torch.float64)
-    return Population(torch.tensor(beta), torch.diag(1 / sd**2), error[0], error[1], oral)
+    return compartment.Population(
+        torch.tensor(beta), torch.diag(1 / sd**2), error[0], error[1], oral
+    )

@@ -199,6 +199,6 @@ METHODS: dict[str, Method] = {
 def fit_ours(X: Array, y: Array, t: Any, **settings: Any) -> TreatmentResponse:
     """Our default; `settings` are arguments of its fit, and `propensity` of the model."""
     model = TreatmentResponse(propensity=settings.pop("probability", None), random_state=0)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DataWarning)  # clipped rows: counted in the records
+    with warnings.catch_warnings(action="ignore", category=DataWarning):
+        # clipped rows: counted in the records
         return model.fit(X, y, treatment=t, **settings)

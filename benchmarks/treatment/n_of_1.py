@@ -75,8 +75,8 @@ def measure_periods(seed: int, titration: bool, n_train: int, n_test: int) -> li
     }
     train = p.groups < n_train
     records = []
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DataWarning)  # of titration, and of one dose only
+    with warnings.catch_warnings(action="ignore", category=DataWarning):
+        # of titration, and of one dose only
         for model in models.values():
             model.fit(p.X[train, 3:], p.y[train], **_keywords(p, train))
         for k in SHOTS:

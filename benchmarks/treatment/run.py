@@ -46,8 +46,7 @@ def treatment(run: Run, parts: Sequence[str], methods: Sequence[str]) -> list[Re
     doses = run_dosing(run) if "dosing" in parts else []
     periods = run_n_of_1(run) if "n-of-1" in parts else []
     records = effects + doses + periods
-    for text in (treatment_tables(effects), dosing_table(doses), n_of_1_table(periods)):
-        run.show(text)
+    run.show(treatment_tables(effects), dosing_table(doses), n_of_1_table(periods))
     run.show(target_table(treatment_targets(records), "it"))
     return records
 

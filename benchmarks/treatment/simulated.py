@@ -4,6 +4,7 @@ import time
 import warnings
 from dataclasses import replace
 from functools import lru_cache, partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -76,33 +77,25 @@ def measure_sites(
                 limits = effect[:, None] + np.array([-1, 1]) * 1.6449 * sd[:, None]
                 inside[k].append(_inside(limits, truth, N_SITES))
             elif model is not None:
-                groups = new.groups[query]
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore", DataWarning)  # sites of one arm, clipped rows
+                rows = {"treatment": new.treatment[seen], "groups": new.groups[seen]}
+                # some sites have patients of one arm, some rows are clipped
+                with warnings.catch_warnings(action="ignore", category=DataWarning):
                     adapted = (
-                        model.adapt(
-                            new.X[seen],
-                            new.y[seen],
-                            treatment=new.treatment[seen],
-                            groups=new.groups[seen],
-                        )
-                        if k
-                        else model.unadapted()
+                        model.adapt(new.X[seen], new.y[seen], **rows) if k else model.unadapted()
                     )
-                effect = adapted.effect(new.X[query], groups=groups)
-                limits = adapted.effect_interval(
-                    new.X[query], groups=groups, confidence_level=LEVEL
-                )
+                at: dict[str, Any] = {"X": new.X[query], "groups": new.groups[query]}
+                effect = adapted.effect(**at)
+                limits = adapted.effect_interval(**at, confidence_level=LEVEL)
                 inside[k].append(_inside(limits, truth, N_SITES))
             squares = ((effect - truth) ** 2).reshape(N_SITES, -1)
             error[k].append(squares.mean(1))
     seconds = time.perf_counter() - start
     records = []
     for k in shots:
-        records.append(_over_sites(case, method, "pehe", np.concatenate(error[k]), k, seconds))
+        record = partial(_over_sites, case=case, method=method, k=k, seconds=seconds)
+        records.append(record(metric="pehe", by_site=np.concatenate(error[k])))
         if inside[k]:
-            covered = np.concatenate(inside[k])
-            records.append(_over_sites(case, method, "coverage", covered, k, seconds))
+            records.append(record(metric="coverage", by_site=np.concatenate(inside[k])))
     return records
 
 
@@ -133,19 +126,13 @@ def _errors(case: str, method: str, effect: Array, truth: Array, spread: float) 
     return [Record(SUITE, case, method, metric, value) for metric, value in values.items()]
 
 
-def _over_sites(
-    case: str, method: str, metric: str, by_site: Array, k: int, seconds: float
-) -> Record:
+def _over_sites(*, metric: str, by_site: Array, **about: Any) -> Record:
     """Mean over sites with its bootstrap interval; of squared errors the root."""
-    counts = bootstrap_counts(len(by_site), 500, 0)
-    means = counts @ by_site / len(by_site)
-    value = float(by_site.mean())
-    low, high = percentile_limits(means, 0.95)
-    if metric == "pehe":
-        value, low, high = (float(np.sqrt(number)) for number in (value, low, high))
-    return Record(
-        SUITE, case, method, metric, value, k, low, high, n_tasks=len(by_site), seconds=seconds
-    )
+    means = bootstrap_counts(len(by_site), 500, 0) @ by_site / len(by_site)
+    values = np.array([by_site.mean(), *percentile_limits(means, 0.95)])
+    value, low, high = (np.sqrt(values) if metric == "pehe" else values).tolist()
+    n_tasks = len(by_site)
+    return Record(SUITE, metric=metric, value=value, low=low, high=high, n_tasks=n_tasks, **about)
 
 
 def _inside(limits: Array, truth: Array, n_sites: int) -> Array:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,98 +19,75 @@ _NOMINAL = (0.87, 0.93)  # of 90 % intervals
 
 def treatment_tables(records: Sequence[Record]) -> str:
     """One table a part that was run."""
-    parts = [
-        _acic_table(records),
-        _sites_tables(records),
-        _trial_tables(records),
-        _survival_table(records),
-    ]
-    return "\n\n".join(part for part in parts if part)
+    survival = [[r.case, r.method, _with_range(r)] for r in records if r.metric == "rmst"]
+    tables = [*_acic_table(records), *_sites_tables(records), *_trial_tables(records)]
+    if survival:
+        tables.append(text_table(["days of life added", "by", "effect"], survival))
+    return "\n\n".join(tables)
 
 
-def _acic_table(records: Sequence[Record]) -> str:
-    values = _values([r for r in records if r.case.startswith("acic2016")])
-    cases = sorted({case for case, _, _ in values if "90/10" not in case})
+def _acic_table(records: Sequence[Record]) -> Iterator[str]:
+    acic = [r for r in records if r.case.startswith("acic2016") and r.value is not None]
+    values = {(r.case, r.method, r.metric): r.value for r in acic}
+    cases = sorted({r.case for r in acic if "90/10" not in r.case})
     split = [f"{case}, 90/10" for case in cases]
     varied = [case for case in cases if case not in CONSTANT]
     rows = []
-    for method in dict.fromkeys(method for _, method, _ in values):
+    for method in dict.fromkeys(r.method for r in acic):
+
+        def over(cases: Sequence[str], metric: str, mean: Any, method: str = method) -> str:
+            all_values = [values.get((case, method, metric)) for case in cases]
+            known = [value for value in all_values if value is not None]
+            return number(float(mean(known))) if known else ""
+
         constant = [values.get((case, method, "pehe")) for case in CONSTANT if case in cases]
         rows.append(
             [
-                method,
-                _summary(values, cases, method, "pehe", np.mean),
-                _summary(values, split, method, "pehe", np.mean),
-                _summary(values, varied, method, "pehe_sd", np.median),
-                " ".join(number(value) for value in constant),
-                _summary(values, cases, method, "ate_error", np.mean),
+                *(method, over(cases, "pehe", np.mean), over(split, "pehe", np.mean)),
+                over(varied, "pehe_sd", np.median),
+                " ".join(map(number, constant)),
+                over(cases, "ate_error", np.mean),
             ]
         )
     heading = ["ACIC 2016", "PEHE", "90/10", "median PEHE / sd", "no heterogeneity", "ATE error"]
-    return text_table(heading, rows) if rows else ""
+    if rows:
+        yield text_table(heading, rows)
 
 
-def _sites_tables(records: Sequence[Record]) -> str:
-    tables = []
-    ours = [r for r in records if r.case.startswith("sites")]
-    for case in dict.fromkeys(r.case for r in ours):
-        of_case = [r for r in ours if r.case == case]
-        shots = sorted({r.k for r in of_case if r.k is not None})
-        rows = []
-        for method in dict.fromkeys(r.method for r in of_case):
-            by_k = {(r.k, r.metric): r for r in of_case if r.method == method}
-            cells = [number(_value(by_k.get((k, "pehe")))) for k in shots]
-            cells += [_percent(_value(by_k.get((k, "coverage")))) for k in shots]
-            rows.append([method, *cells])
+def _sites_tables(records: Sequence[Record]) -> Iterator[str]:
+    sites = [r for r in records if r.case.startswith("sites")]
+    for case in dict.fromkeys(r.case for r in sites):
+        values = {(r.method, r.metric, r.k): r.value for r in sites if r.case == case}
+        shots = sorted({r.k for r in sites if r.case == case and r.k is not None})
+        rows = [
+            [
+                method,
+                *(number(values.get((method, "pehe", k))) for k in shots),
+                *(_percent(values.get((method, "coverage", k))) for k in shots),
+            ]
+            for method in dict.fromkeys(method for method, _, _ in values)
+        ]
         heading = [case, *(f"k = {k}" for k in shots), *(f"90 %, k = {k}" for k in shots)]
-        tables.append(text_table(heading, rows))
-    return "\n\n".join(tables)
+        yield text_table(heading, rows)
 
 
-def _trial_tables(records: Sequence[Record]) -> str:
-    tables = []
+def _trial_tables(records: Sequence[Record]) -> Iterator[str]:
     scored = [r for r in records if r.metric == "gain_sd"]
-    others = {(r.case, r.method, r.metric): r for r in records}
+    by_key = {(r.case, r.method, r.metric): r for r in records}
+    values = {key: r.value for key, r in by_key.items()}
     for case in dict.fromkeys(r.case for r in scored):
-        rows = []
-        for gain in (r for r in scored if r.case == case):
-            key = (case, gain.method)
-            rows.append(
-                [
-                    gain.method,
-                    _with_range(gain),
-                    _with_range(others.get((*key, "autoc_sd"))),
-                    number(_value(others.get((*key, "calibration_sd")))),
-                    _percent(_value(others.get((*key, "recovered")))),
-                ]
-            )
+        rows = [
+            [
+                *(gain.method, _with_range(gain)),
+                _with_range(by_key.get((case, gain.method, "autoc_sd"))),
+                number(values.get((case, gain.method, "calibration_sd"))),
+                _percent(values.get((case, gain.method, "recovered"))),
+            ]
+            for gain in scored
+            if gain.case == case
+        ]
         heading = [case, "gain / sd", "AUTOC / sd", "calibration / sd", "recovered"]
-        tables.append(text_table(heading, rows))
-    return "\n\n".join(tables)
-
-
-def _survival_table(records: Sequence[Record]) -> str:
-    rows = [[r.case, r.method, _with_range(r)] for r in records if r.metric == "rmst"]
-    return text_table(["days of life added", "by", "effect"], rows) if rows else ""
-
-
-def _values(records: Sequence[Record]) -> dict[tuple[str, str, str], float]:
-    return {(r.case, r.method, r.metric): r.value for r in records if r.value is not None}
-
-
-def _summary(
-    by_key: dict[tuple[str, str, str], float],
-    cases: Sequence[str],
-    method: str,
-    metric: str,
-    over: object,
-) -> str:
-    values = [by_key[case, method, metric] for case in cases if (case, method, metric) in by_key]
-    return number(float(over(values))) if values and callable(over) else ""
-
-
-def _value(record: Record | None) -> float | None:
-    return None if record is None else record.value
+        yield text_table(heading, rows)
 
 
 def _percent(value: float | None) -> str:

@@ -161,8 +161,8 @@ def _probability(name: str, n_arms: int) -> Any:
 @lru_cache(maxsize=1)
 def _rows(name: str) -> _Rows:
     trial = TRIALS[name]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DataWarning)  # values out of range and rows without outcome
+    with warnings.catch_warnings(action="ignore", category=DataWarning):
+        # values out of range and rows without outcome
         table = trial.load()
     columns = {column: table.X[column].to_numpy() for column in table.X.columns}
     features = tuple(replace(feature, role="known") for feature in table.schema.features)

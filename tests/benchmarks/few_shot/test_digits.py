@@ -11,10 +11,10 @@ from benchmarks.few_shot.digits import (
     LEARNERS,
     PIXELS,
     SPLITS,
+    digits,
     digits_table,
     draw_tasks,
     nearest_centroid,
-    run_digits,
     split_classes,
 )
 from benchmarks.suite.cells import Run
@@ -61,10 +61,10 @@ def test_the_row_to_beat_is_the_nearest_centroid():
 def test_every_learner_is_above_the_pixels(name, tmp_path):
     """On a split that no table shows, by more than chance; read again from the cache."""
     run = Run(quick=True, cache=tmp_path)
-    records = run_digits(run, (name,), (100,))
+    records = digits(run, (name,), (100,))
     gains = {(r.method, r.k): r for r in records if r.metric == "gain"}
     for k in (1, 5):
         assert gains[PIXELS, k].value == 0.0
         assert gains[name, k].low > 0.0
-    assert run_digits(run, (name,), (100,)) == records
+    assert digits(run, (name,), (100,)) == records
     assert name in digits_table(records)
