@@ -50,6 +50,7 @@ class _PeerModel(TaskModel):
         return prediction
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class HistoryLightGBM(TaskRegressor):
     """LightGBM on the row's features and the support's summary, alone or on a process.
 
@@ -65,21 +66,14 @@ class HistoryLightGBM(TaskRegressor):
     random_state : int
     """
 
-    def __init__(
-        self,
-        *,
-        residual: bool = False,
-        num_leaves: int = 8,
-        learning_rate: float = 0.05,
-        max_tasks: int = 1000,
-        random_state: int = 0,
-    ) -> None:
+    residual: bool = False
+    num_leaves: int = 8
+    learning_rate: float = 0.05
+    max_tasks: int = 1000
+    random_state: int = 0
+
+    def __post_init__(self) -> None:
         super().__init__()
-        self.residual = residual
-        self.num_leaves = num_leaves
-        self.learning_rate = learning_rate
-        self.max_tasks = max_tasks
-        self.random_state = random_state
 
     def _fit_tasks(self, rows: TaskRows, reader: RowReader) -> TaskModel:
         rng = np.random.default_rng(self.random_state)
@@ -144,6 +138,7 @@ class HistoryLightGBM(TaskRegressor):
         return Predictive(loc, self.table_.outcome, None if scale is None else scale * self.spread_)
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class GPBoost(TaskRegressor):
     """Trees as fixed effects, random intercept and slope; new tasks by its own `predict`.
 
@@ -164,21 +159,14 @@ class GPBoost(TaskRegressor):
     Sigrist (2022), arXiv:2004.02653.
     """
 
-    def __init__(
-        self,
-        *,
-        as_of: bool = True,
-        num_leaves: int = 8,
-        n_trees: int = 100,
-        learning_rate: float = 0.05,
-        random_state: int = 0,
-    ) -> None:
+    as_of: bool = True
+    num_leaves: int = 8
+    n_trees: int = 100
+    learning_rate: float = 0.05
+    random_state: int = 0
+
+    def __post_init__(self) -> None:
         super().__init__()
-        self.as_of = as_of
-        self.num_leaves = num_leaves
-        self.n_trees = n_trees
-        self.learning_rate = learning_rate
-        self.random_state = random_state
 
     def _fit_tasks(self, rows: TaskRows, reader: RowReader) -> TaskModel:
         gpboost = require("gpboost")
@@ -209,14 +197,14 @@ class GPBoost(TaskRegressor):
         x_support, s_support = self._columns(support, support, self.table_)
         seen = support.y.double().numpy() - self.booster_.predict(x_support, ignore_gp_model=True)
         with warnings.catch_warnings(action="ignore"):
-            effects = self._effects_of(support.codes.numpy(), s_support).predict(
+            predicted = self._effects_of(support.codes.numpy(), s_support).predict(
                 y=seen,
                 cov_pars=self.variances_,
                 group_data_pred=query.codes.numpy(),
                 group_rand_coef_data_pred=s if self.table_.timed else None,
                 predict_var=True,
             )
-        return Predictive(fixed + effects["mu"], self.table_.outcome, np.sqrt(effects["var"]))
+        return Predictive(fixed + predicted["mu"], self.table_.outcome, np.sqrt(predicted["var"]))
 
     def _effects_of(self, tasks: Index, s: Array) -> Any:
         slope = {"group_rand_coef_data": s, "ind_effect_group_rand_coef": [1]}

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -42,7 +43,7 @@ def measure_training_memory(n_patients: int, max_steps: int = 300, seed: int = 0
     parts, peak = run_apart(_fit, n_patients, max_steps, seed)
     name = "memory", f"fit {n_patients:,} patients of {ROWS_EACH} rows, {max_steps} steps"
     seconds = time.perf_counter() - started
-    about = {"n_tasks": n_patients, "seconds": seconds, "seed": seed}
+    about: dict[str, Any] = {"n_tasks": n_patients, "seconds": seconds, "seed": seed}
     return [
         Record(*name, "MetaRegressor(MAML())", metric, value, **about)
         for metric, value in {"gib": peak, **parts}.items()
