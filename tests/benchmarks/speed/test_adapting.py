@@ -1,6 +1,6 @@
 """Times of adapting are those of the public interface."""
 
-from benchmarks.speed.adapting import adapt_many, latency_table, throughput_table
+from benchmarks.speed.adapting import adapt_many, batch_table, latency_table, throughput_table
 from benchmarks.suite.record import Record
 
 
@@ -21,3 +21,9 @@ def test_the_ratio_stands_beside_the_time():
         for metric, value in (("ms", 1.5), ("ratio", 4.0))
     ]
     assert latency_table(records).splitlines()[-1].split()[-3:] == ["1.50", "4.00", "x"]
+
+
+def test_the_share_of_a_step_is_shown_in_percent():
+    values = {"batch_ms": 2.0, "step_ms": 40.0, "batch_share": 0.05}
+    records = [Record("speed", "a step", "ehrmeta", name, v) for name, v in values.items()]
+    assert batch_table(records).splitlines()[-1].split()[-4:] == ["40.0", "2.00", "5.0", "%"]
