@@ -192,7 +192,6 @@ def _pattern(variation: Variation, n_effects: int, n_features: int) -> Index:
 
 def _sorted(cases: TreatedRows, noise: Array) -> tuple[Index, Index, Array]:
     """Order by task, offsets of the tasks, and square roots of the weights in that order."""
-    order = np.argsort(cases.task, kind="stable")
-    starts = np.concatenate([[0], np.cumsum(np.bincount(cases.task, minlength=cases.n_tasks))])
-    own = noise[cases.arm] if len(noise) > 1 else np.full(cases.n_rows, noise[0])
-    return order, starts, (1.0 / np.sqrt(own[order]))[:, None]
+    order, starts = cases.by_task
+    of_row = noise[cases.arm] if len(noise) > 1 else np.full(cases.n_rows, noise[0])
+    return order, starts, (1.0 / np.sqrt(of_row[order]))[:, None]

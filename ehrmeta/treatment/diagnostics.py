@@ -93,7 +93,7 @@ def diagnose(
         base = float(np.clip(scores[:, zero].mean(), 1e-3, 1.0))
         ratio, limit = ((base + shift) / base for shift in (effect, _limit(effect, se)))
     else:
-        sd = float(np.std(cases.y - nuisances.mu[np.arange(cases.n_rows), cases.arm], ddof=1))
+        sd = float(np.std(cases.y - cases.of_arm(nuisances.mu), ddof=1))
         ratio, limit = (float(np.exp(0.91 * s / sd)) for s in (effect, _limit(effect, se)))
     return Diagnostics(
         labels,

@@ -185,8 +185,7 @@ def _fit_population(
         moved = (unit * root[:, None]) @ back.T / n  # (row, column): d beta / d psi
         z = np.column_stack([np.ones(n), rows.x])
         pull = np.zeros((cases.n_tasks, d.shape[1], n_effects, z.shape[1]))
-        order = np.argsort(rows.task, kind="stable")
-        starts = np.concatenate([[0], np.cumsum(np.bincount(rows.task, minlength=cases.n_tasks))])
+        order, starts = rows.by_task
         pull[:, :, at] = cross_products(moved[order], z[order], starts)
         arms.append(ArmEffect(form.name, back @ beta, form.stack))
         scores.append(score)

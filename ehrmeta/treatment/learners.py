@@ -12,19 +12,14 @@ X: :math:`\psi = y - \mu_0` where treated and :math:`\mu_1 - y` where not, with 
 R and X take the rows of the two arms only, with :math:`e = e_1 / (e_0 + e_1)`. The S- and the
 T-learner have none: their effect is :math:`\mu_1 - \mu_0` itself.
 
-The X-learner's two regressions: each arm's imputed effects, weighted by who has few rows.
-
-.. math:: \tau(x) = e(x)\, \tau_0(x) + (1 - e(x))\, \tau_1(x)
-
-with :math:`\tau_1` the regression of :math:`y - \mu_0(x)` over the treated and :math:`\tau_0` that
-of :math:`\mu_1(x) - y` over the others: where few are treated, the effects imputed for them, which
-rest on many controls, count most.
+The X-learner may regress either arm's imputed effects by itself,
+:math:`\tau(x) = e(x)\, \tau_0(x) + (1 - e(x))\, \tau_1(x)`: where few are treated, the effects
+imputed for them, which rest on many controls, count most.
 
 References
 ----------
 Kuenzel et al. (2019), doi:10.1073/pnas.1804597116 (S, T, X); Nie and Wager (2021),
 doi:10.1093/biomet/asaa076 (R); Kennedy (2023), doi:10.1214/23-EJS2157 (DR).
-Kuenzel et al. (2019), doi:10.1073/pnas.1804597116.
 """
 
 from __future__ import annotations
@@ -113,8 +108,7 @@ class Scoring:
 
 def arm_scores(cases: TreatedRows, nuisances: TaskNuisances) -> Array:
     """Doubly robust scores of every arm, (row, arm): their mean is the arm's mean outcome."""
-    given = np.arange(cases.n_rows), cases.arm
-    scores = nuisances.mu.copy()
+    given, scores = (np.arange(cases.n_rows), cases.arm), nuisances.mu.copy()
     scores[given] += (cases.y - nuisances.mu[given]) / nuisances.e[given]
     return scores
 

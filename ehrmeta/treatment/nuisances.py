@@ -58,12 +58,7 @@ class ArmLevels:
 
     def adapt(self, mu: Array, cases: TreatedRows) -> tuple[Array, Array]:
         """Posterior of every task's levels: mean (task, arm), covariance (task, arm, arm)."""
-        n_arms = mu.shape[1]
-        order = np.argsort(cases.task, kind="stable")
-        hot = np.eye(n_arms)[cases.arm[order]]
-        residual = (cases.y - _given(mu, cases))[order]
-        starts = np.concatenate([[0], np.cumsum(np.bincount(cases.task, minlength=cases.n_tasks))])
-        mean, cov = posterior(self.model, hot, hot, residual, starts)
+        mean, cov = posterior(self.model, *_residuals_by_task(mu, cases))
         return mean + self.model.beta, cov
 
     def without_own_row(self, mu: Array, cases: TreatedRows, mean: Array, cov: Array) -> Array:
@@ -71,21 +66,23 @@ class ArmLevels:
 
         .. math:: b_{-i} = b - C z_i \frac{r_i - z_i'b}{\sigma^2 - z_i' C z_i}
         """
-        own = np.arange(cases.n_rows), cases.arm
         to_arms = cov[cases.task, :, cases.arm]  # (row, arm)
-        residual = cases.y - _given(mu, cases) - mean[cases.task, cases.arm]
-        left = self.model.noise_var - to_arms[own]
-        shift = mean[cases.task] - to_arms * (residual / left)[:, None]
+        residual = cases.y - cases.of_arm(mu) - mean[cases.task, cases.arm]
+        variance = self.model.noise_var - cases.of_arm(to_arms)
+        shift = mean[cases.task] - to_arms * (residual / variance)[:, None]
         return np.asarray(mu + shift)
 
 
 def fit_arm_levels(mu: Array, cases: TreatedRows) -> ArmLevels:
     """Estimate the prior from cross-fitted outcomes `mu` (row, arm) of the training tasks."""
-    order = np.argsort(cases.task, kind="stable")
+    return ArmLevels(fit_mixed_model(*_residuals_by_task(mu, cases)))
+
+
+def _residuals_by_task(mu: Array, cases: TreatedRows) -> tuple[Array, Array, Array, Index]:
+    """Arms as fixed and as random effects, residuals, and offsets of the tasks."""
+    order, starts = cases.by_task
     hot = np.eye(mu.shape[1])[cases.arm[order]]
-    starts = np.concatenate([[0], np.cumsum(np.bincount(cases.task, minlength=cases.n_tasks))])
-    residual = (cases.y - _given(mu, cases))[order]
-    return ArmLevels(fit_mixed_model(hot, hot, residual, starts))
+    return hot, hot, (cases.y - cases.of_arm(mu))[order], starts
 
 
 def _task_levels(cases: TreatedRows, n_arms: int) -> Array:
@@ -94,19 +91,12 @@ def _task_levels(cases: TreatedRows, n_arms: int) -> Array:
     Outcome models are trained on what is left, so that tasks which treat more and also fare better
     do not pass for an effect.
     """
-    order = np.argsort(cases.task, kind="stable")
-    arms = np.eye(n_arms)[cases.arm]
-    design = np.column_stack([arms, cases.x])[order]
-    starts = np.concatenate([[0], np.cumsum(np.bincount(cases.task, minlength=cases.n_tasks))])
+    order, starts = cases.by_task
+    design = np.column_stack([np.eye(n_arms)[cases.arm], cases.x])[order]
     one = np.ones((cases.n_rows, 1))
     model = fit_mixed_model(design, one, cases.y[order], starts)
     mean, _ = posterior(model, design, one, cases.y[order], starts)
     return np.asarray(mean[cases.task, 0])
-
-
-def _given(mu: Array, cases: TreatedRows) -> Array:
-    """What is expected in the arm that was given, (row,)."""
-    return np.asarray(mu[np.arange(cases.n_rows), cases.arm])
 
 
 @dataclass(frozen=True)
@@ -151,11 +141,6 @@ def _fit_logit_shifts(e: Array, cases: TreatedRows) -> LogitShifts:
         options={"xatol": 0.05},
     )
     return LogitShifts(float(np.exp(found.x)))
-
-
-def _clip_propensity(e: Array, clip: float) -> tuple[Array, npt.NDArray[np.bool_]]:
-    """Propensities kept at `clip` or more, and which rows had a smaller one, (row,)."""
-    return np.maximum(e, clip), np.asarray((e < clip).any(axis=1))
 
 
 def _laplace(logits: Array, cases: TreatedRows, sd: float) -> tuple[Array, Array, float]:
@@ -349,9 +334,8 @@ def fit_nuisances(
         x = np.column_stack([cases.x, np.eye(n_arms)[cases.arm][:, 1:]])
         stack, _ = cross_fit(outcome, x, target, fold, centre=centre, random_state=random_state)
         stacks: tuple[Stack, ...] = (stack,)
-        mu = np.column_stack(
-            [_own_fold(stack, _with_arm(cases.x, a, n_arms), fold) for a in range(n_arms)]
-        )
+        by_fold = [stack.by_fold(_with_arm(cases.x, a, n_arms)) for a in range(n_arms)]
+        mu = np.column_stack([values[fold, np.arange(cases.n_rows)] for values in by_fold])
     else:
         fits = [
             cross_fit(
@@ -366,7 +350,7 @@ def fit_nuisances(
             for a in range(n_arms)
         ]
         stacks = tuple(stack for stack, _ in fits)
-        mu = np.column_stack([found for _, found in fits])
+        mu = np.column_stack([values for _, values in fits])
 
     model: Stack | Array | None
     if cases.known is not None:
@@ -374,8 +358,8 @@ def fit_nuisances(
     elif isinstance(propensity, np.ndarray):
         model, e = propensity, np.tile(propensity, (cases.n_rows, 1))
     else:
-        model, found = cross_fit(propensity, cases.x, cases.arm, fold, random_state=random_state)
-        e = _all_arms(found)
+        model, e = cross_fit(propensity, cases.x, cases.arm, fold, random_state=random_state)
+        e = _all_arms(e)
     learned = isinstance(model, Stack)
     nuisances = Nuisances(
         outcome=stacks,
@@ -390,7 +374,7 @@ def fit_nuisances(
         bounded=cases.is_binary,
     )
     adapted = _in_tasks(nuisances, nuisances.shifts, mu, e, cases)
-    residual = cases.y - adapted.mu[np.arange(cases.n_rows), cases.arm]
+    residual = cases.y - cases.of_arm(adapted.mu)
     counts = np.bincount(cases.arm, minlength=n_arms)
     noise = np.bincount(cases.arm, residual**2, minlength=n_arms) / counts
     floor = 1e-12 * max(float(np.mean(cases.y**2)), np.finfo(float).tiny)
@@ -430,8 +414,8 @@ def _in_tasks(
         e = shifts.without_own_row(e, cases, assignment, curvature)
     if nuisances.bounded:
         mu = np.clip(mu, 0.0, 1.0)
-    e, clipped = _clip_propensity(e, nuisances.clip)
-    return TaskNuisances(mu, population_mu, e, clipped)
+    clipped = np.asarray((e < nuisances.clip).any(axis=1))
+    return TaskNuisances(mu, population_mu, np.maximum(e, nuisances.clip), clipped)
 
 
 def _check_folds(cases: TreatedRows, n_arms: int, fold: Index) -> None:
@@ -449,14 +433,10 @@ def _check_folds(cases: TreatedRows, n_arms: int, fold: Index) -> None:
         )
 
 
-def _own_fold(stack: Stack, x: Array, fold: Index) -> Array:
-    return np.asarray(stack.by_fold(x)[fold, np.arange(len(x))])
-
-
 def _with_arm(x: Array, arm: int, n_arms: int) -> Array:
     return np.column_stack([x, np.tile(np.eye(n_arms)[arm, 1:], (len(x), 1))])
 
 
-def _all_arms(found: Array) -> Array:
-    """(row, arm) from the probability of the second of two, or of all."""
-    return np.column_stack([1 - found, found]) if found.ndim == 1 else found
+def _all_arms(e: Array) -> Array:
+    """Propensities (row, arm) from those of the second of two arms, (row,), or of all."""
+    return np.column_stack([1 - e, e]) if e.ndim == 1 else e

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -73,6 +74,16 @@ class TreatedRows:
     def is_binary(self) -> bool:
         """Whether all outcomes are 0 or 1."""
         return set(np.unique(self.y)) <= {0.0, 1.0}
+
+    @cached_property
+    def by_task(self) -> tuple[Index, Index]:
+        """Order of the rows by task, (row,), and offsets of the tasks in it, (task + 1,)."""
+        sizes = np.bincount(self.task, minlength=self.n_tasks)
+        return np.argsort(self.task, kind="stable"), np.concatenate([[0], np.cumsum(sizes)])
+
+    def of_arm(self, values: Array) -> Array:
+        """The values (row, arm) of the arms that were given, (row,)."""
+        return np.asarray(values[np.arange(self.n_rows), self.arm])
 
     def counts(self, n_arms: int) -> Index:
         """Rows of every task in every arm, (task, arm)."""
