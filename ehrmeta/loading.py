@@ -17,6 +17,7 @@ from ehrmeta.estimators import (
 )
 from ehrmeta.estimators.files import Saved, fits_together
 from ehrmeta.persistence import read_bundle
+from ehrmeta.treatment import AdaptedResponse, TreatmentResponse
 
 __all__ = ["load"]
 
@@ -25,6 +26,8 @@ KINDS: dict[str, tuple[type[Saved], ...]] = {  # by metadata["kind"], then by na
     "adapted": (Adapted,),
     "calibrated": (ConformalRegressor, ConformalClassifier),
     "calibrated adapted": (ConformalAdapted, ConformalClassAdapted),
+    "effects": (TreatmentResponse,),
+    "adapted effects": (AdaptedResponse,),
 }
 
 

@@ -73,6 +73,11 @@ _OTHER_KINDS = {  # what a file holds instead, and what to do
         "patients adapted from a calibrated model",
         "Open it with {class}.load.",
     ),
+    "effects": ("a model of treatment response", "Open it with {class}.load."),
+    "adapted effects": (
+        "patients adapted from a model of treatment response",
+        "Open it with {class}.load.",
+    ),
 }
 
 
@@ -171,6 +176,8 @@ def to_json(value: Any, name: str) -> Any:
         value = value.item()
     if value is None or isinstance(value, bool | int | float | str):
         return value
+    if isinstance(value, np.ndarray):
+        value = tuple(value.tolist())
     if isinstance(value, list | tuple):
         items = [to_json(item, name) for item in value]
         return items if isinstance(value, list) else {"tuple": items}

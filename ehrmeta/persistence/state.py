@@ -105,8 +105,10 @@ def _written_model(model: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return {"model": kind, "n_features": model.n_features_in_}, arrays
 
 
-def read_state(tensors: Mapping[str, Tensor], plain: Any, classes: Classes) -> Any:
-    """The inverse of `written_state`.
+def read_state(
+    tensors: Mapping[str, Tensor], plain: Any, classes: Classes, device: str = "auto"
+) -> Any:
+    """The inverse of `written_state`; models of torch compute on the device.
 
     Raises
     ------
@@ -145,7 +147,7 @@ def read_state(tensors: Mapping[str, Tensor], plain: Any, classes: Classes) -> A
             )
         made: Any = classes[plain["class"]]
         if "state" in plain:
-            return made.from_state(arrays[plain["name"]], plain["state"])
+            return made.from_state(arrays[plain["name"]], plain["state"], device)
         if "values" in plain:
             return made.from_dict(plain["values"])
         parts = {key: read(part) for key, part in plain["fields"].items()}

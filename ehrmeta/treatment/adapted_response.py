@@ -5,13 +5,15 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from torch import Tensor
 
-from ehrmeta.errors import DataError, DataWarning
+from ehrmeta.errors import BundleError, DataError, DataWarning
+from ehrmeta.estimators.files import Json, Saved, State, label_type
 from ehrmeta.treatment.arms import Dose
 from ehrmeta.treatment.cross_fitting import Stack
 from ehrmeta.treatment.diagnostics import Diagnostics, diagnose
@@ -37,7 +39,7 @@ Array = npt.NDArray[np.float64]
 Predict = Callable[[TreatedRows, TaskEffects], Moments]
 
 
-class AdaptedResponse:
+class AdaptedResponse(Saved):
     """Made by ``TreatmentResponse.adapt``, never by hand. It holds rows, so it is patient data.
 
     Parameters
@@ -62,6 +64,8 @@ class AdaptedResponse:
     propensity_source_ : {"supplied", "learned"}
         Whether the rows' propensities were known or are the model's, adapted to the tasks.
     """
+
+    file_kind: ClassVar[str] = "adapted effects"
 
     def __init__(
         self, model: EffectModel, support: TreatedRows, state: TaskEffects | None = None
@@ -436,6 +440,36 @@ class AdaptedResponse:
                 DataWarning,
                 stacklevel=stacklevel,
             )
+
+    def to_state(self) -> State:
+        """The model, and the encoded rows and labels of the tasks: patient data.
+
+        Raises
+        ------
+        BundleError
+            They are the training tasks.
+        """
+        if self.is_training:
+            raise BundleError(
+                "the training tasks cannot be saved: what was expected of their rows rests on "
+                "models that were fitted without them. Save the model, or adapt it to the rows."
+            )
+        tensors, metadata = self.model.to_state()
+        labels = None if self.labels_ is None else label_type(self.labels_)
+        metadata |= {"kind": self.file_kind, "class": "AdaptedResponse", "labels": labels}
+        metadata |= {"contains_patient_data": True, "n_tasks": self.n_tasks}
+        return tensors | self.support.to_tensors(), metadata
+
+    @classmethod
+    def from_state(
+        cls, tensors: Mapping[str, Tensor], metadata: Json, device: str = "auto"
+    ) -> Self:
+        """The inverse of `to_state`."""
+        model = EffectModel.from_state(tensors, metadata, device)
+        support = TreatedRows.from_tensors(
+            tensors, model.encoder.no_rows(), metadata["n_tasks"], metadata["labels"]
+        )
+        return cls(model, support)
 
     def __repr__(self) -> str:
         shots = self.n_shots_

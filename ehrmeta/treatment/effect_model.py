@@ -14,6 +14,7 @@ from torch import Tensor
 from ehrmeta.data import Encoder, Schema
 from ehrmeta.errors import BundleError, DataError
 from ehrmeta.estimators import MetaClassifier, MetaRegressor
+from ehrmeta.estimators.files import Json, State
 from ehrmeta.nn.mixed_model import MixedModel
 from ehrmeta.persistence.state import read_state, written_state
 from ehrmeta.treatment.arms import Arms, Dose
@@ -40,7 +41,6 @@ from ehrmeta.treatment.treated_rows import TreatedRows, TreatmentEncoder
 __all__ = ["EffectModel", "Moments", "TaskEffects"]
 
 Array = npt.NDArray[np.float64]
-State = tuple[dict[str, Tensor], dict[str, Any]]
 Moments = tuple[Array, Array | None]  # mean and variance of every row; None without a posterior
 
 
@@ -170,7 +170,9 @@ class EffectModel:
         return tensors, {"kind": "effects", "model": plain}
 
     @classmethod
-    def from_state(cls, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> EffectModel:
+    def from_state(
+        cls, tensors: Mapping[str, Tensor], metadata: Json, device: str = "auto"
+    ) -> EffectModel:
         """The inverse of `to_state`, whose structure is checked before anything is predicted.
 
         Raises
@@ -178,7 +180,7 @@ class EffectModel:
         BundleError
             The parts do not fit together.
         """
-        model = cls(*read_state(tensors, metadata["model"], _SAVED))
+        model = cls(*read_state(tensors, metadata["model"], _SAVED, device))
         if not model._fits_together():
             raise BundleError("its models of outcome, treatment and effects do not fit together.")
         return model
@@ -186,7 +188,8 @@ class EffectModel:
     def _fits_together(self) -> bool:
         """Whether all parts are of the same arms and features, tried on rows of zeros."""
         try:
-            return self._sizes_agree() and self._predicts()
+            with np.errstate(all="ignore"):
+                return self._sizes_agree() and self._predicts()
         except (ArithmeticError, LookupError, TypeError, ValueError, AttributeError):
             return False
 
@@ -211,6 +214,11 @@ class EffectModel:
             widths = (1, 1 + len(self.encoder.features.fixed_names))
             deviations = effects.deviations
             agree += [deviations.n_effects == n_effects, deviations.width in widths]
+        names = ("levels", "outcome_levels", "dose_levels")
+        parts = [getattr(nuisances, name, None) for name in names]
+        for part in (*parts, getattr(effects, "deviations", None)):
+            if part is not None and part.model is not None:
+                agree.append(part.model.beta_cov.shape == 2 * part.model.beta.shape)
         return all(agree) and isinstance(effects, Effects)
 
     def _predicts(self) -> bool:
@@ -220,9 +228,10 @@ class EffectModel:
         x = self.encoder.features.transform(columns)[0].astype(np.float64)
         arm = np.arange(len(zeros)) // 2
         given = arm if isinstance(self.treatment, Arms) else arm.astype(np.float64)
-        known = np.full((len(zeros), len(self.treatment.vectors)), 1 / len(self.treatment.vectors))
+        shares = np.full((len(zeros), len(self.treatment.vectors)), 1 / len(self.treatment.vectors))
+        is_known = isinstance(self.nuisances, Nuisances) and self.nuisances.propensity is None
         task = np.zeros(len(zeros), np.int64)
-        rows = TreatedRows(x, zeros, given, task, 1, known=known)
+        rows = TreatedRows(x, zeros, given, task, 1, known=shares if is_known else None)
         if not isinstance(self.effects, MixedEffects):  # estimators have checks of their own
             return bool(np.isfinite(self.nuisances.adapt(rows).residual_offset).all())
         state, vectors = self.adapt(rows), self.treatment.vectors

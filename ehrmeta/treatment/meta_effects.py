@@ -55,6 +55,11 @@ class MetaEffects(_PointEffects):
     scoring: Scoring
     models: tuple[Any, ...]
 
+    @property
+    def estimator(self) -> Any:
+        """One of the models, whose parameters are those of all."""
+        return self.models[0]
+
     @classmethod
     def fit(
         cls, estimator: Any, scoring: Scoring, cases: TreatedRows, nuisances: AnyTaskNuisances
@@ -116,6 +121,11 @@ class MetaOutcomes(_PointEffects):
     """
 
     model: Any
+
+    @property
+    def estimator(self) -> Any:
+        """The model."""
+        return self.model
 
     @classmethod
     def fit(cls, estimator: Any, cases: TreatedRows, nuisances: AnyTaskNuisances) -> MetaOutcomes:

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
-from typing import Any, ClassVar, NoReturn, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, clone
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_feature_names, _check_n_features
+from torch import Tensor
 
 from ehrmeta.data import Schema
-from ehrmeta.errors import BundleError, NotFittedError
+from ehrmeta.errors import NotFittedError
+from ehrmeta.estimators.files import Json, Saved, State, from_json, provenance, to_json
 from ehrmeta.estimators.inputs import schema_of
 from ehrmeta.treatment.adapted_response import AdaptedResponse
 from ehrmeta.treatment.arms import Arms, Dose
 from ehrmeta.treatment.effect_model import EffectModel
 from ehrmeta.treatment.effects import MixedEffects
 from ehrmeta.treatment.fitting import EffectSettings, fit_effect_model
+from ehrmeta.treatment.meta_effects import MetaEffects, MetaOutcomes
 from ehrmeta.treatment.treated_rows import TreatmentEncoder, read_treated
 
 __all__ = ["TreatmentResponse"]
@@ -28,7 +30,7 @@ __all__ = ["TreatmentResponse"]
 Array = npt.NDArray[np.float64]
 
 
-class TreatmentResponse(BaseEstimator):
+class TreatmentResponse(Saved, BaseEstimator):
     r"""Learns over many tasks what a treatment changes, and adapts to one more from a few rows.
 
     Tasks are sites, trials or patients. Outcome and propensity models are trained on *other* tasks
@@ -79,7 +81,8 @@ class TreatmentResponse(BaseEstimator):
         What was fitted; usable without this class.
     treatment_ : Arms or Dose
     tasks_ : AdaptedResponse
-        The training tasks. It holds their rows, so a fitted model is patient data.
+        The training tasks. It holds their rows, so that a fitted model is patient data; what `save`
+        writes is not, and has no such attribute after loading.
     forms_ : list of str
         Chosen form of every arm's effect; one for all arms.
     form_scores_ : list of dict
@@ -101,8 +104,8 @@ class TreatmentResponse(BaseEstimator):
     array([1. , 1.9])
     """
 
+    file_kind: ClassVar[str] = "effects"
     model_: EffectModel
-    tasks_: AdaptedResponse
     __metadata_request__fit: ClassVar[dict[str, bool]] = dict.fromkeys(
         ("groups", "time", "treatment", "propensity", "outcome_time"), True
     )
@@ -208,8 +211,8 @@ class TreatmentResponse(BaseEstimator):
         _check_feature_names(self, X, reset=True)
         _check_n_features(self, X, reset=True)
         self.n_tasks_ = rows.n_tasks
-        self.tasks_ = AdaptedResponse(self.model_, rows, state)
-        self.tasks_.warn_of_gaps()
+        self._tasks = AdaptedResponse(self.model_, rows, state)
+        self._tasks.warn_of_gaps()
         return self
 
     def adapt(
@@ -304,6 +307,17 @@ class TreatmentResponse(BaseEstimator):
         )
 
     @property
+    def tasks_(self) -> AdaptedResponse:
+        """The training tasks."""
+        self.fitted_model()
+        if not hasattr(self, "_tasks"):
+            raise NotFittedError(
+                "this TreatmentResponse comes from a file, which holds no training task, so there "
+                "is no tasks_. Adapt to rows of the tasks, or fit again."
+            )
+        return self._tasks
+
+    @property
     def treatment_(self) -> Arms | Dose:
         """Arms, or the range of the dose."""
         return self.fitted_model().treatment
@@ -329,16 +343,46 @@ class TreatmentResponse(BaseEstimator):
             return effects.deviations.variation
         return "as the estimator has it"
 
-    def save(self, path: str | os.PathLike[str]) -> NoReturn:
-        """Refuse: no file of ours holds scikit-learn models without running code when read.
+    def to_state(self) -> State:
+        """Models, scales, variances and settings; no row or label of any task.
 
-        Raises
-        ------
-        BundleError
-            Always.
+        A generator given as `random_state` is not kept.
         """
-        raise BundleError(
-            "a TreatmentResponse is made of scikit-learn models, which a file can hold only as "
-            "pickle, and reading pickle runs whatever is in it. Keep the training script and its "
-            "random_state: the same rows give the same model."
-        )
+        tensors, metadata = self.fitted_model().to_state()
+        settings = self.get_params(deep=False)
+        settings["estimator"] = None  # is in the model
+        if isinstance(self.propensity, Mapping):
+            settings["propensity"] = tuple(self.propensity.items())
+        if not isinstance(self.random_state, int | np.integer):
+            settings["random_state"] = None
+        names = getattr(self, "feature_names_in_", None)
+        return tensors, metadata | {
+            "class": "TreatmentResponse",
+            "settings": {name: to_json(value, name) for name, value in settings.items()},
+            "form_scores": self.form_scores_,
+            "n_tasks": self.n_tasks_,
+            "n_features_in": self.n_features_in_,
+            "feature_names_in": None if names is None else [str(name) for name in names],
+            "provenance": provenance(settings["random_state"], None),
+        }
+
+    @classmethod
+    def from_state(
+        cls, tensors: Mapping[str, Tensor], metadata: Json, device: str = "auto"
+    ) -> Self:
+        """The inverse of `to_state`; `provenance_` says what it was saved with and when."""
+        model = EffectModel.from_state(tensors, metadata, device)
+        settings = {name: from_json(value) for name, value in metadata["settings"].items()}
+        pairs = settings["propensity"]
+        if isinstance(pairs, tuple) and all(isinstance(pair, tuple) for pair in pairs):
+            settings["propensity"] = dict(pairs)
+        if isinstance(model.effects, MetaEffects | MetaOutcomes):
+            settings["estimator"] = clone(model.effects.estimator)
+        response = cls(**settings)
+        response.model_, response.form_scores_ = model, metadata["form_scores"]
+        response.n_tasks_ = metadata["n_tasks"]
+        response.n_features_in_ = metadata["n_features_in"]
+        if metadata["feature_names_in"] is not None:
+            response.feature_names_in_ = np.asarray(metadata["feature_names_in"], dtype=object)
+        response.provenance_ = metadata["provenance"]
+        return response

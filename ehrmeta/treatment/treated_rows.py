@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
@@ -9,12 +10,15 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import torch
+from torch import Tensor
 
 from ehrmeta.data import Encoder, Schema
 from ehrmeta.data.clock import to_time
 from ehrmeta.data.columns import read_column
 from ehrmeta.data.schema import Clock
-from ehrmeta.errors import DataError, GroupError, SchemaError
+from ehrmeta.errors import BundleError, DataError, GroupError, SchemaError
+from ehrmeta.estimators.files import label_bytes, read_label_bytes, tensor_like
 from ehrmeta.estimators.inputs import Inputs, outcome_name, read_inputs
 from ehrmeta.treatment.arms import Arms, Dose, read_propensities, read_treatment
 
@@ -93,6 +97,46 @@ class TreatedRows:
     def in_one_task(self) -> TreatedRows:
         """The same rows as those of one task."""
         return replace(self, task=np.zeros(self.n_rows, np.int64), n_tasks=1, labels=None)
+
+    def to_tensors(self) -> dict[str, Tensor]:
+        """The rows and the labels of their tasks, for a file of patient data."""
+        columns = {name: getattr(self, name) for name in ("x", "y", "arm", "task", "time", "known")}
+        tensors = {
+            f"support.{name}": torch.as_tensor(np.array(values))
+            for name, values in columns.items()
+            if values is not None
+        }
+        return tensors if self.labels is None else tensors | {"labels": label_bytes(self.labels)}
+
+    @classmethod
+    def from_tensors(
+        cls,
+        tensors: Mapping[str, Tensor],
+        like: TreatedRows,
+        n_tasks: int,
+        label_type: str | None,
+    ) -> TreatedRows:
+        """The inverse of `to_tensors`, checked to be rows like those of `like`, which has none."""
+        n_rows = len(tensors["support.y"])
+        known = np.zeros((0, 1)) if like.known is None else like.known
+        empty = {"x": like.x, "y": like.y, "arm": like.arm, "task": like.task}
+        empty |= {"time": like.y, "known": known}
+        columns: dict[str, Any] = {
+            name: tensor_like(
+                tensors, f"support.{name}", torch.as_tensor(none).new_empty(n_rows, *none.shape[1:])
+            ).numpy()
+            for name, none in empty.items()
+            if f"support.{name}" in tensors or name not in ("time", "known")
+        }
+        within = [(columns["task"], n_tasks)]
+        if columns["arm"].dtype.kind == "i":
+            within.append((columns["arm"], known.shape[1]))
+        if n_tasks < 1 or any(((of < 0) | (of >= limit)).any() for of, limit in within):
+            raise BundleError("its support rows are of other tasks or arms.")
+        labels = None
+        if label_type is not None:
+            labels = read_label_bytes(tensors["labels"], label_type, n_tasks)
+        return cls(**columns, n_tasks=n_tasks, labels=labels)
 
     def take(self, rows: npt.NDArray[Any]) -> TreatedRows:
         """Some rows, by mask or position; the numbering of the tasks stays."""
@@ -300,7 +344,8 @@ class TreatmentEncoder:
         none = np.zeros(0, np.int64)
         x = np.zeros((0, len(self.features.fixed_names)))
         known = np.zeros((0, len(self.treatment.vectors)))
-        return TreatedRows(x, np.zeros(0), none, none, 1, known=known)
+        arm = none if isinstance(self.treatment, Arms) else np.zeros(0)
+        return TreatedRows(x, np.zeros(0), arm, none, 1, known=known)
 
     def _x(self, inputs: Inputs) -> Array:
         """Encoded features of rows with the columns of fit, (row, feature)."""

@@ -4,8 +4,6 @@ import numpy as np
 import pytest
 
 from ehrmeta.errors import DataError
-from ehrmeta.treatment import refute
-from ehrmeta.treatment.policy import effects_by_rank
 from tests.treatment.sites import adapted, fitted, plain, simulate
 
 
@@ -90,12 +88,6 @@ def test_effects_by_rank_rise_and_hold_the_truth(sites, model, new):
         sites.effects_by_rank(n_groups=0)
 
 
-def test_tied_effects_are_one_group():
-    everyone = effects_by_rank(np.ones(20), np.arange(20.0), task=np.arange(20) % 12)
-    assert everyone.index.tolist() == [1]
-    assert everyone.loc[1, ["n", "effect"]].tolist() == [20, 9.5]
-
-
 def test_weighting_balances_the_arms(sites):
     found = sites.diagnostics()
     assert found.balance.before.abs().max() > 0.2
@@ -104,13 +96,6 @@ def test_weighting_balances_the_arms(sites):
     assert found.e_value > found.e_value_limit > 1
     assert 0 < found.robustness_value < 1
     assert "E-value" in str(found)
-
-
-def test_refuters_find_no_effect(model):
-    found = refute(model, n_repeats=3)
-    assert len(found) == 6
-    assert found.holds_0.sum() >= 5
-    assert found.effect.abs().max() < 0.3
 
 
 def test_policies_and_methods_that_do_not_exist(sites):

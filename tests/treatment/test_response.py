@@ -9,7 +9,6 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 from ehrmeta import MatchingNet, MetaRegressor
 from ehrmeta.baselines import TaskRidge
 from ehrmeta.errors import (
-    BundleError,
     DataError,
     DataWarning,
     GroupError,
@@ -272,11 +271,6 @@ def test_small_propensities_are_raised_and_counted():
     assert model.tasks_.n_clipped_ > 0
 
 
-def test_a_fitted_model_is_not_written(model, tmp_path):
-    with pytest.raises(BundleError, match="pickle"):
-        model.save(tmp_path / "model")
-
-
 BAD = {
     "unseen arm": ({"treatment": [2] * 4}, "never seen at fit"),
     "missing arm": ({"treatment": [0, 1, np.nan, 1]}, "is missing in 1 of 4 rows"),
@@ -296,25 +290,6 @@ def test_bad_rows_are_refused(model, case):
     given = {"treatment": [0, 1, 0, 1]} | changed
     with pytest.raises(DataError, match=message):
         model.adapt(np.zeros((4, 2)), np.arange(4.0), **given)
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"learner": "q"}, "learner must be one of"),
-        ({"clip": 0.7}, "clip must lie"),
-        ({"n_folds": 1}, "n_folds must be 2 or more"),
-        ({"final": "cubic"}, "final must be"),
-        ({"control": 5}, "control=5 is no arm"),
-        ({"outcome": "boosting"}, "outcome must be scikit-learn estimators"),
-        ({"discrete_treatment": False}, "compares arms"),
-        ({"discrete_treatment": False, "learner": "s"}, "needs estimator="),
-        ({"learner": "t", "estimator": TaskRidge()}, "takes no estimator="),
-    ],
-)
-def test_bad_settings_are_refused(train, settings, message):
-    with pytest.raises(DataError, match=message):
-        fitted(plain(**settings), train)
 
 
 def test_other_bad_input(model, train):

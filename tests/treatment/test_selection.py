@@ -1,6 +1,5 @@
 """Scores without counterfactuals prefer what is nearer to the truth."""
 
-import numpy as np
 import pandas as pd
 import pytest
 from sklearn.linear_model import LinearRegression, LogisticRegression
@@ -9,7 +8,6 @@ from sklearn.model_selection import cross_val_score
 from ehrmeta import PatientKFold
 from ehrmeta.errors import DataError
 from ehrmeta.treatment import EffectScorer
-from ehrmeta.treatment.policy import rank_score
 from tests.treatment.sites import plain, simulate
 
 JUDGE = {"outcome": LinearRegression(), "propensity": LogisticRegression()}
@@ -57,12 +55,6 @@ def test_all_learners_are_judged_alike(table):
     )
     assert scorer(one, X, y) == pytest.approx(scorer(other, X, y), abs=0.01)
     assert scorer(one, X, y) == scorer(one, X, y)
-
-
-def test_a_constant_effect_ranks_no_better_than_chance():
-    scores = np.random.default_rng(0).normal(size=100)
-    assert rank_score(np.ones(100), scores, kind="qini") == pytest.approx(0)
-    assert rank_score(scores, scores) > 0 > rank_score(-scores, scores)
 
 
 def test_unknown_kinds_are_refused(table):
