@@ -103,14 +103,16 @@ def write_bundle(
         for name, tensor in tensors.items():
             _check_storable(name, tensor)
         # clone: safetensors refuses tensors that share memory
-        own = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+        copies = {
+            name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()
+        }
         manifest: dict[str, Any] = {
             "format_version": FORMAT_VERSION,
             "metadata": _plain(metadata),
-            "tensors": {name: _describe(tensor) for name, tensor in own.items()},
+            "tensors": {name: _describe(tensor) for name, tensor in copies.items()},
         }
         manifest["sha256"] = _digest(_canonical(manifest))
-        content = save(own, {_MANIFEST: _canonical(manifest).decode()})
+        content = save(copies, {_MANIFEST: _canonical(manifest).decode()})
         _header_length(content[:_PREFIX_BYTES])
         _replace(Path(os.path.realpath(path)), content)
 

@@ -123,7 +123,7 @@ class TreeSum(RegressorMixin, BaseEstimator):
         sizes = np.array([len(part.feature) for part in parts], np.int64)
         shifts = np.cumsum(sizes) - sizes
 
-        def moved(name: str) -> Index:
+        def shifted(name: str) -> Index:
             return np.concatenate(
                 [getattr(part, name) + at for part, at in zip(parts, shifts, strict=True)]
             )
@@ -134,10 +134,10 @@ class TreeSum(RegressorMixin, BaseEstimator):
         return cls(
             baseline=share * np.sum([part.baseline for part in parts]),
             depth=np.max([part.depth for part in parts]),
-            roots=moved("roots"),
+            roots=shifted("roots"),
             feature=joined("feature"),
-            left=moved("left"),
-            right=moved("right"),
+            left=shifted("left"),
+            right=shifted("right"),
             threshold=joined("threshold"),
             value=share * joined("value"),
             missing_left=joined("missing_left"),
@@ -150,7 +150,7 @@ class TreeSum(RegressorMixin, BaseEstimator):
         sizes = np.array([len(table) for table in tables], np.int64)
         roots = np.cumsum(sizes) - sizes
         nodes = np.concatenate(tables)
-        is_leaf, own = nodes["is_leaf"].astype(bool), np.arange(len(nodes))
+        is_leaf, itself = nodes["is_leaf"].astype(bool), np.arange(len(nodes))
         shift = np.repeat(roots, sizes)
         baseline = np.asarray(model._baseline_prediction, np.float64)
         return cls(
@@ -158,8 +158,8 @@ class TreeSum(RegressorMixin, BaseEstimator):
             depth=np.asarray(nodes["depth"].max(), np.int64),
             roots=roots,
             feature=np.where(is_leaf, 0, nodes["feature_idx"]).astype(np.int64),
-            left=np.where(is_leaf, own, nodes["left"] + shift).astype(np.int64),
-            right=np.where(is_leaf, own, nodes["right"] + shift).astype(np.int64),
+            left=np.where(is_leaf, itself, nodes["left"] + shift).astype(np.int64),
+            right=np.where(is_leaf, itself, nodes["right"] + shift).astype(np.int64),
             threshold=np.minimum(nodes["num_threshold"], np.finfo(np.float64).max),
             value=np.where(is_leaf, nodes["value"], 0.0),
             missing_left=nodes["missing_go_to_left"].astype(bool),

@@ -80,8 +80,8 @@ class Arms:
             An arm was not there at fit, or values are missing.
         """
         values = read_treatment(treatment)
-        found = pd.Index(self.labels).get_indexer(pd.Index(values))
-        unseen = np.flatnonzero(found < 0)
+        codes = pd.Index(self.labels).get_indexer(pd.Index(values))
+        unseen = np.flatnonzero(codes < 0)
         if len(unseen):
             raise DataError(
                 f"treatment has values in {len(unseen):,} of {len(values):,} rows (first: row "
@@ -89,7 +89,7 @@ class Arms:
                 f"{', '.join(repr(str(label)) for label in self.labels)}. Leave those rows out, or "
                 "fit with rows of that arm."
             )
-        return np.asarray(found, dtype=np.int64)
+        return np.asarray(codes, dtype=np.int64)
 
     def code(self, arm: Any) -> int:
         """Number of one arm."""
@@ -114,12 +114,12 @@ class Arms:
 
     def costs(self, costs: Mapping[Any, float] | None) -> Array:
         """Cost of every arm, (arm,); 0 where none is named."""
-        found = np.zeros(self.n_arms)
+        by_arm = np.zeros(self.n_arms)
         for arm, value in (costs or {}).items():
-            found[self.code(arm)] = value
-        if not np.isfinite(found).all():
+            by_arm[self.code(arm)] = value
+        if not np.isfinite(by_arm).all():
             raise DataError("costs must be finite numbers, in the unit of the outcome.")
-        return found
+        return by_arm
 
     def vector(self, T: Any) -> Array:
         """An arm as indicators of the arms without the control, (arm - 1,)."""
@@ -232,11 +232,11 @@ def read_probabilities(propensity: Any, arms: Arms) -> Array:
     """
     if isinstance(propensity, Mapping):
         codes = arms.codes(list(propensity))
-        found = np.full(arms.n_arms, np.nan)
-        found[codes] = list(propensity.values())
+        probabilities = np.full(arms.n_arms, np.nan)
+        probabilities[codes] = list(propensity.values())
     else:
-        found = _both(np.array([float(propensity)]), arms)[0]
-    return np.asarray(_checked(found[None])[0])
+        probabilities = _both(np.array([float(propensity)]), arms)[0]
+    return np.asarray(_checked(probabilities[None])[0])
 
 
 def read_propensities(propensity: Any, arms: Arms, n_rows: int) -> Array:
@@ -247,38 +247,39 @@ def read_propensities(propensity: Any, arms: Arms, n_rows: int) -> Array:
     propensity : array-like, (row,) or (row, arm)
         Of the second of two arms, or of all in the order of ``arms_.labels``.
     """
-    found = np.asarray(propensity, dtype=np.float64)
-    if found.ndim == 1:
-        found = _both(found, arms)
-    if found.shape != (n_rows, arms.n_arms):
+    propensities = np.asarray(propensity, dtype=np.float64)
+    if propensities.ndim == 1:
+        propensities = _both(propensities, arms)
+    if propensities.shape != (n_rows, arms.n_arms):
         raise DataError(
-            f"propensity has shape {found.shape}, but there are {n_rows:,} rows and {arms.n_arms} "
-            "arms. Pass one number a row (of the arm that is not the control), or one per arm."
+            f"propensity has shape {propensities.shape}, but there are {n_rows:,} rows and "
+            f"{arms.n_arms} arms. Pass one number a row (of the arm that is not the control), or "
+            "one per arm."
         )
-    return _checked(found)
+    return _checked(propensities)
 
 
-def _both(found: Array, arms: Arms) -> Array:
+def _both(propensities: Array, arms: Arms) -> Array:
     if arms.n_arms > 2:
         raise DataError(
             f"there are {arms.n_arms} arms, so propensity needs one number an arm: pass a mapping "
             "of arm to probability, or an array (row, arm)."
         )
-    return np.column_stack([1.0 - found, found])
+    return np.column_stack([1.0 - propensities, propensities])
 
 
-def _checked(found: Array) -> Array:
-    outside = ~((found > 0) & (found < 1)).all(1)
+def _checked(propensities: Array) -> Array:
+    outside = ~((propensities > 0) & (propensities < 1)).all(1)
     if outside.any():
         raise DataError(
             f"propensity is missing, 0, 1 or outside of that in {int(outside.sum()):,} of "
-            f"{len(found):,} rows (first: row {int(np.flatnonzero(outside)[0])}): who could get "
-            "one arm only tells nothing of its effect. Leave those rows out."
+            f"{len(propensities):,} rows (first: row {int(np.flatnonzero(outside)[0])}): who could "
+            "get one arm only tells nothing of its effect. Leave those rows out."
         )
-    off = np.abs(found.sum(1) - 1) > 1e-6
+    off = np.abs(propensities.sum(1) - 1) > 1e-6
     if off.any():
         raise DataError(
-            f"propensities do not sum to 1 in {int(off.sum()):,} of {len(found):,} rows (first: "
-            f"row {int(np.flatnonzero(off)[0])})."
+            f"propensities do not sum to 1 in {int(off.sum()):,} of {len(propensities):,} rows "
+            f"(first: row {int(np.flatnonzero(off)[0])})."
         )
-    return found
+    return propensities

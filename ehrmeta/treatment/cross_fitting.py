@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from sklearn.utils.validation import has_fit_parameter
 from ehrmeta.errors import DataError
 
 __all__ = [
+    "CrossFitted",
     "Stack",
     "cross_fit",
     "cross_fit_folds",
@@ -26,8 +28,20 @@ Array = npt.NDArray[np.float64]
 Index = npt.NDArray[np.int64]
 
 
+class CrossFitted(ABC):
+    """Predictions of models that were each fitted without a fold."""
+
+    @abstractmethod
+    def by_fold(self, x: Array) -> Array:
+        """What each fold's models say, (fold, row) or (fold, row, class)."""
+
+    def predict(self, x: Array) -> Array:
+        """For rows of no fold: the mean over the folds' models, (row,) or (row, class)."""
+        return np.asarray(self.by_fold(x).mean(0))
+
+
 @dataclass(frozen=True, eq=False)
-class Stack:
+class Stack(CrossFitted):
     """A weighted sum of models, each fitted once without each fold.
 
     Parameters
@@ -42,10 +56,6 @@ class Stack:
     folds: tuple[tuple[Any, ...], ...]
     weights: Array
     intercept: float = 0.0
-
-    def predict(self, x: Array) -> Array:
-        """For rows of no fold: the mean over the fold's models, (row,) or (row, class)."""
-        return np.asarray(self.by_fold(x).mean(0))
 
     def by_fold(self, x: Array) -> Array:
         """What each fold's models say, (fold, row) or (fold, row, class)."""
@@ -88,15 +98,15 @@ def cross_fit(
     """
     train = np.ones(len(x), bool) if train is None else train
     weight = np.ones(len(x)) if weight is None else weight
-    fitted, found = [], []
+    fitted, by_fold = [], []
     for k in range(int(fold.max()) + 1):
         seen = train & (fold != k)
         fitted.append(
             tuple(fit_model(m, x[seen], target[seen], weight[seen], random_state) for m in models)
         )
-        found.append([model_outputs(m, x[fold == k]) for m in fitted[-1]])
-    outputs = np.empty((len(models), len(x), *found[0][0].shape[1:]))
-    for k, of_fold in enumerate(found):
+        by_fold.append([model_outputs(m, x[fold == k]) for m in fitted[-1]])
+    outputs = np.empty((len(models), len(x), *by_fold[0][0].shape[1:]))
+    for k, of_fold in enumerate(by_fold):
         outputs[:, fold == k] = of_fold
     weights, intercept = _weights(outputs, target, train, weight, centre)
     stack = Stack(tuple(fitted), weights, intercept)
@@ -138,16 +148,16 @@ def _weights(
         return np.ones(1), 0.0
     if outputs.ndim == 3:
         hot = (target[train, None] == np.arange(outputs.shape[2])).astype(np.float64)
-        found = nnls(outputs[:, train].reshape(n_models, -1).T, hot.ravel())[0]
-        return (found / found.sum() if found.sum() > 0 else np.full(n_models, 1 / n_models)), 0.0
+        share = nnls(outputs[:, train].reshape(n_models, -1).T, hot.ravel())[0]
+        return (share / share.sum() if share.sum() > 0 else np.full(n_models, 1 / n_models)), 0.0
     x, y, w = outputs[:, train].T, target[train].astype(np.float64), weight[train]
     cells = np.zeros(len(y), np.int64) if centre is None else centre[train]
     root = np.sqrt(w)
-    found = nnls(
+    weights = nnls(
         root[:, None] * (x - _means(x, w, cells)),
         root * (y - _means(y[:, None], w, cells)[:, 0]),
     )[0]
-    return found, float(np.average(y - x @ found, weights=w))
+    return weights, float(np.average(y - x @ weights, weights=w))
 
 
 def _means(values: Array, weight: Array, cells: Index) -> Array:

@@ -98,7 +98,7 @@ class Deviations:
         return np.column_stack([*(factor[:, None] * z for factor in factors.T), levels])
 
     def adapt(
-        self, cases: TreatedRows, given: Array, residual: Array, moved: Array
+        self, cases: TreatedRows, given: Array, residual: Array, sensitivity: Array
     ) -> TaskDeviations:
         """Posterior of the tasks' deviations given their rows; the prior without rows.
 
@@ -109,17 +109,17 @@ class Deviations:
             of their effects, and learn their level.
         residual : (row,)
             Left side of the model.
-        moved : (row, coefficient)
+        sensitivity : (row, coefficient)
             How much it falls as the population's coefficients rise.
         """
         n_tasks = cases.n_tasks
         if self.model is None:
-            gain = np.zeros((n_tasks, 0, moved.shape[1]))
+            gain = np.zeros((n_tasks, 0, sensitivity.shape[1]))
             return TaskDeviations(np.zeros((n_tasks, 0)), np.zeros((n_tasks, 0, 0)), gain)
         order, starts, root = _sorted(cases, self.noise)
         z = root * self.design(cases.x, given, level=True)[order]
         mean, cov = posterior(self.model, root, z, root[:, 0] * residual[order], starts)
-        gain = cov @ cross_products(z, root * moved[order], starts) / self.model.noise_var
+        gain = cov @ cross_products(z, root * sensitivity[order], starts) / self.model.noise_var
         silent = np.ones(n_tasks, bool)
         silent[cases.task[(given != 0).any(axis=1)]] = False
         q = len(self.prior_cov) if self.variation != "none" else 0
@@ -183,10 +183,10 @@ def _pattern(variation: Variation, n_effects: int, n_features: int) -> Index:
     pattern[slopes, slopes] = count
     count += 1
     if width > 1:
-        own = np.arange(n_features) if variation == "slopes" else np.zeros(n_features, int)
+        numbers = np.arange(n_features) if variation == "slopes" else np.zeros(n_features, int)
         for arm in range(n_effects):
             at = arm * width + 1 + np.arange(n_features)
-            pattern[at, at] = count + own
+            pattern[at, at] = count + numbers
     return pattern
 
 

@@ -47,7 +47,7 @@ class TaskDoseNuisances:
         """The dose, (row, 1); 0 in tasks with one dose only, which say nothing of its effect."""
         return np.asarray((cases.arm * rows_of_varied_dose(cases))[:, None])
 
-    def away(self, cases: TreatedRows) -> Array:
+    def residual(self, cases: TreatedRows) -> Array:
         """The dose less its mean, (row, 1)."""
         return np.asarray((cases.arm - self.dose)[:, None])
 

@@ -22,10 +22,10 @@ from scipy import stats
 
 from ehrmeta.errors import DataError
 from ehrmeta.nn.mixed_model import cross_products, orthonormal
-from ehrmeta.treatment.cross_fitting import Stack
+from ehrmeta.treatment.cross_fitting import CrossFitted
 from ehrmeta.treatment.deviations import Deviations, TaskDeviations, fit_deviations
 from ehrmeta.treatment.dose_nuisances import TaskDoseNuisances
-from ehrmeta.treatment.learners import CrossedEffect, EffectForm, PseudoOutcomes
+from ehrmeta.treatment.learners import EffectForm, PseudoOutcomes
 from ehrmeta.treatment.nuisances import Nuisances, TaskNuisances
 from ehrmeta.treatment.treated_rows import TreatedRows
 
@@ -44,15 +44,11 @@ Index = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
-class OutcomeContrast:
+class OutcomeContrast(CrossFitted):
     """Difference of the outcome models of an arm and of the control, as a `Stack` predicts."""
 
     nuisances: Nuisances
     arm: int
-
-    def predict(self, x: Array) -> Array:
-        """Mean over the folds' models, (row,)."""
-        return np.asarray(self.by_fold(x).mean(0))
 
     def by_fold(self, x: Array) -> Array:
         """What each fold's models say, (fold, row)."""
@@ -75,7 +71,7 @@ class ArmEffect:
 
     form: str
     beta: Array
-    stack: Stack | CrossedEffect | OutcomeContrast | None = None
+    stack: CrossFitted | None = None
 
     def design(self, x: Array, f: Array | None = None) -> Array:
         """Columns of D, (row, column); `f` in place of what the stack predicts."""
@@ -146,7 +142,7 @@ def outcome_population(nuisances: Nuisances, cases: TreatedRows) -> tuple[Popula
 
 
 def _fit_population(
-    cases: TreatedRows, forms: Sequence[EffectForm], found: Sequence[PseudoOutcomes]
+    cases: TreatedRows, forms: Sequence[EffectForm], pseudo: Sequence[PseudoOutcomes]
 ) -> tuple[Population, Array]:
     """Weighted least squares of every arm, with a covariance that assumes no variances.
 
@@ -154,7 +150,7 @@ def _fit_population(
     ----------
     forms : sequence of EffectForm
         One an arm without the control.
-    found : sequence of PseudoOutcomes
+    pseudo : sequence of PseudoOutcomes
         Likewise.
 
     Returns
@@ -166,11 +162,11 @@ def _fit_population(
     """
     arms, scores, pulls = [], [], []
     n_effects = len(forms)
-    for at, (form, own) in enumerate(zip(forms, found, strict=True)):
-        rows = cases.take(own.rows)
+    for at, (form, scored) in enumerate(zip(forms, pseudo, strict=True)):
+        rows = cases.take(scored.rows)
         shape = ArmEffect(form.name, np.empty(0), form.stack)
-        d = shape.design(rows.x, None if form.values is None else form.values[own.rows])
-        root = 1.0 / np.sqrt(own.variance)
+        d = shape.design(rows.x, None if form.values is None else form.values[scored.rows])
+        root = 1.0 / np.sqrt(scored.variance)
         unit, back, _ = orthonormal(root[:, None] * d)
         n, p = unit.shape
         if n <= p:
@@ -178,15 +174,15 @@ def _fit_population(
                 f"{n} rows cannot estimate {p} coefficients of an effect. Give more rows, fewer "
                 "features, or final='constant'."
             )
-        beta = unit.T @ (root * own.psi) / n
-        residual = root * own.psi - unit @ beta
+        beta = unit.T @ (root * scored.psi) / n
+        residual = root * scored.psi - unit @ beta
         score = np.zeros((cases.n_rows, d.shape[1]))
-        score[own.rows] = (unit * residual[:, None]) @ back.T / n * np.sqrt(n / (n - p))
-        moved = (unit * root[:, None]) @ back.T / n  # (row, column): d beta / d psi
+        score[scored.rows] = (unit * residual[:, None]) @ back.T / n * np.sqrt(n / (n - p))
+        influence = (unit * root[:, None]) @ back.T / n  # (row, column): d beta / d psi
         z = np.column_stack([np.ones(n), rows.x])
         pull = np.zeros((cases.n_tasks, d.shape[1], n_effects, z.shape[1]))
         order, starts = rows.by_task
-        pull[:, :, at] = cross_products(moved[order], z[order], starts)
+        pull[:, :, at] = cross_products(influence[order], z[order], starts)
         arms.append(ArmEffect(form.name, back @ beta, form.stack))
         scores.append(score)
         pulls.append(pull)
@@ -263,10 +259,10 @@ class MixedEffects(Effects):
         nuisances: AnyTaskNuisances,
         noise: Array,
         forms: Sequence[EffectForm],
-        found: Sequence[PseudoOutcomes],
+        pseudo: Sequence[PseudoOutcomes],
     ) -> tuple[MixedEffects, TaskDeviations]:
         """Learn from the training tasks' cross-fitted nuisances, and adapt to these tasks."""
-        population, pull = _fit_population(cases, forms, found)
+        population, pull = _fit_population(cases, forms, pseudo)
         return cls.over(population, pull, cases, nuisances, noise, [f.values for f in forms])
 
     @classmethod
@@ -284,10 +280,10 @@ class MixedEffects(Effects):
         `values` are cross-fitted predictions of every arm's form at the training rows.
         """
         given = nuisances.given(cases)
-        moved = _moved(population, cases, nuisances, values)
-        residual = cases.y - nuisances.residual_offset - moved @ population.beta
+        design = _residual_design(population, cases, nuisances, values)
+        residual = cases.y - nuisances.residual_offset - design @ population.beta
         deviations = fit_deviations(cases, given, residual, noise)
-        state = deviations.adapt(cases, given, residual, moved)
+        state = deviations.adapt(cases, given, residual, design)
         if deviations.variation == "none":
             return cls(population, deviations, np.inf), state
         pull = pull[..., : deviations.width].reshape(*pull.shape[:2], -1)
@@ -297,9 +293,10 @@ class MixedEffects(Effects):
 
     def adapt(self, cases: TreatedRows, nuisances: AnyTaskNuisances) -> TaskDeviations:
         """Posterior of the tasks' deviations."""
-        moved = _moved(self.population, cases, nuisances, [None] * len(self.population.arms))
-        residual = cases.y - nuisances.residual_offset - moved @ self.population.beta
-        return self.deviations.adapt(cases, nuisances.given(cases), residual, moved)
+        no_values = [None] * len(self.population.arms)
+        design = _residual_design(self.population, cases, nuisances, no_values)
+        residual = cases.y - nuisances.residual_offset - design @ self.population.beta
+        return self.deviations.adapt(cases, nuisances.given(cases), residual, design)
 
     def contrast(
         self, cases: TreatedRows, state: TaskDeviations, zero: Array, one: Array
@@ -335,9 +332,9 @@ class MixedEffects(Effects):
         sums = np.zeros((len(state.mean), z.shape[1]))
         np.add.at(sums, cases.task, z)
         mean = d.mean(0) @ self.population.beta + np.sum(sums * state.mean) / n
-        away = d.mean(0) - np.einsum("gq,gqc->c", sums, state.gain) / n
-        own = np.einsum("gq,gqr,gr->", sums, state.cov, sums) / n**2
-        variance = own + away @ self.population.cov @ away + np.sqrt(spread).mean() ** 2
+        rest = d.mean(0) - np.einsum("gq,gqc->c", sums, state.gain) / n
+        of_tasks = np.einsum("gq,gqr,gr->", sums, state.cov, sums) / n**2
+        variance = of_tasks + rest @ self.population.cov @ rest + np.sqrt(spread).mean() ** 2
         return float(mean), float(variance)
 
     def quantile(self, level: float) -> float:
@@ -349,22 +346,23 @@ class MixedEffects(Effects):
     ) -> tuple[Array, Array]:
         """Mean and variance of ``d'beta + z'b`` of every row."""
         mean = d @ self.population.beta + np.einsum("nq,nq->n", z, state.mean[cases.task])
-        away = d - np.einsum("nq,nqc->nc", z, state.gain[cases.task])
-        own = np.einsum("nq,nqr,nr->n", z, state.cov[cases.task], z)
-        return mean, own + np.einsum("nc,cd,nd->n", away, self.population.cov, away) + spread
+        rest = d - np.einsum("nq,nqc->nc", z, state.gain[cases.task])
+        of_tasks = np.einsum("nq,nqr,nr->n", z, state.cov[cases.task], z)
+        of_population = np.einsum("nc,cd,nd->n", rest, self.population.cov, rest)
+        return mean, of_tasks + of_population + spread
 
 
-def _moved(
+def _residual_design(
     population: Population,
     cases: TreatedRows,
     nuisances: AnyTaskNuisances,
     values: Sequence[Array | None],
 ) -> Array:
     """``(1{t=a} - e_a) D_a`` of all arms, (row, coefficient)."""
-    away = nuisances.away(cases)
+    residual = nuisances.residual(cases)
     return np.column_stack(
         [
-            away[:, [k]] * arm.design(cases.x, f)
+            residual[:, [k]] * arm.design(cases.x, f)
             for k, (arm, f) in enumerate(zip(population.arms, values, strict=True))
         ]
     )

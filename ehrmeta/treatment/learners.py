@@ -36,7 +36,7 @@ from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.linear_model import LinearRegression
 
 from ehrmeta.errors import DataError
-from ehrmeta.treatment.cross_fitting import Stack, cross_fit, fit_model, model_outputs
+from ehrmeta.treatment.cross_fitting import CrossFitted, Stack, cross_fit, fit_model, model_outputs
 from ehrmeta.treatment.dose_nuisances import TaskDoseNuisances, rows_of_varied_dose
 from ehrmeta.treatment.nuisances import Nuisances, TaskNuisances
 from ehrmeta.treatment.treated_rows import TreatedRows
@@ -102,8 +102,28 @@ class Scoring:
     def pair(
         self, cases: TreatedRows, nuisances: TaskNuisances, pair: tuple[int, int]
     ) -> PseudoOutcomes:
-        """Pseudo-outcomes of the second arm of a pair over the first."""
-        return _pseudo_outcomes(self.learner, cases, nuisances, self.noise, pair)
+        """Pseudo-outcomes of the second arm of a pair over the first.
+
+        Tasks that were seen in one of the two arms only have none.
+        """
+        zero, one = pair
+        e, usable = nuisances.e, usable_rows(cases, pair, len(self.noise))
+        if self.learner == "dr":
+            scores = arm_scores(cases, nuisances)
+            rows = np.flatnonzero(usable)
+            variance = self.noise[one] / e[:, one] + self.noise[zero] / e[:, zero]
+            return PseudoOutcomes(rows, (scores[:, one] - scores[:, zero])[rows], variance[rows])
+        rows = np.flatnonzero(usable & ((cases.arm == zero) | (cases.arm == one)))
+        y, treated = cases.y[rows], cases.arm[rows] == one
+        mu0, mu1 = nuisances.mu[rows, zero], nuisances.mu[rows, one]
+        p = e[rows, one] / (e[rows, zero] + e[rows, one])
+        noise_of_row = np.where(treated, self.noise[one], self.noise[zero])
+        if self.learner == "x":
+            psi = np.where(treated, y - mu0, mu1 - y)
+            return PseudoOutcomes(rows, psi, noise_of_row / np.where(treated, 1 - p, p))
+        residual = treated - p
+        psi = (y - p * mu1 - (1 - p) * mu0) / residual
+        return PseudoOutcomes(rows, psi, noise_of_row / residual**2)
 
 
 def arm_scores(cases: TreatedRows, nuisances: TaskNuisances) -> Array:
@@ -111,43 +131,6 @@ def arm_scores(cases: TreatedRows, nuisances: TaskNuisances) -> Array:
     given, scores = (np.arange(cases.n_rows), cases.arm), nuisances.mu.copy()
     scores[given] += (cases.y - nuisances.mu[given]) / nuisances.e[given]
     return scores
-
-
-def _pseudo_outcomes(
-    learner: str,
-    cases: TreatedRows,
-    nuisances: TaskNuisances,
-    noise: Array,
-    pair: tuple[int, int],
-) -> PseudoOutcomes:
-    """Pseudo-outcomes of a learner for the effect of ``pair[1]`` over ``pair[0]``.
-
-    Tasks that were seen in one of the two arms only have none.
-
-    Parameters
-    ----------
-    learner : {"dr", "r", "x"}
-    noise : (arm,)
-        Variance of the outcome in each arm.
-    """
-    zero, one = pair
-    e, usable = nuisances.e, usable_rows(cases, pair, len(noise))
-    if learner == "dr":
-        scores = arm_scores(cases, nuisances)
-        rows = np.flatnonzero(usable)
-        variance = noise[one] / e[:, one] + noise[zero] / e[:, zero]
-        return PseudoOutcomes(rows, (scores[:, one] - scores[:, zero])[rows], variance[rows])
-    rows = np.flatnonzero(usable & ((cases.arm == zero) | (cases.arm == one)))
-    y, treated = cases.y[rows], cases.arm[rows] == one
-    mu0, mu1 = nuisances.mu[rows, zero], nuisances.mu[rows, one]
-    p = e[rows, one] / (e[rows, zero] + e[rows, one])
-    own_noise = np.where(treated, noise[one], noise[zero])
-    if learner == "x":
-        psi = np.where(treated, y - mu0, mu1 - y)
-        return PseudoOutcomes(rows, psi, own_noise / np.where(treated, 1 - p, p))
-    away = treated - p
-    psi = (y - p * mu1 - (1 - p) * mu0) / away
-    return PseudoOutcomes(rows, psi, own_noise / away**2)
 
 
 def usable_rows(cases: TreatedRows, pair: tuple[int, int], n_arms: int) -> npt.NDArray[np.bool_]:
@@ -161,15 +144,15 @@ def _dose_pseudo_outcomes(
     cases: TreatedRows, nuisances: TaskDoseNuisances, noise: Array
 ) -> PseudoOutcomes:
     """The R-learner's for the effect of one unit of the dose."""
-    away = cases.arm - nuisances.dose
-    large = np.abs(away) > _SMALLEST_RESIDUAL * np.std(cases.arm)
+    residual = cases.arm - nuisances.dose
+    large = np.abs(residual) > _SMALLEST_RESIDUAL * np.std(cases.arm)
     rows = np.flatnonzero(large & rows_of_varied_dose(cases))
-    away = away[rows]
-    return PseudoOutcomes(rows, (cases.y - nuisances.m)[rows] / away, noise[0] / away**2)
+    residual = residual[rows]
+    return PseudoOutcomes(rows, (cases.y - nuisances.m)[rows] / residual, noise[0] / residual**2)
 
 
 @dataclass(frozen=True, eq=False)
-class CrossedEffect:
+class CrossedEffect(CrossFitted):
     """Both regressions of one arm's effect over the control, as a `Stack` predicts.
 
     Parameters
@@ -185,10 +168,6 @@ class CrossedEffect:
     one: Stack
     nuisances: Nuisances
     arm: int
-
-    def predict(self, x: Array) -> Array:
-        """Mean over the folds' models, (row,)."""
-        return np.asarray(self.by_fold(x).mean(0))
 
     def by_fold(self, x: Array) -> Array:
         """What each fold's models say, (fold, row)."""
@@ -217,10 +196,10 @@ def fit_crossed(
     values = np.empty(cases.n_rows)
     for k, mu in enumerate(nuisances.by_fold(cases.x)):
         imputed = nuisances.with_outcomes(mu, adapted.e, cases)
-        rows, psi, _ = _pseudo_outcomes("x", cases, imputed, nuisances.noise, (0, arm))
+        rows, psi, _ = Scoring("x", nuisances.noise).pair(cases, imputed, (0, arm))
         for side, models in ((0, zero), (arm, one)):
-            own = (fold[rows] != k) & (cases.arm[rows] == side)
-            x, target = cases.x[rows[own]], psi[own]
+            learned = (fold[rows] != k) & (cases.arm[rows] == side)
+            x, target = cases.x[rows[learned]], psi[learned]
             models.append((fit_model(model, x, target, np.ones(len(x)), random_state),))
         inside = fold == k
         at_zero, at_one = (model_outputs(models[-1][0], cases.x[inside]) for models in (zero, one))
@@ -261,7 +240,7 @@ class EffectForm(NamedTuple):
 
 def choose_forms(
     x: Array,
-    found: Sequence[PseudoOutcomes],
+    pseudo: Sequence[PseudoOutcomes],
     judges: Sequence[PseudoOutcomes],
     task: Index,
     fold: Index,
@@ -270,14 +249,14 @@ def choose_forms(
     crossed: Sequence[Crossed] | None = None,
     random_state: int = 0,
 ) -> list[EffectForm]:
-    """Fit every form on the folds without a row's own, and judge it by the R-loss there.
+    """Fit every form on the folds without a row's scored, and judge it by the R-loss there.
 
     The simplest within one standard error of the best, over tasks (rows where there is one), is
     taken: one form for all arms, as they are compared with each other too.
 
     Parameters
     ----------
-    found : sequence of PseudoOutcomes
+    pseudo : sequence of PseudoOutcomes
         To learn from, of every arm.
     judges : sequence of PseudoOutcomes
         Those of the R-learner: to judge by, the same for all learners.
@@ -286,17 +265,17 @@ def choose_forms(
         Makes the X-learner's two regressions of a model; a dose has none.
     """
     models = _models(final, crossed is not None)
-    apart = [arm for arm, own in enumerate(found, start=1) if not len(own.rows)]
-    if apart:
+    without = [arm for arm, scored in enumerate(pseudo, start=1) if not len(scored.rows)]
+    if without:
         raise DataError(
-            f"no task has rows of both arms, the control and number {apart[0]} of the others, so "
+            f"no task has rows of both arms, the control and number {without[0]} of the others, so "
             "no effect can be learned within any. Name larger tasks in groups=, such as sites, or "
             "leave it out."
         )
-    makers: Sequence[Crossed | None] = crossed or [None] * len(found)
+    makers: Sequence[Crossed | None] = crossed or [None] * len(pseudo)
     fits = [
-        _fits(models, x, own, fold, maker, random_state)
-        for own, maker in zip(found, makers, strict=True)
+        _fits(models, x, scored, fold, maker, random_state)
+        for scored, maker in zip(pseudo, makers, strict=True)
     ]
     losses = [
         {name: _r_losses(values, judge) for name, (_, values) in fit.items()}
@@ -304,10 +283,10 @@ def choose_forms(
     ]
     chosen = next(iter(models))
     if isinstance(final, str) and final == "auto":
-        judged = np.concatenate([judge.rows for judge in judges])
+        scored_rows = np.concatenate([judge.rows for judge in judges])
         every = {name: np.concatenate([loss[name] for loss in losses]) for name in models}
-        total = {name: np.bincount(judged, loss, len(x)) for name, loss in every.items()}
-        rows = np.unique(judged)
+        total = {name: np.bincount(scored_rows, loss, len(x)) for name, loss in every.items()}
+        rows = np.unique(scored_rows)
         chosen = _simplest({name: loss[rows] for name, loss in total.items()}, task[rows])
     forms = []
     for fit, loss in zip(fits, losses, strict=True):
@@ -319,16 +298,16 @@ def choose_forms(
 def _fits(
     models: dict[str, Any],
     x: Array,
-    found: PseudoOutcomes,
+    pseudo: PseudoOutcomes,
     fold: Index,
     crossed: Crossed | None,
     random_state: int,
 ) -> dict[str, tuple[Any, Array]]:
     """Every form of one arm's effect, and its cross-fitted values, (row,)."""
     inside = np.zeros(len(x), bool)
-    inside[found.rows] = True
+    inside[pseudo.rows] = True
     psi, weight = np.zeros(len(x)), np.zeros(len(x))
-    psi[found.rows], weight[found.rows] = found.psi, 1.0 / found.variance
+    psi[pseudo.rows], weight[pseudo.rows] = pseudo.psi, 1.0 / pseudo.variance
     return {
         name: crossed(model)
         if name == "crossed boosting" and crossed is not None

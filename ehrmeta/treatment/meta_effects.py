@@ -66,19 +66,19 @@ class MetaEffects(_PointEffects):
     ) -> MetaEffects:
         """Fit clones; rows are weighted where the estimator takes `sample_weight`."""
         models = []
-        for found in scoring(cases, nuisances):
-            model, rows = clone(estimator), cases.take(found.rows)
-            weight = 1.0 / found.variance
+        for pseudo in scoring(cases, nuisances):
+            model, rows = clone(estimator), cases.take(pseudo.rows)
+            weight = 1.0 / pseudo.variance
             takes = has_fit_parameter(model, "sample_weight")
             weights = {"sample_weight": weight / weight.mean()} if takes else {}
-            models.append(model.fit(rows.x, found.psi, **_tasks_of(rows), **weights))
+            models.append(model.fit(rows.x, pseudo.psi, **_tasks_of(rows), **weights))
         return cls(scoring, tuple(models))
 
     def adapt(self, cases: TreatedRows, nuisances: AnyTaskNuisances) -> list[Any]:
         """Every model adapted to the tasks that have pseudo-outcomes."""
         return [
-            _adapted(model, cases.x[found.rows], found.psi, cases.take(found.rows))
-            for model, found in zip(self.models, self.scoring(cases, nuisances), strict=True)
+            _adapted(model, cases.x[pseudo.rows], pseudo.psi, cases.take(pseudo.rows))
+            for model, pseudo in zip(self.models, self.scoring(cases, nuisances), strict=True)
         ]
 
     def support_weights(
@@ -161,13 +161,13 @@ class MetaOutcomes(_PointEffects):
         adapted = self.model.unadapted() if state is None else state
         if not hasattr(adapted, "predict_interval"):
             raise DataError(f"{type(self.model).__name__} predicts no intervals.")
-        found = adapted.predict_interval(
+        interval = adapted.predict_interval(
             _with_treatment(cases.x, given),
             confidence_level=confidence_level,
             **({} if state is None else {"groups": cases.task, "new_groups": "population"}),
             **({} if cases.time is None else {"time": cases.time}),
         )
-        return np.asarray(found, np.float64)
+        return np.asarray(interval, np.float64)
 
     def _effect(self, cases: TreatedRows, state: Any, zero: Array, one: Array) -> Array:
         return self.predict(cases, state, one) - self.predict(cases, state, zero)
@@ -196,5 +196,5 @@ def _predicted(model: Any, adapted: Any, x: Array, cases: TreatedRows) -> Array:
     time = {} if cases.time is None else {"time": cases.time}
     if adapted is None:
         return np.asarray(model.predict(x, **time), np.float64)
-    found = adapted.predict(x, groups=cases.task, new_groups="population", **time)
-    return np.asarray(found, np.float64)
+    predictions = adapted.predict(x, groups=cases.task, new_groups="population", **time)
+    return np.asarray(predictions, np.float64)

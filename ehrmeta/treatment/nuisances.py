@@ -120,9 +120,9 @@ class LogitShifts:
         """Propensities (row, arm) at the shift that the task's other rows give, to one step."""
         logits = np.log(np.maximum(e, _SMALLEST))
         p = softmax(logits + mode[cases.task], axis=1)
-        own = np.eye(p.shape[1])[cases.arm] - p
-        less = curvature[cases.task] - _information(p)
-        shift = mode[cases.task] - np.linalg.solve(less, own[..., None])[..., 0]
+        gradient = np.eye(p.shape[1])[cases.arm] - p
+        rest = curvature[cases.task] - _information(p)
+        shift = mode[cases.task] - np.linalg.solve(rest, gradient[..., None])[..., 0]
         return np.asarray(softmax(logits + shift, axis=1))
 
     def shifted(self, e: Array, shift: Array) -> Array:
@@ -134,13 +134,13 @@ def _fit_logit_shifts(e: Array, cases: TreatedRows) -> LogitShifts:
     """Estimate the spread of the shifts by Laplace's approximation of their likelihood."""
     logits = np.log(np.maximum(e, _SMALLEST))
     low, high = np.log(_SD_RANGE)
-    found = minimize_scalar(
+    optimum = minimize_scalar(
         lambda log_sd: -_laplace(logits, cases, float(np.exp(log_sd)))[2],
         bounds=(low, high),
         method="bounded",
         options={"xatol": 0.05},
     )
-    return LogitShifts(float(np.exp(found.x)))
+    return LogitShifts(float(np.exp(optimum.x)))
 
 
 def _laplace(logits: Array, cases: TreatedRows, sd: float) -> tuple[Array, Array, float]:
@@ -208,8 +208,8 @@ class TaskNuisances:
         several = (cases.counts(self.e.shape[1]) > 0).sum(1) > 1
         return np.asarray(self.treatment(cases) * several[cases.task, None])
 
-    def away(self, cases: TreatedRows) -> Array:
-        """Which arm was given less its propensity, without the control, (row, arm - 1)."""
+    def residual(self, cases: TreatedRows) -> Array:
+        """Treatment residual T - e(X) for each non-control arm, (row, arm - 1)."""
         return np.asarray(self.treatment(cases) - self.e[:, 1:])
 
     @property

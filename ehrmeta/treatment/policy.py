@@ -136,9 +136,9 @@ def policy_value(
         )
     weight = agree / e[rows, policy]
     if method == "dr":
-        own = scores[rows, policy]
-        value = float(own.mean())
-        se = float(own.std(ddof=1) / np.sqrt(len(own)))
+        gained = scores[rows, policy]
+        value = float(gained.mean())
+        se = float(gained.std(ddof=1) / np.sqrt(len(gained)))
     elif method == "ipw":
         value = float(np.average(y, weights=weight))
         se = float(np.sqrt(np.sum((weight * (y - value)) ** 2)) / weight.sum())
@@ -262,13 +262,13 @@ def rate(
     )
     n_units = int(unit.max()) + 1
     value = rank_score(effect, scores, kind=kind)
-    found = np.empty(n_bootstrap)
+    drawn = np.empty(n_bootstrap)
     for at in range(n_bootstrap):
         half = np.zeros(n_units, bool)
         half[random.permutation(n_units)[: n_units // 2]] = True
         rows = half[unit]
-        found[at] = rank_score(effect[rows], scores[rows], kind=kind)
-    se = float(found.std(ddof=1))
+        drawn[at] = rank_score(effect[rows], scores[rows], kind=kind)
+    se = float(drawn.std(ddof=1))
     wide = float(stats.norm.ppf(0.5 + 0.5 * confidence_level)) * se
     return Ranking(value, se, value - wide, value + wide)
 
@@ -286,8 +286,8 @@ def effects_by_rank(
     Examples
     --------
     >>> effect, scores = np.arange(6.0), np.array([0.0, 2.0, 1.0, 1.0, 2.0, 4.0])
-    >>> found = effects_by_rank(effect, scores, task=np.zeros(6, int), n_groups=2)
-    >>> found[["n", "predicted", "effect"]].to_numpy().round(2).tolist()
+    >>> groups = effects_by_rank(effect, scores, task=np.zeros(6, int), n_groups=2)
+    >>> groups[["n", "predicted", "effect"]].to_numpy().round(2).tolist()
     [[3.0, 1.0, 1.0], [3.0, 4.0, 2.33]]
     """
     whole = isinstance(n_groups, int | np.integer)
@@ -303,11 +303,11 @@ def effects_by_rank(
     unit = task if len(np.unique(task)) >= _FEW_TASKS else np.arange(len(effect))
     rows = pd.DataFrame({"group": group + 1, "unit": unit, "predicted": effect, "effect": scores})
     by_group = rows.groupby("group")
-    found = by_group[["predicted", "effect"]].mean()
-    found.insert(0, "n", by_group.size())
-    left = rows.assign(left=rows["effect"] - by_group["effect"].transform("mean"))
-    sums = left.groupby(["group", "unit"])["left"].sum().groupby("group")
+    groups = by_group[["predicted", "effect"]].mean()
+    groups.insert(0, "n", by_group.size())
+    residuals = rows.assign(residual=rows["effect"] - by_group["effect"].transform("mean"))
+    sums = residuals.groupby(["group", "unit"])["residual"].sum().groupby("group")
     drawn = sums.size()
-    se = np.sqrt(sums.agg(lambda s: (s**2).sum()) * drawn / (drawn - 1)) / found["n"]
+    se = np.sqrt(sums.agg(lambda s: (s**2).sum()) * drawn / (drawn - 1)) / groups["n"]
     wide = stats.t.ppf(0.5 + 0.5 * confidence_level, drawn - 1) * se
-    return found.assign(se=se, low=found["effect"] - wide, high=found["effect"] + wide)
+    return groups.assign(se=se, low=groups["effect"] - wide, high=groups["effect"] + wide)

@@ -95,13 +95,15 @@ def pool_effects(
     mean = float(np.average(theta, weights=weight))
     plain = 1.0 / np.sqrt(weight.sum())
     spread = np.sqrt(np.sum(weight * (theta - mean) ** 2) / (n - 1))
-    own = float(plain * max(spread, 1.0))
+    se_mean = float(plain * max(spread, 1.0))
     level = 0.5 + 0.5 * confidence_level
-    wide = float(stats.t.ppf(level, n - 1)) * own
-    beyond = float(stats.t.ppf(level, n - 2) * np.hypot(own, np.sqrt(tau2))) if n > 2 else np.inf
+    wide = float(stats.t.ppf(level, n - 1)) * se_mean
+    beyond = (
+        float(stats.t.ppf(level, n - 2) * np.hypot(se_mean, np.sqrt(tau2))) if n > 2 else np.inf
+    )
     return PooledEffect(
         mean,
-        own,
+        se_mean,
         (mean - wide, mean + wide),
         (mean - beyond, mean + beyond),
         float(np.sqrt(tau2)),

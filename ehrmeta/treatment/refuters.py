@@ -43,15 +43,15 @@ def refute(model: TreatmentResponse, *, n_repeats: int = 5, random_state: int = 
     >>> rng = np.random.default_rng(0)
     >>> X, t = rng.normal(size=(200, 2)), rng.integers(0, 2, 200)
     >>> model = TreatmentResponse(propensity=0.5, final="constant", random_state=0)
-    >>> found = refute(model.fit(X, t + rng.normal(size=200), treatment=t), n_repeats=1)
-    >>> found.holds_0.tolist()
+    >>> refits = refute(model.fit(X, t + rng.normal(size=200), treatment=t), n_repeats=1)
+    >>> refits.holds_0.tolist()
     [True, True]
     """
     arms, cases = model.treatment_, model.tasks_.support
     if not isinstance(arms, Arms):
         raise DataError("refuters deal arms anew; a dose has none.")
     random = np.random.default_rng(random_state)
-    found = []
+    refits = []
     for repeat in range(n_repeats):
         noise = random.normal(cases.y.mean(), cases.y.std(), cases.n_rows)
         dealt = _deal(cases, random)
@@ -71,9 +71,9 @@ def refute(model: TreatmentResponse, *, n_repeats: int = 5, random_state: int = 
             )
             pooled = fresh.tasks_.pooled_effect(T1=arms.labels[1])
             low, high = pooled.interval
-            found.append((name, repeat, pooled.effect, low, high, low <= 0 <= high))
+            refits.append((name, repeat, pooled.effect, low, high, low <= 0 <= high))
     columns = ["refuter", "repeat", "effect", "low", "high", "holds_0"]
-    return pd.DataFrame(found, columns=columns)
+    return pd.DataFrame(refits, columns=columns)
 
 
 def _deal(cases: TreatedRows, random: np.random.Generator) -> np.ndarray:

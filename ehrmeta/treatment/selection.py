@@ -139,8 +139,8 @@ def _score(judge: TreatmentResponse, kind: str, effect: Array, T0: Any, T1: Any)
     return _skill(tasks.pseudo_outcomes(kind, zero, one), effect)
 
 
-def _skill(found: PseudoOutcomes, effect: Array) -> float:
-    weight = 1.0 / found.variance
-    constant = np.average(found.psi, weights=weight)
-    loss = np.sum(weight * (found.psi - effect[found.rows]) ** 2)
-    return 1.0 - float(loss / np.sum(weight * (found.psi - constant) ** 2))
+def _skill(pseudo: PseudoOutcomes, effect: Array) -> float:
+    weight = 1.0 / pseudo.variance
+    constant = np.average(pseudo.psi, weights=weight)
+    loss = np.sum(weight * (pseudo.psi - effect[pseudo.rows]) ** 2)
+    return 1.0 - float(loss / np.sum(weight * (pseudo.psi - constant) ** 2))

@@ -362,12 +362,12 @@ class TreatmentEncoder:
 def read_times(values: Any, name: str, schema: Schema | None, n_rows: int) -> Array:
     """Times of rows on the schema's clock, as `time` itself is read."""
     clock = schema.time if schema is not None and schema.time is not None else Clock(name)
-    found = to_time(read_column(values, name), unit=clock.unit, origin=clock.origin, name=name)
-    if found.shape != (n_rows,):
+    times = to_time(read_column(values, name), unit=clock.unit, origin=clock.origin, name=name)
+    if times.shape != (n_rows,):
         raise DataError(
-            f"{name} has {len(found):,} rows, X has {n_rows:,}. Pass one value per row of X."
+            f"{name} has {len(times):,} rows, X has {n_rows:,}. Pass one value per row of X."
         )
-    return found
+    return times
 
 
 def _check_order(time: Array | None, outcome_time: Any, schema: Schema | None) -> None:

@@ -28,7 +28,7 @@ def test_levels_of_tasks_are_learned_from_their_other_rows(cases):
     assert again.m[3] == pytest.approx(adapted.m[3])
     assert (np.delete(again.m - adapted.m, 3) > 0.1).all()
     np.testing.assert_allclose(again.dose, adapted.dose)
-    np.testing.assert_allclose(adapted.away(new)[:, 0], new.arm - adapted.dose)
+    np.testing.assert_allclose(adapted.residual(new)[:, 0], new.arm - adapted.dose)
 
 
 def test_a_task_of_one_dose_says_nothing_of_its_effect(cases):
