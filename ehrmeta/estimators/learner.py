@@ -15,7 +15,7 @@ from torch.func import vmap
 from ehrmeta.algorithms._base import Algorithm, Params, Spec, State
 from ehrmeta.errors import DataError
 from ehrmeta.nn.batch import TaskRows, TaskSet, empty_set, padded_index, padded_set
-from ehrmeta.nn.device import Chunks, check_precision, in_threads, one_thread
+from ehrmeta.nn.device import Chunks, check_precision, in_threads, on_one_core
 from ehrmeta.nn.likelihoods import Distribution
 
 __all__ = ["AdaptedChunk", "Learner", "pick_device"]
@@ -206,8 +206,7 @@ class Learner:
         if self.device.type != "cpu":
             lists = [work(piece) for piece in pieces]
         elif n_points <= _FEW_POINTS:
-            with one_thread():
-                lists = [work(piece) for piece in pieces]
+            lists = on_one_core(lambda: [work(piece) for piece in pieces])
         else:
             lists = in_threads(work, pieces)
         return [found for each in lists for found in each]

@@ -8,6 +8,7 @@ for each other after every operator are hardly faster than one.
 
 from __future__ import annotations
 
+import os
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -25,7 +26,7 @@ __all__ = [
     "check_precision",
     "in_threads",
     "matrix_products",
-    "one_thread",
+    "on_one_core",
 ]
 
 Out = TypeVar("Out")
@@ -87,7 +88,7 @@ class Chunks:
 
 
 def in_threads(work: Callable[[In], Out], pieces: Sequence[In]) -> list[Out]:
-    """``[work(piece) for piece in pieces]`` on as many threads as torch has.
+    """``[work(piece) for piece in pieces]`` on as many threads as torch has, one core each.
 
     Examples
     --------
@@ -97,46 +98,41 @@ def in_threads(work: Callable[[In], Out], pieces: Sequence[In]) -> list[Out]:
     n_threads = torch.get_num_threads()
     if min(n_threads, len(pieces)) < 2:
         return [work(piece) for piece in pieces]
-    with (
-        _usual_after,
-        ThreadPoolExecutor(n_threads, initializer=torch.set_num_threads, initargs=(1,)) as pool,
-    ):
-        return list(pool.map(work, pieces))
+    return list(_pool(n_threads).map(work, pieces))
 
 
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Little work: waking up other threads at every operator would take longer than doing it."""
-    with _usual_after:
-        torch.set_num_threads(1)
-        yield
+def on_one_core(work: Callable[[], Out]) -> Out:
+    """``work()`` on one core: waking up others at every operator would take longer than it."""
+    n_threads = torch.get_num_threads()
+    return work() if n_threads == 1 else _pool(n_threads).submit(work).result()
 
 
-class _UsualAfter:
-    """Sets torch's number of threads back, to what it was before the first of overlapping uses.
+_POOLS: dict[tuple[int, int], ThreadPoolExecutor] = {}  # by process, for a fork has no threads
+_POOLS_LOCK = threading.Lock()
 
-    The number belongs to the process: who came while another had lowered it would take that for the
-    usual one, and leave it so.
+
+def _pool(n_threads: int) -> ThreadPoolExecutor:
+    """So many threads, made once, on each of which torch computes on one core.
+
+    A thread's number of cores is its own once torch has run in it, but it can only be given through
+    the default of new threads. So that default is lowered while the threads start, and not again.
     """
+    with _POOLS_LOCK:
+        key = os.getpid(), n_threads
+        if key not in _POOLS:
+            _POOLS[key] = ThreadPoolExecutor(n_threads, thread_name_prefix="ehrmeta")
+            started = threading.Barrier(n_threads + 1)
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._n_inside = 0
-        self._usual = 1
+            def start() -> None:
+                torch.set_num_threads(1)
+                torch.get_num_threads()  # from now on the number is this thread's own
+                started.wait()
 
-    def __enter__(self) -> None:
-        with self._lock:
-            if self._n_inside == 0:
-                self._usual = torch.get_num_threads()
-            self._n_inside += 1
-
-    def __exit__(self, *exception: object) -> None:
-        with self._lock:
-            self._n_inside -= 1
-            torch.set_num_threads(self._usual)
-
-
-_usual_after = _UsualAfter()
+            for _ in range(n_threads):
+                _POOLS[key].submit(start)
+            started.wait()
+            torch.set_num_threads(n_threads)
+        return _POOLS[key]
 
 
 def check_precision(precision: str, device: torch.device) -> torch.dtype:

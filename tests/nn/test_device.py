@@ -1,5 +1,4 @@
 import threading
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -11,7 +10,7 @@ from ehrmeta.nn.device import (
     check_precision,
     in_threads,
     matrix_products,
-    one_thread,
+    on_one_core,
 )
 
 CPU = torch.device("cpu")
@@ -67,16 +66,16 @@ def two_threads():
 
 
 def test_pieces_come_back_in_order_from_threads_that_work_alone(two_threads):
-    met = threading.Barrier(2, timeout=10)  # passed only where two threads meet
+    both = threading.Barrier(2, timeout=10)  # passed only where two threads meet
 
     def work(piece):
-        met.wait()
+        both.wait()
         return piece, torch.get_num_threads(), threading.current_thread().name
 
-    found = in_threads(work, list(range(4)))
-    assert [piece for piece, _, _ in found] == [0, 1, 2, 3]
-    assert {n_threads for _, n_threads, _ in found} == {1}
-    assert threading.current_thread().name not in {name for _, _, name in found}
+    pieces, n_threads, names = zip(*in_threads(work, list(range(4))), strict=True)
+    assert pieces == (0, 1, 2, 3)
+    assert set(n_threads) == {1}
+    assert threading.current_thread().name not in names
     assert torch.get_num_threads() == 2
 
 
@@ -87,33 +86,30 @@ def test_an_error_comes_through_and_the_number_of_threads_is_kept(two_threads):
     assert in_threads(lambda _: torch.get_num_threads(), [0]) == [2]
 
 
-def test_little_work_stays_on_one_thread(two_threads):
-    with pytest.raises(ZeroDivisionError), one_thread():
-        assert torch.get_num_threads() == 1
-        raise ZeroDivisionError
+def test_little_work_is_done_on_one_core(two_threads):
+    assert on_one_core(torch.get_num_threads) == 1
+    with pytest.raises(ZeroDivisionError):
+        on_one_core(lambda: 1 // 0)
     assert torch.get_num_threads() == 2
 
 
-def test_users_that_overlap_do_not_take_the_lowered_number_for_the_usual_one(two_threads):
-    first_in, second_in, first_out = (threading.Event() for _ in range(3))
+def test_threads_that_others_start_meanwhile_keep_the_usual_number(two_threads):
+    on_one_core(int)  # the pool is there
+    numbers = []
 
-    def first() -> None:
-        with one_thread():
-            first_in.set()
-            assert second_in.wait(10)
-        first_out.set()
+    def work() -> None:
+        for _ in range(2):  # a thread of somebody else, started during a call
+            other = threading.Thread(target=lambda: numbers.append(torch.get_num_threads()))
+            other.start()
+            other.join(10)
 
-    def second() -> None:
-        assert first_in.wait(10)
-        with one_thread():
-            second_in.set()
-            assert first_out.wait(10)
+    on_one_core(work)
+    assert numbers == [2, 2]
 
-    with ThreadPoolExecutor(2) as pool:
-        for done in [pool.submit(first), pool.submit(second)]:
-            done.result()
-    with ThreadPoolExecutor(1) as pool:
-        assert pool.submit(torch.get_num_threads).result() == 2
+
+def test_work_in_a_thread_starts_no_more_threads(two_threads):
+    inner = on_one_core(lambda: in_threads(lambda _: threading.current_thread().name, [0, 1]))
+    assert len(set(inner)) == 1
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
