@@ -432,15 +432,19 @@ class Adapted(Saved):
             refuse_new(codes)
         if known.all():
             return self._summary(summary, inputs, codes, known)
-        prior = self if self.labels_ is None else self.unadapted()
-        rest = prior._summary(summary, inputs, np.zeros_like(codes), ~known)
-        if new_groups == "nan":
-            missing = np.float64 if rest.dtype.kind in "biuf" else object
-            rest = np.full(rest.shape, np.nan, missing)
-        values = np.empty((inputs.n_rows, *rest.shape[1:]), rest.dtype)
-        values[~known] = rest
+        adapted = like = None
         if known.any():
-            values[known] = self._summary(summary, inputs, np.where(known, codes, 0), known)
+            adapted = like = self._summary(summary, inputs, np.where(known, codes, 0), known)
+        if like is None or new_groups == "population":
+            like = self.unadapted()._summary(summary, inputs, np.zeros_like(codes), ~known)
+        shape, dtype = (inputs.n_rows, *like.shape[1:]), like.dtype
+        if new_groups == "nan":
+            values = np.full(shape, np.nan, np.float64 if dtype.kind in "biuf" else object)
+        else:
+            values = np.empty(shape, dtype)
+            values[~known] = like
+        if adapted is not None:
+            values[known] = adapted
         return values
 
     def _summary(

@@ -124,7 +124,7 @@ def test_new_groups_are_never_silent(fitted, split):
 
 def test_intervals_are_refused_and_so_are_a_regressors_classes(fitted, split):
     (X, y, groups), _ = split
-    with pytest.raises(DataError, match=r"MetaClassifier.*use predict_proba"):
+    with pytest.raises(DataError, match=r"MetaClassifier.*Use predict_proba"):
         fitted.adapt(X, y, groups=groups).predict_interval(X, groups=groups)
     regressor = MetaRegressor(MAML(inner_steps=1), max_steps=1, verbose=False)
     regressor.fit(X, X.a.to_numpy(), groups=groups)

@@ -5,9 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ehrmeta import ConformalClassifier, ConformalRegressor, MetaClassifier, MetaRegressor
+from ehrmeta import (
+    Adapted,
+    ConformalClassifier,
+    ConformalRegressor,
+    MetaClassifier,
+    MetaRegressor,
+    load,
+)
 from ehrmeta.baselines import MixedEffects
-from ehrmeta.errors import BundleError, NotFittedError
+from ehrmeta.errors import BundleError, DataWarning, NotFittedError
+from ehrmeta.estimators import ConformalAdapted
 from ehrmeta.persistence import read_bundle, write_bundle
 from tests.estimators.patients import make_patients
 
@@ -97,3 +105,47 @@ def test_what_a_file_cannot_hold_is_said(tmp_path):
     found.calibrate(*MORE[:2], groups=MORE.groups, time=MORE.time)
     with pytest.raises(BundleError, match="MixedEffects cannot be saved"):
         found.save(tmp_path / "x.ehrmeta")
+
+
+def test_an_adapted_patient_does_all_that_one_without_calibration_does(regressor, tmp_path):
+    given = {"groups": ["a", "a"], "time": NEW.time[FIRST]}
+    adapted = regressor.adapt(NEW.X[FIRST], NEW.y[FIRST], **given)
+    asked = {"X": NEW.X[LATER], "groups": ["a"] * 4, "time": NEW.time[LATER]}
+    interval = adapted.predict_interval(**asked, confidence_level=0.8)
+    quantiles = adapted.predict_quantiles(**asked, levels=(0.1, 0.9))
+    np.testing.assert_allclose(interval, quantiles, rtol=1e-12)
+    assert (interval != adapted.adapted.predict_interval(**asked, confidence_level=0.8)).any()
+    np.testing.assert_array_equal(adapted.predict(**asked), adapted.adapted.predict(**asked))
+    total = adapted.explain(**asked).groupby("row")["contribution"].sum()
+    np.testing.assert_allclose(total, adapted.predict(**asked), atol=2e-3)
+    adapted.save(tmp_path / "patient.ehrmeta")
+    for loaded in (
+        ConformalAdapted.load(tmp_path / "patient.ehrmeta"),
+        load(tmp_path / "patient.ehrmeta"),
+    ):
+        np.testing.assert_array_equal(
+            loaded.predict_interval(**asked, confidence_level=0.8), interval
+        )
+    with pytest.raises(BundleError, match="adapted from a calibrated model"):
+        Adapted.load(tmp_path / "patient.ehrmeta")
+
+
+def test_patients_that_were_not_adapted_get_the_calibrated_population(regressor):
+    given = {"groups": ["a", "a"], "time": NEW.time[FIRST]}
+    adapted = regressor.adapt(NEW.X[FIRST], NEW.y[FIRST], **given)
+    rows = {"X": NEW.X[LATER], "time": NEW.time[LATER], "confidence_level": 0.8}
+    with pytest.warns(DataWarning, match="after 0 shots"):
+        new = adapted.predict_interval(**rows, groups=["b"] * 4, new_groups="population")
+    with pytest.warns(DataWarning, match="after 0 shots"):
+        population = regressor.unadapted().predict_interval(**rows)
+    np.testing.assert_array_equal(new, population)
+    missing = adapted.predict_interval(**rows, groups=["a", "a", "b", "b"], new_groups="nan")
+    np.testing.assert_array_equal(np.isnan(missing[:, 0]), [False, False, True, True])
+
+
+def test_more_rows_keep_the_calibration(regressor):
+    one = regressor.adapt(NEW.X[:1], NEW.y[:1], time=NEW.time[:1])
+    two = one.update(NEW.X[1:2], NEW.y[1:2], time=NEW.time[1:2])
+    at_once = regressor.adapt(NEW.X[FIRST], NEW.y[FIRST], time=NEW.time[FIRST])
+    rows = {"X": NEW.X[LATER], "time": NEW.time[LATER], "confidence_level": 0.8}
+    np.testing.assert_array_equal(two.predict_interval(**rows), at_once.predict_interval(**rows))

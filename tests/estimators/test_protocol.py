@@ -1,0 +1,71 @@
+"""The k-shot protocol: who is adapted to what, and judged on which rows."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from ehrmeta.baselines import LastValue, TaskMean
+from ehrmeta.estimators.inputs import read_inputs
+from ehrmeta.estimators.protocol import adapt_to_rows, k_shot_splits, keep_judged_tasks
+
+GROUPS = np.array([1, 1, 1, 1, 2, 2, 3])
+TIME = np.array([0.0, 1.0, 2.0, 3.0, 0.0, 1.0, 0.0])
+Y = np.array([1.0, 2.0, 3.0, 4.0, 10.0, 20.0, 5.0])
+X = np.zeros((7, 1))
+
+
+def test_the_first_rows_are_the_support_and_the_later_ones_the_query():
+    inputs = read_inputs(X, Y, groups=GROUPS, time=TIME)
+    splits = {k: (support, query) for k, support, query in k_shot_splits(inputs, (0, 1, 3, 9))}
+    assert list(splits) == [0, 1, 3], "no task has more than nine rows"
+    assert splits[0][1].all()
+    assert Y[splits[1][0]].tolist() == [1.0, 10.0]
+    assert Y[splits[1][1]].tolist() == [2.0, 3.0, 4.0, 20.0]
+    assert Y[splits[3][1]].tolist() == [4.0]
+
+
+def test_no_query_row_is_known_before_the_support():
+    inputs = read_inputs(X, Y, groups=GROUPS, time=TIME)
+    known = TIME + 1.5  # outcomes come late
+    ((_, support, query),) = k_shot_splits(inputs, (1,), outcome_time=known)
+    assert Y[query].tolist() == [3.0, 4.0]
+    assert Y[support].tolist() == [1.0], "the second task has no row left to judge"
+
+
+def test_without_time_the_support_is_drawn_and_all_others_are_judged():
+    inputs = read_inputs(X, Y, groups=GROUPS)
+    ((_, support, query),) = k_shot_splits(inputs, (1,))
+    assert np.bincount(GROUPS[support]).tolist() == [0, 1, 1]
+    np.testing.assert_array_equal(support | query, GROUPS < 3)
+
+
+def test_tasks_without_a_query_row_are_left_out():
+    tasks = read_inputs(X, Y, groups=GROUPS, time=TIME).tasks()
+    query = (GROUPS == 1) & (TIME > 1)
+    np.testing.assert_array_equal(keep_judged_tasks(tasks, ~query, query), (GROUPS == 1) & ~query)
+
+
+@pytest.mark.parametrize("k", [0, 1, 2])
+def test_each_task_is_predicted_from_its_support(k):
+    model = LastValue().fit(X, Y, groups=GROUPS, time=TIME)
+    inputs = model.model_.read(X, Y, groups=GROUPS, time=TIME)
+    ((_, support, query),) = k_shot_splits(inputs, (k,))
+    adapted, rows = adapt_to_rows(model, X, inputs, support, query)
+    last = {0: {1: Y.mean(), 2: Y.mean(), 3: Y.mean()}, 1: {1: 1.0, 2: 10.0}, 2: {1: 2.0}}[k]
+    expected = [last[group] for group in GROUPS[query]]
+    np.testing.assert_allclose(adapted.predict(**rows), expected, rtol=1e-6)
+
+
+def test_anything_with_adapt_and_predict_will_do():
+    class Constant:
+        def adapt(self, X, y, *, groups):
+            return TaskMean().fit(X, y, groups=groups)
+
+        def predict(self, X):
+            return np.ones(len(X))
+
+    inputs = read_inputs(X, Y, groups=GROUPS)
+    nothing = np.zeros(7, dtype=bool)
+    adapted, rows = adapt_to_rows(Constant(), X, inputs, nothing, ~nothing)
+    assert adapted.predict(**rows).tolist() == [1.0] * 7
