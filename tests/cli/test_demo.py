@@ -1,9 +1,13 @@
+import re
+
 import numpy as np
 import pandas as pd
+import pytest
 
 from ehrmeta import MetaRegressor, Table
 from ehrmeta.cli.demo import STORY_VISITS, NotAdapted, demo_model, median_patient
 from ehrmeta.cli.models import comparators
+from tests.cli.commands import run
 from tests.estimators.patients import make_patients, small_model
 
 
@@ -39,3 +43,18 @@ def test_the_story_is_the_patient_of_median_error_among_those_with_enough_visits
     _, query = test.support_query(shots=1)
     predicted = query.y + pd.Series(query.groups).map(dict(zip("abcde", errors, strict=True)))
     assert set(median_patient(test, query, predicted.to_numpy()).groups) == {"c"}
+
+
+@pytest.mark.slow
+def test_the_quick_demo_prints_the_table_and_leaves_picture_and_model(tmp_path):
+    printed = run("demo", "--quick", "--out", tmp_path / "demo").output
+    for row in ("population", "last value", "patient mean", "mixed model", "boosting with history"):
+        assert row in printed
+    assert "\nehrmeta  " in printed
+    assert re.search(r"[\d,]+ tasks/s", printed)
+    assert re.search(r"one patient in [\d.]+ ms", printed)
+    assert re.search(r"peak memory: [\d.]+ GiB", printed)
+    assert (tmp_path / "demo" / "patient.png").read_bytes().startswith(b"\x89PNG")
+    model = MetaRegressor.load(tmp_path / "demo" / "hdl.ehrmeta")
+    assert model.schema_.outcome.unit == "mg/dL"
+    assert [path.name for path in tmp_path.iterdir()] == ["demo"]

@@ -2,16 +2,14 @@
 
 import ast
 from pathlib import Path
-from types import SimpleNamespace
 
-import numpy as np
-import pandas as pd
 import pytest
 
-from ehrmeta.cli.models import groups_of
+from ehrmeta import MetaRegressor
 from ehrmeta.cli.tables import COMMAND_WORDS, in_command_words, reworded
 from ehrmeta.data import Finding
 from ehrmeta.errors import BundleError, DataWarning, Remedy
+from tests.cli.commands import FIT, failure, run
 
 PACKAGE = Path(__file__).parents[2] / "ehrmeta"
 
@@ -51,11 +49,35 @@ def test_a_message_is_one_line_with_its_remedies_reworded():
     assert reworded(finding).remedy == ""
 
 
-@pytest.mark.parametrize("dtype", [np.int64, np.uint64, np.float64])
-def test_numbered_ids_match_digit_by_digit(dtype):
-    labels = np.array([2**53, 2**53 + 2, 7], dtype)
-    patients = SimpleNamespace(labels_=labels)
-    asked = pd.Series(["9007199254740993", "9007199254740994", "7.0", "7.3"], name="id")
-    found = groups_of(asked, patients)
-    assert found.dtype == dtype
-    assert pd.Index(labels).get_indexer(found).tolist() == [-1, 1, 2, -1]
+def test_row_numbers_are_no_feature(folder, visits):
+    visits.to_csv(folder / "index.csv")
+    done = run("fit", folder / "index.csv", *FIT, "--out", folder / "index.ehrmeta")
+    assert "column(s) ['Unnamed: 0'] without a name left out" in done.stderr
+    assert MetaRegressor.load(folder / "index.ehrmeta").schema_.names == ("sex", "crp")
+
+
+def test_only_the_named_features_are_used(folder):
+    model = folder / "features.ehrmeta"
+    arguments = ["fit", folder / "visits.csv", *FIT, "--out", model]
+    run(*arguments, "--features", "sex", "--algorithm", "maml", "--transform", "log")
+    loaded = MetaRegressor.load(model)
+    assert loaded.schema_.names == ("sex",)
+    assert loaded.outcome_transform == "log"
+    assert "no column 'sx'" in failure(*arguments, "--features", "sx")
+
+
+def test_rows_without_a_target_are_an_error_or_left_out(folder, visits):
+    path = folder / "gaps.csv"
+    visits.assign(hdl=visits.hdl.where(visits.index != 3)).to_csv(path, index=False)
+    arguments = ["fit", path, *FIT, "--out", folder / "gaps.ehrmeta"]
+    assert "1 missing outcome (first: row 3)" in failure(*arguments)
+    assert "--drop-missing-target" in failure(*arguments)
+    assert "239 rows" in run(*arguments, "--drop-missing-target").output
+
+
+@pytest.mark.parametrize("out", ["nowhere/model.ehrmeta", "."], ids=["no folder", "a folder"])
+def test_a_file_that_cannot_be_written_is_refused_before_the_training(folder, monkeypatch, out):
+    monkeypatch.chdir(folder)
+    printed = run("fit", "visits.csv", *FIT, "--out", out, code=2).output
+    assert "no folder" in printed or "cannot be written" in printed
+    assert "trained" not in printed
