@@ -30,7 +30,7 @@ STORY_SHOTS, STORY_VISITS = 3, 10
 
 
 def demo_model(*, quick: bool = False) -> MetaRegressor:
-    """The model of the demo: as it comes, `DeepMixedEffects`."""
+    """The model of the demo: `DeepMixedEffects` with default settings."""
     model = MetaRegressor(random_state=0)
     return model.set_params(max_steps=60) if quick else model
 
@@ -66,7 +66,7 @@ def run_demo(folder: str | Path, say: Callable[[str], None], *, quick: bool = Fa
     folder.mkdir(parents=True, exist_ok=True)
     table = load_dataset(DATA_SET)
     if quick:
-        table = _fewer(table, 1000)
+        table = table.take(table.tasks.codes < 1000)
     train, test = table.split(test_fraction=TEST_SHARE, random_state=0)
     unit = table.schema.outcome.unit if table.schema.outcome else ""
     say(f"{DATA_SET}: {len(table):,} values of {table.n_tasks:,} patients")
@@ -74,7 +74,9 @@ def run_demo(folder: str | Path, say: Callable[[str], None], *, quick: bool = Fa
 
     model = demo_model(quick=quick)
     model.fit(train.X, train.y, groups=train.groups, time=train.time)
-    say(_training_line(model))
+    last = model.history_[-1]
+    steps, rate = f"{last['step']:,.0f} steps", f"{last['tasks_per_second']:,.0f} tasks/s"
+    say(f"meta-training: {steps} in {last['seconds']:.0f} s, {rate}")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", AtypicalWarning)  # named once, below
         say(_adapting_line(model, test))
@@ -120,19 +122,6 @@ def run_demo(folder: str | Path, say: Callable[[str], None], *, quick: bool = Fa
     )
     say(f"{saved}: the model, without any patient ({saved.stat().st_size / 1e3:,.0f} kB)")
     say(f"peak memory: {_peak_memory()}")
-
-
-def _fewer(table: Table, n_tasks: int) -> Table:
-    """The first tasks of a table."""
-    return table.take(table.tasks.codes < n_tasks)
-
-
-def _training_line(model: MetaRegressor) -> str:
-    last = model.history_[-1]
-    return (
-        f"meta-training: {last['step']:,.0f} steps in {last['seconds']:.0f} s, "
-        f"{last['tasks_per_second']:,.0f} tasks/s"
-    )
 
 
 def _adapting_line(model: MetaRegressor, test: Table) -> str:

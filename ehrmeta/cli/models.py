@@ -47,9 +47,9 @@ __all__ = [
     "comparators",
     "evaluate",
     "fit",
-    "groups_of",
     "mark_held_out",
     "predict",
+    "regressor",
     "schema_of",
     "shown",
     "test_and_baselines",
@@ -93,9 +93,7 @@ def fit(
     if hold_out is not None:
         visits, _ = visits.split(hold_out, random_state=0)
     click.echo(shown(visits))
-    model = MetaRegressor(ALGORITHMS[algorithm](), outcome_transform=transform, random_state=seed)
-    settings = {"likelihood": likelihood, "max_steps": max_steps}
-    model.set_params(**{name: value for name, value in settings.items() if value is not None})
+    model = regressor(algorithm, transform, likelihood, max_steps, seed)
     model.fit(visits.X, visits.y, groups=visits.groups, time=visits.time)
     model.save(out)
     if hold_out is not None:
@@ -245,6 +243,19 @@ def evaluate(
         click.echo("ranges: 95 % interval of (row - ehrmeta), paired over patients; * excludes 0.")
 
 
+def regressor(
+    algorithm: str,
+    transform: Transform | None,
+    likelihood: str | None,
+    max_steps: int | None,
+    seed: int,
+) -> MetaRegressor:
+    """The model that the options of a training ask for, not fitted."""
+    model = MetaRegressor(ALGORITHMS[algorithm](), outcome_transform=transform, random_state=seed)
+    settings = {"likelihood": likelihood, "max_steps": max_steps}
+    return model.set_params(**{name: v for name, v in settings.items() if v is not None})
+
+
 def shown(table: Table) -> str:
     """A table as it prints, the remedies of its findings in the words of the command line."""
     return repr(dataclasses.replace(table, findings=tuple(map(reworded, table.findings))))
@@ -262,16 +273,13 @@ def schema_of(model: TaskModel, path: str) -> Schema:
 
 def comparators(*, outcome_transform: Any = None, random_state: int = 0) -> dict[str, Any]:
     """The baselines of a k-shot table, not fitted, by the names they have in it."""
+    scale = {"outcome_transform": outcome_transform}
     return {
-        "population (boosting)": PopulationBoosting(
-            outcome_transform=outcome_transform, random_state=random_state
-        ),
-        "last value": LastValue(outcome_transform=outcome_transform),
-        "patient mean": TaskMean(outcome_transform=outcome_transform),
-        "mixed model with slope": MixedEffects(outcome_transform=outcome_transform),
-        "boosting with history": HistoryBoosting(
-            outcome_transform=outcome_transform, random_state=random_state
-        ),
+        "population (boosting)": PopulationBoosting(**scale, random_state=random_state),
+        "last value": LastValue(**scale),
+        "patient mean": TaskMean(**scale),
+        "mixed model with slope": MixedEffects(**scale),
+        "boosting with history": HistoryBoosting(**scale, random_state=random_state),
     }
 
 

@@ -15,7 +15,16 @@ import click
 import pandas as pd
 from click.core import ParameterSource
 
-from ehrmeta.data import Clock, Finding, Schema, Table, list_datasets, load_dataset, load_frame
+from ehrmeta.data import (
+    Clock,
+    Finding,
+    Outcome,
+    Schema,
+    Table,
+    list_datasets,
+    load_dataset,
+    load_frame,
+)
 from ehrmeta.data.clock import SECONDS
 from ehrmeta.data.columns import read_frame
 from ehrmeta.data.schema import OnDuplicate, TaskKind, Transform
@@ -74,11 +83,8 @@ def read_table(
         Values of `table_options`.
     """
     if is_bundled(source):
-        if schema is None:
-            _refuse_roles(source)
         table = load_dataset(source)
-        if schema is not None:
-            _check_same_columns(source, table.schema, schema)
+        _check_bundled(source, table.schema, schema)
         return table
     frame, schema = read_rows(source, schema, **roles)
     return Table.from_frame(
@@ -97,9 +103,7 @@ def read_rows(
     For the parameters see `read_table`.
     """
     if is_bundled(source):
-        if schema is None:
-            _refuse_roles(source)
-        return load_frame(source), schema or load_dataset(source).schema
+        return load_frame(source), _check_bundled(source, load_dataset(source).schema, schema)
     if schema is not None:
         return _read_file(source, text_columns(schema)), schema
     if roles["task"] is None or roles["target"] is None:
@@ -120,7 +124,7 @@ def roles_of(options: dict[str, Any]) -> dict[str, Any]:
         "features": tuple(options["features"]),
         "measured": tuple(options["measured"]),
         "units": dict(options["units"]),
-        "ranges": {column: tuple(ends) for column, ends in options["ranges"]},
+        "ranges": {column: _ends(text) for column, text in options["ranges"]},
     }
 
 
@@ -148,39 +152,37 @@ def _read_file(path: str, text: tuple[str, ...]) -> pd.DataFrame:
     return frame
 
 
-def _refuse_roles(source: str) -> None:
-    """The card of a bundled data set names its columns."""
-    context = click.get_current_context()
-    given = [
-        param.opts[0]
-        for param in context.command.params
-        if param.name in ROLES
-        and context.get_parameter_source(param.name) != ParameterSource.DEFAULT
-    ]
-    if given:
-        raise click.UsageError(
-            f"{source} is a bundled data set, whose card names its columns: leave out "
-            f"{', '.join(given)}."
-        )
-
-
-def _check_same_columns(source: str, bundled: Schema, schema: Schema) -> None:
-    """Refuse a bundled table whose outcome, time or features are not those of the model."""
-
-    def parts(of: Schema) -> dict[str, Any]:
-        return {
-            "outcome": of.outcome and (of.outcome.name, of.outcome.unit),
-            "time": of.time and (of.time.name, of.time.unit),
-            "features": tuple(sorted(of.names)),
-        }
-
-    for part, theirs in parts(bundled).items():
-        ours = parts(schema)[part]
+def _check_bundled(source: str, card: Schema, schema: Schema | None) -> Schema:
+    """The schema to read a bundled data set by: no option renames it, a model must share it."""
+    if schema is None:
+        context = click.get_current_context()
+        given = [
+            param.opts[0]
+            for param in context.command.params
+            if param.name in ROLES
+            and context.get_parameter_source(param.name) != ParameterSource.DEFAULT
+        ]
+        if given:
+            raise click.UsageError(
+                f"{source} is a bundled data set, whose card names its columns: leave out "
+                f"{', '.join(given)}."
+            )
+        return card
+    for part, theirs, ours in (
+        ("outcome", _named(card.outcome), _named(schema.outcome)),
+        ("time", _named(card.time), _named(schema.time)),
+        ("features", tuple(sorted(card.names)), tuple(sorted(schema.names))),
+    ):
         if theirs != ours:
             raise SchemaError(
                 f"the {part} of the bundled data set {source} is {theirs}, that of the model "
                 f"{ours}. Pass a table with the columns that the model was fitted on."
             )
+    return schema
+
+
+def _named(column: Outcome | Clock | None) -> tuple[str, str] | None:
+    return None if column is None else (column.name, column.unit)
 
 
 # What a message says to do about it, by the kind of its remedy.
@@ -273,21 +275,23 @@ def _pairs(
 
 def _ranges(
     ctx: click.Context, param: click.Parameter, value: Sequence[str]
-) -> tuple[tuple[str, tuple[float | None, float | None]], ...]:
+) -> tuple[tuple[str, str], ...]:
     """Every ``COLUMN=LOW:HIGH``, where either end may be empty."""
-    ranges = []
-    for column, text in _pairs(ctx, param, value):
-        low, colon, high = text.partition(":")
+    pairs = _pairs(ctx, param, value)
+    for column, text in pairs:
         try:
-            ends = tuple(float(end) if end else None for end in (low, high))
-        except ValueError:
-            colon = ""
-        if not colon:
+            _ends(text)
+        except ValueError as error:
             raise click.BadParameter(
                 f"'{column}={text}': write COLUMN=LOW:HIGH, such as hdl=5:200."
-            )
-        ranges.append((column, (ends[0], ends[1])))
-    return tuple(ranges)
+            ) from error
+    return pairs
+
+
+def _ends(text: str) -> tuple[float | None, float | None]:
+    """``LOW:HIGH`` as numbers, None for an empty end."""
+    low, high = text.split(":")
+    return float(low) if low else None, float(high) if high else None
 
 
 def _all_of(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:

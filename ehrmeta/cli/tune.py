@@ -11,7 +11,7 @@ import click
 from click.core import ParameterSource
 
 from ehrmeta.algorithms import ALGORITHMS
-from ehrmeta.cli.models import shown
+from ehrmeta.cli.models import regressor, shown
 from ehrmeta.cli.tables import (
     ROLES,
     is_bundled,
@@ -204,16 +204,9 @@ def _recalled(study: str, storage: str, settings: dict[str, Any]) -> tuple[str, 
 
 def _model(settings: dict[str, Any]) -> tuple[MetaRegressor, tuple[Dimension, ...]]:
     """The model before the search, and what is searched of it."""
-    first = (settings["names"] or ["deep-mixed-effects"])[0]
-    model = MetaRegressor(
-        ALGORITHMS[first](),
-        outcome_transform=settings["transform"],
-        score_shots=tuple(settings["shots"]),
-        random_state=settings["seed"],
-        verbose=False,
-    )
-    given = {name: settings[name] for name in ("likelihood", "max_steps")}
-    model.set_params(**{name: value for name, value in given.items() if value is not None})
+    options = {name: settings[name] for name in ("transform", "likelihood", "max_steps", "seed")}
+    model = regressor((settings["names"] or ["deep-mixed-effects"])[0], **options)
+    model.set_params(score_shots=tuple(settings["shots"]), verbose=False)
     return model, read_space(model, _chosen(settings))
 
 
