@@ -27,7 +27,7 @@ from safetensors.torch import load, save
 
 from ehrmeta.errors import BundleError
 
-__all__ = ["FORMAT_VERSION", "MAX_HEADER_BYTES", "MAX_TENSORS", "read_bundle", "write_bundle"]
+__all__ = ["FORMAT_VERSION", "read_bundle", "write_bundle"]
 
 FORMAT_VERSION = 1
 MAX_HEADER_BYTES = 2**24

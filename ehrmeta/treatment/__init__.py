@@ -5,6 +5,7 @@ from ehrmeta.treatment.diagnostics import Diagnostics, e_value, robustness_value
 from ehrmeta.treatment.dosing.adapted_doses import AdaptedDoses
 from ehrmeta.treatment.dosing.dose_response import DoseResponse
 from ehrmeta.treatment.dosing.one_compartment import AdaptedCompartment, OneCompartment
+from ehrmeta.treatment.effect_model import EffectModel
 from ehrmeta.treatment.policy import PolicyTree, PolicyValue, Ranking
 from ehrmeta.treatment.pooling import PooledEffect, pool_effects
 from ehrmeta.treatment.refuters import refute
@@ -17,6 +18,7 @@ __all__ = [
     "AdaptedResponse",
     "Diagnostics",
     "DoseResponse",
+    "EffectModel",
     "EffectScorer",
     "OneCompartment",
     "PolicyTree",

@@ -248,15 +248,9 @@ class AdaptedResponse(Saved):
         wide = np.full(len(gain), np.nan)
         if variance is not None:
             wide = self.model.half_width(variance, confidence_level)
-        return pd.DataFrame(
-            {
-                "action": arms.labels[advice.best],
-                "margin": advice.margin,
-                "low": advice.margin - wide,
-                "high": advice.margin + wide,
-                "abstain": ~(advice.margin > wide),
-            }
-        )
+        margin = advice.margin
+        columns = {"action": arms.labels[advice.best], "margin": margin, "low": margin - wide}
+        return pd.DataFrame(columns | {"high": margin + wide, "abstain": ~(margin > wide)})
 
     def task_effects(
         self, *, T0: Any = None, T1: Any = None, confidence_level: float = 0.95
@@ -301,16 +295,8 @@ class AdaptedResponse(Saved):
         codes = self.model.arms.codes(labels)
         if len(codes) != support.n_rows:
             raise DataError(f"policy has {len(codes):,} rows, the support has {support.n_rows:,}.")
-        return policy_value(
-            scores,
-            support.y,
-            support.arm,
-            nuisances.e,
-            nuisances.clipped,
-            codes,
-            method=method,
-            confidence_level=confidence_level,
-        )
+        rows = scores, support.y, support.arm, nuisances.e, nuisances.clipped, codes
+        return policy_value(*rows, method=method, confidence_level=confidence_level)
 
     def policy_tree(
         self,
@@ -353,15 +339,8 @@ class AdaptedResponse(Saved):
         DataError
             They are the rows of the fit, which the effect has seen.
         """
-        effect, gain = self._ranked(T0, T1)
-        return rate(
-            effect,
-            gain,
-            kind=kind,
-            task=self.support.task,
-            confidence_level=confidence_level,
-            n_bootstrap=n_bootstrap,
-        )
+        ranked = self._ranked(T0, T1) | {"kind": kind, "n_bootstrap": n_bootstrap}
+        return rate(**ranked, confidence_level=confidence_level)
 
     def effects_by_rank(
         self, *, n_groups: int = 5, T0: Any = None, T1: Any = None, confidence_level: float = 0.95
@@ -386,14 +365,8 @@ class AdaptedResponse(Saved):
         ----------
         Chernozhukov, Demirer, Duflo, Fernandez-Val (2018), arXiv:1712.04802.
         """
-        effect, gain = self._ranked(T0, T1)
-        return effects_by_rank(
-            effect,
-            gain,
-            task=self.support.task,
-            n_groups=n_groups,
-            confidence_level=confidence_level,
-        )
+        ranked = self._ranked(T0, T1)
+        return effects_by_rank(**ranked, n_groups=n_groups, confidence_level=confidence_level)
 
     def diagnostics(self, *, T0: Any = None, T1: Any = None) -> Diagnostics:
         """Overlap, balance, and how much confounding would explain the effect away."""
@@ -501,8 +474,8 @@ class AdaptedResponse(Saved):
     def _query(self, X: Any, groups: Any, new_groups: NewGroups = "error") -> Query:
         return self.model.encoder.query(X, groups, self.support, new_groups)
 
-    def _ranked(self, T0: Any, T1: Any) -> tuple[Array, Array]:
-        """Effect of every row by the population's model, and by its own score."""
+    def _ranked(self, T0: Any, T1: Any) -> dict[str, Any]:
+        """Effect of every row by the population's model, and by its score."""
         scores, arms = self.arm_scores(), self.model.arms
         if self.is_training:
             raise DataError(
@@ -512,7 +485,8 @@ class AdaptedResponse(Saved):
         zero, one = arms.codes_of(T0, T1)
         rows, vectors = self.support.in_one_task(), arms.vectors
         effect, _ = self.model.contrast(rows, self.model.population, vectors[zero], vectors[one])
-        return effect, scores[:, one] - scores[:, zero]
+        gain = scores[:, one] - scores[:, zero]
+        return {"effect": effect, "scores": gain, "task": self.support.task}
 
     def _arm_nuisances(self) -> TaskNuisances:
         """What is expected of the rows in every arm; refused of a dose and without rows."""

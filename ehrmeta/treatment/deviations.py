@@ -20,7 +20,7 @@ import numpy.typing as npt
 from ehrmeta.nn.mixed_model import MixedModel, cross_products, fit_mixed_model, posterior
 from ehrmeta.treatment.treated_rows import TreatedRows
 
-__all__ = ["Deviations", "TaskDeviations", "Variation", "fit_deviations"]
+__all__ = ["Deviations", "TaskDeviations", "fit_deviations"]
 
 Array = npt.NDArray[np.float64]
 Index = npt.NDArray[np.int64]

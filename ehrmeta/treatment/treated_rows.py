@@ -22,15 +22,7 @@ from ehrmeta.estimators.files import label_bytes, read_label_bytes, tensor_like
 from ehrmeta.estimators.inputs import Inputs, outcome_name, read_inputs
 from ehrmeta.treatment.arms import Arms, Dose, read_propensities, read_treatment
 
-__all__ = [
-    "NewGroups",
-    "Query",
-    "TreatedRows",
-    "TreatedTable",
-    "TreatmentEncoder",
-    "read_times",
-    "read_treated",
-]
+__all__ = ["NewGroups", "Query", "TreatedRows", "TreatmentEncoder", "read_times", "read_treated"]
 
 Array = npt.NDArray[np.float64]
 Index = npt.NDArray[np.int64]

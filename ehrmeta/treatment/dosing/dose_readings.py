@@ -16,7 +16,7 @@ from ehrmeta.errors import DataError, DataWarning
 from ehrmeta.treatment.arms import Dose
 from ehrmeta.treatment.dosing.response_curve import Monotone
 
-__all__ = ["Curves", "DoseReadings", "checked_level"]
+__all__ = ["DoseReadings", "checked_level"]
 
 Array = npt.NDArray[np.float64]
 
