@@ -260,9 +260,9 @@ def schema_of(schema: Schema | None, X: Any) -> Schema | None:
     carried = getattr(X, "attrs", {}).get("ehrmeta_schema")
     if schema is not None or carried is None:
         return schema
-    found = Schema.from_dict(carried)
-    left = tuple(feature for feature in found.features if feature.name in X.columns)
-    return replace(found, features=left)
+    schema = Schema.from_dict(carried)
+    kept = tuple(feature for feature in schema.features if feature.name in X.columns)
+    return replace(schema, features=kept)
 
 
 def check_parameters(settings: Mapping[str, Any], *, classes: bool) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, TypeVar
 
 import torch
@@ -112,8 +112,8 @@ class Learner:
 
     def own_weight(self, support: TaskRows, chunks: list[AdaptedChunk], query: TaskRows) -> Tensor:
         """How much every query row rests on its task's own support, (row,)."""
-        found = self._collect(support, chunks, query, self._own_weight)
-        return found.get("own_weight", torch.empty(0))
+        outputs = self._collect(support, chunks, query, self._own_weight)
+        return outputs.get("own_weight", torch.empty(0))
 
     def support_weights(
         self, support: TaskRows, chunks: list[AdaptedChunk], query: TaskRows
@@ -130,14 +130,14 @@ class Learner:
             origin = pad(origin, (0, 1), value=-1)[run.at]
             real = pad(run.chunk.mask, (0, 1), value=True)[run.at]
             real = run.mask[:, :, None] & real[:, None, :]  # (run, point, support + 1)
-            asked = query.origin[run.index][:, :, None].expand_as(real)
-            return asked[real], origin[:, None, :].expand_as(real)[real], weight[real]
+            row = query.origin[run.index][:, :, None].expand_as(real)
+            return row[real], origin[:, None, :].expand_as(real)[real], weight[real]
 
-        found = self._each_run(support, chunks, query, triples)
-        if not found:
+        parts = self._each_run(support, chunks, query, triples)
+        if not parts:
             return query.origin[:0], query.origin[:0], query.y[:0]
-        asked, origin, weight = (torch.cat(columns) for columns in zip(*found, strict=True))
-        return asked, origin, weight
+        row, origin, weight = (torch.cat(columns) for columns in zip(*parts, strict=True))
+        return row, origin, weight
 
     def population(self, rows: TaskRows) -> Distribution:
         """Predictive distribution of rows at the population: adapted to nothing."""
@@ -160,14 +160,14 @@ class Learner:
         """What a function of states and padded queries gives for every query row."""
 
         def real_points(run: _Run, state: State, batch: TaskSet) -> tuple[Tensor, Outputs]:
-            found = of_batch(state, batch)
+            outputs = of_batch(state, batch)
             return run.index[run.mask], {
-                name: value.cpu()[run.mask] for name, value in found.items()
+                name: value.cpu()[run.mask] for name, value in outputs.items()
             }
 
         collected: Outputs = {}
-        for rows, found in self._each_run(support, chunks, query, real_points):
-            for name, value in found.items():
+        for rows, outputs in self._each_run(support, chunks, query, real_points):
+            for name, value in outputs.items():
                 if name not in collected:
                     collected[name] = value.new_empty((query.n_rows, *value.shape[1:]))
                 collected[name][rows] = value
@@ -209,7 +209,7 @@ class Learner:
             lists = on_one_core(lambda: [work(piece) for piece in pieces])
         else:
             lists = in_threads(work, pieces)
-        return [found for each in lists for found in each]
+        return [piece for pieces in lists for piece in pieces]
 
     @cached_property
     def _chunks(self) -> Chunks:
@@ -227,32 +227,19 @@ class Learner:
 
     @cached_property
     def _adapt(self) -> _OverTasks:
-        def adapt(support: TaskSet) -> State:
-            return self.algorithm.adapt(self.spec, self.params, support)
-
-        return _OverTasks(adapt)
+        return _OverTasks(partial(self.algorithm.adapt, self.spec, self.params))
 
     @cached_property
     def _predict(self) -> _OverTasks:
-        def predict(state: State, query: TaskSet) -> Distribution:
-            return self.algorithm.predict(self.spec, self.params, state, query)
-
-        return _OverTasks(predict)
+        return _OverTasks(partial(self.algorithm.predict, self.spec, self.params))
 
     @cached_property
     def _own_weight(self) -> _OverTasks:
-        def own_weight(state: State, query: TaskSet) -> Outputs:
-            weight = self.algorithm.own_weight(self.spec, self.params, state, query)
-            return {"own_weight": weight}
-
-        return _OverTasks(own_weight)
+        return _OverTasks(partial(self.algorithm.own_weight, self.spec, self.params), "own_weight")
 
     @cached_property
     def _attention(self) -> _OverTasks:
-        def attention(state: State, query: TaskSet) -> Outputs:
-            return {"weight": self.algorithm.attention(self.spec, self.params, state, query)}
-
-        return _OverTasks(attention)
+        return _OverTasks(partial(self.algorithm.attention, self.spec, self.params), "weight")
 
     def _set(
         self,
@@ -272,11 +259,11 @@ class Learner:
             source_mask=source_mask,
             time_unit=self.time_unit,
         )
-        moved = (  # masks stay masks, and time stays float64
+        tensors = (  # masks stay masks, and time stays float64
             tensor.to(self.device, self.dtype if tensor.dtype == torch.float32 else None)
             for tensor in padded
         )
-        return TaskSet(*moved)
+        return TaskSet(*tensors)
 
 
 class _OverTasks:
@@ -286,8 +273,10 @@ class _OverTasks:
     small tasks is hardly faster for it.
     """
 
-    def __init__(self, one_task: Callable[..., Outputs]) -> None:
+    def __init__(self, one_task: Callable[..., Any], name: str | None = None) -> None:
         self.one_task = one_task
+        if name is not None:  # of the only output
+            self.one_task = lambda *batches: {name: one_task(*batches)}
 
     def __call__(self, *batches: State | TaskSet) -> Outputs:
         """Outputs with a leading task axis; the last batch is a set."""
@@ -295,8 +284,8 @@ class _OverTasks:
         if isinstance(batch, TaskSet) and len(batch.mask) == 1:
             alone = self.one_task(*map(_first_task, batches))
             return {name: value[None] for name, value in alone.items()}
-        found: Outputs = vmap(self.one_task)(*batches)
-        return found
+        outputs: Outputs = vmap(self.one_task)(*batches)
+        return outputs
 
 
 def _first_task(batch: State | TaskSet) -> State | TaskSet:

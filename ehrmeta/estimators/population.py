@@ -97,8 +97,8 @@ def add_where_it_helps(
     after, after_offset = _boosted(addition, x, y - linear, codes, leaf_sizes=_LEAF_SIZES)
     alone, alone_offset = _boosted(addition, x, y, codes, leaf_sizes=_LEAF_SIZES)
     offset = 0.5 * (after_offset + alone_offset)
-    left, both = y - linear, y - 0.5 * linear - offset
-    gain = np.bincount(codes, _weight(codes) * (left**2 - both**2))
+    residual, residual_of_both = y - linear, y - 0.5 * linear - offset
+    gain = np.bincount(codes, _weight(codes) * (residual**2 - residual_of_both**2))
     if gain.mean() <= gain.std(ddof=1) / np.sqrt(len(gain)):
         return None, rows
     return TreeSum.mean([after, alone]), _replaced(rows, offset)
@@ -144,7 +144,7 @@ def _boosted(
     leaf_sizes : sequence of int
         Least rows in a leaf, to choose from; none for the model's own.
     """
-    weight, found = _weight(codes), []
+    weight, candidates = _weight(codes), []
     for leaf_size in leaf_sizes or (model.min_samples_leaf,):
         grown = clone(model).set_params(early_stopping=False, min_samples_leaf=leaf_size)
         staged = np.empty((model.max_iter, len(y)), np.float32)
@@ -153,8 +153,8 @@ def _boosted(
             staged[:, unseen] = list(fitted.staged_predict(x[unseen]))
         losses = [weight @ (y - predicted) ** 2 for predicted in staged]
         best = int(np.argmin(losses))
-        found.append((losses[best], best, grown, staged[best].astype(np.float64)))
-    _, best, grown, offset = min(found, key=lambda one: one[0])
+        candidates.append((losses[best], best, grown, staged[best].astype(np.float64)))
+    _, best, grown, offset = min(candidates, key=lambda candidate: candidate[0])
     return _fitted(grown.set_params(max_iter=best + 1), x, y, codes), offset
 
 

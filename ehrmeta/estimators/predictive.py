@@ -120,8 +120,8 @@ class Predictive(Prediction):
 
     def cdf(self, y: Array) -> tuple[Array, Array]:
         """Distribution function just below the outcomes, and at them, (row,) each."""
-        found = np.asarray(self._frozen().cdf(self.outcome.forward(y)))
-        return found, found
+        p = np.asarray(self._frozen().cdf(self.outcome.forward(y)))
+        return p, p
 
     def take(self, index: npt.NDArray[np.int64]) -> Self:
         """Some rows, in the order given."""
@@ -176,5 +176,5 @@ class CarriedPredictive(Predictive):
 
     def take(self, index: npt.NDArray[np.int64]) -> Self:
         """Some rows, in the order given."""
-        found = super().take(index)
-        return replace(found, unchanged=self.unchanged[index], last=self.last[index])
+        taken = super().take(index)
+        return replace(taken, unchanged=self.unchanged[index], last=self.last[index])

@@ -126,9 +126,9 @@ class DiscreteTimeHazard(BaseEstimator):
         person = np.repeat(np.arange(n_rows), n_intervals)
         interval = np.tile(np.arange(n_intervals), n_rows)
         rows = PersonPeriods(person, interval, np.zeros_like(person))
-        found = self.classifier_.predict_proba(_design(features, rows, self.edges_))
+        p = self.classifier_.predict_proba(_design(features, rows, self.edges_))
         columns = np.searchsorted(self.classifier_.classes_, self.causes_)
-        hazard: Array = found[:, columns].reshape(n_rows, n_intervals, -1).swapaxes(1, 2)
+        hazard: Array = p[:, columns].reshape(n_rows, n_intervals, -1).swapaxes(1, 2)
         return hazard
 
     def predict_cumulative_incidence(
@@ -158,8 +158,8 @@ class DiscreteTimeHazard(BaseEstimator):
             raise DataError(f"cause {cause} was not seen in training, but {self.causes_.tolist()}.")
         before = np.cumprod(1.0 - hazard.sum(axis=1), axis=1)
         before = np.column_stack([np.ones(len(before)), before[:, :-1]])
-        own = hazard[:, np.searchsorted(self.causes_, cause)]
-        return self._at(np.cumsum(before * own, axis=1), times)
+        of_cause = hazard[:, np.searchsorted(self.causes_, cause)]
+        return self._at(np.cumsum(before * of_cause, axis=1), times)
 
     def predict_survival_function(self, X: Any, times: ArrayLike | None = None) -> Array:
         """Probability that none of the events has come by each time, (row, time).
@@ -179,27 +179,27 @@ class DiscreteTimeHazard(BaseEstimator):
         if len(event) != len(features):
             raise DataError(f"X has {len(features)} rows and y {len(event)}: pass one each.")
         rows = person_period(event, time, self.edges_)
-        found = self.classifier_.predict_proba(_design(features, rows, self.edges_))
+        p = self.classifier_.predict_proba(_design(features, rows, self.edges_))
         known = np.isin(rows.event, self.classifier_.classes_)
         columns = np.searchsorted(self.classifier_.classes_, np.where(known, rows.event, 0))
-        likelihood = np.where(known, found[np.arange(len(found)), columns], 0.0)
+        likelihood = np.where(known, p[np.arange(len(p)), columns], 0.0)
         return float(np.log(np.maximum(likelihood, 1e-300)).sum() / len(features))
 
     def _at(self, incidence: Array, times: ArrayLike | None) -> Array:
         """Incidence at the ends of the intervals (row, interval), read at times (row, time)."""
         if times is None:
             return incidence
-        asked = np.atleast_1d(np.asarray(times, dtype=np.float64))
-        if not np.all((asked >= 0) & (asked <= self.edges_[-1])):
+        since = np.atleast_1d(np.asarray(times, dtype=np.float64))
+        if not np.all((since >= 0) & (since <= self.edges_[-1])):
             raise DataError(
                 f"times must lie between 0 and {self.edges_[-1]:g}, the longest follow-up in "
                 "training."
             )
         curves = np.column_stack([np.zeros(len(incidence)), incidence])
-        at = np.clip(np.searchsorted(self.edges_, asked) - 1, 0, None)
-        share = (asked - self.edges_[at]) / np.diff(self.edges_)[at]
-        found: Array = (1.0 - share) * curves[:, at] + share * curves[:, at + 1]
-        return found
+        at = np.clip(np.searchsorted(self.edges_, since) - 1, 0, None)
+        share = (since - self.edges_[at]) / np.diff(self.edges_)[at]
+        between: Array = (1.0 - share) * curves[:, at] + share * curves[:, at + 1]
+        return between
 
     def _read(self, X: Any) -> Array:
         if not hasattr(self, "classifier_"):
@@ -293,16 +293,16 @@ def landmark_posterior(
         raise GroupError("the forecaster was adapted without groups: adapt it to named patients.")
     patients, at = read_column(groups, "groups"), np.asarray(time, dtype=np.float64)
     known = np.isin(patients, adapted.labels_)
-    found = pd.DataFrame(index=range(len(patients)), columns=["level", "slope", "spread"])
-    for rows, own in ((known, adapted), (~known, adapted.unadapted())):
+    table = pd.DataFrame(index=range(len(patients)), columns=["level", "slope", "spread"])
+    for rows, tasks in ((known, adapted), (~known, adapted.unadapted())):
         if not rows.any():
             continue
-        names = {"groups": patients[rows]} if own is adapted else {}
-        now, scale = _predicted(own, take_rows(X, rows), time=at[rows], **names)
-        later, _ = _predicted(own, take_rows(X, rows), time=at[rows] + step, **names)
+        names = {"groups": patients[rows]} if tasks is adapted else {}
+        now, scale = _predicted(tasks, take_rows(X, rows), time=at[rows], **names)
+        later, _ = _predicted(tasks, take_rows(X, rows), time=at[rows] + step, **names)
         spread = np.full(len(now), np.nan) if scale is None else scale
-        found.loc[rows] = np.column_stack([now, (later - now) / step, spread])
-    return found.astype(np.float64).dropna(axis="columns", how="all")
+        table.loc[rows] = np.column_stack([now, (later - now) / step, spread])
+    return table.astype(np.float64).dropna(axis="columns", how="all")
 
 
 def _predicted(adapted: Adapted, X: Any, **rows: Any) -> tuple[Array, Array | None]:

@@ -206,15 +206,15 @@ class Classes:
 
     def forward(self, y: Array) -> npt.NDArray[np.float64]:
         """Class numbers (row,)."""
-        found = np.searchsorted(self.labels, self._comparable(y)).clip(max=len(self.labels) - 1)
-        unknown = self.labels[found] != y
+        codes = np.searchsorted(self.labels, self._comparable(y)).clip(max=len(self.labels) - 1)
+        unknown = self.labels[codes] != y
         if unknown.any():
             raise DataError(
                 f"the outcome holds classes unseen at fit in {int(unknown.sum()):,} of {len(y):,} "
                 f"rows (first: row {int(np.flatnonzero(unknown)[0])}); the model knows "
                 f"{len(self.labels)} classes. Map them to known classes or fit again with them."
             )
-        return found.astype(np.float64)
+        return codes.astype(np.float64)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-safe state; `from_dict` restores it exactly."""
