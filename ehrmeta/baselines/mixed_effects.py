@@ -267,16 +267,6 @@ class MixedEffectsLogistic(TaskClassifier):
 
     two_classes_only: ClassVar[bool] = True
 
-    def __init__(
-        self,
-        *,
-        schema: Schema | None = None,
-        task: str | None = None,
-        time: str | None = None,
-        score_shots: tuple[int, ...] = (1, 3, 5),
-    ) -> None:
-        super().__init__(schema=schema, task=task, time=time, score_shots=score_shots)
-
     def _fit_tasks(self, rows: TaskRows, reader: RowReader) -> TaskModel:
         x, one = _designs(rows)
         y, starts = rows.y.double().numpy(), rows.starts.numpy()

@@ -25,21 +25,27 @@ Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class _CalibratedPredictive(Prediction):
-    """Predictive distributions of numbers whose quantiles and intervals are calibrated."""
+class _Calibrated(Prediction):
+    """A model's predictions, and the calibration of each one's cell."""
 
-    model: Predictive
+    model: Any
     limits: Calibration
     cells: list[Cell]  # of every row
-
-    def point(self) -> npt.NDArray[Any]:
-        """The model's own mean."""
-        return self.model.point()
 
     def take(self, index: npt.NDArray[np.int64]) -> Self:
         """Some rows, in the order given."""
         cells = [self.cells[row] for row in index]
         return type(self)(self.model.take(index), self.limits, cells)
+
+
+class _CalibratedPredictive(_Calibrated):
+    """Predictive distributions of numbers whose quantiles and intervals are calibrated."""
+
+    model: Predictive
+
+    def point(self) -> npt.NDArray[Any]:
+        """The model's own mean."""
+        return self.model.point()
 
     def quantile(self, level: float) -> Array:
         """One end of the central interval that cuts off as much on each side, (row,)."""
@@ -63,23 +69,15 @@ class _CalibratedPredictive(Prediction):
         return self.model.outcome.inverse(self.model.loc[:, None] + scale * error)
 
 
-@dataclass(frozen=True)
-class _CalibratedClasses(Prediction):
+class _CalibratedClasses(_Calibrated):
     """Class probabilities that are recalibrated, and calibrated sets of classes."""
 
     model: ClassPredictive
-    limits: Calibration
-    cells: list[Cell]
 
     def point(self) -> npt.NDArray[Any]:
         """The likeliest class by the recalibrated probabilities."""
         likeliest: npt.NDArray[Any] = self.model.labels[self.probabilities().argmax(1)]
         return likeliest
-
-    def take(self, index: npt.NDArray[np.int64]) -> Self:
-        """Some rows, in the order given."""
-        cells = [self.cells[row] for row in index]
-        return type(self)(self.model.take(index), self.limits, cells)
 
     def probabilities(self) -> Array:
         """Recalibrated probability of every class, (row, class)."""
