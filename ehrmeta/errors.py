@@ -119,7 +119,7 @@ class AtypicalWarning(DataWarning):
     """Adapted tasks are unlike the training tasks."""
 
 
-class RenamedWarning(_Message, FutureWarning):
+class RenamedWarning(_Message, UserWarning):
     """An argument has a new name; the old one works for one release more."""
 
 
