@@ -4,32 +4,11 @@ What to do about it is data, a `Remedy`, so that Python and the command line say
 own words.
 """
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from sklearn.exceptions import NotFittedError as _SklearnNotFittedError
-
-__all__ = [
-    "AtypicalWarning",
-    "BundleError",
-    "CellError",
-    "DataError",
-    "DataWarning",
-    "DivergenceError",
-    "EhrmetaError",
-    "GroupError",
-    "MemoryWarning",
-    "MissingExtraError",
-    "NotFittedError",
-    "Remedy",
-    "RenamedWarning",
-    "SchemaError",
-    "StudyError",
-    "did_you_mean",
-]
 
 
 @dataclass(frozen=True)

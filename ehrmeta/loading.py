@@ -1,7 +1,5 @@
 """Opening a saved file, whatever it holds."""
 
-from __future__ import annotations
-
 import os
 from typing import Any
 
@@ -18,8 +16,6 @@ from ehrmeta.estimators import (
 from ehrmeta.estimators.files import Saved, fits_together
 from ehrmeta.persistence import read_bundle
 from ehrmeta.treatment import AdaptedResponse, TreatmentResponse
-
-__all__ = ["load"]
 
 KINDS: dict[str, tuple[type[Saved], ...]] = {  # by metadata["kind"], then by name of the class
     "model": (MetaRegressor, MetaClassifier),

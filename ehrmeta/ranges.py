@@ -4,8 +4,6 @@
 default. Tuner, command line and docs read it from there.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, is_dataclass
@@ -14,8 +12,6 @@ from numbers import Integral
 from typing import Any, get_type_hints
 
 from ehrmeta.errors import DataError
-
-__all__ = ["Choice", "Range", "declared_ranges"]
 
 
 @dataclass(frozen=True)

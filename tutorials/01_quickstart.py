@@ -62,12 +62,7 @@ peers = {
 for peer in peers.values():
     peer.fit(train.X, train.y, groups=train.groups, time=train.time)
 display = KShotDisplay.from_estimator(
-    {**peers, "ehrmeta": model},
-    test.X,
-    test.y,
-    groups=test.groups,
-    time=test.time,
-    n_bootstrap=200,
+    {**peers, "ehrmeta": model}, test.X, test.y, groups=test.groups, time=test.time, n_bootstrap=200
 )
 folder = Path(tempfile.mkdtemp())
 display.figure_.savefig(folder / "errors.png")

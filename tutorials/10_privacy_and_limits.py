@@ -20,11 +20,7 @@ table = load_dataset("pbcseq")
 train, test = table.split(test_fraction=0.3, random_state=0)
 model = MetaRegressor(max_steps=50, random_state=0, verbose=False)
 model.fit(
-    train.X,
-    train.y,
-    groups=train.groups,
-    time=train.time,
-    checkpoint_dir=folder / "checkpoints",
+    train.X, train.y, groups=train.groups, time=train.time, checkpoint_dir=folder / "checkpoints"
 )
 model.save(folder / "bilirubin.ehrmeta")
 

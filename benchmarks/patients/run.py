@@ -36,9 +36,7 @@ def patients(run: Run, data_sets: Sequence[str], methods: Sequence[str]) -> list
     plan = QUICK if run.quick else FULL
     results = run_patients(run, plan, data_sets, methods)
     run.show(
-        table.patients_notes(plan),
-        *table.patients_tables(results),
-        table.patients_summary(results),
+        table.patients_notes(plan), *table.patients_tables(results), table.patients_summary(results)
     )
     return table.patients_records(results)
 

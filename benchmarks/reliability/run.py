@@ -12,11 +12,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from benchmarks.reliability.canaries import count_leaked_cells, marked_table
 from benchmarks.reliability.damage import refuse_damaged_files
 from benchmarks.reliability.faults import fail_every_write
-from benchmarks.reliability.interruptions import (
-    adapt_in_threads,
-    grow_by_adapting,
-    kill_trainings,
-)
+from benchmarks.reliability.interruptions import adapt_in_threads, grow_by_adapting, kill_trainings
 from benchmarks.suite.cells import Run
 from benchmarks.suite.command import SEED, suite
 from benchmarks.suite.record import Record, number, text_table

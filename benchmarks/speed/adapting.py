@@ -22,10 +22,7 @@ from ehrmeta.nn import MLP, Normal
 from ehrmeta.nn.batch import visible_width
 from ehrmeta.training import EpisodeSampler, TrainingPlan, train
 
-ALGORITHMS: dict[str, Algorithm] = {
-    "MAML": MAML(inner_steps=3),
-    "Meta-SGD": MetaSGD(inner_steps=3),
-}
+ALGORITHMS: dict[str, Algorithm] = {"MAML": MAML(inner_steps=3), "Meta-SGD": MetaSGD(inner_steps=3)}
 RIDGE = "Ridge"
 SHOTS = 5
 N_STEPS = 10

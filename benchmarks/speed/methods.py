@@ -76,11 +76,7 @@ def maml(problem: Problem, *, low_rank: bool | None = None, compiled: bool = Fal
     """
     low_rank = prefers_low_rank(problem) if low_rank is None else low_rank
     algorithm = MAML(
-        problem.rate,
-        problem.steps,
-        learn_inner_lr=False,
-        max_inner_norm=None,
-        pseudo_count=0.0,
+        problem.rate, problem.steps, learn_inner_lr=False, max_inner_norm=None, pseudo_count=0.0
     )
     network = cast(Network, _OneForm(_network(problem), low_rank))
     return _trained_as(algorithm, problem, network, compiled=compiled)

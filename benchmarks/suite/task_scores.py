@@ -103,11 +103,7 @@ def score_tasks(
     root_squared = np.sqrt(scores.pop("squared_from_median"))
     pit_share = np.zeros((len(rows), N_BINS))
     np.add.at(pit_share, codes, bins)
-    return scores | {
-        "rows": rows,
-        "root_squared": root_squared,
-        "pit": pit_share / rows[:, None],
-    }
+    return scores | {"rows": rows, "root_squared": root_squared, "pit": pit_share / rows[:, None]}
 
 
 def score_split(model: Any, table: Table, support: Mask, query: Mask) -> Scores:

@@ -103,11 +103,7 @@ def measure_doses(seed: int, n_train: int, n_test: int) -> list[Record]:
 
 
 def _records(
-    chosen: dict[str, Index],
-    reached: Mask,
-    chance: Array,
-    k: int,
-    seed: int,
+    chosen: dict[str, Index], reached: Mask, chance: Array, k: int, seed: int
 ) -> list[Record]:
     each = np.arange(len(chance))
     of = partial(Record, SUITE, "make_pk", k=k, seed=seed, n_tasks=len(each))
@@ -154,10 +150,7 @@ def _without_law(training: dict[str, Any]) -> DoseResponse:
 
 
 def _ours_chooses(
-    model: OneCompartment | DoseResponse,
-    patients: DosedPatients,
-    seen: Mask,
-    test: Index,
+    model: OneCompartment | DoseResponse, patients: DosedPatients, seen: Mask, test: Index
 ) -> Index:
     rows = _rows(patients, seen & (patients.groups >= test[0]))
     adapted: AdaptedCompartment | AdaptedDoses = model.adapt(**rows)

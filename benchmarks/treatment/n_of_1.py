@@ -110,12 +110,7 @@ def _keywords(p: NofOnePatients, rows: Mask) -> dict[str, Any]:
 def _adapted(model: DoseResponse, p: NofOnePatients, seen: Mask, n_train: int) -> Effects:
     adapted = model.adapt(p.X[seen, 3:], p.y[seen], **_keywords(p, seen))
     first = np.arange(n_train, len(p.effect)) * N_DAYS
-    at: dict[str, Any] = {
-        "T0": 0.0,
-        "T1": 1.0,
-        "groups": p.groups[first],
-        "time": p.time[first],
-    }
+    at: dict[str, Any] = {"T0": 0.0, "T1": 1.0, "groups": p.groups[first], "time": p.time[first]}
     low, high = adapted.effect_interval(p.X[first, 3:], confidence_level=LEVEL, **at).T
     return adapted.effect(p.X[first, 3:], **at), low, high
 

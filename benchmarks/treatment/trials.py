@@ -101,12 +101,7 @@ def measure_trial(name: str, method: str) -> list[Record]:
     ranking = rate(effects[:, best - 1], contrast)
     sd = float(rows.y.std())
     record = partial(
-        Record,
-        "treatment",
-        name,
-        method,
-        n_tasks=len(every),
-        seconds=time.perf_counter() - start,
+        Record, "treatment", name, method, n_tasks=len(every), seconds=time.perf_counter() - start
     )
     wide = 1.96 * float(gain.std(ddof=1) / np.sqrt(len(gain)))
     mean = float(gain.mean())

@@ -41,10 +41,7 @@ def people() -> pl.DataFrame:
             name: pl.Series(rows[name].to_numpy(), nan_to_null=True).round(1).cast(pl.Float32)
             for name in ("weight", "height", "bmi")
         }
-        | {
-            "died": rows["status"].to_numpy("int8"),
-            "follow_up": rows["futime"].to_numpy("int16"),
-        }
+        | {"died": rows["status"].to_numpy("int8"), "follow_up": rows["futime"].to_numpy("int16")}
     )
 
 

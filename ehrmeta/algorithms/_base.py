@@ -26,18 +26,6 @@ from ehrmeta.nn.backbone import Network
 from ehrmeta.nn.batch import TaskRows, TaskSet
 from ehrmeta.nn.likelihoods import Distribution, Likelihood, Outcome
 
-__all__ = [
-    "Algorithm",
-    "Episodes",
-    "Params",
-    "Spec",
-    "State",
-    "all_rows",
-    "calibration_loss",
-    "part",
-    "query_loss",
-]
-
 Params = Mapping[str, Tensor]
 State = dict[str, Tensor]
 Episodes = Iterable[tuple[Tensor, TaskSet, TaskSet]]

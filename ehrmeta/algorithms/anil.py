@@ -1,7 +1,5 @@
 """ANIL: almost no inner loop."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import Annotated
@@ -17,8 +15,6 @@ from ehrmeta.nn.fast_weights import squared_norm
 from ehrmeta.nn.likelihoods import Distribution, Likelihood
 from ehrmeta.nn.mlp import ACTIVATIONS
 from ehrmeta.ranges import Range
-
-__all__ = ["ANIL"]
 
 
 @dataclass(eq=False, repr=False)

@@ -1,7 +1,5 @@
 """A Bayesian last layer over learned features."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
@@ -13,8 +11,6 @@ from ehrmeta.algorithms._base import Algorithm, Params, Spec, State, part
 from ehrmeta.nn.batch import TaskSet
 from ehrmeta.nn.likelihoods import ClassLikelihood, Distribution, Likelihood, Normal
 from ehrmeta.ranges import Range
-
-__all__ = ["BayesianHead"]
 
 _NOISE_FLOOR = 1e-6  # of the mean prior variance
 _LARGEST_MOVE = 4.0  # of a log-odds in one Newton step: keeps the first steps from overshooting

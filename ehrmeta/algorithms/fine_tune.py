@@ -1,7 +1,5 @@
 """Fine-tuning of a pooled network."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
@@ -13,8 +11,6 @@ from ehrmeta.algorithms.maml import InnerLoop, descend_support, positive_rate, r
 from ehrmeta.algorithms.population import Population
 from ehrmeta.nn.batch import TaskSet
 from ehrmeta.ranges import Range
-
-__all__ = ["FineTune"]
 
 
 @dataclass(eq=False, repr=False)

@@ -1,7 +1,5 @@
 """A learned optimiser for the inner loop."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 
@@ -11,8 +9,6 @@ from torch import Tensor
 from ehrmeta.algorithms._base import Params, Spec, State, part
 from ehrmeta.algorithms.maml import GradientLearner, raw_signed, signed_rate, support_error
 from ehrmeta.nn.batch import TaskSet
-
-__all__ = ["LearnedOptimizer"]
 
 
 @dataclass(eq=False, repr=False)

@@ -14,21 +14,6 @@ from ehrmeta.nn.batch import TaskSet
 from ehrmeta.nn.likelihoods import Distribution
 from ehrmeta.ranges import Range
 
-__all__ = [
-    "MAML",
-    "GradientLearner",
-    "InnerLoop",
-    "MetaSGD",
-    "descend_support",
-    "inner_steps",
-    "positive_rate",
-    "predict_adapted",
-    "raw_positive",
-    "raw_signed",
-    "signed_rate",
-    "support_error",
-]
-
 
 @dataclass(eq=False, repr=False)
 class InnerLoop(Algorithm):

@@ -1,7 +1,5 @@
 """Matching networks."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import Annotated
@@ -14,8 +12,6 @@ from ehrmeta.errors import DataError
 from ehrmeta.nn.batch import TaskSet
 from ehrmeta.nn.likelihoods import ClassLikelihood, Distribution, Likelihood
 from ehrmeta.ranges import Choice, Range
-
-__all__ = ["MatchingNet", "attend", "attended_outcome"]
 
 _SIMILARITIES = ("rbf", "dot", "cosine")
 _LEAST = 1e-6  # probability of a class that no attended row holds

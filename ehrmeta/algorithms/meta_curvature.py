@@ -1,7 +1,5 @@
 """Meta-curvature."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch
@@ -10,8 +8,6 @@ from torch import Tensor
 from ehrmeta.algorithms._base import Params, Spec, State, part
 from ehrmeta.algorithms.maml import GradientLearner, inner_steps, positive_rate, raw_positive
 from ehrmeta.nn.batch import TaskSet
-
-__all__ = ["MetaCurvature"]
 
 
 @dataclass(eq=False, repr=False)

@@ -1,7 +1,5 @@
 """Meta networks."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import Annotated
@@ -14,8 +12,6 @@ from ehrmeta.algorithms._base import Algorithm, Params, Spec, State, part
 from ehrmeta.nn.batch import TaskSet
 from ehrmeta.nn.likelihoods import Distribution, Likelihood
 from ehrmeta.ranges import Range
-
-__all__ = ["MetaNetworks"]
 
 
 @dataclass(eq=False, repr=False)

@@ -1,7 +1,5 @@
 """Neural processes, conditional and attentive."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import Annotated
@@ -16,8 +14,6 @@ from ehrmeta.nn.batch import TaskSet
 from ehrmeta.nn.likelihoods import ClassLikelihood, Distribution, Likelihood
 from ehrmeta.nn.mlp import MLP
 from ehrmeta.ranges import Choice, Range
-
-__all__ = ["NeuralProcess"]
 
 _LOWEST = -1e4  # score of a row that counts only where there is no other
 

@@ -1,7 +1,5 @@
 """A network from scratch for every task."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
@@ -12,8 +10,6 @@ from ehrmeta.algorithms.maml import InnerLoop, descend_support
 from ehrmeta.nn.batch import TaskSet
 from ehrmeta.nn.likelihoods import Distribution
 from ehrmeta.ranges import Range
-
-__all__ = ["PerTask"]
 
 
 @dataclass(eq=False, repr=False)

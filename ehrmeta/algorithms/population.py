@@ -1,7 +1,5 @@
 """No adaptation."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,8 +10,6 @@ from ehrmeta.algorithms._base import Algorithm, Params, Spec, State, all_rows, q
 from ehrmeta.algorithms.maml import predict_adapted
 from ehrmeta.nn.batch import TaskSet
 from ehrmeta.nn.likelihoods import Distribution
-
-__all__ = ["Population"]
 
 
 @dataclass(eq=False, repr=False)

@@ -1,7 +1,5 @@
 """Prototypical networks."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
@@ -14,14 +12,6 @@ from ehrmeta.errors import DataError
 from ehrmeta.nn.batch import TaskSet
 from ehrmeta.nn.likelihoods import ClassLikelihood, Distribution, Likelihood, Outcome
 from ehrmeta.ranges import Choice, Range
-
-__all__ = [
-    "PrototypicalNet",
-    "class_counts",
-    "frequencies",
-    "prototypes",
-    "start_prototypes",
-]
 
 _FEWEST = 1e-6  # rows that the prior counts for at least, so that a missing class has a prototype
 

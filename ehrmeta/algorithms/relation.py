@@ -1,7 +1,5 @@
 """Relation networks."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import Annotated
@@ -17,8 +15,6 @@ from ehrmeta.nn.batch import TaskSet
 from ehrmeta.nn.likelihoods import ClassLikelihood, Distribution, Likelihood
 from ehrmeta.nn.mlp import MLP
 from ehrmeta.ranges import Choice, Range
-
-__all__ = ["RelationNet"]
 
 
 @dataclass(eq=False, repr=False)

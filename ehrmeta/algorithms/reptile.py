@@ -1,7 +1,5 @@
 """Reptile."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
@@ -12,8 +10,6 @@ from ehrmeta.algorithms._base import Params, Spec, State, all_rows, calibration_
 from ehrmeta.algorithms.maml import InnerLoop, descend_support
 from ehrmeta.nn.batch import TaskSet
 from ehrmeta.ranges import Range
-
-__all__ = ["Reptile"]
 
 
 @dataclass(eq=False, repr=False)

@@ -1,7 +1,5 @@
 """Gradient boosting that counts patients, not rows."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,11 +13,6 @@ from ehrmeta.estimators._base import TaskRegressor, keep_arguments
 from ehrmeta.estimators.predictive import Predictive
 from ehrmeta.estimators.task_model import RowReader, TaskModel
 from ehrmeta.nn.batch import TaskRows
-
-__all__ = [
-    "PopulationBoosting",
-    "boost",
-]
 
 Array = NDArray[np.float64]
 _FEWEST_TASKS = 20  # below this nothing is held out

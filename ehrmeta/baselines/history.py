@@ -3,8 +3,6 @@
 Every value is known at the support's last row: nothing measured later enters.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -20,15 +18,6 @@ from ehrmeta.estimators._base import TaskRegressor, keep_arguments
 from ehrmeta.estimators.predictive import Predictive
 from ehrmeta.estimators.task_model import RowReader, TaskModel
 from ehrmeta.nn.batch import TaskRows
-
-__all__ = [
-    "HistoryBoosting",
-    "carried_forward",
-    "draw_episodes",
-    "history_design",
-    "outcome_history",
-    "time_since_support",
-]
 
 Array = NDArray[np.float64]
 

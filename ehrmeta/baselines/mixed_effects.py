@@ -1,7 +1,5 @@
 """The linear mixed model: the opponent to beat on repeated measurements."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple
 
@@ -24,16 +22,6 @@ from ehrmeta.nn.generalised_mixed_model import (
 from ehrmeta.nn.likelihoods import Bernoulli
 from ehrmeta.nn.mixed_model import MixedModel, apart, fit_mixed_model, posterior, predict
 from ehrmeta.nn.mixed_process import fit_mixed_process
-
-__all__ = [
-    "MixedEffects",
-    "MixedEffectsLogistic",
-    "MixedProcessEffects",
-    "MixedRegressor",
-    "Support",
-    "designs",
-    "time_since_first",
-]
 
 Array = NDArray[np.float64]
 Posterior = tuple[Array, Array]

@@ -1,7 +1,5 @@
 """Baselines that know a task by its own rows, and nothing but a mean from the others."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, ClassVar, NamedTuple
@@ -16,13 +14,6 @@ from ehrmeta.estimators._base import TaskClassifier, TaskRegressor, keep_argumen
 from ehrmeta.estimators.predictive import ClassPredictive, Predictive
 from ehrmeta.estimators.task_model import RowReader, TaskModel
 from ehrmeta.nn.batch import TaskRows
-
-__all__ = [
-    "LastValue",
-    "TaskLogistic",
-    "TaskMean",
-    "TaskRidge",
-]
 
 Array = NDArray[np.float64]
 

@@ -1,7 +1,5 @@
 """A pooled risk model, updated for every new site: what hospitals do with a published model."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -27,11 +25,6 @@ from ehrmeta.nn.generalised_mixed_model import (
     posterior_effects,
 )
 from ehrmeta.nn.mixed_model import MixedModel, fit_mixed_model, posterior, predict
-
-__all__ = [
-    "UpdatedClassifier",
-    "UpdatedRegressor",
-]
 
 Array = NDArray[np.float64]
 Update = Literal["none", "intercept", "recalibration", "revision", "closed_test"]

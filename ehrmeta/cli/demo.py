@@ -19,8 +19,6 @@ from ehrmeta.estimators import MetaRegressor
 from ehrmeta.evaluation import interval_coverage, k_shot_curve
 from ehrmeta.report import TrajectoryDisplay, k_shot_table
 
-__all__ = ["NotAdapted", "demo_model", "median_patient", "run_demo"]
-
 DATA_SET = "nafld-hdl"
 TEST_SHARE = 0.2
 SHOTS = (1, 3, 5)

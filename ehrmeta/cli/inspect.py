@@ -1,7 +1,5 @@
 """Commands that look and change nothing: what a table is wrong in, what a file holds."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -15,8 +13,6 @@ from ehrmeta.estimators import Adapted, ConformalClassifier, ConformalRegressor
 from ehrmeta.loading import load
 from ehrmeta.nn import MLP
 from ehrmeta.persistence import read_bundle
-
-__all__ = ["check", "inspect"]
 
 
 @click.command()

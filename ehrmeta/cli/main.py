@@ -1,7 +1,5 @@
 """The command line: every command reads files, calls the library once and writes files."""
 
-from __future__ import annotations
-
 import warnings
 from typing import Any
 
@@ -16,8 +14,6 @@ from ehrmeta.cli.tables import in_command_words
 from ehrmeta.cli.tune import tune
 from ehrmeta.data import list_datasets, read_card
 from ehrmeta.errors import DataWarning, EhrmetaError
-
-__all__ = ["Commands", "main"]
 
 
 class Commands(click.Group):

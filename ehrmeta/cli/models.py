@@ -1,7 +1,5 @@
 """``ehrmeta fit | adapt | predict | evaluate``: a model from its training to its predictions."""
 
-from __future__ import annotations
-
 import dataclasses
 import os
 from decimal import Decimal, InvalidOperation
@@ -13,13 +11,7 @@ import numpy as np
 import pandas as pd
 
 from ehrmeta.algorithms import ALGORITHMS
-from ehrmeta.baselines import (
-    HistoryBoosting,
-    LastValue,
-    MixedEffects,
-    PopulationBoosting,
-    TaskMean,
-)
+from ehrmeta.baselines import HistoryBoosting, LastValue, MixedEffects, PopulationBoosting, TaskMean
 from ehrmeta.cli.tables import (
     SHARE,
     read_rows,
@@ -41,19 +33,6 @@ from ehrmeta.evaluation import k_shot_curve
 from ehrmeta.loading import load
 from ehrmeta.persistence import read_bundle, write_bundle
 from ehrmeta.report import k_shot_table
-
-__all__ = [
-    "adapt",
-    "comparators",
-    "evaluate",
-    "fit",
-    "mark_held_out",
-    "predict",
-    "regressor",
-    "schema_of",
-    "shown",
-    "test_and_baselines",
-]
 
 
 @click.command()

@@ -1,7 +1,5 @@
 """A report on a saved forecaster, as one file."""
 
-from __future__ import annotations
-
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -14,8 +12,6 @@ from ehrmeta.errors import DataError
 from ehrmeta.estimators import ConformalRegressor, MetaRegressor
 from ehrmeta.persistence import read_bundle
 from ehrmeta.report import Document, forecast_report
-
-__all__ = ["report"]
 
 
 @click.command()

@@ -3,8 +3,6 @@
 Also the options that commands share, and what messages say on the command line.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import os
 from collections.abc import Callable, Sequence
@@ -30,23 +28,6 @@ from ehrmeta.data.columns import read_frame
 from ehrmeta.data.schema import OnDuplicate, TaskKind, Transform
 from ehrmeta.errors import DataError, Remedy, SchemaError
 from ehrmeta.nn.likelihoods import LIKELIHOODS
-
-__all__ = [
-    "ROLES",
-    "SHARE",
-    "in_command_words",
-    "is_bundled",
-    "numbers",
-    "read_rows",
-    "read_table",
-    "reworded",
-    "roles_of",
-    "scoring_options",
-    "table_options",
-    "text_columns",
-    "training_options",
-    "writable",
-]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 ROLES = (

@@ -1,7 +1,5 @@
 """``ehrmeta tune``: search hyper-parameters on the command line, in one shell or in many."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,8 +29,6 @@ from ehrmeta.tuning.measures import MEASURES
 from ehrmeta.tuning.search import DEFAULT_STORAGE
 from ehrmeta.tuning.space import Dimension, space_of_words
 from ehrmeta.tuning.summary import script_storage, space_table, study_script, study_summary
-
-__all__ = ["tune"]
 
 ERRORS = [name for name in MEASURES if name != "log_loss"]
 

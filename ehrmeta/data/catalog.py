@@ -1,7 +1,5 @@
 """The bundled data sets: real patients, each with a card that states where they come from."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import tomllib
@@ -16,8 +14,6 @@ from ehrmeta.data.findings import Finding
 from ehrmeta.data.schema import Schema
 from ehrmeta.data.table import Table
 from ehrmeta.errors import DataError, Remedy, did_you_mean
-
-__all__ = ["list_datasets", "load_dataset", "load_events", "load_frame", "read_card"]
 
 _SCHEMA_KEYS = ("task", "task_kind", "time", "treatment", "outcome_time", "on_duplicate")
 
@@ -35,11 +31,7 @@ def list_datasets() -> dict[str, str]:
 
 
 def load_dataset(
-    name: str,
-    *,
-    min_rows: int | None = None,
-    outcome: str | None = None,
-    instance: int = 1,
+    name: str, *, min_rows: int | None = None, outcome: str | None = None, instance: int = 1
 ) -> Table:
     """Load a bundled data set as a checked table.
 

@@ -1,7 +1,5 @@
 """Time: one float64 number per row, in the unit the schema names, from one fixed origin."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np
@@ -10,8 +8,6 @@ from numpy.typing import NDArray
 
 from ehrmeta.data.columns import read_column, refuse_rows
 from ehrmeta.errors import DataError, Remedy, SchemaError
-
-__all__ = ["SECONDS", "are_written_dates", "to_time"]
 
 SECONDS = {  # seconds per UCUM unit of time
     "s": 1.0,

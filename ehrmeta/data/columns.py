@@ -1,7 +1,5 @@
 """Read any frame or 2-D array as named NumPy columns."""
 
-from __future__ import annotations
-
 import contextlib
 import datetime as dt
 import os
@@ -21,18 +19,6 @@ from numpy.typing import NDArray
 from pyarrow.lib import ArrowException
 
 from ehrmeta.errors import CellError, DataError, DataWarning, Remedy, SchemaError, did_you_mean
-
-__all__ = [
-    "check_mask",
-    "level_names",
-    "read_column",
-    "read_columns",
-    "read_frame",
-    "refuse_rows",
-    "require_columns",
-    "take_rows",
-    "write_frame",
-]
 
 Column = NDArray[Any]
 _NUMBERS = ("integer", "floating", "mixed-integer-float", "decimal")

@@ -17,11 +17,6 @@ from ehrmeta.data.schema import Feature, Transform
 from ehrmeta.data.tasks import index_tasks
 from ehrmeta.errors import DataError, Remedy, SchemaError
 
-__all__ = [
-    "Encoder",
-    "OutcomeScale",
-]
-
 Floats = NDArray[np.float32]
 CLIP = 8.0  # robust standard deviations
 _LARGEST_OUTCOME = 1e30  # beyond it float32 arithmetic overflows

@@ -16,8 +16,6 @@ from ehrmeta.data.tasks import index_tasks
 from ehrmeta.data.units import ANALYTES, analyte_named, convert_units, is_unit, plausible_units
 from ehrmeta.errors import DataError, Remedy
 
-__all__ = ["Columns", "Finding", "Findings", "Found", "odd_column", "odd_keys", "written_dates"]
-
 Columns = dict[str, NDArray[Any]]
 _MOSTLY_MISSING = 0.5
 _COPY = 0.999  # rank correlation from which a feature counts as a copy of the outcome

@@ -1,7 +1,5 @@
 """Prediction times, and what happens to a patient within a horizon of each."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Sequence
 from numbers import Real
@@ -15,16 +13,6 @@ from ehrmeta.data.columns import read_columns, refuse_rows, require_columns
 from ehrmeta.data.findings import Finding
 from ehrmeta.data.tasks import index_tasks
 from ehrmeta.errors import DataError, DataWarning, did_you_mean
-
-__all__ = [
-    "PersonPeriods",
-    "interval_edges",
-    "label_within",
-    "landmark_times",
-    "person_period",
-    "read_survival",
-    "survival_array",
-]
 
 Array = NDArray[np.float64]
 _STATUSES = ("event-free", "event", "competing", "censored")

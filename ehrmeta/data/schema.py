@@ -19,18 +19,6 @@ from ehrmeta.data.columns import read_columns, require_columns
 from ehrmeta.data.toml_file import read_toml, write_toml
 from ehrmeta.errors import DataWarning, Remedy, SchemaError, did_you_mean
 
-__all__ = [
-    "Clock",
-    "Feature",
-    "Kind",
-    "OnDuplicate",
-    "Outcome",
-    "Role",
-    "Schema",
-    "TaskKind",
-    "Transform",
-]
-
 T = TypeVar("T")
 TaskKind = Literal["patient", "cohort"]
 OnDuplicate = Literal["error", "first", "last", "mean", "allow"]

@@ -29,8 +29,6 @@ from ehrmeta.data.tasks import (
 from ehrmeta.data.validation import check_table, clean_rows
 from ehrmeta.errors import DataError, DataWarning, SchemaError
 
-__all__ = ["Table"]
-
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Table:

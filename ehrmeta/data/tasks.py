@@ -1,7 +1,5 @@
 """Rows to tasks: numbered, their rows sorted, vectorised over rows, no loop over tasks."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -13,17 +11,6 @@ from sklearn.model_selection import BaseCrossValidator
 
 from ehrmeta.data.columns import read_column, read_columns, refuse_rows
 from ehrmeta.errors import DataError, GroupError, SchemaError, did_you_mean
-
-__all__ = [
-    "PatientKFold",
-    "RandomState",
-    "TaskIndex",
-    "before",
-    "first_k",
-    "index_tasks",
-    "random_k",
-    "split_tasks",
-]
 
 RandomState = int | np.random.Generator | None
 _LARGEST_ID = 2.0**53  # above, neighbouring whole numbers are one float

@@ -1,7 +1,5 @@
 """TOML files of plain values: text, numbers, tables and lists of tables."""
 
-from __future__ import annotations
-
 import json
 import os
 import tomllib
@@ -10,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from ehrmeta.errors import SchemaError
-
-__all__ = ["read_toml", "write_toml"]
 
 
 def read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:

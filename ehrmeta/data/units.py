@@ -5,8 +5,6 @@ weights of IUPAC 2021); other scales by their definition. UCUM: https://ucum.org
 than any reference interval: what lies outside is a typing error or another unit, not a disease.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -14,8 +12,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ehrmeta.errors import SchemaError, did_you_mean
-
-__all__ = ["ANALYTES", "Analyte", "analyte_named", "convert_units", "is_unit", "plausible_units"]
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,6 @@
 `check_table` lists all of them, `Table.from_frame` raises the first error.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -27,8 +25,6 @@ from ehrmeta.data.findings import (
 from ehrmeta.data.schema import Feature, Outcome, Schema
 from ehrmeta.data.tasks import index_tasks
 from ehrmeta.errors import DataError, GroupError, Remedy, SchemaError, did_you_mean
-
-__all__ = ["CleanRows", "check_table", "clean_rows"]
 
 Mask = NDArray[np.bool_]
 _REPEATS = Remedy(

@@ -1,7 +1,5 @@
 """What every estimator over tasks shares: reading, encoding, adapting, scoring."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Self
@@ -31,8 +29,6 @@ from ehrmeta.estimators.protocol import adapt_to_rows, k_shot_splits
 from ehrmeta.estimators.table_encoder import Classes, TableEncoder
 from ehrmeta.estimators.task_model import RowReader, TaskModel
 from ehrmeta.nn.batch import TaskRows
-
-__all__ = ["TaskClassifier", "TaskEstimator", "TaskRegressor", "adapt", "keep_arguments"]
 
 Array = npt.NDArray[np.float64]
 

@@ -1,7 +1,5 @@
 """Adapted tasks: individual predictions from a few observations each."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -42,8 +40,6 @@ from ehrmeta.estimators.task_model import (
     warn_of_looking_back,
 )
 from ehrmeta.nn.batch import TaskRows
-
-__all__ = ["Adapted", "NewGroups"]
 
 Array = npt.NDArray[np.float64]
 NewGroups = Literal["error", "population", "nan"]

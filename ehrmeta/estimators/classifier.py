@@ -1,7 +1,5 @@
 """Meta-learning for classes."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -13,10 +11,6 @@ from ehrmeta.estimators.adapted import Adapted
 from ehrmeta.estimators.meta import MetaEstimator
 from ehrmeta.estimators.meta_model import ClassificationModel, MetaModel
 from ehrmeta.nn.batch import TaskRows
-
-__all__ = [
-    "MetaClassifier",
-]
 
 
 class MetaClassifier(MetaEstimator, TaskClassifier):

@@ -1,7 +1,5 @@
 """Intervals and sets of classes that hold for new patients, by split-conformal calibration."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Generic, Self, TypeVar
@@ -30,8 +28,6 @@ from ehrmeta.estimators.meta import MetaEstimator
 from ehrmeta.estimators.predictive import ClassPredictive, Prediction, Predictive
 from ehrmeta.estimators.protocol import adapt_to_rows, k_shot_splits
 from ehrmeta.estimators.regressor import MetaRegressor
-
-__all__ = ["ConformalClassifier", "ConformalRegressor"]
 
 Array = npt.NDArray[np.float64]
 Result = TypeVar("Result", bound=ConformalAdapted)

@@ -1,7 +1,5 @@
 """Adapted patients whose intervals, or sets of classes and probabilities, are calibrated."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
@@ -18,8 +16,6 @@ from ehrmeta.estimators.inputs import Inputs
 from ehrmeta.estimators.predictive import ClassPredictive, Prediction, Predictive
 from ehrmeta.estimators.task_model import Labels, TaskModel
 from ehrmeta.nn.batch import TaskRows
-
-__all__ = ["ConformalAdapted", "ConformalClassAdapted"]
 
 Array = npt.NDArray[np.float64]
 

@@ -19,18 +19,6 @@ from torch import Tensor
 
 from ehrmeta.errors import BundleError, DataError, DataWarning, SchemaError, did_you_mean
 
-__all__ = [
-    "ANY",
-    "BetaCalibration",
-    "Calibration",
-    "Cell",
-    "Limits",
-    "by_cell",
-    "finest",
-    "levels_of",
-    "tasks_needed",
-]
-
 Array = npt.NDArray[np.float64]
 _ROUNDING = 1e-9  # sums of 1 / n are not exact
 _CLIP = 1e-6

@@ -1,7 +1,5 @@
 """Why a task is predicted as it is: what each of its own rows moved the prediction by."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any, TypeAlias
@@ -18,12 +16,6 @@ from ehrmeta.estimators.predictive import CarriedPredictive, ClassPredictive, Pr
 from ehrmeta.estimators.table_encoder import TableEncoder
 from ehrmeta.estimators.task_model import OutcomeResponse, TaskModel
 from ehrmeta.nn.batch import TaskRows
-
-__all__ = [
-    "explain_features",
-    "explain_rows",
-    "shapley_shares",
-]
 
 Array = npt.NDArray[np.float64]
 _NODES = (1, 4, 16, 64)  # of the quadrature; one is exact where the prediction is linear

@@ -6,8 +6,6 @@ the encoded support and the labels of its tasks: patient data, and marked so. Wh
 what of a file, the class says itself, by ``to_state`` and ``from_state``.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math
@@ -32,23 +30,6 @@ from ehrmeta.nn import MLP
 from ehrmeta.nn.batch import TaskRows
 from ehrmeta.persistence import read_bundle, write_bundle
 from ehrmeta.persistence.sklearn_models import SAVED_MODELS
-
-__all__ = [
-    "Json",
-    "Saved",
-    "State",
-    "digest",
-    "fits_together",
-    "from_json",
-    "label_bytes",
-    "label_type",
-    "provenance",
-    "read_label_bytes",
-    "read_support",
-    "support_tensors",
-    "tensor_like",
-    "to_json",
-]
 
 Json: TypeAlias = dict[str, Any]
 State: TypeAlias = tuple[dict[str, Tensor], Json]  # what a file holds: tensors and metadata

@@ -1,7 +1,5 @@
 """What a user passes to fit, adapt, predict and score, checked and as arrays."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -22,18 +20,6 @@ from ehrmeta.data.tasks import TaskIndex, index_tasks
 from ehrmeta.errors import DataError, DataWarning, GroupError, Remedy, SchemaError, did_you_mean
 from ehrmeta.nn.backbone import Backbone
 from ehrmeta.nn.mlp import ACTIVATIONS
-
-__all__ = [
-    "Inputs",
-    "check_parameters",
-    "check_trainable",
-    "outcome_name",
-    "read_inputs",
-    "read_labels",
-    "read_numbers",
-    "report_repeats",
-    "schema_of",
-]
 
 Array = npt.NDArray[Any]
 
@@ -374,10 +360,7 @@ _RULES: dict[str, tuple[str, Any]] = {
         lambda value: value is None or _positive(value),
     ),
     "pseudo_count": _NOT_NEGATIVE,
-    "first_order_share": (
-        "from 0 to 1",
-        lambda value: _is_number(value) and 0 <= value <= 1,
-    ),
+    "first_order_share": ("from 0 to 1", lambda value: _is_number(value) and 0 <= value <= 1),
     "inner_steps": _count(1),
     **dict.fromkeys(("width", "base_width", "meta_width", "n_embedding", "n_features"), _count(1)),
     "hidden": (

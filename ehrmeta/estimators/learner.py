@@ -18,8 +18,6 @@ from ehrmeta.nn.batch import TaskRows, TaskSet, empty_set, padded_index, padded_
 from ehrmeta.nn.device import Chunks, check_precision, in_threads, on_one_core
 from ehrmeta.nn.likelihoods import Distribution
 
-__all__ = ["AdaptedChunk", "Learner", "pick_device"]
-
 _TASKS_AT_ONCE = 256  # measured: what a core keeps in its cache
 _TASKS_AT_ONCE_ON_GPU = 8192  # not measured: enough to keep one busy
 _POINTS_EACH = 64  # padded, of a chunk on average: one long record must not pad hundreds

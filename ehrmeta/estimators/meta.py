@@ -1,7 +1,5 @@
 """What meta-learning estimators share: training, adapting, predicting, saving."""
 
-from __future__ import annotations
-
 import os
 import sys
 import warnings
@@ -34,8 +32,6 @@ from ehrmeta.persistence.sklearn_models import WHAT_IS_SAVED, is_saved
 from ehrmeta.ranges import Range
 from ehrmeta.training import Callback, EpisodeSampler, TrainingPlan, train
 from ehrmeta.training.checkpoints import fingerprint
-
-__all__ = ["MetaEstimator"]
 
 _WARM_EPISODES = 10_000  # for start values
 _TASKS_AT_ONCE = 1024

@@ -38,8 +38,6 @@ from ehrmeta.nn.batch import TaskRows, TaskSet, padded_index, padded_set
 from ehrmeta.nn.likelihoods import LIKELIHOODS, Bernoulli, Categorical, Distribution, Likelihood
 from ehrmeta.persistence.sklearn_models import WHAT_IS_SAVED, is_saved, read_model, written_model
 
-__all__ = ["ClassificationModel", "MetaModel", "RegressionModel"]
-
 Array = npt.NDArray[np.float64]
 Chunks: TypeAlias = list[AdaptedChunk]
 _OF_A_CODING = ("center", "scale")

@@ -1,7 +1,5 @@
 """A population model of any kind, cross-fitted, below a meta-learner that adapts what is left."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias
@@ -19,8 +17,6 @@ from sklearn.utils.validation import has_fit_parameter
 from ehrmeta.errors import DataError, GroupError
 from ehrmeta.nn.batch import TaskRows
 from ehrmeta.persistence.sklearn_models import TreeSum
-
-__all__ = ["Population", "add_where_it_helps", "cross_fit_population", "with_offset"]
 
 Array = npt.NDArray[np.float64]
 Codes = npt.NDArray[np.int64]

@@ -13,8 +13,6 @@ from scipy import special, stats
 from ehrmeta.data import OutcomeScale
 from ehrmeta.errors import DataError, Remedy
 
-__all__ = ["CarriedPredictive", "ClassPredictive", "Prediction", "Predictive"]
-
 Array = npt.NDArray[np.float64]
 
 _LARGEST_LOG = 3.0  # on the learner's scale

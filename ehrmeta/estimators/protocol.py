@@ -1,7 +1,5 @@
 """The k-shot protocol: adapt every task from k of its rows, judge it on its later rows."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -13,8 +11,6 @@ from ehrmeta.data import TaskIndex, first_k, random_k
 from ehrmeta.data.columns import take_rows
 from ehrmeta.errors import AtypicalWarning
 from ehrmeta.estimators.inputs import Inputs
-
-__all__ = ["adapt_to_rows", "k_shot_splits", "keep_judged_tasks"]
 
 Mask = npt.NDArray[np.bool_]
 

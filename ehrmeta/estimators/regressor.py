@@ -1,7 +1,5 @@
 """Meta-learning for real-valued outcomes."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -15,8 +13,6 @@ from ehrmeta.estimators.meta import MetaEstimator
 from ehrmeta.estimators.meta_model import MetaModel, RegressionModel
 from ehrmeta.nn.backbone import Backbone
 from ehrmeta.training import Callback
-
-__all__ = ["MetaRegressor"]
 
 
 class MetaRegressor(MetaEstimator, TaskRegressor):

@@ -1,7 +1,5 @@
 """Time to an event: discrete-time hazards, and what a forecaster knows at a landmark."""
 
-from __future__ import annotations
-
 import warnings
 from typing import Any, Self
 
@@ -22,8 +20,6 @@ from ehrmeta.data.labels import PersonPeriods, interval_edges, person_period, re
 from ehrmeta.errors import DataError, DataWarning, GroupError, NotFittedError, SchemaError
 from ehrmeta.estimators.adapted import Adapted
 from ehrmeta.estimators.predictive import Predictive
-
-__all__ = ["DiscreteTimeHazard", "landmark_posterior"]
 
 Array = NDArray[np.float64]
 

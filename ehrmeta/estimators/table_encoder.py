@@ -18,11 +18,6 @@ from ehrmeta.errors import DataError, DataWarning, SchemaError
 from ehrmeta.estimators.inputs import Inputs
 from ehrmeta.nn.batch import TaskRows
 
-__all__ = [
-    "Classes",
-    "TableEncoder",
-]
-
 Array = npt.NDArray[Any]
 
 

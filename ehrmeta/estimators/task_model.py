@@ -1,7 +1,5 @@
 """The fitted model under every estimator over tasks: reads rows, adapts to supports, predicts."""
 
-from __future__ import annotations
-
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -37,18 +35,6 @@ from ehrmeta.estimators.inputs import (
 from ehrmeta.estimators.predictive import Prediction
 from ehrmeta.estimators.table_encoder import Classes, TableEncoder
 from ehrmeta.nn.batch import TaskRows
-
-__all__ = [
-    "Labels",
-    "OutcomeResponse",
-    "RowReader",
-    "TaskModel",
-    "last_times",
-    "refuse_new",
-    "task_numbers",
-    "warn_of_atypical_tasks",
-    "warn_of_looking_back",
-]
 
 Array = npt.NDArray[np.float64]
 Labels = npt.NDArray[Any] | None

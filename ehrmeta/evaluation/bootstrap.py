@@ -1,7 +1,5 @@
 """Bootstrap intervals over patients, with the same resamples for every method."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

@@ -1,15 +1,11 @@
 """Calibration of risks: a smooth curve, its distance from the diagonal, recalibration."""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
 from ehrmeta.evaluation.discrimination import read_binary
 from ehrmeta.evaluation.metrics import finite
-
-__all__ = ["calibration_index", "recalibrate", "smooth_calibration_curve"]
 
 Array = NDArray[np.float64]
 FRAC = 2 / 3  # rms::val.prob's

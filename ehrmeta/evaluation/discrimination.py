@@ -4,8 +4,6 @@ The areas under curves equal scikit-learn's `roc_auc_score` and `average_precisi
 take one weighting a call: a bootstrap over fifty hospitals asks for ten thousand.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np
@@ -13,16 +11,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from ehrmeta.errors import DataError
 from ehrmeta.evaluation.metrics import finite, refuse
-
-__all__ = [
-    "BinaryRisk",
-    "DecisionCurve",
-    "auprc",
-    "auroc",
-    "decision_curve",
-    "net_benefit",
-    "read_binary",
-]
 
 Array = NDArray[np.float64]
 

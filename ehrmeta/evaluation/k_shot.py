@@ -1,7 +1,5 @@
 """How the error falls with the number of observations a patient has given."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -18,8 +16,6 @@ from ehrmeta.estimators.inputs import Inputs, read_inputs, schema_of
 from ehrmeta.estimators.protocol import adapt_to_rows, keep_judged_tasks
 from ehrmeta.evaluation.bootstrap import bootstrap_counts, percentile_limits
 from ehrmeta.evaluation.metrics import METRICS, TaskMean, task_mean
-
-__all__ = ["KShotScorer"]
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]

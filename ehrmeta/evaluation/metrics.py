@@ -4,8 +4,6 @@ Every metric is ``sqrt?(sum_i w_i loss_i / sum_i w_i)`` over tasks i, so that on
 patients serves them all.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

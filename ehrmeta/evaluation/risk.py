@@ -1,7 +1,5 @@
 """Scores of predicted risks by the names of clinical prediction, and their intervals."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,15 +12,6 @@ from ehrmeta.errors import DataError, did_you_mean
 from ehrmeta.evaluation.bootstrap import bootstrap_counts, percentile_limits
 from ehrmeta.evaluation.calibration import calibration_index, recalibrate
 from ehrmeta.evaluation.discrimination import BinaryRisk, auprc, auroc, read_binary
-
-__all__ = [
-    "POOLING_SCALES",
-    "RISK_METRICS",
-    "interval_rows",
-    "risk_intervals",
-    "risk_score",
-    "risk_scores",
-]
 
 Array = NDArray[np.float64]
 _NEED_LOGIT = ("calibration_slope", "calibration_in_the_large")

@@ -4,23 +4,12 @@ Scores are per row, in the outcome's unit (the log likelihood has none), and low
 except for the log likelihood.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special, stats
 
 from ehrmeta.errors import DataError
 from ehrmeta.evaluation.metrics import check_level, finite, refuse
-
-__all__ = [
-    "calibration_error",
-    "crps_normal",
-    "crps_sample",
-    "crps_student_t",
-    "interval_score",
-    "log_probability_between",
-]
 
 Array = NDArray[np.float64]
 

@@ -1,7 +1,5 @@
 """Scores of risks at each site or in each subgroup, pooled over sites by random effects."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -15,8 +13,6 @@ from ehrmeta.errors import DataError
 from ehrmeta.evaluation.discrimination import BinaryRisk, read_binary
 from ehrmeta.evaluation.metrics import check_level, finite, refuse
 from ehrmeta.evaluation.risk import POOLING_SCALES, interval_rows
-
-__all__ = ["PooledEffect", "pool_random_effects", "pool_sites", "score_sites", "score_subgroups"]
 
 Array = NDArray[np.float64]
 _FEWEST = 3  # the prediction interval has S - 2 degrees of freedom

@@ -5,8 +5,6 @@ their probability not to be censored (IPCW). `labels_at` gives these labels and 
 every score of risks works: ``risk_scores(label, risk, sample_weight=weight)``.
 """
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,17 +14,6 @@ from ehrmeta.data.labels import read_survival
 from ehrmeta.errors import DataError
 from ehrmeta.evaluation.discrimination import auroc
 from ehrmeta.evaluation.metrics import finite
-
-__all__ = [
-    "aalen_johansen",
-    "censoring_curve",
-    "integrated_survival_brier",
-    "kaplan_meier",
-    "labels_at",
-    "read_event_times",
-    "survival_auroc",
-    "survival_brier",
-]
 
 Array = NDArray[np.float64]
 

@@ -4,8 +4,6 @@ A process or mixed model is conditioned, round by round, on normal pseudo-observ
 for the outcomes: `pseudo_observations` match slope and curvature, `matched_observations` moments.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np
@@ -20,18 +18,6 @@ from ehrmeta.nn.likelihoods import (
     StudentT,
     degrees_of_freedom,
 )
-
-__all__ = [
-    "N_SWEEPS",
-    "Sites",
-    "damped_posterior",
-    "matched_observations",
-    "matched_sites",
-    "n_rounds",
-    "noise_variance",
-    "predictive_distribution",
-    "pseudo_observations",
-]
 
 N_SWEEPS = 6  # of matching moments, from the mode
 

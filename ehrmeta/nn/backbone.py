@@ -1,15 +1,11 @@
 """The contract of a backbone: a network whose weights an algorithm adapts to one task."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 
 import torch
 from sklearn.base import BaseEstimator
 from torch import Tensor
-
-__all__ = ["Backbone", "Fast", "Network", "Params"]
 
 Params = Mapping[str, Tensor]
 Fast = dict[str, Tensor]

@@ -8,15 +8,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = [
-    "TaskRows",
-    "TaskSet",
-    "empty_set",
-    "padded_index",
-    "padded_set",
-    "visible_width",
-]
-
 _ROW_COLUMNS = ("x", "measured", "time", "y", "origin", "offset")
 
 
@@ -252,9 +243,7 @@ class TaskRows:
         shift = torch.repeat_interleave(self.starts[:-1][tasks] - starts[:-1], sizes)
         index = torch.arange(len(shift), device=shift.device) + shift
         return replace(
-            self,
-            starts=starts,
-            **{name: getattr(self, name)[index] for name in _ROW_COLUMNS},
+            self, starts=starts, **{name: getattr(self, name)[index] for name in _ROW_COLUMNS}
         )
 
     def merge(self, codes: Tensor, n_tasks: int, other: TaskRows, other_codes: Tensor) -> TaskRows:

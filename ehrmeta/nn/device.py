@@ -6,8 +6,6 @@ An operator on a chunk of small tasks is too short to be worth sharing out: two 
 for each other after every operator are hardly faster than one.
 """
 
-from __future__ import annotations
-
 import os
 import threading
 import warnings
@@ -19,15 +17,6 @@ from typing import TypeVar
 import torch
 
 from ehrmeta.errors import DataError, MemoryWarning, Remedy
-
-__all__ = [
-    "PRECISIONS",
-    "Chunks",
-    "check_precision",
-    "in_threads",
-    "matrix_products",
-    "on_one_core",
-]
 
 Out = TypeVar("Out")
 In = TypeVar("In")

@@ -11,14 +11,10 @@ the shared ``W`` stays one matrix product for all tasks. Materialised form: the 
 itself, needed where every weight has its own rate. Both are exact.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-
-__all__ = ["FastLayer", "affine", "back_affine", "descend", "prefers_low_rank", "squared_norm"]
 
 
 class FastLayer(NamedTuple):

@@ -4,14 +4,10 @@ In function space, at the cube of the support's size; or, where the kernel is ``
 effects, in weight space, at the cube of their number.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 
 from ehrmeta.nn.backbone import Params
-
-__all__ = ["condition", "condition_effects", "posterior", "posterior_effects"]
 
 _NOISE_FLOOR = 1e-6  # of the mean prior variance: keeps the factorisation positive definite
 

@@ -21,12 +21,6 @@ from torch import Tensor
 from ehrmeta.nn.approximations import Sites, matched_sites
 from ehrmeta.nn.batch import padded_index
 
-__all__ = [
-    "GeneralisedMixedModel",
-    "fit_generalised_mixed_model",
-    "posterior_effects",
-]
-
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
 _MOST_SWEEPS = 50

@@ -19,8 +19,6 @@ over that shift: plugged in at zero they would be too extreme (with :math:`\tau 
 the events).
 """
 
-from __future__ import annotations
-
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -32,19 +30,6 @@ from sklearn.base import BaseEstimator
 from torch import Tensor
 
 from ehrmeta.nn.backbone import Params
-
-__all__ = [
-    "LIKELIHOODS",
-    "Bernoulli",
-    "Categorical",
-    "ClassLikelihood",
-    "Distribution",
-    "Likelihood",
-    "Normal",
-    "Outcome",
-    "StudentT",
-    "degrees_of_freedom",
-]
 
 Distribution = dict[str, Tensor]
 Outcome = Literal["real", "binary", "multiclass"]

@@ -5,8 +5,6 @@ evaluation of the likelihood costs the same for 12 rows per task as for 12,000.
 Rows are flat and stand in task order; ``starts`` (task + 1,) are the offsets of the tasks.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,10 +13,6 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 from ehrmeta.errors import DataError
-
-__all__ = [
-    "apart",
-]
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
@@ -57,13 +51,7 @@ class MixedModel:
 
 
 def fit_mixed_model(
-    x: Array,
-    z: Array,
-    y: Array,
-    starts: Index,
-    *,
-    reml: bool = True,
-    pattern: Index | None = None,
+    x: Array, z: Array, y: Array, starts: Index, *, reml: bool = True, pattern: Index | None = None
 ) -> MixedModel:
     r"""Fit ``y = X beta + Z b + e``, ``b ~ N(0, G)``, ``e ~ N(0, sigma^2)``.
 

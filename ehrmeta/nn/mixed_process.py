@@ -15,8 +15,6 @@ from torch import Tensor
 from ehrmeta.nn.batch import padded_index
 from ehrmeta.nn.mixed_model import MixedModel, orthonormal
 
-__all__ = ["MixedProcess", "fit_mixed_process", "held_out_log_likelihood"]
-
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
 

@@ -1,7 +1,5 @@
 """Multi-layer perceptron with exact fast weights in closed form."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,12 +18,6 @@ from ehrmeta.nn.fast_weights import (
     squared_norm,
 )
 from ehrmeta.ranges import Choice
-
-__all__ = [
-    "ACTIVATIONS",
-    "MLP",
-    "Activation",
-]
 
 
 @dataclass(eq=False, repr=False)

@@ -1,7 +1,5 @@
 """Functions of tensors, recorded once per input shape and replayed without Python or autograd."""
 
-from __future__ import annotations
-
 import operator
 import os
 import shutil
@@ -17,8 +15,6 @@ from torch.fx import Graph, GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from ehrmeta.errors import DataError
-
-__all__ = ["Recorded", "check_compiler"]
 
 Out = TypeVar("Out")
 Shapes = tuple[tuple[torch.Size, torch.dtype, torch.device], ...]
@@ -54,11 +50,7 @@ class Recorded(Generic[Out]):
     """
 
     def __init__(
-        self,
-        function: Callable[..., Out],
-        *,
-        plain_calls: int = 20,
-        compiled: bool = False,
+        self, function: Callable[..., Out], *, plain_calls: int = 20, compiled: bool = False
     ) -> None:
         self.function = function
         self.plain_calls = 0 if compiled else plain_calls

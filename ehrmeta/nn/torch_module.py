@@ -1,7 +1,5 @@
 """Any torch module as a backbone."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -12,8 +10,6 @@ from torch.func import functional_call, vjp
 
 from ehrmeta.errors import DataError
 from ehrmeta.nn.backbone import Backbone, Fast, Network, Params
-
-__all__ = ["TorchModule"]
 
 # What cannot run over many tasks at once, and what can instead.
 _INSTEAD: dict[type[torch.nn.Module], str] = {

@@ -27,8 +27,6 @@ from safetensors.torch import load, save
 
 from ehrmeta.errors import BundleError
 
-__all__ = ["FORMAT_VERSION", "read_bundle", "write_bundle"]
-
 FORMAT_VERSION = 1
 MAX_HEADER_BYTES = 2**24
 MAX_TENSORS = 10_000
@@ -59,9 +57,7 @@ _DTYPES = {
 
 
 def write_bundle(
-    path: str | os.PathLike[str],
-    tensors: Mapping[str, torch.Tensor],
-    metadata: Mapping[str, Any],
+    path: str | os.PathLike[str], tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, Any]
 ) -> None:
     """Write named tensors and their settings as one file, whole or not at all.
 

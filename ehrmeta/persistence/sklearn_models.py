@@ -26,8 +26,6 @@ from torch import Tensor
 
 from ehrmeta.errors import BundleError
 
-__all__ = ["SAVED_MODELS", "WHAT_IS_SAVED", "TreeSum", "is_saved", "read_model", "written_model"]
-
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
 

@@ -5,8 +5,6 @@ dataclasses field by field, others by their ``to_dict`` or ``to_state``. An obje
 two places is written once. What is read is checked against the dataclasses' annotations.
 """
 
-from __future__ import annotations
-
 import types
 from collections import defaultdict
 from collections.abc import Callable, Mapping
@@ -19,8 +17,6 @@ from torch import Tensor
 
 from ehrmeta.errors import BundleError
 from ehrmeta.persistence.sklearn_models import WHAT_IS_SAVED, is_saved, read_model, written_model
-
-__all__ = ["read_state", "written_state"]
 
 Classes: TypeAlias = Mapping[str, type]
 _FEWEST_IN_A_LEAF = 10  # of trees: a smaller leaf would tell of single rows

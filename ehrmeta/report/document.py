@@ -23,15 +23,6 @@ from ehrmeta.report.displays._base import Display
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = [
-    "MIN_CELL",
-    "Document",
-    "Picture",
-    "Section",
-    "TextTable",
-    "hidden_counts",
-    "model_card",
-]
 
 MIN_CELL = 11  # patients: the scores of smaller groups are withheld
 

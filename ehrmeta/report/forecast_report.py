@@ -1,7 +1,5 @@
 """The report on a forecaster: test data, errors, coverage, subgroups, model card, checklists."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,23 +25,9 @@ from ehrmeta.report.displays._base import (
 )
 from ehrmeta.report.displays.intervals import CoverageDisplay, TrajectoryDisplay
 from ehrmeta.report.displays.k_shot import KShotDisplay
-from ehrmeta.report.document import (
-    MIN_CELL,
-    Document,
-    Picture,
-    Section,
-    TextTable,
-    model_card,
-)
-from ehrmeta.report.forecast_scores import (
-    coverage_by_k,
-    forecasts,
-    group_scores,
-    read_test_rows,
-)
+from ehrmeta.report.document import MIN_CELL, Document, Picture, Section, TextTable, model_card
+from ehrmeta.report.forecast_scores import coverage_by_k, forecasts, group_scores, read_test_rows
 from ehrmeta.report.tripod import tripod_tables
-
-__all__ = ["forecast_report"]
 
 _MOST_LEVELS = 8  # of a column whose levels are scored
 _FEWEST_LATER = 3  # values after those shown, to draw a patient

@@ -1,7 +1,5 @@
 """Errors and interval coverage of test patients after k values, overall and by subgroup."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,8 +15,6 @@ from ehrmeta.estimators.protocol import adapt_to_rows, k_shot_splits
 from ehrmeta.evaluation.bootstrap import bootstrap_counts, percentile_limits
 from ehrmeta.evaluation.metrics import TaskMean, refuse
 from ehrmeta.report.document import MIN_CELL, hidden_counts
-
-__all__ = ["coverage_by_k", "event_risk", "forecasts", "group_scores", "name_of", "read_test_rows"]
 
 Array = NDArray[np.float64]
 
@@ -87,10 +83,7 @@ def coverage_by_k(rows: pd.DataFrame, *, n_bootstrap: int = 500) -> pd.DataFrame
 
 
 def group_scores(
-    rows: pd.DataFrame,
-    groups: Mapping[str, NDArray[Any]],
-    *,
-    n_bootstrap: int = 500,
+    rows: pd.DataFrame, groups: Mapping[str, NDArray[Any]], *, n_bootstrap: int = 500
 ) -> pd.DataFrame:
     """RMSE and coverage in each level of each column; small levels are withheld.
 

@@ -1,15 +1,11 @@
 """Pictures of a study of hyper-parameters, as PNG files."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ehrmeta.tuning.summary import study_plots
-
-__all__ = ["save_study_pictures"]
 
 
 def save_study_pictures(study: Any, folder: str | Path) -> list[Path]:

@@ -1,7 +1,5 @@
 """The report on a treatment effect: the emulated target trial, the effect, its assumptions."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,8 +20,6 @@ from ehrmeta.report.document import (
 )
 from ehrmeta.treatment import Diagnostics, PooledEffect, TreatmentResponse
 from ehrmeta.treatment.arms import Arms
-
-__all__ = ["DESIGN", "treatment_report"]
 
 _MOST_FEATURES = 30  # of a table
 _LARGE_DIFFERENCE = 0.1  # standardised, after weighting

@@ -3,15 +3,11 @@
 The items have their official numbers and our own, shorter words.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import TypeAlias
 
 from ehrmeta.errors import DataError
 from ehrmeta.report.document import TextTable
-
-__all__ = ["tripod_tables"]
 
 _GROUPS = "Groups of patients"  # fills no item where no group is scored
 

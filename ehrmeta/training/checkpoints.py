@@ -1,7 +1,5 @@
 """Checkpoints of a training: written whole, verified on reading, resumed bit for bit."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import signal
@@ -19,8 +17,6 @@ from ehrmeta.errors import BundleError, DataWarning
 from ehrmeta.nn.batch import TaskRows
 from ehrmeta.persistence import read_bundle, write_bundle
 from ehrmeta.training.state import TrainingPlan, TrainingState
-
-__all__ = ["Checkpoints", "fingerprint", "on_termination"]
 
 _PATTERN = "step-*.checkpoint"
 _KEEP = 2

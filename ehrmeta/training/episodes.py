@@ -1,15 +1,11 @@
 """Episodes: random supports and queries of a batch of training tasks, built without a loop."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ehrmeta.nn.batch import TaskRows, TaskSet, padded_index, padded_set
-
-__all__ = ["EpisodeSampler"]
 
 
 @dataclass(frozen=True)

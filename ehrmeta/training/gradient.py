@@ -1,7 +1,5 @@
 """Losses and meta-gradients of a batch of episodes: vmapped, chunked, recorded."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -14,8 +12,6 @@ from ehrmeta.algorithms._base import Algorithm, Params, Spec
 from ehrmeta.nn.batch import TaskSet
 from ehrmeta.nn.device import Chunks, matrix_products
 from ehrmeta.nn.recorded import Recorded
-
-__all__ = ["EpisodeLoss"]
 
 Gradient = dict[str, Tensor]
 Stage = tuple[type[Algorithm], dict[str, Any]]

@@ -22,12 +22,6 @@ from ehrmeta.training.episodes import EpisodeSampler
 from ehrmeta.training.gradient import EpisodeLoss
 from ehrmeta.training.state import History, TrainingPlan, TrainingState, snapshot
 
-__all__ = [
-    "Callback",
-    "HeldOut",
-    "train",
-]
-
 Callback = Callable[[dict[str, float]], bool | None]
 _MOST_HALVINGS = 3
 _N_DRAWS = 4  # episodes of every held-out task
@@ -79,11 +73,7 @@ def train(
     """
     sampler = EpisodeSampler(tasks, plan.shots, plan.max_queries, plan.time_unit)
     loss = EpisodeLoss(
-        algorithm,
-        spec,
-        chunk_size=plan.chunk_size,
-        precision=plan.precision,
-        compiled=plan.compile,
+        algorithm, spec, chunk_size=plan.chunk_size, precision=plan.precision, compiled=plan.compile
     )
     judge = None
     if held_out is not None:

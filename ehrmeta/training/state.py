@@ -13,13 +13,6 @@ from torch import Tensor
 
 from ehrmeta.errors import BundleError
 
-__all__ = [
-    "History",
-    "TrainingPlan",
-    "TrainingState",
-    "snapshot",
-]
-
 History = list[dict[str, float]]
 _NUMBERS = ("step", "best_step", "running", "n_seen", "n_skipped", "n_halved", "seconds", "over")
 

@@ -1,7 +1,5 @@
 """Tasks that a treatment-response model was adapted to: their effects, and what to do."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -32,8 +30,6 @@ from ehrmeta.treatment.policy import (
 )
 from ehrmeta.treatment.pooling import PooledEffect, mean_by_task, pool_effects
 from ehrmeta.treatment.treated_rows import NewGroups, Query, TreatedRows
-
-__all__ = ["AdaptedResponse"]
 
 Array = npt.NDArray[np.float64]
 Predict = Callable[[TreatedRows, TaskEffects], Moments]

@@ -14,8 +14,6 @@ import pandas as pd
 from ehrmeta.data.columns import read_column
 from ehrmeta.errors import DataError, DataWarning, did_you_mean
 
-__all__ = ["Arms", "Dose", "read_probabilities", "read_propensities", "read_treatment"]
-
 Array = npt.NDArray[np.float64]
 
 _MANY_ARMS = 20

@@ -1,7 +1,5 @@
 """Cross-fitted models of any kind, stacked by what they predict of rows they have not seen."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,15 +12,6 @@ from sklearn.base import clone, is_classifier
 from sklearn.utils.validation import has_fit_parameter
 
 from ehrmeta.errors import DataError
-
-__all__ = [
-    "CrossFitted",
-    "Stack",
-    "cross_fit",
-    "cross_fit_folds",
-    "fit_model",
-    "model_outputs",
-]
 
 Array = npt.NDArray[np.float64]
 Index = npt.NDArray[np.int64]
@@ -154,8 +143,7 @@ def _weights(
     cells = np.zeros(len(y), np.int64) if centre is None else centre[train]
     root = np.sqrt(w)
     weights = nnls(
-        root[:, None] * (x - _means(x, w, cells)),
-        root * (y - _means(y[:, None], w, cells)[:, 0]),
+        root[:, None] * (x - _means(x, w, cells)), root * (y - _means(y[:, None], w, cells)[:, 0])
     )[0]
     return weights, float(np.average(y - x @ weights, weights=w))
 

@@ -9,8 +9,6 @@ over the training tasks; effects vary by no more than Akaike's criterion allows,
 do not differ every task has the population's effect.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -19,8 +17,6 @@ import numpy.typing as npt
 
 from ehrmeta.nn.mixed_model import MixedModel, cross_products, fit_mixed_model, posterior
 from ehrmeta.treatment.treated_rows import TreatedRows
-
-__all__ = ["Deviations", "TaskDeviations", "fit_deviations"]
 
 Array = npt.NDArray[np.float64]
 Index = npt.NDArray[np.int64]

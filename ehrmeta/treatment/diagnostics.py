@@ -1,7 +1,5 @@
 """Whether rows can carry an effect: overlap, balance, and sensitivity to what was not measured."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +10,6 @@ import pandas as pd
 from ehrmeta.treatment.learners import arm_scores
 from ehrmeta.treatment.nuisances import TaskNuisances
 from ehrmeta.treatment.treated_rows import TreatedRows
-
-__all__ = ["Diagnostics", "diagnose", "e_value", "robustness_value"]
 
 Array = npt.NDArray[np.float64]
 

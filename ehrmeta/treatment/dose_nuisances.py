@@ -1,7 +1,5 @@
 """Nuisances of a continuous dose: the mean outcome and the mean dose at x, in tasks."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,8 +10,6 @@ import numpy.typing as npt
 from ehrmeta.treatment.cross_fitting import Stack, cross_fit
 from ehrmeta.treatment.nuisances import ArmLevels, fit_arm_levels
 from ehrmeta.treatment.treated_rows import TreatedRows
-
-__all__ = ["DoseNuisances", "TaskDoseNuisances", "fit_dose_nuisances", "rows_of_varied_dose"]
 
 Array = npt.NDArray[np.float64]
 

@@ -31,14 +31,8 @@ from ehrmeta.treatment.effects import (
 )
 from ehrmeta.treatment.learners import CrossedEffect, Scoring
 from ehrmeta.treatment.meta_effects import MetaEffects, MetaOutcomes
-from ehrmeta.treatment.nuisances import (
-    ArmLevels,
-    LogitShifts,
-    Nuisances,
-)
+from ehrmeta.treatment.nuisances import ArmLevels, LogitShifts, Nuisances
 from ehrmeta.treatment.treated_rows import TreatedRows, TreatmentEncoder
-
-__all__ = ["EffectModel", "Moments", "TaskEffects"]
 
 Array = npt.NDArray[np.float64]
 Moments = tuple[Array, Array | None]  # mean and variance of every row; None without a posterior

@@ -29,15 +29,6 @@ from ehrmeta.treatment.learners import EffectForm, PseudoOutcomes
 from ehrmeta.treatment.nuisances import Nuisances, TaskNuisances
 from ehrmeta.treatment.treated_rows import TreatedRows
 
-__all__ = [
-    "ArmEffect",
-    "Effects",
-    "MixedEffects",
-    "OutcomeContrast",
-    "Population",
-    "outcome_population",
-]
-
 Array = npt.NDArray[np.float64]
 AnyTaskNuisances = TaskNuisances | TaskDoseNuisances
 Index = npt.NDArray[np.int64]

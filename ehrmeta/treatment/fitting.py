@@ -1,7 +1,5 @@
 """How an `EffectModel` is learned: from settings and training rows to nuisances and effects."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -26,8 +24,6 @@ from ehrmeta.treatment.nuisances import (
     fit_nuisances,
 )
 from ehrmeta.treatment.treated_rows import TreatedRows, TreatmentEncoder
-
-__all__ = ["EffectSettings", "fit_effect_model"]
 
 Index = npt.NDArray[np.int64]
 

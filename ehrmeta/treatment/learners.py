@@ -22,8 +22,6 @@ Kuenzel et al. (2019), doi:10.1073/pnas.1804597116 (S, T, X); Nie and Wager (202
 doi:10.1093/biomet/asaa076 (R); Kennedy (2023), doi:10.1214/23-EJS2157 (DR).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -40,18 +38,6 @@ from ehrmeta.treatment.cross_fitting import CrossFitted, Stack, cross_fit, fit_m
 from ehrmeta.treatment.dose_nuisances import TaskDoseNuisances, rows_of_varied_dose
 from ehrmeta.treatment.nuisances import Nuisances, TaskNuisances
 from ehrmeta.treatment.treated_rows import TreatedRows
-
-__all__ = [
-    "LEARNERS",
-    "CrossedEffect",
-    "EffectForm",
-    "PseudoOutcomes",
-    "Scoring",
-    "arm_scores",
-    "choose_forms",
-    "fit_crossed",
-    "usable_rows",
-]
 
 Array = npt.NDArray[np.float64]
 _SMALLEST_RESIDUAL = 1e-3  # of a dose, in its standard deviations: smaller ones have no weight

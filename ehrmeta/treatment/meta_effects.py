@@ -17,8 +17,6 @@ from ehrmeta.treatment.effects import AnyTaskNuisances, Effects
 from ehrmeta.treatment.learners import Scoring
 from ehrmeta.treatment.treated_rows import TreatedRows
 
-__all__ = ["MetaEffects", "MetaOutcomes"]
-
 Array = npt.NDArray[np.float64]
 
 

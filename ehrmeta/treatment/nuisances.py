@@ -4,8 +4,6 @@ Nothing a row is scored with has seen the row: the models are trained on other t
 where there is one task), and the task's own levels come from its other rows.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -22,17 +20,6 @@ from ehrmeta.errors import DataError
 from ehrmeta.nn.mixed_model import MixedModel, fit_mixed_model, posterior
 from ehrmeta.treatment.cross_fitting import Stack, cross_fit
 from ehrmeta.treatment.treated_rows import TreatedRows
-
-__all__ = [
-    "ArmLevels",
-    "LogitShifts",
-    "Nuisances",
-    "TaskNuisances",
-    "default_classifiers",
-    "default_regressors",
-    "fit_arm_levels",
-    "fit_nuisances",
-]
 
 Array = npt.NDArray[np.float64]
 Index = npt.NDArray[np.int64]

@@ -15,8 +15,6 @@ References
 Yadlowsky, Fleming, Shah, Brunskill, Wager (2025), doi:10.1080/01621459.2024.2393466.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -27,18 +25,6 @@ from scipy import stats
 from sklearn.tree import DecisionTreeRegressor, export_text
 
 from ehrmeta.errors import DataError
-
-__all__ = [
-    "PolicyTree",
-    "PolicyValue",
-    "Ranking",
-    "best_arms",
-    "effects_by_rank",
-    "fit_policy_tree",
-    "policy_value",
-    "rank_score",
-    "rate",
-]
 
 Array = npt.NDArray[np.float64]
 Index = npt.NDArray[np.int64]

@@ -1,7 +1,5 @@
 """Random-effects pooling of the effects of tasks: their mean, and what a new task may have."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,8 +11,6 @@ from scipy import stats
 from scipy.optimize import brentq
 
 from ehrmeta.errors import DataError
-
-__all__ = ["PooledEffect", "mean_by_task", "pool_effects"]
 
 Array = npt.NDArray[np.float64]
 

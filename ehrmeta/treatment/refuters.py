@@ -15,8 +15,6 @@ from ehrmeta.treatment.treated_rows import TreatedRows
 if TYPE_CHECKING:
     from ehrmeta.treatment.response import TreatmentResponse
 
-__all__ = ["refute"]
-
 
 def refute(model: TreatmentResponse, *, n_repeats: int = 5, random_state: int = 0) -> pd.DataFrame:
     """Refit a model where the effect is 0 by construction, and see what it finds.

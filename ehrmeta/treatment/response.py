@@ -1,7 +1,5 @@
 """Treatment response over many tasks: learned together, adapted to one more."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
@@ -24,8 +22,6 @@ from ehrmeta.treatment.effects import MixedEffects
 from ehrmeta.treatment.fitting import EffectSettings, fit_effect_model
 from ehrmeta.treatment.meta_effects import MetaEffects, MetaOutcomes
 from ehrmeta.treatment.treated_rows import TreatmentEncoder, read_treated
-
-__all__ = ["TreatmentResponse"]
 
 Array = npt.NDArray[np.float64]
 

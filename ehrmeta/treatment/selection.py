@@ -1,7 +1,5 @@
 """Choosing between learners without a counterfactual: scorers for scikit-learn's searches."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,8 +13,6 @@ from ehrmeta.errors import DataError
 from ehrmeta.treatment.learners import PseudoOutcomes
 from ehrmeta.treatment.policy import rank_score
 from ehrmeta.treatment.response import TreatmentResponse
-
-__all__ = ["EffectScorer"]
 
 Array = npt.NDArray[np.float64]
 

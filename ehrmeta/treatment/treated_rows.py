@@ -22,8 +22,6 @@ from ehrmeta.estimators.files import label_bytes, read_label_bytes, tensor_like
 from ehrmeta.estimators.inputs import Inputs, outcome_name, read_inputs
 from ehrmeta.treatment.arms import Arms, Dose, read_propensities, read_treatment
 
-__all__ = ["NewGroups", "Query", "TreatedRows", "TreatmentEncoder", "read_times", "read_treated"]
-
 Array = npt.NDArray[np.float64]
 Index = npt.NDArray[np.int64]
 NewGroups = Literal["error", "population", "nan"]
@@ -102,11 +100,7 @@ class TreatedRows:
 
     @classmethod
     def from_tensors(
-        cls,
-        tensors: Mapping[str, Tensor],
-        like: TreatedRows,
-        n_tasks: int,
-        label_type: str | None,
+        cls, tensors: Mapping[str, Tensor], like: TreatedRows, n_tasks: int, label_type: str | None
     ) -> TreatedRows:
         """The inverse of `to_tensors`, checked to be rows like those of `like`, which has none."""
         n_rows = len(tensors["support.y"])

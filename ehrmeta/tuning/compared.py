@@ -15,18 +15,6 @@ if TYPE_CHECKING:
     import optuna
     from optuna.trial import FrozenTrial
 
-__all__ = [
-    "BLOCKS",
-    "FIRST_FOLD",
-    "REASON",
-    "best_in_full",
-    "compared",
-    "error_in_full",
-    "in_full",
-    "quiet",
-    "sign_of",
-    "worse_by",
-]
 
 # What a trial keeps in its attributes: its error in every block so far and in the first fold, and
 # why it ended early.

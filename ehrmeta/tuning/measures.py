@@ -22,8 +22,6 @@ from ehrmeta.estimators.adapted import Adapted
 from ehrmeta.estimators.protocol import adapt_to_rows, k_shot_splits
 from ehrmeta.evaluation.metrics import METRICS, task_mean
 
-__all__ = ["MEASURES", "Measure", "Rows", "Scoring", "read_scoring"]
-
 Array = npt.NDArray[np.float64]
 _LEVELS = (0.5, 0.8, 0.9, 0.95)
 Scorer = Callable[..., float]
@@ -91,9 +89,7 @@ def _rounds(model: Any, rows: Rows, blocks: npt.NDArray[np.int64]) -> Iterator[_
         yield _Round(adapted, query_rows, y[query], tasks.codes[query], blocks[query], seconds)
 
 
-def _by_block(
-    judge: Callable[[_Round], Callable[[npt.NDArray[np.bool_]], float]],
-) -> Measure:
+def _by_block(judge: Callable[[_Round], Callable[[npt.NDArray[np.bool_]], float]]) -> Measure:
     """A measure from a function that judges a round: block's rows (row,) -> error."""
 
     def measure(model: Any, rows: Rows, blocks: npt.NDArray[np.int64]) -> Array:

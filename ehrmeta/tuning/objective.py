@@ -20,7 +20,6 @@ from ehrmeta.tuning.space import Dimension, Suggest, suggested
 if TYPE_CHECKING:
     from optuna.trial import Trial
 
-__all__ = ["Fold", "Objective", "read_folds", "read_rows"]
 
 Array = npt.NDArray[np.float64]
 _BLOCKS = 10  # of a fold, at most: enough for a paired rank test after the first fold

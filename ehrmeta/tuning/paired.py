@@ -1,15 +1,11 @@
 """Giving up a setting that is worse than the best one on the same held-out patients."""
 
-from __future__ import annotations
-
 from optuna import Study
 from optuna.pruners import BasePruner
 from optuna.trial import FrozenTrial
 from scipy.stats import wilcoxon
 
 from ehrmeta.tuning.compared import BLOCKS, best_in_full, worse_by
-
-__all__ = ["PairedPruner"]
 
 
 class PairedPruner(BasePruner):

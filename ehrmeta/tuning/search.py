@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
     from optuna.trial import FrozenTrial
 
-__all__ = ["DEFAULT_STORAGE", "Tuned", "tune"]
 
 DEFAULT_STORAGE = "ehrmeta-studies.db"
 _NO_MATTER = {"device": "auto", "verbose": None, "callbacks": (), "chunk_size": None}
@@ -226,11 +225,7 @@ def best_trial(study: optuna.Study) -> FrozenTrial:
 
 
 def _check(
-    estimator: Any,
-    n_trials: int,
-    timeout: float | None,
-    study_name: str | None,
-    random_state: int,
+    estimator: Any, n_trials: int, timeout: float | None, study_name: str | None, random_state: int
 ) -> None:
     if not isinstance(estimator, TaskEstimator):
         raise DataError(

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from optuna.pruners import BasePruner
     from optuna.samplers import BaseSampler
 
-__all__ = ["MetaSearchCV"]
-
 
 def _classifies(search: MetaSearchCV) -> bool:
     return hasattr(search.estimator, "predict_proba")

@@ -16,15 +16,6 @@ from ehrmeta.ranges import Choice, Range, declared_ranges
 if TYPE_CHECKING:
     from optuna.trial import Trial
 
-__all__ = [
-    "Dimension",
-    "Space",
-    "Suggest",
-    "read_space",
-    "space_of_words",
-    "suggested",
-    "with_parts",
-]
 
 Suggest = Callable[["Trial"], Mapping[str, Any]]
 # Names of parameters with a declared range; ranges by name; or an Optuna-style function.

@@ -26,17 +26,6 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from ehrmeta.errors import MissingExtraError, StudyError
 
-__all__ = [
-    "FileLocks",
-    "Journal",
-    "Locks",
-    "NoLocks",
-    "PostgresLocks",
-    "cut_broken_end",
-    "open_storage",
-    "parsed_storage",
-]
-
 _BUSY_SECONDS = 120  # SQLite: how long to wait for another writer
 _FORMS = (
     "Pass a file such as study.db or study.journal, sqlite:///study.db, journal:///study.journal, "

@@ -1,7 +1,5 @@
 """A study of one table, shared by any number of processes; every trial ends once."""
 
-from __future__ import annotations
-
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -18,8 +16,6 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from ehrmeta.errors import Remedy, StudyError
 from ehrmeta.tuning.compared import REASON, quiet
 from ehrmeta.tuning.storage import Locks, open_storage
-
-__all__ = ["SharedStudy", "open_study", "recall", "seeded_tpe"]
 
 _TURN = 0
 _MOST_TRIES = 3  # of a trial whose worker is lost: the trial itself may be the cause

@@ -21,14 +21,6 @@ if TYPE_CHECKING:
     import optuna
     from optuna.trial import FrozenTrial
 
-__all__ = [
-    "declared_table",
-    "script_storage",
-    "space_table",
-    "study_plots",
-    "study_script",
-    "study_summary",
-]
 
 _FEWEST = 10  # trials needed to estimate importance
 _SCRIPT = '''"""Search hyper-parameters with Optuna, judged on patients that training has not seen.

@@ -67,10 +67,7 @@ BAD_FITS = {
         lambda c: {"time": np.where(np.arange(100) == 6, c["time"][5], c["time"])},
         r"1 rows repeat .* task 1 of 25, rows 5 and 6.*on_duplicate",
     ),
-    "a column of the schema is missing": (
-        lambda c: {"X": c["X"][["age"]]},
-        r"missing \['sex'\]",
-    ),
+    "a column of the schema is missing": (lambda c: {"X": c["X"][["age"]]}, r"missing \['sex'\]"),
     "a column is not in the schema": (
         lambda c: {"X": c["X"].assign(extra=1.0)},
         r"not in the schema \['extra'\]",

@@ -15,15 +15,7 @@ from ehrmeta.evaluation import (
     survival_auroc,
     survival_brier,
 )
-from tests.evaluation.follow_up import (
-    ANY,
-    COMPETING,
-    EVENT,
-    RISK,
-    RISK_BY,
-    TIME,
-    TIMES,
-)
+from tests.evaluation.follow_up import ANY, COMPETING, EVENT, RISK, RISK_BY, TIME, TIMES
 
 
 def test_one_kind_of_event_gives_the_values_of_scikit_survival():

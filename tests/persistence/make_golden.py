@@ -71,10 +71,7 @@ def forecasts(model: Any, columns: dict[str, list[Any]]) -> dict[str, Any]:
         own = adapted.predict_quantiles(X[~early], **later)
         return {"population": model.predict(X, time=table.day).tolist(), "adapted": own.tolist()}
     own = adapted.predict_proba(X[~early], **later)
-    return {
-        "population": model.predict_proba(X, time=table.day).tolist(),
-        "adapted": own.tolist(),
-    }
+    return {"population": model.predict_proba(X, time=table.day).tolist(), "adapted": own.tolist()}
 
 
 def main() -> None:

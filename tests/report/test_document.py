@@ -13,14 +13,7 @@ from sklearn.linear_model import Ridge
 
 from ehrmeta.errors import DataError
 from ehrmeta.report import DecisionCurveDisplay, Document
-from ehrmeta.report.document import (
-    MIN_CELL,
-    Picture,
-    Section,
-    TextTable,
-    hidden_counts,
-    model_card,
-)
+from ehrmeta.report.document import MIN_CELL, Picture, Section, TextTable, hidden_counts, model_card
 from tests.report.page import Page
 
 HOSTILE = '<script>alert("x")</script> | a&b'

@@ -228,10 +228,7 @@ def test_forged_arrays_are_refused(model, tmp_path):
             load(tmp_path / "forged")
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [("arm", 2), ("arm", -1), ("task", 3), ("task", -1)],
-)
+@pytest.mark.parametrize(("name", "value"), [("arm", 2), ("arm", -1), ("task", 3), ("task", -1)])
 def test_forged_rows_are_refused(model, new, name, value, tmp_path):
     tensors, metadata = adapted(model, new).to_state()
     tensors[f"support.{name}"][0] = value

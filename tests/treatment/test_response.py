@@ -8,13 +8,7 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 
 from ehrmeta import MatchingNet, MetaRegressor
 from ehrmeta.baselines import TaskRidge
-from ehrmeta.errors import (
-    DataError,
-    DataWarning,
-    GroupError,
-    NotFittedError,
-    SchemaError,
-)
+from ehrmeta.errors import DataError, DataWarning, GroupError, NotFittedError, SchemaError
 from ehrmeta.treatment import TreatmentResponse
 from ehrmeta.treatment.cross_fitting import cross_fit_folds
 from tests.treatment.sites import adapted, fitted, pehe, plain, simulate

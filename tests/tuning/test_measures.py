@@ -3,14 +3,7 @@
 import numpy as np
 import pytest
 
-from ehrmeta import (
-    MAML,
-    KShotScorer,
-    MetaClassifier,
-    MetaRegressor,
-    make_sinusoid,
-    tune,
-)
+from ehrmeta import MAML, KShotScorer, MetaClassifier, MetaRegressor, make_sinusoid, tune
 from ehrmeta.errors import DataError
 from ehrmeta.tuning.measures import MEASURES, read_scoring
 from ehrmeta.tuning.objective import read_rows

@@ -6,9 +6,7 @@ import numpy as np
 import optuna
 import pytest
 
-from ehrmeta import (
-    KShotScorer,
-)
+from ehrmeta import KShotScorer
 from ehrmeta.tuning.measures import MEASURES
 from ehrmeta.tuning.objective import read_folds, read_rows
 from tests.tuning.small import Fragile, lines, ridge, search

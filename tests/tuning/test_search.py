@@ -8,13 +8,7 @@ import polars as pl
 import pytest
 from sklearn.model_selection import KFold
 
-from ehrmeta import (
-    MAML,
-    MetaRegressor,
-    MetaSGD,
-    make_sinusoid,
-    tune,
-)
+from ehrmeta import MAML, MetaRegressor, MetaSGD, make_sinusoid, tune
 from ehrmeta.baselines import TaskRidge
 from ehrmeta.errors import DataError, StudyError
 from ehrmeta.tuning.summary import study_summary

@@ -8,11 +8,7 @@ from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from ehrmeta import (
-    MetaSearchCV,
-    PatientKFold,
-    adapt,
-)
+from ehrmeta import MetaSearchCV, PatientKFold, adapt
 from ehrmeta.errors import NotFittedError
 from tests.tuning.small import SPACE, lines, ridge
 

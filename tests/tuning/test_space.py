@@ -107,10 +107,7 @@ def test_a_function_of_the_trial_is_a_space() -> None:
 @pytest.mark.parametrize(
     ("space", "message"),
     [
-        (
-            {"algorithm__iner_lr": (0, 1)},
-            "'algorithm__iner_lr'.*Did you mean 'algorithm",
-        ),
+        ({"algorithm__iner_lr": (0, 1)}, "'algorithm__iner_lr'.*Did you mean 'algorithm"),
         (["learningrate"], "Did you mean 'learning_rate'"),
         ({"learning_rate": (0.1, 0.1)}, "'learning_rate'.*is empty: low must be below high"),
         ({"learning_rate": (0.2, 0.1)}, "empty"),

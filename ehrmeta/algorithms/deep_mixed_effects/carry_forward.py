@@ -1,7 +1,5 @@
 """Carry forward: a mixed process whose outcome may also stay exactly at its last value."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -16,8 +14,6 @@ from ehrmeta.algorithms._base import Episodes, Params, Spec, State
 from ehrmeta.algorithms.deep_mixed_effects.model import DeepMixedEffects
 from ehrmeta.nn.batch import TaskRows, TaskSet
 from ehrmeta.nn.likelihoods import ClassLikelihood, Distribution
-
-__all__ = ["CarryForward"]
 
 _N_TERMS = 8
 _PENALTY = 20.0  # of both ridge regressions, in tasks; chosen on data of no benchmark

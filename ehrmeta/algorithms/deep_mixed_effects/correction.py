@@ -4,8 +4,6 @@ They move the prediction by a multiple of the posterior sd, so that they vanish 
 rows come in, and multiply the scale.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch
@@ -17,15 +15,6 @@ from ehrmeta.algorithms.deep_mixed_effects.start import FEW_TASKS
 from ehrmeta.nn.backbone import Network
 from ehrmeta.nn.batch import TaskSet
 from ehrmeta.nn.mlp import MLP
-
-__all__ = [
-    "LARGEST_LOG_FACTOR",
-    "correction",
-    "correction_params",
-    "fit_linear_correction",
-    "fit_spread",
-    "summary",
-]
 
 _NETWORK = MLP((32, 32))
 _N_LAST = 10  # inputs beyond the features: mean, posterior mean and sd of the query; `summary`

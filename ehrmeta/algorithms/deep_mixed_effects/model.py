@@ -1,7 +1,5 @@
 """Deep mixed effects: the linear mixed model, and what networks and a process in time add."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -43,8 +41,6 @@ from ehrmeta.nn.batch import TaskRows, TaskSet
 from ehrmeta.nn.gaussian_process import condition, condition_effects, posterior, posterior_effects
 from ehrmeta.nn.likelihoods import ClassLikelihood, Distribution, Likelihood, Outcome, StudentT
 from ehrmeta.ranges import Choice, Range
-
-__all__ = ["DeepMixedEffects"]
 
 _DEEP_SHARE = 0.03  # of the noise sd: where deep features start
 _SHARES_IN_TIME = (1.0, 0.3, 0.1, 0.0)  # of what working outcomes say that classes vary in time
@@ -184,10 +180,7 @@ class DeepMixedEffects(Algorithm):
         if self.feature_slopes:
             return _replaced(params, fit_cohort_start(tasks, spec.likelihood))
         start = fit_mixed_start(
-            tasks,
-            spec.likelihood,
-            random_slope=self.random_slope,
-            process=self.ornstein_uhlenbeck,
+            tasks, spec.likelihood, random_slope=self.random_slope, process=self.ornstein_uhlenbeck
         )
         if isinstance(spec.likelihood, ClassLikelihood) and tasks.timed:
             episodes = list(islice(episodes, 5))
@@ -277,13 +270,7 @@ class DeepMixedEffects(Algorithm):
         """Predictive distribution: posterior of f, corrected, plus noise."""
         loc, variance, noise, factor = self._moments(spec, params, state, query)
         return predictive_distribution(
-            spec.likelihood,
-            part(params, "likelihood"),
-            loc,
-            variance,
-            noise,
-            factor,
-            query.y.dtype,
+            spec.likelihood, part(params, "likelihood"), loc, variance, noise, factor, query.y.dtype
         )
 
     def loss(

@@ -22,15 +22,6 @@ from ehrmeta.nn.likelihoods import ClassLikelihood, Likelihood, StudentT
 from ehrmeta.nn.mixed_model import apart, fit_mixed_model
 from ehrmeta.nn.mixed_process import MixedProcess, fit_mixed_process, held_out_log_likelihood
 
-__all__ = [
-    "FEW_TASKS",
-    "MixedStart",
-    "fit_cohort_start",
-    "fit_mixed_start",
-    "inflation",
-    "simulated_starts",
-]
-
 Array = npt.NDArray[np.float64]
 FEW_TASKS = 50  # below this the process must show itself on held-out tasks
 _N_FOLDS = 5

@@ -1,7 +1,5 @@
 """Hospitals whose risk models differ, with the Bayes rule that knows how much."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from itertools import product
 
@@ -14,8 +12,6 @@ from ehrmeta.data.columns import check_mask
 from ehrmeta.data.simulate.simulated import Simulated
 from ehrmeta.data.tasks import RandomState
 from ehrmeta.errors import DataError
-
-__all__ = ["Cohorts", "make_cohorts"]
 
 Floats = NDArray[np.float64]
 

@@ -1,7 +1,5 @@
 """Drug concentrations of patients who clear a drug at rates of their own."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,8 +10,6 @@ from ehrmeta.data.columns import check_mask
 from ehrmeta.data.simulate.simulated import Simulated
 from ehrmeta.data.tasks import RandomState
 from ehrmeta.errors import DataError
-
-__all__ = ["DosedPatients", "make_pk"]
 
 Floats = NDArray[np.float64]
 

@@ -1,7 +1,5 @@
 """Patients who change treatment over time: N-of-1 trials and doses that follow the outcome."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,8 +8,6 @@ from numpy.typing import NDArray
 from ehrmeta.data.simulate.simulated import Simulated
 from ehrmeta.data.tasks import RandomState
 from ehrmeta.errors import DataError
-
-__all__ = ["NofOnePatients", "make_nof1"]
 
 Floats = NDArray[np.float64]
 

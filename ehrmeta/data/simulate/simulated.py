@@ -1,12 +1,8 @@
 """How simulated data print: the shape of every array in place of thousands of numbers."""
 
-from __future__ import annotations
-
 from dataclasses import fields
 
 import numpy as np
-
-__all__ = ["Simulated"]
 
 
 class Simulated:

@@ -1,13 +1,9 @@
 """Sinusoids: the few-shot regression of the literature."""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 
 from ehrmeta.data.tasks import RandomState
-
-__all__ = ["make_sinusoid"]
 
 Floats = NDArray[np.float64]
 

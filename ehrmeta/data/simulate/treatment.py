@@ -1,7 +1,5 @@
 """Sites that treat differently and gain differently, with the true effect of every row."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,8 +10,6 @@ from ehrmeta.data.columns import check_mask
 from ehrmeta.data.simulate.simulated import Simulated
 from ehrmeta.data.tasks import RandomState
 from ehrmeta.errors import DataError
-
-__all__ = ["TreatedSites", "make_treatment"]
 
 Floats = NDArray[np.float64]
 

@@ -15,23 +15,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = [
-    "INK",
-    "LINES",
-    "MARKERS",
-    "MUTED",
-    "PALETTE",
-    "Display",
-    "decimals",
-    "legend_below",
-    "number",
-    "of_row",
-    "outcome_label",
-    "ranged",
-    "row_range",
-    "small_title",
-    "with_unit",
-]
 
 # Okabe and Ito's palette: distinct under every common colour blindness, and in grey.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")

@@ -8,21 +8,12 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import pandas as pd
 
-from ehrmeta.report.displays._base import (
-    INK,
-    LINES,
-    MARKERS,
-    MUTED,
-    PALETTE,
-    Display,
-    small_title,
-)
+from ehrmeta.report.displays._base import INK, LINES, MARKERS, MUTED, PALETTE, Display, small_title
 from ehrmeta.treatment import AdaptedResponse, Diagnostics, PooledEffect, TreatmentResponse, refute
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["BalanceDisplay", "ConfoundingDisplay", "OverlapDisplay", "RefuterDisplay"]
 
 _MOST = 30  # features that a picture can name
 _TICKS = (1, 1.5, 2, 3, 5, 10, 20, 50)  # of risk ratios

@@ -21,8 +21,6 @@ from ehrmeta.treatment import AdaptedCompartment, AdaptedDoses, AdaptedResponse
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["DoseResponseDisplay", "EffectRankDisplay"]
-
 
 @dataclass(eq=False)
 class EffectRankDisplay(Display):

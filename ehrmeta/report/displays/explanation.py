@@ -23,7 +23,6 @@ from ehrmeta.report.displays._base import (
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["ExplanationDisplay"]
 
 _WORDS = {
     "population": "population",

@@ -18,7 +18,6 @@ from ehrmeta.report.forecast_scores import event_risk
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["ForestDisplay"]
 
 _WORDS = {
     "auroc": "AUROC",

@@ -16,20 +16,12 @@ from ehrmeta.data.clock import SECONDS
 from ehrmeta.errors import AtypicalWarning, DataError
 from ehrmeta.estimators import ConformalRegressor
 from ehrmeta.estimators._base import TaskRegressor
-from ehrmeta.report.displays._base import (
-    INK,
-    MUTED,
-    PALETTE,
-    Display,
-    legend_below,
-    outcome_label,
-)
+from ehrmeta.report.displays._base import INK, MUTED, PALETTE, Display, legend_below, outcome_label
 from ehrmeta.report.forecast_scores import coverage_by_k, forecasts, read_test_rows
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["CoverageDisplay", "TrajectoryDisplay"]
 
 Array = npt.NDArray[np.float64]
 _POINTS = 300

@@ -17,7 +17,6 @@ from ehrmeta.report.displays._base import LINES, MARKERS, PALETTE, Display, with
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["KShotDisplay", "k_shot_table"]
 
 _WORDS = {
     "rmse_macro": "RMSE, patients weighing the same",

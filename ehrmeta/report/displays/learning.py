@@ -12,19 +12,11 @@ from scipy import stats
 
 from ehrmeta.errors import DataError
 from ehrmeta.estimators import Adapted
-from ehrmeta.report.displays._base import (
-    INK,
-    LINES,
-    PALETTE,
-    Display,
-    legend_below,
-    outcome_label,
-)
+from ehrmeta.report.displays._base import INK, LINES, PALETTE, Display, legend_below, outcome_label
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["HistoryDisplay", "ShrinkageDisplay"]
 
 _LINES = {"loss": "training tasks", "held_out_loss": "tasks held out"}
 

@@ -25,7 +25,6 @@ from ehrmeta.report.forecast_scores import event_risk, name_of
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["CalibrationDisplay", "DecisionCurveDisplay"]
 
 Array = NDArray[np.float64]
 _POINTS, _BINS = 60, 50

@@ -1,7 +1,5 @@
 """Patients that a dose-response model was adapted to: their curves, and the dose to give."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,8 +15,6 @@ from ehrmeta.treatment.dosing.dose_design import DoseDesign
 from ehrmeta.treatment.dosing.dose_readings import DoseReadings, checked_level
 from ehrmeta.treatment.dosing.dosed_rows import DosedReader, DosedRows, patients_of
 from ehrmeta.treatment.dosing.response_curve import Monotone, OwnScale, ResponseCurves
-
-__all__ = ["AdaptedDoses", "FittedDoses"]
 
 Array = npt.NDArray[np.float64]
 

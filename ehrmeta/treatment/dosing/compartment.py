@@ -8,8 +8,6 @@ With clearance CL, volume V, :math:`k = CL / V` and absorption :math:`k_a`, a do
 t later. Logarithms of the parameters come in that order, (..., 3) or in a vein (..., 2).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -19,8 +17,6 @@ import numpy.typing as npt
 
 from ehrmeta.errors import DataError
 from ehrmeta.treatment.dosing.dosed_rows import DosedRows
-
-__all__ = ["Course", "courses", "steady"]
 
 Array = npt.NDArray[np.float64]
 

@@ -13,8 +13,6 @@ from sklearn.preprocessing import SplineTransformer
 from ehrmeta.data import Encoder, Feature
 from ehrmeta.errors import DataError, SchemaError, did_you_mean
 
-__all__ = ["DoseDesign"]
-
 Array = npt.NDArray[np.float64]
 
 _N_KNOTS = 4  # of a curve of straight pieces: at the ends and the terciles of the training rows

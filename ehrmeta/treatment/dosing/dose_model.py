@@ -1,7 +1,5 @@
 """The mixed model of repeated responses, and the posterior of one patient's coefficients."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -12,8 +10,6 @@ from scipy.linalg import block_diag, cho_factor, cho_solve, solve_triangular
 
 from ehrmeta.nn.mixed_model import fit_mixed_model, orthonormal
 from ehrmeta.nn.mixed_process import MixedProcess, fit_mixed_process
-
-__all__ = ["DoseModel", "dose_model_at", "fit_dose_model", "mixed"]
 
 Array = npt.NDArray[np.float64]
 Index = npt.NDArray[np.int64]

@@ -1,7 +1,5 @@
 """What the curves of adapted patients say of doses: bands, chances, and the dose to give."""
 
-from __future__ import annotations
-
 import warnings
 from abc import ABC, abstractmethod
 from typing import Any, Protocol
@@ -15,8 +13,6 @@ from ehrmeta.data.columns import read_column
 from ehrmeta.errors import DataError, DataWarning
 from ehrmeta.treatment.arms import Dose
 from ehrmeta.treatment.dosing.response_curve import Monotone
-
-__all__ = ["DoseReadings", "checked_level"]
 
 Array = npt.NDArray[np.float64]
 

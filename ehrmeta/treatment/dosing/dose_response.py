@@ -1,7 +1,5 @@
 """Dose-response of patients who are treated again and again: learned over many, adapted to one."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -23,8 +21,6 @@ from ehrmeta.treatment.dosing.dosed_rows import DosedRows
 from ehrmeta.treatment.dosing.exposure import exposure, usual_gap
 from ehrmeta.treatment.dosing.half_life import Designs, estimate_half_life
 from ehrmeta.treatment.dosing.titration import titration_p_value, warn_of_titration
-
-__all__ = ["DoseResponse"]
 
 Array = npt.NDArray[np.float64]
 

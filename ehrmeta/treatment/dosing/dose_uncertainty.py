@@ -11,8 +11,6 @@ Arasaratnam, Haykin (2009), doi:10.1109/TAC.2009.2019800 (the points); Kackar, H
 doi:10.2307/2288715 (why).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import combinations
@@ -22,8 +20,6 @@ import numpy.typing as npt
 
 from ehrmeta.treatment.dosing.dose_model import DoseModel, dose_model_at
 from ehrmeta.treatment.dosing.half_life import Designs
-
-__all__ = ["PlausibleModel", "plausible_models"]
 
 Array = npt.NDArray[np.float64]
 
@@ -42,11 +38,7 @@ class PlausibleModel:
 
 
 def plausible_models(
-    best: DoseModel,
-    half_life: float,
-    designs: Callable[[float], Designs],
-    *,
-    estimated: bool,
+    best: DoseModel, half_life: float, designs: Callable[[float], Designs], *, estimated: bool
 ) -> tuple[list[PlausibleModel], float]:
     """Models whose weights sum to 1, and the standard error of the log half-life.
 

@@ -1,7 +1,5 @@
 """What models of patients who are dosed again and again share: reading their rows, adapting."""
 
-from __future__ import annotations
-
 import warnings
 from abc import abstractmethod
 from dataclasses import replace
@@ -15,8 +13,6 @@ from ehrmeta.errors import DataError, GroupError, NotFittedError, RenamedWarning
 from ehrmeta.estimators.inputs import Inputs, schema_of
 from ehrmeta.treatment.arms import Dose
 from ehrmeta.treatment.dosing.dosed_rows import DosedReader, DosedRows, read_rows
-
-__all__ = ["DosedEstimator", "given_dose"]
 
 Adapted = TypeVar("Adapted")
 

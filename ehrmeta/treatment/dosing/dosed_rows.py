@@ -14,8 +14,6 @@ from ehrmeta.errors import DataError, GroupError, SchemaError
 from ehrmeta.estimators.inputs import Inputs, outcome_name, read_inputs
 from ehrmeta.treatment.treated_rows import read_times
 
-__all__ = ["DosedReader", "DosedRows", "patients_of", "read_rows"]
-
 Array = npt.NDArray[np.float64]
 
 

@@ -1,11 +1,7 @@
 """What a patient is exposed to: the doses, with what is left of earlier ones."""
 
-from __future__ import annotations
-
 import numpy as np
 import numpy.typing as npt
-
-__all__ = ["exposure", "usual_gap"]
 
 Array = npt.NDArray[np.float64]
 Index = npt.NDArray[np.int64]

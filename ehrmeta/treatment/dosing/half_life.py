@@ -1,7 +1,5 @@
 """How long earlier doses act: the half-life of largest likelihood."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 
@@ -10,8 +8,6 @@ import numpy.typing as npt
 from scipy.optimize import minimize_scalar
 
 from ehrmeta.treatment.dosing.dose_model import DoseModel, dose_model_at, fit_dose_model
-
-__all__ = ["Designs", "estimate_half_life"]
 
 Array = npt.NDArray[np.float64]
 Designs = tuple[Array, Array, Array, Array, npt.NDArray[np.int64]]  # x, z, s, y, starts

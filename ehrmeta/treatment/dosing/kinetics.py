@@ -12,8 +12,6 @@ References
 Kuhn, Lavielle (2005), doi:10.1016/j.csda.2004.07.002; Lavielle (2014), doi:10.1201/b17203.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -26,8 +24,6 @@ from scipy.stats import norm, qmc
 from torch import Tensor
 
 from ehrmeta.treatment.dosing.compartment import Course
-
-__all__ = ["Kinetics", "fit_kinetics"]
 
 Array = npt.NDArray[np.float64]
 

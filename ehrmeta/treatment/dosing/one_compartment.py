@@ -20,8 +20,6 @@ from ehrmeta.treatment.dosing.dosed_rows import DosedRows, patients_of
 from ehrmeta.treatment.dosing.kinetics import Kinetics, fit_kinetics
 from ehrmeta.treatment.dosing.response_curve import Monotone, SampledCurves
 
-__all__ = ["AdaptedCompartment", "OneCompartment"]
-
 Array = npt.NDArray[np.float64]
 
 _N_DRAWS = 2048  # of an adapted patient; a power of 2

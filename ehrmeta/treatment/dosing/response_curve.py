@@ -12,8 +12,6 @@ from scipy import stats
 
 from ehrmeta.errors import DataError
 
-__all__ = ["Monotone", "OwnScale", "ResponseCurves", "SampledCurves"]
-
 Array = npt.NDArray[np.float64]
 Monotone = Literal["increasing", "decreasing"] | None
 

@@ -1,7 +1,5 @@
 """Whether doses follow outcomes, as in titration."""
 
-from __future__ import annotations
-
 import warnings
 
 import numpy as np
@@ -9,8 +7,6 @@ import numpy.typing as npt
 from scipy import stats
 
 from ehrmeta.errors import DataWarning
-
-__all__ = ["titration_p_value", "warn_of_titration"]
 
 Array = npt.NDArray[np.float64]
 Index = npt.NDArray[np.int64]

@@ -5,10 +5,7 @@ import pytest
 
 from benchmarks.cohorts.cells import BAYES_RULE, OURS
 from benchmarks.cohorts.data import load_cohorts
-from benchmarks.cohorts.table import (
-    CohortScores,
-    cohorts_targets,
-)
+from benchmarks.cohorts.table import CohortScores, cohorts_targets
 from benchmarks.suite.fitting import Folds
 from benchmarks.suite.record import target_table
 

@@ -3,21 +3,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from benchmarks.landmark.cells import (
-    METHODS,
-    OURS,
-    Plan,
-    _at_landmark,
-    _up_to,
-    fold_risks,
-)
-from benchmarks.landmark.data import (
-    DAYS,
-    HORIZONS,
-    SHOTS,
-    fold_of_sets,
-    load_cohort,
-)
+from benchmarks.landmark.cells import METHODS, OURS, Plan, _at_landmark, _up_to, fold_risks
+from benchmarks.landmark.data import DAYS, HORIZONS, SHOTS, fold_of_sets, load_cohort
 from ehrmeta import survival_array
 
 PLAN = Plan(n_folds=5, folds_run=1)

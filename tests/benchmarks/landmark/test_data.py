@@ -1,15 +1,8 @@
 import numpy as np
 import pytest
 
-from benchmarks.landmark.cells import (
-    _up_to,
-)
-from benchmarks.landmark.data import (
-    SHOTS,
-    fold_of_sets,
-    load_cohort,
-    visits,
-)
+from benchmarks.landmark.cells import _up_to
+from benchmarks.landmark.data import SHOTS, fold_of_sets, load_cohort, visits
 
 
 def test_visits_after_the_landmark_are_not_counted():

@@ -1,15 +1,8 @@
 import numpy as np
 
-from benchmarks.landmark.cells import (
-    Plan,
-)
+from benchmarks.landmark.cells import Plan
 from benchmarks.landmark.run import run_landmark
-from benchmarks.landmark.table import (
-    cells_of,
-    landmark_records,
-    landmark_summary,
-    landmark_tables,
-)
+from benchmarks.landmark.table import cells_of, landmark_records, landmark_summary, landmark_tables
 from benchmarks.suite.cells import Run
 
 PLAN = Plan(n_folds=5, folds_run=1)

@@ -1,11 +1,7 @@
 import numpy as np
 import pytest
 
-from benchmarks.landmark.table import (
-    CellScores,
-    EventRisks,
-    overstated_incidence,
-)
+from benchmarks.landmark.table import CellScores, EventRisks, overstated_incidence
 from ehrmeta import survival_array
 from ehrmeta.evaluation import aalen_johansen, survival_auroc, survival_brier
 

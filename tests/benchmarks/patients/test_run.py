@@ -5,11 +5,7 @@ import pytest
 from click.testing import CliRunner
 
 from benchmarks.__main__ import main
-from benchmarks.patients.cells import (
-    MIXED_MODEL,
-    POPULATION,
-    TunedPlan,
-)
+from benchmarks.patients.cells import MIXED_MODEL, POPULATION, TunedPlan
 from benchmarks.patients.run import run_patients
 from benchmarks.suite.cells import Run
 

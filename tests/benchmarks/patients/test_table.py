@@ -3,12 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmarks.patients.cells import (
-    FULL,
-    MIXED_MODEL,
-    POPULATION,
-    TunedPlan,
-)
+from benchmarks.patients.cells import FULL, MIXED_MODEL, POPULATION, TunedPlan
 from benchmarks.patients.run import run_patients
 from benchmarks.patients.table import (
     DataSetScores,

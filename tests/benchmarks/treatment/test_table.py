@@ -48,10 +48,7 @@ RECORDS = {
         *acic(1, ehrmeta=0.3, X_tuned_boosting=0.4, R_tuned_boosting=0.5),
         *acic(4, ehrmeta=0.3, X_tuned_boosting=0.4, R_tuned_boosting=0.5),
     ],
-    "doses": [
-        record("make_pk", LAW, CLOSED, 0.95, k=2),
-        record("make_pk", LAW, BETTER, 0.01, k=2),
-    ],
+    "doses": [record("make_pk", LAW, CLOSED, 0.95, k=2), record("make_pk", LAW, BETTER, 0.01, k=2)],
     "within": [
         record(NOF1, method, COVERAGE, value, k=56)
         for method, value in ((OURS, 0.9), (OWN, 0.6), (POOLED, 0.1))

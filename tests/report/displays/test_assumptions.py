@@ -3,12 +3,7 @@
 import numpy as np
 import pytest
 
-from ehrmeta.report import (
-    BalanceDisplay,
-    ConfoundingDisplay,
-    OverlapDisplay,
-    RefuterDisplay,
-)
+from ehrmeta.report import BalanceDisplay, ConfoundingDisplay, OverlapDisplay, RefuterDisplay
 from tests.treatment.sites import fitted, plain, simulate
 
 

@@ -4,10 +4,7 @@ import numpy as np
 import pytest
 
 from ehrmeta.errors import DataError, DataWarning
-from ehrmeta.report import (
-    DoseResponseDisplay,
-    EffectRankDisplay,
-)
+from ehrmeta.report import DoseResponseDisplay, EffectRankDisplay
 from ehrmeta.treatment import DoseResponse
 from tests.treatment.sites import adapted, fitted, plain, simulate
 
