@@ -6,7 +6,7 @@ DEV := .venv/.ready-dev
 INSTALL := $(BIN)/python -m pip install -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-wheel lint docs bench clean
+.PHONY: help demo test test-wheel coverage lint docs bench clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/'
@@ -17,6 +17,10 @@ demo: $(RUN)  ## meta-train on ten thousand patients, adapt to new ones, write d
 
 test: $(DEV)  ## run every test, the slow ones too
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+coverage: $(DEV)  ## run every test and list the lines that none of them reaches
+	$(INSTALL) pytest-cov
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --cov ehrmeta --cov-report term-missing:skip-covered
 
 # Elsewhere, so that nothing is imported from this checkout; what builds a wheel is left out.
 WHEEL := build/wheel
