@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
@@ -29,6 +30,7 @@ def _classifies(search: MetaSearchCV) -> bool:
     return hasattr(search.estimator, "predict_proba")
 
 
+@dataclass(eq=False, repr=False)
 class MetaSearchCV(MetaEstimatorMixin, BaseEstimator):
     """An estimator whose `fit` searches its hyper-parameters, then fits the best setting.
 
@@ -67,34 +69,19 @@ class MetaSearchCV(MetaEstimatorMixin, BaseEstimator):
     __metadata_request__fit: ClassVar[dict[str, bool]] = {"groups": True, "time": True}
     __metadata_request__score: ClassVar[dict[str, bool]] = {"groups": True, "time": True}
 
-    def __init__(
-        self,
-        estimator: TaskEstimator,
-        n_trials: int = 30,
-        *,
-        space: Space | None = None,
-        timeout: float | None = None,
-        sampler: BaseSampler | None = None,
-        pruner: BasePruner | Literal[False] | None = None,
-        storage: str | Path | None = None,
-        study_name: str | None = None,
-        scoring: Scoring = None,
-        cv: Any = 5,
-        refit: bool = True,
-        random_state: int = 0,
-    ) -> None:
-        self.estimator = estimator
-        self.n_trials = n_trials
-        self.space = space
-        self.timeout = timeout
-        self.sampler = sampler
-        self.pruner = pruner
-        self.storage = storage
-        self.study_name = study_name
-        self.scoring = scoring
-        self.cv = cv
-        self.refit = refit
-        self.random_state = random_state
+    estimator: TaskEstimator
+    n_trials: int = 30
+    _: KW_ONLY
+    space: Space | None = None
+    timeout: float | None = None
+    sampler: BaseSampler | None = None
+    pruner: BasePruner | Literal[False] | None = None
+    storage: str | Path | None = None
+    study_name: str | None = None
+    scoring: Scoring = None
+    cv: Any = 5
+    refit: bool = True
+    random_state: int = 0
 
     def fit(self, X: Any, y: Any, *, groups: Any = None, time: Any = None) -> Self:
         """Search, then fit the best setting to all rows; arguments as in the estimator's fit."""

@@ -89,10 +89,11 @@ def read_space(estimator: BaseEstimator, space: Space | None = None) -> tuple[Di
         )
     if not wanted:
         raise DataError("the space is empty: name at least one parameter to search.")
-    choices = {name: _choices(value) for name, value in wanted.items()}
-    parts = {
-        name: values for name, values in choices.items() if values and all(map(_is_part, values))
-    }
+    parts = {}
+    for name, value in wanted.items():
+        choices = value.values if isinstance(value, Choice) else value
+        if isinstance(value, Choice | list) and choices and all(map(_is_part, choices)):
+            parts[name] = choices
     known = _check_known(wanted, model, parts)
     dimensions = [
         _dimension(name, value, declared.get(name))
@@ -252,12 +253,6 @@ def _check_known(
                 f"unknown parameter '{name}' in the space. {did_you_mean(str(name), sorted(known))}"
             )
     return known
-
-
-def _choices(value: Any) -> Sequence[Any]:
-    if isinstance(value, Choice):
-        return value.values
-    return value if isinstance(value, list) else ()
 
 
 def _is_part(value: Any) -> bool:

@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import optuna
 import sqlalchemy as sa
@@ -32,6 +32,7 @@ _FORMS = (
     "or postgresql://user:password@host/database."
 )
 _CHUNK = 2**16
+_POLL_SECONDS = 0.002
 
 
 def open_storage(
@@ -57,7 +58,7 @@ def open_storage(
         PostgreSQL's driver is not installed.
     """
     if storage is None:
-        return InMemoryStorage(), NoLocks()
+        return InMemoryStorage(), Locks()
     url = parsed_storage(str(storage))
     text, kind = url.render_as_string(hide_password=False), url.get_backend_name()
     if kind == "postgresql":
@@ -150,16 +151,16 @@ class Journal(JournalFileBackend):
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.lock = _Lock(path)
-        super().__init__(str(path), lock_obj=self.lock)
-        with self.lock.held():
+        self.lock = FileLock(f"{path}.lock")
+        super().__init__(str(path), lock_obj=_Lock(self.lock))
+        with self.lock.acquire(poll_interval=_POLL_SECONDS):
             cut_broken_end(path)
             _check_lines(path)
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         """Add records, after cutting off half a record of a killed writer."""
         text = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
-        with self.lock.held():
+        with self.lock.acquire(poll_interval=_POLL_SECONDS):
             cut_broken_end(self.path)
             with self.path.open("ab") as file:
                 file.write(text.encode())
@@ -168,23 +169,15 @@ class Journal(JournalFileBackend):
 class _Lock(BaseJournalFileLock):
     """The operating system's lock, which is free as soon as its holder has ended."""
 
-    def __init__(self, path: Path) -> None:
-        self._lock = FileLock(f"{path}.lock")
+    def __init__(self, lock: FileLock) -> None:
+        self._lock = lock
 
     def acquire(self) -> bool:
-        self._lock.acquire(poll_interval=0.002)
+        self._lock.acquire(poll_interval=_POLL_SECONDS)
         return True
 
     def release(self) -> None:
         self._lock.release()
-
-    @contextmanager
-    def held(self) -> Iterator[None]:
-        self.acquire()
-        try:
-            yield
-        finally:
-            self.release()
 
 
 def cut_broken_end(path: Path) -> None:
@@ -227,14 +220,12 @@ def _is_record(line: bytes) -> bool:
         return False
 
 
-class Locks(Protocol):
-    """Numbered locks of one study."""
+class Locks:
+    """Numbered locks of one study; these are of one in memory, which no other process sees."""
 
-    def acquire(self, number: int) -> None:
-        """Wait for a lock and take it."""
-
-    def try_acquire(self, number: int) -> bool:
-        """Take a lock if it is free."""
+    def acquire(self, number: int, *, wait: bool = True) -> bool:
+        """Take a lock, waiting until it is free or not at all; whether it was taken."""
+        return wait  # no other process runs a trial that it could lose
 
     def release(self, number: int) -> None:
         """Give a lock back."""
@@ -243,24 +234,7 @@ class Locks(Protocol):
         """Give everything back."""
 
 
-class NoLocks:
-    """For a study in memory, which no other process sees."""
-
-    def acquire(self, number: int) -> None:
-        """Nothing to wait for."""
-
-    def try_acquire(self, number: int) -> bool:
-        """No other process runs a trial that it could lose."""
-        return False
-
-    def release(self, number: int) -> None:
-        """Nothing to give back."""
-
-    def close(self) -> None:
-        """Nothing to give back."""
-
-
-class FileLocks:
+class FileLocks(Locks):
     """Locks in a folder, for processes of one host.
 
     Parameters
@@ -275,17 +249,11 @@ class FileLocks:
         self.prefix = f"{zlib.crc32(study.encode()):08x}"
         self._held: dict[int, FileLock] = {}
 
-    def acquire(self, number: int) -> None:
-        """Wait for a lock and take it."""
-        lock = FileLock(self._path(number))
-        lock.acquire()
-        self._held[number] = lock
-
-    def try_acquire(self, number: int) -> bool:
-        """Take a lock if it is free."""
+    def acquire(self, number: int, *, wait: bool = True) -> bool:
+        """Take the lock of a file."""
         lock = FileLock(self._path(number))
         try:
-            lock.acquire(blocking=False)
+            lock.acquire(blocking=wait)
         except Timeout:
             return False
         self._held[number] = lock
@@ -306,7 +274,7 @@ class FileLocks:
         return self.folder / f"{self.prefix}-{number}.lock"
 
 
-class PostgresLocks:
+class PostgresLocks(Locks):
     """Advisory locks of a PostgreSQL session, for processes of many hosts.
 
     The session's connection is the heartbeat: the server ends it, and frees its locks, when the
@@ -325,16 +293,13 @@ class PostgresLocks:
             self._session.execute(sa.text(f"SET tcp_keepalives_{name} = {seconds}"))
         self.key = zlib.crc32(study.encode()) - 2**31  # a signed 32-bit number
 
-    def acquire(self, number: int) -> None:
-        """Wait for a lock and take it."""
-        self._call("pg_advisory_lock", number)
-
-    def try_acquire(self, number: int) -> bool:
-        """Take a lock if it is free."""
-        return bool(self._call("pg_try_advisory_lock", number))
+    def acquire(self, number: int, *, wait: bool = True) -> bool:
+        """Take an advisory lock."""
+        taken = self._call("pg_advisory_lock" if wait else "pg_try_advisory_lock", number)
+        return wait or bool(taken)
 
     def release(self, number: int) -> None:
-        """Give a lock back."""
+        """Give an advisory lock back."""
         self._call("pg_advisory_unlock", number)
 
     def close(self) -> None:

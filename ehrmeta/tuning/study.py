@@ -3,6 +3,7 @@
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +23,7 @@ _MOST_TRIES = 3  # of a trial whose worker is lost: the trial itself may be the 
 _WAIT = 0.5  # seconds between looks at the trials of other workers
 
 
+@dataclass
 class SharedStudy:
     """A study and the locks under which workers share it.
 
@@ -30,13 +32,14 @@ class SharedStudy:
     study : optuna.Study
     storage : BaseStorage
     locks : Locks
+    exhausted : bool
+        A sampler of a finite grid has tried it all.
     """
 
-    def __init__(self, study: optuna.Study, storage: BaseStorage, locks: Locks) -> None:
-        self.study = study
-        self.storage = storage
-        self.locks = locks
-        self.exhausted = False  # a sampler of a finite grid has tried it all
+    study: optuna.Study
+    storage: BaseStorage
+    locks: Locks
+    exhausted: bool = False
 
     def run(
         self,
@@ -129,7 +132,7 @@ class SharedStudy:
         write: a worker that is killed here neither loses nor doubles a trial.
         """
         for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            if not self.locks.try_acquire(trial.number + 1):
+            if not self.locks.acquire(trial.number + 1, wait=False):
                 continue
             try:
                 trial_id = trial._trial_id

@@ -72,19 +72,19 @@ def test_damage_in_the_middle_is_refused(tmp_path: Path) -> None:
 def test_a_lock_has_one_holder_and_is_free_again(tmp_path: Path) -> None:
     one, other = FileLocks(tmp_path, "a"), FileLocks(tmp_path, "a")
     one.acquire(3)
-    assert not other.try_acquire(3)
-    assert other.try_acquire(4)
+    assert not other.acquire(3, wait=False)
+    assert other.acquire(4, wait=False)
     one.release(3)
-    assert other.try_acquire(3)
+    assert other.acquire(3, wait=False)
     other.close()
-    assert one.try_acquire(3)
-    assert one.try_acquire(4)
+    assert one.acquire(3, wait=False)
+    assert one.acquire(4, wait=False)
 
 
 def test_studies_of_one_storage_have_locks_of_their_own(tmp_path: Path) -> None:
     one, other = FileLocks(tmp_path, "a"), FileLocks(tmp_path, "b")
     one.acquire(1)
-    assert other.try_acquire(1)
+    assert other.acquire(1, wait=False)
 
 
 def test_the_turn_keeps_its_file_and_a_trial_does_not(tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_the_turn_keeps_its_file_and_a_trial_does_not(tmp_path: Path) -> None:
 def test_a_study_in_memory_loses_no_worker() -> None:
     _, locks = open_storage(None, "a")
     locks.acquire(1)
-    assert not locks.try_acquire(1)
+    assert not locks.acquire(1, wait=False)
 
 
 @pytest.mark.parametrize(
