@@ -6,13 +6,13 @@ from functools import partial
 from typing import Any, ClassVar, Self
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from torch import Tensor
 
 from ehrmeta.errors import BundleError, DataError, DataWarning
 from ehrmeta.estimators.files import Json, Saved, State, label_type
 from ehrmeta.treatment.arms import Dose
+from ehrmeta.treatment.arrays import Array
 from ehrmeta.treatment.cross_fitting import Stack
 from ehrmeta.treatment.diagnostics import Diagnostics, diagnose
 from ehrmeta.treatment.effect_model import EffectModel, Moments, TaskEffects
@@ -31,7 +31,6 @@ from ehrmeta.treatment.policy import (
 from ehrmeta.treatment.pooling import PooledEffect, mean_by_task, pool_effects
 from ehrmeta.treatment.treated_rows import NewGroups, Query, TreatedRows
 
-Array = npt.NDArray[np.float64]
 Predict = Callable[[TreatedRows, TaskEffects], Moments]
 
 

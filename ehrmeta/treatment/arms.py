@@ -8,13 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from ehrmeta.data.columns import read_column
 from ehrmeta.errors import DataError, DataWarning, did_you_mean
-
-Array = npt.NDArray[np.float64]
+from ehrmeta.treatment.arrays import AnyArray, Array, Index, Mask
 
 _MANY_ARMS = 20
 _FEWEST = 10  # tasks that must share a dose before a file names it
@@ -36,7 +34,7 @@ class Arms:
     (['placebo', 'drug'], [1, 0])
     """
 
-    labels: npt.NDArray[Any]
+    labels: AnyArray
 
     @classmethod
     def fit(cls, treatment: Any, control: Any = None) -> Arms:
@@ -69,7 +67,7 @@ class Arms:
         """Number of arms, the control included."""
         return len(self.labels)
 
-    def codes(self, treatment: Any) -> npt.NDArray[np.int64]:
+    def codes(self, treatment: Any) -> Index:
         """Number of the arm of every row, (row,).
 
         Raises
@@ -177,7 +175,7 @@ class Dose:
         """No dose and one unit, (2, 1)."""
         return np.array([[0.0], [1.0]])
 
-    def outside(self, dose: Array) -> npt.NDArray[np.bool_]:
+    def outside(self, dose: Array) -> Mask:
         """Whether a dose lies beyond those of the training rows."""
         return np.asarray((dose < self.low) | (dose > self.high))
 
@@ -201,7 +199,7 @@ def _numbers(treatment: Any, name: str) -> Array:
     return values.astype(np.float64)
 
 
-def read_treatment(treatment: Any, name: str = "treatment") -> npt.NDArray[Any]:
+def read_treatment(treatment: Any, name: str = "treatment") -> AnyArray:
     """A column of treatments, none of them missing, (row,)."""
     if isinstance(getattr(treatment, "dtype", None), pd.CategoricalDtype):
         treatment = np.asarray(treatment)

@@ -6,15 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from scipy.optimize import nnls
 from sklearn.base import clone, is_classifier
 from sklearn.utils.validation import has_fit_parameter
 
 from ehrmeta.errors import DataError
-
-Array = npt.NDArray[np.float64]
-Index = npt.NDArray[np.int64]
+from ehrmeta.treatment.arrays import AnyArray, Array, Index, Mask
 
 
 class CrossFitted(ABC):
@@ -57,10 +54,10 @@ class Stack(CrossFitted):
 def cross_fit(
     models: Sequence[Any],
     x: Array,
-    target: npt.NDArray[Any],
+    target: AnyArray,
     fold: Index,
     *,
-    train: npt.NDArray[np.bool_] | None = None,
+    train: Mask | None = None,
     weight: Array | None = None,
     centre: Index | None = None,
     random_state: int = 0,
@@ -102,9 +99,7 @@ def cross_fit(
     return stack, stack._sum(list(outputs))
 
 
-def fit_model(
-    model: Any, x: Array, y: npt.NDArray[Any], weight: Array, random_state: int = 0
-) -> Any:
+def fit_model(model: Any, x: Array, y: AnyArray, weight: Array, random_state: int = 0) -> Any:
     """A fitted clone, with weights where the model takes them and a seed where it has none."""
     fresh = clone(model)
     if "random_state" in fresh.get_params() and fresh.get_params()["random_state"] is None:
@@ -125,11 +120,7 @@ def model_outputs(model: Any, x: Array) -> Array:
 
 
 def _weights(
-    outputs: Array,
-    target: npt.NDArray[Any],
-    train: npt.NDArray[np.bool_],
-    weight: Array,
-    centre: Index | None,
+    outputs: Array, target: AnyArray, train: Mask, weight: Array, centre: Index | None
 ) -> tuple[Array, float]:
     """Non-negative weights and an intercept; of classes, weights that sum to 1."""
     n_models = len(outputs)
@@ -156,13 +147,13 @@ def _means(values: Array, weight: Array, cells: Index) -> Array:
 
 
 def cross_fit_folds(
-    task: npt.NDArray[np.int64],
+    task: Index,
     n_tasks: int,
     n_folds: int,
     *,
-    strata: npt.NDArray[Any] | None = None,
+    strata: AnyArray | None = None,
     random_state: int = 0,
-) -> npt.NDArray[np.int64]:
+) -> Index:
     """Number of the fold of every row, (row,).
 
     Tasks are dealt to the folds at random; with fewer than two tasks the rows are, those of one
@@ -186,7 +177,7 @@ def cross_fit_folds(
         raise DataError(f"n_folds must be 2 or more, got {n_folds}: no row may score itself.")
     random = np.random.default_rng(random_state)
     if n_tasks > 1:
-        fold: npt.NDArray[np.int64] = random.permutation(np.arange(n_tasks) % n_folds)[task]
+        fold: Index = random.permutation(np.arange(n_tasks) % n_folds)[task]
         return fold
     order = random.permutation(len(task))
     if strata is not None:

@@ -13,13 +13,11 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from ehrmeta.nn.mixed_model import MixedModel, cross_products, fit_mixed_model, posterior
+from ehrmeta.treatment.arrays import Array, Index
 from ehrmeta.treatment.treated_rows import TreatedRows
 
-Array = npt.NDArray[np.float64]
-Index = npt.NDArray[np.int64]
 Variation = Literal["none", "level", "common slopes", "slopes"]
 
 _VARIATIONS: tuple[Variation, ...] = ("none", "level", "common slopes", "slopes")

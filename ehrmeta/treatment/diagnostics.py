@@ -4,14 +4,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
+from ehrmeta.treatment.arrays import Array, Mask
 from ehrmeta.treatment.learners import arm_scores
 from ehrmeta.treatment.nuisances import TaskNuisances
 from ehrmeta.treatment.treated_rows import TreatedRows
-
-Array = npt.NDArray[np.float64]
 
 _BINS = np.linspace(0.0, 1.0, 21)
 
@@ -155,7 +153,7 @@ def _limit(effect: float, se: float) -> float:
     return float(np.sign(effect) * max(near, 0.0))
 
 
-def _differences(x: Array, treated: npt.NDArray[np.bool_], weight: Array) -> Array:
+def _differences(x: Array, treated: Mask, weight: Array) -> Array:
     """Standardised mean difference of every feature, (feature,); 0 of a constant one."""
     means = [np.average(x[of], axis=0, weights=weight[of]) for of in (~treated, treated)]
     pooled = np.sqrt(0.5 * (x[treated].var(0, ddof=1) + x[~treated].var(0, ddof=1)))

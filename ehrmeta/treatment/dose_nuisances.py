@@ -5,13 +5,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from ehrmeta.treatment.arrays import Array, Index, Mask
 from ehrmeta.treatment.cross_fitting import Stack, cross_fit
 from ehrmeta.treatment.nuisances import ArmLevels, fit_arm_levels
 from ehrmeta.treatment.treated_rows import TreatedRows
-
-Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +29,7 @@ class TaskDoseNuisances:
     population_m: Array
 
     @property
-    def clipped(self) -> npt.NDArray[np.bool_]:
+    def clipped(self) -> Mask:
         """A dose has no propensity to clip."""
         return np.zeros(len(self.m), bool)
 
@@ -83,7 +81,7 @@ class DoseNuisances:
 
 def fit_dose_nuisances(
     cases: TreatedRows,
-    fold: npt.NDArray[np.int64],
+    fold: Index,
     *,
     outcome: Sequence[Any],
     dose: Sequence[Any],
@@ -108,12 +106,12 @@ def fit_dose_nuisances(
     return replace(nuisances, noise=noise), adapted
 
 
-def rows_of_varied_dose(cases: TreatedRows) -> npt.NDArray[np.bool_]:
+def rows_of_varied_dose(cases: TreatedRows) -> Mask:
     """Rows of tasks with more than one dose."""
     low, high = np.full(cases.n_tasks, np.inf), np.full(cases.n_tasks, -np.inf)
     np.minimum.at(low, cases.task, cases.arm)
     np.maximum.at(high, cases.task, cases.arm)
-    several: npt.NDArray[np.bool_] = (high > low)[cases.task]
+    several: Mask = (high > low)[cases.task]
     return several
 
 

@@ -8,7 +8,6 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from torch import Tensor
 
 from ehrmeta.data import Encoder, Schema
@@ -18,6 +17,7 @@ from ehrmeta.estimators.files import Json, State
 from ehrmeta.nn.mixed_model import MixedModel
 from ehrmeta.persistence.state import read_state, written_state
 from ehrmeta.treatment.arms import Arms, Dose
+from ehrmeta.treatment.arrays import Array
 from ehrmeta.treatment.cross_fitting import Stack
 from ehrmeta.treatment.deviations import Deviations
 from ehrmeta.treatment.dose_nuisances import DoseNuisances
@@ -34,7 +34,6 @@ from ehrmeta.treatment.meta_effects import MetaEffects, MetaOutcomes
 from ehrmeta.treatment.nuisances import ArmLevels, LogitShifts, Nuisances
 from ehrmeta.treatment.treated_rows import TreatedRows, TreatmentEncoder
 
-Array = npt.NDArray[np.float64]
 Moments = tuple[Array, Array | None]  # mean and variance of every row; None without a posterior
 
 

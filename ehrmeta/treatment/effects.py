@@ -16,12 +16,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from scipy import stats
 
 from ehrmeta.errors import DataError
 from ehrmeta.nn.mixed_model import cross_products, orthonormal
+from ehrmeta.treatment.arrays import Array
 from ehrmeta.treatment.cross_fitting import CrossFitted
 from ehrmeta.treatment.deviations import Deviations, TaskDeviations, fit_deviations
 from ehrmeta.treatment.dose_nuisances import TaskDoseNuisances
@@ -29,9 +29,7 @@ from ehrmeta.treatment.learners import EffectForm, PseudoOutcomes
 from ehrmeta.treatment.nuisances import Nuisances, TaskNuisances
 from ehrmeta.treatment.treated_rows import TreatedRows
 
-Array = npt.NDArray[np.float64]
 AnyTaskNuisances = TaskNuisances | TaskDoseNuisances
-Index = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,11 +5,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
-import numpy as np
-import numpy.typing as npt
-
 from ehrmeta.errors import DataError
 from ehrmeta.treatment.arms import Arms, Dose, read_probabilities
+from ehrmeta.treatment.arrays import Index
 from ehrmeta.treatment.cross_fitting import cross_fit_folds
 from ehrmeta.treatment.dose_nuisances import DoseNuisances, fit_dose_nuisances
 from ehrmeta.treatment.effect_model import EffectModel, TaskEffects
@@ -24,8 +22,6 @@ from ehrmeta.treatment.nuisances import (
     fit_nuisances,
 )
 from ehrmeta.treatment.treated_rows import TreatedRows, TreatmentEncoder
-
-Index = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)

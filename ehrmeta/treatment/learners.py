@@ -27,23 +27,21 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from sklearn.base import is_regressor
 from sklearn.dummy import DummyRegressor
 from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.linear_model import LinearRegression
 
 from ehrmeta.errors import DataError
+from ehrmeta.treatment.arrays import Array, Index, Mask
 from ehrmeta.treatment.cross_fitting import CrossFitted, Stack, cross_fit, fit_model, model_outputs
 from ehrmeta.treatment.dose_nuisances import TaskDoseNuisances, rows_of_varied_dose
 from ehrmeta.treatment.nuisances import Nuisances, TaskNuisances
 from ehrmeta.treatment.treated_rows import TreatedRows
 
-Array = npt.NDArray[np.float64]
 _SMALLEST_RESIDUAL = 1e-3  # of a dose, in its standard deviations: smaller ones have no weight
 _PSEUDO_LEARNERS = ("dr", "r", "x")
 LEARNERS = ("s", "t", *_PSEUDO_LEARNERS)
-Index = npt.NDArray[np.int64]
 
 
 class PseudoOutcomes(NamedTuple):
@@ -58,7 +56,7 @@ class PseudoOutcomes(NamedTuple):
         Given x (for R and X also the arm): its inverse is the row's weight.
     """
 
-    rows: npt.NDArray[np.int64]
+    rows: Index
     psi: Array
     variance: Array
 
@@ -119,10 +117,10 @@ def arm_scores(cases: TreatedRows, nuisances: TaskNuisances) -> Array:
     return scores
 
 
-def usable_rows(cases: TreatedRows, pair: tuple[int, int], n_arms: int) -> npt.NDArray[np.bool_]:
+def usable_rows(cases: TreatedRows, pair: tuple[int, int], n_arms: int) -> Mask:
     """Rows of tasks that were seen in both arms: the others say nothing of the effect there."""
     both = np.asarray((cases.counts(n_arms)[:, list(pair)] > 0).all(axis=1))
-    usable: npt.NDArray[np.bool_] = both[cases.task]
+    usable: Mask = both[cases.task]
     return usable
 
 
@@ -167,7 +165,7 @@ def fit_crossed(
     nuisances: Nuisances,
     adapted: TaskNuisances,
     arm: int,
-    fold: npt.NDArray[np.int64],
+    fold: Index,
     *,
     random_state: int = 0,
 ) -> tuple[CrossedEffect, Array]:

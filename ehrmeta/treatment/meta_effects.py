@@ -7,17 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from sklearn.base import clone
 from sklearn.utils.validation import has_fit_parameter
 
 from ehrmeta.errors import DataError
+from ehrmeta.treatment.arrays import Array
 from ehrmeta.treatment.effects import AnyTaskNuisances, Effects
 from ehrmeta.treatment.learners import Scoring
 from ehrmeta.treatment.treated_rows import TreatedRows
-
-Array = npt.NDArray[np.float64]
 
 
 class _PointEffects(Effects):

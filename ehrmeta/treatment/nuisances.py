@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from scipy.optimize import minimize_scalar
 from scipy.special import softmax
 from sklearn.base import is_classifier
@@ -18,11 +17,10 @@ from sklearn.linear_model import LogisticRegression, RidgeCV
 
 from ehrmeta.errors import DataError
 from ehrmeta.nn.mixed_model import MixedModel, fit_mixed_model, posterior
+from ehrmeta.treatment.arrays import Array, Index, Mask
 from ehrmeta.treatment.cross_fitting import Stack, cross_fit
 from ehrmeta.treatment.treated_rows import TreatedRows
 
-Array = npt.NDArray[np.float64]
-Index = npt.NDArray[np.int64]
 _NEWTON_STEPS = 25
 _SMALLEST = 1e-6  # of a probability before its logarithm
 _SD_RANGE = (1e-3, 10.0)
@@ -184,7 +182,7 @@ class TaskNuisances:
     mu: Array
     population_mu: Array
     e: Array
-    clipped: npt.NDArray[np.bool_]
+    clipped: Mask
 
     def treatment(self, cases: TreatedRows) -> Array:
         """Which arm was given, without the control, (row, arm - 1)."""

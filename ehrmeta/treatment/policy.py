@@ -16,18 +16,16 @@ Yadlowsky, Fleming, Shah, Brunskill, Wager (2025), doi:10.1080/01621459.2024.239
 """
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from scipy import stats
 from sklearn.tree import DecisionTreeRegressor, export_text
 
 from ehrmeta.errors import DataError
+from ehrmeta.treatment.arrays import AnyArray, Array, Index, Mask
 
-Array = npt.NDArray[np.float64]
-Index = npt.NDArray[np.int64]
 _FEW_TASKS = 10  # below this rows are what is drawn
 
 
@@ -85,7 +83,7 @@ def policy_value(
     y: Array,
     given: Index,
     e: Array,
-    clipped: npt.NDArray[np.bool_],
+    clipped: Mask,
     policy: Index,
     *,
     method: str = "dr",
@@ -154,7 +152,7 @@ class PolicyTree:
     """
 
     tree: DecisionTreeRegressor
-    labels: npt.NDArray[Any]
+    labels: AnyArray
     names: tuple[str, ...]
 
     def predict(self, x: Array) -> Index:
@@ -170,7 +168,7 @@ class PolicyTree:
 def fit_policy_tree(
     x: Array,
     gain: Array,
-    labels: npt.NDArray[Any],
+    labels: AnyArray,
     names: tuple[str, ...],
     *,
     max_depth: int = 2,
@@ -225,7 +223,7 @@ def rate(
     scores: Array,
     *,
     kind: str = "autoc",
-    task: npt.NDArray[np.int64] | None = None,
+    task: Index | None = None,
     confidence_level: float = 0.95,
     n_bootstrap: int = 200,
     random_state: int | None = 0,
@@ -260,12 +258,7 @@ def rate(
 
 
 def effects_by_rank(
-    effect: Array,
-    scores: Array,
-    *,
-    task: npt.NDArray[np.int64],
-    n_groups: int = 5,
-    confidence_level: float = 0.95,
+    effect: Array, scores: Array, *, task: Index, n_groups: int = 5, confidence_level: float = 0.95
 ) -> pd.DataFrame:
     """Mean score in groups of rising effect; see `AdaptedResponse.effects_by_rank`.
 

@@ -1,18 +1,15 @@
 """Random-effects pooling of the effects of tasks: their mean, and what a new task may have."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from numpy.typing import ArrayLike
 from scipy import stats
 from scipy.optimize import brentq
 
 from ehrmeta.errors import DataError
-
-Array = npt.NDArray[np.float64]
+from ehrmeta.treatment.arrays import AnyArray, Array, Index
 
 
 @dataclass(frozen=True)
@@ -108,10 +105,7 @@ def pool_effects(
 
 
 def mean_by_task(
-    values: Array,
-    task: npt.NDArray[np.int64],
-    labels: npt.NDArray[Any] | None = None,
-    confidence_level: float = 0.95,
+    values: Array, task: Index, labels: AnyArray | None = None, confidence_level: float = 0.95
 ) -> pd.DataFrame:
     """Mean of a column of rows in every task of three rows or more, with Student's interval.
 

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from sklearn.base import BaseEstimator, clone
 from sklearn.utils import check_random_state
@@ -17,13 +16,12 @@ from ehrmeta.estimators.files import Json, Saved, State, from_json, provenance, 
 from ehrmeta.estimators.inputs import schema_of
 from ehrmeta.treatment.adapted_response import AdaptedResponse
 from ehrmeta.treatment.arms import Arms, Dose
+from ehrmeta.treatment.arrays import Array
 from ehrmeta.treatment.effect_model import EffectModel
 from ehrmeta.treatment.effects import MixedEffects
 from ehrmeta.treatment.fitting import EffectSettings, fit_effect_model
 from ehrmeta.treatment.meta_effects import MetaEffects, MetaOutcomes
 from ehrmeta.treatment.treated_rows import TreatmentEncoder, read_treated
-
-Array = npt.NDArray[np.float64]
 
 
 class TreatmentResponse(Saved, BaseEstimator):

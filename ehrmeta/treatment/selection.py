@@ -4,17 +4,15 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from ehrmeta.data import index_tasks, random_k
 from ehrmeta.data.columns import take_rows
 from ehrmeta.errors import DataError
+from ehrmeta.treatment.arrays import Array
 from ehrmeta.treatment.learners import PseudoOutcomes
 from ehrmeta.treatment.policy import rank_score
 from ehrmeta.treatment.response import TreatmentResponse
-
-Array = npt.NDArray[np.float64]
 
 _KINDS = ("r", "dr", "autoc", "qini")
 

@@ -8,7 +8,6 @@ from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import torch
 from torch import Tensor
@@ -21,9 +20,8 @@ from ehrmeta.errors import BundleError, DataError, GroupError, SchemaError
 from ehrmeta.estimators.files import label_bytes, read_label_bytes, tensor_like
 from ehrmeta.estimators.inputs import Inputs, outcome_name, read_inputs
 from ehrmeta.treatment.arms import Arms, Dose, read_propensities, read_treatment
+from ehrmeta.treatment.arrays import AnyArray, Array, Index, Mask
 
-Array = npt.NDArray[np.float64]
-Index = npt.NDArray[np.int64]
 NewGroups = Literal["error", "population", "nan"]
 
 
@@ -52,12 +50,12 @@ class TreatedRows:
 
     x: Array
     y: Array
-    arm: npt.NDArray[Any]
+    arm: AnyArray
     task: Index
     n_tasks: int
     time: Array | None = None
     known: Array | None = None
-    labels: npt.NDArray[Any] | None = None
+    labels: AnyArray | None = None
 
     @property
     def n_rows(self) -> int:
@@ -124,7 +122,7 @@ class TreatedRows:
             labels = read_label_bytes(tensors["labels"], label_type, n_tasks)
         return cls(**columns, n_tasks=n_tasks, labels=labels)
 
-    def take(self, rows: npt.NDArray[Any]) -> TreatedRows:
+    def take(self, rows: AnyArray) -> TreatedRows:
         """Some rows, by mask or position; the numbering of the tasks stays."""
         return replace(
             self,
@@ -150,7 +148,7 @@ class Query(NamedTuple):
     """
 
     rows: TreatedRows
-    is_known: npt.NDArray[np.bool_]
+    is_known: Mask
     new_groups: NewGroups
 
 
@@ -168,7 +166,7 @@ class TreatedTable(NamedTuple):
     """
 
     inputs: Inputs
-    treatment: npt.NDArray[Any] | None
+    treatment: AnyArray | None
     propensity: Any = None
 
 

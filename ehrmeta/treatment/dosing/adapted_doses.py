@@ -6,17 +6,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from scipy import stats
 
 from ehrmeta.errors import DataError, DataWarning
 from ehrmeta.treatment.arms import Dose
+from ehrmeta.treatment.arrays import Array
 from ehrmeta.treatment.dosing.dose_design import DoseDesign
 from ehrmeta.treatment.dosing.dose_readings import DoseReadings, checked_level
 from ehrmeta.treatment.dosing.dosed_rows import DosedReader, DosedRows, patients_of
 from ehrmeta.treatment.dosing.response_curve import Monotone, OwnScale, ResponseCurves
-
-Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,12 +13,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-import numpy.typing as npt
 
 from ehrmeta.errors import DataError
+from ehrmeta.treatment.arrays import Array
 from ehrmeta.treatment.dosing.dosed_rows import DosedRows
-
-Array = npt.NDArray[np.float64]
 
 _APART = 1e-4  # of k and k_a, relative: equal rates have a limit of their own
 

@@ -7,13 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from sklearn.preprocessing import SplineTransformer
 
 from ehrmeta.data import Encoder, Feature
 from ehrmeta.errors import DataError, SchemaError, did_you_mean
-
-Array = npt.NDArray[np.float64]
+from ehrmeta.treatment.arrays import AnyArray, Array
 
 _N_KNOTS = 4  # of a curve of straight pieces: at the ends and the terciles of the training rows
 
@@ -56,7 +54,7 @@ class DoseDesign:
     @classmethod
     def fit(
         cls,
-        columns: Mapping[str, npt.NDArray[Any]],
+        columns: Mapping[str, AnyArray],
         features: tuple[Feature, ...],
         dose: Array,
         time: Array,
@@ -101,7 +99,7 @@ class DoseDesign:
         return np.asarray((value - self.dose_center) / self.dose_scale)
 
     def parts(
-        self, columns: Mapping[str, npt.NDArray[Any]], time: Array, memory: Array
+        self, columns: Mapping[str, AnyArray], time: Array, memory: Array
     ) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
         """Level and slope, each as (row, fixed effect) and (row, random effect).
 
@@ -133,7 +131,7 @@ def _after_zeros(a: Array, b: Array) -> Array:
     return np.column_stack([np.zeros_like(a), b])
 
 
-def _complete(columns: Mapping[str, npt.NDArray[Any]], name: str) -> Array:
+def _complete(columns: Mapping[str, AnyArray], name: str) -> Array:
     values = columns[name]
     if values.dtype.kind not in "biuf" or not np.isfinite(values).all():
         raise DataError(

@@ -5,14 +5,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-import numpy.typing as npt
 from scipy.linalg import block_diag, cho_factor, cho_solve, solve_triangular
 
 from ehrmeta.nn.mixed_model import fit_mixed_model, orthonormal
 from ehrmeta.nn.mixed_process import MixedProcess, fit_mixed_process
-
-Array = npt.NDArray[np.float64]
-Index = npt.NDArray[np.int64]
+from ehrmeta.treatment.arrays import Array, Index
 
 _GAIN = 3.0  # of the log likelihood, that a process must bring: the 5 % level for two parameters
 _LEAST_NOISE = 1e-8  # of the outcome's variance: below it responses follow the design exactly

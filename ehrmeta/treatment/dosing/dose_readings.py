@@ -5,16 +5,14 @@ from abc import ABC, abstractmethod
 from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from ehrmeta.data import Schema
 from ehrmeta.data.columns import read_column
 from ehrmeta.errors import DataError, DataWarning
 from ehrmeta.treatment.arms import Dose
+from ehrmeta.treatment.arrays import Array
 from ehrmeta.treatment.dosing.response_curve import Monotone
-
-Array = npt.NDArray[np.float64]
 
 _N_DOSES = 100  # of a grid that is not given
 

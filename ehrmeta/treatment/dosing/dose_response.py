@@ -7,11 +7,11 @@ from itertools import pairwise
 from typing import Any, Literal, Self
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from ehrmeta.data import Feature, Schema
 from ehrmeta.errors import DataError
+from ehrmeta.treatment.arrays import AnyArray, Array
 from ehrmeta.treatment.dosing.adapted_doses import AdaptedDoses, FittedDoses
 from ehrmeta.treatment.dosing.dose_design import DoseDesign
 from ehrmeta.treatment.dosing.dose_model import DoseModel, fit_dose_model, mixed
@@ -21,8 +21,6 @@ from ehrmeta.treatment.dosing.dosed_rows import DosedRows
 from ehrmeta.treatment.dosing.exposure import exposure, usual_gap
 from ehrmeta.treatment.dosing.half_life import Designs, estimate_half_life
 from ehrmeta.treatment.dosing.titration import titration_p_value, warn_of_titration
-
-Array = npt.NDArray[np.float64]
 
 _STEP = 0.1  # of the log half-life, for a derivative
 
@@ -265,7 +263,7 @@ def _weights(models: Sequence[PlausibleModel]) -> list[float]:
     return [one.weight for one in models]
 
 
-def _features(columns: dict[str, npt.NDArray[Any]], schema: Schema | None) -> tuple[Feature, ...]:
+def _features(columns: dict[str, AnyArray], schema: Schema | None) -> tuple[Feature, ...]:
     """All columns, as known when the dose is given."""
     if schema is None:
         schema = Schema.infer(pd.DataFrame(columns))

@@ -16,12 +16,10 @@ from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
-import numpy.typing as npt
 
+from ehrmeta.treatment.arrays import Array
 from ehrmeta.treatment.dosing.dose_model import DoseModel, dose_model_at
 from ehrmeta.treatment.dosing.half_life import Designs
-
-Array = npt.NDArray[np.float64]
 
 _STEP = 0.1  # of a logarithm or a correlation, for the likelihood's curvature
 _LARGEST_SD = 0.25  # of the same: what the rows say nothing of stays within bounds

@@ -6,15 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from ehrmeta.data import Schema
 from ehrmeta.errors import DataError, GroupError, SchemaError
 from ehrmeta.estimators.inputs import Inputs, outcome_name, read_inputs
+from ehrmeta.treatment.arrays import AnyArray, Array, Index
 from ehrmeta.treatment.treated_rows import read_times
-
-Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,12 +31,12 @@ class DosedRows:
     labels : (patient,), optional
     """
 
-    columns: dict[str, npt.NDArray[Any]]
+    columns: dict[str, AnyArray]
     y: Array
     dose: Array
     time: Array
-    starts: npt.NDArray[np.int64]
-    labels: npt.NDArray[Any] | None
+    starts: Index
+    labels: AnyArray | None
 
     @classmethod
     def none(cls) -> DosedRows:
@@ -124,7 +122,7 @@ class DosedReader:
         return inputs
 
 
-def patients_of(inputs: Inputs, labels: npt.NDArray[Any] | None) -> npt.NDArray[np.int64]:
+def patients_of(inputs: Inputs, labels: AnyArray | None) -> Index:
     """Number of the adapted patient of every row; 0 of one without a name.
 
     Raises
@@ -139,7 +137,7 @@ def patients_of(inputs: Inputs, labels: npt.NDArray[Any] | None) -> npt.NDArray[
             f"groups is missing: the model was adapted to {len(labels):,} named "
             "patients, so pass groups= with the patient of every row."
         )
-    task: npt.NDArray[np.int64] = pd.Index(labels).get_indexer(inputs.groups).astype(np.int64)
+    task: Index = pd.Index(labels).get_indexer(inputs.groups).astype(np.int64)
     if (task < 0).any():
         raise GroupError(
             f"{int((task < 0).sum()):,} of {len(task):,} rows (first: row "

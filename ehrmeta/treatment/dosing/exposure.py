@@ -1,10 +1,8 @@
 """What a patient is exposed to: the doses, with what is left of earlier ones."""
 
 import numpy as np
-import numpy.typing as npt
 
-Array = npt.NDArray[np.float64]
-Index = npt.NDArray[np.int64]
+from ehrmeta.treatment.arrays import Array, Index
 
 
 def exposure(dose: Array, time: Array, starts: Index, half_life: float, gap: float) -> Array:

@@ -4,13 +4,12 @@ from collections.abc import Callable
 from functools import partial
 
 import numpy as np
-import numpy.typing as npt
 from scipy.optimize import minimize_scalar
 
+from ehrmeta.treatment.arrays import Array, Index
 from ehrmeta.treatment.dosing.dose_model import DoseModel, dose_model_at, fit_dose_model
 
-Array = npt.NDArray[np.float64]
-Designs = tuple[Array, Array, Array, Array, npt.NDArray[np.int64]]  # x, z, s, y, starts
+Designs = tuple[Array, Array, Array, Array, Index]  # x, z, s, y, starts
 
 _RANGE = (0.1, 10.0)  # searched, in usual gaps between rows
 _GAIN = 2.0  # of the log likelihood, that carry-over must bring: the 5 % level of one parameter

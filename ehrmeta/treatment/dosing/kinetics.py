@@ -16,16 +16,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from scipy.optimize import minimize
 from scipy.special import logsumexp
 from scipy.stats import norm, qmc
 from torch import Tensor
 
+from ehrmeta.treatment.arrays import Array
 from ehrmeta.treatment.dosing.compartment import Course
-
-Array = npt.NDArray[np.float64]
 
 _N_ROUNDS, _N_STEPS = 8, 20  # of draws, and of the likelihood's ascent under them
 _N_DRAWS = 512  # of a training patient; a power of 2

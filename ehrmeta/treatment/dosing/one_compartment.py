@@ -7,20 +7,18 @@ from dataclasses import replace
 from typing import Any, Literal, Self
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from ehrmeta.data import Encoder, Schema
 from ehrmeta.errors import DataError, SchemaError, did_you_mean
 from ehrmeta.treatment.arms import Dose
+from ehrmeta.treatment.arrays import AnyArray, Array
 from ehrmeta.treatment.dosing.compartment import Course, courses, steady
 from ehrmeta.treatment.dosing.dose_readings import DoseReadings
 from ehrmeta.treatment.dosing.dosed_estimator import DosedEstimator, given_dose
 from ehrmeta.treatment.dosing.dosed_rows import DosedRows, patients_of
 from ehrmeta.treatment.dosing.kinetics import Kinetics, fit_kinetics
 from ehrmeta.treatment.dosing.response_curve import Monotone, SampledCurves
-
-Array = npt.NDArray[np.float64]
 
 _N_DRAWS = 2048  # of an adapted patient; a power of 2
 
@@ -156,13 +154,13 @@ class OneCompartment(DosedEstimator["AdaptedCompartment"]):
     def _courses(self, rows: DosedRows) -> list[Course]:
         return courses(rows, self._since(rows.columns), self.interval)
 
-    def _since(self, columns: dict[str, npt.NDArray[Any]]) -> Array:
+    def _since(self, columns: dict[str, AnyArray]) -> Array:
         values = columns[self.since_dose]
         if values.dtype.kind not in "biuf" or not np.isfinite(values).all():
             raise DataError(f"since_dose '{self.since_dose}' must hold numbers in all rows.")
         return values.astype(np.float64)
 
-    def _encoded(self, columns: dict[str, npt.NDArray[Any]]) -> Array:
+    def _encoded(self, columns: dict[str, AnyArray]) -> Array:
         return self.encoder_.transform(columns)[0].astype(np.float64)
 
     def __sklearn_is_fitted__(self) -> bool:
@@ -184,10 +182,7 @@ class AdaptedCompartment(DoseReadings):
     """
 
     def __init__(
-        self,
-        model: OneCompartment,
-        labels: npt.NDArray[Any] | None,
-        courses: Sequence[Course | None],
+        self, model: OneCompartment, labels: AnyArray | None, courses: Sequence[Course | None]
     ) -> None:
         self.model = model
         self.schema = model.reader_.schema

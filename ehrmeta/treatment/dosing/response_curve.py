@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 from scipy import stats
 
 from ehrmeta.errors import DataError
+from ehrmeta.treatment.arrays import Array
 
-Array = npt.NDArray[np.float64]
 Monotone = Literal["increasing", "decreasing"] | None
 
 _N_NODES = 64  # of the slope, where its sign is known

@@ -3,13 +3,10 @@
 import warnings
 
 import numpy as np
-import numpy.typing as npt
 from scipy import stats
 
 from ehrmeta.errors import DataWarning
-
-Array = npt.NDArray[np.float64]
-Index = npt.NDArray[np.int64]
+from ehrmeta.treatment.arrays import Array, Index
 
 _TITRATED = 0.001
 
