@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any, Self, TypeAlias, cast
 
 import pandas as pd
 
@@ -12,10 +12,10 @@ from ehrmeta.data.schema import Schema
 from ehrmeta.errors import DataError
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+    from matplotlib.axes import Axes as _Axes
     from matplotlib.figure import Figure
 
-
+Axes: TypeAlias = "_Axes"  # matplotlib is slow to load, and is only needed to draw
 # Okabe and Ito's palette: distinct under every common colour blindness, and in grey.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
@@ -26,7 +26,8 @@ INK, MUTED = "#222222", "#777777"
 class Display(ABC):
     """A picture made by one of its ``from_...`` methods; `plot` draws it again.
 
-    A display is a dataclass of what is drawn, with the method `_draw`.
+    These methods draw on the matplotlib axes `ax`, by default on a new figure. A display is a
+    dataclass of what is drawn, with the method `_draw`.
 
     Attributes
     ----------

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
 
-from ehrmeta.report.displays._base import INK, LINES, MARKERS, MUTED, PALETTE, Display, small_title
+from ehrmeta.report.displays._base import (
+    INK,
+    LINES,
+    MARKERS,
+    MUTED,
+    PALETTE,
+    Axes,
+    Display,
+    small_title,
+)
 from ehrmeta.treatment import AdaptedResponse, Diagnostics, PooledEffect, TreatmentResponse, refute
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
 
 _MOST = 30  # features that a picture can name
 _TICKS = (1, 1.5, 2, 3, 5, 10, 20, 50)  # of risk ratios
@@ -173,18 +178,18 @@ class ConfoundingDisplay(_DiagnosticsDisplay):
 
 @dataclass(eq=False)
 class RefuterDisplay(Display):
-    """The effect found, and those of fits whose effect is 0 by construction, with intervals.
+    """The effect of a fit, and those of fits whose effect is 0 by construction, with intervals.
 
     Attributes
     ----------
     refuted : DataFrame
         Of `refute`.
-    found : PooledEffect
-        The effect of the fit itself.
+    effect : PooledEffect
+        That of the fit itself.
     """
 
     refuted: pd.DataFrame
-    found: PooledEffect
+    effect: PooledEffect
 
     @classmethod
     def from_estimator(
@@ -206,7 +211,7 @@ class RefuterDisplay(Display):
 
     def _draw(self, ax: Axes) -> None:
         ordered = self.refuted.sort_values(["refuter", "repeat"], ascending=[False, True])
-        rows = [("effect found", self.found.effect, *self.found.interval, PALETTE[0])]
+        rows = [("effect found", self.effect.effect, *self.effect.interval, PALETTE[0])]
         rows += [
             (row.refuter if row.repeat == 0 else "", row.effect, row.low, row.high, PALETTE[1])
             for row in ordered.itertuples()

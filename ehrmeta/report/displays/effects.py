@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import pandas as pd
 
@@ -11,15 +11,13 @@ from ehrmeta.report.displays._base import (
     INK,
     MUTED,
     PALETTE,
+    Axes,
     Display,
     legend_below,
     of_row,
     outcome_label,
 )
 from ehrmeta.treatment import AdaptedCompartment, AdaptedDoses, AdaptedResponse
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 
 @dataclass(eq=False)
@@ -106,7 +104,7 @@ class DoseResponseDisplay(Display):
     confidence_level : float
         Of the band.
     target : (low, high), optional
-        Range that the response should lie in.
+        Range that the response should lie in, drawn as a stripe.
     """
 
     curve: pd.DataFrame
@@ -127,18 +125,7 @@ class DoseResponseDisplay(Display):
         ax: Axes | None = None,
         **given: Any,
     ) -> Self:
-        """Draw the curve of one row.
-
-        Parameters
-        ----------
-        adapted : from ``model.adapt``
-        X, grid, confidence_level
-            As in ``adapted.dose_response``; `given` is what else it takes.
-        row : int
-            Which row of X.
-        target : (low, high), optional
-            Drawn as a stripe.
-        ax : matplotlib axes, optional
+        """Draw the curve of one row of X; other arguments are those of ``adapted.dose_response``.
 
         Examples
         --------

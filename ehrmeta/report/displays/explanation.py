@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import pandas as pd
 
@@ -13,16 +13,13 @@ from ehrmeta.report.displays._base import (
     INK,
     MUTED,
     PALETTE,
+    Axes,
     Display,
     decimals,
     number,
     of_row,
     outcome_label,
 )
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
 
 _WORDS = {
     "population": "population",
@@ -68,15 +65,12 @@ class ExplanationDisplay(Display):
 
         Parameters
         ----------
-        estimator : Adapted
-            From ``model.adapt``.
         X, groups, time, target
             As in `Adapted.explain`.
         background : frame or array, optional
             Rows of other patients, to draw what features add, as in `Adapted.explain_features`.
         row : int
             Which row of X.
-        ax : matplotlib axes, optional
 
         Examples
         --------

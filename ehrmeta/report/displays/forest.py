@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -12,12 +12,8 @@ from numpy.typing import ArrayLike
 from ehrmeta.errors import DataError
 from ehrmeta.estimators import Adapted
 from ehrmeta.evaluation import pool_sites, score_sites
-from ehrmeta.report.displays._base import MUTED, PALETTE, Display, row_range
+from ehrmeta.report.displays._base import MUTED, PALETTE, Axes, Display, row_range
 from ehrmeta.report.forecast_scores import event_risk
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
 
 _WORDS = {
     "auroc": "AUROC",
@@ -65,14 +61,8 @@ class ForestDisplay(Display):
     ) -> Self:
         """Draw for a fitted or adapted classifier, whose second class is the event.
 
-        Parameters
-        ----------
-        groups : (row,)
-            Site of each row. An adapted classifier needs them to predict, too, and gets them.
-        **predict
-            Further arguments of ``predict_proba``: time.
-
-        Other parameters are those of `from_predictions`.
+        `groups` is the site of each row; an adapted classifier needs it to predict, too, and gets
+        it. `time` goes to ``predict_proba``; the others are those of `from_predictions`.
         """
         if isinstance(estimator, Adapted):  # each site has a model of its own
             predict = {"groups": groups, **predict}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -16,12 +16,16 @@ from ehrmeta.data.clock import SECONDS
 from ehrmeta.errors import AtypicalWarning, DataError
 from ehrmeta.estimators import ConformalRegressor
 from ehrmeta.estimators._base import TaskRegressor
-from ehrmeta.report.displays._base import INK, MUTED, PALETTE, Display, legend_below, outcome_label
+from ehrmeta.report.displays._base import (
+    INK,
+    MUTED,
+    PALETTE,
+    Axes,
+    Display,
+    legend_below,
+    outcome_label,
+)
 from ehrmeta.report.forecast_scores import coverage_by_k, forecasts, read_test_rows
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
 
 Array = npt.NDArray[np.float64]
 _POINTS = 300
@@ -67,7 +71,7 @@ class TrajectoryDisplay(Display):
         confidence_level: float = 0.9,
         ax: Axes | None = None,
     ) -> Self:
-        """Adapt to the first visits of one patient, and draw.
+        """Adapt to the first `shots` visits of one patient, and draw.
 
         Parameters
         ----------
@@ -75,12 +79,6 @@ class TrajectoryDisplay(Display):
             Fitted with time on other patients.
         X, y, time : (row, feature), (row,), (row,)
             Every row of one patient.
-        shots : int
-            The first so many rows are shown to the model.
-        confidence_level : float
-            Of the band.
-        ax : matplotlib axes, optional
-            Where to draw; a new figure by default.
 
         Raises
         ------
@@ -191,9 +189,6 @@ class CoverageDisplay(Display):
         estimator : fitted regressor over tasks, or calibrated ConformalRegressor
         X, y, groups, time
             Test patients, none of whom it was fitted or calibrated on.
-        shots : sequence of int
-        confidence_level : float
-        ax : matplotlib axes, optional
 
         Examples
         --------

@@ -5,18 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import pandas as pd
 
 from ehrmeta.errors import DataError, did_you_mean
 from ehrmeta.estimators.inputs import schema_of
 from ehrmeta.evaluation import k_shot_curve
-from ehrmeta.report.displays._base import LINES, MARKERS, PALETTE, Display, with_unit
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
+from ehrmeta.report.displays._base import LINES, MARKERS, PALETTE, Axes, Display, with_unit
 
 _WORDS = {
     "rmse_macro": "RMSE, patients weighing the same",
@@ -89,16 +85,7 @@ class KShotDisplay(Display):
         unit: str = "",
         ax: Axes | None = None,
     ) -> Self:
-        """Draw the table of `k_shot_curve`.
-
-        Parameters
-        ----------
-        curve : DataFrame
-        metric : str
-            One of the curve's.
-        unit : str
-            Of the outcome.
-        ax : matplotlib axes, optional
+        """Draw one metric of the table of `k_shot_curve`.
 
         Examples
         --------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -12,11 +12,15 @@ from scipy import stats
 
 from ehrmeta.errors import DataError
 from ehrmeta.estimators import Adapted
-from ehrmeta.report.displays._base import INK, LINES, PALETTE, Display, legend_below, outcome_label
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
+from ehrmeta.report.displays._base import (
+    INK,
+    LINES,
+    PALETTE,
+    Axes,
+    Display,
+    legend_below,
+    outcome_label,
+)
 
 _LINES = {"loss": "training tasks", "held_out_loss": "tasks held out"}
 

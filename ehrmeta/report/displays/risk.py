@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -19,12 +19,8 @@ from ehrmeta.evaluation import (
     smooth_calibration_curve,
 )
 from ehrmeta.evaluation.discrimination import read_binary
-from ehrmeta.report.displays._base import INK, LINES, MUTED, PALETTE, Display, row_range
+from ehrmeta.report.displays._base import INK, LINES, MUTED, PALETTE, Axes, Display, row_range
 from ehrmeta.report.forecast_scores import event_risk, name_of
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
 
 Array = NDArray[np.float64]
 _POINTS, _BINS = 60, 50
@@ -49,6 +45,7 @@ class CalibrationDisplay(Display):
         Of `risk_intervals`.
     confidence_level : float
     name : str
+        Of the model.
     """
 
     at: Array
@@ -74,18 +71,10 @@ class CalibrationDisplay(Display):
         random_state: int = 0,
         **predict: Any,
     ) -> Self:
-        """Draw for a fitted or adapted classifier.
+        """Draw for a fitted or adapted classifier, whose second class is the event.
 
-        Parameters
-        ----------
-        estimator : classifier of two classes
-            Its second class is the event.
-        X, y : (row, feature), (row,)
-            Patients that the model was not fitted on.
-        **predict
-            Further arguments of ``predict_proba``: groups, time.
-
-        Other parameters are those of `from_predictions`.
+        X and y are patients that it was not fitted on. Further keywords go to ``predict_proba``
+        (groups, time); the others are those of `from_predictions`.
         """
         y_true, y_prob = event_risk(estimator, X, y, predict)
         options: dict[str, Any] = {"n_bootstrap": n_bootstrap, "random_state": random_state}
@@ -110,15 +99,10 @@ class CalibrationDisplay(Display):
         ----------
         y_true, y_prob : (row,)
             One row a patient: outcome, 0 or 1, and its risk.
-        name : str
-            Of the model.
-        ax : matplotlib axes, optional
-            Where to draw; a new figure by default.
         confidence_level : float
             Of the band (at each risk by itself) and of the intervals in the legend.
         n_bootstrap : int
             Resamples of the patients; at least 2.
-        random_state : int
 
         Raises
         ------
@@ -254,7 +238,6 @@ class DecisionCurveDisplay(Display):
             Risks of one model, or of several by name.
         threshold : (threshold,), optional
             Rising; by default whole percents up to the risk that one patient in 100 exceeds.
-        ax : matplotlib axes, optional
 
         Examples
         --------
