@@ -72,9 +72,6 @@ class HistoryLightGBM(TaskRegressor):
     max_tasks: int = 1000
     random_state: int = 0
 
-    def __post_init__(self) -> None:
-        super().__init__()
-
     def _fit_tasks(self, rows: TaskRows, reader: RowReader) -> TaskModel:
         rng = np.random.default_rng(self.random_state)
         fold = rng.permutation(np.arange(rows.n_tasks) % _N_FOLDS)
@@ -164,9 +161,6 @@ class GPBoost(TaskRegressor):
     n_trees: int = 100
     learning_rate: float = 0.05
     random_state: int = 0
-
-    def __post_init__(self) -> None:
-        super().__init__()
 
     def _fit_tasks(self, rows: TaskRows, reader: RowReader) -> TaskModel:
         gpboost = require("gpboost")

@@ -8,8 +8,7 @@ from numpy.typing import NDArray
 from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.utils import check_random_state
 
-from ehrmeta.data.schema import Schema, Transform
-from ehrmeta.estimators._base import TaskRegressor, keep_arguments
+from ehrmeta.estimators._base import TaskRegressor
 from ehrmeta.estimators.predictive import Predictive
 from ehrmeta.estimators.task_model import RowReader, TaskModel
 from ehrmeta.nn.batch import TaskRows
@@ -62,6 +61,7 @@ def boost(
     )
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class PopulationBoosting(TaskRegressor):
     """Gradient boosting on the row's own features; the support is ignored.
 
@@ -78,7 +78,7 @@ class PopulationBoosting(TaskRegressor):
     random_state : int, optional
         Seed of the held-out tasks.
     schema, task, time, outcome_transform, score_shots
-        As in `TaskRegressor`.
+        As in `MetaRegressor`.
 
     Attributes
     ----------
@@ -95,25 +95,10 @@ class PopulationBoosting(TaskRegressor):
     array([0., 1.])
     """
 
-    max_iter: int
-    learning_rate: float
-    max_leaf_nodes: int
-    random_state: int | None
-
-    def __init__(
-        self,
-        *,
-        max_iter: int = 300,
-        learning_rate: float = 0.05,
-        max_leaf_nodes: int = 12,
-        schema: Schema | None = None,
-        task: str | None = None,
-        time: str | None = None,
-        outcome_transform: Transform | None = None,
-        score_shots: tuple[int, ...] = (1, 3, 5),
-        random_state: int | None = None,
-    ) -> None:
-        keep_arguments(self, locals())
+    max_iter: int = 300
+    learning_rate: float = 0.05
+    max_leaf_nodes: int = 12
+    random_state: int | None = None
 
     def _fit_tasks(self, rows: TaskRows, reader: RowReader) -> TaskModel:
         trees = boost(

@@ -13,8 +13,7 @@ from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.utils import check_random_state
 
 from ehrmeta.baselines.boosting import boost
-from ehrmeta.data.schema import Schema, Transform
-from ehrmeta.estimators._base import TaskRegressor, keep_arguments
+from ehrmeta.estimators._base import TaskRegressor
 from ehrmeta.estimators.predictive import Predictive
 from ehrmeta.estimators.task_model import RowReader, TaskModel
 from ehrmeta.nn.batch import TaskRows
@@ -140,6 +139,7 @@ def _subset(rows: TaskRows, index: NDArray[np.int64]) -> TaskRows:
     )
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class HistoryBoosting(TaskRegressor):
     """Gradient boosting on the row's features and on what the support says.
 
@@ -164,7 +164,7 @@ class HistoryBoosting(TaskRegressor):
     random_state : int, optional
         Seed of the draws and of the held-out tasks.
     schema, task, time, outcome_transform, score_shots
-        As in `TaskRegressor`.
+        As in `MetaRegressor`.
 
     Attributes
     ----------
@@ -183,31 +183,13 @@ class HistoryBoosting(TaskRegressor):
     """
 
     poor_score: ClassVar[bool] = True  # one anonymous task is too little history
-    shots: tuple[int, int]
-    n_draws: int
-    max_queries: int
-    max_iter: int
-    learning_rate: float
-    max_leaf_nodes: int
-    random_state: int | None
-
-    def __init__(
-        self,
-        *,
-        shots: tuple[int, int] = (0, 10),
-        n_draws: int = 8,
-        max_queries: int = 10,
-        max_iter: int = 300,
-        learning_rate: float = 0.05,
-        max_leaf_nodes: int = 12,
-        schema: Schema | None = None,
-        task: str | None = None,
-        time: str | None = None,
-        outcome_transform: Transform | None = None,
-        score_shots: tuple[int, ...] = (1, 3, 5),
-        random_state: int | None = None,
-    ) -> None:
-        keep_arguments(self, locals())
+    shots: tuple[int, int] = (0, 10)
+    n_draws: int = 8
+    max_queries: int = 10
+    max_iter: int = 300
+    learning_rate: float = 0.05
+    max_leaf_nodes: int = 12
+    random_state: int | None = None
 
     def _fit_tasks(self, rows: TaskRows, reader: RowReader) -> TaskModel:
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))

@@ -8,8 +8,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import stats
 
-from ehrmeta.data.schema import Schema, Transform
-from ehrmeta.estimators._base import TaskClassifier, TaskRegressor, keep_arguments
+from ehrmeta.estimators._base import TaskClassifier, TaskRegressor
 from ehrmeta.estimators.predictive import ClassPredictive, Predictive
 from ehrmeta.estimators.table_encoder import TableEncoder
 from ehrmeta.estimators.task_model import RowReader, TaskModel
@@ -28,30 +27,17 @@ Posterior = tuple[Array, Array]
 _ROWS_AT_ONCE = 4096
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class MixedRegressor(TaskRegressor):
     """Linear in features and time, with a random intercept and slope in time of every task.
 
     Parameters
     ----------
-    random_slope : bool
-        A slope in time of each task's own; without time there is a random intercept only.
-    schema, task, time, outcome_transform, score_shots
-        As in `TaskRegressor`.
+    random_slope, schema, task, time, outcome_transform, score_shots
+        As in `MixedEffects`.
     """
 
-    random_slope: bool
-
-    def __init__(
-        self,
-        *,
-        random_slope: bool = True,
-        schema: Schema | None = None,
-        task: str | None = None,
-        time: str | None = None,
-        outcome_transform: Transform | None = None,
-        score_shots: tuple[int, ...] = (1, 3, 5),
-    ) -> None:
-        keep_arguments(self, locals())
+    random_slope: bool = True
 
     def _training_designs(
         self, rows: TaskRows, table: TableEncoder
@@ -117,6 +103,7 @@ def time_since_first(support: TaskRows, rows: TaskRows) -> Array:
     return elapsed
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class MixedEffects(MixedRegressor):
     r"""Linear mixed model with a random intercept and slope in time, fitted by REML.
 
@@ -135,7 +122,7 @@ class MixedEffects(MixedRegressor):
     reml : bool
         Restricted likelihood, else maximum likelihood.
     schema, task, time, outcome_transform, score_shots
-        As in `TaskRegressor`.
+        As in `MetaRegressor`.
 
     Attributes
     ----------
@@ -162,20 +149,7 @@ class MixedEffects(MixedRegressor):
     array([14.])
     """
 
-    reml: bool
-
-    def __init__(
-        self,
-        *,
-        random_slope: bool = True,
-        reml: bool = True,
-        schema: Schema | None = None,
-        task: str | None = None,
-        time: str | None = None,
-        outcome_transform: Transform | None = None,
-        score_shots: tuple[int, ...] = (1, 3, 5),
-    ) -> None:
-        keep_arguments(self, locals())
+    reml: bool = True
 
     def _fit_tasks(self, rows: TaskRows, reader: RowReader) -> TaskModel:
         x, z, kept = self._training_designs(rows, reader.table)
@@ -232,7 +206,7 @@ class MixedEffectsLogistic(TaskClassifier):
     Parameters
     ----------
     schema, task, time, score_shots
-        As in `TaskClassifier`.
+        As in `MetaClassifier`.
 
     Attributes
     ----------
@@ -307,10 +281,8 @@ class MixedProcessEffects(MixedRegressor):
 
     Parameters
     ----------
-    random_slope : bool
-        A slope in time of each task's own.
-    schema, task, time, outcome_transform, score_shots
-        As in `TaskRegressor`.
+    random_slope, schema, task, time, outcome_transform, score_shots
+        As in `MixedEffects`.
 
     Attributes
     ----------

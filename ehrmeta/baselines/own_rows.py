@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 from scipy.special import logit
 from sklearn.linear_model import LogisticRegression
 
-from ehrmeta.data.schema import Schema, Transform
-from ehrmeta.estimators._base import TaskClassifier, TaskRegressor, keep_arguments
+from ehrmeta.estimators._base import TaskClassifier, TaskRegressor
 from ehrmeta.estimators.predictive import ClassPredictive, Predictive
 from ehrmeta.estimators.task_model import RowReader, TaskModel
 from ehrmeta.nn.batch import TaskRows
@@ -26,6 +25,7 @@ class Line(NamedTuple):
     slope: Array  # (task, column)
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class TaskRidge(TaskRegressor):
     r"""Ridge regression of each task on its own rows; the population mean without support.
 
@@ -40,7 +40,7 @@ class TaskRidge(TaskRegressor):
     penalty : float
         Lambda, in the unit of standardised features; time counts in its sd over the training rows.
     schema, task, time, outcome_transform, score_shots
-        As in `TaskRegressor`.
+        As in `MetaRegressor`.
 
     Examples
     --------
@@ -52,19 +52,7 @@ class TaskRidge(TaskRegressor):
     """
 
     poor_score: ClassVar[bool] = True  # without groups it is the mean of y
-    penalty: float
-
-    def __init__(
-        self,
-        *,
-        penalty: float = 10.0,
-        schema: Schema | None = None,
-        task: str | None = None,
-        time: str | None = None,
-        outcome_transform: Transform | None = None,
-        score_shots: tuple[int, ...] = (1, 3, 5),
-    ) -> None:
-        keep_arguments(self, locals())
+    penalty: float = 10.0
 
     def _fit_tasks(self, rows: TaskRows, reader: RowReader) -> TaskModel:
         return _RidgeModel(**vars(reader), population_mean=_mean(rows), penalty=self.penalty)
@@ -140,6 +128,7 @@ class _LastValueModel(TaskModel):
         return Predictive(last[query.codes.numpy()], self.table.outcome)
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class TaskLogistic(TaskClassifier):
     """Ridge-penalised logistic regression of each task on its own rows.
 
@@ -151,7 +140,7 @@ class TaskLogistic(TaskClassifier):
     C : float
         Inverse penalty, in the unit of standardised features.
     schema, task, time, score_shots
-        As in `TaskClassifier`.
+        As in `MetaClassifier`.
 
     Examples
     --------
@@ -164,18 +153,7 @@ class TaskLogistic(TaskClassifier):
 
     two_classes_only: ClassVar[bool] = True
     poor_score: ClassVar[bool] = True  # without groups it is the rate of events
-
-    def __init__(
-        self,
-        *,
-        C: float = 1.0,
-        schema: Schema | None = None,
-        task: str | None = None,
-        time: str | None = None,
-        score_shots: tuple[int, ...] = (1, 3, 5),
-    ) -> None:
-        super().__init__(schema=schema, task=task, time=time, score_shots=score_shots)
-        self.C = C
+    C: float = 1.0
 
     def _fit_tasks(self, rows: TaskRows, reader: RowReader) -> TaskModel:
         return _LogisticModel(**vars(reader), rate=_mean(rows), C=self.C)

@@ -1,7 +1,7 @@
 """A pooled risk model, updated for every new site: what hospitals do with a published model."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -12,9 +12,8 @@ from scipy.optimize import minimize
 from sklearn.base import ClassifierMixin, RegressorMixin, clone
 from sklearn.linear_model import LinearRegression, LogisticRegression
 
-from ehrmeta.data.schema import Schema, Transform
 from ehrmeta.errors import DataError
-from ehrmeta.estimators._base import TaskClassifier, TaskRegressor, keep_arguments
+from ehrmeta.estimators._base import TaskClassifier, TaskRegressor
 from ehrmeta.estimators.population import Population, cross_fit_population, with_offset
 from ehrmeta.estimators.predictive import ClassPredictive, Predictive
 from ehrmeta.estimators.task_model import RowReader, TaskModel
@@ -39,6 +38,7 @@ class Changes(NamedTuple):
     chosen: NDArray[np.int64]  # (task,) place in `UPDATES`
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class UpdatedClassifier(TaskClassifier):
     r"""A classifier pooled over all training sites, and its update from a new site's rows.
 
@@ -62,7 +62,7 @@ class UpdatedClassifier(TaskClassifier):
     significance : float
         Level of each test.
     schema, task, time, score_shots
-        As in `TaskClassifier`.
+        As in `MetaClassifier`.
 
     References
     ----------
@@ -80,22 +80,9 @@ class UpdatedClassifier(TaskClassifier):
     """
 
     two_classes_only: ClassVar[bool] = True
-
-    def __init__(
-        self,
-        population: ClassifierMixin | None = None,
-        *,
-        update: Update = "intercept",
-        significance: float = 0.05,
-        schema: Schema | None = None,
-        task: str | None = None,
-        time: str | None = None,
-        score_shots: tuple[int, ...] = (1, 3, 5),
-    ) -> None:
-        super().__init__(schema=schema, task=task, time=time, score_shots=score_shots)
-        self.population = population
-        self.update = update
-        self.significance = significance
+    population: ClassifierMixin | None = field(default=None, kw_only=False)
+    update: Update = "intercept"
+    significance: float = 0.05
 
     def _fit_tasks(self, rows: TaskRows, reader: RowReader) -> TaskModel:
         if self.update not in (*UPDATES, "closed_test"):
@@ -205,6 +192,7 @@ def _closed_test(fits: Array, counts: Array, significance: float) -> NDArray[np.
     return np.asarray(kept.argmax(0))
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class UpdatedRegressor(TaskRegressor):
     """A regressor pooled over all training sites, and a site's intercept from its own rows.
 
@@ -216,7 +204,7 @@ class UpdatedRegressor(TaskRegressor):
     population : regressor, optional
         Any of scikit-learn; `LinearRegression` by default.
     schema, task, time, outcome_transform, score_shots
-        As in `TaskRegressor`.
+        As in `MetaRegressor`.
 
     Examples
     --------
@@ -230,19 +218,7 @@ class UpdatedRegressor(TaskRegressor):
     array([1.])
     """
 
-    population: RegressorMixin | None
-
-    def __init__(
-        self,
-        population: RegressorMixin | None = None,
-        *,
-        schema: Schema | None = None,
-        task: str | None = None,
-        time: str | None = None,
-        outcome_transform: Transform | None = None,
-        score_shots: tuple[int, ...] = (1, 3, 5),
-    ) -> None:
-        keep_arguments(self, locals())
+    population: RegressorMixin | None = field(default=None, kw_only=False)
 
     def _fit_tasks(self, rows: TaskRows, reader: RowReader) -> TaskModel:
         below = LinearRegression() if self.population is None else self.population

@@ -1,7 +1,8 @@
 """What every estimator over tasks shares: reading, encoding, adapting, scoring."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -33,13 +34,7 @@ from ehrmeta.nn.batch import TaskRows
 Array = npt.NDArray[np.float64]
 
 
-def keep_arguments(estimator: object, arguments: Mapping[str, Any]) -> None:
-    """Set the parameters of an estimator, from ``locals()`` at the start of its ``__init__``."""
-    for name, value in arguments.items():
-        if name not in ("self", "__class__"):
-            setattr(estimator, name, value)
-
-
+@dataclass(eq=False, repr=False, kw_only=True)
 class TaskEstimator(BaseEstimator, ABC):
     """An estimator over tasks: fit on many, adapt to one from its few rows.
 
@@ -49,14 +44,8 @@ class TaskEstimator(BaseEstimator, ABC):
 
     Parameters
     ----------
-    schema : Schema, optional
-        Column roles, units and plausible ranges; a `Table`'s X brings its own. Without one, every
-        column is known ahead of the visit.
-    task, time : str, optional
-        Columns of X that name the task and the time, taken out of the features; for pipelines and
-        cross-validation, which pass X and y only.
-    score_shots : tuple of int
-        Support sizes that `score` averages over.
+    schema, task, time, score_shots
+        As in `MetaRegressor`.
 
     Attributes
     ----------
@@ -64,39 +53,23 @@ class TaskEstimator(BaseEstimator, ABC):
         What was fitted; it adapts and predicts without the estimator.
     """
 
-    model_: TaskModel
+    schema: Schema | None = None
+    task: str | None = None
+    time: str | None = None
+    score_shots: tuple[int, ...] = (1, 3, 5)
+
+    model_: TaskModel = field(init=False)
     poor_score: ClassVar[bool] = False  # whether it scores badly without groups
     __metadata_request__fit: ClassVar[dict[str, bool]] = {"groups": True, "time": True}
     __metadata_request__score: ClassVar[dict[str, bool]] = {"groups": True, "time": True}
-
-    def __init__(
-        self,
-        *,
-        schema: Schema | None = None,
-        task: str | None = None,
-        time: str | None = None,
-        score_shots: tuple[int, ...] = (1, 3, 5),
-    ) -> None:
-        self.schema = schema
-        self.task = task
-        self.time = time
-        self.score_shots = score_shots
 
     def fit(self, X: Any, y: Any, *, groups: Any = None, time: Any = None) -> Self:
         """Learn over the tasks of a table.
 
         Parameters
         ----------
-        X : frame or array, (row, feature)
-            pandas, polars or NumPy; missing values are allowed.
-        y : array, (row,)
-            Outcome.
-        groups : array, (row,)
-            Task (patient, hospital, drug) of every row. None is one anonymous task, with a
-            warning.
-        time : array, (row,), optional
-            Numbers in the schema's unit, or datetimes. Once fitted with time, `adapt` and
-            `predict` need it too.
+        X, y, groups, time
+            The rows of training tasks, as in ``MetaRegressor.fit``.
 
         Returns
         -------
@@ -268,28 +241,17 @@ class TaskEstimator(BaseEstimator, ABC):
         return tags
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class TaskRegressor(RegressorMixin, TaskEstimator):
     """A task estimator of real-valued outcomes.
 
     Parameters
     ----------
-    outcome_transform : {"log", "sqrt"}, optional
-        Learn on the transformed outcome; predictions and intervals come back on its own scale.
-    schema, task, time, score_shots
-        As in `TaskEstimator`.
+    schema, task, time, outcome_transform, score_shots
+        As in `MetaRegressor`.
     """
 
-    def __init__(
-        self,
-        *,
-        schema: Schema | None = None,
-        task: str | None = None,
-        time: str | None = None,
-        outcome_transform: Transform | None = None,
-        score_shots: tuple[int, ...] = (1, 3, 5),
-    ) -> None:
-        super().__init__(schema=schema, task=task, time=time, score_shots=score_shots)
-        self.outcome_transform = outcome_transform
+    outcome_transform: Transform | None = None
 
     def score(self, X: Any, y: Any, *, groups: Any = None, time: Any = None) -> float:
         """k-shot R²: 1 - (mean squared error, averaged within then over tasks) / variance of y.
@@ -335,7 +297,7 @@ class TaskClassifier(ClassifierMixin, TaskEstimator):
     Parameters
     ----------
     schema, task, time, score_shots
-        As in `TaskEstimator`.
+        As in `MetaClassifier`.
     """
 
     two_classes_only: ClassVar[bool] = False

@@ -4,7 +4,7 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Annotated, Any, ClassVar, Self
 
@@ -15,7 +15,6 @@ from sklearn.utils import check_random_state
 from torch import Tensor
 
 from ehrmeta.algorithms import Algorithm, MetaSGD, Params
-from ehrmeta.data import Schema
 from ehrmeta.errors import BundleError, DataWarning, Remedy
 from ehrmeta.estimators._base import TaskEstimator
 from ehrmeta.estimators.files import Json, Saved, State
@@ -40,59 +39,33 @@ _FEWEST_TO_LEAVE_START = 100
 _JUDGES_OF_START = 30  # a handful of held-out tasks cannot tell whether training gained
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class MetaEstimator(Saved, TaskEstimator):
     """Training, adapting and predicting with an algorithm; `MetaRegressor` documents it all."""
 
+    algorithm: Algorithm | None = field(default=None, kw_only=False)
+    backbone: Backbone | None = field(default=None, kw_only=False)
+    population: Population | None = None
+    shots: tuple[int, int] = (0, 10)
+    max_queries: int = 10
+    max_steps: int = 1000
+    batch_size: int = 256
+    learning_rate: Annotated[float, Range(3e-4, 3e-2, log=True)] = 3e-3
+    weight_decay: Annotated[float, Range(1e-6, 1e-2, log=True)] = 1e-4
+    validation_fraction: float = 0.1
+    patience: int = 10
+    device: str = "auto"
+    precision: str = "float32"
+    chunk_size: int | None = None
+    compile: bool = False
+    callbacks: Sequence[Callback] = ()
+    verbose: bool | None = None
+    random_state: int | None = None
+
+    model_: MetaModel = field(init=False)
     file_kind: ClassVar[str] = "model"
-    model_: MetaModel
     _default_algorithm: ClassVar[type[Algorithm]] = MetaSGD
     _model_class: ClassVar[type[MetaModel]]
-
-    def __init__(
-        self,
-        algorithm: Algorithm | None = None,
-        backbone: Backbone | None = None,
-        *,
-        population: Population | None = None,
-        schema: Schema | None = None,
-        task: str | None = None,
-        time: str | None = None,
-        shots: tuple[int, int] = (0, 10),
-        max_queries: int = 10,
-        max_steps: int = 1000,
-        batch_size: int = 256,
-        learning_rate: Annotated[float, Range(3e-4, 3e-2, log=True)] = 3e-3,
-        weight_decay: Annotated[float, Range(1e-6, 1e-2, log=True)] = 1e-4,
-        validation_fraction: float = 0.1,
-        patience: int = 10,
-        score_shots: tuple[int, ...] = (1, 3, 5),
-        device: str = "auto",
-        precision: str = "float32",
-        chunk_size: int | None = None,
-        compile: bool = False,
-        callbacks: Sequence[Callback] = (),
-        verbose: bool | None = None,
-        random_state: int | None = None,
-    ) -> None:
-        super().__init__(schema=schema, task=task, time=time, score_shots=score_shots)
-        self.population = population
-        self.algorithm = algorithm
-        self.backbone = backbone
-        self.shots = shots
-        self.max_queries = max_queries
-        self.max_steps = max_steps
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.weight_decay = weight_decay
-        self.validation_fraction = validation_fraction
-        self.patience = patience
-        self.device = device
-        self.precision = precision
-        self.chunk_size = chunk_size
-        self.compile = compile
-        self.callbacks = callbacks
-        self.verbose = verbose
-        self.random_state = random_state
 
     def fit(
         self,

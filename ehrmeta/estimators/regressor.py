@@ -1,20 +1,15 @@
 """Meta-learning for real-valued outcomes."""
 
-from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import ClassVar
 
-from sklearn.base import RegressorMixin
-
 from ehrmeta.algorithms import Algorithm, DeepMixedEffects
-from ehrmeta.data import Schema
-from ehrmeta.data.schema import Transform
-from ehrmeta.estimators._base import TaskRegressor, keep_arguments
+from ehrmeta.estimators._base import TaskRegressor
 from ehrmeta.estimators.meta import MetaEstimator
 from ehrmeta.estimators.meta_model import MetaModel, RegressionModel
-from ehrmeta.nn.backbone import Backbone
-from ehrmeta.training import Callback
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class MetaRegressor(MetaEstimator, TaskRegressor):
     """Learns over many tasks how to predict a new one from a few of its rows.
 
@@ -34,9 +29,10 @@ class MetaRegressor(MetaEstimator, TaskRegressor):
         Column roles, units and plausible ranges; a `Table`'s X brings its own. Without one, every
         column is known ahead of the visit.
     task, time : str, optional
-        Columns of X that name the task and the time, for pipelines and cross-validation.
+        Columns of X that name the task and the time, taken out of the features; for pipelines and
+        cross-validation, which pass X and y only.
     outcome_transform : {"log", "sqrt"}, optional
-        Learn on the transformed outcome; predictions come back on its own scale.
+        Learn on the transformed outcome; predictions and intervals come back on its own scale.
     shots : tuple of int
         Smallest and largest support size drawn in training; 0 trains the population model too.
     max_queries : int
@@ -92,37 +88,7 @@ class MetaRegressor(MetaEstimator, TaskRegressor):
     (5, 2)
     """
 
+    likelihood: str = field(default="normal", kw_only=False)
+
     _default_algorithm: ClassVar[type[Algorithm]] = DeepMixedEffects
     _model_class: ClassVar[type[MetaModel]] = RegressionModel
-
-    likelihood: str
-
-    def __init__(
-        self,
-        algorithm: Algorithm | None = None,
-        backbone: Backbone | None = None,
-        likelihood: str = "normal",
-        *,
-        population: RegressorMixin | None = None,
-        schema: Schema | None = None,
-        task: str | None = None,
-        time: str | None = None,
-        outcome_transform: Transform | None = None,
-        shots: tuple[int, int] = (0, 10),
-        max_queries: int = 10,
-        max_steps: int = 1000,
-        batch_size: int = 256,
-        learning_rate: float = 3e-3,
-        weight_decay: float = 1e-4,
-        validation_fraction: float = 0.1,
-        patience: int = 10,
-        score_shots: tuple[int, ...] = (1, 3, 5),
-        device: str = "auto",
-        precision: str = "float32",
-        chunk_size: int | None = None,
-        compile: bool = False,
-        callbacks: Sequence[Callback] = (),
-        verbose: bool | None = None,
-        random_state: int | None = None,
-    ) -> None:
-        keep_arguments(self, locals())

@@ -8,7 +8,6 @@ import pytest
 from scipy import special
 
 from ehrmeta import ConformalClassifier, MetaClassifier, MetaRegressor
-from ehrmeta.data import Schema
 from ehrmeta.errors import DataError, DataWarning, NotFittedError
 from ehrmeta.estimators._base import TaskClassifier
 from ehrmeta.estimators.conformal_limits import BetaCalibration, Limits
@@ -21,11 +20,6 @@ pytestmark = pytest.mark.filterwarnings("ignore::ehrmeta.errors.AtypicalWarning"
 
 class TooSure(TaskClassifier):
     """A classifier that knows the logit, from the standardised x, and triples it."""
-
-    def __init__(
-        self, *, schema: Schema | None = None, task=None, time=None, score_shots=(1,)
-    ) -> None:
-        super().__init__(schema=schema, task=task, time=time, score_shots=score_shots)
 
     def _fit_tasks(self, rows: TaskRows, reader) -> TaskModel:
         return TripledLogit(**vars(reader))
