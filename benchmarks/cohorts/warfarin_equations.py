@@ -76,6 +76,10 @@ def _fixed_dose(X: pd.DataFrame) -> Array:
 _EQUATIONS = {"genetic": genetic_dose, "clinical": clinical_dose, "fixed": _fixed_dose}
 
 
+_Residuals = tuple[Array, Array, Array, Index]
+
+
+@dataclass(eq=False, repr=False)
 class DosingEquation(BaseEstimator):
     """An equation as it stands, or with the best linear prediction of a site's intercept.
 
@@ -87,16 +91,12 @@ class DosingEquation(BaseEstimator):
         Its mean and variances are by REML over the residuals of the training sites.
     """
 
-    def __init__(self, equation: str = "genetic", site_intercept: bool = True) -> None:
-        self.equation = equation
-        self.site_intercept = site_intercept
+    equation: str = "genetic"
+    site_intercept: bool = True
 
     def fit(self, X: pd.DataFrame, y: Array, *, groups: Index) -> Self:
         """Learn how sites differ."""
-        order = np.argsort(groups, kind="stable")
-        residual = (np.sqrt(y) - self._root(X))[order]
-        one = np.ones((len(y), 1))
-        self.model_: MixedModel = fit_mixed_model(one, one, residual, _starts(groups))
+        self.model_: MixedModel = fit_mixed_model(*self._residuals(X, y, groups))
         return self
 
     def unadapted(self) -> _AdaptedEquation:
@@ -105,11 +105,15 @@ class DosingEquation(BaseEstimator):
 
     def adapt(self, X: pd.DataFrame, y: Array, *, groups: Index) -> _AdaptedEquation:
         """Intercepts of new sites, numbered in sorted order."""
-        order = np.argsort(groups, kind="stable")
-        residual = (np.sqrt(y) - self._root(X))[order]
-        one = np.ones((len(y), 1))
-        effects, _ = posterior(self.model_, one, one, residual, _starts(groups))
+        effects, _ = posterior(self.model_, *self._residuals(X, y, groups))
         return _AdaptedEquation(self, effects[:, 0], np.unique(groups))
+
+    def _residuals(self, X: pd.DataFrame, y: Array, groups: Index) -> _Residuals:
+        """Designs of mean and intercept, residuals of the root in order of sites, their starts."""
+        order, one = np.argsort(groups, kind="stable"), np.ones((len(y), 1))
+        sizes = np.unique(groups, return_counts=True)[1]
+        starts = np.concatenate([[0], np.cumsum(sizes)])
+        return one, one, (np.sqrt(y) - self._root(X))[order], starts
 
     def _root(self, X: pd.DataFrame) -> Array:
         return _EQUATIONS[self.equation](X)
@@ -132,6 +136,7 @@ class _AdaptedEquation:
         return np.square(root)[:, None]
 
 
+@dataclass(eq=False, repr=False)
 class WithEquation(BaseEstimator):
     """A learner with an equation's dose as one more feature.
 
@@ -142,9 +147,8 @@ class WithEquation(BaseEstimator):
     equation : {"genetic", "clinical", "fixed"}
     """
 
-    def __init__(self, model: Any, equation: str = "genetic") -> None:
-        self.model = model
-        self.equation = equation
+    model: Any
+    equation: str = "genetic"
 
     def fit(self, X: pd.DataFrame, y: Array, *, groups: Index) -> Self:
         """Fit the learner."""
@@ -157,9 +161,8 @@ class WithEquation(BaseEstimator):
 
     def adapt(self, X: pd.DataFrame, y: Array, *, groups: Index) -> _AdaptedWithEquation:
         """The learner, adapted."""
-        return _AdaptedWithEquation(
-            self, self.model_.adapt(self._with_equation(X), y, groups=groups)
-        )
+        adapted = self.model_.adapt(self._with_equation(X), y, groups=groups)
+        return _AdaptedWithEquation(self, adapted)
 
     def _with_equation(self, X: pd.DataFrame) -> pd.DataFrame:
         frame = X.assign(equation=_EQUATIONS[self.equation](X))
@@ -176,15 +179,8 @@ class _AdaptedWithEquation:
 
     def predict_quantiles(self, X: pd.DataFrame, levels: Sequence[float], **rows: Any) -> Array:
         """The learner's quantiles, (row, level)."""
-        quantiles: Array = self.adapted.predict_quantiles(
-            self.model._with_equation(X), levels, **rows
-        )
-        return quantiles
-
-
-def _starts(groups: Index) -> Index:
-    sizes = np.unique(groups, return_counts=True)[1]
-    return np.concatenate([[0], np.cumsum(sizes)])
+        frame = self.model._with_equation(X)
+        return np.asarray(self.adapted.predict_quantiles(frame, levels, **rows))
 
 
 def _body(X: pd.DataFrame, *, age: float, height: float, weight: float) -> Array:

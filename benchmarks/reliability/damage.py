@@ -67,15 +67,15 @@ def _swap_tensors(content: bytearray, random: Random) -> bytes:
     places = [entry["data_offsets"] for name, entry in header.items() if name != "__metadata__"]
     places = [(start + low, start + high) for low, high in places]
     pairs = [
-        (left, right)
-        for left in places
-        for right in places
-        if left < right
-        and left[1] - left[0] == right[1] - right[0]
-        and content[slice(*left)] != content[slice(*right)]
+        (one, other)
+        for one in places
+        for other in places
+        if one < other
+        and one[1] - one[0] == other[1] - other[0]
+        and content[slice(*one)] != content[slice(*other)]
     ]
-    left, right = pairs[random.integers(len(pairs))]
-    content[slice(*left)], content[slice(*right)] = content[slice(*right)], content[slice(*left)]
+    one, other = pairs[random.integers(len(pairs))]
+    content[slice(*one)], content[slice(*other)] = content[slice(*other)], content[slice(*one)]
     return bytes(content)
 
 

@@ -73,8 +73,7 @@ def _survives(write: Write, step: str, code: int) -> bool:
             with _failing(step, code):
                 write(path)
         except EhrmetaError:
-            left = [file.read_bytes() for file in Path(folder).iterdir()]
-            return left == [b"the older file"]
+            return [file.read_bytes() for file in Path(folder).iterdir()] == [b"the older file"]
         return False
 
 

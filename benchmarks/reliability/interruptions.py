@@ -102,7 +102,7 @@ def adapt_in_threads(model: MetaRegressor, n_calls: int, n_threads: int = 8) -> 
     serial = [call(i) for i in range(n_calls)]
     with ThreadPoolExecutor(n_threads) as pool:
         parallel = list(pool.map(call, range(n_calls)))
-    return sum(left != right for left, right in zip(serial, parallel, strict=True))
+    return sum(one != other for one, other in zip(serial, parallel, strict=True))
 
 
 def grow_by_adapting(model: MetaRegressor, n_calls: int) -> float:

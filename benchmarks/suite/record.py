@@ -5,7 +5,7 @@ import math
 import os
 import platform
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -131,6 +131,22 @@ def text_table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         for line in lines
     ]
     return "\n".join([text[0], "-" * max(map(len, text)), *text[1:]])
+
+
+def pivot_table(
+    records: Iterable[Record],
+    field: str,
+    columns: Mapping[str, object],
+    shown: Callable[[list[float]], str],
+) -> str:
+    """A row a method, a column a value of a field, in a cell the values of all such records."""
+    cells: dict[str, list[list[float]]] = {}
+    for record in records:
+        row = cells.setdefault(record.method, [[] for _ in columns])
+        for values, key in zip(row, columns.values(), strict=True):
+            if getattr(record, field) == key and record.value is not None:
+                values.append(record.value)
+    return text_table(["", *columns], [[name, *map(shown, row)] for name, row in cells.items()])
 
 
 def number(value: float | None, digits: int = 3) -> str:

@@ -9,6 +9,7 @@ Seeds were fixed before any run; the model was developed on other seeds.
 """
 
 import warnings
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, Literal
 
@@ -17,7 +18,7 @@ import torch
 
 from benchmarks.suite.arrays import Array, Index, Mask
 from benchmarks.suite.cells import Cell, Run
-from benchmarks.suite.record import Record, number, text_table
+from benchmarks.suite.record import Record, number, pivot_table
 from benchmarks.treatment import compartment
 from ehrmeta.data import DosedPatients, make_pk
 from ehrmeta.errors import DataWarning
@@ -51,16 +52,12 @@ def dosing_table(records: list[Record]) -> str:
     for metric in (*TRUTH, CLOSED, BETTER) if records else ():
         scored = [record for record in records if record.metric == metric]
         shots = sorted({record.k for record in scored if record.k is not None})
-        rows = [
-            [name, *(_mean([r for r in scored if (r.method, r.k) == (name, k)]) for k in shots)]
-            for name in dict.fromkeys(record.method for record in scored)
-        ]
-        parts.append(f"make_pk: {metric}\n{text_table(['', *(f'k = {k}' for k in shots)], rows)}")
+        columns = {f"k = {k}": k for k in shots}
+        parts.append(f"make_pk: {metric}\n{pivot_table(scored, 'k', columns, _mean)}")
     return "\n\n".join(parts)
 
 
-def _mean(records: list[Record]) -> str:
-    values = [record.value for record in records if record.value is not None]
+def _mean(values: Sequence[float]) -> str:
     if not values:
         return ""
     spread = np.std(values, ddof=1) / np.sqrt(len(values)) if len(values) > 1 else None

@@ -64,6 +64,7 @@ BASES = {
 }
 
 
+@dataclass
 class MetaLearner:
     """Zero, a constant (AIPW), or the S-, T-, X-, DR- or R-learner.
 
@@ -78,9 +79,8 @@ class MetaLearner:
     doi:10.1093/biomet/asaa076; Kennedy (2023), doi:10.1214/23-EJS2157.
     """
 
-    def __init__(self, kind: str, base: Base) -> None:
-        self.kind = kind
-        self.base = base
+    kind: str
+    base: Base
 
     def fit(self, X: Array, y: Array, t: Index) -> Self:
         """Learn."""

@@ -14,7 +14,7 @@ from scipy import stats
 
 from benchmarks.suite.arrays import Array, Mask
 from benchmarks.suite.cells import Cell, Run
-from benchmarks.suite.record import Record, number, text_table
+from benchmarks.suite.record import Record, number, pivot_table
 from ehrmeta.data import NofOnePatients, make_nof1
 from ehrmeta.errors import DataWarning
 from ehrmeta.treatment import DoseResponse
@@ -50,19 +50,10 @@ def n_of_1_table(records: list[Record]) -> str:
     parts = []
     for case, k in dict.fromkeys((record.case, record.k) for record in records):
         scored = [record for record in records if (record.case, record.k) == (case, k)]
-        rows = [
-            [
-                name,
-                *(_mean([r for r in scored if (r.method, r.metric) == (name, m)]) for m in METRICS),
-            ]
-            for name in dict.fromkeys(record.method for record in scored)
-        ]
-        parts.append(f"{case}, {k} days: effect of a dose\n{text_table(['', *METRICS], rows)}")
+        columns = {metric: metric for metric in METRICS}
+        means = pivot_table(scored, "metric", columns, lambda v: number(float(np.mean(v)), 2))
+        parts.append(f"{case}, {k} days: effect of a dose\n{means}")
     return "\n\n".join(parts)
-
-
-def _mean(records: list[Record]) -> str:
-    return number(float(np.mean([r.value for r in records if r.value is not None])), 2)
 
 
 def measure_periods(seed: int, titration: bool, n_train: int, n_test: int) -> list[Record]:

@@ -1,7 +1,8 @@
 """Two randomised trials whose data licence is not established: read, never bundled.
 
 Their files lie in packages of open licence, which is that of the code: IHDP in econml (terms of its
-source were not found), ACTG 175 in lifelines (the table of the R package speff2trial, GPL-2).
+source were not found), ACTG 175 in lifelines (the table of the R package speff2trial, GPL-2). Where
+such a package is not installed, a `MissingExtraError` names the pip command.
 """
 
 from importlib.util import find_spec
@@ -77,18 +78,9 @@ _IHDP = Schema(
 def load_actg175() -> Table:
     """ACTG 175: 2,139 adults with HIV, four arms, CD4 cells after 20 weeks; higher is better.
 
-    Randomised with equal probability. One task. Everything after randomisation other than the
-    outcome is left out: later counts, stopping treatment, follow-up, events.
-
-    Returns
-    -------
-    Table
-        Its treatment holds the names of the drugs.
-
-    Raises
-    ------
-    MissingExtraError
-        lifelines is not installed; the message names the pip command.
+    Randomised with equal probability. One task; the treatment is the drugs' names. Everything after
+    randomisation other than the outcome is left out: later counts, stopping treatment, follow-up,
+    events.
 
     References
     ----------
@@ -104,17 +96,8 @@ def load_ihdp() -> Table:
     Randomised within sites and weight groups, a third planned to the home visits and day care of
     the programme, 38 % of those with an outcome. A real outcome, not the simulated one of the
     benchmark of that name. Left out: attendance (dose400, ncdctt), which treatment causes, and the
-    mother's vocabulary, which was not recorded at entry.
-
-    Returns
-    -------
-    Table
-        A task is a site; 77 children without an outcome are left out and counted.
-
-    Raises
-    ------
-    MissingExtraError
-        econml is not installed; the message names the pip command.
+    mother's vocabulary, which was not recorded at entry; and, counted, 77 children without an
+    outcome. A task is a site.
 
     References
     ----------

@@ -3,12 +3,10 @@
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from ehrmeta.errors import DataError
-from ehrmeta.evaluation.metrics import TaskMean, check_level
-
-Array = NDArray[np.float64]
+from ehrmeta.evaluation.metrics import Array, TaskMean, check_level
 
 
 class Difference(NamedTuple):

@@ -5,9 +5,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
 from ehrmeta.evaluation.discrimination import read_binary
-from ehrmeta.evaluation.metrics import finite
+from ehrmeta.evaluation.metrics import Array, finite
 
-Array = NDArray[np.float64]
 FRAC = 2 / 3  # rms::val.prob's
 _POINTS = 500
 _MAX_STEPS, _LONGEST_STEP, _TOLERANCE = 100, 4.0, 1e-10

@@ -7,12 +7,10 @@ take one weighting a call: a bootstrap over fifty hospitals asks for ten thousan
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from ehrmeta.errors import DataError
-from ehrmeta.evaluation.metrics import finite, refuse
-
-Array = NDArray[np.float64]
+from ehrmeta.evaluation.metrics import Array, finite, refuse
 
 
 class BinaryRisk(NamedTuple):

@@ -15,9 +15,8 @@ from ehrmeta.errors import DataError, did_you_mean
 from ehrmeta.estimators.inputs import Inputs, read_inputs, schema_of
 from ehrmeta.estimators.protocol import adapt_to_rows, keep_judged_tasks
 from ehrmeta.evaluation.bootstrap import bootstrap_counts, percentile_limits
-from ehrmeta.evaluation.metrics import METRICS, TaskMean, task_mean
+from ehrmeta.evaluation.metrics import METRICS, Array, TaskMean, task_mean
 
-Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 _YEARS = (1.0, 3.0)
 
@@ -99,7 +98,12 @@ def k_shot_curve(
        k  value  n_tasks  n_excluded
     3  1   0.75        2           1
     """
-    _check_choices(models, shots, query, reference)
+    if not models or not len(shots):
+        raise DataError("a k-shot curve needs at least one model and one support size.")
+    if query not in ("growing", "fixed"):
+        raise DataError(f"query must be 'growing' or 'fixed', got {query!r}.")
+    if reference is not None and reference not in models:
+        raise DataError(f"reference {reference!r} is no model. {did_you_mean(reference, models)}")
     schema = schema_of(None, X)
     clock = schema.time if schema is not None else None
     inputs = read_inputs(X, y, groups=groups, time=time, clock=clock)
@@ -218,17 +222,6 @@ def _edges(by_horizon: bool | Sequence[float], clock: Clock | None) -> Array:
     if edges.ndim != 1 or len(edges) == 0 or np.any(np.diff(edges) <= 0):
         raise DataError(f"by_horizon must hold increasing edges, got {by_horizon!r}.")
     return edges
-
-
-def _check_choices(
-    models: Mapping[str, Any], shots: Sequence[int], query: str, reference: str | None
-) -> None:
-    if not models or not len(shots):
-        raise DataError("a k-shot curve needs at least one model and one support size.")
-    if query not in ("growing", "fixed"):
-        raise DataError(f"query must be 'growing' or 'fixed', got {query!r}.")
-    if reference is not None and reference not in models:
-        raise DataError(f"reference {reference!r} is no model. {did_you_mean(reference, models)}")
 
 
 @dataclass(frozen=True)

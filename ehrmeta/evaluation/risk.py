@@ -5,15 +5,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy import special
 
 from ehrmeta.errors import DataError, did_you_mean
 from ehrmeta.evaluation.bootstrap import bootstrap_counts, percentile_limits
 from ehrmeta.evaluation.calibration import calibration_index, recalibrate
 from ehrmeta.evaluation.discrimination import BinaryRisk, auprc, auroc, read_binary
+from ehrmeta.evaluation.metrics import Array
 
-Array = NDArray[np.float64]
 _NEED_LOGIT = ("calibration_slope", "calibration_in_the_large")
 Scale = tuple[Callable[[Any], Any], Callable[[Any], Any]]
 #: Where a score is nearly normal, and the way back; the others are so as they are.

@@ -5,13 +5,11 @@ except for the log likelihood.
 """
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy import special, stats
 
 from ehrmeta.errors import DataError
-from ehrmeta.evaluation.metrics import check_level, finite, refuse
-
-Array = NDArray[np.float64]
+from ehrmeta.evaluation.metrics import Array, check_level, finite, refuse
 
 
 def crps_normal(y: ArrayLike, mean: ArrayLike, sd: ArrayLike) -> Array:

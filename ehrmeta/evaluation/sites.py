@@ -5,16 +5,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy import optimize, stats
 
 from ehrmeta.data import index_tasks
 from ehrmeta.errors import DataError
 from ehrmeta.evaluation.discrimination import BinaryRisk, read_binary
-from ehrmeta.evaluation.metrics import check_level, finite, refuse
+from ehrmeta.evaluation.metrics import Array, check_level, finite, refuse
 from ehrmeta.evaluation.risk import POOLING_SCALES, interval_rows
 
-Array = NDArray[np.float64]
 _FEWEST = 3  # the prediction interval has S - 2 degrees of freedom
 
 

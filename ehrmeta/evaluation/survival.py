@@ -13,9 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from ehrmeta.data.labels import read_survival
 from ehrmeta.errors import DataError
 from ehrmeta.evaluation.discrimination import auroc
-from ehrmeta.evaluation.metrics import finite
-
-Array = NDArray[np.float64]
+from ehrmeta.evaluation.metrics import Array, finite
 
 
 class EventTimes(NamedTuple):

@@ -13,10 +13,8 @@ from ehrmeta.estimators._base import TaskRegressor
 from ehrmeta.estimators.inputs import Inputs
 from ehrmeta.estimators.protocol import adapt_to_rows, k_shot_splits
 from ehrmeta.evaluation.bootstrap import bootstrap_counts, percentile_limits
-from ehrmeta.evaluation.metrics import TaskMean, refuse
+from ehrmeta.evaluation.metrics import Array, TaskMean, refuse
 from ehrmeta.report.document import MIN_CELL, hidden_counts
-
-Array = NDArray[np.float64]
 
 
 def read_test_rows(

@@ -20,9 +20,8 @@ from ehrmeta.data.columns import take_rows
 from ehrmeta.errors import DataError, DivergenceError, did_you_mean
 from ehrmeta.estimators.adapted import Adapted
 from ehrmeta.estimators.protocol import adapt_to_rows, k_shot_splits
-from ehrmeta.evaluation.metrics import METRICS, task_mean
+from ehrmeta.evaluation.metrics import METRICS, Array, task_mean
 
-Array = npt.NDArray[np.float64]
 _LEVELS = (0.5, 0.8, 0.9, 0.95)
 Scorer = Callable[..., float]
 Scoring = str | Scorer | Sequence[str | Scorer] | None

@@ -13,6 +13,7 @@ from sklearn.base import clone
 
 from ehrmeta.data import PatientKFold
 from ehrmeta.errors import DataError, DataWarning, DivergenceError, Remedy
+from ehrmeta.evaluation.metrics import Array
 from ehrmeta.tuning.compared import BLOCKS, FIRST_FOLD, REASON, error_in_full
 from ehrmeta.tuning.measures import Measure, Rows
 from ehrmeta.tuning.space import Dimension, Suggest, suggested
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from optuna.trial import Trial
 
 
-Array = npt.NDArray[np.float64]
 _BLOCKS = 10  # of a fold, at most: enough for a paired rank test after the first fold
 _PATIENTS_EACH = 5  # of a block, at least
 

@@ -205,16 +205,11 @@ def declared_table(parts: Sequence[type]) -> str:
 def study_script(
     space: Sequence[Dimension],
     *,
-    table: str,
-    reader: str,
     model: BaseEstimator,
-    shots: tuple[int, ...],
     metric: str,
-    folds: int,
     study: str,
     storage: str,
-    n_trials: int,
-    seed: int,
+    **settings: Any,
 ) -> str:
     """Python that searches `space` without this package's `tune`.
 
@@ -222,11 +217,11 @@ def study_script(
     ----------
     space : sequence of Dimension
         From `read_space`.
-    table, reader : str
-        Python that reads the table, and the import that it needs.
-    model : estimator
-    shots, metric, folds, study, storage, n_trials, seed
+    model, metric, study, storage
         Of the search.
+    **settings
+        ``shots``, ``folds``, ``n_trials`` and ``seed`` of the search; ``table`` and ``reader``,
+        Python that reads the table, and the import that it needs.
     """
     lines = []
     for when, dimensions in groupby(space, key=lambda dimension: dict(dimension.when)):
@@ -235,17 +230,12 @@ def study_script(
         lines += [f"if {condition}:", *(f"    {line}" for line in drawn)] if when else drawn
     return _SCRIPT.format(
         names=", ".join(sorted({"KShotScorer", *_class_names(space, model)})),
-        table=table,
-        reader=reader,
-        shots=shots,
-        metric=json.dumps(metric),
-        folds=folds,
         model=" ".join(repr(model).split()),
         suggest="\n".join(f"    {line}" for line in lines),
+        metric=json.dumps(metric),
         study=json.dumps(study),
         storage=json.dumps(storage),
-        seed=seed,
-        n_trials=n_trials,
+        **settings,
     )
 
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from ehrmeta.data import index_tasks, read_columns, to_time
@@ -16,6 +15,7 @@ from ehrmeta.data.clock import SECONDS
 from ehrmeta.errors import AtypicalWarning, DataError
 from ehrmeta.estimators import ConformalRegressor
 from ehrmeta.estimators._base import TaskRegressor
+from ehrmeta.evaluation.metrics import Array
 from ehrmeta.report.displays._base import (
     INK,
     MUTED,
@@ -27,7 +27,6 @@ from ehrmeta.report.displays._base import (
 )
 from ehrmeta.report.forecast_scores import coverage_by_k, forecasts, read_test_rows
 
-Array = npt.NDArray[np.float64]
 _POINTS = 300
 _TIME_WORDS = {"s": "seconds", "min": "minutes", "h": "hours", "d": "days", "wk": "weeks"}
 _TIME_WORDS |= {"mo": "months", "a": "years"}

@@ -8,7 +8,7 @@ from typing import Any, Self
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from ehrmeta.errors import DataError
 from ehrmeta.evaluation import (
@@ -19,10 +19,10 @@ from ehrmeta.evaluation import (
     smooth_calibration_curve,
 )
 from ehrmeta.evaluation.discrimination import read_binary
+from ehrmeta.evaluation.metrics import Array
 from ehrmeta.report.displays._base import INK, LINES, MUTED, PALETTE, Axes, Display, row_range
 from ehrmeta.report.forecast_scores import event_risk, name_of
 
-Array = NDArray[np.float64]
 _POINTS, _BINS = 60, 50
 _GAP, _BELOW = 0.07, 0.2  # heights of gap and histogram below the curve, in shares of its height
 _SHOWN = {
