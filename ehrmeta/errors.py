@@ -71,7 +71,7 @@ class NotFittedError(EhrmetaError, _SklearnNotFittedError):
 
 
 class DivergenceError(EhrmetaError, ArithmeticError):
-    """Training or adaptation left the finite numbers."""
+    """Training or adaptation produced numbers that are not finite."""
 
 
 class BundleError(EhrmetaError, ValueError):

@@ -39,14 +39,11 @@ class Range:
 
     def __post_init__(self) -> None:
         """Refuse what holds no number to draw."""
+        ends = f"the range from {self.low} to {self.high}"
         if not all(map(math.isfinite, (self.low, self.high))):
-            raise DataError(
-                f"the range from {self.low} to {self.high} is not finite: name its ends."
-            )
+            raise DataError(f"{ends} is not finite: name its ends.")
         if not self.low < self.high:
-            raise DataError(
-                f"the range from {self.low} to {self.high} is empty: low must be below high."
-            )
+            raise DataError(f"{ends} is empty: low must be below high.")
         if self.log and self.low <= 0:
             raise DataError(f"the range from {self.low} cannot be on a log scale: start above 0.")
 

@@ -1,26 +1,26 @@
 """Read any frame or 2-D array as named NumPy columns."""
 
-import contextlib
 import datetime as dt
 import os
 import re
 import secrets
 import warnings
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from numbers import Number
 from pathlib import Path
 from typing import Any
 
 import narwhals.stable.v2 as nw
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from pyarrow.lib import ArrowException
 
 from ehrmeta.errors import CellError, DataError, DataWarning, Remedy, SchemaError, did_you_mean
 
 Column = NDArray[Any]
+Mask = NDArray[np.bool_]
 _NUMBERS = ("integer", "floating", "mixed-integer-float", "decimal")
 _DATES = ("datetime", "datetime64", "date")
 _FEW_CELLS = 10_000  # up to here copying a table is cheaper than one series per column
@@ -86,9 +86,7 @@ def read_column(values: Any, name: str) -> Column:
     return _read_values(array, name)
 
 
-def refuse_rows(
-    bad: npt.NDArray[np.bool_], what: str, remedy: str, error: type[DataError] = DataError
-) -> None:
+def refuse_rows(bad: Mask, what: str, remedy: str, error: type[DataError] = DataError) -> None:
     """Raise where some rows are bad: how many, the first of them and what to do.
 
     Examples
@@ -114,12 +112,8 @@ def level_names(levels: NDArray[Any]) -> list[str]:
 
     Examples
     --------
-    >>> (
-    ...     level_names(np.array([1.0, 2.5])),
-    ...     level_names(np.array([True])),
-    ...     level_names(np.array(["f"])),
-    ... )
-    (['1', '2.5'], ['1'], ['f'])
+    >>> level_names(np.array([1.0, 2.5])), level_names(np.array([True]))
+    (['1', '2.5'], ['1'])
     """
     if levels.dtype.kind not in "biuf":
         return [str(level) for level in levels]
@@ -258,16 +252,16 @@ def _read_objects(values: Column, name: str) -> Column:
     raise _cell_error(name, ", ".join(sorted(t.__name__ for t in types)))
 
 
-def _to_numbers(values: Column, missing: NDArray[np.bool_], name: str) -> Column:
+def _to_numbers(values: Column, missing: Mask, name: str) -> Column:
     if not missing.any() and pd.api.types.infer_dtype(values) == "integer":
-        with contextlib.suppress(OverflowError):
+        with suppress(OverflowError):
             return values.astype(np.int64)  # exact: ids may lie beyond 2^53
     numbers = np.full(len(values), np.nan)
     numbers[~missing] = values[~missing].astype(np.float64)
     return _checked_numbers(numbers, name)
 
 
-def _read_date_objects(values: Column, missing: NDArray[np.bool_], name: str) -> Column:
+def _read_date_objects(values: Column, missing: Mask, name: str) -> Column:
     present = values[~missing]
     zoned = np.fromiter(
         (isinstance(v, dt.datetime) and v.tzinfo is not None for v in present), bool, len(present)
@@ -339,10 +333,18 @@ def read_frame(path: str | Path, *, text: tuple[str, ...] = ()) -> pd.DataFrame:
         reason = error.strerror or "it is no parquet file, or it is damaged"
         raise DataError(f"cannot read '{path}': {reason}. Check the path.") from error
     except (ValueError, ArrowException, pd.errors.ParserWarning) as error:
-        kind = suffix[1:]
-        reason = str(error).strip().rstrip(".")
-        raise DataError(f"cannot read '{path}' as {kind}: {reason}. Check the file.") from error
-    return _without_index(frame, path, text)
+        reason = f"as {suffix[1:]}: {str(error).strip().rstrip('.')}"
+        raise DataError(f"cannot read '{path}' {reason}. Check the file.") from error
+    unnamed = re.compile(r"Unnamed: \d+|\s*")  # such as the row numbers that to_csv writes
+    nameless = [n for n in frame.columns if unnamed.fullmatch(str(n)) and n not in text]
+    if nameless:
+        warnings.warn(
+            f"'{path}': column(s) {nameless} without a name left out, most likely row numbers. "
+            "Name them in the file to use them.",
+            DataWarning,
+            stacklevel=2,
+        )
+    return frame.drop(columns=nameless)
 
 
 def write_frame(frame: pd.DataFrame, path: str | Path) -> None:
@@ -357,10 +359,8 @@ def write_frame(frame: pd.DataFrame, path: str | Path) -> None:
     suffix = _suffix(path)
     partial = path.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
-        if suffix == ".parquet":
-            frame.to_parquet(partial, index=False)
-        else:
-            frame.to_csv(partial, index=False)
+        write: Any = frame.to_parquet if suffix == ".parquet" else frame.to_csv
+        write(partial, index=False)
         with partial.open("rb+") as handle:
             os.fsync(handle.fileno())
         partial.replace(path)
@@ -383,23 +383,6 @@ def _read_csv(path: Path, text: tuple[str, ...]) -> pd.DataFrame:
     return frame
 
 
-def _without_index(frame: pd.DataFrame, path: Path, text: tuple[str, ...]) -> pd.DataFrame:
-    """Leave out columns without a name, such as the row numbers that pandas' to_csv writes."""
-    nameless = [
-        name
-        for name in frame.columns
-        if re.fullmatch(r"Unnamed: \d+|\s*", str(name)) and name not in text
-    ]
-    if nameless:
-        warnings.warn(
-            f"'{path}': column(s) {nameless} without a name left out, most likely row numbers. "
-            "Name them in the file to use them.",
-            DataWarning,
-            stacklevel=3,
-        )
-    return frame.drop(columns=nameless)
-
-
 def _suffix(path: Path) -> str:
     suffix = path.suffix.lower()
     if suffix not in (".csv", ".parquet"):
@@ -409,7 +392,7 @@ def _suffix(path: Path) -> str:
     return suffix
 
 
-def take_rows(X: Any, mask: npt.NDArray[np.bool_]) -> Any:
+def take_rows(X: Any, mask: Mask) -> Any:
     """The rows of a frame, array or list where the mask (row,) is true, in its own type.
 
     Examples
@@ -428,7 +411,7 @@ def take_rows(X: Any, mask: npt.NDArray[np.bool_]) -> Any:
     return np.asarray(X)[mask]
 
 
-def check_mask(rows: npt.ArrayLike, n_rows: int) -> npt.NDArray[np.bool_]:
+def check_mask(rows: ArrayLike, n_rows: int) -> Mask:
     """Return rows as a mask (row,); anything but one bool per row raises."""
     mask = np.asarray(rows)
     if mask.dtype != bool or mask.shape != (n_rows,):

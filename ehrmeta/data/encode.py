@@ -118,22 +118,17 @@ class Encoder:
     @cached_property
     def fixed_names(self) -> tuple[str, ...]:
         """Names of the columns made from known and static features."""
-        return tuple(
-            name
-            for feature, coding in zip(self.features, self.codings, strict=True)
-            if feature.role != "measured"
-            for name in _fixed_names(feature, coding)
-        )
+        return self._names_of(measured=False)
 
     @cached_property
     def measured_names(self) -> tuple[str, ...]:
         """Names of the columns made from measured features."""
-        return tuple(
-            name
-            for feature, coding in zip(self.features, self.codings, strict=True)
-            if feature.role == "measured"
-            for name in _measured_names(feature, coding)
-        )
+        return self._names_of(measured=True)
+
+    def _names_of(self, *, measured: bool) -> tuple[str, ...]:
+        pairs = zip(self.features, self.codings, strict=True)
+        chosen = (pair for pair in pairs if (pair[0].role == "measured") == measured)
+        return tuple(name for feature, coding in chosen for name in _names(feature, coding))
 
     @cached_property
     def places(self) -> tuple[slice, ...]:
@@ -141,7 +136,7 @@ class Encoder:
         places, at = [], {True: 0, False: 0}
         for feature, coding in zip(self.features, self.codings, strict=True):
             start = at[feature.role == "measured"]
-            at[feature.role == "measured"] = stop = start + _width(feature, coding)
+            at[feature.role == "measured"] = stop = start + len(_names(feature, coding))
             places.append(slice(start, stop))
         return tuple(places)
 
@@ -190,11 +185,10 @@ def _numbers(columns: Mapping[str, NDArray[Any]], feature: Feature) -> NDArray[n
     values = columns[feature.name]
     if values.dtype.kind not in "biuf":
         words = "dates" if values.dtype.kind == "M" else "text"
+        declare = "declare it kind='categorical'"
         raise SchemaError(
             f"column '{feature.name}' is a {feature.kind} feature, but holds {words}.",
-            Remedy(
-                "numbers-at-fit", "Convert it to numbers, or declare it kind='categorical' at fit."
-            ),
+            Remedy("numbers-at-fit", f"Convert it to numbers, or {declare} at fit."),
         )
     numbers = values.astype(np.float64)
     remedy = "Replace it by NaN or by a number."
@@ -226,7 +220,7 @@ def _fit_scale(values: NDArray[np.float64]) -> Coding:
 
 
 def _fit_numbers(values: NDArray[np.float64], block: Coding | None) -> Coding:
-    """The scale of a column: its own, or its block's."""
+    """The scale of a column: of its block where it has one, else of its values."""
     if block is None:
         return _fit_scale(values)
     return dataclasses.replace(block, missing=bool(np.isnan(values).any()))
@@ -246,26 +240,14 @@ def _fit_levels(values: pd.Categorical, tasks: NDArray[np.int64] | None, min_cou
     return Coding(levels=levels, missing=missing)
 
 
-def _fixed_names(feature: Feature, coding: Coding) -> list[str]:
-    indicator = [f"{feature.name} missing"] if coding.missing else []
-    if feature.kind == "categorical":
-        names = [f"{feature.name}={level}" for level in coding.levels]
-        return [*names, f"{feature.name} other", *indicator]
-    return [feature.name, *indicator]
-
-
-def _measured_names(feature: Feature, coding: Coding) -> list[str]:
-    if feature.kind == "categorical":
-        return [f"{feature.name}={level}" for level in coding.levels]
-    return [feature.name]
-
-
-def _width(feature: Feature, coding: Coding) -> int:
-    """Number of columns that a feature becomes."""
-    levels = len(coding.levels) if feature.kind == "categorical" else 1
-    if feature.role == "measured":
-        return levels
-    return levels + (feature.kind == "categorical") + coding.missing
+def _names(feature: Feature, coding: Coding) -> list[str]:
+    """The columns that a feature becomes; a measured one marks other and missing by NaN."""
+    is_category, is_fixed = feature.kind == "categorical", feature.role != "measured"
+    names = (
+        [f"{feature.name}={level}" for level in coding.levels] if is_category else [feature.name]
+    )
+    names += [f"{feature.name} other"] if is_category and is_fixed else []
+    return names + ([f"{feature.name} missing"] if coding.missing and is_fixed else [])
 
 
 def _write_scaled(
@@ -328,9 +310,9 @@ class OutcomeScale:
     def forward(self, y: Any) -> NDArray[np.float64]:
         """Outcome to model scale, (row,); refuses what lies a million standard deviations off."""
         z = (_apply(y, self.transform, self.name) - self.center) / self.scale
-        what = f"outcome '{self.name}' lies more than {_MOST_SDS:g} standard deviations from the "
-        what += "training rows"
-        refuse_rows(np.abs(z) > _MOST_SDS, what, "Check its unit, or leave those rows out.")
+        what = f"outcome '{self.name}' lies more than {_MOST_SDS:g} standard deviations from the"
+        remedy = "Check its unit, or leave those rows out."
+        refuse_rows(np.abs(z) > _MOST_SDS, f"{what} training rows", remedy)
         return z
 
     def inverse(self, z: Any) -> NDArray[np.float64]:

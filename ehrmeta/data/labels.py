@@ -15,14 +15,12 @@ from ehrmeta.data.tasks import index_tasks
 from ehrmeta.errors import DataError, DataWarning, did_you_mean
 
 Array = NDArray[np.float64]
-_STATUSES = ("event-free", "event", "competing", "censored")
-_FIELDS = [("event", np.int64), ("time", np.float64)]
 
 
 def landmark_times(
     groups: Any, time: Any, shots: int, *, index: float | pd.Series | None = None
 ) -> pd.DataFrame:
-    """When each patient may first be judged: at the `shots`-th visit, and not before the index.
+    """Earliest prediction time of each patient: at the `shots`-th visit, and not before the index.
 
     Patients with fewer visits are left out. Waiting for a visit makes nobody immortal here: the
     risk counts from the prediction time on.
@@ -84,7 +82,7 @@ def label_within(
     """Say what happens to each patient within a horizon of a prediction time.
 
     Only what follows the prediction time makes the label, and only what precedes it decides who is
-    asked about: those without a prior event who are still followed.
+    labelled: those without a prior event who are still followed.
 
     Parameters
     ----------
@@ -174,13 +172,10 @@ def label_within(
             f"horizon {horizon:g} is beyond the longest follow-up after a prediction time, "
             f"{longest:g}. Ask for a shorter one."
         )
-    time = np.minimum.reduce(
-        [to_event, to_competitor, end - start, np.full(len(landmarks), horizon)]
-    )
+    time = np.minimum.reduce([to_event, to_competitor, np.minimum(end - start, horizon)])
     code = np.select([to_event <= time, to_competitor <= time], [1, 2], 0)
-    status = np.array(_STATUSES, dtype=object)[
-        np.where((code == 0) & (time < horizon), _STATUSES.index("censored"), code)
-    ]
+    status = np.array(("event-free", "event", "competing"), dtype=object)[code]
+    status[(code == 0) & (time < horizon)] = "censored"
     known = pd.array(code == 1, dtype="boolean")
     known[status == "censored"] = pd.NA
     labels = landmarks.assign(event=code, time=time, status=status, boolean_value=known)[at_risk]
@@ -257,16 +252,11 @@ def _frame(values: Any, name: str, columns: tuple[str, ...]) -> pd.DataFrame:
             refuse_rows(pd.isna(read[column]), f"{what} is missing", remedy)
         if column.endswith("time"):
             frame[column] = _times(read[column], what)
-        elif _are_whole(read[column]):
-            frame[column] = read[column].astype(np.int64)  # an id read as 7.0 is the id 7
+        elif read[column].dtype.kind in "iuf":
+            numbers = read[column].astype(np.float64)
+            if not np.any(numbers % 1) and (np.abs(numbers) < 2.0**63).all():  # 64 bits hold them
+                frame[column] = read[column].astype(np.int64)  # an id read as 7.0 is the id 7
     return frame
-
-
-def _are_whole(values: NDArray[Any]) -> bool:
-    """Whether they are whole numbers that 64 bits hold."""
-    if values.dtype.kind not in "iuf":
-        return False
-    return not np.any(values % 1) and bool((np.abs(values.astype(np.float64)) < 2.0**63).all())
 
 
 def _times(values: NDArray[Any], name: str) -> Array:
@@ -303,9 +293,8 @@ def interval_edges(intervals: int | ArrayLike, time: Array) -> Array:
     if np.ndim(intervals) == 0:
         number = np.asarray(intervals)
         if number.dtype.kind not in "iuf" or number < 1 or number % 1 != 0:
-            raise DataError(
-                f"intervals must be a whole number from 1, or edges; got {intervals!r}."
-            )
+            what = "intervals must be a whole number from 1, or edges"
+            raise DataError(f"{what}; got {intervals!r}.")
         if len(time) == 0 or time.max() == 0:
             raise DataError("nobody is followed beyond time 0, so there is no interval.")
         return np.linspace(0.0, time.max(), int(number) + 1)
@@ -392,7 +381,7 @@ def survival_array(event: ArrayLike, time: ArrayLike) -> NDArray[Any]:
         ((times == 0) & (codes > 0), "an event stands at time 0, so it came before entry"),
     ):
         refuse_rows(bad, what, "Correct or leave out those rows.")
-    y = np.empty(len(codes), dtype=_FIELDS)
+    y = np.empty(len(codes), dtype=[("event", np.int64), ("time", np.float64)])
     y["event"], y["time"] = codes, times
     return y
 

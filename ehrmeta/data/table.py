@@ -147,9 +147,9 @@ class Table:
             X=X,
             y=columns[schema.outcome.name],
             groups=columns[schema.task],
-            time=None if schema.time is None else columns[schema.time.name],
-            treatment=None if schema.treatment is None else columns[schema.treatment],
-            outcome_time=None if schema.outcome_time is None else columns[schema.outcome_time],
+            time=columns.get(schema.time.name if schema.time else ""),
+            treatment=columns.get(schema.treatment or ""),
+            outcome_time=columns.get(schema.outcome_time or ""),
             schema=schema,
             findings=clean.findings,
         )
@@ -184,15 +184,9 @@ class Table:
         index = index.astype(np.int64)
         X = self.X.iloc[index]
         X.attrs = {"ehrmeta_schema": self.schema.to_dict()}
-        return dataclasses.replace(
-            self,
-            X=X,
-            y=self.y[index],
-            groups=self.groups[index],
-            time=None if self.time is None else self.time[index],
-            treatment=None if self.treatment is None else self.treatment[index],
-            outcome_time=None if self.outcome_time is None else self.outcome_time[index],
-        )
+        arrays = {name: getattr(self, name) for name in ("time", "treatment", "outcome_time")}
+        some = {name: values[index] for name, values in arrays.items() if values is not None}
+        return dataclasses.replace(self, X=X, y=self.y[index], groups=self.groups[index], **some)
 
     def with_findings(self, *findings: Finding) -> Table:
         """Return the same table with more findings."""

@@ -36,14 +36,10 @@ class Analyte:
 
 
 def _mass(
-    molar_mass: float,
-    low: float,
-    high: float,
-    *aliases: str,
-    mass: str = "mg/dL",
-    molar: str = "mmol/L",
+    molar_mass: float, low: float, high: float, *aliases: str, units: str = "mg/dL mmol/L"
 ) -> Analyte:
     """A concentration by mass, whose other unit follows from the molar mass."""
+    mass, molar = units.split()
     per_mass = {"mg/dL": 1e-2, "ug/dL": 1e-5, "ng/dL": 1e-8, "ng/mL": 1e-6, "pg/mL": 1e-9}
     per_molar = {"mmol/L": 1e-3, "umol/L": 1e-6, "nmol/L": 1e-9, "pmol/L": 1e-12}
     factor = per_molar[molar] * molar_mass / per_mass[mass]
@@ -67,22 +63,22 @@ ANALYTES: dict[str, Analyte] = {
     "hdl": _mass(386.65, 3, 250, "hdl_cholesterol", "hdlc"),
     "ldl": _mass(386.65, 3, 1000, "ldl_cholesterol", "ldlc"),
     "triglycerides": _mass(885.4, 10, 15_000, "trig", "tg"),
-    "creatinine": _mass(113.12, 0.05, 50, "crea", "creat", molar="umol/L"),
-    "bilirubin": _mass(584.66, 0.05, 80, "bili", "total_bilirubin", molar="umol/L"),
+    "creatinine": _mass(113.12, 0.05, 50, "crea", "creat", units="mg/dL umol/L"),
+    "bilirubin": _mass(584.66, 0.05, 80, "bili", "total_bilirubin", units="mg/dL umol/L"),
     "urea_nitrogen": _mass(28.014, 1, 300, "bun"),
-    "uric_acid": _mass(168.11, 0.5, 40, "urate", molar="umol/L"),
+    "uric_acid": _mass(168.11, 0.5, 40, "urate", units="mg/dL umol/L"),
     "calcium": _mass(40.078, 3, 20, "ca"),
     "magnesium": _mass(24.305, 0.3, 15, "mg"),
     "phosphate": _mass(30.974, 0.3, 25, "phos", "phosphorus"),
     "lactate": _mass(90.08, 1, 350, "lac"),
-    "iron": _mass(55.845, 2, 3000, "fe", mass="ug/dL", molar="umol/L"),
-    "ammonia": _mass(17.031, 2, 3000, mass="ug/dL", molar="umol/L"),
-    "cortisol": _mass(362.46, 0.1, 300, mass="ug/dL", molar="nmol/L"),
-    "thyroxine_free": _mass(776.87, 0.05, 20, "ft4", mass="ng/dL", molar="pmol/L"),
-    "vitamin_d": _mass(400.64, 1, 400, "25_oh_vitamin_d", mass="ng/mL", molar="nmol/L"),
-    "vitamin_b12": _mass(1355.37, 30, 10_000, "b12", mass="pg/mL", molar="pmol/L"),
-    "folate": _mass(441.4, 0.2, 100, mass="ng/mL", molar="nmol/L"),
-    "digoxin": _mass(780.94, 0.05, 20, mass="ng/mL", molar="nmol/L"),
+    "iron": _mass(55.845, 2, 3000, "fe", units="ug/dL umol/L"),
+    "ammonia": _mass(17.031, 2, 3000, units="ug/dL umol/L"),
+    "cortisol": _mass(362.46, 0.1, 300, units="ug/dL nmol/L"),
+    "thyroxine_free": _mass(776.87, 0.05, 20, "ft4", units="ng/dL pmol/L"),
+    "vitamin_d": _mass(400.64, 1, 400, "25_oh_vitamin_d", units="ng/mL nmol/L"),
+    "vitamin_b12": _mass(1355.37, 30, 10_000, "b12", units="pg/mL pmol/L"),
+    "folate": _mass(441.4, 0.2, 100, units="ng/mL nmol/L"),
+    "digoxin": _mass(780.94, 0.05, 20, units="ng/mL nmol/L"),
     "sodium": _scaled(80, 220, _MONOVALENT, "na"),
     "potassium": _scaled(0.8, 15, _MONOVALENT, "k"),
     "chloride": _scaled(50, 170, _MONOVALENT, "cl"),
@@ -183,10 +179,9 @@ def convert_units(
 def plausible_units(values: NDArray[np.float64], analyte: str) -> list[str]:
     """The analyte's units in which the middle half of the values would be plausible."""
     known = ANALYTES[analyte]
-    quartiles = np.nanquantile(values, (0.25, 0.75))
-    plausible = []
-    for unit, (factor, offset) in known.units.items():
-        first = factor * quartiles + offset
-        if known.low <= first[0] and first[1] <= known.high:
-            plausible.append(unit)
-    return plausible
+    low, high = np.nanquantile(values, (0.25, 0.75))
+    return [
+        unit
+        for unit, (factor, offset) in known.units.items()
+        if known.low <= factor * low + offset and factor * high + offset <= known.high
+    ]

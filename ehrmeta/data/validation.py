@@ -225,8 +225,8 @@ def _check_times(columns: Columns, schema: Schema) -> Found:
         early = np.flatnonzero(columns[known] < columns[clock.name])
         if len(early):
             what = f"outcomes known before the row's own '{clock.name}': the row comes after it"
-            remedy = "Correct one of the times, or leave these rows out."
-            yield _error(what, known, len(early), remedy, first=f"row {early[0]}")
+            words = "Correct one of the times, or leave these rows out."
+            yield _error(what, known, len(early), words, first=f"row {early[0]}")
 
 
 def _check_types(columns: Columns, schema: Schema) -> Found:

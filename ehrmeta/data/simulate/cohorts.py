@@ -9,11 +9,9 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit
 
 from ehrmeta.data.columns import check_mask
-from ehrmeta.data.simulate.simulated import Simulated
+from ehrmeta.data.simulate.simulated import Floats, Simulated, draw_sites
 from ehrmeta.data.tasks import RandomState
 from ehrmeta.errors import DataError
-
-Floats = NDArray[np.float64]
 
 INTERCEPT = -1.5
 COEFFICIENTS = (1.0, 0.8, 0.8, -0.6, 0.6, -0.5, 0.4, -0.3, 0.2, 0.0)
@@ -122,13 +120,10 @@ def make_cohorts(
     >>> cohorts.bayes_rule(support=first, query=~first).shape == ((~first).sum(),)
     True
     """
-    if not 1 <= n_patients[0] <= n_patients[1]:
-        raise DataError(f"n_patients must be (fewest, most) with 1 <= fewest, got {n_patients}.")
     if min(intercept_sd, slope_sd) < 0:
         raise DataError("intercept_sd and slope_sd must not be negative.")
     random = np.random.default_rng(random_state)
-    sizes = random.integers(n_patients[0], n_patients[1] + 1, n_sites)
-    groups = np.repeat(np.arange(n_sites), sizes)
+    groups = draw_sites(n_sites, n_patients, random)
     X = random.standard_normal((len(groups), len(COEFFICIENTS)))
     effect_sd = np.array([intercept_sd] + [slope_sd] * N_SLOPES)
     effects = effect_sd * random.standard_normal((n_sites, len(effect_sd)))

@@ -1,5 +1,6 @@
-"""Drug concentrations of patients who clear a drug at rates of their own."""
+"""Drug concentrations of patients who differ in clearance, volume and absorption."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -7,11 +8,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ehrmeta.data.columns import check_mask
-from ehrmeta.data.simulate.simulated import Simulated
+from ehrmeta.data.simulate.simulated import Floats, Simulated
 from ehrmeta.data.tasks import RandomState
 from ehrmeta.errors import DataError
-
-Floats = NDArray[np.float64]
 
 CLEARANCE, VOLUME, ABSORPTION = 4.0, 40.0, 1.0  # L/h, L, 1/h: of 70 kg and 80 mL/min
 PATIENT_SD = (0.35, 0.2, 0.3)  # of their logarithms, over patients
@@ -180,31 +179,19 @@ def make_pk(
     low, high = np.log(LEVELS)
     doses = np.exp(random.uniform(low, high, (n_patients, n_levels)))
     since_dose = random.uniform(1.0, INTERVAL, (n_patients, n_levels))
-    last_dose = INTERVAL * (DOSES_PER_LEVEL * np.arange(1, n_levels + 1) - 1)
-    time = last_dose + since_dose
+    time = INTERVAL * (DOSES_PER_LEVEL * np.arange(1, n_levels + 1) - 1) + since_dose
     oral = route == "oral"
-    mean = np.array(
-        [
-            _concentration(time[i], doses[i], parameters[:, [i]], oral)[:, 0]
-            for i in range(n_patients)
-        ]
-    )
+    patients = zip(time, doses, parameters.T, strict=True)
+    mean = np.array([_concentration(t, d, p[:, None], oral)[:, 0] for t, d, p in patients])
     error, floor = random.standard_normal((2, *mean.shape))
     y = np.maximum(mean * (1 + PROPORTIONAL_SD * error) + ADDITIVE_SD * floor, LIMIT)
-    X = np.stack(
-        [*np.broadcast_arrays(weight[:, None], kidney[:, None], doses, since_dose)], axis=2
-    )
+    features = np.broadcast_arrays(weight[:, None], kidney[:, None], doses, since_dose)
+    X = np.stack([*features], axis=2).reshape(-1, 4)
+    groups = np.repeat(np.arange(n_patients), n_levels)
+    clearance, volume, absorption = parameters
+    y, time, mean = y.ravel(), time.ravel(), mean.ravel()
     return DosedPatients(
-        X=X.reshape(-1, 4),
-        y=y.ravel(),
-        time=time.ravel(),
-        groups=np.repeat(np.arange(n_patients), n_levels),
-        mean=mean.ravel(),
-        clearance=parameters[0],
-        volume=parameters[1],
-        absorption=parameters[2],
-        doses=doses,
-        oral=oral,
+        X, y, time, groups, mean, clearance, volume, absorption, doses=doses, oral=oral
     )
 
 
@@ -221,28 +208,25 @@ def _concentration(time: Floats, doses: Floats, parameters: Floats, oral: bool) 
     given = np.repeat(doses, DOSES_PER_LEVEL)
     elapsed = time[:, None] - INTERVAL * np.arange(len(given))  # (time, dose)
     amount = np.where(elapsed >= 0, given, 0.0)
-    clearance, volume, absorption = parameters
-    rate = clearance / volume
 
     def decay(by: Floats) -> Floats:
-        return np.asarray(
-            np.sum(amount[..., None] * np.exp(-np.maximum(elapsed, 0)[..., None] * by), axis=1)
-        )
+        remaining = amount[..., None] * np.exp(-np.maximum(elapsed, 0)[..., None] * by)
+        return np.asarray(remaining.sum(axis=1))
 
-    if not oral:
-        return np.asarray(decay(rate) / volume)
-    gut = absorption / (volume * (absorption - rate))
-    return np.asarray(gut * (decay(rate) - decay(absorption)))
+    return _compartment(decay, parameters, oral)
 
 
 def _steady(parameters: Floats, hours: float, oral: bool) -> Floats:
     """Concentration per mg in the steady state, (parameter set,)."""
+    return _compartment(
+        lambda by: np.exp(-by * hours) / (1 - np.exp(-by * INTERVAL)), parameters, oral
+    )
+
+
+def _compartment(decay: Callable[[Floats], Floats], parameters: Floats, oral: bool) -> Floats:
+    """Concentrations, from the sum over the doses of what remains at a rate of decay."""
     clearance, volume, absorption = parameters
     rate = clearance / volume
-
-    def decay(by: Floats) -> Floats:
-        return np.asarray(np.exp(-by * hours) / (1 - np.exp(-by * INTERVAL)))
-
     if not oral:
         return np.asarray(decay(rate) / volume)
     gut = absorption / (volume * (absorption - rate))

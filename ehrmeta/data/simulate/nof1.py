@@ -5,11 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ehrmeta.data.simulate.simulated import Simulated
+from ehrmeta.data.simulate.simulated import Floats, Simulated
 from ehrmeta.data.tasks import RandomState
 from ehrmeta.errors import DataError
-
-Floats = NDArray[np.float64]
 
 BASELINE, EFFECT, TREND = 50.0, -4.0, -0.03  # averages: -, per unit of dose, per day
 PATIENT_SD = (8.0, 2.0, 0.05)  # of the same, over patients
@@ -86,7 +84,7 @@ def make_nof1(
         Days are those of a period.
     titration : bool
     carry_over : float
-        c, from 0 (none) to below 1: what is left of yesterday's exposure.
+        c, from 0 (none) to below 1: the share of yesterday's exposure that remains.
     random_state : int, Generator or None
 
     Returns
@@ -110,7 +108,8 @@ def make_nof1(
     step, noise = random.standard_normal((2, days, n_patients))
     fluctuation = _persisting(step)
     dose, exposure, mean, y = np.zeros((4, days, n_patients))
-    plan = _pairs(n_patients, n_periods, random)  # (period, patient)
+    first = random.integers(0, 2, ((n_periods + 1) // 2, n_patients))  # of each pair of periods
+    plan = np.stack([first, 1 - first], axis=1).reshape(-1, n_patients)  # (period, patient)
     level, acting = np.zeros((2, n_patients))
     for period in range(n_periods):
         if not titration:
@@ -122,41 +121,21 @@ def make_nof1(
             mean[day] = a + b * acting + s * day
         y[rows] = mean[rows] + fluctuation[rows] + NOISE_SD * noise[rows]
         if titration:
-            level = _titrated(level, y[rows].mean(axis=0))
-    return NofOnePatients(
-        X=_features(dose, n_days),
-        y=y.T.ravel(),
-        treatment=dose.T.ravel(),
-        time=np.tile(np.arange(days, dtype=np.float64), n_patients),
-        groups=np.repeat(np.arange(n_patients), days),
-        exposure=exposure.T.ravel(),
-        mean=mean.T.ravel(),
-        baseline=a,
-        effect=b,
-        trend=s,
-        carry_over=carry_over,
-    )
+            score = y[rows].mean(axis=0)
+            level = np.clip(level + (score > TARGET[1]) - (score < TARGET[0]), 0, MAX_DOSE)
+    X, time = _features(dose, n_days), np.tile(np.arange(days, dtype=np.float64), n_patients)
+    groups = np.repeat(np.arange(n_patients), days)
+    y, dose, exposure, mean = (values.T.ravel() for values in (y, dose, exposure, mean))
+    return NofOnePatients(X, y, dose, time, groups, exposure, mean, a, b, s, carry_over)
 
 
 def _persisting(step: Floats) -> Floats:
     """A stationary autoregression, (day, patient)."""
-    found = FLUCTUATION_SD * step
+    states = FLUCTUATION_SD * step
     for day in range(1, len(step)):
-        fresh = np.sqrt(1 - PERSISTENCE**2) * found[day]
-        found[day] = PERSISTENCE * found[day - 1] + fresh
-    return found
-
-
-def _pairs(n_patients: int, n_periods: int, random: np.random.Generator) -> Floats:
-    """Doses 0 and 1 in random order within each pair of periods, (period, patient)."""
-    first = random.integers(0, 2, ((n_periods + 1) // 2, n_patients))
-    return np.stack([first, 1 - first], axis=1).reshape(-1, n_patients).astype(np.float64)
-
-
-def _titrated(level: Floats, score: Floats) -> Floats:
-    """The next dose, (patient,)."""
-    change = np.where(score > TARGET[1], 1, np.where(score < TARGET[0], -1, 0))
-    return np.clip(level + change, 0, MAX_DOSE)
+        fresh = np.sqrt(1 - PERSISTENCE**2) * states[day]
+        states[day] = PERSISTENCE * states[day - 1] + fresh
+    return states
 
 
 def _features(dose: Floats, n_days: int) -> Floats:

@@ -1,12 +1,20 @@
-"""How simulated data print: the shape of every array in place of thousands of numbers."""
+"""What simulators share: how their data print, and the drawing of sites."""
 
 from dataclasses import fields
 
 import numpy as np
+from numpy.typing import NDArray
+
+from ehrmeta.errors import DataError
+
+Floats = NDArray[np.float64]
 
 
 class Simulated:
-    """Base of the data classes that hold simulated rows and their truth."""
+    """Base of the data classes that hold simulated rows and their truth.
+
+    The shape of every array prints in place of thousands of numbers.
+    """
 
     y: object
     groups: object
@@ -24,3 +32,13 @@ def _brief(value: object) -> str:
     if isinstance(value, np.ndarray):
         return f"{value.dtype} ({', '.join(f'{size:,}' for size in value.shape)})"
     return str(value)
+
+
+def draw_sites(
+    n_sites: int, n_patients: tuple[int, int], random: np.random.Generator
+) -> NDArray[np.int64]:
+    """The site of every row, (row,); their sizes are uniform between the fewest and the most."""
+    if not 1 <= n_patients[0] <= n_patients[1]:
+        raise DataError(f"n_patients must be (fewest, most) with 1 <= fewest, got {n_patients}.")
+    sizes = random.integers(n_patients[0], n_patients[1] + 1, n_sites)
+    return np.repeat(np.arange(n_sites), sizes)

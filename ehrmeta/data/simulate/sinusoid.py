@@ -3,9 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from ehrmeta.data.simulate.simulated import Floats
 from ehrmeta.data.tasks import RandomState
-
-Floats = NDArray[np.float64]
 
 
 def make_sinusoid(

@@ -7,11 +7,9 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit
 
 from ehrmeta.data.columns import check_mask
-from ehrmeta.data.simulate.simulated import Simulated
+from ehrmeta.data.simulate.simulated import Floats, Simulated, draw_sites
 from ehrmeta.data.tasks import RandomState
 from ehrmeta.errors import DataError
-
-Floats = NDArray[np.float64]
 
 N_FEATURES = 5
 EFFECT = (1.0, 0.5, -0.5)  # average effect, and its change with the first two features
@@ -68,7 +66,7 @@ class TreatedSites(Simulated):
         Parameters
         ----------
         support, query : array-like of bool, (row,)
-            Rows whose treatment and outcome are seen, and rows whose effect is asked for. A site
+            Rows whose treatment and outcome are seen, and rows whose effect to predict. A site
             without support gets the effect of the average site.
 
         Returns
@@ -79,8 +77,8 @@ class TreatedSites(Simulated):
         expected = _shared_baseline(self.X) + self.treatment * (_terms(self.X) @ EFFECT)
         expected += BASELINE_SD * SITE_CORRELATION * self.site_inclination[self.groups]
         design = np.column_stack([np.ones(len(self.y)), self.treatment[:, None] * _terms(self.X)])
-        own_sd = BASELINE_SD * np.sqrt(1 - SITE_CORRELATION**2)
-        sd = np.append(own_sd, self.effect_sd)  # of the unknowns: baseline, effect
+        baseline_sd = BASELINE_SD * np.sqrt(1 - SITE_CORRELATION**2)
+        sd = np.append(baseline_sd, self.effect_sd)  # of the unknowns: baseline, effect
         mean, spread = np.zeros((2, len(self.y)))
         for site in np.unique(self.groups[in_query]):
             s, q = in_support & (self.groups == site), in_query & (self.groups == site)
@@ -139,13 +137,10 @@ def make_treatment(
     >>> first = np.arange(len(sites.y)) < 20
     >>> effect, sd = sites.bayes_effect(support=first, query=~first)
     """
-    if not 1 <= n_patients[0] <= n_patients[1]:
-        raise DataError(f"n_patients must be (fewest, most) with 1 <= fewest, got {n_patients}.")
     if min(heterogeneity, confounding) < 0:
         raise DataError("heterogeneity and confounding must not be negative.")
     random = np.random.default_rng(random_state)
-    sizes = random.integers(n_patients[0], n_patients[1] + 1, n_sites)
-    groups = np.repeat(np.arange(n_sites), sizes)
+    groups = draw_sites(n_sites, n_patients, random)
     z, rest = random.standard_normal((2, n_sites))
     a = BASELINE_SD * (SITE_CORRELATION * z + np.sqrt(1 - SITE_CORRELATION**2) * rest)
     effect_sd = heterogeneity * np.array(EFFECT_SD)
@@ -158,17 +153,7 @@ def make_treatment(
     effect = np.sum(_terms(X) * (EFFECT + u[groups]), axis=1)
     y = baseline + treatment * effect + NOISE_SD * random.standard_normal(len(groups))
     return TreatedSites(
-        X=X,
-        y=y,
-        treatment=treatment,
-        groups=groups,
-        baseline=baseline,
-        effect=effect,
-        propensity=propensity,
-        site_inclination=z,
-        site_baseline=a,
-        site_effect=u,
-        effect_sd=effect_sd,
+        X, y, treatment, groups, baseline, effect, propensity, z, a, u, effect_sd=effect_sd
     )
 
 
