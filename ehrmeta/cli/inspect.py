@@ -22,14 +22,7 @@ from ehrmeta.persistence import read_bundle
 @click.option("--write-schema", metavar="FILE", help="Save the guessed roles, to correct them.")
 @click.option("--strict", is_flag=True, help="Warnings too end in exit status 1.")
 def check(
-    table: str,
-    schema_file: str | None,
-    write_schema: str | None,
-    strict: bool,
-    task: str | None,
-    target: str | None,
-    drop_missing_target: bool,
-    **roles: Any,
+    table: str, schema_file: str | None, write_schema: str | None, strict: bool, **roles: Any
 ) -> None:
     """List all that is wrong or odd about TABLE; exit status 1 where it cannot be used.
 
@@ -39,23 +32,20 @@ def check(
         ehrmeta check visits.csv --schema visits.toml
     """
     if schema_file is not None:
-        if task is not None or target is not None:
+        if roles["task"] is not None or roles["target"] is not None:
             raise click.UsageError("--schema names the columns: leave out --task and --target.")
         schema = Schema.from_toml(schema_file)
         frame, _ = read_rows(table, schema)
     else:
-        frame, schema = read_rows(table, task=task, target=target, **roles)
+        frame, schema = read_rows(table, **roles)
     click.echo(_printable(f"{schema!r}\n"))
     findings = check_table(frame, schema)
     click.echo(_printable(repr(Findings(map(reworded, findings)))))
     if write_schema is not None:
         schema.to_toml(write_schema)
         click.echo(f"\nsaved {write_schema}")
-    errors = [
-        finding
-        for finding in findings.errors
-        if not (drop_missing_target and finding.what == "missing outcomes")
-    ]
+    excused = "missing outcomes" if roles["drop_missing_target"] else ""
+    errors = [finding for finding in findings.errors if finding.what != excused]
     if errors or (strict and findings):
         raise SystemExit(1)
 

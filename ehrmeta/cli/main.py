@@ -40,15 +40,15 @@ def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
     click.echo(f"Warning: {in_command_words(message)}", err=True)
 
 
-@click.group(
-    cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
-)
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100, "show_default": True}
+
+
+@click.group(cls=Commands, context_settings=CONTEXT)
 @click.version_option(package_name="ehrmeta")
 @click.option(
     "--threads",
     type=click.IntRange(1),
     default=1,
-    show_default=True,
     help="CPU threads. With more than one set GOMP_SPINCOUNT=1000 in the environment, or "
     "waiting threads starve whatever shares their cores.",
 )
@@ -67,7 +67,7 @@ def main(threads: int) -> None:
 
 @main.command()
 @click.option("--quick", is_flag=True, help="Few patients and steps: does it work here?")
-@click.option("--out", default="demo", show_default=True, help="Folder for picture and model.")
+@click.option("--out", default="demo", help="Folder for picture and model.")
 def demo(quick: bool, out: str) -> None:
     """Train on ten thousand real patients, adapt to new ones, compare with baselines.
 
@@ -86,19 +86,14 @@ def datasets() -> None:
     Example:
         ehrmeta datasets
     """
-    cards = {name: read_card(name) for name in list_datasets()}
-    lines = [
-        (name, f"{card['loaded']['n_rows']:,}", f"{card['loaded']['n_tasks']:,}", card["licence"])
-        for name, card in cards.items()
-    ]
-    lines.insert(0, ("name", "rows", "tasks", "licence"))
-    widths = [max(len(line[i]) for line in lines) for i in range(4)]
-    titles = ["what", *(card["title"] for card in cards.values())]
-    for (name, rows, tasks, licence), title in zip(lines, titles, strict=True):
-        click.echo(
-            f"{name:<{widths[0]}}  {rows:>{widths[1]}}  {tasks:>{widths[2]}}  "
-            f"{licence:<{widths[3]}}  {title}"
-        )
+    lines = [("name", "rows", "tasks", "licence", "what")]
+    for name in list_datasets():
+        card = read_card(name)
+        size = (f"{card['loaded']['n_rows']:,}", f"{card['loaded']['n_tasks']:,}")
+        lines.append((name, *size, card["licence"], card["title"]))
+    a, b, c, d = (max(map(len, column)) for column in list(zip(*lines, strict=True))[:4])
+    for name, rows, tasks, licence, title in lines:
+        click.echo(f"{name:<{a}}  {rows:>{b}}  {tasks:>{c}}  {licence:<{d}}  {title}")
 
 
 for command in (fit, adapt, predict, evaluate, check, inspect, report, tune):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any, get_args
@@ -12,20 +13,10 @@ import pandas as pd
 
 from ehrmeta.algorithms import ALGORITHMS
 from ehrmeta.baselines import HistoryBoosting, LastValue, MixedEffects, PopulationBoosting, TaskMean
-from ehrmeta.cli.tables import (
-    SHARE,
-    read_rows,
-    read_table,
-    reworded,
-    scoring_options,
-    table_options,
-    training_options,
-    writable,
-)
+from ehrmeta.cli import tables
 from ehrmeta.data import Schema, Table
 from ehrmeta.data.clock import to_time
 from ehrmeta.data.columns import require_columns, write_frame
-from ehrmeta.data.schema import Transform
 from ehrmeta.errors import DataError, SchemaError
 from ehrmeta.estimators import Adapted, MetaRegressor, TaskModel
 from ehrmeta.estimators.adapted import NewGroups
@@ -37,29 +28,16 @@ from ehrmeta.report import k_shot_table
 
 @click.command()
 @click.argument("table")
-@table_options
+@tables.table_options
+@click.option("--algorithm", type=click.Choice(list(ALGORITHMS)), default="deep-mixed-effects")
+@tables.training_options
 @click.option(
-    "--algorithm",
-    type=click.Choice(list(ALGORITHMS)),
-    default="deep-mixed-effects",
-    show_default=True,
+    "--hold-out",
+    type=tables.SHARE,
+    help="Share of patients to leave out, for `evaluate --hold-out`.",
 )
-@training_options
-@click.option(
-    "--hold-out", type=SHARE, help="Share of patients to leave out, for `evaluate --hold-out`."
-)
-@click.option("--out", required=True, callback=writable, help="Model file to write.")
-def fit(
-    table: str,
-    algorithm: str,
-    transform: Transform | None,
-    likelihood: str | None,
-    max_steps: int | None,
-    seed: int,
-    hold_out: float | None,
-    out: str,
-    **roles: Any,
-) -> None:
+@click.option("--out", required=True, callback=tables.writable, help="Model file to write.")
+def fit(table: str, algorithm: str, hold_out: float | None, out: str, **options: Any) -> None:
     """Meta-train on the visits in TABLE, a file or the name of a bundled data set.
 
     \b
@@ -67,12 +45,12 @@ def fit(
         ehrmeta fit visits.csv --task patient --time day --target hdl --out hdl.ehrmeta
         ehrmeta fit pbcseq --likelihood student_t --hold-out 0.2 --out bili.ehrmeta
     """
-    visits = read_table(table, **roles)
+    visits = tables.read_table(table, **options)
     n_tasks = visits.n_tasks
     if hold_out is not None:
         visits, _ = visits.split(hold_out, random_state=0)
     click.echo(shown(visits))
-    model = regressor(algorithm, transform, likelihood, max_steps, seed)
+    model = regressor(algorithm, options)
     model.fit(visits.X, visits.y, groups=visits.groups, time=visits.time)
     model.save(out)
     if hold_out is not None:
@@ -87,7 +65,7 @@ def fit(
 @click.command()
 @click.argument("model")
 @click.argument("visits")
-@click.option("--out", required=True, callback=writable, help="File to write: patient data.")
+@click.option("--out", required=True, callback=tables.writable, help="File to write: patient data.")
 def adapt(model: str, visits: str, out: str) -> None:
     """Adapt MODEL to new patients from the VISITS they have had so far.
 
@@ -98,7 +76,9 @@ def adapt(model: str, visits: str, out: str) -> None:
         ehrmeta adapt hdl.ehrmeta new_visits.csv --out patients.ehrmeta
     """
     fitted = MetaRegressor.load(model)
-    support = read_table(visits, schema_of(fitted.model_, model), on_constant_outcome="allow")
+    support = tables.read_table(
+        visits, schema_of(fitted.model_, model), on_constant_outcome="allow"
+    )
     adapted = fitted.adapt(support.X, support.y, groups=support.groups, time=support.time)
     umask = os.umask(0o077)  # for the owner's eyes alone, from the first byte
     try:
@@ -113,11 +93,13 @@ def adapt(model: str, visits: str, out: str) -> None:
 @click.argument("model")
 @click.argument("rows")
 @click.option("--support", metavar="VISITS", help="Values seen so far; adapts before predicting.")
-@click.option("--new-groups", type=click.Choice(get_args(NewGroups)), default="error")
 @click.option(
-    "--confidence-level", type=SHARE, default=0.9, show_default=True, help="Of lower and upper."
+    "--new-groups", type=click.Choice(get_args(NewGroups)), default="error", show_default=False
 )
-@click.option("--out", required=True, callback=writable, help="Table to write: .csv or .parquet.")
+@click.option("--confidence-level", type=tables.SHARE, default=0.9, help="Of lower and upper.")
+@click.option(
+    "--out", required=True, callback=tables.writable, help="Table to write: .csv or .parquet."
+)
 def predict(
     model: str,
     rows: str,
@@ -141,12 +123,12 @@ def predict(
     schema = schema_of(patients.model, model)
     task, clock = str(schema.task), schema.time
     if support is not None:
-        visits = read_table(support, schema, on_constant_outcome="allow")
+        visits = tables.read_table(support, schema, on_constant_outcome="allow")
         groups = groups_of(pd.Series(visits.groups, name=task), patients, joining=True)
         add = loaded.update if isinstance(loaded, Adapted) else loaded.adapt
         patients = add(visits.X, visits.y, groups=groups, time=visits.time)
 
-    frame, _ = read_rows(rows, schema)
+    frame, _ = tables.read_rows(rows, schema)
     needed = (*([task] if patients.labels_ is not None else []), *([clock.name] if clock else []))
     require_columns(frame, needed)
     ids = [name for name in dict.fromkeys((task, *needed)) if name in frame]
@@ -156,16 +138,14 @@ def predict(
             f"column(s) {taken} of '{rows}' would be overwritten by the predictions. Rename them, "
             "and fit again under the new name."
         )
+    require_columns(frame, (f.name for f in schema.features if f.role != "measured"))
     query: dict[str, Any] = {
-        "X": _features_of(frame, schema),
+        "X": frame.reindex(columns=list(schema.names)),
         "groups": groups_of(frame[task], patients) if task in needed else None,
-        "time": None,
+        "time": clock
+        and to_time(frame[clock.name], unit=clock.unit, origin=clock.origin, name=clock.name),
         "new_groups": new_groups,
     }
-    if clock is not None:
-        query["time"] = to_time(
-            frame[clock.name], unit=clock.unit, origin=clock.origin, name=clock.name
-        )
     interval = patients.predict_interval(**query, confidence_level=confidence_level)
     predictions = frame[ids].assign(
         prediction=patients.predict(**query), lower=interval[:, 0], upper=interval[:, 1]
@@ -185,7 +165,7 @@ def predict(
 @click.command()
 @click.argument("model")
 @click.argument("table")
-@scoring_options("1,3,5")
+@tables.scoring_options("1,3,5")
 @click.option(
     "--baselines/--no-baselines", default=None, help="Default: where there is data to fit them on."
 )
@@ -222,22 +202,16 @@ def evaluate(
         click.echo("ranges: 95 % interval of (row - ehrmeta), paired over patients; * excludes 0.")
 
 
-def regressor(
-    algorithm: str,
-    transform: Transform | None,
-    likelihood: str | None,
-    max_steps: int | None,
-    seed: int,
-) -> MetaRegressor:
-    """The model that the options of a training ask for, not fitted."""
-    model = MetaRegressor(ALGORITHMS[algorithm](), outcome_transform=transform, random_state=seed)
-    settings = {"likelihood": likelihood, "max_steps": max_steps}
-    return model.set_params(**{name: v for name, v in settings.items() if v is not None})
+def regressor(algorithm: str, options: Mapping[str, Any]) -> MetaRegressor:
+    """The model that the values of `training_options` describe, not fitted."""
+    given = {name: options[name] for name in ("likelihood", "max_steps") if options[name]}
+    model = MetaRegressor(ALGORITHMS[algorithm](), outcome_transform=options["transform"])
+    return model.set_params(random_state=options["seed"], **given)
 
 
 def shown(table: Table) -> str:
     """A table as it prints, the remedies of its findings in the words of the command line."""
-    return repr(dataclasses.replace(table, findings=tuple(map(reworded, table.findings))))
+    return repr(dataclasses.replace(table, findings=tuple(map(tables.reworded, table.findings))))
 
 
 def schema_of(model: TaskModel, path: str) -> Schema:
@@ -284,8 +258,8 @@ def test_and_baselines(
     baselines : bool
     """
     schema = schema_of(fitted.model_, path)
-    test = read_table(table, schema, drop_missing_target=True)
-    others = None if train is None else read_table(train, schema, drop_missing_target=True)
+    test = tables.read_table(table, schema, drop_missing_target=True)
+    others = None if train is None else tables.read_table(train, schema, drop_missing_target=True)
     if hold_out is not None:
         _check_held_out(path, hold_out, test.n_tasks)
         rest, test = test.split(hold_out, random_state=0)
@@ -319,12 +293,6 @@ def _check_held_out(path: str, share: float, n_tasks: int) -> None:
             f"{training['share']:g} of {training['n_tasks']:,}, so others are held out here. Pass "
             f"the table of `fit` and --hold-out {training['share']:g}."
         )
-
-
-def _features_of(frame: pd.DataFrame, schema: Schema) -> pd.DataFrame:
-    """The features of rows to predict; what is known only once measured may be absent."""
-    require_columns(frame, (f.name for f in schema.features if f.role != "measured"))
-    return frame.reindex(columns=list(schema.names))
 
 
 def groups_of(ids: pd.Series, patients: Adapted, *, joining: bool = False) -> Any:

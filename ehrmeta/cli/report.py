@@ -21,19 +21,21 @@ from ehrmeta.report import Document, forecast_report
 @scoring_options("0,1,2,3,5")
 @click.option("--answers", metavar="FILE", help='TOML file of checklist answers: 5a = "...".')
 @click.option(
-    "--examples", type=click.IntRange(0, 20), default=0, help="Draw so many patients' values."
+    "--examples",
+    type=click.IntRange(0, 20),
+    default=0,
+    show_default=False,
+    help="Draw so many patients' values.",
 )
-@click.option("--title", default="", help="Of the report.")
+@click.option("--title", default="", show_default=False, help="Of the report.")
 def report(
     model: str,
     table: str,
     out: str,
-    shots: tuple[int, ...],
     train: str | None,
     hold_out: float | None,
     answers: str | None,
-    examples: int,
-    title: str,
+    **settings: Any,
 ) -> None:
     """Write a report on how well MODEL forecasts the patients of TABLE, for whom, and what is open.
 
@@ -44,7 +46,7 @@ def report(
         ehrmeta report hdl.ehrmeta test.csv --train train.csv --out report.html
         ehrmeta report bili.ehrmeta pbcseq --hold-out 0.2 --out report.html
     """
-    Document(title, ()).check_path(out)
+    Document(settings["title"], ()).check_path(out)
     forecaster, fitted = _loaded(model)
     test, baselines = test_and_baselines(fitted, model, table, train=train, hold_out=hold_out)
     document = forecast_report(
@@ -54,11 +56,9 @@ def report(
         groups=test.groups,
         time=test.time,
         baselines=baselines,
-        shots=shots,
         findings=test.findings,
         answers=_read_answers(answers),
-        examples=examples,
-        title=title,
+        **settings,
     )
     document.save(out)
     click.echo(f"{len(document.sections)} sections on {test.n_tasks:,} patients, saved {out}")

@@ -5,31 +5,24 @@ Also the options that commands share, and what messages say on the command line.
 
 import dataclasses
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import reduce
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, get_args
 
 import click
 import pandas as pd
 from click.core import ParameterSource
 
-from ehrmeta.data import (
-    Clock,
-    Finding,
-    Outcome,
-    Schema,
-    Table,
-    list_datasets,
-    load_dataset,
-    load_frame,
-)
+from ehrmeta.data import Clock, Finding, Outcome, Schema, Table
+from ehrmeta.data.catalog import list_datasets, load_dataset, load_frame
 from ehrmeta.data.clock import SECONDS
 from ehrmeta.data.columns import read_frame
 from ehrmeta.data.schema import OnDuplicate, TaskKind, Transform
 from ehrmeta.errors import DataError, Remedy, SchemaError
 from ehrmeta.nn.likelihoods import LIKELIHOODS
 
-Command = TypeVar("Command", bound=Callable[..., Any])
+Option = Callable[[Any], Any]  # a decorator of commands
 ROLES = (
     *("task", "target", "time", "time_unit", "features", "measured", "units", "ranges"),
     *("task_kind", "on_duplicate", "drop_missing_target"),
@@ -96,12 +89,9 @@ def read_rows(
 def roles_of(options: dict[str, Any]) -> dict[str, Any]:
     """Values of `table_options` as keywords of `Schema.infer`."""
     time = options["time"]
-    return {
-        "task": options["task"],
+    return {name: options[name] for name in ("task", "task_kind", "on_duplicate")} | {
         "outcome": options["target"],
         "time": None if time is None else Clock(time, options["time_unit"]),
-        "task_kind": options["task_kind"],
-        "on_duplicate": options["on_duplicate"],
         "features": tuple(options["features"]),
         "measured": tuple(options["measured"]),
         "units": dict(options["units"]),
@@ -226,7 +216,7 @@ def writable(ctx: click.Context, param: click.Parameter, value: str) -> str:
     return value
 
 
-def numbers(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int, ...]:
+def numbers(_ctx: object, _param: object, value: str) -> tuple[int, ...]:
     """``1,3,5`` as a tuple."""
     try:
         values = tuple(int(number) for number in value.split(","))
@@ -239,14 +229,12 @@ def numbers(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int
     return values
 
 
-def _names(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...]:
+def _names(_ctx: object, _param: object, value: str | None) -> tuple[str, ...]:
     """``A,B`` as a tuple; nothing as an empty one."""
     return tuple(name.strip() for name in value.split(",")) if value else ()
 
 
-def _pairs(
-    ctx: click.Context, param: click.Parameter, value: Sequence[str]
-) -> tuple[tuple[str, str], ...]:
+def _pairs(_ctx: object, _param: object, value: Sequence[str]) -> tuple[tuple[str, str], ...]:
     """Every ``COLUMN=VALUE`` split at its last equals sign."""
     for one in value:
         if "=" not in one:
@@ -254,11 +242,9 @@ def _pairs(
     return tuple((one.rpartition("=")[0], one.rpartition("=")[2]) for one in value)
 
 
-def _ranges(
-    ctx: click.Context, param: click.Parameter, value: Sequence[str]
-) -> tuple[tuple[str, str], ...]:
+def _ranges(_ctx: object, _param: object, value: Sequence[str]) -> tuple[tuple[str, str], ...]:
     """Every ``COLUMN=LOW:HIGH``, where either end may be empty."""
-    pairs = _pairs(ctx, param, value)
+    pairs = _pairs(_ctx, _param, value)
     for column, text in pairs:
         try:
             _ends(text)
@@ -275,15 +261,31 @@ def _ends(text: str) -> tuple[float | None, float | None]:
     return float(low) if low else None, float(high) if high else None
 
 
-def _all_of(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+def _all_of(*options: Option) -> Option:
     """One decorator for several options, shown in this order."""
+    return lambda command: reduce(lambda inner, option: option(inner), reversed(options), command)
 
-    def decorate(command: Command) -> Command:
-        for option in reversed(options):
-            command = option(command)
-        return command
 
-    return decorate
+def _choice(name: str, values: Iterable[str], words: str, default: str | None = None) -> Option:
+    """One of some values, the first by default."""
+    choice = click.Choice(list(values))
+    return click.option(f"--{name}", type=choice, default=default or choice.choices[0], help=words)
+
+
+def _columns(name: str, words: str) -> Option:
+    return click.option(name, metavar="A,B", callback=_names, help=words)
+
+
+def _by_column(name: str, metavar: str, callback: Callable[..., Any], words: str) -> Option:
+    words = f"{words} May be repeated."
+    return click.option(
+        f"--{name}", f"{name}s", metavar=metavar, multiple=True, callback=callback, help=words
+    )
+
+
+def shots_option(default: str, words: str) -> Option:
+    """Numbers of values of a patient, separated by commas."""
+    return click.option("--shots", metavar="N,N", callback=numbers, default=default, help=words)
 
 
 # The options that name the columns of a table.
@@ -291,55 +293,13 @@ table_options = _all_of(
     click.option("--task", metavar="COL", help="Column of the patient (or hospital) of each row."),
     click.option("--target", metavar="COL", help="Column to predict."),
     click.option("--time", metavar="COL", help="Column of numbers or ISO dates."),
-    click.option(
-        "--time-unit",
-        type=click.Choice(list(SECONDS)),
-        default="d",
-        show_default=True,
-        help="UCUM unit of time; dates are counted in it.",
-    ),
-    click.option(
-        "--features",
-        metavar="A,B",
-        callback=_names,
-        help="Columns to predict from; by default all others.",
-    ),
-    click.option(
-        "--measured",
-        metavar="A,B",
-        callback=_names,
-        help="Features known only once measured, such as labs.",
-    ),
-    click.option(
-        "--unit",
-        "units",
-        metavar="COL=UNIT",
-        multiple=True,
-        callback=_pairs,
-        help="UCUM unit: hdl=mg/dL. May be repeated.",
-    ),
-    click.option(
-        "--range",
-        "ranges",
-        metavar="COL=LOW:HIGH",
-        multiple=True,
-        callback=_ranges,
-        help="Plausible range: hdl=5:200. May be repeated.",
-    ),
-    click.option(
-        "--task-kind",
-        type=click.Choice(get_args(TaskKind)),
-        default="patient",
-        show_default=True,
-        help="In cohorts several rows may share a time.",
-    ),
-    click.option(
-        "--on-duplicate",
-        type=click.Choice(get_args(OnDuplicate)),
-        default="error",
-        show_default=True,
-        help="What to do with a repeated (patient, time).",
-    ),
+    _choice("time-unit", SECONDS, "UCUM unit of time; dates are counted in it.", default="d"),
+    _columns("--features", "Columns to predict from; by default all others."),
+    _columns("--measured", "Features known only once measured, such as labs."),
+    _by_column("unit", "COL=UNIT", _pairs, "UCUM unit: hdl=mg/dL."),
+    _by_column("range", "COL=LOW:HIGH", _ranges, "Plausible range: hdl=5:200."),
+    _choice("task-kind", get_args(TaskKind), "In cohorts several rows may share a time."),
+    _choice("on-duplicate", get_args(OnDuplicate), "What to do with a repeated (patient, time)."),
     click.option("--drop-missing-target", is_flag=True, help="Leave out rows without a target."),
 )
 
@@ -351,21 +311,14 @@ training_options = _all_of(
     ),
     click.option("--likelihood", type=click.Choice(list(LIKELIHOODS))),
     click.option("--max-steps", type=click.IntRange(1), help="Training steps of a fit at most."),
-    click.option("--seed", type=int, default=0, show_default=True),
+    click.option("--seed", type=int, default=0),
 )
 
 
-def scoring_options(shots: str) -> Callable[[Command], Command]:
+def scoring_options(shots: str) -> Option:
     """The options of a table of test patients, and of what to compare with."""
     return _all_of(
-        click.option(
-            "--shots",
-            metavar="N,N",
-            callback=numbers,
-            default=shots,
-            show_default=True,
-            help="Values k that are shown of each patient.",
-        ),
+        shots_option(shots, "Values k that are shown of each patient."),
         click.option("--train", metavar="TABLE", help="Table to fit baselines on."),
         click.option(
             "--hold-out",

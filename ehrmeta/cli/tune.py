@@ -1,7 +1,6 @@
 """``ehrmeta tune``: search hyper-parameters on the command line, in one shell or in many."""
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,17 +8,8 @@ import click
 from click.core import ParameterSource
 
 from ehrmeta.algorithms import ALGORITHMS
+from ehrmeta.cli import tables
 from ehrmeta.cli.models import regressor, shown
-from ehrmeta.cli.tables import (
-    ROLES,
-    is_bundled,
-    numbers,
-    read_table,
-    roles_of,
-    table_options,
-    training_options,
-    writable,
-)
 from ehrmeta.estimators import MetaRegressor
 from ehrmeta.evaluation.metrics import METRICS
 from ehrmeta.report.study_pictures import save_study_pictures
@@ -27,7 +17,7 @@ from ehrmeta.tuning import read_space
 from ehrmeta.tuning import tune as search
 from ehrmeta.tuning.measures import MEASURES
 from ehrmeta.tuning.search import DEFAULT_STORAGE
-from ehrmeta.tuning.space import Dimension, space_of_words
+from ehrmeta.tuning.space import space_of_words
 from ehrmeta.tuning.summary import script_storage, space_table, study_script, study_summary
 
 ERRORS = [name for name in MEASURES if name != "log_loss"]
@@ -45,7 +35,7 @@ def _folder(ctx: click.Context, param: click.Parameter, value: str | None) -> st
 
 @click.command()
 @click.argument("table", required=False)
-@table_options
+@tables.table_options
 @click.option(
     "--algorithm",
     "names",
@@ -53,7 +43,7 @@ def _folder(ctx: click.Context, param: click.Parameter, value: str | None) -> st
     multiple=True,
     help="May be repeated: then the algorithm itself is searched.  [default: deep-mixed-effects]",
 )
-@training_options
+@tables.training_options
 @click.option(
     "--search",
     "searched",
@@ -64,39 +54,30 @@ def _folder(ctx: click.Context, param: click.Parameter, value: str | None) -> st
     "each brings its own.",
 )
 @click.option("--list", "listed", is_flag=True, help="Show what would be searched, and end.")
-@click.option("--trials", type=click.IntRange(1), default=30, show_default=True)
+@click.option("--trials", type=click.IntRange(1), default=30)
 @click.option(
     "--timeout",
     type=click.FloatRange(0, min_open=True),
     metavar="SECONDS",
     help="Start none later.",
 )
-@click.option(
-    "--shots",
-    metavar="N,N",
-    callback=numbers,
-    default="1,3,5",
-    show_default=True,
-    help="Values k of a patient to adapt to.",
-)
+@tables.shots_option("1,3,5", "Values k of a patient to adapt to.")
 @click.option(
     "--scoring",
     type=click.Choice(ERRORS),
     multiple=True,
     default=["rmse_macro"],
-    show_default=True,
     help="Repeated: several objectives, without giving up early.",
 )
-@click.option("--folds", type=click.IntRange(2), default=5, show_default=True)
+@click.option("--folds", type=click.IntRange(2), default=5)
 @click.option("--study", metavar="NAME", help="Resumed or shared by name.  [default: TABLE's]")
 @click.option(
     "--storage",
     metavar="URL",
     default=DEFAULT_STORAGE,
-    show_default=True,
     help="A file (.db, .journal), or postgresql://user:password@host/database.",
 )
-@click.option("--out", callback=lambda c, p, v: v and writable(c, p, v), help="Best model.")
+@click.option("--out", callback=lambda c, p, v: v and tables.writable(c, p, v), help="Best model.")
 @click.option("--pictures", metavar="FOLDER", callback=_folder, help="Save pictures here.")
 @click.option("--export-script", metavar="FILE", help="Write the search as an Optuna script.")
 def tune(
@@ -127,18 +108,27 @@ def tune(
             raise click.UsageError("pass TABLE, or --study and --storage of a study that has one.")
         table, settings = _recalled(study, storage, settings)
     study = study or Path(table).stem
-    table = table if is_bundled(table) else str(Path(table).absolute())
-    model, space = _model(settings)
+    table = table if tables.is_bundled(table) else str(Path(table).absolute())
+    model = regressor((settings["names"] or ["deep-mixed-effects"])[0], settings)
+    model.set_params(score_shots=tuple(settings["shots"]), verbose=False)
+    searched = _chosen(settings)
+    space = read_space(model, searched)
     if listed:
         click.echo(space_table(space, model))
         return
     if export_script is not None:
+        metric, *others = settings["scoring"]
+        if others or metric not in METRICS:
+            raise click.UsageError(
+                "--export-script writes a search for one error: pass one --scoring of "
+                f"{', '.join(METRICS)}."
+            )
         script = study_script(
             space,
             **_table_code(table, settings),
             model=model,
             shots=tuple(settings["shots"]),
-            metric=_script_metric(settings["scoring"]),
+            metric=metric,
             folds=settings["folds"],
             study=f"{study}-script",
             storage=script_storage(storage),
@@ -148,7 +138,7 @@ def tune(
         Path(export_script).write_text(script, encoding="utf-8")
         click.echo(f"saved {export_script}")
         return
-    visits = read_table(table, **{name: settings[name] for name in ROLES})
+    visits = tables.read_table(table, **settings)
     click.echo(shown(visits))
     try:
         tuned = search(
@@ -159,7 +149,7 @@ def tune(
             time=visits.time,
             n_trials=settings["trials"],
             timeout=timeout,
-            space=_chosen(settings),
+            space=searched,
             storage=storage,
             study_name=study,
             scoring=settings["scoring"],
@@ -198,14 +188,6 @@ def _recalled(study: str, storage: str, settings: dict[str, Any]) -> tuple[str, 
     return recalled.pop("table"), recalled
 
 
-def _model(settings: dict[str, Any]) -> tuple[MetaRegressor, tuple[Dimension, ...]]:
-    """The model before the search, and what is searched of it."""
-    options = {name: settings[name] for name in ("transform", "likelihood", "max_steps", "seed")}
-    model = regressor((settings["names"] or ["deep-mixed-effects"])[0], **options)
-    model.set_params(score_shots=tuple(settings["shots"]), verbose=False)
-    return model, read_space(model, _chosen(settings))
-
-
 def _chosen(settings: dict[str, Any]) -> dict[str, Any] | None:
     """The space as `tune` takes it."""
     space = space_of_words(settings["searched"])
@@ -220,13 +202,13 @@ def _chosen(settings: dict[str, Any]) -> dict[str, Any] | None:
 
 def _table_code(table: str, settings: dict[str, Any]) -> dict[str, str]:
     """Python that reads the table as this command does, and its import."""
-    if is_bundled(table):
+    if tables.is_bundled(table):
         return {
             "table": f"load_dataset({json.dumps(table)})",
             "reader": "from ehrmeta.data import load_dataset\n",
         }
     text = (settings["task"],)
-    roles = {name: value for name, value in roles_of(settings).items() if value}
+    roles = {name: value for name, value in tables.roles_of(settings).items() if value}
     if settings["drop_missing_target"]:
         roles["on_missing_outcome"] = "drop"
     lines = "".join(f"    {name}={value!r},\n" for name, value in roles.items())
@@ -235,16 +217,6 @@ def _table_code(table: str, settings: dict[str, Any]) -> dict[str, str]:
         "reader": "from ehrmeta.data import Clock, Table\n"
         "from ehrmeta.data.columns import read_frame\n",
     }
-
-
-def _script_metric(scoring: Sequence[str]) -> str:
-    """The one error that a script minimises."""
-    if len(scoring) > 1 or scoring[0] not in METRICS:
-        raise click.UsageError(
-            f"--export-script writes a search for one error: pass one --scoring of "
-            f"{', '.join(METRICS)}."
-        )
-    return scoring[0]
 
 
 def _tell(study: Any, trial: Any) -> None:

@@ -73,9 +73,24 @@ def load_dataset(
     ...
     """
     card = read_card(name)
-    frame = _instance(card, instance)
-    table = Table.from_frame(frame, _schema(card, outcome), on_missing_outcome="drop")
-    return _with_min_rows(table, card.get("min_rows", 1) if min_rows is None else min_rows)
+    frame, schema = _instance(card, instance), _schema(card, outcome)
+    table = Table.from_frame(frame, schema, on_missing_outcome="drop")
+    min_rows = card.get("min_rows", 1) if min_rows is None else min_rows
+    if min_rows < 1:
+        raise DataError(f"min_rows must be at least 1, got {min_rows}.")
+    enough = table.tasks.sizes >= min_rows
+    if not enough.any():
+        what = f"no task has {min_rows} rows (the largest has {table.tasks.sizes.max()})."
+        raise DataError(f"{what} Pass a smaller min_rows.")
+    if enough.all():
+        return table
+    too_small = Finding(
+        f"of {table.n_tasks:,} tasks left out: fewer than {min_rows} rows",
+        str(table.schema.task),
+        int(np.sum(~enough)),
+        Remedy("keep-small-tasks", "Pass min_rows=1 to keep them."),
+    )
+    return table.take(enough[table.tasks.codes]).with_findings(too_small)
 
 
 def load_frame(name: str, *, instance: int = 1) -> pd.DataFrame:
@@ -203,24 +218,3 @@ def _schema(card: dict[str, Any], outcome: str | None) -> Schema:
     values = {key: card[key] for key in _SCHEMA_KEYS if key in card}
     features = [*card["feature"], *others]
     return Schema.from_dict(values | {"features": features, "outcome": outcomes[chosen]})
-
-
-def _with_min_rows(table: Table, min_rows: int) -> Table:
-    if min_rows < 1:
-        raise DataError(f"min_rows must be at least 1, got {min_rows}.")
-    enough = table.tasks.sizes >= min_rows
-    if not enough.any():
-        raise DataError(
-            f"no task has {min_rows} rows (the largest has {int(table.tasks.sizes.max())}). "
-            "Pass a smaller min_rows."
-        )
-    if enough.all():
-        return table
-    kept = table.take(enough[table.tasks.codes])
-    finding = Finding(
-        f"of {table.n_tasks:,} tasks left out: fewer than {min_rows} rows",
-        str(table.schema.task),
-        int(np.sum(~enough)),
-        Remedy("keep-small-tasks", "Pass min_rows=1 to keep them."),
-    )
-    return kept.with_findings(finding)

@@ -83,9 +83,6 @@ class Findings(tuple[Finding, ...]):
         return "\n".join(lines) or "nothing found"
 
 
-Found = Iterator[Finding]
-
-
 def written_dates(name: str, unit: str, n_rows: int) -> Finding:
     """The finding that numbers are dates in another writing."""
     what = f"values that look like dates (YYYYMMDD), but count as numbers in {unit}"
@@ -93,7 +90,7 @@ def written_dates(name: str, unit: str, n_rows: int) -> Finding:
     return Finding(what, name, n_rows, Remedy("write-dates", words))
 
 
-def odd_keys(columns: Columns, schema: Schema) -> Found:
+def odd_keys(columns: Columns, schema: Schema) -> Iterator[Finding]:
     """Task ids in two writings, a single task, times out of order, repeats that are allowed."""
     if schema.task not in columns:
         return
@@ -122,7 +119,7 @@ def odd_keys(columns: Columns, schema: Schema) -> Found:
             yield Finding(what, schema.task, repeats, "Check that they are separate measurements.")
 
 
-def odd_column(columns: Columns, column: Feature | Outcome, schema: Schema) -> Found:
+def odd_column(columns: Columns, column: Feature | Outcome, schema: Schema) -> Iterator[Finding]:
     """Unit, implausible and missing values, constants, identifiers and copies of the outcome."""
     values = columns[column.name]
     if isinstance(column, Feature) and column.kind == "categorical":
@@ -136,7 +133,7 @@ def odd_column(columns: Columns, column: Feature | Outcome, schema: Schema) -> F
             yield from _copy(values, column, columns[schema.outcome.name], schema.outcome.name)
 
 
-def _numbers_as_text(values: NDArray[Any], name: str) -> Found:
+def _numbers_as_text(values: NDArray[Any], name: str) -> Iterator[Finding]:
     """One '<5' among numbers turns a whole lab into a category."""
     if values.dtype != object:
         return
@@ -148,7 +145,7 @@ def _numbers_as_text(values: NDArray[Any], name: str) -> Found:
         yield Finding(what, name, odd, remedy)
 
 
-def _odd_unit(numbers: NDArray[np.float64], column: Feature | Outcome) -> Found:
+def _odd_unit(numbers: NDArray[np.float64], column: Feature | Outcome) -> Iterator[Finding]:
     """A unit that is none, or that does not fit the values of the analyte that the name says."""
     if column.unit and not is_unit(column.unit):
         what = f"unit, {column.unit!r}, is no UCUM code known here"
@@ -181,7 +178,7 @@ def _odd_unit(numbers: NDArray[np.float64], column: Feature | Outcome) -> Found:
             )
 
 
-def _gaps(values: NDArray[Any], name: str) -> Found:
+def _gaps(values: NDArray[Any], name: str) -> Iterator[Finding]:
     """Mostly missing, or constant."""
     missing = pd.isna(values)
     count, n_rows = int(missing.sum()), len(values)
@@ -193,7 +190,9 @@ def _gaps(values: NDArray[Any], name: str) -> Found:
         yield Finding(what, name, 1, "It says nothing: drop it.")
 
 
-def _identifier(values: NDArray[Any], feature: Feature, columns: Columns, schema: Schema) -> Found:
+def _identifier(
+    values: NDArray[Any], feature: Feature, columns: Columns, schema: Schema
+) -> Iterator[Finding]:
     """Features that name rows or tasks: text or whole numbers, nearly all different."""
     seen = values[~pd.isna(values)]
     if len(seen) < _FEWEST or feature.kind == "binary":
@@ -215,7 +214,9 @@ def _identifier(values: NDArray[Any], feature: Feature, columns: Columns, schema
         )
 
 
-def _copy(values: NDArray[Any], feature: Feature, outcome: NDArray[np.float64], name: str) -> Found:
+def _copy(
+    values: NDArray[Any], feature: Feature, outcome: NDArray[np.float64], name: str
+) -> Iterator[Finding]:
     """Features that are the outcome in another form."""
     if values.dtype.kind not in "biuf":
         return

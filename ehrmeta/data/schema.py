@@ -153,11 +153,8 @@ def _check_choice(value: str, choices: Any, where: str, what: str) -> None:
 
 
 def _check_range(low: float | None, high: float | None, name: str) -> None:
-    for bound in (low, high):
-        if bound is not None and not math.isfinite(bound):
-            raise SchemaError(
-                f"column '{name}': a bound must be finite. Leave it out for no bound."
-            )
+    if not all(math.isfinite(bound) for bound in (low, high) if bound is not None):
+        raise SchemaError(f"column '{name}': a bound must be finite. Leave it out for no bound.")
     if low is not None and high is not None and low >= high:
         raise SchemaError(
             f"column '{name}': low ({low:g}) must be below high ({high:g}). Swap or correct them."
@@ -232,13 +229,8 @@ class Schema:
     @property
     def columns(self) -> tuple[str, ...]:
         """Every column of the table that has a role."""
-        others = (
-            self.task,
-            self.outcome.name if self.outcome else None,
-            self.time.name if self.time else None,
-            self.treatment,
-            self.outcome_time,
-        )
+        outcome, time = (part.name if part else None for part in (self.outcome, self.time))
+        others = (self.task, outcome, time, self.treatment, self.outcome_time)
         return (*(name for name in others if name is not None), *self.names)
 
     @classmethod
@@ -325,25 +317,18 @@ class Schema:
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-safe values; `from_dict` restores the schema."""
-        return dataclasses.asdict(self) | {
-            "features": [dataclasses.asdict(f) for f in self.features]
-        }
+        values = dataclasses.asdict(self)
+        return values | {"features": list(values["features"])}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Schema:
         """Restore a schema from `to_dict`, or from the tables of a card."""
-        values = dict(values)
-        outcome, time = values.pop("outcome", None), values.pop("time", None)
-        features = tuple(_build(Feature, f) for f in values.pop("features", ()))
-        return _build(
-            cls,
-            values
-            | {
-                "features": features,
-                "outcome": None if outcome is None else _build(Outcome, outcome),
-                "time": None if time is None else _build(Clock, time),
-            },
-        )
+        features = tuple(_build(Feature, f) for f in values.get("features", ()))
+        parts: dict[str, Any] = {}
+        for name, part in (("outcome", Outcome), ("time", Clock)):
+            given = values.get(name)
+            parts[name] = None if given is None else _build(part, given)
+        return _build(cls, {**values, "features": features, **parts})
 
     def __repr__(self) -> str:
         lines = []
@@ -392,7 +377,16 @@ def _build(cls: type[T], values: Mapping[str, Any]) -> T:
 def _kind_of(values: NDArray[Any], name: str) -> Kind:
     """Text is a category, 0 and 1 are binary; dates are no feature."""
     if values.dtype == object:
-        _warn_of_numbers_as_text(values, name)
+        text = pd.Series(values).dropna()
+        odd = pd.to_numeric(text, errors="coerce").isna()
+        if 0 < odd.sum() < 0.2 * len(text):  # one '<5' turns a whole lab into a category: say so
+            warnings.warn(
+                f"column '{name}' is text because {odd.sum():,} of {len(text):,} values are no "
+                f"numbers (first: row {odd.idxmax()}), so it counts as a category. Replace them, "
+                "for example '<5' by 5, to use it as a number.",
+                DataWarning,
+                stacklevel=3,
+            )
         return "categorical"
     if values.dtype.kind == "M":
         raise SchemaError(
@@ -400,24 +394,8 @@ def _kind_of(values: NDArray[Any], name: str) -> Kind:
             "a number such as age, or drop it."
         )
     present = values[~np.isnan(values)] if values.dtype.kind == "f" else values
-    is_binary = (
-        len(present) > 0 and bool(np.isin(present, (0, 1)).all()) and np.ptp(present * 1) > 0
-    )
-    return "binary" if is_binary else "numeric"
-
-
-def _warn_of_numbers_as_text(values: NDArray[Any], name: str) -> None:
-    """One '<5' among numbers turns a whole lab into a category: say so."""
-    present = pd.Series(values).dropna()
-    odd = pd.to_numeric(present, errors="coerce").isna()
-    if 0 < odd.sum() < 0.2 * len(present):
-        warnings.warn(
-            f"column '{name}' is text because {int(odd.sum()):,} of {len(present):,} values are no "
-            f"numbers (first: row {odd.idxmax()}), so it counts as a category. Replace them, for "
-            "example '<5' by 5, to use it as a number.",
-            DataWarning,
-            stacklevel=4,
-        )
+    varies = len(present) > 0 and np.ptp(present * 1) > 0
+    return "binary" if varies and np.isin(present, (0, 1)).all() else "numeric"
 
 
 def _is_static(values: NDArray[Any], codes: NDArray[np.int64]) -> bool:

@@ -279,18 +279,15 @@ class Table:
         if clock is None or self.time is None:
             raise SchemaError("before=... needs a time column. Name it, or pass shots=...")
         if np.asarray(cutoff).dtype.kind not in "biuf":
-            cutoff = to_time(
-                np.atleast_1d(cutoff), unit=clock.unit, origin=clock.origin, name="before"
-            )
+            dates = np.atleast_1d(cutoff)
+            cutoff = to_time(dates, unit=clock.unit, origin=clock.origin, name="before")
             cutoff = cutoff if len(cutoff) > 1 else cutoff[0]
         return before(self.tasks, self.time, cutoff, outcome_time=self.outcome_time)
 
     def __repr__(self) -> str:
         sizes = self.tasks.sizes
-        head = (
-            f"Table: {len(self):,} rows, {self.n_tasks:,} tasks ({sizes.min():,} to "
-            f"{sizes.max():,} rows each, median {np.median(sizes):g})"
-            if len(self)
-            else "Table: 0 rows"
-        )
+        head = f"Table: {len(self):,} rows"
+        if len(self):
+            spread = f"{sizes.min():,} to {sizes.max():,} rows each, median {np.median(sizes):g}"
+            head += f", {self.n_tasks:,} tasks ({spread})"
         return "\n".join([head, repr(self.schema), *(f"! {f}" for f in self.findings)])

@@ -9,13 +9,12 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from sklearn.model_selection import BaseCrossValidator
 
-from ehrmeta.data.columns import read_column, read_columns, refuse_rows
+from ehrmeta.data.columns import Mask, read_column, read_columns, refuse_rows
 from ehrmeta.errors import DataError, GroupError, SchemaError, did_you_mean
 
 RandomState = int | np.random.Generator | None
 _LARGEST_ID = 2.0**53  # above, neighbouring whole numbers are one float
 _FILL_IN = "Fill it in or drop those rows."
-Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -209,7 +208,17 @@ class PatientKFold(BaseCrossValidator):
             No task ids, or fewer tasks than folds.
         """
         if groups is None:
-            groups = self._task_column(X)
+            if self.task is None:
+                raise GroupError(
+                    "no task ids. Pass groups=..., or name the column: PatientKFold(task=...)."
+                )
+            columns = read_columns(X)
+            if self.task not in columns:
+                raise SchemaError(
+                    f"no task column '{self.task}' in X ({len(columns)} columns); a transformer "
+                    f"may have dropped it. Pass it through. {did_you_mean(self.task, columns)}"
+                )
+            groups = columns[self.task]
         tasks = index_tasks(groups)
         if self.n_splits < 2 or self.n_splits > tasks.n_tasks:
             raise GroupError(
@@ -222,19 +231,6 @@ class PatientKFold(BaseCrossValidator):
         for i in range(self.n_splits):
             in_test = (fold == i)[tasks.codes]
             yield np.flatnonzero(~in_test), np.flatnonzero(in_test)
-
-    def _task_column(self, X: Any) -> NDArray[Any]:
-        if self.task is None:
-            raise GroupError(
-                "no task ids. Pass groups=..., or name the column: PatientKFold(task=...)."
-            )
-        columns = read_columns(X)
-        if self.task not in columns:
-            raise SchemaError(
-                f"no task column '{self.task}' in X ({len(columns)} columns); a transformer may "
-                f"have dropped it. Pass it through. {did_you_mean(self.task, columns)}"
-            )
-        return columns[self.task]
 
 
 def first_k(
@@ -267,7 +263,8 @@ def first_k(
     >>> support, query  # the tied row is in neither
     (array([ True,  True, False, False]), array([False, False, False,  True]))
     """
-    k = _shots(k)
+    if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 0:
+        raise DataError(f"shots must be a whole number of rows, 0 or more, got {k!r}.")
     n_rows = len(tasks.codes)
     if k == 0:
         return np.zeros(n_rows, dtype=bool), np.ones(n_rows, dtype=bool)
@@ -359,9 +356,3 @@ def _latest(tasks: TaskIndex, time: NDArray[np.float64], rows: Mask) -> NDArray[
     latest = np.full(tasks.n_tasks, -np.inf)
     np.maximum.at(latest, tasks.codes[rows], time[rows])
     return latest
-
-
-def _shots(k: int) -> int:
-    if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 0:
-        raise DataError(f"shots must be a whole number of rows, 0 or more, got {k!r}.")
-    return int(k)

@@ -3,6 +3,7 @@
 `check_table` lists all of them, `Table.from_frame` raises the first error.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,21 +13,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ehrmeta.data.clock import are_written_dates, to_time
-from ehrmeta.data.columns import read_column, read_columns
-from ehrmeta.data.findings import (
-    Columns,
-    Finding,
-    Findings,
-    Found,
-    odd_column,
-    odd_keys,
-    written_dates,
-)
+from ehrmeta.data.columns import Mask, read_column, read_columns
+from ehrmeta.data.findings import Columns, Finding, Findings, odd_column, odd_keys, written_dates
 from ehrmeta.data.schema import Feature, Outcome, Schema
 from ehrmeta.data.tasks import index_tasks
 from ehrmeta.errors import DataError, GroupError, Remedy, SchemaError, did_you_mean
 
-Mask = NDArray[np.bool_]
 _REPEATS = Remedy(
     "one-row-per-time", "Drop them, or choose on_duplicate='first', 'last', 'mean' or 'allow'."
 )
@@ -190,7 +182,7 @@ def _read(frame: Any, schema: Schema) -> tuple[Columns, list[Finding]]:
     return {name: columns[name] for name in schema.columns if name in columns}, findings
 
 
-def _check_keys(columns: Columns, schema: Schema) -> Found:
+def _check_keys(columns: Columns, schema: Schema) -> Iterator[Finding]:
     """Every row has a task, and a treatment where the schema names one."""
     remedy = "Fill them in or drop those rows."
     for name, kind in ((schema.task, GroupError), (schema.treatment, DataError)):
@@ -209,7 +201,7 @@ def _check_keys(columns: Columns, schema: Schema) -> Found:
                 yield _unreadable(named, name, len(columns.pop(name)))
 
 
-def _check_times(columns: Columns, schema: Schema) -> Found:
+def _check_times(columns: Columns, schema: Schema) -> Iterator[Finding]:
     """Times become numbers; an outcome is known no earlier than its row."""
     clock, known = schema.time, schema.outcome_time
     for name in (clock and clock.name, known):
@@ -229,7 +221,7 @@ def _check_times(columns: Columns, schema: Schema) -> Found:
             yield _error(what, known, len(early), words, first=f"row {early[0]}")
 
 
-def _check_types(columns: Columns, schema: Schema) -> Found:
+def _check_types(columns: Columns, schema: Schema) -> Iterator[Finding]:
     """The outcome and all features that are no categories hold numbers, binary ones 0 and 1."""
     for column in (schema.outcome, *schema.features):
         if column is None or column.name not in columns:
@@ -255,7 +247,7 @@ def _check_types(columns: Columns, schema: Schema) -> Found:
                 del columns[column.name]
 
 
-def _missing_outcomes(missing: Mask, outcome: Outcome, on_missing: str) -> Found:
+def _missing_outcomes(missing: Mask, outcome: Outcome, on_missing: str) -> Iterator[Finding]:
     count = int(missing.sum())
     if count and on_missing == "drop":
         yield Finding("rows left out: no outcome", outcome.name, count, "Fill it in to keep them.")
@@ -266,7 +258,7 @@ def _missing_outcomes(missing: Mask, outcome: Outcome, on_missing: str) -> Found
         yield _error("missing outcomes", outcome.name, count, remedy, first=first)
 
 
-def _implausible(wrong: Mask, column: Feature | Outcome, what: str) -> Found:
+def _implausible(wrong: Mask, column: Feature | Outcome, what: str) -> Iterator[Finding]:
     if wrong.any():
         low = "" if column.low is None else f"{column.low:g}"
         high = "" if column.high is None else f"{column.high:g}"
@@ -277,7 +269,7 @@ def _implausible(wrong: Mask, column: Feature | Outcome, what: str) -> Found:
         yield Finding(what, column.name, int(wrong.sum()), "Check unit and range.")
 
 
-def _check_varies(y: NDArray[np.float64], outcome: Outcome, on_constant: str) -> Found:
+def _check_varies(y: NDArray[np.float64], outcome: Outcome, on_constant: str) -> Iterator[Finding]:
     y = y[~np.isnan(y)]
     if len(y) == 0:
         what = "rows left: every outcome is missing or out of range"
