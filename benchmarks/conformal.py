@@ -6,7 +6,6 @@ of a patient's later values that their intervals hold, averaged over patients, t
 """
 
 import time
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -21,11 +20,11 @@ from benchmarks.suite.command import CACHE, SEED, WORKERS, only, suite
 from benchmarks.suite.fitting import prepared
 from benchmarks.suite.record import Record, Target, number, target_table, text_table
 from ehrmeta.baselines import MixedEffects, MixedProcessEffects
-from ehrmeta.data import OutcomeScale, Table, first_k
-from ehrmeta.errors import AtypicalWarning
+from ehrmeta.data import OutcomeScale, Table
 from ehrmeta.estimators import MetaRegressor
 from ehrmeta.estimators._base import TaskRegressor
 from ehrmeta.estimators.conformal_limits import Limits, by_cell, finest, levels_of, tasks_needed
+from ehrmeta.estimators.protocol import adapt_to_rows, k_shot_splits
 from ehrmeta.evaluation import interval_score
 
 SUITE, DATA_SET = "conformal", "nafld-hdl"
@@ -116,21 +115,18 @@ def _predicted(model: Any, pool: Table, by: Mapping[str, tuple[float, ...]]) -> 
     level = levels_of({name: pool.X[name].to_numpy() for name in by}, by)
     tail = 0.5 * (1.0 - LEVEL)
     parts = []
-    for k in SHOTS:
-        support, query = first_k(pool.tasks, k, time=pool.time)
-        seen, later = pool.take(support), pool.take(query)
-        with warnings.catch_warnings(action="ignore", category=AtypicalWarning):
-            # among many patients some are atypical by chance
-            adapted = model.adapt(seen.X, seen.y, groups=seen.groups, time=seen.time)
-            predicted = adapted.predict_distribution(later.X, groups=later.groups, time=later.time)
+    inputs = model.model_.read(pool.X, pool.y, groups=pool.groups, time=pool.time)
+    for k, support, query in k_shot_splits(inputs, SHOTS):
+        adapted, later = adapt_to_rows(model, pool.X, inputs, support, query)
+        predicted, y = adapted.predict_distribution(**later), pool.y[query]
         columns = {
             "shots": k,
             "task": pool.tasks.codes[query],
             "level": level[query],
-            "y": later.y,
+            "y": y,
             "loc": predicted.loc,
             "scale": predicted.scale,
-            "error": (predicted.outcome.forward(later.y) - predicted.loc) / predicted.scale,
+            "error": (predicted.outcome.forward(y) - predicted.loc) / predicted.scale,
             "low": predicted.quantile(tail),
             "high": predicted.quantile(1.0 - tail),
         }

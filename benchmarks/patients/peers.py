@@ -263,7 +263,7 @@ class StatsmodelsMixedLM(TaskRegressor):
 
 
 def _fit_process(rows: TaskRows, reader: RowReader) -> TaskModel:
-    return MixedProcessEffects()._fit_tasks(rows, reader)
+    return MixedProcessEffects().fit_rows(rows, reader)
 
 
 def _design(

@@ -18,51 +18,60 @@ _FEWEST_TASKS = 20  # below this nothing is held out
 _HELD_OUT = 0.1
 
 
-def boost(
-    x: Array,
-    y: Array,
-    tasks: NDArray[np.int64],
-    n_tasks: int,
-    *,
-    max_iter: int,
-    learning_rate: float,
-    max_leaf_nodes: int = 12,
-    min_samples_leaf: int = 20,
-    seed: int,
-) -> HistGradientBoostingRegressor:
-    """Fit boosted trees to rows that weigh 1 / rows of their task, stopped on held-out tasks.
+@dataclass(eq=False, repr=False, kw_only=True)
+class BoostedRegressor(TaskRegressor):
+    """Boosted trees on rows that weigh 1 / rows of their task, stopped on held-out tasks.
 
     Parameters
     ----------
-    x, y, tasks : (row, feature), (row,), (row,)
-        NaN in `x` is a value of its own.
+    max_iter, learning_rate, max_leaf_nodes, random_state
+        As in `PopulationBoosting`.
+    schema, task, time, outcome_transform, score_shots
+        As in `MetaRegressor`.
     """
-    weight = 1.0 / np.bincount(tasks, minlength=n_tasks)[tasks]
-    model = HistGradientBoostingRegressor(
-        max_iter=max_iter,
-        learning_rate=learning_rate,
-        max_leaf_nodes=max_leaf_nodes,
-        min_samples_leaf=min_samples_leaf,
-        early_stopping=False,
-        random_state=seed,
-    )
-    n_held_out = int(_HELD_OUT * n_tasks) if n_tasks >= _FEWEST_TASKS else 0
-    test = (np.random.default_rng(seed).permutation(n_tasks) < n_held_out)[tasks]
-    x = np.where(np.isnan(x[~test]).all(axis=0), 0.0, x)  # scikit-learn cannot bin empty columns
-    if n_held_out == 0:
-        return model.fit(x, y, weight)
-    return model.set_params(early_stopping=True).fit(
-        x[~test],
-        y[~test],
-        weight[~test],
-        X_val=x[test],
-        y_val=y[test],
-        sample_weight_val=weight[test],
-    )
+
+    max_iter: int = 300
+    learning_rate: float = 0.05
+    max_leaf_nodes: int = 12
+    random_state: int | None = None
+
+    def _seed(self) -> int:
+        return int(check_random_state(self.random_state).randint(2**31 - 1))
+
+    def _boost(
+        self,
+        x: Array,
+        y: Array,
+        tasks: NDArray[np.int64],
+        n_tasks: int,
+        *,
+        seed: int,
+        min_samples_leaf: int = 20,
+    ) -> HistGradientBoostingRegressor:
+        """Fit trees to rows (row, feature), (row,), (row,); NaN in `x` is a value of its own."""
+        weight = 1.0 / np.bincount(tasks, minlength=n_tasks)[tasks]
+        trees = HistGradientBoostingRegressor(
+            max_iter=self.max_iter,
+            learning_rate=self.learning_rate,
+            max_leaf_nodes=self.max_leaf_nodes,
+            min_samples_leaf=min_samples_leaf,
+            early_stopping=False,
+            random_state=seed,
+        )
+        n_held_out = int(_HELD_OUT * n_tasks) if n_tasks >= _FEWEST_TASKS else 0
+        test = (np.random.default_rng(seed).permutation(n_tasks) < n_held_out)[tasks]
+        x = np.where(np.isnan(x[~test]).all(axis=0), 0.0, x)  # empty columns cannot be binned
+        if n_held_out == 0:
+            trees.fit(x, y, weight)
+        else:
+            held_out = {"X_val": x[test], "y_val": y[test], "sample_weight_val": weight[test]}
+            trees.set_params(early_stopping=True)
+            trees.fit(x[~test], y[~test], weight[~test], **held_out)
+        self.n_iter_ = trees.n_iter_
+        return trees
 
 
-@dataclass(eq=False, repr=False, kw_only=True)
-class PopulationBoosting(TaskRegressor):
+class PopulationBoosting(BoostedRegressor):
     """Gradient boosting on the row's own features; the support is ignored.
 
     Measured features are left out: at prediction time they are known only through the support.
@@ -95,23 +104,9 @@ class PopulationBoosting(TaskRegressor):
     array([0., 1.])
     """
 
-    max_iter: int = 300
-    learning_rate: float = 0.05
-    max_leaf_nodes: int = 12
-    random_state: int | None = None
-
     def _fit_tasks(self, rows: TaskRows, reader: RowReader) -> TaskModel:
-        trees = boost(
-            _design(rows),
-            rows.y.double().numpy(),
-            rows.codes.numpy(),
-            rows.n_tasks,
-            max_iter=self.max_iter,
-            learning_rate=self.learning_rate,
-            max_leaf_nodes=self.max_leaf_nodes,
-            seed=int(check_random_state(self.random_state).randint(2**31 - 1)),
-        )
-        self.n_iter_ = trees.n_iter_
+        y, tasks = rows.y.double().numpy(), rows.codes.numpy()
+        trees = self._boost(_design(rows), y, tasks, rows.n_tasks, seed=self._seed())
         return _BoostingModel(**vars(reader), trees=trees)
 
 

@@ -10,10 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.ensemble import HistGradientBoostingRegressor
-from sklearn.utils import check_random_state
 
-from ehrmeta.baselines.boosting import boost
-from ehrmeta.estimators._base import TaskRegressor
+from ehrmeta.baselines.boosting import BoostedRegressor
 from ehrmeta.estimators.predictive import Predictive
 from ehrmeta.estimators.task_model import RowReader, TaskModel
 from ehrmeta.nn.batch import TaskRows
@@ -140,7 +138,7 @@ def _subset(rows: TaskRows, index: NDArray[np.int64]) -> TaskRows:
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
-class HistoryBoosting(TaskRegressor):
+class HistoryBoosting(BoostedRegressor):
     """Gradient boosting on the row's features and on what the support says.
 
     The support enters as count, mean, spread, last value and slope of its outcomes, the time since
@@ -155,12 +153,8 @@ class HistoryBoosting(TaskRegressor):
         Supports drawn per training task.
     max_queries : int
         Query rows per draw.
-    max_iter : int
-        Trees at most; the number is chosen on held-out tasks where there are 20 or more.
-    learning_rate : float
-        Shrinkage of each tree.
-    max_leaf_nodes : int
-        Leaves of each tree.
+    max_iter, learning_rate, max_leaf_nodes
+        As in `PopulationBoosting`.
     random_state : int, optional
         Seed of the draws and of the held-out tasks.
     schema, task, time, outcome_transform, score_shots
@@ -182,17 +176,14 @@ class HistoryBoosting(TaskRegressor):
     array([0.5])
     """
 
-    poor_score: ClassVar[bool] = True  # one anonymous task is too little history
     shots: tuple[int, int] = (0, 10)
     n_draws: int = 8
     max_queries: int = 10
-    max_iter: int = 300
-    learning_rate: float = 0.05
-    max_leaf_nodes: int = 12
-    random_state: int | None = None
+
+    poor_score: ClassVar[bool] = True  # one anonymous task is too little history
 
     def _fit_tasks(self, rows: TaskRows, reader: RowReader) -> TaskModel:
-        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        seed = self._seed()
         rng = np.random.default_rng(seed)
         parts = []
         for _ in range(self.n_draws):
@@ -200,18 +191,8 @@ class HistoryBoosting(TaskRegressor):
             design = history_design(support, outcome_history(support), query)
             parts.append((design, query.y.double().numpy(), query.codes.numpy()))
         x, y, tasks = (np.concatenate(columns) for columns in zip(*parts, strict=True))
-        trees = boost(
-            x,
-            y,
-            tasks,
-            rows.n_tasks,
-            max_iter=self.max_iter,
-            learning_rate=self.learning_rate,
-            max_leaf_nodes=self.max_leaf_nodes,
-            min_samples_leaf=10 * self.n_draws,  # rows of a task come up in every draw
-            seed=seed,
-        )
-        self.n_iter_ = trees.n_iter_
+        leaf = 10 * self.n_draws  # rows of a task come up in every draw
+        trees = self._boost(x, y, tasks, rows.n_tasks, seed=seed, min_samples_leaf=leaf)
         return _HistoryModel(**vars(reader), trees=trees)
 
 

@@ -41,18 +41,15 @@ class MixedRegressor(TaskRegressor):
 
     def _training_designs(
         self, rows: TaskRows, table: TableEncoder
-    ) -> tuple[Array, Array, NDArray[np.bool_]]:
-        """Fixed and random designs, and which fixed columns those before them do not tell."""
+    ) -> tuple[dict[str, Any], Array, Array, NDArray[np.bool_]]:
+        """How designs are made, the fixed and random ones, and which fixed columns are apart."""
         self.mean_elapsed_ = float(time_since_first(rows, rows).mean())
-        x, z = designs(
-            rows, rows, table, mean_elapsed=self.mean_elapsed_, random_slope=self.random_slope
-        )
-        return x, z, apart(x)
-
-    def _common(self, reader: RowReader) -> dict[str, Any]:
-        """What a `_LinearMixedModel` is made of."""
-        design = {"mean_elapsed": self.mean_elapsed_, "random_slope": self.random_slope}
-        return vars(reader) | design
+        how: dict[str, Any] = {
+            "mean_elapsed": self.mean_elapsed_,
+            "random_slope": self.random_slope,
+        }
+        x, z = designs(rows, rows, table, **how)
+        return how, x, z, apart(x)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -63,13 +60,8 @@ class _LinearMixedModel(TaskModel):
     random_slope: bool
 
     def _designs(self, support: TaskRows, rows: TaskRows) -> tuple[Array, Array]:
-        return designs(
-            support,
-            rows,
-            self.table,
-            mean_elapsed=self.mean_elapsed,
-            random_slope=self.random_slope,
-        )
+        how: dict[str, Any] = {"mean_elapsed": self.mean_elapsed, "random_slope": self.random_slope}
+        return designs(support, rows, self.table, **how)
 
 
 def designs(
@@ -152,13 +144,13 @@ class MixedEffects(MixedRegressor):
     reml: bool = True
 
     def _fit_tasks(self, rows: TaskRows, reader: RowReader) -> TaskModel:
-        x, z, kept = self._training_designs(rows, reader.table)
+        how, x, z, kept = self._training_designs(rows, reader.table)
         y, starts = rows.y.double().numpy(), rows.starts.numpy()
         fitted = fit_mixed_model(x[:, kept], z, y, starts, reml=self.reml)
         beta, beta_cov = np.zeros(len(kept)), np.zeros((len(kept), len(kept)))
         beta[kept], beta_cov[np.ix_(kept, kept)] = fitted.beta, fitted.beta_cov
         self.mixed_model_ = replace(fitted, beta=beta, beta_cov=beta_cov)
-        return _MixedEffectsModel(**self._common(reader), mixed=self.mixed_model_)
+        return _MixedEffectsModel(**vars(reader), **how, mixed=self.mixed_model_)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -312,7 +304,7 @@ class MixedProcessEffects(MixedRegressor):
     """
 
     def _fit_tasks(self, rows: TaskRows, reader: RowReader) -> TaskModel:
-        x, z, kept = self._training_designs(rows, reader.table)
+        how, x, z, kept = self._training_designs(rows, reader.table)
         y, starts, unit = rows.y.double().numpy(), rows.starts.numpy(), reader.table.time_unit
         fitted: Any = fit_mixed_model(x[:, kept], z, y, starts)
         self.process_var_, self.tau_ = 0.0, 1.0
@@ -324,7 +316,8 @@ class MixedProcessEffects(MixedRegressor):
         self.beta_[kept] = fitted.beta
         self.G_, self.noise_var_ = fitted.G, fitted.noise_var
         return _MixedProcessModel(
-            **self._common(reader),
+            **vars(reader),
+            **how,
             beta=self.beta_,
             G=self.G_,
             noise_var=self.noise_var_,

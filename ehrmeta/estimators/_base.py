@@ -82,6 +82,10 @@ class TaskEstimator(BaseEstimator, ABC):
         """
         return self._fit(X, y, groups, time, self._fit_tasks)
 
+    def fit_rows(self, rows: TaskRows, reader: RowReader) -> TaskModel:
+        """The model of rows that are encoded already: for one model inside another."""
+        return self._fit_tasks(rows, reader)
+
     def _fit(
         self,
         X: Any,
@@ -190,12 +194,7 @@ class TaskEstimator(BaseEstimator, ABC):
         )
 
     def _score(self, X: Any, y: Any, groups: Any, time: Any) -> float:
-        """``1 - loss / loss of a constant``, the loss averaged within then over tasks.
-
-        Each task is adapted from k rows (its first with time, random ones without) and judged on
-        its later rows, for every k in `score_shots`; the scores are averaged. Without groups the
-        population prediction is judged.
-        """
+        """``1 - loss / loss of a constant``, as `score` says of the losses of this kind."""
         inputs = self.fitted_model().read(X, y, groups=groups, time=time)
         y = inputs.outcome()
         if inputs.groups is None:
@@ -313,10 +312,8 @@ class TaskClassifier(ClassifierMixin, TaskEstimator):
 
         Parameters
         ----------
-        X : frame or array, (row, feature)
-            Rows to predict for.
-        time : array, (row,), optional
-            Needed where the model was fitted with time.
+        X, time
+            As in `predict`.
 
         Returns
         -------
@@ -328,10 +325,8 @@ class TaskClassifier(ClassifierMixin, TaskEstimator):
     def score(self, X: Any, y: Any, *, groups: Any = None, time: Any = None) -> float:
         """k-shot D²: 1 - (log loss, averaged within then over tasks) / log loss of the base rates.
 
-        Unlike accuracy it rewards good probabilities, also where one class is rare. Each task is
-        adapted from k rows (its first with time, random ones without) and judged on its later
-        rows, for every k in `score_shots`; the scores are averaged. Without groups the population
-        prediction is judged.
+        Unlike accuracy it rewards good probabilities, also where one class is rare. Tasks are
+        adapted and judged as in ``MetaRegressor.score``.
         """
         return self._score(X, y, groups, time)
 

@@ -76,8 +76,7 @@ verbose, random_state
         Parameters
         ----------
         X, y, groups, time
-            The support rows, as in `fit`. Without groups they are one task; no rows at all give
-            the population model. A support may hold one class only.
+            As in ``MetaRegressor.adapt``. A support may hold one class only.
         prevalence : float, optional
             Where support rows were drawn by their outcome (all cases and some controls): the share
             of the second class among all patients of these tasks. The log-odds of the support rows

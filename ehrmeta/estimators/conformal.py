@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Generic, Self, TypeVar
+from typing import Any, ClassVar, Generic, Self, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +30,8 @@ from ehrmeta.estimators.protocol import adapt_to_rows, k_shot_splits
 from ehrmeta.estimators.regressor import MetaRegressor
 
 Array = npt.NDArray[np.float64]
+AllLimits: TypeAlias = dict[Cell, tuple[Limits, ...]]
+AllMaps: TypeAlias = dict[Cell, tuple[BetaCalibration, ...]]
 Result = TypeVar("Result", bound=ConformalAdapted)
 _FEWEST = 20  # patients with rows of a class, and of the others, for a calibration of their own
 
@@ -157,9 +159,7 @@ class ConformalEstimator(Saved, BaseEstimator, ABC, Generic[Result]):
         """What is kept of every predicted row, (row,) each."""
 
     @abstractmethod
-    def _learn(
-        self, rows: pd.DataFrame
-    ) -> tuple[dict[Cell, tuple[Limits, ...]], dict[Cell, tuple[BetaCalibration, ...]]]:
+    def _learn(self, rows: pd.DataFrame) -> tuple[AllLimits, AllMaps]:
         """Limits and maps; columns are those kept, and task, level and shots."""
 
     def _cuts(self) -> dict[str, tuple[float, ...]]:
@@ -238,20 +238,15 @@ class ConformalRegressor(ConformalEstimator[ConformalAdapted]):
     def _columns(self, predicted: Prediction, y: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
         if not isinstance(predicted, Predictive):
             raise DataError(f"a {type(self.model).__name__} predicts no numbers to calibrate.")
-        return {"error": _standardised(predicted, y)}
+        scale = 1.0 if predicted.scale is None else predicted.scale
+        return {"error": (predicted.outcome.forward(y) - predicted.loc) / scale}
 
-    def _learn(
-        self, rows: pd.DataFrame
-    ) -> tuple[dict[Cell, tuple[Limits, ...]], dict[Cell, tuple[BetaCalibration, ...]]]:
-        def of(part: pd.DataFrame) -> tuple[Limits, ...]:
-            return (Limits.of(part["error"].to_numpy(), part["task"].to_numpy()),)
-
-        return by_cell(rows, of), {}
+    def _learn(self, rows: pd.DataFrame) -> tuple[AllLimits, AllMaps]:
+        return by_cell(rows, lambda part: (_limits(part, "error"),)), {}
 
 
-def _standardised(predicted: Predictive, y: Array) -> Array:
-    scale = 1.0 if predicted.scale is None else predicted.scale
-    return np.asarray((predicted.outcome.forward(y) - predicted.loc) / scale)
+def _limits(rows: pd.DataFrame, column: str) -> Limits:
+    return Limits.of(rows[column].to_numpy(), rows["task"].to_numpy())
 
 
 class ConformalClassifier(ConformalEstimator[ConformalClassAdapted]):
@@ -322,26 +317,19 @@ class ConformalClassifier(ConformalEstimator[ConformalClassAdapted]):
         if not isinstance(predicted, ClassPredictive):
             raise DataError(f"a {type(self.model).__name__} predicts no classes to calibrate.")
         columns = {f"p{c}": p for c, p in enumerate(predicted.probabilities().T)}
-        return columns | {
-            "label": self.model.fitted_model().table.outcome.forward(y).astype(np.int64)
-        }
+        labels = self.model.fitted_model().table.outcome.forward(y)
+        return columns | {"label": labels.astype(np.int64)}
 
-    def _learn(
-        self, rows: pd.DataFrame
-    ) -> tuple[dict[Cell, tuple[Limits, ...]], dict[Cell, tuple[BetaCalibration, ...]]]:
+    def _learn(self, rows: pd.DataFrame) -> tuple[AllLimits, AllMaps]:
         n_classes = len(self.classes_)
 
         def limits(part: pd.DataFrame) -> tuple[Limits, ...]:
-            of_class = (part[part["label"] == c] for c in range(n_classes))
-            return tuple(
-                Limits.of(rows_of_class[f"p{c}"].to_numpy(), rows_of_class["task"].to_numpy())
-                for c, rows_of_class in enumerate(of_class)
-            )
+            return tuple(_limits(part[part["label"] == c], f"p{c}") for c in range(n_classes))
 
         return by_cell(rows, limits), _recalibration(rows, n_classes)
 
 
-def _recalibration(rows: pd.DataFrame, n_classes: int) -> dict[Cell, tuple[BetaCalibration, ...]]:
+def _recalibration(rows: pd.DataFrame, n_classes: int) -> AllMaps:
     """For all rows and for each k, where there are enough patients with every class."""
     parts: dict[Cell, pd.DataFrame] = {ANY: rows}
     parts |= {(int(k), None): part for k, part in rows.groupby("shots")}

@@ -26,8 +26,7 @@ from torch import Tensor
 from ehrmeta.algorithms import ALGORITHMS
 from ehrmeta.data import Schema
 from ehrmeta.errors import BundleError, Remedy
-from ehrmeta.nn import MLP
-from ehrmeta.nn.batch import TaskRows
+from ehrmeta.nn import MLP, TaskRows
 from ehrmeta.persistence import read_bundle, write_bundle
 from ehrmeta.persistence.sklearn_models import SAVED_MODELS
 

@@ -12,11 +12,9 @@ from sklearn.base import BaseEstimator, is_classifier, is_regressor
 from sklearn.utils.validation import column_or_1d
 
 from ehrmeta.algorithms import Algorithm
-from ehrmeta.data.clock import are_written_dates, to_time
-from ehrmeta.data.columns import read_column, read_columns
+from ehrmeta.data import Clock, Schema, TaskIndex, index_tasks, read_column, read_columns, to_time
+from ehrmeta.data.clock import are_written_dates
 from ehrmeta.data.findings import written_dates
-from ehrmeta.data.schema import Clock, Schema
-from ehrmeta.data.tasks import TaskIndex, index_tasks
 from ehrmeta.errors import DataError, DataWarning, GroupError, Remedy, SchemaError, did_you_mean
 from ehrmeta.nn.backbone import Backbone
 from ehrmeta.nn.mlp import ACTIVATIONS

@@ -87,6 +87,7 @@ class Learner:
 
     def adapt(self, support: TaskRows) -> list[AdaptedChunk]:
         """Adapt every task of `support`."""
+        adapt = self._over_tasks(self.algorithm.adapt)
         order = torch.argsort(support.sizes, stable=True)
         planned = list(_by_size(order, support.sizes, self._chunks.size))
 
@@ -95,7 +96,7 @@ class Learner:
                 starts, sizes = support.starts[:-1][tasks], support.sizes[tasks]
                 index, mask = padded_index(starts, sizes)
                 batch = self._set(support, index, mask, support, index, mask)
-                return AdaptedChunk(tasks, index, mask, self._adapt(batch))
+                return AdaptedChunk(tasks, index, mask, adapt(batch))
 
         def adapt_parts(tasks: Tensor) -> list[AdaptedChunk]:
             return list(self._chunks.map(lambda part: adapt_chunk(tasks[part]), len(tasks)))
@@ -106,11 +107,13 @@ class Learner:
         self, support: TaskRows, chunks: list[AdaptedChunk], query: TaskRows
     ) -> Distribution:
         """Predictive distribution of every query row, (row, ...), in the order of `query`."""
-        return self._collect(support, chunks, query, self._predict)
+        of_batch = self._over_tasks(self.algorithm.predict)
+        return self._collect(support, chunks, query, of_batch)
 
     def own_weight(self, support: TaskRows, chunks: list[AdaptedChunk], query: TaskRows) -> Tensor:
         """How much every query row rests on its task's own support, (row,)."""
-        outputs = self._collect(support, chunks, query, self._own_weight)
+        of_batch = self._over_tasks(self.algorithm.own_weight, "own_weight")
+        outputs = self._collect(support, chunks, query, of_batch)
         return outputs.get("own_weight", torch.empty(0))
 
     def support_weights(
@@ -120,10 +123,13 @@ class Learner:
 
         The origin -1 is the population.
         """
-        pad = torch.nn.functional.pad
+        pad, attention = (
+            torch.nn.functional.pad,
+            self._over_tasks(self.algorithm.attention, "weight"),
+        )
 
         def triples(run: _Run, state: State, batch: TaskSet) -> tuple[Tensor, Tensor, Tensor]:
-            weight = self._attention(state, batch)["weight"].cpu()
+            weight = attention(state, batch)["weight"].cpu()
             origin = torch.where(run.chunk.mask, support.origin[run.chunk.index], 0)
             origin = pad(origin, (0, 1), value=-1)[run.at]
             real = pad(run.chunk.mask, (0, 1), value=True)[run.at]
@@ -221,23 +227,10 @@ class Learner:
         like = next(iter(self.params.values()))
         nothing = empty_set(1, self.spec.n_features, like)
         with torch.inference_mode():
-            return self._adapt(nothing)
+            return self._over_tasks(self.algorithm.adapt)(nothing)
 
-    @cached_property
-    def _adapt(self) -> _OverTasks:
-        return _OverTasks(partial(self.algorithm.adapt, self.spec, self.params))
-
-    @cached_property
-    def _predict(self) -> _OverTasks:
-        return _OverTasks(partial(self.algorithm.predict, self.spec, self.params))
-
-    @cached_property
-    def _own_weight(self) -> _OverTasks:
-        return _OverTasks(partial(self.algorithm.own_weight, self.spec, self.params), "own_weight")
-
-    @cached_property
-    def _attention(self) -> _OverTasks:
-        return _OverTasks(partial(self.algorithm.attention, self.spec, self.params), "weight")
+    def _over_tasks(self, one_task: Callable[..., Any], name: str | None = None) -> _OverTasks:
+        return _OverTasks(partial(one_task, self.spec, self.params), name)
 
     def _set(
         self,

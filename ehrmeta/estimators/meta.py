@@ -4,7 +4,7 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import Annotated, Any, ClassVar, Self
 
@@ -22,10 +22,9 @@ from ehrmeta.estimators.learner import Learner, pick_device
 from ehrmeta.estimators.meta_model import MetaModel
 from ehrmeta.estimators.population import Population, add_where_it_helps, cross_fit_population
 from ehrmeta.estimators.task_model import RowReader
-from ehrmeta.nn.backbone import Backbone
-from ehrmeta.nn.batch import TaskRows, TaskSet, visible_width
+from ehrmeta.nn import MLP, Backbone, TaskRows, TaskSet
+from ehrmeta.nn.batch import visible_width
 from ehrmeta.nn.device import check_precision
-from ehrmeta.nn.mlp import MLP
 from ehrmeta.nn.recorded import check_compiler
 from ehrmeta.persistence.sklearn_models import WHAT_IS_SAVED, is_saved
 from ehrmeta.ranges import Range
@@ -36,6 +35,7 @@ _WARM_EPISODES = 10_000  # for start values
 _TASKS_AT_ONCE = 1024
 _FEWEST_TO_HOLD_OUT = 20
 _FEWEST_TO_LEAVE_START = 100
+_PLANNED = {field.name for field in fields(TrainingPlan)}
 _JUDGES_OF_START = 30  # a handful of held-out tasks cannot tell whether training gained
 
 
@@ -209,16 +209,7 @@ class MetaEstimator(Saved, TaskEstimator):
             learned.to(device),
             None if held_out is None else held_out.to(device),
             TrainingPlan(
-                shots=self.shots,
-                max_queries=self.max_queries,
-                max_steps=self.max_steps,
-                batch_size=self.batch_size,
-                learning_rate=self.learning_rate,
-                weight_decay=self.weight_decay,
-                patience=self.patience,
-                chunk_size=self.chunk_size,
-                precision=self.precision,
-                compile=self.compile,
+                **{name: value for name, value in settings.items() if name in _PLANNED},
                 time_unit=time_unit,
                 progress_bar=sys.stderr.isatty() if self.verbose is None else self.verbose,
             ),

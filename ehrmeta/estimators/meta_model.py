@@ -32,9 +32,8 @@ from ehrmeta.estimators.population import Population, with_offset
 from ehrmeta.estimators.predictive import CarriedPredictive, ClassPredictive, Prediction, Predictive
 from ehrmeta.estimators.table_encoder import TableEncoder
 from ehrmeta.estimators.task_model import OutcomeResponse, TaskModel
-from ehrmeta.nn import MLP
-from ehrmeta.nn.backbone import Backbone
-from ehrmeta.nn.batch import TaskRows, TaskSet, padded_index, padded_set
+from ehrmeta.nn import MLP, Backbone, TaskRows, TaskSet
+from ehrmeta.nn.batch import padded_index, padded_set
 from ehrmeta.nn.likelihoods import LIKELIHOODS, Bernoulli, Categorical, Distribution, Likelihood
 from ehrmeta.persistence.sklearn_models import WHAT_IS_SAVED, is_saved, read_model, written_model
 
@@ -132,10 +131,7 @@ class MetaModel(TaskModel, ABC):
         """The likelihood's parameters, in float64; none for no rows."""
 
     def to_state(self) -> State:
-        """Weights, settings, schema, encoding and provenance; no row or label of any task.
-
-        Callbacks and generators given as `random_state` are not kept.
-        """
+        """What ``MetaRegressor.to_state`` says."""
         if self.name != self.estimator:  # a subclass may do anything
             return super().to_state()
         learner, settings = self.learner, dict(self.settings)
