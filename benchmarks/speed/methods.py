@@ -20,8 +20,8 @@ from torch.nn.functional import linear
 from benchmarks.speed.problem import Problem
 from benchmarks.suite.peers import require
 from ehrmeta.algorithms import MAML, Algorithm, MetaSGD, Spec
-from ehrmeta.nn import Normal
-from ehrmeta.nn.backbone import Network, Params
+from ehrmeta.nn import Network, Normal
+from ehrmeta.nn.backbone import Params
 from ehrmeta.training import EpisodeLoss
 
 Run = Callable[[], Mapping[str, Any]]

@@ -12,8 +12,8 @@ from torch import Tensor
 from benchmarks.suite.arrays import Index
 from ehrmeta.data import index_tasks, load_dataset
 from ehrmeta.errors import DataWarning
-from ehrmeta.nn import MLP, TaskSet
-from ehrmeta.nn.batch import TaskRows, visible_width
+from ehrmeta.nn import MLP, TaskRows, TaskSet
+from ehrmeta.nn.batch import visible_width
 from ehrmeta.training import EpisodeSampler
 
 RATE = 0.05

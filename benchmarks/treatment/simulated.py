@@ -13,8 +13,7 @@ from sklearn.model_selection import KFold, train_test_split
 from benchmarks.suite.arrays import Array, Index
 from benchmarks.suite.record import Record
 from benchmarks.treatment.methods import METHODS, OURS, fit_ours
-from ehrmeta.data import make_treatment
-from ehrmeta.data.catalog import load_frame
+from ehrmeta.data import load_frame, make_treatment
 from ehrmeta.errors import DataWarning
 from ehrmeta.evaluation.bootstrap import bootstrap_counts, percentile_limits
 

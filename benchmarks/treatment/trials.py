@@ -20,9 +20,7 @@ from benchmarks.suite.arrays import Array, Index, Mask
 from benchmarks.suite.record import Record
 from benchmarks.treatment.methods import METHODS, OURS, fit_ours
 from benchmarks.treatment.trial_data import load_actg175, load_ihdp
-from ehrmeta.data import Encoder, Table, load_dataset
-from ehrmeta.data.catalog import load_frame
-from ehrmeta.data.labels import survival_array
+from ehrmeta.data import Encoder, Table, load_dataset, load_frame, survival_array
 from ehrmeta.errors import DataWarning
 from ehrmeta.evaluation.survival import censoring_curve, kaplan_meier, read_event_times
 from ehrmeta.treatment.arms import Arms

@@ -8,9 +8,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ehrmeta.data import TaskIndex, first_k
+from ehrmeta.data import Clock, TaskIndex, first_k
 from ehrmeta.data.clock import SECONDS
-from ehrmeta.data.schema import Clock
 from ehrmeta.errors import DataError, did_you_mean
 from ehrmeta.estimators.inputs import Inputs, read_inputs, schema_of
 from ehrmeta.estimators.protocol import adapt_to_rows, keep_judged_tasks
@@ -85,15 +84,8 @@ def k_shot_curve(
     ...
     ...     def adapt(self, X, y, *, groups=None, time=None):
     ...         return self
-    >>> curve = k_shot_curve(
-    ...     {"one": Mean()},
-    ...     np.zeros((6, 1)),
-    ...     [0, 2, 1, 1, 2, 1],
-    ...     groups=[1, 1, 1, 2, 2, 3],
-    ...     time=[0, 1, 2, 0, 1, 0],
-    ...     shots=(1,),
-    ...     n_bootstrap=100,
-    ... )
+    >>> y, rows = [0, 2, 1, 1, 2, 1], {"groups": [1, 1, 1, 2, 2, 3], "time": [0, 1, 2, 0, 1, 0]}
+    >>> curve = k_shot_curve({"one": Mean()}, np.zeros((6, 1)), y, **rows, shots=(1,))
     >>> curve.loc[curve.metric == "mae_macro", ["k", "value", "n_tasks", "n_excluded"]]
        k  value  n_tasks  n_excluded
     3  1   0.75        2           1
@@ -263,13 +255,6 @@ class KShotScorer:
     ) -> float:
         """Minus the mean error over `shots`."""
         read = estimator.fitted_model().read(X, y, groups=groups, time=time)
-        curve = k_shot_curve(
-            {"": estimator},
-            X,
-            y,
-            groups=read.groups,
-            time=read.time,
-            shots=self.shots,
-            n_bootstrap=0,
-        )
+        rows: dict[str, Any] = {"groups": read.groups, "time": read.time}
+        curve = k_shot_curve({"": estimator}, X, y, **rows, shots=self.shots, n_bootstrap=0)
         return -float(curve.loc[curve.metric == self.metric, "value"].mean())

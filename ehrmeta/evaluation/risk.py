@@ -25,9 +25,8 @@ _CELLS = 2_000_000  # (sample, row) cells at a time
 
 
 def _log_loss(y: Array, p: Array, weight: Array) -> Array:
-    tiny = np.finfo(
-        np.float64
-    ).eps  # as in scikit-learn: a risk of 0 or 1 that is wrong costs much, not infinity
+    # as in scikit-learn: a risk of 0 or 1 that is wrong costs much, not infinity
+    tiny = np.finfo(np.float64).eps
     p = np.clip(p, tiny, 1 - tiny)
     return _mean(-np.log(np.where(y == 1, p, 1 - p)), weight)
 
@@ -41,14 +40,6 @@ def _scaled_brier(y: Array, p: Array, weight: Array) -> Array:
     with np.errstate(invalid="ignore", divide="ignore"):
         score: Array = 1 - _brier(y, p, weight) / (prevalence * (1 - prevalence))
     return np.where(prevalence * (1 - prevalence) > 0, score, np.nan)
-
-
-def _slope(y: Array, p: Array, weight: Array) -> Array:
-    return recalibrate(y, p, weight, with_slope=True)[:, 1]
-
-
-def _in_the_large(y: Array, p: Array, weight: Array) -> Array:
-    return recalibrate(y, p, weight, with_slope=False)[:, 0]
 
 
 def _expected_observed(y: Array, p: Array, weight: Array) -> Array:
@@ -70,8 +61,8 @@ RISK_METRICS: dict[str, Callable[[Array, Array, Array], Array]] = {
     "log_loss": _log_loss,
     "brier": _brier,
     "scaled_brier": _scaled_brier,
-    "calibration_slope": _slope,
-    "calibration_in_the_large": _in_the_large,
+    "calibration_slope": lambda y, p, w: recalibrate(y, p, w, with_slope=True)[:, 1],
+    "calibration_in_the_large": lambda y, p, w: recalibrate(y, p, w, with_slope=False)[:, 0],
     "e_o_ratio": _expected_observed,
     "ici": calibration_index,
 }

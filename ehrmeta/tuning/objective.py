@@ -104,7 +104,9 @@ class Objective:
                 continue
             for of_block in errors.T:
                 of_blocks.append(of_block)
-                self._report(trial, of_blocks)
+                value = of_block[0] if self.by_block else np.mean(of_blocks)
+                with warnings.catch_warnings(action="ignore"):  # a lost worker reported it before
+                    trial.report(float(value), step=len(of_blocks) - 1)
             blocks = [float(of_block[0]) for of_block in of_blocks]
             trial.set_user_attr(BLOCKS, blocks)
             if number < len(self.folds) and trial.should_prune():
@@ -119,8 +121,7 @@ class Objective:
     def _judged(self, model: Any, fold: Fold) -> Array:
         """Errors of a model fitted to the fold, (measure, block)."""
         fitted = clone(model)
-        with warnings.catch_warnings():  # what they say of the table was said when it was read
-            warnings.simplefilter("ignore", DataWarning)
+        with warnings.catch_warnings(action="ignore", category=DataWarning):  # given at reading
             fitted.fit(fold.train.X, fold.train.y, **fold.train.known())
             errors = np.array(
                 [measure(fitted, fold.test, fold.blocks) for measure in self.measures.values()]
@@ -134,12 +135,6 @@ class Objective:
         if not np.isfinite(errors).all():
             raise DivergenceError("the error on held-out patients is not finite.")
         return errors
-
-    def _report(self, trial: Trial, of_blocks: Sequence[Array]) -> None:
-        value = of_blocks[-1][0] if self.by_block else np.mean(of_blocks)
-        with warnings.catch_warnings():  # of a step that a lost worker has reported before
-            warnings.simplefilter("ignore")
-            trial.report(float(value), step=len(of_blocks) - 1)
 
 
 def read_rows(estimator: Any, X: Any, y: Any, groups: Any, time: Any) -> Rows:

@@ -293,8 +293,8 @@ def _replayed(
 
     again = FixedTrial(trial.params, number=trial.number)
     try:
-        with warnings.catch_warnings():  # a range may have become narrower since
-            warnings.simplefilter("ignore", UserWarning)
+        with warnings.catch_warnings(action="ignore", category=UserWarning):
+            # a range may have become narrower since
             values = suggested(space, cast("Any", again), model)
         if again.params.keys() != trial.params.keys():
             raise ValueError

@@ -204,8 +204,7 @@ def open_study(
             )
         for name, value in {**(notes or {}), **wanted}.items():
             study.set_user_attr(name, value)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ExperimentalWarning)
+        with warnings.catch_warnings(action="ignore", category=ExperimentalWarning):
             study.set_metric_names(list(measures))
     finally:
         locks.release(_TURN)
@@ -246,8 +245,7 @@ def seeded_tpe(seed: int) -> Callable[[int], BaseSampler]:
     """A sampler per trial number, so that a study that is stopped and resumed goes on alike."""
 
     def of_trial(number: int) -> BaseSampler:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ExperimentalWarning)
+        with warnings.catch_warnings(action="ignore", category=ExperimentalWarning):
             # constant_liar: running trials count as bad, so that no worker repeats them
             return TPESampler(seed=(seed * 1_000_003 + number) % 2**32, constant_liar=True)
 

@@ -71,6 +71,8 @@ def study_summary(study: optuna.Study) -> str:
     explains alone (PED-ANOVA, arXiv:2304.10255): a hint, not a test, and from few trials a vague
     one. It counts all trials by their error in the first fold, those given up early too.
     """
+    import optuna
+
     trials = study.get_trials(deepcopy=False)
     failed = sum(trial.state.name == "FAIL" for trial in trials)
     full = len(in_full(study))
@@ -95,19 +97,13 @@ def study_summary(study: optuna.Study) -> str:
     lines.append("what mattered in the first fold, and where the best quarter of the trials lies:")
     ranked = sorted(seen, key=lambda trial: sign_of(view) * trial.values[0])
     good = ranked[: max(2, len(ranked) // 4)]
-    for name, share in _importances(view).items():
+    with warnings.catch_warnings(action="ignore"):
+        importances = optuna.importance.get_param_importances(view)
+    for name, share in importances.items():
         lines.append(f"  {name}: {100 * share:.0f} %, {_where(name, good)}")
     if len(names) > 1:
         lines.append(f"{len(study.best_trials)} trials are not beaten in everything at once")
     return "\n".join(lines)
-
-
-def _importances(study: optuna.Study) -> dict[str, float]:
-    import optuna
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return optuna.importance.get_param_importances(study)
 
 
 def _where(name: str, trials: Sequence[FrozenTrial]) -> str:
@@ -146,8 +142,7 @@ def study_plots(study: optuna.Study) -> Iterator[tuple[str, Any]]:
         plots["importance"] = draw.plot_param_importances
         if max(len(trial.params) for trial in trials) > 1:
             plots["parallel"] = draw.plot_parallel_coordinate
-    with warnings.catch_warnings():  # Optuna warns that its pictures are experimental
-        warnings.simplefilter("ignore")
+    with warnings.catch_warnings(action="ignore"):  # "experimental", says Optuna of its pictures
         if len(study.directions) == 1:
             yield "history", draw.plot_optimization_history(study, target_name=name)
         elif len(study.directions) <= 3:

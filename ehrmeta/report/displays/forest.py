@@ -92,15 +92,9 @@ class ForestDisplay(Display):
         >>> display.ax_.get_xlabel()
         'AUROC'
         """
-        scores = score_sites(
-            y_true,
-            y_prob,
-            groups=groups,
-            metrics=(metric,),
-            confidence_level=confidence_level,
-            n_bootstrap=n_bootstrap,
-            random_state=random_state,
-        )
+        bootstrap: dict[str, Any] = {"n_bootstrap": n_bootstrap, "random_state": random_state}
+        bootstrap["confidence_level"] = confidence_level
+        scores = score_sites(y_true, y_prob, groups=groups, metrics=(metric,), **bootstrap)
         return cls.from_scores(scores, metric=metric, confidence_level=confidence_level, ax=ax)
 
     @classmethod

@@ -107,8 +107,7 @@ class TrajectoryDisplay(Display):
             raise DataError(
                 f"shots={shots} of {len(y)} rows: leave at least one row on either side."
             )
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", AtypicalWarning)
+        with warnings.catch_warnings(action="ignore", category=AtypicalWarning):
             first = {name: values[:shots] for name, values in columns.items()}
             adapted = estimator.adapt(_table(first, fitted), y[:shots], time=t[:shots])
         everywhere = np.unique(np.append(np.linspace(t[0], t[-1], _POINTS), t[shots - 1]))

@@ -137,20 +137,9 @@ def k_shot_table(
 
     Examples
     --------
-    >>> curve = pd.DataFrame(
-    ...     {
-    ...         "method": ["last value", "ours"],
-    ...         "k": 1,
-    ...         "horizon": "all",
-    ...         "metric": "rmse_macro",
-    ...         "value": [11.2, 10.4],
-    ...         "difference": [0.8, 0.0],
-    ...         "difference_low": [0.6, 0.0],
-    ...         "difference_high": [1.0, 0.0],
-    ...         "n_tasks": 90,
-    ...         "n_excluded": 10,
-    ...     }
-    ... )
+    >>> curve = pd.DataFrame({"method": ["last value", "ours"], "value": [11.2, 10.4]})
+    >>> curve = curve.assign(k=1, horizon="all", metric="rmse_macro", n_tasks=90, n_excluded=10)
+    >>> curve = curve.assign(difference_low=[0.6, 0.0], difference_high=[1.0, 0.0])
     >>> print(k_shot_table(curve, reference="ours", unit="mg/dL"))
     rmse_macro [mg/dL]       k = 1
     ------------------------------------------------
