@@ -15,7 +15,8 @@ from ehrmeta.treatment.arms import Dose
 from ehrmeta.treatment.arrays import Array
 from ehrmeta.treatment.cross_fitting import Stack
 from ehrmeta.treatment.diagnostics import Diagnostics, diagnose
-from ehrmeta.treatment.effect_model import EffectModel, Moments, TaskEffects
+from ehrmeta.treatment.effect_model import EffectModel, TaskEffects
+from ehrmeta.treatment.effects import Moments
 from ehrmeta.treatment.learners import PseudoOutcomes, Scoring, arm_scores, usable_rows
 from ehrmeta.treatment.nuisances import TaskNuisances
 from ehrmeta.treatment.policy import (

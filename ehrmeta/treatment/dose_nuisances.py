@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -76,7 +77,18 @@ class DoseNuisances:
 
     def adapt(self, cases: TreatedRows) -> TaskDoseNuisances:
         """Expectations for the rows of tasks that the models have not seen."""
-        return _in_tasks(self, self.outcome.predict(cases.x), self.dose.predict(cases.x), cases)
+        return self.in_tasks(self.outcome.predict(cases.x), self.dose.predict(cases.x), cases)
+
+    def in_tasks(self, m: Array, dose: Array, cases: TreatedRows) -> TaskDoseNuisances:
+        """The population's expectations, at the levels that the rows' tasks have without them."""
+
+        def in_task(levels: ArmLevels | None, expected: Array, values: Array) -> Array:
+            if levels is None:
+                return expected
+            return levels.without_own_row(expected[:, None], _one_arm(cases, values))[:, 0]
+
+        outcome = in_task(self.outcome_levels, m, cases.y)
+        return TaskDoseNuisances(outcome, in_task(self.dose_levels, dose, cases.arm), m)
 
 
 def fit_dose_nuisances(
@@ -88,12 +100,11 @@ def fit_dose_nuisances(
     random_state: int = 0,
 ) -> tuple[DoseNuisances, TaskDoseNuisances]:
     """Cross-fit the models, estimate how tasks differ, and adapt to the training tasks."""
-    centre = cases.task if cases.n_tasks > 1 else None
-    y_stack, m = cross_fit(
-        outcome, cases.x, cases.y, fold, centre=centre, random_state=random_state
-    )
-    t_stack, t = cross_fit(dose, cases.x, cases.arm, fold, centre=centre, random_state=random_state)
     several = cases.n_tasks > 1
+    centre = cases.task if several else None
+    learn = partial(cross_fit, x=cases.x, fold=fold, centre=centre, random_state=random_state)
+    y_stack, m = learn(outcome, target=cases.y)
+    t_stack, t = learn(dose, target=cases.arm)
     nuisances = DoseNuisances(
         y_stack,
         t_stack,
@@ -101,7 +112,7 @@ def fit_dose_nuisances(
         fit_arm_levels(t[:, None], _one_arm(cases, cases.arm)) if several else None,
         np.ones(1),
     )
-    adapted = _in_tasks(nuisances, m, t, cases)
+    adapted = nuisances.in_tasks(m, t, cases)
     noise = np.array([np.mean((cases.y - adapted.m) ** 2)])
     return replace(nuisances, noise=noise), adapted
 
@@ -113,22 +124,6 @@ def rows_of_varied_dose(cases: TreatedRows) -> Mask:
     np.maximum.at(high, cases.task, cases.arm)
     several: Mask = (high > low)[cases.task]
     return several
-
-
-def _in_tasks(
-    nuisances: DoseNuisances, m: Array, t: Array, cases: TreatedRows
-) -> TaskDoseNuisances:
-    population_m = m
-    if nuisances.outcome_levels is not None and nuisances.dose_levels is not None:
-        m = _without_own_row(nuisances.outcome_levels, m, _one_arm(cases, cases.y))
-        t = _without_own_row(nuisances.dose_levels, t, _one_arm(cases, cases.arm))
-    return TaskDoseNuisances(m, t, population_m)
-
-
-def _without_own_row(levels: ArmLevels, expected: Array, cases: TreatedRows) -> Array:
-    column = expected[:, None]
-    mean, cov = levels.adapt(column, cases)
-    return levels.without_own_row(column, cases, mean, cov)[:, 0]
 
 
 def _one_arm(cases: TreatedRows, y: Array) -> TreatedRows:

@@ -26,6 +26,7 @@ from ehrmeta.treatment.effects import (
     ArmEffect,
     Effects,
     MixedEffects,
+    Moments,
     OutcomeContrast,
     Population,
 )
@@ -33,8 +34,6 @@ from ehrmeta.treatment.learners import CrossedEffect, Scoring
 from ehrmeta.treatment.meta_effects import MetaEffects, MetaOutcomes
 from ehrmeta.treatment.nuisances import ArmLevels, LogitShifts, Nuisances
 from ehrmeta.treatment.treated_rows import TreatedRows, TreatmentEncoder
-
-Moments = tuple[Array, Array | None]  # mean and variance of every row; None without a posterior
 
 
 class TaskEffects(NamedTuple):

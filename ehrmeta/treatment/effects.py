@@ -30,6 +30,7 @@ from ehrmeta.treatment.nuisances import Nuisances, TaskNuisances
 from ehrmeta.treatment.treated_rows import TreatedRows
 
 AnyTaskNuisances = TaskNuisances | TaskDoseNuisances
+Moments = tuple[Array, Array | None]  # mean and variance of every row; None without a posterior
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,9 +188,7 @@ class Effects(ABC):
         """What the rows of tasks say about their effects; no rows say nothing."""
 
     @abstractmethod
-    def contrast(
-        self, cases: TreatedRows, state: Any, zero: Array, one: Array
-    ) -> tuple[Array, Array | None]:
+    def contrast(self, cases: TreatedRows, state: Any, zero: Array, one: Array) -> Moments:
         """Mean and variance of the effect of `one` over `zero` at the rows' x in their tasks.
 
         Both treatments are indicators of the arms without the control, (arm - 1,), or a dose,
@@ -205,7 +204,7 @@ class Effects(ABC):
     @abstractmethod
     def outcomes(
         self, cases: TreatedRows, state: Any, given: Array, reference: tuple[Array, Array]
-    ) -> tuple[Array, Array | None]:
+    ) -> Moments:
         """Mean and variance of the mean outcome under a treatment, (row,) both.
 
         `reference` is the nuisances' mean outcome and the shares of the arms (or dose) it is for.
@@ -289,7 +288,7 @@ class MixedEffects(Effects):
 
     def contrast(
         self, cases: TreatedRows, state: TaskDeviations, zero: Array, one: Array
-    ) -> tuple[Array, Array | None]:
+    ) -> Moments:
         r"""Closed form: :math:`z'Cz + (d - A'z)' \mathrm{cov}(\hat\beta) (d - A'z)`.
 
         With the posterior covariance C and the gain A of the task: what is not known of the task,
@@ -304,7 +303,7 @@ class MixedEffects(Effects):
         state: TaskDeviations,
         given: Array,
         reference: tuple[Array, Array],
-    ) -> tuple[Array, Array | None]:
+    ) -> Moments:
         """Level and effects of the task; the variance leaves out that of the outcome models."""
         m, share = reference
         d, spread = self.population.contrast(cases.x, given - share)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 from ehrmeta.errors import DataError
 from ehrmeta.treatment.arms import Arms, Dose, read_probabilities
@@ -41,8 +41,8 @@ class EffectSettings:
     final: Any = "auto"
     n_folds: int = 5
     clip: float = 0.01
-    is_dose: bool = False
-    seed: int = 0
+    discrete_treatment: bool = True
+    random_state: int = 0
 
     def __post_init__(self) -> None:
         if self.learner not in LEARNERS:
@@ -54,12 +54,12 @@ class EffectSettings:
                 "learner='t' takes no estimator=: use 's' (one outcome model with the treatment "
                 "among its features), 'dr', 'r' or 'x'."
             )
-        if self.is_dose and self.learner not in ("r", "s"):
+        if not self.discrete_treatment and self.learner not in ("r", "s"):
             raise DataError(
                 f"learner={self.learner!r} compares arms. For a dose pass learner='r' (an effect "
                 "linear in the dose) or 's' with an estimator."
             )
-        if self.is_dose and self.learner == "s" and self.estimator is None:
+        if not self.discrete_treatment and self.learner == "s" and self.estimator is None:
             raise DataError(
                 "learner='s' of a dose needs estimator=, for instance MetaRegressor(): it learns "
                 "the outcome with the dose as its last feature."
@@ -69,14 +69,6 @@ class EffectSettings:
                 raise DataError(
                     f"outcome must be scikit-learn estimators, got {type(part).__name__}."
                 )
-
-
-class LearnedEffects(NamedTuple):
-    """Fitted effects, their state in the training tasks, and the R-scores of every form tried."""
-
-    effects: Effects
-    state: Any
-    scores: list[dict[str, float]]
 
 
 def fit_effect_model(
@@ -92,18 +84,17 @@ def fit_effect_model(
     scores : list of dict
         R-score of every form of the effect that was tried, by arm.
     """
-    strata = None if settings.is_dose else rows.arm
+    strata = rows.arm if settings.discrete_treatment else None
     n_folds = min(settings.n_folds, rows.n_tasks) if rows.n_tasks > 1 else settings.n_folds
     fold = cross_fit_folds(
-        rows.task, rows.n_tasks, n_folds, strata=strata, random_state=settings.seed
+        rows.task, rows.n_tasks, n_folds, strata=strata, random_state=settings.random_state
     )
-    nuisances, expected = learn_nuisances(settings, encoder.treatment, rows, fold)
-    learned = learn_effects(settings, nuisances, rows, expected, fold)
-    state = TaskEffects(expected, learned.state)
-    return EffectModel(encoder, nuisances, learned.effects), state, learned.scores
+    nuisances, expected = _learn_nuisances(settings, encoder.treatment, rows, fold)
+    effects, state, scores = _learn_effects(settings, nuisances, rows, expected, fold)
+    return EffectModel(encoder, nuisances, effects), TaskEffects(expected, state), scores
 
 
-def learn_nuisances(
+def _learn_nuisances(
     settings: EffectSettings, treatment: Arms | Dose, rows: TreatedRows, fold: Index
 ) -> tuple[Nuisances | DoseNuisances, AnyTaskNuisances]:
     """Cross-fit outcome and treatment models as the settings say, and adapt them to the tasks."""
@@ -114,7 +105,7 @@ def learn_nuisances(
             fold,
             outcome=outcome or default_regressors(),
             dose=propensity or default_regressors(),
-            random_state=settings.seed,
+            random_state=settings.random_state,
         )
     is_known = isinstance(settings.propensity, float | int | Mapping)
     return fit_nuisances(
@@ -127,26 +118,28 @@ def learn_nuisances(
         else propensity or default_classifiers(),
         clip=settings.clip,
         joint=settings.learner == "s",
-        random_state=settings.seed,
+        random_state=settings.random_state,
     )
 
 
-def learn_effects(
+def _learn_effects(
     settings: EffectSettings,
     nuisances: Nuisances | DoseNuisances,
     rows: TreatedRows,
     expected: AnyTaskNuisances,
     fold: Index,
-) -> LearnedEffects:
-    """Learn the effects of all arms from what was expected of the training rows."""
+) -> tuple[Effects, Any, list[dict[str, float]]]:
+    """Effects of all arms from what was expected of the training rows, their state, and scores."""
     if settings.learner == "s" and settings.estimator is not None:
         outcomes = MetaOutcomes.fit(settings.estimator, rows, expected)
-        return LearnedEffects(outcomes, outcomes.adapt(rows, expected), [])
+        return outcomes, outcomes.adapt(rows, expected), []
     noise = nuisances.noise
     crossed = None
     if isinstance(nuisances, Nuisances) and isinstance(expected, TaskNuisances):
         if settings.learner in ("s", "t"):
-            return _outcome_effects(nuisances, rows, expected)
+            population, pull = outcome_population(nuisances, rows)
+            values = list((expected.population_mu[:, 1:] - expected.population_mu[:, :1]).T)
+            return *MixedEffects.over(population, pull, rows, expected, noise, values), []
         crossed = [
             partial(
                 fit_crossed,
@@ -155,14 +148,14 @@ def learn_effects(
                 adapted=expected,
                 arm=arm,
                 fold=fold,
-                random_state=settings.seed,
+                random_state=settings.random_state,
             )
             for arm in range(1, nuisances.n_arms)
         ]
     scoring = Scoring(settings.learner, noise)
     if settings.estimator is not None:
         effects = MetaEffects.fit(settings.estimator, scoring, rows, expected)
-        return LearnedEffects(effects, effects.adapt(rows, expected), [])
+        return effects, effects.adapt(rows, expected), []
     pseudo = scoring(rows, expected)
     judges = pseudo if settings.learner == "r" else Scoring("r", noise)(rows, expected)
     forms = choose_forms(
@@ -173,21 +166,10 @@ def learn_effects(
         fold,
         final=settings.final,
         crossed=crossed,
-        random_state=settings.seed,
+        random_state=settings.random_state,
     )
-    return LearnedEffects(
-        *MixedEffects.fit(rows, expected, noise, forms, pseudo), [form.scores for form in forms]
-    )
-
-
-def _outcome_effects(
-    nuisances: Nuisances, rows: TreatedRows, expected: TaskNuisances
-) -> LearnedEffects:
-    """The S- and the T-learner: effects are differences of the outcome models."""
-    population, pull = outcome_population(nuisances, rows)
-    values = list((expected.population_mu[:, 1:] - expected.population_mu[:, :1]).T)
-    effects = MixedEffects.over(population, pull, rows, expected, nuisances.noise, values)
-    return LearnedEffects(*effects, [])
+    mixed = MixedEffects.fit(rows, expected, noise, forms, pseudo)
+    return *mixed, [form.scores for form in forms]
 
 
 def _as_list(models: Any) -> list[Any]:

@@ -179,7 +179,7 @@ def fit_crossed(
     one: list[tuple[Any]] = []
     values = np.empty(cases.n_rows)
     for k, mu in enumerate(nuisances.by_fold(cases.x)):
-        imputed = nuisances.with_outcomes(mu, adapted.e, cases)
+        imputed = nuisances.in_tasks(mu, adapted.e, cases)
         rows, psi, _ = Scoring("x", nuisances.noise).pair(cases, imputed, (0, arm))
         for side, models in ((0, zero), (arm, one)):
             learned = (fold[rows] != k) & (cases.arm[rows] == side)

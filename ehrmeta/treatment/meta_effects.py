@@ -13,7 +13,7 @@ from sklearn.utils.validation import has_fit_parameter
 
 from ehrmeta.errors import DataError
 from ehrmeta.treatment.arrays import Array
-from ehrmeta.treatment.effects import AnyTaskNuisances, Effects
+from ehrmeta.treatment.effects import AnyTaskNuisances, Effects, Moments
 from ehrmeta.treatment.learners import Scoring
 from ehrmeta.treatment.treated_rows import TreatedRows
 
@@ -25,9 +25,7 @@ class _PointEffects(Effects):
     def _effect(self, cases: TreatedRows, state: Any, zero: Array, one: Array) -> Array:
         """Effect of every row, (row,)."""
 
-    def contrast(
-        self, cases: TreatedRows, state: Any, zero: Array, one: Array
-    ) -> tuple[Array, Array | None]:
+    def contrast(self, cases: TreatedRows, state: Any, zero: Array, one: Array) -> Moments:
         """The effect, and no variance."""
         return self._effect(cases, state, zero, one), None
 
@@ -93,7 +91,7 @@ class MetaEffects(_PointEffects):
 
     def outcomes(
         self, cases: TreatedRows, state: Any, given: Array, reference: tuple[Array, Array]
-    ) -> tuple[Array, Array | None]:
+    ) -> Moments:
         """The nuisances' mean outcome, moved by the effects."""
         m, share = reference
         return m + self._effect(cases, state, share, np.broadcast_to(given, share.shape)), None
@@ -136,7 +134,7 @@ class MetaOutcomes(_PointEffects):
 
     def outcomes(
         self, cases: TreatedRows, state: Any, given: Array, reference: tuple[Array, Array]
-    ) -> tuple[Array, Array | None]:
+    ) -> Moments:
         """Predictions of the adapted model."""
         return self.predict(cases, state, given), None
 

@@ -6,6 +6,7 @@ where there is one task), and the task's own levels come from its other rows.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -46,11 +47,12 @@ class ArmLevels:
         mean, cov = posterior(self.model, *_residuals_by_task(mu, cases))
         return mean + self.model.beta, cov
 
-    def without_own_row(self, mu: Array, cases: TreatedRows, mean: Array, cov: Array) -> Array:
+    def without_own_row(self, mu: Array, cases: TreatedRows) -> Array:
         r"""Outcomes (row, arm) at the levels that the task's *other* rows give.
 
         .. math:: b_{-i} = b - C z_i \frac{r_i - z_i'b}{\sigma^2 - z_i' C z_i}
         """
+        mean, cov = self.adapt(mu, cases)
         to_arms = cov[cases.task, :, cases.arm]  # (row, arm)
         residual = cases.y - cases.of_arm(mu) - mean[cases.task, cases.arm]
         variance = self.model.noise_var - cases.of_arm(to_arms)
@@ -101,18 +103,15 @@ class LogitShifts:
         mode, curvature, _ = _laplace(np.log(np.maximum(e, _SMALLEST)), cases, self.sd)
         return mode, curvature
 
-    def without_own_row(self, e: Array, cases: TreatedRows, mode: Array, curvature: Array) -> Array:
+    def without_own_row(self, e: Array, cases: TreatedRows) -> Array:
         """Propensities (row, arm) at the shift that the task's other rows give, to one step."""
+        mode, curvature = self.adapt(e, cases)
         logits = np.log(np.maximum(e, _SMALLEST))
         p = softmax(logits + mode[cases.task], axis=1)
         gradient = np.eye(p.shape[1])[cases.arm] - p
         rest = curvature[cases.task] - _information(p)
         shift = mode[cases.task] - np.linalg.solve(rest, gradient[..., None])[..., 0]
         return np.asarray(softmax(logits + shift, axis=1))
-
-    def shifted(self, e: Array, shift: Array) -> Array:
-        """Propensities (row, arm) of rows whose task has this shift, (row, arm)."""
-        return np.asarray(softmax(np.log(np.maximum(e, _SMALLEST)) + shift, axis=1))
 
 
 def _fit_logit_shifts(e: Array, cases: TreatedRows) -> LogitShifts:
@@ -252,17 +251,6 @@ class Nuisances:
         arms = range(self.n_arms)
         return np.stack([joint.by_fold(_with_arm(x, a, self.n_arms)) for a in arms], axis=-1)
 
-    def population_propensity(self, cases: TreatedRows) -> Array:
-        """Propensities before any adaptation, (row, arm)."""
-        if cases.known is not None:
-            return cases.known
-        if self.propensity is None:
-            raise DataError(
-                "the model was fitted with randomisation probabilities for its own rows only. "
-                "Pass propensity= for these rows too."
-            )
-        return self.propensities(cases.x)
-
     def propensities(self, x: Array) -> Array:
         """Propensities at x, (row, arm); the arms' shares where they were known by row."""
         if isinstance(self.propensity, Stack):
@@ -277,13 +265,28 @@ class Nuisances:
 
     def adapt(self, cases: TreatedRows) -> TaskNuisances:
         """Expectations for the rows of tasks that the models have not seen."""
-        e = self.population_propensity(cases)
-        shifts = None if cases.known is not None else self.shifts
-        return _in_tasks(self, shifts, self.predict(cases.x), e, cases)
+        if cases.known is not None:
+            return self.in_tasks(self.predict(cases.x), cases.known, cases)
+        if self.propensity is None:
+            raise DataError(
+                "the model was fitted with randomisation probabilities for its own rows only. "
+                "Pass propensity= for these rows too."
+            )
+        e = self.propensities(cases.x)
+        if self.shifts is not None:
+            e = self.shifts.without_own_row(e, cases)
+        return self.in_tasks(self.predict(cases.x), e, cases)
 
-    def with_outcomes(self, mu: Array, e: Array, cases: TreatedRows) -> TaskNuisances:
-        """Expectations by these outcomes (row, arm) of the population and adapted propensities."""
-        return _in_tasks(self, None, mu, e, cases)
+    def in_tasks(self, mu: Array, e: Array, cases: TreatedRows) -> TaskNuisances:
+        """Expectations by the population's outcomes and the tasks' propensities, (row, arm) both.
+
+        Outcomes take the levels that the rows' tasks have without them.
+        """
+        in_task = mu if self.levels is None else self.levels.without_own_row(mu, cases)
+        if self.bounded:
+            in_task = np.clip(in_task, 0.0, 1.0)
+        clipped = np.asarray((e < self.clip).any(axis=1))
+        return TaskNuisances(in_task, mu, np.maximum(e, self.clip), clipped)
 
 
 def fit_nuisances(
@@ -315,28 +318,18 @@ def fit_nuisances(
     numbers = not is_classifier(outcome[0])
     target = cases.y - _task_levels(cases, n_arms) if several and numbers else cases.y
     centre = cases.task if several else None
+    learn = partial(
+        cross_fit, outcome, target=target, fold=fold, centre=centre, random_state=random_state
+    )
     if joint:
-        x = np.column_stack([cases.x, np.eye(n_arms)[cases.arm][:, 1:]])
-        stack, _ = cross_fit(outcome, x, target, fold, centre=centre, random_state=random_state)
+        stack, _ = learn(np.column_stack([cases.x, np.eye(n_arms)[cases.arm][:, 1:]]))
         stacks: tuple[Stack, ...] = (stack,)
         by_fold = [stack.by_fold(_with_arm(cases.x, a, n_arms)) for a in range(n_arms)]
         mu = np.column_stack([values[fold, np.arange(cases.n_rows)] for values in by_fold])
     else:
-        fits = [
-            cross_fit(
-                outcome,
-                cases.x,
-                target,
-                fold,
-                train=cases.arm == a,
-                centre=centre,
-                random_state=random_state,
-            )
-            for a in range(n_arms)
-        ]
+        fits = [learn(cases.x, train=cases.arm == a) for a in range(n_arms)]
         stacks = tuple(stack for stack, _ in fits)
         mu = np.column_stack([values for _, values in fits])
-
     model: Stack | Array | None
     if cases.known is not None:
         model, e = None, cases.known
@@ -345,22 +338,23 @@ def fit_nuisances(
     else:
         model, e = cross_fit(propensity, cases.x, cases.arm, fold, random_state=random_state)
         e = _all_arms(e)
-    learned = isinstance(model, Stack)
+    counts = np.bincount(cases.arm, minlength=n_arms)
     nuisances = Nuisances(
         outcome=stacks,
         propensity=model,
         levels=fit_arm_levels(mu, cases) if several else None,
-        shifts=_fit_logit_shifts(e, cases) if several and learned else None,
+        shifts=_fit_logit_shifts(e, cases) if several and isinstance(model, Stack) else None,
         noise=np.ones(n_arms),
-        mean_propensity=np.bincount(cases.arm, minlength=n_arms) / cases.n_rows,
+        mean_propensity=counts / cases.n_rows,
         n_rows=cases.n_rows,
         n_arms=n_arms,
         clip=clip,
         bounded=cases.is_binary,
     )
-    adapted = _in_tasks(nuisances, nuisances.shifts, mu, e, cases)
+    if nuisances.shifts is not None:
+        e = nuisances.shifts.without_own_row(e, cases)
+    adapted = nuisances.in_tasks(mu, e, cases)
     residual = cases.y - cases.of_arm(adapted.mu)
-    counts = np.bincount(cases.arm, minlength=n_arms)
     noise = np.bincount(cases.arm, residual**2, minlength=n_arms) / counts
     floor = 1e-12 * max(float(np.mean(cases.y**2)), np.finfo(float).tiny)
     return replace(nuisances, noise=np.maximum(noise, floor)), adapted
@@ -384,23 +378,6 @@ def default_classifiers() -> list[Any]:
             learning_rate=0.05, max_iter=100, max_leaf_nodes=8, early_stopping=False
         ),
     ]
-
-
-def _in_tasks(
-    nuisances: Nuisances, shifts: LogitShifts | None, mu: Array, e: Array, cases: TreatedRows
-) -> TaskNuisances:
-    """Expectations at the levels that the rows' tasks have without them."""
-    population_mu = mu
-    if nuisances.levels is not None:
-        level, cov = nuisances.levels.adapt(mu, cases)
-        mu = nuisances.levels.without_own_row(mu, cases, level, cov)
-    if shifts is not None:
-        assignment, curvature = shifts.adapt(e, cases)
-        e = shifts.without_own_row(e, cases, assignment, curvature)
-    if nuisances.bounded:
-        mu = np.clip(mu, 0.0, 1.0)
-    clipped = np.asarray((e < nuisances.clip).any(axis=1))
-    return TaskNuisances(mu, population_mu, np.maximum(e, nuisances.clip), clipped)
 
 
 def _check_folds(cases: TreatedRows, n_arms: int, fold: Index) -> None:

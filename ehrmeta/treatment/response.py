@@ -1,6 +1,7 @@
 """Treatment response over many tasks: learned together, adapted to one more."""
 
 from collections.abc import Mapping
+from dataclasses import KW_ONLY, dataclass, fields
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -24,6 +25,7 @@ from ehrmeta.treatment.meta_effects import MetaEffects, MetaOutcomes
 from ehrmeta.treatment.treated_rows import TreatmentEncoder, read_treated
 
 
+@dataclass(eq=False, repr=False)
 class TreatmentResponse(Saved, BaseEstimator):
     r"""Learns over many tasks what a treatment changes, and adapts to one more from a few rows.
 
@@ -98,42 +100,24 @@ class TreatmentResponse(Saved, BaseEstimator):
     array([1. , 1.9])
     """
 
+    estimator: Any = None
+    learner: str = "dr"
+    propensity: Any = None
+    _: KW_ONLY
+    outcome: Any = None
+    final: Any = "auto"
+    discrete_treatment: bool = True
+    control: Any = None
+    schema: Schema | None = None
+    task: str | None = None
+    treatment: str | None = None
+    n_folds: int = 5
+    clip: float = 0.01
+    random_state: int | None = None
     file_kind: ClassVar[str] = "effects"
-    model_: EffectModel
     __metadata_request__fit: ClassVar[dict[str, bool]] = dict.fromkeys(
         ("groups", "time", "treatment", "propensity", "outcome_time"), True
     )
-
-    def __init__(
-        self,
-        estimator: Any = None,
-        learner: str = "dr",
-        propensity: Any = None,
-        *,
-        outcome: Any = None,
-        final: Any = "auto",
-        discrete_treatment: bool = True,
-        control: Any = None,
-        schema: Schema | None = None,
-        task: str | None = None,
-        treatment: str | None = None,
-        n_folds: int = 5,
-        clip: float = 0.01,
-        random_state: int | None = None,
-    ) -> None:
-        self.estimator = estimator
-        self.learner = learner
-        self.propensity = propensity
-        self.outcome = outcome
-        self.final = final
-        self.discrete_treatment = discrete_treatment
-        self.control = control
-        self.schema = schema
-        self.task = task
-        self.treatment = treatment
-        self.n_folds = n_folds
-        self.clip = clip
-        self.random_state = random_state
 
     def fit(
         self,
@@ -169,17 +153,10 @@ class TreatmentResponse(Saved, BaseEstimator):
         -------
         self
         """
-        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        params = self.get_params(deep=False)
+        params["random_state"] = int(check_random_state(self.random_state).randint(2**31 - 1))
         settings = EffectSettings(
-            self.estimator,
-            self.learner,
-            self.propensity,
-            self.outcome,
-            self.final,
-            self.n_folds,
-            self.clip,
-            is_dose=not self.discrete_treatment,
-            seed=seed,
+            **{part.name: params[part.name] for part in fields(EffectSettings)}
         )
         schema = schema_of(self.schema, X)
         table = read_treated(

@@ -88,11 +88,9 @@ class TreatedRows:
 
     def to_tensors(self) -> dict[str, Tensor]:
         """The rows and the labels of their tasks, for a file of patient data."""
-        columns = {name: getattr(self, name) for name in ("x", "y", "arm", "task", "time", "known")}
         tensors = {
             f"support.{name}": torch.as_tensor(np.array(values))
-            for name, values in columns.items()
-            if values is not None
+            for name, values in self._columns().items()
         }
         return tensors if self.labels is None else tensors | {"labels": label_bytes(self.labels)}
 
@@ -124,15 +122,12 @@ class TreatedRows:
 
     def take(self, rows: AnyArray) -> TreatedRows:
         """Some rows, by mask or position; the numbering of the tasks stays."""
-        return replace(
-            self,
-            x=self.x[rows],
-            y=self.y[rows],
-            arm=self.arm[rows],
-            task=self.task[rows],
-            time=None if self.time is None else self.time[rows],
-            known=None if self.known is None else self.known[rows],
-        )
+        return replace(self, **{name: values[rows] for name, values in self._columns().items()})
+
+    def _columns(self) -> dict[str, Any]:
+        """What there is of every row."""
+        columns = {name: getattr(self, name) for name in ("x", "y", "arm", "task", "time", "known")}
+        return {name: values for name, values in columns.items() if values is not None}
 
 
 class Query(NamedTuple):

@@ -22,7 +22,7 @@ def test_a_model_is_learned_without_the_estimator(train):
     seed = int(np.random.RandomState(0).randint(2**31 - 1))
     response = fitted(plain(), train)
     settings = EffectSettings(
-        propensity=response.propensity, outcome=response.outcome, final="linear", seed=seed
+        propensity=response.propensity, outcome=response.outcome, final="linear", random_state=seed
     )
     model, _, scores = fit_effect_model(encoder, encoder.rows(table), settings)
     query = encoder.query(train.X, None, encoder.no_rows(), "error").rows
