@@ -1,6 +1,4 @@
-"""Laws of one-compartment dosing: the drug's law, the posterior, what is refused."""
-
-from functools import cache
+"""Laws of one-compartment dosing: the posterior, and what is refused."""
 
 import numpy as np
 import pytest
@@ -8,10 +6,8 @@ import pytest
 from ehrmeta.data import make_pk
 from ehrmeta.errors import DataError, DataWarning, GroupError, NotFittedError, SchemaError
 from ehrmeta.treatment import OneCompartment
-from ehrmeta.treatment.dosing.compartment import courses, steady
-from ehrmeta.treatment.dosing.dosed_rows import DosedRows
 from ehrmeta.treatment.dosing.kinetics import Kinetics
-from ehrmeta.treatment.dosing.response_curve import SampledCurves
+from tests.treatment.dosing.levels import features, fitted, keywords
 
 TRUE = Kinetics(
     beta=np.array([[np.log(4), 0.75, 0.6], [np.log(40), 1.0, 0.0], [0.0, 0.0, 0.0]]),
@@ -26,35 +22,6 @@ class Plain:
 
     def transform(self, columns):
         return [np.column_stack([columns["x0"], columns["x1"]])]
-
-
-def features(p):
-    return np.column_stack([np.log(p.X[:, 0] / 70), np.log(p.X[:, 1] / 80), p.X[:, 3]])
-
-
-def keywords(p, rows):
-    return {"treatment": p.X[rows, 2], "groups": p.groups[rows], "time": p.time[rows]}
-
-
-@cache
-def fitted():
-    p = make_pk(60, 4, random_state=1)
-    every = np.ones(len(p.y), bool)
-    model = OneCompartment("x2", interval=12.0)
-    return model.fit(features(p), p.y, **keywords(p, every)), p
-
-
-@pytest.mark.parametrize("route", ["oral", "iv"])
-def test_the_law_is_that_of_the_simulator(route):
-    p = make_pk(4, 3, route=route, random_state=0)
-    rows = DosedRows({}, p.y, p.X[:, 2], p.time, np.arange(0, 13, 3), None)
-    parameters = [p.clearance, p.volume, p.absorption][: 3 if p.oral else 2]
-    theta = np.log(np.column_stack(parameters))
-    for patient, course in enumerate(courses(rows, p.X[:, 3], 12.0)):
-        found = course.concentration(theta[[patient]])[:, 0]
-        np.testing.assert_allclose(found, p.mean[p.groups == patient], rtol=1e-9)
-    held = steady(theta, np.array([12.0]), 12.0)[0] * 300
-    np.testing.assert_allclose(held, p.concentration(300), rtol=1e-9)
 
 
 @pytest.mark.parametrize("k", [0, 1, 3])
@@ -75,15 +42,6 @@ def test_under_the_true_population_chances_are_those_of_the_true_posterior(k):
     np.testing.assert_allclose(found, p.chance(seen, grid, 0), atol=0.06)
 
 
-def test_the_population_is_found():
-    kinetics = fitted()[0].kinetics_
-    scale = fitted()[0].encoder_.transform({"x0": np.zeros(1), "x1": np.zeros(1)})[0][0]
-    typical = kinetics.beta @ np.append(1.0, scale)
-    np.testing.assert_allclose(np.exp(typical), [4, 40, 1], rtol=0.35)
-    np.testing.assert_allclose(kinetics.proportional, 0.15, atol=0.05)
-    assert 0.2 < kinetics.sd[0] < 0.5
-
-
 def test_rows_narrow_the_band_and_raise_the_chance():
     model, _ = fitted()
     p = make_pk(30, 3, random_state=3)
@@ -101,13 +59,6 @@ def test_rows_narrow_the_band_and_raise_the_chance():
     assert chances[1] > chances[0]
     assert (band.low < band.response).all()
     assert (band.response < band.high).all()
-
-
-def test_chances_and_quantiles_are_those_of_the_weighted_draws():
-    curves = SampledCurves.of(np.array([[3.0, 1.0, 2.0]]), np.array([[0.5, 0.2, 0.3]]))
-    np.testing.assert_allclose(curves.chance(np.array([1.0, 2.0]), 1.5, 5.0)[0], [0.8, 0.5])
-    np.testing.assert_allclose(curves.quantile(np.array([0.0, 10.0]), 0.4)[0], [0.0, 20.0])
-    assert curves.chance(np.array([0.0]), 1.0, 2.0)[0, 0] == 0.0
 
 
 def test_what_no_model_can_use_is_refused():
