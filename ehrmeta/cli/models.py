@@ -170,12 +170,7 @@ def predict(
     "--baselines/--no-baselines", default=None, help="Default: where there is data to fit them on."
 )
 def evaluate(
-    model: str,
-    table: str,
-    shots: tuple[int, ...],
-    train: str | None,
-    baselines: bool | None,
-    hold_out: float | None,
+    model: str, table: str, shots: tuple[int, ...], baselines: bool | None, **others: Any
 ) -> None:
     """Score MODEL on the patients of TABLE after 1, 3, 5 values of each.
 
@@ -186,11 +181,11 @@ def evaluate(
         ehrmeta evaluate hdl.ehrmeta test.csv --train train.csv
         ehrmeta evaluate bili.ehrmeta pbcseq --hold-out 0.2
     """
-    if baselines and train is None and hold_out is None:
+    if baselines and others["train"] is None and others["hold_out"] is None:
         raise click.UsageError("baselines need data to be fitted on: pass --train or --hold-out.")
     fitted = MetaRegressor.load(model)
     test, fitted_baselines = test_and_baselines(
-        fitted, model, table, train=train, hold_out=hold_out, baselines=baselines is not False
+        fitted, model, table, **others, baselines=baselines is not False
     )
     models = fitted_baselines | {"ehrmeta": fitted}
     curve = k_shot_curve(

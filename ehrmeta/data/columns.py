@@ -56,16 +56,12 @@ def read_columns(X: Any) -> dict[str, Column]:
     X = _native(X)
     is_array = isinstance(X, np.ndarray) or not nw.dependencies.is_into_dataframe(X)
     columns = _read_array(X) if is_array else _read_frame(X)
+    n_rows = len(next(iter(columns.values()), X))
+    shape = f"(shape=({n_rows}, {len(columns)})) while a minimum of 1 is required."
     if not columns:
-        raise DataError(
-            f"0 feature(s) (shape=({len(X)}, 0)) while a minimum of 1 is required. "
-            "Pass at least one column."
-        )
-    if len(next(iter(columns.values()))) == 0:
-        raise DataError(
-            f"0 sample(s) (shape=(0, {len(columns)})) while a minimum of 1 is required. "
-            "The table has no rows."
-        )
+        raise DataError(f"0 feature(s) {shape} Pass at least one column.")
+    if n_rows == 0:
+        raise DataError(f"0 sample(s) {shape} The table has no rows.")
     return columns
 
 
@@ -375,9 +371,8 @@ def _read_csv(path: Path, text: tuple[str, ...]) -> pd.DataFrame:
     """A CSV whose rows must be no longer than its header: pandas would shift or cut them."""
     with warnings.catch_warnings():
         warnings.simplefilter("error", pd.errors.ParserWarning)
-        frame = pd.read_csv(
-            path, dtype=dict.fromkeys(text, "str"), index_col=False, low_memory=False
-        )
+        types = dict.fromkeys(text, "str")
+        frame = pd.read_csv(path, dtype=types, index_col=False, low_memory=False)
     if len(frame.columns) == 1 and ";" in frame.columns[0]:
         raise ValueError("its columns are separated by semicolons; save it with commas")
     return frame

@@ -101,12 +101,10 @@ class Encoder:
             A feature is no column, or holds text where its kind is numeric.
         """
         codes = None if groups is None else index_tasks(groups).codes
-        of_block = {
-            block: _fit_scale(
-                np.concatenate([_numbers(columns, f) for f in features if f.block == block])
-            )
-            for block in {f.block for f in features if f.block}
-        }
+        of_block = {}
+        for block in {f.block for f in features if f.block}:
+            values = [_numbers(columns, f) for f in features if f.block == block]
+            of_block[block] = _fit_scale(np.concatenate(values))
         codings = tuple(
             _fit_levels(_levels(columns, f), codes, min_level_count)
             if f.kind == "categorical"

@@ -59,9 +59,8 @@ def landmark_times(
     kth = visits[visits.groupby("code").cumcount() == shots - 1]
     if len(kth) == 0:
         raise DataError(f"none of {tasks.n_tasks:,} patients has {shots} visits. Ask for fewer.")
-    first = pd.DataFrame(
-        {"subject_id": tasks.labels[kth["code"]], "prediction_time": kth["time"].to_numpy()}
-    )
+    labels, at = tasks.labels[kth["code"]], kth["time"].to_numpy()
+    first = pd.DataFrame({"subject_id": labels, "prediction_time": at})
     if index is None:
         return first
     entry = first["subject_id"].map(index) if isinstance(index, pd.Series) else float(index)
@@ -124,13 +123,8 @@ def label_within(
 
     Examples
     --------
-    >>> events = pd.DataFrame(
-    ...     {
-    ...         "subject_id": [1, 2, 3, 4],
-    ...         "time": [3.0, 1.0, 2.0, -1.0],
-    ...         "code": ["stroke", "death", "gout", "stroke"],
-    ...     }
-    ... )
+    >>> events = pd.DataFrame({"subject_id": [1, 2, 3, 4], "time": [3.0, 1.0, 2.0, -1.0]})
+    >>> events["code"] = ["stroke", "death", "gout", "stroke"]
     >>> at = pd.DataFrame({"subject_id": [1, 2, 3, 4, 5], "prediction_time": 0.0})
     >>> end = pd.DataFrame({"subject_id": [1, 2, 3, 4, 5], "time": [9.0, 1.0, 5.0, 9.0, 4.0]})
     >>> labels = label_within(
@@ -158,7 +152,9 @@ def label_within(
     outcome, competitors = _records_of(records, event), _records_of(records, competing)
     prior = ~np.isnan(_beside(landmarks, outcome, "backward"))
     gone = (end <= start) | ~np.isnan(_beside(landmarks, competitors, "backward"))
-    to_event, to_competitor = (_after(landmarks, part, end) for part in (outcome, competitors))
+    following = (_beside(landmarks, part, "forward") for part in (outcome, competitors))
+    # what is recorded after the end of follow-up was not watched for
+    to_event, to_competitor = (np.where(at <= end, at, np.inf) - start for at in following)
 
     at_risk = ~prior & ~gone
     if not at_risk.any():
@@ -188,13 +184,6 @@ def label_within(
         if count
     )
     return labels
-
-
-def _after(landmarks: pd.DataFrame, records: pd.DataFrame, end: Array) -> Array:
-    """Time from each prediction time to the next record within follow-up, or infinity."""
-    at = _beside(landmarks, records, "forward")
-    at = np.where(at <= end, at, np.inf)  # what is recorded after the end was not watched for
-    return np.asarray(at - landmarks["prediction_time"].to_numpy())
 
 
 def _beside(landmarks: pd.DataFrame, records: pd.DataFrame, direction: str) -> Array:

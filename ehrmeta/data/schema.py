@@ -69,17 +69,14 @@ class Feature:
     block: str = ""
 
     def __post_init__(self) -> None:
-        _check_choice(self.kind, Kind, f"feature '{self.name}'", "kind")
-        _check_choice(self.role, Role, f"feature '{self.name}'", "role")
+        which = f"feature '{self.name}'"
+        _check_choice(self.kind, Kind, which, "kind")
+        _check_choice(self.role, Role, which, "role")
         _check_range(self.low, self.high, self.name)
         if self.kind != "numeric" and self.block:
-            raise SchemaError(
-                f"feature '{self.name}' is {self.kind} and has no scale to share. Drop block."
-            )
+            raise SchemaError(f"{which} is {self.kind} and has no scale to share. Drop block.")
         if self.kind == "categorical" and (self.low is not None or self.high is not None):
-            raise SchemaError(
-                f"feature '{self.name}' is categorical and cannot have a range. Drop low and high."
-            )
+            raise SchemaError(f"{which} is categorical and cannot have a range. Drop low and high.")
 
 
 @dataclass(frozen=True)
@@ -106,12 +103,11 @@ class Outcome:
 
     def __post_init__(self) -> None:
         _check_range(self.low, self.high, self.name)
+        which = f"outcome '{self.name}'"
         if self.transform is not None:
-            _check_choice(self.transform, Transform, f"outcome '{self.name}'", "transform")
+            _check_choice(self.transform, Transform, which, "transform")
         if self.resolution is not None and not self.resolution > 0:
-            raise SchemaError(
-                f"outcome '{self.name}': resolution must be positive, got {self.resolution}."
-            )
+            raise SchemaError(f"{which}: resolution must be positive, got {self.resolution}.")
 
 
 @dataclass(frozen=True)
@@ -138,18 +134,14 @@ class Clock:
     is_feature: bool = True
 
     def __post_init__(self) -> None:
-        if self.unit not in SECONDS:
-            raise SchemaError(
-                f"time '{self.name}': unknown unit {self.unit!r}. Use one of {', '.join(SECONDS)}."
-            )
+        _check_choice(self.unit, SECONDS, f"time '{self.name}'", "unit")
 
 
 def _check_choice(value: str, choices: Any, where: str, what: str) -> None:
-    """Refuse what is none of a Literal's values."""
-    if value not in get_args(choices):
-        raise SchemaError(
-            f"{where}: unknown {what} {value!r}. Use one of {', '.join(get_args(choices))}."
-        )
+    """Refuse what is none of a Literal's values, or of the keys of a mapping."""
+    values = get_args(choices) or tuple(choices)
+    if value not in values:
+        raise SchemaError(f"{where}: unknown {what} {value!r}. Use one of {', '.join(values)}.")
 
 
 def _check_range(low: float | None, high: float | None, name: str) -> None:
