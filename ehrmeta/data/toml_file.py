@@ -11,13 +11,7 @@ from ehrmeta.errors import SchemaError
 
 
 def read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read a file.
-
-    Raises
-    ------
-    SchemaError
-        The file is missing or no TOML; the message says where.
-    """
+    """Read a file; `SchemaError` says where it is no TOML, or that it cannot be read."""
     try:
         return tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
@@ -27,13 +21,7 @@ def read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def write_toml(values: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
-    """Write a file; what is None, empty text or an empty list is left out.
-
-    Raises
-    ------
-    SchemaError
-        The file cannot be written.
-    """
+    """Write a file; what is None, empty text or an empty list is left out."""
     try:
         Path(path).write_text("\n".join(_lines(values)) + "\n", encoding="utf-8")
     except OSError as error:

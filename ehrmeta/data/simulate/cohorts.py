@@ -107,10 +107,6 @@ def make_cohorts(
         Standard deviations over sites, in logits.
     random_state : int, Generator or None
 
-    Returns
-    -------
-    Cohorts
-
     Examples
     --------
     >>> cohorts = make_cohorts(3, n_patients=(40, 60), random_state=0)

@@ -154,10 +154,6 @@ def make_pk(
     route : {"oral", "iv"}
     random_state : int, Generator or None
 
-    Returns
-    -------
-    DosedPatients
-
     Examples
     --------
     >>> patients = make_pk(3, random_state=0)
@@ -190,9 +186,7 @@ def make_pk(
     groups = np.repeat(np.arange(n_patients), n_levels)
     clearance, volume, absorption = parameters
     y, time, mean = y.ravel(), time.ravel(), mean.ravel()
-    return DosedPatients(
-        X, y, time, groups, mean, clearance, volume, absorption, doses=doses, oral=oral
-    )
+    return DosedPatients(X, y, time, groups, mean, clearance, volume, absorption, doses, oral)
 
 
 def _parameters(weight: ArrayLike, kidney: ArrayLike, noise: Floats) -> Floats:

@@ -87,10 +87,6 @@ def make_nof1(
         c, from 0 (none) to below 1: the share of yesterday's exposure that remains.
     random_state : int, Generator or None
 
-    Returns
-    -------
-    NofOnePatients
-
     Examples
     --------
     >>> patients = make_nof1(3, n_periods=4, random_state=0)

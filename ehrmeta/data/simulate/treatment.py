@@ -125,10 +125,6 @@ def make_treatment(
         above .87.
     random_state : int, Generator or None
 
-    Returns
-    -------
-    TreatedSites
-
     Examples
     --------
     >>> sites = make_treatment(3, confounding=0, random_state=0)
@@ -152,9 +148,7 @@ def make_treatment(
     baseline = a[groups] + _shared_baseline(X)
     effect = np.sum(_terms(X) * (EFFECT + u[groups]), axis=1)
     y = baseline + treatment * effect + NOISE_SD * random.standard_normal(len(groups))
-    return TreatedSites(
-        X, y, treatment, groups, baseline, effect, propensity, z, a, u, effect_sd=effect_sd
-    )
+    return TreatedSites(X, y, treatment, groups, baseline, effect, propensity, z, a, u, effect_sd)
 
 
 def _shared_baseline(X: Floats) -> Floats:
