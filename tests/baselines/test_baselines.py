@@ -148,30 +148,6 @@ def test_same_seed_same_numbers(model):
     np.testing.assert_array_equal(first, second)
 
 
-def test_last_value_equals_pandas_groupby_last():
-    (X, y, groups, days), (later, _, later_groups, later_days) = parts()
-    adapted = fitted(LastValue()).adapt(X, y, groups=groups, time=days)
-    frame = pd.DataFrame({"y": y, "group": groups, "day": days}).sort_values("day")
-    expected = frame.groupby("group")["y"].last().loc[later_groups]
-    found = adapted.predict(later, groups=later_groups, time=later_days)
-    np.testing.assert_allclose(found, expected, rtol=1e-6)
-
-
-def test_task_mean_equals_pandas_groupby_mean():
-    (X, y, groups, days), (later, _, later_groups, later_days) = parts()
-    adapted = fitted(TaskMean()).adapt(X, y, groups=groups, time=days)
-    expected = pd.Series(y).groupby(groups).mean().loc[later_groups]
-    found = adapted.predict(later, groups=later_groups, time=later_days)
-    np.testing.assert_allclose(found, expected, rtol=1e-6)
-
-
-@pytest.mark.parametrize("model", [LastValue(), TaskMean()])
-def test_without_support_the_population_mean(model):
-    X, y, groups, days = cohort()
-    model.fit(X, y, groups=groups, time=days)
-    np.testing.assert_allclose(model.predict(X, time=days), y.mean(), rtol=1e-6)
-
-
 @pytest.mark.filterwarnings("ignore")  # the checks pass tables no one has patients in
 @parametrize_with_checks(
     [LastValue(), TaskMean(), MixedEffects(), PopulationBoosting(), HistoryBoosting()]

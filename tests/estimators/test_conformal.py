@@ -11,7 +11,6 @@ import pytest
 from ehrmeta import ConformalRegressor, MetaClassifier
 from ehrmeta.baselines import LastValue, MixedEffects
 from ehrmeta.errors import DataError, DataWarning, GroupError, NotFittedError, SchemaError
-from ehrmeta.estimators.conformal_limits import Limits, tasks_needed
 from tests.estimators.patients import Patients, make_patients
 
 pytestmark = pytest.mark.filterwarnings("ignore::ehrmeta.errors.AtypicalWarning")
@@ -55,79 +54,6 @@ def conformal(fitted) -> ConformalRegressor:
     patients = _visits(400, seed=2)
     found = ConformalRegressor(fitted, shots=(0, 1, 3), by=("sex",))
     return found.calibrate(*patients[:2], groups=patients.groups, time=patients.time)
-
-
-def test_a_random_row_of_a_new_task_is_held_as_often_as_asked():
-    """Exact on exchangeable tasks of different sizes, whose errors are alike within the task."""
-    rng = np.random.default_rng(0)
-    level, n_tasks, held = 0.8, 29, []
-    for _ in range(4000):
-        sizes = rng.integers(1, 6, n_tasks + 1)
-        codes = np.repeat(np.arange(n_tasks + 1), sizes)
-        own = rng.exponential(1.0, n_tasks + 1) * np.where(sizes > 2, 3.0, 1.0)
-        error = own[codes] + 0.3 * rng.exponential(1.0, len(codes))
-        new = codes == n_tasks
-        low, high = Limits.of(error[~new], codes[~new]).at(level)
-        held.append(np.mean((low <= error[new]) & (error[new] <= high)))
-    noise = 3.0 * np.std(held) / np.sqrt(len(held))
-    assert level - noise < np.mean(held) < level + 2.0 / (n_tasks + 1) + noise
-
-
-def test_patients_weigh_the_same_however_many_rows_they_have():
-    error, tasks = np.arange(100.0), np.arange(100)
-    once = Limits.of(error, tasks)
-    times = np.where(tasks == 99, 500, 1)
-    often = Limits.of(np.repeat(error, times), np.repeat(tasks, times))
-    for level in (0.5, 0.9, 0.95):
-        assert often.at(level) == once.at(level)
-
-
-def test_more_patients_than_needed_give_finite_limits_and_fewer_an_error():
-    for level in (0.5, 0.8, 0.9, 0.95, 0.99):
-        m = tasks_needed(level)
-        errors = np.arange(float(m))
-        assert Limits.of(errors, np.arange(m)).at(level) == (0.0, m - 1.0)
-        with pytest.raises(DataError, match=f"needs {m} calibration tasks.*here are {m - 1}"):
-            Limits.of(errors[1:], np.arange(m - 1)).at(level)
-
-
-@pytest.mark.parametrize("level", [0.5, 0.63, 0.8, 0.9])
-@pytest.mark.parametrize("by_kind", [False, True])
-def test_limits_are_those_of_crepes_where_every_patient_has_one_row(by_kind, level):
-    """There its Mondrian conformal predictive system and this definition are the same."""
-    crepes = pytest.importorskip("crepes")
-    rng = np.random.default_rng(0)
-    n, kinds = 60, np.arange(60) % 2
-    sd = rng.uniform(1, 3, n)
-    residual = sd * (rng.gamma(2.0, 1.0, n) - 1.0)
-    system = crepes.ConformalPredictiveSystem()
-    system.fit(residual, sd, bins=kinds if by_kind else None, seed=0)
-    at, scale = np.array([50.0, 40.0]), np.array([1.0, 2.0])
-    bins = np.arange(2) if by_kind else None
-    expected = system.predict_int(at, scale, bins=bins, confidence=level)
-    for row in range(2):
-        rows = kinds == row if by_kind else np.ones(n, dtype=bool)
-        limits = Limits.of((residual / sd)[rows], np.arange(rows.sum())).at(level)
-        assert at[row] + scale[row] * np.array(limits) == pytest.approx(expected[row])
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_limits_are_quantiles_of_the_weighted_errors_and_one_task_beyond(seed):
-    """The definition word by word, where patients have several rows; no library has this one."""
-    rng = np.random.default_rng(seed)
-    tasks = np.repeat(np.arange(40), rng.integers(1, 7, 40))
-    error = rng.normal(size=len(tasks)) + rng.normal(size=40)[tasks]
-    mass = np.array([1.0 / np.sum(tasks == task) for task in tasks])
-
-    def quantile(error: np.ndarray, tail: float) -> float:
-        held = [e for e in error if 1.0 + mass[error <= e].sum() > tail * 41.0 + 1e-9]
-        return min(held)
-
-    limits = Limits.of(error, tasks)
-    for level in (0.5, 0.8, 0.9):
-        tail = (1.0 - level) / 2.0
-        assert limits.at(level) == (quantile(error, tail), -quantile(-error, tail))
-        assert limits.lower(level) == quantile(error, 1.0 - level)
 
 
 SURPLUS = 2.0 / 126.0  # at most, of finitely many: 125 calibration patients of either sex

@@ -10,7 +10,6 @@ from scipy import special
 from ehrmeta import ConformalClassifier, MetaClassifier, MetaRegressor
 from ehrmeta.errors import DataError, DataWarning, NotFittedError
 from ehrmeta.estimators._base import TaskClassifier
-from ehrmeta.estimators.conformal_limits import BetaCalibration, Limits
 from ehrmeta.estimators.predictive import ClassPredictive
 from ehrmeta.estimators.task_model import TaskModel
 from ehrmeta.nn.batch import TaskRows
@@ -62,20 +61,6 @@ def _shares(held: np.ndarray, y: np.ndarray, groups: np.ndarray) -> dict[bool, f
     return {c: own[y == c].groupby("patient")["held"].mean().mean() for c in (False, True)}
 
 
-def test_a_lower_limit_leaves_out_as_many_as_asked():
-    """Exact on exchangeable tasks of different sizes, whose errors are alike within the task."""
-    rng = np.random.default_rng(0)
-    n_tasks, above = 24, []
-    for _ in range(4000):
-        codes = np.repeat(np.arange(n_tasks + 1), rng.integers(1, 5, n_tasks + 1))
-        error = rng.exponential(1.0, n_tasks + 1)[codes] + 0.2 * rng.normal(size=len(codes))
-        new = codes == n_tasks
-        limit = Limits.of(error[~new], codes[~new]).lower(0.8)
-        above.append(np.mean(error[new] >= limit))
-    noise = 3.0 * np.std(above) / np.sqrt(len(above))
-    assert 0.8 - noise < np.mean(above) < 0.8 + 1.0 / (n_tasks + 1) + noise
-
-
 @pytest.mark.parametrize("k", [0, 1])
 def test_each_class_is_in_its_rows_sets_as_often_as_asked(conformal, k):
     X, y, groups = _visits(3000, seed=3)
@@ -112,24 +97,6 @@ def test_probabilities_of_a_model_that_is_too_sure_are_mended():
     loss = [-np.log(np.where(event, p[:, 1], p[:, 0])).mean() for p in (own, mended)]
     assert loss[1] < loss[0] - 0.05
     assert np.all(np.diff(mended[np.argsort(own[:, 1]), 1]) >= 0.0)  # the order stays
-
-
-def test_calibration_finds_the_map_that_made_the_outcomes():
-    rng = np.random.default_rng(0)
-    p = rng.uniform(0.02, 0.98, 40_000)
-    truth = BetaCalibration(1.5, 0.5, -0.3)
-    found = BetaCalibration.of(p, rng.random(40_000) < truth.at(p), np.ones(40_000))
-    assert (found.a, found.b, found.c) == pytest.approx((1.5, 0.5, -0.3), abs=0.15)
-    same = BetaCalibration(1.0, 1.0, 0.0)
-    np.testing.assert_allclose(same.at(p), p)
-
-
-def test_useless_probabilities_become_the_share_of_events():
-    rng = np.random.default_rng(0)
-    p = rng.uniform(0.1, 0.9, 2000)
-    turned = BetaCalibration.of(p, rng.random(2000) < 1 - p, np.ones(2000))
-    assert np.ptp(turned.at(p)) < 1e-12
-    assert turned.at(p[:1])[0] == pytest.approx(0.5, abs=0.05)
 
 
 def test_several_classes_have_sets_and_probabilities_too():

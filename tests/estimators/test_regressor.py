@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
-from sklearn.base import clone
-from sklearn.compose import make_column_transformer
-from sklearn.model_selection import GridSearchCV, cross_val_score
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from ehrmeta import MAML, MLP, DeepMixedEffects, MetaRegressor, PatientKFold, adapt
+from ehrmeta import MAML, MLP, MetaRegressor
 from ehrmeta.baselines import LastValue
 from ehrmeta.data import Clock, Feature, Outcome, Schema
-from ehrmeta.errors import DataError, DataWarning
-from tests.estimators.patients import make_patients, small_model
+from ehrmeta.errors import DataError
+from tests.estimators.patients import small_model
 
 pytestmark = pytest.mark.filterwarnings("ignore::ehrmeta.errors.AtypicalWarning")
 
@@ -101,36 +94,6 @@ def test_update_lets_new_patients_join(model, halves):
     joined = adapted.update(X[~known], y[~known], groups=groups[~known], time=time[~known])
     assert joined.n_tasks == 20
     np.testing.assert_array_equal(joined.n_shots_, 3)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("how", [{"compile": True}, {"precision": "bf16"}], ids=str)
-def test_faster_training_predicts_about_the_same(model, patients, halves, how):
-    X, y, groups, time = patients
-    fast = small_model(**how).fit(X, y, groups=groups, time=time)
-    support, query = halves
-    exact, quick = (_predict(_adapt(m, support), query) for m in (model, fast))
-    assert np.sqrt(np.mean(np.square(quick - exact))) < 0.2 * np.std(exact)
-
-
-def test_chunk_size_changes_predictions_by_rounding_only(model, halves):
-    support, query = halves
-    chunked = small_model(chunk_size=3)
-    chunked.__dict__.update({k: v for k, v in vars(model).items() if k.endswith("_")})
-    learner = replace(model.model_.learner, chunk_size=3)
-    chunked.model_ = replace(model.model_, learner=learner)
-    np.testing.assert_allclose(
-        _predict(_adapt(chunked, support), query),
-        _predict(_adapt(model, support), query),
-        rtol=1e-5,
-    )
-
-
-def test_same_seed_gives_the_same_numbers(patients, halves):
-    support, query = halves
-    X, y, groups, time = patients
-    fits = [small_model(max_steps=20).fit(X, y, groups=groups, time=time) for _ in range(2)]
-    assert np.array_equal(*(_predict(_adapt(m, support), query) for m in fits))
 
 
 def test_same_visit_measurements_of_the_query_change_nothing(patients):
@@ -278,112 +241,6 @@ def test_rows_of_new_tasks_are_never_silent(model, halves):
     missing = adapted.predict_interval(query.X, new_groups="nan", **keywords)
     assert np.isnan(missing[new]).all()
     assert np.isfinite(missing[~new]).all()
-
-
-def test_shrinkage_and_atypical_tasks(model, halves):
-    support, _ = halves
-    adapted = _adapt(model, support)
-    assert adapted.eta_shrinkage_ < 0.5
-    assert adapted.atypical_.shape == (20,)
-    assert adapted.atypical_.min() > 1e-4
-    odd = support._replace(y=np.where(support.groups == 1003, support.y + 60, support.y))
-    with pytest.warns(DataWarning, match=r"1 of 20 adapted tasks \(first: task 3\)"):
-        atypical = _adapt(model, odd)
-    assert np.argmin(atypical.atypical_) == 3
-
-
-def test_no_adaptation_is_full_shrinkage(patients, halves):
-    X, y, groups, time = patients
-    frozen = MAML(inner_lr=1e-6, learn_inner_lr=False)
-    fitted = small_model(algorithm=frozen, max_steps=20).fit(X, y, groups=groups, time=time)
-    assert _adapt(fitted, halves[0]).eta_shrinkage_ == pytest.approx(1.0, abs=0.2)
-
-
-def test_own_weight_is_nan_without_a_posterior(model, halves):
-    support, query = halves
-    weight = _adapt(model, support).own_weight(query.X, groups=query.groups, time=query.time)
-    assert weight.shape == (60,)
-    assert np.isnan(weight).all()
-
-
-def test_score_sees_the_adaptation(patients, new_patients):
-    """Changing a rate that only adaptation uses changes the score."""
-    X, y, groups, time = patients
-    scores = []
-    for inner_lr in (1e-4, 0.2):
-        algorithm = MAML(inner_lr=inner_lr, inner_steps=1, learn_inner_lr=False)
-        fitted = small_model(algorithm=algorithm).fit(X, y, groups=groups, time=time)
-        scores.append(
-            fitted.score(
-                new_patients.X, new_patients.y, groups=new_patients.groups, time=new_patients.time
-            )
-        )
-    assert scores[1] > scores[0] + 0.05
-
-
-def test_nested_parameters_clone_and_grid_search_by_patient(patients):
-    X, y, groups, time = patients
-    table = X.assign(patient=groups, day=time)
-    model = small_model(task="patient", time="day", max_steps=5)
-    assert clone(model).get_params()["algorithm__inner_lr"] == 0.1
-    search = GridSearchCV(
-        model,
-        {"algorithm__inner_lr": [0.01, 0.1]},
-        cv=PatientKFold(2, task="patient", random_state=0),
-        error_score="raise",
-    ).fit(table, y)
-    assert search.cv_results_["mean_test_score"].shape == (2,)
-    scores = cross_val_score(
-        model, table, y, cv=PatientKFold(2, task="patient"), error_score="raise"
-    )
-    assert np.isfinite(scores).all()
-
-
-def test_metadata_routing_brings_groups_and_time(patients):
-    from sklearn import config_context
-
-    X, y, groups, time = patients
-    with config_context(enable_metadata_routing=True):
-        scores = cross_val_score(
-            small_model(max_steps=5),
-            X,
-            y,
-            cv=PatientKFold(2),
-            params={"groups": groups, "time": time},
-            error_score="raise",
-        )
-    assert np.isfinite(scores).all()
-
-
-def test_pipelines_adapt_behind_their_transformers(patients):
-    X, y, groups, time = patients
-    table = X.assign(patient=groups, day=time)
-    keep = make_column_transformer(
-        (StandardScaler(), ["age"]), remainder="passthrough", verbose_feature_names_out=False
-    ).set_output(transform="pandas")
-    pipeline = make_pipeline(keep, small_model(task="patient", time="day", max_steps=20))
-    pipeline.fit(table, y)
-    support, query = time < 90, time >= 90
-    adapted = adapt(pipeline, table[support], y[support])
-    error = adapted.predict(table[query]) - y[query]
-    assert np.std(error) < np.std(pipeline.predict(table[query]) - y[query])
-
-
-def test_a_pipeline_that_drops_the_task_column_says_so(patients):
-    X, y, groups, _ = patients
-    table = X.assign(patient=groups)
-    drop = FunctionTransformer(lambda frame: frame.drop(columns="patient"))
-    with pytest.raises(DataError, match=r"'patient' is not in X.*pass it through"):
-        make_pipeline(drop, small_model(task="patient")).fit(table, y)
-
-
-def test_own_default_parts_are_created_at_fit():
-    model = MetaRegressor(max_steps=2, random_state=0, verbose=False)
-    X, y, groups, time = make_patients(8, 4)
-    model.fit(X, y, groups=groups, time=time)
-    assert model.algorithm is None
-    assert isinstance(model.model_.learner.algorithm, DeepMixedEffects)
-    assert model.set_params(algorithm__n_deep=3).algorithm.n_deep == 3
 
 
 CHECKED = MetaRegressor(

@@ -1,0 +1,122 @@
+"""Every estimator over tasks is scored by its adaptation and works inside scikit-learn."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn import config_context
+from sklearn.base import clone
+from sklearn.compose import make_column_transformer
+from sklearn.model_selection import cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
+
+from ehrmeta import MAML, PatientKFold, adapt
+from ehrmeta.baselines import LastValue, MixedEffects, TaskLogistic, TaskMean
+from ehrmeta.errors import DataError, NotFittedError
+from tests.estimators.patients import small_model
+
+pytestmark = pytest.mark.filterwarnings("ignore::ehrmeta.errors.AtypicalWarning")
+
+
+def test_score_sees_the_adaptation(patients, new_patients):
+    """Changing a rate that only adaptation uses changes the score."""
+    X, y, groups, time = patients
+    scores = []
+    for inner_lr in (1e-4, 0.2):
+        algorithm = MAML(inner_lr=inner_lr, inner_steps=1, learn_inner_lr=False)
+        fitted = small_model(algorithm=algorithm).fit(X, y, groups=groups, time=time)
+        scores.append(
+            fitted.score(
+                new_patients.X, new_patients.y, groups=new_patients.groups, time=new_patients.time
+            )
+        )
+    assert scores[1] > scores[0] + 0.05
+
+
+def test_metadata_routing_brings_groups_and_time(patients):
+    X, y, groups, time = patients
+    with config_context(enable_metadata_routing=True):
+        scores = cross_val_score(
+            small_model(max_steps=5),
+            X,
+            y,
+            cv=PatientKFold(2),
+            params={"groups": groups, "time": time},
+            error_score="raise",
+        )
+    assert np.isfinite(scores).all()
+
+
+def test_pipelines_adapt_behind_their_transformers(patients):
+    X, y, groups, time = patients
+    table = X.assign(patient=groups, day=time)
+    keep = make_column_transformer(
+        (StandardScaler(), ["age"]), remainder="passthrough", verbose_feature_names_out=False
+    ).set_output(transform="pandas")
+    pipeline = make_pipeline(keep, small_model(task="patient", time="day", max_steps=20))
+    pipeline.fit(table, y)
+    support, query = time < 90, time >= 90
+    adapted = adapt(pipeline, table[support], y[support])
+    error = adapted.predict(table[query]) - y[query]
+    assert np.std(error) < np.std(pipeline.predict(table[query]) - y[query])
+
+
+def test_a_pipeline_that_drops_the_task_column_says_so(patients):
+    X, y, groups, _ = patients
+    table = X.assign(patient=groups)
+    drop = FunctionTransformer(lambda frame: frame.drop(columns="patient"))
+    with pytest.raises(DataError, match=r"'patient' is not in X.*pass it through"):
+        make_pipeline(drop, small_model(task="patient")).fit(table, y)
+
+
+def test_the_score_is_one_minus_the_error_averaged_within_then_over_patients(patients):
+    """By hand, of the mean of one random row: patients weigh the same."""
+    X, y, groups, time = patients
+    kept = (groups > 0) | (time < 60)  # one patient with fewer rows
+    X, y, groups, time = X[kept], y[kept], groups[kept], time[kept]
+    model = LastValue(score_shots=(2,)).fit(X, y, groups=groups, time=time)
+    errors = []
+    for task in np.unique(groups)[1:]:  # the first has no row after its two
+        values = y[groups == task]
+        errors.append(np.mean(np.square(values[2:] - values[1])))
+    later = (groups > 0) & (time >= 60)
+    expected = 1.0 - np.mean(errors) / y[later].var()
+    score = model.score(X, y, groups=groups, time=time)
+    assert score == pytest.approx(expected, rel=1e-5)
+
+
+def test_without_groups_the_population_is_scored(patients):
+    X, y, groups, time = patients
+    model = TaskMean().fit(X, y, groups=groups, time=time)
+    assert model.score(X, y, time=time) == pytest.approx(0.0, abs=1e-6)
+
+
+def test_a_classifier_is_scored_by_its_log_loss():
+    y = np.tile([True, False, False, False], 30)
+    model = TaskLogistic().fit(np.zeros((120, 1)), y, groups=np.repeat(np.arange(30), 4))
+    assert model.score(np.zeros((120, 1)), y) == pytest.approx(0.0, abs=1e-6)
+    with pytest.raises(DataError, match=r"TaskLogistic.*multiclass: 3 classes"):
+        model.fit(np.zeros((120, 1)), np.tile([0, 1, 2, 0], 30), groups=np.arange(120) // 4)
+
+
+def test_parameters_are_those_of_the_bases_and_its_own():
+    model = MixedEffects(reml=False, task="patient", score_shots=(2,))
+    copy = clone(model).set_params(random_slope=False)
+    assert copy.get_params() == model.get_params() | {"random_slope": False}
+    assert set(LastValue().get_params()) == {
+        "schema",
+        "task",
+        "time",
+        "outcome_transform",
+        "score_shots",
+    }
+    with pytest.raises(TypeError, match="positional"):
+        MixedEffects(True)
+
+
+def test_what_is_not_fitted_says_so():
+    with pytest.raises(NotFittedError, match="LastValue instance is not fitted"):
+        LastValue().predict([[0.0]])
+    with pytest.raises(DataError, match=r"ends in StandardScaler, which cannot adapt"):
+        adapt(make_pipeline(StandardScaler()), [[0.0]], [1.0])

@@ -1,0 +1,78 @@
+"""Encoded rows are those of the table; what was fitted comes back from its state."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ehrmeta.data import Feature, OutcomeScale, Schema
+from ehrmeta.errors import DataError, DataWarning, SchemaError
+from ehrmeta.estimators.inputs import read_inputs
+from ehrmeta.estimators.table_encoder import Classes, TableEncoder
+
+X = pd.DataFrame({"age": [40.0, 50.0, 60.0, 70.0], "sex": ["f", "m", "m", "f"]})
+Y, GROUPS, TIME = [1.0, 3.0, 5.0, 7.0], ["b", "b", "a", "a"], [4.0, 2.0, 0.0, 6.0]
+
+
+def encoder(schema: Schema | None = None) -> tuple[TableEncoder, object]:
+    inputs = read_inputs(X, Y, groups=GROUPS, time=TIME)
+    return TableEncoder.fit(inputs, schema, OutcomeScale.fit(inputs.y, None, "y")), inputs
+
+
+def test_rows_are_sorted_by_task_and_time_and_know_where_they_were():
+    table, inputs = encoder()
+    tasks = inputs.tasks()
+    rows = table.rows(inputs, tasks.codes, tasks.n_tasks)
+    assert rows.origin.tolist() == [2, 3, 1, 0]
+    assert rows.time.tolist() == [0.0, 6.0, 2.0, 4.0]
+    np.testing.assert_allclose(
+        table.outcome.inverse(rows.y.numpy()), [5.0, 7.0, 3.0, 1.0], rtol=1e-6
+    )
+
+
+def test_the_time_unit_is_the_median_gap_between_a_tasks_visits():
+    assert encoder()[0].time_unit == 4.0  # gaps of 2 and 6
+
+
+def test_it_comes_back_from_json_as_it_was():
+    table, inputs = encoder()
+    again = TableEncoder.from_dict(json.loads(json.dumps(table.to_dict())))
+    codes = inputs.tasks().codes
+    before, after = (t.rows(inputs, codes, 2) for t in (table, again))
+    for name in ("x", "measured", "time", "y", "origin"):
+        np.testing.assert_array_equal(getattr(before, name), getattr(after, name))
+    assert (again.timed, again.time_unit, again.features) == (True, 4.0, table.features)
+
+
+def test_implausible_values_are_missing_and_counted():
+    schema = Schema((Feature("age", low=0, high=65), Feature("sex", "categorical")))
+    with pytest.warns(DataWarning, match=r"'age': 1 \(range 0 to 65\)"):
+        table, inputs = encoder(schema)
+    missing = inputs.columns | {"age": np.array([40.0, 50.0, 60.0, np.nan])}
+    codes = inputs.tasks().codes
+    with pytest.warns(DataWarning, match="plausible range"):
+        masked = table.rows(inputs, codes, 2)
+    named = table.rows(type(inputs)(missing, inputs.y, inputs.groups, inputs.time, 4), codes, 2)
+    np.testing.assert_array_equal(masked.x, named.x)
+
+
+def test_a_schema_of_other_columns_is_refused():
+    with pytest.raises(SchemaError, match=r"missing \['weight'\], not in the schema \['sex'\]"):
+        encoder(Schema((Feature("age"), Feature("weight"))))
+
+
+@pytest.mark.parametrize("labels", [["no", "yes"], [0, 1], [-1.0, 2.0], [False, True]], ids=str)
+def test_classes_are_sorted_numbers_and_keep_their_type(labels):
+    y = np.array(labels[::-1], dtype=object if isinstance(labels[0], str) else None)
+    classes = Classes.fit(y)
+    assert classes.forward(y).tolist() == [1.0, 0.0]
+    again = Classes.from_dict(json.loads(json.dumps(classes.to_dict())))
+    assert (again.labels.tolist(), again.labels.dtype) == (labels, y.dtype)
+
+
+def test_classes_of_a_type_without_bound_are_refused():
+    with pytest.raises(DataError, match="class labels of type '<U9' are none"):
+        Classes.from_dict({"labels": ["a", "b"], "dtype": "<U9"})
