@@ -89,11 +89,12 @@ def datasets() -> None:
     lines = [("name", "rows", "tasks", "licence", "what")]
     for name in list_datasets():
         card = read_card(name)
-        size = (f"{card['loaded']['n_rows']:,}", f"{card['loaded']['n_tasks']:,}")
-        lines.append((name, *size, card["licence"], card["title"]))
-    a, b, c, d = (max(map(len, column)) for column in list(zip(*lines, strict=True))[:4])
+        counts = (f"{card['loaded'][n]:,}" for n in ("n_rows", "n_tasks"))
+        lines.append((name, *counts, card["licence"], card["title"]))
+    wide = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for name, rows, tasks, licence, title in lines:
-        click.echo(f"{name:<{a}}  {rows:>{b}}  {tasks:>{c}}  {licence:<{d}}  {title}")
+        size = f"{rows:>{wide[1]}}  {tasks:>{wide[2]}}"
+        click.echo(f"{name:<{wide[0]}}  {size}  {licence:<{wide[3]}}  {title}")
 
 
 for command in (fit, adapt, predict, evaluate, check, inspect, report, tune):
