@@ -220,15 +220,9 @@ def cohorts_records(results: Results) -> list[Record]:
         details = _RISK_DETAILS if scores.binary else _DOSE_DETAILS
         loss = "log_loss" if scores.binary else "rmse_sqrt"
         for method, result in scores.results.items():
+            n, seconds = scores.n_sites, result.seconds
             for k in scores.shots:
-                record = partial(
-                    Record,
-                    "cohorts",
-                    scores.name,
-                    k=k,
-                    n_tasks=scores.n_sites,
-                    seconds=result.seconds,
-                )
+                record = partial(Record, "cohorts", scores.name, k=k, n_tasks=n, seconds=seconds)
                 for name, source in [(loss, "loss"), *((d, d) for d in details.values())]:
                     value = scores.value(method, k, source)
                     records.append(record(method, name, value if np.isfinite(value) else None))

@@ -196,14 +196,9 @@ def sinusoid_table(records: Sequence[Record]) -> str:
             cells = [by_key.get((method, "mse", k)) for k in SHOTS]
             median = by_key.get((method, "median_mse", SHOTS[0]))
             seconds = next((cell.seconds for cell in cells if cell is not None), None)
-            rows.append(
-                [
-                    method,
-                    *(interval(cell, _short) for cell in cells),
-                    "" if median is None else _short(median.value),
-                    number(seconds),
-                ]
-            )
+            means = [interval(cell, _short) for cell in cells]
+            middle = "" if median is None else _short(median.value)
+            rows.append([method, *means, middle, number(seconds)])
         heading = ["", *(f"mse at {k} shots" for k in SHOTS), f"median at {SHOTS[0]}", "training s"]
         tables.append(f"sinusoid, {case}\n{text_table(heading, rows)}")
     return "\n\n".join(tables)

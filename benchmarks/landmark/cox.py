@@ -67,9 +67,8 @@ class CauseSpecificCox(BaseEstimator):
             total += hazard
             of_cause = hazard if each == cause else of_cause
         before = np.exp(-np.cumsum(total, axis=1) + total)
-        share = (
-            -np.expm1(-total) * of_cause / np.maximum(total, 1e-300)
-        )  # of what the step takes away
+        # of what the step takes away
+        share = -np.expm1(-total) * of_cause / np.maximum(total, 1e-300)
         curve = np.column_stack([np.zeros(len(X)), np.cumsum(before * share, axis=1)])
         incidence: Array = curve[:, np.searchsorted(steps, np.atleast_1d(times), side="right")]
         return incidence

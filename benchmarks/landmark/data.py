@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -110,8 +111,12 @@ def _nafld() -> Cohort:
             "age": person["age"] + times["prediction_time"] / DAYS,
             "male": person["male"],
             "bmi": person["bmi"],
-            **{f"prior {code}": _known(events, code, times) for code in _history(events)},
-            "sbp measured": _measured(labs["sbp"], times),
+            **{
+                f"prior {code}": _by_landmark(rows["subject_id"], rows["time"], times)
+                for code, rows in events.groupby("code")
+                if code not in ("death", "end of follow-up")  # a living person may carry the others
+            },
+            "sbp measured": _by_landmark(labs["sbp"].groups, labs["sbp"].time, times),
         }
     ).astype(np.float64)
     labels = {
@@ -164,17 +169,7 @@ def _labels(
     )
 
 
-def _history(events: pd.DataFrame) -> list[str]:
-    """Codes that a living person may carry."""
-    return sorted(set(events["code"]) - {"death", "end of follow-up"})
-
-
-def _known(events: pd.DataFrame, code: str, times: pd.DataFrame) -> pd.Series:
-    """Whether a code was recorded by the landmark, (patient,)."""
-    first = events[events["code"] == code].groupby("subject_id")["time"].min()
-    return times["subject_id"].map(first) <= times["prediction_time"]
-
-
-def _measured(table: Table, times: pd.DataFrame) -> pd.Series:
-    first = pd.Series(table.time).groupby(table.groups).min()
+def _by_landmark(subjects: Any, time: Any, times: pd.DataFrame) -> pd.Series:
+    """Whether the first of a patient's times is not after the landmark, (patient,)."""
+    first = pd.Series(np.asarray(time)).groupby(np.asarray(subjects)).min()
     return times["subject_id"].map(first) <= times["prediction_time"]

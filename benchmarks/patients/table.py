@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import product
+from typing import Any
 
 import numpy as np
 
@@ -155,16 +156,8 @@ def _records_of(scores: DataSetScores, method: str) -> Iterator[Record]:
         limits = percentile_limits(scores.samples[method, k], 0.95)
         values = {name: scores.value(method, k, name) for name in METRICS}
         values["calibration_error"] = calibration(by_task)
-        record = partial(
-            Record,
-            SUITE,
-            scores.name,
-            method,
-            k=k,
-            n_tasks=scores.n_tasks(k),
-            seconds=result.seconds,
-            note=note,
-        )
+        about: dict[str, Any] = {"n_tasks": scores.n_tasks(k), "seconds": result.seconds}
+        record = partial(Record, SUITE, scores.name, method, k=k, note=note, **about)
         for name, value in values.items():
             low, high = limits if name == "rmse_macro" else (None, None)
             if np.isfinite(value):

@@ -161,18 +161,12 @@ def latency_table(records: Sequence[Record]) -> str:
 def throughput_table(records: Sequence[Record]) -> str:
     """Patients per second, at once and one by one."""
     by_key = {(r.method, r.metric): r.value for r in records}
-    rows = [
-        [
-            method,
-            number(value),
-            number(by_key[method, "patients_per_second_in_a_loop"]),
-            f"{number(by_key[method, 'ratio'])} x",
-        ]
-        for (method, metric), value in by_key.items()
-        if metric == "patients_per_second"
-    ]
-    heading = [f"{records[0].case}", "patients/s", "one by one", "faster"]
-    return text_table(heading, rows)
+    rows = []
+    for method, metric in by_key:
+        if metric == "patients_per_second":
+            values = [by_key[method, f"{metric}{how}"] for how in ("", "_in_a_loop")]
+            rows.append([method, *map(number, values), f"{number(by_key[method, 'ratio'])} x"])
+    return text_table([records[0].case, "patients/s", "one by one", "faster"], rows)
 
 
 def _trained(algorithm: Algorithm, seed: int) -> MetaRegressor:
@@ -185,10 +179,6 @@ def _trained(algorithm: Algorithm, seed: int) -> MetaRegressor:
 def batch_table(records: Sequence[Record]) -> str:
     """The step and the batch's share of it."""
     values = {record.metric: record.value or 0.0 for record in records}
-    row = [
-        records[0].case,
-        number(values["step_ms"]),
-        number(values["batch_ms"]),
-        f"{100 * values['batch_share']:.1f} %",
-    ]
+    share = f"{100 * values['batch_share']:.1f} %"
+    row = [records[0].case, number(values["step_ms"]), number(values["batch_ms"]), share]
     return text_table(["training", "ms a step", "building its batch", "share"], [row])

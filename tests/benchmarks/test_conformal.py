@@ -42,8 +42,8 @@ def test_calibrated_intervals_hold_near_the_level(records):
         (r.method, r.k): r.value for r in records if (r.case, r.metric) == ("all", "coverage")
     }
     for method in (BY_K, BY_KIND):
-        found = [overall[f"mixed: {method}", k] for k in SHOTS]
-        assert found == pytest.approx([0.9] * len(SHOTS), abs=0.04)
+        shares = [overall[f"mixed: {method}", k] for k in SHOTS]
+        assert shares == pytest.approx([0.9] * len(SHOTS), abs=0.04)
 
 
 def test_the_table_has_a_line_for_every_method(records):
@@ -60,7 +60,7 @@ def test_targets_are_the_defaults_alone(records):
 @pytest.mark.parametrize(("women", "score", "met"), [(0.905, 20.0, True), (0.88, 21.0, False)])
 def test_each_claim_stands_beside_its_target(women, score, met):
     """The score is that of the best of all methods, a baseline's own intervals too."""
-    found = [
+    records = [
         Record("conformal", f"{kind}: {cell}", OURS, "coverage", value, k=1)
         for kind, cells in {
             "sex": {"women": women, "men": 0.9},
@@ -68,12 +68,12 @@ def test_each_claim_stands_beside_its_target(women, score, met):
         }.items()
         for cell, value in cells.items()
     ]
-    found += [
+    records += [
         Record("conformal", "all", method, "interval_score", value, k=1)
         for method, value in ((OURS, score), (f"mixed + OU: {OWN}", 20.0))
     ]
-    found += [Record("conformal", "all", OURS, "badly_served", 0.083, k=1)]
-    targets = list(conformal_targets(found))
+    records += [Record("conformal", "all", OURS, "badly_served", 0.083, k=1)]
+    targets = list(conformal_targets(records))
     assert [target.met for target in targets[:3]] == [met] * 3
     assert "the best of 2 methods" in targets[2].claim
     assert targets[2].figure == f"{score / 20.0:.3f}"

@@ -27,8 +27,8 @@ def oracle(y, p, frac=2 / 3):
 @pytest.mark.parametrize("digits", [12, 1])  # with all risks different, and with many ties
 def test_the_curve_is_statsmodels_lowess(digits, frac):
     y, p = cohort(250, digits)
-    found = smooth_calibration_curve(y, p, frac=frac)
-    np.testing.assert_allclose(found, oracle(y, p, frac), atol=1e-12)
+    curve = smooth_calibration_curve(y, p, frac=frac)
+    np.testing.assert_allclose(curve, oracle(y, p, frac), atol=1e-12)
 
 
 def test_the_index_is_the_mean_distance_of_that_curve():

@@ -36,8 +36,8 @@ def test_at_threshold_zero_everyone_is_treated_and_a_risk_at_the_threshold_count
 def test_a_weight_of_two_is_a_row_twice():
     y, p, times = np.array([0, 1, 1]), np.array([0.6, 0.2, 0.7]), [2, 1, 3]
     twice = net_benefit(np.repeat(y, times), np.repeat(p, times), threshold=THRESHOLD)
-    found = net_benefit(y, p, threshold=THRESHOLD, sample_weight=times)
-    np.testing.assert_allclose(found, twice)
+    benefit = net_benefit(y, p, threshold=THRESHOLD, sample_weight=times)
+    np.testing.assert_allclose(benefit, twice)
 
 
 def test_the_default_thresholds_are_the_percents():

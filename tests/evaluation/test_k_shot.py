@@ -72,10 +72,10 @@ def test_queries_lie_strictly_after_the_supports_of_their_task(query):
     model = TaskMeans()
     k_shot_curve({"m": model}, X, y, groups=groups, time=days, query=query, n_bootstrap=5)
     assert len(model.supports) == 3 and len(model.queries) == 4  # one call per k
-    for k, support, asked in zip((1, 3, 5), model.supports, model.queries[1:], strict=True):
+    for k, support, query_rows in zip((1, 3, 5), model.supports, model.queries[1:], strict=True):
         latest = pd.Series(days[support]).groupby(groups[support]).max()
-        assert (days[asked] > latest.loc[groups[asked]].to_numpy()).all()
-        assert set(groups[support]) == set(groups[asked])
+        assert (days[query_rows] > latest.loc[groups[query_rows]].to_numpy()).all()
+        assert set(groups[support]) == set(groups[query_rows])
         assert (pd.Series(groups[support]).value_counts() == k).all()
 
 
@@ -83,8 +83,8 @@ def test_fixed_queries_are_the_same_rows_for_every_k():
     X, y, groups, days = table()
     model = TaskMeans()
     curve = k_shot_curve({"m": model}, X, y, groups=groups, time=days, query="fixed", n_bootstrap=5)
-    for asked in model.queries[1:]:
-        np.testing.assert_array_equal(asked, model.queries[0])
+    for query_rows in model.queries[1:]:
+        np.testing.assert_array_equal(query_rows, model.queries[0])
     assert curve["n_tasks"].nunique() == 1
 
 
@@ -96,8 +96,8 @@ def test_outcomes_not_yet_known_push_the_query_back():
         {"m": model}, X, y, groups=groups, time=days, outcome_time=known, shots=(2,), n_bootstrap=5
     )
     latest = pd.Series(known[model.supports[0]]).groupby(groups[model.supports[0]]).max()
-    asked = model.queries[0]
-    assert (days[asked] >= latest.loc[groups[asked]].to_numpy()).all()
+    query_rows = model.queries[0]
+    assert (days[query_rows] >= latest.loc[groups[query_rows]].to_numpy()).all()
 
 
 def test_without_time_supports_are_random_nested_and_repeatable():
@@ -106,8 +106,8 @@ def test_without_time_supports_are_random_nested_and_repeatable():
     for model, seed in zip(runs, (0, 0, 1), strict=True):
         k_shot_curve({"m": model}, X, y, groups=groups, n_bootstrap=5, random_state=seed)
     first, again, other = (run.supports for run in runs)
-    for left, right in zip(first, again, strict=True):
-        np.testing.assert_array_equal(left, right)
+    for one, repeated in zip(first, again, strict=True):
+        np.testing.assert_array_equal(one, repeated)
     large = np.isin(groups[first[0]], groups[first[2]])
     assert set(first[0][large]) <= set(first[2])
     assert set(first[0]) != set(other[0])
@@ -120,8 +120,8 @@ def test_differences_are_the_paired_bootstrap():
     loss = [pd.Series((y - shift) ** 2).groupby(groups).mean() for shift in (0.5, 0.0)]
     expected = paired_bootstrap(*loss)
     row = pick(curve, method="a", metric="rmse_macro").iloc[0]
-    found = row[["difference", "difference_low", "difference_high"]].to_numpy(float)
-    np.testing.assert_allclose(found, expected)
+    difference = row[["difference", "difference_low", "difference_high"]].to_numpy(float)
+    np.testing.assert_allclose(difference, expected)
     assert (pick(curve, method="b")["difference"] == 0).all()
     assert (curve["low"] <= curve["value"]).all() and (curve["value"] <= curve["high"]).all()
     alone = k_shot_curve(models, X, y, groups=groups, time=days, shots=(0,), n_bootstrap=5)

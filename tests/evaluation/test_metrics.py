@@ -40,8 +40,8 @@ def test_order_and_labels_do_not_matter(metric):
     order = np.random.default_rng(1).permutation(40)
     renamed = np.array([{"a": 30, "b": 2, "c": 11, "d": 4}[g] for g in groups])
     expected = task_mean(metric, y, prediction, groups).value()
-    moved = task_mean(metric, y[order], prediction[order], renamed[order]).value()
-    assert moved == pytest.approx(expected)
+    reordered = task_mean(metric, y[order], prediction[order], renamed[order]).value()
+    assert reordered == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("metric", METRICS)

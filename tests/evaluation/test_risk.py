@@ -40,14 +40,14 @@ def test_scores_are_scikit_learns(hospital, name, oracle, weighted):
 def test_recalibration_is_the_logistic_regression_of_statsmodels(hospital, weighted):
     y, p, weight = hospital
     weight = weight if weighted else np.ones_like(y)
-    found = risk_scores(
+    scores = risk_scores(
         y, p, sample_weight=weight, metrics=("calibration_slope", "calibration_in_the_large")
     )
     options = {"family": sm.families.Binomial(), "freq_weights": weight}
     slope = sm.GLM(y, sm.add_constant(special.logit(p)), **options).fit(tol=1e-12).params[1]
     level = sm.GLM(y, np.ones_like(y), offset=special.logit(p), **options).fit(tol=1e-12).params[0]
-    assert found["calibration_slope"] == pytest.approx(slope, abs=1e-8)
-    assert found["calibration_in_the_large"] == pytest.approx(level, abs=1e-8)
+    assert scores["calibration_slope"] == pytest.approx(slope, abs=1e-8)
+    assert scores["calibration_in_the_large"] == pytest.approx(level, abs=1e-8)
 
 
 def test_ratio_and_scaled_brier_are_their_formulas(hospital):

@@ -39,8 +39,8 @@ def test_the_sample_score_has_no_bias():
     rng = np.random.default_rng(0)
     y = np.repeat(0.7, 40_000)
     for m in (2, 5):
-        found = crps_sample(y, rng.normal(0, 1, (len(y), m))).mean()
-        assert found == pytest.approx(crps_normal([0.7], [0.0], [1.0])[0], abs=0.01)
+        score = crps_sample(y, rng.normal(0, 1, (len(y), m))).mean()
+        assert score == pytest.approx(crps_normal([0.7], [0.0], [1.0])[0], abs=0.01)
     few = rng.normal(size=(1, 6))
     pairs = np.abs(few[0][:, None] - few[0]).sum() / (2 * 6 * 5)
     assert crps_sample([0.7], few)[0] == pytest.approx(np.abs(few - 0.7).mean() - pairs)
@@ -60,11 +60,11 @@ def test_the_interval_score_is_least_at_the_quantiles():
 def test_bin_probabilities_are_differences_of_the_distribution_function():
     low, high = np.array([-0.5, 3.0, -7.0]), np.array([0.5, 4.0, -6.0])
     expected = np.log(stats.norm.cdf(high, 1, 2) - stats.norm.cdf(low, 1, 2))
-    found = log_probability_between(low, high, np.ones(3), np.full(3, 2.0))
-    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    score = log_probability_between(low, high, np.ones(3), np.full(3, 2.0))
+    np.testing.assert_allclose(score, expected, rtol=1e-6)
     expected = np.log(stats.t.cdf(high, 4, 1, 2) - stats.t.cdf(low, 4, 1, 2))
-    found = log_probability_between(low, high, np.ones(3), np.full(3, 2.0), np.full(3, 4.0))
-    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    score = log_probability_between(low, high, np.ones(3), np.full(3, 2.0), np.full(3, 4.0))
+    np.testing.assert_allclose(score, expected, rtol=1e-6)
 
 
 def test_bin_probabilities_far_out_are_mirrored_and_finite():

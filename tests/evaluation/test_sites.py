@@ -50,9 +50,9 @@ def test_intervals_cover_the_true_score():
     truths = {"auroc": truth, "calibration_slope": 1.0, "e_o_ratio": 1.0}
     for _ in range(150):
         p = special.expit(rng.normal(size=250))
-        found = risk_intervals(rng.random(250) < p, p, n_bootstrap=200).set_index("metric")
+        table = risk_intervals(rng.random(250) < p, p, n_bootstrap=200).set_index("metric")
         for name, value in truths.items():
-            inside[name] += found.low[name] < value < found.high[name]
+            inside[name] += table.low[name] < value < table.high[name]
     assert all(0.88 < count / 150 < 0.99 for count in inside.values()), inside
 
 
@@ -95,9 +95,9 @@ def test_sites_without_a_score_are_counted_with_the_reason(cohort):
 def test_resamples_that_define_nothing_are_counted():
     y, p = np.zeros(40), np.linspace(0.1, 0.5, 40)
     y[20] = 1
-    found = risk_intervals(y, p, metrics=["auroc"], n_bootstrap=400).loc[0]
-    assert 400 * 0.3 < found.n_undefined < 400 * 0.45  # (1 - 1/40)^40 = .36 hold no event
-    assert np.isfinite(found.low)
+    table = risk_intervals(y, p, metrics=["auroc"], n_bootstrap=400).loc[0]
+    assert 400 * 0.3 < table.n_undefined < 400 * 0.45  # (1 - 1/40)^40 = .36 hold no event
+    assert np.isfinite(table.low)
     y[20], y[0] = 0, 1
     mostly = risk_intervals(y[:1].repeat(2), p[:2], metrics=["brier"], n_bootstrap=10)
     assert mostly.n_undefined[0] == 0
@@ -124,18 +124,18 @@ def test_subgroups_are_scored_by_their_own_rows_and_missing_is_a_level(cohort):
     y, p, site = cohort
     sex = np.where(site % 2, "f", "m").astype(object)
     sex[site == 7] = None
-    found = score_subgroups(y, p, subgroups={"sex": sex, "half": site < 4}, n_bootstrap=20)
-    found = found[found.metric == "auroc"].set_index(["subgroup", "level"])
-    assert list(found.index) == [
+    table = score_subgroups(y, p, subgroups={"sex": sex, "half": site < 4}, n_bootstrap=20)
+    table = table[table.metric == "auroc"].set_index(["subgroup", "level"])
+    assert list(table.index) == [
         ("sex", "f"),
         ("sex", "m"),
         ("sex", "missing"),
         ("half", False),
         ("half", True),
     ]
-    assert found.value["sex", "missing"] == risk_score("auroc", y[site == 7], p[site == 7])
-    assert found.n["half", True] == 600
-    assert found.n_events["half", True] == y[site < 4].sum()
+    assert table.value["sex", "missing"] == risk_score("auroc", y[site == 7], p[site == 7])
+    assert table.n["half", True] == 600
+    assert table.n_events["half", True] == y[site < 4].sum()
 
 
 @pytest.mark.parametrize("case", ["patients", "events", "non-events"])
@@ -148,11 +148,11 @@ def test_small_cells_are_withheld_entirely(cohort, case):
     else:
         y[part == "small"] = case == "non-events"
         y[np.flatnonzero(part == "small")[:10]] = case == "events"
-    found = score_subgroups(y, p, subgroups={"part": part}, n_bootstrap=20)
-    small = found[found.level == "small"]
+    table = score_subgroups(y, p, subgroups={"part": part}, n_bootstrap=20)
+    small = table[table.level == "small"]
     assert small[["n", "n_events", "value", "low", "high", "se"]].isna().all(axis=None)
     assert small.note.str.startswith("withheld: fewer than 11").all()
-    assert found[found.level == "large"].value.notna().all()
+    assert table[table.level == "large"].value.notna().all()
     open_ = score_subgroups(y, p, subgroups={"part": part}, min_cell=1, n_bootstrap=20)
     assert open_[open_.level == "small"].n.notna().all()
 
@@ -209,9 +209,9 @@ def test_intervals_cover_the_mean_and_a_new_site():
 
 def test_moving_and_stretching_the_scale_moves_and_stretches_the_answer():
     y, se = np.array([0.1, 0.5, 0.4, 0.9]), np.array([0.1, 0.2, 0.1, 0.3])
-    plain, moved = pool_random_effects(y, se), pool_random_effects(3 * y + 2, 3 * se)
-    np.testing.assert_allclose(moved[:5], 3 * np.array(plain[:5]) + 2)
-    assert moved.tau2 == pytest.approx(9 * plain.tau2)
+    plain, rescaled = pool_random_effects(y, se), pool_random_effects(3 * y + 2, 3 * se)
+    np.testing.assert_allclose(rescaled[:5], 3 * np.array(plain[:5]) + 2)
+    assert rescaled.tau2 == pytest.approx(9 * plain.tau2)
 
 
 @pytest.mark.parametrize(

@@ -126,9 +126,9 @@ def test_a_calibrated_model_says_on_how_many(tested):
     found = forecast_report(conformal, X, y, **given)
     card = next(s for s in found.sections if s.title == "Model card").tables[0]
     assert ("intervals", "calibrated on 50 further patients") in card.rows
-    own = forecast_report(model, X, y, **given)
-    assert found.sections[2] != own.sections[3]
-    assert found.sections[3].tables != own.sections[3].tables
+    uncalibrated = forecast_report(model, X, y, **given)
+    assert found.sections[2] != uncalibrated.sections[3]
+    assert found.sections[3].tables != uncalibrated.sections[3].tables
 
 
 def test_items_of_groups_are_filled_only_where_groups_are_scored(tested):

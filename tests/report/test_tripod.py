@@ -26,15 +26,15 @@ def test_the_checklists_are_filled_answered_or_missing():
 def status_of(answers, *, has_groups=True):
     """Status of every item, those of TRIPOD-Cluster with a C."""
     tripod, cluster = tripod_tables(answers, has_groups=has_groups)
-    found = {row[0].partition(" ")[0]: row[1] for row in tripod.rows}
-    return found | {"C" + row[0].partition(" ")[0]: row[1] for row in cluster.rows}
+    state = {row[0].partition(" ")[0]: row[1] for row in tripod.rows}
+    return state | {"C" + row[0].partition(" ")[0]: row[1] for row in cluster.rows}
 
 
 def test_the_full_model_is_asked_of_the_authors():
-    found = status_of({})
-    assert (found["22"], found["C12b"]) == ("missing", "missing")
-    found = status_of({"22": "file in the archive"})
-    assert (found["22"], found["C12b"]) == ("answered", "answered")
+    state = status_of({})
+    assert (state["22"], state["C12b"]) == ("missing", "missing")
+    state = status_of({"22": "file in the archive"})
+    assert (state["22"], state["C12b"]) == ("answered", "answered")
 
 
 def test_an_item_of_several_others_is_as_open_as_the_most_open_one():

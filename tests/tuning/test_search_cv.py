@@ -27,9 +27,9 @@ class TestMetaSearchCV:
         best = int(np.argmin(results["rank_test_score"]))
         assert results["mean_test_score"][best] == search.best_score_
         assert results["params"][best] == search.best_params_
-        shown, asked = slice(0, 3), slice(3, 8)
+        shown, query = slice(0, 3), slice(3, 8)
         adapted = search.adapt(data["X"][shown], data["y"][shown])
-        assert adapted.predict(data["X"][asked]).shape == (5,)
+        assert adapted.predict(data["X"][query]).shape == (5,)
         assert search.score(data["X"], data["y"], groups=data["groups"]) > 0
         assert search.n_features_in_ == 1
         assert is_regressor(search)

@@ -19,9 +19,9 @@ def names(space: object) -> list[str]:
     "part", [MAML(), MetaSGD(), ANIL(), FineTune(), NeuralProcess(), DeepMixedEffects(), MLP()]
 )
 def test_a_default_lies_in_its_declared_range(part: object) -> None:
-    found = declared_ranges(type(part))
-    assert found
-    for name, declared in found.items():
+    by_name = declared_ranges(type(part))
+    assert by_name
+    for name, declared in by_name.items():
         default = getattr(part, name)
         if isinstance(declared, Range):
             assert declared.low <= default <= declared.high
@@ -46,8 +46,8 @@ def test_by_default_everything_declared_is_searched() -> None:
 
 
 def test_parts_that_are_left_to_the_default_are_searched_too() -> None:
-    found = {dimension.name for dimension in read_space(MetaRegressor())}
-    assert {"algorithm__n_deep", "backbone__hidden"} <= found
+    by_name = {dimension.name for dimension in read_space(MetaRegressor())}
+    assert {"algorithm__n_deep", "backbone__hidden"} <= by_name
 
 
 def test_a_dict_says_what_is_searched_and_where() -> None:
@@ -60,12 +60,12 @@ def test_a_dict_says_what_is_searched_and_where() -> None:
             "learning_rate": None,
         },
     )
-    found = {dimension.name: dimension.range for dimension in space}
-    assert found["algorithm__inner_lr"] == Range(1.0, 2.0, log=True)  # kind and scale as declared
-    assert found["algorithm__inner_steps"] == Choice((1, 3))
-    assert found["max_steps"] == Range(10, 100, log=True)
-    assert found["max_steps"].kind == "int"
-    assert found["learning_rate"] == declared_ranges(MetaRegressor)["learning_rate"]
+    by_name = {dimension.name: dimension.range for dimension in space}
+    assert by_name["algorithm__inner_lr"] == Range(1.0, 2.0, log=True)  # kind and scale as declared
+    assert by_name["algorithm__inner_steps"] == Choice((1, 3))
+    assert by_name["max_steps"] == Range(10, 100, log=True)
+    assert by_name["max_steps"].kind == "int"
+    assert by_name["learning_rate"] == declared_ranges(MetaRegressor)["learning_rate"]
 
 
 def test_a_chosen_part_brings_its_own_parameters_on_condition() -> None:
@@ -90,17 +90,17 @@ def test_a_condition_on_a_sibling_is_kept() -> None:
     space = read_space(model)
     assert "algorithm__max_inner_lr" in {dimension.name for dimension in space}
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(0))
-    found = suggested(space, study.ask(), with_parts(model))
-    assert "algorithm__max_inner_lr" not in found
+    by_name = suggested(space, study.ask(), with_parts(model))
+    assert "algorithm__max_inner_lr" not in by_name
 
 
 def test_a_function_of_the_trial_is_a_space() -> None:
     model = with_parts(MODEL)
     trial = FixedTrial({"rate": 0.2})
-    found = suggested(
+    by_name = suggested(
         lambda trial: {"algorithm__inner_lr": trial.suggest_float("rate", 0, 1)}, trial, model
     )
-    assert found == {"algorithm__inner_lr": 0.2}
+    assert by_name == {"algorithm__inner_lr": 0.2}
     assert model.algorithm.inner_lr == 0.2
 
 

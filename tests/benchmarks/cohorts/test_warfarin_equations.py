@@ -66,8 +66,8 @@ def test_a_site_intercept_moves_an_equation_part_of_the_way():
     site = data.X[data.groups == 0][:10]
     y = np.square(genetic_dose(site) + model.model_.beta[0] + 1.0)
     adapted = model.adapt(site, y, groups=np.zeros(10, int))
-    moved = np.sqrt(adapted.predict_quantiles(site, [0.5], groups=np.zeros(10, int))[:, 0])
-    step = moved - genetic_dose(site) - model.model_.beta[0]
+    shifted = np.sqrt(adapted.predict_quantiles(site, [0.5], groups=np.zeros(10, int))[:, 0])
+    step = shifted - genetic_dose(site) - model.model_.beta[0]
     assert 0.2 < step[0] < 1.0
     np.testing.assert_allclose(step, step[0])
 
@@ -78,9 +78,9 @@ def test_a_learner_told_an_equation_may_take_it_over():
     some = np.flatnonzero(data.groups < 3)
     X, groups = data.X.iloc[some], data.groups[some]
     y = np.square(genetic_dose(X))
-    told = WithEquation(UpdatedRegressor(outcome_transform="sqrt")).fit(X, y, groups=groups)
+    learner = WithEquation(UpdatedRegressor(outcome_transform="sqrt")).fit(X, y, groups=groups)
     seen = {"groups": np.zeros(20, int)}
-    adapted = told.adapt(X[:20], y[:20], **seen)
-    found = adapted.predict_quantiles(X[:20], [0.5], **seen)[:, 0]
-    np.testing.assert_allclose(found, y[:20], rtol=0.05)
-    assert told.unadapted().predict_quantiles(X[:20], [0.5]).shape == (20, 1)
+    adapted = learner.adapt(X[:20], y[:20], **seen)
+    doses = adapted.predict_quantiles(X[:20], [0.5], **seen)[:, 0]
+    np.testing.assert_allclose(doses, y[:20], rtol=0.05)
+    assert learner.unadapted().predict_quantiles(X[:20], [0.5]).shape == (20, 1)

@@ -46,14 +46,14 @@ def test_labels_say_nothing_of_the_class():
 def test_the_row_to_beat_is_the_nearest_centroid():
     tasks = draw_tasks(split_classes(0)[1], 3, 8, random_state=0)
     first = np.tile(np.arange(8) < 3, 15)
-    found = nearest_centroid(tasks, first).reshape(3, -1)
+    nearest = nearest_centroid(tasks, first).reshape(3, -1)
     for task in range(3):
-        own = tasks.groups == task
-        X, y = tasks.rows[own], tasks.labels[own]
-        seen = first[own]
+        of_task = tasks.groups == task
+        X, y = tasks.rows[of_task], tasks.labels[of_task]
+        seen = first[of_task]
         centers = [X[seen & (y == label)].mean(0) for label in range(5)]
         expected = pairwise_distances_argmin(X[~seen], np.stack(centers))
-        np.testing.assert_array_equal(found[task], expected)
+        np.testing.assert_array_equal(nearest[task], expected)
 
 
 @pytest.mark.slow

@@ -29,9 +29,9 @@ def references():
     ],
 )
 def test_references_are_where_theory_puts_them(references, case, method, expected):
-    found = references[case, method, "mse", 5]
-    assert found.low - 1e-9 <= expected <= found.high
-    assert found.n_tasks >= 1000
+    record = references[case, method, "mse", 5]
+    assert record.low - 1e-9 <= expected <= record.high
+    assert record.n_tasks >= 1000
 
 
 def test_another_process_can_be_handed_every_learner():

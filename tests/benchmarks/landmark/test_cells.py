@@ -51,8 +51,8 @@ def test_every_patient_has_the_values_of_the_landmark_and_is_still_followed(name
 @pytest.mark.parametrize("name", ["Cox, BLUP", "logistic, BLUP", OURS])
 def test_risk_models_find_the_true_incidence(name):
     X, y = simulated(3000)
-    found = METHODS[name].risk.fit(X, y).predict_cumulative_incidence(X, [5.0])[:, 0]
+    incidence = METHODS[name].risk.fit(X, y).predict_cumulative_incidence(X, [5.0])[:, 0]
     rates = np.exp(X) / 10
     total = rates.sum(1)
     truth = rates[:, 0] / total * (1 - np.exp(-5 * total))
-    assert np.abs(found - truth).mean() < 0.03
+    assert np.abs(incidence - truth).mean() < 0.03

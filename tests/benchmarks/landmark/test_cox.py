@@ -18,16 +18,16 @@ def simulated(n=400, seed=0):
 def test_cox_is_that_of_statsmodels():
     X, y = simulated()
     y["time"] = np.ceil(10 * y["time"])  # ties
-    found = CauseSpecificCox(penalty=0.0).fit(X, y)
+    cox = CauseSpecificCox(penalty=0.0).fit(X, y)
     for cause in (1, 2):
         model = PHReg(y["time"], X, status=y["event"] == cause, ties="breslow")
-        np.testing.assert_allclose(found.coef_[cause], model.fit(disp=False).params, atol=1e-4)
+        np.testing.assert_allclose(cox.coef_[cause], model.fit(disp=False).params, atol=1e-4)
 
 
 def test_cox_that_may_use_nothing_is_aalen_johansen():
     X, y = simulated()
-    found = CauseSpecificCox(penalty=1e9).fit(X, y)
+    cox = CauseSpecificCox(penalty=1e9).fit(X, y)
     for cause in (1, 2):
-        risk = found.predict_cumulative_incidence(X[:1], [2.0, 6.0], cause=cause)[0]
+        risk = cox.predict_cumulative_incidence(X[:1], [2.0, 6.0], cause=cause)[0]
         expected = aalen_johansen(y, times=[2.0, 6.0], cause=cause)
         np.testing.assert_allclose(risk, expected, atol=0.01)

@@ -24,8 +24,8 @@ def frame():
             values = np.round(level + rng.normal(0, 2) + rng.normal(0, 1, len(minutes)))
             part = {"RecordID": FIRST_ID + stay, "minute": minutes, "Parameter": variable}
             parts.append(pd.DataFrame(part | {"Value": values}))
-    found = pd.concat(parts, ignore_index=True)
-    return found.assign(hour=(found.minute / 60).astype(np.float32))
+    stays = pd.concat(parts, ignore_index=True)
+    return stays.assign(hour=(stays.minute / 60).astype(np.float32))
 
 
 @pytest.fixture(scope="module")

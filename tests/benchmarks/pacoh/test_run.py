@@ -27,8 +27,8 @@ def frame():
             values = np.round(level + rng.normal(0, 2) + rng.normal(0, 1, len(minutes)))
             part = {"RecordID": FIRST_ID + stay, "minute": minutes, "Parameter": variable}
             parts.append(pd.DataFrame(part | {"Value": values}))
-    found = pd.concat(parts, ignore_index=True)
-    return found.assign(hour=(found.minute / 60).astype(np.float32))
+    stays = pd.concat(parts, ignore_index=True)
+    return stays.assign(hour=(stays.minute / 60).astype(np.float32))
 
 
 @pytest.fixture(scope="module")
@@ -39,13 +39,13 @@ def folder(frame, tmp_path_factory):
 
 
 def test_the_last_value_is_scored_as_by_hand(folder):
-    found = run_pacoh(Run(quick=True), folder, (LAST,))
+    results = run_pacoh(Run(quick=True), folder, (LAST,))
     _, test = split_stays(read_stays(folder, "HCT"), None)
     rows = pd.DataFrame({"stay": test.groups, "hour": test.time, "y": test.y})
     last = rows[rows.hour <= 24].sort_values(["stay", "hour"]).groupby("stay").y.last()
     later = rows[rows.hour > 24]
     errors = ((later.y - later.stay.map(last)) ** 2).groupby(later.stay).mean()
-    records = {(r.case, r.method, r.metric): r for r in pacoh_records(found)}
+    records = {(r.case, r.method, r.metric): r for r in pacoh_records(results)}
     scored = records["HCT, published split", LAST, "rmse_task"]
     assert scored.value == pytest.approx(np.sqrt(errors).mean(), rel=1e-5)
     assert scored.n_tasks == 500
@@ -68,8 +68,8 @@ def test_the_command_runs_and_resumes(folder, tmp_path):
 
 @pytest.mark.slow
 def test_two_processes_find_what_one_does(folder):
-    found = [run_pacoh(Run(quick=True, workers=n), folder, (LAST,)) for n in (1, 2)]
-    assert pacoh_table(found[0]) == pacoh_table(found[1])
+    results = [run_pacoh(Run(quick=True, workers=n), folder, (LAST,)) for n in (1, 2)]
+    assert pacoh_table(results[0]) == pacoh_table(results[1])
 
 
 def pacoh_lines(text):

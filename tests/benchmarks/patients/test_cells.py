@@ -63,9 +63,9 @@ def test_settings_are_chosen_on_training_patients(monkeypatch):
     folds = list(table.kfold(5, random_state=0))
     judge = patients_cells.forecast
 
-    def watched(model, judged, k):
-        seen.append(set(judged.groups))
-        return judge(model, judged, k)
+    def watched(model, held_out, k):
+        seen.append(set(held_out.groups))
+        return judge(model, held_out, k)
 
     monkeypatch.setattr(patients_cells, "forecast", watched)
     method = Method(HistoryBoosting(n_draws=2), ({"max_iter": 1}, {"max_iter": 100}))

@@ -65,7 +65,7 @@ def test_no_measurement_at_the_query_informs_a_peer(split):
     for model in (GPBoost(n_trees=5), HistoryLightGBM(residual=True)):
         model.fit(train.X, train.y, groups=train.groups, time=train.time)
         adapted = model.adapt(support.X, support.y, groups=support.groups, time=support.time)
-        found = [
+        predictions = [
             adapted.predict(X, groups=query.groups, time=query.time) for X in (query.X, scrambled)
         ]
-        np.testing.assert_array_equal(*found)
+        np.testing.assert_array_equal(*predictions)

@@ -18,24 +18,24 @@ CHEAP = ("deep mixed effects", MIXED_MODEL, "mixed + OU", "last value", POPULATI
 @pytest.fixture(scope="module")
 def results():
     said = []
-    found = run_patients(Run(say=said.append), PLAN, ("pbcseq-albumin",), CHEAP)
+    scored = run_patients(Run(say=said.append), PLAN, ("pbcseq-albumin",), CHEAP)
     assert len(said) == len(CHEAP) * PLAN.folds_run
-    return found
+    return scored
 
 
 @pytest.mark.slow
 def test_workers_give_the_same_numbers(results):
-    found = run_patients(Run(workers=2), PLAN, ("pbcseq-albumin",), ("mixed + OU",))
+    scored = run_patients(Run(workers=2), PLAN, ("pbcseq-albumin",), ("mixed + OU",))
     expected = results["pbcseq-albumin"]["mixed + OU"].scores[1]["squared"]
     np.testing.assert_allclose(
-        found["pbcseq-albumin"]["mixed + OU"].scores[1]["squared"], expected, rtol=1e-6
+        scored["pbcseq-albumin"]["mixed + OU"].scores[1]["squared"], expected, rtol=1e-6
     )
 
 
 def test_the_command_runs_and_saves(tmp_path):
     file = tmp_path / "out.json"
     words = ["patients", "--quick", "--data-set", "pbcseq-albumin", "--method", "last value"]
-    found = CliRunner().invoke(main, [*words, "--json", str(file)], catch_exceptions=False)
-    assert found.exit_code == 0
-    assert "rmse_macro" in found.output
+    shown = CliRunner().invoke(main, [*words, "--json", str(file)], catch_exceptions=False)
+    assert shown.exit_code == 0
+    assert "rmse_macro" in shown.output
     assert file.exists()

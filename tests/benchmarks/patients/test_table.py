@@ -25,15 +25,15 @@ CHEAP = ("deep mixed effects", MIXED_MODEL, "mixed + OU", "last value", POPULATI
 @pytest.fixture(scope="module")
 def results():
     said = []
-    found = run_patients(Run(say=said.append), PLAN, ("pbcseq-albumin",), CHEAP)
+    by_data_set = run_patients(Run(say=said.append), PLAN, ("pbcseq-albumin",), CHEAP)
     assert len(said) == len(CHEAP) * PLAN.folds_run
-    return found
+    return by_data_set
 
 
 def test_all_methods_are_judged_on_the_same_patients_and_differences_are_paired(results):
     scores = DataSetScores("pbcseq-albumin", results["pbcseq-albumin"])
     for k in scores.shots:
-        rows = [found.scores[k]["rows"] for found in scores.results.values()]
+        rows = [folds.scores[k]["rows"] for folds in scores.results.values()]
         for other in rows[1:]:
             np.testing.assert_array_equal(rows[0], other)
     k = scores.shots[1]

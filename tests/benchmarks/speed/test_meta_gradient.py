@@ -82,10 +82,10 @@ def test_records_hold_times_ratios_and_rates() -> None:
     methods = ("ehrmeta, low rank", "torch.func vmap")
     wide = draw_problem(SMALL._replace(width=64))  # where the low-rank form is the cheaper one
     records = compare_methods(wide, methods, seconds=0.0, min_rounds=2)
-    found = {(r.method, r.metric): r for r in records}
-    ours = found["ehrmeta, low rank", "ms"]
+    by_key = {(r.method, r.metric): r for r in records}
+    ours = by_key["ehrmeta, low rank", "ms"]
     assert ours.value is not None and ours.low is not None and ours.high is not None
     assert 0 < ours.low <= ours.value <= ours.high
-    assert found["ehrmeta, low rank", "ratio"].value == 1.0
-    assert found["", "padding"].value == 0.0
-    assert (found["ehrmeta, low rank", "share_of_product"].value or 0) > 0
+    assert by_key["ehrmeta, low rank", "ratio"].value == 1.0
+    assert by_key["", "padding"].value == 0.0
+    assert (by_key["ehrmeta, low rank", "share_of_product"].value or 0) > 0

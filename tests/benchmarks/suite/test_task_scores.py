@@ -39,19 +39,19 @@ def carried(request):
 def draws(n, dof, seed=0):
     rng = np.random.default_rng(seed)
     noise = rng.normal(size=(5, n)) if dof is None else rng.standard_t(dof[0], (5, n))
-    moved = LOC[:, None] + SCALE[:, None] * noise
-    return np.where(rng.random((5, n)) < UNCHANGED[:, None], LAST[:, None], moved)
+    changed = LOC[:, None] + SCALE[:, None] * noise
+    return np.where(rng.random((5, n)) < UNCHANGED[:, None], LAST[:, None], changed)
 
 
 def test_mean_quantiles_and_crps_are_those_of_draws(carried):
-    found = draws(40_000, carried.dof)
-    np.testing.assert_allclose(carried.mean(), found.mean(1), atol=0.15)
+    samples = draws(40_000, carried.dof)
+    np.testing.assert_allclose(carried.mean(), samples.mean(1), atol=0.15)
     for level in (0.05, 0.3, 0.5, 0.7, 0.95):
-        expected = np.quantile(found, level, axis=1, method="inverted_cdf")
+        expected = np.quantile(samples, level, axis=1, method="inverted_cdf")
         np.testing.assert_allclose(carried.quantile(level), expected, atol=0.25)
     y = np.array([15.0, 11, 12, 9, 13])
     scores = score_tasks(y, carried, np.arange(5), resolution=1.0)
-    np.testing.assert_allclose(scores["crps"], crps_sample(y, found), atol=0.06)
+    np.testing.assert_allclose(scores["crps"], crps_sample(y, samples), atol=0.06)
     np.testing.assert_allclose(scores["root_squared"], abs(y - carried.quantile(0.5)), atol=1e-9)
     np.testing.assert_allclose(scores["squared"], (y - carried.mean()) ** 2)
 
@@ -65,10 +65,10 @@ def test_the_bins_of_a_rounded_outcome_hold_all_probability(carried):
 
 
 def test_outcomes_drawn_from_the_predictions_are_calibrated(carried):
-    found = draws(4_000, carried.dof)
+    samples = draws(4_000, carried.dof)
     for i in range(5):
         one = carried.take(np.full(4_000, i))
-        scores = score_tasks(found[i], one, np.arange(4_000), resolution=1.0)
+        scores = score_tasks(samples[i], one, np.arange(4_000), resolution=1.0)
         assert calibration(scores) < 0.02
         assert scores["covered"].mean() > 0.88
     np.testing.assert_allclose(scores["pit"].sum(1), 1.0)

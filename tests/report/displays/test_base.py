@@ -44,13 +44,13 @@ def test_a_new_figure_has_the_size_of_the_display():
 
 
 def test_given_axes_are_drawn_on_and_framed_alike():
-    figure, (left, right) = plt.subplots(1, 2)
-    drawn = Dots(3).plot(ax=right)
-    assert (drawn.ax_, drawn.figure_) == (right, figure)
-    assert not left.lines
-    assert len(right.lines) == 1
-    assert not right.spines["top"].get_visible()
-    assert to_hex(right.spines["left"].get_edgecolor()) == MUTED
+    figure, (first_axes, second_axes) = plt.subplots(1, 2)
+    drawn = Dots(3).plot(ax=second_axes)
+    assert (drawn.ax_, drawn.figure_) == (second_axes, figure)
+    assert not first_axes.lines
+    assert len(second_axes.lines) == 1
+    assert not second_axes.spines["top"].get_visible()
+    assert to_hex(second_axes.spines["left"].get_edgecolor()) == MUTED
 
 
 def test_the_figure_of_a_subfigure_is_the_whole_one():

@@ -17,9 +17,9 @@ def model():
 def test_a_group_is_drawn_at_its_own_effect(model):
     sites = adapted(model, simulate(12, 60, seed=2))
     display = EffectRankDisplay.from_adapted(sites, n_groups=4)
-    found = sites.effects_by_rank(n_groups=4)
+    table = sites.effects_by_rank(n_groups=4)
     drawn = np.asarray(display.ax_.containers[0].lines[0].get_ydata(), float)
-    np.testing.assert_allclose(drawn, found["effect"])
+    np.testing.assert_allclose(drawn, table["effect"])
     labels = [label.get_text() for label in display.ax_.get_xticklabels()]
     assert labels == [f"{group}\n(180 rows)" for group in range(1, 5)]
     zero, one = sites.diagnostics().arms
@@ -35,10 +35,10 @@ def test_doses_beyond_training_are_dashed_and_the_target_is_a_stripe():
     one = model.adapt([[0.0]] * 2, [3.0, 5.0], treatment=[1.0, 2.0], time=[0.0, 1.0])
     with pytest.warns(DataWarning, match="outside the training doses"):
         display = DoseResponseDisplay.from_adapted(one, [[0.0]], [2.0, 4.0, 8.0], target=(4, 6))
-        found = one.dose_response([[0.0]], [2.0, 4.0, 8.0])
+        table = one.dose_response([[0.0]], [2.0, 4.0, 8.0])
     beyond, within = display.ax_.get_lines()
     assert np.isnan(within.get_ydata()).tolist() == [False, False, True]
-    np.testing.assert_allclose(beyond.get_ydata(), found["response"])
+    np.testing.assert_allclose(beyond.get_ydata(), table["response"])
     words = {text.get_text() for text in display.ax_.get_legend().get_texts()}
     assert {"target", "90 % band", "beyond the doses of training"} <= words
     with pytest.raises(DataError, match="row=2, but X has 1 rows"):

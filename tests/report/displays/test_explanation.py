@@ -27,8 +27,8 @@ def test_the_bars_lead_from_population_to_prediction(adapted):
     assert len(bars) == 4  # visits, three values
     (population,) = adapted.unadapted().predict(X[4:5], time=DAYS[4:5])
     assert bars[0].get_x() == pytest.approx(population, rel=1e-5)
-    (own,) = adapted.predict(X[4:5], time=DAYS[4:5])
-    assert bars[-1].get_x() + bars[-1].get_width() == pytest.approx(own, abs=2e-3)
+    (prediction,) = adapted.predict(X[4:5], time=DAYS[4:5])
+    assert bars[-1].get_x() + bars[-1].get_width() == pytest.approx(prediction, abs=2e-3)
     words = [label.get_text() for label in drawn.ax_.get_yticklabels()]
     assert (words[0], words[-1]) == ("population", "this patient")
     assert words[2].startswith("value 4 before: ")
@@ -63,6 +63,6 @@ def test_features_lead_from_others_to_the_patient_the_largest_first():
     assert "sex = woman" in words
     widths = np.abs([bar.get_width() for bar in bars[:-1]])
     assert np.all(np.diff(widths) <= 0)
-    (own,) = adapted.predict(wide[4:5], time=DAYS[4:5])
-    assert bars[-1].get_x() + bars[-1].get_width() == pytest.approx(own)
+    (prediction,) = adapted.predict(wide[4:5], time=DAYS[4:5])
+    assert bars[-1].get_x() + bars[-1].get_width() == pytest.approx(prediction)
     assert drawn.ax_.get_title() == ""

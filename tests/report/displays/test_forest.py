@@ -20,13 +20,13 @@ def labels(ax):
 @pytest.mark.parametrize("metric", ["auroc", "calibration_slope", "e_o_ratio"])
 def test_sites_pool_and_new_site_stand_in_words_beside_the_picture(scores, metric):
     display = ForestDisplay.from_scores(scores, metric=metric)
-    left, right = (labels(ax) for ax in display.figure_.axes)
+    names, values = (labels(ax) for ax in display.figure_.axes)
     pooled = pool_sites(scores).set_index("metric").loc[metric]
-    assert left[0].startswith("site")
-    assert [words.split()[0] for words in left[1:7]] == list("abcdef")
-    assert left[7:] == ["pooled, 6 sites", "a new site (prediction)"]
-    assert right[7].startswith(f"{pooled.value:.2f} ({pooled.low:.2f} to")
-    assert right[8] == f"{pooled.prediction_low:.2f} to {pooled.prediction_high:.2f}"
+    assert names[0].startswith("site")
+    assert [words.split()[0] for words in names[1:7]] == list("abcdef")
+    assert names[7:] == ["pooled, 6 sites", "a new site (prediction)"]
+    assert values[7].startswith(f"{pooled.value:.2f} ({pooled.low:.2f} to")
+    assert values[8] == f"{pooled.prediction_low:.2f} to {pooled.prediction_high:.2f}"
 
 
 def test_squares_lie_at_the_values_and_the_diamond_on_the_pooled_interval(scores):
@@ -44,9 +44,9 @@ def test_few_sites_are_listed_and_one_without_a_score_says_so(cohort):
     few = site < "d"
     y = np.where(site == "a", 0, y)
     display = ForestDisplay.from_predictions(y[few], p[few], groups=site[few], n_bootstrap=20)
-    left, right = (labels(ax) for ax in display.figure_.axes)
-    assert left[-1] == "fewer than 5 sites: not pooled"
-    assert (left[1], right[1]) == ("a  (0 / 60)", "not defined")
+    names, values = (labels(ax) for ax in display.figure_.axes)
+    assert names[-1] == "fewer than 5 sites: not pooled"
+    assert (names[1], values[1]) == ("a  (0 / 60)", "not defined")
     assert not display.ax_.patches
     assert len(display.ax_.collections) == 2
 
