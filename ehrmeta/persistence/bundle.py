@@ -289,12 +289,8 @@ def _replace(target: Path, content: bytes) -> None:
     # The new file is complete and in place. Not every system can sync a folder, and where it fails
     # a power cut leaves the old file or the new one, both whole.
     with suppress(OSError):
-        _sync_folder(target.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        descriptor = os.open(target.parent, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

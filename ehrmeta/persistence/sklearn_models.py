@@ -111,11 +111,8 @@ class TreeSum(RegressorMixin, BaseEstimator):
         parts, share = [cls.of(model) for model in models], 1.0 / len(models)
         sizes = np.array([len(part.feature) for part in parts], np.int64)
         shifts = np.cumsum(sizes) - sizes
-
-        def shifted(name: str) -> Index:
-            return np.concatenate(
-                [getattr(part, name) + at for part, at in zip(parts, shifts, strict=True)]
-            )
+        of_root = np.repeat(shifts, [len(part.roots) for part in parts])
+        of_node = np.repeat(shifts, sizes)
 
         def joined(name: str) -> Any:
             return np.concatenate([getattr(part, name) for part in parts])
@@ -123,10 +120,10 @@ class TreeSum(RegressorMixin, BaseEstimator):
         return cls(
             baseline=share * np.sum([part.baseline for part in parts]),
             depth=np.max([part.depth for part in parts]),
-            roots=shifted("roots"),
+            roots=joined("roots") + of_root,
             feature=joined("feature"),
-            left=shifted("left"),
-            right=shifted("right"),
+            left=joined("left") + of_node,
+            right=joined("right") + of_node,
             threshold=joined("threshold"),
             value=share * joined("value"),
             missing_left=joined("missing_left"),

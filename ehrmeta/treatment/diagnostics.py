@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from ehrmeta.treatment.arrays import Array, Mask
-from ehrmeta.treatment.learners import arm_scores
+from ehrmeta.treatment.learners import arm_scores, gains, share_of_pair
 from ehrmeta.treatment.nuisances import TaskNuisances
 from ehrmeta.treatment.treated_rows import TreatedRows
 
@@ -74,17 +74,16 @@ def diagnose(
     rows = np.flatnonzero(np.isin(cases.arm, pair))
     zero, one = pair
     e, treated, x = nuisances.e[rows], cases.arm[rows] == one, cases.x[rows]
-    p = e[:, one] / (e[:, zero] + e[:, one])
+    p = share_of_pair(e, pair)
     weight = 1.0 / np.where(treated, e[:, one], e[:, zero])
     counts = {
         name: np.histogram(p[of], _BINS)[0] for name, of in (("zero", ~treated), ("one", treated))
     }
     bins = pd.IntervalIndex.from_breaks(_BINS.round(2), name="propensity")
-    scores = arm_scores(cases, nuisances)
-    psi = scores[:, one] - scores[:, zero]
+    psi = gains(cases, nuisances, pair)
     effect, se = float(psi.mean()), float(psi.std(ddof=1) / np.sqrt(len(psi)))
     if cases.is_binary:
-        base = float(np.clip(scores[:, zero].mean(), 1e-3, 1.0))
+        base = float(np.clip(arm_scores(cases, nuisances)[:, zero].mean(), 1e-3, 1.0))
         ratio, limit = ((base + shift) / base for shift in (effect, _limit(effect, se)))
     else:
         sd = float(np.std(cases.y - cases.of_arm(nuisances.mu), ddof=1))

@@ -93,14 +93,13 @@ class Scoring:
         zero, one = pair
         e, usable = nuisances.e, usable_rows(cases, pair, len(self.noise))
         if self.learner == "dr":
-            scores = arm_scores(cases, nuisances)
             rows = np.flatnonzero(usable)
             variance = self.noise[one] / e[:, one] + self.noise[zero] / e[:, zero]
-            return PseudoOutcomes(rows, (scores[:, one] - scores[:, zero])[rows], variance[rows])
+            return PseudoOutcomes(rows, gains(cases, nuisances, pair)[rows], variance[rows])
         rows = np.flatnonzero(usable & ((cases.arm == zero) | (cases.arm == one)))
         y, treated = cases.y[rows], cases.arm[rows] == one
         mu0, mu1 = nuisances.mu[rows, zero], nuisances.mu[rows, one]
-        p = e[rows, one] / (e[rows, zero] + e[rows, one])
+        p = share_of_pair(e[rows], pair)
         noise_of_row = np.where(treated, self.noise[one], self.noise[zero])
         if self.learner == "x":
             psi = np.where(treated, y - mu0, mu1 - y)
@@ -115,6 +114,13 @@ def arm_scores(cases: TreatedRows, nuisances: TaskNuisances) -> Array:
     given, scores = (np.arange(cases.n_rows), cases.arm), nuisances.mu.copy()
     scores[given] += (cases.y - nuisances.mu[given]) / nuisances.e[given]
     return scores
+
+
+def gains(cases: TreatedRows, nuisances: TaskNuisances, pair: tuple[int, int]) -> Array:
+    """Score of the second arm of a pair less that of the first, (row,)."""
+    zero, one = pair
+    scores = arm_scores(cases, nuisances)
+    return np.asarray(scores[:, one] - scores[:, zero])
 
 
 def usable_rows(cases: TreatedRows, pair: tuple[int, int], n_arms: int) -> Mask:
@@ -155,7 +161,7 @@ class CrossedEffect(CrossFitted):
 
     def by_fold(self, x: Array) -> Array:
         """What each fold's models say, (fold, row)."""
-        p = _share(self.nuisances.propensities(x), self.arm)
+        p = share_of_pair(self.nuisances.propensities(x), (0, self.arm))
         return np.asarray(p * self.zero.by_fold(x) + (1 - p) * self.one.by_fold(x))
 
 
@@ -187,16 +193,17 @@ def fit_crossed(
             models.append((fit_model(model, x, target, np.ones(len(x)), random_state),))
         inside = fold == k
         at_zero, at_one = (model_outputs(models[-1][0], cases.x[inside]) for models in (zero, one))
-        p = _share(adapted.e[inside], arm)
+        p = share_of_pair(adapted.e[inside], (0, arm))
         values[inside] = p * at_zero + (1 - p) * at_one
     weight = np.ones(1)
     effect = CrossedEffect(Stack(tuple(zero), weight), Stack(tuple(one), weight), nuisances, arm)
     return effect, values
 
 
-def _share(e: Array, arm: int) -> Array:
-    """Propensity of the arm among it and the control, (row,)."""
-    return np.asarray(e[:, arm] / (e[:, 0] + e[:, arm]))
+def share_of_pair(e: Array, pair: tuple[int, int]) -> Array:
+    """Propensity of the second of two arms among the two, (row,)."""
+    zero, one = pair
+    return np.asarray(e[:, one] / (e[:, zero] + e[:, one]))
 
 
 Crossed = Callable[[Any], tuple[CrossedEffect, Array]]
@@ -262,7 +269,10 @@ def choose_forms(
         for scored, maker in zip(pseudo, makers, strict=True)
     ]
     losses = [
-        {name: _r_losses(values, judge) for name, (_, values) in fit.items()}
+        {
+            name: (judge.psi - values[judge.rows]) ** 2 / judge.variance
+            for name, (_, values) in fit.items()
+        }  # (y - m(x) - (t - e(x)) tau(x))^2 relative to the noise, (n,)
         for fit, judge in zip(fits, judges, strict=True)
     ]
     chosen = next(iter(models))
@@ -275,7 +285,10 @@ def choose_forms(
     forms = []
     for fit, loss in zip(fits, losses, strict=True):
         stack, values = fit[chosen] if chosen not in ("constant", "linear") else (None, None)
-        forms.append(EffectForm(chosen, stack, values, _scores(loss)))
+        mean = {name: float(part.mean()) for name, part in loss.items()}
+        constant = max(mean["constant"], np.finfo(float).tiny)  # 0 where outcomes are constant
+        scores = {name: 1.0 - value / constant for name, value in mean.items()}
+        forms.append(EffectForm(chosen, stack, values, scores))
     return forms
 
 
@@ -300,17 +313,6 @@ def _fits(
         )
         for name, model in models.items()
     }
-
-
-def _scores(losses: dict[str, Array]) -> dict[str, float]:
-    constant = float(losses["constant"].mean())
-    floor = np.finfo(float).tiny  # where outcomes are constant nothing is left to explain
-    return {name: 1.0 - float(loss.mean()) / max(constant, floor) for name, loss in losses.items()}
-
-
-def _r_losses(effect: Array, judge: PseudoOutcomes) -> Array:
-    """``(y - m(x) - (t - e(x)) tau(x))^2`` relative to the noise, (n,), of an effect (row,)."""
-    return np.asarray((judge.psi - effect[judge.rows]) ** 2 / judge.variance)
 
 
 def _simplest(losses: dict[str, Array], task: Index) -> str:

@@ -1,107 +1,93 @@
-"""Laws of what rows say by themselves: pooled effects, policies, rankings, diagnostics."""
+"""Laws of adapted tasks: their effects, outcomes and intervals."""
 
 import numpy as np
 import pytest
 
-from ehrmeta.errors import DataError
+from ehrmeta import MatchingNet, MetaRegressor
+from ehrmeta.errors import DataError, DataWarning, GroupError
 from tests.treatment.sites import adapted, fitted, plain, simulate
 
 
 @pytest.fixture(scope="module")
-def model():
-    return fitted(plain(), simulate())
+def train():
+    return simulate()
+
+
+@pytest.fixture(scope="module")
+def model(train):
+    return fitted(plain(), train)
 
 
 @pytest.fixture(scope="module")
 def new():
-    return simulate(25, 80, seed=1)
+    return simulate(20, 220, seed=1).split(20)
 
 
-@pytest.fixture(scope="module")
-def sites(model, new):
-    return adapted(model, new)
+def test_swapped_arms_swap_the_sign(model, new):
+    effect = model.effect(new[1].X[:5], T0=1, T1=0)
+    np.testing.assert_allclose(effect, -model.effect(new[1].X[:5]))
+    np.testing.assert_allclose(model.effect(new[1].X[:5], T0=1, T1=1), 0)
 
 
-def test_effects_of_tasks_are_unbiased_and_cover(sites, new):
-    found = sites.task_effects(confidence_level=0.9)
-    truth = np.bincount(new.groups, new.effect) / 80
-    assert found.index.tolist() == list(range(25))
-    assert abs((found.effect - truth).mean()) < 0.15
-    assert ((found.low < truth) & (truth < found.high)).mean() > 0.7
+def test_outcomes_differ_by_the_effect(model, new):
+    support, query = new
+    sites = adapted(model, support)
+    outcomes = sites.potential_outcomes(query.X, groups=query.groups)
+    effect = sites.effect(query.X, groups=query.groups)
+    np.testing.assert_allclose(outcomes[:, 1] - outcomes[:, 0], effect)
+    one = sites.potential_outcomes(query.X, 1, groups=query.groups)
+    np.testing.assert_allclose(one, outcomes[:, 1])
+    given = np.where(query.treatment == 1, outcomes[:, 1], outcomes[:, 0])
+    assert np.mean((query.y - given) ** 2) < 1.5  # of noise 1
 
 
-def test_the_pooled_effect_covers_the_mean_over_sites_and_predicts_new_ones(sites):
-    pooled = sites.pooled_effect()
-    assert pooled.interval[0] < 1 < pooled.interval[1]
-    assert pooled.prediction_interval[0] < pooled.interval[0]
-    assert pooled.tau == pytest.approx(0.7, abs=0.35)  # 0.7, and what features add
+@pytest.mark.filterwarnings("ignore::ehrmeta.errors.AtypicalWarning")  # hardly trained
+def test_similar_patients_are_weighed_by_attention(train, new):
+    estimator = MetaRegressor(MatchingNet(), max_steps=5, random_state=0, verbose=False)
+    model = fitted(plain(estimator=estimator), train)
+    support = new[0].take(new[0].groups < 3)
+    found = adapted(model, support).similar_patients(np.zeros((2, 2)), groups=[0, 1])
+    np.testing.assert_allclose(found.groupby("row").weight.sum(), 1, rtol=1e-5)
+    assert set(support.groups[found.support_row[(found.row == 1) & (found.support_row >= 0)]]) == {
+        1
+    }
+    with pytest.raises(DataError, match="MatchingNet"):
+        fitted(plain(), train).tasks_.similar_patients(np.zeros((1, 2)), groups=[0])
 
 
-@pytest.mark.parametrize("method", ["dr", "ipw"])
-def test_the_value_of_a_policy_is_the_mean_outcome_under_it(sites, new, method):
-    everyone = sites.policy_value(1, method=method)
-    no_one = sites.policy_value(0, method=method)
-    best = sites.policy_value((new.effect > 0).astype(int), method=method)
-    treated = new.y - new.treatment * new.effect + new.effect
-    assert everyone.value == pytest.approx(treated.mean(), abs=4 * everyone.se)
-    assert best.value > max(everyone.value, no_one.value)
-    assert everyone.interval[0] < everyone.value < everyone.interval[1]
-    assert everyone.n_eff < len(new.y)
-    assert len(str(everyone)) < 100
-    gain = np.maximum(new.effect, 0).mean() - new.effect.mean()
-    assert best.value - everyone.value == pytest.approx(gain, abs=0.15)
+def test_a_site_of_one_arm_keeps_the_uncertainty_of_no_rows(model):
+    support = simulate(3, 40, seed=5)
+    only = support.take((support.groups > 0) | (support.treatment == 1))
+    with pytest.warns(DataWarning, match="1 of 3 tasks .* one arm only"):
+        sites = adapted(model, only)
+    assert sites.one_arm_.tolist() == [True, False, False]
+    X = np.zeros((1, 2))
+    np.testing.assert_allclose(sites.effect(X, groups=[0]), model.effect(X))
+    width = np.ptp(sites.effect_interval(X, groups=[0]))
+    assert width == pytest.approx(np.ptp(model.effect_interval(X)))
+    outcome = sites.potential_outcomes(X, 1, groups=[0])[0]
+    levels = [only.y[only.groups == 0].mean(), model.potential_outcomes(X, 1)[0]]
+    assert min(levels) < outcome < max(levels)  # but of the outcome it learned
 
 
-def test_a_policy_tree_finds_who_gains():
-    rng = np.random.default_rng(0)
-    X, t = rng.normal(size=(1500, 2)), rng.integers(0, 2, 1500)
-    y = X[:, 1] + t * np.where(X[:, 0] > 0, 1.0, -1.0) + rng.normal(size=1500)
-    model = plain(propensity=0.5).fit(X, y, treatment=t)
-    tree = model.tasks_.policy_tree(higher_is_better=True, max_depth=1)
-    advice = tree.predict(model.tasks_.support.x)
-    assert ((advice == 1) == (X[:, 0] > 0)).mean() > 0.9
-    assert "x0" in str(tree)
-    costly = model.tasks_.policy_tree(higher_is_better=True, max_depth=1, costs={1: 5.0})
-    assert not costly.predict(model.tasks_.support.x).any()
+def test_no_rows_is_the_population(model):
+    X = np.zeros((2, 2))
+    np.testing.assert_allclose(model.unadapted().effect(X), model.effect(X))
+    sites = adapted(model, simulate(2, 20, seed=6))
+    mixed = sites.effect(X, groups=[0, 9], new_groups="population")
+    np.testing.assert_allclose(mixed[1], model.effect(X)[1])
+    assert np.isnan(sites.effect(X, groups=[0, 9], new_groups="nan")).tolist() == [False, True]
+    with pytest.raises(GroupError, match="1 of 2 rows .* were not adapted"):
+        sites.effect(X, groups=[0, 9])
+    with pytest.raises(GroupError, match="groups is missing"):
+        sites.effect(X)
 
 
-@pytest.mark.parametrize("kind", ["autoc", "qini"])
-def test_a_ranking_by_who_gains_beats_chance(sites, model, kind):
-    assert sites.rate(kind=kind).low > 0
-    with pytest.raises(DataError, match="has seen these rows"):
-        model.tasks_.rate()
-
-
-def test_effects_by_rank_rise_and_hold_the_truth(sites, model, new):
-    found = sites.effects_by_rank(n_groups=4)
-    assert found.n.tolist() == [500] * 4
-    assert found.effect.iloc[-1] > found.effect.iloc[0]
-    assert (found.n * found.effect).sum() / 2000 == pytest.approx(
-        (sites.arm_scores()[:, 1] - sites.arm_scores()[:, 0]).mean()
+def test_rows_in_another_order_change_nothing(model):
+    support = simulate(3, 30, seed=7)
+    order = np.random.default_rng(0).permutation(90)
+    X = np.zeros((3, 2))
+    np.testing.assert_allclose(
+        adapted(model, support.take(order)).effect(X, groups=[0, 1, 2]),
+        adapted(model, support).effect(X, groups=[0, 1, 2]),
     )
-    order = np.argsort(np.argsort(model.unadapted().effect(new.X), kind="stable"), kind="stable")
-    truth = np.array([new.effect[order // 500 == group].mean() for group in range(4)])
-    assert np.all((found.low - 0.2 < truth) & (truth < found.high + 0.2))
-    with pytest.raises(DataError, match="has seen these rows"):
-        model.tasks_.effects_by_rank()
-    with pytest.raises(DataError, match="n_groups must be"):
-        sites.effects_by_rank(n_groups=0)
-
-
-def test_weighting_balances_the_arms(sites):
-    found = sites.diagnostics()
-    assert found.balance.before.abs().max() > 0.2
-    assert found.balance.after.abs().max() < 0.5 * found.balance.before.abs().max()
-    assert found.overlap.sum().sum() == 2000
-    assert found.e_value > found.e_value_limit > 1
-    assert 0 < found.robustness_value < 1
-    assert "E-value" in str(found)
-
-
-def test_policies_and_methods_that_do_not_exist(sites):
-    with pytest.raises(DataError, match="method must be"):
-        sites.policy_value(1, method="guess")
-    with pytest.raises(DataError, match="policy has 3 rows"):
-        sites.policy_value([1, 0, 1])
-    with pytest.raises(DataError, match="kind must be"):
-        sites.rate(kind="auc")

@@ -6,9 +6,9 @@ import pytest
 from sklearn.base import clone
 from sklearn.linear_model import LinearRegression, LogisticRegression
 
-from ehrmeta import MatchingNet, MetaRegressor
+from ehrmeta import MetaRegressor
 from ehrmeta.baselines import TaskRidge
-from ehrmeta.errors import DataError, DataWarning, GroupError, NotFittedError, SchemaError
+from ehrmeta.errors import DataError, DataWarning, NotFittedError, SchemaError
 from ehrmeta.treatment import TreatmentResponse
 from ehrmeta.treatment.cross_fitting import cross_fit_folds
 from tests.treatment.sites import adapted, fitted, pehe, plain, simulate
@@ -84,24 +84,6 @@ def test_confounded_sites_mislead_the_naive_difference_only(learner):
     assert abs(model.tasks_.ate(sites.X, groups=sites.groups) - sites.effect.mean()) < 0.15
 
 
-def test_swapped_arms_swap_the_sign(model, new):
-    effect = model.effect(new[1].X[:5], T0=1, T1=0)
-    np.testing.assert_allclose(effect, -model.effect(new[1].X[:5]))
-    np.testing.assert_allclose(model.effect(new[1].X[:5], T0=1, T1=1), 0)
-
-
-def test_outcomes_differ_by_the_effect(model, new):
-    support, query = new
-    sites = adapted(model, support)
-    outcomes = sites.potential_outcomes(query.X, groups=query.groups)
-    effect = sites.effect(query.X, groups=query.groups)
-    np.testing.assert_allclose(outcomes[:, 1] - outcomes[:, 0], effect)
-    one = sites.potential_outcomes(query.X, 1, groups=query.groups)
-    np.testing.assert_allclose(one, outcomes[:, 1])
-    given = np.where(query.treatment == 1, outcomes[:, 1], outcomes[:, 0])
-    assert np.mean((query.y - given) ** 2) < 1.5  # of noise 1
-
-
 def test_arms_with_names():
     rng = np.random.default_rng(0)
     X, site = rng.normal(size=(900, 2)), np.repeat(np.arange(15), 60)
@@ -173,58 +155,6 @@ def test_a_meta_learner_learns_the_outcome_with_the_treatment_in_x(train, new):
     model = fitted(plain(estimator=estimator, learner="s"), train)
     before, sites = pehe(model.effect(query.X), query), adapted(model, support)
     assert pehe(sites.effect(query.X, groups=query.groups), query) < before + 0.1
-
-
-@pytest.mark.filterwarnings("ignore::ehrmeta.errors.AtypicalWarning")  # hardly trained
-def test_similar_patients_are_weighed_by_attention(train, new):
-    estimator = MetaRegressor(MatchingNet(), max_steps=5, random_state=0, verbose=False)
-    model = fitted(plain(estimator=estimator), train)
-    support = new[0].take(new[0].groups < 3)
-    found = adapted(model, support).similar_patients(np.zeros((2, 2)), groups=[0, 1])
-    np.testing.assert_allclose(found.groupby("row").weight.sum(), 1, rtol=1e-5)
-    assert set(support.groups[found.support_row[(found.row == 1) & (found.support_row >= 0)]]) == {
-        1
-    }
-    with pytest.raises(DataError, match="MatchingNet"):
-        fitted(plain(), train).tasks_.similar_patients(np.zeros((1, 2)), groups=[0])
-
-
-def test_a_site_of_one_arm_keeps_the_uncertainty_of_no_rows(model):
-    support = simulate(3, 40, seed=5)
-    only = support.take((support.groups > 0) | (support.treatment == 1))
-    with pytest.warns(DataWarning, match="1 of 3 tasks .* one arm only"):
-        sites = adapted(model, only)
-    assert sites.one_arm_.tolist() == [True, False, False]
-    X = np.zeros((1, 2))
-    np.testing.assert_allclose(sites.effect(X, groups=[0]), model.effect(X))
-    width = np.ptp(sites.effect_interval(X, groups=[0]))
-    assert width == pytest.approx(np.ptp(model.effect_interval(X)))
-    outcome = sites.potential_outcomes(X, 1, groups=[0])[0]
-    levels = [only.y[only.groups == 0].mean(), model.potential_outcomes(X, 1)[0]]
-    assert min(levels) < outcome < max(levels)  # but of the outcome it learned
-
-
-def test_no_rows_is_the_population(model):
-    X = np.zeros((2, 2))
-    np.testing.assert_allclose(model.unadapted().effect(X), model.effect(X))
-    sites = adapted(model, simulate(2, 20, seed=6))
-    mixed = sites.effect(X, groups=[0, 9], new_groups="population")
-    np.testing.assert_allclose(mixed[1], model.effect(X)[1])
-    assert np.isnan(sites.effect(X, groups=[0, 9], new_groups="nan")).tolist() == [False, True]
-    with pytest.raises(GroupError, match="1 of 2 rows .* were not adapted"):
-        sites.effect(X, groups=[0, 9])
-    with pytest.raises(GroupError, match="groups is missing"):
-        sites.effect(X)
-
-
-def test_rows_in_another_order_change_nothing(model):
-    support = simulate(3, 30, seed=7)
-    order = np.random.default_rng(0).permutation(90)
-    X = np.zeros((3, 2))
-    np.testing.assert_allclose(
-        adapted(model, support.take(order)).effect(X, groups=[0, 1, 2]),
-        adapted(model, support).effect(X, groups=[0, 1, 2]),
-    )
 
 
 def test_columns_of_a_frame_may_name_task_and_treatment(train):

@@ -1,7 +1,7 @@
 """Dose-response of patients who are treated again and again: learned over many, adapted to one."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import KW_ONLY, dataclass, replace
 from functools import partial
 from itertools import pairwise
 from typing import Any, Literal, Self
@@ -14,7 +14,7 @@ from ehrmeta.errors import DataError
 from ehrmeta.treatment.arrays import AnyArray, Array
 from ehrmeta.treatment.dosing.adapted_doses import AdaptedDoses, FittedDoses
 from ehrmeta.treatment.dosing.dose_design import DoseDesign
-from ehrmeta.treatment.dosing.dose_model import DoseModel, fit_dose_model, mixed
+from ehrmeta.treatment.dosing.dose_model import fit_dose_model, mixed
 from ehrmeta.treatment.dosing.dose_uncertainty import PlausibleModel, plausible_models
 from ehrmeta.treatment.dosing.dosed_estimator import DosedEstimator, given_dose
 from ehrmeta.treatment.dosing.dosed_rows import DosedRows
@@ -25,6 +25,7 @@ from ehrmeta.treatment.dosing.titration import titration_p_value, warn_of_titrat
 _STEP = 0.1  # of the log half-life, for a derivative
 
 
+@dataclass(eq=False, repr=False)
 class DoseResponse(DosedEstimator[AdaptedDoses]):
     r"""Learns how patients respond to doses over time, and adapts to one more from a few rows.
 
@@ -100,33 +101,17 @@ class DoseResponse(DosedEstimator[AdaptedDoses]):
     [2.0]
     """
 
-    design_: DoseDesign
-    model_: DoseModel
-
-    def __init__(
-        self,
-        curves: Sequence[str] = (),
-        *,
-        dose_scale: Literal["linear", "log"] = "linear",
-        outcome_transform: Literal["log"] | None = None,
-        random_slope: bool = True,
-        trend: bool = True,
-        carry_over: Literal["auto"] | float = "auto",
-        own_carry_over: bool = False,
-        ornstein_uhlenbeck: bool = True,
-        schema: Schema | None = None,
-        task: str | None = None,
-    ) -> None:
-        self.curves = curves
-        self.dose_scale = dose_scale
-        self.outcome_transform = outcome_transform
-        self.random_slope = random_slope
-        self.trend = trend
-        self.carry_over = carry_over
-        self.own_carry_over = own_carry_over
-        self.ornstein_uhlenbeck = ornstein_uhlenbeck
-        self.schema = schema
-        self.task = task
+    curves: Sequence[str] = ()
+    _: KW_ONLY
+    dose_scale: Literal["linear", "log"] = "linear"
+    outcome_transform: Literal["log"] | None = None
+    random_slope: bool = True
+    trend: bool = True
+    carry_over: Literal["auto"] | float = "auto"
+    own_carry_over: bool = False
+    ornstein_uhlenbeck: bool = True
+    schema: Schema | None = None
+    task: str | None = None
 
     def fit(
         self,

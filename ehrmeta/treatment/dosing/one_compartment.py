@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -17,12 +17,13 @@ from ehrmeta.treatment.dosing.compartment import Course, courses, steady
 from ehrmeta.treatment.dosing.dose_readings import DoseReadings
 from ehrmeta.treatment.dosing.dosed_estimator import DosedEstimator, given_dose
 from ehrmeta.treatment.dosing.dosed_rows import DosedRows, patients_of
-from ehrmeta.treatment.dosing.kinetics import Kinetics, fit_kinetics
+from ehrmeta.treatment.dosing.kinetics import fit_kinetics
 from ehrmeta.treatment.dosing.response_curve import Monotone, SampledCurves
 
 _N_DRAWS = 2048  # of an adapted patient; a power of 2
 
 
+@dataclass(eq=False, repr=False)
 class OneCompartment(DosedEstimator["AdaptedCompartment"]):
     r"""Learns a drug's kinetics over many patients, and adapts to one more from a few levels.
 
@@ -67,22 +68,12 @@ class OneCompartment(DosedEstimator["AdaptedCompartment"]):
     True
     """
 
-    kinetics_: Kinetics
-
-    def __init__(
-        self,
-        since_dose: str,
-        *,
-        interval: float,
-        route: Literal["oral", "iv"] = "oral",
-        schema: Schema | None = None,
-        task: str | None = None,
-    ) -> None:
-        self.since_dose = since_dose
-        self.interval = interval
-        self.route = route
-        self.schema = schema
-        self.task = task
+    since_dose: str
+    _: KW_ONLY
+    interval: float
+    route: Literal["oral", "iv"] = "oral"
+    schema: Schema | None = None
+    task: str | None = None
 
     def fit(
         self,

@@ -1,0 +1,203 @@
+"""What the rows of adapted tasks say by themselves: effects, policies, rankings, diagnostics."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ehrmeta.errors import DataError
+from ehrmeta.treatment.arrays import AnyArray, Array
+from ehrmeta.treatment.diagnostics import Diagnostics, diagnose
+from ehrmeta.treatment.effect_model import EffectModel, TaskEffects
+from ehrmeta.treatment.learners import PseudoOutcomes, Scoring, arm_scores, gains, usable_rows
+from ehrmeta.treatment.nuisances import TaskNuisances
+from ehrmeta.treatment.policy import (
+    PolicyTree,
+    PolicyValue,
+    Ranking,
+    effects_by_rank,
+    fit_policy_tree,
+    policy_value,
+    rate,
+)
+from ehrmeta.treatment.pooling import PooledEffect, mean_by_task, pool_effects
+from ehrmeta.treatment.treated_rows import TreatedRows
+
+
+class RowScores:
+    """Readings of adapted rows by their doubly robust scores; nothing is shrunk.
+
+    `is_training` says whether they are the rows of the fit.
+    """
+
+    model: EffectModel
+    support: TreatedRows
+    state: TaskEffects
+    is_training: bool
+    labels_: AnyArray | None
+
+    def task_effects(
+        self, *, T0: Any = None, T1: Any = None, confidence_level: float = 0.95
+    ) -> pd.DataFrame:
+        """Average effect in every task by its own rows only (AIPW), nothing shrunk.
+
+        Returns
+        -------
+        DataFrame
+            By task: `n` rows, `effect`, `se`, `low` and `high`. Tasks that were not seen in both
+            arms, or have fewer than 3 rows, are left out.
+        """
+        pair, arms = self.model.arms.codes_of(T0, T1), self.model.arms
+        gain = gains(self.support, self._arm_nuisances(), pair)
+        usable = usable_rows(self.support, pair, arms.n_arms)
+        task = self.support.task[usable]
+        return mean_by_task(gain[usable], task, self.labels_, confidence_level)
+
+    def pooled_effect(
+        self, *, T0: Any = None, T1: Any = None, confidence_level: float = 0.95
+    ) -> PooledEffect:
+        """Random-effects mean of `task_effects`, and the prediction interval of a new task's."""
+        by_task = self.task_effects(T0=T0, T1=T1)
+        if by_task.empty:
+            raise DataError("no task has 3 rows and both arms, so there is no effect to pool.")
+        return pool_effects(by_task.effect, by_task.se, confidence_level=confidence_level)
+
+    def policy_value(
+        self, policy: Any, *, method: str = "dr", confidence_level: float = 0.95
+    ) -> PolicyValue:
+        """Mean outcome of the support rows if all were given what a policy says.
+
+        Parameters
+        ----------
+        policy : array, (row,), or label
+            Arm of every support row, or one for all. Take it from a model that has not seen these
+            rows: a policy is flattered by the rows that it was learned from.
+        method : {"dr", "ipw"}
+        """
+        scores, nuisances, support = self.arm_scores(), self._arm_nuisances(), self.support
+        labels = np.full(support.n_rows, policy) if np.ndim(policy) == 0 else policy
+        codes = self.model.arms.codes(labels)
+        if len(codes) != support.n_rows:
+            raise DataError(f"policy has {len(codes):,} rows, the support has {support.n_rows:,}.")
+        rows = scores, support.y, support.arm, nuisances.e, nuisances.clipped, codes
+        return policy_value(*rows, method=method, confidence_level=confidence_level)
+
+    def policy_tree(
+        self,
+        *,
+        higher_is_better: bool,
+        costs: Mapping[Any, float] | None = None,
+        max_depth: int = 2,
+        min_rows: int = 20,
+    ) -> PolicyTree:
+        """A small tree of features that says which arm is best, from the doubly robust scores.
+
+        Parameters
+        ----------
+        higher_is_better : bool
+        costs : mapping of arm to float, optional
+            In the unit of the outcome.
+        max_depth, min_rows : int
+            Of the tree, and of its leaves.
+        """
+        scores, arms = self.arm_scores(), self.model.arms
+        gain = (scores if higher_is_better else -scores) - arms.costs(costs)
+        names = self.model.encoder.features.fixed_names
+        return fit_policy_tree(
+            self.support.x, gain, arms.labels, names, max_depth=max_depth, min_rows=min_rows
+        )
+
+    def rate(
+        self,
+        *,
+        kind: str = "autoc",
+        T0: Any = None,
+        T1: Any = None,
+        confidence_level: float = 0.95,
+        n_bootstrap: int = 200,
+    ) -> Ranking:
+        """How well the population's effect ranks these rows by their gain (AUTOC or Qini).
+
+        Raises
+        ------
+        DataError
+            They are the rows of the fit, which the effect has seen.
+        """
+        ranked = self._ranked(T0, T1) | {"kind": kind, "n_bootstrap": n_bootstrap}
+        return rate(**ranked, confidence_level=confidence_level)
+
+    def effects_by_rank(
+        self, *, n_groups: int = 5, T0: Any = None, T1: Any = None, confidence_level: float = 0.95
+    ) -> pd.DataFrame:
+        """Average effects by these rows' own scores, in groups of rising effect by the population.
+
+        Where the model tells who gains, they rise as the predicted ones do.
+
+        Returns
+        -------
+        DataFrame
+            By group, 1 being the least: `n` rows, `predicted` and own `effect`, `se` (of tasks,
+            where there are ten or more), `low` and `high`. There are fewer groups where effects
+            are tied.
+
+        Raises
+        ------
+        DataError
+            They are the rows of the fit, which the effect has seen.
+
+        References
+        ----------
+        Chernozhukov, Demirer, Duflo, Fernandez-Val (2018), arXiv:1712.04802.
+        """
+        ranked = self._ranked(T0, T1)
+        return effects_by_rank(**ranked, n_groups=n_groups, confidence_level=confidence_level)
+
+    def diagnostics(self, *, T0: Any = None, T1: Any = None) -> Diagnostics:
+        """Overlap, balance, and how much confounding would explain the effect away."""
+        nuisances, arms = self._arm_nuisances(), self.model.arms
+        zero, one = arms.codes_of(T0, T1)
+        return diagnose(
+            self.support,
+            nuisances,
+            (zero, one),
+            names=self.model.encoder.features.fixed_names,
+            labels=(arms.labels[zero], arms.labels[one]),
+        )
+
+    def arm_scores(self) -> Array:
+        """Doubly robust scores, (row, arm): what a row says of the outcome in every arm.
+
+        No row scores itself: what is expected of it rests on other tasks and on the other rows of
+        its own.
+        """
+        return arm_scores(self.support, self._arm_nuisances())
+
+    def pseudo_outcomes(self, learner: str, zero: int, one: int) -> PseudoOutcomes:
+        """Pseudo-outcomes of the rows for the effect of an arm over another, by their numbers."""
+        nuisances = self._arm_nuisances()
+        scoring = Scoring(learner, self.model.nuisances.noise)
+        return scoring.pair(self.support, nuisances, (zero, one))
+
+    def _ranked(self, T0: Any, T1: Any) -> dict[str, Any]:
+        """Effect of every row by the population's model, and by its score."""
+        nuisances, arms = self._arm_nuisances(), self.model.arms
+        if self.is_training:
+            raise DataError(
+                "the effect has seen these rows, so its ranking of them is flattered. Adapt to "
+                "rows of other tasks and rate those."
+            )
+        zero, one = arms.codes_of(T0, T1)
+        rows, vectors = self.support.in_one_task(), arms.vectors
+        effect, _ = self.model.contrast(rows, self.model.population, vectors[zero], vectors[one])
+        gain = gains(self.support, nuisances, (zero, one))
+        return {"effect": effect, "scores": gain, "task": self.support.task}
+
+    def _arm_nuisances(self) -> TaskNuisances:
+        """What is expected of the rows in every arm; refused of a dose and without rows."""
+        nuisances = self.state.nuisances
+        if not isinstance(nuisances, TaskNuisances):
+            raise DataError("this compares arms: a dose has none. Cut it into arms first.")
+        if self.support.n_rows == 0:
+            raise DataError("there are no rows to score: adapt to some.")
+        return nuisances

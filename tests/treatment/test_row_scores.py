@@ -1,0 +1,107 @@
+"""Laws of what rows say by themselves: pooled effects, policies, rankings, diagnostics."""
+
+import numpy as np
+import pytest
+
+from ehrmeta.errors import DataError
+from tests.treatment.sites import adapted, fitted, plain, simulate
+
+
+@pytest.fixture(scope="module")
+def model():
+    return fitted(plain(), simulate())
+
+
+@pytest.fixture(scope="module")
+def new():
+    return simulate(25, 80, seed=1)
+
+
+@pytest.fixture(scope="module")
+def sites(model, new):
+    return adapted(model, new)
+
+
+def test_effects_of_tasks_are_unbiased_and_cover(sites, new):
+    found = sites.task_effects(confidence_level=0.9)
+    truth = np.bincount(new.groups, new.effect) / 80
+    assert found.index.tolist() == list(range(25))
+    assert abs((found.effect - truth).mean()) < 0.15
+    assert ((found.low < truth) & (truth < found.high)).mean() > 0.7
+
+
+def test_the_pooled_effect_covers_the_mean_over_sites_and_predicts_new_ones(sites):
+    pooled = sites.pooled_effect()
+    assert pooled.interval[0] < 1 < pooled.interval[1]
+    assert pooled.prediction_interval[0] < pooled.interval[0]
+    assert pooled.tau == pytest.approx(0.7, abs=0.35)  # 0.7, and what features add
+
+
+@pytest.mark.parametrize("method", ["dr", "ipw"])
+def test_the_value_of_a_policy_is_the_mean_outcome_under_it(sites, new, method):
+    everyone = sites.policy_value(1, method=method)
+    no_one = sites.policy_value(0, method=method)
+    best = sites.policy_value((new.effect > 0).astype(int), method=method)
+    treated = new.y - new.treatment * new.effect + new.effect
+    assert everyone.value == pytest.approx(treated.mean(), abs=4 * everyone.se)
+    assert best.value > max(everyone.value, no_one.value)
+    assert everyone.interval[0] < everyone.value < everyone.interval[1]
+    assert everyone.n_eff < len(new.y)
+    assert len(str(everyone)) < 100
+    gain = np.maximum(new.effect, 0).mean() - new.effect.mean()
+    assert best.value - everyone.value == pytest.approx(gain, abs=0.15)
+
+
+def test_a_policy_tree_finds_who_gains():
+    rng = np.random.default_rng(0)
+    X, t = rng.normal(size=(1500, 2)), rng.integers(0, 2, 1500)
+    y = X[:, 1] + t * np.where(X[:, 0] > 0, 1.0, -1.0) + rng.normal(size=1500)
+    model = plain(propensity=0.5).fit(X, y, treatment=t)
+    tree = model.tasks_.policy_tree(higher_is_better=True, max_depth=1)
+    advice = tree.predict(model.tasks_.support.x)
+    assert ((advice == 1) == (X[:, 0] > 0)).mean() > 0.9
+    assert "x0" in str(tree)
+    costly = model.tasks_.policy_tree(higher_is_better=True, max_depth=1, costs={1: 5.0})
+    assert not costly.predict(model.tasks_.support.x).any()
+
+
+@pytest.mark.parametrize("kind", ["autoc", "qini"])
+def test_a_ranking_by_who_gains_beats_chance(sites, model, kind):
+    assert sites.rate(kind=kind).low > 0
+    with pytest.raises(DataError, match="has seen these rows"):
+        model.tasks_.rate()
+
+
+def test_effects_by_rank_rise_and_hold_the_truth(sites, model, new):
+    found = sites.effects_by_rank(n_groups=4)
+    assert found.n.tolist() == [500] * 4
+    assert found.effect.iloc[-1] > found.effect.iloc[0]
+    assert (found.n * found.effect).sum() / 2000 == pytest.approx(
+        (sites.arm_scores()[:, 1] - sites.arm_scores()[:, 0]).mean()
+    )
+    order = np.argsort(np.argsort(model.unadapted().effect(new.X), kind="stable"), kind="stable")
+    truth = np.array([new.effect[order // 500 == group].mean() for group in range(4)])
+    assert np.all((found.low - 0.2 < truth) & (truth < found.high + 0.2))
+    with pytest.raises(DataError, match="has seen these rows"):
+        model.tasks_.effects_by_rank()
+    with pytest.raises(DataError, match="n_groups must be"):
+        sites.effects_by_rank(n_groups=0)
+
+
+def test_weighting_balances_the_arms(sites):
+    found = sites.diagnostics()
+    assert found.balance.before.abs().max() > 0.2
+    assert found.balance.after.abs().max() < 0.5 * found.balance.before.abs().max()
+    assert found.overlap.sum().sum() == 2000
+    assert found.e_value > found.e_value_limit > 1
+    assert 0 < found.robustness_value < 1
+    assert "E-value" in str(found)
+
+
+def test_policies_and_methods_that_do_not_exist(sites):
+    with pytest.raises(DataError, match="method must be"):
+        sites.policy_value(1, method="guess")
+    with pytest.raises(DataError, match="policy has 3 rows"):
+        sites.policy_value([1, 0, 1])
+    with pytest.raises(DataError, match="kind must be"):
+        sites.rate(kind="auc")
