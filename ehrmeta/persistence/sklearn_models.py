@@ -307,7 +307,11 @@ def written_model(model: Any, n_features: int) -> tuple[str, dict[str, Tensor]]:
     """
     plain = _plain(model, n_features)
     inner = plain.model if isinstance(plain, LogOdds) else plain
-    expected = _predicted(model, probe := _probe(n_features, missing=isinstance(inner, TreeSum)))
+    random = np.random.default_rng(0)
+    probe = random.normal(0.0, 2.0, (_N_CHECKED, n_features))
+    if isinstance(inner, TreeSum):
+        probe[random.random(probe.shape) < 0.1] = np.nan
+    expected = _predicted(model, probe)
     tolerance = 1e-12 * max(1.0, float(np.abs(expected).max()))
     if not np.allclose(_predicted(plain, probe), expected, rtol=1e-12, atol=tolerance):
         raise BundleError(
@@ -355,15 +359,6 @@ def _plain(model: Any, n_features: int) -> Plain:
         return LinearModel.constant(model, n_features)
     scores = LinearModel.of(model) if isinstance(model, _LINEAR) else TreeSum.of(model)
     return LogOdds(scores) if is_classifier(model) else scores
-
-
-def _probe(n_features: int, *, missing: bool) -> Array:
-    """Rows to compare two models on, (row, feature)."""
-    random = np.random.default_rng(0)
-    x = random.normal(0.0, 2.0, (_N_CHECKED, n_features))
-    if missing:
-        x[random.random(x.shape) < 0.1] = np.nan
-    return x
 
 
 def _predicted(model: Any, x: Array) -> Array:

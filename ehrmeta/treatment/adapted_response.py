@@ -18,7 +18,7 @@ from ehrmeta.treatment.effect_model import EffectModel, TaskEffects
 from ehrmeta.treatment.effects import Moments
 from ehrmeta.treatment.policy import best_arms
 from ehrmeta.treatment.row_scores import RowScores
-from ehrmeta.treatment.treated_rows import NewGroups, Query, TreatedRows
+from ehrmeta.treatment.treated_rows import NewGroups, Query, TreatedRows, described
 
 Predict = Callable[[TreatedRows, TaskEffects], Moments]
 
@@ -287,11 +287,8 @@ class AdaptedResponse(RowScores, Saved):
         return cls(model, support)
 
     def __repr__(self) -> str:
-        shots = self.n_shots_
-        span = f"{shots.min()}-{shots.max()}" if shots.min() < shots.max() else f"{shots.min()}"
-        tasks = "1 task" if self.n_tasks == 1 else f"{self.n_tasks:,} tasks"
-        source = f"propensity {self.propensity_source_}"
-        return f"AdaptedResponse({tasks}, {span} rows each, {source})"
+        tasks = described(self.n_shots_, "task")
+        return f"AdaptedResponse({tasks}, propensity {self.propensity_source_})"
 
     def _effects(self, X: Any, groups: Any, T0: Any, T1: Any, new_groups: NewGroups) -> Moments:
         """Mean and variance of the effect of every row."""

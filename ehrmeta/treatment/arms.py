@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ehrmeta.data.columns import read_column
+from ehrmeta.data import read_column
 from ehrmeta.errors import DataError, DataWarning, did_you_mean
 from ehrmeta.treatment.arrays import AnyArray, Array, Index, Mask
 

@@ -49,7 +49,7 @@ class RowScores:
             arms, or have fewer than 3 rows, are left out.
         """
         pair, arms = self.model.arms.codes_of(T0, T1), self.model.arms
-        gain = gains(self.support, self._arm_nuisances(), pair)
+        gain = self.gains(*pair)
         usable = usable_rows(self.support, pair, arms.n_arms)
         task = self.support.task[usable]
         return mean_by_task(gain[usable], task, self.labels_, confidence_level)
@@ -172,6 +172,10 @@ class RowScores:
         its own.
         """
         return arm_scores(self.support, self._arm_nuisances())
+
+    def gains(self, zero: int, one: int) -> Array:
+        """Score of an arm less that of another, by their numbers, (row,)."""
+        return gains(self.support, self._arm_nuisances(), (zero, one))
 
     def pseudo_outcomes(self, learner: str, zero: int, one: int) -> PseudoOutcomes:
         """Pseudo-outcomes of the rows for the effect of an arm over another, by their numbers."""

@@ -9,8 +9,6 @@ import pandas as pd
 from ehrmeta.data import index_tasks, random_k
 from ehrmeta.data.columns import take_rows
 from ehrmeta.errors import DataError
-from ehrmeta.treatment.arrays import Array
-from ehrmeta.treatment.learners import PseudoOutcomes
 from ehrmeta.treatment.policy import rank_score
 from ehrmeta.treatment.response import TreatmentResponse
 
@@ -121,20 +119,12 @@ class EffectScorer:
             treatment=treatment[query],
             groups=None if tasks is None else tasks[query],
         )
-        return _score(judge, self.kind, effect, self.T0, self.T1)
-
-
-def _score(judge: TreatmentResponse, kind: str, effect: Array, T0: Any, T1: Any) -> float:
-    tasks = judge.tasks_
-    zero, one = tasks.model.arms.codes_of(T0, T1)
-    if kind in ("autoc", "qini"):
-        scores = tasks.arm_scores()
-        return rank_score(effect, scores[:, one] - scores[:, zero], kind=kind)
-    return _skill(tasks.pseudo_outcomes(kind, zero, one), effect)
-
-
-def _skill(pseudo: PseudoOutcomes, effect: Array) -> float:
-    weight = 1.0 / pseudo.variance
-    constant = np.average(pseudo.psi, weights=weight)
-    loss = np.sum(weight * (pseudo.psi - effect[pseudo.rows]) ** 2)
-    return 1.0 - float(loss / np.sum(weight * (pseudo.psi - constant) ** 2))
+        rows = judge.tasks_
+        pair = rows.model.arms.codes_of(self.T0, self.T1)
+        if self.kind in ("autoc", "qini"):
+            return rank_score(effect, rows.gains(*pair), kind=self.kind)
+        pseudo = rows.pseudo_outcomes(self.kind, *pair)
+        weight = 1.0 / pseudo.variance
+        constant = np.average(pseudo.psi, weights=weight)
+        loss = np.sum(weight * (pseudo.psi - effect[pseudo.rows]) ** 2)
+        return 1.0 - float(loss / np.sum(weight * (pseudo.psi - constant) ** 2))

@@ -12,10 +12,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from ehrmeta.data import Encoder, Schema
-from ehrmeta.data.clock import to_time
-from ehrmeta.data.columns import read_column
-from ehrmeta.data.schema import Clock
+from ehrmeta.data import Clock, Encoder, Feature, Schema, read_column, to_time
 from ehrmeta.errors import BundleError, DataError, GroupError, SchemaError
 from ehrmeta.estimators.files import label_bytes, read_label_bytes, tensor_like
 from ehrmeta.estimators.inputs import Inputs, outcome_name, read_inputs
@@ -246,8 +243,7 @@ class TreatmentEncoder:
     ) -> TreatmentEncoder:
         """Learn scales and levels from the training rows."""
         columns = table.inputs.columns
-        known = Schema.infer(pd.DataFrame(dict(columns))) if schema is None else schema
-        features = tuple(replace(f, role="known") for f in known.features if f.name in columns)
+        features = known_features(columns, schema)
         encoder = Encoder.fit(columns, features, groups=table.inputs.groups)
         return cls(treatment, tuple(columns), encoder, schema, task_column, treatment_column)
 
@@ -328,14 +324,39 @@ class TreatmentEncoder:
 
     def _x(self, inputs: Inputs) -> Array:
         """Encoded features of rows with the columns of fit, (row, feature)."""
-        if tuple(inputs.columns) != self.columns:
-            missing = [name for name in self.columns if name not in inputs.columns]
-            other = [name for name in inputs.columns if name not in self.columns]
-            raise SchemaError(
-                f"the columns of X are not those of fit: missing {missing}, unknown {other}. Pass "
-                "the columns of fit, in their order."
-            )
+        check_columns(inputs, self.columns)
         return self.features.transform(inputs.columns)[0].astype(np.float64)
+
+
+def known_features(columns: Mapping[str, AnyArray], schema: Schema | None) -> tuple[Feature, ...]:
+    """All columns, as known when the treatment is given."""
+    if schema is None:
+        schema = Schema.infer(pd.DataFrame(dict(columns)))
+    return tuple(replace(f, role="known") for f in schema.features if f.name in columns)
+
+
+def check_columns(inputs: Inputs, columns: tuple[str, ...]) -> None:
+    """Refuse rows whose columns are not those of fit."""
+    if tuple(inputs.columns) != columns:
+        missing = [name for name in columns if name not in inputs.columns]
+        other = [name for name in inputs.columns if name not in columns]
+        raise SchemaError(
+            f"the columns of X are not those of fit: missing {missing}, unknown {other}. Pass "
+            "the columns of fit, in their order."
+        )
+
+
+def described(n_shots: Index, noun: str) -> str:
+    """How many tasks, and how many rows each.
+
+    Examples
+    --------
+    >>> described(np.array([2, 5]), "patient")
+    '2 patients, 2-5 rows each'
+    """
+    low, high = n_shots.min(), n_shots.max()
+    tasks = f"1 {noun}" if len(n_shots) == 1 else f"{len(n_shots):,} {noun}s"
+    return f"{tasks}, {low if low == high else f'{low}-{high}'} rows each"
 
 
 def read_times(values: Any, name: str, schema: Schema | None, n_rows: int) -> Array:

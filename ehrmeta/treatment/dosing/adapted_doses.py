@@ -101,12 +101,6 @@ class AdaptedDoses(DoseReadings):
                 stacklevel=stacklevel,
             )
 
-    def __repr__(self) -> str:
-        shots = self.n_shots_
-        span = f"{shots.min()}-{shots.max()}" if shots.min() < shots.max() else f"{shots.min()}"
-        patients = "1 patient" if len(shots) == 1 else f"{len(shots):,} patients"
-        return f"AdaptedDoses({patients}, {span} rows each)"
-
     def _effect(self, X: Any, T0: float, T1: float, groups: Any, time: Any, level: float) -> Array:
         step = np.diff(self.model.design.scaled(np.array([T0, T1], np.float64)))[0]
         mean, cov = self._level_and_slope(X, groups, time)

@@ -7,12 +7,12 @@ from typing import Any, Protocol
 import numpy as np
 import pandas as pd
 
-from ehrmeta.data import Schema
-from ehrmeta.data.columns import read_column
+from ehrmeta.data import Schema, read_column
 from ehrmeta.errors import DataError, DataWarning
 from ehrmeta.treatment.arms import Dose
-from ehrmeta.treatment.arrays import Array
+from ehrmeta.treatment.arrays import Array, Index
 from ehrmeta.treatment.dosing.response_curve import Monotone
+from ehrmeta.treatment.treated_rows import described
 
 _N_DOSES = 100  # of a grid that is not given
 
@@ -31,6 +31,10 @@ class DoseReadings(ABC):
     """Readings of curves for a user's rows; `schema` has their units."""
 
     schema: Schema | None
+    n_shots_: Index
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({described(self.n_shots_, 'patient')})"
 
     @abstractmethod
     def _curves(self, X: Any, groups: Any, time: Any, monotone: Monotone) -> Curves:

@@ -1,17 +1,16 @@
 """Dose-response of patients who are treated again and again: learned over many, adapted to one."""
 
 from collections.abc import Sequence
-from dataclasses import KW_ONLY, dataclass, replace
+from dataclasses import KW_ONLY, dataclass
 from functools import partial
 from itertools import pairwise
 from typing import Any, Literal, Self
 
 import numpy as np
-import pandas as pd
 
-from ehrmeta.data import Feature, Schema
+from ehrmeta.data import Schema
 from ehrmeta.errors import DataError
-from ehrmeta.treatment.arrays import AnyArray, Array
+from ehrmeta.treatment.arrays import Array
 from ehrmeta.treatment.dosing.adapted_doses import AdaptedDoses, FittedDoses
 from ehrmeta.treatment.dosing.dose_design import DoseDesign
 from ehrmeta.treatment.dosing.dose_model import fit_dose_model, mixed
@@ -21,6 +20,7 @@ from ehrmeta.treatment.dosing.dosed_rows import DosedRows
 from ehrmeta.treatment.dosing.exposure import exposure, usual_gap
 from ehrmeta.treatment.dosing.half_life import Designs, estimate_half_life
 from ehrmeta.treatment.dosing.titration import titration_p_value, warn_of_titration
+from ehrmeta.treatment.treated_rows import known_features
 
 _STEP = 0.1  # of the log half-life, for a derivative
 
@@ -152,14 +152,14 @@ class DoseResponse(DosedEstimator[AdaptedDoses]):
         self.gap_ = usual_gap(rows.time, rows.starts)
         self.design_ = DoseDesign.fit(
             rows.columns,
-            _features(rows.columns, self.reader_.schema),
+            known_features(rows.columns, self.reader_.schema),
             rows.dose,
             rows.time,
             curves=tuple(self.curves),
             log_dose=self._log_dose,
             trend=self.trend,
             random_slope=self.random_slope,
-            groups=np.repeat(np.arange(len(rows.starts) - 1), np.diff(rows.starts)),
+            groups=rows.patient,
         )
         designs = partial(self._designs, rows)
         estimated = self.carry_over == "auto"
@@ -246,11 +246,3 @@ class DoseResponse(DosedEstimator[AdaptedDoses]):
 
 def _weights(models: Sequence[PlausibleModel]) -> list[float]:
     return [one.weight for one in models]
-
-
-def _features(columns: dict[str, AnyArray], schema: Schema | None) -> tuple[Feature, ...]:
-    """All columns, as known when the dose is given."""
-    if schema is None:
-        schema = Schema.infer(pd.DataFrame(columns))
-    known = [replace(feature, role="known") for feature in schema.features]
-    return tuple(feature for feature in known if feature.name in columns)

@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 
 from ehrmeta.data import Schema
-from ehrmeta.errors import DataError, GroupError, SchemaError
+from ehrmeta.errors import DataError, GroupError
 from ehrmeta.estimators.inputs import Inputs, outcome_name, read_inputs
 from ehrmeta.treatment.arrays import AnyArray, Array, Index
-from ehrmeta.treatment.treated_rows import read_times
+from ehrmeta.treatment.treated_rows import check_columns, read_times
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +37,11 @@ class DosedRows:
     time: Array
     starts: Index
     labels: AnyArray | None
+
+    @property
+    def patient(self) -> Index:
+        """Number of the patient of every row, (row,)."""
+        return np.repeat(np.arange(len(self.starts) - 1), np.diff(self.starts))
 
     @classmethod
     def none(cls) -> DosedRows:
@@ -112,13 +117,8 @@ class DosedReader:
             clock=self.schema.time if self.schema is not None else None,
             outcome=outcome_name(self.schema),
         )
-        if self.columns is not None and tuple(inputs.columns) != self.columns:
-            missing = [name for name in self.columns if name not in inputs.columns]
-            other = [name for name in inputs.columns if name not in self.columns]
-            raise SchemaError(
-                f"the columns of X are not those of fit: missing {missing}, unknown {other}. Pass "
-                "the columns of fit, in their order."
-            )
+        if self.columns is not None:
+            check_columns(inputs, self.columns)
         return inputs
 
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import KW_ONLY, dataclass, replace
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, Literal, Self
 
 import numpy as np
-import pandas as pd
 
 from ehrmeta.data import Encoder, Schema
 from ehrmeta.errors import DataError, SchemaError, did_you_mean
@@ -19,6 +18,7 @@ from ehrmeta.treatment.dosing.dosed_estimator import DosedEstimator, given_dose
 from ehrmeta.treatment.dosing.dosed_rows import DosedRows, patients_of
 from ehrmeta.treatment.dosing.kinetics import fit_kinetics
 from ehrmeta.treatment.dosing.response_curve import Monotone, SampledCurves
+from ehrmeta.treatment.treated_rows import known_features
 
 _N_DRAWS = 2048  # of an adapted patient; a power of 2
 
@@ -118,16 +118,11 @@ class OneCompartment(DosedEstimator["AdaptedCompartment"]):
             )
         rows = self._training_rows(X, y, given_dose(treatment, dose), groups, time, dose_time)
         if self.since_dose not in rows.columns:
-            known = did_you_mean(self.since_dose, rows.columns)
-            raise SchemaError(f"since_dose '{self.since_dose}' is not in X. {known}")
-        own = self.reader_.schema or Schema.infer(pd.DataFrame(rows.columns))
-        features = tuple(
-            replace(feature, role="known")
-            for feature in own.features
-            if feature.name in rows.columns and feature.name != self.since_dose
-        )
-        patients = np.repeat(np.arange(len(rows.starts) - 1), np.diff(rows.starts))
-        self.encoder_ = Encoder.fit(rows.columns, features, groups=patients)
+            hint = did_you_mean(self.since_dose, rows.columns)
+            raise SchemaError(f"since_dose '{self.since_dose}' is not in X. {hint}")
+        known = known_features(rows.columns, self.reader_.schema)
+        features = tuple(feature for feature in known if feature.name != self.since_dose)
+        self.encoder_ = Encoder.fit(rows.columns, features, groups=rows.patient)
         first = rows.starts[:-1]
         self.kinetics_ = fit_kinetics(
             self._courses(rows), self._encoded(rows.columns)[first], oral=self.route == "oral"
@@ -180,12 +175,6 @@ class AdaptedCompartment(DoseReadings):
         self.labels_ = labels
         self.n_shots_ = np.array([0 if course is None else len(course.y) for course in courses])
         self._courses = courses
-
-    def __repr__(self) -> str:
-        shots, n = self.n_shots_, len(self.n_shots_)
-        span = f"{shots.min()}-{shots.max()}" if shots.min() < shots.max() else f"{shots.min()}"
-        patients = "1 patient" if n == 1 else f"{n:,} patients"
-        return f"AdaptedCompartment({patients}, {span} rows each)"
 
     def _curves(self, X: Any, groups: Any, time: Any, monotone: Monotone) -> SampledCurves:
         model = self.model
