@@ -60,11 +60,6 @@ class LinearModel(RegressorMixin, BaseEstimator):
             coef, intercept = coef.reshape(-1), intercept.reshape(())
         return cls(coef.astype(np.float64), np.broadcast_to(intercept, coef.shape[:-1]) * 1.0)
 
-    @classmethod
-    def constant(cls, model: DummyRegressor, n_features: int) -> LinearModel:
-        """What a model predicts that looks at no feature."""
-        return cls(np.zeros(n_features), np.asarray(model.constant_, np.float64).reshape(()))
-
     def predict(self, X: ArrayLike) -> Array:
         """Predictions, (row,) or (row, class)."""
         return np.asarray(X, np.float64) @ self.coef.T + self.intercept
@@ -230,12 +225,9 @@ class LogOdds(ClassifierMixin, BaseEstimator):
     @property
     def classes_(self) -> Index:
         """Numbers of the classes."""
-        return np.arange(max(2, self._n_logits))
-
-    @property
-    def _n_logits(self) -> int:
         scores = self.model
-        return (scores.intercept if isinstance(scores, LinearModel) else scores.baseline).size
+        constant = scores.intercept if isinstance(scores, LinearModel) else scores.baseline
+        return np.arange(max(2, constant.size))
 
     def predict_proba(self, X: ArrayLike) -> Array:
         """Probabilities of all classes, (row, class)."""
@@ -356,7 +348,8 @@ def _plain(model: Any, n_features: int) -> Plain:
     if isinstance(model, DummyClassifier):
         return Shares(np.asarray(model.class_prior_, np.float64))
     if isinstance(model, DummyRegressor):
-        return LinearModel.constant(model, n_features)
+        constant = np.asarray(model.constant_, np.float64).reshape(())
+        return LinearModel(np.zeros(n_features), constant)
     scores = LinearModel.of(model) if isinstance(model, _LINEAR) else TreeSum.of(model)
     return LogOdds(scores) if is_classifier(model) else scores
 

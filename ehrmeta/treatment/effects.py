@@ -122,7 +122,7 @@ class Population:
 
 
 def outcome_population(nuisances: Nuisances, cases: TreatedRows) -> tuple[Population, Array]:
-    """The S- and the T-learner: differences of the outcome models, as `_fit_population`'s."""
+    """The S- and the T-learner: differences of the outcome models, as `fit_population`'s."""
     arms = tuple(
         ArmEffect("outcomes", np.array([0.0, 1.0]), OutcomeContrast(nuisances, arm))
         for arm in range(1, nuisances.n_arms)
@@ -131,7 +131,7 @@ def outcome_population(nuisances: Nuisances, cases: TreatedRows) -> tuple[Popula
     return Population(arms, np.zeros((2 * len(arms), 2 * len(arms)))), pull
 
 
-def _fit_population(
+def fit_population(
     cases: TreatedRows, forms: Sequence[EffectForm], pseudo: Sequence[PseudoOutcomes]
 ) -> tuple[Population, Array]:
     """Weighted least squares of every arm, with a covariance that assumes no variances.
@@ -242,19 +242,6 @@ class MixedEffects(Effects):
 
     @classmethod
     def fit(
-        cls,
-        cases: TreatedRows,
-        nuisances: AnyTaskNuisances,
-        noise: Array,
-        forms: Sequence[EffectForm],
-        pseudo: Sequence[PseudoOutcomes],
-    ) -> tuple[MixedEffects, TaskDeviations]:
-        """Learn from the training tasks' cross-fitted nuisances, and adapt to these tasks."""
-        population, pull = _fit_population(cases, forms, pseudo)
-        return cls.over(population, pull, cases, nuisances, noise, [f.values for f in forms])
-
-    @classmethod
-    def over(
         cls,
         population: Population,
         pull: Array,

@@ -11,7 +11,13 @@ from ehrmeta.treatment.arrays import Index
 from ehrmeta.treatment.cross_fitting import cross_fit_folds
 from ehrmeta.treatment.dose_nuisances import DoseNuisances, fit_dose_nuisances
 from ehrmeta.treatment.effect_model import EffectModel, TaskEffects
-from ehrmeta.treatment.effects import AnyTaskNuisances, Effects, MixedEffects, outcome_population
+from ehrmeta.treatment.effects import (
+    AnyTaskNuisances,
+    Effects,
+    MixedEffects,
+    fit_population,
+    outcome_population,
+)
 from ehrmeta.treatment.learners import LEARNERS, Scoring, choose_forms, fit_crossed
 from ehrmeta.treatment.meta_effects import MetaEffects, MetaOutcomes
 from ehrmeta.treatment.nuisances import (
@@ -139,7 +145,7 @@ def _learn_effects(
         if settings.learner in ("s", "t"):
             population, pull = outcome_population(nuisances, rows)
             values = list((expected.population_mu[:, 1:] - expected.population_mu[:, :1]).T)
-            return *MixedEffects.over(population, pull, rows, expected, noise, values), []
+            return *MixedEffects.fit(population, pull, rows, expected, noise, values), []
         crossed = [
             partial(
                 fit_crossed,
@@ -168,7 +174,8 @@ def _learn_effects(
         crossed=crossed,
         random_state=settings.random_state,
     )
-    mixed = MixedEffects.fit(rows, expected, noise, forms, pseudo)
+    of_forms = [form.values for form in forms]
+    mixed = MixedEffects.fit(*fit_population(rows, forms, pseudo), rows, expected, noise, of_forms)
     return *mixed, [form.scores for form in forms]
 
 

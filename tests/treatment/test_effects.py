@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 from sklearn.linear_model import LinearRegression
 
-from ehrmeta.treatment.effects import MixedEffects
+from ehrmeta.treatment.effects import MixedEffects, fit_population
 from ehrmeta.treatment.learners import EffectForm, PseudoOutcomes
 from ehrmeta.treatment.nuisances import TaskNuisances
 from ehrmeta.treatment.treated_rows import TreatedRows
@@ -27,7 +27,9 @@ def fitted(differ, n_tasks=40, n=50):
     psi = (y - mu.mean(1)) / (arm - 0.5)
     pseudo = PseudoOutcomes(np.arange(len(task)), psi, rng.uniform(1, 2, len(task)))
     form = EffectForm("linear", None, None, {})
-    return (*MixedEffects.fit(cases, nuisances, np.ones(2), [form], [pseudo]), cases, pseudo)
+    learned = fit_population(cases, [form], [pseudo])
+    effects, state = MixedEffects.fit(*learned, cases, nuisances, np.ones(2), [None])
+    return effects, state, cases, pseudo
 
 
 def test_the_populations_effect_is_weighted_least_squares():
