@@ -41,16 +41,10 @@ _N_CHECKED = 1000
 
 @dataclass(eq=False, repr=False)
 class LinearModel(RegressorMixin, BaseEstimator):
-    """``coef . x + intercept``, of one number or of one a class.
+    """``coef . x + intercept``, of one number or of one a class."""
 
-    Parameters
-    ----------
-    coef : (feature,) or (class, feature)
-    intercept : () or (class,)
-    """
-
-    coef: Array
-    intercept: Array
+    coef: Array  # (feature,) or (class, feature)
+    intercept: Array  # () or (class,)
 
     @classmethod
     def of(cls, model: Any) -> LinearModel:
@@ -76,29 +70,19 @@ class TreeSum(RegressorMixin, BaseEstimator):
 
     A row goes left where its feature is at most the threshold, or is missing and missing goes
     left; leaves are their own children, and other children stand below their parents.
-
-    Parameters
-    ----------
-    baseline : () or (class,)
-        The constant.
-    depth : ()
-        How many steps lead from a root to any leaf.
-    roots : (tree,)
-        Of several classes in turn.
-    feature, left, right : (node,)
-    threshold, value : (node,)
-    missing_left : (node,) bool
     """
 
-    baseline: Array
-    depth: Index
-    roots: Index
+    baseline: Array  # () or (class,): the constant
+    depth: Index  # (): how many steps lead from a root to any leaf
+    roots: Index  # (tree,): of several classes in turn
+    # feature, left, right (node,)
     feature: Index
     left: Index
     right: Index
+    # threshold, value (node,)
     threshold: Array
     value: Array
-    missing_left: NDArray[np.bool_]
+    missing_left: NDArray[np.bool_]  # (node,) bool
 
     @classmethod
     def mean(cls, models: Sequence[HistGradientBoostingRegressor]) -> TreeSum:
@@ -240,14 +224,9 @@ class LogOdds(ClassifierMixin, BaseEstimator):
 
 @dataclass(eq=False, repr=False)
 class Shares(ClassifierMixin, BaseEstimator):
-    """Classes 0, 1, ... of constant probabilities.
+    """Classes 0, 1, ... of constant probabilities."""
 
-    Parameters
-    ----------
-    probabilities : (class,)
-    """
-
-    probabilities: Array
+    probabilities: Array  # (class,)
 
     @property
     def classes_(self) -> Index:

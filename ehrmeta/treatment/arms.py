@@ -22,11 +22,6 @@ _FEWEST = 10  # tasks that must share a dose before a file names it
 class Arms:
     """Labels of the arms.
 
-    Parameters
-    ----------
-    labels : (arm,)
-        The control, then the others in their order.
-
     Examples
     --------
     >>> arms = Arms.fit(["drug", "placebo", "drug"], control="placebo")
@@ -34,7 +29,7 @@ class Arms:
     (['placebo', 'drug'], [1, 0])
     """
 
-    labels: AnyArray
+    labels: AnyArray  # (arm,): the control, then the others in their order
 
     @classmethod
     def fit(cls, treatment: Any, control: Any = None) -> Arms:
@@ -129,18 +124,12 @@ class Arms:
 
 @dataclass(frozen=True)
 class Dose:
-    """A continuous treatment.
+    """A continuous treatment."""
 
-    Parameters
-    ----------
-    low, high : float
-        Smallest and largest dose of the training rows.
-    shared : (low, high)
-        Range that ten tasks or more reach at either end, which a file may name.
-    """
-
+    # low, high: smallest and largest dose of the training rows
     low: float
     high: float
+    # (low, high): range that ten tasks or more reach at either end, which a file may name
     shared: tuple[float, ...] = (-np.inf, np.inf)
 
     @classmethod

@@ -28,19 +28,10 @@ class CrossFitted(ABC):
 
 @dataclass(frozen=True, eq=False)
 class Stack(CrossFitted):
-    """A weighted sum of models, each fitted once without each fold.
+    """A weighted sum of models, each fitted once without each fold."""
 
-    Parameters
-    ----------
-    folds : tuple of tuple of fitted models
-        By fold, then by model.
-    weights : (model,)
-        Not negative.
-    intercept : float
-    """
-
-    folds: tuple[tuple[Any, ...], ...]
-    weights: Array
+    folds: tuple[tuple[Any, ...], ...]  # by fold, then by model
+    weights: Array  # (model,): not negative
     intercept: float = 0.0
 
     def by_fold(self, x: Array) -> Array:

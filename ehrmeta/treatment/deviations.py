@@ -27,45 +27,26 @@ _MANY_FEATURES = 12  # more than these slopes only share a variance
 
 @dataclass(frozen=True, eq=False)
 class TaskDeviations:
-    """Posterior of every task's deviations.
+    """Posterior of every task's deviations."""
 
-    Parameters
-    ----------
-    mean, cov : (task, effect), (task, effect, effect)
-        Of b, arm by arm, and then l.
-    gain : (task, effect, coefficient)
-        How they fall as the population's coefficients rise.
-    """
-
+    # mean, cov (task, effect), (task, effect, effect): of b, arm by arm, and then l
     mean: Array
     cov: Array
-    gain: Array
+    gain: Array  # (task, effect, coefficient): how they fall as the population's coefficients rise
 
 
 @dataclass(frozen=True, eq=False)
 class Deviations:
-    """A fitted model of the deviations.
+    """A fitted model of the deviations."""
 
-    Parameters
-    ----------
-    variation : {"none", "level", "common slopes", "slopes"}
-        How effects differ over tasks: not at all, by a constant, and by slopes too, of one or of
-        each feature's own variance.
-    model : MixedModel, optional
-        Of effects, arm by arm, and then levels; None where there was one task.
-    noise : (arm,) or (1,)
-        Variance of the outcome in each arm.
-    n_effects : int
-        Arms without the control; 1 for a dose.
-    width : int
-        Columns of z.
-    """
-
+    # {"none", "level", "common slopes", "slopes"}: how effects differ over tasks: not at all, by a
+    # constant, and by slopes too, of one or of each feature's own variance
     variation: Variation
+    # of effects, arm by arm, and then levels; None where there was one task
     model: MixedModel | None
-    noise: Array
-    n_effects: int
-    width: int = 1
+    noise: Array  # (arm,) or (1,): variance of the outcome in each arm
+    n_effects: int  # arms without the control; 1 for a dose
+    width: int = 1  # columns of z
 
     @property
     def prior_cov(self) -> Array:

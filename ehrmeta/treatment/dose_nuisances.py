@@ -15,19 +15,12 @@ from ehrmeta.treatment.treated_rows import TreatedRows
 
 @dataclass(frozen=True, eq=False)
 class TaskDoseNuisances:
-    """What is expected of rows, in their tasks; no row had a part in its own.
+    """What is expected of rows, in their tasks; no row had a part in its own."""
 
-    Parameters
-    ----------
-    m, dose : (row,)
-        Mean outcome and mean dose.
-    population_m : (row,)
-        Mean outcome at the population's level.
-    """
-
+    # m, dose (row,): mean outcome and mean dose
     m: Array
     dose: Array
-    population_m: Array
+    population_m: Array  # (row,): mean outcome at the population's level
 
     @property
     def clipped(self) -> Mask:
@@ -54,22 +47,14 @@ class TaskDoseNuisances:
 
 @dataclass(frozen=True, eq=False)
 class DoseNuisances:
-    """Fitted models.
-
-    Parameters
-    ----------
-    outcome, dose : Stack
-    outcome_levels, dose_levels : ArmLevels, optional
-        How tasks differ; None where there was one task only.
-    noise : (1,)
-        Variance of the outcome around its mean.
-    """
+    """Fitted models."""
 
     outcome: Stack
     dose: Stack
+    # outcome_levels, dose_levels: how tasks differ; None where there was one task only
     outcome_levels: ArmLevels | None
     dose_levels: ArmLevels | None
-    noise: Array
+    noise: Array  # (1,): variance of the outcome around its mean
 
     def reference(self, x: Array) -> tuple[Array, Array]:
         """Mean outcome (row,), and the dose it is for, (row, 1)."""

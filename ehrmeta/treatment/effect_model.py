@@ -37,16 +37,9 @@ from ehrmeta.treatment.treated_rows import TreatedRows, TreatmentEncoder
 
 
 class TaskEffects(NamedTuple):
-    """State of tasks that an `EffectModel` was adapted to.
+    """State of tasks that an `EffectModel` was adapted to."""
 
-    Parameters
-    ----------
-    nuisances : TaskNuisances or TaskDoseNuisances
-        What is expected of the support's rows.
-    effects : TaskDeviations, or what an estimator over tasks adapts to
-    """
-
-    nuisances: AnyTaskNuisances
+    nuisances: AnyTaskNuisances  # what is expected of the support's rows
     effects: Any
 
 

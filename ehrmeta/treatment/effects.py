@@ -48,20 +48,11 @@ class OutcomeContrast(CrossFitted):
 
 @dataclass(frozen=True, eq=False)
 class ArmEffect:
-    """Form and coefficients of one arm's effect over the control.
+    """Form and coefficients of one arm's effect over the control."""
 
-    Parameters
-    ----------
-    form : str
-        "constant", "linear", or what `stack` was made of.
-    beta : (column,)
-    stack : Stack, optional
-        Models of a form that is neither constant nor linear.
-    """
-
-    form: str
-    beta: Array
-    stack: CrossFitted | None = None
+    form: str  # "constant", "linear", or what `stack` was made of
+    beta: Array  # (column,)
+    stack: CrossFitted | None = None  # models of a form that is neither constant nor linear
 
     def design(self, x: Array, f: Array | None = None) -> Array:
         """Columns of D, (row, column); `f` in place of what the stack predicts."""
@@ -73,18 +64,10 @@ class ArmEffect:
 
 @dataclass(frozen=True, eq=False)
 class Population:
-    """Effects of all arms over the control.
+    """Effects of all arms over the control."""
 
-    Parameters
-    ----------
-    arms : tuple of ArmEffect
-        One an arm without the control.
-    cov : (coefficient, coefficient)
-        Of the coefficients of all arms in turn.
-    """
-
-    arms: tuple[ArmEffect, ...]
-    cov: Array
+    arms: tuple[ArmEffect, ...]  # one an arm without the control
+    cov: Array  # (coefficient, coefficient): of the coefficients of all arms in turn
 
     @property
     def beta(self) -> Array:
@@ -226,19 +209,11 @@ class Effects(ABC):
 
 @dataclass(frozen=True, eq=False)
 class MixedEffects(Effects):
-    """A population's effects by pseudo-outcomes, and a mixed model of the tasks' deviations.
-
-    Parameters
-    ----------
-    population : Population
-    deviations : Deviations
-    dof : float
-        Of Student's t: tasks less one where they differ, else infinite.
-    """
+    """A population's effects by pseudo-outcomes, and a mixed model of the tasks' deviations."""
 
     population: Population
     deviations: Deviations
-    dof: float
+    dof: float  # of Student's t: tasks less one where they differ, else infinite
 
     @classmethod
     def fit(

@@ -45,35 +45,19 @@ LEARNERS = ("s", "t", *_PSEUDO_LEARNERS)
 
 
 class PseudoOutcomes(NamedTuple):
-    """Pseudo-outcomes of some rows.
+    """Pseudo-outcomes of some rows."""
 
-    Parameters
-    ----------
-    rows : (n,)
-        Which rows they belong to.
-    psi : (n,)
-    variance : (n,)
-        Given x (for R and X also the arm): its inverse is the row's weight.
-    """
-
-    rows: Index
-    psi: Array
-    variance: Array
+    rows: Index  # (n,): which rows they belong to
+    psi: Array  # (n,)
+    variance: Array  # (n,): given x (for R and X also the arm): its inverse is the row's weight
 
 
 @dataclass(frozen=True, eq=False)
 class Scoring:
-    """How rows become pseudo-outcomes, one set an arm without the control.
+    """How rows become pseudo-outcomes, one set an arm without the control."""
 
-    Parameters
-    ----------
-    learner : {"dr", "r", "x"}
-    noise : (arm,), or (1,) for a dose
-        Variance of the outcome.
-    """
-
-    learner: str
-    noise: Array
+    learner: str  # {"dr", "r", "x"}
+    noise: Array  # (arm,), or (1,) for a dose: variance of the outcome
 
     def __call__(
         self, cases: TreatedRows, nuisances: TaskNuisances | TaskDoseNuisances
@@ -143,20 +127,12 @@ def _dose_pseudo_outcomes(
 
 @dataclass(frozen=True, eq=False)
 class CrossedEffect(CrossFitted):
-    """Both regressions of one arm's effect over the control, as a `Stack` predicts.
+    """Both regressions of one arm's effect over the control, as a `Stack` predicts."""
 
-    Parameters
-    ----------
-    zero, one : Stack
-        Of the effects imputed for the control's rows, and for the arm's.
-    nuisances : Nuisances
-        With the propensities that weigh them.
-    arm : int
-    """
-
+    # zero, one: of the effects imputed for the control's rows, and for the arm's
     zero: Stack
     one: Stack
-    nuisances: Nuisances
+    nuisances: Nuisances  # with the propensities that weigh them
     arm: int
 
     def by_fold(self, x: Array) -> Array:
@@ -210,23 +186,12 @@ Crossed = Callable[[Any], tuple[CrossedEffect, Array]]
 
 
 class EffectForm(NamedTuple):
-    """A chosen form.
-
-    Parameters
-    ----------
-    name : str
-    stack : Stack, optional
-        None where constant or linear.
-    values : (row,), optional
-        Cross-fitted predictions of the stack.
-    scores : dict of str to float
-        R-score of every form tried: 1 - loss / loss of a constant.
-    """
+    """A chosen form."""
 
     name: str
-    stack: Stack | CrossedEffect | None
-    values: Array | None
-    scores: dict[str, float]
+    stack: Stack | CrossedEffect | None  # None where constant or linear
+    values: Array | None  # (row,): cross-fitted predictions of the stack
+    scores: dict[str, float]  # R-score of every form tried: 1 - loss / loss of a constant
 
 
 def choose_forms(

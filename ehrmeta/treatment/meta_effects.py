@@ -38,13 +38,7 @@ class _PointEffects(Effects):
 
 @dataclass(frozen=True, eq=False)
 class MetaEffects(_PointEffects):
-    """Pseudo-outcomes of every arm over the control, each with an estimator of its own.
-
-    Parameters
-    ----------
-    scoring : Scoring
-    models : tuple of estimators over tasks
-    """
+    """Pseudo-outcomes of every arm over the control, each with an estimator of its own."""
 
     scoring: Scoring
     models: tuple[Any, ...]
@@ -107,12 +101,7 @@ class MetaEffects(_PointEffects):
 
 @dataclass(frozen=True, eq=False)
 class MetaOutcomes(_PointEffects):
-    """The S-learner with an estimator over tasks: one outcome model, the treatment last in x.
-
-    Parameters
-    ----------
-    model : estimator over tasks
-    """
+    """The S-learner with an estimator over tasks: one outcome model, the treatment last in x."""
 
     model: Any
 

@@ -33,14 +33,9 @@ class ArmLevels:
 
     G holds how strongly the levels of two arms go together over tasks: what a task that was seen
     in one arm only still says about the other.
-
-    Parameters
-    ----------
-    model : MixedModel
-        Of the residuals of the population's outcome models.
     """
 
-    model: MixedModel
+    model: MixedModel  # of the residuals of the population's outcome models
 
     def adapt(self, mu: Array, cases: TreatedRows) -> tuple[Array, Array]:
         """Posterior of every task's levels: mean (task, arm), covariance (task, arm, arm)."""
@@ -88,15 +83,9 @@ def _task_levels(cases: TreatedRows, n_arms: int) -> Array:
 
 @dataclass(frozen=True)
 class LogitShifts:
-    r"""``e_task(x) = softmax(log e(x) + c)`` with ``c ~ N(0, sd^2 I)`` for every task.
+    r"""``e_task(x) = softmax(log e(x) + c)`` with ``c ~ N(0, sd^2 I)`` for every task."""
 
-    Parameters
-    ----------
-    sd : float
-        Estimated over the training tasks; 0 leaves the propensities as they are.
-    """
-
-    sd: float
+    sd: float  # estimated over the training tasks; 0 leaves the propensities as they are
 
     def adapt(self, e: Array, cases: TreatedRows) -> tuple[Array, Array]:
         """Mode (task, arm) and curvature (task, arm, arm) of every task's shift."""
@@ -164,24 +153,13 @@ def _totals(values: Array, cases: TreatedRows) -> Array:
 
 @dataclass(frozen=True, eq=False)
 class TaskNuisances:
-    """What is expected of rows, in their tasks.
+    """What is expected of rows, in their tasks."""
 
-    Parameters
-    ----------
-    mu : (row, arm)
-        Outcome in each arm, at levels that the row itself had no part in.
-    population_mu : (row, arm)
-        Outcome in each arm at the population's level.
-    e : (row, arm)
-        Propensity of each arm, at the shift that the task's other rows give, and clipped.
-    clipped : (row,)
-        Whether a propensity was below the clip.
-    """
-
-    mu: Array
-    population_mu: Array
+    mu: Array  # (row, arm): outcome in each arm, at levels that the row itself had no part in
+    population_mu: Array  # (row, arm): outcome in each arm at the population's level
+    # (row, arm): propensity of each arm, at the shift that the task's other rows give, and clipped
     e: Array
-    clipped: Mask
+    clipped: Mask  # (row,): whether a propensity was below the clip
 
     def treatment(self, cases: TreatedRows) -> Array:
         """Which arm was given, without the control, (row, arm - 1)."""
@@ -204,40 +182,19 @@ class TaskNuisances:
 
 @dataclass(frozen=True, eq=False)
 class Nuisances:
-    """Fitted outcome and propensity models.
+    """Fitted outcome and propensity models."""
 
-    Parameters
-    ----------
-    outcome : tuple of Stack
-        One an arm; a single one whose features end in the arms for the S-learner.
-    propensity : Stack or (arm,)
-        Randomisation probabilities are one a arm.
-    levels : ArmLevels, optional
-        None where there was one task only.
-    shifts : LogitShifts, optional
-        None where there was one task only, or propensities are known.
-    noise : (arm,)
-        Variance of the outcome around what is expected.
-    mean_propensity : (arm,)
-        Share of the training rows in each arm.
-    n_rows : int
-        Training rows.
-    n_arms : int
-    clip : float
-    bounded : bool
-        Whether outcomes are 0 or 1.
-    """
-
+    # one an arm; a single one whose features end in the arms for the S-learner
     outcome: tuple[Stack, ...]
-    propensity: Stack | Array | None
-    levels: ArmLevels | None
-    shifts: LogitShifts | None
-    noise: Array
-    mean_propensity: Array
-    n_rows: int
+    propensity: Stack | Array | None  # Stack or (arm,): randomisation probabilities are one an arm
+    levels: ArmLevels | None  # None where there was one task only
+    shifts: LogitShifts | None  # None where there was one task only, or propensities are known
+    noise: Array  # (arm,): variance of the outcome around what is expected
+    mean_propensity: Array  # (arm,): share of the training rows in each arm
+    n_rows: int  # training rows
     n_arms: int
     clip: float
-    bounded: bool
+    bounded: bool  # whether outcomes are 0 or 1
 
     def predict(self, x: Array) -> Array:
         """Outcome in each arm for the population, (row, arm)."""

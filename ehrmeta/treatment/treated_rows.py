@@ -24,34 +24,16 @@ NewGroups = Literal["error", "population", "nan"]
 
 @dataclass(frozen=True, eq=False)
 class TreatedRows:
-    """Encoded rows, in the user's order.
+    """Encoded rows, in the user's order."""
 
-    Parameters
-    ----------
-    x : (row, feature)
-        Encoded features, known before the treatment.
-    y : (row,)
-        Outcome.
-    arm : (row,)
-        Number of the arm given, 0 the control; of a dose the dose itself.
-    task : (row,)
-        Number of the task.
-    n_tasks : int
-    time : (row,), optional
-        Of the treatment, in the schema's unit.
-    known : (row, arm), optional
-        Randomisation probabilities.
-    labels : (task,), optional
-        Names of the tasks, sorted; None for one without a name.
-    """
-
-    x: Array
-    y: Array
-    arm: AnyArray
-    task: Index
+    x: Array  # (row, feature): encoded features, known before the treatment
+    y: Array  # (row,): outcome
+    arm: AnyArray  # (row,): number of the arm given, 0 the control; of a dose the dose itself
+    task: Index  # (row,): number of the task
     n_tasks: int
-    time: Array | None = None
-    known: Array | None = None
+    time: Array | None = None  # (row,): of the treatment, in the schema's unit
+    known: Array | None = None  # (row, arm): randomisation probabilities
+    # (task,): names of the tasks, sorted; None for one without a name
     labels: AnyArray | None = None
 
     @property
@@ -128,38 +110,20 @@ class TreatedRows:
 
 
 class Query(NamedTuple):
-    """Rows to predict for.
-
-    Parameters
-    ----------
-    rows : TreatedRows
-    is_known : (row,)
-        Whether a row is of an adapted task.
-    new_groups : {"error", "population", "nan"}
-        What the other rows get.
-    """
+    """Rows to predict for."""
 
     rows: TreatedRows
-    is_known: Mask
-    new_groups: NewGroups
+    is_known: Mask  # (row,): whether a row is of an adapted task
+    new_groups: NewGroups  # {"error", "population", "nan"}: what the other rows get
 
 
 class TreatedTable(NamedTuple):
-    """A user's rows, read and checked, before anything is encoded.
+    """A user's rows, read and checked, before anything is encoded."""
 
-    Parameters
-    ----------
-    inputs : Inputs
-        Without the columns of task and treatment.
-    treatment : (row,), optional
-        Arm or dose as it was passed; None where effects are to be predicted.
-    propensity : array, optional
-        Known randomisation probabilities as they were passed.
-    """
-
-    inputs: Inputs
+    inputs: Inputs  # without the columns of task and treatment
+    # (row,): arm or dose as it was passed; None where effects are to be predicted
     treatment: AnyArray | None
-    propensity: Any = None
+    propensity: Any = None  # known randomisation probabilities as they were passed
 
 
 def read_treated(
@@ -211,24 +175,13 @@ def read_treated(
 
 @dataclass(frozen=True, eq=False)
 class TreatmentEncoder:
-    """From a user's table to `TreatedRows`: arms, columns and scales, learned on training tasks.
-
-    Parameters
-    ----------
-    treatment : Arms or Dose
-    columns : tuple of str
-        Of X at fit, in their order.
-    features : Encoder
-        Of all columns: whatever is in X was known before the treatment.
-    schema : Schema, optional
-    task_column, treatment_column : str, optional
-        Columns of X that name the task and the treatment.
-    """
+    """From a user's table to `TreatedRows`: arms, columns and scales, learned on training tasks."""
 
     treatment: Arms | Dose
-    columns: tuple[str, ...]
-    features: Encoder
+    columns: tuple[str, ...]  # of X at fit, in their order
+    features: Encoder  # of all columns: whatever is in X was known before the treatment
     schema: Schema | None = None
+    # task_column, treatment_column: columns of X that name the task and the treatment
     task_column: str | None = None
     treatment_column: str | None = None
 

@@ -19,25 +19,13 @@ from ehrmeta.treatment.dosing.response_curve import Monotone, OwnScale, Response
 
 @dataclass(frozen=True, eq=False)
 class FittedDoses:
-    """What the curves of adapted patients need of a fitted `DoseResponse`.
-
-    Parameters
-    ----------
-    reader : DosedReader
-    design : DoseDesign
-    doses : Dose
-        Range of the training doses.
-    log_outcome : bool
-        Whether the response is modelled on the log scale.
-    has_memory : bool
-        Whether patients have half-lives of earlier doses of their own.
-    """
+    """What the curves of adapted patients need of a fitted `DoseResponse`."""
 
     reader: DosedReader
     design: DoseDesign
-    doses: Dose
-    log_outcome: bool
-    has_memory: bool
+    doses: Dose  # range of the training doses
+    log_outcome: bool  # whether the response is modelled on the log scale
+    has_memory: bool  # whether patients have half-lives of earlier doses of their own
 
 
 class AdaptedDoses(DoseReadings):

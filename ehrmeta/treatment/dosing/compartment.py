@@ -23,24 +23,15 @@ _APART = 1e-4  # of k and k_a, relative: equal rates have a limit of their own
 
 @dataclass(frozen=True, eq=False)
 class Course:
-    """One patient's measurements and the doses before each.
+    """One patient's measurements and the doses before each."""
 
-    Parameters
-    ----------
-    y, time : (row,)
-        Concentration, and when.
-    dose, last : (row,)
-        Dose given since the row before, and when last.
-    count : (row,)
-        How often, one interval apart.
-    interval : float
-    """
-
+    # y, time (row,): concentration, and when
     y: Array
     time: Array
+    # dose, last (row,): dose given since the row before, and when last
     dose: Array
     last: Array
-    count: Array
+    count: Array  # (row,): how often, one interval apart
     interval: float
 
     def concentration(self, theta: Array) -> Array:

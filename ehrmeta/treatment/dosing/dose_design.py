@@ -27,27 +27,17 @@ class DoseDesign:
 
     with x the encoded features, c the pieces of the curves, t the time, phi the scaled dose or its
     logarithm and m its derivative in the log half-life of earlier doses.
-
-    Parameters
-    ----------
-    encoder : Encoder
-        Of all features but the curves.
-    curves : dict of str to SplineTransformer
-    log_dose : bool
-    dose_center, dose_scale : float
-        Of the dose, or of its logarithm.
-    time_center, time_scale : float
-    trend, random_slope : bool
-        Whether time and dose have slopes of the patient's own.
     """
 
-    encoder: Encoder
+    encoder: Encoder  # of all features but the curves
     curves: Mapping[str, SplineTransformer]
     log_dose: bool
+    # dose_center, dose_scale: of the dose, or of its logarithm
     dose_center: float
     dose_scale: float
     time_center: float
     time_scale: float
+    # trend, random_slope: whether time and dose have slopes of the patient's own
     trend: bool
     random_slope: bool
 

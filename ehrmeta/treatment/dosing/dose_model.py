@@ -17,27 +17,18 @@ _LEAST_NOISE = 1e-8  # of the outcome's variance: below it responses follow the 
 
 @dataclass(frozen=True, eq=False)
 class DoseModel:
-    r"""``y = w (beta, b) + u(s) + e`` with u an Ornstein-Uhlenbeck process.
+    r"""``y = w (beta, b) + u(s) + e`` with u an Ornstein-Uhlenbeck process."""
 
-    Parameters
-    ----------
-    mean, prior : (coefficient,), (coefficient, coefficient)
-        Of a new patient's (beta, b): beta with the uncertainty of its estimate, b around 0.
-    G : (random effect, random effect)
-        Covariance of b.
-    process_var, tau, noise_var : float
-        Of u and e.
-    log_likelihood : float
-        Restricted, and blind to the units of the design.
-    """
-
+    # mean, prior (coefficient,), (coefficient, coefficient): of a new patient's (beta, b): beta
+    # with the uncertainty of its estimate, b around 0
     mean: Array
     prior: Array
-    G: Array
+    G: Array  # (random effect, random effect): covariance of b
+    # process_var, tau, noise_var: of u and e
     process_var: float
     tau: float
     noise_var: float
-    log_likelihood: float
+    log_likelihood: float  # restricted, and blind to the units of the design
 
     def posterior(self, w: Array, s: Array, y: Array) -> tuple[Array, Array]:
         """Mean and covariance of one patient's (beta, b) given rows; the prior without any."""

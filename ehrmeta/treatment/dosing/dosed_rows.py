@@ -17,26 +17,15 @@ from ehrmeta.treatment.treated_rows import check_columns, read_times
 
 @dataclass(frozen=True, eq=False)
 class DosedRows:
-    """Rows by patient, then by time.
+    """Rows by patient, then by time."""
 
-    Parameters
-    ----------
-    columns : dict of (row,)
-        Features.
-    y : (row,)
-        Response, or its logarithm.
-    dose, time : (row,)
-    starts : (patient + 1,)
-        Offsets of the patients.
-    labels : (patient,), optional
-    """
-
-    columns: dict[str, AnyArray]
-    y: Array
+    columns: dict[str, AnyArray]  # (row,): features
+    y: Array  # (row,): response, or its logarithm
+    # dose, time (row,)
     dose: Array
     time: Array
-    starts: Index
-    labels: AnyArray | None
+    starts: Index  # (patient + 1,): offsets of the patients
+    labels: AnyArray | None  # (patient,)
 
     @property
     def patient(self) -> Index:
@@ -91,20 +80,11 @@ def read_rows(
 
 @dataclass(frozen=True)
 class DosedReader:
-    """Reads a user's rows of patients.
-
-    Parameters
-    ----------
-    schema : Schema, optional
-    task : str, optional
-        Column of X that names the patient.
-    columns : tuple of str, optional
-        Of X at fit, which later rows must have.
-    """
+    """Reads a user's rows of patients."""
 
     schema: Schema | None
-    task: str | None
-    columns: tuple[str, ...] | None = None
+    task: str | None  # column of X that names the patient
+    columns: tuple[str, ...] | None = None  # of X at fit, which later rows must have
 
     def read(self, X: Any, y: Any, groups: Any, time: Any) -> Inputs:
         """Rows with the columns of fit."""

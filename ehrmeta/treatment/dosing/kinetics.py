@@ -33,20 +33,11 @@ _SMALLEST_SD = 0.02  # of a log parameter over patients
 
 @dataclass(frozen=True, eq=False)
 class Kinetics:
-    """The population.
+    """The population."""
 
-    Parameters
-    ----------
-    beta : (parameter, coefficient)
-        Of the log parameters on ``[1, x]``.
-    sd : (parameter,)
-        Over patients, of what x leaves open.
-    proportional, additive : float
-        Standard deviations of the error.
-    """
-
-    beta: Array
-    sd: Array
+    beta: Array  # (parameter, coefficient): of the log parameters on ``[1, x]``
+    sd: Array  # (parameter,): over patients, of what x leaves open
+    # proportional, additive: standard deviations of the error
     proportional: float
     additive: float
 

@@ -24,17 +24,12 @@ class ResponseCurves:
 
     Where the sign of v is known, its distribution is cut at 0 and stands for itself by 64 values
     of equal probability; given v, u is normal.
-
-    Parameters
-    ----------
-    u, v : (row, node)
-        Mean of u given v, and v.
-    u_var, v_var, uv_cov : (row,)
-        What is left around the nodes.
     """
 
+    # u, v (row, node): mean of u given v, and v
     u: Array
     v: Array
+    # u_var, v_var, uv_cov (row,): what is left around the nodes
     u_var: Array
     v_var: Array
     uv_cov: Array
@@ -86,20 +81,11 @@ class ResponseCurves:
 
 @dataclass(frozen=True, eq=False)
 class OwnScale:
-    """Curves of a logarithm or a scaled dose, read in the units of dose and response.
-
-    Parameters
-    ----------
-    curves : ResponseCurves
-    scaled : callable
-        phi of a dose.
-    log : bool
-        Whether the curves are those of the response's logarithm.
-    """
+    """Curves of a logarithm or a scaled dose, read in the units of dose and response."""
 
     curves: ResponseCurves
-    scaled: Callable[[Array], Array]
-    log: bool
+    scaled: Callable[[Array], Array]  # phi of a dose
+    log: bool  # whether the curves are those of the response's logarithm
 
     def quantile(self, dose: Array, level: float) -> Array:
         """Quantile of the response to every dose, (row, dose)."""
@@ -116,18 +102,10 @@ class OwnScale:
 
 @dataclass(frozen=True, eq=False)
 class SampledCurves:
-    """Lines through the origin, of which slopes are drawn with weights.
+    """Lines through the origin, of which slopes are drawn with weights."""
 
-    Parameters
-    ----------
-    slope : (row, draw)
-        In rising order, of doses above 0.
-    below : (row, draw + 1)
-        Weight of the slopes before each place.
-    """
-
-    slope: Array
-    below: Array
+    slope: Array  # (row, draw): in rising order, of doses above 0
+    below: Array  # (row, draw + 1): weight of the slopes before each place
 
     @classmethod
     def of(cls, slope: Array, weight: Array) -> SampledCurves:
