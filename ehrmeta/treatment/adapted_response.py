@@ -226,14 +226,13 @@ class AdaptedResponse(RowScores, Saved):
         arms = self.model.arms
         others = self.marginal_effect(X, groups=groups, new_groups=new_groups)
         gain = np.column_stack([np.zeros(len(others)), others])
-        advice = best_arms((gain if higher_is_better else -gain) - arms.costs(costs))
-        zero, one = arms.vectors[advice.second], arms.vectors[advice.best]
-        _, variance = self._contrast(self._query(X, groups, new_groups), zero, one)
+        best, second, margin = best_arms((gain if higher_is_better else -gain) - arms.costs(costs))
+        query = self._query(X, groups, new_groups)
+        _, variance = self._contrast(query, arms.vectors[second], arms.vectors[best])
         wide = np.full(len(gain), np.nan)
         if variance is not None:
             wide = self.model.half_width(variance, confidence_level)
-        margin = advice.margin
-        columns = {"action": arms.labels[advice.best], "margin": margin, "low": margin - wide}
+        columns = {"action": arms.labels[best], "margin": margin, "low": margin - wide}
         return pd.DataFrame(columns | {"high": margin + wide, "abstain": ~(margin > wide)})
 
     def warn_of_gaps(self, stacklevel: int = 3) -> None:

@@ -79,8 +79,7 @@ class MetaEffects(_PointEffects):
         adapted = state[int(chosen[0])]
         if adapted is None:
             raise DataError("the tasks have no rows that an effect could rest on.")
-        time = {} if cases.time is None else {"time": cases.time}
-        weights: pd.DataFrame = adapted.support_weights(cases.x, groups=cases.task, **time)
+        weights: pd.DataFrame = adapted.support_weights(cases.x, groups=cases.task, **cases.timed)
         return weights
 
     def outcomes(
@@ -148,7 +147,7 @@ class MetaOutcomes(_PointEffects):
             _with_treatment(cases.x, given),
             confidence_level=confidence_level,
             **({} if state is None else {"groups": cases.task, "new_groups": "population"}),
-            **({} if cases.time is None else {"time": cases.time}),
+            **cases.timed,
         )
         return np.asarray(interval, np.float64)
 
@@ -163,21 +162,16 @@ def _with_treatment(x: Array, given: Array) -> Array:
 
 def _tasks_of(cases: TreatedRows) -> dict[str, Any]:
     """Groups and time, as estimators over tasks take them at fit."""
-    tasks: dict[str, Any] = {"groups": cases.task} if cases.n_tasks > 1 else {}
-    return tasks if cases.time is None else tasks | {"time": cases.time}
+    return cases.timed | ({"groups": cases.task} if cases.n_tasks > 1 else {})
 
 
 def _adapted(model: Any, x: Array, y: Array, cases: TreatedRows) -> Any:
     """The model adapted to the tasks that have rows; None without any."""
-    if len(y) == 0:
-        return None
-    time = {} if cases.time is None else {"time": cases.time}
-    return model.adapt(x, y, groups=cases.task, **time)
+    return model.adapt(x, y, groups=cases.task, **cases.timed) if len(y) else None
 
 
 def _predicted(model: Any, adapted: Any, x: Array, cases: TreatedRows) -> Array:
-    time = {} if cases.time is None else {"time": cases.time}
     if adapted is None:
-        return np.asarray(model.predict(x, **time), np.float64)
-    predictions = adapted.predict(x, groups=cases.task, new_groups="population", **time)
+        return np.asarray(model.predict(x, **cases.timed), np.float64)
+    predictions = adapted.predict(x, groups=cases.task, new_groups="population", **cases.timed)
     return np.asarray(predictions, np.float64)

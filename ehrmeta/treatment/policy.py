@@ -57,25 +57,19 @@ class PolicyValue:
         )
 
 
-class BestArms(NamedTuple):
-    """The best and the next best arm of every row, and by how much it is better, (row,) each."""
+def best_arms(gain: Array) -> tuple[Index, Index, Array]:
+    """The best and the next best arm of every row, and by how much it is better, (row,) each.
 
-    best: Index
-    second: Index
-    margin: Array
-
-
-def best_arms(gain: Array) -> BestArms:
-    """The arms of largest gain (row, arm); of equal ones the first.
+    `gain` is (row, arm); of equal arms the first is best.
 
     Examples
     --------
     >>> best_arms(np.array([[0.0, 3.0, 1.0]]))
-    BestArms(best=array([1]), second=array([2]), margin=array([2.]))
+    (array([1]), array([2]), array([2.]))
     """
     rows = np.arange(len(gain))
     best, second = np.argsort(-gain, axis=1, kind="stable")[:, :2].T
-    return BestArms(best, second, gain[rows, best] - gain[rows, second])
+    return best, second, gain[rows, best] - gain[rows, second]
 
 
 def policy_value(

@@ -42,6 +42,11 @@ class TreatedRows:
         return len(self.y)
 
     @property
+    def timed(self) -> dict[str, Array]:
+        """The time, where there is one, as estimators over tasks take it."""
+        return {} if self.time is None else {"time": self.time}
+
+    @property
     def is_binary(self) -> bool:
         """Whether all outcomes are 0 or 1."""
         return set(np.unique(self.y)) <= {0.0, 1.0}

@@ -44,10 +44,10 @@ def test_a_policy_that_is_followed_at_random_has_the_mean_of_those_who_follow():
 
 
 def test_the_best_arm_leads_the_next_best():
-    found = best_arms(np.array([[0.0, 2.0, 5.0], [1.0, 1.0, 0.0]]))
-    assert found.best.tolist() == [2, 0]
-    assert found.second.tolist() == [1, 1]
-    assert found.margin.tolist() == [3, 0]
+    best, second, margin = best_arms(np.array([[0.0, 2.0, 5.0], [1.0, 1.0, 0.0]]))
+    assert best.tolist() == [2, 0]
+    assert second.tolist() == [1, 1]
+    assert margin.tolist() == [3, 0]
 
 
 def test_a_tree_splits_where_the_best_arm_changes():
