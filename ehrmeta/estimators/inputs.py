@@ -324,8 +324,10 @@ def _is_shots(value: Any) -> bool:
 
 
 _NOT_NEGATIVE: tuple[str, Any] = ("0 or more", lambda value: _is_number(value) and value >= 0)
-
-
+_COUNTS = (
+    *("max_queries", "max_steps", "batch_size", "patience", "inner_steps", "newton_steps"),
+    *("width", "base_width", "meta_width", "n_embedding", "n_features"),
+)
 _RULES: dict[str, tuple[str, Any]] = {
     "algorithm": (
         "an algorithm such as MetaSGD()",
@@ -341,35 +343,27 @@ _RULES: dict[str, tuple[str, Any]] = {
         "a tuple of one support size or more",
         lambda value: _are_whole(value, 0) and len(value) > 0,
     ),
-    "max_queries": _count(1),
-    "max_steps": _count(1),
-    "batch_size": _count(1),
-    "patience": _count(1),
+    **dict.fromkeys(_COUNTS, _count(1)),
+    **dict.fromkeys(
+        ("learning_rate", "inner_lr", "max_inner_lr"), ("a positive number", _positive)
+    ),
+    **dict.fromkeys(("pseudo_count", "prior_count", "weight_decay"), _NOT_NEGATIVE),
+    "n_deep": _count(0),
     "chunk_size": (
         "a whole number, 1 or more, or None",
         lambda value: value is None or (_is_whole(value) and value >= 1),
     ),
     "compile": ("True or False", lambda value: isinstance(value, bool | np.bool_)),
-    "learning_rate": ("a positive number", _positive),
-    "inner_lr": ("a positive number", _positive),
-    "max_inner_lr": ("a positive number", _positive),
     "max_inner_norm": (
         "a positive number or None",
         lambda value: value is None or _positive(value),
     ),
-    "pseudo_count": _NOT_NEGATIVE,
     "first_order_share": ("from 0 to 1", lambda value: _is_number(value) and 0 <= value <= 1),
-    "inner_steps": _count(1),
-    **dict.fromkeys(("width", "base_width", "meta_width", "n_embedding", "n_features"), _count(1)),
     "hidden": (
         "a width, or a tuple of the widths of the layers, 1 or more each",
         lambda value: _are_whole(value if isinstance(value, tuple | list) else (value,), 1),
     ),
     "activation": (f"one of {', '.join(ACTIVATIONS)}", lambda value: value in tuple(ACTIVATIONS)),
-    "n_deep": _count(0),
-    "newton_steps": _count(1),
-    "prior_count": _NOT_NEGATIVE,
-    "weight_decay": _NOT_NEGATIVE,
     "validation_fraction": (
         "0 or more and below 1",
         lambda value: _is_number(value) and 0 <= value < 1,
