@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ehrmeta.algorithms._base import Algorithm, Params, Spec, State, part
 from ehrmeta.nn.batch import TaskSet
-from ehrmeta.nn.likelihoods import ClassLikelihood, Distribution, Likelihood, Normal
+from ehrmeta.nn.likelihoods import Distribution, Likelihood
 from ehrmeta.ranges import Range
 
 _NOISE_FLOOR = 1e-6  # of the mean prior variance
@@ -79,34 +79,33 @@ class BayesianHead(Algorithm):
         prior = prior + support.offset.double()[:, None]
         weight, y = support.weight.double()[:, None], support.y.double()
         floor = _NOISE_FLOOR * (weight * design.square()).sum() / weight.sum().clamp(min=1.0)
-        u = design.new_zeros(design.shape[1], spec.likelihood.n_outputs)
-        exact = isinstance(spec.likelihood, Normal)
+        likelihood, n = part(params, "likelihood"), spec.likelihood.n_outputs
+        u = design.new_zeros(design.shape[1], n)
+        exact = spec.likelihood.n_rounds == 1
         for _ in range(1 if exact else self.newton_steps):
-            slope, bend, _ = _curvature(spec, params, prior + design @ u, y, floor)
+            slope, bend = spec.likelihood.curvature(likelihood, prior + design @ u, y, floor)
+            # Several classes are stepped one output at a time: C / (C - 1) times the curvature
+            # makes steps exact at equally likely classes and keeps them convergent elsewhere.
+            bend = bend * n / (n - 1) if n > 1 else bend
             gradient = design.mT @ (weight * slope) - u
             step = torch.cholesky_solve(gradient.mT[..., None], _factor(design, weight * bend))
             step = step[..., 0].mT
-            if spec.likelihood.n_outputs > 1:  # at the mode the outputs' sum is the prior's
+            if n > 1:  # at the mode the outputs' sum is the prior's
                 step = step - step.mean(1, keepdim=True)
             if not exact:
                 change = (support.mask[:, None] * (design @ step)).abs().flatten()
                 largest = torch.cat([change, change.new_ones(1)]).amax()
                 step = step * (_LARGEST_MOVE / largest).clamp(max=1.0)
             u = u + step
-        _, _, bend = _curvature(spec, params, prior + design @ u, y, floor)
+        _, bend = spec.likelihood.curvature(likelihood, prior + design @ u, y, floor)
         return {"n": support.n, "u": u, "factor": _factor(design, weight * bend)}
 
     def predict(self, spec: Spec, params: Params, state: State, query: TaskSet) -> Distribution:
         """Average over the posterior of the latent outcome."""
         mean, variance, _ = self._latent(spec, params, state, query)
-        dtype = query.y.dtype
-        if isinstance(spec.likelihood, ClassLikelihood):
-            return {"logits": spec.likelihood.logits(mean, variance).to(dtype)}
         # the likelihood's own variance for the unknown task gives way to the posterior's
-        likelihood = part(params, "likelihood")
-        predictive = spec.likelihood.distribution(likelihood, mean.to(dtype), state["n"])
-        scale = torch.sqrt(torch.exp(2.0 * likelihood["log_within"]) + variance[:, 0])
-        return predictive | {"scale": scale.to(dtype)}
+        predictive = spec.likelihood.averaged(part(params, "likelihood"), mean, variance)
+        return {name: value.to(query.y.dtype) for name, value in predictive.items()}
 
     def own_weight(self, spec: Spec, params: Params, state: State, query: TaskSet) -> Tensor:
         """``1 - posterior / prior variance`` of the latent outcome, averaged over classes."""
@@ -130,28 +129,6 @@ class BayesianHead(Algorithm):
         design_t = design.mT.expand(len(factor), *design.mT.shape)
         root = torch.linalg.solve_triangular(factor, design_t, upper=False)
         return mean, root.square().sum(1).mT, design.square().sum(-1)
-
-
-def _curvature(
-    spec: Spec, params: Params, latent: Tensor, y: Tensor, floor: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Slope of the log-likelihood, curvature to step by, and curvature, (point, output) each.
-
-    Several classes are stepped one output at a time; C / (C - 1) times the curvature makes such
-    steps exact where the classes are equally likely and keeps them convergent elsewhere.
-    """
-    likelihood, learned = spec.likelihood, part(params, "likelihood")
-    slope = -likelihood.error(learned, latent, y)
-    if isinstance(likelihood, ClassLikelihood):
-        n = likelihood.n_outputs
-        p = torch.softmax(latent, -1) if n > 1 else torch.sigmoid(latent)
-        bend = p * (1.0 - p)
-        return slope, bend * n / (n - 1) if n > 1 else bend, bend
-    noise = torch.maximum(torch.exp(2.0 * learned["log_within"].double()), floor)
-    residual = y[:, None] - latent
-    small = residual.abs() < 1e-9
-    share = torch.where(small, 1.0, slope / torch.where(small, 1.0, residual))  # 1 for Normal
-    return slope / noise, share / noise, share / noise
 
 
 def _factor(design: Tensor, bend: Tensor) -> Tensor:

@@ -10,11 +10,10 @@ from torch import Tensor
 from ehrmeta.algorithms._base import Algorithm, Params, Spec, State, part
 from ehrmeta.errors import DataError
 from ehrmeta.nn.batch import TaskSet
-from ehrmeta.nn.likelihoods import ClassLikelihood, Distribution, Likelihood
+from ehrmeta.nn.likelihoods import Distribution, Likelihood
 from ehrmeta.ranges import Choice, Range
 
 _SIMILARITIES = ("rbf", "dot", "cosine")
-_LEAST = 1e-6  # probability of a class that no attended row holds
 
 
 @dataclass(eq=False, repr=False)
@@ -137,11 +136,6 @@ def attended_outcome(
     prior : (point, output)
         Predicted at an empty support.
     """
-    rows, prior_row = attention[:, :-1], attention[:, -1:]
-    if isinstance(spec.likelihood, ClassLikelihood):
-        population = torch.softmax(spec.likelihood.logits(prior, torch.zeros_like(prior)), -1)
-        p = rows @ spec.likelihood.one_hot(state["y"]) + prior_row * population
-        logits = p.clamp(min=_LEAST).log()
-        return {"logits": spec.likelihood.shift(logits, query.offset)}
-    loc = (rows @ state["y"])[:, None] + prior_row * prior + query.offset[:, None]
-    return spec.likelihood.distribution(part(params, "likelihood"), loc, state["n"])
+    learned = part(params, "likelihood")
+    outcome = spec.likelihood.mixture(learned, attention, state["y"], prior, state["n"])
+    return spec.likelihood.shift(outcome, query.offset)

@@ -11,7 +11,7 @@ from ehrmeta.algorithms._base import Algorithm, Params, Spec, State, part
 from ehrmeta.algorithms.matching import attend
 from ehrmeta.nn.backbone import Network
 from ehrmeta.nn.batch import TaskSet
-from ehrmeta.nn.likelihoods import ClassLikelihood, Distribution, Likelihood
+from ehrmeta.nn.likelihoods import Distribution, Likelihood
 from ehrmeta.nn.mlp import MLP
 from ehrmeta.ranges import Choice, Range
 
@@ -77,11 +77,7 @@ class NeuralProcess(Algorithm):
     def adapt(self, spec: Spec, params: Params, support: TaskSet) -> State:
         """Encode every row; average over rows."""
         embedding = spec.network.forward(part(params, "network"), {}, support.x)
-        y = support.y - support.offset
-        if isinstance(spec.likelihood, ClassLikelihood):
-            coded = spec.likelihood.one_hot(support.y)
-        else:
-            coded = y[:, None]
+        coded = spec.likelihood.coded(support.y, support.offset)
         encoder, _ = self._networks(spec)
         rows = encoder.forward(part(params, "encoder"), {}, torch.cat([embedding, coded], -1))
         count = params["log_prior_count"].exp()
@@ -131,7 +127,6 @@ class NeuralProcess(Algorithm):
     def _networks(self, spec: Spec) -> tuple[Network, Network]:
         """Encoder of a row and decoder of a query; the last output is the log spread."""
         likelihood, block = spec.likelihood, MLP((self.width,), "silu")
-        coded = likelihood.n_classes if isinstance(likelihood, ClassLikelihood) else 1
         read = (3 if self.attentive else 2) * self.width + 1
-        encoder = block.network(self.width + coded, self.width)
+        encoder = block.network(self.width + (likelihood.n_classes or 1), self.width)
         return encoder, block.network(read, likelihood.n_outputs + 1)

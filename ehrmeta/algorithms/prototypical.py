@@ -10,7 +10,7 @@ from torch import Tensor
 from ehrmeta.algorithms._base import Algorithm, Params, Spec, State, part
 from ehrmeta.errors import DataError
 from ehrmeta.nn.batch import TaskSet
-from ehrmeta.nn.likelihoods import ClassLikelihood, Distribution, Likelihood, Outcome
+from ehrmeta.nn.likelihoods import Distribution, Likelihood, Outcome
 from ehrmeta.ranges import Choice, Range
 
 _FEWEST = 1e-6  # rows that the prior counts for at least, so that a missing class has a prototype
@@ -82,10 +82,10 @@ class PrototypicalNet(Algorithm):
 
     def init(self, spec: Spec, generator: torch.Generator) -> dict[str, Tensor]:
         """Network, prior prototypes and, for Mahalanobis, a covariance."""
-        likelihood = _classes(spec)
+        n_classes = spec.likelihood.n_classes
         params = {
             **super().init(spec, generator),
-            **start_prototypes(likelihood.n_classes, self.n_embedding, self.prior_count, generator),
+            **start_prototypes(n_classes, self.n_embedding, self.prior_count, generator),
             "log_scale": torch.tensor(math.log(8.0 / self.n_embedding)),
         }
         if self.distance == "mahalanobis":
@@ -98,7 +98,7 @@ class PrototypicalNet(Algorithm):
         if self.prior_count <= 0:
             params = {**params, "log_prior_count": params["log_prior_count"].detach()}
         embedding = spec.network.forward(part(params, "network"), {}, support.x)
-        counts = class_counts(_classes(spec), support)
+        counts = class_counts(spec.likelihood, support)
         centers = prototypes(params, embedding, counts)
         shown = counts if self.class_frequencies else torch.zeros_like(counts)
         state = {"prototypes": centers, "log_frequency": frequencies(params, shown)}
@@ -118,7 +118,7 @@ class PrototypicalNet(Algorithm):
         squared = gap.square().sum(-1)
         scale = params["log_scale"].exp()
         logits = state["log_frequency"] - 0.5 * scale * squared
-        return {"logits": _classes(spec).shift(logits, query.offset)}
+        return spec.likelihood.shift({"logits": logits}, query.offset)
 
 
 def _covariance_root(params: Params, residual: Tensor, weight: Tensor) -> Tensor:
@@ -128,14 +128,6 @@ def _covariance_root(params: Params, residual: Tensor, weight: Tensor) -> Tensor
     scatter = (residual * weight[:, None]).mT @ residual
     factor: Tensor = torch.linalg.cholesky_ex((scatter + count * prior) / (weight.sum() + count)).L
     return factor
-
-
-def _classes(spec: Spec) -> ClassLikelihood:
-    """The likelihood, which `check` saw to be one of classes."""
-    likelihood = spec.likelihood
-    if not isinstance(likelihood, ClassLikelihood):
-        raise DataError("PrototypicalNet serves classes only.")
-    return likelihood
 
 
 def start_prototypes(
@@ -150,7 +142,7 @@ def start_prototypes(
     }
 
 
-def class_counts(likelihood: ClassLikelihood, support: TaskSet) -> Tensor:
+def class_counts(likelihood: Likelihood, support: TaskSet) -> Tensor:
     """Weight of every row in its class, (point, class)."""
     return likelihood.one_hot(support.y) * support.weight[:, None]
 

@@ -12,7 +12,7 @@ from ehrmeta.algorithms.matching import attend, attended_outcome
 from ehrmeta.algorithms.prototypical import class_counts, frequencies, prototypes, start_prototypes
 from ehrmeta.nn.backbone import Network
 from ehrmeta.nn.batch import TaskSet
-from ehrmeta.nn.likelihoods import ClassLikelihood, Distribution, Likelihood
+from ehrmeta.nn.likelihoods import Distribution, Likelihood
 from ehrmeta.nn.mlp import MLP
 from ehrmeta.ranges import Choice, Range
 
@@ -61,9 +61,7 @@ class RelationNet(Algorithm):
 
     def n_outputs(self, likelihood: Likelihood) -> int:
         """The embedding, and for real-valued outcomes the prior row's prediction."""
-        if isinstance(likelihood, ClassLikelihood):
-            return self.n_embedding
-        return self.n_embedding + likelihood.n_outputs
+        return self.n_embedding + (0 if likelihood.n_classes else likelihood.n_outputs)
 
     def init(self, spec: Spec, generator: torch.Generator) -> dict[str, Tensor]:
         """Embedding and relation networks, prior prototypes or the prior row's score."""
@@ -73,17 +71,15 @@ class RelationNet(Algorithm):
         if self.additive:
             params["relation.1.weight"] = torch.zeros(1, self.hidden)
             params["log_scale"] = torch.tensor(math.log(8.0 / self.n_embedding))
-        if isinstance(spec.likelihood, ClassLikelihood):
-            n_classes = spec.likelihood.n_classes
-            return params | start_prototypes(
-                n_classes, self.n_embedding, self.prior_count, generator
-            )
-        return params | {"prior_score": torch.zeros(())}
+        n_classes = spec.likelihood.n_classes
+        if not n_classes:
+            return params | {"prior_score": torch.zeros(())}
+        return params | start_prototypes(n_classes, self.n_embedding, self.prior_count, generator)
 
     def adapt(self, spec: Spec, params: Params, support: TaskSet) -> State:
         """What a query will be compared with: prototypes of classes, or rows."""
         output = spec.network.forward(part(params, "network"), {}, support.x)
-        if isinstance(spec.likelihood, ClassLikelihood):
+        if spec.likelihood.n_classes:
             counts = class_counts(spec.likelihood, support)
             return {
                 "reference": prototypes(params, output, counts),
@@ -100,16 +96,16 @@ class RelationNet(Algorithm):
         """Softmax of the relation scores, over classes or over rows."""
         output = spec.network.forward(part(params, "network"), {}, query.x)
         scores = self._scores(params, state, output)
-        if isinstance(spec.likelihood, ClassLikelihood):
+        if spec.likelihood.n_classes:
             logits = scores + state["log_frequency"]
-            return {"logits": spec.likelihood.shift(logits, query.offset)}
+            return spec.likelihood.shift({"logits": logits}, query.offset)
         attention = attend(scores, params["prior_score"], state["weight"])
         prior = output[:, self.n_embedding :]
         return attended_outcome(spec, params, state, attention, prior, query)
 
     def attention(self, spec: Spec, params: Params, state: State, query: TaskSet) -> Tensor:
         """How much every support row, and last the prior row, weighs: (point, support + 1)."""
-        if isinstance(spec.likelihood, ClassLikelihood):
+        if spec.likelihood.n_classes:
             return super().attention(spec, params, state, query)
         output = spec.network.forward(part(params, "network"), {}, query.x)
         scores = self._scores(params, state, output)

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from torch import Tensor
 
-from ehrmeta.nn.approximations import Sites, matched_sites
 from ehrmeta.nn.batch import padded_index
+from ehrmeta.nn.expectation_propagation import Sites, matched_sites
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]

@@ -17,12 +17,15 @@ variance :math:`\tau^2`. After ``n`` support points its variance is
 with i the information of one observation of C equally likely classes. Probabilities are averages
 over that shift: plugged in at zero they would be too extreme (with :math:`\tau = 1`, by a tenth of
 the events).
+
+Under a process or a mixed model a family is met by normal pseudo-observations that stand for the
+outcomes, with the slope and curvature of its log density, round by round (Laplace's approximation).
 """
 
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -34,16 +37,41 @@ from ehrmeta.nn.backbone import Params
 Distribution = dict[str, Tensor]
 Outcome = Literal["real", "binary", "multiclass"]
 """Kinds of outcome: real-valued, two classes, more classes."""
+Pair = tuple[Tensor, Tensor]
+"""Mean and variance, slope and curvature, or target and noise variance, of each point."""
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(24)
+_LARGEST_MOVE = 4.0  # of a log-odds in one Newton step: keeps the first steps from overshooting
+_LEAST_CURVATURE = 1e-4
+_LEAST_SHARE = 1e-6  # probability of a class that no row of a mixture holds
 
 
 class Likelihood(BaseEstimator, ABC):
-    """A predictive distribution family; everything that regression and classification differ in."""
+    """A predictive distribution family; everything that regression and classification differ in.
+
+    What is not abstract here is that of a normal outcome.
+
+    Attributes
+    ----------
+    n_rounds : int
+        Rounds of pseudo-observations; one is exact for normal noise.
+    robust : bool
+        Whether outlying values count for less.
+    """
+
+    n_rounds: ClassVar[int] = 1
+    robust: ClassVar[bool] = False
+
+    @property
+    def n_classes(self) -> int:
+        """Number of classes; 0 for a real-valued outcome."""
+        return 0
 
     @property
     def outcome(self) -> Outcome:
         """The kind of outcome that it describes."""
-        return "real"
+        if self.n_classes == 0:
+            return "real"
+        return "binary" if self.n_classes == 2 else "multiclass"
 
     @property
     def n_outputs(self) -> int:
@@ -59,12 +87,104 @@ class Likelihood(BaseEstimator, ABC):
         """Derivative (point, output) of the inner loss with respect to the output."""
 
     @abstractmethod
-    def distribution(self, params: Params, output: Tensor, n: Tensor) -> Distribution:
-        """Parameters of the predictive distribution, (point, ...), after n support points."""
-
-    @abstractmethod
     def log_prob(self, distribution: Distribution, y: Tensor) -> Tensor:
         """Log density of outcomes, (point,)."""
+
+    def distribution(self, params: Params, output: Tensor, n: Tensor) -> Distribution:
+        """Parameters of the predictive distribution, (point, ...), after n support points."""
+        return self.averaged(params, output, self.shift_variance(params, n))
+
+    def shift_variance(self, params: Params, n: Tensor) -> Tensor:
+        """Variance of a task's shift after n support points."""
+        within, between = _variance(params, "within"), _variance(params, "between")
+        return between / (1.0 + n * between / within)
+
+    def averaged(self, params: Params, output: Tensor, variance: Tensor) -> Distribution:
+        """Predictive distribution averaged over outputs of this mean and variance.
+
+        Parameters
+        ----------
+        output : (point, output)
+        variance : (point, output) or ()
+        """
+        scale = torch.sqrt(_variance(params, "within") + variance)
+        return {"loc": output[:, 0], "scale": scale.expand(output.shape)[:, 0]}
+
+    def shift(self, distribution: Distribution, offset: Tensor) -> Distribution:
+        """The distribution with an offset (point,) added to the linear predictor."""
+        return distribution | {"loc": distribution["loc"] + offset}
+
+    def coded(self, y: Tensor, offset: Tensor) -> Tensor:
+        """Outcomes as inputs of a network, (point, max(classes, 1)), real ones less the offset."""
+        return (y - offset)[:, None]
+
+    def one_hot(self, y: Tensor) -> Tensor:
+        """Indicator (point, class) of the observed classes."""
+        return (y[:, None] == torch.arange(self.n_classes, device=y.device)).to(y.dtype)
+
+    def mixture(
+        self, params: Params, weights: Tensor, y: Tensor, prior: Tensor, n: Tensor
+    ) -> Distribution:
+        """Average of observed outcomes and, last, a prediction: classes as indicators.
+
+        Parameters
+        ----------
+        weights : (point, row + 1)
+            Summing to 1 over the rows and the prediction.
+        y : (row,)
+        prior : (point, output)
+            The prediction.
+        n : ()
+            Number of support points.
+        """
+        loc = (weights[:, :-1] @ y)[:, None] + weights[:, -1:] * prior
+        return self.distribution(params, loc, n)
+
+    def curvature(self, params: Params, latent: Tensor, y: Tensor, floor: Tensor) -> Pair:
+        """Slope and curvature of the log-likelihood, (point, output) each.
+
+        `floor` () bounds the variance of the noise from below.
+        """
+        slope = -self.error(params, latent, y)
+        noise = torch.maximum(torch.exp(2.0 * params["log_within"].double()), floor)
+        residual = y[:, None] - latent
+        small = residual.abs() < 1e-9
+        share = torch.where(small, 1.0, slope / torch.where(small, 1.0, residual))  # 1 for Normal
+        return slope / noise, share / noise
+
+    def noise_variance(self, params: Params) -> Tensor:
+        """Squared scale of the noise; 0 for classes, whose noise is the drawing of the class."""
+        return _variance(params, "within").double()
+
+    def pseudo_observations(
+        self, params: Params, y: Tensor, mean: Tensor, noise: Tensor, posterior: Pair | None
+    ) -> Pair:
+        """Normal pseudo-observations: targets for the process and noise variances.
+
+        They have the slope and curvature of the likelihood at the posterior mean: for two classes a
+        Newton step towards the mode (Laplace's approximation), for Student's t the residual with a
+        noise that grows with it (expectation maximisation over the scale mixture).
+
+        Parameters
+        ----------
+        y, mean, noise : (point,)
+            Outcome, mean and squared scale of the noise.
+        posterior : tuple of Tensor, or None
+            Posterior mean and variance of the process after the last round.
+        """
+        return y - mean, noise
+
+    def damped(self, before: Pair | None, after: Pair) -> Pair:
+        """Posterior that the next round starts from: for classes, after a bounded Newton step."""
+        return after
+
+    def predictive(self, params: Params, latent: Pair, noise: Tensor) -> Distribution:
+        """Predictive distribution given a process's posterior mean and variance, (point,) each.
+
+        What is added to Student's t noise is normal: the variance is that of the sum, and the tails
+        thin out by the noise's share of it.
+        """
+        return {"loc": latent[0], "scale": torch.sqrt(latent[1] + noise)}
 
 
 @dataclass(eq=False, repr=False)
@@ -78,10 +198,6 @@ class Normal(Likelihood):
     def error(self, params: Params, output: Tensor, y: Tensor) -> Tensor:
         """``output - y``."""
         return output - y[:, None]
-
-    def distribution(self, params: Params, output: Tensor, n: Tensor) -> Distribution:
-        """Mean and standard deviation."""
-        return {"loc": output[:, 0], "scale": _scale(params, n).expand(len(output))}
 
     def log_prob(self, distribution: Distribution, y: Tensor) -> Tensor:
         """Log density of the normal distribution."""
@@ -98,6 +214,9 @@ class StudentT(Likelihood):
     as under Normal and a gross one next to nothing.
     """
 
+    n_rounds: ClassVar[int] = 8
+    robust: ClassVar[bool] = True
+
     def init(self) -> dict[str, Tensor]:
         """Equal variance within and between tasks, about 5 degrees of freedom."""
         return {
@@ -109,16 +228,33 @@ class StudentT(Likelihood):
     def error(self, params: Params, output: Tensor, y: Tensor) -> Tensor:
         """``(dof + 1) sigma^2 r / (dof sigma^2 + r^2)`` with ``r = output - y``."""
         residual = output - y[:, None]
-        variance, dof = torch.exp(2.0 * params["log_within"]), degrees_of_freedom(params)
+        variance, dof = _variance(params, "within"), degrees_of_freedom(params)
         return (dof + 1.0) * variance * residual / (dof * variance + residual.square())
 
-    def distribution(self, params: Params, output: Tensor, n: Tensor) -> Distribution:
+    def averaged(self, params: Params, output: Tensor, variance: Tensor) -> Distribution:
         """Location, scale and degrees of freedom."""
-        return {
-            "loc": output[:, 0],
-            "scale": _scale(params, n).expand(len(output)),
-            "dof": degrees_of_freedom(params).expand(len(output)),
-        }
+        dof = degrees_of_freedom(params).expand(len(output))
+        return super().averaged(params, output, variance) | {"dof": dof}
+
+    def pseudo_observations(
+        self, params: Params, y: Tensor, mean: Tensor, noise: Tensor, posterior: Pair | None
+    ) -> Pair:
+        """The residual, with a noise that grows with it."""
+        target = y - mean
+        if posterior is None:
+            return target, noise
+        latent, variance = posterior
+        dof = degrees_of_freedom(params).double()
+        ratio = ((target - latent).square() + variance) / noise
+        return target, noise * (dof + ratio) / (dof + 1.0)
+
+    def predictive(self, params: Params, latent: Pair, noise: Tensor) -> Distribution:
+        """Student's t with the variance of the sum."""
+        beyond = degrees_of_freedom(params).double() - 2.0
+        spread = noise * (beyond + 2.0) / beyond  # variance of the noise
+        total = latent[1] + spread
+        dof = 2.0 + beyond * (total / spread).square()
+        return {"loc": latent[0], "scale": torch.sqrt(total * (dof - 2.0) / dof), "dof": dof}
 
     def log_prob(self, distribution: Distribution, y: Tensor) -> Tensor:
         """Log density of Student's t distribution."""
@@ -136,9 +272,8 @@ class StudentT(Likelihood):
 LIKELIHOODS: dict[str, type[Likelihood]] = {"normal": Normal, "student_t": StudentT}
 
 
-def _scale(params: Params, n: Tensor) -> Tensor:
-    within, between = torch.exp(2.0 * params["log_within"]), torch.exp(2.0 * params["log_between"])
-    return torch.sqrt(within + between / (1.0 + n * between / within))
+def _variance(params: Params, name: str) -> Tensor:
+    return torch.exp(2.0 * params[f"log_{name}"])
 
 
 def degrees_of_freedom(params: Params) -> Tensor:
@@ -152,15 +287,7 @@ class ClassLikelihood(Likelihood):
     The predictive distribution is ``{"logits": (point, class)}``.
     """
 
-    @property
-    def outcome(self) -> Outcome:
-        """Two classes, or several."""
-        return "binary" if self.n_classes == 2 else "multiclass"
-
-    @property
-    @abstractmethod
-    def n_classes(self) -> int:
-        """Number of classes."""
+    n_rounds: ClassVar[int] = 8
 
     @abstractmethod
     def logits(self, output: Tensor, variance: Tensor) -> Tensor:
@@ -174,32 +301,69 @@ class ClassLikelihood(Likelihood):
             Their variance, over which the probabilities are averaged.
         """
 
-    @abstractmethod
-    def shift(self, logits: Tensor, offset: Tensor) -> Tensor:
-        """Logits (point, class) with an offset (point,) added to the linear predictor."""
-
     def init(self) -> dict[str, Tensor]:
         """Log-odds that differ between tasks by an sd of 0.6."""
         return {"log_between": torch.tensor(-0.5)}
 
     def shift_variance(self, params: Params, n: Tensor) -> Tensor:
-        """Variance of a task's shift after n support points."""
-        between = torch.exp(2.0 * params["log_between"])
+        """Variance of a task's shift of the log-odds after n support points."""
+        between = _variance(params, "between")
         information = (self.n_classes - 1) / self.n_classes**2
         return between / (1.0 + n * information * between)
 
-    def distribution(self, params: Params, output: Tensor, n: Tensor) -> Distribution:
-        """Class probabilities averaged over the task's unknown shift."""
-        return {"logits": self.logits(output, self.shift_variance(params, n))}
+    def averaged(self, params: Params, output: Tensor, variance: Tensor) -> Distribution:
+        """Class probabilities averaged over the unknown log-odds."""
+        return {"logits": self.logits(output, variance)}
+
+    def shift(self, distribution: Distribution, offset: Tensor) -> Distribution:
+        """One offset for all classes: the probabilities stay."""
+        return {"logits": distribution["logits"] + offset[:, None]}
 
     def log_prob(self, distribution: Distribution, y: Tensor) -> Tensor:
         """Log probability of the observed classes."""
         return (torch.log_softmax(distribution["logits"], -1) * self.one_hot(y)).sum(-1)
 
-    def one_hot(self, y: Tensor) -> Tensor:
-        """Indicator (point, class) of the observed classes."""
-        classes = torch.arange(self.n_classes, device=y.device)
-        return (y[:, None] == classes).to(y.dtype)
+    def coded(self, y: Tensor, offset: Tensor) -> Tensor:
+        """Indicators."""
+        return self.one_hot(y)
+
+    def mixture(
+        self, params: Params, weights: Tensor, y: Tensor, prior: Tensor, n: Tensor
+    ) -> Distribution:
+        """Weighted frequencies, none below a millionth."""
+        population = torch.softmax(self.logits(prior, torch.zeros_like(prior)), -1)
+        p = weights[:, :-1] @ self.one_hot(y) + weights[:, -1:] * population
+        return {"logits": p.clamp(min=_LEAST_SHARE).log()}
+
+    def curvature(self, params: Params, latent: Tensor, y: Tensor, floor: Tensor) -> Pair:
+        """``y - p`` and ``p (1 - p)``; without noise."""
+        p = torch.softmax(latent, -1) if self.n_outputs > 1 else torch.sigmoid(latent)
+        return -self.error(params, latent, y), p * (1.0 - p)
+
+    def noise_variance(self, params: Params) -> Tensor:
+        """0."""
+        return params["log_between"].new_zeros(()).double()
+
+    def pseudo_observations(
+        self, params: Params, y: Tensor, mean: Tensor, noise: Tensor, posterior: Pair | None
+    ) -> Pair:
+        """A Newton step towards the mode, of two classes."""
+        latent = torch.zeros_like(mean) if posterior is None else posterior[0]
+        p = torch.sigmoid(mean + latent)
+        curvature = (p * (1.0 - p)).clamp(min=_LEAST_CURVATURE)
+        return latent + (y - p) / curvature, 1.0 / curvature
+
+    def damped(self, before: Pair | None, after: Pair) -> Pair:
+        """The step shortened as a whole: point by point would shift the mode of rare classes."""
+        mean, variance = after
+        start = torch.zeros_like(mean) if before is None else before[0]
+        step = mean - start
+        largest = torch.cat([step.abs(), step.new_full((1,), _LARGEST_MOVE)]).amax()
+        return start + step * (_LARGEST_MOVE / largest), variance
+
+    def predictive(self, params: Params, latent: Pair, noise: Tensor) -> Distribution:
+        """Probabilities averaged over the latent log-odds."""
+        return {"logits": self.logits(latent[0][:, None], latent[1][:, None])}
 
 
 @dataclass(eq=False, repr=False)
@@ -215,9 +379,10 @@ class Bernoulli(ClassLikelihood):
         """``p - y``."""
         return torch.sigmoid(output) - y[:, None]
 
-    def shift(self, logits: Tensor, offset: Tensor) -> Tensor:
+    def shift(self, distribution: Distribution, offset: Tensor) -> Distribution:
         """More log-odds of the second class."""
-        return torch.stack([logits[:, 0], logits[:, 1] + offset], -1)
+        first, second = distribution["logits"].unbind(-1)
+        return {"logits": torch.stack([first, second + offset], -1)}
 
     def logits(self, output: Tensor, variance: Tensor) -> Tensor:
         """Gauss-Hermite average of the logistic function."""
@@ -255,10 +420,6 @@ class Categorical(ClassLikelihood):
     def error(self, params: Params, output: Tensor, y: Tensor) -> Tensor:
         """``p - indicator of y``."""
         return torch.softmax(output, -1) - self.one_hot(y)
-
-    def shift(self, logits: Tensor, offset: Tensor) -> Tensor:
-        """One offset for all classes: the probabilities stay."""
-        return logits + offset[:, None]
 
     def logits(self, output: Tensor, variance: Tensor) -> Tensor:
         """The probit-type average: log-odds shrunk by ``sqrt(1 + pi v / 8)``."""

@@ -83,3 +83,97 @@ def test_variance_of_the_shift_falls_by_the_information_of_each_row(n_classes):
 def test_kinds_of_outcome():
     kinds = [likelihood.outcome for likelihood in (Normal(), Bernoulli(), Categorical(3))]
     assert kinds == ["real", "binary", "multiclass"]
+
+
+def column(*values):
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def test_one_round_is_exact_for_normal_noise():
+    y, mean, noise = column(1.0, -2.0), column(0.5, 0.5), column(0.3, 0.3)
+    target, spread = Normal().pseudo_observations({}, y, mean, noise, None)
+    assert Normal.n_rounds == 1
+    torch.testing.assert_close(target, y - mean)
+    torch.testing.assert_close(spread, noise)
+
+
+def test_laplace_rounds_end_at_the_mode_of_one_row():
+    """Conditioning a prior N(0, v) on one class by Newton's steps solves p'(f) = f / v."""
+    variance, y, mean = 2.0, column(1.0), column(-0.5)
+    posterior = None
+    for _ in range(Bernoulli.n_rounds):
+        target, spread = Bernoulli().pseudo_observations({}, y, mean, column(0.0), posterior)
+        share = variance / (variance + spread)
+        posterior = Bernoulli().damped(posterior, (share * target, share * spread))
+    mode = posterior[0]
+    torch.testing.assert_close(variance * (y - torch.sigmoid(mean + mode)), mode)
+
+
+def test_a_large_newton_step_is_shortened_as_a_whole():
+    start, _ = Bernoulli().damped(None, (column(8.0, -2.0), column(1.0, 1.0)))
+    torch.testing.assert_close(start, column(4.0, -1.0))
+    assert Normal().damped(None, (start, start)) == (start, start)
+
+
+def test_an_outlying_residual_gets_more_noise_under_student_t():
+    params = StudentT().init()
+    y, mean, noise = column(0.1, 9.0), column(0.0, 0.0), column(1.0, 1.0)
+    posterior = (column(0.0, 0.0), column(0.1, 0.1))
+    _, spread = StudentT().pseudo_observations(params, y, mean, noise, posterior)
+    assert spread[0] < noise[0] < spread[1]
+
+
+def test_classes_have_no_noise_of_their_own():
+    assert float(Bernoulli().noise_variance(Bernoulli().init())) == 0.0
+    params = Normal().init()
+    assert float(Normal().noise_variance(params)) == pytest.approx(
+        np.exp(2.0 * float(params["log_within"]))
+    )
+
+
+def test_the_predictive_of_student_t_has_the_variance_of_the_sum():
+    params = StudentT().init()
+    dof = 2.0 + float(torch.nn.functional.softplus(params["raw_dof"]))
+    loc, variance, noise = column(0.0), column(0.5), column(0.4)
+    both = StudentT().predictive(params, (loc, variance), noise)
+    total = stats.t.var(float(both["dof"]), scale=float(both["scale"]))
+    assert total == pytest.approx(0.5 + 0.4 * dof / (dof - 2.0))
+    alone = StudentT().predictive(params, (loc, column(0.0)), noise)
+    assert float(alone["dof"]) == pytest.approx(dof)
+
+
+def test_the_predictive_of_a_class_averages_over_the_latent():
+    loc, variance = column(0.8), column(1.7)
+    logits = Bernoulli().predictive({}, (loc, variance), column(0.0))["logits"]
+    p = float(torch.softmax(logits, -1)[0, 1])
+    exact = quad(lambda eta: expit(eta) * stats.norm.pdf(eta, 0.8, 1.7**0.5), -20, 20)[0]
+    assert p == pytest.approx(exact, abs=1e-6)
+
+
+@pytest.mark.parametrize("likelihood", [Normal(), StudentT(), Bernoulli(), Categorical(3)])
+def test_a_mixture_that_is_the_prediction_alone_shifts_as_its_output_does(likelihood):
+    params, offset = likelihood.init(), torch.tensor([0.5, -1.0])
+    prior = torch.tensor([[0.2, -0.4, 0.1], [1.0, 0.3, -0.2]])[:, : likelihood.n_outputs]
+    weights, y, n = torch.tensor([[0.0, 1.0]] * 2), torch.ones(1), torch.tensor(1e9)
+    shifted = likelihood.shift(likelihood.mixture(params, weights, y, prior, n), offset)
+    moved = likelihood.averaged(
+        params, prior + offset[:, None], likelihood.shift_variance(params, n)
+    )
+    y = torch.ones(2)
+    torch.testing.assert_close(likelihood.log_prob(shifted, y), likelihood.log_prob(moved, y))
+
+
+@pytest.mark.parametrize("likelihood", [Normal(), Bernoulli(), Categorical(3)])
+def test_slope_and_curvature_are_derivatives_of_the_log_density(likelihood):
+    params = learned(likelihood)
+    latent = torch.tensor([[0.2, -0.4, 0.1]], dtype=torch.float64)[:, : likelihood.n_outputs]
+    y = torch.ones(1, dtype=torch.float64)
+
+    def log_density(latent):
+        variance = torch.zeros((), dtype=torch.float64)
+        return likelihood.log_prob(likelihood.averaged(params, latent, variance), y).sum()
+
+    slope, curvature = likelihood.curvature(params, latent, y, torch.tensor(0.0))
+    hessian = torch.autograd.functional.hessian(log_density, latent).reshape(latent.numel(), -1)
+    torch.testing.assert_close(slope, torch.func.grad(log_density)(latent), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(curvature[0], -torch.diagonal(hessian), rtol=1e-5, atol=1e-6)

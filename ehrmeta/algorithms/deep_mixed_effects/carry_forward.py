@@ -13,7 +13,7 @@ from torch.func import vmap
 from ehrmeta.algorithms._base import Episodes, Params, Spec, State
 from ehrmeta.algorithms.deep_mixed_effects.model import DeepMixedEffects
 from ehrmeta.nn.batch import TaskRows, TaskSet
-from ehrmeta.nn.likelihoods import ClassLikelihood, Distribution
+from ehrmeta.nn.likelihoods import Distribution
 
 _N_TERMS = 8
 _PENALTY = 20.0  # of both ridge regressions, in tasks; chosen on data of no benchmark
@@ -75,7 +75,7 @@ class CarryForward(DeepMixedEffects):
         """The process's start, then both regressions on its predictions."""
         episodes = list(episodes)
         params = super().warm_start(spec, params, tasks, episodes)
-        if not tasks.timed or isinstance(spec.likelihood, ClassLikelihood):
+        if not tasks.timed or spec.likelihood.n_classes:
             return params
         ends = {"unchanged_ends": torch.stack([tasks.y.min(), tasks.y.max()])}
 
@@ -95,7 +95,7 @@ class CarryForward(DeepMixedEffects):
     def predict(self, spec: Spec, params: Params, state: State, query: TaskSet) -> Distribution:
         """The distribution if it changes, the probability that it does not, and the last value."""
         process = super().predict(spec, params, state, query)
-        if isinstance(spec.likelihood, ClassLikelihood):
+        if spec.likelihood.n_classes:
             return process
         loc, ahead = process["loc"].double(), (state["n"] > 0) & (query.time > 0.0)
         log_odds, shift, factor = _change(params, state, query, loc)

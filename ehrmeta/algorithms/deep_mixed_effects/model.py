@@ -28,18 +28,10 @@ from ehrmeta.algorithms.deep_mixed_effects.start import (
     inflation,
     simulated_starts,
 )
-from ehrmeta.nn.approximations import (
-    N_SWEEPS,
-    damped_posterior,
-    matched_observations,
-    n_rounds,
-    noise_variance,
-    predictive_distribution,
-    pseudo_observations,
-)
 from ehrmeta.nn.batch import TaskRows, TaskSet
+from ehrmeta.nn.expectation_propagation import N_SWEEPS, matched_observations
 from ehrmeta.nn.gaussian_process import condition, condition_effects, posterior, posterior_effects
-from ehrmeta.nn.likelihoods import ClassLikelihood, Distribution, Likelihood, Outcome, StudentT
+from ehrmeta.nn.likelihoods import Distribution, Likelihood, Outcome
 from ehrmeta.ranges import Choice, Range
 
 _DEEP_SHARE = 0.03  # of the noise sd: where deep features start
@@ -143,7 +135,7 @@ class DeepMixedEffects(Algorithm):
 
     def population(self, likelihood: Likelihood) -> RegressorMixin | None:
         """Boosted trees, of a real-valued outcome."""
-        if not self.trees or self.feature_slopes or isinstance(likelihood, ClassLikelihood):
+        if not self.trees or self.feature_slopes or likelihood.n_classes:
             return None
         return HistGradientBoostingRegressor(
             learning_rate=0.05, max_iter=200, max_leaf_nodes=8, random_state=0
@@ -182,7 +174,7 @@ class DeepMixedEffects(Algorithm):
         start = fit_mixed_start(
             tasks, spec.likelihood, random_slope=self.random_slope, process=self.ornstein_uhlenbeck
         )
-        if isinstance(spec.likelihood, ClassLikelihood) and tasks.timed:
+        if spec.likelihood.n_classes and tasks.timed:
             episodes = list(islice(episodes, 5))
             start = min(
                 map(start.steadier, _SHARES_IN_TIME),
@@ -195,11 +187,11 @@ class DeepMixedEffects(Algorithm):
         ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
             state = self.adapt(spec, params, support)
             mean, shift, variance, _ = self._posterior(spec, params, state, query)
-            noise = noise_variance(spec.likelihood, part(params, "likelihood"))
+            noise = spec.likelihood.noise_variance(part(params, "likelihood"))
             sd = torch.sqrt(variance + 1e-12)
             return state["summary"], mean, shift, sd, variance + noise
 
-        if tasks.n_tasks < FEW_TASKS and not isinstance(spec.likelihood, ClassLikelihood):
+        if tasks.n_tasks < FEW_TASKS and not spec.likelihood.n_classes:
             episodes = list(episodes)
             simulated = simulated_starts(
                 tasks, spec.likelihood, start, random_slope=self.random_slope
@@ -209,10 +201,7 @@ class DeepMixedEffects(Algorithm):
         if not (tasks.timed and self._corrects(spec)):
             return params
         linear = fit_linear_correction(
-            partial(parts, params),
-            episodes,
-            tasks.n_tasks,
-            spread=not isinstance(spec.likelihood, StudentT),
+            partial(parts, params), episodes, tasks.n_tasks, spread=not spec.likelihood.robust
         )
         return _replaced(params, linear)
 
@@ -246,16 +235,14 @@ class DeepMixedEffects(Algorithm):
                 return posterior_effects(conditioned, effects)
             return posterior(conditioned, kernel, torch.diagonal(kernel))
 
-        for more in reversed(range(n_rounds(spec.likelihood))):
-            target, spread = pseudo_observations(
-                spec.likelihood, likelihood, y, mean, noise, latent
-            )
+        for more in reversed(range(spec.likelihood.n_rounds)):
+            target, spread = spec.likelihood.pseudo_observations(likelihood, y, mean, noise, latent)
             conditioned = condition_on(kernel, target, spread / weight, support.mask)
             if more:
-                latent = damped_posterior(spec.likelihood, latent, at_support(conditioned))
+                latent = spec.likelihood.damped(latent, at_support(conditioned))
         observed = target, spread / weight
-        classes = isinstance(spec.likelihood, ClassLikelihood)
-        for _ in range(N_SWEEPS if classes and self.expectation_propagation else 0):
+        matches = spec.likelihood.n_classes and self.expectation_propagation
+        for _ in range(N_SWEEPS if matches else 0):
             observed = matched_observations(y, weight, mean, observed, at_support(conditioned))
             conditioned = condition_on(kernel, *observed, support.mask)
         return {
@@ -268,10 +255,8 @@ class DeepMixedEffects(Algorithm):
 
     def predict(self, spec: Spec, params: Params, state: State, query: TaskSet) -> Distribution:
         """Predictive distribution: posterior of f, corrected, plus noise."""
-        loc, variance, noise, factor = self._moments(spec, params, state, query)
-        return predictive_distribution(
-            spec.likelihood, part(params, "likelihood"), loc, variance, noise, factor, query.y.dtype
-        )
+        moments = self._moments(spec, params, state, query)
+        return _predictive(spec, part(params, "likelihood"), moments, query)
 
     def loss(
         self, spec: Spec, params: Params, support: TaskSet, query: TaskSet, progress: Tensor
@@ -284,15 +269,12 @@ class DeepMixedEffects(Algorithm):
         state = self.adapt(spec, params, support)
         if not self._corrects(spec):
             return query_loss(spec, self.predict(spec, params, state, query), query)
-        loc, variance, noise, factor = self._moments(spec, params, state, query)
-        likelihood, dtype = part(params, "likelihood"), query.y.dtype
-        one = torch.ones_like(factor)
-        plain = predictive_distribution(
-            spec.likelihood, likelihood, loc, variance, noise, one, dtype
-        )
-        fixed = (loc.detach(), variance.detach(), noise.detach())
+        *moments, factor = self._moments(spec, params, state, query)
+        likelihood = part(params, "likelihood")
+        plain = _predictive(spec, likelihood, (*moments, torch.ones_like(factor)), query)
         likelihood = {name: value.detach() for name, value in likelihood.items()}
-        scaled = predictive_distribution(spec.likelihood, likelihood, *fixed, factor, dtype)
+        fixed = (*(moment.detach() for moment in moments), factor)
+        scaled = _predictive(spec, likelihood, fixed, query)
         return query_loss(spec, plain, query) + query_loss(spec, scaled, query)
 
     def _moments(
@@ -348,7 +330,7 @@ class DeepMixedEffects(Algorithm):
             slopes = columns.double() @ params["slope_root"].tril().double()
             effects = torch.cat([effects, slopes], -1)
             offset = params["offset_gain"] * offset
-        noise = noise_variance(spec.likelihood, part(params, "likelihood")).expand(len(s))
+        noise = spec.likelihood.noise_variance(part(params, "likelihood")).expand(len(s))
         if self.heteroscedastic:
             noise = noise * torch.exp(params["noise_gain"] * output[:, -1]).double()
         return (mean + offset).double(), effects, s, noise
@@ -363,7 +345,7 @@ class DeepMixedEffects(Algorithm):
         return self.ornstein_uhlenbeck and not self.feature_slopes
 
     def _corrects(self, spec: Spec) -> bool:
-        return self.correction and not isinstance(spec.likelihood, ClassLikelihood)
+        return self.correction and not spec.likelihood.n_classes
 
     def _kernel(
         self, params: Params, left: Tensor, right: Tensor, s_left: Tensor, s_right: Tensor
@@ -374,6 +356,17 @@ class DeepMixedEffects(Algorithm):
             gap = (s_left[:, None] - s_right).abs() * torch.exp(-params["log_tau"])
             kernel = kernel + torch.exp(2.0 * params["log_ou"] - gap)
         return kernel
+
+
+def _predictive(
+    spec: Spec, likelihood: Params, moments: tuple[Tensor, ...], query: TaskSet
+) -> Distribution:
+    """The predictive distribution, its scale times the factor that comes last in `moments`."""
+    loc, variance, noise, factor = moments
+    predictive = spec.likelihood.predictive(likelihood, (loc, variance), noise)
+    if "scale" in predictive:
+        predictive["scale"] = predictive["scale"] * factor
+    return {name: value.to(query.y.dtype) for name, value in predictive.items()}
 
 
 def _replaced(params: Params, values: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -18,7 +18,7 @@ from ehrmeta.algorithms._base import Episodes, Params
 from ehrmeta.errors import DataError
 from ehrmeta.nn.batch import TaskRows, TaskSet
 from ehrmeta.nn.generalised_mixed_model import fit_generalised_mixed_model
-from ehrmeta.nn.likelihoods import ClassLikelihood, Likelihood, StudentT
+from ehrmeta.nn.likelihoods import Likelihood
 from ehrmeta.nn.mixed_model import apart, fit_mixed_model
 from ehrmeta.nn.mixed_process import MixedProcess, fit_mixed_process, held_out_log_likelihood
 
@@ -103,7 +103,7 @@ def fit_mixed_start(
     z = np.column_stack([one, s] if random_slope and tasks.timed else [one])
     y = _working_outcome(tasks, likelihood)
     fit = _fit(_Design(x, z, s, y, tasks.starts.numpy()), process and tasks.timed, certain)
-    if isinstance(likelihood, ClassLikelihood):
+    if likelihood.n_classes:
         fit = _rescaled(fit, x, tasks)
     root = np.zeros((2, 2))
     floor = 1e-10 * max(float(np.trace(fit.G)), 1e-6)  # a singular covariance has a root too
@@ -151,7 +151,7 @@ def fit_cohort_start(tasks: TaskRows, likelihood: Likelihood) -> dict[str, Any]:
         np.hstack([one, x, centred] if above else [one, x]),
         tasks.y.double().numpy(),
         tasks.starts.numpy(),
-        binary=isinstance(likelihood, ClassLikelihood),
+        binary=likelihood.n_classes == 2,
         offset=offset,
         shrunk=None if above else np.minimum(np.arange(1 + n_features), 1) - 1,
         positive=intercept,
@@ -300,11 +300,11 @@ def _working_outcome(tasks: TaskRows, likelihood: Likelihood) -> Array:
     """What a normal model is fitted to, free of the offset."""
     y: Array = tasks.y.double().numpy()
     offset: Array = tasks.offset.double().numpy()
-    if isinstance(likelihood, ClassLikelihood):
+    if likelihood.n_classes:
         p = 1.0 / (1.0 + np.exp(-offset - np.log(y.mean() / (1.0 - y.mean()))))
         return np.asarray(np.log(p / (1.0 - p)) - offset + (y - p) / (p * (1.0 - p)))
     y = np.asarray(y - offset)
-    if not isinstance(likelihood, StudentT):
+    if not likelihood.robust:
         return y
     codes = tasks.codes.numpy()
     order = np.lexsort((y, codes))
