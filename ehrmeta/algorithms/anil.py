@@ -11,7 +11,7 @@ from torch.nn.functional import linear
 from ehrmeta.algorithms._base import Params, Spec, State, part
 from ehrmeta.algorithms.maml import GradientLearner, positive_rate, raw_positive, support_error
 from ehrmeta.nn.batch import TaskSet
-from ehrmeta.nn.fast_weights import squared_norm
+from ehrmeta.nn.fast_weights import clipping, squared_norm
 from ehrmeta.nn.likelihoods import Distribution, Likelihood
 from ehrmeta.nn.mlp import ACTIVATIONS
 from ehrmeta.ranges import Range
@@ -37,15 +37,6 @@ class ANIL(GradientLearner):
     References
     ----------
     Raghu, Raghu, Bengio, Vinyals (2020), arXiv:1909.09157.
-
-    Examples
-    --------
-    >>> from ehrmeta import ANIL, MetaRegressor, make_sinusoid
-    >>> X, y, groups = make_sinusoid(n_tasks=50, n_points=10, random_state=0)
-    >>> model = MetaRegressor(ANIL(), max_steps=20, random_state=0)
-    >>> model = model.fit(X, y, groups=groups)
-    >>> model.adapt(X[10:15], y[10:15]).predict(X[15:20]).shape
-    (5,)
     """
 
     inner_steps: Annotated[int, Range(1, 10)] = 5
@@ -75,10 +66,7 @@ class ANIL(GradientLearner):
         gram, values = h @ h.mT + 1.0, torch.zeros_like(start)
         for rate in positive_rate(params["rate"], self.max_inner_lr):
             d = error(start + gram @ values)
-            if self.max_inner_norm is not None:
-                squared = squared_norm(h, d).clamp(min=self.max_inner_norm**2)
-                d = self.max_inner_norm * torch.rsqrt(squared) * d
-            values = values - rate * d
+            values = values - rate * (clipping(squared_norm(h, d), self.max_inner_norm) * d)
         return {"n": support.n, "head.weight": values.mT @ h, "head.bias": values.sum(0)}
 
     def predict(self, spec: Spec, params: Params, state: State, query: TaskSet) -> Distribution:

@@ -38,15 +38,6 @@ class FineTune(InnerLoop):
     References
     ----------
     Yosinski, Clune, Bengio, Lipson (2014), arXiv:1411.1792.
-
-    Examples
-    --------
-    >>> from ehrmeta import FineTune, MetaRegressor, make_sinusoid
-    >>> X, y, groups = make_sinusoid(n_tasks=50, n_points=10, random_state=0)
-    >>> model = MetaRegressor(FineTune(), max_steps=20, random_state=0)
-    >>> model = model.fit(X, y, groups=groups)
-    >>> model.adapt(X[10:15], y[10:15]).predict(X[15:20]).shape
-    (5,)
     """
 
     inner_lr: Annotated[float, Range(1e-3, 0.5, log=True)] = 0.01

@@ -9,6 +9,7 @@ from torch import Tensor
 from ehrmeta.algorithms._base import Params, Spec, State, part
 from ehrmeta.algorithms.maml import GradientLearner, raw_signed, signed_rate, support_error
 from ehrmeta.nn.batch import TaskSet
+from ehrmeta.nn.fast_weights import clipping
 
 
 @dataclass(eq=False, repr=False)
@@ -68,9 +69,7 @@ class LearnedOptimizer(GradientLearner):
         for _ in range(self.inner_steps):
             gradient = spec.network.gradient(network, fast, support.x, error)
             g = torch.cat([value.flatten() for value in gradient.values()])  # (weight,)
-            if self.max_inner_norm is not None:
-                squared = g.square().sum().clamp(min=self.max_inner_norm**2)
-                g = self.max_inner_norm * torch.rsqrt(squared) * g
+            g = clipping(g.square().sum(), self.max_inner_norm) * g
             memory = _lstm(cell, g, memory)
             rate, keep = (memory[0] @ cell["readout"].mT + cell["start"]).unbind(1)
             momentum = g if momentum is None else torch.sigmoid(keep) * momentum + g

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 
 from ehrmeta.algorithms._base import Algorithm, Params, Spec, State, part, query_loss
+from ehrmeta.nn.backbone import Error
 from ehrmeta.nn.batch import TaskSet
 from ehrmeta.nn.likelihoods import Distribution
 from ehrmeta.ranges import Range
@@ -102,15 +103,6 @@ class MAML(GradientLearner, _Orders):
     ----------
     Finn, Abbeel, Levine (2017), arXiv:1703.03400. Antoniou, Edwards, Storkey (2019),
     arXiv:1810.09502.
-
-    Examples
-    --------
-    >>> from ehrmeta import MAML, MetaRegressor, make_sinusoid
-    >>> X, y, groups = make_sinusoid(n_tasks=50, n_points=10, random_state=0)
-    >>> model = MetaRegressor(MAML(inner_steps=1), max_steps=20, random_state=0)
-    >>> model = model.fit(X, y, groups=groups)
-    >>> model.adapt(X[10:15], y[10:15]).predict(X[15:20]).shape
-    (5,)
     """
 
     inner_steps: Annotated[int, Range(1, 8)] = 3
@@ -152,14 +144,12 @@ class MAML(GradientLearner, _Orders):
             layer: positive_rate(raw if self.learn_inner_lr else raw.detach(), self.max_inner_lr)
             for layer, raw in part(params, "rate").items()
         }
+        steps = range(self.inner_steps)
         return inner_steps(
             spec,
             params,
             support,
-            [
-                {name: rates[_layer(name)][step] for name in network}
-                for step in range(self.inner_steps)
-            ],
+            [{name: rates[_layer(name)][step] for name in network} for step in steps],
             low_rank=spec.network.low_rank(network, len(support.y), self.inner_steps),
             max_norm=self.max_inner_norm,
             first_order=self.first_order,
@@ -183,15 +173,6 @@ class MetaSGD(GradientLearner):
     References
     ----------
     Li, Zhou, Chen, Li (2017), arXiv:1707.09835.
-
-    Examples
-    --------
-    >>> from ehrmeta import MetaRegressor, MetaSGD, make_sinusoid
-    >>> X, y, groups = make_sinusoid(n_tasks=50, n_points=10, random_state=0)
-    >>> model = MetaRegressor(MetaSGD(inner_steps=1), max_steps=20, random_state=0)
-    >>> model = model.fit(X, y, groups=groups)
-    >>> model.adapt(X[10:15], y[10:15]).predict(X[15:20]).shape
-    (5,)
     """
 
     def init(self, spec: Spec, generator: torch.Generator) -> dict[str, Tensor]:
@@ -207,51 +188,29 @@ class MetaSGD(GradientLearner):
         rates = {
             name: signed_rate(raw, self.max_inner_lr) for name, raw in part(params, "rate").items()
         }
-        *_, state = inner_steps(
-            spec,
-            params,
-            support,
-            [rates] * self.inner_steps,
-            low_rank=False,
-            max_norm=self.max_inner_norm,
-            first_order=False,
-        )
+        steps = [rates] * self.inner_steps
+        *_, state = inner_steps(spec, params, support, steps, max_norm=self.max_inner_norm)
         return state
 
 
 def inner_steps(
-    spec: Spec,
-    params: Params,
-    support: TaskSet,
-    rates: list[dict[str, Tensor]],
-    *,
-    low_rank: bool,
-    max_norm: float | None,
-    first_order: bool,
-    curvature: Params | None = None,
+    spec: Spec, params: Params, support: TaskSet, rates: list[dict[str, Tensor]], **options: Any
 ) -> Iterator[State]:
-    """The state after 0, 1, ... gradient steps on the support; `rates` holds one dict a step."""
+    """The state after 0, 1, ... gradient steps on the support.
+
+    `rates` holds one dict a step, and `options` are those of `Network.step`.
+    """
     network, n = part(params, "network"), support.n
     error = support_error(spec, params, support)
     fast: State = {}
     yield {"n": n}
     for step_rates in rates:
-        fast = spec.network.step(
-            network,
-            fast,
-            support.x,
-            error,
-            step_rates,
-            low_rank=low_rank,
-            max_norm=max_norm,
-            first_order=first_order,
-            curvature=curvature,
-        )
+        fast = spec.network.step(network, fast, support.x, error, step_rates, **options)
         yield {"n": n, **{f"fast.{name}": value for name, value in fast.items()}}
 
 
-def support_error(spec: Spec, params: Params, support: TaskSet) -> Callable[[Tensor], Tensor]:
-    """Outputs (point, output) -> derivative of the inner loss with respect to them.
+def support_error(spec: Spec, params: Params, support: TaskSet) -> Error:
+    """Derivative of the inner loss on the support.
 
     The inner loss divides by ``n + c``: the c pseudo-observations, learned, sit at the population's
     own prediction, so that one row moves a task less than ten rows do. Without that parameter the

@@ -28,15 +28,6 @@ class MetaCurvature(GradientLearner):
     References
     ----------
     Park, Oliva (2019), arXiv:1902.03356.
-
-    Examples
-    --------
-    >>> from ehrmeta import MetaCurvature, MetaRegressor, make_sinusoid
-    >>> X, y, groups = make_sinusoid(n_tasks=50, n_points=10, random_state=0)
-    >>> model = MetaRegressor(MetaCurvature(), max_steps=20, random_state=0)
-    >>> model = model.fit(X, y, groups=groups)
-    >>> model.adapt(X[10:15], y[10:15]).predict(X[15:20]).shape
-    (5,)
     """
 
     def init(self, spec: Spec, generator: torch.Generator) -> dict[str, Tensor]:
@@ -52,18 +43,14 @@ class MetaCurvature(GradientLearner):
 
     def adapt(self, spec: Spec, params: Params, support: TaskSet) -> State:
         """The state after the last inner step."""
-        network = part(params, "network")
+        network, rates = part(params, "network"), positive_rate(params["rate"], self.max_inner_lr)
         *_, state = inner_steps(
             spec,
             params,
             support,
-            [
-                dict.fromkeys(network, rate)
-                for rate in positive_rate(params["rate"], self.max_inner_lr)
-            ],
+            [dict.fromkeys(network, rate) for rate in rates],
             low_rank=spec.network.low_rank(network, len(support.y), self.inner_steps),
             max_norm=self.max_inner_norm,
-            first_order=False,
             curvature=part(params, "curvature"),
         )
         return state

@@ -41,15 +41,6 @@ class MetaNetworks(Algorithm):
     References
     ----------
     Munkhdalai, Yu (2017), arXiv:1703.00837.
-
-    Examples
-    --------
-    >>> from ehrmeta import MetaNetworks, MetaRegressor, make_sinusoid
-    >>> X, y, groups = make_sinusoid(n_tasks=50, n_points=10, random_state=0)
-    >>> model = MetaRegressor(MetaNetworks(), max_steps=20, random_state=0)
-    >>> model = model.fit(X, y, groups=groups)
-    >>> model.adapt(X[10:15], y[10:15]).predict(X[15:20]).shape
-    (5,)
     """
 
     width: Annotated[int, Range(16, 128, log=True)] = 64

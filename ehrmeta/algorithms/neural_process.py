@@ -39,15 +39,6 @@ class NeuralProcess(Algorithm):
     References
     ----------
     Garnelo et al. (2018), arXiv:1807.01613. Kim et al. (2019), arXiv:1901.05761.
-
-    Examples
-    --------
-    >>> from ehrmeta import MetaRegressor, NeuralProcess, make_sinusoid
-    >>> X, y, groups = make_sinusoid(n_tasks=50, n_points=10, random_state=0)
-    >>> model = MetaRegressor(NeuralProcess(), max_steps=20, random_state=0)
-    >>> model = model.fit(X, y, groups=groups)
-    >>> model.adapt(X[10:15], y[10:15]).predict(X[15:20]).shape
-    (5,)
     """
 
     width: Annotated[int, Range(16, 128, log=True)] = 64

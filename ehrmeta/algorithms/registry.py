@@ -2,8 +2,10 @@
 
 The package's exports, the command line's ``--algorithm``, model files, the contract tests and the
 benchmarks all read `ALGORITHMS`. ``import X as X`` marks a name as public, for type checkers too.
+The docstring of an algorithm without an example of its own ends with `EXAMPLE`.
 """
 
+from inspect import cleandoc as _cleandoc
 from re import sub as _sub
 
 from ehrmeta.algorithms import _base
@@ -31,3 +33,18 @@ ALGORITHMS: dict[str, type[_base.Algorithm]] = {
     if isinstance(value, type) and issubclass(value, _base.Algorithm)
 }
 """Every algorithm of the package, by its name on the command line: ``meta-sgd``."""
+
+EXAMPLE = """
+
+Examples
+--------
+>>> from ehrmeta import {name}, MetaRegressor, make_sinusoid
+>>> X, y, groups = make_sinusoid(n_tasks=50, n_points=10, random_state=0)
+>>> model = MetaRegressor({name}(), max_steps=20, random_state=0)
+>>> model = model.fit(X, y, groups=groups)
+>>> model.adapt(X[10:15], y[10:15]).predict(X[15:20]).shape
+(5,)
+"""
+for _algorithm in ALGORITHMS.values():
+    if "\nExamples\n" not in (_doc := _cleandoc(_algorithm.__doc__ or "")):
+        _algorithm.__doc__ = _doc + EXAMPLE.format(name=_algorithm.__name__)

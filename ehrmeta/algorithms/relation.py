@@ -43,15 +43,6 @@ class RelationNet(Algorithm):
     References
     ----------
     Sung et al. (2018), arXiv:1711.06025.
-
-    Examples
-    --------
-    >>> from ehrmeta import MetaRegressor, RelationNet, make_sinusoid
-    >>> X, y, groups = make_sinusoid(n_tasks=50, n_points=10, random_state=0)
-    >>> model = MetaRegressor(RelationNet(), max_steps=20, random_state=0)
-    >>> model = model.fit(X, y, groups=groups)
-    >>> model.adapt(X[10:15], y[10:15]).predict(X[15:20]).shape
-    (5,)
     """
 
     n_embedding: Annotated[int, Range(8, 64, log=True)] = 32

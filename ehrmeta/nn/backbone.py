@@ -9,6 +9,8 @@ from torch import Tensor
 
 Params = Mapping[str, Tensor]
 Fast = dict[str, Tensor]
+Error = Callable[[Tensor], Tensor]
+"""Outputs (point, output) -> derivative of the inner loss with respect to them."""
 
 
 class Network(ABC):
@@ -32,7 +34,7 @@ class Network(ABC):
         params: Params,
         fast: Fast,
         x: Tensor,
-        error: Callable[[Tensor], Tensor],
+        error: Error,
         rates: Params,
         *,
         low_rank: bool = False,
@@ -44,8 +46,6 @@ class Network(ABC):
 
         Parameters
         ----------
-        error : callable
-            Outputs (point, output) -> derivative of the inner loss with respect to them.
         rates : mapping
             A rate for every parameter name: a scalar, or a tensor of the parameter's shape.
         low_rank : bool
@@ -59,9 +59,7 @@ class Network(ABC):
             ``"left.<weight>"`` and ``"right.<weight>"``; a bias shares its weight's `left`.
         """
 
-    def gradient(
-        self, params: Params, fast: Fast, x: Tensor, error: Callable[[Tensor], Tensor]
-    ) -> Fast:
+    def gradient(self, params: Params, fast: Fast, x: Tensor, error: Error) -> Fast:
         """The inner gradient at ``params + fast``, in the form of a materialised `fast`."""
         raise NotImplementedError(f"{type(self).__name__} has no gradient(): no LearnedOptimizer.")
 

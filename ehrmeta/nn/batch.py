@@ -30,17 +30,21 @@ class TaskSet(NamedTuple):
         Added to the linear predictor: what a `population` model predicts.
     """
 
-    x: Tensor  # (point, feature)
-    y: Tensor  # (point,)
-    time: Tensor  # (point,) float64, since the last support row
-    mask: Tensor  # (point,) False where padded
-    weight: Tensor  # (point,) multiplies the likelihood term; 0 where padded
-    offset: Tensor  # (point,) added to the linear predictor
+    x: Tensor
+    y: Tensor
+    time: Tensor
+    mask: Tensor
+    weight: Tensor
+    offset: Tensor
 
     @property
     def n(self) -> Tensor:
         """Effective number of points: the sum of the weights."""
         return self.weight.sum(-1)
+
+    def tasks(self, chosen: slice | Tensor) -> TaskSet:
+        """Some tasks of a batch."""
+        return TaskSet(*(column[chosen] for column in self))
 
 
 def padded_index(starts: Tensor, sizes: Tensor, width: int | None = None) -> tuple[Tensor, Tensor]:

@@ -1,9 +1,7 @@
-"""Work on many items in chunks that fit into the memory of the device.
-
-Independent pieces of work on all of torch's threads: one piece a thread, not all on one piece.
+"""Chunks of work that fit the device's memory, threads for independent pieces, and precision.
 
 An operator on a chunk of small tasks is too short to be worth sharing out: two threads that wait
-for each other after every operator are hardly faster than one.
+for each other after every operator are hardly faster than one, so each thread takes its own piece.
 """
 
 import os

@@ -96,6 +96,13 @@ def descend(
     )
 
 
+def clipping(squared: Tensor, max_norm: float | None) -> Tensor | float:
+    """Factor that bounds a gradient of this squared norm; 1 without a bound."""
+    if max_norm is None:
+        return 1.0
+    return max_norm * torch.rsqrt(squared.clamp(min=max_norm**2))
+
+
 def squared_norm(h: Tensor, d: Tensor) -> Tensor:
     """Squared Frobenius norm of the layer's gradient (weight and bias), from its factors.
 

@@ -8,11 +8,12 @@ from typing import Annotated, NamedTuple
 import torch
 from torch import Tensor
 
-from ehrmeta.nn.backbone import Backbone, Fast, Network, Params
+from ehrmeta.nn.backbone import Backbone, Error, Fast, Network, Params
 from ehrmeta.nn.fast_weights import (
     FastLayer,
     affine,
     back_affine,
+    clipping,
     descend,
     prefers_low_rank,
     squared_norm,
@@ -82,7 +83,7 @@ class _Perceptron(Network):
         params: Params,
         fast: Fast,
         x: Tensor,
-        error: Callable[[Tensor], Tensor],
+        error: Error,
         rates: Params,
         *,
         low_rank: bool = False,
@@ -99,10 +100,9 @@ class _Perceptron(Network):
                 (h @ curvature[f"right.{layer}.weight"], d @ curvature[f"left.{layer}.weight"].mT)
                 for layer, (h, d) in enumerate(factors)
             ]
-        if max_norm is not None:
-            squared = torch.stack([squared_norm(h, d) for h, d in factors]).sum()
-            shrink = max_norm * torch.rsqrt(squared.clamp(min=max_norm**2))
-            factors = [(h, shrink * d) for h, d in factors]
+        squared = torch.stack([squared_norm(h, d) for h, d in factors]).sum()
+        shrink = clipping(squared, max_norm)
+        factors = [(h, shrink * d) for h, d in factors]
         adapted: Fast = {}
         for layer, (h, d) in enumerate(factors):
             weight_rate, bias_rate = rates[f"{layer}.weight"], rates[f"{layer}.bias"]
@@ -111,9 +111,7 @@ class _Perceptron(Network):
             adapted[f"{layer}.first"], adapted[f"{layer}.second"] = after
         return adapted
 
-    def gradient(
-        self, params: Params, fast: Fast, x: Tensor, error: Callable[[Tensor], Tensor]
-    ) -> Fast:
+    def gradient(self, params: Params, fast: Fast, x: Tensor, error: Error) -> Fast:
         """``d^T h`` and ``sum d`` of every layer."""
         gradients: Fast = {}
         for layer, (h, d) in enumerate(self._factors(params, fast, x, error)):
@@ -131,7 +129,7 @@ class _Perceptron(Network):
         return changes
 
     def _factors(
-        self, params: Params, fast: Fast, x: Tensor, error: Callable[[Tensor], Tensor]
+        self, params: Params, fast: Fast, x: Tensor, error: Error
     ) -> list[tuple[Tensor, Tensor]]:
         """The gradient of every layer as its factors (h, d), first layer first."""
         inputs, pre, output = self._forward(params, fast, x)

@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.func import functional_call, vjp
 
 from ehrmeta.errors import DataError
-from ehrmeta.nn.backbone import Backbone, Fast, Network, Params
+from ehrmeta.nn.backbone import Backbone, Error, Fast, Network, Params
+from ehrmeta.nn.fast_weights import clipping
 
 # What cannot run over many tasks at once, and what can instead.
 _INSTEAD: dict[type[torch.nn.Module], str] = {
@@ -83,7 +84,7 @@ class _ModuleNetwork(Network):
         params: Params,
         fast: Fast,
         x: Tensor,
-        error: Callable[[Tensor], Tensor],
+        error: Error,
         rates: Params,
         *,
         low_rank: bool = False,
@@ -98,15 +99,11 @@ class _ModuleNetwork(Network):
             gradient = {name: value.detach() for name, value in gradient.items()}
         if curvature is not None:
             gradient = {name: _curved(name, g, curvature) for name, g in gradient.items()}
-        if max_norm is not None:
-            squared = torch.stack([value.square().sum() for value in gradient.values()]).sum()
-            shrink = max_norm * torch.rsqrt(squared.clamp(min=max_norm**2))
-            gradient = {name: shrink * value for name, value in gradient.items()}
-        return {name: fast[name] - rates[name] * gradient[name] for name in fast}
+        squared = torch.stack([value.square().sum() for value in gradient.values()]).sum()
+        shrink = clipping(squared, max_norm)
+        return {name: fast[name] - rates[name] * (shrink * gradient[name]) for name in fast}
 
-    def gradient(
-        self, params: Params, fast: Fast, x: Tensor, error: Callable[[Tensor], Tensor]
-    ) -> Fast:
+    def gradient(self, params: Params, fast: Fast, x: Tensor, error: Error) -> Fast:
         """By reverse-mode differentiation."""
         fast = fast or {name: torch.zeros_like(value) for name, value in params.items()}
         outputs, pull_back = vjp(lambda change: self.forward(params, change, x), fast)[:2]

@@ -57,7 +57,7 @@ class EpisodeLoss:
         end = torch.ones((), device=query.y.device)
 
         def of_part(part: slice) -> Tensor:
-            return self._judge(dict(params), _part(support, part), _part(query, part), end)
+            return self._judge(dict(params), support.tasks(part), query.tasks(part), end)
 
         with torch.no_grad(), matrix_products(self.precision, query.y.device):
             return torch.cat(list(self._chunks.map(of_part, len(query.y))))
@@ -71,7 +71,7 @@ class EpisodeLoss:
 
         def of_part(part: slice) -> tuple[Tensor, Gradient]:
             with matrix_products(self.precision, query.y.device):
-                return compute(dict(params), _part(support, part), _part(query, part), now)
+                return compute(dict(params), support.tasks(part), query.tasks(part), now)
 
         losses: list[Tensor] = []
         total: Gradient = {}
@@ -111,7 +111,3 @@ class EpisodeLoss:
             return batched * query.mask.any(1)
 
         return losses
-
-
-def _part(batch: TaskSet, tasks: slice) -> TaskSet:
-    return TaskSet(*(field[tasks] for field in batch))

@@ -77,9 +77,8 @@ def train(
     )
     judge = None
     if held_out is not None:
-        held_out_sampler = EpisodeSampler(
-            held_out, plan.shots, 2 * plan.max_queries, plan.time_unit
-        )
+        queries = 2 * plan.max_queries
+        held_out_sampler = EpisodeSampler(held_out, plan.shots, queries, plan.time_unit)
         judge = HeldOut(held_out_sampler, loss, seed + 1)
 
     start, state = snapshot(params), TrainingState.at_start(params, plan)
@@ -152,7 +151,7 @@ def _step(
     state.n_seen += len(batch)
     state.n_skipped += len(lost)
     if len(batch) / 2 < n_finite < len(batch):
-        support, query = _kept(support, finite), _kept(query, finite)
+        support, query = support.tasks(finite), query.tasks(finite)
         losses, gradient = loss.gradient(state.params, support, query, progress)
     for name, p in state.params.items():
         p.grad = gradient.get(name)
@@ -207,10 +206,6 @@ def _batches(
         for batch in torch.split(order[:full], plan.batch_size):
             step += 1
             yield batch, torch.Generator().manual_seed(seed * 1_000_003 + step)
-
-
-def _kept(tasks: TaskSet, mask: Tensor) -> TaskSet:
-    return TaskSet(*(field[mask] for field in tasks))
 
 
 def _diverged(lost: Tensor, step: int) -> DivergenceError:

@@ -103,15 +103,6 @@ class DeepMixedEffects(Algorithm):
     References
     ----------
     Laird, Ware (1982), doi:10.2307/2529876. Fortuin, Strathmann, Rätsch (2019), arXiv:1901.08098.
-
-    Examples
-    --------
-    >>> from ehrmeta import DeepMixedEffects, MetaRegressor, make_sinusoid
-    >>> X, y, groups = make_sinusoid(n_tasks=50, n_points=10, random_state=0)
-    >>> model = MetaRegressor(DeepMixedEffects(), max_steps=20, random_state=0)
-    >>> model = model.fit(X, y, groups=groups)
-    >>> model.adapt(X[10:15], y[10:15]).predict(X[15:20]).shape
-    (5,)
     """
 
     random_slope: bool = True
