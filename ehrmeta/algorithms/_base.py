@@ -22,9 +22,7 @@ from sklearn.base import BaseEstimator, RegressorMixin
 from torch import Tensor
 
 from ehrmeta.errors import DataError
-from ehrmeta.nn.backbone import Network
-from ehrmeta.nn.batch import TaskRows, TaskSet
-from ehrmeta.nn.likelihoods import Distribution, Likelihood, Outcome
+from ehrmeta.nn import Distribution, Likelihood, Network, Outcome, TaskRows, TaskSet
 
 Params = Mapping[str, Tensor]
 State = dict[str, Tensor]

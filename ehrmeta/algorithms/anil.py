@@ -10,9 +10,8 @@ from torch.nn.functional import linear
 
 from ehrmeta.algorithms._base import Params, Spec, State, part
 from ehrmeta.algorithms.maml import GradientLearner, positive_rate, raw_positive, support_error
-from ehrmeta.nn.batch import TaskSet
+from ehrmeta.nn import Distribution, Likelihood, TaskSet
 from ehrmeta.nn.fast_weights import clipping, squared_norm
-from ehrmeta.nn.likelihoods import Distribution, Likelihood
 from ehrmeta.nn.mlp import ACTIVATIONS
 from ehrmeta.ranges import Range
 

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from ehrmeta.algorithms._base import Algorithm, Params, Spec, State, part
-from ehrmeta.nn.batch import TaskSet
-from ehrmeta.nn.likelihoods import Distribution, Likelihood
+from ehrmeta.nn import Distribution, Likelihood, TaskSet
 from ehrmeta.ranges import Range
 
 _NOISE_FLOOR = 1e-6  # of the mean prior variance

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from ehrmeta.algorithms._base import Algorithm, Params, Spec, State, part, query_loss
+from ehrmeta.nn import Distribution, TaskSet
 from ehrmeta.nn.backbone import Error
-from ehrmeta.nn.batch import TaskSet
-from ehrmeta.nn.likelihoods import Distribution
 from ehrmeta.ranges import Range
 
 

@@ -9,8 +9,7 @@ from torch import Tensor
 
 from ehrmeta.algorithms._base import Algorithm, Params, Spec, State, part
 from ehrmeta.errors import DataError
-from ehrmeta.nn.batch import TaskSet
-from ehrmeta.nn.likelihoods import Distribution, Likelihood
+from ehrmeta.nn import Distribution, Likelihood, TaskSet
 from ehrmeta.ranges import Choice, Range
 
 _SIMILARITIES = ("rbf", "dot", "cosine")

@@ -9,10 +9,7 @@ from torch import Tensor
 
 from ehrmeta.algorithms._base import Algorithm, Params, Spec, State, part
 from ehrmeta.algorithms.matching import attend
-from ehrmeta.nn.backbone import Network
-from ehrmeta.nn.batch import TaskSet
-from ehrmeta.nn.likelihoods import Distribution, Likelihood
-from ehrmeta.nn.mlp import MLP
+from ehrmeta.nn import MLP, Distribution, Likelihood, Network, TaskSet
 from ehrmeta.ranges import Choice, Range
 
 _LOWEST = -1e4  # score of a row that counts only where there is no other

@@ -7,8 +7,7 @@ from torch import Tensor
 
 from ehrmeta.algorithms._base import Params, Spec, State, calibration_loss, part
 from ehrmeta.algorithms.maml import InnerLoop, descend_support
-from ehrmeta.nn.batch import TaskSet
-from ehrmeta.nn.likelihoods import Distribution
+from ehrmeta.nn import Distribution, TaskSet
 from ehrmeta.ranges import Range
 
 

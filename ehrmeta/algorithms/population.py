@@ -8,8 +8,7 @@ from torch import Tensor
 
 from ehrmeta.algorithms._base import Algorithm, Params, Spec, State, all_rows, query_loss
 from ehrmeta.algorithms.maml import predict_adapted
-from ehrmeta.nn.batch import TaskSet
-from ehrmeta.nn.likelihoods import Distribution
+from ehrmeta.nn import Distribution, TaskSet
 
 
 @dataclass(eq=False, repr=False)

@@ -9,8 +9,7 @@ from torch import Tensor
 
 from ehrmeta.algorithms._base import Algorithm, Params, Spec, State, part
 from ehrmeta.errors import DataError
-from ehrmeta.nn.batch import TaskSet
-from ehrmeta.nn.likelihoods import Distribution, Likelihood, Outcome
+from ehrmeta.nn import Distribution, Likelihood, Outcome, TaskSet
 from ehrmeta.ranges import Choice, Range
 
 _FEWEST = 1e-6  # rows that the prior counts for at least, so that a missing class has a prototype

@@ -10,10 +10,7 @@ from torch import Tensor
 from ehrmeta.algorithms._base import Algorithm, Params, Spec, State, part
 from ehrmeta.algorithms.matching import attend, attended_outcome
 from ehrmeta.algorithms.prototypical import class_counts, frequencies, prototypes, start_prototypes
-from ehrmeta.nn.backbone import Network
-from ehrmeta.nn.batch import TaskSet
-from ehrmeta.nn.likelihoods import Distribution, Likelihood
-from ehrmeta.nn.mlp import MLP
+from ehrmeta.nn import MLP, Distribution, Likelihood, Network, TaskSet
 from ehrmeta.ranges import Choice, Range
 
 

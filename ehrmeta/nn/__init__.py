@@ -7,8 +7,10 @@ from ehrmeta.nn.likelihoods import (
     Bernoulli,
     Categorical,
     ClassLikelihood,
+    Distribution,
     Likelihood,
     Normal,
+    Outcome,
     StudentT,
 )
 from ehrmeta.nn.mlp import MLP
@@ -21,9 +23,11 @@ __all__ = [
     "Bernoulli",
     "Categorical",
     "ClassLikelihood",
+    "Distribution",
     "Likelihood",
     "Network",
     "Normal",
+    "Outcome",
     "StudentT",
     "TaskRows",
     "TaskSet",

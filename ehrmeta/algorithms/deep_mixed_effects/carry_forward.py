@@ -12,8 +12,7 @@ from torch.func import vmap
 
 from ehrmeta.algorithms._base import Episodes, Params, Spec, State
 from ehrmeta.algorithms.deep_mixed_effects.model import DeepMixedEffects
-from ehrmeta.nn.batch import TaskRows, TaskSet
-from ehrmeta.nn.likelihoods import Distribution
+from ehrmeta.nn import Distribution, TaskRows, TaskSet
 
 _N_TERMS = 8
 _PENALTY = 20.0  # of both ridge regressions, in tasks; chosen on data of no benchmark

@@ -12,9 +12,7 @@ from torch.func import vmap
 
 from ehrmeta.algorithms._base import Episodes, Params, Spec, part
 from ehrmeta.algorithms.deep_mixed_effects.start import FEW_TASKS
-from ehrmeta.nn.backbone import Network
-from ehrmeta.nn.batch import TaskSet
-from ehrmeta.nn.mlp import MLP
+from ehrmeta.nn import MLP, Network, TaskSet
 
 _NETWORK = MLP((32, 32))
 _N_LAST = 10  # inputs beyond the features: mean, posterior mean and sd of the query; `summary`

@@ -16,9 +16,8 @@ from torch.func import vmap
 
 from ehrmeta.algorithms._base import Episodes, Params
 from ehrmeta.errors import DataError
-from ehrmeta.nn.batch import TaskRows, TaskSet
+from ehrmeta.nn import Likelihood, TaskRows, TaskSet
 from ehrmeta.nn.generalised_mixed_model import fit_generalised_mixed_model
-from ehrmeta.nn.likelihoods import Likelihood
 from ehrmeta.nn.mixed_model import apart, fit_mixed_model
 from ehrmeta.nn.mixed_process import MixedProcess, fit_mixed_process, held_out_log_likelihood
 
