@@ -102,6 +102,15 @@ class MAML(GradientLearner, _Orders):
     ----------
     Finn, Abbeel, Levine (2017), arXiv:1703.03400. Antoniou, Edwards, Storkey (2019),
     arXiv:1810.09502.
+
+    Examples
+    --------
+    >>> from ehrmeta import MAML, MetaRegressor, make_sinusoid
+    >>> X, y, groups = make_sinusoid(n_tasks=50, n_points=10, random_state=0)
+    >>> model = MetaRegressor(MAML(inner_steps=1), max_steps=20, random_state=0)
+    >>> model = model.fit(X, y, groups=groups)
+    >>> model.adapt(X[10:15], y[10:15]).predict(X[15:20]).shape
+    (5,)
     """
 
     inner_steps: Annotated[int, Range(1, 8)] = 3
@@ -172,6 +181,15 @@ class MetaSGD(GradientLearner):
     References
     ----------
     Li, Zhou, Chen, Li (2017), arXiv:1707.09835.
+
+    Examples
+    --------
+    >>> from ehrmeta import MetaRegressor, MetaSGD, make_sinusoid
+    >>> X, y, groups = make_sinusoid(n_tasks=50, n_points=10, random_state=0)
+    >>> model = MetaRegressor(MetaSGD(inner_steps=1), max_steps=20, random_state=0)
+    >>> model = model.fit(X, y, groups=groups)
+    >>> model.adapt(X[10:15], y[10:15]).predict(X[15:20]).shape
+    (5,)
     """
 
     def init(self, spec: Spec, generator: torch.Generator) -> dict[str, Tensor]:
