@@ -24,7 +24,7 @@ from ehrmeta.data import OutcomeScale, Table
 from ehrmeta.estimators import MetaRegressor
 from ehrmeta.estimators._base import TaskRegressor
 from ehrmeta.estimators.conformal_limits import Limits, by_cell, finest, levels_of, tasks_needed
-from ehrmeta.estimators.protocol import adapt_to_rows, k_shot_splits
+from ehrmeta.estimators.k_shot_protocol import adapt_to_rows, k_shot_splits
 from ehrmeta.evaluation import interval_score
 
 SUITE, DATA_SET = "conformal", "nafld-hdl"

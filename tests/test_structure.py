@@ -1,6 +1,7 @@
-"""Laws of the package's own structure: imports without circles, no reading of private names."""
+"""Laws of the project's structure: imports, private names, sizes of files and rooms, tests."""
 
 import ast
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -141,3 +142,21 @@ def test_no_file_reads_what_is_private_to_another(package):
         for read in private_reads(file)
     ]
     assert not reads, "\n".join(reads)
+
+
+def test_no_room_is_crowded_and_no_file_is_long():
+    rooms = Counter(file.parent.relative_to(ROOT) for file in FILES)
+    assert not [str(room) for room, n_files in rooms.items() if n_files > 22]
+    assert not [NAMES[file] for file in FILES if len(file.read_text().splitlines()) > 500]
+
+
+def test_every_module_of_more_than_40_lines_has_its_test_file():
+    missing = []
+    for file in FILES:
+        place = file.relative_to(ROOT)
+        room = place.parent.relative_to("ehrmeta") if place.parts[0] == "ehrmeta" else place.parent
+        test = ROOT / "tests" / room / f"test_{file.stem.lstrip('_')}.py"
+        is_long = len(file.read_text().splitlines()) > 40
+        if is_long and not file.name.startswith("__") and not test.exists():
+            missing.append(f"{place} -> {test.relative_to(ROOT)}")
+    assert not missing, "\n".join(missing)

@@ -23,7 +23,7 @@ from ehrmeta.baselines.history import (
 )
 from ehrmeta.baselines.mixed_effects import designs, time_since_first
 from ehrmeta.estimators._base import TaskRegressor
-from ehrmeta.estimators.predictive import Prediction, Predictive
+from ehrmeta.estimators.predictions import Prediction, Predictive
 from ehrmeta.estimators.table_encoder import TableEncoder
 from ehrmeta.estimators.task_model import RowReader, TaskModel
 from ehrmeta.nn.batch import TaskRows

@@ -12,7 +12,7 @@ from scipy import stats
 from benchmarks.suite.arrays import Array, Index, Mask
 from ehrmeta.data import OutcomeScale, Table
 from ehrmeta.errors import AtypicalWarning
-from ehrmeta.estimators.predictive import CarriedPredictive, Predictive
+from ehrmeta.estimators.predictions import CarriedPredictive, Predictive
 from ehrmeta.evaluation import (
     Difference,
     bootstrap_counts,

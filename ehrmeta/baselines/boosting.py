@@ -9,7 +9,7 @@ from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.utils import check_random_state
 
 from ehrmeta.estimators._base import TaskRegressor
-from ehrmeta.estimators.predictive import Predictive
+from ehrmeta.estimators.predictions import Predictive
 from ehrmeta.estimators.task_model import RowReader, TaskModel
 from ehrmeta.nn.batch import TaskRows
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sklearn.ensemble import HistGradientBoostingRegressor
 
 from ehrmeta.baselines.boosting import BoostedRegressor
-from ehrmeta.estimators.predictive import Predictive
+from ehrmeta.estimators.predictions import Predictive
 from ehrmeta.estimators.task_model import RowReader, TaskModel
 from ehrmeta.nn.batch import TaskRows
 

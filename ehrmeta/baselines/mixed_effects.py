@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from ehrmeta.estimators._base import TaskClassifier, TaskRegressor
-from ehrmeta.estimators.predictive import ClassPredictive, Predictive
+from ehrmeta.estimators.predictions import ClassPredictive, Predictive
 from ehrmeta.estimators.table_encoder import TableEncoder
 from ehrmeta.estimators.task_model import RowReader, TaskModel
 from ehrmeta.nn.batch import TaskRows, padded_index

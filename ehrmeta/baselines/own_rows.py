@@ -10,7 +10,7 @@ from scipy.special import logit
 from sklearn.linear_model import LogisticRegression
 
 from ehrmeta.estimators._base import TaskClassifier, TaskRegressor
-from ehrmeta.estimators.predictive import ClassPredictive, Predictive
+from ehrmeta.estimators.predictions import ClassPredictive, Predictive
 from ehrmeta.estimators.task_model import RowReader, TaskModel
 from ehrmeta.nn.batch import TaskRows
 

@@ -14,8 +14,8 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 
 from ehrmeta.errors import DataError
 from ehrmeta.estimators._base import TaskClassifier, TaskRegressor
-from ehrmeta.estimators.population import Population, cross_fit_population, with_offset
-from ehrmeta.estimators.predictive import ClassPredictive, Predictive
+from ehrmeta.estimators.population_offset import Population, cross_fit_population, with_offset
+from ehrmeta.estimators.predictions import ClassPredictive, Predictive
 from ehrmeta.estimators.task_model import RowReader, TaskModel
 from ehrmeta.nn.batch import TaskRows
 from ehrmeta.nn.generalised_mixed_model import (

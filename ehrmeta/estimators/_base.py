@@ -26,7 +26,7 @@ from ehrmeta.estimators.inputs import (
     read_numbers,
     schema_of,
 )
-from ehrmeta.estimators.protocol import adapt_to_rows, k_shot_splits
+from ehrmeta.estimators.k_shot_protocol import adapt_to_rows, k_shot_splits
 from ehrmeta.estimators.table_encoder import Classes, TableEncoder
 from ehrmeta.estimators.task_model import RowReader, TaskModel
 from ehrmeta.nn.batch import TaskRows

@@ -29,7 +29,7 @@ from ehrmeta.estimators.files import (
 )
 from ehrmeta.estimators.inputs import Inputs
 from ehrmeta.estimators.meta_model import MetaModel
-from ehrmeta.estimators.predictive import Prediction
+from ehrmeta.estimators.predictions import Prediction
 from ehrmeta.estimators.task_model import (
     Labels,
     TaskModel,

@@ -8,7 +8,7 @@ import torch
 from ehrmeta.errors import DataError
 from ehrmeta.estimators._base import TaskClassifier
 from ehrmeta.estimators.adapted import Adapted
-from ehrmeta.estimators.meta import MetaEstimator
+from ehrmeta.estimators.meta_estimator import MetaEstimator
 from ehrmeta.estimators.meta_model import ClassificationModel, MetaModel
 from ehrmeta.nn.batch import TaskRows
 

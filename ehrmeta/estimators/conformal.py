@@ -24,9 +24,9 @@ from ehrmeta.estimators.conformal_limits import (
     levels_of,
 )
 from ehrmeta.estimators.files import Json, Saved, State
-from ehrmeta.estimators.meta import MetaEstimator
-from ehrmeta.estimators.predictive import ClassPredictive, Prediction, Predictive
-from ehrmeta.estimators.protocol import adapt_to_rows, k_shot_splits
+from ehrmeta.estimators.k_shot_protocol import adapt_to_rows, k_shot_splits
+from ehrmeta.estimators.meta_estimator import MetaEstimator
+from ehrmeta.estimators.predictions import ClassPredictive, Prediction, Predictive
 from ehrmeta.estimators.regressor import MetaRegressor
 
 Array = npt.NDArray[np.float64]

@@ -13,7 +13,7 @@ from ehrmeta.estimators.adapted import Adapted, NewGroups
 from ehrmeta.estimators.conformal_limits import Calibration, Cell
 from ehrmeta.estimators.files import Json, State
 from ehrmeta.estimators.inputs import Inputs
-from ehrmeta.estimators.predictive import ClassPredictive, Prediction, Predictive
+from ehrmeta.estimators.predictions import ClassPredictive, Prediction, Predictive
 from ehrmeta.estimators.task_model import Labels, TaskModel
 from ehrmeta.nn.batch import TaskRows
 

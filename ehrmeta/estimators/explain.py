@@ -12,7 +12,12 @@ from torch import Tensor
 from torch.func import jacrev
 
 from ehrmeta.errors import DataError
-from ehrmeta.estimators.predictive import CarriedPredictive, ClassPredictive, Prediction, Predictive
+from ehrmeta.estimators.predictions import (
+    CarriedPredictive,
+    ClassPredictive,
+    Prediction,
+    Predictive,
+)
 from ehrmeta.estimators.table_encoder import TableEncoder
 from ehrmeta.estimators.task_model import OutcomeResponse, TaskModel
 from ehrmeta.nn.batch import TaskRows

@@ -28,8 +28,13 @@ from ehrmeta.estimators.files import (
 )
 from ehrmeta.estimators.inputs import check_parameters
 from ehrmeta.estimators.learner import AdaptedChunk, Learner
-from ehrmeta.estimators.population import Population, with_offset
-from ehrmeta.estimators.predictive import CarriedPredictive, ClassPredictive, Prediction, Predictive
+from ehrmeta.estimators.population_offset import Population, with_offset
+from ehrmeta.estimators.predictions import (
+    CarriedPredictive,
+    ClassPredictive,
+    Prediction,
+    Predictive,
+)
 from ehrmeta.estimators.table_encoder import TableEncoder
 from ehrmeta.estimators.task_model import OutcomeResponse, TaskModel
 from ehrmeta.nn import MLP, Backbone, TaskRows, TaskSet

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from ehrmeta.algorithms import Algorithm, DeepMixedEffects
 from ehrmeta.estimators._base import TaskRegressor
-from ehrmeta.estimators.meta import MetaEstimator
+from ehrmeta.estimators.meta_estimator import MetaEstimator
 from ehrmeta.estimators.meta_model import MetaModel, RegressionModel
 
 
@@ -44,8 +44,9 @@ class MetaRegressor(MetaEstimator, TaskRegressor):
     learning_rate, weight_decay : float
         Of AdamW; the rate warms up and decays along half a cosine.
     validation_fraction : float
-        Share of training tasks held out for early stopping; with fewer than 20 tasks none is (50
-        for `DeepMixedEffects`, which then stays at its start, the mixed model).
+        Share of training tasks held out for early stopping; with fewer than 20 tasks none is.
+        `DeepMixedEffects` holds out 30 tasks or more of at least 100; with fewer tasks it stays at
+        its start, the mixed model.
     patience : int
         Stop after this many checks (one per 50 steps) without a better held-out loss.
     score_shots : tuple of int

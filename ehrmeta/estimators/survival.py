@@ -19,7 +19,7 @@ from ehrmeta.data.columns import read_column, read_columns, take_rows
 from ehrmeta.data.labels import PersonPeriods, interval_edges, person_period, read_survival
 from ehrmeta.errors import DataError, DataWarning, GroupError, NotFittedError, SchemaError
 from ehrmeta.estimators.adapted import Adapted
-from ehrmeta.estimators.predictive import Predictive
+from ehrmeta.estimators.predictions import Predictive
 
 Array = NDArray[np.float64]
 

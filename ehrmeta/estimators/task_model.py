@@ -32,7 +32,7 @@ from ehrmeta.estimators.inputs import (
     read_numbers,
     report_repeats,
 )
-from ehrmeta.estimators.predictive import Prediction
+from ehrmeta.estimators.predictions import Prediction
 from ehrmeta.estimators.table_encoder import Classes, TableEncoder
 from ehrmeta.nn.batch import TaskRows
 

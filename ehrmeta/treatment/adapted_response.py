@@ -131,8 +131,7 @@ class AdaptedResponse(RowScores, Saved):
             The learner has no posterior of effects (`estimator=` was given).
         """
         mean, variance = self._effects(X, groups, T0, T1, new_groups)
-        wide = self.model.half_width(variance, confidence_level)
-        return np.column_stack([mean - wide, mean + wide])
+        return self.model.effects.interval(mean, variance, confidence_level)
 
     def marginal_effect(
         self, X: Any, *, groups: Any = None, new_groups: NewGroups = "error"
@@ -176,8 +175,7 @@ class AdaptedResponse(RowScores, Saved):
         query = self._query(X, groups).rows
         pair = self.model.treatment.pair(T0, T1)
         mean, variance = self.model.average(query, self.state, *pair)
-        wide = self.model.half_width(variance, confidence_level)
-        return np.array([mean - wide, mean + wide])
+        return self.model.effects.interval(mean, variance, confidence_level)
 
     def similar_patients(
         self, X: Any, *, T0: Any = None, T1: Any = None, groups: Any = None
@@ -229,11 +227,11 @@ class AdaptedResponse(RowScores, Saved):
         best, second, margin = best_arms((gain if higher_is_better else -gain) - arms.costs(costs))
         query = self._query(X, groups, new_groups)
         _, variance = self._contrast(query, arms.vectors[second], arms.vectors[best])
-        wide = np.full(len(gain), np.nan)
+        low = high = np.full(len(gain), np.nan)
         if variance is not None:
-            wide = self.model.half_width(variance, confidence_level)
-        columns = {"action": arms.labels[best], "margin": margin, "low": margin - wide}
-        return pd.DataFrame(columns | {"high": margin + wide, "abstain": ~(margin > wide)})
+            low, high = self.model.effects.interval(margin, variance, confidence_level).T
+        columns = {"action": arms.labels[best], "margin": margin, "low": low, "high": high}
+        return pd.DataFrame(columns | {"abstain": ~(low > 0)})
 
     def warn_of_gaps(self, stacklevel: int = 3) -> None:
         """Warn of tasks of one arm and of clipped propensities."""

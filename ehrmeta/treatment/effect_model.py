@@ -15,7 +15,7 @@ from ehrmeta.errors import BundleError, DataError
 from ehrmeta.estimators import MetaClassifier, MetaRegressor
 from ehrmeta.estimators.files import Json, State
 from ehrmeta.nn.mixed_model import MixedModel
-from ehrmeta.persistence.state import read_state, written_state
+from ehrmeta.persistence.records import read_state, written_state
 from ehrmeta.treatment.arms import Arms, Dose
 from ehrmeta.treatment.arrays import Array
 from ehrmeta.treatment.cross_fitting import Stack
@@ -110,25 +110,6 @@ class EffectModel:
         """Mean outcome under a treatment, as `Arms.vector` gives it."""
         reference = self.nuisances.reference(query.x)
         return self.effects.outcomes(query, state.effects, given, reference)
-
-    def half_width(self, variance: Any, confidence_level: float) -> Any:
-        """Half of an interval's width.
-
-        Raises
-        ------
-        DataError
-            The learner has no posterior of effects, or the level is no probability.
-        """
-        if not 0.0 < confidence_level < 1.0:
-            raise DataError(
-                f"confidence_level must lie strictly between 0 and 1, got {confidence_level}."
-            )
-        if variance is None:
-            raise DataError(
-                "effects of an estimator= come without a posterior, so without intervals. Leave "
-                "estimator=None for the mixed model."
-            )
-        return self.effects.quantile(0.5 + 0.5 * confidence_level) * np.sqrt(variance)
 
     def to_state(self) -> State:
         """Tensors and JSON of a file: models, scales and variances, and no row of any task.

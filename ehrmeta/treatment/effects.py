@@ -202,6 +202,26 @@ class Effects(ABC):
             "estimator=MetaRegressor(MatchingNet())."
         )
 
+    def interval(self, mean: Any, variance: Any, confidence_level: float) -> Array:
+        """Interval of effects: mean ± quantile x sd, (..., 2), lower and upper end.
+
+        Raises
+        ------
+        DataError
+            The learner has no posterior of effects, or the level is no probability.
+        """
+        if not 0.0 < confidence_level < 1.0:
+            raise DataError(
+                f"confidence_level must lie strictly between 0 and 1, got {confidence_level}."
+            )
+        if variance is None:
+            raise DataError(
+                "effects of an estimator= come without a posterior, so without intervals. Leave "
+                "estimator=None for the mixed model."
+            )
+        half_width = self.quantile(0.5 + 0.5 * confidence_level) * np.sqrt(variance)
+        return np.stack([mean - half_width, mean + half_width], axis=-1)
+
     def quantile(self, level: float) -> float:
         """Quantile of the standardised error."""
         return float(stats.norm.ppf(level))

@@ -19,7 +19,7 @@ from sklearn.base import is_classifier
 from ehrmeta.data.columns import take_rows
 from ehrmeta.errors import DataError, DivergenceError, did_you_mean
 from ehrmeta.estimators.adapted import Adapted
-from ehrmeta.estimators.protocol import adapt_to_rows, k_shot_splits
+from ehrmeta.estimators.k_shot_protocol import adapt_to_rows, k_shot_splits
 from ehrmeta.evaluation.metrics import METRICS, Array, task_mean
 
 _LEVELS = (0.5, 0.8, 0.9, 0.95)

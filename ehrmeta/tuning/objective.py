@@ -14,7 +14,7 @@ from sklearn.base import clone
 from ehrmeta.data import PatientKFold
 from ehrmeta.errors import DataError, DataWarning, DivergenceError, Remedy
 from ehrmeta.evaluation.metrics import Array
-from ehrmeta.tuning.compared import BLOCKS, FIRST_FOLD, REASON, error_in_full
+from ehrmeta.tuning.comparison import BLOCKS, FIRST_FOLD, REASON, error_in_full
 from ehrmeta.tuning.measures import Measure, Rows
 from ehrmeta.tuning.space import Dimension, Suggest, suggested
 

@@ -17,7 +17,7 @@ from sklearn.base import BaseEstimator, clone
 
 from ehrmeta.errors import DataError, Remedy, StudyError
 from ehrmeta.estimators._base import TaskEstimator
-from ehrmeta.tuning.compared import REASON, best_in_full
+from ehrmeta.tuning.comparison import REASON, best_in_full
 from ehrmeta.tuning.measures import Rows, Scoring, read_scoring
 from ehrmeta.tuning.objective import Fold, Objective, read_folds, read_rows
 from ehrmeta.tuning.space import Dimension, Space, Suggest, read_space, suggested
@@ -149,7 +149,7 @@ def tune(
     _check(estimator, n_trials, timeout, study_name, random_state)
     import optuna
 
-    from ehrmeta.tuning.paired import PairedPruner
+    from ehrmeta.tuning.pruner import PairedPruner
     from ehrmeta.tuning.study import open_study, seeded_tpe
 
     if not isinstance(sampler, optuna.samplers.BaseSampler | None):

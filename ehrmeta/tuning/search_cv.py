@@ -15,7 +15,7 @@ from sklearn.utils.metaestimators import available_if
 from ehrmeta.errors import NotFittedError
 from ehrmeta.estimators import Adapted
 from ehrmeta.estimators._base import TaskEstimator
-from ehrmeta.tuning.compared import in_full, sign_of
+from ehrmeta.tuning.comparison import in_full, sign_of
 from ehrmeta.tuning.measures import Scoring
 from ehrmeta.tuning.search import tune
 from ehrmeta.tuning.space import Space

@@ -15,7 +15,7 @@ from optuna.storages import BaseStorage, RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from ehrmeta.errors import Remedy, StudyError
-from ehrmeta.tuning.compared import REASON, quiet
+from ehrmeta.tuning.comparison import REASON, quiet
 from ehrmeta.tuning.storage import Locks, open_storage
 
 _TURN = 0

@@ -13,7 +13,7 @@ import numpy as np
 from sklearn.base import BaseEstimator
 
 from ehrmeta.ranges import Choice, declared_ranges
-from ehrmeta.tuning.compared import REASON, compared, in_full, sign_of
+from ehrmeta.tuning.comparison import REASON, compared, in_full, sign_of
 from ehrmeta.tuning.search import best_trial
 from ehrmeta.tuning.space import Dimension, with_parts
 

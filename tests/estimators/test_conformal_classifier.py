@@ -10,7 +10,7 @@ from scipy import special
 from ehrmeta import ConformalClassifier, MetaClassifier, MetaRegressor
 from ehrmeta.errors import DataError, DataWarning, NotFittedError
 from ehrmeta.estimators._base import TaskClassifier
-from ehrmeta.estimators.predictive import ClassPredictive
+from ehrmeta.estimators.predictions import ClassPredictive
 from ehrmeta.estimators.task_model import TaskModel
 from ehrmeta.nn.batch import TaskRows
 

@@ -8,7 +8,7 @@ import pytest
 
 from ehrmeta.errors import StudyError
 from ehrmeta.report import save_study_pictures
-from ehrmeta.tuning.compared import FIRST_FOLD
+from ehrmeta.tuning.comparison import FIRST_FOLD
 from tests.tuning.small import SPACE, Fragile, search
 
 

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit
 
 from ehrmeta.data.columns import check_mask
-from ehrmeta.data.simulate.simulated import Floats, Simulated, draw_sites
+from ehrmeta.data.simulate._base import Floats, Simulated, draw_sites
 from ehrmeta.data.tasks import RandomState
 from ehrmeta.errors import DataError
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ehrmeta.data.columns import check_mask
-from ehrmeta.data.simulate.simulated import Floats, Simulated
+from ehrmeta.data.simulate._base import Floats, Simulated
 from ehrmeta.data.tasks import RandomState
 from ehrmeta.errors import DataError
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ehrmeta.data.simulate.simulated import Floats, Simulated
+from ehrmeta.data.simulate._base import Floats, Simulated
 from ehrmeta.data.tasks import RandomState
 from ehrmeta.errors import DataError
 

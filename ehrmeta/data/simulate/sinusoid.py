@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from ehrmeta.data.simulate.simulated import Floats
+from ehrmeta.data.simulate._base import Floats
 from ehrmeta.data.tasks import RandomState
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ehrmeta import CarryForward, DeepMixedEffects, MetaRegressor
-from ehrmeta.estimators.predictive import CarriedPredictive
+from ehrmeta.estimators.predictions import CarriedPredictive
 
 N_PATIENTS, N_VISITS, SHOTS = 120, 12, 6
 

@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.suite.task_scores import N_BINS, calibration, score_tasks
 from ehrmeta.data import OutcomeScale
-from ehrmeta.estimators.predictive import CarriedPredictive, Predictive
+from ehrmeta.estimators.predictions import CarriedPredictive, Predictive
 from ehrmeta.evaluation import crps_sample
 
 OUTCOME = OutcomeScale(center=10.0, scale=2.0)

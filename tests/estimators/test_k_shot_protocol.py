@@ -7,7 +7,7 @@ import pytest
 
 from ehrmeta.baselines import LastValue, TaskMean
 from ehrmeta.estimators.inputs import read_inputs
-from ehrmeta.estimators.protocol import adapt_to_rows, k_shot_splits, keep_judged_tasks
+from ehrmeta.estimators.k_shot_protocol import adapt_to_rows, k_shot_splits, keep_judged_tasks
 
 GROUPS = np.array([1, 1, 1, 1, 2, 2, 3])
 TIME = np.array([0.0, 1.0, 2.0, 3.0, 0.0, 1.0, 0.0])

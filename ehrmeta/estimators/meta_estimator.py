@@ -20,7 +20,11 @@ from ehrmeta.estimators._base import TaskEstimator
 from ehrmeta.estimators.files import Json, Saved, State
 from ehrmeta.estimators.learner import Learner, pick_device
 from ehrmeta.estimators.meta_model import MetaModel
-from ehrmeta.estimators.population import Population, add_where_it_helps, cross_fit_population
+from ehrmeta.estimators.population_offset import (
+    Population,
+    add_where_it_helps,
+    cross_fit_population,
+)
 from ehrmeta.estimators.task_model import RowReader
 from ehrmeta.nn import MLP, Backbone, TaskRows, TaskSet
 from ehrmeta.nn.batch import visible_width
@@ -30,13 +34,11 @@ from ehrmeta.persistence.sklearn_models import WHAT_IS_SAVED, is_saved
 from ehrmeta.ranges import Range
 from ehrmeta.training import Callback, EpisodeSampler, TrainingPlan, train
 from ehrmeta.training.checkpoints import fingerprint
+from ehrmeta.training.held_out import HELD_OUT_SHARE, hold_out
 
 _WARM_EPISODES = 10_000  # for start values
 _TASKS_AT_ONCE = 1024
-_FEWEST_TO_HOLD_OUT = 20
-_FEWEST_TO_LEAVE_START = 100
 _PLANNED = {field.name for field in fields(TrainingPlan)}
-_JUDGES_OF_START = 30  # a handful of held-out tasks cannot tell whether training gained
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -52,7 +54,7 @@ class MetaEstimator(Saved, TaskEstimator):
     batch_size: int = 256
     learning_rate: Annotated[float, Range(3e-4, 3e-2, log=True)] = 3e-3
     weight_decay: Annotated[float, Range(1e-6, 1e-2, log=True)] = 1e-4
-    validation_fraction: float = 0.1
+    validation_fraction: float = HELD_OUT_SHARE
     patience: int = 10
     device: str = "auto"
     precision: str = "float32"
@@ -188,10 +190,9 @@ class MetaEstimator(Saved, TaskEstimator):
         elif (addition := algorithm.population(spec.likelihood)) is not None:
             population, rows = add_where_it_helps(addition, rows)
         generator = torch.Generator().manual_seed(seed)
-        fewest, least = _FEWEST_TO_HOLD_OUT, 1
-        if algorithm.keeps_start:
-            fewest, least = _FEWEST_TO_LEAVE_START, _JUDGES_OF_START
-        learned, held_out = _hold_out(rows, self.validation_fraction, generator, fewest, least)
+        learned, held_out = hold_out(
+            rows, self.validation_fraction, generator, keeps_start=algorithm.keeps_start
+        )
         fresh = algorithm.init(spec, generator)
 
         def warm_start(tasks: TaskRows) -> dict[str, Tensor]:
@@ -247,15 +248,3 @@ def _episodes(sampler: EpisodeSampler, seed: int) -> Iterator[tuple[Tensor, Task
 
 def _are_equal(left: Params, right: Params) -> bool:
     return all(torch.equal(value.cpu(), right[name]) for name, value in left.items())
-
-
-def _hold_out(
-    rows: TaskRows, fraction: float, generator: torch.Generator, fewest: int, least: int
-) -> tuple[TaskRows, TaskRows | None]:
-    """Training and held-out tasks, at least so many unless none are asked for."""
-    n_held_out = int(fraction * rows.n_tasks)
-    if rows.n_tasks < fewest or n_held_out == 0:
-        return rows, None
-    n_held_out = max(n_held_out, least)
-    order = torch.randperm(rows.n_tasks, generator=generator)
-    return rows.select(order[n_held_out:]), rows.select(order[:n_held_out])

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from ehrmeta.data import make_cohorts, make_nof1, make_pk, make_treatment
-from ehrmeta.data.simulate.simulated import draw_sites
+from ehrmeta.data.simulate._base import draw_sites
 
 
 @pytest.mark.parametrize("make", [make_cohorts, make_nof1, make_pk, make_treatment])

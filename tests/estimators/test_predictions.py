@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ehrmeta.data import OutcomeScale
-from ehrmeta.estimators.predictive import Predictive
+from ehrmeta.estimators.predictions import Predictive
 
 LOGS = OutcomeScale(center=0.5, scale=1.2, transform="log")
 

@@ -14,7 +14,7 @@ from sklearn.linear_model import LinearRegression
 
 from ehrmeta.data import Schema
 from ehrmeta.errors import BundleError
-from ehrmeta.persistence.state import read_state, written_state
+from ehrmeta.persistence.records import read_state, written_state
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.normal(size=(200, 2)), RNG.normal(size=200)

@@ -6,7 +6,7 @@ import numpy as np
 import optuna
 import pytest
 
-from ehrmeta.tuning.compared import (
+from ehrmeta.tuning.comparison import (
     BLOCKS,
     FIRST_FOLD,
     REASON,
@@ -18,7 +18,7 @@ from ehrmeta.tuning.compared import (
     sign_of,
     worse_by,
 )
-from ehrmeta.tuning.paired import PairedPruner
+from ehrmeta.tuning.pruner import PairedPruner
 
 
 def judged(values: Any, state: str = "RUNNING", **ended: Any) -> optuna.trial.FrozenTrial:

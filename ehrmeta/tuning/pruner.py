@@ -5,7 +5,7 @@ from optuna.pruners import BasePruner
 from optuna.trial import FrozenTrial
 from scipy.stats import wilcoxon
 
-from ehrmeta.tuning.compared import BLOCKS, best_in_full, worse_by
+from ehrmeta.tuning.comparison import BLOCKS, best_in_full, worse_by
 
 
 class PairedPruner(BasePruner):

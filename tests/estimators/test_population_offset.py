@@ -12,7 +12,11 @@ from sklearn.linear_model import LinearRegression, Ridge
 
 from ehrmeta import DeepMixedEffects, MetaRegressor
 from ehrmeta.errors import BundleError, DataError, DataWarning, GroupError
-from ehrmeta.estimators.population import add_where_it_helps, cross_fit_population, with_offset
+from ehrmeta.estimators.population_offset import (
+    add_where_it_helps,
+    cross_fit_population,
+    with_offset,
+)
 from ehrmeta.nn import TaskRows
 from tests.estimators.patients import make_patients
 

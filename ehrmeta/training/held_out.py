@@ -1,0 +1,85 @@
+"""Held-out tasks: the share of the training tasks that decides when training stops."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from ehrmeta.algorithms import Params
+from ehrmeta.nn import TaskRows
+from ehrmeta.training.episodes import EpisodeSampler
+from ehrmeta.training.gradient import EpisodeLoss
+
+HELD_OUT_SHARE = 0.1  # of the training tasks, unless `validation_fraction` says otherwise
+_FEWEST_TASKS = 20  # with fewer training tasks none is held out
+_FEWEST_TO_LEAVE_START = 100  # the same for algorithms that keep their warm start without a gain
+_JUDGES_OF_START = 30  # a handful of held-out tasks cannot tell whether training gained
+_N_DRAWS = 4  # episodes of every held-out task
+_TASKS_AT_ONCE = 1024
+
+
+def hold_out(
+    rows: TaskRows, share: float, generator: torch.Generator, *, keeps_start: bool
+) -> tuple[TaskRows, TaskRows | None]:
+    """Training and held-out tasks, drawn at random.
+
+    Parameters
+    ----------
+    rows : TaskRows
+        Of all training tasks.
+    share : float
+        Of the tasks to hold out. None is held out of fewer than 20 tasks, or of fewer than 100
+        where the algorithm keeps its start; of more tasks it holds out 30 or more.
+    generator : torch.Generator
+    keeps_start : bool
+        Whether the algorithm leaves its warm start only where the held-out tasks gain.
+    """
+    fewest, least = (
+        (_FEWEST_TO_LEAVE_START, _JUDGES_OF_START) if keeps_start else (_FEWEST_TASKS, 1)
+    )
+    n_held_out = int(share * rows.n_tasks)
+    if rows.n_tasks < fewest or n_held_out == 0:
+        return rows, None
+    n_held_out = max(n_held_out, least)
+    order = torch.randperm(rows.n_tasks, generator=generator)
+    return rows.select(order[n_held_out:]), rows.select(order[:n_held_out])
+
+
+class HeldOut:
+    """A fixed set of episodes of tasks that training does not see.
+
+    Parameters
+    ----------
+    sampler : EpisodeSampler
+        Of the held-out tasks.
+    loss : EpisodeLoss
+    seed : int
+        Of the episodes.
+    """
+
+    def __init__(self, sampler: EpisodeSampler, loss: EpisodeLoss, seed: int) -> None:
+        self.loss = loss
+        self.n_tasks = sampler.rows.n_tasks
+        generator = torch.Generator().manual_seed(seed)
+        tasks = torch.arange(self.n_tasks, device=sampler.rows.device)
+        self.episodes = [
+            sampler.draw(batch, generator)
+            for _ in range(_N_DRAWS)
+            for batch in torch.split(tasks, _TASKS_AT_ONCE)
+        ]
+
+    def losses(self, params: Params) -> Tensor:
+        """Mean loss (task,) of each held-out task at the end of the schedule."""
+        losses = [self.loss.losses(params, *episode) for episode in self.episodes]
+        has_query = torch.cat([query.mask.any(1) for _, query in self.episodes])
+        total = torch.cat(losses).view(_N_DRAWS, self.n_tasks).sum(0)
+        return total / has_query.view(_N_DRAWS, self.n_tasks).sum(0).clamp(min=1)
+
+
+def gained(before: Tensor, after: Tensor) -> bool:
+    """Whether losses (task,) fell by more than two paired standard errors.
+
+    One would not do: `after` is the best of all checks on the same tasks.
+    """
+    gain = before - after
+    return float(gain.mean()) > 2.0 * float(gain.std()) / math.sqrt(len(gain))
