@@ -13,7 +13,7 @@ from benchmarks.suite.arrays import Array, Index, Mask
 from benchmarks.suite.fitting import Folds
 from benchmarks.suite.record import Record, Target, number, text_table
 from ehrmeta.evaluation import RISK_METRICS
-from ehrmeta.evaluation.bootstrap import percentile_limits
+from ehrmeta.evaluation.metrics import percentile_limits
 
 Results = Mapping[str, Mapping[str, Folds]]
 

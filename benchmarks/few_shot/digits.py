@@ -23,7 +23,7 @@ from benchmarks.suite.record import Record, interval, number, text_table
 from ehrmeta import algorithms
 from ehrmeta.data import Feature, Schema
 from ehrmeta.estimators import MetaClassifier
-from ehrmeta.evaluation.bootstrap import bootstrap_counts, percentile_limits
+from ehrmeta.evaluation.metrics import bootstrap_counts, percentile_limits
 from ehrmeta.nn import TorchModule
 
 Predict = Callable[["Tasks", Mask], Index]

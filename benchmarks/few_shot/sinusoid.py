@@ -23,7 +23,7 @@ from ehrmeta import algorithms
 from ehrmeta.data import make_sinusoid
 from ehrmeta.errors import AtypicalWarning, DivergenceError
 from ehrmeta.estimators import MetaRegressor
-from ehrmeta.evaluation.bootstrap import bootstrap_counts, percentile_limits
+from ehrmeta.evaluation.metrics import bootstrap_counts, percentile_limits
 from ehrmeta.nn import MLP
 
 Predict = Callable[[Array, Array, Array], Array]

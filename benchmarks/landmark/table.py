@@ -15,8 +15,8 @@ from benchmarks.suite.fitting import Plan
 from benchmarks.suite.record import Record, number, text_table
 from ehrmeta.data import label_within, load_events, load_frame, survival_array
 from ehrmeta.evaluation import Difference, aalen_johansen, bootstrap_counts, kaplan_meier, labels_at
-from ehrmeta.evaluation.bootstrap import percentile_limits
 from ehrmeta.evaluation.discrimination import auroc
+from ehrmeta.evaluation.metrics import percentile_limits
 
 SUITE = "landmark"
 _FEWEST_EVENTS, _FEWEST_PATIENTS = 30, 100

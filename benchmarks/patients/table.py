@@ -15,7 +15,7 @@ from benchmarks.suite.fitting import Folds
 from benchmarks.suite.record import Record, number, text_table
 from benchmarks.suite.task_scores import METRICS, calibration, metric
 from ehrmeta.evaluation import Difference, bootstrap_counts
-from ehrmeta.evaluation.bootstrap import percentile_limits
+from ehrmeta.evaluation.metrics import percentile_limits
 
 Results = Mapping[str, Mapping[str, Folds]]
 

@@ -22,8 +22,7 @@ from ehrmeta.evaluation import (
     interval_score,
     log_probability_between,
 )
-from ehrmeta.evaluation.bootstrap import percentile_limits
-from ehrmeta.evaluation.metrics import TaskMean
+from ehrmeta.evaluation.metrics import TaskMean, percentile_limits
 
 Scores = dict[str, Array]  # (task,), or (task, bin) for "pit"
 

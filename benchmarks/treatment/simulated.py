@@ -15,7 +15,7 @@ from benchmarks.suite.record import Record
 from benchmarks.treatment.methods import METHODS, OURS, fit_ours
 from ehrmeta.data import load_frame, make_treatment
 from ehrmeta.errors import DataWarning
-from ehrmeta.evaluation.bootstrap import bootstrap_counts, percentile_limits
+from ehrmeta.evaluation.metrics import bootstrap_counts, percentile_limits
 
 SUITE = "treatment"
 BAYES = "Bayes rule"

@@ -11,9 +11,11 @@ from re import sub as _sub
 from ehrmeta.algorithms import _base
 from ehrmeta.algorithms.anil import ANIL as ANIL
 from ehrmeta.algorithms.bayesian_head import BayesianHead as BayesianHead
+from ehrmeta.algorithms.comparators import FineTune as FineTune
+from ehrmeta.algorithms.comparators import PerTask as PerTask
+from ehrmeta.algorithms.comparators import Population as Population
 from ehrmeta.algorithms.deep_mixed_effects.carry_forward import CarryForward as CarryForward
 from ehrmeta.algorithms.deep_mixed_effects.model import DeepMixedEffects as DeepMixedEffects
-from ehrmeta.algorithms.fine_tune import FineTune as FineTune
 from ehrmeta.algorithms.learned_optimizer import LearnedOptimizer as LearnedOptimizer
 from ehrmeta.algorithms.maml import MAML as MAML
 from ehrmeta.algorithms.maml import MetaSGD as MetaSGD
@@ -21,8 +23,6 @@ from ehrmeta.algorithms.matching import MatchingNet as MatchingNet
 from ehrmeta.algorithms.meta_curvature import MetaCurvature as MetaCurvature
 from ehrmeta.algorithms.meta_networks import MetaNetworks as MetaNetworks
 from ehrmeta.algorithms.neural_process import NeuralProcess as NeuralProcess
-from ehrmeta.algorithms.per_task import PerTask as PerTask
-from ehrmeta.algorithms.population import Population as Population
 from ehrmeta.algorithms.prototypical import PrototypicalNet as PrototypicalNet
 from ehrmeta.algorithms.relation import RelationNet as RelationNet
 from ehrmeta.algorithms.reptile import Reptile as Reptile

@@ -1,13 +1,15 @@
 """Scores averaged over patients, and the protocols that produce them."""
 
-from ehrmeta.evaluation.bootstrap import Difference, bootstrap_counts, paired_bootstrap
 from ehrmeta.evaluation.calibration import smooth_calibration_curve
 from ehrmeta.evaluation.discrimination import DecisionCurve, decision_curve, net_benefit
 from ehrmeta.evaluation.k_shot import KShotScorer, k_shot_curve
 from ehrmeta.evaluation.metrics import (
     METRICS,
+    Difference,
+    bootstrap_counts,
     interval_coverage,
     mae_macro,
+    paired_bootstrap,
     rmse_macro,
     rmse_pooled,
     rmse_task,

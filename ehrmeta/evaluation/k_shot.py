@@ -13,8 +13,14 @@ from ehrmeta.data.clock import SECONDS
 from ehrmeta.errors import DataError, did_you_mean
 from ehrmeta.estimators.inputs import Inputs, read_inputs, schema_of
 from ehrmeta.estimators.k_shot_protocol import adapt_to_rows, keep_judged_tasks
-from ehrmeta.evaluation.bootstrap import bootstrap_counts, percentile_limits
-from ehrmeta.evaluation.metrics import METRICS, Array, TaskMean, task_mean
+from ehrmeta.evaluation.metrics import (
+    METRICS,
+    Array,
+    TaskMean,
+    bootstrap_counts,
+    percentile_limits,
+    task_mean,
+)
 
 Mask = NDArray[np.bool_]
 _YEARS = (1.0, 3.0)

@@ -9,10 +9,9 @@ from numpy.typing import ArrayLike
 from scipy import special
 
 from ehrmeta.errors import DataError, did_you_mean
-from ehrmeta.evaluation.bootstrap import bootstrap_counts, percentile_limits
 from ehrmeta.evaluation.calibration import calibration_index, recalibrate
 from ehrmeta.evaluation.discrimination import BinaryRisk, auprc, auroc, read_binary
-from ehrmeta.evaluation.metrics import Array
+from ehrmeta.evaluation.metrics import Array, bootstrap_counts, percentile_limits
 
 _NEED_LOGIT = ("calibration_slope", "calibration_in_the_large")
 Scale = tuple[Callable[[Any], Any], Callable[[Any], Any]]

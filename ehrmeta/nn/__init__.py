@@ -1,6 +1,6 @@
 """Pure tensor functions: batches, networks, fast weights, likelihoods."""
 
-from ehrmeta.nn.backbone import Backbone, Network
+from ehrmeta.nn.backbone import Backbone, Network, TorchModule
 from ehrmeta.nn.batch import TaskRows, TaskSet
 from ehrmeta.nn.likelihoods import (
     LIKELIHOODS,
@@ -14,7 +14,6 @@ from ehrmeta.nn.likelihoods import (
     StudentT,
 )
 from ehrmeta.nn.mlp import MLP
-from ehrmeta.nn.torch_module import TorchModule
 
 __all__ = [
     "LIKELIHOODS",

@@ -1,15 +1,29 @@
-"""The contract of a backbone: a network whose weights an algorithm adapts to one task."""
+"""Backbones: networks whose weights an algorithm adapts to one task; any torch module is one."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 
 import torch
 from sklearn.base import BaseEstimator
 from torch import Tensor
+from torch.func import functional_call, vjp
+
+from ehrmeta.errors import DataError
+from ehrmeta.nn.fast_weights import clipping
 
 Params = Mapping[str, Tensor]
 Fast = dict[str, Tensor]
 Error = Callable[[Tensor], Tensor]
+# What cannot run over many tasks at once, and what can instead.
+_INSTEAD: dict[type[torch.nn.Module], str] = {
+    torch.nn.modules.batchnorm._BatchNorm: "mixes the rows of a task: use LayerNorm or GroupNorm",
+    torch.nn.modules.dropout._DropoutNd: "draws random numbers: leave it out",
+    torch.nn.RNNBase: "cannot run over many tasks at once: write the cell as tensor algebra",
+}
+
+
 """Outputs (point, output) -> derivative of the inner loss with respect to them."""
 
 
@@ -78,3 +92,108 @@ class Backbone(BaseEstimator, ABC):
     @abstractmethod
     def network(self, n_features: int, n_outputs: int) -> Network:
         """The network for `n_features` inputs and `n_outputs` outputs."""
+
+
+@dataclass(eq=False, repr=False)
+class TorchModule(Backbone):
+    """Any ``torch.nn.Module`` as a backbone, adapted through ``functional_call``.
+
+    Parameters
+    ----------
+    factory : callable
+        ``factory(n_features, n_outputs)`` returns a module that maps (point, feature) to (point,
+        output). No BatchNorm, no dropout and no recurrent torch modules: they are refused, since
+        they cannot run over many tasks at once. Buffers are constants, the same in every fit.
+        Models whose factory is a class or function of a module, not a lambda, can be pickled.
+
+    Examples
+    --------
+    >>> import torch
+    >>> network = TorchModule(torch.nn.Linear).network(n_features=3, n_outputs=1)
+    >>> params = network.init(torch.Generator().manual_seed(0))
+    >>> network.forward(params, {}, torch.zeros(5, 3)).shape
+    torch.Size([5, 1])
+    """
+
+    factory: Callable[[int, int], torch.nn.Module]
+
+    def network(self, n_features: int, n_outputs: int) -> Network:
+        """The module for a table's shape."""
+        return _ModuleNetwork(partial(self.factory, n_features, n_outputs))
+
+
+class _ModuleNetwork(Network):
+    def __init__(self, build: Callable[[], torch.nn.Module]) -> None:
+        self.build = build
+        self.module = self._built(seed=0)
+        for name, layer in self.module.named_modules():
+            for kind, instead in _INSTEAD.items():
+                if isinstance(layer, kind):
+                    raise DataError(
+                        f"TorchModule: layer '{name}' is a {type(layer).__name__}, which {instead}."
+                    )
+
+    def init(self, generator: torch.Generator) -> dict[str, Tensor]:
+        """The module's own initialisation, under a seed drawn from the generator."""
+        module = self._built(int(torch.randint(2**31, (), generator=generator)))
+        return {name: value.detach().clone() for name, value in module.named_parameters()}
+
+    def forward(self, params: Params, fast: Fast, x: Tensor) -> Tensor:
+        """Outputs (point, output) at the weights `params` + `fast`."""
+        weights = {name: value + fast[name] for name, value in params.items()} if fast else params
+        constants = {
+            name: value.to(x.device, x.dtype if value.is_floating_point() else None)
+            for name, value in self.module.named_buffers()
+        }
+        outputs: Tensor = functional_call(self.module, {**constants, **weights}, (x,))
+        return outputs
+
+    def _built(self, seed: int) -> torch.nn.Module:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return self.build()
+
+    def step(
+        self,
+        params: Params,
+        fast: Fast,
+        x: Tensor,
+        error: Error,
+        rates: Params,
+        *,
+        low_rank: bool = False,
+        max_norm: float | None = None,
+        first_order: bool = False,
+        curvature: Params | None = None,
+    ) -> Fast:
+        """One gradient step by reverse-mode differentiation; there is no low-rank form."""
+        fast = fast or {name: torch.zeros_like(value) for name, value in params.items()}
+        gradient = self.gradient(params, fast, x, error)
+        if first_order:
+            gradient = {name: value.detach() for name, value in gradient.items()}
+        if curvature is not None:
+            gradient = {name: _curved(name, g, curvature) for name, g in gradient.items()}
+        squared = torch.stack([value.square().sum() for value in gradient.values()]).sum()
+        shrink = clipping(squared, max_norm)
+        return {name: fast[name] - rates[name] * (shrink * gradient[name]) for name in fast}
+
+    def gradient(self, params: Params, fast: Fast, x: Tensor, error: Error) -> Fast:
+        """By reverse-mode differentiation."""
+        fast = fast or {name: torch.zeros_like(value) for name, value in params.items()}
+        outputs, pull_back = vjp(lambda change: self.forward(params, change, x), fast)[:2]
+        gradients: Fast = pull_back(error(outputs))[0]
+        return gradients
+
+    def change(self, fast: Fast) -> dict[str, Tensor]:
+        """`fast` itself."""
+        return dict(fast)
+
+
+def _curved(name: str, gradient: Tensor, curvature: Params) -> Tensor:
+    """``left @ G @ right`` of a weight, seen as (output, rest); ``left @ g`` of a vector."""
+    weight = name if f"left.{name}" in curvature else name.removesuffix("bias") + "weight"
+    if f"left.{weight}" not in curvature:
+        return gradient
+    left, right = curvature[f"left.{weight}"], curvature.get(f"right.{name}")
+    flat = left @ gradient.flatten(1) if right is not None else left @ gradient
+    return (flat @ right).reshape(gradient.shape) if right is not None else flat

@@ -12,8 +12,7 @@ from ehrmeta.estimators import Adapted, ConformalRegressor
 from ehrmeta.estimators._base import TaskRegressor
 from ehrmeta.estimators.inputs import Inputs
 from ehrmeta.estimators.k_shot_protocol import adapt_to_rows, k_shot_splits
-from ehrmeta.evaluation.bootstrap import bootstrap_counts, percentile_limits
-from ehrmeta.evaluation.metrics import Array, TaskMean, refuse
+from ehrmeta.evaluation.metrics import Array, TaskMean, bootstrap_counts, percentile_limits, refuse
 from ehrmeta.report.document import MIN_CELL, hidden_counts
 
 

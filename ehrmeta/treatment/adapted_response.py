@@ -11,8 +11,7 @@ from torch import Tensor
 
 from ehrmeta.errors import BundleError, DataWarning
 from ehrmeta.estimators.files import Json, Saved, State, label_type
-from ehrmeta.treatment.arms import Dose
-from ehrmeta.treatment.arrays import Array
+from ehrmeta.treatment.arms import Array, Dose
 from ehrmeta.treatment.cross_fitting import Stack
 from ehrmeta.treatment.effect_model import EffectModel, TaskEffects
 from ehrmeta.treatment.effects import Moments

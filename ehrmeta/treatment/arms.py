@@ -9,13 +9,17 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from ehrmeta.data import read_column
 from ehrmeta.errors import DataError, DataWarning, did_you_mean
-from ehrmeta.treatment.arrays import AnyArray, Array, Index, Mask
 
 _MANY_ARMS = 20
 _FEWEST = 10  # tasks that must share a dose before a file names it
+Array = NDArray[np.float64]
+Index = NDArray[np.int64]
+Mask = NDArray[np.bool_]
+AnyArray = NDArray[Any]
 
 
 @dataclass(frozen=True, eq=False)

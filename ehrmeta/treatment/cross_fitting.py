@@ -11,7 +11,7 @@ from sklearn.base import clone, is_classifier
 from sklearn.utils.validation import has_fit_parameter
 
 from ehrmeta.errors import DataError
-from ehrmeta.treatment.arrays import AnyArray, Array, Index, Mask
+from ehrmeta.treatment.arms import AnyArray, Array, Index, Mask
 
 
 class CrossFitted(ABC):

@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 
 from ehrmeta.nn.mixed_model import MixedModel, cross_products, fit_mixed_model, posterior
-from ehrmeta.treatment.arrays import Array, Index
+from ehrmeta.treatment.arms import Array, Index
 from ehrmeta.treatment.treated_rows import TreatedRows
 
 Variation = Literal["none", "level", "common slopes", "slopes"]

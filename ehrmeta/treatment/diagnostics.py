@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ehrmeta.treatment.arrays import Array, Mask
+from ehrmeta.treatment.arms import Array, Mask
 from ehrmeta.treatment.learners import arm_scores, gains, share_of_pair
 from ehrmeta.treatment.nuisances import TaskNuisances
 from ehrmeta.treatment.treated_rows import TreatedRows

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ehrmeta.treatment.arrays import Array, Index, Mask
+from ehrmeta.treatment.arms import Array, Index, Mask
 from ehrmeta.treatment.cross_fitting import Stack, cross_fit
 from ehrmeta.treatment.nuisances import ArmLevels, fit_arm_levels
 from ehrmeta.treatment.treated_rows import TreatedRows

@@ -16,8 +16,7 @@ from ehrmeta.estimators import MetaClassifier, MetaRegressor
 from ehrmeta.estimators.files import Json, State
 from ehrmeta.nn.mixed_model import MixedModel
 from ehrmeta.persistence.records import read_state, written_state
-from ehrmeta.treatment.arms import Arms, Dose
-from ehrmeta.treatment.arrays import Array
+from ehrmeta.treatment.arms import Arms, Array, Dose
 from ehrmeta.treatment.cross_fitting import Stack
 from ehrmeta.treatment.deviations import Deviations
 from ehrmeta.treatment.dose_nuisances import DoseNuisances

@@ -21,7 +21,7 @@ from scipy import stats
 
 from ehrmeta.errors import DataError
 from ehrmeta.nn.mixed_model import cross_products, orthonormal
-from ehrmeta.treatment.arrays import Array
+from ehrmeta.treatment.arms import Array
 from ehrmeta.treatment.cross_fitting import CrossFitted
 from ehrmeta.treatment.deviations import Deviations, TaskDeviations, fit_deviations
 from ehrmeta.treatment.dose_nuisances import TaskDoseNuisances

@@ -6,8 +6,7 @@ from functools import partial
 from typing import Any
 
 from ehrmeta.errors import DataError
-from ehrmeta.treatment.arms import Arms, Dose, read_probabilities
-from ehrmeta.treatment.arrays import Index
+from ehrmeta.treatment.arms import Arms, Dose, Index, read_probabilities
 from ehrmeta.treatment.cross_fitting import cross_fit_folds
 from ehrmeta.treatment.dose_nuisances import DoseNuisances, fit_dose_nuisances
 from ehrmeta.treatment.effect_model import EffectModel, TaskEffects

@@ -33,7 +33,7 @@ from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.linear_model import LinearRegression
 
 from ehrmeta.errors import DataError
-from ehrmeta.treatment.arrays import Array, Index, Mask
+from ehrmeta.treatment.arms import Array, Index, Mask
 from ehrmeta.treatment.cross_fitting import CrossFitted, Stack, cross_fit, fit_model, model_outputs
 from ehrmeta.treatment.dose_nuisances import TaskDoseNuisances, rows_of_varied_dose
 from ehrmeta.treatment.nuisances import Nuisances, TaskNuisances

@@ -12,7 +12,7 @@ from sklearn.base import clone
 from sklearn.utils.validation import has_fit_parameter
 
 from ehrmeta.errors import DataError
-from ehrmeta.treatment.arrays import Array
+from ehrmeta.treatment.arms import Array
 from ehrmeta.treatment.effects import AnyTaskNuisances, Effects, Moments
 from ehrmeta.treatment.learners import Scoring
 from ehrmeta.treatment.treated_rows import TreatedRows

@@ -18,7 +18,7 @@ from sklearn.linear_model import LogisticRegression, RidgeCV
 
 from ehrmeta.errors import DataError
 from ehrmeta.nn.mixed_model import MixedModel, fit_mixed_model, posterior
-from ehrmeta.treatment.arrays import Array, Index, Mask
+from ehrmeta.treatment.arms import Array, Index, Mask
 from ehrmeta.treatment.cross_fitting import Stack, cross_fit
 from ehrmeta.treatment.treated_rows import TreatedRows
 

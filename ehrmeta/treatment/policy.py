@@ -24,7 +24,7 @@ from scipy import stats
 from sklearn.tree import DecisionTreeRegressor, export_text
 
 from ehrmeta.errors import DataError
-from ehrmeta.treatment.arrays import AnyArray, Array, Index, Mask
+from ehrmeta.treatment.arms import AnyArray, Array, Index, Mask
 
 _FEW_TASKS = 10  # below this rows are what is drawn
 

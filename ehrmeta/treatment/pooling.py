@@ -9,7 +9,7 @@ from scipy import stats
 from scipy.optimize import brentq
 
 from ehrmeta.errors import DataError
-from ehrmeta.treatment.arrays import AnyArray, Array, Index
+from ehrmeta.treatment.arms import AnyArray, Array, Index
 
 
 @dataclass(frozen=True)

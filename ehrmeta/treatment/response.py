@@ -16,8 +16,7 @@ from ehrmeta.errors import NotFittedError
 from ehrmeta.estimators.files import Json, Saved, State, from_json, provenance, to_json
 from ehrmeta.estimators.inputs import schema_of
 from ehrmeta.treatment.adapted_response import AdaptedResponse
-from ehrmeta.treatment.arms import Arms, Dose
-from ehrmeta.treatment.arrays import Array
+from ehrmeta.treatment.arms import Arms, Array, Dose
 from ehrmeta.treatment.effect_model import EffectModel
 from ehrmeta.treatment.effects import MixedEffects
 from ehrmeta.treatment.fitting import EffectSettings, fit_effect_model

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from ehrmeta.errors import DataError
-from ehrmeta.treatment.arrays import AnyArray, Array
+from ehrmeta.treatment.arms import AnyArray, Array
 from ehrmeta.treatment.diagnostics import Diagnostics, diagnose
 from ehrmeta.treatment.effect_model import EffectModel, TaskEffects
 from ehrmeta.treatment.learners import PseudoOutcomes, Scoring, arm_scores, gains, usable_rows

@@ -16,8 +16,16 @@ from ehrmeta.data import Clock, Encoder, Feature, Schema, read_column, to_time
 from ehrmeta.errors import BundleError, DataError, GroupError, SchemaError
 from ehrmeta.estimators.files import label_bytes, read_label_bytes, tensor_like
 from ehrmeta.estimators.inputs import Inputs, outcome_name, read_inputs
-from ehrmeta.treatment.arms import Arms, Dose, read_propensities, read_treatment
-from ehrmeta.treatment.arrays import AnyArray, Array, Index, Mask
+from ehrmeta.treatment.arms import (
+    AnyArray,
+    Arms,
+    Array,
+    Dose,
+    Index,
+    Mask,
+    read_propensities,
+    read_treatment,
+)
 
 NewGroups = Literal["error", "population", "nan"]
 

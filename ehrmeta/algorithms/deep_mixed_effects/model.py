@@ -30,7 +30,7 @@ from ehrmeta.algorithms.deep_mixed_effects.start import (
 )
 from ehrmeta.nn import Distribution, Likelihood, Outcome, TaskRows, TaskSet
 from ehrmeta.nn.expectation_propagation import N_SWEEPS, matched_observations
-from ehrmeta.nn.gaussian_process import condition, condition_effects, posterior, posterior_effects
+from ehrmeta.nn.mixed_process import condition, condition_effects, posterior, posterior_effects
 from ehrmeta.ranges import Choice, Range
 
 _DEEP_SHARE = 0.03  # of the noise sd: where deep features start

@@ -9,8 +9,7 @@ import numpy as np
 from scipy import stats
 
 from ehrmeta.errors import DataError, DataWarning
-from ehrmeta.treatment.arms import Dose
-from ehrmeta.treatment.arrays import Array
+from ehrmeta.treatment.arms import Array, Dose
 from ehrmeta.treatment.dosing.dose_design import DoseDesign
 from ehrmeta.treatment.dosing.dose_readings import DoseReadings, checked_level
 from ehrmeta.treatment.dosing.dosed_rows import DosedReader, DosedRows, patients_of

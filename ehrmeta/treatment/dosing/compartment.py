@@ -15,7 +15,7 @@ from itertools import pairwise
 import numpy as np
 
 from ehrmeta.errors import DataError
-from ehrmeta.treatment.arrays import Array
+from ehrmeta.treatment.arms import Array
 from ehrmeta.treatment.dosing.dosed_rows import DosedRows
 
 _APART = 1e-4  # of k and k_a, relative: equal rates have a limit of their own

@@ -11,7 +11,7 @@ from sklearn.preprocessing import SplineTransformer
 
 from ehrmeta.data import Encoder, Feature
 from ehrmeta.errors import DataError, SchemaError, did_you_mean
-from ehrmeta.treatment.arrays import AnyArray, Array
+from ehrmeta.treatment.arms import AnyArray, Array
 
 _N_KNOTS = 4  # of a curve of straight pieces: at the ends and the terciles of the training rows
 

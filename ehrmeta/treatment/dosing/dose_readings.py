@@ -9,8 +9,7 @@ import pandas as pd
 
 from ehrmeta.data import Schema, read_column
 from ehrmeta.errors import DataError, DataWarning
-from ehrmeta.treatment.arms import Dose
-from ehrmeta.treatment.arrays import Array, Index
+from ehrmeta.treatment.arms import Array, Dose, Index
 from ehrmeta.treatment.dosing.response_curve import Monotone
 from ehrmeta.treatment.treated_rows import described
 

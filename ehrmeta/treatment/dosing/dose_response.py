@@ -10,15 +10,18 @@ import numpy as np
 
 from ehrmeta.data import Schema
 from ehrmeta.errors import DataError
-from ehrmeta.treatment.arrays import Array
+from ehrmeta.treatment.arms import Array
 from ehrmeta.treatment.dosing.adapted_doses import AdaptedDoses, FittedDoses
 from ehrmeta.treatment.dosing.dose_design import DoseDesign
-from ehrmeta.treatment.dosing.dose_model import fit_dose_model, mixed
-from ehrmeta.treatment.dosing.dose_uncertainty import PlausibleModel, plausible_models
-from ehrmeta.treatment.dosing.dosed_estimator import DosedEstimator, given_dose
-from ehrmeta.treatment.dosing.dosed_rows import DosedRows
-from ehrmeta.treatment.dosing.exposure import exposure, usual_gap
-from ehrmeta.treatment.dosing.half_life import Designs, estimate_half_life
+from ehrmeta.treatment.dosing.dose_model import (
+    Designs,
+    PlausibleModel,
+    fit_dose_model,
+    mixed,
+    plausible_models,
+)
+from ehrmeta.treatment.dosing.dosed_rows import DosedEstimator, DosedRows, given_dose
+from ehrmeta.treatment.dosing.exposure import estimate_half_life, exposure, usual_gap
 from ehrmeta.treatment.dosing.titration import titration_p_value, warn_of_titration
 from ehrmeta.treatment.treated_rows import known_features
 

@@ -22,7 +22,7 @@ from scipy.special import logsumexp
 from scipy.stats import norm, qmc
 from torch import Tensor
 
-from ehrmeta.treatment.arrays import Array
+from ehrmeta.treatment.arms import Array
 from ehrmeta.treatment.dosing.compartment import Course
 
 _N_ROUNDS, _N_STEPS = 8, 20  # of draws, and of the likelihood's ascent under them

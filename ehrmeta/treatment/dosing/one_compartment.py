@@ -10,12 +10,10 @@ import numpy as np
 
 from ehrmeta.data import Encoder, Schema
 from ehrmeta.errors import DataError, SchemaError, did_you_mean
-from ehrmeta.treatment.arms import Dose
-from ehrmeta.treatment.arrays import AnyArray, Array
+from ehrmeta.treatment.arms import AnyArray, Array, Dose
 from ehrmeta.treatment.dosing.compartment import Course, courses, steady
 from ehrmeta.treatment.dosing.dose_readings import DoseReadings
-from ehrmeta.treatment.dosing.dosed_estimator import DosedEstimator, given_dose
-from ehrmeta.treatment.dosing.dosed_rows import DosedRows, patients_of
+from ehrmeta.treatment.dosing.dosed_rows import DosedEstimator, DosedRows, given_dose, patients_of
 from ehrmeta.treatment.dosing.kinetics import fit_kinetics
 from ehrmeta.treatment.dosing.response_curve import Monotone, SampledCurves
 from ehrmeta.treatment.treated_rows import known_features

@@ -10,7 +10,7 @@ import numpy as np
 from scipy import stats
 
 from ehrmeta.errors import DataError
-from ehrmeta.treatment.arrays import Array
+from ehrmeta.treatment.arms import Array
 
 Monotone = Literal["increasing", "decreasing"] | None
 

@@ -6,7 +6,7 @@ import numpy as np
 from scipy import stats
 
 from ehrmeta.errors import DataWarning
-from ehrmeta.treatment.arrays import Array, Index
+from ehrmeta.treatment.arms import Array, Index
 
 _TITRATED = 0.001
 

@@ -13,7 +13,7 @@ from ehrmeta import DeepMixedEffects, MetaClassifier, MetaRegressor, make_sinuso
 from ehrmeta.algorithms import Spec
 from ehrmeta.baselines import MixedEffects
 from ehrmeta.nn import MLP, Bernoulli, Normal, StudentT, TaskSet
-from ehrmeta.nn.gaussian_process import condition, condition_effects, posterior, posterior_effects
+from ehrmeta.nn.mixed_process import condition, condition_effects, posterior, posterior_effects
 from tests.algorithms.one_task import N_FEATURES, points
 from tests.estimators.patients import make_patients
 

@@ -1,8 +1,12 @@
 """The posterior of a patient, and mixtures of normals, by their formulas."""
 
 import numpy as np
+import pytest
 
-from ehrmeta.treatment.dosing.dose_model import fit_dose_model, mixed
+from ehrmeta.data import make_nof1
+from ehrmeta.treatment import DoseResponse
+from ehrmeta.treatment.dosing.dose_model import PlausibleModel, dose_model_at, fit_dose_model, mixed
+from tests.treatment.dosing.patients import ROWS, lines, nof1_fit
 
 
 def test_the_posterior_is_that_of_the_normal_equations() -> None:
@@ -26,3 +30,33 @@ def test_a_mixture_has_the_mean_and_variance_of_its_parts() -> None:
     mean, cov = mixed(parts, [0.25, 0.75])
     np.testing.assert_allclose(mean, [3.0])
     np.testing.assert_allclose(cov, [[0.25 * (1 + 9) + 0.75 * (3 + 1)]])
+
+
+def test_the_estimate_is_the_top_of_the_likelihood_that_says_how_sure_it_is() -> None:
+    p = make_nof1(40, 4, random_state=4)
+    model = nof1_fit(p, carry_over=1.0)
+    rows = model._rows(model.reader_.read(p.X[:, 3:], p.y, p.groups, p.time), p.treatment, None)
+    design, best = model._designs(rows, 1.0), model.model_
+    own = {"G": best.G, "tau": best.tau}
+    own |= {"process_var": best.process_var, "noise_var": best.noise_var}
+    for name, value in own.items():
+        for factor in (0.8, 1.25):
+            other = dose_model_at(*design, **own | {name: value * factor})
+            assert other.log_likelihood < best.log_likelihood
+
+
+def test_bands_hold_what_few_patients_leave_open_of_the_variances() -> None:
+    widths = []
+    for n_patients in (8, 60):
+        X, y, dose, patient, day = (part[: n_patients * ROWS] for part in lines())
+        model = DoseResponse(trend=False, carry_over=0.0, ornstein_uhlenbeck=False)
+        model.fit(X, y, treatment=dose, groups=patient, time=day)
+        assert sum(one.weight for one in model.plausible_) == pytest.approx(1.0)
+        known = DoseResponse().set_params(**model.get_params())
+        known.__dict__.update(vars(model))
+        known.plausible_ = [PlausibleModel(model.model_, 0.0, 1.0)]
+        spread = [
+            np.ptp(m.unadapted().effect_interval([[0.0]], T0=1, T1=2)) for m in (model, known)
+        ]
+        widths.append(spread[0] / spread[1])
+    assert widths[0] > widths[1] > 1.0

@@ -1,11 +1,14 @@
 """Rows are put in order of patient and time, and refused where doses cannot act."""
 
 import numpy as np
+import pandas as pd
 import pytest
+from sklearn.base import clone
 
-from ehrmeta.errors import DataError
+from ehrmeta.errors import DataError, GroupError, NotFittedError, RenamedWarning, SchemaError
+from ehrmeta.treatment import DoseResponse
 from ehrmeta.treatment.dosing.dosed_rows import DosedReader, read_rows
-from tests.treatment.dosing.patients import fitted
+from tests.treatment.dosing.patients import fitted, lines
 
 
 @pytest.mark.parametrize(
@@ -33,3 +36,37 @@ def test_rows_come_by_patient_and_time_with_their_doses() -> None:
     assert rows.starts.tolist() == [0, 1, 3]
     assert rows.dose.tolist() == [20.0, 30.0, 10.0]
     np.testing.assert_allclose(rows.y, [0.0, 2.0, 1.0])
+
+
+def test_without_rows_it_is_the_population_bit_for_bit() -> None:
+    model = fitted()
+    none = model.adapt(np.zeros((0, 1)), [], treatment=[], time=[])
+    pd.testing.assert_frame_equal(
+        none.dose_response([[0.0]], [1, 2]), model.unadapted().dose_response([[0.0]], [1, 2])
+    )
+
+
+def test_patients_must_be_known() -> None:
+    X, y, dose, patient, day = lines()
+    with pytest.raises(NotFittedError):
+        clone(fitted()).adapt(X, y, treatment=dose, groups=patient, time=day)
+    with pytest.raises(GroupError, match="groups is missing"):
+        DoseResponse().fit(X, y, treatment=dose, time=day)
+    two = fitted().adapt(X[:12], y[:12], treatment=dose[:12], groups=patient[:12], time=day[:12])
+    with pytest.raises(GroupError, match="not adapted"):
+        two.dose_response(X[:1], groups=[7])
+    with pytest.raises(GroupError, match="2 named patients"):
+        two.dose_response(X[:1])
+    with pytest.raises(SchemaError, match="not those of fit"):
+        two.dose_response(np.zeros((1, 2)), groups=[0])
+
+
+def test_the_old_name_of_the_dose_works_and_warns():
+    model = fitted()
+    rows = {"X": [[0.0]] * 2, "y": [12.0, 16.0], "time": [0, 1]}
+    with pytest.warns(RenamedWarning, match="pass treatment="):
+        old = model.adapt(**rows, dose=[1, 3])
+    new = model.adapt(**rows, treatment=[1, 3])
+    np.testing.assert_array_equal(old.effect([[0.0]], T0=1, T1=2), new.effect([[0.0]], T0=1, T1=2))
+    with pytest.raises(DataError, match="treatment is missing"):
+        model.adapt(**rows)

@@ -1,0 +1,170 @@
+"""Comparators that do not meta-learn: population, per-task and fine-tuned networks."""
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+import torch
+from torch import Tensor
+
+from ehrmeta.algorithms._base import (
+    Algorithm,
+    Params,
+    Spec,
+    State,
+    all_rows,
+    calibration_loss,
+    part,
+    query_loss,
+)
+from ehrmeta.algorithms.maml import (
+    InnerLoop,
+    descend_support,
+    positive_rate,
+    predict_adapted,
+    raw_positive,
+)
+from ehrmeta.nn import Distribution, TaskSet
+from ehrmeta.ranges import Range
+
+
+@dataclass(eq=False, repr=False)
+class Population(Algorithm):
+    r"""One network for all tasks, never adapted: the baseline that adapting must beat.
+
+    .. math:: \min_\theta \sum_T \sum_i \ell(f_\theta(x_{Ti}), y_{Ti})
+
+    Its noise does not shrink as a task's own rows come in, since it does not read them.
+
+    Examples
+    --------
+    >>> from ehrmeta import MetaRegressor, Population, make_sinusoid
+    >>> X, y, groups = make_sinusoid(n_tasks=50, n_points=10, random_state=0)
+    >>> model = MetaRegressor(Population(), max_steps=20, random_state=0)
+    >>> model = model.fit(X, y, groups=groups)
+    >>> adapted = model.adapt(X[10:15], y[10:15])
+    >>> bool((adapted.predict(X[15:20]) == model.predict(X[15:20])).all())
+    True
+    """
+
+    adapts: ClassVar[bool] = False
+
+    def adapt(self, spec: Spec, params: Params, support: TaskSet) -> State:
+        """Nothing: zero rows were used."""
+        return {"n": torch.zeros_like(support.n)}
+
+    def predict(self, spec: Spec, params: Params, state: State, query: TaskSet) -> Distribution:
+        """The network as it is."""
+        return predict_adapted(spec, params, state, query)
+
+    def loss(
+        self, spec: Spec, params: Params, support: TaskSet, query: TaskSet, progress: Tensor
+    ) -> Tensor:
+        """Mean loss of all rows, support and query alike."""
+        rows = all_rows(support, query)
+        state = self.adapt(spec, params, support)
+        return query_loss(spec, self.predict(spec, params, state, rows), rows)
+
+
+@dataclass(eq=False, repr=False)
+class PerTask(InnerLoop):
+    r"""A network trained from scratch on each support: what a task can learn by itself.
+
+    .. math:: f(x) = f_{\theta_S}(x) - f_{\theta_0}(x), \qquad
+              \theta_{s+1} = \theta_s - \alpha \nabla_\theta L_T^{support}(\theta_s)
+
+    with random :math:`\theta_0`, never trained; taking its output off makes an empty support
+    predict the mean of the training rows. Only the noise is learned over tasks.
+
+    Parameters
+    ----------
+    max_inner_norm : float or None
+        Clip the norm of each task's gradient.
+    """
+
+    inner_lr: Annotated[float, Range(1e-3, 0.5, log=True)] = 0.05
+    inner_steps: Annotated[int, Range(5, 100, log=True)] = 50
+    max_inner_norm: float | None = 10.0
+
+    pools: ClassVar[bool] = False
+    surrogate_loss: ClassVar[bool] = True
+
+    def adapt(self, spec: Spec, params: Params, support: TaskSet) -> State:
+        """Gradient descent on the support from the random start."""
+        support = _centred(spec, params, support)
+        return descend_support(
+            spec, params, support, self.inner_lr, self.inner_steps, self.max_inner_norm
+        )
+
+    def predict(self, spec: Spec, params: Params, state: State, query: TaskSet) -> Distribution:
+        """What the descent changed in the network's output."""
+        return super().predict(spec, params, state, _centred(spec, params, query))
+
+    def loss(
+        self, spec: Spec, params: Params, support: TaskSet, query: TaskSet, progress: Tensor
+    ) -> Tensor:
+        """Query loss, of which only the noise is learned."""
+        return calibration_loss(self, spec, params, support, query)
+
+
+def _centred(spec: Spec, params: Params, points: TaskSet) -> TaskSet:
+    """The points with the start's own output taken off."""
+    start = spec.network.forward(part(params, "network"), {}, points.x)
+    return points._replace(offset=points.offset[:, None] - start)
+
+
+@dataclass(eq=False, repr=False)
+class FineTune(InnerLoop):
+    r"""A network trained on the pooled rows of all tasks, then fine-tuned on the support.
+
+    .. math:: \theta_0 = \arg\min_\theta \sum_{T, i} \ell(f_\theta(x_{Ti}), y_{Ti}), \qquad
+              \theta_{s+1} = \theta_s - \alpha \nabla_\theta L_T^{support}(\theta_s)
+
+    Transfer learning as usually done: the start knows nothing of the fine-tuning to come. Only its
+    rate and the noise are learned from the query after fine-tuning, so that where tuning on few
+    rows harms it is a gentle one.
+
+    Parameters
+    ----------
+    inner_steps : int
+        Gradient steps on the support; the more, the closer to the task's own fit.
+    learn_inner_lr : bool
+        Learn the rate, kept in ``(0, max_inner_lr)``.
+    max_inner_lr : float
+        Upper bound of the rate.
+    max_inner_norm : float or None
+        Clip the norm of each task's gradient.
+
+    References
+    ----------
+    Yosinski, Clune, Bengio, Lipson (2014), arXiv:1411.1792.
+    """
+
+    inner_lr: Annotated[float, Range(1e-3, 0.5, log=True)] = 0.01
+    inner_steps: Annotated[int, Range(1, 50, log=True)] = 20
+    learn_inner_lr: bool = True
+    max_inner_lr: Annotated[float, Range(0.5, 2.0, when={"learn_inner_lr": True})] = 1.0
+    max_inner_norm: float | None = 10.0
+
+    surrogate_loss: ClassVar[bool] = True
+
+    def init(self, spec: Spec, generator: torch.Generator) -> dict[str, Tensor]:
+        """Network, likelihood and the rate."""
+        rate = raw_positive(torch.tensor(self.inner_lr), self.max_inner_lr)
+        return {**super().init(spec, generator), "rate": rate}
+
+    def adapt(self, spec: Spec, params: Params, support: TaskSet) -> State:
+        """Gradient descent on the support from the pooled fit."""
+        raw = params["rate"] if self.learn_inner_lr else params["rate"].detach()
+        rate = positive_rate(raw, self.max_inner_lr)
+        return descend_support(spec, params, support, rate, self.inner_steps, self.max_inner_norm)
+
+    def loss(
+        self, spec: Spec, params: Params, support: TaskSet, query: TaskSet, progress: Tensor
+    ) -> Tensor:
+        """Pooled loss for the network, query loss for the rest; in value the latter."""
+        frozen = {
+            name: p.detach() if name.startswith("likelihood.") else p for name, p in params.items()
+        }
+        pooled = Population().loss(spec, frozen, support, query, progress)
+        tuned = calibration_loss(self, spec, params, support, query, also=("rate",))
+        return tuned + pooled - pooled.detach()
