@@ -10,6 +10,25 @@ from dataclasses import dataclass, field
 
 from sklearn.exceptions import NotFittedError as _SklearnNotFittedError
 
+__all__ = [
+    "AtypicalWarning",
+    "BundleError",
+    "CellError",
+    "DataError",
+    "DataWarning",
+    "DivergenceError",
+    "EhrmetaError",
+    "GroupError",
+    "MemoryWarning",
+    "MissingExtraError",
+    "NotFittedError",
+    "Remedy",
+    "RenamedWarning",
+    "SchemaError",
+    "StudyError",
+    "did_you_mean",
+]
+
 
 @dataclass(frozen=True)
 class Remedy:
