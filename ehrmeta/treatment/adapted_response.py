@@ -150,7 +150,7 @@ class AdaptedResponse(RowScores, Saved):
         treatment, query = self.model.treatment, self._query(X, groups, new_groups)
         vectors = treatment.vectors if T is None else [treatment.vector(T)]
         if isinstance(treatment, Dose) and T is not None:
-            treatment.warn_of_outside(np.asarray(T, np.float64), stacklevel=3)
+            treatment.warn_if_outside(np.asarray(T, np.float64))
         columns = [
             self._predicted(query, partial(self.model.outcomes, given=given))[0]
             for given in vectors

@@ -1,4 +1,4 @@
-"""Treatments: arms as numbers, the control first, or a dose."""
+"""Treatment columns: arms coded as numbers with the control as 0, or a continuous dose."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ehrmeta.data import read_column
 from ehrmeta.errors import DataError, DataWarning, did_you_mean
 
 _MANY_ARMS = 20
-_FEWEST = 10  # tasks that must share a dose before a file names it
+_MIN_TASKS = 10  # that must reach a dose before a file names it
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
 Mask = NDArray[np.bool_]
@@ -33,18 +33,18 @@ class Arms:
     (['placebo', 'drug'], [1, 0])
     """
 
-    labels: AnyArray  # (arm,): the control, then the others in their order
+    labels: AnyArray  # (arm,): the control, then the others in sorted order
 
     @classmethod
     def fit(cls, treatment: Any, control: Any = None) -> Arms:
-        """Find the arms of a column; without `control` the first in their order is it."""
+        """Arms of a column; the control is the first in sorted order unless given."""
         values = read_treatment(treatment)
         labels = np.asarray(pd.unique(values))
         labels = labels[np.argsort(labels, kind="stable")]
         if len(labels) < 2:
             raise DataError(
                 f"treatment has {len(labels)} arm in all {len(values):,} rows: an effect compares "
-                "two. Add the rows of the other arm."
+                "two. Add rows of another arm."
             )
         if len(labels) > _MANY_ARMS and labels.dtype.kind in "iuf":
             raise DataError(
@@ -72,7 +72,7 @@ class Arms:
         Raises
         ------
         DataError
-            An arm was not there at fit, or values are missing.
+            An arm was not seen at fit, or values are missing.
         """
         values = read_treatment(treatment)
         codes = pd.Index(self.labels).get_indexer(pd.Index(values))
@@ -80,8 +80,8 @@ class Arms:
         if len(unseen):
             raise DataError(
                 f"treatment has values in {len(unseen):,} of {len(values):,} rows (first: row "
-                f"{unseen[0]}) that were never seen at fit. Known arms: "
-                f"{', '.join(repr(str(label)) for label in self.labels)}. Leave those rows out, or "
+                f"{unseen[0]}) that were not seen at fit. Arms: "
+                f"{', '.join(repr(str(label)) for label in self.labels)}. Remove those rows, or "
                 "fit with rows of that arm."
             )
         return np.asarray(codes, dtype=np.int64)
@@ -91,10 +91,10 @@ class Arms:
         return int(self.codes([arm])[0])
 
     def pair(self, T0: Any = None, T1: Any = None) -> tuple[Array, Array]:
-        """Two arms as `vector`; without `T0` the control, without `T1` the only other arm."""
+        """Two arms as `vector`: by default the control and the only other arm."""
         if T1 is None and self.n_arms > 2:
             raise DataError(
-                f"there are {self.n_arms} arms, so name the one to compare: T1= one of "
+                f"there are {self.n_arms} arms, so name the one to compare: pass T1= one of "
                 f"{', '.join(repr(str(label)) for label in self.labels[1:])}."
             )
         return (
@@ -103,12 +103,12 @@ class Arms:
         )
 
     def codes_of(self, T0: Any = None, T1: Any = None) -> tuple[int, int]:
-        """Numbers of two arms, with the defaults of `pair`."""
+        """Numbers of two arms, by default those of `pair`."""
         zero, one = self.pair(T0, T1)
         return int(zero @ np.arange(1, self.n_arms)), int(one @ np.arange(1, self.n_arms))
 
     def costs(self, costs: Mapping[Any, float] | None) -> Array:
-        """Cost of every arm, (arm,); 0 where none is named."""
+        """Cost of every arm, (arm,); 0 by default."""
         by_arm = np.zeros(self.n_arms)
         for arm, value in (costs or {}).items():
             by_arm[self.code(arm)] = value
@@ -117,12 +117,12 @@ class Arms:
         return by_arm
 
     def vector(self, T: Any) -> Array:
-        """An arm as indicators of the arms without the control, (arm - 1,)."""
+        """An arm as indicators of the non-control arms, (arm - 1,)."""
         return np.eye(self.n_arms)[self.code(T), 1:]
 
     @property
     def vectors(self) -> Array:
-        """All arms, (arm, arm - 1)."""
+        """All arms as `vector`, (arm, arm - 1)."""
         return np.eye(self.n_arms)[:, 1:]
 
 
@@ -133,12 +133,12 @@ class Dose:
     # low, high: smallest and largest dose of the training rows
     low: float
     high: float
-    # (low, high): range that ten tasks or more reach at either end, which a file may name
+    # (low, high): range whose ends ten tasks or more reach, which a file may contain
     shared: tuple[float, ...] = (-np.inf, np.inf)
 
     @classmethod
     def fit(cls, treatment: Any, name: str = "treatment", groups: Any = None) -> Dose:
-        """Find the range of a column; errors call it by its name."""
+        """Range of a column; `name` is used in errors."""
         dose = _numbers(treatment, name)
         if np.ptp(dose) == 0:
             raise DataError(
@@ -146,8 +146,8 @@ class Dose:
             )
         task = np.arange(len(dose)) if groups is None else groups
         ends = pd.Series(dose).groupby(task).agg(["min", "max"])
-        low, high = np.sort(ends["min"])[:_FEWEST], np.sort(ends["max"])[-_FEWEST:]
-        shared = (float(low[-1]), float(high[0])) if len(low) == _FEWEST else cls.shared
+        low, high = np.sort(ends["min"])[:_MIN_TASKS], np.sort(ends["max"])[-_MIN_TASKS:]
+        shared = (float(low[-1]), float(high[0])) if len(low) == _MIN_TASKS else cls.shared
         return cls(float(dose.min()), float(dose.max()), shared)
 
     def codes(self, treatment: Any, name: str = "treatment") -> Array:
@@ -155,11 +155,11 @@ class Dose:
         return _numbers(treatment, name)
 
     def pair(self, T0: Any = None, T1: Any = None) -> tuple[Array, Array]:
-        """Two doses as `vector`; 0 and 1 without them."""
+        """Two doses as `vector`, by default 0 and 1."""
         return self.vector(0.0 if T0 is None else T0), self.vector(1.0 if T1 is None else T1)
 
     def vector(self, T: Any) -> Array:
-        """One dose, (1,), or one a row, (row, 1)."""
+        """One dose, (1,), or one per row, (row, 1)."""
         dose = np.asarray(T, dtype=np.float64)
         return dose.reshape(-1, 1) if dose.ndim else dose[None]
 
@@ -169,31 +169,40 @@ class Dose:
         return np.array([[0.0], [1.0]])
 
     def outside(self, dose: Array) -> Mask:
-        """Whether a dose lies beyond those of the training rows."""
+        """Whether a dose lies outside the training doses."""
         return np.asarray((dose < self.low) | (dose > self.high))
 
-    def warn_of_outside(self, dose: Array, stacklevel: int = 3) -> None:
-        """Say which doses nothing was learned at."""
+    def warn_if_outside(self, dose: Array) -> None:
+        """Warn of doses outside the training doses, where the response is extrapolated."""
         outside = self.outside(np.atleast_1d(dose))
         if outside.any():
             warnings.warn(
                 f"{int(outside.sum()):,} of {outside.size:,} doses lie outside the training doses "
-                f"({self.low:g} to {self.high:g}): there the response is extrapolated.",
+                f"({self.low:g} to {self.high:g}), so the response is extrapolated there.",
                 DataWarning,
-                stacklevel=stacklevel + 1,
+                stacklevel=4,
             )
+
+
+def check_level(confidence_level: float) -> float:
+    """The level itself, or an error unless it lies strictly between 0 and 1."""
+    if not 0.0 < confidence_level < 1.0:
+        raise DataError(
+            f"confidence_level must lie strictly between 0 and 1, got {confidence_level}."
+        )
+    return confidence_level
 
 
 def _numbers(treatment: Any, name: str) -> Array:
     values = read_treatment(treatment, name)
     if values.dtype.kind not in "biuf":
         arms = " Pass discrete_treatment=True for arms." if name == "treatment" else ""
-        raise DataError(f"{name} holds text or dates, which are no dose.{arms}")
+        raise DataError(f"{name} holds text or dates; a dose must be a number.{arms}")
     return values.astype(np.float64)
 
 
 def read_treatment(treatment: Any, name: str = "treatment") -> AnyArray:
-    """A column of treatments, none of them missing, (row,)."""
+    """A column of treatments without missing values, (row,)."""
     if isinstance(getattr(treatment, "dtype", None), pd.CategoricalDtype):
         treatment = np.asarray(treatment)
     values = read_column(treatment, name)
@@ -201,7 +210,7 @@ def read_treatment(treatment: Any, name: str = "treatment") -> AnyArray:
     if len(missing):
         raise DataError(
             f"{name} is missing in {len(missing):,} of {len(values):,} rows (first: row "
-            f"{missing[0]}). Leave those rows out: what was given is never imputed."
+            f"{missing[0]}). Remove those rows: treatments are never imputed."
         )
     return values
 
@@ -224,7 +233,7 @@ def read_probabilities(propensity: Any, arms: Arms) -> Array:
         probabilities = np.full(arms.n_arms, np.nan)
         probabilities[codes] = list(propensity.values())
     else:
-        probabilities = _both(np.array([float(propensity)]), arms)[0]
+        probabilities = _of_two_arms(np.array([float(propensity)]), arms)[0]
     return np.asarray(_checked(probabilities[None])[0])
 
 
@@ -238,20 +247,19 @@ def read_propensities(propensity: Any, arms: Arms, n_rows: int) -> Array:
     """
     propensities = np.asarray(propensity, dtype=np.float64)
     if propensities.ndim == 1:
-        propensities = _both(propensities, arms)
+        propensities = _of_two_arms(propensities, arms)
     if propensities.shape != (n_rows, arms.n_arms):
         raise DataError(
             f"propensity has shape {propensities.shape}, but there are {n_rows:,} rows and "
-            f"{arms.n_arms} arms. Pass one number a row (of the arm that is not the control), or "
-            "one per arm."
+            f"{arms.n_arms} arms. Pass one number a row (of the non-control arm), or one per arm."
         )
     return _checked(propensities)
 
 
-def _both(propensities: Array, arms: Arms) -> Array:
+def _of_two_arms(propensities: Array, arms: Arms) -> Array:
     if arms.n_arms > 2:
         raise DataError(
-            f"there are {arms.n_arms} arms, so propensity needs one number an arm: pass a mapping "
+            f"there are {arms.n_arms} arms, so propensity needs one number per arm: pass a mapping "
             "of arm to probability, or an array (row, arm)."
         )
     return np.column_stack([1.0 - propensities, propensities])
@@ -261,14 +269,14 @@ def _checked(propensities: Array) -> Array:
     outside = ~((propensities > 0) & (propensities < 1)).all(1)
     if outside.any():
         raise DataError(
-            f"propensity is missing, 0, 1 or outside of that in {int(outside.sum()):,} of "
-            f"{len(propensities):,} rows (first: row {int(np.flatnonzero(outside)[0])}): who could "
-            "get one arm only tells nothing of its effect. Leave those rows out."
+            f"propensity is missing or not strictly between 0 and 1 in {int(outside.sum()):,} of "
+            f"{len(propensities):,} rows (first: row {int(np.flatnonzero(outside)[0])}). Remove "
+            "those rows: without a chance of both arms they are not informative about the effect."
         )
     off = np.abs(propensities.sum(1) - 1) > 1e-6
     if off.any():
         raise DataError(
             f"propensities do not sum to 1 in {int(off.sum()):,} of {len(propensities):,} rows "
-            f"(first: row {int(np.flatnonzero(off)[0])})."
+            f"(first: row {int(np.flatnonzero(off)[0])}). Rescale them."
         )
     return propensities

@@ -24,7 +24,7 @@ def test_a_dose_is_a_number_and_knows_its_range():
     np.testing.assert_array_equal(dose.pair(), [[0.0], [1.0]])
     assert dose.outside(np.array([0.5, 1.0, 5.0])).tolist() == [True, False, True]
     with pytest.warns(DataWarning, match="1 of 1 doses lie outside"):
-        dose.warn_of_outside(np.array(9.0))
+        dose.warn_if_outside(np.array(9.0))
 
 
 def test_the_range_that_a_file_names_is_reached_by_ten_tasks():
@@ -44,10 +44,10 @@ def test_known_propensities_are_of_the_arms_in_their_order():
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ([0.5, 0.5], "one number an arm"),
+        ([0.5, 0.5], "one number per arm"),
         ([[0.5, 0.5, 0.5]], "has shape"),
         ([[0.5, 0.5, 0.5], [1 / 3] * 3], "do not sum to 1 in 1 of 2 rows"),
-        ([[0.0, 0.5, 0.5], [1 / 3] * 3], "missing, 0, 1 or outside of that in 1 of 2"),
+        ([[0.0, 0.5, 0.5], [1 / 3] * 3], "not strictly between 0 and 1 in 1 of 2"),
     ],
 )
 def test_propensities_that_are_none_are_refused(given, message):

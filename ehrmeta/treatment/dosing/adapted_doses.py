@@ -1,4 +1,4 @@
-"""Patients that a dose-response model was adapted to: their curves, and the dose to give."""
+"""Patients that a dose-response model was adapted to: their curves and effects of doses."""
 
 import warnings
 from collections.abc import Sequence
@@ -9,38 +9,42 @@ import numpy as np
 from scipy import stats
 
 from ehrmeta.errors import DataError, DataWarning
-from ehrmeta.treatment.arms import Array, Dose
+from ehrmeta.treatment.arms import Array, Dose, check_level
 from ehrmeta.treatment.dosing.dose_design import DoseDesign
-from ehrmeta.treatment.dosing.dose_readings import DoseReadings, checked_level
 from ehrmeta.treatment.dosing.dosed_rows import DosedReader, DosedRows, patients_of
-from ehrmeta.treatment.dosing.response_curve import Monotone, OwnScale, ResponseCurves
+from ehrmeta.treatment.dosing.response_curves import (
+    AdaptedPatients,
+    Monotone,
+    OriginalScale,
+    ResponseCurves,
+)
 
 
 @dataclass(frozen=True, eq=False)
 class FittedDoses:
-    """What the curves of adapted patients need of a fitted `DoseResponse`."""
+    """The parts of a fitted `DoseResponse` that predict for adapted patients."""
 
     reader: DosedReader
     design: DoseDesign
     doses: Dose  # range of the training doses
     log_outcome: bool  # whether the response is modelled on the log scale
-    has_memory: bool  # whether patients have half-lives of earlier doses of their own
+    has_memory: bool  # whether the half-life of carry-over has a random effect
 
 
-class AdaptedDoses(DoseReadings):
-    """Made by ``DoseResponse.adapt``, never by hand. It holds doses, so it is patient data.
+class AdaptedDoses(AdaptedPatients):
+    """Patients that a `DoseResponse` was adapted to. It holds doses, so it is patient data.
 
-    Everything is about the response itself to a dose held for long, without measurement error and
-    passing fluctuation, at the features and the time of the rows asked about.
+    Made by ``DoseResponse.adapt``. All predictions are of the response to a constant dose, without
+    measurement error and transient fluctuation, at the features and the time of the rows.
 
     Attributes
     ----------
     labels_ : ndarray, (patient,), or None
-        The groups it was adapted to, sorted; None for one patient without a name.
+        Groups of the support, sorted; None for one unnamed patient.
     n_shots_ : ndarray, (patient,)
         Support rows of every patient.
     one_dose_ : ndarray of bool, (patient,)
-        Patients seen under one dose only: how they respond to others is the population's.
+        Patients with a single dose; their response to other doses is mostly the population's.
     """
 
     def __init__(
@@ -50,15 +54,15 @@ class AdaptedDoses(DoseReadings):
         self.schema = model.reader.schema
         self.labels_ = rows.labels
         self.n_shots_ = np.diff(rows.starts)
-        ends = [np.unique(part) for part in np.split(rows.dose, rows.starts[1:-1])]
-        self.one_dose_ = np.array([len(doses) == 1 for doses in ends])
+        doses = np.split(rows.dose, rows.starts[1:-1])
+        self.one_dose_ = np.array([len(np.unique(of_patient)) == 1 for of_patient in doses])
         self._mean = np.stack([mean for mean, _ in posteriors])
         self._cov = np.stack([cov for _, cov in posteriors])
 
     def effect(
         self, X: Any, *, T0: float, T1: float, groups: Any = None, time: Any = None
     ) -> Array:
-        """Response to dose `T1` less that to `T0`, (row,); their ratio on the log scale."""
+        """Response to dose `T1` minus that to `T0`, (row,); their ratio on the log scale."""
         return self._effect(X, T0, T1, groups, time, 0.5)
 
     def effect_interval(
@@ -72,17 +76,17 @@ class AdaptedDoses(DoseReadings):
         confidence_level: float = 0.95,
     ) -> Array:
         """Interval of `effect`, (row, 2)."""
-        tail = 0.5 * (1.0 - checked_level(confidence_level))
+        tail = 0.5 * (1.0 - check_level(confidence_level))
         ends = [self._effect(X, T0, T1, groups, time, p) for p in (tail, 1.0 - tail)]
         return np.column_stack(ends)
 
     def warn_of_one_dose(self, stacklevel: int = 3) -> None:
-        """Say whose response to other doses is the population's."""
+        """Warn of patients with a single dose."""
         if self.one_dose_.any() and self.model.design.random_slope:
             warnings.warn(
                 f"{int(self.one_dose_.sum()):,} of {len(self.one_dose_):,} patients (first: "
-                f"patient {int(np.flatnonzero(self.one_dose_)[0])}) were seen under one dose only: "
-                "it tells their level, and how they respond to other doses is mostly the "
+                f"patient {int(np.flatnonzero(self.one_dose_)[0])}) have rows under one dose only. "
+                "These inform the patient's level; the response to other doses is mostly the "
                 "population's. See one_dose_.",
                 DataWarning,
                 stacklevel=stacklevel,
@@ -92,12 +96,12 @@ class AdaptedDoses(DoseReadings):
         step = np.diff(self.model.design.scaled(np.array([T0, T1], np.float64)))[0]
         mean, cov = self._level_and_slope(X, groups, time)
         spread = np.abs(step) * np.sqrt(np.maximum(cov[:, 1, 1], 0.0))
-        found = step * mean[:, 1] + spread * stats.norm.ppf(level)
-        return np.asarray(np.exp(found) if self.model.log_outcome else found)
+        effect = step * mean[:, 1] + spread * stats.norm.ppf(level)
+        return np.asarray(np.exp(effect) if self.model.log_outcome else effect)
 
-    def _curves(self, X: Any, groups: Any, time: Any, monotone: Monotone) -> OwnScale:
+    def _curves(self, X: Any, groups: Any, time: Any, monotone: Monotone) -> OriginalScale:
         curves = ResponseCurves.of(*self._level_and_slope(X, groups, time), monotone)
-        return OwnScale(curves, self.model.design.scaled, self.model.log_outcome)
+        return OriginalScale(curves, self.model.design.scaled, self.model.log_outcome)
 
     @property
     def _training_doses(self) -> Dose:
@@ -116,8 +120,7 @@ class AdaptedDoses(DoseReadings):
         task = patients_of(inputs, self.labels_)
         at = np.full(inputs.n_rows, design.time_center) if inputs.time is None else inputs.time
         memory = np.zeros((inputs.n_rows, int(self.model.has_memory)))
-        parts = design.parts(inputs.columns, at, memory)
-        level, slope = (np.column_stack(part) for part in parts)
+        level, slope = (np.column_stack(part) for part in design.parts(inputs.columns, at, memory))
         both = np.stack([level, slope], axis=1)  # (row, 2, coefficient)
         mean = np.einsum("nkc,nc->nk", both, self._mean[task])
         return mean, both @ self._cov[task] @ both.transpose(0, 2, 1)

@@ -1,4 +1,4 @@
-"""Designs of the dose-response model: what shifts a patient's level, and what tilts the slope."""
+"""Design of the dose-response model: covariates of a patient's level and of the dose slope."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ehrmeta.data import Encoder, Feature
 from ehrmeta.errors import DataError, SchemaError, did_you_mean
 from ehrmeta.treatment.arms import AnyArray, Array
 
-_N_KNOTS = 4  # of a curve of straight pieces: at the ends and the terciles of the training rows
+_N_KNOTS = 4  # of a linear spline: at the ends and the terciles of the training rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,11 +25,11 @@ class DoseDesign:
         \beta \text{ of } [1, t, x, c, xc, xm, \phi, x\phi], \quad
         b \text{ of } [1, c, t, m, \phi]
 
-    with x the encoded features, c the pieces of the curves, t the time, phi the scaled dose or its
-    logarithm and m its derivative in the log half-life of earlier doses.
+    with x the encoded features, c the spline basis of the curves, t the time, phi the scaled dose
+    or its logarithm and m the derivative of phi in the log half-life of carry-over.
     """
 
-    encoder: Encoder  # of all features but the curves
+    encoder: Encoder  # of all features except the curves
     curves: Mapping[str, SplineTransformer]
     log_dose: bool
     # dose_center, dose_scale: of the dose, or of its logarithm
@@ -37,7 +37,7 @@ class DoseDesign:
     dose_scale: float
     time_center: float
     time_scale: float
-    # trend, random_slope: whether time and dose have slopes of the patient's own
+    # trend, random_slope: whether time and dose have random slopes
     trend: bool
     random_slope: bool
 
@@ -55,7 +55,7 @@ class DoseDesign:
         random_slope: bool,
         groups: Any,
     ) -> DoseDesign:
-        """Learn scales, levels and knots from training rows."""
+        """Learn scales, category levels and knots from training rows."""
         for name in curves:
             if name not in columns:
                 raise SchemaError(f"curve '{name}' is not in X. {did_you_mean(name, columns)}")
@@ -93,39 +93,30 @@ class DoseDesign:
     ) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
         """Level and slope, each as (row, fixed effect) and (row, random effect).
 
-        `memory`, (row, 1), is what a longer half-life of earlier doses adds to phi; (row, 0)
-        where earlier doses do not act.
+        `memory`, (row, 1), is the derivative m; (row, 0) without carry-over.
         """
         x = self.encoder.transform(columns)[0].astype(np.float64)
         one = np.ones((len(time), 1))
-        own = [spline.transform(_complete(columns, name)) for name, spline in self.curves.items()]
-        curve = np.column_stack([*own, np.zeros((len(time), 0))])
+        bases = [spline.transform(_complete(columns, name)) for name, spline in self.curves.items()]
+        curve = np.column_stack([*bases, np.zeros((len(time), 0))])
         t = ((time - self.time_center) / self.time_scale)[:, None] * self.trend
-        both = (x[:, :, None] * curve[:, None, :]).reshape(len(time), -1)
-        faded = x * memory if memory.shape[1] else memory
-        level = np.column_stack([one, t, x, curve, both, faded])
+        interaction = (x[:, :, None] * curve[:, None, :]).reshape(len(time), -1)
+        x_memory = x * memory if memory.shape[1] else memory
+        level = np.column_stack([one, t, x, curve, interaction, x_memory])
         slope = np.column_stack([one, x])
-        drawn = np.column_stack([one, curve, t[:, : int(self.trend)], memory])
-        tilted = one[:, : int(self.random_slope)]
-        return (
-            (_then_zeros(level, slope), _then_zeros(drawn, tilted)),
-            (_after_zeros(level, slope), _after_zeros(drawn, tilted)),
-        )
-
-
-def _then_zeros(a: Array, b: Array) -> Array:
-    return np.column_stack([a, np.zeros_like(b)])
-
-
-def _after_zeros(a: Array, b: Array) -> Array:
-    return np.column_stack([np.zeros_like(a), b])
+        random_level = np.column_stack([one, curve, t[:, : int(self.trend)], memory])
+        random_slope = one[:, : int(self.random_slope)]
+        pairs = (level, slope), (random_level, random_slope)
+        of_level, of_random_level = (np.column_stack([a, np.zeros_like(b)]) for a, b in pairs)
+        of_slope, of_random_slope = (np.column_stack([np.zeros_like(a), b]) for a, b in pairs)
+        return (of_level, of_random_level), (of_slope, of_random_slope)
 
 
 def _complete(columns: Mapping[str, AnyArray], name: str) -> Array:
     values = columns[name]
     if values.dtype.kind not in "biuf" or not np.isfinite(values).all():
         raise DataError(
-            f"curve '{name}' must hold numbers in all rows: a patient's curve cannot be followed "
-            "through missing values or text. Fill them in, or leave it out of curves=."
+            f"curve '{name}' must hold numbers in all rows: a curve cannot be fitted through "
+            "missing values or text. Fill them in, or omit the column from curves=."
         )
     return values.astype(np.float64)[:, None]

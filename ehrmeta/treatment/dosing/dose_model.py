@@ -1,20 +1,21 @@
-r"""The mixed model of repeated responses, and the posterior of one patient's coefficients.
+r"""Mixed model of repeated responses, and the posterior of one patient's coefficients.
 
-Uncertainty of variances and of carry-over: intervals at the estimated variances are too narrow
-where patients are few. The logarithms of the standard deviations, the process's time and the
-half-life, and the correlations, are taken as normal around their estimates, with the inverse
-curvature of the restricted likelihood as covariance C, and stood for by the :math:`2d` points
-:math:`v \pm \sqrt{d}\, C^{1/2}_j` of equal weight.
+Intervals at the estimated variances are too narrow where patients are few. Therefore the variance
+parameters and the half-life of carry-over are uncertain too: the logarithms of the standard
+deviations, of the process's time scale and of the half-life, and the correlations, are normal
+around their estimates, with the inverse curvature of the restricted likelihood as covariance C.
+They are represented by the :math:`2d` points :math:`v \pm \sqrt{d}\, C^{1/2}_j` of equal weight.
 
 References
 ----------
-Arasaratnam, Haykin (2009), doi:10.1109/TAC.2009.2019800 (the points); Kackar, Harville (1984),
-doi:10.2307/2288715 (why).
+Arasaratnam, Haykin (2009), doi:10.1109/TAC.2009.2019800 (cubature points); Kackar, Harville (1984),
+doi:10.2307/2288715 (effect of estimated variances).
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations, pairwise
+from typing import Any
 
 import numpy as np
 from scipy.linalg import block_diag, cho_factor, cho_solve, solve_triangular
@@ -24,10 +25,10 @@ from ehrmeta.nn.mixed_process import MixedProcess, fit_mixed_process
 from ehrmeta.treatment.arms import Array, Index
 
 Designs = tuple[Array, Array, Array, Array, Index]  # x, z, s, y, starts
-_GAIN = 3.0  # of the log likelihood, that a process must bring: the 5 % level for two parameters
+_GAIN = 3.0  # of the log likelihood that a process must bring: the 5 % level of two parameters
 _LEAST_NOISE = 1e-8  # of the outcome's variance: below it responses follow the design exactly
 _STEP = 0.1  # of a logarithm or a correlation, for the likelihood's curvature
-_LARGEST_SD = 0.25  # of the same: what the rows say nothing of stays within bounds
+_LARGEST_SD = 0.25  # of the same: bounds parameters that the rows do not identify
 _JITTER = 1e-6
 
 
@@ -35,8 +36,8 @@ _JITTER = 1e-6
 class DoseModel:
     r"""``y = w (beta, b) + u(s) + e`` with u an Ornstein-Uhlenbeck process."""
 
-    # mean, prior (coefficient,), (coefficient, coefficient): of a new patient's (beta, b): beta
-    # with the uncertainty of its estimate, b around 0
+    # mean, prior (coefficient,), (coefficient, coefficient): prior of a new patient's (beta, b),
+    # with the standard error of beta and b around 0
     mean: Array
     prior: Array
     G: Array  # (random effect, random effect): covariance of b
@@ -44,59 +45,67 @@ class DoseModel:
     process_var: float
     tau: float
     noise_var: float
-    log_likelihood: float  # restricted, and blind to the units of the design
+    log_likelihood: float  # restricted; does not depend on the units of the design
+
+    @property
+    def variances(self) -> dict[str, Any]:
+        """Variance parameters, as `dose_model_at` takes them."""
+        return {name: getattr(self, name) for name in ("G", "process_var", "tau", "noise_var")}
 
     def posterior(self, w: Array, s: Array, y: Array) -> tuple[Array, Array]:
         """Mean and covariance of one patient's (beta, b) given rows; the prior without any."""
         if len(y) == 0:
             return self.mean, self.prior
         cross = w @ self.prior
-        own = _within(s, self.process_var, self.tau, self.noise_var)
-        root = cho_factor(cross @ w.T + own)
+        within = _within(s, self.process_var, self.tau, self.noise_var)
+        root = cho_factor(cross @ w.T + within)
         gain = cho_solve(root, cross).T  # (coefficient, row)
         return self.mean + gain @ (y - w @ self.mean), self.prior - gain @ cross
 
 
-def mixed(found: Sequence[tuple[Array, Array]], weights: Sequence[float]) -> tuple[Array, Array]:
-    """Mean and covariance of a mixture of normals, from those of its parts and their weights."""
-    means, covs = (np.stack(part) for part in zip(*found, strict=True))
+def mix_normals(
+    normals: Sequence[tuple[Array, Array]], weights: Sequence[float]
+) -> tuple[Array, Array]:
+    """Mean and covariance of a weighted mixture of normals."""
+    means, covs = (np.stack(part) for part in zip(*normals, strict=True))
     mean = np.average(means, axis=0, weights=weights)
-    apart = means - mean
-    between = np.einsum("k,ki,kj->ij", weights, apart, apart)
+    centred = means - mean
+    between = np.einsum("k,ki,kj->ij", weights, centred, centred)
     return mean, np.average(covs, axis=0, weights=weights) + between
 
 
 def fit_dose_model(
     x: Array, z: Array, s: Array, y: Array, starts: Index, *, process: bool
 ) -> DoseModel:
-    """Restricted maximum likelihood; the process stays if the likelihood gains by it.
+    """Restricted maximum likelihood, with a process where that improves the likelihood enough.
 
     Parameters
     ----------
     x, z : (row, fixed effect), (row, random effect)
     s : (row,)
-        Time, in a unit in which a patient's rows are about 1 apart.
+        Time, scaled so that a patient's rows are about 1 apart.
     y : (row,)
     starts : (task + 1,)
-        Offsets of the patients, whose rows are in time.
+        Offsets of the patients, whose rows are sorted by time.
     process : bool
-        Whether to try one.
+        Whether to try an Ornstein-Uhlenbeck process.
     """
     plain = fit_mixed_model(x, z, y, starts)
-    found = MixedProcess.without(plain)
+    best = MixedProcess.without(plain)
     if process and plain.noise_var > _LEAST_NOISE * float(np.var(y)):
-        tried = fit_mixed_process(x, z, s, y, starts, plain)
-        found = tried if tried.log_likelihood > plain.log_likelihood + _GAIN else found
+        with_process = fit_mixed_process(x, z, s, y, starts, plain)
+        if with_process.log_likelihood > plain.log_likelihood + _GAIN:
+            best = with_process
     return dose_model_at(
         x,
         z,
         s,
         y,
         starts,
-        G=found.G,
-        process_var=found.process_var,
-        tau=found.tau,
-        noise_var=max(found.noise_var, _LEAST_NOISE * float(np.var(y)), np.finfo(float).tiny),
+        G=best.G,
+        process_var=best.process_var,
+        tau=best.tau,
+        noise_var=max(best.noise_var, _LEAST_NOISE * float(np.var(y)), np.finfo(float).tiny),
     )
 
 
@@ -112,7 +121,7 @@ def dose_model_at(
     tau: float,
     noise_var: float,
 ) -> DoseModel:
-    """The model of given variances: beta by generalised least squares, and the likelihood."""
+    """The model at given variances: beta by generalised least squares, and its likelihood."""
     unit, back, _ = orthonormal(x)
     uy = np.column_stack([unit, y])
     gram, log_v = np.zeros((uy.shape[1], uy.shape[1])), 0.0
@@ -126,7 +135,7 @@ def dose_model_at(
     information = gram[:-1, :-1]
     beta_cov = np.linalg.inv(information)
     beta = beta_cov @ gram[:-1, -1]
-    lost = log_v + gram[-1, -1] - gram[:-1, -1] @ beta + np.linalg.slogdet(information)[1]
+    deviance = log_v + gram[-1, -1] - gram[:-1, -1] @ beta + np.linalg.slogdet(information)[1]
     return DoseModel(
         mean=np.concatenate([back @ beta, np.zeros(z.shape[1])]),
         prior=block_diag(back @ beta_cov @ back.T, G),
@@ -134,19 +143,19 @@ def dose_model_at(
         process_var=process_var,
         tau=tau,
         noise_var=noise_var,
-        log_likelihood=-0.5 * float(lost + (len(y) - len(beta)) * np.log(2 * np.pi)),
+        log_likelihood=-0.5 * float(deviance + (len(y) - len(beta)) * np.log(2 * np.pi)),
     )
 
 
 def _within(s: Array, process_var: float, tau: float, noise_var: float) -> Array:
     """Covariance of process and noise of one patient's rows, (row, row)."""
-    memory = process_var * np.exp(-np.abs(s[:, None] - s) / tau)
-    return np.asarray(memory + noise_var * np.eye(len(s)))
+    process = process_var * np.exp(-np.abs(s[:, None] - s) / tau)
+    return np.asarray(process + noise_var * np.eye(len(s)))
 
 
 @dataclass(frozen=True, eq=False)
 class PlausibleModel:
-    """A model, the half-life that it is for, and its weight."""
+    """A model, its half-life of carry-over, and its weight."""
 
     model: DoseModel
     half_life: float
@@ -156,57 +165,56 @@ class PlausibleModel:
 def plausible_models(
     best: DoseModel, half_life: float, designs: Callable[[float], Designs], *, estimated: bool
 ) -> tuple[list[PlausibleModel], float]:
-    """Models whose weights sum to 1, and the standard error of the log half-life.
+    """Models at the cubature points, and the standard error of the log half-life.
 
     Parameters
     ----------
     best : DoseModel
     half_life : float
-        Of earlier doses; 0 for none.
+        Of carry-over; 0 for none.
     designs : callable
         As in `estimate_half_life`.
     estimated : bool
-        Whether the half-life is; else it is taken as known.
+        Whether the half-life is estimated rather than known.
     """
     q = len(best.G)
     below = np.tril_indices(q, -1)
-    sd, root = _parts(best.G)
+    sd, root = _sd_and_root(best.G)
     cuts = np.cumsum([q, len(below[0]), 1, 1, 1])
-    moved = np.ones(cuts[-1] + 1, bool)
-    moved[cuts[1] : cuts[3]] = best.process_var > 0
-    moved[-1] = estimated and half_life > 0
-    known = designs(half_life)
+    is_free = np.ones(cuts[-1] + 1, bool)
+    is_free[cuts[1] : cuts[3]] = best.process_var > 0
+    is_free[-1] = estimated and half_life > 0
+    best_designs = designs(half_life)
 
     def at(step: Array) -> tuple[DoseModel, float]:
-        every = np.zeros(len(moved))
-        every[moved] = step
-        sds, correlations, process, tau, noise, log_half_life = np.split(every, cuts)
-        turned = root.copy()
-        turned[below] += correlations
-        turned *= (sd * np.exp(sds) / np.sqrt((turned**2).sum(1)))[:, None]
-        own = half_life * float(np.exp(log_half_life[0]))
+        steps = np.zeros(len(is_free))
+        steps[is_free] = step
+        sds, correlations, process, tau, noise, log_half_life = np.split(steps, cuts)
+        new_root = root.copy()
+        new_root[below] += correlations
+        new_root *= (sd * np.exp(sds) / np.sqrt((new_root**2).sum(1)))[:, None]
+        new_half_life = half_life * float(np.exp(log_half_life[0]))
         model = dose_model_at(
-            *(known if own == half_life else designs(own)),
-            G=turned @ turned.T,
+            *(best_designs if new_half_life == half_life else designs(new_half_life)),
+            G=new_root @ new_root.T,
             process_var=best.process_var * float(np.exp(2 * process[0])),
             tau=best.tau * float(np.exp(tau[0])),
             noise_var=best.noise_var * float(np.exp(2 * noise[0])),
         )
-        return model, own
+        return model, new_half_life
 
     def likelihood(step: Array) -> float:
         return at(step)[0].log_likelihood
 
-    d = int(moved.sum())
+    d = int(is_free.sum())
     values, vectors = np.linalg.eigh(-_curvature(likelihood, d))
     spread = vectors / np.sqrt(np.maximum(values, 1.0 / _LARGEST_SD**2))
     points = np.sqrt(d) * np.concatenate([spread.T, -spread.T])
-    found = [at(point) for point in points]
-    models = [PlausibleModel(model, own, 1.0 / len(found)) for model, own in found]
-    return models, float(np.sqrt((spread[-1] ** 2).sum())) if moved[-1] else 0.0
+    models = [PlausibleModel(*at(point), 1.0 / len(points)) for point in points]
+    return models, float(np.sqrt((spread[-1] ** 2).sum())) if is_free[-1] else 0.0
 
 
-def _parts(G: Array) -> tuple[Array, Array]:
+def _sd_and_root(G: Array) -> tuple[Array, Array]:
     """Standard deviations, and the Cholesky root of the correlations."""
     sd = np.sqrt(np.diag(G))
     scale = np.where(sd > 0, sd, 1.0)
@@ -216,12 +224,12 @@ def _parts(G: Array) -> tuple[Array, Array]:
 
 
 def _curvature(f: Callable[[Array], float], d: int) -> Array:
-    """Second derivatives at 0, (d, d), by differences."""
+    """Second derivatives at 0, (d, d), by finite differences."""
     steps = _STEP * np.eye(d)
     centre = f(np.zeros(d))
     up, down = ([f(sign * step) for step in steps] for sign in (1.0, -1.0))
-    found = np.diag([(up[i] - 2 * centre + down[i]) / _STEP**2 for i in range(d)])
+    hessian = np.diag([(up[i] - 2 * centre + down[i]) / _STEP**2 for i in range(d)])
     for i, j in combinations(range(d), 2):
         cross = f(steps[i] + steps[j]) - up[i] - up[j] + centre
-        found[i, j] = found[j, i] = cross / _STEP**2
-    return found
+        hessian[i, j] = hessian[j, i] = cross / _STEP**2
+    return hessian

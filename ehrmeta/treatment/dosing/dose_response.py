@@ -1,10 +1,10 @@
-"""Dose-response of patients who are treated again and again: learned over many, adapted to one."""
+"""Dose-response model of repeatedly dosed patients: learned over many, adapted to one."""
 
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from functools import partial
 from itertools import pairwise
-from typing import Any, Literal, Self
+from typing import Literal
 
 import numpy as np
 
@@ -17,72 +17,78 @@ from ehrmeta.treatment.dosing.dose_model import (
     Designs,
     PlausibleModel,
     fit_dose_model,
-    mixed,
+    mix_normals,
     plausible_models,
 )
-from ehrmeta.treatment.dosing.dosed_rows import DosedEstimator, DosedRows, given_dose
+from ehrmeta.treatment.dosing.dosed_rows import (
+    DosedEstimator,
+    DosedRows,
+    titration_p_value,
+    warn_of_titration,
+)
 from ehrmeta.treatment.dosing.exposure import estimate_half_life, exposure, usual_gap
-from ehrmeta.treatment.dosing.titration import titration_p_value, warn_of_titration
 from ehrmeta.treatment.treated_rows import known_features
 
-_STEP = 0.1  # of the log half-life, for a derivative
+_STEP = 0.1  # of the log half-life, for a finite difference
 
 
 @dataclass(eq=False, repr=False)
 class DoseResponse(DosedEstimator[AdaptedDoses]):
     r"""Learns how patients respond to doses over time, and adapts to one more from a few rows.
 
-    A row is a dose and the response to it. Patients have a level, a slope in the dose, a trend in
-    time and curves (for instance in the hours since the last dose) of their own:
+    A row is a dose and the response to it. Level, slope in the dose, trend in time and curves (for
+    instance in the hours since the last dose) vary over patients:
 
     .. math:: y = x'\beta + (\beta_d + x'\gamma + b_d)\,\phi(E) + b_0 + b_t t + b_c(c) + u(t) + e
 
-    with E the exposure, in which earlier doses fade with a half-life estimated over patients, b
-    normal over patients, u a fluctuation that persists (an Ornstein-Uhlenbeck process) and e noise.
+    with E the exposure, a weighted average of current and earlier doses whose half-life is
+    estimated over patients, b normal random effects, u an Ornstein-Uhlenbeck process and e noise.
     Fitted by restricted likelihood; a new patient's coefficients have a posterior in closed form.
 
-    Doses that follow earlier outcomes (titration) bias no such model as long as the rows that they
-    followed are among those given: pass the whole history, also to `adapt`.
+    Doses that depend on earlier outcomes (titration) do not bias the model if the rows they depend
+    on are included: pass each patient's whole history, also to `adapt`.
 
     Parameters
     ----------
     curves : sequence of str
-        Columns of X in which every patient has a curve of their own; ``"x0"``, ``"x1"``, ... of an
-        array. Encode what else acts by ratios, such as weight, as logarithms.
+        Columns of X in which every patient has a linear-spline curve; ``"x0"``, ``"x1"``, ... of an
+        array. Log-transform features that act by ratios, such as weight.
     dose_scale : {"linear", "log"}
-        phi. With the log, and ``outcome_transform="log"``, a slope of 1 is proportionality.
+        Scale of phi. With the log and ``outcome_transform="log"``, a slope of 1 is proportionality.
     outcome_transform : {"log"}, optional
-        The response is modelled on the log scale, and reported on its own.
+        The response is modelled on the log scale, and predicted in its unit.
     random_slope : bool
-        A slope in the dose of the patient's own.
+        Whether the slope in the dose varies over patients.
     trend : bool
-        A trend in time, and one of the patient's own: period effects. Others are columns of X.
+        A trend in time with a random slope, for period effects.
     carry_over : "auto" or float
-        Half-life of earlier doses in the unit of time, 0 for none; by default estimated.
+        Half-life of carry-over in the unit of time, 0 for none; by default estimated.
     own_carry_over : bool
-        A half-life of the patient's own, to first order: where patients clear a drug at rates of
-        their own and doses change by large factors.
+        Whether the half-life varies over patients, to first order: for drugs whose clearance
+        varies, with doses that change by large factors.
     ornstein_uhlenbeck : bool
-        Whether a fluctuation that persists is tried; it stays if the likelihood gains by it.
+        Whether to try the process u; it is included where it improves the likelihood enough.
     schema : Schema, optional
-        Of the columns; a `Table`'s X brings its own.
+        Of the columns; taken from X where that is a `Table`'s.
     task : str, optional
         Column of X that names the patient.
 
     Attributes
     ----------
     carry_over_ : float
-        Half-life of earlier doses; 0 where there is none.
+        Half-life of carry-over; 0 without any.
     carry_over_log_sd_ : float
-        Standard error of its logarithm; 0 where it is given.
+        Standard error of its logarithm; 0 where it is fixed.
     dose_ : Dose
         Range of the training doses.
     model_ : DoseModel
-        Of largest likelihood, under that half-life.
+        The maximum-likelihood model at that half-life.
     plausible_ : list of PlausibleModel
-        What stands for the uncertainty of variances and half-life in bands and intervals.
+        Models that represent the uncertainty of variances and half-life in bands and intervals.
     titration_p_value_ : float
-        Small where later doses follow earlier outcomes; NaN where that cannot be told.
+        Small where later doses depend on earlier outcomes; NaN where that cannot be tested.
+    n_tasks_ : int
+        Number of training patients.
 
     References
     ----------
@@ -116,42 +122,7 @@ class DoseResponse(DosedEstimator[AdaptedDoses]):
     schema: Schema | None = None
     task: str | None = None
 
-    def fit(
-        self,
-        X: Any,
-        y: Any,
-        *,
-        treatment: Any = None,
-        groups: Any = None,
-        time: Any = None,
-        dose_time: Any = None,
-        dose: Any = None,
-    ) -> Self:
-        """Learn from the doses and responses of many patients.
-
-        Parameters
-        ----------
-        X : frame or array, (row, feature)
-            Without the dose: what else shifts the response or tilts the slope.
-        y : array, (row,)
-            Response to the dose.
-        treatment : array, (row,)
-            Dose given from the patient's row before to this one.
-        groups : array, (row,)
-            Patient of every row.
-        time : array, (row,)
-            Of the response.
-        dose_time : array, (row,), optional
-            When the dose was given: refused where that is after `time`.
-        dose : array, (row,), optional
-            Old name of `treatment`, which works for one release more.
-
-        Returns
-        -------
-        self
-        """
-        self._check()
-        rows = self._training_rows(X, y, given_dose(treatment, dose), groups, time, dose_time)
+    def _fit_rows(self, rows: DosedRows) -> None:
         self.gap_ = usual_gap(rows.time, rows.starts)
         self.design_ = DoseDesign.fit(
             rows.columns,
@@ -177,13 +148,12 @@ class DoseResponse(DosedEstimator[AdaptedDoses]):
         )
         self.titration_p_value_ = titration_p_value(rows.dose, rows.y, rows.starts)
         warn_of_titration(self.titration_p_value_)
-        return self
 
     def unadapted(self) -> AdaptedDoses:
         """The population: a new patient without rows."""
         self._check_is_fitted()
-        every = self.plausible_
-        prior = mixed([(one.model.mean, one.model.prior) for one in every], _weights(every))
+        models = self.plausible_
+        prior = mix_normals([(m.model.mean, m.model.prior) for m in models], _weights(models))
         return AdaptedDoses(self._fitted, DosedRows.none(), [prior])
 
     def _adapted(self, rows: DosedRows) -> AdaptedDoses:
@@ -193,21 +163,20 @@ class DoseResponse(DosedEstimator[AdaptedDoses]):
 
     @property
     def _fitted(self) -> FittedDoses:
-        """What an adapted patient's curves need of the model."""
         has_memory = self.own_carry_over and self.carry_over_ > 0
         return FittedDoses(self.reader_, self.design_, self.dose_, self._log_outcome, has_memory)
 
     def _posteriors(self, rows: DosedRows) -> list[tuple[Array, Array]]:
-        """Mean and covariance of every patient's coefficients, over all plausible models."""
+        """Mean and covariance of every patient's coefficients, averaged over plausible models."""
         by_model = []
-        for one in self.plausible_:
-            x, z, s, y, starts = self._designs(rows, one.half_life)
+        for plausible in self.plausible_:
+            x, z, s, y, starts = self._designs(rows, plausible.half_life)
             w = np.column_stack([x, z])
             by_model.append(
-                [one.model.posterior(w[a:b], s[a:b], y[a:b]) for a, b in pairwise(starts)]
+                [plausible.model.posterior(w[a:b], s[a:b], y[a:b]) for a, b in pairwise(starts)]
             )
         weights = _weights(self.plausible_)
-        return [mixed(found, weights) for found in zip(*by_model, strict=True)]
+        return [mix_normals(posteriors, weights) for posteriors in zip(*by_model, strict=True)]
 
     def _designs(self, rows: DosedRows, half_life: float) -> Designs:
         """Fixed and random design, time in usual gaps, response, and offsets."""
@@ -231,21 +200,17 @@ class DoseResponse(DosedEstimator[AdaptedDoses]):
     def _log_outcome(self) -> bool:
         return self.outcome_transform == "log"
 
-    def _check(self) -> None:
-        """Refuse parameters that no fit can use."""
+    def _check_parameters(self) -> None:
         if self.dose_scale not in ("linear", "log"):
             raise DataError(f"dose_scale must be 'linear' or 'log', got {self.dose_scale!r}.")
         if self.outcome_transform not in (None, "log"):
-            given = self.outcome_transform
-            raise DataError(f"outcome_transform must be 'log' or None, got {given!r}.")
+            transform = self.outcome_transform
+            raise DataError(f"outcome_transform must be 'log' or None, got {transform!r}.")
         if self.carry_over != "auto" and not 0 <= float(self.carry_over) < np.inf:
             raise DataError(
                 f"carry_over must be 'auto' or a half-life of 0 or more, got {self.carry_over!r}."
             )
 
-    def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "model_")
-
 
 def _weights(models: Sequence[PlausibleModel]) -> list[float]:
-    return [one.weight for one in models]
+    return [plausible.weight for plausible in models]

@@ -1,29 +1,31 @@
-"""Doses and responses of many patients over time, checked and in order."""
+"""Doses and responses of many patients over time: reading, checking, and adapting to new ones."""
 
 from __future__ import annotations
 
 import warnings
 from abc import abstractmethod
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import _check_feature_names, _check_n_features
 
 from ehrmeta.data import Schema
-from ehrmeta.errors import DataError, GroupError, NotFittedError, RenamedWarning
+from ehrmeta.errors import DataError, DataWarning, GroupError, NotFittedError, RenamedWarning
 from ehrmeta.estimators.inputs import Inputs, outcome_name, read_inputs, schema_of
 from ehrmeta.treatment.arms import AnyArray, Array, Dose, Index
 from ehrmeta.treatment.treated_rows import check_columns, read_times
 
 Adapted = TypeVar("Adapted")
+_TITRATED = 0.001  # p-value below which titration is reported
 
 
 @dataclass(frozen=True, eq=False)
 class DosedRows:
-    """Rows by patient, then by time."""
+    """Rows sorted by patient, then by time."""
 
     columns: dict[str, AnyArray]  # (row,): features
     y: Array  # (row,): response, or its logarithm
@@ -59,7 +61,7 @@ def read_rows(
     Raises
     ------
     DataError
-        There is no time, a dose was given after its response, or a logarithm does not exist.
+        Time is missing, a dose was given after its response, or a logarithm does not exist.
     """
     y, time, tasks = inputs.outcome(), inputs.time, inputs.tasks()
     if time is None:
@@ -68,11 +70,21 @@ def read_rows(
         raise DataError(
             f"dose has {len(dose):,} rows, X has {inputs.n_rows:,}. Pass one value a row of X."
         )
-    _check_order(dose_time, time, schema)
-    if log_dose:
-        _refuse_no_log(dose, "the dose")
-    if log_outcome:
-        _refuse_no_log(y, "the response")
+    if dose_time is not None:
+        late = np.flatnonzero(read_times(dose_time, "dose_time", schema, len(time)) > time)
+        if len(late):
+            raise DataError(
+                f"the dose was given after its response in {len(late):,} of {len(time):,} rows "
+                f"(first: row {late[0]}), so it cannot have caused it. Remove those rows, or check "
+                "whether the two times are swapped."
+            )
+    for values, what, is_log in ((dose, "dose", log_dose), (y, "response", log_outcome)):
+        low = np.flatnonzero(values <= 0)
+        if is_log and len(low):
+            raise DataError(
+                f"the {what} is 0 or below in {len(low):,} of {len(values):,} rows (first: row "
+                f"{low[0]}), which has no logarithm. Remove those rows, or use the linear scale."
+            )
     order = tasks.order
     return DosedRows(
         {name: values[order] for name, values in inputs.columns.items()},
@@ -109,7 +121,7 @@ class DosedReader:
 
 
 def patients_of(inputs: Inputs, labels: AnyArray | None) -> Index:
-    """Number of the adapted patient of every row; 0 of one without a name.
+    """Number of the adapted patient of every row; 0 for one unnamed patient.
 
     Raises
     ------
@@ -128,38 +140,13 @@ def patients_of(inputs: Inputs, labels: AnyArray | None) -> Index:
         raise GroupError(
             f"{int((task < 0).sum()):,} of {len(task):,} rows (first: row "
             f"{int(np.argmax(task < 0))}) belong to patients that were not adapted. Adapt them "
-            "first, or ask unadapted()."
+            "first, or use unadapted()."
         )
     return task
 
 
-def _check_order(dose_time: Any, time: Array, schema: Schema | None) -> None:
-    """A dose given after the response is none that it could follow."""
-    if dose_time is None:
-        return
-    late = np.flatnonzero(read_times(dose_time, "dose_time", schema, len(time)) > time)
-    if len(late):
-        raise DataError(
-            f"the dose was given after its response in {len(late):,} of {len(time):,} rows (first: "
-            f"row {late[0]}): it cannot be its cause. Leave those rows out, or check which time is "
-            "which."
-        )
-
-
-def _refuse_no_log(values: Array, what: str) -> None:
-    low = np.flatnonzero(values <= 0)
-    if len(low):
-        raise DataError(
-            f"{what} is 0 or below in {len(low):,} of {len(values):,} rows (first: row {low[0]}), "
-            "which has no logarithm. Leave those rows out, or use the linear scale."
-        )
-
-
 class DosedEstimator(BaseEstimator, Generic[Adapted]):
-    """Doses and outcomes of patients over time, and adapting to new ones.
-
-    A derived class learns in `fit`, from the rows of `_training_rows`, and says what it adapts to.
-    """
+    """Base of the dosing models: reads rows at `fit` and `adapt`, and checks them."""
 
     schema: Schema | None
     task: str | None
@@ -168,6 +155,59 @@ class DosedEstimator(BaseEstimator, Generic[Adapted]):
     __metadata_request__fit: ClassVar[dict[str, bool]] = dict.fromkeys(
         ("treatment", "groups", "time", "dose_time", "dose"), True
     )
+
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        *,
+        treatment: Any = None,
+        groups: Any = None,
+        time: Any = None,
+        dose_time: Any = None,
+        dose: Any = None,
+    ) -> Self:
+        """Learn from the doses and responses of many patients.
+
+        Parameters
+        ----------
+        X : frame or array, (row, feature)
+            Features, without the dose.
+        y : array, (row,)
+            Response to the dose, or concentration.
+        treatment : array, (row,)
+            Dose given from the patient's previous row to this one.
+        groups : array, (row,)
+            Patient of every row.
+        time : array, (row,)
+            Of the response.
+        dose_time : array, (row,), optional
+            When the dose was given; an error where that is after `time`.
+        dose : array, (row,), optional
+            Old name of `treatment`, deprecated.
+
+        Returns
+        -------
+        self
+        """
+        self._check_parameters()
+        dose = given_dose(treatment, dose)
+        reader = DosedReader(schema_of(self.schema, X), self.task)
+        inputs = reader.read(X, y, groups, time)
+        if inputs.groups is None:
+            raise GroupError("groups is missing: pass the patient of every row.")
+        self.reader_ = replace(reader, columns=tuple(inputs.columns))
+        if inputs.n_rows == 0:
+            raise DataError("X has no rows: pass the rows of several patients.")
+        self.dose_ = Dose.fit(dose, "dose")
+        rows = self._rows(inputs, dose, dose_time)
+        if len(rows.starts) < 3:
+            raise GroupError("groups names one patient for all rows: pass the rows of several.")
+        _check_feature_names(self, X, reset=True)
+        _check_n_features(self, X, reset=True)
+        self._fit_rows(rows)
+        self.n_tasks_ = len(rows.starts) - 1
+        return self
 
     def adapt(
         self,
@@ -203,6 +243,14 @@ class DosedEstimator(BaseEstimator, Generic[Adapted]):
         """The population: a new patient without rows."""
 
     @abstractmethod
+    def _check_parameters(self) -> None:
+        """Raise `DataError` for invalid parameters."""
+
+    @abstractmethod
+    def _fit_rows(self, rows: DosedRows) -> None:
+        """Estimate the model from the rows of two patients or more."""
+
+    @abstractmethod
     def _adapted(self, rows: DosedRows) -> Adapted: ...
 
     @property
@@ -212,25 +260,6 @@ class DosedEstimator(BaseEstimator, Generic[Adapted]):
     @property
     def _log_outcome(self) -> bool:
         return False
-
-    def _training_rows(
-        self, X: Any, y: Any, dose: Any, groups: Any, time: Any, dose_time: Any
-    ) -> DosedRows:
-        """Rows of several patients; what later calls are checked by is kept."""
-        reader = DosedReader(schema_of(self.schema, X), self.task)
-        inputs = reader.read(X, y, groups, time)
-        if inputs.groups is None:
-            raise GroupError("groups is missing: pass the patient of every row.")
-        self.reader_ = replace(reader, columns=tuple(inputs.columns))
-        if inputs.n_rows == 0:
-            raise DataError("X has no rows: pass the rows of several patients.")
-        self.dose_ = Dose.fit(dose, "dose")
-        rows = self._rows(inputs, dose, dose_time)
-        if len(rows.starts) < 3:
-            raise GroupError("groups names one patient for all rows: pass the rows of several.")
-        _check_feature_names(self, X, reset=True)
-        _check_n_features(self, X, reset=True)
-        return rows
 
     def _rows(self, inputs: Inputs, dose: Any, dose_time: Any) -> DosedRows:
         return read_rows(
@@ -247,12 +276,12 @@ class DosedEstimator(BaseEstimator, Generic[Adapted]):
             name = type(self).__name__
             raise NotFittedError(f"this {name} is not fitted yet. Call fit first.")
 
-    @abstractmethod
-    def __sklearn_is_fitted__(self) -> bool: ...
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "n_tasks_")
 
 
 def given_dose(treatment: Any, dose: Any) -> Any:
-    """The dose of every row, also under the argument's old name, which is warned of."""
+    """The dose of every row, also under the argument's deprecated name."""
     if dose is not None:
         warnings.warn(
             "dose= has a new name: pass treatment=. The old one works for one release more.",
@@ -263,3 +292,54 @@ def given_dose(treatment: Any, dose: Any) -> Any:
     if treatment is None:
         raise DataError("treatment is missing: pass treatment= with the dose of every row.")
     return treatment
+
+
+def titration_p_value(dose: Array, y: Array, starts: Index) -> float:
+    """P-value of the null hypothesis that dose changes do not depend on earlier outcomes.
+
+    Over the rows at which a patient's dose changes, the new dose is regressed on the previous dose
+    and outcome; the outcome's coefficient is tested with a standard error that is robust to
+    clustering by patient. NaN where the doses of fewer than ten patients change, or where the
+    previous dose determines the new one.
+
+    Parameters
+    ----------
+    dose, y : (row,)
+        Rows sorted by task and time.
+    starts : (task + 1,)
+        Offsets of the tasks.
+
+    Examples
+    --------
+    >>> from ehrmeta.data import make_nof1
+    >>> starts = np.arange(0, 101 * 56, 56)
+    >>> p = make_nof1(titration=True, random_state=0)
+    >>> titration_p_value(p.treatment, p.y, starts) < 0.001
+    True
+    """
+    task = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
+    now = np.flatnonzero((np.diff(task) == 0) & (np.diff(dose) != 0)) + 1
+    if len(np.unique(task[now])) < 10:
+        return np.nan
+    x = np.column_stack([np.ones(len(now)), dose[now - 1]])
+    new_dose, outcome = (
+        values - x @ np.linalg.lstsq(x, values, rcond=None)[0] for values in (dose[now], y[now - 1])
+    )
+    if new_dose @ new_dose < 1e-9 * (dose[now] @ dose[now]) or not outcome.any():
+        return np.nan
+    slope = outcome @ new_dose / (outcome @ outcome)
+    score = np.bincount(task[now], outcome * (new_dose - slope * outcome))
+    z = slope * (outcome @ outcome) / np.sqrt(score @ score)
+    return float(2 * stats.norm.sf(abs(z)))
+
+
+def warn_of_titration(p_value: float, stacklevel: int = 4) -> None:
+    """Warn where doses depend on earlier outcomes."""
+    if p_value < _TITRATED:
+        warnings.warn(
+            f"later doses follow earlier outcomes (p = {p_value:.1g}), as in titration. The model "
+            "stays unbiased if it is given all rows of every patient from the first dose on, in "
+            "fit and in adapt.",
+            DataWarning,
+            stacklevel=stacklevel,
+        )

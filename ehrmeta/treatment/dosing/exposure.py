@@ -1,4 +1,4 @@
-"""What a patient is exposed to: the doses, with what is left of earlier ones."""
+"""Exposure: a weighted average of current and earlier doses, and the half-life of carry-over."""
 
 from collections.abc import Callable
 from functools import partial
@@ -9,9 +9,9 @@ from scipy.optimize import minimize_scalar
 from ehrmeta.treatment.arms import Array, Index
 from ehrmeta.treatment.dosing.dose_model import Designs, DoseModel, dose_model_at, fit_dose_model
 
-_RANGE = (0.1, 10.0)  # searched, in usual gaps between rows
-_GAIN = 2.0  # of the log likelihood, that carry-over must bring: the 5 % level of one parameter
-_N_ROUNDS = 2  # of half-life and variances in turn
+_RANGE = (0.1, 10.0)  # of the half-life, in usual gaps between rows
+_GAIN = 2.0  # of the log likelihood that carry-over must bring: the 5 % level of one parameter
+_N_ROUNDS = 2  # of alternating between half-life and variances
 
 
 def exposure(dose: Array, time: Array, starts: Index, half_life: float, gap: float) -> Array:
@@ -19,19 +19,19 @@ def exposure(dose: Array, time: Array, starts: Index, half_life: float, gap: flo
 
     .. math:: E_j = c_j E_{j-1} + (1 - c_j) D_j, \quad c_j = 2^{-(t_j - t_{j-1}) / T}
 
-    A row's dose is taken to be given since the row before; before the first there was none. A dose
-    held for long is its own exposure.
+    A row's dose is assumed to be given since the previous row, with no dose before the first. The
+    exposure of a constant dose converges to the dose.
 
     Parameters
     ----------
     dose, time : (row,)
-        Rows in task order and in time.
+        Rows sorted by task and time.
     starts : (task + 1,)
         Offsets of the tasks.
     half_life : float
-        T, in the unit of time; 0 for none.
+        T, in the unit of time; 0 for no carry-over.
     gap : float
-        How long a task's first dose had been given.
+        Assumed duration of a task's first dose before its first row.
 
     Examples
     --------
@@ -44,14 +44,14 @@ def exposure(dose: Array, time: Array, starts: Index, half_life: float, gap: flo
     since = np.diff(time, prepend=np.nan)
     filled = starts[:-1] < starts[1:]
     since[starts[:-1][filled]] = gap
-    left = 0.5 ** (since / half_life)
-    found = np.empty(len(dose))
+    carried = 0.5 ** (since / half_life)
+    exposed = np.empty(len(dose))
     sizes = np.diff(starts)
     for place in range(int(sizes.max())):  # the n-th rows of all tasks at once
         rows = starts[:-1][sizes > place] + place
-        before = found[rows - 1] if place else 0.0
-        found[rows] = left[rows] * before + (1.0 - left[rows]) * dose[rows]
-    return found
+        before = exposed[rows - 1] if place else 0.0
+        exposed[rows] = carried[rows] * before + (1.0 - carried[rows]) * dose[rows]
+    return exposed
 
 
 def usual_gap(time: Array, starts: Index) -> float:
@@ -64,10 +64,10 @@ def usual_gap(time: Array, starts: Index) -> float:
 
 
 def estimate_half_life(designs: Callable[[float], Designs], gap: float, *, process: bool) -> float:
-    """The half-life of earlier doses; 0 unless the likelihood gains by it.
+    """Maximum-likelihood half-life of carry-over; 0 unless it improves the likelihood enough.
 
-    First without a process, then under the variances of a fit with one: what persists in the
-    outcome would else pass for doses that do.
+    The first search is without a process, the next ones are at the variances of a fit with one:
+    otherwise persistence of the outcome would be mistaken for carry-over of doses.
 
     Parameters
     ----------
@@ -82,32 +82,31 @@ def estimate_half_life(designs: Callable[[float], Designs], gap: float, *, proce
     def fitted(half_life: float, process: bool) -> DoseModel:
         return fit_dose_model(*designs(half_life), process=process)
 
-    found = _searched(lambda at: fitted(at, False), gap)
-    if fitted(found, False).log_likelihood < fitted(0.0, False).log_likelihood + _GAIN:
+    def is_worth_it(half_life: float, process: bool) -> bool:
+        without = fitted(0.0, process).log_likelihood
+        return fitted(half_life, process).log_likelihood >= without + _GAIN
+
+    half_life = _most_likely(lambda trial: fitted(trial, False), gap)
+    if not is_worth_it(half_life, False):
         return 0.0
     for _ in range(_N_ROUNDS if process else 0):
-        found = _searched(partial(_under, fitted(found, True), designs), gap)
-    if fitted(found, process).log_likelihood < fitted(0.0, process).log_likelihood + _GAIN:
-        return 0.0
-    return found
+        model = fitted(half_life, True)
+        half_life = _most_likely(partial(_with_variances_of, model, designs), gap)
+    return half_life if is_worth_it(half_life, process) else 0.0
 
 
-def _under(model: DoseModel, designs: Callable[[float], Designs], half_life: float) -> DoseModel:
-    return dose_model_at(
-        *designs(half_life),
-        G=model.G,
-        process_var=model.process_var,
-        tau=model.tau,
-        noise_var=model.noise_var,
-    )
+def _with_variances_of(
+    model: DoseModel, designs: Callable[[float], Designs], half_life: float
+) -> DoseModel:
+    return dose_model_at(*designs(half_life), **model.variances)
 
 
-def _searched(model: Callable[[float], DoseModel], gap: float) -> float:
-    """The half-life under which a model is most likely."""
-    found = minimize_scalar(
+def _most_likely(model: Callable[[float], DoseModel], gap: float) -> float:
+    """The half-life with the highest likelihood of `model`."""
+    optimum = minimize_scalar(
         lambda log_half_life: -model(float(np.exp(log_half_life))).log_likelihood,
         bounds=tuple(np.log(_RANGE) + np.log(gap)),
         method="bounded",
         options={"xatol": 0.02},
     )
-    return float(np.exp(found.x))
+    return float(np.exp(optimum.x))

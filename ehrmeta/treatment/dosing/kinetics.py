@@ -1,19 +1,28 @@
-r"""A population of one-compartment patients, and what rows say of one: both by weighted draws.
+r"""One-compartment kinetics: the law of one patient, and a population fitted by weighted draws.
 
-.. math:: \log\theta_i \sim N(A_i \beta, \Omega), \qquad
+With clearance CL, volume V, :math:`k = CL / V` and absorption rate :math:`k_a`, a dose D adds
+
+.. math:: \frac{D k_a}{V (k_a - k)} (e^{-kt} - e^{-k_a t}) \text{ (oral)}, \qquad
+          \frac{D}{V} e^{-kt} \text{ (intravenous)}
+
+after time t. Log parameters are ordered :math:`\theta = \log (CL, V, k_a)`, without :math:`k_a` for
+the intravenous route. Over patients
+
+.. math:: \theta_i \sim N(A_i \beta, \Omega), \qquad
           y = c(\theta_i) + e, \quad \mathrm{var}(e) = (\sigma_p c)^2 + \sigma_a^2
 
-The likelihood of a patient is an integral over :math:`\theta_i`. It is taken by importance
-sampling from a mixture of the population and a normal around what the patient's rows say, so that
-nothing is made linear.
+The likelihood of a patient is an integral over :math:`\theta_i`. It is estimated by importance
+sampling from a mixture of the population and a normal around the patient's posterior, so nothing is
+linearised.
 
 References
 ----------
 Kuhn, Lavielle (2005), doi:10.1016/j.csda.2004.07.002; Lavielle (2014), doi:10.1201/b17203.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -22,21 +31,100 @@ from scipy.special import logsumexp
 from scipy.stats import norm, qmc
 from torch import Tensor
 
+from ehrmeta.errors import DataError
 from ehrmeta.treatment.arms import Array
-from ehrmeta.treatment.dosing.compartment import Course
+from ehrmeta.treatment.dosing.dosed_rows import DosedRows
 
-_N_ROUNDS, _N_STEPS = 8, 20  # of draws, and of the likelihood's ascent under them
+_MIN_RATE_GAP = 1e-4  # of k and k_a, relative: the formula has a limit at equal rates
+_N_ROUNDS, _N_STEPS = 8, 20  # of draws, and of the optimiser within a round
 _N_DRAWS = 512  # of a training patient; a power of 2
-_WIDER = 1.3  # draws of the population are, in standard deviations
+_WIDER = 1.3  # factor on the population's sd in the proposal
 _SMALLEST_SD = 0.02  # of a log parameter over patients
 
 
 @dataclass(frozen=True, eq=False)
+class Course:
+    """Measurements of one patient, and the doses before each."""
+
+    # y, time (row,): concentration, and when
+    y: Array
+    time: Array
+    # dose, last (row,): dose given since the previous row, and the time of the last one
+    dose: Array
+    last: Array
+    count: Array  # (row,): number of these doses, one interval apart
+    interval: float
+
+    def concentration(self, theta: Array) -> Array:
+        """Concentration at every row under log parameters (draw, parameter), (row, draw)."""
+        elapsed = self.time[:, None] - self.last  # (row, dosing level)
+        amount = np.where(elapsed >= 0, self.dose, 0.0)
+
+        def remaining(rate: Array) -> Array:
+            step = -rate * self.interval
+            repeats = np.expm1(step * self.count[:, None]) / np.expm1(step)  # (level, draw)
+            decay = np.exp(-np.maximum(elapsed, 0)[..., None] * rate)
+            return np.asarray(np.sum(amount[..., None] * decay * repeats, axis=1))
+
+        return _concentration(theta, remaining)
+
+
+def steady(theta: Array, since: Array, interval: float) -> Array:
+    """Steady-state concentration per unit of dose, (row, draw), at time `since` (row,) after it."""
+    return _concentration(
+        theta, lambda rate: np.exp(-since[:, None] * rate) / -np.expm1(-rate * interval)
+    )
+
+
+def courses(rows: DosedRows, since: Array, interval: float) -> list[Course]:
+    """Every patient's course; time counts from the first dose.
+
+    Parameters
+    ----------
+    since : (row,)
+        Time since the last dose.
+    """
+    if (rows.dose < 0).any():
+        raise DataError(
+            f"dose is negative in {int((rows.dose < 0).sum()):,} of {len(rows.dose):,} rows. Pass "
+            "amounts; 0 where none was given."
+        )
+    last = rows.time - since
+    by_patient: list[Course] = []
+    for first, end in pairwise(rows.starts):
+        at = slice(first, end)
+        count = np.round(np.diff(last[at], prepend=-interval) / interval)
+        count[:1] = np.floor(last[at][:1] / interval + 1e-6) + 1
+        if (since[at] < 0).any() or (count < 0).any() or (count[:1] < 1).any():
+            raise DataError(
+                f"patient {len(by_patient)} of {len(rows.starts) - 1}: times do not agree with "
+                "doses. Count time from the first dose; the time since the last dose must be 0 or "
+                "more and at most that."
+            )
+        by_patient.append(
+            Course(rows.y[at], rows.time[at], rows.dose[at], last[at], count, interval)
+        )
+    return by_patient
+
+
+def _concentration(theta: Array, remaining: Callable[[Array], Array]) -> Array:
+    """Concentrations (row, draw) from the amount remaining under a rate (draw,)."""
+    clearance, volume, *absorption = np.exp(theta.T)
+    rate = clearance / volume
+    if not absorption:
+        return np.asarray(remaining(rate) / volume)
+    k_a = absorption[0]
+    gap = k_a - rate
+    gap = np.where(np.abs(gap) < _MIN_RATE_GAP * rate, _MIN_RATE_GAP * rate, gap)
+    return np.asarray(k_a / (volume * gap) * (remaining(rate) - remaining(rate + gap)))
+
+
+@dataclass(frozen=True, eq=False)
 class Kinetics:
-    """The population."""
+    """Population distribution of the log parameters."""
 
     beta: Array  # (parameter, coefficient): of the log parameters on ``[1, x]``
-    sd: Array  # (parameter,): over patients, of what x leaves open
+    sd: Array  # (parameter,): over patients with equal x
     # proportional, additive: standard deviations of the error
     proportional: float
     additive: float
@@ -48,7 +136,7 @@ class Kinetics:
         ----------
         x : (feature,)
         course : Course, optional
-            Without one they are the population's.
+            Without one, draws are from the population.
         n_draws : int
             A power of 2.
         """
@@ -67,25 +155,25 @@ class Kinetics:
         return theta, weight
 
     def log_likelihood(self, course: Course, theta: Array) -> Array:
-        """Of all rows of a patient, (draw,)."""
+        """Log-likelihood of all rows of a patient, (draw,)."""
         mean = course.concentration(theta)
         sd = np.hypot(self.proportional * mean, self.additive)
         return np.asarray(norm.logpdf(course.y[:, None], mean, sd).sum(0))
 
 
 def fit_kinetics(courses: Sequence[Course], x: Array, *, oral: bool) -> Kinetics:
-    """Maximum likelihood.
+    """Fit the population by maximum likelihood.
 
     Parameters
     ----------
     courses : sequence of Course
     x : (patient, feature)
-        Act on clearance and volume, not on absorption.
+        Features that affect clearance and volume, not absorption.
     oral : bool
     """
-    found = _start(courses, x.shape[1], oral)
+    kinetics = _start(courses, x.shape[1], oral)
     a = np.column_stack([np.ones(len(x)), x])
-    noise = _noise(len(courses), _N_DRAWS, len(found.sd))
+    noise = _noise(len(courses), _N_DRAWS, len(kinetics.sd))
     widest = max(len(course.y) for course in courses)
     y, mask = np.zeros((2, len(courses), widest))
     for patient, course in enumerate(courses):
@@ -96,18 +184,18 @@ def fit_kinetics(courses: Sequence[Course], x: Array, *, oral: bool) -> Kinetics
         mean = np.ones((len(courses), widest, _N_DRAWS))
         for patient, course in enumerate(courses):
             theta[patient], log_q[patient] = _proposed(
-                found.beta @ a[patient], found.sd, proposals[patient], noise[patient]
+                kinetics.beta @ a[patient], kinetics.sd, proposals[patient], noise[patient]
             )
             mean[patient, : len(course.y)] = course.concentration(theta[patient])
-        found, weight = _ascended(found, a, theta, log_q, mean, y, mask)
-        proposals = [_moments(*own) for own in zip(theta, weight, strict=True)]
-    return found
+        kinetics, weight = _improved(kinetics, a, theta, log_q, mean, y, mask)
+        proposals = [_moments(*draws) for draws in zip(theta, weight, strict=True)]
+    return kinetics
 
 
-def _ascended(
+def _improved(
     start: Kinetics, a: Array, theta: Array, log_q: Array, mean: Array, y: Array, mask: Array
 ) -> tuple[Kinetics, Array]:
-    """Parameters of larger likelihood under given draws, and the draws' weights."""
+    """Parameters that increase the likelihood under fixed draws, and the draws' weights."""
     A, T, Q, M, Y, K = (torch.as_tensor(part) for part in (a, theta, log_q, mean, y, mask))
     n_parameters, n_coefficients = start.beta.shape
     free = torch.ones(start.beta.shape, dtype=torch.bool)
@@ -117,13 +205,13 @@ def _ascended(
     def log_weights(v: Tensor) -> Tensor:
         beta, log_sd, proportional, additive = torch.split(v, cuts)
         beta = beta.reshape(n_parameters, n_coefficients) * free
-        apart = (T - (A @ beta.T)[:, None]) / torch.exp(log_sd)
-        prior = -0.5 * (apart**2).sum(-1) - log_sd.sum()
+        deviation = (T - (A @ beta.T)[:, None]) / torch.exp(log_sd)
+        prior = -0.5 * (deviation**2).sum(-1) - log_sd.sum()
         variance = torch.exp(2 * proportional) * M**2 + torch.exp(2 * additive)
         fit = -0.5 * ((Y[..., None] - M) ** 2 / variance + torch.log(variance))
         return prior + (K[..., None] * fit).sum(1) - Q
 
-    def lost(v: Array) -> tuple[float, Array]:
+    def objective(v: Array) -> tuple[float, Array]:
         at = torch.tensor(v, requires_grad=True)
         slopes = at[: cuts[0]].reshape(n_parameters, n_coefficients)[:, 1:]
         value = 0.5 * (slopes**2).sum() - torch.logsumexp(log_weights(at), 1).sum()
@@ -136,7 +224,7 @@ def _ascended(
     low[cuts[0] : cuts[0] + n_parameters] = np.log(_SMALLEST_SD)
     low[-2:] = errors - 3.0
     best = minimize(
-        lost,
+        objective,
         begin,
         jac=True,
         method="L-BFGS-B",
@@ -151,7 +239,7 @@ def _ascended(
 
 
 def _start(courses: Sequence[Course], n_features: int, oral: bool) -> Kinetics:
-    """From mean concentrations: in the steady state they are the dose over CL and the interval."""
+    """Start values: the mean steady-state concentration is dose / (CL * interval)."""
     interval = courses[0].interval
     y, dose = (np.concatenate([getattr(c, name) for c in courses]) for name in ("y", "dose"))
     level = max(float(np.median(y)), 1e-12)
@@ -162,33 +250,33 @@ def _start(courses: Sequence[Course], n_features: int, oral: bool) -> Kinetics:
 
 
 def _noise(n_patients: int, n_draws: int, n_parameters: int) -> Array:
-    """Standard normal points that fill space evenly, (patient, draw, parameter)."""
+    """Quasi-random standard normal points (Sobol), (patient, draw, parameter)."""
     n = n_patients * n_draws
     points = qmc.Sobol(n_parameters, seed=0).random_base2(int(np.ceil(np.log2(n))))[:n]
     return np.asarray(norm.ppf(points).reshape(n_patients, n_draws, n_parameters))
 
 
 def _proposed(
-    centre: Array, sd: Array, own: tuple[Array, Array] | None, noise: Array
+    centre: Array, sd: Array, posterior: tuple[Array, Array] | None, noise: Array
 ) -> tuple[Array, Array]:
-    """Draws (draw, parameter), the first half the population's, and their log densities."""
+    """Draws (draw, parameter), the first half from the population, and their log densities."""
     wide = _WIDER * sd
     theta = centre + wide * noise
     log_p = norm.logpdf(theta, centre, wide).sum(-1)
-    if own is None:
+    if posterior is None:
         return theta, log_p
-    mean, root = own
-    half = len(noise) // 2  # of a sequence: every other point would leave half of space empty
+    mean, root = posterior
+    half = len(noise) // 2  # contiguous: every other Sobol point would cover half of the space
     theta[half:] = mean + noise[half:] @ root.T
     log_p = norm.logpdf(theta, centre, wide).sum(-1)
     white = np.linalg.solve(root, (theta - mean).T).T
-    log_own = norm.logpdf(white).sum(-1) - np.log(np.abs(np.diag(root))).sum()
-    return theta, np.logaddexp(log_p, log_own) - np.log(2.0)
+    log_posterior = norm.logpdf(white).sum(-1) - np.log(np.abs(np.diag(root))).sum()
+    return theta, np.logaddexp(log_p, log_posterior) - np.log(2.0)
 
 
 def _moments(theta: Array, weight: Array) -> tuple[Array, Array]:
-    """Mean of weighted draws, and the root of half as much again as their covariance."""
+    """Mean of weighted draws, and the Cholesky root of 1.5 times their covariance."""
     mean = weight @ theta
-    apart = theta - mean
-    cov = 1.5 * (weight[:, None] * apart).T @ apart + 1e-6 * np.eye(theta.shape[1])
+    centred = theta - mean
+    cov = 1.5 * (weight[:, None] * centred).T @ centred + 1e-6 * np.eye(theta.shape[1])
     return mean, np.asarray(np.linalg.cholesky(cov))

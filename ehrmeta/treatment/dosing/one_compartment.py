@@ -1,21 +1,19 @@
-"""Concentrations of a drug in patients of one compartment: learned over many, adapted to one."""
+"""One-compartment model of drug concentrations: learned over many patients, adapted to one."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import numpy as np
 
 from ehrmeta.data import Encoder, Schema
 from ehrmeta.errors import DataError, SchemaError, did_you_mean
 from ehrmeta.treatment.arms import AnyArray, Array, Dose
-from ehrmeta.treatment.dosing.compartment import Course, courses, steady
-from ehrmeta.treatment.dosing.dose_readings import DoseReadings
-from ehrmeta.treatment.dosing.dosed_rows import DosedEstimator, DosedRows, given_dose, patients_of
-from ehrmeta.treatment.dosing.kinetics import fit_kinetics
-from ehrmeta.treatment.dosing.response_curve import Monotone, SampledCurves
+from ehrmeta.treatment.dosing.dosed_rows import DosedEstimator, DosedRows, patients_of
+from ehrmeta.treatment.dosing.kinetics import Course, courses, fit_kinetics, steady
+from ehrmeta.treatment.dosing.response_curves import AdaptedPatients, Monotone, SampledCurves
 from ehrmeta.treatment.treated_rows import known_features
 
 _N_DRAWS = 2048  # of an adapted patient; a power of 2
@@ -23,24 +21,25 @@ _N_DRAWS = 2048  # of an adapted patient; a power of 2
 
 @dataclass(eq=False, repr=False)
 class OneCompartment(DosedEstimator["AdaptedCompartment"]):
-    r"""Learns a drug's kinetics over many patients, and adapts to one more from a few levels.
+    """Learns a drug's kinetics over many patients, and adapts to one more from a few levels.
 
     For a drug given at one interval whose concentration follows the one-compartment law
-    (`ehrmeta.treatment.dosing.compartment`). Log clearance and volume are linear in the features
-    and normal around that over patients. A patient is adapted to by the whole posterior, not by its
-    mode, so that chances and bands hold what few concentrations leave open. Where the law is not
-    known take `DoseResponse`.
+    (`ehrmeta.treatment.dosing.kinetics`). Log clearance and volume are linear in the features, with
+    normal random effects. The features of a patient's first row are used; log-transform sizes, such
+    as weight. Adapting samples the whole posterior, not its mode, so that probabilities and bands
+    include the uncertainty of few concentrations. Use `DoseResponse` where the law is not known.
 
     Parameters
     ----------
     since_dose : str
         Column of X with the time since the last dose; ``"x0"``, ``"x1"``, ... of an array.
     interval : float
-        Between doses, in the unit of time. Time itself counts from a patient's first dose.
+        Between doses, in the unit of time. At `fit` and `adapt`, `time` counts from a patient's
+        first dose.
     route : {"oral", "iv"}
-        With absorption of first order, or straight into the blood.
+        First-order absorption, or intravenous.
     schema : Schema, optional
-        Of the columns; a `Table`'s X brings its own.
+        Of the columns; taken from X where that is a `Table`'s.
     task : str, optional
         Column of X that names the patient.
 
@@ -49,6 +48,8 @@ class OneCompartment(DosedEstimator["AdaptedCompartment"]):
     kinetics_ : Kinetics
     dose_ : Dose
         Range of the training doses.
+    n_tasks_ : int
+        Number of training patients.
 
     Examples
     --------
@@ -73,59 +74,23 @@ class OneCompartment(DosedEstimator["AdaptedCompartment"]):
     schema: Schema | None = None
     task: str | None = None
 
-    def fit(
-        self,
-        X: Any,
-        y: Any,
-        *,
-        treatment: Any = None,
-        groups: Any = None,
-        time: Any = None,
-        dose_time: Any = None,
-        dose: Any = None,
-    ) -> Self:
-        """Learn from the concentrations of many patients.
-
-        Parameters
-        ----------
-        X : frame or array, (row, feature)
-            The time since the last dose, and what else a patient's clearance and volume may follow,
-            taken from the first row; sizes, such as weight, as logarithms.
-        y : array, (row,)
-            Concentration.
-        treatment : array, (row,)
-            Dose given every interval from the patient's row before to this one.
-        groups : array, (row,)
-            Patient of every row.
-        time : array, (row,)
-            Of the concentration, since the first dose.
-        dose_time : array, (row,), optional
-            When the dose was given: refused where that is after `time`.
-        dose : array, (row,), optional
-            Old name of `treatment`, which works for one release more.
-
-        Returns
-        -------
-        self
-        """
-        if self.route not in ("oral", "iv"):
-            raise DataError(f"route must be 'oral' or 'iv', got {self.route!r}.")
-        if not (isinstance(self.interval, int | float | np.number) and 0 < self.interval < np.inf):
-            raise DataError(
-                f"interval must be above 0, in the unit of time, got {self.interval!r}."
-            )
-        rows = self._training_rows(X, y, given_dose(treatment, dose), groups, time, dose_time)
+    def _fit_rows(self, rows: DosedRows) -> None:
         if self.since_dose not in rows.columns:
             hint = did_you_mean(self.since_dose, rows.columns)
             raise SchemaError(f"since_dose '{self.since_dose}' is not in X. {hint}")
         known = known_features(rows.columns, self.reader_.schema)
         features = tuple(feature for feature in known if feature.name != self.since_dose)
         self.encoder_ = Encoder.fit(rows.columns, features, groups=rows.patient)
-        first = rows.starts[:-1]
-        self.kinetics_ = fit_kinetics(
-            self._courses(rows), self._encoded(rows.columns)[first], oral=self.route == "oral"
-        )
-        return self
+        x = self._encoded(rows.columns)[rows.starts[:-1]]
+        self.kinetics_ = fit_kinetics(self._courses(rows), x, oral=self.route == "oral")
+
+    def _check_parameters(self) -> None:
+        if self.route not in ("oral", "iv"):
+            raise DataError(f"route must be 'oral' or 'iv', got {self.route!r}.")
+        if not (isinstance(self.interval, int | float | np.number) and 0 < self.interval < np.inf):
+            raise DataError(
+                f"interval must be above 0, in the unit of time, got {self.interval!r}."
+            )
 
     def unadapted(self) -> AdaptedCompartment:
         """The population: a new patient without rows."""
@@ -139,28 +104,27 @@ class OneCompartment(DosedEstimator["AdaptedCompartment"]):
         return courses(rows, self._since(rows.columns), self.interval)
 
     def _since(self, columns: dict[str, AnyArray]) -> Array:
+        """Time since the last dose, (row,)."""
         values = columns[self.since_dose]
         if values.dtype.kind not in "biuf" or not np.isfinite(values).all():
             raise DataError(f"since_dose '{self.since_dose}' must hold numbers in all rows.")
         return values.astype(np.float64)
 
     def _encoded(self, columns: dict[str, AnyArray]) -> Array:
+        """Encoded features, (row, feature)."""
         return self.encoder_.transform(columns)[0].astype(np.float64)
 
-    def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "kinetics_")
 
+class AdaptedCompartment(AdaptedPatients):
+    """Patients that a `OneCompartment` was adapted to. It holds levels, so it is patient data.
 
-class AdaptedCompartment(DoseReadings):
-    """Made by ``OneCompartment.adapt``, never by hand. It holds levels, so it is patient data.
-
-    Everything is about the concentration itself in the steady state of a dose, at the time since
-    the last dose that the rows asked about name, without measurement error.
+    Made by ``OneCompartment.adapt``. All predictions are of the steady-state concentration under a
+    dose, without measurement error, at the rows' time since the last dose.
 
     Attributes
     ----------
     labels_ : ndarray, (patient,), or None
-        The groups it was adapted to, sorted; None for one patient without a name.
+        Groups of the support, sorted; None for one unnamed patient.
     n_shots_ : ndarray, (patient,)
         Support rows of every patient.
     """
@@ -178,7 +142,8 @@ class AdaptedCompartment(DoseReadings):
         model = self.model
         if monotone not in (None, "increasing"):
             raise DataError(
-                f"monotone={monotone!r} contradicts the law: concentrations rise with the dose."
+                f"monotone={monotone!r} contradicts the law: concentrations rise with the dose. "
+                "Pass 'increasing' or None."
             )
         inputs = model.reader_.read(X, None, groups, time)
         patient, since = patients_of(inputs, self.labels_), model._since(inputs.columns)

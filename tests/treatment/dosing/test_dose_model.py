@@ -5,7 +5,12 @@ import pytest
 
 from ehrmeta.data import make_nof1
 from ehrmeta.treatment import DoseResponse
-from ehrmeta.treatment.dosing.dose_model import PlausibleModel, dose_model_at, fit_dose_model, mixed
+from ehrmeta.treatment.dosing.dose_model import (
+    PlausibleModel,
+    dose_model_at,
+    fit_dose_model,
+    mix_normals,
+)
 from tests.treatment.dosing.patients import ROWS, lines, nof1_fit
 
 
@@ -21,31 +26,29 @@ def test_the_posterior_is_that_of_the_normal_equations() -> None:
     weight = np.linalg.inv(model.prior + ridge)
     expected = np.linalg.inv(weight + w.T @ w / model.noise_var)
     np.testing.assert_allclose(cov, expected, atol=1e-6)
-    told = weight @ model.mean + w.T @ y[:3] / model.noise_var
-    np.testing.assert_allclose(mean, expected @ told, atol=1e-5)
+    precision_mean = weight @ model.mean + w.T @ y[:3] / model.noise_var
+    np.testing.assert_allclose(mean, expected @ precision_mean, atol=1e-5)
 
 
 def test_a_mixture_has_the_mean_and_variance_of_its_parts() -> None:
     parts = [(np.array([0.0]), np.array([[1.0]])), (np.array([4.0]), np.array([[3.0]]))]
-    mean, cov = mixed(parts, [0.25, 0.75])
+    mean, cov = mix_normals(parts, [0.25, 0.75])
     np.testing.assert_allclose(mean, [3.0])
     np.testing.assert_allclose(cov, [[0.25 * (1 + 9) + 0.75 * (3 + 1)]])
 
 
-def test_the_estimate_is_the_top_of_the_likelihood_that_says_how_sure_it_is() -> None:
+def test_the_estimate_maximises_the_likelihood() -> None:
     p = make_nof1(40, 4, random_state=4)
     model = nof1_fit(p, carry_over=1.0)
     rows = model._rows(model.reader_.read(p.X[:, 3:], p.y, p.groups, p.time), p.treatment, None)
     design, best = model._designs(rows, 1.0), model.model_
-    own = {"G": best.G, "tau": best.tau}
-    own |= {"process_var": best.process_var, "noise_var": best.noise_var}
-    for name, value in own.items():
+    for name, value in best.variances.items():
         for factor in (0.8, 1.25):
-            other = dose_model_at(*design, **own | {name: value * factor})
+            other = dose_model_at(*design, **best.variances | {name: value * factor})
             assert other.log_likelihood < best.log_likelihood
 
 
-def test_bands_hold_what_few_patients_leave_open_of_the_variances() -> None:
+def test_bands_include_the_uncertainty_of_variances_from_few_patients() -> None:
     widths = []
     for n_patients in (8, 60):
         X, y, dose, patient, day = (part[: n_patients * ROWS] for part in lines())

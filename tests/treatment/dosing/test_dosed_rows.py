@@ -1,14 +1,22 @@
-"""Rows are put in order of patient and time, and refused where doses cannot act."""
+"""Rows are sorted and checked, parameters of fit are refused, and titration is detected."""
 
 import numpy as np
 import pandas as pd
 import pytest
 from sklearn.base import clone
 
-from ehrmeta.errors import DataError, GroupError, NotFittedError, RenamedWarning, SchemaError
+from ehrmeta.data import make_nof1, make_pk
+from ehrmeta.errors import (
+    DataError,
+    DataWarning,
+    GroupError,
+    NotFittedError,
+    RenamedWarning,
+    SchemaError,
+)
 from ehrmeta.treatment import DoseResponse
-from ehrmeta.treatment.dosing.dosed_rows import DosedReader, read_rows
-from tests.treatment.dosing.patients import fitted, lines
+from ehrmeta.treatment.dosing.dosed_rows import DosedReader, read_rows, titration_p_value
+from tests.treatment.dosing.patients import fitted, lines, nof1_fit
 
 
 @pytest.mark.parametrize(
@@ -70,3 +78,23 @@ def test_the_old_name_of_the_dose_works_and_warns():
     np.testing.assert_array_equal(old.effect([[0.0]], T0=1, T1=2), new.effect([[0.0]], T0=1, T1=2))
     with pytest.raises(DataError, match="treatment is missing"):
         model.adapt(**rows)
+
+
+def test_titration_is_detected_and_random_order_is_not() -> None:
+    titrated = make_nof1(60, titration=True, random_state=3)
+    with pytest.warns(DataWarning, match="later doses follow earlier outcomes"):
+        simple = nof1_fit(titrated, carry_over=0.0, ornstein_uhlenbeck=False)
+    assert simple.titration_p_value_ < 1e-6
+    pk = make_pk(100, random_state=0)
+    p = [
+        titration_p_value(pk.X[:, 2], np.log(pk.y), np.arange(0, 501, 5)),
+        nof1_fit(make_nof1(60, random_state=4), carry_over=0.0).titration_p_value_,
+    ]
+    assert not np.any(np.array(p) < 0.001)
+
+
+def test_the_titration_test_ignores_units_and_needs_many_dose_changes() -> None:
+    p, starts = make_nof1(30, titration=True, random_state=0), np.arange(0, 30 * 56 + 1, 56)
+    p_value = titration_p_value(p.treatment, p.y, starts)
+    assert titration_p_value(50 * p.treatment, 3 - 7 * p.y, starts) == pytest.approx(p_value)
+    assert np.isnan(titration_p_value(p.treatment[:280], p.y[:280], starts[:6]))
