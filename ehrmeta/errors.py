@@ -1,7 +1,6 @@
-"""The exception tree: every error of the package is an `EhrmetaError` and a built-in error too.
+"""Exceptions and warnings: every error is an `EhrmetaError` and also a built-in error.
 
-What to do about it is data, a `Remedy`, so that Python and the command line say it each in their
-own words.
+The remedy is stored as data, a `Remedy`, which the command line replaces by its options.
 """
 
 import difflib
@@ -32,16 +31,16 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Remedy:
-    """What to do about an error, a warning or a finding.
+    """How to fix the cause of an error, a warning or a finding.
 
     Attributes
     ----------
     kind : str
-        By which another front end than Python finds its own words.
+        Key by which the command line finds its text.
     words : str
-        A sentence for callers of Python.
+        A sentence for callers in Python.
     values : mapping of str to str
-        What the words of any front end name: a column, a class.
+        Values to insert into the text: a column, a class.
 
     Examples
     --------
@@ -59,18 +58,18 @@ class Remedy:
 
 
 class _Message(Exception):  # noqa: N818 - the base of errors and warnings alike
-    """An error or a warning whose arguments are its sentences: text, remedies or findings."""
+    """An error or a warning whose arguments are text, remedies or findings."""
 
     def __str__(self) -> str:
         return " ".join(map(str, self.args))
 
 
 class EhrmetaError(_Message):
-    """Base of every error this package raises on purpose."""
+    """Base of all errors that this package raises on purpose."""
 
 
 class DataError(EhrmetaError, ValueError):
-    """The values of a table cannot be used as they are."""
+    """The values of a table, or other arguments, cannot be used."""
 
 
 class CellError(DataError, TypeError):
@@ -98,19 +97,19 @@ class BundleError(EhrmetaError, ValueError):
 
 
 class StudyError(EhrmetaError, ValueError):
-    """A study of hyper-parameters cannot be opened, or was made for something else."""
+    """A study of hyper-parameters cannot be opened, or was created for other data or settings."""
 
 
 class MissingExtraError(EhrmetaError, ImportError):
-    """An optional dependency is needed; the message names the pip command."""
+    """An optional dependency is missing; the message has the pip command."""
 
 
 class DataWarning(_Message, UserWarning):
-    """Values were masked or rows were left out; the message counts them."""
+    """Values were masked or rows were dropped; the message counts them."""
 
 
 class MemoryWarning(_Message, UserWarning):
-    """A device's memory was full, so fewer tasks than planned are computed at once."""
+    """A device ran out of memory, so fewer tasks than planned are computed at once."""
 
 
 class AtypicalWarning(DataWarning):
@@ -118,11 +117,11 @@ class AtypicalWarning(DataWarning):
 
 
 class RenamedWarning(_Message, UserWarning):
-    """An argument has a new name; the old one works for one release more."""
+    """An argument has a new name; the old one works for one more release."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return the names closest to `name`, as a sentence to end an error message with.
+    """Names closest to `name`, as a sentence at the end of an error message.
 
     Examples
     --------

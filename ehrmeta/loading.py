@@ -1,4 +1,4 @@
-"""Opening a saved file, whatever it holds."""
+"""Loading of saved files of any kind."""
 
 import os
 from typing import Any
@@ -28,25 +28,25 @@ KINDS: dict[str, tuple[type[Saved], ...]] = {  # by metadata["kind"], then by na
 
 
 def load(path: str | os.PathLike[str], *, device: str = "auto") -> Any:
-    """Open a file that ``save`` wrote: a fitted model, adapted patients, or a calibrated one.
+    """Load a file written by ``save``: a fitted model, adapted patients, or a calibrated one.
 
-    Each class has a `load` of its own, which refuses files of another kind.
+    Each class also has a `load`, which raises an error for files of another kind.
 
     Parameters
     ----------
     path : str or path-like
     device : str
-        Where to compute, wherever the model was trained.
+        Device for computing, independent of that of training.
 
     Returns
     -------
     MetaRegressor, MetaClassifier, Adapted, ConformalRegressor, ConformalClassifier, ...
-        What the file holds; it predicts bit for bit what it did, on the same device.
+        The saved object; on the same device its predictions are identical bit for bit.
 
     Raises
     ------
     BundleError
-        The file is missing, damaged, of another kind, or names a class that files may not hold.
+        The file is missing, damaged, of an unknown kind, or names a class that is not allowed.
 
     Examples
     --------
@@ -64,9 +64,9 @@ def load(path: str | os.PathLike[str], *, device: str = "auto") -> Any:
     with fits_together(path):
         kind = metadata["kind"]
         if kind not in KINDS:
-            raise BundleError(f"it holds {kind!r}, which this version of ehrmeta does not know.")
+            raise BundleError(f"its kind {kind!r} is unknown to this version of ehrmeta.")
         name = metadata["model"]["class"] if kind == "model" else metadata.get("class", "Adapted")
-        classes = {made.__name__: made for made in KINDS[kind]}
+        classes = {cls.__name__: cls for cls in KINDS[kind]}
         if name not in classes:
-            raise BundleError(f"it names the class {name!r}, which no model file may hold.")
+            raise BundleError(f"its class {name!r} is not allowed in model files.")
         return classes[name].from_state(tensors, metadata, device)

@@ -1,7 +1,7 @@
-"""Where to search for a hyper-parameter, declared beside its default.
+"""Search ranges of hyper-parameters, declared in their type annotations.
 
-``inner_lr: Annotated[float, Range(1e-3, 0.5, log=True)] = 0.1`` says it all: type, range, scale and
-default. Tuner, command line and docs read it from there.
+``inner_lr: Annotated[float, Range(1e-3, 0.5, log=True)] = 0.1`` has type, range, scale and default.
+Tuner, command line and docs read them from there.
 """
 
 import math
@@ -16,15 +16,15 @@ from ehrmeta.errors import DataError
 
 @dataclass(frozen=True)
 class Range:
-    """A range of numbers, ends included; of whole numbers where both ends are whole.
+    """A range of numbers, ends included; of integers if both ends are integers.
 
     Parameters
     ----------
     low, high : int or float
     log : bool
-        Search the exponent: for rates and penalties.
+        Search on a log scale, as for rates and penalties.
     when : mapping, optional
-        Parameters beside this one and the value each must have for this one to matter.
+        Values of other parameters of the class for which this one is used.
 
     Examples
     --------
@@ -38,10 +38,10 @@ class Range:
     when: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Refuse what holds no number to draw."""
+        """Raise an error unless the range is finite and not empty."""
         ends = f"the range from {self.low} to {self.high}"
         if not all(map(math.isfinite, (self.low, self.high))):
-            raise DataError(f"{ends} is not finite: name its ends.")
+            raise DataError(f"{ends} is not finite: pass finite ends.")
         if not self.low < self.high:
             raise DataError(f"{ends} is empty: low must be below high.")
         if self.log and self.low <= 0:
@@ -59,7 +59,7 @@ class Range:
 
 @dataclass(frozen=True)
 class Choice:
-    """One of some values: numbers, words, tuples, or whole parts such as ``MAML()``.
+    """A choice of values: numbers, text, tuples, or estimator parts such as ``MAML()``.
 
     Parameters
     ----------
@@ -79,15 +79,17 @@ class Choice:
     kind = "choice"
 
     def __post_init__(self) -> None:
-        """Refuse an empty choice, and values that cannot be told apart."""
+        """Raise an error for an empty choice or equal labels."""
         if not self.values:
-            raise DataError("the choice is empty: name at least one value.")
+            raise DataError("the choice is empty: pass at least one value.")
         if len(set(self.labels)) < len(self.labels):
-            raise DataError(f"the choice repeats a value: {', '.join(self.labels)}.")
+            raise DataError(
+                f"the choice repeats a value: {', '.join(self.labels)}. Pass each value once."
+            )
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Each value as the short text that a study keeps; a part by the name of its class."""
+        """Each value as the text stored in a study; an estimator part by its class name."""
         classes = [type(value).__name__ for value in self.values]
         return tuple(
             name if hasattr(value, "get_params") and classes.count(name) == 1 else str(value)
@@ -99,12 +101,12 @@ class Choice:
 
 
 def declared_ranges(cls: type) -> dict[str, Range | Choice]:
-    """The ranges declared beside the parameters of a class or of those that it derives from.
+    """Ranges declared for the parameters of a class and its base classes.
 
     Raises
     ------
     DataError
-        An annotation names what is not defined where the class is.
+        An annotation uses a name that its module does not define.
 
     Examples
     --------
@@ -119,7 +121,7 @@ def declared_ranges(cls: type) -> dict[str, Range | Choice]:
     for base in reversed(cls.__mro__):
         if "__init__" not in vars(base):
             continue
-        # a dataclass writes its __init__ from fields of classes of other modules too
+        # the __init__ of a dataclass has fields of classes from other modules
         source = base if is_dataclass(base) else vars(base)["__init__"]
         try:
             hints = get_type_hints(source, include_extras=True)

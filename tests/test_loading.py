@@ -34,8 +34,8 @@ def test_a_model_and_its_patients_come_back_in_their_classes(model, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda metadata: metadata.update(kind="zip"), "it holds 'zip'"),
-        (lambda metadata: metadata["model"].update({"class": "os.system"}), "no model file may"),
+        (lambda metadata: metadata.update(kind="zip"), "kind 'zip' is unknown"),
+        (lambda metadata: metadata["model"].update({"class": "os.system"}), "is not allowed"),
         (lambda metadata: metadata.pop("kind"), "do not fit together"),
     ],
     ids=["kind", "class", "none"],

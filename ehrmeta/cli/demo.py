@@ -1,4 +1,4 @@
-"""The demo: one real data set from patients to predictions, with the baselines beside it."""
+"""The demo: training, adaptation, comparison with baselines and saving, on one real data set."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ def demo_model(*, quick: bool = False) -> MetaRegressor:
 
 
 class NotAdapted:
-    """A fitted model that does not look at the support, for the table."""
+    """A fitted model that ignores the support, for comparison."""
 
     def __init__(self, model: MetaRegressor) -> None:
         self.model = model
 
     def adapt(self, X: Any, y: Any, *, groups: Any = None, time: Any = None) -> NotAdapted:
-        """Itself: the support is not used."""
+        """Return the model unchanged."""
         return self
 
     def predict(self, X: Any, *, groups: Any = None, time: Any = None) -> Any:
@@ -48,17 +48,17 @@ class NotAdapted:
         return self.model.predict(X, time=time)
 
 
-def run_demo(folder: str | Path, say: Callable[[str], None], *, quick: bool = False) -> None:
+def run_demo(folder: str | Path, echo: Callable[[str], None], *, quick: bool = False) -> None:
     """Meta-train, adapt to new patients, compare, draw one patient and save the model.
 
     Parameters
     ----------
     folder : str or Path
-        Gets ``patient.png`` and ``hdl.ehrmeta``.
-    say : callable
+        Where ``patient.png`` and ``hdl.ehrmeta`` are written.
+    echo : callable
         Prints a line.
     quick : bool
-        Fewer patients and steps: shows that everything works, not how well.
+        Use fewer patients and steps, to check that everything works.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -67,17 +67,17 @@ def run_demo(folder: str | Path, say: Callable[[str], None], *, quick: bool = Fa
         table = table.take(table.tasks.codes < 1000)
     train, test = table.split(test_fraction=TEST_SHARE, random_state=0)
     unit = table.schema.outcome.unit if table.schema.outcome else ""
-    say(f"{DATA_SET}: {len(table):,} values of {table.n_tasks:,} patients")
-    say(f"meta-training on {train.n_tasks:,} patients; {test.n_tasks:,} others are never seen\n")
+    echo(f"{DATA_SET}: {len(table):,} values of {table.n_tasks:,} patients")
+    echo(f"meta-training on {train.n_tasks:,} patients; {test.n_tasks:,} others are never seen\n")
 
     model = demo_model(quick=quick)
     model.fit(train.X, train.y, groups=train.groups, time=train.time)
     last = model.history_[-1]
     steps, rate = f"{last['step']:,.0f} steps", f"{last['tasks_per_second']:,.0f} tasks/s"
-    say(f"meta-training: {steps} in {last['seconds']:.0f} s, {rate}")
+    echo(f"meta-training: {steps} in {last['seconds']:.0f} s, {rate}")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", AtypicalWarning)  # named once, below
-        say(_adapting_line(model, test))
+        warnings.simplefilter("ignore", AtypicalWarning)  # counted below
+        echo(_adapting_line(model, test))
         baselines = comparators()
         for baseline in baselines.values():
             baseline.fit(train.X, train.y, groups=train.groups, time=train.time)
@@ -90,9 +90,9 @@ def run_demo(folder: str | Path, say: Callable[[str], None], *, quick: bool = Fa
             shots=SHOTS,
             reference=OURS,
         )
-        say(f"\nError after k values of each new patient, on all later values ({DATA_SET}):\n")
-        say(k_shot_table(curve, reference=OURS, unit=unit))
-        say(
+        echo(f"\nError after k values of each new patient, on all later values ({DATA_SET}):\n")
+        echo(k_shot_table(curve, reference=OURS, unit=unit))
+        echo(
             "ranges: 95 % interval of (this row - last row), paired over patients; * excludes 0.\n"
             "rmse_macro: square root of the mean over patients of the patient's mean squared error."
         )
@@ -102,28 +102,28 @@ def run_demo(folder: str | Path, say: Callable[[str], None], *, quick: bool = Fa
         band = adapted.predict_interval(query.X, groups=query.groups, time=query.time)
     covered = interval_coverage(query.y, band[:, 0], band[:, 1], query.groups)
     odd = int(np.sum(adapted.atypical_ < 0.001))
-    say(f"90 % intervals at k = {STORY_SHOTS} hold {100 * covered:.1f} % of the later values.")
-    say(f"{odd} of {adapted.n_tasks:,} patients look unlike the training patients (p < 0.001).\n")
+    echo(f"90 % intervals at k = {STORY_SHOTS} contain {100 * covered:.1f} % of the later values.")
+    echo(f"{odd} of {adapted.n_tasks:,} patients are unlike the training patients (p < 0.001).\n")
 
     patient = median_patient(test, query, predicted)
     picture, saved = folder / "patient.png", folder / "hdl.ehrmeta"
     display = TrajectoryDisplay.from_estimator(
         model, patient.X, patient.y, time=patient.time, shots=STORY_SHOTS
     )
-    display.ax_.set_title("A patient never seen in training: the one of median error", loc="left")
+    display.ax_.set_title("The patient of median error, not used in training", loc="left")
     display.figure_.savefig(picture)
     model.save(saved)
     mark_held_out(str(saved), TEST_SHARE, table.n_tasks)
-    say(
+    echo(
         f"{picture}: of the test patients with {STORY_VISITS} values or more, the one whose error "
         f"at k = {STORY_SHOTS} is the median"
     )
-    say(f"{saved}: the model, without any patient ({saved.stat().st_size / 1e3:,.0f} kB)")
-    say(f"peak memory: {_peak_memory()}")
+    echo(f"{saved}: the model, without any patient ({saved.stat().st_size / 1e3:,.0f} kB)")
+    echo(f"peak memory: {_peak_memory()}")
 
 
 def _adapting_line(model: MetaRegressor, test: Table) -> str:
-    """Time one patient at a time, then all at once."""
+    """Time of adapting one patient at a time, and all at once."""
     support, _ = test.support_query(shots=STORY_SHOTS)
     tasks, seconds = support.tasks, []
     for task in range(min(100, tasks.n_tasks)):

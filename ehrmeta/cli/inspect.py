@@ -1,4 +1,4 @@
-"""Commands that look and change nothing: what a table is wrong in, what a file holds."""
+"""Commands ``ehrmeta check`` and ``inspect``: problems of a table, contents of a model file."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -20,11 +20,11 @@ from ehrmeta.persistence import read_bundle
 @table_options
 @click.option("--schema", "schema_file", metavar="FILE", help="TOML file with the columns' roles.")
 @click.option("--write-schema", metavar="FILE", help="Save the guessed roles, to correct them.")
-@click.option("--strict", is_flag=True, help="Warnings too end in exit status 1.")
+@click.option("--strict", is_flag=True, help="Exit with status 1 on warnings, too.")
 def check(
     table: str, schema_file: str | None, write_schema: str | None, strict: bool, **roles: Any
 ) -> None:
-    """List all that is wrong or odd about TABLE; exit status 1 where it cannot be used.
+    """List all problems of TABLE; exit status 1 if it cannot be used.
 
     \b
     Examples:
@@ -56,9 +56,9 @@ def check(
     "--full", is_flag=True, help="Everything: all settings as JSON, every array by shape."
 )
 def inspect(file: str, full: bool) -> None:
-    """Say what a model FILE holds; it is verified first.
+    """Verify a model FILE and describe its contents.
 
-    Of a file of adapted patients, which is patient data, rows are counted, never shown.
+    Files of adapted patients are patient data: their rows are counted, never shown.
 
     \b
     Examples:
@@ -69,18 +69,18 @@ def inspect(file: str, full: bool) -> None:
     if full:
         lines = [json.dumps(metadata, indent=2, ensure_ascii=False), *_shapes(tensors)]
     elif "belongs_to" in metadata:
-        lines = ["checkpoint of a training, without any row of its table", _size(tensors)]
+        lines = ["checkpoint of a training, without rows of its table", _size(tensors)]
     else:
         lines = [*_summary(load(file)), _size(tensors)]
     click.echo("\n".join(map(_printable, lines)))
     if metadata.get("contains_patient_data"):
-        click.echo("\nThis file holds patient data: the support rows and labels of its tasks.")
+        click.echo("\nThis file contains patient data: the support rows and labels of its tasks.")
     elif not full:
-        click.echo("\nNo row and no label of any task is in it; --full prints all that is.")
+        click.echo("\nThis file contains no row and no label of any task; --full prints all of it.")
 
 
 def _summary(loaded: Any) -> Iterator[str]:
-    """A model, and the tasks that were adapted, in a few lines."""
+    """Describe a model, and its adapted tasks if any, in a few lines."""
     if isinstance(loaded, Adapted):
         yield repr(loaded)
         model: Any = loaded.model
@@ -89,15 +89,15 @@ def _summary(loaded: Any) -> Iterator[str]:
             yield f"{type(loaded).__name__}, calibrated after {loaded.shots} values"
             loaded = loaded.model
         model = loaded.model_
-    made, settings = model.provenance, model.settings
-    yield f"{model.name} of {made['saved'][:10]}, by ehrmeta {made['ehrmeta']}"
+    origin, settings = model.provenance, model.settings
+    yield f"{model.name} of {origin['saved'][:10]}, by ehrmeta {origin['ehrmeta']}"
     yield f"algorithm   {model.learner.algorithm!r}"
     yield f"backbone    {settings['backbone'] or MLP()!r}"
     if model.population is not None:
-        of = settings["population"] or model.population
-        yield f"population  {type(of).__name__}, as arrays"
+        population = settings["population"] or model.population
+        yield f"population  {type(population).__name__}, as arrays"
     steps = f"{model.history[-1]['step']:,.0f} steps, " if model.history else ""
-    yield f"trained on  {model.n_tasks:,} tasks, {steps}seed {made['random_state']}"
+    yield f"trained on  {model.n_tasks:,} tasks, {steps}seed {origin['random_state']}"
     if model.schema is not None:
         for line in repr(model.schema).splitlines():
             role, _, text = line.partition("  ")
@@ -119,5 +119,5 @@ def _shapes(tensors: Mapping[str, Tensor]) -> Iterator[str]:
 
 
 def _printable(text: str) -> str:
-    """Without the control characters by which a file could steer the terminal."""
+    """Escape control characters, with which a file could control the terminal."""
     return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)

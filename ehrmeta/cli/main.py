@@ -1,4 +1,4 @@
-"""The command line: every command reads files, calls the library once and writes files."""
+"""Command line of the package: the group ``ehrmeta`` and its commands."""
 
 import warnings
 from typing import Any
@@ -17,7 +17,7 @@ from ehrmeta.errors import DataWarning, EhrmetaError
 
 
 class Commands(click.Group):
-    """A group whose commands end in one line of error, and put each warning in one line."""
+    """A group of commands that print each error and each warning in one line."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command."""
@@ -49,13 +49,13 @@ CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100, "sho
     "--threads",
     type=click.IntRange(1),
     default=1,
-    help="CPU threads. With more than one set GOMP_SPINCOUNT=1000 in the environment, or "
-    "waiting threads starve whatever shares their cores.",
+    help="CPU threads. With more than one, set GOMP_SPINCOUNT=1000 in the environment, so that "
+    "waiting threads do not block other processes.",
 )
 def main(threads: int) -> None:
-    """Learn over many patients, then adapt to one more from a few values.
+    """Learn from many patients, then adapt to a new one from a few values.
 
-    Tables are .csv or .parquet files with a row per visit. The usual way:
+    Tables are .csv or .parquet files with a row per visit. Typical use:
 
     \b
         ehrmeta fit visits.csv --task patient --time day --target hdl --out hdl.ehrmeta
@@ -66,7 +66,7 @@ def main(threads: int) -> None:
 
 
 @main.command()
-@click.option("--quick", is_flag=True, help="Few patients and steps: does it work here?")
+@click.option("--quick", is_flag=True, help="Few patients and steps, to check that it works.")
 @click.option("--out", default="demo", help="Folder for picture and model.")
 def demo(quick: bool, out: str) -> None:
     """Train on ten thousand real patients, adapt to new ones, compare with baselines.
@@ -91,10 +91,10 @@ def datasets() -> None:
         card = read_card(name)
         counts = (f"{card['loaded'][n]:,}" for n in ("n_rows", "n_tasks"))
         lines.append((name, *counts, card["licence"], card["title"]))
-    wide = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for name, rows, tasks, licence, title in lines:
-        size = f"{rows:>{wide[1]}}  {tasks:>{wide[2]}}"
-        click.echo(f"{name:<{wide[0]}}  {size}  {licence:<{wide[3]}}  {title}")
+        size = f"{rows:>{widths[1]}}  {tasks:>{widths[2]}}"
+        click.echo(f"{name:<{widths[0]}}  {size}  {licence:<{widths[3]}}  {title}")
 
 
 for command in (fit, adapt, predict, evaluate, check, inspect, report, tune):

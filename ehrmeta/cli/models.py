@@ -1,4 +1,4 @@
-"""``ehrmeta fit | adapt | predict | evaluate``: a model from its training to its predictions."""
+"""Commands ``ehrmeta fit``, ``adapt``, ``predict`` and ``evaluate``."""
 
 import dataclasses
 import os
@@ -32,9 +32,7 @@ from ehrmeta.report import k_shot_table
 @click.option("--algorithm", type=click.Choice(list(ALGORITHMS)), default="deep-mixed-effects")
 @tables.training_options
 @click.option(
-    "--hold-out",
-    type=tables.SHARE,
-    help="Share of patients to leave out, for `evaluate --hold-out`.",
+    "--hold-out", type=tables.SHARE, help="Share of patients to exclude, for `evaluate --hold-out`."
 )
 @click.option("--out", required=True, callback=tables.writable, help="Model file to write.")
 def fit(table: str, algorithm: str, hold_out: float | None, out: str, **options: Any) -> None:
@@ -49,17 +47,17 @@ def fit(table: str, algorithm: str, hold_out: float | None, out: str, **options:
     n_tasks = visits.n_tasks
     if hold_out is not None:
         visits, _ = visits.split(hold_out, random_state=0)
-    click.echo(shown(visits))
+    click.echo(describe(visits))
     model = regressor(algorithm, options)
     model.fit(visits.X, visits.y, groups=visits.groups, time=visits.time)
     model.save(out)
     if hold_out is not None:
         mark_held_out(out, hold_out, n_tasks)
-    done = "kept the mixed model: too few tasks to train on"
+    summary = "too few tasks for training steps: mixed model"
     if model.history_:
         last = model.history_[-1]
-        done = f"trained {last['step']:,.0f} steps in {last['seconds']:.0f} s"
-    click.echo(f"{done}, saved {out}")
+        summary = f"trained {last['step']:,.0f} steps in {last['seconds']:.0f} s"
+    click.echo(f"{summary}, saved {out}")
 
 
 @click.command()
@@ -80,23 +78,23 @@ def adapt(model: str, visits: str, out: str) -> None:
         visits, schema_of(fitted.model_, model), on_constant_outcome="allow"
     )
     adapted = fitted.adapt(support.X, support.y, groups=support.groups, time=support.time)
-    umask = os.umask(0o077)  # for the owner's eyes alone, from the first byte
+    umask = os.umask(0o077)  # readable by the owner only, from the first byte
     try:
         adapted.save(out)
     finally:
         os.umask(umask)
-    Path(out).chmod(0o600)  # a file that was there keeps its permissions in save
-    click.echo(f"{adapted}, saved {out} (patient data: keep it as you keep the visits)")
+    Path(out).chmod(0o600)  # overwriting does not change permissions
+    click.echo(f"{adapted}, saved {out} (patient data: protect it like the visits)")
 
 
 @click.command()
 @click.argument("model")
 @click.argument("rows")
-@click.option("--support", metavar="VISITS", help="Values seen so far; adapts before predicting.")
+@click.option("--support", metavar="VISITS", help="Visits to adapt to before predicting.")
 @click.option(
     "--new-groups", type=click.Choice(get_args(NewGroups)), default="error", show_default=False
 )
-@click.option("--confidence-level", type=tables.SHARE, default=0.9, help="Of lower and upper.")
+@click.option("--confidence-level", type=tables.SHARE, default=0.9, help="Of the intervals.")
 @click.option(
     "--out", required=True, callback=tables.writable, help="Table to write: .csv or .parquet."
 )
@@ -108,10 +106,10 @@ def predict(
     confidence_level: float,
     out: str,
 ) -> None:
-    """Predict every row of ROWS with MODEL, a file of `fit` or of `adapt`.
+    """Predict every row of ROWS with MODEL, a file from `fit` or `adapt`.
 
-    A file of `fit` alone gives the population prediction. Columns have the names they had in
-    `fit`; the target and features that were declared measured may be absent.
+    A file from `fit` alone gives the population prediction. Columns have the same names as in
+    `fit`; the target and measured features may be missing.
 
     \b
     Examples:
@@ -132,34 +130,33 @@ def predict(
     needed = (*([task] if patients.labels_ is not None else []), *([clock.name] if clock else []))
     require_columns(frame, needed)
     ids = [name for name in dict.fromkeys((task, *needed)) if name in frame]
-    taken = [name for name in ids if name in ("prediction", "lower", "upper")]
-    if taken:
+    clashes = [name for name in ids if name in ("prediction", "lower", "upper")]
+    if clashes:
         raise SchemaError(
-            f"column(s) {taken} of '{rows}' would be overwritten by the predictions. Rename them, "
-            "and fit again under the new name."
+            f"column(s) {clashes} of '{rows}' would be overwritten by the predictions. Rename "
+            "them, and fit again with the new names."
         )
     require_columns(frame, (f.name for f in schema.features if f.role != "measured"))
-    query: dict[str, Any] = {
-        "X": frame.reindex(columns=list(schema.names)),
-        "groups": groups_of(frame[task], patients) if task in needed else None,
-        "time": clock
-        and to_time(frame[clock.name], unit=clock.unit, origin=clock.origin, name=clock.name),
-        "new_groups": new_groups,
-    }
+    query: dict[str, Any] = {"X": frame.reindex(columns=list(schema.names)), "time": None}
+    query["groups"] = groups_of(frame[task], patients) if task in needed else None
+    query["new_groups"] = new_groups
+    if clock is not None:
+        unit, origin = clock.unit, clock.origin
+        query["time"] = to_time(frame[clock.name], unit=unit, origin=origin, name=clock.name)
     interval = patients.predict_interval(**query, confidence_level=confidence_level)
     predictions = frame[ids].assign(
         prediction=patients.predict(**query), lower=interval[:, 0], upper=interval[:, 1]
     )
     write_frame(predictions, out)
-    who = "the population"
+    source = "the population"
     if task in needed:
         codes = pd.Index(patients.labels_).get_indexer(pd.Index(query["groups"]))
         known = codes[codes >= 0]
-        who = f"{len(set(known)):,} adapted tasks"
+        source = f"{len(set(known)):,} adapted tasks"
         if len(known) < len(codes):
-            got = "the population" if new_groups == "population" else "no prediction"
-            who += f" ({len(codes) - len(known):,} rows of other tasks: {got})"
-    click.echo(f"predicted {len(predictions):,} rows from {who}, saved {out}")
+            instead = "the population" if new_groups == "population" else "no prediction"
+            source += f" ({len(codes) - len(known):,} rows of other tasks: {instead})"
+    click.echo(f"predicted {len(predictions):,} rows from {source}, saved {out}")
 
 
 @click.command()
@@ -167,14 +164,14 @@ def predict(
 @click.argument("table")
 @tables.scoring_options("1,3,5")
 @click.option(
-    "--baselines/--no-baselines", default=None, help="Default: where there is data to fit them on."
+    "--baselines/--no-baselines", default=None, help="Default: if there is data to fit them on."
 )
 def evaluate(
     model: str, table: str, shots: tuple[int, ...], baselines: bool | None, **others: Any
 ) -> None:
     """Score MODEL on the patients of TABLE after 1, 3, 5 values of each.
 
-    None of them should have been in training: pass another table, or hold patients out.
+    None of them may have been in training: pass another table, or hold patients out.
 
     \b
     Examples:
@@ -198,29 +195,29 @@ def evaluate(
 
 
 def regressor(algorithm: str, options: Mapping[str, Any]) -> MetaRegressor:
-    """The model that the values of `training_options` describe, not fitted."""
+    """Unfitted model with the values of `training_options`."""
     given = {name: options[name] for name in ("likelihood", "max_steps") if options[name]}
     model = MetaRegressor(ALGORITHMS[algorithm](), outcome_transform=options["transform"])
     return model.set_params(random_state=options["seed"], **given)
 
 
-def shown(table: Table) -> str:
-    """A table as it prints, the remedies of its findings in the words of the command line."""
+def describe(table: Table) -> str:
+    """Text of a table, with the remedies of its findings as command-line options."""
     return repr(dataclasses.replace(table, findings=tuple(map(tables.reworded, table.findings))))
 
 
 def schema_of(model: TaskModel, path: str) -> Schema:
-    """The columns a model was fitted on; treatment and outcome time play no part in predicting."""
+    """Schema that a model was fitted on, without treatment and outcome time."""
     if model.schema is None or model.schema.task is None or model.schema.outcome is None:
         raise SchemaError(
-            f"the model in '{path}' does not know its columns by name. Fit it from the command "
-            "line, or in Python on the X of a Table."
+            f"the model in '{path}' does not know its columns by name. Fit it on the command line, "
+            "or in Python on the X of a Table."
         )
     return dataclasses.replace(model.schema, treatment=None, outcome_time=None)
 
 
 def comparators(*, outcome_transform: Any = None, random_state: int = 0) -> dict[str, Any]:
-    """The baselines of a k-shot table, not fitted, by the names they have in it."""
+    """Unfitted baselines of a k-shot table, by name."""
     scale = {"outcome_transform": outcome_transform}
     return {
         "population (boosting)": PopulationBoosting(**scale, random_state=random_state),
@@ -240,16 +237,16 @@ def test_and_baselines(
     hold_out: float | None,
     baselines: bool = True,
 ) -> tuple[Table, dict[str, Any]]:
-    """The test patients, and the baselines fitted on other patients where there are any.
+    """The test patients, and baselines fitted on other patients if there are any.
 
     Parameters
     ----------
     fitted, path
         The model and its file.
     table, train : str
-        Files or bundled data sets: of the test patients, of others.
+        Files or bundled data sets with the test patients, and with others.
     hold_out : float, optional
-        Share of the patients of `table` to test on, which the training of the model left out.
+        Share of the patients of `table` to test on, which was excluded from training.
     baselines : bool
     """
     schema = schema_of(fitted.model_, path)
@@ -268,13 +265,13 @@ def test_and_baselines(
 
 
 def mark_held_out(path: str, share: float, n_tasks: int) -> None:
-    """Note in a model file which share of how many tasks its training left out."""
+    """Store in a model file which share of how many tasks was excluded from training."""
     tensors, metadata = read_bundle(path)
     write_bundle(path, tensors, metadata | {"held_out": {"share": share, "n_tasks": n_tasks}})
 
 
 def _check_held_out(path: str, share: float, n_tasks: int) -> None:
-    """Refuse to hold out other tasks than the training of this model did."""
+    """Raise an error unless these tasks were held out when this model was trained."""
     training = read_bundle(path)[1].get("held_out")
     if training is None:
         raise DataError(
@@ -284,17 +281,17 @@ def _check_held_out(path: str, share: float, n_tasks: int) -> None:
         )
     if training != {"share": share, "n_tasks": n_tasks}:
         raise DataError(
-            f"--hold-out {share:g} of {n_tasks:,} tasks: '{path}' was fitted with --hold-out "
-            f"{training['share']:g} of {training['n_tasks']:,}, so others are held out here. Pass "
+            f"--hold-out {share:g} of {n_tasks:,} tasks selects other tasks than those held out "
+            f"when '{path}' was fitted ({training['share']:g} of {training['n_tasks']:,}). Pass "
             f"the table of `fit` and --hold-out {training['share']:g}."
         )
 
 
 def groups_of(ids: pd.Series, patients: Adapted, *, joining: bool = False) -> Any:
-    """Task ids in the type of the adapted ones: a CSV holds text, (row,).
+    """Convert task ids, text in a CSV, to the type of the adapted tasks' labels, (row,).
 
-    Numbers are compared digit by digit, never as floats. One that no adapted task has becomes a
-    number that none has, or stays what it is where it may be `joining` them.
+    Numbers are compared exactly, never as floats. An unknown id becomes a number that no adapted
+    task has, or keeps its value if it is `joining` them.
     """
     labels = patients.labels_
     text = ids.astype("str").where(ids.notna(), None)
@@ -315,8 +312,8 @@ def groups_of(ids: pd.Series, patients: Adapted, *, joining: bool = False) -> An
     bad = (codes < 0) | np.isin(codes, wrong)
     if bad.any():
         raise DataError(
-            f"column '{ids.name}' holds no number like those of the adapted tasks in "
-            f"{int(bad.sum()):,} of {len(ids):,} rows. Correct those rows."
+            f"column '{ids.name}': {int(bad.sum()):,} of {len(ids):,} rows have no valid number, "
+            "but the adapted tasks have numbers. Correct those rows."
         )
     dtype = np.dtype(np.int64) if labels.dtype.kind in "ib" else labels.dtype
     if joining:
@@ -327,7 +324,7 @@ def groups_of(ids: pd.Series, patients: Adapted, *, joining: bool = False) -> An
 
 
 def _number(text: str) -> Decimal | None:
-    """Exactly the number that a text writes, if any."""
+    """The exact number in a text, if it is one."""
     try:
         number = Decimal(text.strip())
     except InvalidOperation:

@@ -1,4 +1,4 @@
-"""A report on a saved forecaster, as one file."""
+"""Command ``ehrmeta report``: a report on a saved forecaster."""
 
 import tomllib
 from pathlib import Path
@@ -25,7 +25,7 @@ from ehrmeta.report import Document, forecast_report
     type=click.IntRange(0, 20),
     default=0,
     show_default=False,
-    help="Draw so many patients' values.",
+    help="Number of patients whose values are drawn.",
 )
 @click.option("--title", default="", show_default=False, help="Of the report.")
 def report(
@@ -37,9 +37,9 @@ def report(
     answers: str | None,
     **settings: Any,
 ) -> None:
-    """Write a report on how well MODEL forecasts the patients of TABLE, for whom, and what is open.
+    """Write a report on how well MODEL forecasts the patients of TABLE, overall and in subgroups.
 
-    None of them should have been in training: pass another table, or hold patients out.
+    None of them may have been in training: pass another table, or hold patients out.
 
     \b
     Examples:
@@ -47,7 +47,7 @@ def report(
         ehrmeta report bili.ehrmeta pbcseq --hold-out 0.2 --out report.html
     """
     Document(settings["title"], ()).check_path(out)
-    forecaster, fitted = _loaded(model)
+    forecaster, fitted = _load_forecaster(model)
     test, baselines = test_and_baselines(fitted, model, table, train=train, hold_out=hold_out)
     document = forecast_report(
         forecaster,
@@ -64,8 +64,8 @@ def report(
     click.echo(f"{len(document.sections)} sections on {test.n_tasks:,} patients, saved {out}")
 
 
-def _loaded(path: str) -> tuple[MetaRegressor | ConformalRegressor, MetaRegressor]:
-    """What the file holds, a calibrated model or a plain one, and the model itself."""
+def _load_forecaster(path: str) -> tuple[MetaRegressor | ConformalRegressor, MetaRegressor]:
+    """Load a model, calibrated or not; returns it and the uncalibrated model."""
     if read_bundle(path)[1].get("kind") != "calibrated":
         plain = MetaRegressor.load(path)
         return plain, plain
@@ -75,11 +75,11 @@ def _loaded(path: str) -> tuple[MetaRegressor | ConformalRegressor, MetaRegresso
 
 
 def _read_answers(path: str | None) -> dict[str, str]:
-    """Item of the checklist to answer; keys of TOML may be bare, as in ``5a = "..."``."""
+    """Read answers by checklist item from a TOML file, such as ``5a = "..."``."""
     if path is None:
         return {}
     try:
         answers = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"'{path}' is no TOML file: {error}.") from error
+        raise DataError(f"'{path}' is not a valid TOML file: {error}.") from error
     return {str(item): str(answer) for item, answer in answers.items()}

@@ -1,7 +1,4 @@
-"""The one way into every command: files and bundled data sets in, checked tables out.
-
-Also the options that commands share, and what messages say on the command line.
-"""
+"""Reading tables on the command line, options shared by commands, and remedies as options."""
 
 import dataclasses
 import os
@@ -14,7 +11,7 @@ import click
 import pandas as pd
 from click.core import ParameterSource
 
-from ehrmeta.data import Clock, Finding, Outcome, Schema, Table
+from ehrmeta.data import Clock, Finding, Schema, Table
 from ehrmeta.data.catalog import list_datasets, load_dataset, load_frame
 from ehrmeta.data.clock import SECONDS
 from ehrmeta.data.columns import read_frame
@@ -32,7 +29,7 @@ TABLES = (".csv", ".parquet")
 
 
 def is_bundled(source: str) -> bool:
-    """Whether a name is that of a bundled data set; a file of that name goes first."""
+    """Whether a name is a bundled data set; an existing file of that name has priority."""
     return source in list_datasets() and not Path(source).exists()
 
 
@@ -50,7 +47,7 @@ def read_table(
     ----------
     source : str
     schema : Schema, optional
-        Of the model that will read the table; without it the `roles` name the columns.
+        Of the model that will read the table; otherwise the `roles` name the columns.
     drop_missing_target : bool
     on_constant_outcome : {"error", "allow"}
     **roles
@@ -72,9 +69,9 @@ def read_table(
 def read_rows(
     source: str, schema: Schema | None = None, **roles: Any
 ) -> tuple[pd.DataFrame, Schema]:
-    """The rows of a file or a bundled data set as they are, and what their columns mean.
+    """The unchecked rows of a file or a bundled data set, and their schema.
 
-    For the parameters see `read_table`.
+    Parameters are those of `read_table`.
     """
     if is_bundled(source):
         return load_frame(source), _check_bundled(source, load_dataset(source).schema, schema)
@@ -100,15 +97,15 @@ def roles_of(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def text_columns(schema: Schema) -> tuple[str, ...]:
-    """The columns that a CSV must not turn into numbers: the task and the categories."""
+    """Columns to read from a CSV as text: the task and the categories."""
     categories = (f.name for f in schema.features if f.kind == "categorical")
     return (*(() if schema.task is None else (schema.task,)), *categories)
 
 
 def _read_file(path: str, text: tuple[str, ...]) -> pd.DataFrame:
-    """A file as `read_frame` reads it, with a row at least and every column named once.
+    """Read a file with `read_frame`; raises an error for repeated column names or no rows.
 
-    pandas reads a second column ``hdl`` as ``hdl.1``: a copy of the outcome would predict it.
+    pandas renames a second column ``hdl`` to ``hdl.1``: a copy of the outcome would predict it.
     """
     frame = read_frame(path, text=text)
     if Path(path).suffix.lower() == ".csv":
@@ -119,12 +116,12 @@ def _read_file(path: str, text: tuple[str, ...]) -> pd.DataFrame:
                 f"'{path}' has more than one column {repeated}. Rename or remove the others."
             )
     if frame.empty:
-        raise DataError(f"'{path}' has a header, but no row. Check the file.")
+        raise DataError(f"'{path}' has a header, but no rows. Check the file.")
     return frame
 
 
 def _check_bundled(source: str, card: Schema, schema: Schema | None) -> Schema:
-    """The schema to read a bundled data set by: no option renames it, a model must share it."""
+    """Schema for reading a bundled data set; a model's schema must match its card."""
     if schema is None:
         context = click.get_current_context()
         given = [
@@ -135,49 +132,50 @@ def _check_bundled(source: str, card: Schema, schema: Schema | None) -> Schema:
         ]
         if given:
             raise click.UsageError(
-                f"{source} is a bundled data set, whose card names its columns: leave out "
+                f"{source} is a bundled data set, whose card names its columns: omit "
                 f"{', '.join(given)}."
             )
         return card
-    for part, theirs, ours in (
-        ("outcome", _named(card.outcome), _named(schema.outcome)),
-        ("time", _named(card.time), _named(schema.time)),
-        ("features", tuple(sorted(card.names)), tuple(sorted(schema.names))),
+    for part, expected, given_part in zip(
+        ("outcome", "time", "features"), _columns_of(card), _columns_of(schema), strict=True
     ):
-        if theirs != ours:
+        if expected != given_part:
             raise SchemaError(
-                f"the {part} of the bundled data set {source} is {theirs}, that of the model "
-                f"{ours}. Pass a table with the columns that the model was fitted on."
+                f"the {part} of the bundled data set {source} is {expected}, that of the model "
+                f"{given_part}. Pass a table with the columns that the model was fitted on."
             )
     return schema
 
 
-def _named(column: Outcome | Clock | None) -> tuple[str, str] | None:
-    return None if column is None else (column.name, column.unit)
+def _columns_of(schema: Schema) -> tuple[Any, ...]:
+    """Name and unit of outcome and time, and names of the features."""
+    columns = (schema.outcome, schema.time)
+    named = [None if column is None else (column.name, column.unit) for column in columns]
+    return (*named, tuple(sorted(schema.names)))
 
 
-# What a message says to do about it, by the kind of its remedy.
+# Remedies on the command line, by kind.
 COMMAND_WORDS = {
-    "ask-for-classes": "Pass a model of a number: risks of classes are not predicted here.",
+    "ask-for-classes": "Pass a regression model: class probabilities are not supported here.",
     "convert-units": "{likely}convert them, or correct --unit.",
     "drop-missing": "Fill them in or drop those rows, as `fit` does with --drop-missing-target.",
     "fewer-shots": "Lower the numbers of --shots.",
     "fit-with-time": "Fit it with --time.",
     "give-range": "Write one, such as {name}=1:10.",
     "keep-small-tasks": "",
-    "name-time": "Pass --time, or leave them out of --measured.",
+    "name-time": "Pass --time, or remove them from --measured.",
     "new-groups": "Adapt them first, or pass --new-groups population or nan.",
-    "numbers-at-fit": "Convert it to numbers, which it held at `fit`.",
+    "numbers-at-fit": "Convert it to numbers, as at `fit`.",
     "numbers-or-text": "Write all of its cells as numbers, or all as text.",
     "one-row-per-time": "Drop them, or `fit` with --on-duplicate first, last, mean or allow.",
     "one-row-per-visit": "If tasks are patients, `fit` with --on-duplicate first, last or mean; if "
     "they are cohorts, with --task-kind cohort.",
     "one-time-zone": "Convert all rows to one zone.",
     "other-repeats": "`fit` with another --on-duplicate if another is meant.",
-    "other-study": "Pass another --study, or run what it was made for.",
-    "pass-a-model": "Pass a file of `fit`.",
+    "other-study": "Pass another --study, or the same table and options as before.",
+    "pass-a-model": "Pass a file from `fit`.",
     "robust-likelihood": "Look for gross errors in the target, or pass --likelihood student_t.",
-    "several-tasks": "Pass as --task the column that tells patients apart.",
+    "several-tasks": "Pass as --task the column that identifies patients.",
     "smaller-chunks": "",
     "smaller-steps": "Pass --likelihood student_t if the target holds gross errors.",
     "write-dates": "Write them as YYYY-MM-DD.",
@@ -186,7 +184,7 @@ COMMAND_WORDS = {
 
 
 def in_command_words(message: object) -> str:
-    """An error, a warning or a part of one in a line, its remedies as options and files."""
+    """Text of an error, a warning or a part of one on one line, with command-line remedies."""
     if isinstance(message, BaseException):
         text = " ".join(map(in_command_words, message.args))
     elif isinstance(message, Remedy):
@@ -197,12 +195,12 @@ def in_command_words(message: object) -> str:
 
 
 def reworded(finding: Finding) -> Finding:
-    """A finding whose remedy is in the words of the command line."""
+    """A finding with its remedy for the command line."""
     return dataclasses.replace(finding, remedy=in_command_words(finding.remedy))
 
 
 def writable(ctx: click.Context, param: click.Parameter, value: str) -> str:
-    """A file that can be written later: nobody wants to learn otherwise after the training."""
+    """Check before the work starts that a file can be written."""
     folder = Path(value).absolute().parent
     if not folder.is_dir():
         raise click.BadParameter(f"there is no folder '{folder}'.")
@@ -217,25 +215,25 @@ def writable(ctx: click.Context, param: click.Parameter, value: str) -> str:
 
 
 def numbers(_ctx: object, _param: object, value: str) -> tuple[int, ...]:
-    """``1,3,5`` as a tuple."""
+    """Parse ``1,3,5`` into a tuple."""
     try:
         values = tuple(int(number) for number in value.split(","))
     except ValueError as error:
-        raise click.BadParameter(f"{value!r} is no list of whole numbers like 1,3,5.") from error
+        raise click.BadParameter(f"{value!r} is not a list of whole numbers, as 1,3,5.") from error
     if min(values) < 0 or len(set(values)) < len(values):
         raise click.BadParameter(
-            f"{value!r} repeats a number or has one below 0: write a list like 1,3,5."
+            f"{value!r} repeats a number or has one below 0: write a list, as 1,3,5."
         )
     return values
 
 
 def _names(_ctx: object, _param: object, value: str | None) -> tuple[str, ...]:
-    """``A,B`` as a tuple; nothing as an empty one."""
+    """Parse ``A,B`` into a tuple, empty without a value."""
     return tuple(name.strip() for name in value.split(",")) if value else ()
 
 
 def _pairs(_ctx: object, _param: object, value: Sequence[str]) -> tuple[tuple[str, str], ...]:
-    """Every ``COLUMN=VALUE`` split at its last equals sign."""
+    """Split every ``COLUMN=VALUE`` at its last equals sign."""
     for one in value:
         if "=" not in one:
             raise click.BadParameter(f"{one!r} is not of the form COLUMN=VALUE.")
@@ -243,7 +241,7 @@ def _pairs(_ctx: object, _param: object, value: Sequence[str]) -> tuple[tuple[st
 
 
 def _ranges(_ctx: object, _param: object, value: Sequence[str]) -> tuple[tuple[str, str], ...]:
-    """Every ``COLUMN=LOW:HIGH``, where either end may be empty."""
+    """Check every ``COLUMN=LOW:HIGH``; either end may be empty."""
     pairs = _pairs(_ctx, _param, value)
     for column, text in pairs:
         try:
@@ -256,39 +254,39 @@ def _ranges(_ctx: object, _param: object, value: Sequence[str]) -> tuple[tuple[s
 
 
 def _ends(text: str) -> tuple[float | None, float | None]:
-    """``LOW:HIGH`` as numbers, None for an empty end."""
+    """Parse ``LOW:HIGH`` into numbers, None for an empty end."""
     low, high = text.split(":")
     return float(low) if low else None, float(high) if high else None
 
 
 def _all_of(*options: Option) -> Option:
-    """One decorator for several options, shown in this order."""
+    """One decorator for several options, in the order of the help."""
     return lambda command: reduce(lambda inner, option: option(inner), reversed(options), command)
 
 
-def _choice(name: str, values: Iterable[str], words: str, default: str | None = None) -> Option:
-    """One of some values, the first by default."""
+def _choice(name: str, values: Iterable[str], text: str, default: str | None = None) -> Option:
+    """Option for one of several values, the first by default."""
     choice = click.Choice(list(values))
-    return click.option(f"--{name}", type=choice, default=default or choice.choices[0], help=words)
+    return click.option(f"--{name}", type=choice, default=default or choice.choices[0], help=text)
 
 
-def _columns(name: str, words: str) -> Option:
-    return click.option(name, metavar="A,B", callback=_names, help=words)
+def _columns(name: str, text: str) -> Option:
+    return click.option(name, metavar="A,B", callback=_names, help=text)
 
 
-def _by_column(name: str, metavar: str, callback: Callable[..., Any], words: str) -> Option:
-    words = f"{words} May be repeated."
+def _by_column(name: str, metavar: str, callback: Callable[..., Any], text: str) -> Option:
+    text = f"{text} May be repeated."
     return click.option(
-        f"--{name}", f"{name}s", metavar=metavar, multiple=True, callback=callback, help=words
+        f"--{name}", f"{name}s", metavar=metavar, multiple=True, callback=callback, help=text
     )
 
 
-def shots_option(default: str, words: str) -> Option:
-    """Numbers of values of a patient, separated by commas."""
-    return click.option("--shots", metavar="N,N", callback=numbers, default=default, help=words)
+def shots_option(default: str, text: str) -> Option:
+    """Option for several k, separated by commas."""
+    return click.option("--shots", metavar="N,N", callback=numbers, default=default, help=text)
 
 
-# The options that name the columns of a table.
+# Options that name the columns of a table.
 table_options = _all_of(
     click.option("--task", metavar="COL", help="Column of the patient (or hospital) of each row."),
     click.option("--target", metavar="COL", help="Column to predict."),
@@ -299,12 +297,12 @@ table_options = _all_of(
     _by_column("unit", "COL=UNIT", _pairs, "UCUM unit: hdl=mg/dL."),
     _by_column("range", "COL=LOW:HIGH", _ranges, "Plausible range: hdl=5:200."),
     _choice("task-kind", get_args(TaskKind), "In cohorts several rows may share a time."),
-    _choice("on-duplicate", get_args(OnDuplicate), "What to do with a repeated (patient, time)."),
-    click.option("--drop-missing-target", is_flag=True, help="Leave out rows without a target."),
+    _choice("on-duplicate", get_args(OnDuplicate), "How to handle a repeated (patient, time)."),
+    click.option("--drop-missing-target", is_flag=True, help="Drop rows without a target."),
 )
 
 
-# The options of a model to train.
+# Options of the model to train.
 training_options = _all_of(
     click.option(
         "--transform", type=click.Choice(get_args(Transform)), help="Learn on this scale."
@@ -316,13 +314,13 @@ training_options = _all_of(
 
 
 def scoring_options(shots: str) -> Option:
-    """The options of a table of test patients, and of what to compare with."""
+    """Options for the test patients and the baselines."""
     return _all_of(
-        shots_option(shots, "Values k that are shown of each patient."),
+        shots_option(shots, "Numbers k of values of each patient to adapt to."),
         click.option("--train", metavar="TABLE", help="Table to fit baselines on."),
         click.option(
             "--hold-out",
             type=SHARE,
-            help="Take the patients that `fit --hold-out` left out; fit baselines on the others.",
+            help="Test on the patients held out by `fit --hold-out`; fit baselines on the others.",
         ),
     )

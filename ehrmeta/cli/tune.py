@@ -1,4 +1,4 @@
-"""``ehrmeta tune``: search hyper-parameters on the command line, in one shell or in many."""
+"""Command ``ehrmeta tune``: hyper-parameter search in one or several shells."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ from click.core import ParameterSource
 
 from ehrmeta.algorithms import ALGORITHMS
 from ehrmeta.cli import tables
-from ehrmeta.cli.models import regressor, shown
+from ehrmeta.cli.models import describe, regressor
 from ehrmeta.estimators import MetaRegressor
 from ehrmeta.evaluation.metrics import METRICS
 from ehrmeta.report.study_pictures import save_study_pictures
@@ -24,12 +24,13 @@ ERRORS = [name for name in MEASURES if name != "log_loss"]
 
 
 def _folder(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
-    """A folder that is there or can be made, said before the search."""
+    """Create a folder before the search, or raise an error."""
     if value is not None:
         try:
             Path(value).mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise click.BadParameter(f"'{value}' cannot be a folder: {error.strerror}.") from error
+            reason = f"cannot create the folder '{value}': {error.strerror}."
+            raise click.BadParameter(reason) from error
     return value
 
 
@@ -41,7 +42,7 @@ def _folder(ctx: click.Context, param: click.Parameter, value: str | None) -> st
     "names",
     type=click.Choice(list(ALGORITHMS)),
     multiple=True,
-    help="May be repeated: then the algorithm itself is searched.  [default: deep-mixed-effects]",
+    help="May be repeated to search over algorithms.  [default: deep-mixed-effects]",
 )
 @tables.training_options
 @click.option(
@@ -50,27 +51,27 @@ def _folder(ctx: click.Context, param: click.Parameter, value: str | None) -> st
     metavar="NAME[=RANGE]",
     multiple=True,
     help="Search this parameter, in its declared range or LOW:HIGH, LOW:HIGH:log, A,B,C (64x64 "
-    "for two layers). May be repeated. Without it all that --list shows; of several algorithms "
-    "each brings its own.",
+    "for two layers). May be repeated. By default all that --list shows; several algorithms add "
+    "their parameters.",
 )
-@click.option("--list", "listed", is_flag=True, help="Show what would be searched, and end.")
+@click.option("--list", "listed", is_flag=True, help="Show the search space, and exit.")
 @click.option("--trials", type=click.IntRange(1), default=30)
 @click.option(
     "--timeout",
     type=click.FloatRange(0, min_open=True),
     metavar="SECONDS",
-    help="Start none later.",
+    help="Start no trial after this time.",
 )
-@tables.shots_option("1,3,5", "Values k of a patient to adapt to.")
+@tables.shots_option("1,3,5", "Numbers k of values of each patient to adapt to.")
 @click.option(
     "--scoring",
     type=click.Choice(ERRORS),
     multiple=True,
     default=["rmse_macro"],
-    help="Repeated: several objectives, without giving up early.",
+    help="May be repeated: several objectives, without stopping trials early.",
 )
 @click.option("--folds", type=click.IntRange(2), default=5)
-@click.option("--study", metavar="NAME", help="Resumed or shared by name.  [default: TABLE's]")
+@click.option("--study", metavar="NAME", help="Study to create or resume.  [default: TABLE's]")
 @click.option(
     "--storage",
     metavar="URL",
@@ -93,9 +94,9 @@ def tune(
 ) -> None:
     """Search hyper-parameters on the patients of TABLE with Optuna.
 
-    A setting is judged by its error on patients that it was not trained on, after their first
-    values. Stop it and run it again: it goes on. Run it in several shells with the same study and
-    storage: they share the trials; the others need no TABLE where they can read the same file.
+    A setting is scored by its error on patients that it was not trained on, after their first
+    values. Run it again to resume a study that was stopped. Run it in several shells with the same
+    study and storage to share the trials; the others need no TABLE if they can read the same file.
 
     \b
     Examples:
@@ -105,13 +106,13 @@ def tune(
     """
     if table is None:
         if study is None:
-            raise click.UsageError("pass TABLE, or --study and --storage of a study that has one.")
-        table, settings = _recalled(study, storage, settings)
+            raise click.UsageError("pass TABLE, or --study and --storage of an existing study.")
+        table, settings = _stored_settings(study, storage, settings)
     study = study or Path(table).stem
     table = table if tables.is_bundled(table) else str(Path(table).absolute())
     model = regressor((settings["names"] or ["deep-mixed-effects"])[0], settings)
     model.set_params(score_shots=tuple(settings["shots"]), verbose=False)
-    searched = _chosen(settings)
+    searched = _search_space(settings)
     space = read_space(model, searched)
     if listed:
         click.echo(space_table(space, model))
@@ -139,7 +140,7 @@ def tune(
         click.echo(f"saved {export_script}")
         return
     visits = tables.read_table(table, **settings)
-    click.echo(shown(visits))
+    click.echo(describe(visits))
     try:
         tuned = search(
             model,
@@ -156,11 +157,11 @@ def tune(
             cv=settings["folds"],
             refit=out is not None,
             random_state=settings["seed"],
-            callback=_tell,
+            callback=_print_trial,
             notes={"command": json.dumps({"table": table, **settings})},
         )
     except KeyboardInterrupt:
-        raise click.ClickException("stopped. Run the same command again to go on.") from None
+        raise click.ClickException("stopped. Run the same command again to resume.") from None
     if out is not None:
         tuned.model.save(out)
     click.echo(study_summary(tuned.study))
@@ -171,13 +172,15 @@ def tune(
             click.echo(f"saved {path}")
 
 
-def _recalled(study: str, storage: str, settings: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Table and settings that a study was made with, and what this command gives in their place."""
+def _stored_settings(
+    study: str, storage: str, settings: dict[str, Any]
+) -> tuple[str, dict[str, Any]]:
+    """Table and settings stored with a study, updated with the options of this command."""
     from ehrmeta.tuning.study import recall
 
     command = recall(storage, study, "command")
     if command is None:
-        raise click.UsageError(f"study '{study}' was not made by ehrmeta tune: pass TABLE.")
+        raise click.UsageError(f"study '{study}' was not created by ehrmeta tune: pass TABLE.")
     context = click.get_current_context()
     given = {
         name: value
@@ -188,20 +191,20 @@ def _recalled(study: str, storage: str, settings: dict[str, Any]) -> tuple[str, 
     return recalled.pop("table"), recalled
 
 
-def _chosen(settings: dict[str, Any]) -> dict[str, Any] | None:
-    """The space as `tune` takes it."""
+def _search_space(settings: dict[str, Any]) -> dict[str, Any] | None:
+    """The search space for `tune`."""
     space = space_of_words(settings["searched"])
     if len(settings["names"]) < 2:
         return space
     parts = {"algorithm": [ALGORITHMS[name]() for name in settings["names"]]}
     if space is None:
-        usual = (dimension.parameter for dimension in read_space(MetaRegressor()))
-        space = {name: None for name in usual if not name.startswith("algorithm__")}
+        declared = (dimension.parameter for dimension in read_space(MetaRegressor()))
+        space = {name: None for name in declared if not name.startswith("algorithm__")}
     return {**parts, **space}
 
 
 def _table_code(table: str, settings: dict[str, Any]) -> dict[str, str]:
-    """Python that reads the table as this command does, and its import."""
+    """Python code that reads the table like this command, and its import."""
     if tables.is_bundled(table):
         return {
             "table": f"load_dataset({json.dumps(table)})",
@@ -219,10 +222,9 @@ def _table_code(table: str, settings: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def _tell(study: Any, trial: Any) -> None:
-    """How a trial ended, in a line."""
-    name = f"trial {trial.number}"
-    if trial.values is None or "reason" in trial.user_attrs:
-        click.echo(f"{name}: given up: {trial.user_attrs.get('reason', trial.state.name)}")
-        return
-    click.echo(f"{name}: {', '.join(f'{value:.4g}' for value in trial.values)}")
+def _print_trial(study: Any, trial: Any) -> None:
+    """Print how a trial ended, on one line."""
+    outcome = f"stopped: {trial.user_attrs.get('reason', trial.state.name)}"
+    if trial.values is not None and "reason" not in trial.user_attrs:
+        outcome = ", ".join(f"{value:.4g}" for value in trial.values)
+    click.echo(f"trial {trial.number}: {outcome}")

@@ -1,4 +1,4 @@
-"""Calibration of risks: a smooth curve, its distance from the diagonal, recalibration."""
+"""Calibration of risks: smooth calibration curve, integrated calibration index, recalibration."""
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -22,9 +22,9 @@ def smooth_calibration_curve(
     frac: float = FRAC,
     sample_weight: ArrayLike | None = None,
 ) -> Array:
-    """Share of events at each level of risk, by `_lowess` without robustness steps.
+    """Smoothed share of events over the risk, by lowess as in ``rms::val.prob``.
 
-    The smoother of ``rms::val.prob``. It may leave 0 to 1 a little where rows are few.
+    With few rows the curve may slightly exceed 0 or 1.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ def smooth_calibration_curve(
     at : (point,), optional
         Risks at which to evaluate, by default those of the rows.
     frac : float
-        Share of the rows behind each point.
+        Share of the rows used at each point.
     sample_weight : (row,), optional
 
     Returns
@@ -54,8 +54,8 @@ def smooth_calibration_curve(
 def calibration_index(y: Array, p: Array, weight: Array) -> Array:
     """Integrated calibration index (ICI): mean distance of risks from `smooth_calibration_curve`.
 
-    Above 500 different risks the curve is linear between 250 of their quantiles and 250 points at
-    equal distances: within 1e-6 for most risks, within 1e-5 where they pile up.
+    With more than 500 distinct risks the curve is interpolated between 250 quantiles and 250
+    equidistant points: exact to 1e-6 for most risks, to 1e-5 where they are dense.
 
     Parameters
     ----------
@@ -100,15 +100,15 @@ def recalibrate(y: Array, p: Array, weight: Array, *, with_slope: bool) -> Array
     y, p : (row,)
         Outcomes, 0 or 1, and risks.
     weight : (sample, row)
-        Every sample is a fit of its own.
+        Each sample is fitted separately.
     with_slope : bool
-        Estimate b too.
+        Estimate b, too.
 
     Returns
     -------
     (sample, 2)
         Intercept a and slope b. NaN without a finite estimate: one class only, risks of exactly 0
-        or 1, and for the slope one risk for all, or risks that separate the classes.
+        or 1, and for the slope equal risks, or risks that separate the classes.
 
     Examples
     --------
@@ -163,9 +163,9 @@ def _newton(y: Array, design: Array, offset: Array, w: Array, start: Array) -> A
         settled = np.abs(gradient).max(1) < _TOLERANCE
         if settled.all():
             break
-        ridge = 1e-14 * np.eye(design.shape[1])  # where a step has run into flat tails
+        ridge = 1e-14 * np.eye(design.shape[1])  # for flat tails
         step = np.linalg.solve(information + ridge, gradient[:, :, None])[:, :, 0]
-        # From the prevalence a full step seldom overshoots; a bound keeps it from running away.
+        # From the prevalence a full step rarely overshoots; the bound prevents divergence.
         step *= np.minimum(1, _LONGEST_STEP / np.maximum(np.abs(step).max(1), 1e-300))[:, None]
         beta = np.where(settled[:, None], beta, beta + step)
     return np.where(settled[:, None], beta, np.nan)
@@ -174,24 +174,11 @@ def _newton(y: Array, design: Array, offset: Array, w: Array, start: Array) -> A
 def _lowess(
     x: Array, y: Array, *, at: Array, frac: float = FRAC, weight: Array | None = None
 ) -> Array:
-    r"""Smooth y over x without robustness steps, as ``lowess(x, y, iter = 0)`` in R does.
+    r"""Lowess without robustness steps, as ``lowess(x, y, iter = 0)`` in R, (point,).
 
-    At a point t it is the weighted least-squares line through the nearest `frac` of the rows with
-    weights :math:`w_i (1 - |x_i - t|^3 / r^3)^3`, r the distance of the farthest of them.
-
-    Parameters
-    ----------
-    x, y : (row,)
-    at : (point,)
-        Where to evaluate.
-    frac : float
-        Share of the rows (of their weight) that a line rests on.
-    weight : (row,), optional
-        Equal by default.
-
-    Returns
-    -------
-    (point,)
+    At a point t it is the weighted least-squares line through the nearest `frac` of the rows (of
+    their weight) with weights :math:`w_i (1 - |x_i - t|^3 / r^3)^3`, where r is the distance of the
+    farthest of them.
 
     References
     ----------
@@ -225,10 +212,10 @@ def _radius(x: Array, weight: Array, at: Array, frac: float) -> Array:
 
 
 def _lines(x: Array, y: Array, weight: Array, at: Array, radius: Array) -> Array:
-    """Value of the local line at each point; the local mean where x hardly varies."""
+    """Value of the local line at each point; the local mean if x is nearly constant."""
     span = x[-1] - x[0]
     distance = x - at[:, None]  # (point, row)
-    # Rows at the point itself count fully even where the radius is 0, as among tied x.
+    # Rows at the point have full weight even if the radius is 0, as among tied x.
     u = np.abs(distance) / np.maximum(radius, 1e-12 * max(span, 1.0))[:, None]
     kernel = weight * np.maximum(1 - u**3, 0.0) ** 3
     kernel /= kernel.sum(1, keepdims=True)

@@ -1,7 +1,7 @@
-"""How well risks tell events from non-events, and the net benefit of treating by them.
+"""Discrimination of risks: AUROC, average precision and net benefit.
 
-The areas under curves equal scikit-learn's `roc_auc_score` and `average_precision_score`, which
-take one weighting a call: a bootstrap over fifty hospitals asks for ten thousand.
+The areas equal scikit-learn's `roc_auc_score` and `average_precision_score`, but take many
+weightings per call, as a bootstrap needs.
 """
 
 from typing import NamedTuple
@@ -22,7 +22,7 @@ class BinaryRisk(NamedTuple):
 
     @property
     def has_both_classes(self) -> bool:
-        """Rows that count hold events and non-events."""
+        """Whether the rows of positive weight include events and non-events."""
         return len(np.unique(self.y[self.weight > 0])) == 2
 
 
@@ -38,7 +38,7 @@ def read_binary(
     y_prob : (row,)
         Predicted probability of the event.
     sample_weight : (row,), optional
-        1 by default; rows of weight 0 do not count.
+        1 by default; rows of weight 0 are ignored.
 
     Raises
     ------
@@ -49,35 +49,35 @@ def read_binary(
     y, p = finite("y_true", y_true), finite("y_prob", y_prob)
     if y.ndim != 1 or y.shape != p.shape or len(y) == 0:
         raise DataError(
-            f"y_true {y.shape} and y_prob {p.shape} must hold one value for each of the same rows. "
-            "Of predict_proba pass the column of the event."
+            f"y_true {y.shape} and y_prob {p.shape} must have one value for each of the same rows. "
+            "Pass the event's column of predict_proba."
         )
     refuse((y != 0) & (y != 1), "y_true is neither 0 nor 1", "Code the event as 1, all else as 0.")
     outside = (p < 0) | (p > 1)
-    refuse(outside, "y_prob lies outside 0 to 1", "Pass probabilities, no logits or percentages.")
+    refuse(outside, "y_prob lies outside 0 to 1", "Pass probabilities, not logits or percentages.")
     weight = np.ones_like(y) if sample_weight is None else finite("sample_weight", sample_weight)
     if weight.shape != y.shape:
-        raise DataError(f"sample_weight has shape {weight.shape}, the outcomes {y.shape}.")
+        raise DataError(f"sample_weight has shape {weight.shape}, but y_true has {y.shape}.")
     refuse(weight < 0, "sample_weight is negative")
     if not np.any(weight > 0):
-        raise DataError(f"sample_weight is 0 in all {len(y)} rows: nothing is left to score.")
+        raise DataError(f"sample_weight is 0 in all {len(y)} rows. Pass positive weights.")
     return BinaryRisk(y, p, weight)
 
 
 def auroc(y: Array, p: Array, weight: Array) -> Array:
-    """Probability that an event has a higher risk than a non-event; ties count one half.
+    """AUROC: probability that an event has a higher risk than a non-event; ties count one half.
 
     Parameters
     ----------
     y, p : (row,)
         Outcomes, 0 or 1, and risks.
     weight : (sample, row)
-        For example how often a bootstrap sample holds each row.
+        For example how often a bootstrap sample contains each row.
 
     Returns
     -------
     (sample,)
-        NaN where a sample holds one class only.
+        NaN for a sample of one class only.
 
     Examples
     --------
@@ -94,8 +94,8 @@ def auroc(y: Array, p: Array, weight: Array) -> Array:
 def auprc(y: Array, p: Array, weight: Array) -> Array:
     """Average precision: the precision at each event, averaged over the events.
 
-    Parameters and shapes are those of `auroc`; NaN where a sample holds no event. A model that
-    knows nothing gets the prevalence.
+    Parameters and shapes are those of `auroc`; NaN for a sample without event. Random risks give
+    the prevalence.
 
     Examples
     --------
@@ -111,7 +111,7 @@ def auprc(y: Array, p: Array, weight: Array) -> Array:
 
 
 def _per_risk(y: Array, p: Array, weight: Array) -> tuple[Array, Array]:
-    """Weight of the events and of the others at each distinct risk, rising, (sample, risk)."""
+    """Weight of events and of non-events at each distinct risk, increasing, (sample, risk)."""
     order = np.argsort(p)
     starts = np.flatnonzero(np.diff(p[order], prepend=-np.inf))
     events: Array = np.add.reduceat((weight * y)[:, order], starts, axis=1)
@@ -135,12 +135,12 @@ def net_benefit(
     threshold: ArrayLike,
     sample_weight: ArrayLike | None = None,
 ) -> Array:
-    r"""True positives per patient, less the false ones at the exchange rate of the threshold.
+    r"""Net benefit: true positives per patient minus weighted false positives.
 
     .. math:: \mathrm{NB}(t) = \frac{TP}{n} - \frac{FP}{n} \frac{t}{1 - t}
 
-    where those with a risk of at least t count as positive: treating at a risk of t values one
-    event treated at (1 - t) / t treatments in vain.
+    where risks of at least t are positive: the threshold t implies that treating one event is worth
+    (1 - t) / t unnecessary treatments.
 
     Parameters
     ----------
@@ -181,7 +181,7 @@ def decision_curve(
     threshold: ArrayLike | None = None,
     sample_weight: ArrayLike | None = None,
 ) -> DecisionCurve:
-    """Net benefit of a model beside that of treating all and none.
+    """Net benefit of a model, and of treating all or none.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""How the error falls with the number of observations a patient has given."""
+"""k-shot curves: error on test tasks by the number of support rows."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,14 +13,8 @@ from ehrmeta.data.clock import SECONDS
 from ehrmeta.errors import DataError, did_you_mean
 from ehrmeta.estimators.inputs import Inputs, read_inputs, schema_of
 from ehrmeta.estimators.k_shot_protocol import adapt_to_rows, keep_judged_tasks
-from ehrmeta.evaluation.metrics import (
-    METRICS,
-    Array,
-    TaskMean,
-    bootstrap_counts,
-    percentile_limits,
-    task_mean,
-)
+from ehrmeta.evaluation import metrics
+from ehrmeta.evaluation.metrics import METRICS, Array, TaskMean, percentile_limits
 
 Mask = NDArray[np.bool_]
 _YEARS = (1.0, 3.0)
@@ -42,29 +36,29 @@ def k_shot_curve(
     n_bootstrap: int = 1000,
     random_state: int = 0,
 ) -> pd.DataFrame:
-    """Score fitted models on test tasks after 0, 1, 3, ... observations of each.
+    """Score fitted models on test tasks after k = 0, 1, 3, ... support rows.
 
     Every model adapts once per k to the supports of all tasks, then predicts later rows. Intervals
-    resample patients; differences are paired, that is, every method sees the same resample.
+    are from a bootstrap over patients; differences are paired: all methods use the same resamples.
 
     Parameters
     ----------
     models : mapping of str to fitted estimator
-        Anything with ``predict(X)`` (k = 0) and ``adapt(X, y, groups=).predict(X, groups=)``.
+        With ``predict(X)`` (k = 0) and ``adapt(X, y, groups=).predict(X, groups=)``.
     X, y, groups : (row, feature), (row,), (row,)
         Test tasks, none of which a model was fitted on.
     time : (row,), optional
         The support is the first k rows of a task; without time it is k random rows.
     outcome_time : (row,), optional
-        When each outcome became known, on the clock of `time`: no query row is earlier.
+        When each outcome becomes known, on the clock of `time`: no query row is earlier.
     shots : sequence of int
         Sizes k of the support.
     query : {"growing", "fixed"}
-        "growing" judges on all rows after the first k; "fixed" on the rows after the largest k
-        whatever the k, so that the points of a curve are comparable.
+        Score all rows after the first k, or for every k the rows after the largest k, so that the
+        points of a curve are comparable.
     by_horizon : bool or sequence of float
         Also score by the time since the last support row (since the task's first row at k = 0).
-        Edges are in the unit of `time`; True is 1 and 3 years, where X brings a schema.
+        Edges are in the unit of `time`; True is 1 and 3 years, if X carries a schema.
     reference : str, optional
         Name of the model that the others are compared with.
     confidence_level : float
@@ -72,14 +66,14 @@ def k_shot_curve(
     n_bootstrap : int
         Resamples of the patients; 0 leaves the limits NaN.
     random_state : int
-        Of the bootstrap, and of the random supports without time.
+        Of the bootstrap, and of random supports without time.
 
     Returns
     -------
     DataFrame
         A row per method, k, horizon and metric, with columns method, k, query, horizon, metric,
         value, low, high, difference, difference_low, difference_high (method - reference; NaN
-        without reference), n_tasks, n_excluded (tasks without a query row there).
+        without reference), n_tasks, n_excluded (tasks without a query row).
 
     Examples
     --------
@@ -101,7 +95,8 @@ def k_shot_curve(
     if query not in ("growing", "fixed"):
         raise DataError(f"query must be 'growing' or 'fixed', got {query!r}.")
     if reference is not None and reference not in models:
-        raise DataError(f"reference {reference!r} is no model. {did_you_mean(reference, models)}")
+        known = did_you_mean(reference, models)
+        raise DataError(f"reference {reference!r} is not among the models. {known}")
     schema = schema_of(None, X)
     clock = schema.time if schema is not None else None
     inputs = read_inputs(X, y, groups=groups, time=time, clock=clock)
@@ -114,7 +109,7 @@ def k_shot_curve(
     unit = "" if clock is None else f" {clock.unit}"
     tasks = inputs.tasks()
     order = inputs.time
-    if order is None:  # a random order stands in for time, so that supports are nested
+    if order is None:  # a random order instead of time, so that supports are nested
         order = np.random.default_rng(random_state).permutation(inputs.n_rows).astype(np.float64)
     _, last_rows = first_k(tasks, max(shots), time=order, outcome_time=outcome_time)
 
@@ -128,13 +123,13 @@ def k_shot_curve(
         }
         for horizon, part in _horizons(tasks, order, support, rows, edges, unit):
             losses = {
-                (name, metric): task_mean(metric, y[part], values[part], tasks.codes[part])
+                (name, metric): metrics.task_mean(metric, y[part], values[part], tasks.codes[part])
                 for name, values in predictions.items()
                 for metric in METRICS
             }
             scores = _scores(losses, reference, confidence_level, n_bootstrap, random_state)
-            scores.insert(1, "k", k)
-            scores.insert(2, "query", query)
+            for place, (name, value) in enumerate((("k", k), ("query", query)), start=1):
+                scores.insert(place, name, value)
             scores.insert(3, "horizon", horizon)
             scores["n_excluded"] = tasks.n_tasks - scores["n_tasks"]
             parts.append(scores)
@@ -152,7 +147,7 @@ def _predict(name: str, model: Any, X: Any, inputs: Inputs, support: Mask, query
     if bad:
         raise DataError(
             f"model '{name}' predicts NaN or infinity in {bad} of {int(query.sum())} query rows. "
-            "Repair the model or leave it out of the comparison."
+            "Fix the model or exclude it."
         )
     return values
 
@@ -166,16 +161,16 @@ def _scores(
 ) -> pd.DataFrame:
     """One row per method and metric."""
     n_tasks = len(next(iter(losses.values())).loss)
-    nothing = {"low": np.nan, "high": np.nan}
+    undefined = ("low", "high", "difference", "difference_low", "difference_high")
     rows = [
-        {"method": method, "metric": metric, "value": loss.value(), **nothing}
-        | {"difference": np.nan, "difference_low": np.nan, "difference_high": np.nan}
+        {"method": method, "metric": metric, "value": loss.value()}
+        | dict.fromkeys(undefined, np.nan)
         | {"n_tasks": n_tasks}
         for (method, metric), loss in losses.items()
     ]
     if n_tasks == 0:
         return pd.DataFrame(rows)
-    counts = bootstrap_counts(n_tasks, n_bootstrap, random_state)
+    counts = metrics.bootstrap_counts(n_tasks, n_bootstrap, random_state)
     samples = {key: loss.resampled(counts) for key, loss in losses.items()}
     for row, (key, sample) in zip(rows, samples.items(), strict=True):
         row["low"], row["high"] = percentile_limits(sample, confidence_level)
@@ -190,7 +185,7 @@ def _scores(
 def _horizons(
     tasks: TaskIndex, time: Array, support: Mask, query: Mask, edges: Array, unit: str
 ) -> Iterator[tuple[str, Mask]]:
-    """Yield the query rows, then those of each stretch of time since the last support row."""
+    """Yield all query rows, then those of each interval of time since the last support row."""
     yield "all", query
     if len(edges) == 0:
         return
@@ -199,11 +194,11 @@ def _horizons(
     first = np.full(tasks.n_tasks, np.inf)
     np.minimum.at(first, tasks.codes, time)
     since = np.where(np.isfinite(since), since, first)
-    stretch = np.searchsorted(edges, time - since[tasks.codes], side="left")
+    interval = np.searchsorted(edges, time - since[tasks.codes], side="left")
     between = [f"{low:g}-{high:g}{unit}" for low, high in zip(edges[:-1], edges[1:], strict=True)]
     names = [f"up to {edges[0]:g}{unit}", *between, f"over {edges[-1]:g}{unit}"]
     for number, name in enumerate(names):
-        yield name, query & (stretch == number)
+        yield name, query & (interval == number)
 
 
 def _edges(by_horizon: bool | Sequence[float], clock: Clock | None) -> Array:
@@ -212,13 +207,13 @@ def _edges(by_horizon: bool | Sequence[float], clock: Clock | None) -> Array:
     if by_horizon is True:
         if clock is None:
             raise DataError(
-                "by_horizon=True needs a schema that names the unit of time. "
-                "Pass the edges in that unit, for example by_horizon=(365.25, 1095.75)."
+                "by_horizon=True needs a schema that names the unit of time. Pass a Table's X, or "
+                "the edges in the unit of time, for example by_horizon=(365.25, 1095.75)."
             )
         return np.array(_YEARS) * SECONDS["a"] / SECONDS[clock.unit]
     edges = np.asarray(by_horizon, dtype=np.float64)
     if edges.ndim != 1 or len(edges) == 0 or np.any(np.diff(edges) <= 0):
-        raise DataError(f"by_horizon must hold increasing edges, got {by_horizon!r}.")
+        raise DataError(f"by_horizon must be increasing edges, got {by_horizon!r}.")
     return edges
 
 
@@ -226,15 +221,14 @@ def _edges(by_horizon: bool | Sequence[float], clock: Clock | None) -> Array:
 class KShotScorer:
     """A scorer for ``scoring=``: minus the k-shot error, averaged over support sizes.
 
-    Tasks and times come from the estimator's own `task` and `time` columns, or as `groups` and
-    `time` through metadata routing.
+    Tasks and times are the estimator's `task` and `time` columns, or `groups` and `time` by
+    metadata routing.
 
     Parameters
     ----------
     shots : tuple of int
         Support sizes.
     metric : {"rmse_macro", "rmse_task", "rmse_pooled", "mae_macro"}
-        The error.
 
     Examples
     --------

@@ -1,7 +1,7 @@
-"""Regression scores over patients; each name says which mean is meant.
+"""Regression metrics over tasks, with a bootstrap over tasks.
 
-Every metric is ``sqrt?(sum_i w_i loss_i / sum_i w_i)`` over tasks i, so that one bootstrap over
-patients serves them all.
+Every metric is a weighted mean of losses over tasks, ``sum_i w_i loss_i / sum_i w_i``, or its
+square root.
 """
 
 from dataclasses import dataclass
@@ -19,16 +19,16 @@ METRICS = ("rmse_macro", "rmse_task", "rmse_pooled", "mae_macro")
 
 @dataclass(frozen=True, eq=False)
 class TaskMean:
-    """A metric before its mean over tasks is taken.
+    """A metric as a weighted mean over tasks.
 
     Attributes
     ----------
     loss : (task,)
         Mean loss of each task.
     weight : (task,)
-        1, or the task's rows where rows count.
+        1, or the task's number of rows.
     root : bool
-        Take the square root after the mean.
+        Take the square root of the mean.
     """
 
     loss: Array
@@ -40,19 +40,18 @@ class TaskMean:
         return float(self.resampled(np.ones((1, len(self.loss))))[0])
 
     def resampled(self, counts: Array) -> Array:
-        """The metric of samples of tasks: (sample, task) counts -> (sample,)."""
+        """The metric in bootstrap samples, from (sample, task) counts, (sample,)."""
         with np.errstate(invalid="ignore"):
             mean: Array = counts @ (self.weight * self.loss) / (counts @ self.weight)
         return np.sqrt(mean) if self.root else mean
 
 
 def task_mean(metric: str, y: ArrayLike, prediction: ArrayLike, groups: ArrayLike) -> TaskMean:
-    """Losses per task behind one of `METRICS`, in sorted order of the tasks.
+    """One of `METRICS` as a mean over tasks, in sorted order.
 
     Parameters
     ----------
     metric : str
-        One of `METRICS`.
     y, prediction : (row,)
         Outcome and its prediction, in the outcome's unit.
     groups : (row,)
@@ -74,7 +73,7 @@ def task_mean(metric: str, y: ArrayLike, prediction: ArrayLike, groups: ArrayLik
 
 
 def rmse_macro(y: ArrayLike, prediction: ArrayLike, groups: ArrayLike) -> float:
-    """Square root of the mean over patients of the patient's mean squared error (the headline).
+    """Square root of the mean over patients of the patient's mean squared error (main metric).
 
     Examples
     --------
@@ -120,7 +119,7 @@ def mae_macro(y: ArrayLike, prediction: ArrayLike, groups: ArrayLike) -> float:
 def interval_coverage(
     y: ArrayLike, low: ArrayLike, high: ArrayLike, groups: ArrayLike | None = None
 ) -> float:
-    """Share of outcomes inside their interval: over rows, or averaged over patients' shares.
+    """Coverage: share of outcomes inside their interval, over rows or averaged over patients.
 
     Examples
     --------
@@ -136,24 +135,24 @@ def interval_coverage(
 
 
 def finite(name: str, values: Any) -> Array:
-    """Values as float64; refuses text, NaN and infinity."""
+    """Values as float64; raises `DataError` for text, NaN and infinity."""
     try:
         array: Array = np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError):  # numpy's message would show a cell
-        raise DataError(f"{name} holds text or rows of unequal length, no numbers.") from None
+        raise DataError(f"{name} must be numbers, not text or rows of unequal length.") from None
     refuse(~np.isfinite(array), f"{name} is NaN or infinite")
     return array
 
 
 def refuse(wrong: Any, what: str, remedy: str = "", *, of: str = "rows") -> None:
-    """Raise an error that counts the rows where something is wrong, if there are any."""
+    """Raise an error with the number of wrong rows, if there are any."""
     n = int(np.count_nonzero(wrong))
     if n:
         raise DataError(f"{what} in {n} of {np.size(wrong)} {of}. {remedy}".rstrip())
 
 
 def check_level(confidence_level: float) -> None:
-    """Refuse a confidence level outside 0 to 1."""
+    """Raise an error for a confidence level outside 0 to 1."""
     if not 0 < confidence_level < 1:
         raise DataError(f"confidence_level is {confidence_level}; it must lie between 0 and 1.")
 
@@ -169,7 +168,7 @@ class Difference(NamedTuple):
 def bootstrap_counts(
     n_tasks: int, n_bootstrap: int, random_state: int | np.random.Generator | None = None
 ) -> Array:
-    """Draw patients with replacement: how often each comes up, (sample, task)."""
+    """Bootstrap over tasks: how often each sample contains each task, (sample, task)."""
     rng = np.random.default_rng(random_state)
     counts = np.empty((n_bootstrap, n_tasks))
     for sample in counts:
@@ -178,7 +177,7 @@ def bootstrap_counts(
 
 
 def percentile_limits(samples: Array, confidence_level: float) -> tuple[float, float]:
-    """The central interval that holds `confidence_level` of the samples; NaN without any."""
+    """Percentile interval of bootstrap samples; NaN without samples."""
     check_level(confidence_level)
     if len(samples) == 0:
         return np.nan, np.nan
@@ -197,7 +196,7 @@ def paired_bootstrap(
     n_bootstrap: int = 1000,
     random_state: int | None = 0,
 ) -> Difference:
-    """Difference ``statistic(a) - statistic(b)`` with a percentile interval over patients.
+    """Difference ``statistic(a) - statistic(b)`` with a paired bootstrap interval over patients.
 
     Parameters
     ----------
@@ -206,8 +205,8 @@ def paired_bootstrap(
     weight : (task,), optional
         Weight of each patient in the mean; equal by default.
     root : bool
-        The statistic is the square root of the mean loss (`rmse_macro` of the patients' mean
-        squared errors), else the mean loss.
+        Whether the statistic is the square root of the mean loss (`rmse_macro` if losses are the
+        patients' mean squared errors), or the mean loss.
 
     Examples
     --------
@@ -217,7 +216,7 @@ def paired_bootstrap(
     a, b = np.asarray(loss_a, np.float64), np.asarray(loss_b, np.float64)
     if a.ndim != 1 or a.shape != b.shape or len(a) == 0:
         raise DataError(
-            f"loss_a {a.shape} and loss_b {b.shape} must hold one loss for each of the same tasks."
+            f"loss_a {a.shape} and loss_b {b.shape} must have one loss for each of the same tasks."
         )
     w = np.ones_like(a) if weight is None else np.asarray(weight, np.float64)
     first, second = TaskMean(a, w, root), TaskMean(b, w, root)

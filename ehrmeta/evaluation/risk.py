@@ -1,4 +1,4 @@
-"""Scores of predicted risks by the names of clinical prediction, and their intervals."""
+"""Scores of predicted risks, with bootstrap intervals."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,7 +15,7 @@ from ehrmeta.evaluation.metrics import Array, bootstrap_counts, percentile_limit
 
 _NEED_LOGIT = ("calibration_slope", "calibration_in_the_large")
 Scale = tuple[Callable[[Any], Any], Callable[[Any], Any]]
-#: Where a score is nearly normal, and the way back; the others are so as they are.
+#: Transformations to a scale on which a score is nearly normal, and back; none for the others.
 POOLING_SCALES: dict[str, Scale] = {
     "auroc": (special.logit, special.expit),
     "e_o_ratio": (np.log, np.exp),
@@ -24,7 +24,7 @@ _CELLS = 2_000_000  # (sample, row) cells at a time
 
 
 def _log_loss(y: Array, p: Array, weight: Array) -> Array:
-    # as in scikit-learn: a risk of 0 or 1 that is wrong costs much, not infinity
+    # as in scikit-learn: wrong risks of 0 or 1 have a large, but finite loss
     tiny = np.finfo(np.float64).eps
     p = np.clip(p, tiny, 1 - tiny)
     return _mean(-np.log(np.where(y == 1, p, 1 - p)), weight)
@@ -52,8 +52,8 @@ def _mean(loss: Array, weight: Array) -> Array:
     return np.asarray(weight @ loss / weight.sum(1), np.float64)
 
 
-#: Each takes outcomes (row,), risks (row,) and weights (sample, row) and gives (sample,); NaN where
-#: a sample does not define it.
+#: Functions of outcomes (row,), risks (row,) and weights (sample, row) to scores (sample,), NaN for
+#: samples in which a score is not defined.
 RISK_METRICS: dict[str, Callable[[Array, Array, Array], Array]] = {
     "auroc": auroc,
     "auprc": auprc,
@@ -70,7 +70,7 @@ RISK_METRICS: dict[str, Callable[[Array, Array, Array], Array]] = {
 def risk_score(
     metric: str, y_true: ArrayLike, y_prob: ArrayLike, *, sample_weight: ArrayLike | None = None
 ) -> float:
-    r"""One score of predicted risks.
+    r"""A score of predicted risks.
 
     Parameters
     ----------
@@ -80,7 +80,8 @@ def risk_score(
         - ``"scaled_brier"``: :math:`1 - B / (\bar y (1 - \bar y))`; 1 is perfect, 0 the prevalence.
         - ``"calibration_slope"``: b of the regression
           :math:`\mathrm{logit} P(y) = a + b\,\mathrm{logit}(p)`; below 1 risks are too extreme.
-        - ``"calibration_in_the_large"``: a of the same with b = 1; above 0 risks are too low.
+        - ``"calibration_in_the_large"``: a of this regression with b = 1; above 0 risks are too
+          low.
         - ``"e_o_ratio"``: expected over observed events; above 1 risks are too high.
         - ``"ici"``: mean distance of the risks from `smooth_calibration_curve` (lowess).
     y_true, y_prob : (row,)
@@ -90,8 +91,8 @@ def risk_score(
     Raises
     ------
     DataError
-        Impossible values, or rows that do not define the score (one class, risks of exactly 0 or
-        1 for the slope); the message says which.
+        Impossible values, or rows for which the score is not defined (one class only, risks of
+        exactly 0 or 1 for the slope).
 
     References
     ----------
@@ -120,7 +121,7 @@ def risk_scores(
     sample_weight: ArrayLike | None = None,
     metrics: Sequence[str] = tuple(RISK_METRICS),
 ) -> dict[str, float]:
-    """Several scores by name, as `risk_score` gives them.
+    """Several scores of predicted risks by name; see `risk_score`.
 
     Examples
     --------
@@ -146,11 +147,11 @@ def risk_intervals(
     Parameters
     ----------
     y_true, y_prob : (row,)
-        One row a patient: outcome, 0 or 1, and its risk.
+        One row per patient: outcome, 0 or 1, and its risk.
     metrics : sequence of str
         Of `RISK_METRICS`; see `risk_score`. The ICI takes about a second per cohort.
     sample_weight : (row,), optional
-        For example the censoring weights of `labels_at`, held fixed.
+        For example the censoring weights of `labels_at`, which are not resampled.
     confidence_level : float
     n_bootstrap : int
         0 leaves the limits NaN.
@@ -159,10 +160,9 @@ def risk_intervals(
     Returns
     -------
     DataFrame
-        A row per metric: metric, value, low, high, se (standard error on the scale on which the
-        metric is pooled, see `pool_sites`), n_undefined (resamples that do not define it and do
-        not count; where they are more than half, limits and se are NaN), note (why the value is
-        NaN).
+        A row per metric: metric, value, low, high, se (standard error on the scale of pooling, see
+        `pool_sites`), n_undefined (resamples without a value; if more than half, limits and se are
+        NaN), note (why the value is NaN).
 
     Examples
     --------
@@ -187,12 +187,12 @@ def interval_rows(
     n_bootstrap: int,
     rng: np.random.Generator,
 ) -> list[dict[str, Any]]:
-    """Rows of `risk_intervals`; every metric sees the same resamples."""
+    """Rows of `risk_intervals`; all metrics use the same resamples."""
     _check_metrics(metrics)
     counts = data.weight > 0
     data = BinaryRisk(*(values[counts] for values in data))
     if not counts.any():
-        return [_row(name, np.nan, "no row counts") for name in metrics]
+        return [_row(name, np.nan, "all weights are 0") for name in metrics]
     values = {name: float(RISK_METRICS[name](*data[:2], data.weight[None])[0]) for name in metrics}
     samples = _samples(data, [m for m in metrics if np.isfinite(values[m])], n_bootstrap, rng)
     rows = []
@@ -224,12 +224,12 @@ def _why_undefined(metric: str, data: BinaryRisk) -> str:
     if metric in _NEED_LOGIT and certain:
         return f"risks of exactly 0 or 1 in {certain} rows, whose logit is infinite"
     if np.ptp(data.p[data.weight > 0]) == 0:
-        return "all rows have one risk"
-    return "the risks separate events from non-events, so no estimate is finite"
+        return "all rows have the same risk"
+    return "the risks separate events from non-events, so the estimate is infinite"
 
 
 def _standard_error(metric: str, samples: Array) -> float:
-    """Standard deviation on the metric's scale of pooling, over samples that are finite there."""
+    """Standard deviation on the metric's scale of pooling, over the finite samples."""
     to_scale = POOLING_SCALES.get(metric, (np.asarray, np.asarray))[0]
     with np.errstate(divide="ignore"):
         scaled = to_scale(samples)
@@ -252,5 +252,5 @@ def _samples(
 
 
 def _row(metric: str, value: float, note: str) -> dict[str, Any]:
-    nothing = {"low": np.nan, "high": np.nan, "se": np.nan, "n_undefined": 0}
-    return {"metric": metric, "value": value, **nothing, "note": note}
+    limits = dict.fromkeys(("low", "high", "se"), np.nan)
+    return {"metric": metric, "value": value, **limits, "n_undefined": 0, "note": note}

@@ -1,7 +1,6 @@
-"""Proper scores of predictive distributions, and whether they are calibrated.
+"""Proper scoring rules of predictive distributions, and their calibration error.
 
-Scores are per row, in the outcome's unit (the log likelihood has none), and lower is better
-except for the log likelihood.
+Scores are per row and in the outcome's unit; lower is better, except for the log probability.
 """
 
 import numpy as np
@@ -13,10 +12,10 @@ from ehrmeta.evaluation.metrics import Array, check_level, finite, refuse
 
 
 def crps_normal(y: ArrayLike, mean: ArrayLike, sd: ArrayLike) -> Array:
-    r"""Continuous ranked probability score of normal predictions, per row, in the outcome's unit.
+    r"""Continuous ranked probability score of normal predictions, per row.
 
     ``sd (u (2 Phi(u) - 1) + 2 phi(u) - 1 / sqrt(pi))`` with ``u = (y - mean) / sd``; the absolute
-    error where sd is 0. Lower is better.
+    error where sd is 0.
 
     References
     ----------
@@ -59,7 +58,7 @@ def crps_student_t(y: ArrayLike, loc: ArrayLike, scale: ArrayLike, dof: ArrayLik
     y, loc = finite("y", y), finite("loc", loc)
     scale, dof = _scale("scale", scale), finite("dof", dof)
     if np.any(dof <= 1):
-        raise DataError("dof must be more than 1: a t distribution without a mean has no CRPS.")
+        raise DataError("dof must be more than 1: otherwise the CRPS is infinite.")
     u = (y - loc) / np.where(scale > 0, scale, 1.0)
     beta = np.exp(special.betaln(0.5, dof - 0.5) - 2.0 * special.betaln(0.5, 0.5 * dof))
     spread = (
@@ -107,7 +106,7 @@ def crps_sample(y: ArrayLike, samples: ArrayLike) -> Array:
 def interval_score(
     y: ArrayLike, low: ArrayLike, high: ArrayLike, *, confidence_level: float = 0.9
 ) -> Array:
-    """Width of a central interval plus a penalty for what falls outside, per row.
+    """Interval score: width of a central interval plus a penalty if it misses y, per row.
 
     ``(high - low) + 2 / a * distance to the interval``, a = 1 - confidence_level.
 
@@ -133,8 +132,8 @@ def log_probability_between(
 ) -> Array:
     """Log probability of an interval under normal (or Student-t) predictions, per row.
 
-    With the bin that a recorded value was rounded to as the interval, this is a likelihood that no
-    spike can make large: at most 0.
+    For the rounding bin of a recorded value it is a log likelihood that is bounded by 0, unlike a
+    density.
 
     Parameters
     ----------
@@ -149,7 +148,7 @@ def log_probability_between(
     loc, scale = finite("loc", loc), _scale("scale", scale)
     refuse(scale == 0, "scale is 0")
     a, b = (np.asarray(low, float) - loc) / scale, (np.asarray(high, float) - loc) / scale
-    upper = a > 0  # in the upper tail probabilities are differences of numbers near 1: mirror it
+    upper = a > 0  # mirrored, as upper tail probabilities are differences of numbers near 1
     a, b = np.where(upper, -b, a), np.where(upper, -a, b)
     below = stats.norm if dof is None else stats.t(np.asarray(dof, dtype=np.float64))
     log_a, log_b = below.logcdf(a), below.logcdf(b)
@@ -161,9 +160,9 @@ def log_probability_between(
 def calibration_error(
     pit: ArrayLike, *, weight: ArrayLike | None = None, n_levels: int = 20
 ) -> float:
-    """Mean distance between a level and the share of outcomes below their quantile of that level.
+    """Mean absolute difference between quantile levels and observed shares below these quantiles.
 
-    0 is perfect; predictions that are all too low or all too high give one half.
+    0 is perfect; 1/2 results if all predictions are too low, or all too high.
 
     Parameters
     ----------
@@ -185,7 +184,7 @@ def calibration_error(
     """
     pit = finite("pit", pit)
     if np.any((pit < 0) | (pit > 1)):
-        raise DataError("pit must lie between 0 and 1: pass distribution functions.")
+        raise DataError("pit must lie between 0 and 1: pass values of distribution functions.")
     levels = np.arange(1, n_levels + 1) / n_levels
     weight = np.ones_like(pit) if weight is None else finite("weight", weight)
     order = np.argsort(pit)

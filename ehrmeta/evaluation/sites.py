@@ -1,4 +1,4 @@
-"""Scores of risks at each site or in each subgroup, pooled over sites by random effects."""
+"""Scores of risks by site or subgroup, and random-effects pooling over sites."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -14,7 +14,7 @@ from ehrmeta.evaluation.discrimination import BinaryRisk, read_binary
 from ehrmeta.evaluation.metrics import Array, check_level, finite, refuse
 from ehrmeta.evaluation.risk import POOLING_SCALES, interval_rows
 
-_FEWEST = 3  # the prediction interval has S - 2 degrees of freedom
+_MIN_SITES = 3  # the prediction interval has S - 2 degrees of freedom
 
 
 def score_sites(
@@ -28,7 +28,7 @@ def score_sites(
     n_bootstrap: int = 500,
     random_state: int | None = 0,
 ) -> pd.DataFrame:
-    """Score every site by itself, with intervals over its patients.
+    """Score every site separately, with intervals over its patients.
 
     Parameters
     ----------
@@ -40,8 +40,8 @@ def score_sites(
     Returns
     -------
     DataFrame
-        A row per site and metric: site, n, n_events, and the columns of `risk_intervals`. A site
-        that does not define a metric (one class, say) has NaN and a note that says why.
+        A row per site and metric: site, n, n_events, and the columns of `risk_intervals`. Where a
+        metric is not defined (one class only), the value is NaN and the note has the reason.
 
     Examples
     --------
@@ -81,20 +81,19 @@ def score_subgroups(
     n_bootstrap: int = 500,
     random_state: int | None = 0,
 ) -> pd.DataFrame:
-    """Score each level of each column by itself, with intervals, small cells suppressed.
+    """Score each level of each column separately, with intervals; small cells are suppressed.
 
-    Intervals of two levels may overlap although the levels differ, and with many levels some will
-    look different by chance: this table raises questions, it does not test.
+    The table is descriptive: intervals of two levels may overlap although the levels differ, and
+    among many levels some differ by chance.
 
     Parameters
     ----------
     subgroups : DataFrame or mapping of str to (row,)
-        Each column splits the patients once; cut numbers such as age into classes first. Rows
-        without a value make a level of their own, "missing".
+        Columns of categories; cut numbers such as age into classes first. Rows without a value
+        form the level "missing".
     min_cell : int
-        Where patients, events or non-events are fewer than this but not 0, counts and scores are
-        withheld, so that nobody is recognised. (Whoever publishes totals too may have to withhold
-        a second level, or the difference tells.)
+        Counts and scores are withheld if patients, events or non-events are fewer than this but
+        not 0. (If totals are published too, a second level may have to be withheld.)
 
     Other parameters are those of `risk_intervals`.
 
@@ -120,7 +119,7 @@ def score_subgroups(
     data = read_binary(y_true, y_prob, sample_weight)
     rng = np.random.default_rng(random_state)
     if not len(subgroups):
-        raise DataError("there is no subgroup: pass at least one column.")
+        raise DataError("there is no subgroup. Pass at least one column.")
     parts = []
     for name in subgroups:
         column = pd.Series(np.asarray(subgroups[name]))
@@ -149,7 +148,7 @@ def score_subgroups(
 
 
 def _counts(data: BinaryRisk) -> tuple[int, int]:
-    """Non-events and events among the rows that count."""
+    """Non-events and events among the rows of positive weight."""
     n_others, n_events = np.bincount(data.y[data.weight > 0].astype(int), minlength=2)
     return int(n_others), int(n_events)
 
@@ -157,20 +156,20 @@ def _counts(data: BinaryRisk) -> tuple[int, int]:
 def pool_sites(
     scores: pd.DataFrame, *, confidence_level: float = 0.95, min_sites: int = 5
 ) -> pd.DataFrame:
-    """Pool each metric over sites by random effects, on its own scale.
+    """Pool each metric over sites by random effects.
 
-    The AUROC is pooled as its logit, E:O as its logarithm, the others as they are (see
-    `pool_random_effects`: Paule-Mandel, Hartung-Knapp). The prediction interval, where a new site
-    is expected, is what a user of a new site wants to know.
+    The AUROC is pooled as its logit, E:O as its logarithm, the others untransformed (see
+    `pool_random_effects`: Paule-Mandel, Hartung-Knapp). The prediction interval is that of a new
+    site.
 
     Parameters
     ----------
     scores : DataFrame
-        Of `score_sites`. A site enters if it has a standard error and its value is finite on the
-        scale (no AUROC of 1); the others are counted.
+        From `score_sites`. Sites without a standard error, or with an infinite value on the scale
+        of pooling (an AUROC of 1), are excluded and counted.
     confidence_level : float
     min_sites : int
-        With fewer, values are NaN: list the sites. At least 3.
+        With fewer sites, values are NaN. At least 3.
 
     Returns
     -------
@@ -186,9 +185,9 @@ def pool_sites(
        value  low  high  prediction_low  prediction_high
     0   1.01  0.8  1.27            0.57             1.77
     """
-    if min_sites < _FEWEST:
+    if min_sites < _MIN_SITES:
         raise DataError(
-            f"min_sites is {min_sites}; a prediction interval needs at least {_FEWEST} sites."
+            f"min_sites is {min_sites}; a prediction interval needs at least {_MIN_SITES} sites."
         )
     rows = []
     for metric, per_site in scores.groupby("metric", sort=False):
@@ -203,9 +202,8 @@ def pool_sites(
         if row["n_sites"] < min_sites:
             row["note"] = f"{row['n_sites']} sites, fewer than {min_sites}: listed, not pooled"
         else:
-            pooled = pool_random_effects(
-                value[enters], se[enters], confidence_level=confidence_level
-            )
+            value, se = value[enters], se[enters]
+            pooled = pool_random_effects(value, se, confidence_level=confidence_level)
             row |= {name: float(back(getattr(pooled, name))) for name in names}
             row["tau2"] = pooled.tau2
         rows.append(row)
@@ -213,7 +211,7 @@ def pool_sites(
 
 
 class PooledEffect(NamedTuple):
-    """A mean over sites with its interval, and where a new site may lie."""
+    """A mean over sites with its interval, and the prediction interval of a new site."""
 
     value: float
     low: float
@@ -226,10 +224,10 @@ class PooledEffect(NamedTuple):
 def pool_random_effects(
     estimate: ArrayLike, se: ArrayLike, *, confidence_level: float = 0.95
 ) -> PooledEffect:
-    r"""Mean of the sites' true values, with weights :math:`w_s = 1 / (se_s^2 + \tau^2)`.
+    r"""Random-effects mean over sites, with weights :math:`w_s = 1 / (se_s^2 + \tau^2)`.
 
-    :math:`\tau^2` is Paule and Mandel's: :math:`\sum_s w_s (y_s - \mu)^2 = S - 1`, or 0 where even
-    that leaves less. The interval is Hartung and Knapp's (Sidik and Jonkman's) without correction:
+    :math:`\tau^2` is Paule and Mandel's: :math:`\sum_s w_s (y_s - \mu)^2 = S - 1`, or 0 if the sum
+    is smaller even at 0. The interval is Hartung and Knapp's (Sidik and Jonkman's), uncorrected:
 
     .. math:: \mu \pm t_{S-1} \sqrt v, \quad
               v = \frac{\sum_s w_s (y_s - \mu)^2}{(S - 1) \sum_s w_s}
@@ -239,7 +237,7 @@ def pool_random_effects(
     Parameters
     ----------
     estimate, se : (site,)
-        Each site's value and standard error, on a scale where they are nearly normal.
+        Value and standard error of each site, on a scale where values are nearly normal.
     confidence_level : float
         Of both intervals.
 
@@ -260,10 +258,10 @@ def pool_random_effects(
     (0.45, 0.1067)
     """
     y, s = finite("estimate", estimate), finite("se", se)
-    if y.ndim != 1 or y.shape != s.shape or len(y) < _FEWEST:
+    if y.ndim != 1 or y.shape != s.shape or len(y) < _MIN_SITES:
         raise DataError(
-            f"estimate {y.shape} and se {s.shape} must hold one value for each of at least "
-            f"{_FEWEST} sites. List fewer instead of pooling them."
+            f"estimate {y.shape} and se {s.shape} must have one value for each of at least "
+            f"{_MIN_SITES} sites. List fewer sites instead of pooling them."
         )
     refuse(s <= 0, "se is not positive", of="sites")
     check_level(confidence_level)
@@ -272,8 +270,8 @@ def pool_random_effects(
     variance = q / (len(y) - 1) / np.sum(1 / (s**2 + tau2))
     level = 0.5 + confidence_level / 2
     half = float(stats.t.ppf(level, len(y) - 1) * np.sqrt(variance))
-    ahead = float(stats.t.ppf(level, len(y) - 2) * np.sqrt(tau2 + variance))
-    return PooledEffect(mean, mean - half, mean + half, mean - ahead, mean + ahead, tau2)
+    new_half = float(stats.t.ppf(level, len(y) - 2) * np.sqrt(tau2 + variance))
+    return PooledEffect(mean, mean - half, mean + half, mean - new_half, mean + new_half, tau2)
 
 
 def _mean_and_q(y: Array, variance: Array) -> tuple[float, float]:
@@ -288,5 +286,5 @@ def _paule_mandel(y: Array, variance: Array) -> float:
 
     if excess(0.0) <= 0:
         return 0.0
-    widest = float(np.sum((y - y.mean()) ** 2))  # there every weight is below 1 / widest
-    return float(optimize.brentq(excess, 0.0, widest, xtol=1e-14))
+    largest = float(np.sum((y - y.mean()) ** 2))  # where every weight is below 1 / largest
+    return float(optimize.brentq(excess, 0.0, largest, xtol=1e-14))

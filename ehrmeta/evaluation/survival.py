@@ -1,8 +1,8 @@
-"""Survival under censoring and competing events: curves, and scores of risks by a horizon.
+"""Survival curves and scores of risks under censoring and competing events.
 
-Patients whose status at the horizon is known stand for those lost before: they weigh the inverse of
-their probability not to be censored (IPCW). `labels_at` gives these labels and weights, with which
-every score of risks works: ``risk_scores(label, risk, sample_weight=weight)``.
+Patients whose status at the horizon is known are weighted by the inverse probability of not being
+censored (IPCW). `labels_at` returns labels and weights, which any score of risks accepts:
+``risk_scores(label, risk, sample_weight=weight)``.
 """
 
 from typing import Any, NamedTuple
@@ -24,34 +24,34 @@ class EventTimes(NamedTuple):
 
 
 def read_event_times(y_true: Any, *, cause: int = 1) -> EventTimes:
-    """Check the structured array of `survival_array` and the kind of event in question."""
+    """Check the structured array of `survival_array`, and the kind of event."""
     data = EventTimes(*read_survival(y_true))
     if len(data.time) == 0:
-        raise DataError("there are no event times: pass one row a patient.")
+        raise DataError("there are no event times. Pass one row per patient.")
     if cause < 1 or cause != int(cause):
         raise DataError(f"cause is {cause}; events have codes from 1, 0 is censored.")
     return data
 
 
 def _read_times(data: EventTimes, times: Any) -> Array:
-    """Times of a score: rising, from 0, within follow-up, (time,)."""
+    """Times of a score: increasing, from 0, within follow-up, (time,)."""
     at = np.atleast_1d(finite("times", times))
     if at.ndim != 1 or len(at) == 0 or np.any(np.diff(at) <= 0) or at[0] < 0:
-        raise DataError("times must be rising and not negative.")
+        raise DataError("times must be increasing and not negative.")
     last = data.time.max()
     if at[-1] > last:
         raise DataError(
-            f"a horizon of {at[-1]:g} lies beyond the last follow-up time, {last:g}: nobody shows "
-            "what happens until then. Ask for an earlier one."
+            f"a horizon of {at[-1]:g} lies beyond the last follow-up time, {last:g}. Pass an "
+            "earlier one."
         )
     return at
 
 
 class StepCurve(NamedTuple):
-    """A function that is constant between times, and steps at them."""
+    """A step function."""
 
     start: float
-    time: Array  # rising
+    time: Array  # increasing
     value: Array  # from each time on
 
     def at(self, times: Array) -> Array:
@@ -67,7 +67,7 @@ class StepCurve(NamedTuple):
 
 
 class _Counts(NamedTuple):
-    """What happens at each distinct time, (time,)."""
+    """Counts at each distinct time, (time,)."""
 
     time: Array
     at_risk: Array  # in follow-up until then
@@ -84,18 +84,14 @@ def _count(data: EventTimes) -> _Counts:
 
 
 def kaplan_meier(y_true: Any, *, times: ArrayLike) -> Array:
-    """Share of patients without any event by each time, under censoring.
+    """Kaplan-Meier estimate of the share of patients without any event by each time, (time,).
 
     Parameters
     ----------
     y_true : structured array (row,)
         Of `survival_array`: `event` (0 censored) and `time`.
     times : (time,)
-        Rising, within follow-up.
-
-    Returns
-    -------
-    (time,)
+        Increasing, within follow-up.
 
     Examples
     --------
@@ -109,13 +105,13 @@ def kaplan_meier(y_true: Any, *, times: ArrayLike) -> Array:
 
 
 def aalen_johansen(y_true: Any, *, times: ArrayLike, cause: int = 1) -> Array:
-    r"""Cumulative incidence of one kind of event where others compete.
+    r"""Aalen-Johansen estimate of the cumulative incidence under competing events, (time,).
 
     .. math:: F_c(t) = \sum_{t_j \le t} S(t_{j-1})\, d_{cj} / n_j
 
-    with S the Kaplan-Meier curve of any event, :math:`d_{cj}` of :math:`n_j` patients at risk
-    having an event of kind c at :math:`t_j`. One minus Kaplan-Meier with the others as censored
-    overstates it: who has died of one cause cannot have the other any more.
+    where S is the Kaplan-Meier curve of any event, and :math:`d_{cj}` of :math:`n_j` patients at
+    risk have an event of kind c at :math:`t_j`. One minus Kaplan-Meier, with competing events as
+    censoring, overestimates it.
 
     Parameters are those of `kaplan_meier`; `cause` is the kind of event.
 
@@ -146,7 +142,7 @@ def _event_free(data: EventTimes) -> StepCurve:
 
 
 def censoring_curve(data: EventTimes) -> StepCurve:
-    """Share of patients not censored by each time; at one time events come before censoring."""
+    """Share of patients not censored by each time; events precede censoring at the same time."""
     counts = _count(data)
     at_risk = counts.at_risk - counts.events
     hazard = np.divide(counts.censored, at_risk, out=np.zeros_like(at_risk), where=at_risk > 0)
@@ -160,16 +156,16 @@ def _product(time: Array, hazard: Array) -> StepCurve:
 def labels_at(
     y_true: Any, *, horizon: float, cause: int = 1, y_train: Any = None
 ) -> tuple[Array, Array]:
-    r"""Who has had the event by a horizon, with censoring weights.
+    r"""Labels of the event by a horizon, with inverse probability of censoring weights.
 
     With G the Kaplan-Meier curve of censoring and h the horizon:
 
     - an event at :math:`T \le h`: weight :math:`1 / G(T-)`, label 1 if it is of the kind `cause`,
-      else 0: after a competing event it will not come any more;
+      otherwise 0;
     - followed to h without event: label 0, weight :math:`1 / G(h-)`;
     - censored before h: weight 0.
 
-    Censoring may depend on nothing that the outcome depends on. At equal times events come first.
+    Censoring must be independent of the outcome. Events precede censoring at the same time.
 
     Parameters
     ----------
@@ -178,9 +174,9 @@ def labels_at(
     horizon : float
         In the unit of `time`.
     cause : int
-        The event in question.
+        The kind of event.
     y_train : structured array, optional
-        Whose censoring G is; by default that of `y_true`.
+        To estimate G from; by default `y_true`.
 
     Returns
     -------
@@ -209,22 +205,18 @@ def labels_at(
 def survival_auroc(
     y_true: Any, y_prob: ArrayLike, *, times: ArrayLike, cause: int = 1, y_train: Any = None
 ) -> Array:
-    """Cumulative/dynamic AUROC by each time: those with the event by then against those without.
+    """Cumulative/dynamic AUROC by each time: patients with the event by then or without, (time,).
 
-    With competing events those without include patients who had another event.
+    Patients with a competing event count as without the event.
 
     Parameters
     ----------
-    y_true : structured array (row,)
-        As in `labels_at`, which also explains `cause` and `y_train`.
+    y_true, cause, y_train
+        As in `labels_at`.
     y_prob : (row,) or (row, time)
         Risk of the event: one for all times, or one by each time.
     times : (time,)
-        Rising, within follow-up.
-
-    Returns
-    -------
-    (time,)
+        Increasing, within follow-up.
 
     Raises
     ------
@@ -256,7 +248,7 @@ def survival_auroc(
 def survival_brier(
     y_true: Any, y_prob: ArrayLike, *, times: ArrayLike, cause: int = 1, y_train: Any = None
 ) -> Array:
-    r"""Mean squared distance of the risk by each time from what has happened by then.
+    r"""Brier score of the risk by each time, weighted for censoring, (time,).
 
     :math:`\frac1n \sum_i w_i(t)\, (d_i(t) - \hat F_i(t))^2` with labels d and weights w of
     `labels_at`.
@@ -266,12 +258,8 @@ def survival_brier(
     y_true, times, cause, y_train
         As in `survival_auroc`.
     y_prob : (row, time)
-        Probability of the event by each time (one minus survival where nothing competes);
+        Probability of the event by each time (one minus survival without competing events);
         (row,) for one time.
-
-    Returns
-    -------
-    (time,)
 
     Examples
     --------
@@ -291,7 +279,7 @@ def survival_brier(
 def integrated_survival_brier(
     y_true: Any, y_prob: ArrayLike, *, times: ArrayLike, cause: int = 1, y_train: Any = None
 ) -> float:
-    """Mean of `survival_brier` over the time from the first to the last of `times`.
+    """Integrated Brier score: mean of `survival_brier` from the first to the last of `times`.
 
     By the trapezoidal rule; parameters are those of `survival_brier`, at least two times.
 
@@ -322,7 +310,7 @@ def _labelled(
     for horizon in at:
         happened = (data.time <= horizon) & (data.event > 0)
         known = happened | (data.time >= horizon)
-        # above 0 where the outcome is known, since the times lie within follow-up
+        # positive where the outcome is known, as times lie within follow-up
         uncensored = censoring.before(np.minimum(data.time, horizon))
         weight = np.divide(1.0, uncensored, out=np.zeros_like(uncensored), where=known)
         labels.append((((data.event == cause) & happened).astype(np.float64), weight))

@@ -1,4 +1,4 @@
-"""A report as plain parts, written as one HTML file, as Markdown or as JSON."""
+"""Reports as sections of text, tables and pictures, saved as HTML, Markdown or JSON."""
 
 from __future__ import annotations
 
@@ -23,13 +23,12 @@ from ehrmeta.report.displays._base import Display
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-
 MIN_CELL = 11  # patients: the scores of smaller groups are withheld
 
 
 @dataclass(frozen=True)
 class TextTable:
-    """Words in rows under headings; on a page a reader may sort them by any column."""
+    """A table of text; on an HTML page a `sortable` one can be sorted by any column."""
 
     caption: str
     headings: tuple[str, ...]
@@ -39,7 +38,7 @@ class TextTable:
 
 @dataclass(frozen=True)
 class Picture:
-    """A drawing with its description in words, and a name by which readers pick it."""
+    """An SVG drawing with its description, and the name shown where one of several is chosen."""
 
     svg: str
     words: str
@@ -47,7 +46,7 @@ class Picture:
 
     @classmethod
     def of(cls, display: Display, key: str, words: str, name: str = "") -> Picture:
-        """The drawing of a display, whose figure is closed; ids within it start with `key`."""
+        """Render a display, whose figure is closed; ids in the SVG start with `key`."""
         return cls(_svg_of(display.figure_, key), words, name)
 
 
@@ -55,7 +54,7 @@ class Picture:
 class Section:
     """A heading with paragraphs, then tables, then pictures.
 
-    With words in `pick` a page shows one of the pictures at a time, picked by name.
+    If `pick` has a label, an HTML page shows one picture at a time, chosen by name.
     """
 
     title: str
@@ -67,7 +66,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Document:
-    """A report; `save` writes it in the form that the file's name ends in.
+    """A report; `save` writes it in the format of the file's suffix.
 
     Examples
     --------
@@ -91,7 +90,7 @@ class Document:
         Raises
         ------
         DataError
-            The name ends in something else, or the file cannot be written.
+            The suffix is another one, or the file cannot be written.
         """
         form = self.check_path(path)
         try:
@@ -100,11 +99,12 @@ class Document:
             raise _cannot_write(path, str(error.strerror)) from error
 
     def check_path(self, path: str | os.PathLike[str]) -> str:
-        """The ending of a file's name; refuses one that is no report's or cannot be written."""
+        """Suffix of a report's path; raises `DataError` if no report can be written there."""
         form = Path(path).suffix.lower()
         if form not in self._forms:
             raise DataError(
-                f"a report cannot be a {form or 'nameless'} file. Use {', '.join(self._forms)}."
+                f"'{os.fspath(path)}': a report cannot have the suffix '{form}'. Use "
+                f"{', '.join(self._forms)}."
             )
         folder = Path(path).absolute().parent
         if not folder.is_dir():
@@ -120,7 +120,7 @@ class Document:
         return {".html": self.to_html, ".md": self.to_markdown, ".json": self.to_json}
 
     def to_html(self) -> str:
-        """One page that loads nothing and runs its own script alone; all words are escaped."""
+        """One HTML page without external resources; text is escaped, scripts pinned by hash."""
         loader = jinja2.PackageLoader("ehrmeta.report", "")
         environment = jinja2.Environment(
             loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True
@@ -132,7 +132,7 @@ class Document:
         )
 
     def to_markdown(self) -> str:
-        """Headings, paragraphs and tables; pictures by their words."""
+        """Markdown with headings, paragraphs and tables; pictures by their descriptions."""
         blocks = [f"# {_plain(self.title)}"]
         for section in self.sections:
             blocks.append(f"## {_plain(section.title)}")
@@ -145,7 +145,7 @@ class Document:
         return "\n\n".join(blocks)
 
     def to_json(self) -> str:
-        """All parts but the drawings themselves."""
+        """JSON of all parts; pictures by their descriptions."""
         content = asdict(self)
         for section in content["sections"]:
             section["pictures"] = [picture["words"] for picture in section["pictures"]]
@@ -160,7 +160,7 @@ def _cannot_write(path: str | os.PathLike[str], reason: str) -> DataError:
 
 
 def model_card(model: BaseEstimator, facts: Sequence[tuple[str, str]], words: str) -> Section:
-    """The section on a model: its class, facts of the fit, and its settings."""
+    """Section on a model: class, facts about the fit, and settings."""
     rows = [("model", type(model).__name__), *facts]
     settings = model.get_params(deep=False)
     rows += [(name, repr(value)) for name, value in settings.items() if name != "schema"]
@@ -168,9 +168,9 @@ def model_card(model: BaseEstimator, facts: Sequence[tuple[str, str]], words: st
 
 
 def hidden_counts(sizes: pd.Series) -> set[Any]:
-    """Groups whose size is withheld: small ones, and the next larger one beside a single one.
+    """Groups whose size is withheld: small ones, and the next larger one if only one is small.
 
-    Whoever knows the sum and all sizes but one knows that one.
+    Otherwise the size of a single small group follows from the sum of all.
 
     Examples
     --------
@@ -187,15 +187,15 @@ def hidden_counts(sizes: pd.Series) -> set[Any]:
 
 
 def _svg_of(figure: Figure, key: str) -> str:
-    """A figure, which is closed, as an SVG element that refers to nothing outside itself.
+    """Render a figure as a self-contained SVG element, and close it.
 
-    The ids within start with `key`, so that two drawings on one page have none in common.
+    Its ids start with `key`, so that drawings on one page do not share any.
     """
     import matplotlib as mpl
     import matplotlib.pyplot as plt
 
     target = io.StringIO()
-    # text stays text, and ids do not differ from run to run
+    # text is not converted to paths, and ids are the same in every run
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "ehrmeta"}):
         figure.savefig(target, format="svg", metadata={"Date": None, "Creator": None})
     plt.close(figure)
@@ -206,7 +206,7 @@ def _svg_of(figure: Figure, key: str) -> str:
 
 
 def _plain(text: str) -> str:
-    """Text that Markdown shows as it is."""
+    """Text escaped for Markdown, on one line."""
     escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     escaped = re.sub(r"([\\`*_|\[\]#!])", r"\\\1", escaped)
     return " ".join(escaped.split())

@@ -1,4 +1,4 @@
-"""Errors and interval coverage of test patients after k values, overall and by subgroup."""
+"""Errors and interval coverage on test patients after k values, overall and by subgroup."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,11 +19,11 @@ from ehrmeta.report.document import MIN_CELL, hidden_counts
 def read_test_rows(
     model: Any, X: Any, y: Any, groups: Any, time: Any
 ) -> tuple[TaskRegressor, Inputs]:
-    """The forecaster under any calibration, and the checked rows of test patients."""
+    """The uncalibrated forecaster, and the checked rows of the test patients."""
     fitted = model.model if isinstance(model, ConformalRegressor) else model
     if not isinstance(fitted, TaskRegressor):
         raise DataError(
-            f"a {type(fitted).__name__} is no forecaster of numbers. Pass another model."
+            f"a {type(fitted).__name__} does not forecast numbers. Pass a regressor over tasks."
         )
     inputs = fitted.fitted_model().read(X, y, groups=groups, time=time)
     if inputs.groups is None:
@@ -39,12 +39,12 @@ def read_test_rows(
 def forecasts(
     model: Any, X: Any, inputs: Inputs, *, shots: Sequence[int], confidence_level: float
 ) -> pd.DataFrame:
-    """Every later row of every test patient after each k: squared error, coverage, width.
+    """Squared error, coverage and interval width of every later row after each k.
 
     Returns
     -------
     DataFrame
-        Columns k, row, task, squared, held, width.
+        Columns k, row, task, squared, covered, width.
     """
     y, tasks = inputs.outcome(), inputs.tasks()
     parts = []
@@ -56,25 +56,25 @@ def forecasts(
             "row": np.flatnonzero(query),
             "task": tasks.codes[query],
             "squared": (adapted.predict(**later) - y[query]) ** 2,
-            "held": (low <= y[query]) & (y[query] <= high),
+            "covered": (low <= y[query]) & (y[query] <= high),
             "width": high - low,
         }
         parts.append(pd.DataFrame(columns))
     if not parts or parts[-1]["k"].iloc[0] != max(shots):
         raise DataError(
-            f"none of {tasks.n_tasks:,} test patients has a row after its first {max(shots)}.",
+            f"none of {tasks.n_tasks:,} test patients has a row after the first {max(shots)}.",
             Remedy("fewer-shots", "Lower shots."),
         )
     return pd.concat(parts, ignore_index=True)
 
 
 def coverage_by_k(rows: pd.DataFrame, *, n_bootstrap: int = 500) -> pd.DataFrame:
-    """Share of later values inside their interval, by k: mean over patients, 95 % limits."""
+    """Coverage of later values by k, averaged over patients, with 95 % limits."""
     records = []
     for k, part in rows.groupby("k"):
-        patients = part.groupby("task")[["held", "width"]].mean()
+        patients = part.groupby("task")[["covered", "width"]].mean()
         record = {"k": k, "n": len(patients), "width": patients["width"].mean()}
-        share = _mean_range(patients["held"], n_bootstrap, root=False)
+        share = _mean_range(patients["covered"], n_bootstrap, root=False)
         records.append(record | dict(zip(("value", "low", "high"), share, strict=True)))
     return pd.DataFrame(records)
 
@@ -87,15 +87,15 @@ def group_scores(
     Parameters
     ----------
     rows : DataFrame
-        Of `forecasts`, at one k.
+        From `forecasts`, at one k.
     groups : mapping of str to (row,)
         A level for every row of the test table.
 
     Returns
     -------
     DataFrame
-        Columns group, level, n, rmse, rmse_low, rmse_high, held, held_low, held_high; NaN
-        where the level is small; n is NaN where it would tell the size of a small one.
+        Columns group, level, n, rmse, rmse_low, rmse_high, coverage, coverage_low, coverage_high.
+        Scores of small levels are NaN, as is an n that would reveal the size of a small level.
     """
     records = []
     for name, values in groups.items():
@@ -103,13 +103,13 @@ def group_scores(
         sizes = rows["task"].groupby(levels.to_numpy()).nunique()
         hidden = hidden_counts(sizes)
         for level, part in rows.groupby(levels.to_numpy()):
-            patients = part.groupby("task")[["squared", "held"]].mean()
+            patients = part.groupby("task")[["squared", "covered"]].mean()
             n = len(patients)
             is_small = n < MIN_CELL
             shown = np.nan if level in hidden and not is_small else n
             record: dict[str, Any] = {"group": name, "level": level, "n": shown}
             if not is_small:
-                for score, column in (("rmse", "squared"), ("held", "held")):
+                for score, column in (("rmse", "squared"), ("coverage", "covered")):
                     ends = _mean_range(patients[column], n_bootstrap, root=score == "rmse")
                     names = (score, f"{score}_low", f"{score}_high")
                     record |= dict(zip(names, ends, strict=True))
@@ -118,7 +118,7 @@ def group_scores(
 
 
 def _mean_range(values: pd.Series, n_bootstrap: int, *, root: bool) -> tuple[float, float, float]:
-    """Mean over patients (or its square root) with its 95 % limits."""
+    """Mean over patients, or its square root, with 95 % limits."""
     loss = values.to_numpy(np.float64)
     mean = TaskMean(loss, np.ones_like(loss), root)
     samples = mean.resampled(bootstrap_counts(len(loss), n_bootstrap, 0))
@@ -126,7 +126,7 @@ def _mean_range(values: pd.Series, n_bootstrap: int, *, root: bool) -> tuple[flo
 
 
 def event_risk(estimator: Any, X: Any, y: Any, predict: dict[str, Any]) -> tuple[Array, Array]:
-    """Whether the second class happened, and its predicted probability, each (row,).
+    """Indicator and predicted probability of the second class, each (row,).
 
     Parameters
     ----------
@@ -138,16 +138,18 @@ def event_risk(estimator: Any, X: Any, y: Any, predict: dict[str, Any]) -> tuple
     Raises
     ------
     DataError
-        More or fewer than two classes, or outcomes that are neither.
+        The classifier does not have two classes, or an outcome is neither of them.
     """
     p = np.asarray(estimator.predict_proba(X, **predict), np.float64)
     if p.ndim != 2 or p.shape[1] != 2:
-        raise DataError(f"predict_proba gives shape {p.shape}; a risk needs two classes.")
+        raise DataError(
+            f"predict_proba returned shape {p.shape}. Pass a classifier of two classes."
+        )
     classes, y = np.asarray(estimator.classes_), np.asarray(y)
     refuse(~np.isin(y, classes), "y holds classes unseen at fit", "Pass the labels of fit.")
     return (y == classes[1]).astype(np.float64), p[:, 1]
 
 
 def name_of(estimator: Any) -> str:
-    """What a legend calls an estimator."""
+    """Name of an estimator in a legend."""
     return estimator.model.name if isinstance(estimator, Adapted) else type(estimator).__name__

@@ -1,4 +1,4 @@
-"""Pictures of a study of hyper-parameters, as PNG files."""
+"""Figures of a hyper-parameter study as PNG files."""
 
 from pathlib import Path
 from typing import Any
@@ -9,14 +9,14 @@ from ehrmeta.tuning.summary import study_plots
 
 
 def save_study_pictures(study: Any, folder: str | Path) -> list[Path]:
-    """Save history, importance, slice and parallel coordinates as PNG files.
+    """Save the plots of history, importance, slices and parallel coordinates as PNG files.
 
     Parameters
     ----------
     study : optuna.Study
         From ``tune(...).study``.
     folder : str or Path
-        Made where it is missing.
+        Created if missing.
 
     Returns
     -------
@@ -40,7 +40,7 @@ def save_study_pictures(study: Any, folder: str | Path) -> list[Path]:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     saved = []
-    with rc_context():  # Optuna sets a style of its own
+    with rc_context():  # Optuna changes matplotlib's style
         for kind, axes in study_plots(study):
             figure = np.ravel(axes)[0].figure
             if kind == "slice":

@@ -1,4 +1,4 @@
-"""The report on a treatment effect: the emulated target trial, the effect, its assumptions."""
+"""Report on a treatment effect: emulated target trial, effect, and checks of its assumptions."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,30 +7,23 @@ import numpy as np
 import pandas as pd
 
 from ehrmeta.errors import DataError
-from ehrmeta.report.displays._base import decimals, number, outcome_label, ranged
+from ehrmeta.report import document
 from ehrmeta.report.displays.assumptions import BalanceDisplay, ConfoundingDisplay, OverlapDisplay
-from ehrmeta.report.document import (
-    MIN_CELL,
-    Document,
-    Picture,
-    Section,
-    TextTable,
-    hidden_counts,
-    model_card,
-)
+from ehrmeta.report.document import Document, Picture, Section, TextTable
+from ehrmeta.report.wording import decimals, number, outcome_label, ranged
 from ehrmeta.treatment import Diagnostics, PooledEffect, TreatmentResponse
 from ehrmeta.treatment.arms import Arms
 
-_MOST_FEATURES = 30  # of a table
+_MAX_FEATURES = 30  # rows of the table of balance
 _LARGE_DIFFERENCE = 0.1  # standardised, after weighting
 
-#: parts of a target trial that only the authors know: name, and question
+#: parts of a target trial that only the authors know, with the question to answer
 DESIGN = {
     "eligibility": "who could enter",
     "time zero": "when eligibility, assignment and follow-up begin",
     "strategies": "what each arm was to do, and for how long",
     "follow-up": "from when to when the outcome is counted",
-    "confounders": "why these features are enough, or that treatment was drawn by lot",
+    "confounders": "why these features are sufficient, or that treatment was randomised",
     "missing data": "how it was handled",
 }
 
@@ -52,20 +45,20 @@ def treatment_report(
     T0, T1 : labels of arms, optional
         The control and, where there are two arms, the other one.
     design : mapping of str to str, optional
-        The protocol of the trial that is emulated, by the names in `DESIGN`; what is not given is
+        Protocol of the emulated trial, by the names in `DESIGN`; parts that are not given are
         listed as missing.
     title : str
 
     Returns
     -------
     Document
-        Its `save` writes ``.html``, ``.md`` or ``.json``. It holds counts and effects, no row's
-        values; tasks of fewer than 11 rows are withheld, and named only where tasks are cohorts.
+        Its `save` writes ``.html``, ``.md`` or ``.json``. It contains counts and effects, but no
+        row's values; tasks of fewer than 11 rows are withheld. Only cohorts are shown by name.
 
     Raises
     ------
     DataError
-        The model has a dose in place of arms, or `design` names something else.
+        The model has a dose instead of arms, or `design` has an unknown name.
 
     Examples
     --------
@@ -76,14 +69,17 @@ def treatment_report(
     >>> model = TreatmentResponse(propensity=0.5, final="constant", random_state=0)
     >>> model = model.fit(X, t + rng.normal(size=200), treatment=t, groups=np.arange(200) % 4)
     >>> [section.title for section in treatment_report(model).sections][:3]
-    ['Summary', 'The trial that is emulated', 'Effect']
+    ['Summary', 'The emulated trial', 'Effect']
     """
     arms = model.treatment_
     if not isinstance(arms, Arms):
-        raise DataError("a report compares two arms; this model has a dose.")
+        raise DataError(
+            "a treatment report compares two arms, but this model was fitted with a dose. Fit a "
+            "TreatmentResponse with arms."
+        )
     unknown = sorted(set(design or {}) - set(DESIGN))
     if unknown:
-        raise DataError(f"design names {unknown}. Use {', '.join(DESIGN)}.")
+        raise DataError(f"design has unknown names {unknown}. Use {', '.join(DESIGN)}.")
     tasks = model.tasks_
     checks, pooled = tasks.diagnostics(T0=T0, T1=T1), tasks.pooled_effect(T0=T0, T1=T1)
     outcome = outcome_label(model.schema_)
@@ -101,7 +97,7 @@ def treatment_report(
 def _summary_section(
     checks: Diagnostics, pooled: PooledEffect, outcome: str, supplied: bool
 ) -> Section:
-    """The effect in plain words, with warnings."""
+    """Section with the effect in plain words, and warnings."""
     zero, one = checks.arms
     low, high = pooled.interval
     n_rows = int(checks.overlap.to_numpy().sum())
@@ -123,14 +119,15 @@ def _summary_section(
     else:
         words.append(
             "Treatment was not assigned by known probabilities. The effect is causal only if the "
-            "features and the task hold all that drove both treatment and outcome; no data can "
-            f"show that. A confounder would need risk ratios of {checks.e_value:.2f} with both to "
-            f"explain the effect away, of {checks.e_value_limit:.2f} to move its interval to 0."
+            "features and the task include every common cause of treatment and outcome, which data "
+            "cannot show. An unmeasured confounder would need risk ratios of "
+            f"{checks.e_value:.2f} with both to explain the effect away, and of "
+            f"{checks.e_value_limit:.2f} to shift its interval to 0."
         )
     if checks.outside > 0.0:
         words.append(
             f"{100 * checks.outside:.1f} % of rows had a probability of one arm below .05: for "
-            "patients like these the comparison rests on the model."
+            "such patients the comparison is an extrapolation of the model."
         )
     worst = float(checks.balance["after"].abs().max())
     if worst > _LARGE_DIFFERENCE:
@@ -144,87 +141,79 @@ def _summary_section(
 def _trial_section(
     checks: Diagnostics, design: Mapping[str, str], outcome: str, supplied: bool
 ) -> Section:
-    """The protocol of the target trial, filled, answered or missing."""
+    """Section with the protocol of the target trial: parts filled, answered or missing."""
     zero, one = checks.arms
-    assignment = "by known probabilities" if supplied else "taken as random given the features"
+    assignment = "by known probabilities" if supplied else "assumed random given the features"
     filled = {
         "arms": f"{zero}, {one}",
         "assignment": assignment,
         "outcome": outcome,
-        "estimand": "average effect over tasks of being given one arm instead of the other",
+        "estimand": "average effect over tasks of one arm instead of the other",
         "analysis": "doubly robust scores, nuisances learned on other tasks; random effects",
     }
-    rows = [(name, "filled", words) for name, words in filled.items()]
+    rows = [(name, "filled", text) for name, text in filled.items()]
     for name, question in DESIGN.items():
         answer = design.get(name, "")
         rows.append((name, "answered", answer) if answer else (name, "missing", question))
-    return Section(
-        "The trial that is emulated",
-        (
-            "An effect is that of a trial, run or imagined. These parts of its protocol decide "
-            "what the figures mean (Hernan and Robins 2016, doi:10.1093/aje/kwv254).",
-        ),
-        (TextTable("Protocol", ("part", "status", "what"), tuple(rows)),),
+    words = (
+        "An effect is that of a trial, real or emulated. These parts of its protocol define what "
+        "the figures mean (Hernan and Robins 2016, doi:10.1093/aje/kwv254)."
     )
+    table = TextTable("Protocol", ("part", "status", "description"), tuple(rows))
+    return Section("The emulated trial", (words,), (table,))
 
 
 def _effects_section(
     model: TreatmentResponse, effects: pd.DataFrame, pooled: PooledEffect, outcome: str
 ) -> Section:
-    """Every task's own effect, and the mean."""
+    """Section with the effect in each task, and the mean."""
     schema = model.schema_
     is_named = schema is not None and schema.task_kind == "cohort" and schema.task is not None
     low, high = pooled.interval
     digits = decimals(max(effects["low"].abs().max(), effects["high"].abs().max()))
-    hidden, rows = hidden_counts(effects["n"]), []
+    hidden, rows = document.hidden_counts(effects["n"]), []
     for place, (task, row) in enumerate(effects.iterrows(), start=1):
         name = f"{schema.task} {task}" if is_named and schema is not None else f"task {place}"
         size = "withheld" if task in hidden else f"{int(row['n']):,}"
-        if row["n"] < MIN_CELL:
-            rows.append((name, f"under {MIN_CELL}", "withheld"))
+        if row["n"] < document.MIN_CELL:
+            rows.append((name, f"under {document.MIN_CELL}", "withheld"))
         else:
             effect = ranged(row["effect"], row["low"], row["high"], digits=digits)
             rows.append((name, size, effect))
     rows.append(("mean over tasks", "", ranged(pooled.effect, low, high, digits=digits)))
-    caption = f"Effect on {outcome} with 95 % interval, by each task's own rows"
+    caption = f"Effect on {outcome} with 95 % interval, from each task's rows"
     heading = ("task", "rows", "effect (95 % interval)")
-    words = "Tasks with fewer than three rows, or of one arm only, have no effect of their own."
+    words = "Tasks with fewer than three rows, or with one arm only, have no estimate."
     return Section("Effect", (words,), (TextTable(caption, heading, tuple(rows), sortable=True),))
 
 
 def _checks_section(checks: Diagnostics) -> Section:
-    """Overlap, balance and unmeasured confounders."""
+    """Section on overlap, balance and unmeasured confounding."""
     signed = (checks.balance.round(2) + 0.0).map("{:+.2f}".format)  # no -0.00
     order = checks.balance["before"].abs().sort_values(ascending=False).index
     rows = [
         (str(name), signed.loc[name, "before"], signed.loc[name, "after"])
-        for name in order[:_MOST_FEATURES]
+        for name in order[:_MAX_FEATURES]
     ]
+    overlap = (
+        "Rows of both arms by the probability of treatment; where one side is empty, the effect is "
+        "an extrapolation of the model."
+    )
+    balance = (
+        "Standardised differences of the features between the arms, before and after weighting."
+    )
+    confounding = "Strength of an unmeasured confounder that would explain the effect away."
     pictures = (
-        Picture.of(
-            OverlapDisplay(checks).plot(),
-            "overlap",
-            "Rows of both arms by the probability of treatment; where one side is empty, the "
-            "effect rests on the model.",
-        ),
-        Picture.of(
-            BalanceDisplay(checks).plot(),
-            "balance",
-            "Standardised differences of the features between the arms, before and after "
-            "weighting.",
-        ),
-        Picture.of(
-            ConfoundingDisplay(checks).plot(),
-            "confounding",
-            "How strong an unmeasured confounder would have to be to explain the effect away.",
-        ),
+        Picture.of(OverlapDisplay(checks).plot(), "overlap", overlap),
+        Picture.of(BalanceDisplay(checks).plot(), "balance", balance),
+        Picture.of(ConfoundingDisplay(checks).plot(), "confounding", confounding),
     )
     heading = ("feature", "before weighting", "after")
     words = (
-        f"All rows together, whatever their task: effect {number(checks.effect)}, standard error "
+        f"Over all rows of all tasks: effect {number(checks.effect)}, standard error "
         f"{number(checks.se)} (doubly robust). A confounder that explains "
-        f"{100 * checks.robustness_value:.0f} % of what is left of treatment and of outcome would "
-        "explain it away.",
+        f"{100 * checks.robustness_value:.0f} % of the residual variance of both treatment and "
+        "outcome would explain it away.",
     )
     caption = "Standardised differences between the arms, largest first"
     table = TextTable(caption, heading, tuple(rows), sortable=True)
@@ -232,11 +221,11 @@ def _checks_section(checks: Diagnostics) -> Section:
 
 
 def _card_section(model: TreatmentResponse) -> Section:
-    """The model and its settings."""
+    """Section with the model and its settings."""
     forms = ", ".join(dict.fromkeys(model.forms_))
-    facts = [("form of the effect", forms), ("how effects differ over tasks", model.variation_)]
+    facts = [("form of the effect", forms), ("variation of effects over tasks", model.variation_)]
     words = (
-        "Effects are averages over people with the same features; nobody is seen in both arms, so "
-        "no figure here is what one person gains."
+        "Effects are averages over people with the same features. Nobody is observed in both arms, "
+        "so no figure here is the effect on one person."
     )
-    return model_card(model, facts, words)
+    return document.model_card(model, facts, words)

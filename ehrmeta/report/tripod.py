@@ -1,6 +1,6 @@
-"""TRIPOD+AI and TRIPOD-Cluster: items of a report on a prediction model, and where it has them.
+"""TRIPOD+AI and TRIPOD-Cluster checklists, with the section of a report that covers each item.
 
-The items have their official numbers and our own, shorter words.
+Items have their official numbers; their texts are shortened.
 """
 
 from collections.abc import Mapping
@@ -9,9 +9,9 @@ from typing import TypeAlias
 from ehrmeta.errors import DataError
 from ehrmeta.report.document import TextTable
 
-_GROUPS = "Groups of patients"  # fills no item where no group is scored
+_GROUPS = "Groups of patients"  # covers no item if no group is scored
 
-#: item of the checklist: where this report says it, "" where only the authors can
+#: item of TRIPOD+AI: section of this report, "" where only the authors can answer
 _ITEMS = {
     "1 Title: a study that develops or evaluates a prediction model": "Title",
     "2 Abstract": "",
@@ -67,8 +67,8 @@ _ITEMS = {
     "27c Next steps": "",
 }
 
-#: item of TRIPOD-Cluster: numbers of TRIPOD+AI that say it too; else as above. The answers to what
-#: is open are numbered with a C: "C7b".
+#: item of TRIPOD-Cluster: numbers of the equivalent TRIPOD+AI items, otherwise as above. Answers to
+#: open items are numbered with a C: "C7b".
 _CLUSTER_ITEMS = {
     "1 Title: development or validation, population, outcome": ("1",),
     "2 Abstract": ("2",),
@@ -109,7 +109,6 @@ _CLUSTER_ITEMS = {
     "19 Funding and the part of funders": ("18a",),
 }
 
-_OPEN = "to be answered by the authors"
 Row: TypeAlias = tuple[str, str, str]
 
 
@@ -119,15 +118,15 @@ def tripod_tables(answers: Mapping[str, str], *, has_groups: bool) -> tuple[Text
     Parameters
     ----------
     answers : mapping of str to str
-        Item number ("5a", of TRIPOD-Cluster "C7b") to what the authors say. An item of
-        TRIPOD-Cluster that TRIPOD+AI has too is answered there.
+        The authors' answers by item number: "5a" of TRIPOD+AI, "C7b" of TRIPOD-Cluster. Items that
+        both have are answered by the number of TRIPOD+AI.
     has_groups : bool
         Whether the report scores groups of patients; otherwise their items are open.
 
     Raises
     ------
     DataError
-        An answer is to no item, or to one that the report fills.
+        An answer is to an unknown item, or to one that the report fills.
 
     References
     ----------
@@ -150,28 +149,21 @@ def tripod_tables(answers: Mapping[str, str], *, has_groups: bool) -> tuple[Text
     open_items += [f"C{_number(item)}" for item, place in cluster_items.items() if not place]
     unknown = [item for item in answers if item not in open_items]
     if unknown:
-        raise DataError(f"answers to {unknown} fit no open item. Use {', '.join(open_items)}.")
+        raise DataError(f"answers {unknown} match no open item. Use {', '.join(open_items)}.")
     rows = [_row(item, place, answers.get(_number(item), "")) for item, place in items.items()]
     states = {_number(item): state for item, state, _ in rows}
     cluster = [
         _row(item, place, answers.get(f"C{_number(item)}", ""))
         if isinstance(place, str)
-        else (
-            item,
-            _least({states[number] for number in place}),
-            f"see TRIPOD+AI {', '.join(place)}",
-        )
+        else (item, _least({states[n] for n in place}), f"see TRIPOD+AI {', '.join(place)}")
         for item, place in cluster_items.items()
     ]
-    headings = ("item", "status", "where, or answer")
+    headings = ("item", "status", "section, or answer")
+    clusters = "clusters are hospitals, studies or other settings"
+    caption = f"TRIPOD-Cluster items (Debray et al. 2023); {clusters}"
     return (
         TextTable("TRIPOD+AI items (Collins et al. 2024)", headings, tuple(rows)),
-        TextTable(
-            "TRIPOD-Cluster items (Debray et al. 2023); clusters are hospitals, studies or other "
-            "settings",
-            headings,
-            tuple(cluster),
-        ),
+        TextTable(caption, headings, tuple(cluster)),
     )
 
 
@@ -182,9 +174,10 @@ def _number(item: str) -> str:
 def _row(item: str, place: str, answer: str) -> Row:
     if place:
         return item, "filled", place
-    return (item, "answered", answer) if answer else (item, "missing", _OPEN)
+    missing = (item, "missing", "to be answered by the authors")
+    return (item, "answered", answer) if answer else missing
 
 
 def _least(states: set[str]) -> str:
-    """The status of an item that several others make up."""
+    """Status of an item that consists of several others."""
     return next(state for state in ("missing", "answered", "filled") if state in states)

@@ -1,4 +1,4 @@
-"""Trials compared with the best one, and all on one scale, those that were given up early too."""
+"""Comparison of trials: with the best one block by block, and of all by their first fold."""
 
 from __future__ import annotations
 
@@ -15,9 +15,7 @@ if TYPE_CHECKING:
     import optuna
     from optuna.trial import FrozenTrial
 
-
-# What a trial keeps in its attributes: its error in every block so far and in the first fold, and
-# why it ended early.
+# Attributes of a trial: its error in every block so far and in the first fold, and why it ended.
 BLOCKS, FIRST_FOLD, REASON = "blocks", "first_fold", "reason"
 
 
@@ -26,8 +24,8 @@ def sign_of(study: optuna.Study) -> int:
     return 1 if study.directions[0].name == "MINIMIZE" else -1
 
 
-def in_full(study: optuna.Study) -> list[FrozenTrial]:
-    """The trials that were judged on all folds."""
+def full_trials(study: optuna.Study) -> list[FrozenTrial]:
+    """Trials that were evaluated on all folds."""
     return [
         trial
         for trial in study.get_trials(deepcopy=False)
@@ -35,50 +33,40 @@ def in_full(study: optuna.Study) -> list[FrozenTrial]:
     ]
 
 
-def best_in_full(study: optuna.Study) -> FrozenTrial | None:
-    """The best trial that was judged on all folds; of several objectives the first one's."""
+def best_full_trial(study: optuna.Study) -> FrozenTrial | None:
+    """Best trial of those evaluated on all folds, by the first objective."""
     sign = sign_of(study)
-    return min(in_full(study), key=lambda trial: sign * trial.values[0], default=None)
+    return min(full_trials(study), key=lambda trial: sign * trial.values[0], default=None)
 
 
-def worse_by(
+def excess_errors(
     study: optuna.Study, errors: Sequence[float], best: FrozenTrial | None
 ) -> npt.NDArray[np.float64]:
-    """How much worse than another trial, block by block; empty where that one has no blocks.
-
-    Parameters
-    ----------
-    study : optuna.Study
-    errors : sequence of float
-        Of the first blocks.
-    best : FrozenTrial, optional
-        Judged in full; one that was not judged by `tune` has no blocks.
-    """
+    """Errors in the first blocks minus those of the best trial; empty if that has no blocks."""
     of_best = [] if best is None else best.user_attrs.get(BLOCKS, [])
     if len(of_best) < len(errors):
         return np.empty(0)
     return sign_of(study) * np.subtract(errors, of_best[: len(errors)], dtype=np.float64)
 
 
-def error_in_full(study: optuna.Study, errors: Sequence[float]) -> float:
-    """The expected error over all blocks, from the blocks that were judged.
+def expected_error(study: optuna.Study, errors: Sequence[float]) -> float:
+    """Expected error over all blocks of a trial whose first blocks have these errors.
 
-    The best trial's error in full, and how much worse this one was on the same blocks: that one
-    fold is harder than the others drops out. It is never below the best trial's.
+    It is the best trial's error plus the mean excess over it on the same blocks, which is free of
+    differences between folds; never below the best trial's error.
     """
-    best = best_in_full(study)
-    worse = worse_by(study, errors, best)
-    if best is None or not len(worse):
+    best = best_full_trial(study)
+    excess = excess_errors(study, errors, best)
+    if best is None or not len(excess):
         return float(np.mean(errors))
-    return float(best.values[0] + sign_of(study) * max(worse.mean(), 0.0))
+    return float(best.values[0] + sign_of(study) * max(excess.mean(), 0.0))
 
 
-def compared(study: optuna.Study) -> optuna.Study:
-    """The trials as if judged by the first fold alone, in a study in memory.
+def first_fold_study(study: optuna.Study) -> optuna.Study:
+    """The trials with their errors in the first fold, as a study in memory.
 
-    A trial that was given up early has no error in full, and without it just the bad settings would
-    be missing. The first fold judges all alike. Outliers (more than three times the interquartile
-    range outside it) are clipped to that distance, so that none hides the others.
+    All trials have this error, also those stopped early. Outliers are clipped to three
+    interquartile ranges beyond the quartiles.
 
     Raises
     ------
@@ -93,7 +81,10 @@ def compared(study: optuna.Study) -> optuna.Study:
         if FIRST_FOLD in trial.user_attrs and trial.state.is_finished()
     ]
     if not usable:
-        raise StudyError("no trial of the study got through the first fold: nothing to compare.")
+        raise StudyError(
+            "no trial of the study completed its first fold, so there is nothing to compare. Run "
+            "more trials."
+        )
     errors = np.array([error for _, error in usable])
     low, high = np.quantile(errors, [0.25, 0.75])
     errors = np.clip(errors, low - 3 * (high - low), high + 3 * (high - low))
@@ -110,7 +101,7 @@ def compared(study: optuna.Study) -> optuna.Study:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Let Optuna log no more than warnings."""
+    """Suppress Optuna's messages below warnings."""
     import optuna
 
     before = optuna.logging.get_verbosity()

@@ -1,6 +1,6 @@
-"""Errors of a fitted model on held-out tasks by the k-shot protocol, one number a block of tasks.
+"""Errors of a fitted model on held-out tasks by the k-shot protocol, one per block of tasks.
 
-Each task is adapted from its first k rows (k random ones without time) and judged on its later
+Each task is adapted to its first k rows (k random ones without time) and scored on its later
 rows, for every k in the model's `score_shots`. Errors are averaged over k; smaller is better.
 """
 
@@ -30,12 +30,12 @@ Direction = Literal["minimize", "maximize"]
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows of some tasks, as a user passes them.
+    """Rows of some tasks, as passed by a user.
 
     Parameters
     ----------
     X, y, groups, time
-        As `fit` takes them.
+        As in `fit`.
     tasks : ndarray, (row,)
         Number of the task of every row.
     """
@@ -47,7 +47,7 @@ class Rows:
     tasks: npt.NDArray[np.int64]
 
     def take(self, rows: npt.NDArray[np.bool_]) -> Rows:
-        """The rows of a mask."""
+        """The rows selected by a mask."""
         return Rows(
             take_rows(self.X, rows),
             np.asarray(self.y)[rows],
@@ -57,7 +57,7 @@ class Rows:
         )
 
     def known(self) -> dict[str, Any]:
-        """Groups and time as keywords, where given."""
+        """Keywords of `fit`: groups and time, if given."""
         given = {"groups": self.groups, "time": self.time}
         return {name: value for name, value in given.items() if value is not None}
 
@@ -68,7 +68,7 @@ Measure = Callable[[Any, Rows, npt.NDArray[np.int64]], Array]
 
 @dataclass(frozen=True)
 class _Round:
-    """All tasks adapted from k rows each, and the query rows that they are judged on."""
+    """All tasks adapted to k rows each, and their query rows."""
 
     adapted: Adapted
     query: dict[str, Any]
@@ -88,14 +88,14 @@ def _rounds(model: Any, rows: Rows, blocks: npt.NDArray[np.int64]) -> Iterator[_
         yield _Round(adapted, query_rows, y[query], tasks.codes[query], blocks[query], seconds)
 
 
-def _by_block(judge: Callable[[_Round], Callable[[npt.NDArray[np.bool_]], float]]) -> Measure:
-    """A measure from a function that judges a round: block's rows (row,) -> error."""
+def _by_block(score: Callable[[_Round], Callable[[npt.NDArray[np.bool_]], float]]) -> Measure:
+    """A measure from ``score(round)``, which returns a function: rows of a block -> error."""
 
     def measure(model: Any, rows: Rows, blocks: npt.NDArray[np.int64]) -> Array:
         n_blocks = int(blocks.max()) + 1
         total, count = np.zeros(n_blocks), np.zeros(n_blocks)
         for at_k in _rounds(model, rows, blocks):
-            error = judge(at_k)
+            error = score(at_k)
             for block in np.unique(at_k.blocks):
                 total[block] += error(at_k.blocks == block)
                 count[block] += 1
@@ -106,13 +106,11 @@ def _by_block(judge: Callable[[_Round], Callable[[npt.NDArray[np.bool_]], float]
 
 
 def _error(metric: str) -> Measure:
-    def judge(at_k: _Round) -> Callable[[npt.NDArray[np.bool_]], float]:
-        predicted = _finite(at_k.adapted.predict(**at_k.query))
-        return lambda rows: task_mean(
-            metric, at_k.y[rows], predicted[rows], at_k.tasks[rows]
-        ).value()
+    def score(at_k: _Round) -> Callable[[npt.NDArray[np.bool_]], float]:
+        p = _finite(at_k.adapted.predict(**at_k.query))
+        return lambda rows: task_mean(metric, at_k.y[rows], p[rows], at_k.tasks[rows]).value()
 
-    return _by_block(judge)
+    return _by_block(score)
 
 
 def _log_loss(at_k: _Round) -> Callable[[npt.NDArray[np.bool_]], float]:
@@ -124,7 +122,7 @@ def _log_loss(at_k: _Round) -> Callable[[npt.NDArray[np.bool_]], float]:
 
 
 def _interval_error(at_k: _Round) -> Callable[[npt.NDArray[np.bool_]], float]:
-    """Distance between confidence level and share of outcomes covered, averaged over levels."""
+    """Distance between confidence level and coverage, averaged over levels."""
     intervals = [
         at_k.adapted.predict_interval(**at_k.query, confidence_level=level) for level in _LEVELS
     ]
@@ -138,7 +136,7 @@ def _interval_error(at_k: _Round) -> Callable[[npt.NDArray[np.bool_]], float]:
 
 
 def _adapt_ms(at_k: _Round) -> Callable[[npt.NDArray[np.bool_]], float]:
-    """Milliseconds to adapt a task, of all tasks adapted in one call."""
+    """Milliseconds per task of adapting all tasks in one call."""
     each = 1e3 * at_k.seconds / len(np.unique(at_k.tasks))
     return lambda rows: each
 
@@ -147,7 +145,8 @@ def _finite(predicted: Array) -> Array:
     bad = int(np.count_nonzero(~np.isfinite(predicted)))
     if bad:
         raise DivergenceError(
-            f"{bad} of {predicted.size} predictions for held-out tasks are not finite."
+            f"{bad} of {predicted.size} predictions for held-out tasks are not finite. Lower the "
+            "learning rates."
         )
     return predicted
 
@@ -169,17 +168,12 @@ MEASURES: Mapping[str, Measure] = {
 def read_scoring(scoring: Scoring, model: Any) -> tuple[Mapping[str, Measure], list[Direction]]:
     """Measures by name, and the direction of each.
 
-    Parameters
-    ----------
-    scoring : str, callable, sequence of them, or None
-        As in `tune`.
-    model : estimator
-        Whose default is the log loss where it predicts classes, the error otherwise.
+    Without `scoring`: the log loss of a classifier, ``"rmse_macro"`` of a regressor.
 
     Raises
     ------
     DataError
-        A score is not known, or named twice.
+        A score is unknown, or named twice.
     """
     if scoring is None:
         scoring = "log_loss" if is_classifier(model) else "rmse_macro"
@@ -201,7 +195,7 @@ def read_scoring(scoring: Scoring, model: Any) -> tuple[Mapping[str, Measure], l
 
 
 def _scored_by(scorer: Scorer) -> Measure:
-    """A scikit-learn scorer, called once a block."""
+    """A measure from a scikit-learn scorer, called once per block."""
 
     def measure(model: Any, rows: Rows, blocks: Any) -> Any:
         parts = (rows.take(blocks == block) for block in range(int(blocks.max()) + 1))

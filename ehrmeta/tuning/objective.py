@@ -1,4 +1,4 @@
-"""What a trial does: fit and judge one setting, fold by fold, block of patients by block."""
+"""Objective of a study: cross-validated k-shot error of one setting, by block of patients."""
 
 from __future__ import annotations
 
@@ -14,21 +14,20 @@ from sklearn.base import clone
 from ehrmeta.data import PatientKFold
 from ehrmeta.errors import DataError, DataWarning, DivergenceError, Remedy
 from ehrmeta.evaluation.metrics import Array
-from ehrmeta.tuning.comparison import BLOCKS, FIRST_FOLD, REASON, error_in_full
+from ehrmeta.tuning.comparison import BLOCKS, FIRST_FOLD, REASON, expected_error
 from ehrmeta.tuning.measures import Measure, Rows
 from ehrmeta.tuning.space import Dimension, Suggest, suggested
 
 if TYPE_CHECKING:
     from optuna.trial import Trial
 
-
-_BLOCKS = 10  # of a fold, at most: enough for a paired rank test after the first fold
-_PATIENTS_EACH = 5  # of a block, at least
+_MAX_BLOCKS = 10  # per fold: enough for a paired rank test after the first fold
+_MIN_PATIENTS = 5  # per block
 
 
 @dataclass(frozen=True)
 class Fold:
-    """Training rows, held-out rows and the blocks of patients that these are judged in.
+    """Training rows, held-out rows, and the blocks of patients in which these are scored.
 
     Parameters
     ----------
@@ -46,9 +45,8 @@ class Fold:
 class Objective:
     """The k-shot error of a setting in cross-validation by patient.
 
-    Training is what a trial costs, and there is one training a fold. So a setting that is worse
-    than the best one on the same patients, block by block, is given up before the next fold is
-    trained.
+    The cost of a trial is one training per fold. A setting that is worse than the best one on the
+    same blocks of patients is therefore stopped before the next training.
 
     Parameters
     ----------
@@ -58,10 +56,10 @@ class Objective:
     measures : mapping of str to Measure
         One objective each.
     paired : bool
-        The pruner compares a trial with the best one: what is given up still gets an error.
+        Whether the pruner compares a trial with the best one: a stopped trial then has an error.
     by_block : bool
-        Report every block's own error, which Optuna's Wilcoxon pruner wants, in place of the mean
-        so far, which median and Hyperband pruning want.
+        Report the error of every block, as Optuna's Wilcoxon pruner expects, instead of the mean
+        so far, as median and Hyperband pruning expect.
     """
 
     estimator: Any
@@ -74,14 +72,13 @@ class Objective:
     def __call__(self, trial: Trial) -> list[float]:
         """One error per measure, the mean over all blocks.
 
-        A trial that is given up by a test against the best one returns what its error would be in
-        full, which tells the sampler more than that there is none. Its attribute "reason" tells it
-        from one that was judged in full.
+        A trial stopped by a test against the best one returns its expected error over all folds,
+        which is more informative to the sampler than a pruned trial. It has the attribute "reason".
 
         Raises
         ------
         optuna.TrialPruned
-            Another pruner gives the setting up, or its training diverges.
+            Another pruner stops the trial, or training diverges.
         """
         import optuna
 
@@ -93,7 +90,7 @@ class Objective:
         for number, fold in enumerate(self.folds, start=1):
             trial.set_user_attr("folds", number)
             try:
-                errors = self._judged(model, fold)
+                errors = self._block_errors(model, fold)
             except DivergenceError as error:
                 trial.set_user_attr(REASON, f"diverged in fold {number}: {error.args[0]}")
                 raise optuna.TrialPruned(str(error)) from error
@@ -105,7 +102,7 @@ class Objective:
             for of_block in errors.T:
                 of_blocks.append(of_block)
                 value = of_block[0] if self.by_block else np.mean(of_blocks)
-                with warnings.catch_warnings(action="ignore"):  # a lost worker reported it before
+                with warnings.catch_warnings(action="ignore"):  # reported before by a lost worker
                     trial.report(float(value), step=len(of_blocks) - 1)
             blocks = [float(of_block[0]) for of_block in of_blocks]
             trial.set_user_attr(BLOCKS, blocks)
@@ -115,17 +112,16 @@ class Objective:
                 )
                 if not self.paired:
                     raise optuna.TrialPruned
-                return [error_in_full(trial.study, blocks)]
+                return [expected_error(trial.study, blocks)]
         return [float(mean) for mean in np.mean(of_blocks, axis=0)]
 
-    def _judged(self, model: Any, fold: Fold) -> Array:
+    def _block_errors(self, model: Any, fold: Fold) -> Array:
         """Errors of a model fitted to the fold, (measure, block)."""
         fitted = clone(model)
         with warnings.catch_warnings(action="ignore", category=DataWarning):  # given at reading
             fitted.fit(fold.train.X, fold.train.y, **fold.train.known())
-            errors = np.array(
-                [measure(fitted, fold.test, fold.blocks) for measure in self.measures.values()]
-            )
+            measures = self.measures.values()
+            errors = np.array([measure(fitted, fold.test, fold.blocks) for measure in measures])
         if np.isnan(errors).any():
             raise DataError(
                 f"some blocks of held-out patients have no row after the first "
@@ -133,17 +129,19 @@ class Objective:
                 Remedy("fewer-shots", "Lower score_shots, or leave out patients with few rows."),
             )
         if not np.isfinite(errors).all():
-            raise DivergenceError("the error on held-out patients is not finite.")
+            raise DivergenceError(
+                "the error on held-out patients is not finite. Lower the learning rates."
+            )
         return errors
 
 
 def read_rows(estimator: Any, X: Any, y: Any, groups: Any, time: Any) -> Rows:
-    """The rows of a study, checked as `fit` checks them.
+    """The rows of a study, checked as in `fit`.
 
     Raises
     ------
     DataError
-        They cannot be read, or belong to one task.
+        The rows cannot be used by `fit`, or groups are missing.
     """
     inputs = estimator.read_table(X, y, groups=groups, time=time)
     inputs.outcome()
@@ -158,14 +156,14 @@ def read_folds(rows: Rows, cv: Any) -> list[Fold]:
     Parameters
     ----------
     cv : int or splitter
-        A number of folds, or anything with ``split(X, y, groups)``.
+        Number of folds, or an object with ``split(X, y, groups)``.
 
     Raises
     ------
     GroupError
         There are fewer patients than folds.
     DataError
-        `cv` is neither, or puts a patient into training and held-out rows at once.
+        `cv` is neither, or a patient has both training and held-out rows.
     """
     splitter = PatientKFold(int(cv), random_state=0) if isinstance(cv, int | np.integer) else cv
     if isinstance(cv, str) or not hasattr(splitter, "split"):
@@ -174,15 +172,15 @@ def read_folds(rows: Rows, cv: Any) -> list[Fold]:
     for train, test in splitter.split(rows.X, rows.y, rows.tasks):
         masks = np.zeros((2, len(rows.tasks)), bool)
         masks[0, train], masks[1, test] = True, True
-        learned, held_out = rows.take(masks[0]), rows.take(masks[1])
-        if len(np.intersect1d(learned.tasks, held_out.tasks)):
+        training, held_out = rows.take(masks[0]), rows.take(masks[1])
+        if len(np.intersect1d(training.tasks, held_out.tasks)):
             raise DataError(
                 "cv puts rows of one patient into training and held-out rows. Use PatientKFold, or "
                 "a number of folds."
             )
         patients, codes = np.unique(held_out.tasks, return_inverse=True)
-        n_blocks = max(1, min(_BLOCKS, len(patients) // _PATIENTS_EACH))
+        n_blocks = max(1, min(_MAX_BLOCKS, len(patients) // _MIN_PATIENTS))
         order = np.random.default_rng(0).permutation(len(patients))
         blocks = (np.argsort(order) * n_blocks // len(patients))[codes]
-        folds.append(Fold(learned, held_out, blocks))
+        folds.append(Fold(training, held_out, blocks))
     return folds

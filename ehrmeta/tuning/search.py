@@ -1,4 +1,4 @@
-"""Searching hyper-parameters with Optuna, judged by what matters: adapting to unseen patients."""
+"""Hyper-parameter search with Optuna by the k-shot error on held-out patients."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sklearn.base import BaseEstimator, clone
 
 from ehrmeta.errors import DataError, Remedy, StudyError
 from ehrmeta.estimators._base import TaskEstimator
-from ehrmeta.tuning.comparison import REASON, best_in_full
+from ehrmeta.tuning.comparison import REASON, best_full_trial
 from ehrmeta.tuning.measures import Rows, Scoring, read_scoring
 from ehrmeta.tuning.objective import Fold, Objective, read_folds, read_rows
 from ehrmeta.tuning.space import Dimension, Space, Suggest, read_space, suggested
@@ -28,23 +28,23 @@ if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
     from optuna.trial import FrozenTrial
 
-
 DEFAULT_STORAGE = "ehrmeta-studies.db"
-_NO_MATTER = {"device": "auto", "verbose": None, "callbacks": (), "chunk_size": None}
+# parameters without influence on the results
+_IRRELEVANT = {"device": "auto", "verbose": None, "callbacks": (), "chunk_size": None}
 
 
 @dataclass(frozen=True)
 class Tuned:
-    """The result of a search.
+    """Result of a hyper-parameter search.
 
     Parameters
     ----------
     model : estimator
-        With the best parameters; fitted to all rows where `refit`.
+        With the best parameters; fitted to all rows if `refit`.
     params : dict
-        The best parameters, by name of the estimator's.
+        Best parameters, by the estimator's names.
     value : float
-        Their error, or score, in cross-validation: the first one of several objectives.
+        Their cross-validated error or score, by the first objective.
     study : optuna.Study
         All trials.
     """
@@ -78,37 +78,37 @@ def tune(
 ) -> Tuned:
     """Search the hyper-parameters of an estimator by its k-shot error on held-out patients.
 
-    Every trial is fitted and judged in cross-validation by patient: the held-out patients of a
-    fold are adapted from their first rows and judged on their later ones, block by block, and a
-    trial that is worse than the best one on the same blocks is given up before the next fold is
-    trained. A trial that diverges is given up too, and the search goes on.
+    Every trial is evaluated in cross-validation by patient: the held-out patients of a fold are
+    adapted to their first rows and scored on their later ones, block by block. A trial that is
+    worse than the best one on the same blocks is stopped before the next fold is trained, as is a
+    trial that diverges.
 
     Parameters
     ----------
     estimator : TaskEstimator
-        Such as `MetaRegressor`; what is not searched stays as it is. Its `score_shots` are the
-        numbers k of rows to adapt from.
+        Such as `MetaRegressor`; parameters that are not searched keep their values. Its
+        `score_shots` are the numbers k of rows to adapt to.
     X, y, groups, time
         As in `fit`.
     n_trials : int
-        Of the whole study: those of earlier runs and of other processes count.
+        Of the whole study, including those of earlier runs and of other processes.
     timeout : float, optional
         Seconds after which no further trial is started.
     space : sequence, mapping or callable, optional
-        What to search: names, ranges by name (see `read_space`), or an Optuna-style function of
-        the trial that returns parameters. By default every parameter with a declared range.
+        Names of parameters, ranges by name (see `read_space`), or an Optuna-style function of the
+        trial that returns parameters. By default every parameter with a declared range.
     sampler : optuna.samplers.BaseSampler, optional
-        By default TPE, seeded with `random_state` and the number of the trial: the same seed and
-        one worker give the same trials, also where the study was stopped in between.
+        By default TPE, seeded with `random_state` and the number of the trial: one worker gives
+        the same trials with the same seed, even if the study was interrupted.
     pruner : optuna.pruners.BasePruner, optional
-        Asked after every fold but the last. By default a Wilcoxon test against the best trial on
-        the same blocks of patients. Others than Wilcoxon's get the mean so far. False judges
-        every trial in full, as does a search of several objectives.
+        Called after every fold but the last. By default a Wilcoxon test against the best trial on
+        the same blocks of patients. Pruners other than Wilcoxon's get the mean so far. With False,
+        or several objectives, every trial is evaluated on all folds.
     storage : str or Path, optional
-        Where the study is kept, see `open_storage`. By default a study with a name is kept in the
-        file ehrmeta-studies.db of the working directory, one without a name in memory.
+        Where the study is stored, see `open_storage`. By default the file ehrmeta-studies.db in
+        the working directory for a study with a name, memory for one without.
     study_name : str, optional
-        A study of this name is resumed; another process with the same storage and name shares it.
+        A study of this name is resumed, and shared with other processes on the same storage.
     scoring : str, callable, or sequence of them, optional
         ``"rmse_macro"`` (the default), ``"rmse_task"``, ``"rmse_pooled"``, ``"mae_macro"``,
         ``"log_loss"`` (of classifiers, the default), ``"interval_error"`` (calibration) or
@@ -118,11 +118,11 @@ def tune(
     refit : bool
         Fit the best setting to all rows.
     random_state : int
-        Of the sampler, and of an estimator that has none.
+        Of the sampler, and of an estimator without one.
     callback : callable, optional
         Called with study and trial after every trial of this process.
     notes : mapping of str to str, optional
-        Texts to keep with a new study. Nothing of the rows is kept with it, but a digest.
+        Texts to store with a new study. Of the rows it stores only a digest.
 
     Returns
     -------
@@ -134,7 +134,7 @@ def tune(
         The space, the scoring or the rows cannot be used.
     StudyError
         The storage cannot be reached, the study was made for other data or other parameters, or
-        no trial ended well.
+        no trial succeeded.
 
     Examples
     --------
@@ -149,13 +149,11 @@ def tune(
     _check(estimator, n_trials, timeout, study_name, random_state)
     import optuna
 
-    from ehrmeta.tuning.pruner import PairedPruner
-    from ehrmeta.tuning.study import open_study, seeded_tpe
+    from ehrmeta.tuning.study import PairedPruner, open_study, seeded_tpe
 
     if not isinstance(sampler, optuna.samplers.BaseSampler | None):
         raise DataError(f"sampler must be one of optuna.samplers, got {sampler!r}.")
-    if pruner is None:
-        pruner = PairedPruner()
+    pruner = PairedPruner() if pruner is None else pruner
     if not (pruner is False or isinstance(pruner, optuna.pruners.BasePruner)):
         raise DataError(f"pruner must be one of optuna.pruners, or False, got {pruner!r}.")
     model = clone(estimator)
@@ -167,14 +165,11 @@ def tune(
     folds = read_folds(rows, cv)
     if storage is None and study_name is not None:
         storage = DEFAULT_STORAGE
+    digests = {"data": _data_digest(model, rows), "folds": _folds_digest(folds)}
     shared = open_study(
         storage,
         study_name or "unnamed",
-        made_for={
-            "data": _data_digest(model, rows),
-            "folds": _folds_digest(folds),
-            "model": _model_digest(model),
-        },
+        made_for=digests | {"model": _model_digest(model)},
         measures=list(measures),
         directions=directions,
         pruner=pruner or optuna.pruners.NopPruner(),
@@ -186,7 +181,7 @@ def tune(
     try:
         for trial in shared.study.get_trials(deepcopy=False):
             if "folds" in trial.user_attrs and trial.state.name != "FAIL":
-                _replayed(searched, trial, clone(model))  # refuses a study of another space
+                _replayed(searched, trial, clone(model))  # raises if the space differs
         shared.run(
             objective,
             n_trials=n_trials,
@@ -204,22 +199,22 @@ def tune(
 
 
 def best_trial(study: optuna.Study) -> FrozenTrial:
-    """The best trial; of several objectives the best in the first one.
+    """The best trial by the first objective.
 
     Raises
     ------
     StudyError
-        None ended well.
+        No trial succeeded.
     """
-    best = best_in_full(study)
+    best = best_full_trial(study)
     if best is not None:
         return best
     trials = study.get_trials(deepcopy=False)
     if not trials:
-        raise StudyError("no trial was started within the timeout. Give it longer.")
+        raise StudyError("no trial was started within the timeout. Increase it.")
     reasons = sorted({str(t.user_attrs.get(REASON, "not finished")).rstrip(".") for t in trials})
     raise StudyError(
-        f"none of {len(trials)} trials ended well: {'; '.join(reasons[:3])}. Narrow the ranges "
+        f"none of {len(trials)} trials succeeded: {'; '.join(reasons[:3])}. Narrow the ranges "
         "(lower rates), or run more trials."
     )
 
@@ -242,15 +237,14 @@ def _check(
 
 
 def _data_digest(estimator: Any, rows: Rows) -> str:
-    """SHA-256 of features, outcome, times and which rows are one patient's; ids do not matter."""
+    """SHA-256 of features, outcome, times and task numbers; ids do not enter."""
     inputs = estimator.read_table(rows.X, rows.y, groups=rows.groups, time=rows.time)
     parts = [*sorted(inputs.columns.items()), ("outcome", inputs.outcome()), ("tasks", rows.tasks)]
     if inputs.time is not None:
         parts.append(("time", inputs.time))
     digest = hashlib.sha256()
     for name, values in parts:
-        digest.update(f"{name} {len(values)};".encode())
-        digest.update(_as_bytes(values))
+        digest.update(f"{name} {len(values)};".encode() + _as_bytes(values))
     return digest.hexdigest()
 
 
@@ -263,11 +257,11 @@ def _folds_digest(folds: Sequence[Fold]) -> str:
 
 
 def _model_digest(estimator: BaseEstimator) -> str:
-    """SHA-256 of an estimator's parameters, as far as results depend on them."""
+    """SHA-256 of the parameters of an estimator that influence its results."""
     model = clone(estimator)
     known = model.get_params(deep=False)
-    model.set_params(**{name: value for name, value in _NO_MATTER.items() if name in known})
-    text = re.sub(r" at 0x[0-9a-f]+", "", repr(model.get_params(deep=True)))  # of this process only
+    model.set_params(**{name: value for name, value in _IRRELEVANT.items() if name in known})
+    text = re.sub(r" at 0x[0-9a-f]+", "", repr(model.get_params(deep=True)))  # memory addresses
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -281,12 +275,12 @@ def _as_bytes(values: npt.NDArray[Any]) -> bytes:
 def _replayed(
     space: Sequence[Dimension] | Suggest, trial: FrozenTrial, model: Any
 ) -> dict[str, Any]:
-    """Values that a trial drew from the space, by parameter; they are set on `model`.
+    """Parameters that a trial drew from the space; they are set on `model`.
 
     Raises
     ------
     StudyError
-        The space has other parameters than the trial, or other kinds of them.
+        The space has other parameters than the trial, or other kinds of ranges.
     """
     from optuna.distributions import check_distribution_compatibility
     from optuna.trial import FixedTrial
@@ -294,7 +288,7 @@ def _replayed(
     again = FixedTrial(trial.params, number=trial.number)
     try:
         with warnings.catch_warnings(action="ignore", category=UserWarning):
-            # a range may have become narrower since
+            # a range may be narrower now
             values = suggested(space, cast("Any", again), model)
         if again.params.keys() != trial.params.keys():
             raise ValueError
@@ -304,8 +298,8 @@ def _replayed(
         raise
     except ValueError as error:
         raise StudyError(
-            f"trial {trial.number} of the study searched {', '.join(trial.params)}: this space has "
-            "other parameters or other choices, where only the ends of ranges may differ.",
+            f"trial {trial.number} of the study searched {', '.join(trial.params)}, but this space "
+            "has other parameters or choices. Only the ends of ranges may differ.",
             Remedy("other-study", "Pass another study_name, or what it was made for."),
         ) from error
     return values

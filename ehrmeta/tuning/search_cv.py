@@ -1,4 +1,4 @@
-"""The search as a scikit-learn estimator."""
+"""Hyper-parameter search as a scikit-learn estimator."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sklearn.utils.metaestimators import available_if
 from ehrmeta.errors import NotFittedError
 from ehrmeta.estimators import Adapted
 from ehrmeta.estimators._base import TaskEstimator
-from ehrmeta.tuning.comparison import in_full, sign_of
+from ehrmeta.tuning.comparison import full_trials, sign_of
 from ehrmeta.tuning.measures import Scoring
 from ehrmeta.tuning.search import tune
 from ehrmeta.tuning.space import Space
@@ -44,14 +44,14 @@ class MetaSearchCV(MetaEstimatorMixin, BaseEstimator):
     Attributes
     ----------
     best_estimator_ : estimator
-        Fitted to all rows, where `refit`.
+        Fitted to all rows, if `refit`.
     best_params_ : dict
     best_score_ : float
         Mean error (or score) over folds.
     cv_results_ : dict of str to ndarray, (trial,)
-        As in scikit-learn's searches: ``params``, ``mean_test_score``, ``rank_test_score``, and
-        ``judged_in_full``; NaN for trials that were given up. Scores are errors where `scoring`
-        names one.
+        As in scikit-learn's searches: ``params``, ``mean_test_score`` (errors if `scoring` names
+        one, NaN for trials stopped early), ``rank_test_score``, ``trial_seconds``, and
+        ``judged_in_full``: whether a trial was evaluated on all folds.
     study_ : optuna.Study
     classes_, n_features_in_, feature_names_in_
         Of the best estimator.
@@ -84,14 +84,12 @@ class MetaSearchCV(MetaEstimatorMixin, BaseEstimator):
     random_state: int = 0
 
     def fit(self, X: Any, y: Any, *, groups: Any = None, time: Any = None) -> Self:
-        """Search, then fit the best setting to all rows; arguments as in the estimator's fit."""
+        """Search, then fit the best setting to all rows; arguments as in the estimator's `fit`."""
         settings = self.get_params(deep=False)
         estimator = settings.pop("estimator")
         tuned = tune(estimator, X, y, groups=groups, time=time, **settings)
-        self.best_params_ = tuned.params
-        self.best_score_ = tuned.value
-        self.study_ = tuned.study
-        self.cv_results_ = _results(tuned.study)
+        self.best_params_, self.best_score_ = tuned.params, tuned.value
+        self.study_, self.cv_results_ = tuned.study, _results(tuned.study)
         if self.refit:
             self.best_estimator_ = tuned.model
         return self
@@ -101,7 +99,7 @@ class MetaSearchCV(MetaEstimatorMixin, BaseEstimator):
         return self._best().adapt(X, y, groups=groups, time=time)
 
     def unadapted(self) -> Adapted:
-        """The best estimator's population model: intervals and quantiles too."""
+        """The best estimator's population model, with intervals and quantiles."""
         return self._best().unadapted()
 
     def predict(self, X: Any, *, time: Any = None) -> npt.NDArray[Any]:
@@ -115,24 +113,22 @@ class MetaSearchCV(MetaEstimatorMixin, BaseEstimator):
         return np.asarray(best.predict_proba(X, time=time))
 
     def score(self, X: Any, y: Any, *, groups: Any = None, time: Any = None) -> float:
-        """k-shot score of the best estimator, larger is better."""
+        """k-shot score of the best estimator; larger is better."""
         best: Any = self._best()
         return float(best.score(X, y, groups=groups, time=time))
 
     def __getattr__(self, name: str) -> Any:
-        """Columns and classes are those of the best estimator."""
-        learned = name in ("classes_", "n_features_in_", "feature_names_in_")
-        if not learned or "best_estimator_" not in vars(self):
+        """Read columns and classes from the best estimator."""
+        is_fitted = name in ("classes_", "n_features_in_", "feature_names_in_")
+        if not is_fitted or "best_estimator_" not in vars(self):
             raise AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'")
         return getattr(self.best_estimator_, name)
 
     def __sklearn_tags__(self) -> Tags:
         tags: Tags = super().__sklearn_tags__()
         inner = get_tags(self.estimator)
-        tags.estimator_type = inner.estimator_type
-        tags.classifier_tags = inner.classifier_tags
-        tags.regressor_tags = inner.regressor_tags
-        tags.input_tags = inner.input_tags
+        for name in ("estimator_type", "classifier_tags", "regressor_tags", "input_tags"):
+            setattr(tags, name, getattr(inner, name))
         return tags
 
     def _best(self) -> TaskEstimator:
@@ -146,13 +142,11 @@ class MetaSearchCV(MetaEstimatorMixin, BaseEstimator):
 
 
 def _results(study: optuna.Study) -> dict[str, npt.NDArray[Any]]:
-    """The trials of a study in the form of scikit-learn's searches."""
+    """The trials of a study in the format of scikit-learn's searches."""
     trials = study.get_trials(deepcopy=False)
-    whole = {trial.number for trial in in_full(study)}
-    complete = [trial.number in whole for trial in trials]
-    scores = np.array(
-        [trial.values[0] if done else np.nan for trial, done in zip(trials, complete, strict=True)]
-    )
+    full = {trial.number: trial.values[0] for trial in full_trials(study)}
+    complete = [trial.number in full for trial in trials]
+    scores = np.array([full.get(trial.number, np.nan) for trial in trials])
     ranked = np.where(complete, sign_of(study) * scores, np.inf)
     order = np.argsort(np.argsort(ranked, kind="stable"))
     seconds = [t.duration.total_seconds() if t.duration else np.nan for t in trials]

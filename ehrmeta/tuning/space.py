@@ -1,4 +1,4 @@
-"""The search space: declared ranges, and ranges that a user gives instead."""
+"""Search space of hyper-parameters: declared ranges, and ranges given by the user."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from ehrmeta.ranges import Choice, Range, declared_ranges
 if TYPE_CHECKING:
     from optuna.trial import Trial
 
-
 Suggest = Callable[["Trial"], Mapping[str, Any]]
 # Names of parameters with a declared range; ranges by name; or an Optuna-style function.
 Space = Sequence[str] | Mapping[str, Any] | Suggest
@@ -30,13 +29,13 @@ class Dimension:
     Parameters
     ----------
     name : str
-        In the study. A parameter of one of several parts is named after its class:
+        In the study. A parameter of one of several parts is named after the part's class:
         ``MAML__inner_lr``.
     parameter : str
         Of the estimator: ``algorithm__inner_lr``.
     range : Range or Choice
     when : mapping
-        Parameters of the estimator and the value each must have for this one to be searched.
+        Values of other parameters of the estimator for which this one is searched.
     """
 
     name: str
@@ -45,23 +44,23 @@ class Dimension:
     when: Mapping[str, Any] = field(default_factory=dict)
 
     def applies(self, model: BaseEstimator) -> bool:
-        """Whether the parameter matters to a model as it is so far."""
+        """Whether a model with its current parameters uses this one."""
         values = model.get_params()
         return all(_label(values[name]) == _label(value) for name, value in self.when.items())
 
 
 def read_space(estimator: BaseEstimator, space: Space | None = None) -> tuple[Dimension, ...]:
-    """What is searched: parts that are chosen first, parameters with a condition last.
+    """Dimensions of a search: choices of parts first, conditional parameters last.
 
     Parameters
     ----------
     estimator : estimator
-        Parts that it leaves to the default are filled in.
+        Default parts are filled in.
     space : sequence or mapping, optional
         Names of parameters with a declared range, or ranges by name: ``(low, high)``, ``(low, high,
-        "log")``, a list of choices, a `Range` or `Choice`, or None for the declared one. A part
-        chosen from a list, such as ``[MAML(), MetaSGD()]``, brings its own declared ranges. By
-        default everything with a declared range.
+        "log")``, a list of choices, a `Range` or `Choice`, or None for the declared one. Parts in a
+        list, such as ``[MAML(), MetaSGD()]``, add their declared ranges. By default every parameter
+        with a declared range.
 
     Raises
     ------
@@ -106,8 +105,8 @@ def read_space(estimator: BaseEstimator, space: Space | None = None) -> tuple[Di
         for other in dimension.when:
             if other not in known:
                 raise DataError(
-                    f"'{dimension.parameter}' in the space is searched only for some '{other}', "
-                    f"which is no parameter. {did_you_mean(other, sorted(known))}"
+                    f"'{dimension.parameter}' in the space depends on '{other}', which is no "
+                    f"parameter. {did_you_mean(other, sorted(known))}"
                 )
     return tuple(sorted(dimensions, key=lambda d: (d.parameter not in parts, bool(d.when))))
 
@@ -115,7 +114,7 @@ def read_space(estimator: BaseEstimator, space: Space | None = None) -> tuple[Di
 def suggested(
     space: Sequence[Dimension] | Suggest, trial: Trial, model: BaseEstimator
 ) -> dict[str, Any]:
-    """Values of one trial, by parameter; each is set on `model` as it is drawn."""
+    """Values of one trial, by parameter; each is also set on `model`."""
     if callable(space):
         drawn = space(trial)
         if not isinstance(drawn, Mapping):
@@ -138,10 +137,8 @@ def suggested(
 def with_parts(estimator: BaseEstimator) -> BaseEstimator:
     """A copy with its default algorithm and backbone in place of None."""
     model = clone(estimator)
-    for name, default in (
-        ("algorithm", getattr(model, "_default_algorithm", None)),
-        ("backbone", MLP),
-    ):
+    defaults = {"algorithm": getattr(model, "_default_algorithm", None), "backbone": MLP}
+    for name, default in defaults.items():
         if name in model.get_params(deep=False) and getattr(model, name) is None and default:
             model.set_params(**{name: default()})
     return model
@@ -160,7 +157,7 @@ def _declared(model: BaseEstimator, prefix: str = "") -> Iterator[Dimension]:
 def _of_parts(
     parameter: str, parts: Sequence[BaseEstimator], wanted: Mapping[str, Any]
 ) -> Iterator[Dimension]:
-    """The parameters of every part that may be chosen, each searched where it is."""
+    """Dimensions of the parameters of every part in a list, each on the condition of its part."""
     prefix = f"{parameter}__"
     for label, part in zip(Choice(tuple(parts)).labels, parts, strict=True):
         declared = {d.parameter: d for d in _declared(part, prefix)}
@@ -179,7 +176,7 @@ def _of_parts(
 
 
 def _dimension(name: str, value: Any, declared: Dimension | None) -> Dimension:
-    """What a user wants of one parameter as a dimension."""
+    """Dimension of one parameter, from the user's and the declared range."""
     usual, when = (None, {}) if declared is None else (declared.range, declared.when)
     if isinstance(value, Range | Choice):
         prefix = name.rpartition("__")[0]
@@ -240,7 +237,7 @@ def _suggest(trial: Trial, dimension: Dimension) -> Any:
 def _check_known(
     names: Iterable[str], model: BaseEstimator, parts: Mapping[str, Sequence[Any]]
 ) -> set[str]:
-    """All parameters of a model and of parts that it may be given; refuses other names."""
+    """All parameters of a model and of its possible parts; raises an error for other names."""
     known = set(model.get_params()) | {
         f"{name}__{nested}"
         for name, values in parts.items()
@@ -260,12 +257,12 @@ def _is_part(value: Any) -> bool:
 
 
 def _label(value: Any) -> str:
-    """A value as a condition compares it: a part by its class."""
+    """Text of a value to compare in conditions: the class name of a part."""
     return type(value).__name__ if _is_part(value) else str(value)
 
 
 def space_of_words(searched: Sequence[str]) -> dict[str, Any] | None:
-    """``NAME``, ``NAME=LOW:HIGH``, ``NAME=LOW:HIGH:log`` and ``NAME=A,B`` as a space.
+    """Parse ``NAME``, ``NAME=LOW:HIGH``, ``NAME=LOW:HIGH:log`` and ``NAME=A,B`` into a space.
 
     Raises
     ------
@@ -293,7 +290,7 @@ def space_of_words(searched: Sequence[str]) -> dict[str, Any] | None:
 
 
 def _value(text: str) -> Any:
-    """A number, True, False or None where the text is one; ``64x64`` is (64, 64)."""
+    """Parse a number, True, False or None, otherwise text; ``64x64`` is (64, 64)."""
     if text.lower() in _WORDS:
         return _WORDS[text.lower()]
     widths = text.split("x")

@@ -1,9 +1,9 @@
-"""Where a study is kept (a SQLite file, a journal file, a PostgreSQL server), and its locks.
+"""Storage of studies (SQLite file, journal file or PostgreSQL server), and their locks.
 
-Lock 0 of a study is the turn: its holder decides what is run next. Lock ``number + 1`` is held by
-the worker that runs trial `number`. The operating system (or the database) frees the locks of a
-process that has ended in any way, so a running trial whose lock is free has lost its worker: this
-needs no grace period, no clock and no process number, which another process may have by now.
+The holder of lock 0 of a study chooses its next trial. Lock ``number + 1`` is held by the worker
+that runs trial `number`. The operating system (or the database) frees the locks of a process that
+has ended in any way, so a running trial whose lock is free has lost its worker. This needs no
+grace period, no clock and no process ids, which can be reused.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from ehrmeta.errors import MissingExtraError, StudyError
 
-_BUSY_SECONDS = 120  # SQLite: how long to wait for another writer
+_BUSY_SECONDS = 120  # time to wait for another writer of SQLite
 _FORMS = (
     "Pass a file such as study.db or study.journal, sqlite:///study.db, journal:///study.journal, "
     "or postgresql://user:password@host/database."
@@ -44,16 +44,15 @@ def open_storage(
     ----------
     storage : str, Path or None
         ``sqlite:///study.db`` (or a path), ``journal:///study.journal`` (or a path that ends in
-        .journal or .log), ``postgresql://user:password@host/database``; None keeps the study in
-        memory.
+        .journal or .log), ``postgresql://user:password@host/database``; None is memory.
     study_name : str
     create : bool
-        Make a file that is not there.
+        Create a missing file.
 
     Raises
     ------
     StudyError
-        It cannot be reached, or is none of these.
+        The storage is of another kind, or cannot be opened.
     MissingExtraError
         PostgreSQL's driver is not installed.
     """
@@ -67,9 +66,7 @@ def open_storage(
             return _with_tables(text, session, {"pool_pre_ping": True}), session
     path = Path(url.database or "")
     if not path.name or path.is_dir() or not path.absolute().parent.is_dir():
-        raise StudyError(
-            f"the storage '{storage}' needs a file in a folder that is there. {_FORMS}"
-        )
+        raise StudyError(f"the storage '{storage}' is no file in an existing folder. {_FORMS}")
     if not create and not path.exists():
         raise StudyError(f"there is no file '{path}' with studies. Check the storage's path.")
     with _reaching(url):
@@ -82,7 +79,7 @@ def open_storage(
 
 
 def _with_tables(url: str, locks: Locks, options: dict[str, Any]) -> RDBStorage:
-    """A database whose tables one process at a time creates."""
+    """Open a database; one process at a time creates its tables."""
     locks.acquire(0)
     try:
         return RDBStorage(url, engine_kwargs=options)
@@ -91,7 +88,7 @@ def _with_tables(url: str, locks: Locks, options: dict[str, Any]) -> RDBStorage:
 
 
 def parsed_storage(storage: str) -> URL:
-    """A storage as a URL of one of the three kinds."""
+    """URL of a storage, of one of the three kinds."""
     text = storage
     if "://" not in storage:
         kind = "journal" if Path(storage).suffix in (".journal", ".log") else "sqlite"
@@ -102,19 +99,19 @@ def parsed_storage(storage: str) -> URL:
         raise StudyError(f"'{storage}' is no storage. {_FORMS}") from error
     if "password" in url.query:
         raise StudyError(
-            "write the password as postgresql://user:password@host/database, or leave it to "
+            "write the password as postgresql://user:password@host/database, or put it in "
             "PGPASSWORD or .pgpass."
         )
     if url.drivername in ("postgresql", "postgres"):
         url = url.set(drivername="postgresql+psycopg")
     if url.get_backend_name() not in ("sqlite", "journal", "postgresql"):
-        raise StudyError(f"a storage of kind '{url.drivername}' is not served. {_FORMS}")
+        raise StudyError(f"a storage of kind '{url.drivername}' is not supported. {_FORMS}")
     return url
 
 
 @contextmanager
 def _reaching(url: URL) -> Iterator[None]:
-    """Turn any failure to open a storage into an error that shows no password."""
+    """Turn failures to open a storage into errors that show no password."""
     shown = url.render_as_string(hide_password=True)
     try:
         yield
@@ -125,19 +122,20 @@ def _reaching(url: URL) -> Iterator[None]:
     except (SQLAlchemyError, optuna.exceptions.StorageInternalError, OSError) as error:
         reason = str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
         raise StudyError(
-            f"the storage {shown} cannot be reached: {reason}. Check that it is there and that "
-            "you may write to it."
+            f"the storage {shown} cannot be reached: {reason}. Check that it exists and that you "
+            "have permission to write to it."
         ) from error
     except RuntimeError as error:
-        raise StudyError(f"the storage {shown} was made by another Optuna: {error}") from error
+        raise StudyError(
+            f"the storage {shown} was created by another version of Optuna: {error}"
+        ) from error
 
 
 class Journal(JournalFileBackend):
-    """Optuna's journal file under a lock that is freed when its holder ends, whatever the cause.
+    """Optuna's journal file under a lock that the operating system frees when its holder ends.
 
-    A writer that is killed in the middle of a line leaves half a record. The next append would
-    continue that line, and the file could not be read any more. Nobody has acted upon half a
-    record, so it is cut off first, under the lock.
+    A writer that is killed in the middle of a line leaves a partial record, and the next append
+    would make the file unreadable. Partial records are therefore removed first, under the lock.
 
     Parameters
     ----------
@@ -158,7 +156,7 @@ class Journal(JournalFileBackend):
             _check_lines(path)
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """Add records, after cutting off half a record of a killed writer."""
+        """Append records, after removing a partial record of a killed writer."""
         text = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
         with self.lock.acquire(poll_interval=_POLL_SECONDS):
             cut_broken_end(self.path)
@@ -167,7 +165,7 @@ class Journal(JournalFileBackend):
 
 
 class _Lock(BaseJournalFileLock):
-    """The operating system's lock, which is free as soon as its holder has ended."""
+    """Optuna's interface of a lock of the operating system."""
 
     def __init__(self, lock: FileLock) -> None:
         self._lock = lock
@@ -181,7 +179,7 @@ class _Lock(BaseJournalFileLock):
 
 
 def cut_broken_end(path: Path) -> None:
-    """Cut off what follows the last end of a line; the caller holds the lock."""
+    """Truncate a file after its last line end; the caller holds the lock."""
     with path.open("r+b") as file:
         end = size = file.seek(0, 2)
         while end:
@@ -197,7 +195,7 @@ def cut_broken_end(path: Path) -> None:
 
 
 def _check_lines(path: Path) -> None:
-    """Cut off a last line that is no record; refuse one before it."""
+    """Remove a last line that is no record; raise an error for any other such line."""
     start = 0
     with path.open("r+b") as file:
         lines = list(file)
@@ -221,27 +219,21 @@ def _is_record(line: bytes) -> bool:
 
 
 class Locks:
-    """Numbered locks of one study; these are of one in memory, which no other process sees."""
+    """Numbered locks of one study. This class is for a study in memory, seen by one process."""
 
     def acquire(self, number: int, *, wait: bool = True) -> bool:
-        """Take a lock, waiting until it is free or not at all; whether it was taken."""
-        return wait  # no other process runs a trial that it could lose
+        """Acquire a lock, with or without waiting; returns whether it was acquired."""
+        return wait  # there are no workers to lose
 
     def release(self, number: int) -> None:
-        """Give a lock back."""
+        """Release a lock."""
 
     def close(self) -> None:
-        """Give everything back."""
+        """Release all locks."""
 
 
 class FileLocks(Locks):
-    """Locks in a folder, for processes of one host.
-
-    Parameters
-    ----------
-    folder : Path
-    study : str
-    """
+    """Lock files in a folder, for processes on one host."""
 
     def __init__(self, folder: Path, study: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -250,7 +242,7 @@ class FileLocks(Locks):
         self._held: dict[int, FileLock] = {}
 
     def acquire(self, number: int, *, wait: bool = True) -> bool:
-        """Take the lock of a file."""
+        """Acquire the lock of a file."""
         lock = FileLock(self._path(number))
         try:
             lock.acquire(blocking=wait)
@@ -260,13 +252,13 @@ class FileLocks(Locks):
         return True
 
     def release(self, number: int) -> None:
-        """Give a lock back; a trial's file goes with it."""
+        """Release a lock; the file of a trial is removed."""
         self._held.pop(number).release()
         if number:
             self._path(number).unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Give everything back."""
+        """Release all locks."""
         for number in list(self._held):
             self.release(number)
 
@@ -275,15 +267,10 @@ class FileLocks(Locks):
 
 
 class PostgresLocks(Locks):
-    """Advisory locks of a PostgreSQL session, for processes of many hosts.
+    """Advisory locks of a PostgreSQL session, for processes on many hosts.
 
-    The session's connection is the heartbeat: the server ends it, and frees its locks, when the
-    process is gone, or when the host has not answered for about a minute.
-
-    Parameters
-    ----------
-    url : str
-    study : str
+    The server closes the session and frees its locks when the process has ended, or when its host
+    has not responded for about a minute.
     """
 
     def __init__(self, url: str, study: str) -> None:
@@ -294,16 +281,16 @@ class PostgresLocks(Locks):
         self.key = zlib.crc32(study.encode()) - 2**31  # a signed 32-bit number
 
     def acquire(self, number: int, *, wait: bool = True) -> bool:
-        """Take an advisory lock."""
-        taken = self._call("pg_advisory_lock" if wait else "pg_try_advisory_lock", number)
-        return wait or bool(taken)
+        """Acquire an advisory lock."""
+        acquired = self._call("pg_advisory_lock" if wait else "pg_try_advisory_lock", number)
+        return wait or bool(acquired)
 
     def release(self, number: int) -> None:
-        """Give an advisory lock back."""
+        """Release an advisory lock."""
         self._call("pg_advisory_unlock", number)
 
     def close(self) -> None:
-        """End the session."""
+        """Close the session."""
         self._session.close()
         self._engine.dispose()
 

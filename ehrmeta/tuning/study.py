@@ -1,4 +1,4 @@
-"""A study of one table, shared by any number of processes; every trial ends once."""
+"""Optuna studies shared by several processes, and their pruner and sampler."""
 
 import time
 import warnings
@@ -13,19 +13,44 @@ from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler, BruteForceSampler, GridSampler, TPESampler
 from optuna.storages import BaseStorage, RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
+from scipy.stats import wilcoxon
 
 from ehrmeta.errors import Remedy, StudyError
-from ehrmeta.tuning.comparison import REASON, quiet
+from ehrmeta.tuning.comparison import BLOCKS, REASON, best_full_trial, excess_errors, quiet
 from ehrmeta.tuning.storage import Locks, open_storage
 
-_TURN = 0
-_MOST_TRIES = 3  # of a trial whose worker is lost: the trial itself may be the cause
-_WAIT = 0.5  # seconds between looks at the trials of other workers
+_TURN = 0  # number of the lock for choosing the next trial
+_MAX_TRIES = 3  # of a trial whose worker is lost: the trial itself may be the cause
+_WAIT = 0.5  # seconds between checks of the trials of other workers
+
+
+class PairedPruner(BasePruner):
+    """Wilcoxon's signed-rank test against the best trial, over the blocks that both have.
+
+    Optuna's own Wilcoxon pruner continues a trial whose error so far is below the best trial's
+    error over all folds, which is almost every trial if the first folds are easy.
+
+    Parameters
+    ----------
+    p_threshold : float
+        A trial with a smaller p value that is also worse on average is stopped.
+    """
+
+    def __init__(self, p_threshold: float = 0.1) -> None:
+        self.p_threshold = p_threshold
+
+    def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
+        """Whether the trial is worse than the best one of those evaluated on all folds."""
+        excess = excess_errors(study, trial.user_attrs.get(BLOCKS, ()), best_full_trial(study))
+        if not excess.sum() > 0:
+            return False
+        test = wilcoxon(excess, alternative="greater", zero_method="zsplit")
+        return bool(test.pvalue < self.p_threshold)
 
 
 @dataclass
 class SharedStudy:
-    """A study and the locks under which workers share it.
+    """A study and the locks with which workers share it.
 
     Parameters
     ----------
@@ -33,7 +58,7 @@ class SharedStudy:
     storage : BaseStorage
     locks : Locks
     exhausted : bool
-        A sampler of a finite grid has tried it all.
+        Whether the sampler of a finite grid has tried every point.
     """
 
     study: optuna.Study
@@ -50,20 +75,10 @@ class SharedStudy:
         sampler: Callable[[int], BaseSampler] | None = None,
         callback: Callable[[optuna.Study, FrozenTrial], None] | None = None,
     ) -> None:
-        """Work until the study has `n_trials` trials that ended well, whoever ran them.
+        """Run trials until the study, with all its workers, has `n_trials` that did not fail.
 
-        Parameters
-        ----------
-        objective : callable
-        n_trials : int
-            Of the whole study, those of other workers and of earlier runs included.
-        timeout : float, optional
-            Seconds after which this worker starts no further trial.
-        sampler : callable, optional
-            Trial number -> sampler: what a trial draws depends on the study's seed and history,
-            not on which worker draws it.
-        callback : callable, optional
-            Called with study and trial after every trial of this worker.
+        `n_trials`, `timeout` and `callback` are those of `tune`. `sampler` maps the number of a
+        trial to its sampler, so that the values drawn do not depend on the worker.
         """
         end = None if timeout is None else time.monotonic() + timeout
         while not self.exhausted and (end is None or time.monotonic() < end):
@@ -71,21 +86,21 @@ class SharedStudy:
             if trial is None:
                 if not self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
                     return
-                time.sleep(_WAIT)  # a trial that loses its worker is run here
+                time.sleep(_WAIT)  # to run a trial that loses its worker
                 continue
-            self._work_on(trial, objective)
+            self._evaluate(trial, objective)
             if callback is not None:
                 callback(self.study, self.study.get_trials(deepcopy=False)[trial.number])
 
     def close(self) -> None:
-        """Give connections back; the study can still be read."""
+        """Close all connections; the study can still be read."""
         self.locks.close()
         if isinstance(self.storage, RDBStorage):
             self.storage.remove_session()
             self.storage.engine.dispose()
 
     def _next(self, n_trials: int, sampler: Callable[[int], BaseSampler] | None) -> Trial | None:
-        """The next trial, with its lock held; None where enough have ended or are running."""
+        """The next trial, with its lock held; None if enough have ended or are running."""
         self.locks.acquire(_TURN)
         try:
             self._requeue_lost()
@@ -101,7 +116,7 @@ class SharedStudy:
         finally:
             self.locks.release(_TURN)
 
-    def _work_on(self, trial: Trial, objective: Callable[[Trial], Sequence[float]]) -> None:
+    def _evaluate(self, trial: Trial, objective: Callable[[Trial], Sequence[float]]) -> None:
         try:
             self._tell(trial, values=list(objective(trial)))
         except optuna.TrialPruned:
@@ -117,7 +132,7 @@ class SharedStudy:
             self.locks.release(trial.number + 1)
 
     def _tell(self, trial: Trial, **outcome: Any) -> None:
-        """End a trial; a sampler of a finite grid raises an error when it has tried it all."""
+        """End a trial; samplers of a finite grid raise an error after their last point."""
         try:
             self.study.tell(trial, **outcome)
         except RuntimeError:
@@ -126,10 +141,10 @@ class SharedStudy:
             self.exhausted = True
 
     def _requeue_lost(self) -> None:
-        """Queue every trial whose worker is gone again, under its number and with its parameters.
+        """Queue every trial whose worker is lost again, with its number and its parameters.
 
-        The turn is held, so no trial starts or changes hands meanwhile. Each is queued by one
-        write: a worker that is killed here neither loses nor doubles a trial.
+        The caller holds the turn, so no trial starts meanwhile. Each is queued by one write: if
+        this worker is killed here, no trial is lost or repeated.
         """
         for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             if not self.locks.acquire(trial.number + 1, wait=False):
@@ -137,10 +152,10 @@ class SharedStudy:
             try:
                 trial_id = trial._trial_id
                 now = self.storage.get_trial(trial_id)
-                if now.state != TrialState.RUNNING:  # it has ended meanwhile
+                if now.state != TrialState.RUNNING:  # ended meanwhile
                     continue
                 tries = int(now.user_attrs.get("tries", 1))
-                if tries < _MOST_TRIES:
+                if tries < _MAX_TRIES:
                     self.storage.set_trial_user_attr(trial_id, "tries", tries + 1)
                     self.storage.set_trial_state_values(trial_id, TrialState.WAITING)
                 else:
@@ -212,16 +227,16 @@ def open_study(
 
 
 def _difference(study: optuna.Study, wanted: Mapping[str, str]) -> str | None:
-    """What a study was made for that differs from what is wanted, if anything."""
+    """First property of a study that differs from the wanted ones, if any."""
     for name, value in wanted.items():
-        there = study.user_attrs.get(name)
-        if there != value:
-            return f"{name} ({there} there, {value} here)" if name == "measures" else name
+        stored = study.user_attrs.get(name)
+        if stored != value:
+            return f"{name} ({stored} there, {value} here)" if name == "measures" else name
     return None
 
 
 def recall(storage: str | Path, study_name: str, note: str) -> str | None:
-    """A note kept with a study, if it has one.
+    """A note stored with a study, if it has one.
 
     Raises
     ------
@@ -234,7 +249,7 @@ def recall(storage: str | Path, study_name: str, note: str) -> str | None:
     except KeyError as error:
         names = ", ".join(optuna.get_all_study_names(opened)) or "none"
         raise StudyError(
-            f"there is no study '{study_name}' in that storage, which has: {names}."
+            f"there is no study '{study_name}' in that storage. It has: {names}."
         ) from error
     finally:
         locks.close()
@@ -242,11 +257,11 @@ def recall(storage: str | Path, study_name: str, note: str) -> str | None:
 
 
 def seeded_tpe(seed: int) -> Callable[[int], BaseSampler]:
-    """A sampler per trial number, so that a study that is stopped and resumed goes on alike."""
+    """A TPE sampler for each trial number, so that an interrupted study resumes identically."""
 
     def of_trial(number: int) -> BaseSampler:
         with warnings.catch_warnings(action="ignore", category=ExperimentalWarning):
-            # constant_liar: running trials count as bad, so that no worker repeats them
+            # constant_liar: running trials count as bad, so that workers do not repeat them
             return TPESampler(seed=(seed * 1_000_003 + number) % 2**32, constant_liar=True)
 
     return of_trial

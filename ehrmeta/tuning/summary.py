@@ -1,4 +1,4 @@
-"""A study in words and pictures, the space of a search in words, and the search as a script."""
+"""Summaries of a study as text and plots, tables of a search space, and the search as a script."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 from sklearn.base import BaseEstimator
 
 from ehrmeta.ranges import Choice, declared_ranges
-from ehrmeta.tuning.comparison import REASON, compared, in_full, sign_of
+from ehrmeta.tuning.comparison import REASON, first_fold_study, full_trials, sign_of
 from ehrmeta.tuning.search import best_trial
 from ehrmeta.tuning.space import Dimension, with_parts
 
@@ -21,11 +21,10 @@ if TYPE_CHECKING:
     import optuna
     from optuna.trial import FrozenTrial
 
+_MIN_TRIALS = 10  # to estimate importance
+_SCRIPT = '''"""Search hyper-parameters with Optuna by the k-shot error on held-out patients.
 
-_FEWEST = 10  # trials needed to estimate importance
-_SCRIPT = '''"""Search hyper-parameters with Optuna, judged on patients that training has not seen.
-
-Run it again to go on with the study; run it in several shells at once to share it.
+Run it again to resume the study; run it in several shells at once to share it.
 """
 
 import numpy as np
@@ -65,17 +64,17 @@ if __name__ == "__main__":
 
 
 def study_summary(study: optuna.Study) -> str:
-    """The best trial, how many ended how, and which parameters mattered.
+    """Text with the best trial, counts of trials by outcome, and importances of parameters.
 
-    The importance of a parameter is the share of the spread between good and other trials that it
-    explains alone (PED-ANOVA, arXiv:2304.10255): a hint, not a test, and from few trials a vague
-    one. It counts all trials by their error in the first fold, those given up early too.
+    The importance of a parameter is the share of the variation between good and other trials that
+    it explains alone (PED-ANOVA, arXiv:2304.10255). It is imprecise with few trials. All trials
+    count by their error in the first fold, also those stopped early.
     """
     import optuna
 
     trials = study.get_trials(deepcopy=False)
     failed = sum(trial.state.name == "FAIL" for trial in trials)
-    full = len(in_full(study))
+    full = len(full_trials(study))
     early = sum(trial.state.is_finished() for trial in trials) - full - failed
     names = study.metric_names or ["error"]
     best = best_trial(study)
@@ -83,33 +82,31 @@ def study_summary(study: optuna.Study) -> str:
     lines = [
         f"best of {len(trials)} trials: {values} (trial {best.number})",
         *(f"  {name} = {_shown(value)}" for name, value in best.params.items()),
-        f"{full} trials judged in full, {early} given up early, {failed} failed",
+        f"{full} trials evaluated on all folds, {early} stopped early, {failed} failed",
     ]
     diverged = sum(str(t.user_attrs.get(REASON, "")).startswith("diverged") for t in trials)
     if diverged:
         lines.append(f"  {diverged} of them because training diverged")
-    view = compared(study)
-    seen = view.get_trials(deepcopy=False)
-    if len(seen) < _FEWEST or len({trial.values[0] for trial in seen}) == 1:
-        return "\n".join(
-            [*lines, f"fewer than {_FEWEST} different trials: no word on what mattered"]
-        )
-    lines.append("what mattered in the first fold, and where the best quarter of the trials lies:")
-    ranked = sorted(seen, key=lambda trial: sign_of(view) * trial.values[0])
+    view = first_fold_study(study)
+    first = view.get_trials(deepcopy=False)
+    if len(first) < _MIN_TRIALS or len({trial.values[0] for trial in first}) == 1:
+        return "\n".join([*lines, f"no importances: fewer than {_MIN_TRIALS} different trials"])
+    lines.append("importance in the first fold, and values of the best quarter of the trials:")
+    ranked = sorted(first, key=lambda trial: sign_of(view) * trial.values[0])
     good = ranked[: max(2, len(ranked) // 4)]
     with warnings.catch_warnings(action="ignore"):
         importances = optuna.importance.get_param_importances(view)
     for name, share in importances.items():
         lines.append(f"  {name}: {100 * share:.0f} %, {_where(name, good)}")
     if len(names) > 1:
-        lines.append(f"{len(study.best_trials)} trials are not beaten in everything at once")
+        lines.append(f"{len(study.best_trials)} trials on the Pareto front")
     return "\n".join(lines)
 
 
 def _where(name: str, trials: Sequence[FrozenTrial]) -> str:
     values = [trial.params[name] for trial in trials if name in trial.params]
     if not values:
-        return "not used by them"
+        return "not used"
     if all(isinstance(value, int | float) for value in values):
         return f"{_shown(np.min(values))} to {_shown(np.max(values))}"
     return " or ".join(dict.fromkeys(map(str, values)))
@@ -120,29 +117,29 @@ def _shown(value: Any) -> str:
 
 
 def study_plots(study: optuna.Study) -> Iterator[tuple[str, Any]]:
-    """Name and matplotlib axes of every picture; of several objectives the first one's.
+    """Name and matplotlib axes of every plot, by the first objective.
 
-    History is the error in full, trial by trial: of those given up early what it would have been;
-    of two or three objectives there is their Pareto front instead. Slice (the error over each
-    parameter), importance (what mattered) and parallel (all parameters of a trial at once) are of
-    the first fold, which judges all trials. Importance and parallel need trials that differ.
+    "history" shows the error of each trial over all folds (expected if stopped early), or
+    "pareto" the front of two or three objectives. "slice" (error over each parameter),
+    "importance" and "parallel" (all parameters of a trial) use the errors in the first fold; the
+    last two need trials that differ.
 
     Raises
     ------
     StudyError
-        No trial got through the first fold.
+        No trial completed its first fold.
     """
     from optuna.visualization import matplotlib as draw
 
     name = (study.metric_names or ["error"])[0]
-    view = compared(study)
+    view = first_fold_study(study)
     trials = view.get_trials(deepcopy=False)
     plots: dict[str, Callable[..., Any]] = {"slice": draw.plot_slice}
     if len({trial.values[0] for trial in trials}) > 1:
         plots["importance"] = draw.plot_param_importances
         if max(len(trial.params) for trial in trials) > 1:
             plots["parallel"] = draw.plot_parallel_coordinate
-    with warnings.catch_warnings(action="ignore"):  # "experimental", says Optuna of its pictures
+    with warnings.catch_warnings(action="ignore"):  # Optuna's plots are experimental
         if len(study.directions) == 1:
             yield "history", draw.plot_optimization_history(study, target_name=name)
         elif len(study.directions) <= 3:
@@ -160,14 +157,14 @@ def study_plots(study: optuna.Study) -> Iterator[tuple[str, Any]]:
 
 
 def space_table(space: Sequence[Dimension], model: Any) -> str:
-    """What a search would try: name, default, range and condition of every parameter.
+    """Table of a search space: name, default, range and condition of every parameter.
 
     Parameters
     ----------
     space : sequence of Dimension
         From `read_space`.
     model : estimator
-        Whose values are the defaults, from `with_parts`.
+        Its parameters are the defaults.
     """
     defaults = with_parts(model).get_params()
     rows = [("parameter", "default", "search", "only when")]
@@ -185,7 +182,7 @@ def space_table(space: Sequence[Dimension], model: Any) -> str:
 
 
 def declared_table(parts: Sequence[type]) -> str:
-    """What classes declare, as a Markdown table: class, parameter, default, range, condition."""
+    """Declared ranges as Markdown: class, parameter, default, range, condition."""
     rows = ["| class | parameter | default | searched | only when |", "|---|---|---|---|---|"]
     for part in parts:
         defaults = signature(part).parameters
@@ -206,17 +203,10 @@ def study_script(
     storage: str,
     **settings: Any,
 ) -> str:
-    """Python that searches `space` without this package's `tune`.
+    """A Python script that searches `space` with Optuna alone.
 
-    Parameters
-    ----------
-    space : sequence of Dimension
-        From `read_space`.
-    model, metric, study, storage
-        Of the search.
-    **settings
-        ``shots``, ``folds``, ``n_trials`` and ``seed`` of the search; ``table`` and ``reader``,
-        Python that reads the table, and the import that it needs.
+    `settings` are ``shots``, ``folds``, ``n_trials`` and ``seed`` of the search, and the Python
+    code that reads the table (``table``) with the import that it needs (``reader``).
     """
     lines = []
     for when, dimensions in groupby(space, key=lambda dimension: dict(dimension.when)):
@@ -235,9 +225,9 @@ def study_script(
 
 
 def script_storage(storage: str) -> str:
-    """A URL that Optuna itself opens, without a password: libpq finds it in PGPASSWORD or .pgpass.
+    """URL for a script, without the password: libpq reads PGPASSWORD or .pgpass.
 
-    Optuna knows no URL of a journal: its study is kept in a SQLite file beside it instead.
+    Optuna has no URL of a journal, so a SQLite file beside the journal is used.
     """
     from ehrmeta.tuning.storage import parsed_storage
 
@@ -248,7 +238,7 @@ def script_storage(storage: str) -> str:
 
 
 def _suggest(dimension: Dimension) -> list[str]:
-    """The lines that draw one parameter and set it."""
+    """Lines of code that draw one parameter and set it."""
     searched, name, chosen = dimension.range, json.dumps(dimension.name), "value"
     if isinstance(searched, Choice):
         labels = list(searched.labels)
@@ -264,7 +254,7 @@ def _suggest(dimension: Dimension) -> list[str]:
 
 
 def _class_names(space: Sequence[Dimension], model: BaseEstimator) -> Iterator[str]:
-    """The classes that the script names."""
+    """Names of the classes to import in the script."""
     values = [model, *model.get_params().values()]
     values += [v for d in space if isinstance(d.range, Choice) for v in d.range.values]
     return (type(value).__name__ for value in values if hasattr(value, "get_params"))

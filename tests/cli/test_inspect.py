@@ -25,18 +25,18 @@ def test_inspect_shows_all_of_a_model_but_no_row_of_its_patients(folder):
     for name in ("provenance", *MetaRegressor.load(folder / "hdl.ehrmeta").model_.learner.params):
         assert name in shown
     shown = run("inspect", folder / "new.ehrmeta", "--full").output
-    assert "holds patient data" in shown
+    assert "contains patient data" in shown
     assert '"030"' not in shown
 
 
 def test_inspect_says_the_main_things_in_a_few_lines(folder):
     shown = run("inspect", folder / "hdl.ehrmeta").output
-    for words in ("MetaRegressor", "DeepMixedEffects", "30 tasks", "hdl", "No row and no label"):
+    for words in ("MetaRegressor", "DeepMixedEffects", "30 tasks", "hdl", "no row and no label"):
         assert words in shown
     assert len(shown.splitlines()) < 25
     shown = run("inspect", folder / "new.ehrmeta").output
     assert "Adapted(10 tasks" in shown
-    assert "holds patient data" in shown
+    assert "contains patient data" in shown
     assert "030" not in shown
 
 

@@ -75,7 +75,7 @@ def test_errors_are_one_line_and_leave_no_file(folder, visits, monkeypatch, argu
     [
         (["fit", "visits.csv"], "pass --task and --target"),
         (["fit", "pbcseq", "--task", "patient"], "whose card names its columns"),
-        (["fit", "pbcseq", "--time-unit", "d", "--drop-missing-target"], "leave out --time-unit"),
+        (["fit", "pbcseq", "--time-unit", "d", "--drop-missing-target"], "omit --time-unit"),
         (["predict", "new.ehrmeta", "later.csv", "--out", "x.txt"], "name a .csv or .parquet file"),
         (["adapt", "hdl.ehrmeta", "first.csv", "--out", "x.csv"], "is named like a table"),
         (["evaluate", "hdl.ehrmeta", "test.csv", "--shots", "1,1"], "repeats a number"),

@@ -75,12 +75,12 @@ def test_a_calibrated_model_is_reported_with_its_own_intervals(folder):
 
 def test_wrong_files_are_one_line_before_anything_is_computed(folder):
     for arguments, words in (
-        (("hdl.ehrmeta", "test.csv", "--out", "report.pdf"), "cannot be a .pdf file"),
+        (("hdl.ehrmeta", "test.csv", "--out", "report.pdf"), "cannot have the suffix '.pdf'"),
         (("hdl.ehrmeta", "test.csv", "--out", "no/where.md"), "folder does not exist"),
         (("none.ehrmeta", "test.csv", "--out", "report.md"), "cannot read"),
         (
             ("hdl.ehrmeta", "test.csv", "--answers", "test.csv", "--out", "report.md"),
-            "is no TOML file",
+            "is not a valid TOML file",
         ),
         (
             ("hdl.ehrmeta", "test.csv", "--shots", "0,9", "--out", "report.md"),

@@ -41,7 +41,7 @@ def test_the_words_of_a_remedy_name_no_python(kind):
 def test_a_message_is_one_line_with_its_remedies_reworded():
     remedy = Remedy("pass-a-model", "Open it with Adapted.load.")
     error = BundleError("It holds\nadapted patients.", remedy)
-    assert in_command_words(error) == "It holds adapted patients. Pass a file of `fit`."
+    assert in_command_words(error) == "It holds adapted patients. Pass a file from `fit`."
     finding = Finding("rows left out", "hdl", 2, Remedy("keep-small-tasks", "Pass min_rows=1."))
     assert in_command_words(DataWarning(finding, finding)) == " ".join(
         2 * ["column 'hdl': 2 rows left out."]

@@ -52,7 +52,7 @@ def test_ctrl_c_ends_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ehrmeta.cli.tune.search", stopped)
     result = run(*ROLES, *SMALL)
     assert result.exit_code == 1
-    assert "stopped. Run the same command again to go on." in result.output
+    assert "stopped. Run the same command again to resume." in result.output
 
 
 @pytest.mark.usefixtures("visits")
@@ -109,9 +109,9 @@ def test_an_exported_script_has_the_error_asked_for_and_no_password() -> None:
             "pass one --scoring of rmse_macro",
         ),
         ([*ROLES, *SMALL, "--trials", "0"], "0 is not in the range"),
-        ([*ROLES, *SMALL, "--storage", "no/folder/s.db"], "needs a file in a folder that is there"),
+        ([*ROLES, *SMALL, "--storage", "no/folder/s.db"], "is no file in an existing folder"),
         ([*ROLES, *SMALL, "--search", "learning_rate="], "has no range: write learning_rate=LOW"),
-        ([*ROLES, *SMALL, "--pictures", "visits.csv"], "cannot be a folder"),
+        ([*ROLES, *SMALL, "--pictures", "visits.csv"], "cannot create the folder"),
         (["--study", "nobody", "--storage", "s.db"], "there is no file 's.db' with studies"),
         ([], "pass TABLE, or --study"),
         (["visits.csv"], "pass --task and --target"),

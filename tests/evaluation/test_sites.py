@@ -108,7 +108,7 @@ def test_a_site_whose_rows_all_have_weight_zero_says_so(cohort):
     scores = score_sites(y, p, groups=site, sample_weight=site > 0, n_bootstrap=10)
     first = scores[scores.site == 0]
     assert first.value.isna().all()
-    assert first.note.eq("no row counts").all()
+    assert first.note.eq("all weights are 0").all()
     assert first.n.eq(0).all()
 
 

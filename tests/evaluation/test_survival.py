@@ -113,7 +113,7 @@ def raw(event, time):
     ("y", "horizon", "reason"),
     [
         (EVENT, 5, "structured array"),
-        (COMPETING[:0], 5, "one row a patient"),
+        (COMPETING[:0], 5, "one row per patient"),
         (raw([1, 0], [-1.0, 2.0]), 1, "negative .* in 1 of 2 rows"),
         (raw([1, 0], [0.0, 2.0]), 1, "before entry in 1 of 2 rows"),
         (raw([1, 0], [np.nan, 2.0]), 1, "missing or infinite in 1 of 2"),
@@ -135,7 +135,7 @@ def test_a_training_set_without_long_follow_up_is_refused():
     ("arguments", "reason"),
     [
         ({"times": [0.5]}, "no event by then"),
-        ({"times": [2.0, 1.0]}, "rising"),
+        ({"times": [2.0, 1.0]}, "increasing"),
         ({"times": [2.0], "cause": 0}, "cause is 0"),
         ({"times": [2.0], "y_prob": RISK[:5]}, "shape"),
         ({"times": [2.0], "y_prob": np.full(60, np.nan)}, "NaN or infinite in 60"),

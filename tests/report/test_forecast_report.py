@@ -137,7 +137,7 @@ def test_items_of_groups_are_filled_only_where_groups_are_scored(tested):
     assert {item for item in found if found[item] != filled[item]} == items
     answered = status_of(dict.fromkeys(items, "by sex"), has_groups=False)
     assert {answered[item] for item in items} == {"answered"}
-    with pytest.raises(DataError, match="fit no open item"):
+    with pytest.raises(DataError, match="match no open item"):
         tripod_tables({"14": "by sex"}, has_groups=True)
     model, _, (X, y, groups, time) = tested
     few = np.isin(groups, np.arange(14))  # levels of 3 patients, and about 5 and 6
@@ -153,9 +153,9 @@ def test_bad_input_is_refused(tested):
     model, last, (X, y, groups, time) = tested
     with pytest.raises(GroupError, match="a report needs groups"):
         forecast_report(model, X, y, groups=None, time=time)
-    with pytest.raises(DataError, match="has a row after its first 6"):
+    with pytest.raises(DataError, match="has a row after the first 6"):
         forecast_report(model, X, y, groups=groups, time=time, shots=(1, 6))
     with pytest.raises(DataError, match="must have a value for each of 360 rows"):
         forecast_report(model, X, y, groups=groups, time=time, subgroups={"ward": ["x"]})
-    with pytest.raises(DataError, match="no forecaster"):
+    with pytest.raises(DataError, match="does not forecast numbers"):
         forecast_report(object(), X, y, groups=groups, time=time)

@@ -47,7 +47,7 @@ def test_every_later_row_is_forecast_once_for_each_k(rows, model):
 
 def test_coverage_is_the_mean_of_the_patients_shares(rows):
     coverage = coverage_by_k(rows).set_index("k")
-    shares = rows.groupby(["k", "task"])["held"].mean().groupby("k").mean()
+    shares = rows.groupby(["k", "task"])["covered"].mean().groupby("k").mean()
     np.testing.assert_allclose(coverage["value"], shares)
     assert (coverage["low"] <= coverage["value"]).all()
     assert (coverage["value"] <= coverage["high"]).all()
@@ -77,7 +77,7 @@ def test_what_cannot_be_tested_is_refused():
     timeless = MixedEffects().fit(X, Y, groups=GROUPS)
     with pytest.raises(DataError, match="fitted with time"):
         read_test_rows(timeless, X, Y, GROUPS, None)
-    with pytest.raises(DataError, match="no forecaster"):
+    with pytest.raises(DataError, match="does not forecast numbers"):
         read_test_rows(pd.Series(), X, Y, GROUPS, TIME)
 
 

@@ -62,7 +62,7 @@ def test_small_tasks_are_withheld_and_cohorts_have_their_names(document):
 
 
 def test_the_protocol_is_filled_answered_or_missing(document):
-    protocol = _table(document, "The trial that is emulated")
+    protocol = _table(document, "The emulated trial")
     assert protocol["time zero"] == ("answered", "the day of admission")
     assert protocol["assignment"] == ("filled", "by known probabilities")
     assert sum(status == "missing" for status, _ in protocol.values()) == len(DESIGN) - 1
@@ -86,5 +86,5 @@ def test_names_stay_text_and_no_outcome_is_shown(document, model):
 def test_bad_input_is_refused(model):
     with pytest.raises(NotFittedError):
         treatment_report(TreatmentResponse())
-    with pytest.raises(DataError, match="design names"):
+    with pytest.raises(DataError, match="design has unknown names"):
         treatment_report(model, design={"time-zero": "?"})

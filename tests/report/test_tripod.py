@@ -19,7 +19,7 @@ def test_the_checklists_are_filled_answered_or_missing():
     unanswered = tripod_tables({}, has_groups=True)
     before = [row[1] for table in unanswered for row in table.rows]
     assert before.count("missing") - status.count("missing") == 4
-    with pytest.raises(DataError, match=r"answers to \['99', 5\] fit no open item"):
+    with pytest.raises(DataError, match=r"answers \['99', 5\] match no open item"):
         tripod_tables({"99": "what?", 5: "x"}, has_groups=True)
 
 

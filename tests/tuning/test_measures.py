@@ -25,7 +25,7 @@ def test_several_objectives_are_searched_at_once() -> None:
         assert 0 <= calibration <= 1
 
 
-def test_a_classifier_is_judged_by_log_loss() -> None:
+def test_a_classifier_is_scored_by_log_loss() -> None:
     X, y, groups = make_sinusoid(n_tasks=40, n_points=8, random_state=0)
     model = MetaClassifier(max_steps=1, random_state=0, verbose=False)
     tuned = tune(

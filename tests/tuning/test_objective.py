@@ -1,4 +1,4 @@
-"""A setting is judged by its k-shot error on held-out patients, and given up where it is worse."""
+"""A setting is scored by its k-shot error on held-out patients, and stopped if it is worse."""
 
 from typing import Any
 

@@ -32,7 +32,7 @@ def test_a_trial_that_diverges_is_given_up_with_its_reason_and_the_study_goes_on
 
 
 def test_a_study_in_which_all_diverges_says_so() -> None:
-    with pytest.raises(StudyError, match="none of 2 trials ended well: diverged in fold 1"):
+    with pytest.raises(StudyError, match="none of 2 trials succeeded: diverged in fold 1"):
         search(estimator=Fragile(score_shots=(3,)), space={"penalty": (0.01, 0.5)}, n_trials=2)
 
 
@@ -127,10 +127,10 @@ class TestRefused:
     @pytest.mark.parametrize(
         ("storage", "message"),
         [
-            ("no/such/folder/s.db", "needs a file in a folder that is there"),
-            ("/dev/null/s.db", "needs a file in a folder that is there"),
-            ("mysql://host/base", "kind 'mysql' is not served"),
-            ("redis://host", "is not served"),
+            ("no/such/folder/s.db", "is no file in an existing folder"),
+            ("/dev/null/s.db", "is no file in an existing folder"),
+            ("mysql://host/base", "kind 'mysql' is not supported"),
+            ("redis://host", "is not supported"),
             ("postgresql://me:secret@127.0.0.1:1/base", "cannot be reached"),
         ],
     )

@@ -76,7 +76,7 @@ def test_a_note_is_recalled_and_a_study_that_is_not_there_is_named(
     search(n_trials=1, storage=tmp_path / file, study_name="a", notes={"table": "hdl.csv"})
     assert recall(tmp_path / file, "a", "table") == "hdl.csv"
     assert recall(tmp_path / file, "a", "other") is None
-    with pytest.raises(StudyError, match="no study 'b' in that storage, which has: a"):
+    with pytest.raises(StudyError, match="no study 'b' in that storage. It has: a"):
         recall(tmp_path / file, "b", "table")
 
 

@@ -28,11 +28,11 @@ def test_the_table_of_ranges_has_a_row_for_every_parameter_with_a_range() -> Non
     assert "| `MAML` | `inner_steps` | 3 | 1 to 8 |  |" in rows
 
 
-def test_the_summary_says_what_mattered(study: optuna.Study) -> None:
+def test_the_summary_has_importances(study: optuna.Study) -> None:
     text = study_summary(study)
     assert f"best of 30 trials: rmse_macro {study.best_value:.4g}" in text
     assert "because training diverged" in text
-    assert "what mattered in the first fold" in text
+    assert "importance in the first fold" in text
     assert "penalty: " in text
 
 

@@ -1,4 +1,4 @@
-"""Whether an effect may be trusted: overlap, balance, unmeasured confounders, refuters."""
+"""Displays of the assumptions behind an effect: overlap, balance, confounding, refuters."""
 
 from __future__ import annotations
 
@@ -8,25 +8,21 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 
-from ehrmeta.report.displays._base import (
-    INK,
-    LINES,
-    MARKERS,
-    MUTED,
-    PALETTE,
-    Axes,
-    Display,
-    small_title,
-)
+from ehrmeta.report.displays._base import INK, LINES, MARKERS, MUTED, PALETTE, Axes, Display
 from ehrmeta.treatment import AdaptedResponse, Diagnostics, PooledEffect, TreatmentResponse, refute
 
-_MOST = 30  # features that a picture can name
+_MAX_FEATURES = 30  # rows of a balance plot
 _TICKS = (1, 1.5, 2, 3, 5, 10, 20, 50)  # of risk ratios
 
 
 @dataclass(eq=False)
 class _DiagnosticsDisplay(Display):
-    """A picture of the diagnostics of two arms."""
+    """A display of the diagnostics of two arms.
+
+    Attributes
+    ----------
+    diagnostics : Diagnostics
+    """
 
     diagnostics: Diagnostics
 
@@ -51,13 +47,9 @@ class _DiagnosticsDisplay(Display):
 
 
 class OverlapDisplay(_DiagnosticsDisplay):
-    """Rows of two arms by propensity: one arm upward, the other downward.
+    """Histogram of the propensities in two arms: one arm upward, the other downward.
 
-    Where one side is empty, the effect rests on the models alone.
-
-    Attributes
-    ----------
-    diagnostics : Diagnostics
+    Where one side is empty, the effect is extrapolated by the outcome models.
     """
 
     _size = (6.4, 3.4)
@@ -66,10 +58,8 @@ class OverlapDisplay(_DiagnosticsDisplay):
         overlap, (zero, one) = self.diagnostics.overlap, self.diagnostics.arms
         bins = overlap.index
         look: dict[str, Any] = {"width": np.asarray(bins.length), "align": "edge", "alpha": 0.85}
-        for sign, name, arm, colour in (
-            (1, "one", one, PALETTE[0]),
-            (-1, "zero", zero, PALETTE[1]),
-        ):
+        arms = ((1, "one", one, PALETTE[0]), (-1, "zero", zero, PALETTE[1]))
+        for sign, name, arm, colour in arms:
             counts = sign * overlap[name].to_numpy()
             ax.bar(np.asarray(bins.left), counts, color=colour, label=f"given {arm}", **look)
         ax.margins(y=0.3)  # room for the legend
@@ -80,36 +70,26 @@ class OverlapDisplay(_DiagnosticsDisplay):
         ax.set_xlabel(f"propensity of {one}")
         ax.set_ylabel("rows")
         ax.yaxis.set_major_formatter(lambda value, _: f"{abs(value):,.0f}")
-        small_title(
-            ax,
-            f"{100 * self.diagnostics.outside:.1f} % of rows below 0.05 in an arm, "
-            f"{100 * self.diagnostics.clipped:.1f} % clipped",
-        )
+        shares = 100 * self.diagnostics.outside, 100 * self.diagnostics.clipped
+        title = f"{shares[0]:.1f} % of rows below 0.05 in an arm, {shares[1]:.1f} % clipped"
+        ax.set_title(title, fontsize="small", color=INK)
         ax.legend(frameon=False, fontsize="small", loc="upper left", bbox_to_anchor=(0.06, 1))
 
 
 class BalanceDisplay(_DiagnosticsDisplay):
-    """Standardised mean differences by feature, those that differ most on top (a Love plot).
-
-    Attributes
-    ----------
-    diagnostics : Diagnostics
-    """
+    """Love plot: standardised mean differences by feature, the largest on top."""
 
     @property
     def _size(self) -> tuple[float, float]:
-        return 6.4, 1.3 + 0.24 * min(len(self.diagnostics.balance), _MOST)
+        return 6.4, 1.3 + 0.24 * min(len(self.diagnostics.balance), _MAX_FEATURES)
 
     def _draw(self, ax: Axes) -> None:
         balance, (zero, one) = self.diagnostics.balance, self.diagnostics.arms
-        order = balance.before.abs().sort_values(ascending=False).index[:_MOST]
+        order = balance.before.abs().sort_values(ascending=False).index[:_MAX_FEATURES]
         shown, places = balance.loc[order], np.arange(len(order))
-        for name, words, marker, colour in (
-            ("before", "before weighting", MARKERS[1], PALETTE[1]),
-            ("after", "after", MARKERS[0], PALETTE[0]),
-        ):
-            look: dict[str, Any] = {"marker": marker, "color": colour, "s": 26, "zorder": 3}
-            ax.scatter(shown[name], places, label=words, **look)
+        for i, name, label in ((1, "before", "before weighting"), (0, "after", "after")):
+            style: dict[str, Any] = {"marker": MARKERS[i], "color": PALETTE[i]}
+            ax.scatter(shown[name], places, label=label, s=26, zorder=3, **style)
         ax.hlines(places, shown.min(axis=1), shown.max(axis=1), color=MUTED, linewidth=0.8)
         ax.axvline(0, color=INK, linewidth=0.8)
         for edge in (-0.1, 0.1):
@@ -117,21 +97,18 @@ class BalanceDisplay(_DiagnosticsDisplay):
         ax.set_yticks(places, list(shown.index), fontsize="small")
         ax.set_ylim(len(shown) - 0.5, -0.5)
         ax.set_xlabel(f"standardised mean difference, {one} less {zero}")
-        if len(balance) > _MOST:
-            small_title(ax, f"the {_MOST} largest of {len(balance)}", loc="right")
+        if len(balance) > _MAX_FEATURES:
+            title = f"the {_MAX_FEATURES} largest of {len(balance)}"
+            ax.set_title(title, fontsize="small", color=INK, loc="right")
         ax.legend(frameon=False, fontsize="small", ncols=2, loc="lower left", bbox_to_anchor=(0, 1))
 
 
 class ConfoundingDisplay(_DiagnosticsDisplay):
-    r"""Risk ratios of a confounder with treatment and outcome that explain the effect away.
+    r"""Strength of an unmeasured confounder that would explain the effect away.
 
-    Confounders above the line do, those below cannot:
-    :math:`R_{t} R_{y} / (R_{t} + R_{y} - 1)` is the most that one can shift a risk ratio. The
-    E-value is where both are alike.
-
-    Attributes
-    ----------
-    diagnostics : Diagnostics
+    Axes are the confounder's risk ratios with treatment and outcome. Confounders on or above the
+    line could explain the effect, those below could not: they shift a risk ratio by a factor of at
+    most :math:`R_{t} R_{y} / (R_{t} + R_{y} - 1)`. At the E-value both ratios are equal.
 
     References
     ----------
@@ -151,16 +128,16 @@ class ConfoundingDisplay(_DiagnosticsDisplay):
         ):
             if not 1.0 < value < np.inf:
                 continue
-            ratio = value**2 / (2 * value - 1)  # of which this is the E-value
+            ratio = value**2 / (2 * value - 1)  # the risk ratio with this E-value
             treatment = np.geomspace(1.001 * ratio, most, 200)
             outcome = ratio * (treatment - 1) / (treatment - ratio)
             ax.plot(treatment, outcome, color=colour, linestyle=line, label=words)
             ax.plot(value, value, "o", color=colour)
-            beside: dict[str, Any] = {"ha": "left", "xytext": (6, 6)}
+            place: dict[str, Any] = {"ha": "left", "xytext": (6, 6)}
             if value != e_value:
-                beside = {"ha": "right", "xytext": (-7, -12)}
-            beside["textcoords"] = "offset points"
-            ax.annotate(f"E-value {value:.2f}", (value, value), **beside)
+                place = {"ha": "right", "xytext": (-7, -12)}
+            label = f"E-value {value:.2f}"
+            ax.annotate(label, (value, value), textcoords="offset points", **place)
         ax.set(xscale="log", yscale="log", xlim=(1, most), ylim=(1, most))
         for axis in (ax.xaxis, ax.yaxis):
             axis.set_major_locator(FixedLocator([tick for tick in _TICKS if tick <= most]))
@@ -168,24 +145,24 @@ class ConfoundingDisplay(_DiagnosticsDisplay):
             axis.set_minor_formatter("")
         ax.set_xlabel("risk ratio of confounder and treatment")
         ax.set_ylabel("of confounder and outcome")
-        words = f"robustness value {100 * self.diagnostics.robustness_value:.1f} %"
+        title = f"robustness value {100 * self.diagnostics.robustness_value:.1f} %"
         if not limit > 1.0:
-            words += "; the 95 % interval holds 0 with no confounder at all"
-        small_title(ax, words)
+            title += "; the 95 % interval contains 0 without any confounder"
+        ax.set_title(title, fontsize="small", color=INK)
         if ax.get_lines():
             ax.legend(frameon=False, fontsize="small", title="explains away", loc="lower left")
 
 
 @dataclass(eq=False)
 class RefuterDisplay(Display):
-    """The effect of a fit, and those of fits whose effect is 0 by construction, with intervals.
+    """Estimated effect beside the effects of refutation fits, which are 0 by construction.
 
     Attributes
     ----------
     refuted : DataFrame
-        Of `refute`.
+        From `refute`.
     effect : PooledEffect
-        That of the fit itself.
+        Of the original fit.
     """
 
     refuted: pd.DataFrame
@@ -200,7 +177,7 @@ class RefuterDisplay(Display):
         random_state: int = 0,
         ax: Axes | None = None,
     ) -> Self:
-        """Refute a fitted model and draw; each repeat takes two fits."""
+        """Refute a fitted model and draw; each repeat needs two fits."""
         refuted = refute(model, n_repeats=n_repeats, random_state=random_state)
         labels = getattr(model.treatment_, "labels", [0, 1])
         return cls(refuted, model.tasks_.pooled_effect(T1=labels[1])).plot(ax=ax)
@@ -211,7 +188,7 @@ class RefuterDisplay(Display):
 
     def _draw(self, ax: Axes) -> None:
         ordered = self.refuted.sort_values(["refuter", "repeat"], ascending=[False, True])
-        rows = [("effect found", self.effect.effect, *self.effect.interval, PALETTE[0])]
+        rows = [("estimated effect", self.effect.effect, *self.effect.interval, PALETTE[0])]
         rows += [
             (row.refuter if row.repeat == 0 else "", row.effect, row.low, row.high, PALETTE[1])
             for row in ordered.itertuples()
@@ -226,4 +203,5 @@ class RefuterDisplay(Display):
         ax.invert_yaxis()
         ax.set_xlabel("average effect (95 % interval)")
         n_holding = int(self.refuted.holds_0.sum())
-        small_title(ax, f"{n_holding} of {len(self.refuted)} fits without effect hold 0")
+        title = f"the interval contains 0 in {n_holding} of {len(self.refuted)} fits without effect"
+        ax.set_title(title, fontsize="small", color=INK)

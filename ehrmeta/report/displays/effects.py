@@ -1,4 +1,4 @@
-"""Effects by rank, and the response over the dose."""
+"""Displays of treatment effects: average effects by predicted rank, and dose-response curves."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from ehrmeta.report.displays._base import (
     Axes,
     Display,
     legend_below,
-    of_row,
-    outcome_label,
+    select_row,
 )
+from ehrmeta.report.wording import outcome_label
 from ehrmeta.treatment import AdaptedCompartment, AdaptedDoses, AdaptedResponse
 
 
 @dataclass(eq=False)
 class EffectRankDisplay(Display):
-    """Average effects in fifths of the rows, by the effect that the model predicts.
+    """Average effects in groups of rows ranked by their predicted effect.
 
-    It shows whether those whom a model expects to gain most do gain most.
+    It shows whether the rows with the largest predicted effects have the largest effects.
 
     Attributes
     ----------
     groups : DataFrame
-        Of `AdaptedResponse.effects_by_rank`.
+        From `AdaptedResponse.effects_by_rank`.
     outcome : str
         With its unit.
     arms : tuple of str
@@ -77,15 +77,14 @@ class EffectRankDisplay(Display):
         mean = (groups["n"] * effect).sum() / groups["n"].sum()
         ax.axhline(0, color=INK, linewidth=0.8)
         ax.axhline(mean, color=MUTED, linewidth=1, linestyle="--", label="all rows together")
-        dots: dict[str, Any] = {"linestyle": "none", "marker": "D", "markersize": 7}
-        dots |= {"color": PALETTE[1], "markerfacecolor": "white", "label": "predicted"}
-        ax.plot(at, groups["predicted"], **dots)
+        dots: dict[str, Any] = {"color": PALETTE[1], "markerfacecolor": "white", "markersize": 7}
+        ax.plot(at, groups["predicted"], linestyle="none", marker="D", label="predicted", **dots)
         bars: dict[str, Any] = {"fmt": "o", "color": PALETTE[0], "capsize": 3}
         bars["yerr"] = [effect - groups["low"], groups["high"] - effect]
-        ax.errorbar(at, effect, label="by the rows themselves, 95 % interval", **bars)
+        ax.errorbar(at, effect, label="estimated from the rows, 95 % interval", **bars)
         sizes = [f"{place}\n({n:,} rows)" for place, n in zip(at, groups["n"], strict=True)]
         ax.set_xticks(at, sizes)
-        ax.set_xlabel("group of rows, from the least to the largest predicted effect")
+        ax.set_xlabel("group of rows, from the smallest to the largest predicted effect")
         ax.set_ylabel(f"average effect on {self.outcome},\n{one} over {zero}")
         ax.margins(x=0.08, y=0.1)
         legend_below(ax, 0.24)
@@ -93,18 +92,18 @@ class EffectRankDisplay(Display):
 
 @dataclass(eq=False)
 class DoseResponseDisplay(Display):
-    """A dose-response curve with its band; dashed beyond the doses of training.
+    """A dose-response curve with its band, dashed beyond the doses of training.
 
     Attributes
     ----------
     curve : DataFrame
-        Of one row of ``adapted.dose_response``.
+        One row's part of ``adapted.dose_response``.
     outcome : str
         The response, with its unit.
     confidence_level : float
         Of the band.
     target : (low, high), optional
-        Range that the response should lie in, drawn as a stripe.
+        Range that the response should lie in, shaded.
     """
 
     curve: pd.DataFrame
@@ -143,20 +142,20 @@ class DoseResponseDisplay(Display):
         """
         curves = adapted.dose_response(X, grid, confidence_level=confidence_level, **given)
         outcome = outcome_label(adapted.schema)
-        return cls(of_row(curves, row), outcome, confidence_level, target).plot(ax=ax)
+        return cls(select_row(curves, row), outcome, confidence_level, target).plot(ax=ax)
 
     def _draw(self, ax: Axes) -> None:
         curve, is_seen = self.curve, ~self.curve["extrapolated"]
         if self.target is not None:
             ax.axhspan(*self.target, color=PALETTE[2], alpha=0.15, linewidth=0, label="target")
-        words = f"{100 * self.confidence_level:g} % band"
-        band: dict[str, Any] = {"color": PALETTE[0], "alpha": 0.18, "linewidth": 0, "label": words}
+        band: dict[str, Any] = {"color": PALETTE[0], "alpha": 0.18, "linewidth": 0}
+        band["label"] = f"{100 * self.confidence_level:g} % band"
         ax.fill_between(curve["dose"], curve["low"], curve["high"], **band)
-        line: dict[str, Any] = {"color": PALETTE[0], "linewidth": 2.2}
         if not is_seen.all():
-            words = "beyond the doses of training"
-            beyond = {**line, "color": MUTED, "linestyle": "--", "label": words}
+            beyond: dict[str, Any] = {"color": MUTED, "linestyle": "--", "linewidth": 2.2}
+            beyond["label"] = "beyond the doses of training"
             ax.plot(curve["dose"], curve["response"], **beyond)
+        line: dict[str, Any] = {"color": PALETTE[0], "linewidth": 2.2}
         within = curve["response"].where(is_seen)
         ax.plot(curve["dose"], within, label="this patient's response", **line)
         ax.set_xlabel("dose")

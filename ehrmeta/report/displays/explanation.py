@@ -1,4 +1,4 @@
-"""Waterfalls from the population's prediction to a patient's, by values or by features."""
+"""Waterfall charts of one patient's prediction: contributions of earlier values or of features."""
 
 from __future__ import annotations
 
@@ -9,39 +9,31 @@ import pandas as pd
 
 from ehrmeta.data import Feature
 from ehrmeta.estimators import Adapted
-from ehrmeta.report.displays._base import (
-    INK,
-    MUTED,
-    PALETTE,
-    Axes,
-    Display,
-    decimals,
-    number,
-    of_row,
-    outcome_label,
-)
+from ehrmeta.report.displays._base import INK, MUTED, PALETTE, Axes, Display, select_row
+from ehrmeta.report.wording import decimals, number, outcome_label
 
 _WORDS = {
     "population": "population",
-    "base": "with others' features",
-    "visits": "when visits were, other values",
-    "rest": "several values together",
+    "base": "with other patients' features",
+    "visits": "visit times, other values",
+    "rest": "interaction of several values",
 }
-_MOST_FEATURES = 10  # bars; the smallest share one
+_MAX_BARS = 10  # the smallest contributions share the last one
 
 
 @dataclass(eq=False)
 class ExplanationDisplay(Display):
-    """A waterfall: what each value of a patient added to the population's prediction.
+    """Waterfall chart of the contributions to one prediction.
 
-    Or what each feature added to the prediction with other patients' features.
+    Either from the population prediction, by the patient's values; or from the prediction with
+    other patients' features, by the features.
 
     Attributes
     ----------
     parts : DataFrame
-        Of one row of `Adapted.explain`, or of `Adapted.explain_features`.
+        One row's part of `Adapted.explain` or `Adapted.explain_features`.
     outcome, time_unit : str
-        What is predicted, with its unit; and the unit of time.
+        Predicted quantity with its unit, and the unit of time.
     """
 
     parts: pd.DataFrame
@@ -68,9 +60,9 @@ class ExplanationDisplay(Display):
         X, groups, time, target
             As in `Adapted.explain`.
         background : frame or array, optional
-            Rows of other patients, to draw what features add, as in `Adapted.explain_features`.
+            Rows of other patients: draws contributions of features (`Adapted.explain_features`).
         row : int
-            Which row of X.
+            Number of the row of X.
 
         Examples
         --------
@@ -98,36 +90,37 @@ class ExplanationDisplay(Display):
         elif model.table.outcome.transform is not None:
             outcome = f"{model.table.outcome.transform} of {outcome}"
         clock = model.schema.time if model.schema is not None else None
-        return cls(of_row(parts, row), outcome, clock.unit if clock is not None else "").plot(ax=ax)
+        unit = clock.unit if clock is not None else ""
+        return cls(select_row(parts, row), outcome, unit).plot(ax=ax)
 
     @property
     def _size(self) -> tuple[float, float]:
         return 7.6, 1.5 + 0.42 * (len(_largest(self.parts.iloc[1:])) + 2)
 
     def _draw(self, ax: Axes) -> None:
-        first, moves = self.parts.iloc[0], _largest(self.parts.iloc[1:])
+        first, steps = self.parts.iloc[0], _largest(self.parts.iloc[1:])
         start = at = first["contribution"]
-        labels, digits = [_WORDS[first["part"]]], decimals(moves["contribution"].abs().max())
+        labels, digits = [_WORDS[first["part"]]], decimals(steps["contribution"].abs().max())
         beside: dict[str, Any] = {"textcoords": "offset points", "va": "center"}
-        step: dict[str, Any] = {"color": MUTED, "linewidth": 0.8, "zorder": 1}
+        connector: dict[str, Any] = {"color": MUTED, "linewidth": 0.8, "zorder": 1}
         n_values = 0  # so far
         ax.use_sticky_edges = False  # bars would end at the frame
-        for place, (_, part) in enumerate(moves.iterrows(), start=1):
+        for place, (_, part) in enumerate(steps.iterrows(), start=1):
             change = part["contribution"]
             colour = PALETTE[0] if change >= 0 else PALETTE[1]
             ax.barh(place, change, left=at, color=colour, height=0.6, zorder=2)
-            ax.plot([at, at], [place - 1, place], **step)
+            ax.plot([at, at], [place - 1, place], **connector)
             at += change
-            words, end = f"{change:+.{digits}f}", max(at, at - change)
-            look = {"xytext": (4, 0), "fontsize": "small", "color": INK, **beside}
-            ax.annotate(words, (end, place), **look)
+            end = max(at, at - change)
+            style = {"xytext": (4, 0), "fontsize": "small", "color": INK, **beside}
+            ax.annotate(f"{change:+.{digits}f}", (end, place), **style)
             n_values += part["part"] == "value"
             labels.append(self._label(part, n_values))
-        ax.plot([at, at], [len(moves), len(moves) + 1], **step)
-        for place, value in ((0, start), (len(moves) + 1, at)):
+        ax.plot([at, at], [len(steps), len(steps) + 1], **connector)
+        for place, value in ((0, start), (len(steps) + 1, at)):
             ax.plot(value, place, marker="D", color=INK, markersize=7)
-            words = f"{value:,.{digits}f}"
-            ax.annotate(words, (value, place), xytext=(8, 0), weight="bold", **beside)
+            text = f"{value:,.{digits}f}"
+            ax.annotate(text, (value, place), xytext=(8, 0), weight="bold", **beside)
         labels.append("this patient")
         ax.set_yticks(range(len(labels)), labels)
         ax.set_ylim(len(labels) - 0.4, -0.6)
@@ -135,41 +128,42 @@ class ExplanationDisplay(Display):
         ax.set_xlabel(self.outcome)
         weight = first.get("own_weight")
         if pd.notna(weight):
-            words = f"rests to {100 * weight:.0f} % on the patient's own values"
-            ax.set_title(words, fontsize="small")
+            title = f"weight of the patient's own values: {100 * weight:.0f} %"
+            ax.set_title(title, fontsize="small")
         ax.spines["left"].set_visible(False)
         ax.tick_params(axis="y", length=0)
 
     def _label(self, part: pd.Series, n_values: int) -> str:
-        """Name of a bar."""
+        """Label of a bar."""
         if part["part"] == "feature":
             return str(part["feature"])
         if part["part"] != "value":
             return _WORDS[part["part"]]
-        when = f"{_plain(part['before'])} {self.time_unit}".rstrip() + " before"
-        words = f"value {n_values}" if pd.isna(part["before"]) else f"value {when}"
+        label = f"value {n_values}"
+        if pd.notna(part["before"]):
+            label = f"value {_plain(part['before'])} {self.time_unit}".rstrip() + " before"
         if pd.isna(part["surprise"]):
-            return words
+            return label
         surprise = f"{part['surprise']:+.{decimals(self.parts['surprise'].abs().max())}f}"
-        return f"{words}: {surprise} to the expected, weight {part['weight']:.2f}"
+        return f"{label}: {surprise} from expected, weight {part['weight']:.2f}"
 
 
-def _largest(moves: pd.DataFrame) -> pd.DataFrame:
-    """All contributions; of many features the largest in order, and the sum of the others."""
-    if moves.empty or moves["part"].iloc[0] != "feature":
-        return moves
-    moves = moves.sort_values("contribution", key=abs, ascending=False, kind="stable")
-    if len(moves) <= _MOST_FEATURES:
-        return moves
-    others = moves.iloc[_MOST_FEATURES - 1 :]
-    words = f"{len(others)} other features"
-    summed = others.head(1).assign(feature=words, contribution=others["contribution"].sum())
-    return pd.concat([moves.iloc[: _MOST_FEATURES - 1], summed])
+def _largest(steps: pd.DataFrame) -> pd.DataFrame:
+    """All contributions of values; the largest of features in order, and the sum of the others."""
+    if steps.empty or steps["part"].iloc[0] != "feature":
+        return steps
+    steps = steps.sort_values("contribution", key=abs, ascending=False, kind="stable")
+    if len(steps) <= _MAX_BARS:
+        return steps
+    others = steps.iloc[_MAX_BARS - 1 :]
+    label = f"{len(others)} other features"
+    summed = others.head(1).assign(feature=label, contribution=others["contribution"].sum())
+    return pd.concat([steps.iloc[: _MAX_BARS - 1], summed])
 
 
 def _with_value(feature: Feature | None, value: Any) -> str:
-    """A feature with its value in the row; of a measured one the last value counts."""
-    if feature is None:  # the base has none
+    """A feature with its value in the row."""
+    if feature is None:  # the first line of the table is the base
         return ""
     if value is None:
         return f"{feature.name}, last measured"
@@ -181,6 +175,6 @@ def _with_value(feature: Feature | None, value: Any) -> str:
 
 
 def _plain(value: float) -> str:
-    """Whole numbers and large ones without decimals, others with three digits."""
+    """Whole numbers and numbers from 100 on without decimals, others with three digits."""
     whole = float(value).is_integer() or abs(value) >= 100
     return f"{value:,.0f}" if whole else number(value)

@@ -1,4 +1,4 @@
-"""Forest plots: a score at every site, its pooled mean, the prediction interval of a new site."""
+"""Forest plots of a score over sites, with pooled mean and prediction interval of a new site."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from numpy.typing import ArrayLike
 from ehrmeta.errors import DataError
 from ehrmeta.estimators import Adapted
 from ehrmeta.evaluation import pool_sites, score_sites
-from ehrmeta.report.displays._base import MUTED, PALETTE, Axes, Display, row_range
+from ehrmeta.report.displays._base import MUTED, PALETTE, Axes, Display
 from ehrmeta.report.forecast_scores import event_risk
+from ehrmeta.report.wording import row_range
 
 _WORDS = {
     "auroc": "AUROC",
@@ -32,14 +33,14 @@ _IDEAL = {"calibration_slope": 1.0, "calibration_in_the_large": 0.0, "e_o_ratio"
 
 @dataclass(eq=False)
 class ForestDisplay(Display):
-    """Every site's score with its interval; the pooled mean, and the interval for a new site.
+    """Each site's score with its interval, the pooled mean, and the interval for a new site.
 
     Attributes
     ----------
     sites : DataFrame
         Rows of one metric of `score_sites`.
     pooled : Series
-        Its row of `pool_sites`; values are NaN with fewer than five sites.
+        The metric's row of `pool_sites`; values are NaN with fewer than five sites.
     confidence_level : float
     """
 
@@ -61,10 +62,10 @@ class ForestDisplay(Display):
     ) -> Self:
         """Draw for a fitted or adapted classifier, whose second class is the event.
 
-        `groups` is the site of each row; an adapted classifier needs it to predict, too, and gets
-        it. `time` goes to ``predict_proba``; the others are those of `from_predictions`.
+        `groups` is the site of each row, also passed to an adapted classifier. Further keywords
+        (time) go to ``predict_proba``; the others are those of `from_predictions`.
         """
-        if isinstance(estimator, Adapted):  # each site has a model of its own
+        if isinstance(estimator, Adapted):
             predict = {"groups": groups, **predict}
         y_true, y_prob = event_risk(estimator, X, y, predict)
         return cls.from_predictions(y_true, y_prob, groups=groups, metric=metric, ax=ax)
@@ -106,10 +107,10 @@ class ForestDisplay(Display):
         confidence_level: float = 0.95,
         ax: Axes | None = None,
     ) -> Self:
-        """Draw the table of `score_sites`, whose intervals have this `confidence_level`."""
+        """Draw a table of `score_sites`, computed with this `confidence_level`."""
         sites = scores[scores["metric"] == metric].reset_index(drop=True)
         if len(sites) == 0:
-            raise DataError(f"the scores hold no {metric!r}. Pass it to score_sites.")
+            raise DataError(f"the scores do not include {metric!r}. Pass it to score_sites.")
         pooled = pool_sites(sites, confidence_level=confidence_level).iloc[0]
         return cls(sites, pooled, confidence_level).plot(ax=ax)
 
@@ -141,7 +142,7 @@ class ForestDisplay(Display):
         other.set_frame_on(False)
 
     def _draw_sites(self, ax: Axes) -> None:
-        """Intervals as lines, values as squares, larger where they are more precise."""
+        """Draw intervals as lines and values as squares, larger for more precise ones."""
         precision = 1 / self.sites["se"].to_numpy(np.float64)
         share = precision / np.nanmax(precision) if np.isfinite(precision).any() else precision
         for place, row in self.sites.iterrows():
@@ -161,14 +162,14 @@ class ForestDisplay(Display):
 
 
 def _column(ax: Axes, words: list[str]) -> None:
-    """Words beside the rows, the first as a heading."""
+    """Label the rows on one side, the first label being the heading."""
     ax.set_yticks(range(-1, len(words) - 1), words, fontsize="small")
     ax.tick_params(axis="y", length=0)
     ax.set_ylim(len(words) - 1.3, -1.6)
 
 
 def _ratio_axis(ax: Axes) -> None:
-    """A logarithmic axis with plain ratios as ticks."""
+    """Make the axis logarithmic, with plain ratios as ticks."""
     low, high = ax.get_xlim()
     ax.set_xscale("log")
     ax.set_xticks([tick for tick in _RATIOS if low <= tick <= high])

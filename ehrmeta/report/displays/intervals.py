@@ -1,4 +1,4 @@
-"""Forecasts with their intervals: those of one patient, and how often they hold over patients."""
+"""Displays of forecast intervals: one patient's trajectory, and coverage over patients."""
 
 from __future__ import annotations
 
@@ -16,16 +16,9 @@ from ehrmeta.errors import AtypicalWarning, DataError
 from ehrmeta.estimators import ConformalRegressor
 from ehrmeta.estimators._base import TaskRegressor
 from ehrmeta.evaluation.metrics import Array
-from ehrmeta.report.displays._base import (
-    INK,
-    MUTED,
-    PALETTE,
-    Axes,
-    Display,
-    legend_below,
-    outcome_label,
-)
+from ehrmeta.report.displays._base import INK, MUTED, PALETTE, Axes, Display, legend_below
 from ehrmeta.report.forecast_scores import coverage_by_k, forecasts, read_test_rows
+from ehrmeta.report.wording import outcome_label
 
 _POINTS = 300
 _TIME_WORDS = {"s": "seconds", "min": "minutes", "h": "hours", "d": "days", "wk": "weeks"}
@@ -34,20 +27,20 @@ _TIME_WORDS |= {"mo": "months", "a": "years"}
 
 @dataclass(eq=False)
 class TrajectoryDisplay(Display):
-    """One patient: first observations, adapted forecast with its band, and what came later.
+    """One patient's first observations, the adapted forecast with its band, and the later values.
 
     Attributes
     ----------
     at, y : (visit,)
         Time since the first visit, in `unit`, and the outcome.
     shots : int
-        Visits shown to the model.
+        Visits that the model was adapted to.
     lines : DataFrame
-        Columns at, population, own, low, high; the last three are NaN up to the last visit shown.
+        Columns at, population, adapted, low, high; the last three are NaN before the forecast.
     confidence_level : float
         Of the band.
     unit, outcome : str
-        Words of the axes.
+        Labels of the axes.
     """
 
     at: Array
@@ -82,7 +75,7 @@ class TrajectoryDisplay(Display):
         Raises
         ------
         DataError
-            The patient has no row after the first `shots`, or the model knows no time.
+            `shots` leaves no row on one side, or the model was fitted without time.
 
         Examples
         --------
@@ -105,26 +98,23 @@ class TrajectoryDisplay(Display):
         columns = {name: values[order] for name, values in read_columns(X).items()}
         if not 0 < shots < len(y):
             raise DataError(
-                f"shots={shots} of {len(y)} rows: leave at least one row on either side."
+                f"shots={shots} of {len(y)} rows: it must leave at least one row to predict."
             )
         with warnings.catch_warnings(action="ignore", category=AtypicalWarning):
             first = {name: values[:shots] for name, values in columns.items()}
             adapted = estimator.adapt(_table(first, fitted), y[:shots], time=t[:shots])
-        everywhere = np.unique(np.append(np.linspace(t[0], t[-1], _POINTS), t[shots - 1]))
-        rows = _table(_between(columns, t, everywhere), fitted)
-        lines = pd.DataFrame(
-            {"at": everywhere, "population": fitted.predict(rows, time=everywhere)}
-        )
-        ahead = everywhere > t[shots - 1]
-        future = _table(_between(columns, t, everywhere[ahead]), fitted)
-        query = {"X": future, "time": everywhere[ahead]}
-        lines.loc[ahead, "own"] = adapted.predict(**query)
+        grid = np.unique(np.append(np.linspace(t[0], t[-1], _POINTS), t[shots - 1]))
+        rows = _table(_between(columns, t, grid), fitted)
+        lines = pd.DataFrame({"at": grid, "population": fitted.predict(rows, time=grid)})
+        ahead = grid > t[shots - 1]
+        query = {"X": _table(_between(columns, t, grid[ahead]), fitted), "time": grid[ahead]}
+        lines.loc[ahead, "adapted"] = adapted.predict(**query)
         band = adapted.predict_interval(**query, confidence_level=confidence_level)
         lines.loc[ahead, ["low", "high"]] = band
-        scale, words = _readable(unit, t[-1] - t[0])
+        scale, unit_name = _readable(unit, t[-1] - t[0])
         lines["at"] = scale * (lines["at"] - t[0])
         at, outcome = scale * (t - t[0]), outcome_label(fitted.schema_)
-        return cls(at, y, shots, lines, confidence_level, words, outcome).plot(ax=ax)
+        return cls(at, y, shots, lines, confidence_level, unit_name, outcome).plot(ax=ax)
 
     _size = (9.0, 5.4)
 
@@ -135,18 +125,18 @@ class TrajectoryDisplay(Display):
         ax.plot(at[:k], y[:k], label=f"the {first}, shown to the model", zorder=4, **dots)
         later = f"the {len(y) - k} later values, not shown"
         ax.plot(at[k:], y[k:], markerfacecolor="white", label=later, zorder=4, **dots)
-        before: dict[str, Any] = {"color": PALETTE[1], "linestyle": "--", "linewidth": 2}
         label = "population prediction, without any value"
-        ax.plot(lines["at"], lines["population"], label=label, **before)
+        style: dict[str, Any] = {"color": PALETTE[1], "linestyle": "--", "linewidth": 2}
+        ax.plot(lines["at"], lines["population"], label=label, **style)
         label = f"prediction adapted to the {first}"
-        ax.plot(lines["at"], lines["own"], color=PALETTE[0], linewidth=2.4, label=label)
+        ax.plot(lines["at"], lines["adapted"], color=PALETTE[0], linewidth=2.4, label=label)
         label = f"{100 * self.confidence_level:g} % interval of a new value, adapted"
-        look: dict[str, Any] = {"color": PALETTE[0], "alpha": 0.18, "linewidth": 0, "label": label}
-        ax.fill_between(lines["at"], lines["low"], lines["high"], **look)
+        style = {"color": PALETTE[0], "alpha": 0.18, "linewidth": 0}
+        ax.fill_between(lines["at"], lines["low"], lines["high"], label=label, **style)
         ax.axvline(at[k - 1], color=INK, linewidth=1.0, linestyle=":")
-        above: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "va": "top", "color": INK}
-        above |= {"xytext": (5, -4), "textcoords": "offset points"}
-        ax.annotate("forecast from here", (at[k - 1], 1.0), **above)
+        style = {"xycoords": ("data", "axes fraction"), "va": "top", "color": INK}
+        style |= {"xytext": (5, -4), "textcoords": "offset points"}
+        ax.annotate("forecast from here", (at[k - 1], 1.0), **style)
         ax.set_xlabel(f"{self.unit} since the patient's first value")
         ax.set_ylabel(self.outcome)
         ax.margins(x=0.02, y=0.12)
@@ -155,12 +145,12 @@ class TrajectoryDisplay(Display):
 
 @dataclass(eq=False)
 class CoverageDisplay(Display):
-    """Share of later values held, by k, beside the level of the intervals.
+    """Coverage of the intervals of later values by k, beside the nominal level.
 
     Attributes
     ----------
     coverage : DataFrame
-        Columns k, value, low, high, n: shares, their 95 % intervals, and patients.
+        Columns k, value, low, high, n: coverage, its 95 % interval, and number of patients.
     confidence_level : float
     """
 
@@ -180,7 +170,7 @@ class CoverageDisplay(Display):
         confidence_level: float = 0.9,
         ax: Axes | None = None,
     ) -> Self:
-        """Adapt to test patients after every k, and draw how often their intervals hold.
+        """Adapt to the first k values of test patients, for every k, and draw the coverage.
 
         Parameters
         ----------
@@ -216,11 +206,11 @@ class CoverageDisplay(Display):
     def _draw(self, ax: Axes) -> None:
         coverage, level = self.coverage, 100 * self.confidence_level
         value, low, high = (100 * coverage[name] for name in ("value", "low", "high"))
-        words = f"level of the intervals, {level:g} %"
-        ax.axhline(level, color=MUTED, linestyle="--", linewidth=1, label=words)
-        look: dict[str, Any] = {"fmt": "o", "color": PALETTE[0], "ecolor": INK}
-        look |= {"elinewidth": 1.4, "capsize": 4, "label": "share held, 95 % interval"}
-        ax.errorbar(coverage["k"], value, yerr=[value - low, high - value], **look)
+        label = f"level of the intervals, {level:g} %"
+        ax.axhline(level, color=MUTED, linestyle="--", linewidth=1, label=label)
+        bars: dict[str, Any] = {"fmt": "o", "color": PALETTE[0], "ecolor": INK}
+        bars |= {"elinewidth": 1.4, "capsize": 4, "label": "coverage, 95 % interval"}
+        ax.errorbar(coverage["k"], value, yerr=[value - low, high - value], **bars)
         ax.set_xticks(sorted(set(coverage["k"])))
         ends = (*low, *high, level)
         ax.set_ylim(max(0.0, min(ends) - 3.0), min(100.5, max(ends) + 3.0))
@@ -247,7 +237,7 @@ def _table(columns: dict[str, Any], model: TaskRegressor) -> Any:
 
 
 def _readable(unit: str, duration: float) -> tuple[float, str]:
-    """Factor and name of a unit in which a duration is a handy number."""
+    """Factor and name of a readable unit for a duration: years from two years on."""
     seconds = duration * SECONDS[unit]
     if SECONDS["h"] <= SECONDS[unit] < SECONDS["a"] and seconds >= 2 * SECONDS["a"]:
         return SECONDS[unit] / SECONDS["a"], "years"

@@ -1,4 +1,4 @@
-"""k-shot learning curves: how the error falls with every observation of a new patient."""
+"""k-shot learning curves: error over the number of observations of a new patient."""
 
 from __future__ import annotations
 
@@ -12,19 +12,20 @@ import pandas as pd
 from ehrmeta.errors import DataError, did_you_mean
 from ehrmeta.estimators.inputs import schema_of
 from ehrmeta.evaluation import k_shot_curve
-from ehrmeta.report.displays._base import LINES, MARKERS, PALETTE, Axes, Display, with_unit
+from ehrmeta.report.displays._base import LINES, MARKERS, PALETTE, Axes, Display
+from ehrmeta.report.wording import with_unit
 
 _WORDS = {
-    "rmse_macro": "RMSE, patients weighing the same",
+    "rmse_macro": "RMSE, equal weight per patient",
     "rmse_task": "mean of the patients' RMSE",
     "rmse_pooled": "RMSE over all values",
-    "mae_macro": "absolute error, patients weighing the same",
+    "mae_macro": "absolute error, equal weight per patient",
 }
 
 
 @dataclass(eq=False)
 class KShotDisplay(Display):
-    """Error of several methods over the number k of observations they were shown, with bands.
+    """Error of several methods over the number k of support rows, with bands.
 
     Attributes
     ----------
@@ -51,19 +52,14 @@ class KShotDisplay(Display):
         ax: Axes | None = None,
         **options: Any,
     ) -> Self:
-        """Adapt fitted models to test tasks after every k, and draw.
+        """Compute the `k_shot_curve` of fitted models, and draw.
 
         Parameters
         ----------
         estimator : fitted estimator, or mapping of str to fitted estimators
-        X, y, groups, time
-            Test tasks, none of which a model was fitted on. Where X brings a schema, the axis
-            names the outcome's unit.
-        shots : sequence of int
-            Sizes k of the support. All points are scored on the rows after the largest k
-            (``query="growing"`` changes that).
-        **options
-            Of `k_shot_curve`.
+        X, y, groups, time, shots, **options
+            Of `k_shot_curve`. All points are scored on the rows after the largest k, unless
+            ``query="growing"``. If X carries a schema, the axis shows the outcome's unit.
 
         Other parameters are those of `from_curve`.
         """
@@ -92,23 +88,23 @@ class KShotDisplay(Display):
         >>> curve = pd.DataFrame({"method": "ours", "k": [0, 1], "metric": "rmse_macro"})
         >>> curve = curve.assign(horizon="all", value=[2.0, 1.0], low=0.9, high=2.1, n_tasks=50)
         >>> KShotDisplay.from_curve(curve, unit="mg/dL").ax_.get_ylabel()
-        'RMSE, patients weighing the same [mg/dL]'
+        'RMSE, equal weight per patient [mg/dL]'
         """
         return cls(_rows_of(curve, metric), unit).plot(ax=ax)
 
     _size = (7.2, 5.0)
 
     def _draw(self, ax: Axes) -> None:
-        for number, (name, rows) in enumerate(self.curve.groupby("method", sort=False)):
-            color = PALETTE[number % len(PALETTE)]
+        for i, (name, rows) in enumerate(self.curve.groupby("method", sort=False)):
+            color = PALETTE[i % len(PALETTE)]
             ax.fill_between(rows["k"], rows["low"], rows["high"], color=color, alpha=0.13, lw=0)
-            look: dict[str, Any] = {"color": color, "marker": MARKERS[number % len(MARKERS)]}
-            look["linestyle"] = LINES[number % len(LINES)]
-            ax.plot(rows["k"], rows["value"], linewidth=2, markersize=6, label=name, **look)
+            style: dict[str, Any] = {"color": color, "marker": MARKERS[i % len(MARKERS)]}
+            style["linestyle"] = LINES[i % len(LINES)]
+            ax.plot(rows["k"], rows["value"], linewidth=2, markersize=6, label=name, **style)
         ax.set_xticks(sorted(set(self.curve["k"])))
         patients = sorted(set(self.curve["n_tasks"]))
-        counted = " to ".join(dict.fromkeys(f"{n:,}" for n in (patients[0], patients[-1])))
-        ax.set_xlabel(f"observations shown of each new patient, k ({counted} patients)")
+        counts = " to ".join(dict.fromkeys(f"{n:,}" for n in (patients[0], patients[-1])))
+        ax.set_xlabel(f"observations shown of each new patient, k ({counts} patients)")
         metric = str(self.curve["metric"].iloc[0])
         ax.set_ylabel(with_unit(_WORDS.get(metric, metric), self.unit))
         ax.legend(loc="best", frameon=False, handlelength=3.6)
@@ -117,7 +113,7 @@ class KShotDisplay(Display):
 def k_shot_table(
     curve: pd.DataFrame, *, reference: str, metric: str = "rmse_macro", unit: str = ""
 ) -> str:
-    """Lay out one metric of a curve: a row per method, a column per k, the reference last.
+    """One metric of a k-shot curve as text: a row per method, a column per k, the reference last.
 
     Parameters
     ----------
@@ -125,15 +121,13 @@ def k_shot_table(
         From `k_shot_curve`, with this `reference`.
     reference : str
         The method that the others are compared with.
-    metric : str
-        One of the curve's metrics.
-    unit : str
-        Of the metric, for the heading.
+    metric, unit : str
+        One of the curve's metrics, and its unit for the heading.
 
     Returns
     -------
     str
-        Lines of equal columns. A star marks a difference whose interval excludes 0.
+        Aligned columns. A star marks a difference whose interval excludes 0.
 
     Examples
     --------
@@ -185,9 +179,9 @@ def k_shot_table(
 
 
 def _rows_of(curve: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """Rows of one metric, over all horizons together."""
+    """Rows of one metric, over all horizons."""
     rows = curve[(curve["metric"] == metric) & (curve["horizon"] == "all")]
     if len(rows) == 0:
         known = list(dict.fromkeys(curve["metric"]))
-        raise DataError(f"the curve holds no {metric!r}. {did_you_mean(metric, known)}")
+        raise DataError(f"the curve has no metric {metric!r}. {did_you_mean(metric, known)}")
     return rows

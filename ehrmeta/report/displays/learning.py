@@ -1,4 +1,4 @@
-"""The course of a training, and how far adapted patients are drawn to the population."""
+"""Displays of a fitted model: training history, and shrinkage of the individual effects."""
 
 from __future__ import annotations
 
@@ -12,34 +12,28 @@ from scipy import stats
 
 from ehrmeta.errors import DataError
 from ehrmeta.estimators import Adapted
-from ehrmeta.report.displays._base import (
-    INK,
-    LINES,
-    PALETTE,
-    Axes,
-    Display,
-    legend_below,
-    outcome_label,
-)
+from ehrmeta.report.displays._base import INK, LINES, PALETTE, Axes, Display, legend_below
+from ehrmeta.report.wording import outcome_label
 
-_LINES = {"loss": "training tasks", "held_out_loss": "tasks held out"}
+_LABELS = {"loss": "training tasks", "held_out_loss": "held-out tasks"}
 
 
 @dataclass(eq=False)
 class ShrinkageDisplay(Display):
-    """Individual effects of adapted tasks beside the spread that the model expects of tasks.
+    """Histogram of the individual effects of adapted tasks, beside their prior distribution.
 
-    Where the bars are much narrower than the curve, the few rows of each task say little, and
-    plots of individual effects mislead (Savic and Karlsson 2009, doi:10.1208/s12248-009-9133-0).
+    If the bars are much narrower than the curve, shrinkage is high: each task has too few rows to
+    estimate its effect, and plots of individual effects mislead (Savic and Karlsson 2009,
+    doi:10.1208/s12248-009-9133-0).
 
     Attributes
     ----------
     effects : (task,)
-        Mean shift of a task's own rows from the population, in the unit of the outcome.
+        Mean shift of a task's rows from the population, in the unit of the outcome.
     prior_sd : float
-        Spread of such shifts over tasks.
+        Standard deviation of such shifts over tasks.
     outcome : str
-        In words, with its unit.
+        With its unit.
     """
 
     effects: NDArray[np.float64]
@@ -55,10 +49,8 @@ class ShrinkageDisplay(Display):
         >>> from ehrmeta import MetaRegressor, make_sinusoid
         >>> X, y, groups = make_sinusoid(n_tasks=60, n_points=10, random_state=0)
         >>> model = MetaRegressor(max_steps=5, random_state=0).fit(X, y, groups=groups)
-        >>> some = slice(100, 300)
-        >>> patients = model.adapt(X[some], y[some], groups=groups[some])
-        >>> display = ShrinkageDisplay.from_estimator(patients)
-        >>> display.ax_.get_ylabel()
+        >>> patients = model.adapt(X[100:300], y[100:300], groups=groups[100:300])
+        >>> ShrinkageDisplay.from_estimator(patients).ax_.get_ylabel()
         'density'
         """
         model = estimator.model
@@ -66,8 +58,8 @@ class ShrinkageDisplay(Display):
         effects = effects[estimator.n_shots_ > 0]
         if len(effects) < 2 or not np.isfinite(prior_sd):
             raise DataError(
-                "a histogram needs two adapted tasks or more, of a MetaRegressor or a mixed model: "
-                f"here are {len(effects)} of a {model.name}."
+                "a histogram of effects needs two or more tasks adapted by a MetaRegressor or a "
+                f"mixed model, got {len(effects)} of a {model.name}. Adapt more tasks."
             )
         scale, outcome = model.table.outcome, outcome_label(model.schema)
         if scale.transform is not None:
@@ -83,7 +75,7 @@ class ShrinkageDisplay(Display):
         end = max(3.5 * self.prior_sd, 1.05 * float(np.abs(self.effects).max()))
         at = np.linspace(-end, end, 300)
         expected = stats.norm.pdf(at, scale=self.prior_sd)
-        ax.plot(at, expected, color=PALETTE[1], linewidth=2, label="what the model expects")
+        ax.plot(at, expected, color=PALETTE[1], linewidth=2, label="prior of the model")
         shrinkage = 1.0 - float(np.std(self.effects)) / self.prior_sd
         ax.set_title(f"shrinkage {100 * shrinkage:.0f} %", fontsize="medium", loc="left")
         ax.set_xlabel(f"shift from the population, {self.outcome}")
@@ -93,12 +85,12 @@ class ShrinkageDisplay(Display):
 
 @dataclass(eq=False)
 class HistoryDisplay(Display):
-    """Loss on training tasks and on tasks held out, over the steps of a training.
+    """Loss on training and held-out tasks over the training steps.
 
     Attributes
     ----------
     history : DataFrame
-        A row per check: step, loss, held_out_loss.
+        A row per evaluation: step, loss, held_out_loss.
     """
 
     history: pd.DataFrame
@@ -118,24 +110,24 @@ class HistoryDisplay(Display):
         history = getattr(estimator, "history_", None)
         if not history:
             raise DataError(
-                f"this {type(estimator).__name__} has no training to draw: it is not fitted, or "
-                "was not trained by steps (the default is not with fewer than 100 tasks)."
+                f"this {type(estimator).__name__} has no training history: it is not fitted, or "
+                "was fitted without training steps (the default below 100 tasks)."
             )
         return cls(pd.DataFrame(history)).plot(ax=ax)
 
     _size = (6.4, 3.8)
 
     def _draw(self, ax: Axes) -> None:
-        for place, (column, words) in enumerate(_LINES.items()):
+        for i, (column, label) in enumerate(_LABELS.items()):
             loss = self.history[column]
             if loss.notna().any():
-                look: dict[str, Any] = {"color": PALETTE[place], "linestyle": LINES[place]}
+                style: dict[str, Any] = {"color": PALETTE[i], "linestyle": LINES[i], "lw": 2}
                 marker = "o" if loss.notna().sum() == 1 else None
-                ax.plot(self.history["step"], loss, label=words, lw=2, marker=marker, **look)
+                ax.plot(self.history["step"], loss, label=label, marker=marker, **style)
         held_out = self.history["held_out_loss"]
         if held_out.notna().any():
             best = self.history["step"][held_out.idxmin()]
-            ax.axvline(best, color=INK, linewidth=1, linestyle=":", label="best on those")
+            ax.axvline(best, color=INK, linewidth=1, linestyle=":", label="best step")
         ax.set_xlabel("training step")
         ax.set_ylabel("loss (negative log-likelihood)")
         legend_below(ax, 0.17, ncols=3)

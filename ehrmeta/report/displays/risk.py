@@ -1,4 +1,4 @@
-"""Pictures of predicted risks: calibration curves, and decision curves of their net benefit."""
+"""Displays of predicted risks: calibration curves and decision curves."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ from ehrmeta.evaluation import (
 )
 from ehrmeta.evaluation.discrimination import read_binary
 from ehrmeta.evaluation.metrics import Array
-from ehrmeta.report.displays._base import INK, LINES, MUTED, PALETTE, Axes, Display, row_range
+from ehrmeta.report.displays._base import INK, LINES, MUTED, PALETTE, Axes, Display
 from ehrmeta.report.forecast_scores import event_risk, name_of
+from ehrmeta.report.wording import row_range
 
 _POINTS, _BINS = 60, 50
 _GAP, _BELOW = 0.07, 0.2  # heights of gap and histogram below the curve, in shares of its height
@@ -34,15 +35,15 @@ _SHOWN = {
 
 @dataclass(eq=False)
 class CalibrationDisplay(Display):
-    """Smoothed calibration curve with its band, the risks below, the numbers in the legend.
+    """Smoothed calibration curve with its band, a histogram of the risks, scores in the legend.
 
     Attributes
     ----------
     at, observed, low, high : (point,)
-        Risks, the smoothed share of events there, and its band.
+        Risks, the smoothed share of events at them, and its band.
     y_true, y_prob : (row,)
     scores : DataFrame
-        Of `risk_intervals`.
+        From `risk_intervals`.
     confidence_level : float
     name : str
         Of the model.
@@ -73,8 +74,8 @@ class CalibrationDisplay(Display):
     ) -> Self:
         """Draw for a fitted or adapted classifier, whose second class is the event.
 
-        X and y are patients that it was not fitted on. Further keywords go to ``predict_proba``
-        (groups, time); the others are those of `from_predictions`.
+        X and y are patients that it was not fitted on. Further keywords (groups, time) go to
+        ``predict_proba``; the others are those of `from_predictions`.
         """
         y_true, y_prob = event_risk(estimator, X, y, predict)
         options: dict[str, Any] = {"n_bootstrap": n_bootstrap, "random_state": random_state}
@@ -98,9 +99,9 @@ class CalibrationDisplay(Display):
         Parameters
         ----------
         y_true, y_prob : (row,)
-            One row a patient: outcome, 0 or 1, and its risk.
+            One row per patient: outcome, 0 or 1, and its risk.
         confidence_level : float
-            Of the band (at each risk by itself) and of the intervals in the legend.
+            Of the pointwise band and of the intervals in the legend.
         n_bootstrap : int
             Resamples of the patients; at least 2.
 
@@ -120,12 +121,12 @@ class CalibrationDisplay(Display):
         data = read_binary(y_true, y_prob)
         if not data.has_both_classes or np.ptp(data.p) == 0:
             raise DataError(
-                "a calibration curve needs events, non-events and more than one risk; here are "
-                f"{int(data.y.sum())} events in {len(data.y)} rows."
+                "a calibration curve needs events, non-events and more than one distinct risk; got "
+                f"{int(data.y.sum())} events in {len(data.y)} rows. Pass patients of both classes."
             )
         if n_bootstrap < 2:
             raise DataError(f"n_bootstrap is {n_bootstrap}; a band needs at least 2 resamples.")
-        # Beyond the outer percents there are too few patients for a curve.
+        # Beyond these quantiles there are too few patients for a curve.
         first, last = np.quantile(data.p, [0.01, 0.99])
         at = np.linspace(first, last, _POINTS)
         observed = smooth_calibration_curve(data.y, data.p, at=at)
@@ -133,14 +134,9 @@ class CalibrationDisplay(Display):
         curves = [smooth_calibration_curve(data.y, data.p, at=at, sample_weight=c) for c in counts]
         tail = (1 - confidence_level) / 2
         low, high = np.clip(np.quantile(curves, [tail, 1 - tail], axis=0), 0, 1)
-        scores = risk_intervals(
-            data.y,
-            data.p,
-            metrics=tuple(_SHOWN),
-            confidence_level=confidence_level,
-            n_bootstrap=n_bootstrap,
-            random_state=random_state,
-        )
+        options: dict[str, Any] = {"n_bootstrap": n_bootstrap, "random_state": random_state}
+        options |= {"metrics": tuple(_SHOWN), "confidence_level": confidence_level}
+        scores = risk_intervals(data.y, data.p, **options)
         observed = np.clip(observed, 0, 1)
         drawn = at, observed, low, high, data.y, data.p, scores, confidence_level, name
         return cls(*drawn).plot(ax=ax)
@@ -154,15 +150,15 @@ class CalibrationDisplay(Display):
         label = f"{self.name}, smoothed (lowess), {100 * self.confidence_level:g} % band"
         ax.plot(self.at, self.observed, color=PALETTE[0], linewidth=2.4, label=label)
         scores = self.scores.set_index("metric")
-        for metric, word in _SHOWN.items():
-            ax.plot([], [], " ", label=f"{word} {row_range(scores.loc[metric])}")
+        for metric, label in _SHOWN.items():
+            ax.plot([], [], " ", label=f"{label} {row_range(scores.loc[metric])}")
         self._draw_risks(ax, end)
         ax.set(xlim=(0, end), xlabel="predicted risk", ylabel="observed share of events")
         below: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (0.0, -0.12)}
         ax.legend(**below, frameon=False, alignment="left", handlelength=1.6, fontsize="small")
 
     def _draw_risks(self, ax: Axes, end: float) -> None:
-        """A histogram below the curve: events upward, non-events downward."""
+        """Draw a histogram below the curve: events upward, non-events downward."""
         edges = np.linspace(0, end, _BINS + 1)
         events, others = (np.histogram(self.y_prob[self.y_true == v], edges)[0] for v in (1, 0))
         unit = _BELOW * end / (events.max() + others.max())
@@ -171,12 +167,11 @@ class CalibrationDisplay(Display):
         centers = 0.5 * (edges[1:] + edges[:-1])
         ax.bar(centers, unit * events, color=PALETTE[1], **bars)
         ax.bar(centers, -unit * others, color=MUTED, **bars)
-        words: dict[str, Any] = {"fontsize": "small", "ha": "right"}
-        with_event, n = int(self.y_true.sum()), len(self.y_true)
-        ax.text(
-            end, -0.015 * end, f"{with_event:,} with event", va="top", color=PALETTE[1], **words
-        )
-        ax.text(end, bottom, f"{n - with_event:,} without event", color=INK, **words)
+        style: dict[str, Any] = {"fontsize": "small", "ha": "right"}
+        n_events, n = int(self.y_true.sum()), len(self.y_true)
+        top, label = -0.015 * end, f"{n_events:,} with event"
+        ax.text(end, top, label, va="top", color=PALETTE[1], **style)
+        ax.text(end, bottom, f"{n - n_events:,} without event", color=INK, **style)
         ticks = [tick for tick in ax.get_yticks() if 0 <= tick <= end * 1.001]
         ax.set_ylim(bottom - 0.02 * end, end)
         ax.set_yticks(ticks)
@@ -192,7 +187,7 @@ class DecisionCurveDisplay(Display):
     curves : dict of str to DecisionCurve
         By model.
     prevalence : float
-        The net benefit of knowing everything.
+        The net benefit of perfect predictions.
     """
 
     curves: dict[str, DecisionCurve]
@@ -210,11 +205,7 @@ class DecisionCurveDisplay(Display):
         ax: Axes | None = None,
         **predict: Any,
     ) -> Self:
-        """Draw for a fitted or adapted classifier, whose second class is the event.
-
-        Further keywords go to ``predict_proba`` (groups, time); the others are those of
-        `from_predictions`.
-        """
+        """Draw for a fitted or adapted classifier; arguments as in `CalibrationDisplay`."""
         y_true, y_prob = event_risk(estimator, X, y, predict)
         name = name_of(estimator) if name is None else name
         return cls.from_predictions(y_true, {name: y_prob}, threshold=threshold, ax=ax)
@@ -249,7 +240,7 @@ class DecisionCurveDisplay(Display):
         """
         models = dict(y_prob) if isinstance(y_prob, Mapping) else {"model": y_prob}
         if not models:
-            raise DataError("there is no model to draw: pass the risks of at least one.")
+            raise DataError("y_prob is empty: pass the risks of at least one model.")
         if threshold is None:
             reached = max(float(np.quantile(np.asarray(p), 0.99)) for p in models.values())
             threshold = np.arange(1, min(100, max(3, round(100 * reached) + 1))) / 100
@@ -265,12 +256,12 @@ class DecisionCurveDisplay(Display):
         at = 100 * first.threshold
         ax.plot(at, 100 * first.treat_all, color=INK, linewidth=1.2, ls=":", label="treat all")
         ax.plot(at, 100 * first.treat_none, color=MUTED, linewidth=1.2, label="treat none")
-        for number, (name, curve) in enumerate(self.curves.items()):
-            look: dict[str, Any] = {"color": PALETTE[number % len(PALETTE)]}
-            look["linestyle"] = LINES[number % len(LINES)]
-            ax.plot(100 * curve.threshold, 100 * curve.model, linewidth=2.4, label=name, **look)
+        for i, (name, curve) in enumerate(self.curves.items()):
+            style: dict[str, Any] = {"color": PALETTE[i % len(PALETTE)]}
+            style["linestyle"] = LINES[i % len(LINES)]
+            ax.plot(100 * curve.threshold, 100 * curve.model, linewidth=2.4, label=name, **style)
         best = 100 * max(self.prevalence, *(float(c.model.max()) for c in self.curves.values()))
         ax.set(xlim=(0, at[-1]), ylim=(-0.12 * best, 1.08 * best))
-        ax.set_xlabel("threshold: treat from this risk on [%]")
+        ax.set_xlabel("risk threshold for treatment [%]")
         ax.set_ylabel("net benefit [true positives per 100 patients]")
         ax.legend(loc="upper right", frameon=False, handlelength=3.2)

@@ -34,10 +34,10 @@ def test_the_curve_of_confounders_passes_the_e_value(model):
     assert np.interp(value, *curve.T) == pytest.approx(value, rel=0.02)
 
 
-def test_refuters_stand_below_the_effect_found(model):
+def test_refuters_stand_below_the_estimated_effect(model):
     display = RefuterDisplay.from_estimator(model, n_repeats=1)
     assert [label.get_text() for label in display.ax_.get_yticklabels()] == [
-        "effect found",
+        "estimated effect",
         "placebo treatment",
         "dummy outcome",
     ]

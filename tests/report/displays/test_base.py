@@ -1,4 +1,4 @@
-"""All displays share their axes, their frame, and numbers in words."""
+"""All displays share their axes and their frame."""
 
 from dataclasses import dataclass
 
@@ -8,19 +8,9 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
 
-from ehrmeta import Outcome, Schema, report
+from ehrmeta import report
 from ehrmeta.errors import DataError
-from ehrmeta.report.displays._base import (
-    MUTED,
-    PALETTE,
-    Display,
-    decimals,
-    number,
-    of_row,
-    outcome_label,
-    ranged,
-    row_range,
-)
+from ehrmeta.report.displays._base import MUTED, PALETTE, Display, select_row
 
 
 @dataclass
@@ -77,34 +67,8 @@ def test_colours_are_told_apart_in_grey():
     assert np.diff(np.sort(grey)).min() > 0.01
 
 
-@pytest.mark.parametrize("value", [0.0, 0.001234, 0.5, 9.6, 123.4, 999.0])
-def test_a_number_keeps_three_digits(value):
-    assert float(number(value)) == pytest.approx(value, rel=0.005)
-    assert float(number(-value)) == -float(number(value))
-
-
-def test_ends_of_an_interval_have_the_decimals_of_the_largest():
-    assert ranged(-12345.6, -20000, 5) == "-12,346 (-20,000 to 5)"
-    assert ranged(0.5, 0.25, 0.75, digits=1) == "0.5 (0.2 to 0.8)"
-    assert decimals(0.0) == decimals(np.nan) == decimals(np.inf) == 2
-
-
-def test_scores_without_value_or_interval_say_so():
-    assert row_range({"value": np.nan, "low": np.nan}) == "not defined"
-    assert row_range({"value": 0.5, "low": np.nan}) == "0.50"
-    assert row_range({"value": 0.5, "low": 0.4, "high": 0.6}, 1) == "0.5 (0.4 to 0.6)"
-
-
-def test_the_outcome_has_its_label_and_unit():
-    assert outcome_label(None) == "y"
-    assert outcome_label(Schema((), Outcome("hdl", unit="mg/dL"))) == "hdl [mg/dL]"
-    assert (
-        outcome_label(Schema((), Outcome("n", unit="{count}", label="Visits"))) == "Visits [count]"
-    )
-
-
 def test_a_row_that_is_not_there_is_refused():
     table = pd.DataFrame({"row": [0, 0, 1], "x": [1, 2, 3]})
-    assert list(of_row(table, 0)["x"]) == [1, 2]
+    assert list(select_row(table, 0)["x"]) == [1, 2]
     with pytest.raises(DataError, match="row=2, but X has 2 rows"):
-        of_row(table, 2)
+        select_row(table, 2)

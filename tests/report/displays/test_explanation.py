@@ -40,7 +40,7 @@ def test_classes_are_named_and_have_a_rest():
     adapted = model.adapt(X[:2], np.array(["high", "low"]), time=DAYS[:2])
     drawn = ExplanationDisplay.from_estimator(adapted, X[3:4], time=DAYS[3:4], target="high")
     assert drawn.ax_.get_xlabel() == "probability of high"
-    assert "several values together" in [t.get_text() for t in drawn.ax_.get_yticklabels()]
+    assert "interaction of several values" in [t.get_text() for t in drawn.ax_.get_yticklabels()]
 
 
 def test_a_row_that_is_not_there_is_refused(adapted):
@@ -58,7 +58,7 @@ def test_features_lead_from_others_to_the_patient_the_largest_first():
     given = {"time": DAYS[3:6], "background": wide[6:], "row": 1}
     drawn = ExplanationDisplay.from_estimator(adapted, wide[3:6], **given)
     bars, words = drawn.ax_.patches, [t.get_text() for t in drawn.ax_.get_yticklabels()]
-    assert words[0] == "with others' features"
+    assert words[0] == "with other patients' features"
     assert words[-2:] == ["4 other features", "this patient"]
     assert "sex = woman" in words
     widths = np.abs([bar.get_width() for bar in bars[:-1]])

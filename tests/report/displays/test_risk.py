@@ -82,14 +82,14 @@ def test_what_cannot_be_drawn_is_refused(oracle, cohort):
     _, y, p, _ = cohort
     with pytest.raises(DataError, match="0 events in 360 rows"):
         CalibrationDisplay.from_predictions(0 * y, p)
-    with pytest.raises(DataError, match="more than one risk"):
+    with pytest.raises(DataError, match="more than one distinct risk"):
         CalibrationDisplay.from_predictions(y, np.full(360, 0.3))
     with pytest.raises(DataError, match="at least 2 resamples"):
         CalibrationDisplay.from_predictions(y, p, n_bootstrap=0)
     with pytest.raises(DataError, match="unseen at fit in 360 of 360"):
         CalibrationDisplay.from_estimator(oracle, p[:, None], y)
     oracle.predict_proba = lambda X: np.ones((len(X), 3)) / 3
-    with pytest.raises(DataError, match="needs two classes"):
+    with pytest.raises(DataError, match="classifier of two classes"):
         CalibrationDisplay.from_estimator(oracle, p[:, None], y)
 
 
