@@ -51,7 +51,8 @@ def _module(source: str, name: str = "") -> str:
     file = MODULES.get(source)
     if file is None or not name or file.name not in ("__init__.py", "registry.py"):
         return source
-    for node in ast.parse(file.read_text()).body:
+    stub = file.with_suffix(".pyi")
+    for node in ast.parse((stub if stub.exists() else file).read_text()).body:
         if isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
             for alias in node.names:
                 if (alias.asname or alias.name) == name:

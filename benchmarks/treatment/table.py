@@ -10,8 +10,7 @@ import pandas as pd
 from benchmarks.suite.record import Record, Target, number, text_table
 from benchmarks.treatment.dosing import BETTER, CLOSED, LAW
 from benchmarks.treatment.methods import OURS, TUNED
-from benchmarks.treatment.n_of_1 import COVERAGE, OWN, POOLED
-from benchmarks.treatment.n_of_1 import OURS as WITHIN
+from benchmarks.treatment.n_of_1 import COVERAGE, OURS as WITHIN, OWN, POOLED
 from benchmarks.treatment.simulated import BAYES, CONSTANT
 
 _NOMINAL = (0.87, 0.93)  # of 90 % intervals

@@ -2,7 +2,7 @@
 
 The package's exports, the command line's ``--algorithm``, model files, the contract tests and the
 benchmarks all read `ALGORITHMS`. ``import X as X`` marks a name as public, for type checkers too.
-The docstring of an algorithm without an example of its own ends with `EXAMPLE`.
+The docstring of an algorithm without an example of its own ends with `_EXAMPLE`.
 """
 
 from inspect import cleandoc as _cleandoc
@@ -11,14 +11,15 @@ from re import sub as _sub
 from ehrmeta.algorithms import _base
 from ehrmeta.algorithms.anil import ANIL as ANIL
 from ehrmeta.algorithms.bayesian_head import BayesianHead as BayesianHead
-from ehrmeta.algorithms.comparators import FineTune as FineTune
-from ehrmeta.algorithms.comparators import PerTask as PerTask
-from ehrmeta.algorithms.comparators import Population as Population
+from ehrmeta.algorithms.comparators import (
+    FineTune as FineTune,
+    PerTask as PerTask,
+    Population as Population,
+)
 from ehrmeta.algorithms.deep_mixed_effects.carry_forward import CarryForward as CarryForward
 from ehrmeta.algorithms.deep_mixed_effects.model import DeepMixedEffects as DeepMixedEffects
 from ehrmeta.algorithms.learned_optimizer import LearnedOptimizer as LearnedOptimizer
-from ehrmeta.algorithms.maml import MAML as MAML
-from ehrmeta.algorithms.maml import MetaSGD as MetaSGD
+from ehrmeta.algorithms.maml import MAML as MAML, MetaSGD as MetaSGD
 from ehrmeta.algorithms.matching import MatchingNet as MatchingNet
 from ehrmeta.algorithms.meta_curvature import MetaCurvature as MetaCurvature
 from ehrmeta.algorithms.meta_networks import MetaNetworks as MetaNetworks
@@ -34,7 +35,7 @@ ALGORITHMS: dict[str, type[_base.Algorithm]] = {
 }
 """Every algorithm of the package, by its name on the command line: ``meta-sgd``."""
 
-EXAMPLE = """
+_EXAMPLE = """
 
 Examples
 --------
@@ -47,4 +48,4 @@ Examples
 """
 for _algorithm in ALGORITHMS.values():
     if "\nExamples\n" not in (_doc := _cleandoc(_algorithm.__doc__ or "")):
-        _algorithm.__doc__ = _doc + EXAMPLE.format(name=_algorithm.__name__)
+        _algorithm.__doc__ = _doc + _EXAMPLE.format(name=_algorithm.__name__)

@@ -13,8 +13,7 @@ from ehrmeta.cli.models import describe, regressor
 from ehrmeta.estimators import MetaRegressor
 from ehrmeta.evaluation.metrics import METRICS
 from ehrmeta.report.study_pictures import save_study_pictures
-from ehrmeta.tuning import read_space
-from ehrmeta.tuning import tune as search
+from ehrmeta.tuning import read_space, tune as search
 from ehrmeta.tuning.measures import MEASURES
 from ehrmeta.tuning.search import DEFAULT_STORAGE
 from ehrmeta.tuning.space import space_of_words

@@ -1,34 +1,5 @@
 """Pure tensor functions: batches, networks, fast weights, likelihoods."""
 
-from ehrmeta.nn.backbone import Backbone, Network, TorchModule
-from ehrmeta.nn.batch import TaskRows, TaskSet
-from ehrmeta.nn.likelihoods import (
-    LIKELIHOODS,
-    Bernoulli,
-    Categorical,
-    ClassLikelihood,
-    Distribution,
-    Likelihood,
-    Normal,
-    Outcome,
-    StudentT,
-)
-from ehrmeta.nn.mlp import MLP
+from ehrmeta.lazy import lazy_names
 
-__all__ = [
-    "LIKELIHOODS",
-    "MLP",
-    "Backbone",
-    "Bernoulli",
-    "Categorical",
-    "ClassLikelihood",
-    "Distribution",
-    "Likelihood",
-    "Network",
-    "Normal",
-    "Outcome",
-    "StudentT",
-    "TaskRows",
-    "TaskSet",
-    "TorchModule",
-]
+__getattr__, __dir__ = lazy_names(__name__)

@@ -1,5 +1,5 @@
 """The model file: named tensors and their settings, written whole and checked before use."""
 
-from ehrmeta.persistence.bundle import read_bundle, write_bundle
+from ehrmeta.lazy import lazy_names
 
-__all__ = ["read_bundle", "write_bundle"]
+__getattr__, __dir__ = lazy_names(__name__)

@@ -1,8 +1,5 @@
 """Meta-training."""
 
-from ehrmeta.training.episodes import EpisodeSampler
-from ehrmeta.training.gradient import EpisodeLoss
-from ehrmeta.training.loop import Callback, train
-from ehrmeta.training.state import TrainingPlan
+from ehrmeta.lazy import lazy_names
 
-__all__ = ["Callback", "EpisodeLoss", "EpisodeSampler", "TrainingPlan", "train"]
+__getattr__, __dir__ = lazy_names(__name__)

@@ -1,7 +1,5 @@
 """Searching hyper-parameters with Optuna."""
 
-from ehrmeta.tuning.search import Tuned, tune
-from ehrmeta.tuning.search_cv import MetaSearchCV
-from ehrmeta.tuning.space import read_space
+from ehrmeta.lazy import lazy_names
 
-__all__ = ["MetaSearchCV", "Tuned", "read_space", "tune"]
+__getattr__, __dir__ = lazy_names(__name__)

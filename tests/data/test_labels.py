@@ -2,8 +2,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from ehrmeta.data import label_within, landmark_times, read_survival, survival_array
 from ehrmeta.data.labels import interval_edges, person_period

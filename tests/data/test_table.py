@@ -6,8 +6,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from ehrmeta.data import Clock, Feature, Outcome, Schema, Table, load_dataset
 from ehrmeta.errors import DataError, DataWarning, GroupError, SchemaError

@@ -6,8 +6,7 @@ import math
 
 import pandas as pd
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from ehrmeta.nn.batch import TaskRows, padded_index, padded_set, visible_width
 

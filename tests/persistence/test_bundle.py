@@ -14,8 +14,7 @@ import hypothesis.extra.numpy as npst
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from safetensors.torch import save
 
 from ehrmeta.errors import BundleError

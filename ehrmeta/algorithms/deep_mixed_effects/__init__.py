@@ -1,6 +1,5 @@
 """Deep mixed effects: a neural mean with a mixed model and a process per task."""
 
-from ehrmeta.algorithms.deep_mixed_effects.carry_forward import CarryForward
-from ehrmeta.algorithms.deep_mixed_effects.model import DeepMixedEffects
+from ehrmeta.lazy import lazy_names
 
-__all__ = ["CarryForward", "DeepMixedEffects"]
+__getattr__, __dir__ = lazy_names(__name__)

@@ -1,7 +1,5 @@
 """Dosing: dose response and one-compartment kinetics."""
 
-from ehrmeta.treatment.dosing.adapted_doses import AdaptedDoses
-from ehrmeta.treatment.dosing.dose_response import DoseResponse
-from ehrmeta.treatment.dosing.one_compartment import AdaptedCompartment, OneCompartment
+from ehrmeta.lazy import lazy_names
 
-__all__ = ["AdaptedCompartment", "AdaptedDoses", "DoseResponse", "OneCompartment"]
+__getattr__, __dir__ = lazy_names(__name__)

@@ -11,7 +11,7 @@ import pytest
 from ehrmeta import Feature, Outcome, Schema, TreatmentResponse
 from ehrmeta.errors import DataError, NotFittedError
 from ehrmeta.report import Document, treatment_report
-from ehrmeta.report.treatment_report import DESIGN
+from ehrmeta.report.treatment import DESIGN
 
 HOSTILE = "<script>alert(1)</script>"
 

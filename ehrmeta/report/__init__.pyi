@@ -1,0 +1,34 @@
+"""Public names of this package, imported when they are first read."""
+
+from ehrmeta.report.displays.assumptions import (
+    BalanceDisplay as BalanceDisplay,
+    ConfoundingDisplay as ConfoundingDisplay,
+    OverlapDisplay as OverlapDisplay,
+    RefuterDisplay as RefuterDisplay,
+)
+from ehrmeta.report.displays.effects import (
+    DoseResponseDisplay as DoseResponseDisplay,
+    EffectRankDisplay as EffectRankDisplay,
+)
+from ehrmeta.report.displays.explanation import ExplanationDisplay as ExplanationDisplay
+from ehrmeta.report.displays.forest import ForestDisplay as ForestDisplay
+from ehrmeta.report.displays.intervals import (
+    CoverageDisplay as CoverageDisplay,
+    TrajectoryDisplay as TrajectoryDisplay,
+)
+from ehrmeta.report.displays.k_shot import (
+    KShotDisplay as KShotDisplay,
+    k_shot_table as k_shot_table,
+)
+from ehrmeta.report.displays.learning import (
+    HistoryDisplay as HistoryDisplay,
+    ShrinkageDisplay as ShrinkageDisplay,
+)
+from ehrmeta.report.displays.risk import (
+    CalibrationDisplay as CalibrationDisplay,
+    DecisionCurveDisplay as DecisionCurveDisplay,
+)
+from ehrmeta.report.document import Document as Document
+from ehrmeta.report.forecast import forecast_report as forecast_report
+from ehrmeta.report.study_pictures import save_study_pictures as save_study_pictures
+from ehrmeta.report.treatment import treatment_report as treatment_report
