@@ -36,22 +36,16 @@ class RecentShift(Algorithm):
         return {**super().init(spec, generator), **learned}  # network and likelihood come first
 
     def adapt(self, spec, params, support):
-        likelihood = part(params, "likelihood")
-        residual = -spec.likelihood.error(likelihood, network(spec, params, support), support.y)
+        output = spec.output(params, support.x) + support.offset[:, None]  # (point, output)
+        residual = -spec.likelihood.error(part(params, "likelihood"), output, support.y)
         recent = torch.exp(support.time.float() / params["log_fade"].exp())  # time is 0 or less
         weight = support.weight * recent  # support.weight is 0 where a batch is padded
         shift = weight @ residual / (params["log_count"].exp() + weight.sum())  # (output,)
         return {"shift": shift, "n": support.n}
 
     def predict(self, spec, params, state, query):
-        output = network(spec, params, query) + state["shift"]
-        return spec.likelihood.distribution(part(params, "likelihood"), output, state["n"])
-
-
-def network(spec, params, rows):
-    """What the network says of each row, (point, output)."""
-    output = spec.network.forward(part(params, "network"), {}, rows.x)
-    return output + rows.offset[:, None]  # what a `population=` model predicts
+        output = spec.output(params, query.x) + state["shift"]
+        return spec.predictive(params, output, query, state["n"])
 
 
 # %% [markdown]

@@ -7,5 +7,6 @@ from ehrmeta.algorithms._base import (
     State as State,
     part as part,
     query_loss as query_loss,
+    support_loss as support_loss,
 )
 from ehrmeta.algorithms.registry import *

@@ -22,7 +22,7 @@ from sklearn.base import BaseEstimator, RegressorMixin
 from torch import Tensor
 
 from ehrmeta.errors import DataError
-from ehrmeta.nn import Distribution, Likelihood, Network, Outcome, TaskRows, TaskSet
+from ehrmeta.nn import Backbone, Distribution, Likelihood, Network, Outcome, TaskRows, TaskSet
 
 Params = Mapping[str, Tensor]
 State = dict[str, Tensor]
@@ -35,11 +35,26 @@ _ENTRY = re.compile(r"^(\w+)(?:, \w+)* :.*\n(?: .*\n?)*", re.M)
 
 @dataclass(frozen=True)
 class Spec:
-    """What is fixed for a fit: network, likelihood and the number of features."""
+    """Network, likelihood and number of encoded features of a fit."""
 
     network: Network
     likelihood: Likelihood
     n_features: int
+
+    def output(self, params: Params, x: Tensor, fast: Params | None = None) -> Tensor:
+        """Outputs (point, output) of the network at inputs x (point, input).
+
+        `fast` is the change of the weights that adapting made, if any.
+        """
+        return self.network.forward(part(params, "network"), dict(fast or {}), x)
+
+    def predictive(self, params: Params, output: Tensor, query: TaskSet, n: Tensor) -> Distribution:
+        """Predictive distribution from outputs (point, output), after n support points.
+
+        The query's offset is added to every output.
+        """
+        likelihood = part(params, "likelihood")
+        return self.likelihood.distribution(likelihood, with_offset(output, query), n)
 
 
 class Algorithm(BaseEstimator, ABC):
@@ -104,9 +119,23 @@ class Algorithm(BaseEstimator, ABC):
                 self.refusal or f"{type(self).__name__} serves no {likelihood.outcome} outcome."
             )
 
+    def n_inputs(self, n_features: int) -> int:
+        """Inputs of the network: the encoded features, and whatever is appended to them.
+
+        An algorithm that feeds a context of its own into the user's backbone adds its width here
+        and passes ``torch.cat([x, context.expand(len(x), -1)], 1)`` to `Spec.output`.
+        """
+        return n_features
+
     def n_outputs(self, likelihood: Likelihood) -> int:
-        """Outputs asked of the network: the likelihood's, or the width of an embedding."""
+        """Outputs of the network: the likelihood's, or the width of an embedding."""
         return likelihood.n_outputs
+
+    def spec(self, backbone: Backbone, likelihood: Likelihood, n_features: int) -> Spec:
+        """The user's backbone and a likelihood, in the shape that this algorithm needs."""
+        self.check(likelihood)
+        network = backbone.network(self.n_inputs(n_features), self.n_outputs(likelihood))
+        return Spec(network, likelihood, n_features)
 
     def population(self, likelihood: Likelihood) -> RegressorMixin | None:
         """Optional population model, cross-fitted and used as an offset where that helps."""
@@ -165,6 +194,35 @@ class Algorithm(BaseEstimator, ABC):
         """Meta-training loss of one task; `progress` () runs from 0 to 1 over training."""
         state = self.adapt(spec, params, support)
         return query_loss(spec, self.predict(spec, params, state, query), query)
+
+
+def with_offset(output: Tensor, rows: TaskSet) -> Tensor:
+    """Outputs (point, output) plus the rows' offset, (point,) or (point, output)."""
+    return output + (rows.offset if rows.offset.ndim > 1 else rows.offset[:, None])
+
+
+def support_share(params: Params, support: TaskSet) -> Tensor:
+    """Share of every support row in the inner loss, (point,): ``weight / (n + c)``.
+
+    The c pseudo-observations, ``exp(params["log_pseudo_count"])``, count for the population's
+    prediction, so that one row changes a task less than ten rows do. Without that parameter c is
+    0 and the loss is the textbook mean.
+    """
+    c = params["log_pseudo_count"].exp() if "log_pseudo_count" in params else 0.0
+    return support.weight / (support.n + c).clamp(min=1e-6)
+
+
+def support_loss(spec: Spec, params: Params, output: Tensor, support: TaskSet) -> Tensor:
+    """Inner loss of a task, (): a scalar that ``torch.func.grad`` can differentiate.
+
+    Parameters
+    ----------
+    output : (point, output)
+        Of the network at the support rows, without the offset, which is added here.
+    """
+    likelihood = part(params, "likelihood")
+    losses = spec.likelihood.inner_loss(likelihood, with_offset(output, support), support.y)
+    return (support_share(params, support) * losses).sum()
 
 
 def query_loss(spec: Spec, distribution: Distribution, query: TaskSet) -> Tensor:

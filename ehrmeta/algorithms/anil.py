@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from ehrmeta.algorithms._base import Params, Spec, State, part
+from ehrmeta.algorithms._base import Params, Spec, State
 from ehrmeta.algorithms.maml import GradientLearner, positive_rate, raw_positive, support_error
 from ehrmeta.nn import Distribution, Likelihood, TaskSet
 from ehrmeta.nn.fast_weights import clipping, squared_norm
@@ -72,9 +72,7 @@ class ANIL(GradientLearner):
         """The adapted head over the shared body."""
         weight, bias = (params[name] + state[name] for name in ("head.weight", "head.bias"))
         output = linear(self._features(spec, params, query.x), weight, bias)
-        shifted = output + query.offset[:, None]
-        return spec.likelihood.distribution(part(params, "likelihood"), shifted, state["n"])
+        return spec.predictive(params, output, query, state["n"])
 
     def _features(self, spec: Spec, params: Params, x: Tensor) -> Tensor:
-        body = spec.network.forward(part(params, "network"), {}, x)
-        return ACTIVATIONS[self.activation].function(body)
+        return ACTIVATIONS[self.activation].function(spec.output(params, x))

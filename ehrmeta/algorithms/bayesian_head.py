@@ -114,7 +114,7 @@ class BayesianHead(Algorithm):
 
     def _design(self, spec: Spec, params: Params, rows: TaskSet) -> tuple[Tensor, Tensor]:
         """Prior mean (point, output) and features times L (point, feature), in float64."""
-        features = spec.network.forward(part(params, "network"), {}, rows.x).double()
+        features = spec.output(params, rows.x).double()
         features = torch.cat([features, torch.ones_like(features[:, :1])], -1)
         return features @ params["mean"].double(), features @ params["root"].tril().double()
 

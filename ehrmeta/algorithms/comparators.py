@@ -13,7 +13,6 @@ from ehrmeta.algorithms._base import (
     State,
     all_rows,
     calibration_loss,
-    part,
     query_loss,
 )
 from ehrmeta.algorithms.maml import (
@@ -108,7 +107,7 @@ class PerTask(InnerLoop):
 
 def _centred(spec: Spec, params: Params, points: TaskSet) -> TaskSet:
     """The points with the start's own output taken off."""
-    start = spec.network.forward(part(params, "network"), {}, points.x)
+    start = spec.output(params, points.x)
     return points._replace(offset=points.offset[:, None] - start)
 
 

@@ -9,9 +9,18 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor
 
-from ehrmeta.algorithms._base import Algorithm, Params, Spec, State, part, query_loss
+from ehrmeta.algorithms._base import (
+    Algorithm,
+    Params,
+    Spec,
+    State,
+    part,
+    query_loss,
+    support_share,
+    with_offset,
+)
 from ehrmeta.nn import Distribution, TaskSet
-from ehrmeta.nn.backbone import Error
+from ehrmeta.nn.backbone import Error, StepOptions
 from ehrmeta.ranges import Range
 
 
@@ -215,31 +224,23 @@ def inner_steps(
 ) -> Iterator[State]:
     """The state after 0, 1, ... gradient steps on the support.
 
-    `rates` holds one dict a step, and `options` are those of `Network.step`.
+    `rates` holds one dict for each step; `options` are the fields of `StepOptions`.
     """
-    network, n = part(params, "network"), support.n
+    network, n, how = part(params, "network"), support.n, StepOptions(**options)
     error = support_error(spec, params, support)
     fast: State = {}
     yield {"n": n}
     for step_rates in rates:
-        fast = spec.network.step(network, fast, support.x, error, step_rates, **options)
+        fast = spec.network.step(network, fast, support.x, error, step_rates, how)
         yield {"n": n, **{f"fast.{name}": value for name, value in fast.items()}}
 
 
 def support_error(spec: Spec, params: Params, support: TaskSet) -> Error:
-    """Derivative of the inner loss on the support.
-
-    The inner loss divides by ``n + c``: the c pseudo-observations, learned, sit at the population's
-    own prediction, so that one row moves a task less than ten rows do. Without that parameter the
-    loss is the textbook mean.
-    """
-    likelihood = part(params, "likelihood")
-    c = params["log_pseudo_count"].exp() if "log_pseudo_count" in params else 0.0
-    share = (support.weight / (support.n + c).clamp(min=1e-6))[:, None]
+    """Derivative of `support_loss` with respect to the network's outputs, in closed form."""
+    likelihood, share = part(params, "likelihood"), support_share(params, support)[:, None]
 
     def error(output: Tensor) -> Tensor:
-        linear = output + _per_output(support.offset)
-        return share * spec.likelihood.error(likelihood, linear, support.y)
+        return share * spec.likelihood.error(likelihood, with_offset(output, support), support.y)
 
     return error
 
@@ -270,14 +271,8 @@ def descend_support(
 
 def predict_adapted(spec: Spec, params: Params, state: State, query: TaskSet) -> Distribution:
     """Predictive distribution of the query at the adapted weights."""
-    output = spec.network.forward(part(params, "network"), part(state, "fast"), query.x)
-    linear = output + _per_output(query.offset)
-    return spec.likelihood.distribution(part(params, "likelihood"), linear, state["n"])
-
-
-def _per_output(offset: Tensor) -> Tensor:
-    """An offset (point,) for all outputs alike, or (point, output)."""
-    return offset if offset.ndim > 1 else offset[:, None]
+    output = spec.output(params, query.x, part(state, "fast"))
+    return spec.predictive(params, output, query, state["n"])
 
 
 def positive_rate(raw: Tensor, bound: float) -> Tensor:

@@ -76,7 +76,7 @@ class MatchingNet(Algorithm):
 
     def adapt(self, spec: Spec, params: Params, support: TaskSet) -> State:
         """The embedded support and its outcomes."""
-        output = spec.network.forward(part(params, "network"), {}, support.x)
+        output = spec.output(params, support.x)
         return {
             "n": support.n,
             "embedding": output[:, : self.n_embedding],
@@ -86,14 +86,14 @@ class MatchingNet(Algorithm):
 
     def predict(self, spec: Spec, params: Params, state: State, query: TaskSet) -> Distribution:
         """Attention-weighted outcomes."""
-        output = spec.network.forward(part(params, "network"), {}, query.x)
+        output = spec.output(params, query.x)
         attention = self._attention(params, state, output)
         prior = output[:, self.n_embedding :]
         return attended_outcome(spec, params, state, attention, prior, query)
 
     def attention(self, spec: Spec, params: Params, state: State, query: TaskSet) -> Tensor:
         """How much every support row, and last the prior row, weighs: (point, support + 1)."""
-        output = spec.network.forward(part(params, "network"), {}, query.x)
+        output = spec.output(params, query.x)
         return self._attention(params, state, output)
 
     def _attention(self, params: Params, state: State, output: Tensor) -> Tensor:

@@ -70,7 +70,7 @@ class MetaNetworks(Algorithm):
     def adapt(self, spec: Spec, params: Params, support: TaskSet) -> State:
         """The memory: every row's embedding, layer inputs and fast weights."""
         base, meta = part(params, "base"), part(params, "meta")
-        r = spec.network.forward(part(params, "network"), {}, support.x)
+        r = spec.output(params, support.x)
         k0 = torch.tanh(r)
         k1 = torch.tanh(linear(k0, base["0.weight"], base["0.bias"]))
         output = linear(k1, base["1.weight"], base["1.bias"]) + support.offset[:, None]
@@ -88,7 +88,7 @@ class MetaNetworks(Algorithm):
     def predict(self, spec: Spec, params: Params, state: State, query: TaskSet) -> Distribution:
         """Slow and attended fast weights, layer by layer."""
         base = part(params, "base")
-        r = spec.network.forward(part(params, "network"), {}, query.x)
+        r = spec.output(params, query.x)
         attention = _attention(part(params, "memory"), r, state)  # (query, support)
         k0 = torch.tanh(r)
         slow = torch.tanh(linear(k0, base["0.weight"], base["0.bias"]))
@@ -96,8 +96,7 @@ class MetaNetworks(Algorithm):
         k1 = slow + torch.tanh(fast)
         output = linear(k1, base["1.weight"], base["1.bias"])
         output = output + _read(attention, k1, state["key"], state["value.1"])
-        shifted = output + query.offset[:, None]
-        return spec.likelihood.distribution(part(params, "likelihood"), shifted, state["n"])
+        return spec.predictive(params, output, query, state["n"])
 
 
 def _fast_values(meta: Params, d: Tensor) -> Tensor:

@@ -64,7 +64,7 @@ class NeuralProcess(Algorithm):
 
     def adapt(self, spec: Spec, params: Params, support: TaskSet) -> State:
         """Encode every row; average over rows."""
-        embedding = spec.network.forward(part(params, "network"), {}, support.x)
+        embedding = spec.output(params, support.x)
         coded = spec.likelihood.coded(support.y, support.offset)
         encoder, _ = self._networks(spec)
         rows = encoder.forward(part(params, "encoder"), {}, torch.cat([embedding, coded], -1))
@@ -79,7 +79,7 @@ class NeuralProcess(Algorithm):
 
     def predict(self, spec: Spec, params: Params, state: State, query: TaskSet) -> Distribution:
         """Decode a query with what was read of the support."""
-        embedding = spec.network.forward(part(params, "network"), {}, query.x)
+        embedding = spec.output(params, query.x)
         seen = [state["mean"], state["share"][None]]
         inputs = [embedding, torch.cat(seen).expand(len(embedding), -1)]
         if self.attentive:
@@ -88,8 +88,7 @@ class NeuralProcess(Algorithm):
         _, decoder = self._networks(spec)
         output = decoder.forward(part(params, "decoder"), {}, torch.cat(inputs, -1))
         output, spread = output[:, :-1], output[:, -1]
-        linear = output + query.offset[:, None]
-        predictive = spec.likelihood.distribution(part(params, "likelihood"), linear, state["n"])
+        predictive = spec.predictive(params, output, query, state["n"])
         if "scale" in predictive:
             predictive["scale"] = predictive["scale"] * torch.exp(params["spread_gain"] * spread)
         return predictive
@@ -98,7 +97,7 @@ class NeuralProcess(Algorithm):
         """How much every support row, and last the prior row, weighs: (point, support + 1)."""
         if not self.attentive:
             return super().attention(spec, params, state, query)
-        embedding = spec.network.forward(part(params, "network"), {}, query.x)
+        embedding = spec.output(params, query.x)
         return self._attention(params, state, embedding)
 
     def _attention(self, params: Params, state: State, embedding: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 import torch
 from torch import Tensor
 
-from ehrmeta.algorithms._base import Algorithm, Params, Spec, State, part
+from ehrmeta.algorithms._base import Algorithm, Params, Spec, State
 from ehrmeta.errors import DataError
 from ehrmeta.nn import Distribution, Likelihood, Outcome, TaskSet
 from ehrmeta.ranges import Choice, Range
@@ -96,7 +96,7 @@ class PrototypicalNet(Algorithm):
         """Prototypes, class frequencies and the root of the covariance."""
         if self.prior_count <= 0:
             params = {**params, "log_prior_count": params["log_prior_count"].detach()}
-        embedding = spec.network.forward(part(params, "network"), {}, support.x)
+        embedding = spec.output(params, support.x)
         counts = class_counts(spec.likelihood, support)
         centers = prototypes(params, embedding, counts)
         shown = counts if self.class_frequencies else torch.zeros_like(counts)
@@ -108,7 +108,7 @@ class PrototypicalNet(Algorithm):
 
     def predict(self, spec: Spec, params: Params, state: State, query: TaskSet) -> Distribution:
         """Softmax of the squared distances to the prototypes."""
-        embedding = spec.network.forward(part(params, "network"), {}, query.x)
+        embedding = spec.output(params, query.x)
         gap = embedding[:, None, :] - state["prototypes"]  # (point, class, embedding)
         if self.distance == "mahalanobis":
             flat = gap.reshape(-1, self.n_embedding).double()

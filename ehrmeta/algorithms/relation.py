@@ -66,7 +66,7 @@ class RelationNet(Algorithm):
 
     def adapt(self, spec: Spec, params: Params, support: TaskSet) -> State:
         """What a query will be compared with: prototypes of classes, or rows."""
-        output = spec.network.forward(part(params, "network"), {}, support.x)
+        output = spec.output(params, support.x)
         if spec.likelihood.n_classes:
             counts = class_counts(spec.likelihood, support)
             return {
@@ -82,7 +82,7 @@ class RelationNet(Algorithm):
 
     def predict(self, spec: Spec, params: Params, state: State, query: TaskSet) -> Distribution:
         """Softmax of the relation scores, over classes or over rows."""
-        output = spec.network.forward(part(params, "network"), {}, query.x)
+        output = spec.output(params, query.x)
         scores = self._scores(params, state, output)
         if spec.likelihood.n_classes:
             logits = scores + state["log_frequency"]
@@ -95,7 +95,7 @@ class RelationNet(Algorithm):
         """How much every support row, and last the prior row, weighs: (point, support + 1)."""
         if spec.likelihood.n_classes:
             return super().attention(spec, params, state, query)
-        output = spec.network.forward(part(params, "network"), {}, query.x)
+        output = spec.output(params, query.x)
         scores = self._scores(params, state, output)
         return attend(scores, params["prior_score"], state["weight"])
 

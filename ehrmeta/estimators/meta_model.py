@@ -93,11 +93,8 @@ class MetaModel(TaskModel, ABC):
         table: TableEncoder,
         n_features: int,
     ) -> Spec:
-        """Network and likelihood, once the algorithm agreed to serve them."""
-        likelihood = cls.likelihood(settings, table.outcome)
-        algorithm.check(likelihood)
-        network = backbone.network(n_features, algorithm.n_outputs(likelihood))
-        return Spec(network, likelihood, n_features)
+        """Network and likelihood in the shape that the algorithm needs."""
+        return algorithm.spec(backbone, cls.likelihood(settings, table.outcome), n_features)
 
     def adapt(self, support: TaskRows) -> Chunks:
         """States of all tasks, in chunks of similar support size."""

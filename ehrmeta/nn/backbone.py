@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from sklearn.base import BaseEstimator
@@ -16,6 +17,7 @@ from ehrmeta.nn.fast_weights import clipping
 Params = Mapping[str, Tensor]
 Fast = dict[str, Tensor]
 Error = Callable[[Tensor], Tensor]
+"""Outputs (point, output) -> derivative of the inner loss with respect to them."""
 # What cannot run over many tasks at once, and what can instead.
 _INSTEAD: dict[type[torch.nn.Module], str] = {
     torch.nn.modules.batchnorm._BatchNorm: "mixes the rows of a task: use LayerNorm or GroupNorm",
@@ -24,7 +26,29 @@ _INSTEAD: dict[type[torch.nn.Module], str] = {
 }
 
 
-"""Outputs (point, output) -> derivative of the inner loss with respect to them."""
+class StepOptions(NamedTuple):
+    """Options of a gradient step.
+
+    Attributes
+    ----------
+    low_rank : bool
+        Hold the change as keys and values; rates must be scalars, equal within a layer.
+    max_norm : float, optional
+        Clip the norm of the whole inner gradient.
+    first_order : bool
+        Treat the inner gradient as a constant of the outer one (FOMAML).
+    curvature : mapping, optional
+        Matrices that multiply each weight's gradient G, as ``left @ G @ right``, under
+        ``"left.<weight>"`` and ``"right.<weight>"``; a bias shares its weight's `left`.
+    """
+
+    low_rank: bool = False
+    max_norm: float | None = None
+    first_order: bool = False
+    curvature: Params | None = None
+
+
+PLAIN_STEP = StepOptions()
 
 
 class Network(ABC):
@@ -50,27 +74,11 @@ class Network(ABC):
         x: Tensor,
         error: Error,
         rates: Params,
-        *,
-        low_rank: bool = False,
-        max_norm: float | None = None,
-        first_order: bool = False,
-        curvature: Params | None = None,
+        options: StepOptions = PLAIN_STEP,
     ) -> Fast:
         """One gradient step of the inner loss on the support x.
 
-        Parameters
-        ----------
-        rates : mapping
-            A rate for every parameter name: a scalar, or a tensor of the parameter's shape.
-        low_rank : bool
-            Hold the change as keys and values; rates must be scalars, equal within a layer.
-        max_norm : float, optional
-            Clip the norm of the whole inner gradient.
-        first_order : bool
-            Treat the inner gradient as a constant of the outer one (FOMAML).
-        curvature : mapping, optional
-            Matrices that multiply each weight's gradient G, as ``left @ G @ right``, under
-            ``"left.<weight>"`` and ``"right.<weight>"``; a bias shares its weight's `left`.
+        `rates` holds a scalar, or a tensor of the parameter's shape, for every parameter name.
         """
 
     def gradient(self, params: Params, fast: Fast, x: Tensor, error: Error) -> Fast:
@@ -90,8 +98,11 @@ class Backbone(BaseEstimator, ABC):
     """The hyper-parameters of a network; `network` builds it for a table's shape."""
 
     @abstractmethod
-    def network(self, n_features: int, n_outputs: int) -> Network:
-        """The network for `n_features` inputs and `n_outputs` outputs."""
+    def network(self, n_inputs: int, n_outputs: int) -> Network:
+        """The network for `n_inputs` inputs and `n_outputs` outputs, as the algorithm needs them.
+
+        Inputs are the encoded features, and behind them what an algorithm appends to them.
+        """
 
 
 @dataclass(eq=False, repr=False)
@@ -101,7 +112,7 @@ class TorchModule(Backbone):
     Parameters
     ----------
     factory : callable
-        ``factory(n_features, n_outputs)`` returns a module that maps (point, feature) to (point,
+        ``factory(n_inputs, n_outputs)`` returns a module that maps (point, input) to (point,
         output). No BatchNorm, no dropout and no recurrent torch modules: they are refused, since
         they cannot run over many tasks at once. Buffers are constants, the same in every fit.
         Models whose factory is a class or function of a module, not a lambda, can be pickled.
@@ -109,7 +120,7 @@ class TorchModule(Backbone):
     Examples
     --------
     >>> import torch
-    >>> network = TorchModule(torch.nn.Linear).network(n_features=3, n_outputs=1)
+    >>> network = TorchModule(torch.nn.Linear).network(n_inputs=3, n_outputs=1)
     >>> params = network.init(torch.Generator().manual_seed(0))
     >>> network.forward(params, {}, torch.zeros(5, 3)).shape
     torch.Size([5, 1])
@@ -117,9 +128,9 @@ class TorchModule(Backbone):
 
     factory: Callable[[int, int], torch.nn.Module]
 
-    def network(self, n_features: int, n_outputs: int) -> Network:
-        """The module for a table's shape."""
-        return _ModuleNetwork(partial(self.factory, n_features, n_outputs))
+    def network(self, n_inputs: int, n_outputs: int) -> Network:
+        """The module with so many inputs and outputs."""
+        return _ModuleNetwork(partial(self.factory, n_inputs, n_outputs))
 
 
 class _ModuleNetwork(Network):
@@ -160,21 +171,17 @@ class _ModuleNetwork(Network):
         x: Tensor,
         error: Error,
         rates: Params,
-        *,
-        low_rank: bool = False,
-        max_norm: float | None = None,
-        first_order: bool = False,
-        curvature: Params | None = None,
+        options: StepOptions = PLAIN_STEP,
     ) -> Fast:
         """One gradient step by reverse-mode differentiation; there is no low-rank form."""
         fast = fast or {name: torch.zeros_like(value) for name, value in params.items()}
         gradient = self.gradient(params, fast, x, error)
-        if first_order:
+        if options.first_order:
             gradient = {name: value.detach() for name, value in gradient.items()}
-        if curvature is not None:
-            gradient = {name: _curved(name, g, curvature) for name, g in gradient.items()}
+        if options.curvature is not None:
+            gradient = {name: _curved(name, g, options.curvature) for name, g in gradient.items()}
         squared = torch.stack([value.square().sum() for value in gradient.values()]).sum()
-        shrink = clipping(squared, max_norm)
+        shrink = clipping(squared, options.max_norm)
         return {name: fast[name] - rates[name] * (shrink * gradient[name]) for name in fast}
 
     def gradient(self, params: Params, fast: Fast, x: Tensor, error: Error) -> Fast:

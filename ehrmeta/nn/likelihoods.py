@@ -83,8 +83,12 @@ class Likelihood(BaseEstimator, ABC):
         """Learned parameters of the family."""
 
     @abstractmethod
+    def inner_loss(self, params: Params, output: Tensor, y: Tensor) -> Tensor:
+        """Loss (point,) of outputs (point, output) that gradient steps on a support decrease."""
+
+    @abstractmethod
     def error(self, params: Params, output: Tensor, y: Tensor) -> Tensor:
-        """Derivative (point, output) of the inner loss with respect to the output."""
+        """Derivative (point, output) of `inner_loss` with respect to the output."""
 
     @abstractmethod
     def log_prob(self, distribution: Distribution, y: Tensor) -> Tensor:
@@ -195,6 +199,10 @@ class Normal(Likelihood):
         """Equal variance within and between tasks."""
         return {"log_within": torch.tensor(-0.35), "log_between": torch.tensor(-0.35)}
 
+    def inner_loss(self, params: Params, output: Tensor, y: Tensor) -> Tensor:
+        """``(output - y)^2 / 2``."""
+        return 0.5 * (output[:, 0] - y).square()
+
     def error(self, params: Params, output: Tensor, y: Tensor) -> Tensor:
         """``output - y``."""
         return output - y[:, None]
@@ -224,6 +232,12 @@ class StudentT(Likelihood):
             "log_between": torch.tensor(-0.5),
             "raw_dof": torch.tensor(3.0),
         }
+
+    def inner_loss(self, params: Params, output: Tensor, y: Tensor) -> Tensor:
+        """``(dof + 1) sigma^2 log(1 + r^2 / (dof sigma^2)) / 2`` with ``r = output - y``."""
+        variance, dof = _variance(params, "within"), degrees_of_freedom(params)
+        ratio = (output[:, 0] - y).square() / (dof * variance)
+        return 0.5 * (dof + 1.0) * variance * torch.log1p(ratio)
 
     def error(self, params: Params, output: Tensor, y: Tensor) -> Tensor:
         """``(dof + 1) sigma^2 r / (dof sigma^2 + r^2)`` with ``r = output - y``."""
@@ -375,6 +389,10 @@ class Bernoulli(ClassLikelihood):
         """Two."""
         return 2
 
+    def inner_loss(self, params: Params, output: Tensor, y: Tensor) -> Tensor:
+        """Negative log probability of the class, ``log(1 + e^output) - y output``."""
+        return torch.nn.functional.softplus(output[:, 0]) - y * output[:, 0]
+
     def error(self, params: Params, output: Tensor, y: Tensor) -> Tensor:
         """``p - y``."""
         return torch.sigmoid(output) - y[:, None]
@@ -416,6 +434,10 @@ class Categorical(ClassLikelihood):
     def n_outputs(self) -> int:
         """One for every class."""
         return self.classes
+
+    def inner_loss(self, params: Params, output: Tensor, y: Tensor) -> Tensor:
+        """Negative log probability of the class."""
+        return -self.log_prob({"logits": output}, y)
 
     def error(self, params: Params, output: Tensor, y: Tensor) -> Tensor:
         """``p - indicator of y``."""

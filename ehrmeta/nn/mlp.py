@@ -8,7 +8,7 @@ from typing import Annotated, NamedTuple
 import torch
 from torch import Tensor
 
-from ehrmeta.nn.backbone import Backbone, Error, Fast, Network, Params
+from ehrmeta.nn.backbone import PLAIN_STEP, Backbone, Error, Fast, Network, Params, StepOptions
 from ehrmeta.nn.fast_weights import (
     FastLayer,
     affine,
@@ -35,7 +35,7 @@ class MLP(Backbone):
     Examples
     --------
     >>> import torch
-    >>> network = MLP((8,)).network(n_features=3, n_outputs=1)
+    >>> network = MLP((8,)).network(n_inputs=3, n_outputs=1)
     >>> params = network.init(torch.Generator().manual_seed(0))
     >>> network.forward(params, {}, torch.zeros(5, 3)).shape
     torch.Size([5, 1])
@@ -46,9 +46,9 @@ class MLP(Backbone):
     ] = (64, 64)
     activation: Annotated[str, Choice(("tanh", "silu", "relu"))] = "tanh"
 
-    def network(self, n_features: int, n_outputs: int) -> Network:
-        """The perceptron for a table's shape."""
-        return _Perceptron((n_features, *self.hidden, n_outputs), self.activation)
+    def network(self, n_inputs: int, n_outputs: int) -> Network:
+        """The perceptron with so many inputs and outputs."""
+        return _Perceptron((n_inputs, *self.hidden, n_outputs), self.activation)
 
 
 class _Perceptron(Network):
@@ -85,29 +85,26 @@ class _Perceptron(Network):
         x: Tensor,
         error: Error,
         rates: Params,
-        *,
-        low_rank: bool = False,
-        max_norm: float | None = None,
-        first_order: bool = False,
-        curvature: Params | None = None,
+        options: StepOptions = PLAIN_STEP,
     ) -> Fast:
         """One hand-written gradient step, so that the meta-gradient is one backward pass."""
         factors = self._factors(params, fast, x, error)
-        if first_order:
+        if options.first_order:
             factors = [(h.detach(), d.detach()) for h, d in factors]
-        if curvature is not None:
+        if (curvature := options.curvature) is not None:
             factors = [
                 (h @ curvature[f"right.{layer}.weight"], d @ curvature[f"left.{layer}.weight"].mT)
                 for layer, (h, d) in enumerate(factors)
             ]
         squared = torch.stack([squared_norm(h, d) for h, d in factors]).sum()
-        shrink = clipping(squared, max_norm)
+        shrink = clipping(squared, options.max_norm)
         factors = [(h, shrink * d) for h, d in factors]
         adapted: Fast = {}
         for layer, (h, d) in enumerate(factors):
-            weight_rate, bias_rate = rates[f"{layer}.weight"], rates[f"{layer}.bias"]
-            before = _fast_layer(fast, layer)
-            after = descend(before, h, d, weight_rate, bias_rate, low_rank, same_keys=layer == 0)
+            layer_rates = rates[f"{layer}.weight"], rates[f"{layer}.bias"]
+            after = descend(
+                _fast_layer(fast, layer), h, d, *layer_rates, options.low_rank, same_keys=layer == 0
+            )
             adapted[f"{layer}.first"], adapted[f"{layer}.second"] = after
         return adapted
 

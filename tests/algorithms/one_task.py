@@ -23,10 +23,7 @@ def points(n: int, seed: int = 0) -> TaskSet:
 
 def started(algorithm: Algorithm, backbone: MLP | None = None) -> tuple[Spec, dict[str, Tensor]]:
     """The spec and start values of an algorithm, Normal likelihood."""
-    likelihood = Normal()
-    backbone = backbone or MLP((6, 6), "tanh")
-    network = backbone.network(N_FEATURES, algorithm.n_outputs(likelihood))
-    spec = Spec(network, likelihood, N_FEATURES)
+    spec = algorithm.spec(backbone or MLP((6, 6), "tanh"), Normal(), N_FEATURES)
     params = algorithm.init(spec, torch.Generator().manual_seed(0))
     return spec, {name: value.double() for name, value in params.items()}
 

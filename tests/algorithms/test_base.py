@@ -8,10 +8,11 @@ from inspect import signature
 import pytest
 import torch
 
-from ehrmeta import MAML, Population
-from ehrmeta.algorithms import ALGORITHMS, part, query_loss
+from ehrmeta import MAML, MLP, MetaRegressor, Population, make_sinusoid
+from ehrmeta.algorithms import ALGORITHMS, Algorithm, part, query_loss, support_loss
 from ehrmeta.algorithms._base import all_rows, calibration_loss
-from tests.algorithms.one_task import points, started
+from ehrmeta.algorithms.maml import support_error
+from tests.algorithms.one_task import N_FEATURES, points, started
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)
@@ -91,3 +92,47 @@ def test_all_rows_puts_the_query_after_the_support():
     rows = all_rows(support, query)
     assert rows.y.tolist() == support.y.tolist() + query.y.tolist()
     assert float(rows.n) == 5.0
+
+
+@dataclass(eq=False, repr=False)
+class LevelAsFeature(Algorithm):
+    """The mean outcome of the support is one more input of the user's backbone."""
+
+    def n_inputs(self, n_features):
+        return n_features + 1
+
+    def adapt(self, spec, params, support):
+        return {"n": support.n, "level": support.weight @ support.y / (1.0 + support.n)}
+
+    def predict(self, spec, params, state, query):
+        level = state["level"].expand(len(query.y), 1)
+        output = spec.output(params, torch.cat([query.x, level], 1))
+        return spec.predictive(params, output, query, state["n"])
+
+
+def test_a_context_is_appended_to_the_features_in_the_users_backbone():
+    spec, params = started(LevelAsFeature(), MLP((5,)))
+    assert params["network.0.weight"].shape == (5, N_FEATURES + 1)
+    assert spec.n_features == N_FEATURES
+    X, y, groups = make_sinusoid(n_tasks=10, n_points=6, random_state=0)
+    model = MetaRegressor(LevelAsFeature(), MLP((5,)), max_steps=3, random_state=0)
+    adapted = model.fit(X, y, groups=groups).adapt(X[:3], y[:3])
+    assert (adapted.predict(X[3:]) != model.predict(X[3:])).all()
+
+
+@pytest.mark.parametrize("pseudo_count", [0.0, 2.0])
+def test_support_error_is_the_gradient_of_the_support_loss(pseudo_count):
+    spec, params = started(MAML(pseudo_count=pseudo_count))
+    support = points(3)._replace(offset=torch.tensor([0.5, 0.0, -1.0], dtype=torch.float64))
+    output = spec.output(params, support.x)
+    gradient = torch.func.grad(lambda z: support_loss(spec, params, z, support))(output)
+    torch.testing.assert_close(gradient, support_error(spec, params, support)(output))
+    loss = support_loss(spec, params, output, support)
+    squares = 0.5 * (output[:, 0] + support.offset - support.y).square()
+    torch.testing.assert_close(loss, squares.sum() / (3.0 + pseudo_count))
+
+
+def test_support_loss_of_an_empty_support_is_0():
+    spec, params = started(Population())
+    empty = points(2)._replace(weight=torch.zeros(2, dtype=torch.float64))
+    assert float(support_loss(spec, params, spec.output(params, empty.x), empty)) == 0.0

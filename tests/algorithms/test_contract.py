@@ -20,7 +20,7 @@ from ehrmeta import (
     PrototypicalNet,
     RelationNet,
 )
-from ehrmeta.algorithms import ALGORITHMS, Algorithm, Spec
+from ehrmeta.algorithms import ALGORITHMS, Algorithm
 from ehrmeta.errors import DataError
 from ehrmeta.nn import Bernoulli, Categorical, ClassLikelihood, Normal, StudentT, TaskSet
 
@@ -76,9 +76,7 @@ def spec(request, algorithm):
         with pytest.raises(DataError, match="Use "):
             algorithm.check(likelihood)
         pytest.skip("serves no such outcome")
-    algorithm.check(likelihood)
-    network = MLP((8, 8), "tanh").network(N_FEATURES, algorithm.n_outputs(likelihood))
-    return Spec(network, likelihood, N_FEATURES)
+    return algorithm.spec(MLP((8, 8), "tanh"), likelihood, N_FEATURES)
 
 
 @pytest.fixture
@@ -149,17 +147,13 @@ def test_an_empty_support_is_the_population(algorithm, spec, params):
     masked = _predict(algorithm, spec, params, _sets(3, n_real=0), query)
     torch.testing.assert_close(masked, empty)
     embeds = algorithm.n_outputs(spec.likelihood) != spec.likelihood.n_outputs
-    if embeds or isinstance(spec.likelihood, ClassLikelihood):
+    appends = algorithm.n_inputs(N_FEATURES) != N_FEATURES
+    if embeds or appends or isinstance(spec.likelihood, ClassLikelihood):
         return
     if not algorithm.pools:  # knows no other task: the mean of the training rows
         assert not empty["loc"].any()
         return
-    output = spec.network.forward(
-        {k.removeprefix("network."): v for k, v in params.items() if k.startswith("network.")},
-        {},
-        query.x,
-    )
-    torch.testing.assert_close(empty["loc"], output[:, 0])
+    torch.testing.assert_close(empty["loc"], spec.output(params, query.x)[:, 0])
 
 
 def test_uncertainty_shrinks_as_rows_come_in(algorithm, spec, params):

@@ -9,7 +9,6 @@ from scipy.special import softmax
 from sklearn.metrics.pairwise import linear_kernel, rbf_kernel
 
 from ehrmeta import MAML, MatchingNet, MetaClassifier, MetaRegressor, TorchModule, make_sinusoid
-from ehrmeta.algorithms import Spec
 from ehrmeta.baselines import LastValue
 from ehrmeta.errors import DataError
 from ehrmeta.nn import Categorical, Normal
@@ -31,8 +30,7 @@ class _Padded(torch.nn.Module):
 
 def _net(likelihood, similarity, prior_score=-1e9):
     algorithm = MatchingNet(N_FEATURES, similarity)
-    network = TorchModule(_Padded).network(N_FEATURES, algorithm.n_outputs(likelihood))
-    spec = Spec(network, likelihood, N_FEATURES)
+    spec = algorithm.spec(TorchModule(_Padded), likelihood, N_FEATURES)
     params = algorithm.init(spec, torch.Generator().manual_seed(0))
     params |= {"log_scale": torch.zeros(()), "prior_score": torch.tensor(prior_score)}
     return algorithm, spec, {name: value.double() for name, value in params.items()}

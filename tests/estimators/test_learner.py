@@ -5,7 +5,6 @@ import pytest
 import torch
 
 from ehrmeta import MAML, MLP, DeepMixedEffects, MetaSGD
-from ehrmeta.algorithms import Spec
 from ehrmeta.errors import MemoryWarning
 from ehrmeta.estimators import learner as module
 from ehrmeta.estimators.learner import Learner
@@ -46,8 +45,7 @@ QUERY = make_rows(random_sizes(0, 7, 2), seed=2, start=2.0)
 
 def make_learner(algorithm, **changes):
     width = visible_width(SUPPORT)
-    network = MLP((8, 8)).network(width, algorithm.n_outputs(Normal()))
-    spec = Spec(network, Normal(), width)
+    spec = algorithm.spec(MLP((8, 8)), Normal(), width)
     params = algorithm.init(spec, torch.Generator().manual_seed(0))
     return replace(Learner(algorithm, spec, params, 1.0, torch.device("cpu")), **changes)
 

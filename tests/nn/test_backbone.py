@@ -20,7 +20,7 @@ class Plain(Network):
     def forward(self, params, fast, x):
         return x
 
-    def step(self, params, fast, x, error, rates, **settings):
+    def step(self, params, fast, x, error, rates, options=None):
         return {}
 
 

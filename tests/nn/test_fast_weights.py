@@ -7,6 +7,7 @@ import torch
 from torch.func import grad, vmap
 
 from ehrmeta.nn import MLP, TorchModule
+from ehrmeta.nn.backbone import StepOptions
 
 STEPS, RATE = 3, 0.07
 
@@ -29,8 +30,7 @@ def _adapted_output(network, params, x, y, query, *, low_rank, max_norm=None, fu
             x,
             lambda output: (output - y[:, None]) / len(y),
             rates,
-            low_rank=low_rank,
-            max_norm=max_norm,
+            StepOptions(low_rank=low_rank, max_norm=max_norm),
         )
     return network.forward(params, fast, query)
 
@@ -110,7 +110,7 @@ def test_clipping_bounds_the_inner_gradient_alike_in_both_forms(generator):
     torch.testing.assert_close(clipped[0], clipped[1])
     rates = {name: torch.tensor(1.0, dtype=p.dtype) for name, p in params.items()}
     step = network.step(
-        params, {}, x, lambda output: output - y[:, None], rates, low_rank=False, max_norm=1.0
+        params, {}, x, lambda output: output - y[:, None], rates, StepOptions(max_norm=1.0)
     )
     norm = torch.stack([change.square().sum() for change in step.values()]).sum().sqrt()
     assert abs(float(norm) - 1.0) < 1e-9
@@ -143,7 +143,12 @@ def test_first_order_drops_the_second_derivative(generator):
         leaves = {name: p.clone().requires_grad_() for name, p in params.items()}
         rates = {name: torch.tensor(RATE) for name in params}
         fast = network.step(
-            leaves, {}, x, lambda o: (o - y[:, None]) / 6, rates, first_order=first_order
+            leaves,
+            {},
+            x,
+            lambda o: (o - y[:, None]) / 6,
+            rates,
+            StepOptions(first_order=first_order),
         )
         network.forward(leaves, fast, x).square().mean().backward()
         return leaves, fast

@@ -43,25 +43,33 @@ def test_scale_goes_from_both_variances_to_that_within(name):
     assert last == pytest.approx(within)
 
 
-def test_error_of_student_t_is_the_derivative_of_its_scaled_loss():
-    likelihood, params = StudentT(), learned(StudentT())
-    output = OUTPUT.clone().requires_grad_()
-    within = torch.exp(params["log_within"])
-    predictive = {"loc": output[:, 0], "scale": within, "dof": degrees_of_freedom(params)}
-    loss = -(within**2 * likelihood.log_prob(predictive, Y)).sum()
-    (gradient,) = torch.autograd.grad(loss, output)
-    torch.testing.assert_close(likelihood.error(params, OUTPUT, Y), gradient)
+@pytest.mark.parametrize("likelihood", [Normal(), StudentT(), Bernoulli(), Categorical(3)], ids=str)
+def test_error_is_the_derivative_of_the_inner_loss(likelihood):
+    params, y = learned(likelihood), torch.tensor([0.0, 1.0, 1.0], dtype=torch.float64)
+    output = torch.linspace(-1, 1, 3 * likelihood.n_outputs, dtype=torch.float64).reshape(3, -1)
+    gradient = torch.func.grad(lambda z: likelihood.inner_loss(params, z, y).sum())(output)
+    torch.testing.assert_close(likelihood.error(params, output, y), gradient)
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_inner_loss_is_the_negative_log_density_times_the_variance(name):
+    likelihood, params = REAL[name], learned(REAL[name])
+    within, dof = torch.exp(params["log_within"]), params.get("raw_dof")
+    predictive = {"loc": OUTPUT[:, 0], "scale": within}
+    if dof is not None:
+        predictive["dof"] = degrees_of_freedom(params)
+    loss = -(within**2) * likelihood.log_prob(predictive, Y)
+    at_mean = -(within**2) * likelihood.log_prob(predictive, OUTPUT[:, 0])
+    torch.testing.assert_close(likelihood.inner_loss(params, OUTPUT, Y), loss - at_mean)
 
 
 @pytest.mark.parametrize("likelihood", [Bernoulli(), Categorical(3)], ids=str)
-def test_error_of_classes_is_the_derivative_of_the_log_loss(likelihood):
+def test_inner_loss_of_classes_is_the_log_loss(likelihood):
     y = torch.tensor([0.0, 1.0, 1.0], dtype=torch.float64)
-    output = torch.linspace(-1, 1, 3 * likelihood.n_outputs, dtype=torch.float64)
-    output = output.reshape(3, -1).requires_grad_()
+    output = torch.linspace(-1, 1, 3 * likelihood.n_outputs, dtype=torch.float64).reshape(3, -1)
     logits = torch.cat([0.0 * output, output], 1) if likelihood.n_outputs == 1 else output
-    loss = -likelihood.log_prob({"logits": logits}, y).sum()
-    (gradient,) = torch.autograd.grad(loss, output)
-    torch.testing.assert_close(likelihood.error({}, output, y).detach(), gradient)
+    log_loss = -likelihood.log_prob({"logits": logits}, y)
+    torch.testing.assert_close(likelihood.inner_loss({}, output, y), log_loss)
 
 
 def test_a_probability_is_the_average_over_the_unknown_shift():

@@ -5,6 +5,7 @@ import torch
 from torch.func import grad
 
 from ehrmeta import MLP
+from ehrmeta.nn.backbone import StepOptions
 from ehrmeta.nn.mlp import ACTIVATIONS
 
 X = torch.randn(5, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
@@ -48,7 +49,7 @@ def test_the_hand_written_gradient_is_autograds(activation):
 def test_the_change_of_a_step_is_minus_the_rate_times_the_gradient(low_rank):
     network, params = made()
     rates = dict.fromkeys(params, torch.tensor(0.1, dtype=torch.float64))
-    fast = network.step(params, {}, X, torch.ones_like, rates, low_rank=low_rank)
+    fast = network.step(params, {}, X, torch.ones_like, rates, StepOptions(low_rank=low_rank))
     adapted = {name: params[name] + value for name, value in network.change(fast).items()}
     torch.testing.assert_close(network.forward(adapted, {}, X), network.forward(params, fast, X))
     gradient = network.gradient(params, {}, X, torch.ones_like)

@@ -9,7 +9,6 @@ import torch
 from torch._C._functorch import get_unwrapped
 
 from ehrmeta import MAML, MLP, DeepMixedEffects
-from ehrmeta.algorithms import Spec
 from ehrmeta.errors import MemoryWarning
 from ehrmeta.nn import Categorical, ClassLikelihood, Normal, TaskSet
 from ehrmeta.training import EpisodeLoss
@@ -36,8 +35,7 @@ def _episode(likelihood, n_points: int, n_real: list[int], seed: int) -> TaskSet
 
 
 def _problem(algorithm, likelihood):
-    network = MLP((8, 8), "tanh").network(N_FEATURES, algorithm.n_outputs(likelihood))
-    spec = Spec(network, likelihood, N_FEATURES)
+    spec = algorithm.spec(MLP((8, 8), "tanh"), likelihood, N_FEATURES)
     params = algorithm.init(spec, torch.Generator().manual_seed(0))
     support = _episode(likelihood, 4, [0, 1, 2, 3, 4, 4], seed=1)
     query = _episode(likelihood, 5, [5, 4, 0, 2, 1, 5], seed=2)

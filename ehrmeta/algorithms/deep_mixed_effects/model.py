@@ -304,7 +304,7 @@ class DeepMixedEffects(Algorithm):
         self, spec: Spec, params: Params, state: Params, rows: TaskSet
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Mean (point,), effects (point, effect) with covariance E E', s and noise (point,)."""
-        output = spec.network.forward(part(params, "network"), {}, rows.x)
+        output = spec.output(params, rows.x)
         elapsed = rows.time - state["first"] - params["mean_elapsed"].detach()
         s = torch.where(state["n"] > 0, elapsed, 0.0) / params["time_scale"].detach()
         mean = params["intercept"] + rows.x @ params["beta"] + params["beta_elapsed"] * s

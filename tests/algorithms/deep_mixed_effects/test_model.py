@@ -155,8 +155,7 @@ def test_weight_space_equals_function_space():
 def test_many_rows_are_adapted_in_weight_space_with_the_same_result(likelihood):
     """More rows than effects take the other form; a row of weight 0 changes it and nothing else."""
     algorithm = DeepMixedEffects(ornstein_uhlenbeck=False, n_deep=2)
-    network = MLP((6,)).network(N_FEATURES, algorithm.n_outputs(likelihood))
-    spec = Spec(network, likelihood, N_FEATURES)
+    spec = algorithm.spec(MLP((6,)), likelihood, N_FEATURES)
     params = algorithm.init(spec, torch.Generator().manual_seed(0))
     params = {name: value.double() for name, value in params.items()}
     few, query = points(4), points(3, seed=1)
@@ -174,7 +173,7 @@ def test_student_t_forgives_what_normal_noise_follows():
     """One gross value among five: the predicted level moves by a tenth of what it would."""
     moved = {}
     for likelihood in (Normal(), StudentT()):
-        spec = Spec(MLP((4,)).network(N_FEATURES, MIXED.n_outputs(likelihood)), likelihood, 3)
+        spec = MIXED.spec(MLP((4,)), likelihood, N_FEATURES)
         params = MIXED.init(spec, torch.Generator().manual_seed(0))
         params = {name: value.double() for name, value in params.items()}
         support, query = points(5), points(1, seed=1)
@@ -189,7 +188,7 @@ def test_student_t_forgives_what_normal_noise_follows():
 
 
 def test_laplace_is_at_the_mode_of_the_posterior():
-    spec = Spec(MLP((4,)).network(N_FEATURES, MIXED.n_outputs(Bernoulli())), Bernoulli(), 3)
+    spec = MIXED.spec(MLP((4,)), Bernoulli(), N_FEATURES)
     params = MIXED.init(spec, torch.Generator().manual_seed(0))
     params = {name: value.double() for name, value in params.items()}
     params |= {"root": 3.0 * torch.eye(2).double(), "beta": torch.tensor([0.5, -1, 0]).double()}
