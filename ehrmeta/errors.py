@@ -4,6 +4,7 @@ The remedy is stored as data, a `Remedy`, which the command line replaces by its
 """
 
 import difflib
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -26,6 +27,7 @@ __all__ = [
     "SchemaError",
     "StudyError",
     "did_you_mean",
+    "warn_renamed",
 ]
 
 
@@ -117,7 +119,13 @@ class AtypicalWarning(DataWarning):
 
 
 class RenamedWarning(_Message, UserWarning):
-    """An argument has a new name; the old one works for one more release."""
+    """An argument or a method has a new name; the old one works for one more release."""
+
+
+def warn_renamed(old: str, instead: str, stacklevel: int = 3) -> None:
+    """Warn that a name is deprecated, and name its replacement."""
+    message = f"{old} has a new name: {instead}. The old one works for one more release."
+    warnings.warn(message, RenamedWarning, stacklevel=stacklevel)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -133,8 +133,8 @@ def _effects(name: str, method: str, rows: _Rows, train: Index, test: Index) -> 
     model = fit_ours(X, y, arm, probability=_probability(name, rows.n_arms), **context)
     varies = float(model.variation_ != "none" or set(model.forms_) != {"constant"})
     if not context:
-        return model.marginal_effect(rows.X[test]), varies
-    effects = model.tasks_.marginal_effect(
+        return model.arm_effects(rows.X[test]), varies
+    effects = model.tasks_.arm_effects(
         rows.X[test], groups=rows.site[test], new_groups="population"
     )
     return effects, varies

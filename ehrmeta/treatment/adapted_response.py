@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from ehrmeta.errors import BundleError, DataWarning
+from ehrmeta.errors import BundleError, DataError, DataWarning, warn_renamed
 from ehrmeta.estimators.files import Json, Saved, State, label_type
-from ehrmeta.treatment.arms import Array, Dose
+from ehrmeta.treatment.arms import Arms, Array, Dose
 from ehrmeta.treatment.cross_fitting import Stack
 from ehrmeta.treatment.effect_model import EffectModel, TaskEffects
 from ehrmeta.treatment.effects import Moments
@@ -119,7 +119,7 @@ class AdaptedResponse(RowScores, Saved):
 
         Parameters
         ----------
-        confidence_level : float
+        confidence_level : float, default 0.95
             Between 0 and 1.
         X, T0, T1, groups, new_groups
             As in `effect`.
@@ -132,13 +132,45 @@ class AdaptedResponse(RowScores, Saved):
         mean, variance = self._effects(X, groups, T0, T1, new_groups)
         return self.model.effects.interval(mean, variance, confidence_level)
 
+    def arm_effects(self, X: Any, *, groups: Any = None, new_groups: NewGroups = "error") -> Array:
+        """Mean effect of every arm over the control, (row, arm - 1).
+
+        Raises
+        ------
+        DataError
+            The treatment is a dose.
+        """
+        return self._unit_effects(X, groups, new_groups, self.model.arms)
+
     def marginal_effect(
-        self, X: Any, *, groups: Any = None, new_groups: NewGroups = "error"
+        self, T: Any = None, X: Any = None, *, groups: Any = None, new_groups: NewGroups = "error"
     ) -> Array:
-        """Mean effect of every arm over the control, or of a unit of the dose, (row, arm - 1)."""
-        query = self._query(X, groups, new_groups)
-        none, *others = self.model.treatment.vectors
-        return np.column_stack([self._contrast(query, none, one)[0] for one in others])
+        """Derivative of the mean outcome with respect to the treatment at `T`, as in EconML.
+
+        Of a dose, (row,), in units of the outcome per unit of the dose: a central difference over
+        1 % of the range of the training doses. Of arms, (row, arm - 1): per indicator of an arm,
+        which is `arm_effects` whatever `T` is.
+
+        Parameters
+        ----------
+        T : dose or label of an arm, or one for every row
+        X, groups, new_groups
+            As in `effect`.
+        """
+        treatment = self.model.treatment
+        if T is None or X is None:
+            warn_renamed(
+                "marginal_effect(X) without T", "call arm_effects(X), or effect(X) for a dose"
+            )
+            return self._unit_effects(T if X is None else X, groups, new_groups, treatment)
+        query, at = self._query(X, groups, new_groups), treatment.codes(np.atleast_1d(T))
+        if len(at) not in (1, query.rows.n_rows):
+            raise DataError(f"T has {len(at):,} rows, X has {query.rows.n_rows:,}.")
+        if isinstance(treatment, Arms):
+            return self._unit_effects(X, groups, new_groups, treatment)
+        step = 0.005 * (treatment.high - treatment.low)
+        ends = treatment.vector(at - step), treatment.vector(at + step)
+        return self._contrast(query, *ends)[0] / (2.0 * step)
 
     def potential_outcomes(
         self, X: Any, T: Any = None, *, groups: Any = None, new_groups: NewGroups = "error"
@@ -170,7 +202,7 @@ class AdaptedResponse(RowScores, Saved):
         groups: Any = None,
         confidence_level: float = 0.95,
     ) -> Array:
-        """Interval of the average of `effect` over rows, whose errors go together, (2,)."""
+        """Interval of the average of `effect` over rows, (2,); 95 % by default."""
         query = self._query(X, groups).rows
         pair = self.model.treatment.pair(T0, T1)
         mean, variance = self.model.average(query, self.state, *pair)
@@ -211,7 +243,7 @@ class AdaptedResponse(RowScores, Saved):
             Whether larger outcomes are wanted.
         costs : mapping of arm to float, optional
             What an arm costs, in the unit of the outcome.
-        confidence_level : float
+        confidence_level : float, default 0.95
             Where the interval of the margin holds 0, the recommendation abstains.
 
         Returns
@@ -221,7 +253,7 @@ class AdaptedResponse(RowScores, Saved):
             and `abstain`.
         """
         arms = self.model.arms
-        others = self.marginal_effect(X, groups=groups, new_groups=new_groups)
+        others = self.arm_effects(X, groups=groups, new_groups=new_groups)
         gain = np.column_stack([np.zeros(len(others)), others])
         best, second, margin = best_arms((gain if higher_is_better else -gain) - arms.costs(costs))
         query = self._query(X, groups, new_groups)
@@ -290,6 +322,14 @@ class AdaptedResponse(RowScores, Saved):
         """Mean and variance of the effect of every row."""
         query = self._query(X, groups, new_groups)
         return self._contrast(query, *self.model.treatment.pair(T0, T1))
+
+    def _unit_effects(
+        self, X: Any, groups: Any, new_groups: NewGroups, treatment: Arms | Dose
+    ) -> Array:
+        """Effect of every arm, or of one unit of the dose, (row, arm - 1)."""
+        query = self._query(X, groups, new_groups)
+        control, *others = treatment.vectors
+        return np.column_stack([self._contrast(query, control, one)[0] for one in others])
 
     def _contrast(self, query: Query, zero: Array, one: Array) -> Moments:
         return self._predicted(query, partial(self.model.contrast, zero=zero, one=one))

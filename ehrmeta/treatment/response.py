@@ -242,12 +242,16 @@ class TreatmentResponse(Saved, BaseEstimator):
     def effect_interval(
         self, X: Any, *, T0: Any = None, T1: Any = None, confidence_level: float = 0.95
     ) -> Array:
-        """Interval of the mean effect in a task that nothing is known of, (row, 2)."""
+        """Interval of the mean effect in a new task without rows, (row, 2); 95 % by default."""
         return self.unadapted().effect_interval(X, T0=T0, T1=T1, confidence_level=confidence_level)
 
-    def marginal_effect(self, X: Any) -> Array:
-        """Mean effect of every arm over the control, or of a unit of the dose, (row, arm - 1)."""
-        return self.unadapted().marginal_effect(X)
+    def arm_effects(self, X: Any) -> Array:
+        """The population's mean effect of every arm over the control, (row, arm - 1)."""
+        return self.unadapted().arm_effects(X)
+
+    def marginal_effect(self, T: Any = None, X: Any = None) -> Array:
+        """Derivative of the population's mean outcome; see `AdaptedResponse.marginal_effect`."""
+        return self.unadapted().marginal_effect(T, X)
 
     def potential_outcomes(self, X: Any, T: Any = None) -> Array:
         """Mean outcome under every arm, (row, arm), or under `T`, (row,)."""
@@ -260,7 +264,7 @@ class TreatmentResponse(Saved, BaseEstimator):
     def ate_interval(
         self, X: Any, *, T0: Any = None, T1: Any = None, confidence_level: float = 0.95
     ) -> Array:
-        """Interval of that average in a task that nothing is known of, (2,)."""
+        """Interval of the average effect in a new task without rows, (2,); 95 % by default."""
         return self.unadapted().ate_interval(X, T0=T0, T1=T1, confidence_level=confidence_level)
 
     def recommend(
@@ -271,7 +275,10 @@ class TreatmentResponse(Saved, BaseEstimator):
         costs: Mapping[Any, float] | None = None,
         confidence_level: float = 0.95,
     ) -> pd.DataFrame:
-        """The arm with the best mean outcome at each row, and whether that is certain enough."""
+        """The arm with the best mean outcome at each row; see `AdaptedResponse.recommend`.
+
+        The interval of its margin is a 95 % one by default.
+        """
         return self.unadapted().recommend(
             X, higher_is_better=higher_is_better, costs=costs, confidence_level=confidence_level
         )

@@ -93,8 +93,9 @@ def test_arms_with_names():
     model = plain(control="placebo", propensity={"placebo": 1 / 3, "high": 1 / 3, "low": 1 / 3})
     model.fit(X, y, treatment=names[arm], groups=site)
     assert model.treatment_.labels.tolist() == ["placebo", "high", "low"]
-    effects = model.marginal_effect(X[:50])
+    effects = model.arm_effects(X[:50])
     np.testing.assert_allclose(effects.mean(0), [2, 1], atol=0.25)
+    np.testing.assert_array_equal(model.marginal_effect("high", X[:50]), effects)
     between = model.effect(X[:50], T0="low", T1="high")
     np.testing.assert_allclose(between, effects[:, 0] - effects[:, 1])
     interval = model.effect_interval(X[:50], T0="low", T1="high")
@@ -136,6 +137,13 @@ def test_a_dose_has_an_effect_a_unit():
     at_two = model.tasks_.potential_outcomes(X, 2.0, groups=site)
     at_one = model.tasks_.potential_outcomes(X, 1.0, groups=site)
     np.testing.assert_allclose(2 * (at_two - at_one), effect)
+    slope = model.tasks_.marginal_effect(dose, X, groups=site)
+    np.testing.assert_allclose(2 * slope, effect)
+    np.testing.assert_allclose(slope, model.tasks_.marginal_effect(2.0, X, groups=site))
+    with pytest.raises(DataError, match="a dose has none"):
+        model.arm_effects(X)
+    with pytest.raises(DataError, match="T has 3 rows, X has 900"):
+        model.marginal_effect([1.0, 2.0, 3.0], X)
 
 
 @pytest.mark.parametrize("learner", ["dr", "s"])

@@ -14,7 +14,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import _check_feature_names, _check_n_features
 
 from ehrmeta.data import Schema
-from ehrmeta.errors import DataError, DataWarning, GroupError, NotFittedError, RenamedWarning
+from ehrmeta.errors import DataError, DataWarning, GroupError, NotFittedError, warn_renamed
 from ehrmeta.estimators.inputs import Inputs, outcome_name, read_inputs, schema_of
 from ehrmeta.treatment.arms import AnyArray, Array, Dose, Index
 from ehrmeta.treatment.treated_rows import check_columns, read_times
@@ -283,11 +283,7 @@ class DosedEstimator(BaseEstimator, Generic[Adapted]):
 def given_dose(treatment: Any, dose: Any) -> Any:
     """The dose of every row, also under the argument's deprecated name."""
     if dose is not None:
-        warnings.warn(
-            "dose= has a new name: pass treatment=. The old one works for one release more.",
-            RenamedWarning,
-            stacklevel=3,
-        )
+        warn_renamed("dose=", "pass treatment=", stacklevel=4)
         treatment = dose
     if treatment is None:
         raise DataError("treatment is missing: pass treatment= with the dose of every row.")

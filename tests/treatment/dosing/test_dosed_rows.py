@@ -6,14 +6,7 @@ import pytest
 from sklearn.base import clone
 
 from ehrmeta.data import make_nof1, make_pk
-from ehrmeta.errors import (
-    DataError,
-    DataWarning,
-    GroupError,
-    NotFittedError,
-    RenamedWarning,
-    SchemaError,
-)
+from ehrmeta.errors import DataError, DataWarning, GroupError, NotFittedError, SchemaError
 from ehrmeta.treatment import DoseResponse
 from ehrmeta.treatment.dosing.dosed_rows import DosedReader, read_rows, titration_p_value
 from tests.treatment.dosing.patients import fitted, lines, nof1_fit
@@ -69,15 +62,9 @@ def test_patients_must_be_known() -> None:
         two.dose_response(np.zeros((1, 2)), groups=[0])
 
 
-def test_the_old_name_of_the_dose_works_and_warns():
-    model = fitted()
-    rows = {"X": [[0.0]] * 2, "y": [12.0, 16.0], "time": [0, 1]}
-    with pytest.warns(RenamedWarning, match="pass treatment="):
-        old = model.adapt(**rows, dose=[1, 3])
-    new = model.adapt(**rows, treatment=[1, 3])
-    np.testing.assert_array_equal(old.effect([[0.0]], T0=1, T1=2), new.effect([[0.0]], T0=1, T1=2))
+def test_the_dose_of_every_row_is_needed() -> None:
     with pytest.raises(DataError, match="treatment is missing"):
-        model.adapt(**rows)
+        fitted().adapt([[0.0]] * 2, [12.0, 16.0], time=[0, 1])
 
 
 def test_titration_is_detected_and_random_order_is_not() -> None:
