@@ -188,7 +188,7 @@ def measure_final(best: dict[str, Any], plan: Plan, seed: int) -> list[Record]:
         model.fit(train.X, train.y, groups=train.groups, time=train.time)
         seconds[name] = time.perf_counter() - started
         losses[name] = metric(score_split(model, test, support, query), "rmse_macro")
-    gap = paired_bootstrap(losses[TUNED].loss, losses[DEFAULTS].loss)
+    gap = paired_bootstrap(losses[TUNED].loss, losses[DEFAULTS].loss, confidence_level=0.95)
     record = partial(Record, "tuning", DATA_SET, metric="rmse_macro", k=SHOTS, seed=seed)
     limits = {DEFAULTS: (None, None), TUNED: (gap.low, gap.high)}
     return [

@@ -89,6 +89,7 @@ def run_demo(folder: str | Path, echo: Callable[[str], None], *, quick: bool = F
             time=test.time,
             shots=SHOTS,
             reference=OURS,
+            confidence_level=0.95,
         )
         echo(f"\nError after k values of each new patient, on all later values ({DATA_SET}):\n")
         echo(k_shot_table(curve, reference=OURS, unit=unit))

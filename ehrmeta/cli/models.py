@@ -186,7 +186,14 @@ def evaluate(
     )
     models = fitted_baselines | {"ehrmeta": fitted}
     curve = k_shot_curve(
-        models, test.X, test.y, groups=test.groups, time=test.time, shots=shots, reference="ehrmeta"
+        models,
+        test.X,
+        test.y,
+        groups=test.groups,
+        time=test.time,
+        shots=shots,
+        reference="ehrmeta",
+        confidence_level=0.95,
     )
     outcome = schema_of(fitted.model_, model).outcome
     click.echo(k_shot_table(curve, reference="ehrmeta", unit=outcome.unit if outcome else ""))

@@ -150,7 +150,7 @@ class Adapted(Saved):
         confidence_level: float = 0.9,
         new_groups: NewGroups = "error",
     ) -> Array:
-        """Central interval for a new observation, (row, 2): lower and upper end."""
+        """Central interval for a new observation, (row, 2); 90 % by default."""
         if not 0.0 < confidence_level < 1.0:
             raise DataError(
                 f"confidence_level must lie strictly between 0 and 1, got {confidence_level}."

@@ -193,7 +193,7 @@ class ConformalClassAdapted(ConformalAdapted):
         ----------
         X, groups, time, new_groups
             As in `Adapted.predict`.
-        confidence_level : float
+        confidence_level : float, default 0.9
             Of the rows of each class, this share has its class in the set.
 
         Raises

@@ -32,7 +32,7 @@ def k_shot_curve(
     query: Literal["growing", "fixed"] = "growing",
     by_horizon: bool | Sequence[float] = False,
     reference: str | None = None,
-    confidence_level: float = 0.95,
+    confidence_level: float = 0.9,
     n_bootstrap: int = 1000,
     random_state: int = 0,
 ) -> pd.DataFrame:
@@ -61,7 +61,7 @@ def k_shot_curve(
         Edges are in the unit of `time`; True is 1 and 3 years, if X carries a schema.
     reference : str, optional
         Name of the model that the others are compared with.
-    confidence_level : float
+    confidence_level : float, default 0.9
         Of the bootstrap intervals.
     n_bootstrap : int
         Resamples of the patients; 0 leaves the limits NaN.

@@ -192,11 +192,13 @@ def paired_bootstrap(
     *,
     weight: ArrayLike | None = None,
     root: bool = True,
-    confidence_level: float = 0.95,
+    confidence_level: float = 0.9,
     n_bootstrap: int = 1000,
     random_state: int | None = 0,
 ) -> Difference:
     """Difference ``statistic(a) - statistic(b)`` with a paired bootstrap interval over patients.
+
+    The interval is a 90 % one by default.
 
     Parameters
     ----------

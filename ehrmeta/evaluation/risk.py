@@ -138,7 +138,7 @@ def risk_intervals(
     *,
     metrics: Sequence[str] = ("auroc", "calibration_slope", "e_o_ratio"),
     sample_weight: ArrayLike | None = None,
-    confidence_level: float = 0.95,
+    confidence_level: float = 0.9,
     n_bootstrap: int = 500,
     random_state: int | None = 0,
 ) -> pd.DataFrame:
@@ -152,7 +152,7 @@ def risk_intervals(
         Of `RISK_METRICS`; see `risk_score`. The ICI takes about a second per cohort.
     sample_weight : (row,), optional
         For example the censoring weights of `labels_at`, which are not resampled.
-    confidence_level : float
+    confidence_level : float, default 0.9
     n_bootstrap : int
         0 leaves the limits NaN.
     random_state : int or None
@@ -171,9 +171,9 @@ def risk_intervals(
     >>> scores = risk_intervals(rng.random(500) < p, p).set_index("metric")
     >>> print(scores[["value", "low", "high"]].round(2).to_string(index_names=False))
                        value   low  high
-    auroc               0.84  0.81  0.87
-    calibration_slope   1.02  0.84  1.24
-    e_o_ratio           1.01  0.94  1.08
+    auroc               0.84  0.82  0.87
+    calibration_slope   1.02  0.87  1.21
+    e_o_ratio           1.01  0.96  1.06
     """
     data = read_binary(y_true, y_prob, sample_weight)
     rng = np.random.default_rng(random_state)

@@ -108,7 +108,8 @@ def interval_score(
 ) -> Array:
     """Interval score: width of a central interval plus a penalty if it misses y, per row.
 
-    ``(high - low) + 2 / a * distance to the interval``, a = 1 - confidence_level.
+    ``(high - low) + 2 / a * distance to the interval``, a = 1 - confidence_level;
+    90 % by default.
 
     References
     ----------

@@ -24,11 +24,11 @@ def score_sites(
     groups: Any,
     metrics: Sequence[str] = ("auroc", "calibration_slope", "e_o_ratio"),
     sample_weight: ArrayLike | None = None,
-    confidence_level: float = 0.95,
+    confidence_level: float = 0.9,
     n_bootstrap: int = 500,
     random_state: int | None = 0,
 ) -> pd.DataFrame:
-    """Score every site separately, with intervals over its patients.
+    """Score every site separately, with intervals over its patients, 90 % by default.
 
     Parameters
     ----------
@@ -77,11 +77,13 @@ def score_subgroups(
     metrics: Sequence[str] = ("auroc", "calibration_slope", "e_o_ratio"),
     min_cell: int = 11,
     sample_weight: ArrayLike | None = None,
-    confidence_level: float = 0.95,
+    confidence_level: float = 0.9,
     n_bootstrap: int = 500,
     random_state: int | None = 0,
 ) -> pd.DataFrame:
-    """Score each level of each column separately, with intervals; small cells are suppressed.
+    """Score each level of each column separately; small cells are suppressed.
+
+    Intervals are 90 % ones by default.
 
     The table is descriptive: intervals of two levels may overlap although the levels differ, and
     among many levels some differ by chance.
@@ -154,7 +156,7 @@ def _counts(data: BinaryRisk) -> tuple[int, int]:
 
 
 def pool_sites(
-    scores: pd.DataFrame, *, confidence_level: float = 0.95, min_sites: int = 5
+    scores: pd.DataFrame, *, confidence_level: float = 0.9, min_sites: int = 5
 ) -> pd.DataFrame:
     """Pool each metric over sites by random effects.
 
@@ -167,7 +169,7 @@ def pool_sites(
     scores : DataFrame
         From `score_sites`. Sites without a standard error, or with an infinite value on the scale
         of pooling (an AUROC of 1), are excluded and counted.
-    confidence_level : float
+    confidence_level : float, default 0.9
     min_sites : int
         With fewer sites, values are NaN. At least 3.
 
@@ -182,8 +184,8 @@ def pool_sites(
     >>> scores = pd.DataFrame({"site": list("abcde"), "metric": "e_o_ratio", "se": 0.1})
     >>> scores["value"] = [0.8, 0.9, 1.0, 1.1, 1.3]
     >>> pool_sites(scores).round(2)[["value", "low", "high", "prediction_low", "prediction_high"]]
-       value  low  high  prediction_low  prediction_high
-    0   1.01  0.8  1.27            0.57             1.77
+       value   low  high  prediction_low  prediction_high
+    0   1.01  0.84   1.2            0.66             1.53
     """
     if min_sites < _MIN_SITES:
         raise DataError(
@@ -222,7 +224,7 @@ class PooledEffect(NamedTuple):
 
 
 def pool_random_effects(
-    estimate: ArrayLike, se: ArrayLike, *, confidence_level: float = 0.95
+    estimate: ArrayLike, se: ArrayLike, *, confidence_level: float = 0.9
 ) -> PooledEffect:
     r"""Random-effects mean over sites, with weights :math:`w_s = 1 / (se_s^2 + \tau^2)`.
 
@@ -238,7 +240,7 @@ def pool_random_effects(
     ----------
     estimate, se : (site,)
         Value and standard error of each site, on a scale where values are nearly normal.
-    confidence_level : float
+    confidence_level : float, default 0.9
         Of both intervals.
 
     Raises

@@ -64,7 +64,7 @@ def forecast_report(
     answers : mapping of str to str, optional
         Answers by the number of the TRIPOD+AI item, or of the TRIPOD-Cluster item with a C:
         ``{"17": "...", "C7b": "..."}``.
-    confidence_level : float
+    confidence_level : float, default 0.9
         Of the intervals that are checked.
     examples : int
         Test patients whose values are drawn under made-up names; the report is then patient data.
@@ -98,7 +98,7 @@ def forecast_report(
     rows = forecasts(model, X, inputs, shots=shots, confidence_level=confidence_level)
     models = {**(baselines or {}), _OURS: model}
     protocol: dict[str, Any] = {"shots": shots, "query": "fixed", "reference": _OURS}
-    curve = k_shot_curve(models, X, y, groups=groups, time=time, **protocol)
+    curve = k_shot_curve(models, X, y, groups=groups, time=time, confidence_level=0.95, **protocol)
     curve, last_rows = curve[curve["metric"] == "rmse_macro"], rows[rows["k"] == max(shots)]
     coverage = coverage_by_k(rows)
     tested = _Tested(model, fitted, inputs, last_rows, curve, coverage, confidence_level)

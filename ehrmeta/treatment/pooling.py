@@ -55,7 +55,7 @@ def pool_effects(
     ----------
     effect, se : (task,)
         Estimates and their standard errors.
-    confidence_level : float
+    confidence_level : float, default 0.95
 
     References
     ----------

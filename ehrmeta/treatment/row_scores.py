@@ -40,7 +40,7 @@ class RowScores:
     def task_effects(
         self, *, T0: Any = None, T1: Any = None, confidence_level: float = 0.95
     ) -> pd.DataFrame:
-        """Average effect in every task by its own rows only (AIPW), nothing shrunk.
+        """Average effect in every task from its own rows (AIPW), with 95 % intervals by default.
 
         Returns
         -------
@@ -57,7 +57,7 @@ class RowScores:
     def pooled_effect(
         self, *, T0: Any = None, T1: Any = None, confidence_level: float = 0.95
     ) -> PooledEffect:
-        """Random-effects mean of `task_effects`, and the prediction interval of a new task's."""
+        """Random-effects mean of `task_effects`, with 95 % intervals of it and of a new task's."""
         by_task = self.task_effects(T0=T0, T1=T1)
         if by_task.empty:
             raise DataError("no task has 3 rows and both arms, so there is no effect to pool.")
@@ -74,6 +74,7 @@ class RowScores:
             Arm of every support row, or one for all. Take it from a model that has not seen these
             rows: a policy is flattered by the rows that it was learned from.
         method : {"dr", "ipw"}
+        confidence_level : float, default 0.95
         """
         scores, nuisances, support = self.arm_scores(), self._arm_nuisances(), self.support
         labels = np.full(support.n_rows, policy) if np.ndim(policy) == 0 else policy
@@ -119,6 +120,8 @@ class RowScores:
     ) -> Ranking:
         """How well the population's effect ranks these rows by their gain (AUTOC or Qini).
 
+        The interval is a 95 % one by default.
+
         Raises
         ------
         DataError
@@ -132,7 +135,8 @@ class RowScores:
     ) -> pd.DataFrame:
         """Average effects by these rows' own scores, in groups of rising effect by the population.
 
-        Where the model tells who gains, they rise as the predicted ones do.
+        Where the model tells who gains, they rise as the predicted ones do. Intervals are 95 %
+        ones by default.
 
         Returns
         -------

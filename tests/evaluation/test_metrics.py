@@ -88,7 +88,7 @@ def test_interval_of_a_mean_matches_the_normal_theory():
     difference, low, high = paired_bootstrap(a, b, root=False, n_bootstrap=4000)
     error = np.std(a - b) / np.sqrt(400)  # pairing removes what the methods share
     assert difference == pytest.approx(np.mean(a - b))
-    assert (high - low) / (2 * 1.96 * error) == pytest.approx(1, abs=0.1)
+    assert (high - low) / (2 * 1.645 * error) == pytest.approx(1, abs=0.1)
 
 
 def test_root_and_weights_enter_the_statistic():

@@ -50,7 +50,8 @@ def test_intervals_cover_the_true_score():
     truths = {"auroc": truth, "calibration_slope": 1.0, "e_o_ratio": 1.0}
     for _ in range(150):
         p = special.expit(rng.normal(size=250))
-        table = risk_intervals(rng.random(250) < p, p, n_bootstrap=200).set_index("metric")
+        table = risk_intervals(rng.random(250) < p, p, n_bootstrap=200, confidence_level=0.95)
+        table = table.set_index("metric")
         for name, value in truths.items():
             inside[name] += table.low[name] < value < table.high[name]
     assert all(0.88 < count / 150 < 0.99 for count in inside.values()), inside
@@ -175,7 +176,7 @@ def test_bad_input_is_refused(cohort):
 def test_mean_variance_and_interval_are_statsmodels(seed):
     rng = np.random.default_rng(seed)
     y, variance = rng.normal(0, 0.7, 9), rng.uniform(0.05, 0.4, 9)
-    pooled = pool_random_effects(y, np.sqrt(variance))
+    pooled = pool_random_effects(y, np.sqrt(variance), confidence_level=0.95)
     weight = 1 / (variance + pooled.tau2)
     q = np.sum(weight * (y - np.average(y, weights=weight)) ** 2)
     assert q == pytest.approx(8, abs=1e-8)  # Paule and Mandel's equation
@@ -200,7 +201,8 @@ def test_intervals_cover_the_mean_and_a_new_site():
     mean_in = new_in = 0
     for _ in range(600):
         se = rng.uniform(0.1, 0.3, 10)
-        pooled = pool_random_effects(0.5 + rng.normal(0, 0.3, 10) + se * rng.normal(size=10), se)
+        estimate = 0.5 + rng.normal(0, 0.3, 10) + se * rng.normal(size=10)
+        pooled = pool_random_effects(estimate, se, confidence_level=0.95)
         mean_in += pooled.low < 0.5 < pooled.high
         new_in += pooled.prediction_low < 0.5 + 0.3 * rng.normal() < pooled.prediction_high
     assert 0.92 < mean_in / 600 < 0.98

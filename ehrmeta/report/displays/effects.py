@@ -124,7 +124,9 @@ class DoseResponseDisplay(Display):
         ax: Axes | None = None,
         **given: Any,
     ) -> Self:
-        """Draw the curve of one row of X; other arguments are those of ``adapted.dose_response``.
+        """Draw the curve of one row of X and its band, 90 % by default.
+
+        Other arguments are those of ``adapted.dose_response``.
 
         Examples
         --------

@@ -78,12 +78,12 @@ class ForestDisplay(Display):
         *,
         groups: Any,
         metric: str = "auroc",
-        confidence_level: float = 0.95,
+        confidence_level: float = 0.9,
         n_bootstrap: int = 500,
         random_state: int = 0,
         ax: Axes | None = None,
     ) -> Self:
-        """Draw for predicted risks; parameters as in `score_sites`.
+        """Draw for predicted risks, with 90 % intervals by default; parameters as in `score_sites`.
 
         Examples
         --------
@@ -104,10 +104,10 @@ class ForestDisplay(Display):
         scores: pd.DataFrame,
         *,
         metric: str = "auroc",
-        confidence_level: float = 0.95,
+        confidence_level: float = 0.9,
         ax: Axes | None = None,
     ) -> Self:
-        """Draw a table of `score_sites`, computed with this `confidence_level`."""
+        """Draw a table of `score_sites`, computed with this level, 90 % by default."""
         sites = scores[scores["metric"] == metric].reset_index(drop=True)
         if len(sites) == 0:
             raise DataError(f"the scores do not include {metric!r}. Pass it to score_sites.")

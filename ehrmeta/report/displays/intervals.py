@@ -63,7 +63,7 @@ class TrajectoryDisplay(Display):
         confidence_level: float = 0.9,
         ax: Axes | None = None,
     ) -> Self:
-        """Adapt to the first `shots` visits of one patient, and draw.
+        """Adapt to the first `shots` visits of one patient, and draw a band, 90 % by default.
 
         Parameters
         ----------
@@ -170,7 +170,7 @@ class CoverageDisplay(Display):
         confidence_level: float = 0.9,
         ax: Axes | None = None,
     ) -> Self:
-        """Adapt to the first k values of test patients, for every k, and draw the coverage.
+        """Draw the coverage of intervals, 90 % by default, after adapting to the first k values.
 
         Parameters
         ----------

@@ -90,7 +90,7 @@ class CalibrationDisplay(Display):
         *,
         name: str = "model",
         ax: Axes | None = None,
-        confidence_level: float = 0.95,
+        confidence_level: float = 0.9,
         n_bootstrap: int = 200,
         random_state: int = 0,
     ) -> Self:
@@ -100,7 +100,7 @@ class CalibrationDisplay(Display):
         ----------
         y_true, y_prob : (row,)
             One row per patient: outcome, 0 or 1, and its risk.
-        confidence_level : float
+        confidence_level : float, default 0.9
             Of the pointwise band and of the intervals in the legend.
         n_bootstrap : int
             Resamples of the patients; at least 2.

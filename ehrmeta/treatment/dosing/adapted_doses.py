@@ -75,7 +75,7 @@ class AdaptedDoses(AdaptedPatients):
         time: Any = None,
         confidence_level: float = 0.95,
     ) -> Array:
-        """Interval of `effect`, (row, 2)."""
+        """Interval of `effect`, (row, 2); 95 % by default."""
         tail = 0.5 * (1.0 - check_level(confidence_level))
         ends = [self._effect(X, T0, T1, groups, time, p) for p in (tail, 1.0 - tail)]
         return np.column_stack(ends)

@@ -190,7 +190,7 @@ class AdaptedPatients(ABC):
             Patient of every row; not needed for one unnamed patient.
         time : array, (row,)
             Needed where the model has a trend.
-        confidence_level : float
+        confidence_level : float, default 0.9
             Of each point of the band.
         monotone : {"increasing", "decreasing"}, optional
             Known direction of the response to a higher dose; curves of the other direction are

@@ -38,7 +38,7 @@ def test_all_methods_are_judged_on_the_same_patients_and_differences_are_paired(
             np.testing.assert_array_equal(rows[0], other)
     k = scores.shots[1]
     losses = [scores.results[name].scores[k]["squared"] for name in ("last value", MIXED_MODEL)]
-    expected = paired_bootstrap(*losses)
+    expected = paired_bootstrap(*losses, confidence_level=0.95)
     assert scores.difference("last value", MIXED_MODEL, k) == pytest.approx(expected)
 
 
