@@ -13,7 +13,7 @@ from unittest.mock import patch
 import pandas as pd
 import torch
 
-from ehrmeta.data.columns import write_frame
+from ehrmeta.data.table_file import write_frame
 from ehrmeta.errors import EhrmetaError
 from ehrmeta.estimators import MetaRegressor
 from ehrmeta.training.checkpoints import Checkpoints

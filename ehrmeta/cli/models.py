@@ -16,7 +16,8 @@ from ehrmeta.baselines import HistoryBoosting, LastValue, MixedEffects, Populati
 from ehrmeta.cli import tables
 from ehrmeta.data import Schema, Table
 from ehrmeta.data.clock import to_time
-from ehrmeta.data.columns import require_columns, write_frame
+from ehrmeta.data.columns import require_columns
+from ehrmeta.data.table_file import write_frame
 from ehrmeta.errors import DataError, SchemaError
 from ehrmeta.estimators import Adapted, MetaRegressor, TaskModel
 from ehrmeta.estimators.adapted import NewGroups

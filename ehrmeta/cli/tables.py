@@ -14,8 +14,8 @@ from click.core import ParameterSource
 from ehrmeta.data import Clock, Finding, Schema, Table
 from ehrmeta.data.catalog import list_datasets, load_dataset, load_frame
 from ehrmeta.data.clock import SECONDS
-from ehrmeta.data.columns import read_frame
 from ehrmeta.data.schema import OnDuplicate, TaskKind, Transform
+from ehrmeta.data.table_file import read_frame
 from ehrmeta.errors import DataError, Remedy, SchemaError
 from ehrmeta.nn.likelihoods import LIKELIHOODS
 

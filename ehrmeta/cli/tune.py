@@ -217,7 +217,7 @@ def _table_code(table: str, settings: dict[str, Any]) -> dict[str, str]:
     return {
         "table": f"Table.from_frame(\n    read_frame({table!r}, text={text!r}),\n{lines})",
         "reader": "from ehrmeta.data import Clock, Table\n"
-        "from ehrmeta.data.columns import read_frame\n",
+        "from ehrmeta.data.table_file import read_frame\n",
     }
 
 

@@ -1,4 +1,4 @@
-"""The bundled data sets: real patients, each with a card that states where they come from."""
+"""Bundled data sets of real patients, each with a card that states its source."""
 
 import hashlib
 import io
@@ -19,7 +19,7 @@ _SCHEMA_KEYS = ("task", "task_kind", "time", "treatment", "outcome_time", "on_du
 
 
 def list_datasets() -> dict[str, str]:
-    """Return the names of the bundled data sets, each with a line of description.
+    """Names and titles of the bundled data sets.
 
     Examples
     --------
@@ -40,27 +40,22 @@ def load_dataset(
     name : str
         One of `list_datasets`.
     min_rows : int, optional
-        Keep tasks with at least so many rows; the card's number by default, 1 for all. Whoever
-        studies risk needs all: people with many visits have survived them.
+        Keep tasks with at least this many rows; by default that of the card, 1 for all. Use all
+        tasks to study risk: patients with many visits have survived them.
     outcome : str, optional
-        Another outcome that the card names; the usual one then is a measured feature.
+        Another outcome of the card; the default outcome is then a measured feature.
     instance : int
-        Which one of a data set that was simulated several times over the same features.
+        Number of the instance, for data simulated repeatedly over the same features.
 
     Returns
     -------
     Table
-        Its findings say what was left out.
+        Its findings list dropped values and rows; a `DataWarning` reports implausible ones.
 
     Raises
     ------
     DataError
-        An unknown name, outcome or instance, a damaged file, or no task with so many rows.
-
-    Warns
-    -----
-    DataWarning
-        Values outside the plausible range were left out.
+        An unknown name, outcome or instance, a damaged file, or no task with enough rows.
 
     Examples
     --------
@@ -85,7 +80,7 @@ def load_dataset(
     if enough.all():
         return table
     too_small = Finding(
-        f"of {table.n_tasks:,} tasks left out: fewer than {min_rows} rows",
+        f"of {table.n_tasks:,} tasks dropped: fewer than {min_rows} rows",
         str(table.schema.task),
         int(np.sum(~enough)),
         Remedy("keep-small-tasks", "Pass min_rows=1 to keep them."),
@@ -94,23 +89,11 @@ def load_dataset(
 
 
 def load_frame(name: str, *, instance: int = 1) -> pd.DataFrame:
-    """Load every column of a bundled data set, also those that `load_dataset` withholds.
+    """Load all columns of a bundled data set as stored, also those that `load_dataset` withholds.
 
-    Withheld columns are no features: they look ahead, name the outcome or identify. Some are needed
-    all the same: follow-up for survival, matched sets for folds, true effects for scores. Rows
-    match a table's by the index of its X.
-
-    Parameters
-    ----------
-    name : str
-        One of `list_datasets`.
-    instance : int
-        As in `load_dataset`.
-
-    Returns
-    -------
-    DataFrame
-        As in the file: nothing is masked or dropped.
+    Withheld columns cannot be features: they look ahead, encode the outcome or identify patients.
+    Some have other uses: follow-up for survival, matched sets for folds, true effects for scores.
+    Rows match those of a table by the index of its X. Parameters are those of `load_dataset`.
 
     Examples
     --------
@@ -122,25 +105,15 @@ def load_frame(name: str, *, instance: int = 1) -> pd.DataFrame:
 
 
 def load_events(name: str) -> pd.DataFrame:
-    """Load the dated events of a bundled data set's patients, in the columns of MEDS.
+    """Load the events of a bundled data set, in the columns of MEDS.
 
-    Everybody has an event "end of follow-up", and those who died "death" on the same day.
-
-    Parameters
-    ----------
-    name : str
-        One of `list_datasets` whose card has events.
+    Every patient has an event "end of follow-up", and those who died have "death" on the same day.
 
     Returns
     -------
     DataFrame
         ``subject_id``, ``time`` in the card's unit from the card's origin, and ``code``, sorted by
-        subject and time. A code may come several times.
-
-    Raises
-    ------
-    DataError
-        An unknown name, a data set without events, or a damaged file.
+        subject and time. Codes may repeat.
 
     Examples
     --------
@@ -150,13 +123,13 @@ def load_events(name: str) -> pd.DataFrame:
     """
     card = read_card(name)
     if "events" not in card:
-        having = [known for known in list_datasets() if "events" in read_card(known)]
-        raise DataError(f"data set '{name}' has no events. {did_you_mean(name, having)}")
+        others = [other for other in list_datasets() if "events" in read_card(other)]
+        raise DataError(f"data set '{name}' has no events. {did_you_mean(name, others)}")
     return _read(card, card["events"]["file"], card["events"]["sha256"]).to_pandas()
 
 
 def read_card(name: str) -> dict[str, Any]:
-    """Read a data set's card: title, source, licence, citation, columns, traps.
+    """Read the card of a data set: title, source, licence, citation, columns and known traps.
 
     Examples
     --------
@@ -171,18 +144,18 @@ def read_card(name: str) -> dict[str, Any]:
 
 
 def _read(card: dict[str, Any], file: str, sha256: str | None = None) -> pl.DataFrame:
-    """A file of a data set, after a check that it is the one that the card describes."""
+    """Read a file of a data set and check it against the digest of the card."""
     content = (_folder() / card["name"] / file).read_bytes()
     if hashlib.sha256(content).hexdigest() != (sha256 or card["sha256"]):
         raise DataError(
-            f"data set '{card['name']}': {file} is not the file its card describes (sha256 "
-            "differs). Install the package again."
+            f"data set '{card['name']}': {file} is damaged (its SHA-256 is not that of the card). "
+            "Install the package again."
         )
     return pl.read_parquet(io.BytesIO(content))
 
 
 def _instance(card: dict[str, Any], instance: int) -> pl.DataFrame:
-    """The rows of a data set, of its repeated columns only those of one instance."""
+    """Rows of a data set with the columns of one instance."""
     repeated = card.get("instances", {"n": 1, "columns": []})
     numbers = range(1, repeated["n"] + 1)
     if instance not in numbers:
@@ -196,13 +169,13 @@ def _instance(card: dict[str, Any], instance: int) -> pl.DataFrame:
 
 
 def _folder() -> Path:
-    """Inside the wheel, or beside the package in a checkout."""
+    """Folder of the data sets: in the installed package, or next to it in a checkout."""
     packaged = Path(__file__).parents[1] / "_datasets"
     return packaged if packaged.is_dir() else Path(__file__).parents[2] / "datasets"
 
 
 def _schema(card: dict[str, Any], outcome: str | None) -> Schema:
-    """The first outcome is the usual one; those not chosen are measured features."""
+    """Schema of a card; outcomes other than the chosen or first one are measured features."""
     outcomes = {entry["name"]: entry for entry in card["outcome"]}
     chosen = next(iter(outcomes)) if outcome is None else outcome
     if chosen not in outcomes:

@@ -1,4 +1,4 @@
-"""Time: one float64 number per row, in the unit the schema names, from one fixed origin."""
+"""Conversion of times to numbers: float64, in one unit, from one origin."""
 
 from typing import Any
 
@@ -18,8 +18,8 @@ SECONDS = {  # seconds per UCUM unit of time
     "mo": 30.4375 * 86400.0,
     "a": 365.25 * 86400.0,
 }
-_FIRST_WRITTEN, _LAST_WRITTEN = 19000101, 21001231
-_FEWEST_WRITTEN = 3  # below, a number of days may look like a date by chance
+_FIRST_DATE, _LAST_DATE = 19000101, 21001231
+_FEWEST_DATES = 3  # below, numbers may look like dates by chance
 _FILL_IN = "Fill it in or drop those rows."
 _OFFSET = r"[T ]\d{2}.*?(Z|[+-]\d{2}(?::?\d{2})?)$"
 
@@ -29,8 +29,8 @@ def to_time(
 ) -> NDArray[np.float64]:
     """Convert times to numbers in `unit` since `origin`.
 
-    Numbers pass through: they are in `unit` already. Dates and ISO 8601 strings are counted from
-    the origin. Dates with a time zone count in UTC; dates without one are taken as they stand.
+    Numbers are returned unchanged. Dates and ISO 8601 strings are counted from the origin, in UTC
+    if they have a time zone.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ def to_time(
     origin : str, optional
         ISO date; 1970-01-01 by default.
     name : str
-        What errors call the column.
+        Name of the column in errors.
 
     Returns
     -------
@@ -50,7 +50,7 @@ def to_time(
     Raises
     ------
     DataError
-        Missing, infinite or unparsable times, or a mixture of time zones.
+        Missing, infinite or unparsable times, or mixed time zones.
 
     Examples
     --------
@@ -71,21 +71,21 @@ def to_time(
     return nanoseconds / (SECONDS[unit] * 1e9)
 
 
-def are_written_dates(values: NDArray[Any]) -> bool:
-    """Whether numbers are most likely dates written as YYYYMMDD.
+def are_numeric_dates(values: NDArray[Any]) -> bool:
+    """Whether numbers are probably dates in the form YYYYMMDD.
 
     Examples
     --------
-    >>> are_written_dates(np.array([20191231, 20200131, 20200229]))
+    >>> are_numeric_dates(np.array([20191231, 20200131, 20200229]))
     True
-    >>> are_written_dates(np.array([20191231, 20200131, 20200299]))
+    >>> are_numeric_dates(np.array([20191231, 20200131, 20200299]))
     False
     """
-    if values.dtype.kind not in "iuf" or len(values) < _FEWEST_WRITTEN:
+    if values.dtype.kind not in "iuf" or len(values) < _FEWEST_DATES:
         return False
     month, day = values // 100 % 100, values % 100
     return bool(
-        ((values >= _FIRST_WRITTEN) & (values <= _LAST_WRITTEN) & (values % 1 == 0)).all()
+        ((values >= _FIRST_DATE) & (values <= _LAST_DATE) & (values % 1 == 0)).all()
         and ((month >= 1) & (month <= 12) & (day >= 1) & (day <= 31)).all()
     )
 
@@ -101,27 +101,24 @@ def _parse(text: NDArray[Any], name: str) -> NDArray[Any]:
         counts = ", ".join(f"{zone}: {n} rows" for zone, n in zones.value_counts().items())
         raise DataError(
             f"column '{name}' mixes time zones ({counts}).",
-            Remedy(
-                "one-time-zone",
-                "Convert all rows to one zone, for example pd.to_datetime(column, utc=True).",
-            ),
+            Remedy("one-time-zone", "Convert all to one: pd.to_datetime(column, utc=True)."),
         )
     parsed = pd.to_datetime(series, format="ISO8601", utc=True, errors="coerce")
-    parsed = parsed.where(series.str.contains("-", regex=False))  # "1200" is a number, not a year
+    parsed = parsed.where(series.str.contains("-", regex=False))  # "1200" is not a year
     remedy = "Write it as YYYY-MM-DD or YYYY-MM-DDTHH:MM:SS, or as a number."
-    refuse_rows(parsed.isna().to_numpy(), f"column '{name}' holds no ISO 8601 date", remedy)
+    refuse_rows(parsed.isna().to_numpy(), f"column '{name}' is not an ISO 8601 date", remedy)
     return read_column(parsed.dt.tz_localize(None), name)
 
 
 def _origin_nanoseconds(origin: str | None, name: str) -> float:
     stamp = pd.Timestamp("1970-01-01")
     if origin is not None:
-        # Without a dash pandas would read words such as "today" too.
+        # without a dash pandas would accept words such as "today"
         stamp = pd.to_datetime(origin if "-" in origin else "", format="ISO8601", errors="coerce")
     if stamp is pd.NaT:
         raise DataError(
-            f"column '{name}' holds dates, but its origin {origin!r} is an event, not an ISO date. "
-            "Pass numbers counted from that event, or an ISO date as the origin."
+            f"column '{name}' holds dates, but its origin {origin!r} is not an ISO date. Pass "
+            "numbers counted from that event, or an ISO date as the origin."
         )
     if stamp.tzinfo is not None:
         stamp = stamp.tz_convert(None)

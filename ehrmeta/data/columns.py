@@ -1,29 +1,25 @@
-"""Read any frame or 2-D array as named NumPy columns."""
+"""Reading of frames and 2-D arrays as named NumPy columns."""
 
 import datetime as dt
-import os
-import re
-import secrets
-import warnings
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from numbers import Number
-from pathlib import Path
 from typing import Any
 
 import narwhals.stable.v2 as nw
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from pyarrow.lib import ArrowException
 
-from ehrmeta.errors import CellError, DataError, DataWarning, Remedy, SchemaError, did_you_mean
+from ehrmeta.errors import CellError, DataError, Remedy, SchemaError, did_you_mean
 
 Column = NDArray[Any]
+Columns = dict[str, Column]
 Mask = NDArray[np.bool_]
+_CONVERT = "Use pd.to_numeric(column, errors='coerce') for numbers, or astype(str) for categories."
 _NUMBERS = ("integer", "floating", "mixed-integer-float", "decimal")
 _DATES = ("datetime", "datetime64", "date")
-_FEW_CELLS = 10_000  # up to here copying a table is cheaper than one series per column
+_FEW_CELLS = 10_000  # up to here, copying a table is faster than one series per column
 _FIRST_NS, _LAST_NS = np.datetime64("1678-01-01", "us"), np.datetime64("2262-01-01", "us")
 
 
@@ -33,14 +29,14 @@ def read_columns(X: Any) -> dict[str, Column]:
     Parameters
     ----------
     X : pandas, polars or pyarrow frame, or 2-D array or list, (row, column)
-        The columns of an array are called ``x0``, ``x1``, ...
+        The columns of an array are named ``x0``, ``x1``, ...
 
     Returns
     -------
     dict of str to ndarray, (row,)
-        Booleans, integers and floats keep their type when nothing is missing; with missing
-        cells they become float64 with NaN. Text, categories and enums become objects: `str`, or
-        None where missing. Dates become ``datetime64[ns]``, in UTC when they carry a time zone.
+        Booleans, integers and floats keep their type without missing cells, else they become
+        float64 with NaN. Text, categories and enums become objects: `str`, or None if missing.
+        Dates become ``datetime64[ns]``, in UTC if they have a time zone.
 
     Raises
     ------
@@ -83,7 +79,7 @@ def read_column(values: Any, name: str) -> Column:
 
 
 def refuse_rows(bad: Mask, what: str, remedy: str, error: type[DataError] = DataError) -> None:
-    """Raise where some rows are bad: how many, the first of them and what to do.
+    """Raise if some rows are invalid, with their number, the first of them and the remedy.
 
     Examples
     --------
@@ -97,14 +93,14 @@ def refuse_rows(bad: Mask, what: str, remedy: str, error: type[DataError] = Data
 
 
 def require_columns(columns: Mapping[str, Any], names: Iterable[str]) -> None:
-    """Raise where a column is not there."""
+    """Raise a `SchemaError` if a column is missing."""
     for name in names:
         if name not in columns:
             raise SchemaError(f"no column '{name}'. {did_you_mean(name, columns)}")
 
 
 def level_names(levels: NDArray[Any]) -> list[str]:
-    """Return levels as text; whole numbers read the same as int, float or bool.
+    """Levels as text; whole numbers are the same text as int, float or bool.
 
     Examples
     --------
@@ -118,7 +114,7 @@ def level_names(levels: NDArray[Any]) -> list[str]:
 
 
 def _native(X: Any) -> Any:
-    """Unwrap a narwhals frame or series, of whichever of its versions."""
+    """Unwrap a narwhals frame or series of any narwhals version."""
     return X.to_native() if hasattr(X, "to_native") else X
 
 
@@ -128,7 +124,7 @@ def _read_frame(X: Any) -> dict[str, Column]:
         repeated = sorted({name for name in names if names.count(name) > 1})
         if repeated:
             raise SchemaError(f"column name(s) {repeated} occur more than once. Rename them.")
-        X = pd.DataFrame(X, copy=False)  # without attrs, which every column would copy
+        X = pd.DataFrame(X, copy=False)  # without attrs, which are copied to every column
         X.columns = pd.Index(names, dtype=object)
         types = set(X.dtypes)
         if X.size <= _FEW_CELLS and len(types) == 1 and _is_numeric(*types):
@@ -141,7 +137,7 @@ def _read_array(X: Any, names: list[str] | None = None) -> dict[str, Column]:
     if hasattr(X, "toarray"):
         raise DataError("sparse input is not supported. Pass X.toarray() or a data frame.")
     if hasattr(X, "collect_schema"):
-        raise DataError("a lazy frame has no rows yet. Pass X.collect().")
+        raise DataError("lazy frames are not supported. Pass X.collect().")
     array = _as_array(X)
     if array.ndim != 2:
         raise DataError(
@@ -160,7 +156,7 @@ def _as_array(values: Any) -> Column:
         array = np.asarray(values)
     except ValueError as error:
         raise DataError(
-            "the input is no rectangular table: rows have different lengths. "
+            "the input is not rectangular: rows have different lengths. "
             "Pass a data frame or a 2-D array."
         ) from error
     if array.dtype.kind in "US" and not isinstance(values, np.ndarray):
@@ -169,7 +165,7 @@ def _as_array(values: Any) -> Column:
 
 
 def _is_numeric(dtype: Any) -> bool:
-    """Whether these are numbers of NumPy, which say by NaN alone what is missing."""
+    """Whether a type is numeric in NumPy, with NaN as the only missing value."""
     return isinstance(dtype, np.dtype) and dtype.kind in "biuf"
 
 
@@ -189,7 +185,7 @@ def _read_series(series: nw.Series[Any], name: str) -> Column:
         return _checked_numbers(series.to_numpy(), name)
     if isinstance(native, pd.Series) and isinstance(native.dtype, pd.CategoricalDtype):
         names = np.array([*level_names(native.cat.categories.to_numpy()), None], dtype=object)
-        text: Column = names[np.asarray(native.cat.codes)]  # code -1, missing, reads the last entry
+        text: Column = names[np.asarray(native.cat.codes)]  # code -1 (missing) reads the last entry
         return text
     if isinstance(dtype, nw.Categorical | nw.Enum):
         series = series.cast(nw.String)
@@ -212,7 +208,7 @@ def _read_values(array: Column, name: str) -> Column:
 
 
 def _read_objects(values: Column, name: str) -> Column:
-    """Give an object column the type its cells agree on."""
+    """Convert an object column to the common type of its cells."""
     missing = np.asarray(pd.isna(values), dtype=bool)
     kind = pd.api.types.infer_dtype(values, skipna=True)
     if kind == "string":
@@ -239,11 +235,7 @@ def _read_objects(values: Column, name: str) -> Column:
         raise DataError(
             f"column '{name}' mixes text ({n_text} cells) with numbers "
             f"({len(values) - n_text - int(missing.sum())} cells).",
-            Remedy(
-                "numbers-or-text",
-                "Convert it: pd.to_numeric(column, errors='coerce') for a number, astype(str) for "
-                "a category.",
-            ),
+            Remedy("numbers-or-text", _CONVERT),
         )
     raise _cell_error(name, ", ".join(sorted(t.__name__ for t in types)))
 
@@ -251,7 +243,7 @@ def _read_objects(values: Column, name: str) -> Column:
 def _to_numbers(values: Column, missing: Mask, name: str) -> Column:
     if not missing.any() and pd.api.types.infer_dtype(values) == "integer":
         with suppress(OverflowError):
-            return values.astype(np.int64)  # exact: ids may lie beyond 2^53
+            return values.astype(np.int64)  # exact: ids may exceed 2^53
     numbers = np.full(len(values), np.nan)
     numbers[~missing] = values[~missing].astype(np.float64)
     return _checked_numbers(numbers, name)
@@ -265,7 +257,7 @@ def _read_date_objects(values: Column, missing: Mask, name: str) -> Column:
     if zoned.any() and not zoned.all():
         raise DataError(
             f"column '{name}' mixes dates with a time zone ({int(zoned.sum())} rows) and without "
-            f"({int((~zoned).sum())} rows). Give all of them one zone, or none."
+            f"({int((~zoned).sum())} rows). Use one time zone for all of them, or none."
         )
     stamps = pd.to_datetime(pd.Series(present, dtype=object), utc=True, errors="coerce")
     if stamps.isna().any():
@@ -276,7 +268,7 @@ def _read_date_objects(values: Column, missing: Mask, name: str) -> Column:
 
 
 def _to_nanoseconds(dates: Column, name: str) -> Column:
-    """Convert to datetime64[ns]; NumPy alone would wrap around silently outside 1678-2262."""
+    """Convert to datetime64[ns]; NumPy would overflow silently outside 1678-2262."""
     dates = np.asarray(dates)
     if dates.dtype != np.dtype("datetime64[ns]"):
         outside = ~np.isnat(dates) & ((dates < _FIRST_NS) | (dates >= _LAST_NS))
@@ -307,88 +299,8 @@ def _cell_error(name: str, types: str) -> CellError:
     )
 
 
-def read_frame(path: str | Path, *, text: tuple[str, ...] = ()) -> pd.DataFrame:
-    """Read a ``.csv`` or ``.parquet`` file.
-
-    Parameters
-    ----------
-    path : str or Path
-    text : tuple of str
-        Columns of a CSV to read as text, so that the id ``007`` stays what it is.
-
-    Raises
-    ------
-    DataError
-        The file cannot be read, or its suffix is another.
-    """
-    path = Path(path)
-    suffix = _suffix(path)
-    try:
-        frame = pd.read_parquet(path) if suffix == ".parquet" else _read_csv(path, text)
-    except OSError as error:
-        reason = error.strerror or "it is no parquet file, or it is damaged"
-        raise DataError(f"cannot read '{path}': {reason}. Check the path.") from error
-    except (ValueError, ArrowException, pd.errors.ParserWarning) as error:
-        reason = f"as {suffix[1:]}: {str(error).strip().rstrip('.')}"
-        raise DataError(f"cannot read '{path}' {reason}. Check the file.") from error
-    unnamed = re.compile(r"Unnamed: \d+|\s*")  # such as the row numbers that to_csv writes
-    nameless = [n for n in frame.columns if unnamed.fullmatch(str(n)) and n not in text]
-    if nameless:
-        warnings.warn(
-            f"'{path}': column(s) {nameless} without a name left out, most likely row numbers. "
-            "Name them in the file to use them.",
-            DataWarning,
-            stacklevel=2,
-        )
-    return frame.drop(columns=nameless)
-
-
-def write_frame(frame: pd.DataFrame, path: str | Path) -> None:
-    """Write a ``.csv`` or ``.parquet`` file, whole or not at all.
-
-    Raises
-    ------
-    DataError
-        The file cannot be written, or its suffix is another.
-    """
-    path = Path(path)
-    suffix = _suffix(path)
-    partial = path.with_name(f".{secrets.token_hex(8)}.tmp")
-    try:
-        write: Any = frame.to_parquet if suffix == ".parquet" else frame.to_csv
-        write(partial, index=False)
-        with partial.open("rb+") as handle:
-            os.fsync(handle.fileno())
-        partial.replace(path)
-    except OSError as error:
-        reason = error.strerror or error
-        raise DataError(f"cannot write '{path}': {reason}. Nothing there was changed.") from error
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _read_csv(path: Path, text: tuple[str, ...]) -> pd.DataFrame:
-    """A CSV whose rows must be no longer than its header: pandas would shift or cut them."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", pd.errors.ParserWarning)
-        types = dict.fromkeys(text, "str")
-        frame = pd.read_csv(path, dtype=types, index_col=False, low_memory=False)
-    if len(frame.columns) == 1 and ";" in frame.columns[0]:
-        raise ValueError("its columns are separated by semicolons; save it with commas")
-    return frame
-
-
-def _suffix(path: Path) -> str:
-    suffix = path.suffix.lower()
-    if suffix not in (".csv", ".parquet"):
-        raise DataError(
-            f"'{path}': tables are .csv or .parquet files, by their suffix. Rename or convert it."
-        )
-    return suffix
-
-
 def take_rows(X: Any, mask: Mask) -> Any:
-    """The rows of a frame, array or list where the mask (row,) is true, in its own type.
+    """Rows of a frame, array or list by a mask, (row,), with the type of X.
 
     Examples
     --------
@@ -407,8 +319,8 @@ def take_rows(X: Any, mask: Mask) -> Any:
 
 
 def check_mask(rows: ArrayLike, n_rows: int) -> Mask:
-    """Return rows as a mask (row,); anything but one bool per row raises."""
+    """Rows as a mask, (row,); raises unless there is one bool per row."""
     mask = np.asarray(rows)
     if mask.dtype != bool or mask.shape != (n_rows,):
-        raise DataError(f"pass a mask of shape ({n_rows},): one bool per row.")
+        raise DataError(f"pass a mask of shape ({n_rows},), one bool per row, got {mask.shape}.")
     return mask

@@ -1,4 +1,4 @@
-"""Columns to network inputs: scales and vocabularies learned on training rows only."""
+"""Encoding of features and outcomes, with scales and levels from training rows only."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from ehrmeta.errors import DataError, Remedy, SchemaError
 
 Floats = NDArray[np.float32]
 CLIP = 8.0  # robust standard deviations
-_LARGEST_OUTCOME = 1e30  # beyond it float32 arithmetic overflows
-_MOST_SDS = 1e6  # from the training rows: further off the adapted networks overflow
+_LARGEST_OUTCOME = 1e30  # above, float32 arithmetic overflows
+_MOST_SDS = 1e6  # from the training mean: above, adapted networks overflow
 
 
 @dataclass(frozen=True)
 class Coding:
-    """How one feature is encoded.
+    """Fitted encoding of one feature.
 
     Attributes
     ----------
     center, scale : float
-        Of a numeric or binary feature; a scale of 0 marks one that was constant in training.
+        Of a numeric or binary feature; scale 0 if it was constant in training.
     levels : tuple of str
         Of a categorical feature.
     missing : bool
-        Whether it was missing in some training row.
+        Whether it was missing in a training row.
     """
 
     center: float = 0.0
@@ -45,14 +45,13 @@ class Coding:
 
 @dataclass(frozen=True)
 class Encoder:
-    """Encode feature columns as numbers, with what was learned from training rows only.
+    """Encodes feature columns as numbers, with scales and levels of the training rows.
 
     Numeric and binary features are scaled to ``(v - median) / (IQR / 1.349)`` (the standard
-    deviation where the IQR is 0), features of one block by the block's median and IQR, and clipped
-    at +-8; a missing value becomes 0 and, when values
-    were missing in training, sets a 0/1 indicator column. Categorical features become one column
-    per level that enough training tasks hold, one for all other levels, and one for missing when
-    that was seen. Measured features go to an array of their own, NaN where missing.
+    deviation if the IQR is 0), by block for features with a block, and clipped at +-8. A missing
+    value becomes 0, with an indicator column if values were missing in training. Categorical
+    features become one column per level that enough training tasks have, one for all other levels,
+    and one for missing if there were any. Measured features are a separate array, NaN if missing.
 
     Attributes
     ----------
@@ -93,12 +92,12 @@ class Encoder:
         groups : array-like, (row,), optional
             Task ids; without them every row counts as a task.
         min_level_count : int
-            A level held by fewer tasks is not named, neither here nor in a saved model.
+            Levels of fewer tasks are encoded as other, and not named in a saved model.
 
         Raises
         ------
         SchemaError
-            A feature is no column, or holds text where its kind is numeric.
+            A feature is not a column, or is numeric but holds text.
         """
         codes = None if groups is None else index_tasks(groups).codes
         of_block = {}
@@ -115,12 +114,12 @@ class Encoder:
 
     @cached_property
     def fixed_names(self) -> tuple[str, ...]:
-        """Names of the columns made from known and static features."""
+        """Encoded columns of known and static features."""
         return self._names_of(measured=False)
 
     @cached_property
     def measured_names(self) -> tuple[str, ...]:
-        """Names of the columns made from measured features."""
+        """Encoded columns of measured features."""
         return self._names_of(measured=True)
 
     def _names_of(self, *, measured: bool) -> tuple[str, ...]:
@@ -130,7 +129,7 @@ class Encoder:
 
     @cached_property
     def places(self) -> tuple[slice, ...]:
-        """Columns of every feature: among the measured ones if it is measured, else the fixed."""
+        """Encoded columns of every feature, in the measured or the fixed array."""
         places, at = [], {True: 0, False: 0}
         for feature, coding in zip(self.features, self.codings, strict=True):
             start = at[feature.role == "measured"]
@@ -139,7 +138,7 @@ class Encoder:
         return tuple(places)
 
     def transform(self, columns: Mapping[str, NDArray[Any]]) -> tuple[Floats, Floats]:
-        """Encode rows; columns that are no feature are ignored.
+        """Encode rows; columns that are not features are ignored.
 
         Parameters
         ----------
@@ -149,7 +148,7 @@ class Encoder:
         -------
         fixed : ndarray of float32, (row, len(fixed_names))
         measured : ndarray of float32, (row, len(measured_names))
-            NaN where missing.
+            NaN if missing.
         """
         n_rows = len(next(iter(columns.values()))) if columns else 0
         fixed = np.zeros((n_rows, len(self.fixed_names)), dtype=np.float32)
@@ -163,7 +162,7 @@ class Encoder:
         return fixed, measured
 
     def to_dict(self) -> dict[str, Any]:
-        """Return JSON-safe values; `from_dict` restores the encoder exactly."""
+        """JSON-safe values for `from_dict`."""
         return {
             "features": [dataclasses.asdict(f) for f in self.features],
             "codings": [dataclasses.asdict(c) | {"levels": list(c.levels)} for c in self.codings],
@@ -182,11 +181,11 @@ def _numbers(columns: Mapping[str, NDArray[Any]], feature: Feature) -> NDArray[n
     require_columns(columns, (feature.name,))
     values = columns[feature.name]
     if values.dtype.kind not in "biuf":
-        words = "dates" if values.dtype.kind == "M" else "text"
-        declare = "declare it kind='categorical'"
+        held = "dates" if values.dtype.kind == "M" else "text"
+        advice = "Convert it to numbers, or declare it kind='categorical' at fit."
         raise SchemaError(
-            f"column '{feature.name}' is a {feature.kind} feature, but holds {words}.",
-            Remedy("numbers-at-fit", f"Convert it to numbers, or {declare} at fit."),
+            f"column '{feature.name}' is a {feature.kind} feature, but holds {held}.",
+            Remedy("numbers-at-fit", advice),
         )
     numbers = values.astype(np.float64)
     remedy = "Replace it by NaN or by a number."
@@ -199,7 +198,7 @@ def _levels(columns: Mapping[str, NDArray[Any]], feature: Feature) -> pd.Categor
     values = columns[feature.name]
     if values.dtype.kind == "M":
         raise SchemaError(
-            f"column '{feature.name}' holds dates, which are no category. Turn it into a number "
+            f"column '{feature.name}' holds dates and cannot be a category. Convert it to a number "
             "such as age, or drop it."
         )
     codes, levels = pd.factorize(values, use_na_sentinel=True)
@@ -218,7 +217,7 @@ def _fit_scale(values: NDArray[np.float64]) -> Coding:
 
 
 def _fit_numbers(values: NDArray[np.float64], block: Coding | None) -> Coding:
-    """The scale of a column: of its block where it has one, else of its values."""
+    """Scale of a column: that of its block, if any, else of its values."""
     if block is None:
         return _fit_scale(values)
     return dataclasses.replace(block, missing=bool(np.isnan(values).any()))
@@ -227,11 +226,11 @@ def _fit_numbers(values: NDArray[np.float64], block: Coding | None) -> Coding:
 def _fit_levels(values: pd.Categorical, tasks: NDArray[np.int64] | None, min_count: int) -> Coding:
     codes = np.asarray(values.codes, dtype=np.int64)
     missing = bool((codes < 0).any())
-    held = codes[codes >= 0]
-    if tasks is not None and len(held):
+    present = codes[codes >= 0]
+    if tasks is not None and len(present):
         n_levels = len(values.categories)
-        held = pd.unique(tasks[codes >= 0] * n_levels + held) % n_levels  # once per task
-    counts = np.bincount(held, minlength=len(values.categories))
+        present = pd.unique(tasks[codes >= 0] * n_levels + present) % n_levels  # once per task
+    counts = np.bincount(present, minlength=len(values.categories))
     levels = tuple(
         sorted(level for level, n in zip(values.categories, counts, strict=True) if n >= min_count)
     )
@@ -239,7 +238,7 @@ def _fit_levels(values: pd.Categorical, tasks: NDArray[np.int64] | None, min_cou
 
 
 def _names(feature: Feature, coding: Coding) -> list[str]:
-    """The columns that a feature becomes; a measured one marks other and missing by NaN."""
+    """Encoded columns of a feature; measured ones have NaN instead of other and missing."""
     is_category, is_fixed = feature.kind == "categorical", feature.role != "measured"
     names = (
         [f"{feature.name}={level}" for level in coding.levels] if is_category else [feature.name]
@@ -255,7 +254,7 @@ def _write_scaled(
     if coding.scale > 0:
         with np.errstate(over="ignore"):
             scaled = (values - coding.center) / coding.scale
-        out[:, 0] = np.minimum(np.maximum(scaled, -CLIP), CLIP)  # faster than clip on few rows
+        out[:, 0] = np.minimum(np.maximum(scaled, -CLIP), CLIP)  # faster than np.clip for few rows
     out[missing, 0] = np.nan if feature.role == "measured" else 0.0
     if feature.role != "measured" and coding.missing:
         out[:, 1] = missing
@@ -265,7 +264,7 @@ def _write_levels(values: pd.Categorical, feature: Feature, coding: Coding, out:
     place = {level: i for i, level in enumerate(coding.levels)}
     other = len(place)
     lookup = np.array([*(place.get(level, other) for level in values.categories), -1])
-    column = lookup[values.codes]  # code -1, missing, reads the last entry
+    column = lookup[values.codes]  # code -1 (missing) reads the last entry
     if feature.role == "measured":
         for i in range(len(place)):
             out[:, i] = column == i
@@ -277,7 +276,7 @@ def _write_levels(values: pd.Categorical, feature: Feature, coding: Coding, out:
 
 @dataclass(frozen=True)
 class OutcomeScale:
-    """Standardise the outcome: ``z = (g(y) - center) / scale`` with g the log, square root or none.
+    """Scale of the outcome: ``z = (g(y) - center) / scale``, g the log, square root or identity.
 
     Examples
     --------
@@ -293,28 +292,26 @@ class OutcomeScale:
 
     @classmethod
     def fit(cls, y: Any, transform: Transform | None = None, name: str = "y") -> OutcomeScale:
-        """Learn mean and standard deviation after the transform; a constant keeps scale 1."""
+        """Fit mean and standard deviation after the transform; a constant has scale 1."""
         g = _apply(y, transform, name)
         if len(g) == 0:
             raise DataError(f"outcome '{name}' has no rows. Pass at least one.")
         if np.abs(g).max() > _LARGEST_OUTCOME:
             raise DataError(
-                f"outcome '{name}' exceeds {_LARGEST_OUTCOME:g} in size, which no lab value does. "
-                "Check its unit."
+                f"outcome '{name}' exceeds {_LARGEST_OUTCOME:g} in size. Check its unit."
             )
         sd = float(np.std(g)) if np.ptp(g) > 0 else 0.0
         return cls(float(np.mean(g)), sd or 1.0, transform, name)
 
     def forward(self, y: Any) -> NDArray[np.float64]:
-        """Outcome to model scale, (row,); refuses what lies a million standard deviations off."""
+        """Outcome to learner's scale, (row,); raises beyond a million standard deviations."""
         z = (_apply(y, self.transform, self.name) - self.center) / self.scale
-        what = f"outcome '{self.name}' lies more than {_MOST_SDS:g} standard deviations from the"
-        remedy = "Check its unit, or leave those rows out."
-        refuse_rows(np.abs(z) > _MOST_SDS, f"{what} training rows", remedy)
+        what = f"outcome '{self.name}' is over {_MOST_SDS:g} standard deviations from the mean"
+        refuse_rows(np.abs(z) > _MOST_SDS, what, "Check its unit, or drop these rows.")
         return z
 
     def inverse(self, z: Any) -> NDArray[np.float64]:
-        """Model scale to outcome, any shape. Monotone, so that it maps quantiles to quantiles."""
+        """Learner's scale to outcome, of any shape; monotone, so it maps quantiles to quantiles."""
         g = np.asarray(z, dtype=np.float64) * self.scale + self.center
         if self.transform == "log":
             with np.errstate(over="ignore"):
@@ -322,7 +319,7 @@ class OutcomeScale:
         return np.maximum(g, 0.0) ** 2 if self.transform == "sqrt" else g
 
     def to_dict(self) -> dict[str, Any]:
-        """Return JSON-safe values; `from_dict` restores the scale exactly."""
+        """JSON-safe values for `from_dict`."""
         return dataclasses.asdict(self)
 
     @classmethod
@@ -338,7 +335,7 @@ def _apply(y: Any, transform: Transform | None, name: str) -> NDArray[np.float64
     if transform is None:
         return values
     outside = values <= 0 if transform == "log" else values < 0
-    words = "zero or negative" if transform == "log" else "negative"
-    remedy = f"There {transform} does not exist: drop those rows or choose another transform."
-    refuse_rows(outside, f"outcome '{name}' is {words}", remedy)
+    sign = "zero or negative" if transform == "log" else "negative"
+    remedy = f"The {transform} does not exist: drop these rows or choose another transform."
+    refuse_rows(outside, f"outcome '{name}' is {sign}", remedy)
     return np.log(values) if transform == "log" else np.sqrt(values)

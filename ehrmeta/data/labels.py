@@ -1,4 +1,4 @@
-"""Prediction times, and what happens to a patient within a horizon of each."""
+"""Prediction times, outcome labels within a horizon, and survival data."""
 
 import warnings
 from collections.abc import Sequence
@@ -20,26 +20,26 @@ Array = NDArray[np.float64]
 def landmark_times(
     groups: Any, time: Any, shots: int, *, index: float | pd.Series | None = None
 ) -> pd.DataFrame:
-    """Earliest prediction time of each patient: at the `shots`-th visit, and not before the index.
+    """Earliest prediction time of each patient: the `shots`-th visit, not before the index.
 
-    Patients with fewer visits are left out. Waiting for a visit makes nobody immortal here: the
-    risk counts from the prediction time on.
+    Patients with fewer visits are dropped. There is no immortal time: the risk is counted from the
+    prediction time.
 
     Parameters
     ----------
     groups, time : array-like, (row,)
-        Patient and time of every visit; visits at one time count as one.
+        Patient and time of every visit; visits at the same time count once.
     shots : int
-        Visits that must have been seen.
+        Required number of visits.
     index : float or Series, optional
-        Time of entry into the cohort (diagnosis, matching, randomisation), one for all or one per
-        patient, by id.
+        Time of entry into the cohort (diagnosis, matching, randomisation): one for all, or one per
+        patient by id.
 
     Returns
     -------
     DataFrame
-        ``subject_id`` and ``prediction_time``, as in MEDS: what is known at that time, inclusive,
-        may inform the prediction.
+        ``subject_id`` and ``prediction_time``, as in MEDS: predictions may use data up to and
+        including that time.
 
     Examples
     --------
@@ -53,12 +53,14 @@ def landmark_times(
     times = _times(np.asarray(time), "time")
     tasks = index_tasks(groups)
     if len(times) != len(tasks.codes):
-        raise DataError(f"time has {len(times)} rows and groups {len(tasks.codes)}: one per visit.")
+        raise DataError(
+            f"time has {len(times)} rows and groups {len(tasks.codes)}. Pass one per visit."
+        )
     visits = pd.DataFrame({"code": tasks.codes, "time": times}).drop_duplicates()
     visits = visits.sort_values(["code", "time"])
     kth = visits[visits.groupby("code").cumcount() == shots - 1]
     if len(kth) == 0:
-        raise DataError(f"none of {tasks.n_tasks:,} patients has {shots} visits. Ask for fewer.")
+        raise DataError(f"none of {tasks.n_tasks:,} patients has {shots} visits. Use fewer shots.")
     labels, at = tasks.labels[kth["code"]], kth["time"].to_numpy()
     first = pd.DataFrame({"subject_id": labels, "prediction_time": at})
     if index is None:
@@ -78,48 +80,47 @@ def label_within(
     event: str | Sequence[str],
     competing: str | Sequence[str] = (),
 ) -> pd.DataFrame:
-    """Say what happens to each patient within a horizon of a prediction time.
+    """Label each patient by the first event within a horizon after a prediction time.
 
-    Only what follows the prediction time makes the label, and only what precedes it decides who is
-    labelled: those without a prior event who are still followed.
+    Labels depend only on records after the prediction time, and eligibility only on records before
+    it: patients without a prior event who are still followed are at risk.
 
     Parameters
     ----------
     events : frame, (row, column)
-        ``subject_id, time, code`` of everything recorded, also before the prediction times.
+        ``subject_id, time, code`` of all records, also before the prediction times.
     horizon : float
         In the unit of the times.
     prediction_times : frame, (row, column)
         ``subject_id, prediction_time``; see `landmark_times`. A patient may have several.
     follow_up : frame, (row, column)
-        ``subject_id, time``: until when each patient was followed, death included.
+        ``subject_id, time``: end of follow-up of each patient, death included.
     event : str or sequence of str
-        Codes of the outcome. The first one counts.
+        Codes of the outcome; the first record counts.
     competing : str or sequence of str
-        Codes that make the outcome impossible, death above all. They are outcomes of their own,
-        not censoring. At the same time as an event they come after it.
+        Codes of competing events, such as death, which are outcomes and not censoring. At the same
+        time, the event precedes the competing event.
 
     Returns
     -------
     DataFrame
-        A row per prediction time at risk, under its row number: ``subject_id``,
-        ``prediction_time``, ``event`` (0 neither, 1 the event, 2 competing) and ``time`` since the
-        prediction time, at most `horizon`: together the `survival_array`; ``status``, one of
-        "event", "competing", "event-free" (followed to the horizon) and "censored" (before it);
-        and MEDS' ``boolean_value``, missing where censored. ``attrs["findings"]`` counts who was
-        left out and why.
+        One row per prediction time at risk, indexed by its row number: ``subject_id``,
+        ``prediction_time``, ``event`` (0 none, 1 the event, 2 competing) and ``time`` since the
+        prediction time, at most `horizon`, as for `survival_array`; ``status``: "event",
+        "competing", "event-free" (followed to the horizon) or "censored" (before it); and MEDS'
+        ``boolean_value``, missing if censored. ``attrs["findings"]`` counts dropped rows by reason.
 
     Raises
     ------
     DataError
-        A column is missing or not numbers, ids are missing or of two kinds, a patient has no
-        follow-up or two, the horizon is not positive or beyond everybody's follow-up, or nobody is
-        left at risk.
+        A column is missing or not numeric, ids are missing or of different types, a patient does
+        not have one end of follow-up, the horizon is not positive or beyond all follow-up, or
+        nobody is at risk.
 
     Warns
     -----
     DataWarning
-        A code is not among the records, of anybody at any time: it may be misspelled.
+        No record has a code, which may be misspelled.
 
     Examples
     --------
@@ -143,30 +144,29 @@ def label_within(
     records = _frame(events, "events", ("subject_id", "time", "code"))
     if records["subject_id"].dtype != landmarks["subject_id"].dtype:
         raise DataError(
-            f"subject_id is of two kinds, {records['subject_id'].dtype} in events and "
-            f"{landmarks['subject_id'].dtype} in prediction_times. Write it the same way in all "
-            "tables."
+            f"subject_id is {records['subject_id'].dtype} in events and "
+            f"{landmarks['subject_id'].dtype} in prediction_times. Use one type in all tables."
         )
     end = _end_of_follow_up(landmarks["subject_id"], follow_up)
     start = landmarks["prediction_time"].to_numpy()
     outcome, competitors = _records_of(records, event), _records_of(records, competing)
-    prior = ~np.isnan(_beside(landmarks, outcome, "backward"))
-    gone = (end <= start) | ~np.isnan(_beside(landmarks, competitors, "backward"))
-    following = (_beside(landmarks, part, "forward") for part in (outcome, competitors))
-    # what is recorded after the end of follow-up was not watched for
+    prior = ~np.isnan(_nearest_time(landmarks, outcome, "backward"))
+    unobserved = (end <= start) | ~np.isnan(_nearest_time(landmarks, competitors, "backward"))
+    following = (_nearest_time(landmarks, part, "forward") for part in (outcome, competitors))
+    # records after the end of follow-up are ignored
     to_event, to_competitor = (np.where(at <= end, at, np.inf) - start for at in following)
 
-    at_risk = ~prior & ~gone
+    at_risk = ~prior & ~unobserved
     if not at_risk.any():
         raise DataError(
-            f"none of {len(landmarks):,} prediction times is at risk: {int(prior.sum()):,} follow "
-            "the event, the others the end of follow-up. Check the units and origins of the times."
+            f"none of {len(landmarks):,} prediction times is at risk: {int(prior.sum()):,} are "
+            "after the event, the others after follow-up. Check the units and origins of the times."
         )
     longest = float((end - start)[at_risk].max())
     if horizon > longest:
         raise DataError(
             f"horizon {horizon:g} is beyond the longest follow-up after a prediction time, "
-            f"{longest:g}. Ask for a shorter one."
+            f"{longest:g}. Use a shorter one."
         )
     time = np.minimum.reduce([to_event, to_competitor, np.minimum(end - start, horizon)])
     code = np.select([to_event <= time, to_competitor <= time], [1, 2], 0)
@@ -176,18 +176,18 @@ def label_within(
     known[status == "censored"] = pd.NA
     labels = landmarks.assign(event=code, time=time, status=status, boolean_value=known)[at_risk]
     labels.attrs["findings"] = tuple(
-        Finding(f"prediction times left out: {why}", "prediction_time", int(count), remedy)
+        Finding(f"prediction times dropped: {why}", "prediction_time", int(count), remedy)
         for why, count, remedy in (
-            ("the event was there before", prior.sum(), "Only a first event is predicted."),
-            ("no longer followed", (gone & ~prior).sum(), "Check the end of follow-up."),
+            ("prior event", prior.sum(), "Only first events are predicted."),
+            ("no longer followed", (unobserved & ~prior).sum(), "Check the end of follow-up."),
         )
         if count
     )
     return labels
 
 
-def _beside(landmarks: pd.DataFrame, records: pd.DataFrame, direction: str) -> Array:
-    """Time of the first record after each prediction time, or of the last one up to it; NaN."""
+def _nearest_time(landmarks: pd.DataFrame, records: pd.DataFrame, direction: str) -> Array:
+    """Time of the next (forward) or last (backward) record of each prediction time, or NaN."""
     if len(records) == 0:
         return np.full(len(landmarks), np.nan)
     merged = pd.merge_asof(
@@ -203,14 +203,13 @@ def _beside(landmarks: pd.DataFrame, records: pd.DataFrame, direction: str) -> A
 
 
 def _records_of(records: pd.DataFrame, codes: str | Sequence[str]) -> pd.DataFrame:
-    """Records of any of the codes."""
+    """Records with one of the codes."""
     wanted = [codes] if isinstance(codes, str) else list(codes)
     known = records["code"].unique()
     for code in wanted:
         if code not in known:
             warnings.warn(
-                f"events holds no record of '{code}', so it happens to nobody. "
-                f"{did_you_mean(code, sorted(map(str, known)))}",
+                f"events has no record of '{code}'. {did_you_mean(code, sorted(map(str, known)))}",
                 DataWarning,
                 stacklevel=3,
             )
@@ -220,12 +219,12 @@ def _records_of(records: pd.DataFrame, codes: str | Sequence[str]) -> pd.DataFra
 def _end_of_follow_up(subjects: pd.Series, follow_up: Any) -> Array:
     ends = _frame(follow_up, "follow_up", ("subject_id", "time"))
     if ends["subject_id"].duplicated().any():
-        raise DataError("follow_up names a patient twice. Keep one end of follow-up each.")
+        raise DataError("follow_up has a patient twice. Keep one end of follow-up per patient.")
     end: Array = subjects.map(ends.set_index("subject_id")["time"]).to_numpy(np.float64)
     if np.isnan(end).any():
         raise DataError(
             f"follow_up has no end for {int(np.isnan(end).sum()):,} of {len(end):,} prediction "
-            "times. Add them, or leave out those patients."
+            "times. Add them, or drop these patients."
         )
     return end
 
@@ -237,20 +236,20 @@ def _frame(values: Any, name: str, columns: tuple[str, ...]) -> pd.DataFrame:
     for column in columns:
         what = f"column '{column}' of {name}"
         if column == "subject_id":
-            remedy = "Drop those rows, or find out whose they are."
+            remedy = "Drop these rows, or look up their patients."
             refuse_rows(pd.isna(read[column]), f"{what} is missing", remedy)
         if column.endswith("time"):
             frame[column] = _times(read[column], what)
         elif read[column].dtype.kind in "iuf":
             numbers = read[column].astype(np.float64)
-            if not np.any(numbers % 1) and (np.abs(numbers) < 2.0**63).all():  # 64 bits hold them
+            if not np.any(numbers % 1) and (np.abs(numbers) < 2.0**63).all():  # fit into 64 bits
                 frame[column] = read[column].astype(np.int64)  # an id read as 7.0 is the id 7
     return frame
 
 
 def _times(values: NDArray[Any], name: str) -> Array:
     if values.dtype.kind not in "iuf":
-        raise DataError(f"{name} must hold numbers: convert dates with ehrmeta.data.to_time.")
+        raise DataError(f"{name} must be numeric. Convert dates with ehrmeta.data.to_time.")
     times: Array = values.astype(np.float64)
     remedy = "Fill it in or drop those rows."
     refuse_rows(~np.isfinite(times), f"{name} is missing or infinite", remedy)
@@ -258,15 +257,15 @@ def _times(values: NDArray[Any], name: str) -> Array:
 
 
 class PersonPeriods(NamedTuple):
-    """Person-period rows, all of a person's in turn."""
+    """Person-period rows, sorted by person and interval."""
 
     person: NDArray[np.int64]  # (row,)
     interval: NDArray[np.int64]  # (row,)
-    event: NDArray[np.int64]  # (row,) what happened in the interval: 0 nothing, else its code
+    event: NDArray[np.int64]  # (row,) event code in the interval, 0 for none
 
 
 def interval_edges(intervals: int | ArrayLike, time: Array) -> Array:
-    """Ends of intervals from 0 to the last time, or those given, (interval + 1,).
+    """Edges of intervals, (interval + 1,): as given, or of equal length up to the last time.
 
     Parameters
     ----------
@@ -282,24 +281,23 @@ def interval_edges(intervals: int | ArrayLike, time: Array) -> Array:
     if np.ndim(intervals) == 0:
         number = np.asarray(intervals)
         if number.dtype.kind not in "iuf" or number < 1 or number % 1 != 0:
-            what = "intervals must be a whole number from 1, or edges"
-            raise DataError(f"{what}; got {intervals!r}.")
+            raise DataError(f"intervals must be a positive number or edges, got {intervals!r}.")
         if len(time) == 0 or time.max() == 0:
-            raise DataError("nobody is followed beyond time 0, so there is no interval.")
+            raise DataError("no follow-up extends beyond time 0. Check the times.")
         return np.linspace(0.0, time.max(), int(number) + 1)
     edges = np.asarray(intervals, dtype=np.float64)
     if len(edges) < 2 or edges[0] != 0 or not np.all(np.diff(edges) > 0):
-        raise DataError("the edges of intervals must increase from 0.")
+        raise DataError("the edges of intervals must start at 0 and increase.")
     return edges
 
 
 def person_period(event: ArrayLike, time: ArrayLike, edges: ArrayLike) -> PersonPeriods:
-    """Split every person's time at the edges ``0 = e_0 < e_1 < ... < e_J``.
+    """Person-period rows of survival data, with edges ``0 = e_0 < e_1 < ... < e_J``.
 
-    Interval j is ``(e_j, e_(j+1)]``. A person has a row for every interval up to the one of the
-    event; who is censored within an interval has a row for it if half of it was watched. With an
-    edge at every time, the share of rows with an event is the hazard of Kaplan-Meier and
-    Aalen-Johansen. What happens after the last edge is not seen.
+    Interval j is ``(e_j, e_(j+1)]``. A person has one row per interval up to the event; a person
+    censored within an interval has a row for it if at least half of it was observed. With an edge
+    at every time, the share of rows with an event is the hazard of Kaplan-Meier and Aalen-Johansen.
+    Events after the last edge are ignored.
 
     Parameters
     ----------
@@ -319,27 +317,28 @@ def person_period(event: ArrayLike, time: ArrayLike, edges: ArrayLike) -> Person
     """
     code, times = np.asarray(event, dtype=np.int64), np.asarray(time, dtype=np.float64)
     edges = np.asarray(edges, dtype=np.float64)
-    seen = (code > 0) & (times <= edges[-1])
-    at = np.searchsorted(edges[1:], times, side="left")  # the interval that the time lies in
+    has_event = (code > 0) & (times <= edges[-1])
+    at = np.searchsorted(edges[1:], times, side="left")  # the interval of the time
     middles = 0.5 * (edges[:-1] + edges[1:])
-    watched = np.searchsorted(middles, times, side="right")  # intervals watched for half or more
-    n_rows = np.where(seen, at + 1, watched)
+    n_observed = np.searchsorted(
+        middles, times, side="right"
+    )  # intervals observed for half or more
+    n_rows = np.where(has_event, at + 1, n_observed)
     person = np.repeat(np.arange(len(times)), n_rows)
     interval = np.arange(len(person)) - np.repeat(np.cumsum(n_rows) - n_rows, n_rows)
-    happened = np.where(seen[person] & (interval == at[person]), code[person], 0)
-    return PersonPeriods(person, interval, happened)
+    events = np.where(has_event[person] & (interval == at[person]), code[person], 0)
+    return PersonPeriods(person, interval, events)
 
 
 def survival_array(event: ArrayLike, time: ArrayLike) -> NDArray[Any]:
-    """Put event codes and times into one structured array, the y of survival models.
+    """Structured array of event codes and times, the y of survival models.
 
     Parameters
     ----------
     event : array-like of bool or int, (row,)
-        What ended the time: 0 (or False) nothing, the row is censored; 1 (or True) the event; 2 and
-        above competing events.
+        0 (or False) for censoring, 1 (or True) for the event, 2 and above for competing events.
     time : array-like of float, (row,)
-        Since entry: since the prediction time, for a landmark analysis.
+        Time since entry; since the prediction time in a landmark analysis.
 
     Returns
     -------
@@ -349,8 +348,8 @@ def survival_array(event: ArrayLike, time: ArrayLike) -> NDArray[Any]:
     Raises
     ------
     DataError
-        Lengths differ, codes are no whole numbers from 0, a time is missing or negative, or an
-        event stands at time 0: what happened by the time of entry is no outcome.
+        Lengths differ, codes are not whole numbers from 0, a time is missing or negative, or an
+        event is at time 0, that is, not after entry.
 
     Examples
     --------
@@ -361,27 +360,27 @@ def survival_array(event: ArrayLike, time: ArrayLike) -> NDArray[Any]:
     if codes.ndim != 1 or codes.shape != times.shape:
         raise DataError(f"event {codes.shape} and time {times.shape} must hold one value per row.")
     if codes.dtype.kind not in "biuf" or times.dtype.kind not in "iuf":
-        raise DataError("event and time must hold numbers: a code from 0, and a time since entry.")
+        raise DataError("event and time must be numeric: a code from 0, and a time since entry.")
     codes, times = codes.astype(np.float64), times.astype(np.float64)
     for bad, what in (
-        (~np.isfinite(codes) | (codes < 0) | (codes % 1 != 0), "event is no whole number from 0"),
+        (
+            ~np.isfinite(codes) | (codes < 0) | (codes % 1 != 0),
+            "event is not a whole number from 0",
+        ),
         (~np.isfinite(times), "time is missing or infinite"),
         (times < 0, "time is negative (it counts from entry)"),
-        ((times == 0) & (codes > 0), "an event stands at time 0, so it came before entry"),
+        ((times == 0) & (codes > 0), "an event is at time 0, so not after entry"),
     ):
-        refuse_rows(bad, what, "Correct or leave out those rows.")
+        refuse_rows(bad, what, "Correct or drop these rows.")
     y = np.empty(len(codes), dtype=[("event", np.int64), ("time", np.float64)])
     y["event"], y["time"] = codes, times
     return y
 
 
 def read_survival(y: Any) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Read a structured array as event codes and times, whatever its two fields are called.
+    """Event codes and times of a structured array, whose two fields may have any names.
 
-    Raises
-    ------
-    DataError
-        As `survival_array`, or y is no structured array.
+    Raises a `DataError` as `survival_array` does, or if y is not a structured array.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""What the columns of a table mean: task, outcome, time and features, each with its role."""
+"""Schema of a table: the roles, units and ranges of its columns."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Transform = Literal["log", "sqrt"]
 
 @dataclass(frozen=True)
 class Feature:
-    """One input column.
+    """An input column.
 
     Parameters
     ----------
@@ -38,19 +38,18 @@ class Feature:
     kind : {"numeric", "categorical", "binary"}
         A binary feature holds 0 and 1.
     role : {"known", "static", "measured"}
-        `static`: does not change within a task (sex). `known`: known ahead of time (calendar, age
-        at the visit, planned dose). `measured`: known only once measured; at a query row only its
-        last value in the support is used, with the age of that value.
+        `static`: constant within a task (sex). `known`: known ahead of time (calendar, age at the
+        visit, planned dose). `measured`: known only after measurement; a query row uses its last
+        value in the support and the age of that value.
     unit : str
         UCUM unit, for example ``"mg/dL"``.
     low, high : float, optional
-        Plausible range, in `unit`; `Table` masks what lies outside.
+        Plausible range in `unit`; `Table` masks values outside.
     label : str
-        Words for tables and axes.
+        Label for tables and axes.
     block : str
-        Numeric features of one block are on one scale already, as the pixels of an image or the
-        samples of a waveform are, and share one center and one spread. The others are scaled each
-        by its own.
+        Numeric features of one block, such as the pixels of an image, are scaled together, by the
+        center and spread of the block.
 
     Examples
     --------
@@ -74,7 +73,7 @@ class Feature:
         _check_choice(self.role, Role, which, "role")
         _check_range(self.low, self.high, self.name)
         if self.kind != "numeric" and self.block:
-            raise SchemaError(f"{which} is {self.kind} and has no scale to share. Drop block.")
+            raise SchemaError(f"{which} is {self.kind} and cannot be in a block. Drop block.")
         if self.kind == "categorical" and (self.low is not None or self.high is not None):
             raise SchemaError(f"{which} is categorical and cannot have a range. Drop low and high.")
 
@@ -86,11 +85,11 @@ class Outcome:
     Parameters
     ----------
     name, unit, low, high, label
-        As in `Feature`; a row whose outcome is out of range is left out of a `Table`.
+        As in `Feature`; a `Table` drops rows whose outcome is outside the range.
     transform : {"log", "sqrt"}, optional
-        Scale on which the model works; predictions come back on the original scale.
+        Transform for the model; predictions are on the original scale.
     resolution : float, optional
-        Step in which the outcome is recorded, in `unit` (1 mm[Hg], 0.1 mg/dL).
+        Recording step of the outcome in `unit` (1 mm[Hg], 0.1 mg/dL).
     """
 
     name: str
@@ -121,11 +120,11 @@ class Clock:
     unit : {"s", "min", "h", "d", "wk", "mo", "a"}
         UCUM unit; a month is 30.4375 d, a year 365.25 d.
     origin : str, optional
-        ISO date that dates are counted from (default 1970-01-01), or words that name the event
-        which numbers are counted from, for example ``"index date"``.
+        ISO date for counting dates (default 1970-01-01), or the event from which numbers are
+        counted, for example ``"index date"``.
     is_feature : bool
-        False when the origin is not known ahead (an index date in the patient's future): then time
-        serves only through differences between rows, never as a feature.
+        False if the origin is not known ahead (an index date in the future): then only time
+        differences are used.
     """
 
     name: str
@@ -138,7 +137,7 @@ class Clock:
 
 
 def _check_choice(value: str, choices: Any, where: str, what: str) -> None:
-    """Refuse what is none of a Literal's values, or of the keys of a mapping."""
+    """Raise if a value is not among those of a Literal, or the keys of a mapping."""
     values = get_args(choices) or tuple(choices)
     if value not in values:
         raise SchemaError(f"{where}: unknown {what} {value!r}. Use one of {', '.join(values)}.")
@@ -146,7 +145,7 @@ def _check_choice(value: str, choices: Any, where: str, what: str) -> None:
 
 def _check_range(low: float | None, high: float | None, name: str) -> None:
     if not all(math.isfinite(bound) for bound in (low, high) if bound is not None):
-        raise SchemaError(f"column '{name}': a bound must be finite. Leave it out for no bound.")
+        raise SchemaError(f"column '{name}': a bound must be finite. Omit it for no bound.")
     if low is not None and high is not None and low >= high:
         raise SchemaError(
             f"column '{name}': low ({low:g}) must be below high ({high:g}). Swap or correct them."
@@ -155,7 +154,7 @@ def _check_range(low: float | None, high: float | None, name: str) -> None:
 
 @dataclass(frozen=True, repr=False)
 class Schema:
-    """The meaning of every column of a table.
+    """Roles of the columns of a table.
 
     Parameters
     ----------
@@ -168,9 +167,9 @@ class Schema:
         Required by `measured` features.
     treatment : str, optional
     outcome_time : str, optional
-        Column with the time at which the row's outcome became known, in the unit of `time`.
+        Column with the time at which the outcome became known, in the unit of `time`.
     on_duplicate : {"error", "first", "last", "mean", "allow"}
-        What to do with a repeated (patient, time). In cohorts repeats are normal and kept.
+        Treatment of repeated (patient, time) rows. In cohorts repeats are kept.
 
     Examples
     --------
@@ -201,12 +200,14 @@ class Schema:
             raise SchemaError("a column has an empty name. Name every column.")
         if self.time is None and self.measured:
             raise SchemaError(
-                f"measured feature(s) {list(self.measured)} need a time column, to know which "
-                "value is the last one.",
+                f"measured feature(s) {list(self.measured)} need a time column to determine their "
+                "last value.",
                 Remedy("name-time", "Pass time=..., or give them the role 'known' or 'static'."),
             )
         if self.time is None and self.outcome_time is not None:
-            raise SchemaError(f"outcome_time '{self.outcome_time}' needs a time column. Name it.")
+            raise SchemaError(
+                f"outcome_time '{self.outcome_time}' needs a time column. Pass time=..."
+            )
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -220,7 +221,7 @@ class Schema:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Every column of the table that has a role."""
+        """All columns with a role."""
         outcome, time = (part.name if part else None for part in (self.outcome, self.time))
         others = (self.task, outcome, time, self.treatment, self.outcome_time)
         return (*(name for name in others if name is not None), *self.names)
@@ -242,10 +243,10 @@ class Schema:
         units: Mapping[str, str] | None = None,
         ranges: Mapping[str, tuple[float | None, float | None]] | None = None,
     ) -> Schema:
-        """Guess a schema from a frame: every column that is not named otherwise is a feature.
+        """Infer a schema from a frame: columns without another role are features.
 
-        Text becomes categorical, 0/1 columns become binary. Features that never change within a
-        task are static, those in `measured` are measured, and all others count as known ahead.
+        Text becomes categorical and 0/1 columns binary. Features that are constant within tasks are
+        static, those in `measured` are measured, and all others are known ahead.
 
         Parameters
         ----------
@@ -253,18 +254,18 @@ class Schema:
         features : sequence of str
             By default all columns without another role.
         measured : sequence of str
-            Features that are not known ahead of the prediction time.
+            Features that are not known ahead.
         units : mapping of str to str, optional
             UCUM units of features and outcome by column name.
         ranges : mapping of str to (low, high), optional
             Plausible ranges of features and outcome by column name; None for no bound.
         task, outcome, time, treatment, outcome_time, task_kind, on_duplicate
-            As in the class.
+            As in `Schema`.
 
         Raises
         ------
         SchemaError
-            A named column is not in the frame, or a feature holds dates.
+            A named column is missing, or a feature holds dates.
         """
         columns, units, ranges = read_columns(frame), units or {}, ranges or {}
         if isinstance(outcome, str):
@@ -287,34 +288,22 @@ class Schema:
         return dataclasses.replace(others, features=tuple(inferred))
 
     def to_toml(self, path: str | os.PathLike[str]) -> None:
-        """Write the schema as a file to read, correct and keep beside the data.
-
-        Raises
-        ------
-        SchemaError
-            The file cannot be written.
-        """
+        """Write the schema to a TOML file, for editing and for keeping with the data."""
         write_toml(self.to_dict(), path)
 
     @classmethod
     def from_toml(cls, path: str | os.PathLike[str]) -> Schema:
-        """Read a schema written by `to_toml`, or by hand.
-
-        Raises
-        ------
-        SchemaError
-            The file cannot be read, or its keys are none of a schema's.
-        """
+        """Read a TOML file as `to_toml` writes; raises a `SchemaError` for unknown keys."""
         return cls.from_dict(read_toml(path))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return JSON-safe values; `from_dict` restores the schema."""
+        """JSON-safe values for `from_dict`."""
         values = dataclasses.asdict(self)
         return values | {"features": list(values["features"])}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Schema:
-        """Restore a schema from `to_dict`, or from the tables of a card."""
+        """Create a schema from `to_dict`, or from a data set's card."""
         features = tuple(_build(Feature, f) for f in values.get("features", ()))
         parts: dict[str, Any] = {}
         for name, part in (("outcome", Outcome), ("time", Clock)):
@@ -338,8 +327,8 @@ class Schema:
         if self.outcome_time is not None:
             lines.append(("known at", self.outcome_time))
         lines += [(f.role, _describe(f)) for f in self.features]
-        width = max((len(word) for word, _ in lines), default=0)
-        return "\n".join(f"{word:<{width}}  {text}" for word, text in lines) or "Schema()"
+        width = max((len(role) for role, _ in lines), default=0)
+        return "\n".join(f"{role:<{width}}  {text}" for role, text in lines) or "Schema()"
 
 
 def _describe(column: Feature | Outcome) -> str:
@@ -367,23 +356,23 @@ def _build(cls: type[T], values: Mapping[str, Any]) -> T:
 
 
 def _kind_of(values: NDArray[Any], name: str) -> Kind:
-    """Text is a category, 0 and 1 are binary; dates are no feature."""
+    """Kind of a column: text is categorical, 0 and 1 are binary; raises for dates."""
     if values.dtype == object:
         text = pd.Series(values).dropna()
-        odd = pd.to_numeric(text, errors="coerce").isna()
-        if 0 < odd.sum() < 0.2 * len(text):  # one '<5' turns a whole lab into a category: say so
+        not_number = pd.to_numeric(text, errors="coerce").isna()
+        if 0 < not_number.sum() < 0.2 * len(text):  # such as one '<5' in a lab
             warnings.warn(
-                f"column '{name}' is text because {odd.sum():,} of {len(text):,} values are no "
-                f"numbers (first: row {odd.idxmax()}), so it counts as a category. Replace them, "
-                "for example '<5' by 5, to use it as a number.",
+                f"column '{name}' is categorical because {not_number.sum():,} of {len(text):,} "
+                f"values are not numeric (first: row {not_number.idxmax()}). Replace them, for "
+                "example '<5' by 5, to use numbers.",
                 DataWarning,
                 stacklevel=3,
             )
         return "categorical"
     if values.dtype.kind == "M":
         raise SchemaError(
-            f"column '{name}' holds dates, which are no feature. Name it as the time, turn it into "
-            "a number such as age, or drop it."
+            f"column '{name}' holds dates and cannot be a feature. Use it as the time, convert it "
+            "to a number such as age, or drop it."
         )
     present = values[~np.isnan(values)] if values.dtype.kind == "f" else values
     varies = len(present) > 0 and np.ptp(present * 1) > 0
@@ -391,7 +380,7 @@ def _kind_of(values: NDArray[Any], name: str) -> Kind:
 
 
 def _is_static(values: NDArray[Any], codes: NDArray[np.int64]) -> bool:
-    """Constant (or missing throughout) within every task, of which at least one has two rows."""
+    """Whether a column is constant within every task, of which one has at least two rows."""
     n_tasks = int(codes.max()) + 1
     if n_tasks == len(codes) or n_tasks == 1:
         return False

@@ -1,4 +1,4 @@
-"""The checked table: what every part of the package can rely on."""
+"""Tables of many tasks, checked against a schema."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ from ehrmeta.errors import DataError, DataWarning, SchemaError
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Table:
-    """Rows of many tasks, checked against a schema; make one with `Table.from_frame`.
+    """Rows of many tasks, checked against a schema; created by `Table.from_frame`.
 
     Attributes
     ----------
     X : pandas.DataFrame, (row, feature)
-        Its index holds the row numbers of the input frame, and ``X.attrs["ehrmeta_schema"]`` the
-        schema, from which estimators learn roles and units.
+        The index holds the row numbers of the input frame; ``X.attrs["ehrmeta_schema"]`` the
+        schema, which estimators read.
     y : ndarray of float64, (row,)
     groups : ndarray, (row,)
         Task ids.
@@ -46,10 +46,10 @@ class Table:
         In the unit of the schema's clock.
     treatment : ndarray, (row,), or None
     outcome_time : ndarray of float64, (row,), or None
-        When the row's outcome became known.
+        Time at which the outcome became known.
     schema : Schema
     findings : tuple of Finding
-        What was masked or left out.
+        Values that were masked and rows that were dropped.
 
     Examples
     --------
@@ -88,46 +88,43 @@ class Table:
         on_constant_outcome: Literal["error", "allow"] = "error",
         **roles: Any,
     ) -> Table:
-        """Check a frame; rows keep their order.
+        """Check a frame and create a table; rows keep their order.
 
         Values outside a feature's plausible range become NaN, and rows whose outcome is outside
-        its range are left out: one `DataWarning` counts both.
+        its range are dropped, with one `DataWarning`.
 
         Parameters
         ----------
         frame : pandas, polars or pyarrow frame, or 2-D array, (row, column)
         schema : Schema, optional
-            Only its columns are read. Without it, `Schema.infer` guesses one from the frame and
+            Only its columns are read. By default `Schema.infer` infers one from the frame and
             `roles`.
         on_missing_outcome : {"error", "drop"}
-            Whether rows without an outcome raise or are left out and counted.
+            Whether rows without an outcome raise or are dropped and counted.
         on_constant_outcome : {"error", "allow"}
-            A constant outcome teaches nothing, so it is most likely the wrong column; the support
-            of a few patients may well be constant.
+            A constant outcome usually is the wrong column, except in a small support.
         **roles
-            Keywords of `Schema.infer`: task, outcome, time, treatment, outcome_time, task_kind,
-            on_duplicate, features, measured, units, ranges.
+            Arguments of `Schema.infer`, such as task, outcome, time, measured and units.
 
         Raises
         ------
         SchemaError
-            Columns are missing or unnamed, or text stands where the schema says numbers.
+            Columns are missing or unnamed, or hold text but are numeric in the schema.
         GroupError
             Task ids are missing.
         DataError
-            No row is left, the outcome is text, constant or missing, a time is missing or cannot be
-            read, or (task, time) repeats in a table of patients.
+            No valid row; the outcome is text, constant or missing; a time is missing or unreadable;
+            or (task, time) repeats in a table of patients.
         """
         if schema is None:
             schema = Schema.infer(frame, **roles)
         elif roles:
-            raise SchemaError("both a schema and column names were given. Pass one or the other.")
+            raise SchemaError("both a schema and column roles were given. Pass one or the other.")
         if schema.task is None or schema.outcome is None:
             raise SchemaError("a table needs a task and an outcome. Pass task=... and outcome=...")
         if not schema.features:
             raise SchemaError(
-                "no column is left as a feature. Add one; for time alone, copy the time column "
-                "under another name."
+                "the table has no feature. Add one, such as a copy of the time column."
             )
         clean = clean_rows(
             frame,
@@ -159,7 +156,7 @@ class Table:
 
     @cached_property
     def tasks(self) -> TaskIndex:
-        """The tasks, their rows sorted by time."""
+        """The tasks, with rows sorted by time."""
         return index_tasks(self.groups, self.time)
 
     @property
@@ -168,9 +165,7 @@ class Table:
         return self.tasks.n_tasks
 
     def take(self, rows: ArrayLike) -> Table:
-        """Return some rows, by a mask or by positions.
-
-        One patient is ``table.take(table.groups == label)``.
+        """Select rows by a mask or by positions, such as ``table.take(table.groups == label)``.
 
         Parameters
         ----------
@@ -179,7 +174,9 @@ class Table:
         index = np.asarray(rows)
         if index.dtype == bool:
             if index.shape != (len(self),):
-                raise DataError(f"mask has shape {index.shape}; pass one per row ({len(self)},).")
+                raise DataError(
+                    f"mask has shape {index.shape}. Pass {len(self):,} bools, one per row."
+                )
             index = np.flatnonzero(index)
         index = index.astype(np.int64)
         X = self.X.iloc[index]
@@ -189,13 +186,13 @@ class Table:
         return dataclasses.replace(self, X=X, y=self.y[index], groups=self.groups[index], **some)
 
     def with_findings(self, *findings: Finding) -> Table:
-        """Return the same table with more findings."""
+        """Add findings."""
         return dataclasses.replace(self, findings=(*self.findings, *findings))
 
     def split(
         self, test_fraction: float = 0.2, random_state: RandomState = None
     ) -> tuple[Table, Table]:
-        """Split by task into training and test: no patient is in both.
+        """Split by task into training and test tables: no patient is in both.
 
         Parameters
         ----------
@@ -209,7 +206,7 @@ class Table:
     def kfold(
         self, n_splits: int = 5, random_state: RandomState = None
     ) -> Iterator[tuple[Table, Table]]:
-        """Yield training and test tables; every task is in one test table."""
+        """Yield training and test tables of K-fold cross-validation by task."""
         folds = PatientKFold(n_splits, random_state=random_state)
         for train, test in folds.split(self.X, groups=self.groups):
             yield self.take(train), self.take(test)
@@ -226,17 +223,12 @@ class Table:
         Parameters
         ----------
         shots : int, optional
-            The first `shots` rows by time; random rows in a table without time. Tasks with no more
-            rows than that are left out of both and counted in the findings.
+            Support size: the first rows by time, random rows in a table without time. Tasks
+            without a query row are dropped and counted in the findings.
         before : float, ISO date, or array-like, (task,), optional
-            Prediction time: rows up to it whose outcome is known by then are the support.
+            Prediction time: the support is the rows up to it whose outcome is known by then.
         random_state : int, Generator or None
-            Draws the rows in a table without time.
-
-        Raises
-        ------
-        DataError
-            Neither or both of `shots` and `before`, or no task has a query row.
+            Used without time.
 
         Examples
         --------
@@ -249,7 +241,7 @@ class Table:
         (array([52.]), array([50., 55.]))
         """
         if (shots is None) == (before is None):
-            raise DataError("pass either shots=... or before=..., and not both.")
+            raise DataError("pass either shots=... or before=..., not both.")
         if shots is None:
             support, query = self._before(before)
         elif self.time is None:
@@ -266,12 +258,9 @@ class Table:
             )
         if len(scored) == self.n_tasks:
             return self.take(support), self.take(query)
-        unscored = Finding(
-            f"of {self.n_tasks:,} tasks without a row to predict",
-            str(self.schema.task),
-            self.n_tasks - len(scored),
-            "Use fewer shots or an earlier time to keep them.",
-        )
+        what = f"of {self.n_tasks:,} tasks without a row to predict"
+        remedy = "Use fewer shots or an earlier time to keep them."
+        unscored = Finding(what, str(self.schema.task), self.n_tasks - len(scored), remedy)
         return self.take(support).with_findings(unscored), self.take(query).with_findings(unscored)
 
     def _before(self, cutoff: Any) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:

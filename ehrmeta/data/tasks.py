@@ -1,4 +1,4 @@
-"""Rows to tasks: numbered, their rows sorted, vectorised over rows, no loop over tasks."""
+"""Tasks of a table: numbering and sorting of rows, splits by task, and support masks."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,22 +13,22 @@ from ehrmeta.data.columns import Mask, read_column, read_columns, refuse_rows
 from ehrmeta.errors import DataError, GroupError, SchemaError, did_you_mean
 
 RandomState = int | np.random.Generator | None
-_LARGEST_ID = 2.0**53  # above, neighbouring whole numbers are one float
+_LARGEST_ID = 2.0**53  # above, neighbouring whole numbers are the same float
 _FILL_IN = "Fill it in or drop those rows."
 
 
 @dataclass(frozen=True)
 class TaskIndex:
-    """Which rows belong to which task.
+    """Assignment of rows to tasks.
 
     Attributes
     ----------
     order : ndarray of int64, (row,)
         Permutation that sorts the rows by task, then time, then position.
     starts : ndarray of int64, (task + 1,)
-        Rows ``order[starts[i]:starts[i + 1]]`` are those of task `i`.
+        Task `i` has the rows ``order[starts[i]:starts[i + 1]]``.
     labels : ndarray, (task,)
-        Task ids, sorted, so that they do not depend on the order of the rows.
+        Task ids, sorted.
     codes : ndarray of int64, (row,)
         Task number of every original row.
     """
@@ -60,7 +60,7 @@ def index_tasks(groups: Any, time: Any = None) -> TaskIndex:
     groups : array-like, (row,)
         Task ids: numbers or text.
     time : array-like of float, (row,), optional
-        Sorts the rows within a task; ties keep their order.
+        Sorts the rows of a task; ties keep their order.
 
     Raises
     ------
@@ -79,16 +79,16 @@ def index_tasks(groups: Any, time: Any = None) -> TaskIndex:
         raise GroupError("task ids cannot be read:", *error.args) from error
     if ids.dtype.kind == "f" and bool((np.abs(ids) > _LARGEST_ID).any()):
         raise GroupError(
-            "task ids above 2^53 were read as floating-point numbers, which cannot tell all of "
-            "them apart. Pass them as text."
+            "task ids above 2^53 were read as floating-point numbers, which are not exact. Pass "
+            "them as text."
         )
-    in_turn, uniques = pd.factorize(ids, use_na_sentinel=True)
-    refuse_rows(in_turn < 0, "the task id is missing", _FILL_IN, GroupError)
+    unsorted, uniques = pd.factorize(ids, use_na_sentinel=True)
+    refuse_rows(unsorted < 0, "the task id is missing", _FILL_IN, GroupError)
     labels = np.asarray(uniques)
     sorting = np.argsort(labels, kind="stable")
     rank = np.empty(len(labels), dtype=np.int64)
     rank[sorting] = np.arange(len(labels))
-    codes = rank[in_turn]
+    codes = rank[unsorted]
     starts = np.zeros(len(labels) + 1, dtype=np.int64)
     np.cumsum(np.bincount(codes, minlength=len(labels)), out=starts[1:])
     order = _sort_rows(codes, None if time is None else _finite_column(time, len(codes), "time"))
@@ -98,21 +98,21 @@ def index_tasks(groups: Any, time: Any = None) -> TaskIndex:
 def _sort_rows(
     codes: NDArray[np.int64], key: NDArray[np.float64] | None = None
 ) -> NDArray[np.int64]:
-    """Stable order by task, then key: ``np.lexsort((key, codes))`` in less than half its time."""
+    """Stable order by task, then key, as ``np.lexsort((key, codes))`` but faster."""
     n_rows = len(codes)
     step = np.diff(codes)
     in_order = step >= 0 if key is None else (step > 0) | ((step == 0) & (np.diff(key) >= 0))
     if in_order.all():
         return np.arange(n_rows)
     by_key = np.arange(n_rows) if key is None else np.argsort(key, kind="stable")
-    keys = codes[by_key] * n_rows + np.arange(n_rows)  # all different: any sort is stable
+    keys = codes[by_key] * n_rows + np.arange(n_rows)  # distinct: any sort is stable
     keys.sort()
     order: NDArray[np.int64] = by_key[keys % n_rows]
     return order
 
 
 def _finite_column(values: Any, n_rows: int, name: str) -> NDArray[np.float64]:
-    """Values as numbers, (row,); a missing or infinite one raises."""
+    """Values as numbers, (row,); raises if one is missing or infinite."""
     numbers = np.asarray(values, dtype=np.float64)
     if numbers.shape != (n_rows,):
         raise DataError(
@@ -147,7 +147,7 @@ def split_tasks(
     if not 0 < test_fraction < 1:
         raise DataError(f"test_fraction must lie between 0 and 1, got {test_fraction}.")
     if n_tasks < 2:
-        raise GroupError(f"cannot split {n_tasks} task(s): at least 2 are needed. Check the ids.")
+        raise GroupError(f"cannot split {n_tasks} task(s). Pass at least 2, and check the ids.")
     n_test = min(max(1, round(test_fraction * n_tasks)), n_tasks - 1)
     test = np.zeros(n_tasks, dtype=bool)
     test[np.random.default_rng(random_state).permutation(n_tasks)[:n_test]] = True
@@ -155,18 +155,18 @@ def split_tasks(
 
 
 class PatientKFold(BaseCrossValidator):
-    """K folds of whole tasks: no patient is in training and test at once.
+    """K-fold cross-validation by task: no patient is in training and test at once.
 
-    Unlike scikit-learn's ``GroupKFold`` it can take the task ids from a column of `X`, so that they
-    travel through pipelines, and folds hold equal numbers of tasks, not of rows.
+    Unlike scikit-learn's ``GroupKFold`` it can read the task ids from a column of `X`, as pipelines
+    need, and folds have equal numbers of tasks, not of rows.
 
     Parameters
     ----------
     n_splits : int
     task : str, optional
-        Column of `X` with the task ids; without it `groups` is required.
+        Column of `X` with the task ids; otherwise `groups` is required.
     shuffle : bool
-        Draw the folds at random; otherwise they follow the sorted ids.
+        Whether folds are random; otherwise they follow the sorted ids.
     random_state : int, Generator or None
 
     Examples
@@ -198,19 +198,11 @@ class PatientKFold(BaseCrossValidator):
     def split(
         self, X: Any, y: Any = None, groups: Any = None
     ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-        """Yield the row numbers of training and test, fold by fold.
-
-        Raises
-        ------
-        SchemaError
-            The task column is not in `X`, for example after a transformer dropped it.
-        GroupError
-            No task ids, or fewer tasks than folds.
-        """
+        """Yield the row numbers of training and test, fold by fold."""
         if groups is None:
             if self.task is None:
                 raise GroupError(
-                    "no task ids. Pass groups=..., or name the column: PatientKFold(task=...)."
+                    "no task ids. Pass groups=..., or the column: PatientKFold(task=...)."
                 )
             columns = read_columns(X)
             if self.task not in columns:
@@ -222,8 +214,8 @@ class PatientKFold(BaseCrossValidator):
         tasks = index_tasks(groups)
         if self.n_splits < 2 or self.n_splits > tasks.n_tasks:
             raise GroupError(
-                f"{tasks.n_tasks} tasks cannot make {self.n_splits} folds. Choose 2 folds or more, "
-                "at most one for each task."
+                f"{tasks.n_tasks} tasks cannot be split into {self.n_splits} folds. Use at least 2 "
+                "folds and at most one per task."
             )
         fold = np.arange(tasks.n_tasks) * self.n_splits // tasks.n_tasks
         if self.shuffle:
@@ -236,11 +228,11 @@ class PatientKFold(BaseCrossValidator):
 def first_k(
     tasks: TaskIndex, k: int, *, time: Any = None, outcome_time: Any = None
 ) -> tuple[Mask, Mask]:
-    """Take the first `k` rows of every task as support; later rows are the query.
+    """Masks of the first `k` rows of every task (support) and of its later rows (query).
 
-    The query lies strictly after the support's last time and, with `outcome_time`, not before the
-    latest outcome of the support is known. Tasks with `k` or fewer rows are in neither mask;
-    at ``k = 0`` every row is a query. Without `time` the rows count in their order.
+    Query rows are strictly later than the last support row and, with `outcome_time`, not earlier
+    than the time at which all support outcomes are known. Tasks with `k` or fewer rows are in
+    neither mask; with ``k = 0`` all rows are queries. Without `time`, rows are in table order.
 
     Parameters
     ----------
@@ -248,7 +240,7 @@ def first_k(
     k : int
     time : array-like of float, (row,), optional
     outcome_time : array-like of float, (row,), optional
-        When the row's outcome became known, on the clock of `time`.
+        Time at which the outcome became known, in the unit of `time`.
 
     Returns
     -------
@@ -289,7 +281,7 @@ def first_k(
 def before(
     tasks: TaskIndex, time: Any, cutoff: ArrayLike, *, outcome_time: Any = None
 ) -> tuple[Mask, Mask]:
-    """Take the rows up to a prediction time as support; later rows are the query.
+    """Masks of the rows up to a prediction time (support) and of later rows (query).
 
     Parameters
     ----------
@@ -299,7 +291,7 @@ def before(
         Prediction time, one for all tasks or one per task in the order of ``tasks.labels``; a task
         whose cutoff is NaN is in neither mask.
     outcome_time : array-like of float, (row,), optional
-        Rows whose outcome is known only after the cutoff stay out of the support.
+        Rows whose outcome is known only after the cutoff are not in the support.
 
     Returns
     -------
@@ -327,10 +319,10 @@ def before(
 
 
 def random_k(tasks: TaskIndex, k: int, random_state: RandomState = None) -> tuple[Mask, Mask]:
-    """Draw `k` random rows of every task as support; its other rows are the query.
+    """Masks of `k` random rows of every task (support) and of its other rows (query).
 
-    For tasks without time only: with time this would look ahead. Tasks with `k` or fewer rows are
-    in neither mask.
+    For tasks without time: with time it would look ahead. Tasks with `k` or fewer rows are in
+    neither mask.
 
     Examples
     --------
@@ -345,14 +337,14 @@ def random_k(tasks: TaskIndex, k: int, random_state: RandomState = None) -> tupl
 
 
 def _time_order(tasks: TaskIndex, time: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Row order by task and time; sorts only when the index was made without this time."""
+    """Row order by task and time; sorts only if the index is not sorted by this time."""
     steps = np.diff(time[tasks.order])
     steps[tasks.starts[1:-1] - 1] = 0  # from one task to the next
     return tasks.order if (steps >= 0).all() else _sort_rows(tasks.codes, time)
 
 
 def _latest(tasks: TaskIndex, time: NDArray[np.float64], rows: Mask) -> NDArray[np.float64]:
-    """Latest time among the chosen rows, -inf where a task has none, (task,)."""
+    """Latest time of the masked rows of every task, (task,); -inf without such rows."""
     latest = np.full(tasks.n_tasks, -np.inf)
     np.maximum.at(latest, tasks.codes[rows], time[rows])
     return latest

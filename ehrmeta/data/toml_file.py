@@ -1,4 +1,4 @@
-"""TOML files of plain values: text, numbers, tables and lists of tables."""
+"""Reading and writing of TOML files with plain values, tables and lists of tables."""
 
 import json
 import os
@@ -11,17 +11,17 @@ from ehrmeta.errors import SchemaError
 
 
 def read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read a file; `SchemaError` says where it is no TOML, or that it cannot be read."""
+    """Read a file; raises a `SchemaError` if it is unreadable or invalid."""
     try:
         return tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise SchemaError(f"cannot read {os.fspath(path)!r}: {error.strerror}.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SchemaError(f"{os.fspath(path)!r} is no TOML file: {error}.") from error
+        raise SchemaError(f"{os.fspath(path)!r} is not valid TOML: {error}.") from error
 
 
 def write_toml(values: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
-    """Write a file; what is None, empty text or an empty list is left out."""
+    """Write a file without the keys whose value is None, empty text or an empty list."""
     try:
         Path(path).write_text("\n".join(_lines(values)) + "\n", encoding="utf-8")
     except OSError as error:
@@ -29,7 +29,7 @@ def write_toml(values: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
 
 
 def _lines(values: Mapping[str, Any]) -> Iterator[str]:
-    """Plain values first: in TOML they would belong to the table before them."""
+    """Lines of TOML; plain values come first, as they would belong to a preceding table."""
     given = {key: value for key, value in values.items() if value not in (None, "", [])}
     nested = {key: value for key, value in given.items() if isinstance(value, Mapping | list)}
     yield from (f"{key} = {_text(value)}" for key, value in given.items() if key not in nested)
@@ -43,7 +43,7 @@ def _lines(values: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _text(value: str | float | bool) -> str:
-    """JSON's text of a string is TOML's, but for the control character 127."""
+    """TOML of a value: that of JSON, except for the control character 127."""
     if isinstance(value, str):
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     return json.dumps(value)

@@ -1,8 +1,8 @@
-"""Units of common labs and vital signs as UCUM codes, their conversion and plausible ranges.
+"""Units of common labs and vital signs as UCUM codes, with conversion and plausible ranges.
 
 Amounts of substance convert by molar mass, ``mmol/L = 10 mg/dL / M`` with M in g/mol (atomic
-weights of IUPAC 2021); other scales by their definition. UCUM: https://ucum.org. A range is wider
-than any reference interval: what lies outside is a typing error or another unit, not a disease.
+weights of IUPAC 2021). UCUM: https://ucum.org. Plausible ranges are wider than reference
+intervals: values outside are typing errors or have another unit.
 """
 
 from collections.abc import Mapping
@@ -16,17 +16,16 @@ from ehrmeta.errors import SchemaError, did_you_mean
 
 @dataclass(frozen=True)
 class Analyte:
-    """A quantity that a table may hold.
+    """A laboratory value or vital sign.
 
     Parameters
     ----------
     low, high : float
         Plausible range in the first unit.
     units : mapping of str to (float, float)
-        For each UCUM unit the factor and the offset that lead to the first one:
-        ``first = factor * value + offset``.
+        Factor and offset to the first unit by UCUM unit: ``first = factor * value + offset``.
     aliases : tuple of str
-        Other names of columns.
+        Further column names.
     """
 
     low: float
@@ -38,7 +37,7 @@ class Analyte:
 def _mass(
     molar_mass: float, low: float, high: float, *aliases: str, units: str = "mg/dL mmol/L"
 ) -> Analyte:
-    """A concentration by mass, whose other unit follows from the molar mass."""
+    """An analyte in units of mass and of amount of substance."""
     mass, molar = units.split()
     per_mass = {"mg/dL": 1e-2, "ug/dL": 1e-5, "ng/dL": 1e-8, "ng/mL": 1e-6, "pg/mL": 1e-9}
     per_molar = {"mmol/L": 1e-3, "umol/L": 1e-6, "nmol/L": 1e-9, "pmol/L": 1e-12}
@@ -47,7 +46,7 @@ def _mass(
 
 
 def _scaled(low: float, high: float, units: Mapping[str, float], *aliases: str) -> Analyte:
-    """A quantity whose units differ by a factor."""
+    """An analyte whose units differ by a factor."""
     return Analyte(low, high, {unit: (factor, 0.0) for unit, factor in units.items()}, aliases)
 
 
@@ -121,7 +120,7 @@ _UNITS = {unit for analyte in ANALYTES.values() for unit in analyte.units} | {
 
 
 def analyte_named(column: str) -> str | None:
-    """The analyte that a column's name says, or None.
+    """The analyte of a column name, or None.
 
     Examples
     --------
@@ -132,7 +131,7 @@ def analyte_named(column: str) -> str | None:
 
 
 def is_unit(unit: str) -> bool:
-    """Whether a UCUM code is among those known here; braces hold free text."""
+    """Whether a UCUM code is known; any code in braces is."""
     return unit in _UNITS or (unit.startswith("{") and unit.endswith("}"))
 
 
@@ -145,7 +144,7 @@ def convert_units(
     ----------
     values : array-like
     analyte : str
-        A key of `ANALYTES`, or a column name that means one.
+        A key of `ANALYTES`, or a column name of one.
     source, target : str
         UCUM codes, case-sensitive.
 
@@ -167,9 +166,7 @@ def convert_units(
     units = ANALYTES[name].units
     for unit in (source, target):
         if unit not in units:
-            raise SchemaError(
-                f"'{unit}' is no unit of {name} known here. {did_you_mean(unit, units)}"
-            )
+            raise SchemaError(f"unknown unit '{unit}' of {name}. {did_you_mean(unit, units)}")
     (factor, offset), (target_factor, target_offset) = units[source], units[target]
     first = factor * np.asarray(values, np.float64) + offset
     converted: NDArray[np.float64] = (first - target_offset) / target_factor
@@ -177,7 +174,7 @@ def convert_units(
 
 
 def plausible_units(values: NDArray[np.float64], analyte: str) -> list[str]:
-    """The analyte's units in which the middle half of the values would be plausible."""
+    """Units in which the middle half of the values is plausible for the analyte."""
     known = ANALYTES[analyte]
     low, high = np.nanquantile(values, (0.25, 0.75))
     return [

@@ -1,7 +1,4 @@
-"""What is wrong with a table, or odd about it: one list of findings, for `check_table` and `Table`.
-
-`check_table` lists all of them, `Table.from_frame` raises the first error.
-"""
+"""Checking and cleaning of tables: `check_table` lists all findings, `Table` raises the first."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,9 +9,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ehrmeta.data.clock import are_written_dates, to_time
-from ehrmeta.data.columns import Mask, read_column, read_columns
-from ehrmeta.data.findings import Columns, Finding, Findings, odd_column, odd_keys, written_dates
+from ehrmeta.data.clock import are_numeric_dates, to_time
+from ehrmeta.data.columns import Columns, Mask, read_column, read_columns
+from ehrmeta.data.findings import CONSTANT, Finding, Findings, numeric_dates, odd_column, odd_keys
 from ehrmeta.data.schema import Feature, Outcome, Schema
 from ehrmeta.data.tasks import index_tasks
 from ehrmeta.errors import DataError, GroupError, Remedy, SchemaError, did_you_mean
@@ -25,11 +22,11 @@ _REPEATS = Remedy(
 
 
 def check_table(frame: Any, schema: Schema, *, strict: bool = False) -> Findings:
-    """Everything that is wrong, or odd, about a table: nothing is changed.
+    """Check a table against a schema and list all findings, without changing it.
 
-    Types, units and plausible ranges, missing and repeated keys, times that cannot be read or
-    are out of order, outcomes known too early, copies of the outcome among the features,
-    identifiers among them, constant and mostly missing columns.
+    Checks types, units and plausible ranges, missing and repeated keys, unreadable and unsorted
+    times, outcomes known too early, features that copy the outcome or identify rows, and constant
+    or mostly missing columns.
 
     Parameters
     ----------
@@ -41,12 +38,8 @@ def check_table(frame: Any, schema: Schema, *, strict: bool = False) -> Findings
     Returns
     -------
     Findings
-        Errors, which keep `Table.from_frame` from using the table, then warnings.
-
-    Raises
-    ------
-    DataError
-        Strict, and something was found; the message lists it.
+        Errors, which `Table.from_frame` raises, then warnings. If `strict`, a `DataError` lists
+        them instead.
 
     Examples
     --------
@@ -57,8 +50,7 @@ def check_table(frame: Any, schema: Schema, *, strict: bool = False) -> Findings
     >>> check_table(frame, schema)
     error    column 'id': 1 row repeating a (id, day) pair. Drop them, or choose \
 on_duplicate='first', 'last', 'mean' or 'allow'.
-    warning  column 'age': 1 distinct value in the column: it never varies. It says nothing: \
-drop it.
+    warning  column 'age': 1 distinct value in the column: it is constant. Drop it.
     """
     rows = clean_rows(frame, schema)
     findings = [*rows.findings, *odd_keys(rows.read, schema)]
@@ -73,20 +65,20 @@ drop it.
 
 @dataclass(frozen=True)
 class CleanRows:
-    """The rows of a table that can be used, and all that was found on the way.
+    """The valid rows of a table, and the findings of its checks.
 
     Attributes
     ----------
     columns : dict of str to ndarray, (row,)
-        Of the schema, times as numbers, implausible values masked; only those without an error.
+        Columns of the schema without an error, times as numbers, implausible values masked.
     rows : ndarray of int64, (row,)
-        Their numbers in the frame.
+        Row numbers in the frame.
     read : dict of str to ndarray, (row of the frame,)
-        The columns without an error before rows were left out and values masked.
+        The columns before rows were dropped and values masked.
     findings : tuple of Finding
-        What is wrong, and what was masked, left out, merged or is odd.
+        Errors, and values or rows that were masked, dropped or merged.
     implausible : tuple of Finding
-        Those to warn of: values outside their range, dates read as numbers.
+        Findings to warn of: values outside their range, dates read as numbers.
     """
 
     columns: Columns
@@ -103,10 +95,9 @@ def clean_rows(
     on_missing_outcome: Literal["error", "drop"] = "error",
     on_constant_outcome: Literal["error", "allow"] = "error",
 ) -> CleanRows:
-    """Read and check the columns of a schema, then mask, merge or leave out what must not stay.
+    """Read and check the columns of a schema, then mask values and drop or merge rows.
 
-    A column with an error takes no part in later checks. For the parameters see
-    `Table.from_frame`.
+    A column with an error is skipped by later checks. Parameters are those of `Table.from_frame`.
     """
     columns, findings = _read(frame, schema)
     for check in (_check_keys, _check_times, _check_types):
@@ -116,16 +107,17 @@ def clean_rows(
     implausible: list[Finding] = []
     outcome = schema.outcome if schema.outcome and schema.outcome.name in columns else None
     if outcome is not None:
-        missing, wrong = np.isnan(read[outcome.name]), _outside(read[outcome.name], outcome)
+        missing = np.isnan(read[outcome.name])
+        outside = outside_range(read[outcome.name], outcome)
         findings += _missing_outcomes(missing, outcome, on_missing_outcome)
-        implausible += _implausible(wrong, outcome, "rows left out: outcome")
-        rows = np.flatnonzero(~wrong & ~(missing & (on_missing_outcome == "drop")))
+        implausible += _implausible(outside, outcome, "rows dropped: outcome")
+        rows = np.flatnonzero(~outside & ~(missing & (on_missing_outcome == "drop")))
     for feature in schema.features:
         if feature.name in columns and feature.kind != "categorical":
-            wrong = _outside(columns[feature.name], feature)
-            implausible += _implausible(wrong, feature, "values set to missing:")
-            if wrong.any():
-                columns[feature.name] = np.where(wrong, np.nan, columns[feature.name])
+            outside = outside_range(columns[feature.name], feature)
+            implausible += _implausible(outside, feature, "values set to missing:")
+            if outside.any():
+                columns[feature.name] = np.where(outside, np.nan, columns[feature.name])
     columns = {name: values[rows] for name, values in columns.items()}
     columns, kept, repeats = _merge_repeats(columns, schema, rows)
     findings += [*implausible, *repeats]
@@ -143,7 +135,7 @@ def _error(
     first: object = None,
     kind: type[DataError] = DataError,
 ) -> Finding:
-    """A finding that keeps the table from being used; its error also says where it stands first."""
+    """A finding with an error, whose message also names the first occurrence."""
     sentence = str(Finding(what, column, count, ""))
     if first is not None:
         sentence = f"{sentence[:-1]} (first: {first})."
@@ -151,14 +143,14 @@ def _error(
 
 
 def _unreadable(error: DataError, name: str, n_rows: int) -> Finding:
-    """The finding of an error that was raised in reading a column."""
+    """The finding of an error raised while a column was read."""
     reason = str(error).removeprefix(f"column '{name}'").removeprefix(":").strip().rstrip(".")
-    what = f"rows in a column that cannot be used: {reason}"
+    what = f"rows of an unreadable column: {reason}"
     return Finding(what, name, n_rows, "", error.with_traceback(None))
 
 
 def _read(frame: Any, schema: Schema) -> tuple[Columns, list[Finding]]:
-    """The columns of the schema that can be read, and what is wrong with the others."""
+    """The readable columns of the schema, and the findings of the others."""
     findings: list[Finding] = []
     try:
         columns = read_columns(frame)
@@ -183,7 +175,7 @@ def _read(frame: Any, schema: Schema) -> tuple[Columns, list[Finding]]:
 
 
 def _check_keys(columns: Columns, schema: Schema) -> Iterator[Finding]:
-    """Every row has a task, and a treatment where the schema names one."""
+    """Check that every row has a task, and a treatment if the schema names one."""
     remedy = "Fill them in or drop those rows."
     for name, kind in ((schema.task, GroupError), (schema.treatment, DataError)):
         if name is None or name not in columns:
@@ -202,13 +194,13 @@ def _check_keys(columns: Columns, schema: Schema) -> Iterator[Finding]:
 
 
 def _check_times(columns: Columns, schema: Schema) -> Iterator[Finding]:
-    """Times become numbers; an outcome is known no earlier than its row."""
+    """Convert times to numbers; check that outcomes are not known before their rows."""
     clock, known = schema.time, schema.outcome_time
     for name in (clock and clock.name, known):
         if clock is None or name is None or name not in columns:
             continue
-        if are_written_dates(columns[name]):
-            yield written_dates(name, clock.unit, len(columns[name]))
+        if are_numeric_dates(columns[name]):
+            yield numeric_dates(name, clock.unit, len(columns[name]))
         try:
             columns[name] = to_time(columns[name], unit=clock.unit, origin=clock.origin, name=name)
         except DataError as error:
@@ -216,26 +208,26 @@ def _check_times(columns: Columns, schema: Schema) -> Iterator[Finding]:
     if clock is not None and clock.name in columns and known in columns:
         early = np.flatnonzero(columns[known] < columns[clock.name])
         if len(early):
-            what = f"outcomes known before the row's own '{clock.name}': the row comes after it"
-            words = "Correct one of the times, or leave these rows out."
-            yield _error(what, known, len(early), words, first=f"row {early[0]}")
+            what = f"outcomes known before the '{clock.name}' of their row"
+            remedy = "Correct one of the times, or drop these rows."
+            yield _error(what, known, len(early), remedy, first=f"row {early[0]}")
 
 
 def _check_types(columns: Columns, schema: Schema) -> Iterator[Finding]:
-    """The outcome and all features that are no categories hold numbers, binary ones 0 and 1."""
+    """Check that outcome and numeric features are numbers, and binary ones 0 and 1."""
     for column in (schema.outcome, *schema.features):
         if column is None or column.name not in columns:
             continue
         kind = column.kind if isinstance(column, Feature) else "outcome"
         values = columns[column.name]
         if values.dtype.kind not in "biuf" and kind != "categorical":
-            words = "dates" if values.dtype.kind == "M" else "text"
+            held = "dates" if values.dtype.kind == "M" else "text"
             remedy = "Convert them to numbers, for example '<5' to 5, or declare it categorical."
             if kind == "outcome":
                 remedy = "Convert them to numbers; code two classes as 0 and 1."
             count = int((~pd.isna(values)).sum())
             error = DataError if kind == "outcome" else SchemaError
-            yield _error(f"values of {words}, not numbers", column.name, count, remedy, kind=error)
+            yield _error(f"values of {held}, not numbers", column.name, count, remedy, kind=error)
             del columns[column.name]
         elif kind == "outcome":
             columns[column.name] = values.astype(np.float64)
@@ -250,50 +242,41 @@ def _check_types(columns: Columns, schema: Schema) -> Iterator[Finding]:
 def _missing_outcomes(missing: Mask, outcome: Outcome, on_missing: str) -> Iterator[Finding]:
     count = int(missing.sum())
     if count and on_missing == "drop":
-        yield Finding("rows left out: no outcome", outcome.name, count, "Fill it in to keep them.")
+        yield Finding("rows dropped: no outcome", outcome.name, count, "Fill it in to keep them.")
     elif count:
-        words = "Fill them in, or pass on_missing_outcome='drop' to leave the rows out."
-        first = f"row {np.flatnonzero(missing)[0]}"
-        remedy = Remedy("drop-missing", words)
+        advice = "Fill them in, or pass on_missing_outcome='drop' to drop the rows."
+        remedy, first = Remedy("drop-missing", advice), f"row {np.flatnonzero(missing)[0]}"
         yield _error("missing outcomes", outcome.name, count, remedy, first=first)
 
 
-def _implausible(wrong: Mask, column: Feature | Outcome, what: str) -> Iterator[Finding]:
-    if wrong.any():
+def _implausible(outside: Mask, column: Feature | Outcome, what: str) -> Iterator[Finding]:
+    if outside.any():
         low = "" if column.low is None else f"{column.low:g}"
         high = "" if column.high is None else f"{column.high:g}"
         ends = (
             f"{low} to {high}" if low and high else f"{low} and above" if low else f"up to {high}"
         )
         what = f"{what} outside {ends} {column.unit}".rstrip()
-        yield Finding(what, column.name, int(wrong.sum()), "Check unit and range.")
+        yield Finding(what, column.name, int(outside.sum()), "Check unit and range.")
 
 
 def _check_varies(y: NDArray[np.float64], outcome: Outcome, on_constant: str) -> Iterator[Finding]:
     y = y[~np.isnan(y)]
     if len(y) == 0:
-        what = "rows left: every outcome is missing or out of range"
+        what = "valid outcomes: all are missing or outside the plausible range"
         yield _error(what, outcome.name, 0, "Check its unit and range.")
     elif on_constant == "error" and np.ptp(y) == 0:
-        what = "distinct value in the column: it never varies"
-        yield _error(what, outcome.name, 1, "Check the column.")
+        yield _error(CONSTANT, outcome.name, 1, "Check the column.")
 
 
 def _merge_repeats(
     columns: Columns, schema: Schema, numbers: NDArray[np.int64]
 ) -> tuple[Columns, NDArray[np.int64], list[Finding]]:
-    """Resolve repeated (task, time) pairs as the schema says.
+    """Resolve repeated (task, time) pairs by the schema's `on_duplicate`.
 
-    ``mean`` averages numeric features and outcome over the repeats that are not missing, and takes
-    the first row for the others.
-
-    Returns
-    -------
-    columns : dict of str to ndarray, (kept row,)
-    kept : ndarray of int64, (kept row,)
-        Positions of the rows to keep, in their order.
-    findings : list of Finding
-        With the rows by their `numbers` in the frame.
+    ``mean`` averages the non-missing values of numeric features and outcome, and takes the first
+    row otherwise. Returns the merged columns, the positions of the kept rows, and findings, which
+    name rows by their `numbers` in the frame.
     """
     kept = np.arange(len(numbers))
     task, clock, policy = schema.task, schema.time, schema.on_duplicate
@@ -327,7 +310,7 @@ def _merge_repeats(
         f"rows that repeated a (task, time) pair: kept the {policy}",
         task,
         count,
-        Remedy("other-repeats", "Change on_duplicate if another is meant."),
+        Remedy("other-repeats", "Change on_duplicate to choose otherwise."),
     )
     return {name: values[kept] for name, values in columns.items()}, kept, [finding]
 
@@ -335,7 +318,7 @@ def _merge_repeats(
 def _means(
     values: NDArray[Any], pair: NDArray[np.int64], first: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """Values whose first row of every pair holds the mean of those that are not missing."""
+    """Values with the mean over every pair, without missing ones, in its first row."""
     numbers = values.astype(np.float64)
     present = ~np.isnan(numbers)
     sums = np.bincount(pair[present], weights=numbers[present], minlength=len(first))
@@ -344,8 +327,8 @@ def _means(
     return numbers
 
 
-def _outside(values: NDArray[np.float64], column: Feature | Outcome) -> Mask:
-    """Mark the values outside the plausible range; missing values are not outside."""
+def outside_range(values: NDArray[np.float64], column: Feature | Outcome) -> Mask:
+    """Mask of values outside the plausible range; missing values are not outside."""
     mask = np.zeros(len(values), dtype=bool)
     if column.low is not None:
         mask |= values < column.low

@@ -1,9 +1,9 @@
-"""What every estimator over tasks shares: reading, encoding, adapting, scoring."""
+"""Base classes of task estimators: reading, encoding, adapting and scoring."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -32,15 +32,16 @@ from ehrmeta.estimators.task_model import RowReader, TaskModel
 from ehrmeta.nn.batch import TaskRows
 
 Array = npt.NDArray[np.float64]
+Learn: TypeAlias = Callable[[TaskRows, RowReader], TaskModel]
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
 class TaskEstimator(BaseEstimator, ABC):
-    """An estimator over tasks: fit on many, adapt to one from its few rows.
+    """Base estimator: fit on many tasks, then adapt to a new one from a few rows.
 
-    Subclasses are handed encoded rows, never tables: they implement `_fit_tasks`, which makes the
-    `TaskModel` that adapts and predicts. How an outcome is encoded and judged is what regressors
-    and classifiers differ in: `_fit_outcome` and `_losses`.
+    Subclasses implement `_fit_tasks`, which receives encoded rows and returns the `TaskModel` that
+    adapts and predicts. `TaskRegressor` and `TaskClassifier` define how the outcome is encoded
+    (`_fit_outcome`) and scored (`_losses`).
 
     Parameters
     ----------
@@ -50,7 +51,7 @@ class TaskEstimator(BaseEstimator, ABC):
     Attributes
     ----------
     model_ : TaskModel
-        What was fitted; it adapts and predicts without the estimator.
+        The fitted model, which adapts and predicts without the estimator.
     """
 
     schema: Schema | None = None
@@ -59,7 +60,7 @@ class TaskEstimator(BaseEstimator, ABC):
     score_shots: tuple[int, ...] = (1, 3, 5)
 
     model_: TaskModel = field(init=False)
-    poor_score: ClassVar[bool] = False  # whether it scores badly without groups
+    poor_score: ClassVar[bool] = False  # scikit-learn's tag: scores badly without groups
     __metadata_request__fit: ClassVar[dict[str, bool]] = {"groups": True, "time": True}
     __metadata_request__score: ClassVar[dict[str, bool]] = {"groups": True, "time": True}
 
@@ -83,18 +84,11 @@ class TaskEstimator(BaseEstimator, ABC):
         return self._fit(X, y, groups, time, self._fit_tasks)
 
     def fit_rows(self, rows: TaskRows, reader: RowReader) -> TaskModel:
-        """The model of rows that are encoded already: for one model inside another."""
+        """Fit a model to encoded rows, for use inside another model."""
         return self._fit_tasks(rows, reader)
 
-    def _fit(
-        self,
-        X: Any,
-        y: Any,
-        groups: Any,
-        time: Any,
-        learn: Callable[[TaskRows, RowReader], TaskModel],
-    ) -> Self:
-        """Read and encode the table, `learn` a model, and keep it."""
+    def _fit(self, X: Any, y: Any, groups: Any, time: Any, learn: Learn) -> Self:
+        """Read and encode the table, and store the model that `learn` returns."""
         check_parameters(self.get_params(deep=False), classes=is_classifier(self))
         schema, inputs = schema_of(self.schema, X), self.read_table(X, y, groups=groups, time=time)
         check_trainable(inputs, schema)
@@ -111,10 +105,10 @@ class TaskEstimator(BaseEstimator, ABC):
         )
         tasks = inputs.tasks()
         model = learn(table.rows(inputs, tasks.codes, tasks.n_tasks), reader)
-        self._keep(model, tasks.n_tasks)
+        self._set_fitted(model, tasks.n_tasks)
         return self
 
-    def _keep(self, model: TaskModel, n_tasks: int) -> None:
+    def _set_fitted(self, model: TaskModel, n_tasks: int) -> None:
         """Set the attributes of a fitted estimator."""
         self.model_ = model
         self.schema_, self.table_, self.n_tasks_ = model.schema, model.table, n_tasks
@@ -130,13 +124,13 @@ class TaskEstimator(BaseEstimator, ABC):
         Parameters
         ----------
         X, y, groups, time
-            The support rows, as in `fit`. Without groups they are one task; no rows at all give
+            The support rows, as in `fit`. Without groups they are one task; an empty table gives
             the population model.
 
         Returns
         -------
         Adapted
-            Predicts for these tasks.
+            Predictions for these tasks.
         """
         model = self.fitted_model()
         return Adapted(model, *model.read_support(X, y, groups=groups, time=time))
@@ -159,18 +153,12 @@ class TaskEstimator(BaseEstimator, ABC):
         return self.unadapted().predict(X, time=time)
 
     def unadapted(self) -> Adapted:
-        """The population model as an `Adapted` task without rows: intervals and quantiles too."""
+        """The population model: an `Adapted` task with an empty support."""
         model = self.fitted_model()
         return Adapted(model, None, model.no_rows())
 
     def fitted_model(self) -> TaskModel:
-        """The fitted `model_`.
-
-        Raises
-        ------
-        NotFittedError
-            `fit` was not called.
-        """
+        """The fitted `model_`; raises a `NotFittedError` before `fit`."""
         if not hasattr(self, "model_"):
             raise NotFittedError(
                 f"This {type(self).__name__} instance is not fitted yet. Call 'fit' with "
@@ -179,7 +167,7 @@ class TaskEstimator(BaseEstimator, ABC):
         return self.model_
 
     def read_table(self, X: Any, y: Any, *, groups: Any = None, time: Any = None) -> Inputs:
-        """The rows of a training table as `fit` reads them, before any encoding."""
+        """Read a training table as `fit` does, before encoding."""
         schema = schema_of(self.schema, X)
         return read_inputs(
             X,
@@ -194,7 +182,7 @@ class TaskEstimator(BaseEstimator, ABC):
         )
 
     def _score(self, X: Any, y: Any, groups: Any, time: Any) -> float:
-        """``1 - loss / loss of a constant``, as `score` says of the losses of this kind."""
+        """``1 - loss / loss of the best constant``, averaged over `score_shots`; see `score`."""
         inputs = self.fitted_model().read(X, y, groups=groups, time=time)
         y = inputs.outcome()
         if inputs.groups is None:
@@ -217,17 +205,15 @@ class TaskEstimator(BaseEstimator, ABC):
 
     @abstractmethod
     def _fit_outcome(self, inputs: Inputs, schema: Schema | None) -> OutcomeScale | Classes:
-        """What puts the outcome on the learner's scale."""
+        """Fit the map from the outcome to the learner's scale."""
 
     @abstractmethod
-    def _losses(
-        self, adapted: Adapted, query: dict[str, Any], y: npt.NDArray[Any]
-    ) -> tuple[Array, float]:
+    def _losses(self, adapted: Adapted, query: dict[str, Any], y: Any) -> tuple[Array, float]:
         """Loss of every query row, (row,), and the mean loss of the best constant."""
 
     @abstractmethod
     def _fit_tasks(self, rows: TaskRows, reader: RowReader) -> TaskModel:
-        """Learn from the encoded rows of all training tasks; `reader` reads later ones."""
+        """Fit a model to the encoded rows of all training tasks; `reader` reads later tables."""
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "model_")
@@ -242,7 +228,7 @@ class TaskEstimator(BaseEstimator, ABC):
 
 @dataclass(eq=False, repr=False, kw_only=True)
 class TaskRegressor(RegressorMixin, TaskEstimator):
-    """A task estimator of real-valued outcomes.
+    """Base of task estimators for real-valued outcomes.
 
     Parameters
     ----------
@@ -255,14 +241,14 @@ class TaskRegressor(RegressorMixin, TaskEstimator):
     def score(self, X: Any, y: Any, *, groups: Any = None, time: Any = None) -> float:
         """k-shot R²: 1 - (mean squared error, averaged within then over tasks) / variance of y.
 
-        Each task is adapted from k rows (its first with time, random ones without) and judged on
-        its later rows, for every k in `score_shots`; the scores are averaged. Without groups it
-        is the R² of the population prediction.
+        Each task is adapted from k rows (the first k with time, random ones without) and scored on
+        its other rows; the result is the mean over k in `score_shots`. Without groups it is the R²
+        of the population prediction.
         """
         return self._score(X, y, groups, time)
 
     def _fit_outcome(self, inputs: Inputs, schema: Schema | None) -> OutcomeScale:
-        """Mean and sd after the transform, which a schema may bring."""
+        """Mean and sd after `outcome_transform`, by default the schema's."""
         y = inputs.outcome()
         if np.ptp(y) == 0:
             raise DataError(
@@ -274,9 +260,7 @@ class TaskRegressor(RegressorMixin, TaskEstimator):
             transform = schema.outcome.transform
         return OutcomeScale.fit(y, transform, outcome_name(schema))
 
-    def _losses(
-        self, adapted: Adapted, query: dict[str, Any], y: npt.NDArray[Any]
-    ) -> tuple[Array, float]:
+    def _losses(self, adapted: Adapted, query: dict[str, Any], y: Any) -> tuple[Array, float]:
         return np.square(adapted.predict(**query) - y), float(y.var())
 
     def __sklearn_tags__(self) -> Tags:
@@ -286,12 +270,12 @@ class TaskRegressor(RegressorMixin, TaskEstimator):
 
 
 def _skill(loss: float, constant: float) -> float:
-    """``1 - loss / constant``; for an outcome without any spread 1 where it is met, else 0."""
+    """``1 - loss / constant``; for a constant outcome 1 if the loss is 0, else 0."""
     return 1.0 - float(loss) / constant if constant > 0 else float(loss == 0)
 
 
 class TaskClassifier(ClassifierMixin, TaskEstimator):
-    """A task estimator of classes.
+    """Base of task estimators for classes.
 
     Parameters
     ----------
@@ -325,8 +309,8 @@ class TaskClassifier(ClassifierMixin, TaskEstimator):
     def score(self, X: Any, y: Any, *, groups: Any = None, time: Any = None) -> float:
         """k-shot D²: 1 - (log loss, averaged within then over tasks) / log loss of the base rates.
 
-        Unlike accuracy it rewards good probabilities, also where one class is rare. Tasks are
-        adapted and judged as in ``MetaRegressor.score``.
+        Unlike accuracy it rewards calibrated probabilities, also where one class is rare. Tasks
+        are adapted and scored as in ``MetaRegressor.score``.
         """
         return self._score(X, y, groups, time)
 
@@ -339,10 +323,8 @@ class TaskClassifier(ClassifierMixin, TaskEstimator):
             )
         return classes
 
-    def _losses(
-        self, adapted: Adapted, query: dict[str, Any], y: npt.NDArray[Any]
-    ) -> tuple[Array, float]:
-        """Log loss, and the entropy of the classes in y."""
+    def _losses(self, adapted: Adapted, query: dict[str, Any], y: Any) -> tuple[Array, float]:
+        """Log loss of every row, and the entropy of the classes in y."""
         codes = self.table_.outcome.forward(y).astype(np.int64)
         p = adapted.predict_proba(**query)[np.arange(len(codes)), codes]
         rates = np.bincount(codes) / len(codes)
@@ -357,23 +339,22 @@ class TaskClassifier(ClassifierMixin, TaskEstimator):
 
 
 def adapt(pipeline: Pipeline, X: Any, y: Any, *, groups: Any = None, time: Any = None) -> Adapted:
-    """Adapt the estimator at the end of a fitted pipeline.
+    """Adapt the last step of a fitted pipeline.
 
-    The support passes through the fitted transformers, which learn nothing from it, and so do the
-    rows that the result predicts for.
+    Support and query rows pass through the fitted transformers, which are not refitted.
 
     Parameters
     ----------
     pipeline : Pipeline
-        Fitted; its last step is a `MetaRegressor` or another task estimator, or a search of one's
-        parameters.
+        Fitted; the last step is a `MetaRegressor` or another task estimator, or a fitted
+        hyper-parameter search over one.
     X, y, groups, time
         As in ``MetaRegressor.adapt``.
 
     Returns
     -------
     Adapted
-        Takes rows as they were before the pipeline's transformers.
+        Takes rows before the transformers, and applies them.
 
     Examples
     --------
@@ -391,8 +372,8 @@ def adapt(pipeline: Pipeline, X: Any, y: Any, *, groups: Any = None, time: Any =
     model = getattr(pipeline[-1], "best_estimator_", pipeline[-1])
     if not isinstance(model, TaskEstimator):
         raise DataError(
-            f"the pipeline ends in {type(model).__name__}, which cannot adapt. End it in a "
-            "MetaRegressor, a MetaClassifier or a baseline of ehrmeta."
+            f"the pipeline ends in {type(model).__name__}, which has no adapt(). Make the "
+            "last step a MetaRegressor, a MetaClassifier or a baseline of ehrmeta."
         )
     transform = pipeline[:-1].transform if len(pipeline) > 1 else None
     rows = X if transform is None else transform(X)

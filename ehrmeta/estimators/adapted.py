@@ -1,4 +1,4 @@
-"""Adapted tasks: individual predictions from a few observations each."""
+"""Adapted tasks: individual predictions from a few observations of each task."""
 
 import json
 import os
@@ -37,7 +37,7 @@ from ehrmeta.estimators.task_model import (
     refuse_new,
     task_numbers,
     warn_of_atypical_tasks,
-    warn_of_looking_back,
+    warn_of_past_rows,
 )
 from ehrmeta.nn.batch import TaskRows
 
@@ -46,17 +46,16 @@ NewGroups = Literal["error", "population", "nan"]
 
 
 class Adapted(Saved):
-    """One or many tasks adapted from their supports; made by ``model.adapt``.
+    """One or many tasks adapted to their supports; returned by ``model.adapt``.
 
-    It is never changed: `update` returns a new one. It holds the encoded support, so it is patient
-    data.
+    Immutable: `update` returns a new object. It holds the encoded support, so it is patient data.
 
     Attributes
     ----------
     model : TaskModel
-        What predicts.
+        The model that was adapted.
     labels_ : ndarray, (task,), or None
-        The groups it was adapted to, sorted; None for one task without a name.
+        Ids of the adapted tasks, sorted; None for one task without an id.
     n_shots_ : ndarray, (task,)
         Support rows of every task.
     """
@@ -103,12 +102,13 @@ class Adapted(Saved):
         X : frame or array, (row, feature)
             Rows to predict for.
         groups : array, (row,)
-            Task of every row; not needed for one task without a name.
+            Task of every row; not needed for one task without an id.
         time : array, (row,), optional
-            Needed where the model was fitted with time. Rows that are not strictly later than the
-            last row that their task was adapted to are predicted with a `DataWarning`.
+            Needed if the model was fitted with time. A `DataWarning` reports rows that are not
+            later than the last support row of their task.
         new_groups : {"error", "population", "nan"}
-            What a row of a task that was not adapted gets.
+            For rows of tasks that were not adapted: raise, predict by the population model, or
+            return NaN.
 
         Returns
         -------
@@ -158,20 +158,18 @@ class Adapted(Saved):
         return self._apply(X, groups, time, new_groups, lambda p: p.interval(confidence_level))
 
     def predict_distribution(self, X: Any, *, groups: Any = None, time: Any = None) -> Prediction:
-        """The predictive distributions themselves, one per row: for scores such as the CRPS.
+        """Predictive distribution of every row, for scores such as the CRPS.
 
-        A regressor's are normal or Student's t on the learner's scale (`loc`, `scale`, `dof`), with
-        the `outcome` scale that maps them back.
+        A regressor's is normal or Student's t on the learner's scale (`loc`, `scale`, `dof`), with
+        the `outcome` scale that maps it back.
         """
-        inputs, codes = self._read(X, groups, time)
-        refuse_new(codes)
-        return self._predict(inputs, codes)
+        return self._predict(*self._read(X, groups, time))
 
     def own_weight(self, X: Any, *, groups: Any = None, time: Any = None) -> Array:
-        """How much a prediction rests on the task's own rows, (row,).
+        """Weight of the task's own rows in a prediction, (row,).
 
-        ``1 - posterior / prior variance`` of the latent outcome: 0 is the population, 1 the task's
-        own data. NaN for learners without a posterior.
+        ``1 - posterior / prior variance`` of the latent outcome: 0 for the population model, 1 for
+        the task's own data. NaN for learners without a posterior.
         """
         query = self._query(X, groups, time)
         weight = self.model.own_weight(self._support, self._state, query)
@@ -180,28 +178,28 @@ class Adapted(Saved):
     def explain(
         self, X: Any, *, groups: Any = None, time: Any = None, target: Any = None
     ) -> pd.DataFrame:
-        """Why each row is predicted as it is: parts that add up to its prediction.
+        """Contribution of every support row to a prediction; contributions add up to it.
 
-        For numbers, each support row adds its surprise, how far it lay from what the population
-        expected of it, times its weight: the coefficient of learners that are linear in the
-        outcomes, and the mean derivative between expected and seen outcomes for all others.
-        `visits` is what follows from when they were and what else was measured then. For classes
-        and baselines, a row adds what leaving it out would take away; `rest` is what no single row
-        explains. Under an outcome transform the parts are those of its mean on that scale.
+        For numbers, a support row contributes its surprise (observed minus population prediction)
+        times its weight: the coefficient of the outcome in linear learners, and in others the mean
+        derivative from the expected to the observed outcomes. `visits` is the contribution of visit
+        times and measured features. For classes and baselines, a row contributes the change of the
+        prediction when it is left out; `rest` is the remainder. With an outcome transform, all are
+        on the transformed scale.
 
         Parameters
         ----------
         X, groups, time
             As in `predict`.
         target : class label, optional
-            Whose probability is explained; of two classes the second by default.
+            Class whose probability is explained; by default the second of two classes.
 
         Returns
         -------
         DataFrame
             `row` (of X), `part` (population, visits, value or rest), `support_row` (as in
-            `support_weights`; -1 for other parts), the time it lies `before` the row, `surprise`,
-            `weight`, `contribution`, and the row's `own_weight`.
+            `support_weights`; -1 for other parts), `before` (time from the support row to the row),
+            `surprise`, `weight`, `contribution`, and the row's `own_weight`.
         """
         query = self._query(X, groups, time)
         return explain_rows(self.model, self._support, self._state, query, target)
@@ -217,36 +215,35 @@ class Adapted(Saved):
         n_samples: int = 50,
         random_state: int = 0,
     ) -> pd.DataFrame:
-        """What each feature moved the adapted prediction of a row by, from that of other patients.
+        """Shapley values of the features of every adapted prediction.
 
-        Shapley values: features are set, in random order, from those of a background row to the
-        row's own, and each is given the change it makes, on average. Static and measured features
-        are changed in the task's support rows too, for they are the patient's; its outcomes stay.
-        So what the own outcomes tell already is not ascribed to features again, and the share of a
-        static feature shrinks as outcomes come in. Time is always the row's own.
+        Features change, in random order, from the values of a background row to those of the row;
+        each contributes the mean change that it makes. Static and measured features change in the
+        task's support rows as well; its outcomes and times do not. The contribution of a static
+        feature therefore shrinks as outcomes of the task arrive.
 
-        How much features matter over many patients, scikit-learn's `permutation_importance` says
-        of a model with ``task=`` and ``time=``.
+        For importance over many patients, use scikit-learn's `permutation_importance` with a model
+        that has ``task=`` and ``time=``.
 
         Parameters
         ----------
         X, groups, time
             As in `predict`.
         background : frame or array, (row, feature)
-            Rows of other patients to compare with, training rows say, without time.
+            Rows of other patients to compare with, such as training rows, without time.
         target
             As in `explain`.
         n_samples : int
-            Background rows drawn; each with an order of the features and its reverse.
+            Background rows drawn, each with a random order of the features and its reverse.
         random_state : int
 
         Returns
         -------
         DataFrame
-            `row` (of X), `part` (base, the mean prediction with background features; or feature),
-            `feature`, its `value` in the row (none for measured ones, whose values are those of the
-            support), `contribution`, and the standard `error` of its sampling. Contributions of a
-            row add up to what those of `explain` do.
+            `row` (of X), `part` ("base", the mean prediction with background features, or
+            "feature"), `feature`, its `value` in the row (None for measured features, which come
+            from the support), `contribution`, and its sampling standard `error`. Contributions of a
+            row have the same sum as those of `explain`.
 
         Examples
         --------
@@ -260,7 +257,6 @@ class Adapted(Saved):
         (['', 'x0', 'x1'], 2.0)
         """
         inputs, codes = self._read(X, groups, time)
-        refuse_new(codes)
         others = self._read_background(background, n_samples, random_state)
         table = explain_features(
             self.model,
@@ -280,15 +276,13 @@ class Adapted(Saved):
         return table
 
     def support_weights(self, X: Any, *, groups: Any = None, time: Any = None) -> pd.DataFrame:
-        """Which support rows a prediction rests on, and how much: similar visits or patients.
-
-        For learners that predict by attention, such as `MatchingNet`.
+        """Attention weights of the support rows, for learners such as `MatchingNet`.
 
         Returns
         -------
         DataFrame
-            `row` (of X), `support_row` (of the rows passed to adapt, then of those passed to each
-            update; -1 is the population) and `weight`; heaviest first, weights of a row sum to 1.
+            `row` (of X), `support_row` (counted over the rows passed to `adapt` and each `update`;
+            -1 for the population) and `weight`, in descending order; weights of a row sum to 1.
         """
         query = self._query(X, groups, time)
         triples = self.model.support_weights(self._support, self._state, query)
@@ -299,25 +293,24 @@ class Adapted(Saved):
         )
 
     def update(self, X: Any, y: Any, *, groups: Any = None, time: Any = None) -> Self:
-        """The same tasks with more rows in their supports; new groups join as new tasks."""
+        """Add rows to the supports and adapt again; new groups become new tasks."""
         rows = self._transformed(X), y
         more = self.model.read_more(self.labels_, self._support, *rows, groups=groups, time=time)
         return self._with_support(*more)
 
     def unadapted(self) -> Self:
-        """The population model, as one task without rows."""
+        """The population model: one task with an empty support."""
         return self._with_support(None, self.model.no_rows())
 
     def to_state(self) -> State:
-        """Model, encoded support rows and labels: patient data, marked so within the file.
+        """Model, encoded support rows and labels.
 
-        Keep the file where you keep the records themselves.
+        The file is patient data and marked so: protect it like the records.
         """
         if self.transform is not None:
             raise BundleError(
-                "tasks adapted behind a pipeline cannot be saved: a file cannot hold its "
-                "transformers. Save the model, transform the rows yourself, and adapt again after "
-                "loading."
+                "tasks adapted by a pipeline cannot be saved: a file cannot hold its transformers. "
+                "Save the model, transform the rows yourself, and adapt again after loading."
             )
         tensors, metadata = self.model.to_state()
         tensors = tensors | support_tensors(self._support)
@@ -334,7 +327,7 @@ class Adapted(Saved):
     def from_state(
         cls, tensors: Mapping[str, Tensor], metadata: Json, device: str = "auto", **more: Any
     ) -> Self:
-        """The inverse of `to_state`; subclasses pass on what `more` they read."""
+        """The inverse of `to_state`; subclasses pass further arguments of the class in `more`."""
         model = MetaModel.from_state(tensors, metadata, device)
         support = read_support(tensors, model.no_rows())
         labels = None
@@ -343,16 +336,12 @@ class Adapted(Saved):
         return cls(model, labels, support, **more)
 
     def add_audit_record(self, path: str | os.PathLike[str]) -> None:
-        """Add a line of JSON to a file: that and how a model was adapted, and nothing about whom.
+        """Append an audit record of this adaptation to a file, as a line of JSON.
 
-        Time, counts of tasks and rows, and two SHA-256 digests: `model` of the parameters and
-        `output` of the adapted state. The same rows and the same model give the same. No value and
-        no label of a patient is in it, and the line is on the disk before the method returns.
-
-        Raises
-        ------
-        DataError
-            The file cannot be written, or the model is a baseline.
+        It holds the time, the numbers of tasks and rows, and SHA-256 digests of the parameters
+        (`model`) and of the adapted state (`output`), but no value or label of a patient. The same
+        model and rows give the same digests. The line is flushed to disk before the method returns.
+        A `DataError` says that the file cannot be written, or that the model is a baseline.
         """
         model, output = self.model.digests(self._state)
         record: dict[str, Any] = {
@@ -370,27 +359,27 @@ class Adapted(Saved):
         except OSError as error:
             raise DataError(
                 f"the audit record cannot be written to {os.fspath(path)!r}: "
-                f"{error.strerror or error}. Name a file in a folder that you may write to."
+                f"{error.strerror or error}. Choose a file in a writable folder."
             ) from error
 
     @cached_property
     def effects_(self) -> tuple[Array, float]:
-        """Individual effect of every task, (task,), and the prior sd of such effects.
+        """Individual effect of every task, (task,), and its prior sd.
 
-        Mean shift of a task's own rows from the population, on the learner's scale; NaN for models
-        without such effects.
+        The effect is the task's mean shift from the population model on the learner's scale; NaN
+        for models without such effects.
         """
         return self.model.effects(self._support, self._state)
 
     @property
     def eta_shrinkage_(self) -> float:
-        """``1 - sd(individual effect) / prior sd`` over the adapted tasks: 1 is the population."""
+        """Shrinkage ``1 - sd(individual effect) / prior sd`` over tasks: 1 is the population."""
         effects, prior = self.effects_
         return float(1.0 - np.std(effects[self.n_shots_ > 0]) / prior)
 
     @cached_property
     def atypical_(self) -> Array:
-        """Prior-predictive p-value of every task's support, (task,): small is unlike training."""
+        """Prior-predictive p-value of every support, (task,); small: unlike the training tasks."""
         return self.model.atypical(self._support)
 
     def __repr__(self) -> str:
@@ -400,13 +389,13 @@ class Adapted(Saved):
         return f"{type(self).__name__}({tasks}, {span} shots each, {self.model.name})"
 
     def _with_support(self, labels: Labels, support: TaskRows) -> Self:
-        """The same model and transform with another support."""
+        """Adapt the same model to another support."""
         return type(self)(self.model, labels, support, self.transform)
 
     def _calibrated(
         self, prediction: Prediction, inputs: Inputs, n_shots: npt.NDArray[np.int64]
     ) -> Prediction:
-        """The predictions as they are read; `n_shots` (row,) is each row's support size."""
+        """Predictions after calibration, if any; `n_shots` (row,) is each row's support size."""
         return prediction
 
     def _apply(
@@ -417,28 +406,26 @@ class Adapted(Saved):
         new_groups: NewGroups,
         summary: Callable[[Prediction], npt.NDArray[Any]],
     ) -> npt.NDArray[Any]:
-        """A summary of the predictive distributions, with the rows of unknown tasks dealt with."""
+        """Summary of the predictive distributions, with rows of new tasks as `new_groups` says."""
         if new_groups not in ("error", "population", "nan"):
             raise DataError(
                 f"new_groups must be 'error', 'population' or 'nan', got {new_groups!r}."
             )
-        inputs, codes = self._read(X, groups, time)
+        inputs, codes = self._read(X, groups, time, allow_new=new_groups != "error")
         known = codes >= 0
-        if new_groups == "error":
-            refuse_new(codes)
         if known.all():
             return self._summary(summary, inputs, codes, known)
-        adapted = like = None
+        adapted = new = None
         if known.any():
-            adapted = like = self._summary(summary, inputs, np.where(known, codes, 0), known)
-        if like is None or new_groups == "population":
-            like = self.unadapted()._summary(summary, inputs, np.zeros_like(codes), ~known)
-        shape, dtype = (inputs.n_rows, *like.shape[1:]), like.dtype
+            adapted = new = self._summary(summary, inputs, np.where(known, codes, 0), known)
+        if new is None or new_groups == "population":
+            new = self.unadapted()._summary(summary, inputs, np.zeros_like(codes), ~known)
+        shape, dtype = (inputs.n_rows, *new.shape[1:]), new.dtype
         if new_groups == "nan":
             values = np.full(shape, np.nan, np.float64 if dtype.kind in "biuf" else object)
         else:
             values = np.empty(shape, dtype)
-            values[~known] = like
+            values[~known] = new
         if adapted is not None:
             values[known] = adapted
         return values
@@ -450,7 +437,7 @@ class Adapted(Saved):
         codes: npt.NDArray[np.int64],
         rows: npt.NDArray[np.bool_],
     ) -> npt.NDArray[Any]:
-        """A summary of the predictions of some rows, each of the task of its code."""
+        """Summary of the predictions of the masked rows; `codes` (row,) numbers their tasks."""
         prediction = self._calibrated(self._predict(inputs, codes), inputs, self.n_shots_[codes])
         try:
             return summary(prediction.take(np.flatnonzero(rows)))
@@ -458,29 +445,31 @@ class Adapted(Saved):
             raise DataError(f"{self.model.name}:", *error.args) from error
 
     def _predict(self, inputs: Inputs, codes: npt.NDArray[np.int64]) -> Prediction:
-        """The model's own predictive distributions, in the order of the rows."""
+        """Predictive distributions of the model, in the order of the rows."""
         query = self.model.table.rows(inputs, codes, self.n_tasks)
         prediction = self.model.predict(self._support, self._state, query)
         return prediction.take(np.argsort(query.origin.numpy()))
 
-    def _read(self, X: Any, groups: Any, time: Any) -> tuple[Inputs, npt.NDArray[np.int64]]:
-        """The rows and each one's task number; -1 where its task was not adapted."""
+    def _read(
+        self, X: Any, groups: Any, time: Any, *, allow_new: bool = False
+    ) -> tuple[Inputs, npt.NDArray[np.int64]]:
+        """Rows and their task numbers, (row,); -1 for tasks that were not adapted, if allowed."""
         inputs = self.model.read(self._transformed(X), groups=groups, time=time)
         codes = np.zeros(inputs.n_rows, np.int64)
         if self.labels_ is not None:
             codes = task_numbers(inputs.groups, self.labels_)
-        warn_of_looking_back(inputs.time, codes, self._last_time)
+        warn_of_past_rows(inputs.time, codes, self._last_time)
+        if not allow_new:
+            refuse_new(codes)
         return inputs, codes
 
     def _query(self, X: Any, groups: Any, time: Any) -> TaskRows:
-        inputs, codes = self._read(X, groups, time)
-        refuse_new(codes)
-        return self.model.table.rows(inputs, codes, self.n_tasks)
+        return self.model.table.rows(*self._read(X, groups, time), self.n_tasks)
 
     def _read_background(self, background: Any, n_samples: int, random_state: int) -> Inputs:
         """Random rows of other patients, at most `n_samples`."""
         if not len(background):
-            raise DataError("background has no rows: pass some of other patients.")
+            raise DataError("background has no rows. Pass rows of other patients.")
         if not isinstance(n_samples, Integral) or n_samples < 2:
             raise DataError(f"n_samples must be a whole number, 2 or more, got {n_samples!r}.")
         n_rows = len(background)

@@ -1,4 +1,4 @@
-"""Meta-learning for classes."""
+"""Meta-learning of classes."""
 
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -14,16 +14,16 @@ from ehrmeta.nn.batch import TaskRows
 
 
 class MetaClassifier(MetaEstimator, TaskClassifier):
-    """Learns over many tasks how to classify rows of a new one from a few of its rows.
+    """Meta-learning classifier: learns from many tasks to classify a new one from a few rows.
 
-    Two classes or more, as text or whole numbers; a support may hold any of them, or one only.
-    Probabilities are averages over what is not known of a task yet, so that those of the
-    population model add up to the events among new tasks.
+    The outcome has two classes or more, as text or whole numbers; a support may hold any of them.
+    Probabilities are averaged over the uncertainty about the task, so that the population model is
+    calibrated among new tasks.
 
-    Rare classes need no weights: probabilities are those of the rows as they come, from half a
-    percent on. A `population` model with ``class_weight`` is taken back to them by
-    ``DeepMixedEffects(feature_slopes=True)``, whose intercept and gain are estimated above it.
-    Supports that were drawn by their outcome are adapted to with ``adapt(prevalence=...)``.
+    Rare classes, down to half a percent, need no weights: probabilities are calibrated to the
+    training rows. If a `population` model has ``class_weight``,
+    ``DeepMixedEffects(feature_slopes=True)`` recalibrates it by an intercept and a slope. For
+    supports sampled by outcome (case-control) use ``adapt(prevalence=...)``.
 
     Parameters
     ----------
@@ -32,9 +32,9 @@ class MetaClassifier(MetaEstimator, TaskClassifier):
     backbone : Backbone, optional
         The network; ``MLP((64, 64))`` by default.
     population : classifier, optional
-        Any scikit-learn classifier of two classes, cross-fitted by task: its logit is what the
-        algorithm starts from, and learns and adapts what is left. A file holds
-        `LogisticRegression` and `HistGradientBoostingClassifier`.
+        Any scikit-learn classifier of two classes, cross-fitted by task; its logit is the offset
+        that the algorithm adapts. `LogisticRegression` and `HistGradientBoostingClassifier` can be
+        saved.
     schema, task, time, shots, max_queries, max_steps, batch_size, learning_rate, weight_decay, \
 validation_fraction, patience, score_shots, device, precision, chunk_size, compile, callbacks, \
 verbose, random_state
@@ -44,10 +44,8 @@ verbose, random_state
     ----------
     classes_ : ndarray, (class,)
         Class labels, sorted: the columns of `predict_proba`.
-    history_ : list of dict
-        One record per check of the training, as in `MetaRegressor`.
-    n_tasks_ : int
-        Training tasks seen.
+    history_, n_tasks_, population_
+        As in `MetaRegressor`.
 
     Examples
     --------
@@ -78,15 +76,14 @@ verbose, random_state
         X, y, groups, time
             As in ``MetaRegressor.adapt``. A support may hold one class only.
         prevalence : float, optional
-            Where support rows were drawn by their outcome (all cases and some controls): the share
-            of the second class among all patients of these tasks. The log-odds of the support rows
-            are then those of patients as they come, plus what the drawing added, so that
-            predictions are for patients as they come.
+            For support rows sampled by outcome (all cases and some controls): the share of the
+            second class among all patients of these tasks. An offset on the support's log-odds
+            then corrects for the sampling, so that predictions hold for unsampled patients.
 
         Returns
         -------
         Adapted
-            Predicts for these tasks.
+            Predictions for these tasks.
 
         References
         ----------
@@ -95,35 +92,30 @@ verbose, random_state
         model = self.fitted_model()
         labels, support = model.read_support(X, y, groups=groups, time=time)
         if prevalence is not None:
-            support = _drawn_by_outcome(support, prevalence)
+            support = _case_control_offset(support, prevalence)
         return Adapted(model, labels, support)
 
 
-def _drawn_by_outcome(support: TaskRows, prevalence: float) -> TaskRows:
-    r"""The rows with what drawing cases and controls added to their log-odds as an offset.
+def _case_control_offset(support: TaskRows, prevalence: float) -> TaskRows:
+    r"""Add the prior correction of case-control sampling to the offset of the support rows.
 
     .. math:: \mathrm{logit}\, \bar y_i - \mathrm{logit}\, \pi
 
-    with the share of events in the support of task i, and among its patients.
-
-    Raises
-    ------
-    DataError
-        The prevalence is no share, there are several classes, or a support holds one only.
+    with :math:`\bar y_i` the share of events in the support of task i, :math:`\pi` the prevalence.
     """
     if not 0.0 < prevalence < 1.0:
         raise DataError(f"prevalence must lie strictly between 0 and 1, got {prevalence}.")
     if bool((support.y > 1).any()):
-        raise DataError("prevalence= is for two classes.")
+        raise DataError("prevalence= needs two classes: leave it out for more.")
     events = torch.bincount(support.codes, support.y.double(), minlength=support.n_tasks)
     share = events / support.sizes.clamp(min=1)
-    alone = (support.sizes > 0) & ((share == 0) | (share == 1))
-    if bool(alone.any()):
+    one_class = (support.sizes > 0) & ((share == 0) | (share == 1))
+    if bool(one_class.any()):
         raise DataError(
-            f"{int(alone.sum()):,} of {support.n_tasks:,} supports (first: task "
-            f"{int(alone.nonzero()[0])}) hold one class only, so they were not drawn by their "
-            "outcome. Leave prevalence out for rows as they come."
+            f"{int(one_class.sum()):,} of {support.n_tasks:,} supports (first: task "
+            f"{int(one_class.nonzero()[0])}) hold one class only, so they were not sampled by "
+            "outcome. Leave prevalence out for rows that were not sampled."
         )
-    added = torch.logit(share) - torch.logit(torch.tensor(prevalence, dtype=torch.float64))
-    offset = support.offset + added[support.codes].to(support.offset.dtype)
+    correction = torch.logit(share) - torch.logit(torch.tensor(prevalence, dtype=torch.float64))
+    offset = support.offset + correction[support.codes].to(support.offset.dtype)
     return replace(support, offset=offset)

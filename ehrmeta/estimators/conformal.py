@@ -1,4 +1,4 @@
-"""Intervals and sets of classes that hold for new patients, by split-conformal calibration."""
+"""Split-conformal calibration of intervals and prediction sets for new patients."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -10,12 +10,11 @@ import pandas as pd
 from sklearn.base import BaseEstimator
 from torch import Tensor
 
-from ehrmeta.errors import BundleError, DataError, GroupError, NotFittedError, Remedy
+from ehrmeta.errors import DataError, GroupError, NotFittedError
 from ehrmeta.estimators._base import TaskClassifier, TaskEstimator, TaskRegressor
 from ehrmeta.estimators.classifier import MetaClassifier
 from ehrmeta.estimators.conformal_adapted import ConformalAdapted, ConformalClassAdapted
 from ehrmeta.estimators.conformal_limits import (
-    ANY,
     BetaCalibration,
     Calibration,
     Cell,
@@ -23,30 +22,32 @@ from ehrmeta.estimators.conformal_limits import (
     by_cell,
     levels_of,
 )
-from ehrmeta.estimators.files import Json, Saved, State
+from ehrmeta.estimators.files import Json, Saved, State, check_class
 from ehrmeta.estimators.k_shot_protocol import adapt_to_rows, k_shot_splits
 from ehrmeta.estimators.meta_estimator import MetaEstimator
-from ehrmeta.estimators.predictions import ClassPredictive, Prediction, Predictive
 from ehrmeta.estimators.regressor import MetaRegressor
+from ehrmeta.estimators.task_model import TaskModel
 
 Array = npt.NDArray[np.float64]
 AllLimits: TypeAlias = dict[Cell, tuple[Limits, ...]]
 AllMaps: TypeAlias = dict[Cell, tuple[BetaCalibration, ...]]
 Result = TypeVar("Result", bound=ConformalAdapted)
-_FEWEST = 20  # patients with rows of a class, and of the others, for a calibration of their own
+_FEWEST = 20  # patients with rows of a class, and of the others, for a recalibration map
 
 
 class ConformalEstimator(Saved, BaseEstimator, ABC, Generic[Result]):
-    """A fitted model and what was learned of its errors on patients it has not seen.
+    """Base of conformal estimators: a fitted model, calibrated on held-out patients.
 
-    Subclasses say what is kept of every predicted row (`_columns`) and what is learned of all of
-    them (`_learn`).
+    Subclasses define the nonconformity scores of predicted rows (`_columns`) and the calibration
+    that is computed from them (`_learn`).
     """
 
     file_kind: ClassVar[str] = "calibrated"
     calibration_: Calibration
     _adapted: type[Result]
     _saved_model: ClassVar[type[MetaEstimator]]
+    _model_type: ClassVar[type[TaskEstimator]]
+    _outcomes: ClassVar[str]  # in error messages
 
     def __init__(
         self,
@@ -62,17 +63,17 @@ class ConformalEstimator(Saved, BaseEstimator, ABC, Generic[Result]):
     def calibrate(
         self, X: Any, y: Any, *, groups: Any, time: Any = None, outcome_time: Any = None
     ) -> Self:
-        """Learn how far predictions are off, on patients that the model was not fitted on.
+        """Calibrate on patients that the model was not fitted on.
 
-        Each is adapted from its first k rows (random ones without time), for every k of `shots`,
-        and judged on its later ones.
+        Each is adapted from its first k rows (random ones without time), for every k in `shots`,
+        and scored on its other rows.
 
         Parameters
         ----------
         X, y, groups, time
             The rows of calibration patients, as in ``model.fit``.
         outcome_time : (row,), optional
-            When each outcome became known, on the clock of `time`: no query row is earlier.
+            Time at which each outcome became known, in the unit of `time`: queries are not earlier.
 
         Raises
         ------
@@ -80,14 +81,21 @@ class ConformalEstimator(Saved, BaseEstimator, ABC, Generic[Result]):
             The model is of another kind, a column of `by` cannot be used, or no patient has rows
             after its support.
         """
-        self._check_model()
+        if not isinstance(self.model, self._model_type):
+            raise DataError(
+                f"a {type(self.model).__name__} predicts no {self._outcomes} to calibrate. Pass a "
+                f"fitted {self._saved_model.__name__}, or a baseline that predicts them."
+            )
         if not isinstance(self.shots, Sequence | np.ndarray) or not len(self.shots):
-            raise DataError(f"shots must list one support size or more, got {self.shots!r}.")
+            raise DataError(f"shots must be a sequence of support sizes, got {self.shots!r}.")
         inputs = self.model.fitted_model().read(X, y, groups=groups, time=time)
         outcome, tasks = inputs.outcome(), inputs.tasks()
         if inputs.groups is None:
-            raise GroupError("calibrate needs groups=: the patient of every row.")
-        by = self._cuts()
+            raise GroupError("calibrate needs groups=. Pass the patient of every row.")
+        if isinstance(self.by, Mapping):
+            by = {name: tuple(cuts) for name, cuts in self.by.items()}
+        else:
+            by = dict.fromkeys([self.by] if isinstance(self.by, str) else self.by or (), ())
         level, parts = levels_of(inputs.columns, by), []
         for k, support, query in k_shot_splits(inputs, self.shots, outcome_time=outcome_time):
             adapted, rows = adapt_to_rows(self.model, X, inputs, support, query)
@@ -105,29 +113,27 @@ class ConformalEstimator(Saved, BaseEstimator, ABC, Generic[Result]):
 
     def adapt(self, X: Any, y: Any, *, groups: Any = None, time: Any = None) -> Result:
         """Adapt the model to new patients, as ``model.adapt`` does."""
-        self._check_is_calibrated()
-        model = self.model.fitted_model()
+        model = self._calibrated_model()
         labels, support = model.read_support(X, y, groups=groups, time=time)
         return self._adapted(model, labels, support, limits=self.calibration_)
 
     def unadapted(self) -> Result:
-        """The population model, for patients without any row."""
-        self._check_is_calibrated()
-        model = self.model.fitted_model()
+        """The population model, for patients without support rows."""
+        model = self._calibrated_model()
         return self._adapted(model, None, model.no_rows(), limits=self.calibration_)
 
     def predict(self, X: Any, *, time: Any = None) -> npt.NDArray[Any]:
-        """Population prediction, that of the model."""
+        """Population prediction of the model, not calibrated."""
         return self.model.predict(X, time=time)
 
     def to_state(self) -> State:
-        """The model, and the standardised errors of the calibration rows in order of their size.
+        """Model and sorted nonconformity scores of the calibration rows, without rows or ids.
 
-        No row or id goes with them (of classifiers they are the probabilities given to the true
-        class), and those kinds of `by` are named that ten patients or more are of.
+        The scores are standardised errors, or probabilities of the true class. Subgroups of `by`
+        are named if they have at least ten patients.
         """
-        self._check_is_calibrated()
-        savable = self.model if isinstance(self.model, MetaEstimator) else self.model.fitted_model()
+        fitted = self._calibrated_model()
+        savable = self.model if isinstance(self.model, MetaEstimator) else fitted
         tensors, metadata = savable.to_state()
         arrays, calibration = self.calibration_.to_state()
         metadata |= {"kind": self.file_kind, "class": type(self).__name__}
@@ -139,11 +145,7 @@ class ConformalEstimator(Saved, BaseEstimator, ABC, Generic[Result]):
         cls, tensors: Mapping[str, Tensor], metadata: Json, device: str = "auto"
     ) -> Self:
         """The inverse of `to_state`."""
-        if metadata["class"] != cls.__name__:
-            raise BundleError(
-                f"it holds no {cls.__name__}, but another model.",
-                Remedy("pass-a-model", f"Open it with {metadata['class']}.load."),
-            )
+        check_class(metadata["class"], cls)
         model = cls._saved_model.from_state(tensors, metadata, device)
         calibration = Calibration.from_state(tensors, metadata)
         conformal = cls(model, shots=tuple(metadata["shots"]), by=calibration.by or None)
@@ -151,60 +153,51 @@ class ConformalEstimator(Saved, BaseEstimator, ABC, Generic[Result]):
         return conformal
 
     @abstractmethod
-    def _check_model(self) -> None:
-        """Refuse models of another kind of outcome."""
-
-    @abstractmethod
-    def _columns(self, predicted: Prediction, y: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
-        """What is kept of every predicted row, (row,) each."""
+    def _columns(self, predicted: Any, y: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
+        """Columns to store of every predicted row, (row,) each."""
 
     @abstractmethod
     def _learn(self, rows: pd.DataFrame) -> tuple[AllLimits, AllMaps]:
-        """Limits and maps; columns are those kept, and task, level and shots."""
-
-    def _cuts(self) -> dict[str, tuple[float, ...]]:
-        """Columns of `by`, and where each is cut."""
-        if isinstance(self.by, Mapping):
-            return {name: tuple(cuts) for name, cuts in self.by.items()}
-        return dict.fromkeys([self.by] if isinstance(self.by, str) else self.by or (), ())
+        """Limits and recalibration maps, from the stored columns, task, level and shots."""
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "calibration_")
 
-    def _check_is_calibrated(self) -> None:
+    def _calibrated_model(self) -> TaskModel:
+        """The fitted model, or a `NotFittedError` before `calibrate`."""
         if not hasattr(self, "calibration_"):
             raise NotFittedError(
                 f"This {type(self).__name__} is not calibrated yet. Call 'calibrate' with patients "
                 "that the model was not fitted on."
             )
+        return self.model.fitted_model()
 
 
 class ConformalRegressor(ConformalEstimator[ConformalAdapted]):
-    """A fitted regressor with intervals that are calibrated on patients it has not seen.
+    """Conformal regressor: intervals of a fitted model, calibrated on held-out patients.
 
-    A model's own intervals are as good as its assumptions: normal errors, the same spread in women
-    and in men. Here the errors made on held-out patients say how wide an interval must be. It then
-    holds the outcome of a random later visit of a new patient with at least the probability asked
-    for, whatever the distribution, as long as calibration patients and new ones are exchangeable:
-    drawn from the same population. This is so for every support size k by itself and, with `by`,
-    for every kind of row by itself. It is no promise for a single patient, nor for another
-    hospital.
+    A model's intervals depend on its assumptions, such as normal errors of equal spread in women
+    and men. Conformal intervals are as wide as the errors on held-out patients require. They cover
+    the outcome of a random later visit of a new patient with at least the nominal probability for
+    any distribution, if calibration and new patients are exchangeable (drawn from the same
+    population). This holds separately for every support size k and, with `by`, for every subgroup,
+    but not for a single patient or another hospital.
 
-    Errors are standardised by the model's own predictive standard deviation (models without one
-    have intervals of one width for each k), and each side is calibrated by itself, so that skewed
-    outcomes have skewed intervals.
+    Errors are standardised by the predictive standard deviation of the model (without one, the
+    interval width depends on k only). The two sides are calibrated separately, so that skewed
+    outcomes have asymmetric intervals.
 
     Parameters
     ----------
     model : fitted regressor over tasks
-        A `MetaRegressor` or a baseline. It is neither changed nor fitted again.
+        A `MetaRegressor` or a baseline. It is not refitted.
     shots : sequence of int
-        Support sizes to calibrate, each by itself. Patients with another number of support rows
-        get the limits of all sizes together, with a warning.
+        Support sizes to calibrate separately. Patients with another number of support rows get the
+        limits of all sizes together, with a warning.
     by : mapping of str to sequence of float, or sequence of str, optional
-        Columns of X whose kinds of rows are calibrated each by itself, and for numbers where to
-        cut: ``{"male": (), "age": (45, 60)}``. A sequence of names makes no cuts. Choose cuts ahead
-        of calibration. Every kind needs enough patients: about 20 at 90 %, better 200.
+        Columns of X that define subgroups to calibrate separately, with cut points for numbers:
+        ``{"male": (), "age": (45, 60)}``. A sequence of names has no cut points. Choose them before
+        calibration. Every subgroup needs about 20 patients at 90 %, better 200.
 
     Examples
     --------
@@ -222,22 +215,15 @@ class ConformalRegressor(ConformalEstimator[ConformalAdapted]):
 
     _adapted = ConformalAdapted
     _saved_model = MetaRegressor
+    _model_type = TaskRegressor
+    _outcomes = "numbers"
 
     @property
     def limits_(self) -> dict[Cell, Limits]:
-        """By (shots, level): of every kind of row, of all rows at each k, and of all."""
+        """Limits by (shots, level): of every subgroup, of all rows at each k, and of all rows."""
         return {cell: limits for cell, (limits,) in self.calibration_.limits.items()}
 
-    def _check_model(self) -> None:
-        if not isinstance(self.model, TaskRegressor):
-            raise DataError(
-                f"a {type(self.model).__name__} has no intervals to calibrate. Pass a fitted "
-                "MetaRegressor, or a baseline that predicts numbers."
-            )
-
-    def _columns(self, predicted: Prediction, y: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
-        if not isinstance(predicted, Predictive):
-            raise DataError(f"a {type(self.model).__name__} predicts no numbers to calibrate.")
+    def _columns(self, predicted: Any, y: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
         scale = 1.0 if predicted.scale is None else predicted.scale
         return {"error": (predicted.outcome.forward(y) - predicted.loc) / scale}
 
@@ -250,25 +236,25 @@ def _limits(rows: pd.DataFrame, column: str) -> Limits:
 
 
 class ConformalClassifier(ConformalEstimator[ConformalClassAdapted]):
-    """A fitted classifier whose sets of classes and probabilities are calibrated on new patients.
+    """Conformal classifier: prediction sets and probabilities, calibrated on held-out patients.
 
-    The set of classes for a row holds its true class with at least the probability asked for, by
-    itself for the rows of every class: events are missed no more often than non-events, however
-    rare they are. It does so for a random row of a new patient who has rows of that class, whatever
-    the model is worth, as long as calibration patients and new ones are drawn from the same
-    population; and for every support size k by itself and, with `by`, every kind of row. Where the
-    model cannot tell, the set holds both classes.
+    A prediction set contains the true class with at least the nominal probability, separately for
+    the rows of every class (Mondrian calibration): a rare event is missed no more often than a
+    non-event. This holds for a random row of a new patient who has rows of that class, for any
+    model, if calibration and new patients are drawn from the same population; and separately for
+    every support size k and, with `by`, every subgroup. If the model cannot distinguish the
+    classes, the set contains both.
 
-    Probabilities are recalibrated at every k by a map of three parameters for each class (beta
-    calibration), patients weighing the same; classes that are predicted may change with it.
+    Probabilities are recalibrated at every k by beta calibration, one map per class, with equal
+    weights of patients; predicted classes may change.
 
     Parameters
     ----------
     model : fitted classifier over tasks
-        A `MetaClassifier` or a baseline. It is neither changed nor fitted again.
+        A `MetaClassifier` or a baseline. It is not refitted.
     shots, by
-        As in `ConformalRegressor`. Each kind needs enough patients with each class: 9 at 90 %,
-        better 100.
+        As in `ConformalRegressor`. Every subgroup needs 9 patients with each class at 90 %, better
+        100.
 
     Examples
     --------
@@ -286,36 +272,29 @@ class ConformalClassifier(ConformalEstimator[ConformalClassAdapted]):
 
     _adapted = ConformalClassAdapted
     _saved_model = MetaClassifier
+    _model_type = TaskClassifier
+    _outcomes = "classes"
 
     @property
     def limits_(self) -> Mapping[Cell, tuple[Limits, ...]]:
-        """By (shots, level): of the probability that rows of every class were given."""
+        """Limits of the probability of every class, by (shots, level)."""
         return self.calibration_.limits
 
     @property
     def recalibration_(self) -> Mapping[Cell, tuple[BetaCalibration, ...]]:
-        """By (shots, None): for every class, at each k with enough patients and of all rows.
+        """Recalibration maps of every class by (shots, None), and of all rows.
 
-        Empty where even these are too few; probabilities then stay as they are.
+        Missing where there are too few patients; probabilities then do not change.
         """
         return self.calibration_.maps
 
     @property
     def classes_(self) -> npt.NDArray[Any]:
-        """Class labels: the columns of sets and probabilities."""
+        """Class labels: the columns of prediction sets and probabilities."""
         labels: npt.NDArray[Any] = self.model.fitted_model().table.outcome.labels
         return labels
 
-    def _check_model(self) -> None:
-        if not isinstance(self.model, TaskClassifier):
-            raise DataError(
-                f"a {type(self.model).__name__} has no classes to calibrate. Pass a fitted "
-                "MetaClassifier, or a baseline that predicts classes."
-            )
-
-    def _columns(self, predicted: Prediction, y: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
-        if not isinstance(predicted, ClassPredictive):
-            raise DataError(f"a {type(self.model).__name__} predicts no classes to calibrate.")
+    def _columns(self, predicted: Any, y: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
         columns = {f"p{c}": p for c, p in enumerate(predicted.probabilities().T)}
         labels = self.model.fitted_model().table.outcome.forward(y)
         return columns | {"label": labels.astype(np.int64)}
@@ -330,19 +309,19 @@ class ConformalClassifier(ConformalEstimator[ConformalClassAdapted]):
 
 
 def _recalibration(rows: pd.DataFrame, n_classes: int) -> AllMaps:
-    """For all rows and for each k, where there are enough patients with every class."""
-    parts: dict[Cell, pd.DataFrame] = {ANY: rows}
-    parts |= {(int(k), None): part for k, part in rows.groupby("shots")}
-    maps = {}
-    for cell, part in parts.items():
+    """Maps of all rows and of each k that has enough patients with every class."""
+
+    def maps(part: pd.DataFrame) -> tuple[BetaCalibration, ...]:
         of_class = [part["label"] == c for c in range(n_classes)]
         fewest = min(part.loc[mask, "task"].nunique() for c in of_class for mask in (c, ~c))
         if fewest < _FEWEST:
-            continue
+            return ()
         counts = part.groupby(["shots", "task"])["label"].transform("size")
         weight = (1.0 / counts).to_numpy()
-        maps[cell] = tuple(
+        return tuple(
             BetaCalibration.of(part[f"p{c}"].to_numpy(), is_class.to_numpy(), weight)
             for c, is_class in enumerate(of_class)
         )
-    return maps
+
+    by_shots = by_cell(rows.assign(level=np.nan), maps)
+    return {cell: fitted for cell, fitted in by_shots.items() if fitted}

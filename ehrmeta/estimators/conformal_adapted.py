@@ -1,4 +1,4 @@
-"""Adapted patients whose intervals, or sets of classes and probabilities, are calibrated."""
+"""Adapted tasks with calibrated intervals, prediction sets and probabilities."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -8,10 +8,9 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from ehrmeta.errors import BundleError, Remedy
 from ehrmeta.estimators.adapted import Adapted, NewGroups
 from ehrmeta.estimators.conformal_limits import Calibration, Cell
-from ehrmeta.estimators.files import Json, State
+from ehrmeta.estimators.files import Json, State, check_class
 from ehrmeta.estimators.inputs import Inputs
 from ehrmeta.estimators.predictions import ClassPredictive, Prediction, Predictive
 from ehrmeta.estimators.task_model import Labels, TaskModel
@@ -22,29 +21,29 @@ Array = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class _Calibrated(Prediction):
-    """A model's predictions, and the calibration of each one's cell."""
+    """Predictions of a model, with the calibration cell of every row."""
 
     model: Any
     limits: Calibration
     cells: list[Cell]  # of every row
 
     def take(self, index: npt.NDArray[np.int64]) -> Self:
-        """Some rows, in the order given."""
+        """The rows of an index, in its order."""
         cells = [self.cells[row] for row in index]
         return type(self)(self.model.take(index), self.limits, cells)
 
 
 class _CalibratedPredictive(_Calibrated):
-    """Predictive distributions of numbers whose quantiles and intervals are calibrated."""
+    """Predictions of numbers with calibrated quantiles and intervals."""
 
     model: Predictive
 
     def point(self) -> npt.NDArray[Any]:
-        """The model's own mean."""
+        """Mean of the model, not calibrated."""
         return self.model.point()
 
     def quantile(self, level: float) -> Array:
-        """One end of the central interval that cuts off as much on each side, (row,)."""
+        """Calibrated quantile: one limit of the symmetric central interval, (row,)."""
         confidence_level = max(level, 1.0 - level)
         chosen = self.limits.chosen(self.cells, confidence_level, sides=1)
         error = {
@@ -66,12 +65,12 @@ class _CalibratedPredictive(_Calibrated):
 
 
 class _CalibratedClasses(_Calibrated):
-    """Class probabilities that are recalibrated, and calibrated sets of classes."""
+    """Recalibrated class probabilities and calibrated prediction sets."""
 
     model: ClassPredictive
 
     def point(self) -> npt.NDArray[Any]:
-        """The likeliest class by the recalibrated probabilities."""
+        """The class of the highest recalibrated probability."""
         likeliest: npt.NDArray[Any] = self.model.labels[self.probabilities().argmax(1)]
         return likeliest
 
@@ -80,33 +79,30 @@ class _CalibratedClasses(_Calibrated):
         return self.limits.recalibrated(self.model.probabilities(), self.cells)
 
     def members(self, confidence_level: float) -> npt.NDArray[np.bool_]:
-        """Which classes the set of every row holds, (row, class)."""
+        """Prediction sets as masks, (row, class)."""
         chosen = self.limits.chosen(self.cells, confidence_level, sides=1)
         least = {
             cell: [limits.lower(confidence_level) for limits in each]
             for cell, each in chosen.items()
         }
         p = self.model.probabilities()
-        members: npt.NDArray[np.bool_] = p >= np.reshape(
-            [least[cell] for cell in self.cells], p.shape
-        )
-        return members
+        return np.asarray(p >= np.reshape([least[cell] for cell in self.cells], p.shape))
 
 
 class ConformalAdapted(Adapted):
-    """Adapted tasks whose intervals and quantiles are calibrated: ``ConformalRegressor.adapt``.
+    """Adapted tasks with calibrated intervals and quantiles, from ``ConformalRegressor.adapt``.
 
-    It does all that `Adapted` does. The interval of a row has the limits of its task's support size
-    and of its kind. Where that was not calibrated, or on too few tasks for the level, it has those
-    of all rows of that size, and then those of all rows; a `DataWarning` says how many. Means are
-    the model's own, and so are `predict_distribution` and the explanations.
+    Has all methods of `Adapted`. Intervals use the limits of the row's support size and subgroup.
+    If those were not calibrated, or on too few tasks, they use the limits of all rows of that
+    support size, else of all rows; a `DataWarning` counts such rows. Means, `predict_distribution`
+    and explanations are those of the model.
 
     Parameters
     ----------
     model, labels, support, transform, state
         As in `Adapted`.
     limits : Calibration
-        What was learned on calibration tasks.
+        Fitted on calibration tasks.
     """
 
     file_kind: ClassVar[str] = "calibrated adapted"
@@ -131,7 +127,7 @@ class ConformalAdapted(Adapted):
         return Adapted(self.model, self.labels_, self._support, self.transform, state=self._state)
 
     def to_state(self) -> State:
-        """Model, encoded support rows, labels and calibration: patient data, marked so within."""
+        """Model, encoded support, labels and calibration; the file is patient data, marked so."""
         tensors, metadata = super().to_state()
         arrays, calibration = self.limits.to_state()
         metadata |= {"kind": self.file_kind, "class": type(self).__name__}
@@ -142,11 +138,7 @@ class ConformalAdapted(Adapted):
         cls, tensors: Mapping[str, Tensor], metadata: Json, device: str = "auto", **more: Any
     ) -> Self:
         """The inverse of `to_state`."""
-        if metadata["class"] != cls.__name__:
-            name = metadata["class"]
-            raise BundleError(
-                f"it holds a {name}.", Remedy("pass-a-model", f"Open it with {name}.load.")
-            )
+        check_class(metadata["class"], cls)
         limits = Calibration.from_state(tensors, metadata)
         return super().from_state(tensors, metadata, device, limits=limits)
 
@@ -161,10 +153,10 @@ class ConformalAdapted(Adapted):
 
 
 class ConformalClassAdapted(ConformalAdapted):
-    """Adapted tasks with calibrated classes: ``ConformalClassifier.adapt``.
+    """Adapted tasks with calibrated classes, from ``ConformalClassifier.adapt``.
 
-    It does all that `Adapted` does. Classes and probabilities are recalibrated; what is explained
-    is the model's own probability.
+    Has all methods of `Adapted`. Classes and probabilities are recalibrated; explanations are of
+    the model's probability.
 
     Parameters
     ----------
@@ -183,23 +175,18 @@ class ConformalClassAdapted(ConformalAdapted):
         confidence_level: float = 0.9,
         new_groups: NewGroups = "error",
     ) -> npt.NDArray[Any]:
-        """Which classes a row's set holds, (row, class).
+        """Prediction sets as masks, (row, class).
 
-        A set of both classes says that the model cannot tell; an empty one that the row is unlike
-        those of either class. Where a task's support size or kind was not calibrated, or on too few
-        tasks with a class, the limits are those of more rows; a `DataWarning` says so.
+        A set of both classes means that the model cannot distinguish them, an empty set that the
+        row is unlike those of either class. Limits fall back to more rows as in `ConformalAdapted`.
 
         Parameters
         ----------
         X, groups, time, new_groups
             As in `Adapted.predict`.
         confidence_level : float, default 0.9
-            Of the rows of each class, this share has its class in the set.
-
-        Raises
-        ------
-        DataError
-            All calibration tasks with rows of some class are too few for the level.
+            Share of the rows of each class whose set contains the class. A `DataError` says that
+            there are too few calibration tasks with some class.
         """
 
         def members(prediction: Any) -> npt.NDArray[Any]:

@@ -1,4 +1,4 @@
-"""How far from a prediction a new patient's outcome may lie, from the errors of other patients."""
+"""Conformal limits and beta calibration, by support size and subgroup of rows."""
 
 from __future__ import annotations
 
@@ -21,31 +21,31 @@ from ehrmeta.errors import BundleError, DataError, DataWarning, SchemaError, did
 
 Array = npt.NDArray[np.float64]
 _ROUNDING = 1e-9  # sums of 1 / n are not exact
-_CLIP = 1e-6
-_INVERSE_PENALTY = 1e3  # keeps separated classes finite
-Cell: TypeAlias = tuple[int | None, str | None]  # support size, kind of row; None is all of them
+_CLIP = 1e-6  # of probabilities
+_INVERSE_PENALTY = 1e3  # keeps coefficients of separated classes finite
+Cell: TypeAlias = tuple[int | None, str | None]  # support size, subgroup; None is all of them
 Value = TypeVar("Value")
 ANY: Cell = (None, None)
-_FEWEST_TASKS = 10  # of a kind that is named
-_MOST_VALUES = 20  # of a column that is not cut
+_FEWEST_TASKS = 10  # of a named subgroup
+_MOST_VALUES = 20  # of a column without cut points
 
 
 @dataclass(frozen=True)
 class Limits:
-    r"""Errors of the calibration tasks, from which limits for one more task are read.
+    r"""Errors of the calibration tasks, whose quantiles are conformal limits for a new task.
 
-    The errors of one task are alike, so the task is what is exchangeable: with m tasks, row j of
-    the :math:`n_i` of task i weighs :math:`1 / ((m + 1) n_i)`, and the new task's own
-    :math:`1 / (m + 1)` lies beyond all of them. An interval of level :math:`1 - a` cuts off
-    :math:`a / 2` on each side, by weight, and then holds a random row of a new task with at least
-    that probability, whatever the distribution of the errors.
+    Errors of one task are correlated, so the tasks are the exchangeable units: with m tasks, each
+    of the :math:`n_i` rows of task i has weight :math:`1 / ((m + 1) n_i)`, and the new task has
+    weight :math:`1 / (m + 1)` at infinity. An interval of level :math:`1 - a` has weight
+    :math:`a / 2` beyond each limit and covers a random row of a new task with at least that
+    probability, for any distribution of the errors.
 
     Attributes
     ----------
     error : (row,)
         Signed and standardised, (outcome - mean) / sd, in ascending order.
     weight : (row,)
-        One over the rows of its task.
+        One over the number of rows of its task.
     n_tasks : int
 
     References
@@ -66,50 +66,37 @@ class Limits:
 
     @classmethod
     def of(cls, error: Array, tasks: npt.NDArray[np.int64]) -> Limits:
-        """Take the errors of some rows, (row,), and the number of each one's task, (row,)."""
+        """Limits from errors, (row,), and task numbers, (row,)."""
         counts = np.bincount(tasks)
         order = np.argsort(error, kind="stable")
         weight = (1.0 / np.maximum(counts, 1))[tasks]
         return cls(error[order], weight[order], int(np.count_nonzero(counts)))
 
     def at(self, confidence_level: float) -> tuple[float, float]:
-        """Lower and upper limit of the standardised error.
-
-        Raises
-        ------
-        DataError
-            There are fewer than `tasks_needed`.
-        """
-        self.refuse_too_few(tasks_needed(confidence_level), confidence_level)
+        """Two-sided limits of the standardised error."""
+        self.check_n_tasks(confidence_level, sides=2)
         tail = 0.5 * (1.0 - confidence_level)
-        return _lower(self.error, self.weight, tail, self.n_tasks), self._upper(tail)
+        return self._lower(tail), self._upper(tail)
 
     def lower(self, confidence_level: float) -> float:
-        """Lower limit alone: at least this share of a new task's rows lies at it or above.
-
-        Raises
-        ------
-        DataError
-            There are fewer than ``tasks_needed(confidence_level, sides=1)``.
+        """One-sided lower limit: at least this share of a new task's rows is not below it.
 
         Examples
         --------
         >>> Limits.of(np.arange(20.0), tasks=np.arange(20)).lower(0.9)
         1.0
         """
-        self.refuse_too_few(tasks_needed(confidence_level, sides=1), confidence_level)
-        return _lower(self.error, self.weight, 1.0 - confidence_level, self.n_tasks)
+        self.check_n_tasks(confidence_level, sides=1)
+        return self._lower(1.0 - confidence_level)
 
     def upper(self, confidence_level: float) -> float:
-        """Upper limit alone, as `lower`."""
-        self.refuse_too_few(tasks_needed(confidence_level, sides=1), confidence_level)
+        """One-sided upper limit, as `lower`."""
+        self.check_n_tasks(confidence_level, sides=1)
         return self._upper(1.0 - confidence_level)
 
-    def _upper(self, tail: float) -> float:
-        return -_lower(-self.error[::-1], self.weight[::-1], tail, self.n_tasks)
-
-    def refuse_too_few(self, needed: int, confidence_level: float) -> None:
-        """Raise a `DataError` where there are fewer tasks than a level needs."""
+    def check_n_tasks(self, confidence_level: float, *, sides: int) -> None:
+        """Raise a `DataError` if there are fewer tasks than a level needs."""
+        needed = tasks_needed(confidence_level, sides=sides)
         if self.n_tasks < needed:
             raise DataError(
                 f"a level of {100 * confidence_level:g} % needs {needed:,} calibration tasks with "
@@ -117,9 +104,18 @@ class Limits:
                 "confidence_level."
             )
 
+    def _upper(self, tail: float) -> float:
+        return -Limits(-self.error[::-1], self.weight[::-1], self.n_tasks)._lower(tail)
+
+    def _lower(self, tail: float) -> float:
+        """The smallest error with at most a share `tail` of the weight below it."""
+        below = np.cumsum(self.weight)
+        allowed = tail * (self.n_tasks + 1) - 1.0 + _ROUNDING
+        return float(self.error[int(np.searchsorted(below, allowed, side="right"))])
+
 
 def tasks_needed(confidence_level: float, *, sides: int = 2) -> int:
-    """Calibration tasks without which limits of this level are not finite.
+    """Number of calibration tasks that finite limits of a level need.
 
     Examples
     --------
@@ -133,15 +129,9 @@ def tasks_needed(confidence_level: float, *, sides: int = 2) -> int:
     return math.ceil(sides / (1.0 - confidence_level) - 1.0 - _ROUNDING)
 
 
-def _lower(error: Array, weight: Array, tail: float, n_tasks: int) -> float:
-    """The smallest error that leaves at most a share of the weight below it."""
-    beyond = tail * (n_tasks + 1) - 1.0
-    return float(error[int(np.searchsorted(np.cumsum(weight), beyond + _ROUNDING, side="right"))])
-
-
 @dataclass(frozen=True)
 class BetaCalibration:
-    r"""A map of probabilities with three parameters.
+    r"""Beta calibration: a map of probabilities with three parameters.
 
     .. math:: \mathrm{logit}\, q = a \log p - b \log(1 - p) + c, \qquad a, b \ge 0
 
@@ -167,9 +157,9 @@ class BetaCalibration:
 
     @classmethod
     def of(cls, p: Array, happened: npt.NDArray[np.bool_], weight: Array) -> BetaCalibration:
-        """Fit to probabilities, what happened, and weights, (row,) each.
+        """Fit to probabilities, events and weights, (row,) each.
 
-        A coefficient that comes out negative is left out, and the other fitted again.
+        A negative coefficient is set to 0 and the other one refitted.
         """
         design, used = _design(p), [0, 1]
         coefficients = np.zeros(2)
@@ -181,7 +171,7 @@ class BetaCalibration:
             if fitted.min() >= 0.0:
                 break
             used.remove(used[int(fitted.argmin())])
-        else:  # the probabilities say nothing
+        else:  # the probabilities are uninformative
             share = np.average(happened, weights=weight)
             return cls(0.0, 0.0, float(special.logit(share)))
         return cls(float(coefficients[0]), float(coefficients[1]), float(model.intercept_[0]))
@@ -196,35 +186,19 @@ def _design(p: Array) -> Array:
     return np.column_stack([np.log(p), -np.log1p(-p)])
 
 
-def _coarser(cell: Cell) -> tuple[Cell, ...]:
-    """The cell itself, then those that hold it, nearest first.
-
-    Examples
-    --------
-    >>> _coarser((3, "male 1"))
-    ((3, 'male 1'), (3, None), (None, None))
-    """
-    return cell, (cell[0], None), ANY
-
-
 def finest(limits: Mapping[Cell, Limits], cell: Cell, needed: int) -> Cell:
-    """The finest cell that holds this one and has enough tasks, or else all rows."""
-    for wider in _coarser(cell):
+    """The finest of the cell, its support size and all rows that has enough tasks."""
+    for wider in (cell, (cell[0], None)):
         if wider in limits and limits[wider].n_tasks >= needed:
             return wider
     return ANY
 
 
 def by_cell(rows: pd.DataFrame, of: Callable[[pd.DataFrame], Value]) -> dict[Cell, Value]:
-    """What `of` gives for all rows, for those of each k, and for every kind of row at each k.
+    """Apply `of` to all rows, to those of each k, and to every subgroup at each k.
 
-    Kinds of fewer than ten tasks are left out: what is kept of the others names no rare patient.
-
-    Parameters
-    ----------
-    rows : DataFrame
-        Columns shots, level, task and others.
-    of : callable
+    Subgroups of fewer than ten tasks are skipped, so that no rare patient is named. The frame has
+    the columns shots, level and task.
     """
     values = {ANY: of(rows)}
     for k, part in rows.groupby("shots"):
@@ -237,16 +211,16 @@ def by_cell(rows: pd.DataFrame, of: Callable[[pd.DataFrame], Value]) -> dict[Cel
 
 @dataclass(frozen=True)
 class Calibration:
-    """What was learned on calibration tasks, for every cell: support size and kind of row.
+    """Fitted calibration of every cell: support size and subgroup.
 
     Parameters
     ----------
     limits : mapping of cell to tuple of Limits
-        Of standardised errors (one), or of the probability of every class.
+        Limits of standardised errors (one), or of the probability of every class.
     by : mapping of str to tuple of float
-        Columns whose kinds of rows are calibrated each by itself, and where each is cut.
+        Columns that define subgroups, and their cut points.
     maps : mapping of cell to tuple of BetaCalibration
-        Of classifiers: recalibration of the probability of every class.
+        Recalibration of the probability of every class, for classifiers.
     """
 
     limits: Mapping[Cell, tuple[Limits, ...]]
@@ -256,17 +230,16 @@ class Calibration:
     def cells(
         self, columns: Mapping[str, npt.NDArray[Any]], n_shots: npt.NDArray[np.int64]
     ) -> list[Cell]:
-        """The cell of every row, from its columns and the support size of its task, (row,)."""
+        """Cell of every row, from its columns and its task's support size, (row,)."""
         return list(zip(n_shots.tolist(), levels_of(columns, self.by).tolist(), strict=True))
 
     def chosen(
         self, cells: Sequence[Cell], confidence_level: float, *, sides: int = 2
     ) -> dict[Cell, tuple[Limits, ...]]:
-        """The limits that the rows of each cell are given.
+        """Limits for each cell.
 
-        Those of the cell itself; where it was not calibrated, or on too few tasks for the level,
-        those of all rows of its support size, and then those of all rows. A `DataWarning` says how
-        many rows these are.
+        If a cell was not calibrated, or on too few tasks for the level, they are those of all rows
+        of its support size, else of all rows; a `DataWarning` counts the rows.
         """
         needed, chosen, coarse = tasks_needed(confidence_level, sides=sides), {}, {}
         of_class = [
@@ -277,7 +250,7 @@ class Calibration:
             wider = [finest(limits, cell, needed) for limits in of_class]
             each = tuple(limits[name] for limits, name in zip(of_class, wider, strict=True))
             for limits in each:
-                limits.refuse_too_few(needed, confidence_level)
+                limits.check_n_tasks(confidence_level, sides=sides)
             chosen[cell] = each
             if any(name != cell for name in wider):
                 tasks = [limits[cell].n_tasks if cell in limits else 0 for limits in of_class]
@@ -289,22 +262,22 @@ class Calibration:
     def _warn_of_coarse(
         self, coarse: Mapping[Cell, tuple[int, int]], confidence_level: float, needed: int
     ) -> None:
-        """Say how many rows of which cells have the limits of others too, and why."""
+        """Warn of rows that have the limits of coarser cells."""
         (n_shots, _), (_, n_tasks) = next(iter(coarse.items()))
         n_rows = sum(n_rows for n_rows, _ in coarse.values())
-        kinds = f", by {', '.join(self.by)}" if self.by else ""
+        by = f", by {', '.join(self.by)}" if self.by else ""
         warnings.warn(
-            f"{_counted(n_rows, 'row')} of {_counted(len(coarse), 'kind')} (first: after "
-            f"{_counted(n_shots or 0, 'shot')}{kinds}) had fewer calibration patients than a level "
-            f"of {100 * confidence_level:g} % needs: {needed:,}, here {n_tasks:,}. The limits are "
-            "those of rows of more kinds, which hold on average over these only. Calibrate those "
-            "shots and kinds on more patients.",
+            f"{_counted(n_rows, 'row')} of {_counted(len(coarse), 'subgroup')} (first: after "
+            f"{_counted(n_shots or 0, 'shot')}{by}) had fewer calibration patients than a level "
+            f"of {100 * confidence_level:g} % needs: {needed:,}, here {n_tasks:,}. Limits of a "
+            "larger group are used, with coverage on average over that group only. Calibrate these "
+            "shots and subgroups on more patients.",
             DataWarning,
             stacklevel=7,
         )
 
     def recalibrated(self, p: Array, cells: Sequence[Cell]) -> Array:
-        """Recalibrated probabilities, (row, class), which add up to 1."""
+        """Recalibrated probabilities, (row, class); rows sum to 1."""
         p, shots = p.copy(), np.array([k for k, _ in cells], dtype=np.int64)
         for k in set(shots.tolist()):
             cell = (k, None) if (k, None) in self.maps else ANY
@@ -314,7 +287,7 @@ class Calibration:
         return np.asarray(p / p.sum(1, keepdims=True))
 
     def to_state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Tensors and JSON-safe metadata: errors in order of size, without row or id."""
+        """Tensors and JSON-safe metadata: sorted errors, without rows or ids."""
         tensors, cells = {}, []
         for number, (cell, each) in enumerate(self.limits.items()):
             cells.append({"cell": list(cell), "n_tasks": [limits.n_tasks for limits in each]})
@@ -332,13 +305,7 @@ class Calibration:
 
     @classmethod
     def from_state(cls, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> Calibration:
-        """The inverse of `to_state`.
-
-        Raises
-        ------
-        BundleError
-            A tensor holds no errors in order with their weights.
-        """
+        """The inverse of `to_state`; raises a `BundleError` for malformed limits."""
         limits = {
             _read_cell(one["cell"]): tuple(
                 _read_limits(tensors, f"limits.{number}.{place}", n_tasks)
@@ -362,28 +329,20 @@ def _read_cell(cell: list[Any]) -> Cell:
 def _read_limits(tensors: Mapping[str, Tensor], name: str, n_tasks: Any) -> Limits:
     pair = tensors[name]
     if pair.dtype != torch.float64 or pair.ndim != 2 or len(pair) != 2:
-        raise BundleError(f"tensor {name!r} holds no errors with their weights.")
+        raise BundleError(f"tensor {name!r} must be a float64 pair of errors and weights.")
     error, weight = pair[0], pair[1]
     if bool((error.diff() < 0).any()) or bool((weight <= 0).any()) or type(n_tasks) is not int:
-        raise BundleError(f"tensor {name!r} holds no errors in order with their weights.")
+        raise BundleError(f"tensor {name!r} must hold sorted errors and positive weights.")
     return Limits(error.numpy(), weight.numpy(), n_tasks)
 
 
 def levels_of(
     columns: Mapping[str, npt.NDArray[Any]], by: Mapping[str, Sequence[float]]
 ) -> npt.NDArray[np.object_]:
-    """The kind of every row in words, (row,): its values in some columns, numbers cut into classes.
+    """Name of every row's subgroup, (row,): values of the columns of `by`, cut at its cut points.
 
-    Parameters
-    ----------
-    columns : mapping of str to (row,)
-    by : mapping of str to sequence of float
-        Columns to look at, and where each is cut; nowhere for values that are classes themselves.
-
-    Raises
-    ------
-    SchemaError
-        A column is missing, is cut but holds text, or has too many values to be classes.
+    Raises a `SchemaError` if a column is missing, is text with cut points, or has too many values
+    without cut points.
 
     Examples
     --------
@@ -391,28 +350,28 @@ def levels_of(
     array(['age up to 45', 'age 45-60', 'age over 60'], dtype=object)
     """
     n_rows = len(next(iter(columns.values())))
-    words: npt.NDArray[np.object_] = np.full(n_rows, "", dtype=object)
+    names: npt.NDArray[np.object_] = np.full(n_rows, "", dtype=object)
     for name, cuts in by.items():
         if name not in columns:
             raise SchemaError(
                 f"by names the column '{name}', which X does not have. "
                 f"{did_you_mean(name, columns)}"
             )
-        level = _cut(columns[name], cuts, name) if len(cuts) else _as_words(columns[name], name)
-        words = np.asarray(words + np.where(words == "", "", ", ").astype(object) + level)
-    return words
+        level = _cut(columns[name], cuts, name) if len(cuts) else _values(columns[name], name)
+        names = np.asarray(names + np.where(names == "", "", ", ").astype(object) + level)
+    return names
 
 
 def _counted(n: int, noun: str) -> str:
     return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
 
 
-def _as_words(values: npt.NDArray[Any], name: str) -> npt.NDArray[np.object_]:
+def _values(values: npt.NDArray[Any], name: str) -> npt.NDArray[np.object_]:
     codes, distinct = pd.factorize(values)
     if len(distinct) > _MOST_VALUES:
         raise SchemaError(
-            f"column '{name}' of by has {len(distinct):,} different values, too many to calibrate "
-            f"each by itself. Say where to cut it: by={{'{name}': (low, high)}}."
+            f"column '{name}' of by has {len(distinct):,} distinct values, too many subgroups. "
+            f"Pass cut points: by={{'{name}': (low, high)}}."
         )
     words = [f"{value:g}" if isinstance(value, float) else str(value) for value in distinct]
     named = np.array([f"{name} {word}" for word in [*words, "missing"]], dtype=object)
@@ -423,8 +382,8 @@ def _cut(values: npt.NDArray[Any], cuts: Sequence[float], name: str) -> npt.NDAr
     edges = np.asarray(cuts, dtype=np.float64)
     if values.dtype.kind not in "biuf" or np.any(np.diff(edges) <= 0):
         raise SchemaError(
-            f"column '{name}' of by can be cut where it holds numbers, at increasing values; it "
-            f"holds {values.dtype}, and the cuts are {tuple(cuts)}."
+            f"column '{name}' of by needs numbers and increasing cut points, got {values.dtype} "
+            f"and cut points {tuple(cuts)}. Leave cut points out for categories."
         )
     between = [f"{low:g}-{high:g}" for low, high in zip(edges[:-1], edges[1:], strict=True)]
     words = [f"up to {edges[0]:g}", *between, f"over {edges[-1]:g}", "missing"]

@@ -1,4 +1,4 @@
-"""Why a task is predicted as it is: what each of its own rows moved the prediction by."""
+"""Explanations of adapted predictions: contributions of support rows and of features."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -23,28 +23,28 @@ from ehrmeta.estimators.task_model import OutcomeResponse, TaskModel
 from ehrmeta.nn.batch import TaskRows
 
 Array = npt.NDArray[np.float64]
-_NODES = (1, 4, 16, 64)  # of the quadrature; one is exact where the prediction is linear
-_CLOSED = 1e-4  # standard deviations of the outcome that a sum may miss the prediction by
+_NODES = (1, 4, 16, 64)  # of the quadrature; one is exact for linear predictions
+_TOLERANCE = 1e-4  # of the sum of contributions, in standard deviations of the outcome
 _COLUMNS = ("x", "measured", "time", "y", "origin", "offset")
 Game: TypeAlias = Callable[[npt.NDArray[np.bool_], npt.NDArray[np.int64]], Array]
-_AT_ONCE = 2000  # predictions
+_AT_ONCE = 2000  # predictions in one call
 
 
 def explain_rows(
     model: TaskModel, support: TaskRows, state: Any, query: TaskRows, target: Any
 ) -> pd.DataFrame:
-    """Parts of the prediction of every query row; see `Adapted.explain`."""
+    """Contributions to the prediction of every query row; see `Adapted.explain`."""
     label = _label_number(model.table, target)
     parts = []
     for task in np.flatnonzero(query.sizes.numpy()):
-        shown, later = (rows.select(torch.tensor([task])) for rows in (support, query))
-        response = model.response(shown, later) if label is None else None
+        given, rows = (all_rows.select(torch.tensor([task])) for all_rows in (support, query))
+        response = model.response(given, rows) if label is None else None
         if response is None:
-            parts.append(_by_leaving_out(model, shown, later, label))
+            parts.append(_by_leaving_out(model, given, rows, label))
         else:
-            parts.append(_by_weight(response, model.table, shown, later))
+            parts.append(_by_weight(response, model.table, given, rows))
     if not parts:
-        raise DataError("explain got no rows: pass the rows whose prediction is to be explained.")
+        raise DataError("explain got no rows. Pass the rows whose predictions to explain.")
     weights = model.own_weight(support, state, query)
     own_weight = pd.Series(weights, index=query.origin.numpy(), name="own_weight")
     table = pd.concat(parts, ignore_index=True).join(own_weight, on="row")
@@ -52,7 +52,7 @@ def explain_rows(
 
 
 def _path_weights(predict: Callable[[Tensor], Tensor], start: Tensor, end: Tensor) -> Tensor:
-    r"""Mean derivative of a prediction by each value, on the straight way between two supports.
+    r"""Integrated gradients: mean derivative of a prediction on the line between two supports.
 
     .. math:: w_j = \int_0^1 \frac{\partial f}{\partial y_j}(m + a (y - m))\, da, \qquad
        f(y) - f(m) = \sum_j w_j (y_j - m_j)
@@ -67,7 +67,7 @@ def _path_weights(predict: Callable[[Tensor], Tensor], start: Tensor, end: Tenso
     Returns
     -------
     Tensor, (query, point)
-        Where f is linear, its coefficients.
+        The coefficients, if f is linear.
 
     References
     ----------
@@ -79,16 +79,12 @@ def _path_weights(predict: Callable[[Tensor], Tensor], start: Tensor, end: Tenso
     >>> _path_weights(lambda y: y.square().sum()[None], torch.zeros_like(y), y)
     tensor([[1., 3.]], dtype=torch.float64)
     """
-    gain, way = predict(end) - predict(start), end - start
-    weight = gain.new_zeros((len(gain), len(way)))
+    change, step = predict(end) - predict(start), end - start
     for n_nodes in _NODES:
-        nodes, shares = np.polynomial.legendre.leggauss(n_nodes)
-        slopes = [jacrev(predict)(start + 0.5 * (node + 1.0) * way) for node in nodes]
-        weight = sum(
-            (0.5 * share * slope for share, slope in zip(shares, slopes, strict=True)),
-            start=torch.zeros_like(weight),
-        )
-        if bool(((weight @ way - gain).abs() <= _CLOSED).all()):
+        weight = change.new_zeros((len(change), len(step)))
+        for node, share in zip(*np.polynomial.legendre.leggauss(n_nodes), strict=True):
+            weight = weight + 0.5 * share * jacrev(predict)(start + 0.5 * (node + 1.0) * step)
+        if bool(((weight @ step - change).abs() <= _TOLERANCE).all()):
             break
     return weight
 
@@ -96,7 +92,7 @@ def _path_weights(predict: Callable[[Tensor], Tensor], start: Tensor, end: Tenso
 def _by_weight(
     response: OutcomeResponse, table: TableEncoder, support: TaskRows, query: TaskRows
 ) -> pd.DataFrame:
-    """Population, what the visits alone change, and each value's surprise times its weight."""
+    """Contributions of the population, of visit times, and of every value (surprise x weight)."""
     center, scale = table.outcome.center, table.outcome.scale
     predict, y, expected, population = response
     visits = predict(expected) - population
@@ -116,18 +112,23 @@ def _by_weight(
 def _by_leaving_out(
     model: TaskModel, support: TaskRows, query: TaskRows, label: int | None
 ) -> pd.DataFrame:
-    """Population, what leaving each row out takes away, and what no single row explains."""
+    """Contributions of the population and of every omitted row, and the remainder."""
 
     def predicted(rows: TaskRows) -> Array:  # (task, query)
         repeated = query.select(torch.zeros(rows.n_tasks, dtype=torch.int64))
         prediction = model.predict(rows, model.adapt(rows), repeated)
         return _explained_value(prediction, label).reshape(rows.n_tasks, -1)
 
-    nothing = _repeated_rows(support, torch.empty(0, dtype=torch.int64), torch.empty(0).long(), 1)
-    adapted, population = predicted(support)[0], predicted(nothing)[0]
+    none = torch.empty(0, dtype=torch.int64)
+    adapted, population = (
+        predicted(support)[0],
+        predicted(_repeated_rows(support, none, none, 1))[0],
+    )
     parts, rest = [_part("population", query, population)], adapted - population
     if support.n_rows:
-        without = predicted(_without_each(support))
+        others = ~torch.eye(support.n_rows, dtype=torch.bool)  # (omitted row, row)
+        codes, index = others.nonzero(as_tuple=True)
+        without = predicted(_repeated_rows(support, index, codes, support.n_rows))
         for at, (row, time) in enumerate(_rows(support)):
             value = _part("value", query, adapted - without[at])
             parts.append(value.assign(support_row=row, before=query.time.numpy() - time))
@@ -135,24 +136,18 @@ def _by_leaving_out(
     return pd.concat([*parts, _part("rest", query, rest)], ignore_index=True)
 
 
-def _without_each(rows: TaskRows) -> TaskRows:
-    """The n rows of one task as n tasks, each without one of them."""
-    codes, index = (~torch.eye(rows.n_rows, dtype=torch.bool)).nonzero(as_tuple=True)
-    return _repeated_rows(rows, index, codes, rows.n_rows)
-
-
 def _repeated_rows(rows: TaskRows, index: Tensor, codes: Tensor, n_tasks: int) -> TaskRows:
-    """Some rows, perhaps several times, under new task numbers."""
+    """Rows by their index, possibly repeated, with new task numbers."""
     columns = {name: getattr(rows, name)[index] for name in _COLUMNS}
     return TaskRows.from_codes(codes, n_tasks, timed=rows.timed, **columns)
 
 
 def _explained_value(prediction: Prediction, label: int | None) -> Array:
-    """What is explained, (row,): a class's probability, or the mean on the transformed scale."""
+    """Explained value, (row,): probability of a class, or mean on the transformed scale."""
     if isinstance(prediction, ClassPredictive) and label is not None:
         return np.asarray(prediction.probabilities()[:, label])
     if not isinstance(prediction, Predictive):
-        raise DataError("these predictions are neither numbers nor classes, and are not explained.")
+        raise DataError("only predictions of numbers and classes can be explained.")
     loc = prediction.loc
     if isinstance(prediction, CarriedPredictive):
         loc = prediction.unchanged * prediction.last + (1.0 - prediction.unchanged) * loc
@@ -164,16 +159,16 @@ def _label_number(table: TableEncoder, target: Any) -> int | None:
     classes = getattr(table.outcome, "labels", None)
     if classes is None:
         if target is not None:
-            raise DataError("target names a class, but the outcome is a number: leave it out.")
+            raise DataError("target is a class, but the outcome is a number. Leave it out.")
         return None
     if target is None and len(classes) == 2:
         return 1
-    places = np.flatnonzero(np.asarray(classes == target))
-    if len(places) != 1:
+    matches = np.flatnonzero(np.asarray(classes == target))
+    if len(matches) != 1:
         raise DataError(
             f"target must be one of the model's {len(classes)} classes, see model.classes_."
         )
-    return int(places[0])
+    return int(matches[0])
 
 
 def _part(name: str, query: TaskRows, contribution: Array) -> pd.DataFrame:
@@ -183,7 +178,7 @@ def _part(name: str, query: TaskRows, contribution: Array) -> pd.DataFrame:
 
 
 def _rows(support: TaskRows) -> Iterator[tuple[int, float]]:
-    """Number in the user's table and time of every row, in the order of time."""
+    """Row number in the user's table and time of every row, sorted by time."""
     times = support.time.tolist() if support.timed else [np.nan] * support.n_rows
     return zip(support.origin.tolist(), times, strict=True)
 
@@ -198,12 +193,11 @@ def explain_features(
     n_samples: int,
     seed: int,
 ) -> pd.DataFrame:
-    """Shares of the prediction of every query row; see `Adapted.explain_features`."""
+    """Shapley values of every query row; see `Adapted.explain_features`."""
     label, features = _label_number(model.table, target), model.table.features
     parts = []
     for at, task in enumerate(query.codes.tolist()):
-        here = torch.tensor([at])
-        row = _repeated_rows(query, here, torch.zeros(1, dtype=torch.int64), 1)
+        row = _repeated_rows(query, torch.tensor([at]), torch.zeros(1, dtype=torch.int64), 1)
         game = _game(model, support.select(torch.tensor([task])), row, background, label)
         rng = np.random.default_rng(seed)  # the same draws for every row
         base, shares = shapley_shares(game, len(features), n_samples, rng)
@@ -216,29 +210,29 @@ def explain_features(
         }
         parts.append(pd.DataFrame(columns))
     if not parts:
-        raise DataError("explain_features got no rows: pass those that are to be explained.")
+        raise DataError("explain_features got no rows. Pass the rows whose predictions to explain.")
     return pd.concat(parts).sort_values("row", kind="stable", ignore_index=True)
 
 
 def shapley_shares(
     game: Game, n_players: int, n_samples: int, rng: np.random.Generator
 ) -> tuple[Array, Array]:
-    """What each player adds on joining those before it, over random orders and their reverses.
+    """Shapley values by sampling: marginal contributions over random orders and their reverses.
 
     Parameters
     ----------
     game : callable
-        From who has joined, (coalition, player), and the sample that stands in for all others,
-        (coalition,), to a value, (coalition,).
+        From coalitions, (coalition, player), and the number of the background sample of each,
+        (coalition,), to values, (coalition,).
     n_players, n_samples : int
     rng : Generator
 
     Returns
     -------
     base : (sample,)
-        Value before anyone has joined.
+        Value of the empty coalition.
     shares : (sample, player)
-        Base and shares add up to the value of all.
+        Base and shares sum to the value of all players.
 
     References
     ----------
@@ -258,8 +252,8 @@ def shapley_shares(
     for first in range(0, n_samples, at_once):
         samples = np.arange(first, min(first + at_once, n_samples))
         forward = rng.permuted(np.tile(np.arange(n_players), (len(samples), 1)), axis=1)
-        place = np.stack([forward, n_players - 1 - forward], axis=1)  # (sample, way, player)
-        joined = place[:, :, None] < sizes  # (sample, way, size, player)
+        place = np.stack([forward, n_players - 1 - forward], axis=1)  # (sample, direction, player)
+        joined = place[:, :, None] < sizes  # (sample, direction, size, player)
         shape = (len(samples), 2, len(sizes))
         coalitions = joined.reshape(np.prod(shape), n_players)
         value = game(coalitions, np.repeat(samples, 2 * len(sizes))).reshape(shape)
@@ -272,41 +266,42 @@ def shapley_shares(
 def _game(
     model: TaskModel, support: TaskRows, row: TaskRows, background: TaskRows, label: int | None
 ) -> Game:
-    """Prediction of one row where some features are those of another patient."""
+    """Prediction of one row as a function of the features that keep their values."""
     of_x, of_measured = _features_of(model.table, row)
     known = [feature.role == "known" for feature in model.table.features]
-    stays = torch.tensor([*known, True])  # in the support
-    n_shown = support.n_rows
+    fixed_in_support = torch.tensor([*known, True])
+    n_support = support.n_rows
 
     def predict(joined: npt.NDArray[np.bool_], sample: npt.NDArray[np.int64]) -> Array:
         n, other = len(joined), torch.from_numpy(sample % background.n_rows)
-        kept = torch.cat([torch.from_numpy(joined), torch.ones(n, 1, dtype=torch.bool)], 1)
+        keeps_value = torch.cat([torch.from_numpy(joined), torch.ones(n, 1, dtype=torch.bool)], 1)
         tasks = torch.arange(n)
         query = _repeated_rows(row, torch.zeros_like(tasks), tasks, n)
-        query = replace(query, x=torch.where(kept[:, of_x], query.x, background.x[other]))
-        of_task = tasks.repeat_interleave(n_shown)
-        shown = _repeated_rows(support, torch.arange(n_shown).repeat(n), of_task, n)
-        kept, other = (kept | stays)[of_task], other[of_task]
-        shown = replace(
-            shown,
-            x=torch.where(kept[:, of_x], shown.x, background.x[other]),
-            measured=torch.where(kept[:, of_measured], shown.measured, background.measured[other]),
+        query = replace(query, x=torch.where(keeps_value[:, of_x], query.x, background.x[other]))
+        of_task = tasks.repeat_interleave(n_support)
+        rows = _repeated_rows(support, torch.arange(n_support).repeat(n), of_task, n)
+        keeps_value, other = (keeps_value | fixed_in_support)[of_task], other[of_task]
+        rows = replace(
+            rows,
+            x=torch.where(keeps_value[:, of_x], rows.x, background.x[other]),
+            measured=torch.where(
+                keeps_value[:, of_measured], rows.measured, background.measured[other]
+            ),
         )
-        prediction = model.predict(shown, model.adapt(shown), query)
+        prediction = model.predict(rows, model.adapt(rows), query)
         return _explained_value(prediction, label)
 
     return predict
 
 
 def _features_of(table: TableEncoder, rows: TaskRows) -> tuple[Tensor, Tensor]:
-    """Number of the feature that each column of x and of measured was made from.
+    """Feature number of each column of x and of measured.
 
-    The clock in x is none of them: it has the number after the last, which is always the row's own.
+    The clock in x has the number after the last feature; it always keeps its value.
     """
     x = torch.full((rows.x.shape[1],), len(table.features))
     measured = torch.zeros(rows.measured.shape[1], dtype=torch.int64)
-    for number, (feature, place) in enumerate(
-        zip(table.features, table.encoder.places, strict=True)
-    ):
-        (measured if feature.role == "measured" else x)[place] = number
+    for number, feature in enumerate(table.features):
+        columns = measured if feature.role == "measured" else x
+        columns[table.encoder.places[number]] = number
     return x, measured

@@ -1,9 +1,8 @@
-"""Files of fitted and adapted things: what classes share that are written as tensors and JSON.
+"""Saving to files: the base class of all that is saved, and the JSON of settings and labels.
 
-A ``model`` file holds learned weights, the settings and declared summary statistics (scales,
-levels held by ten or more tasks), never a task label. An ``adapted`` file holds, beside a model,
-the encoded support and the labels of its tasks: patient data, and marked so. Which class makes
-what of a file, the class says itself, by ``to_state`` and ``from_state``.
+A ``model`` file holds learned weights, settings and summary statistics (scales, levels held by ten
+or more tasks), never a task label. An ``adapted`` file also holds the encoded support and the task
+labels: it is patient data and marked so.
 """
 
 import hashlib
@@ -31,45 +30,37 @@ from ehrmeta.persistence import read_bundle, write_bundle
 from ehrmeta.persistence.sklearn_models import SAVED_MODELS
 
 Json: TypeAlias = dict[str, Any]
-State: TypeAlias = tuple[dict[str, Tensor], Json]  # what a file holds: tensors and metadata
+State: TypeAlias = tuple[dict[str, Tensor], Json]  # contents of a file: tensors and metadata
 
-# All that a file may name: this package's own algorithms, the backbone without user code, and
-# population models that are written as arrays.
+# The only classes that a file may name: algorithms of this package, the backbone without user
+# code, and population models that are saved as arrays.
 _PARTS = {
     **{algorithm.__name__: algorithm for algorithm in ALGORITHMS.values()},
     "MLP": MLP,
     **SAVED_MODELS,
 }
 _SUPPORT = ("x", "measured", "time", "y", "origin", "starts")
-_DATES = "datetime64[ns]"  # the one type of labels that JSON does not hold
-_OTHER_KINDS = {  # what a file holds instead, and what to do
+_DATES = "datetime64[ns]"  # the only type of labels that JSON does not have
+_OPEN = "Open it with {class}.load."
+_OTHER_KINDS = {  # content of each kind of file, and how to load it
     "model": ("a model without patients", "Open it with MetaRegressor.load, then adapt it."),
-    "adapted": (
-        "adapted patients, not a model",
-        "Open it with Adapted.load, whose .model is the model.",
-    ),
-    "calibrated": ("a calibrated model", "Open it with {class}.load."),
-    "calibrated adapted": (
-        "patients adapted from a calibrated model",
-        "Open it with {class}.load.",
-    ),
-    "effects": ("a model of treatment response", "Open it with {class}.load."),
-    "adapted effects": (
-        "patients adapted from a model of treatment response",
-        "Open it with {class}.load.",
-    ),
+    "adapted": ("adapted patients, not a model", "Open it with Adapted.load; .model is the model."),
+    "calibrated": ("a calibrated model", _OPEN),
+    "calibrated adapted": ("patients adapted from a calibrated model", _OPEN),
+    "effects": ("a model of treatment response", _OPEN),
+    "adapted effects": ("patients adapted from a model of treatment response", _OPEN),
 }
 
 
 class Saved(ABC):
-    """Something that is written to one file and read from it, by tensors and metadata."""
+    """Base of what can be saved to one file as tensors and metadata."""
 
     file_kind: ClassVar[str]
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write to one file, whole or not at all; an older file survives errors.
+        """Save to one file; `to_state` lists what it contains.
 
-        What the file holds, and what it does not, `to_state` says.
+        The file is written as a whole or not at all; an error leaves an existing file unchanged.
 
         Parameters
         ----------
@@ -79,66 +70,59 @@ class Saved(ABC):
         Raises
         ------
         BundleError
-            Some part is one that a file cannot hold (a `TorchModule`, a class of your own), or the
-            file cannot be written.
+            Some part cannot be saved (a `TorchModule`, a class of your own), or the file cannot be
+            written.
         """
         write_bundle(path, *self.to_state())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, device: str = "auto") -> Self:
-        """Read what `save` wrote; it predicts bit for bit the same on the same device.
+        """Load what `save` wrote; predictions are bit-identical on the same device.
 
         Parameters
         ----------
         path : str or path-like
         device : str
-            Where to compute, wherever the model was trained.
+            Where to compute, regardless of where the model was trained.
 
         Raises
         ------
         BundleError
-            The file is missing, damaged, or holds something else.
+            The file is missing, damaged, or of another kind.
         """
         tensors, metadata = read_bundle(path)
         kind = metadata.get("kind")
         if kind != cls.file_kind and kind in _OTHER_KINDS:
-            content, words = _OTHER_KINDS[kind]
-            remedy = Remedy("pass-a-model", words.format_map(metadata))
+            content, advice = _OTHER_KINDS[kind]
+            remedy = Remedy("pass-a-model", advice.format_map(metadata))
             raise BundleError(f"{os.fspath(path)!r} holds {content}.", remedy)
         with fits_together(path):
             if kind != cls.file_kind:
-                raise BundleError(
-                    f"it holds {kind!r}, which this version of ehrmeta does not know."
-                )
+                raise BundleError(f"its kind {kind!r} is unknown to this version of ehrmeta.")
             return cls.from_state(tensors, metadata, device)
 
     @abstractmethod
     def to_state(self) -> State:
-        """Tensors and JSON-safe metadata of a file.
-
-        Raises
-        ------
-        BundleError
-            Some part is one that a file cannot hold.
-        """
+        """Tensors and JSON-safe metadata of a file; a `BundleError` if a part cannot be saved."""
 
     @classmethod
     @abstractmethod
     def from_state(
         cls, tensors: Mapping[str, Tensor], metadata: Json, device: str = "auto"
     ) -> Self:
-        """The inverse of `to_state`.
+        """The inverse of `to_state`; a `BundleError` if the parts are inconsistent."""
 
-        Raises
-        ------
-        BundleError
-            The parts do not fit together.
-        """
+
+def check_class(name: str, expected: type) -> None:
+    """Raise a `BundleError` if a file holds an object of another class."""
+    if name != expected.__name__:
+        remedy = Remedy("pass-a-model", _OPEN.format_map({"class": name}))
+        raise BundleError(f"it holds a {name}.", remedy)
 
 
 @contextmanager
 def fits_together(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Name the file in every error about settings that do not fit together."""
+    """Name the file in every error about inconsistent contents."""
     remedy = "Save the model again with a current version of ehrmeta."
     try:
         yield
@@ -151,7 +135,7 @@ def fits_together(path: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def to_json(value: Any, name: str) -> Any:
-    """A setting as JSON; tuples and parts are tagged, so that they come back as they were."""
+    """A setting as JSON; tuples, schemas and components are tagged for `from_json`."""
     if isinstance(value, np.generic):
         value = value.item()
     if value is None or isinstance(value, bool | int | float | str):
@@ -170,9 +154,9 @@ def to_json(value: Any, name: str) -> Any:
             "params": {key: to_json(item, f"{name}.{key}") for key, item in params.items()},
         }
     raise BundleError(
-        f"{name}={type(value).__name__} cannot be saved: a file holds no code, so nothing but "
-        "numbers, text, tuples and the package's own algorithms and networks. Keep the training "
-        "script and fit again where it is needed."
+        f"{name}={type(value).__name__} cannot be saved: a file holds no code, only numbers, "
+        "text, tuples and algorithms and networks of ehrmeta. Keep the training script and fit "
+        "again where it is needed."
     )
 
 
@@ -187,61 +171,60 @@ def from_json(value: Any) -> Any:
     if "schema" in value:
         return Schema.from_dict(value["schema"])
     if value["class"] not in _PARTS:
-        raise BundleError(f"it names the class {value['class']!r}, which no model file may hold.")
-    return _PARTS[value["class"]](
-        **{name: from_json(item) for name, item in value["params"].items()}
-    )
+        raise BundleError(f"its class {value['class']!r} is not allowed in model files.")
+    params = {name: from_json(item) for name, item in value["params"].items()}
+    return _PARTS[value["class"]](**params)
 
 
 def support_tensors(support: TaskRows) -> dict[str, Tensor]:
-    """The encoded support; a file holds finite numbers only, so missing values are a mask."""
+    """Tensors of an encoded support; a file holds finite numbers only, so NaN becomes a mask."""
     tensors = {f"support.{name}": getattr(support, name) for name in _SUPPORT}
     missing = support.measured.isnan()
     tensors["support.measured"] = support.measured.masked_fill(missing, 0.0)
-    if support.offset.any():  # drawn by their outcome
+    if support.offset.any():  # of case-control supports
         tensors["support.offset"] = support.offset
     return tensors | {"support.missing": missing}
 
 
-def read_support(tensors: Mapping[str, Tensor], none: TaskRows) -> TaskRows:
-    """The inverse of `support_tensors`, checked to be rows like those of `none`, which has none."""
+def read_support(tensors: Mapping[str, Tensor], empty: TaskRows) -> TaskRows:
+    """The inverse of `support_tensors`; checks shapes and types against an `empty` support."""
     n_rows = len(tensors["support.y"])
-    like = {name: getattr(none, name) for name in _SUPPORT[:-1]}
-    like["missing"] = none.measured.isnan()
+    like = {name: getattr(empty, name) for name in _SUPPORT[:-1]}
+    like["missing"] = empty.measured.isnan()
     if "support.offset" in tensors:
-        like["offset"] = none.offset
+        like["offset"] = empty.offset
     columns = {
-        name: tensor_like(tensors, f"support.{name}", empty.new_empty(n_rows, *empty.shape[1:]))
-        for name, empty in like.items()
+        name: tensor_like(tensors, f"support.{name}", column.new_empty(n_rows, *column.shape[1:]))
+        for name, column in like.items()
     }
     starts = tensors["support.starts"]
-    divides = starts.dtype == torch.int64 and starts.ndim == 1 and len(starts) > 1
-    if not (divides and starts[0] == 0 and starts[-1] == n_rows and (starts.diff() >= 0).all()):
-        raise BundleError("its support rows do not divide into tasks.")
+    is_index = starts.dtype == torch.int64 and starts.ndim == 1 and len(starts) > 1
+    if not (is_index and starts[0] == 0 and starts[-1] == n_rows and (starts.diff() >= 0).all()):
+        raise BundleError("its support rows are not divided into tasks.")
     columns["measured"] = columns["measured"].masked_fill(columns.pop("missing"), math.nan)
-    return TaskRows(**columns, starts=starts, timed=none.timed)
+    return TaskRows(**columns, starts=starts, timed=empty.timed)
 
 
 def tensor_like(tensors: Mapping[str, Tensor], name: str, like: Tensor) -> Tensor:
-    """A tensor of the file, of the shape and type its settings ask for."""
+    """A tensor of the file, checked against the shape and type that its settings imply."""
     if name not in tensors:
         raise BundleError(f"tensor {name!r} is missing.")
     value = tensors[name]
     if value.shape != like.shape or value.dtype != like.dtype:
         raise BundleError(
-            f"tensor {name!r} is {tuple(value.shape)} {value.dtype}; its settings ask for "
+            f"tensor {name!r} is {tuple(value.shape)} {value.dtype}; its settings imply "
             f"{tuple(like.shape)} {like.dtype}."
         )
     return value
 
 
 def label_type(labels: npt.NDArray[Any]) -> str:
-    """What a file says of the labels' type."""
+    """Name of the labels' type in a file."""
     return "object" if labels.dtype.kind in "OU" else str(labels.dtype)
 
 
 def label_bytes(labels: npt.NDArray[Any]) -> Tensor:
-    """Labels as the bytes of a JSON list."""
+    """Labels as the bytes of a JSON list, for one tensor."""
     plain = labels.view(np.int64) if labels.dtype.kind == "M" else labels
     text = json.dumps(plain.tolist()).encode()
     return torch.from_numpy(np.frombuffer(text, np.uint8).copy())
@@ -252,16 +235,16 @@ def read_label_bytes(text: Tensor, dtype: str, n_tasks: int) -> npt.NDArray[Any]
     plain = json.loads(text.numpy().tobytes())
     is_date = dtype == _DATES
     if not (is_date or dtype == "object" or np.dtype(dtype).kind in "biuf"):
-        raise BundleError(f"its task labels are {dtype!r}, which no file may hold.")
+        raise BundleError(f"its task labels are {dtype!r}, which a file cannot hold.")
     if not all(isinstance(label, str | int | float) for label in plain):
-        raise BundleError("its task labels are neither text nor numbers.")
+        raise BundleError("its task labels must be text or numbers.")
     if len(set(plain)) != len(plain) or len(plain) != n_tasks:
         raise BundleError(f"it has {len(plain)} task labels for {n_tasks} tasks.")
     return np.asarray(plain, np.int64).view(_DATES) if is_date else np.asarray(plain, dtype)
 
 
 def provenance(random_state: int | None, data_digest: str | None) -> Json:
-    """When and by which versions a file is made, from which seed and data."""
+    """Versions, date, seed and data digest to record in a file."""
     try:
         ehrmeta = version("ehrmeta")
     except PackageNotFoundError:

@@ -1,9 +1,9 @@
-"""What a user passes to fit, adapt, predict and score, checked and as arrays."""
+"""Reading and checking the arguments of fit, adapt, predict and score."""
 
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -13,42 +13,41 @@ from sklearn.utils.validation import column_or_1d
 
 from ehrmeta.algorithms import Algorithm
 from ehrmeta.data import Clock, Schema, TaskIndex, index_tasks, read_column, read_columns, to_time
-from ehrmeta.data.clock import are_written_dates
-from ehrmeta.data.findings import written_dates
+from ehrmeta.data.clock import are_numeric_dates
+from ehrmeta.data.findings import numeric_dates
 from ehrmeta.errors import DataError, DataWarning, GroupError, Remedy, SchemaError, did_you_mean
 from ehrmeta.nn.backbone import Backbone
 from ehrmeta.nn.mlp import ACTIVATIONS
 
 Array = npt.NDArray[Any]
+Rule: TypeAlias = tuple[str, Callable[[Any], bool]]  # requirement in words, and its check
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """Checked arrays of one call; every vector has a row per row of X."""
+    """Checked arrays of one call; every vector has one entry per row of X."""
 
     columns: dict[str, Array]
     y: Array | None  # numbers, or labels of classes
     groups: Array | None
     time: npt.NDArray[np.float64] | None
     n_rows: int
-    dated: bool = False  # whether times came as dates, counted from the clock's origin
+    dated: bool = False  # whether times were dates, counted from the clock's origin
 
     def outcome(self) -> Array:
-        """The outcome, where a call needs one."""
+        """The outcome, or a `DataError` if it is missing."""
         if self.y is None:
-            raise DataError("this call requires y to be passed, but the target y is None.")
+            raise DataError("this call requires y to be passed, but the target y is None. Pass y.")
         return self.y
 
     def tasks(self) -> TaskIndex:
-        """The rows by task; one anonymous task without groups."""
+        """The rows by task; one task without groups."""
         if self.groups is not None:
             return index_tasks(self.groups, self.time)
-        order = (
-            np.arange(self.n_rows) if self.time is None else np.argsort(self.time, kind="stable")
-        )
-        labels = np.zeros(min(self.n_rows, 1), np.int64)
+        codes = np.zeros(self.n_rows, np.int64)
+        order = np.argsort(codes if self.time is None else self.time, kind="stable")
         starts = np.array([0, self.n_rows] if self.n_rows else [0])
-        return TaskIndex(order, starts, labels, np.zeros(self.n_rows, np.int64))
+        return TaskIndex(order, starts, codes[:1], codes)
 
 
 def read_inputs(
@@ -65,9 +64,9 @@ def read_inputs(
 ) -> Inputs:
     """Read and check one call's arguments.
 
-    `task_column` and `time_column` name columns of X that hold the tasks and times; they are
-    taken out of the features and serve where `groups` or `time` are not given. `read_outcome` is
-    `read_numbers` (the default) or `read_labels`.
+    `task_column` and `time_column` name columns of X with tasks and times; they are removed from
+    the features and used if `groups` or `time` are not given. `read_outcome` is `read_numbers`
+    (default) or `read_labels`.
 
     Raises
     ------
@@ -81,21 +80,21 @@ def read_inputs(
     for name, given in ((task_column, groups), (time_column, time)):
         if name is not None and name not in columns and given is None:
             raise SchemaError(
-                f"column '{name}' is not in X. {did_you_mean(name, columns)} A step before the "
-                "estimator may have dropped it: pass it through, or pass groups= and time=."
+                f"column '{name}' is not in X. {did_you_mean(name, columns)} An earlier step "
+                "may have dropped it: pass it through, or pass groups= and time=."
             )
     task_values = columns.pop(task_column, None) if task_column is not None else None
     time_values = columns.pop(time_column, None) if time_column is not None else None
     groups = groups if groups is not None else task_values
     if isinstance(getattr(groups, "dtype", None), pd.CategoricalDtype):
-        groups = np.asarray(groups)  # ids keep the type that their categories have
+        groups = np.asarray(groups)  # ids have the type of their categories
     time = time if time is not None else time_values
     labels = None if groups is None else _vector(read_column(groups, "groups"), "groups", n_rows)
     dated = False
     if time is not None:
         clock = clock or Clock(time_column or "time")
         time = read_column(time, clock.name)
-        _refuse_missing(time, f"time '{clock.name}'", "fill it in, or leave those rows out", labels)
+        _refuse_missing(time, f"time '{clock.name}'", "Fill it in, or drop these rows", labels)
         dated = time.dtype.kind not in "biuf"
         time = to_time(time, unit=clock.unit, origin=clock.origin, name=clock.name)
         time = _vector(time, "time", n_rows)
@@ -103,9 +102,7 @@ def read_inputs(
         if getattr(y, "ndim", 1) == 2:
             y = column_or_1d(y, warn=True)
         y = _vector((read_outcome or read_numbers)(y, outcome), outcome, n_rows)
-        _refuse_missing(
-            y, f"outcome '{outcome}'", "leave those rows out: an outcome is never imputed", labels
-        )
+        _refuse_missing(y, f"outcome '{outcome}'", "Drop these rows", labels)
     return Inputs(columns, y, labels, time, n_rows, dated)
 
 
@@ -124,12 +121,14 @@ def read_labels(y: Any, name: str) -> Array:
     """Class labels: text or numbers, None or NaN where missing, (row,)."""
     column = read_column(y, name)
     if column.dtype.kind == "M":
-        raise DataError(f"outcome '{name}' holds dates, which are no classes. Convert it to text.")
+        raise DataError(
+            f"outcome '{name}' holds dates, which cannot be classes. Convert it to text."
+        )
     return column
 
 
 def _refuse_missing(values: Array, what: str, remedy: str, labels: Array | None) -> None:
-    """Name the first row without a value, and its task where there are several."""
+    """Raise if a value is missing, with the first row and its task."""
     if values.dtype.kind not in "fMO":
         return
     missing = np.asarray(pd.isna(values))
@@ -141,23 +140,20 @@ def _refuse_missing(values: Array, what: str, remedy: str, labels: Array | None)
             of_task = f", of task {tasks.codes[bad[0]]} of {tasks.n_tasks:,}"
         raise DataError(
             f"{what} is NaN in {len(bad):,} of {len(missing):,} rows (first: row {bad[0]}"
-            f"{of_task}): {remedy}."
+            f"{of_task}). {remedy}."
         )
 
 
 def report_repeats(tasks: TaskIndex, time: npt.NDArray[np.float64], task_kind: str | None) -> None:
-    """Report repeated (task, time) rows: an error in patient tables, normal in cohorts.
-
-    Without a schema nobody said which it is, so it is a warning.
-    """
+    """Report repeated (task, time) rows: an error for patients, a warning without a schema."""
     sorted_time = time[tasks.order]
     codes = tasks.codes[tasks.order]
-    again = (np.diff(sorted_time) == 0) & (np.diff(codes) == 0)
-    if task_kind == "cohort" or not again.any():
+    repeats = (np.diff(sorted_time) == 0) & (np.diff(codes) == 0)
+    if task_kind == "cohort" or not repeats.any():
         return
-    first = int(np.flatnonzero(again)[0])
+    first = int(np.flatnonzero(repeats)[0])
     message = (
-        f"{int(again.sum()):,} rows repeat the time of another row of their task (first in task "
+        f"{int(repeats.sum()):,} rows repeat the time of another row of their task (first in task "
         f"{int(codes[first])} of {tasks.n_tasks}, rows {int(tasks.order[first])} and "
         f"{int(tasks.order[first + 1])})."
     )
@@ -173,7 +169,7 @@ def report_repeats(tasks: TaskIndex, time: npt.NDArray[np.float64], task_kind: s
 
 
 def _columns(X: Any) -> dict[str, Array]:
-    """Columns of X; unlike `read_columns` also of a table without rows, an empty support."""
+    """Columns of X as `read_columns` returns them, also for a table without rows."""
     if getattr(X, "shape", None) is not None and len(X.shape) == 2 and X.shape[0] == 0:
         names = getattr(X, "columns", [f"x{i}" for i in range(X.shape[1])])
         return {str(name): np.empty(0) for name in names}
@@ -190,7 +186,7 @@ def _vector(array: Array, name: str, n_rows: int) -> Array:
 
 
 def check_trainable(inputs: Inputs, schema: Schema | None) -> None:
-    """Refuse what no model can be fitted to; nothing has been changed so far."""
+    """Raise if no model can be fitted to the rows; warn if time or groups are missing."""
     inputs.outcome()
     if inputs.n_rows < 2:
         raise DataError(
@@ -200,8 +196,8 @@ def check_trainable(inputs: Inputs, schema: Schema | None) -> None:
     tasks = inputs.tasks()
     if inputs.groups is None:
         warnings.warn(
-            "groups=None: all rows are one anonymous task, so there is nothing to meta-learn "
-            "from. Pass groups= with the patient (or hospital) of every row.",
+            "groups=None: all rows are one task, so there is nothing to meta-learn. Pass groups= "
+            "with the patient (or hospital) of every row.",
             DataWarning,
             stacklevel=4,
         )
@@ -210,37 +206,36 @@ def check_trainable(inputs: Inputs, schema: Schema | None) -> None:
             f"there is one task for all {inputs.n_rows:,} rows: meta-learning needs several.",
             Remedy(
                 "several-tasks",
-                "Pass groups= with the column that tells patients (or hospitals) apart, or "
-                "groups=None.",
+                "Pass groups= with the patient (or hospital) of every row, or groups=None.",
             ),
         )
     if schema is not None and schema.measured and inputs.time is None:
         raise DataError(
-            f"measured feature(s) {list(schema.measured)} need time=, to know which value is the "
-            "last one. Pass the time of every row."
+            f"measured feature(s) {list(schema.measured)} need time= to determine their last "
+            "value. Pass the time of every row."
         )
     if schema is not None and schema.time is not None and inputs.time is None:
         warnings.warn(
             f"the schema has a clock ('{schema.time.name}') but time= was not passed: supports are "
-            "drawn at random from all visits. Pass time= to learn to predict later from earlier.",
+            "random visits. Pass time= to predict later visits from earlier ones.",
             DataWarning,
             stacklevel=4,
         )
     if inputs.time is not None:
         clock = Clock("time") if schema is None or schema.time is None else schema.time
-        if are_written_dates(inputs.time):
-            finding = written_dates(clock.name, clock.unit, inputs.n_rows)
+        if are_numeric_dates(inputs.time):
+            finding = numeric_dates(clock.name, clock.unit, inputs.n_rows)
             warnings.warn(DataWarning(finding), stacklevel=4)
         report_repeats(tasks, inputs.time, None if schema is None else schema.task_kind)
 
 
 def outcome_name(schema: Schema | None) -> str:
-    """What errors call the outcome."""
+    """Name of the outcome in errors."""
     return schema.outcome.name if schema is not None and schema.outcome else "y"
 
 
 def schema_of(schema: Schema | None, X: Any) -> Schema | None:
-    """The schema given, or the one that a `Table` put on its X, less the columns dropped since."""
+    """The schema, by default that of a `Table`'s X without the columns dropped since."""
     carried = getattr(X, "attrs", {}).get("ehrmeta_schema")
     if schema is not None or carried is None:
         return schema
@@ -250,19 +245,14 @@ def schema_of(schema: Schema | None, X: Any) -> Schema | None:
 
 
 def check_parameters(settings: Mapping[str, Any], *, classes: bool) -> None:
-    """Refuse parameters of an estimator that no fit can use.
+    """Raise a `DataError` if a parameter of an estimator, or of its components, is invalid.
 
     Parameters
     ----------
     settings : mapping
-        By name; those of an algorithm or backbone are checked too.
+        Parameters by name.
     classes : bool
         Whether the estimator is a classifier.
-
-    Raises
-    ------
-    DataError
-        Names the parameter, what it must be, and what it was.
     """
     nested = {
         f"{name}__{key}": value
@@ -272,17 +262,17 @@ def check_parameters(settings: Mapping[str, Any], *, classes: bool) -> None:
     }
     for name, value in {**settings, **nested}.items():
         rule = _RULES.get(name.rpartition("__")[2])
-        if rule is None or name.startswith("population__"):  # that model has rules of its own
+        if rule is None or name.startswith("population__"):  # scikit-learn checks it
             continue
-        must_be, holds = rule
-        if not holds(value):
-            raise DataError(f"{name} must be {must_be}, got {value!r}.")
+        requirement, is_valid = rule
+        if not is_valid(value):
+            raise DataError(f"{name} must be {requirement}, got {value!r}.")
     algorithm = settings.get("algorithm")
     start, bound = (getattr(algorithm, name, None) for name in ("inner_lr", "max_inner_lr"))
     if bound is not None and start > bound:
         raise DataError(
-            f"algorithm__inner_lr={start!r} lies above max_inner_lr={bound!r}, which it starts "
-            "below. Lower it, or raise max_inner_lr."
+            f"algorithm__inner_lr={start!r} exceeds max_inner_lr={bound!r}. Lower it, or raise "
+            "max_inner_lr."
         )
     population = settings.get("population")
     if population is not None:
@@ -294,74 +284,59 @@ def check_parameters(settings: Mapping[str, Any], *, classes: bool) -> None:
             )
 
 
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool)
-
-
-def _are_whole(values: Any, smallest: int) -> bool:
-    return isinstance(values, tuple | list) and all(
-        _is_whole(value) and value >= smallest for value in values
-    )
-
-
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float | np.number) and not isinstance(value, bool)
 
 
-def _count(smallest: int) -> tuple[str, Any]:
-    return (
-        f"a whole number, {smallest} or more",
-        lambda value: _is_whole(value) and value >= smallest,
-    )
+def _is_count(value: Any, smallest: int = 1) -> bool:
+    is_whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    return is_whole and bool(value >= smallest)
 
 
-def _positive(value: Any) -> bool:
-    return _is_number(value) and bool(value > 0)
+def _are_counts(values: Any, smallest: int = 0) -> bool:
+    is_sequence = isinstance(values, tuple | list)
+    return is_sequence and all(_is_count(value, smallest) for value in values)
 
 
-def _is_shots(value: Any) -> bool:
-    return _are_whole(value, 0) and len(value) == 2 and value[0] <= value[1] and value[1] >= 1
+def _optional(rule: Rule) -> Rule:
+    requirement, is_valid = rule
+    return f"{requirement}, or None", lambda value: value is None or is_valid(value)
 
 
-_NOT_NEGATIVE: tuple[str, Any] = ("0 or more", lambda value: _is_number(value) and value >= 0)
+def _optional_type(requirement: str, kind: type) -> Rule:
+    return requirement, lambda value: value is None or isinstance(value, kind)
+
+
+_COUNT: Rule = ("a whole number, 1 or more", _is_count)
+_POSITIVE: Rule = ("a positive number", lambda value: _is_number(value) and value > 0)
+_NOT_NEGATIVE: Rule = ("0 or more", lambda value: _is_number(value) and value >= 0)
 _COUNTS = (
     *("max_queries", "max_steps", "batch_size", "patience", "inner_steps", "newton_steps"),
     *("width", "base_width", "meta_width", "n_embedding", "n_features"),
 )
-_RULES: dict[str, tuple[str, Any]] = {
-    "algorithm": (
-        "an algorithm such as MetaSGD()",
-        lambda value: value is None or isinstance(value, Algorithm),
+_RULES: dict[str, Rule] = {
+    "algorithm": _optional_type("an algorithm such as MetaSGD()", Algorithm),
+    "backbone": _optional_type("a backbone such as MLP((64, 64))", Backbone),
+    "schema": _optional_type("a Schema", Schema),
+    "shots": (
+        "a pair (smallest, largest) of support sizes, the largest 1 or more",
+        lambda value: _are_counts(value) and len(value) == 2 and max(1, value[0]) <= value[1],
     ),
-    "backbone": (
-        "a backbone such as MLP((64, 64))",
-        lambda value: value is None or isinstance(value, Backbone),
-    ),
-    "schema": ("a Schema", lambda value: value is None or isinstance(value, Schema)),
-    "shots": ("a pair (smallest, largest) of support sizes, the largest 1 or more", _is_shots),
     "score_shots": (
         "a tuple of one support size or more",
-        lambda value: _are_whole(value, 0) and len(value) > 0,
+        lambda value: _are_counts(value) and len(value) > 0,
     ),
-    **dict.fromkeys(_COUNTS, _count(1)),
-    **dict.fromkeys(
-        ("learning_rate", "inner_lr", "max_inner_lr"), ("a positive number", _positive)
-    ),
+    **dict.fromkeys(_COUNTS, _COUNT),
+    **dict.fromkeys(("learning_rate", "inner_lr", "max_inner_lr"), _POSITIVE),
     **dict.fromkeys(("pseudo_count", "prior_count", "weight_decay"), _NOT_NEGATIVE),
-    "n_deep": _count(0),
-    "chunk_size": (
-        "a whole number, 1 or more, or None",
-        lambda value: value is None or (_is_whole(value) and value >= 1),
-    ),
+    "n_deep": ("a whole number, 0 or more", lambda value: _is_count(value, 0)),
+    "chunk_size": _optional(_COUNT),
     "compile": ("True or False", lambda value: isinstance(value, bool | np.bool_)),
-    "max_inner_norm": (
-        "a positive number or None",
-        lambda value: value is None or _positive(value),
-    ),
+    "max_inner_norm": _optional(_POSITIVE),
     "first_order_share": ("from 0 to 1", lambda value: _is_number(value) and 0 <= value <= 1),
     "hidden": (
         "a width, or a tuple of the widths of the layers, 1 or more each",
-        lambda value: _are_whole(value if isinstance(value, tuple | list) else (value,), 1),
+        lambda value: _is_count(value) or _are_counts(value, 1),
     ),
     "activation": (f"one of {', '.join(ACTIVATIONS)}", lambda value: value in tuple(ACTIVATIONS)),
     "validation_fraction": (

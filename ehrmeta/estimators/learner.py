@@ -1,11 +1,11 @@
-"""A trained algorithm at work on many tasks: padding, chunks, devices and ``vmap``."""
+"""Batched adaptation and prediction with a trained algorithm: padding, chunks and ``vmap``."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any, TypeVar
 
 import torch
@@ -18,33 +18,34 @@ from ehrmeta.nn.batch import TaskRows, TaskSet, empty_set, padded_index, padded_
 from ehrmeta.nn.device import Chunks, check_precision, in_threads, on_one_core
 from ehrmeta.nn.likelihoods import Distribution
 
-_TASKS_AT_ONCE = 256  # measured: what a core keeps in its cache
-_TASKS_AT_ONCE_ON_GPU = 8192  # not measured: enough to keep one busy
-_POINTS_EACH = 64  # padded, of a chunk on average: one long record must not pad hundreds
-_POINTS_AT_ONCE = 64  # a task's queries are cut into runs of at most this many
-_POINTS_OF_ONE_TASK = 4096  # where no other task waits
-_FEW_POINTS = 1024  # less than what is worth a second thread
+_TASKS_AT_ONCE = 256  # measured: fits into the cache of a core
+_TASKS_AT_ONCE_ON_GPU = 8192  # not measured: enough to use a GPU fully
+_POINTS_EACH = 64  # mean padded points per task of a chunk: a long record must not pad hundreds
+_POINTS_AT_ONCE = 64  # queries of a task are split into runs of at most this many
+_POINTS_OF_ONE_TASK = 4096  # the same for a single task
+_FEW_POINTS = 1024  # up to here a second thread costs more than it saves
 
 Out = TypeVar("Out")
 Outputs = dict[str, Tensor]
+Points = tuple[TaskRows, Tensor, Tensor]  # rows, and (task, point) index and mask into them
 
 
 @dataclass(frozen=True)
 class AdaptedChunk:
-    """The states of some tasks of similar support size."""
+    """Adapted states of tasks with similar support sizes."""
 
     tasks: Tensor  # (task,) task numbers
-    index: Tensor  # (task, point) their support rows
+    index: Tensor  # (task, point) row numbers of their supports
     mask: Tensor  # (task, point)
     state: State  # a leading task axis on every tensor
 
 
 @dataclass(frozen=True)
 class _Run:
-    """Query rows of some tasks of a chunk, padded."""
+    """Padded query rows of tasks of a chunk."""
 
     chunk: AdaptedChunk
-    at: Tensor  # (run,) places in the chunk
+    at: Tensor  # (run,) positions in the chunk
     index: Tensor  # (run, point) row numbers
     mask: Tensor  # (run, point)
 
@@ -73,7 +74,7 @@ class Learner:
         time_unit: float,
         settings: Mapping[str, Any],
     ) -> Learner:
-        """Trained parameters where and as an estimator's settings want them used.
+        """Move trained parameters to the device and precision of an estimator's settings.
 
         Parameters
         ----------
@@ -93,10 +94,9 @@ class Learner:
 
         def adapt_chunk(tasks: Tensor) -> AdaptedChunk:
             with torch.inference_mode():
-                starts, sizes = support.starts[:-1][tasks], support.sizes[tasks]
-                index, mask = padded_index(starts, sizes)
-                batch = self._set(support, index, mask, support, index, mask)
-                return AdaptedChunk(tasks, index, mask, adapt(batch))
+                index, mask = padded_index(support.starts[:-1][tasks], support.sizes[tasks])
+                points = support, index, mask
+                return AdaptedChunk(tasks, index, mask, adapt(self._set(points, points)))
 
         def adapt_parts(tasks: Tensor) -> list[AdaptedChunk]:
             return list(self._chunks.map(lambda part: adapt_chunk(tasks[part]), len(tasks)))
@@ -111,7 +111,7 @@ class Learner:
         return self._collect(support, chunks, query, of_batch)
 
     def own_weight(self, support: TaskRows, chunks: list[AdaptedChunk], query: TaskRows) -> Tensor:
-        """How much every query row rests on its task's own support, (row,)."""
+        """1 - posterior / prior variance of every query row, (row,)."""
         of_batch = self._over_tasks(self.algorithm.own_weight, "own_weight")
         outputs = self._collect(support, chunks, query, of_batch)
         return outputs.get("own_weight", torch.empty(0))
@@ -119,14 +119,9 @@ class Learner:
     def support_weights(
         self, support: TaskRows, chunks: list[AdaptedChunk], query: TaskRows
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Attention as triples: origin of the query row and of the support row, and weight.
-
-        The origin -1 is the population.
-        """
-        pad, attention = (
-            torch.nn.functional.pad,
-            self._over_tasks(self.algorithm.attention, "weight"),
-        )
+        """Attention triples: origins of the query and the support row (-1: population), weight."""
+        pad = torch.nn.functional.pad
+        attention = self._over_tasks(self.algorithm.attention, "weight")
 
         def triples(run: _Run, state: State, batch: TaskSet) -> tuple[Tensor, Tensor, Tensor]:
             weight = attention(state, batch)["weight"].cpu()
@@ -144,14 +139,14 @@ class Learner:
         return row, origin, weight
 
     def population(self, rows: TaskRows) -> Distribution:
-        """Predictive distribution of rows at the population: adapted to nothing."""
-        none = rows.starts.new_zeros((1, 0))
-        nobody = AdaptedChunk(rows.starts.new_zeros(1), none, none.bool(), self._unadapted)
+        """Population predictive distribution of rows: adapted to an empty support."""
+        empty = rows.starts.new_zeros((1, 0))
+        chunk = AdaptedChunk(rows.starts.new_zeros(1), empty, empty.bool(), self._unadapted)
         query = replace(rows, starts=rows.starts.new_tensor([0, rows.n_rows]))
-        return self.predict(rows, [nobody], query)
+        return self.predict(rows, [chunk], query)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without what is computed at use."""
+        """The fields, without cached properties."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def _collect(
@@ -161,13 +156,13 @@ class Learner:
         query: TaskRows,
         of_batch: Callable[[State, TaskSet], Outputs],
     ) -> Outputs:
-        """What a function of states and padded queries gives for every query row."""
+        """Outputs of a function of states and padded queries, for every query row."""
 
         def real_points(run: _Run, state: State, batch: TaskSet) -> tuple[Tensor, Outputs]:
-            outputs = of_batch(state, batch)
-            return run.index[run.mask], {
-                name: value.cpu()[run.mask] for name, value in outputs.items()
+            outputs = {
+                name: value.cpu()[run.mask] for name, value in of_batch(state, batch).items()
             }
+            return run.index[run.mask], outputs
 
         collected: Outputs = {}
         for rows, outputs in self._each_run(support, chunks, query, real_points):
@@ -184,14 +179,13 @@ class Learner:
         query: TaskRows,
         work: Callable[[_Run, State, TaskSet], Out],
     ) -> list[Out]:
-        """What `work` gives for padded queries of all chunks, with their states."""
+        """Results of `work` for all padded runs of queries, with their states."""
 
         def work_on(run: _Run) -> Out:
             with torch.inference_mode():
                 chunk, at = run.chunk, run.at
-                batch = self._set(
-                    query, run.index, run.mask, support, chunk.index[at], chunk.mask[at]
-                )
+                points = query, run.index, run.mask
+                batch = self._set(points, (support, chunk.index[at], chunk.mask[at]))
                 state = chunk.state
                 if not torch.equal(at, torch.arange(len(chunk.tasks))):
                     state = {name: value[at] for name, value in state.items()}
@@ -206,7 +200,7 @@ class Learner:
     def _flat(
         self, work: Callable[[Any], list[Out]], pieces: list[Any], n_points: int
     ) -> list[Out]:
-        """What `work` gives for all pieces, in one list; a GPU has threads of its own."""
+        """Results of `work` for all pieces in one list, in threads if there are many points."""
         if self.device.type != "cpu":
             lists = [work(piece) for piece in pieces]
         elif n_points <= _FEW_POINTS:
@@ -217,66 +211,51 @@ class Learner:
 
     @cached_property
     def _chunks(self) -> Chunks:
-        on_gpu = self.device.type != "cpu"
-        usual = _TASKS_AT_ONCE_ON_GPU if on_gpu else _TASKS_AT_ONCE
-        return Chunks(self.chunk_size or usual)
+        default = _TASKS_AT_ONCE if self.device.type == "cpu" else _TASKS_AT_ONCE_ON_GPU
+        return Chunks(self.chunk_size or default)
 
     @cached_property
     def _unadapted(self) -> State:
         """The state of one task with an empty support."""
-        like = next(iter(self.params.values()))
-        nothing = empty_set(1, self.spec.n_features, like)
+        support = empty_set(1, self.spec.n_features, next(iter(self.params.values())))
         with torch.inference_mode():
-            return self._over_tasks(self.algorithm.adapt)(nothing)
+            return self._over_tasks(self.algorithm.adapt)(support)
 
-    def _over_tasks(self, one_task: Callable[..., Any], name: str | None = None) -> _OverTasks:
-        return _OverTasks(partial(one_task, self.spec, self.params), name)
+    def _over_tasks(
+        self, method: Callable[..., Any], name: str | None = None
+    ) -> Callable[..., Outputs]:
+        """A method for one task over a batch: ``vmap``, or a plain call for a single task.
 
-    def _set(
-        self,
-        rows: TaskRows,
-        index: Tensor,
-        mask: Tensor,
-        source: TaskRows,
-        source_index: Tensor,
-        source_mask: Tensor,
-    ) -> TaskSet:
+        `name` is that of a single output. Nothing is recorded: replaying a recording is slower for
+        one task, and hardly faster for a chunk of small tasks.
+        """
+
+        def one_task(*batches: State | TaskSet) -> Any:
+            output = method(self.spec, self.params, *batches)
+            return output if name is None else {name: output}
+
+        def over_tasks(*batches: State | TaskSet) -> Outputs:
+            batch = batches[-1]
+            if isinstance(batch, TaskSet) and len(batch.mask) == 1:
+                output = one_task(*map(_first_task, batches))
+                return {name: value[None] for name, value in output.items()}
+            outputs: Outputs = vmap(one_task)(*batches)
+            return outputs
+
+        return over_tasks
+
+    def _set(self, points: Points, support: Points) -> TaskSet:
+        """Padded set of the points, on the device."""
+        rows, index, mask = support
+        unit = self.time_unit
         padded = padded_set(
-            rows,
-            index,
-            mask,
-            source=source,
-            source_index=source_index,
-            source_mask=source_mask,
-            time_unit=self.time_unit,
+            *points, source=rows, source_index=index, source_mask=mask, time_unit=unit
         )
-        tensors = (  # masks stay masks, and time stays float64
+        tensors = (  # masks stay bool, and time float64
             tensor.to(self.device, self.dtype if tensor.dtype == torch.float32 else None)
             for tensor in padded
         )
         return TaskSet(*tensors)
-
-
-class _OverTasks:
-    """A function of one task over a batch: ``vmap``, or the function itself for a single task.
-
-    Neither is recorded: replaying a single patient takes longer than computing it, and a chunk of
-    small tasks is hardly faster for it.
-    """
-
-    def __init__(self, one_task: Callable[..., Any], name: str | None = None) -> None:
-        self.one_task = one_task
-        if name is not None:  # of the only output
-            self.one_task = lambda *batches: {name: one_task(*batches)}
-
-    def __call__(self, *batches: State | TaskSet) -> Outputs:
-        """Outputs with a leading task axis; the last batch is a set."""
-        batch = batches[-1]
-        if isinstance(batch, TaskSet) and len(batch.mask) == 1:
-            alone = self.one_task(*map(_first_task, batches))
-            return {name: value[None] for name, value in alone.items()}
-        outputs: Outputs = vmap(self.one_task)(*batches)
-        return outputs
 
 
 def _first_task(batch: State | TaskSet) -> State | TaskSet:
@@ -286,7 +265,7 @@ def _first_task(batch: State | TaskSet) -> State | TaskSet:
 
 
 def _by_size(order: Tensor, sizes: Tensor, n_at_once: int) -> Iterator[Tensor]:
-    """Runs of tasks, sorted by size, of bounded number and bounded padded size."""
+    """Chunks of tasks, sorted by size, of bounded number and padded size."""
     at, n_tasks = 0, len(order)
     ordered = sizes[order].tolist()
     while at < n_tasks:
@@ -298,19 +277,19 @@ def _by_size(order: Tensor, sizes: Tensor, n_at_once: int) -> Iterator[Tensor]:
 
 
 def pick_device(name: str) -> torch.device:
-    """``"auto"`` is a GPU where there is one."""
+    """Device of a name; ``"auto"`` is a GPU if there is one."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if not re.fullmatch(r"cpu|cuda(:\d+)?", str(name)):
         raise DataError(f"device must be 'auto', 'cpu' or 'cuda', got {name!r}.")
     device = torch.device(name)
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise DataError("device='cuda', but PyTorch finds no GPU here: use device='auto'.")
+        raise DataError("device='cuda', but PyTorch finds no GPU. Use device='auto'.")
     return device
 
 
 def _runs(chunk: AdaptedChunk, query: TaskRows, n_at_once: int) -> Iterator[_Run]:
-    """The chunk's queries as padded runs of similar length."""
+    """Split the queries of a chunk into padded runs of similar length."""
     sizes = query.sizes[chunk.tasks]
     if len(chunk.tasks) == 1:
         starts = torch.arange(int(sizes[0]))[::_POINTS_OF_ONE_TASK] + query.starts[chunk.tasks]

@@ -1,4 +1,4 @@
-"""What meta-learning estimators share: training, adapting, predicting, saving."""
+"""Base of the meta-learning estimators: training, saving and loading."""
 
 import os
 import sys
@@ -8,21 +8,20 @@ from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import Annotated, Any, ClassVar, Self
 
-import numpy as np
 import torch
 from sklearn.base import clone
 from sklearn.utils import check_random_state
 from torch import Tensor
 
 from ehrmeta.algorithms import Algorithm, MetaSGD, Params
-from ehrmeta.errors import BundleError, DataWarning, Remedy
+from ehrmeta.errors import DataWarning
 from ehrmeta.estimators._base import TaskEstimator
-from ehrmeta.estimators.files import Json, Saved, State
+from ehrmeta.estimators.files import Json, Saved, State, check_class
 from ehrmeta.estimators.learner import Learner, pick_device
 from ehrmeta.estimators.meta_model import MetaModel
 from ehrmeta.estimators.population_offset import (
     Population,
-    add_where_it_helps,
+    add_boosted_offset,
     cross_fit_population,
 )
 from ehrmeta.estimators.task_model import RowReader
@@ -36,14 +35,14 @@ from ehrmeta.training import Callback, EpisodeSampler, TrainingPlan, train
 from ehrmeta.training.checkpoints import fingerprint
 from ehrmeta.training.held_out import HELD_OUT_SHARE, hold_out
 
-_WARM_EPISODES = 10_000  # for start values
+_WARM_EPISODES = 10_000  # of the warm start
 _TASKS_AT_ONCE = 1024
-_PLANNED = {field.name for field in fields(TrainingPlan)}
+_PLAN_FIELDS = {field.name for field in fields(TrainingPlan)}
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
 class MetaEstimator(Saved, TaskEstimator):
-    """Training, adapting and predicting with an algorithm; `MetaRegressor` documents it all."""
+    """Base of `MetaRegressor` and `MetaClassifier`; the parameters are documented there."""
 
     algorithm: Algorithm | None = field(default=None, kw_only=False)
     backbone: Backbone | None = field(default=None, kw_only=False)
@@ -88,17 +87,16 @@ class MetaEstimator(Saved, TaskEstimator):
         y : array, (row,)
             Outcome.
         groups : array, (row,)
-            Task (patient, hospital, drug) of every row. None is one anonymous task, with a
-            warning.
+            Task (patient, hospital, drug) of every row. None means one task, with a warning.
         time : array, (row,), optional
             Numbers in the schema's unit, or datetimes. Once fitted with time, `adapt` and
             `predict` need it too.
         checkpoint_dir : path, optional
-            Folder for the state of the training, written every 50 steps and on SIGTERM. A fit
-            that was ended goes on from there and gives, bit for bit, what it would have given.
-            The files hold weights and a digest of the data, no row of it. One folder a training.
+            Folder for checkpoints, written every 50 steps and on SIGTERM. An interrupted fit
+            resumes from the last one with bit-identical results. Checkpoints hold weights and a
+            digest of the data, never rows. Use one folder per training.
         resume : bool
-            With False what the folder holds is removed and training starts afresh.
+            Whether to resume; False deletes the folder's checkpoints and starts again.
 
         Returns
         -------
@@ -109,7 +107,7 @@ class MetaEstimator(Saved, TaskEstimator):
         DataError
             A column, the outcome, the groups or the time cannot be used; nothing is changed.
         DivergenceError
-            The loss stays not finite at an eighth of the learning rate.
+            The loss is not finite even at an eighth of the learning rate.
         BundleError
             A checkpoint cannot be read or written, or belongs to other data or settings.
         """
@@ -119,7 +117,7 @@ class MetaEstimator(Saved, TaskEstimator):
     def to_state(self) -> State:
         """Weights, settings, schema, encoding and provenance; no row or label of any task.
 
-        Callbacks and generators given as `random_state` are not kept.
+        Callbacks, and a generator passed as `random_state`, are not saved.
         """
         self.fitted_model()
         now = {"name": type(self).__name__, "settings": self.get_params(deep=False)}
@@ -129,24 +127,22 @@ class MetaEstimator(Saved, TaskEstimator):
     def from_state(
         cls, tensors: Mapping[str, Tensor], metadata: Json, device: str = "auto"
     ) -> Self:
-        """The inverse of `to_state`; `provenance_` says what it was saved with and when."""
+        """The inverse of `to_state`; `provenance_` records versions and the date of saving."""
         model = MetaModel.from_state(tensors, metadata, device)
-        if model.name != cls.__name__:
-            remedy = Remedy("pass-a-model", f"Open it with {model.name}.load.")
-            raise BundleError(f"it holds a {model.name}.", remedy)
+        check_class(model.name, cls)
         estimator = cls(**model.settings)
-        estimator._keep(model, model.n_tasks)
+        estimator._set_fitted(model, model.n_tasks)
         return estimator
 
-    def _keep(self, model: MetaModel, n_tasks: int) -> None:  # type: ignore[override]
-        super()._keep(model, n_tasks)
+    def _set_fitted(self, model: MetaModel, n_tasks: int) -> None:  # type: ignore[override]
+        super()._set_fitted(model, n_tasks)
         self.history_ = model.history
         self.population_, self.data_digest_ = model.population, model.data_digest
         if model.provenance is not None:
             self.provenance_ = model.provenance
 
     def set_params(self, **params: Any) -> Self:
-        """Set parameters; ``algorithm__inner_lr`` on a default part creates that part first."""
+        """Set parameters; ``algorithm__inner_lr`` first creates the default algorithm if needed."""
         defaults: dict[str, type[Algorithm | Backbone]] = {
             "algorithm": self._default_algorithm,
             "backbone": MLP,
@@ -166,7 +162,7 @@ class MetaEstimator(Saved, TaskEstimator):
         checkpoint_dir: str | os.PathLike[str] | None = None,
         resume: bool = True,
     ) -> MetaModel:
-        """Meta-train."""
+        """Meta-train on encoded rows."""
         algorithm = clone(self.algorithm or self._default_algorithm())
         settings, time_unit = self.get_params(deep=False), reader.table.time_unit
         backbone, n_features = self.backbone or MLP(), visible_width(rows)
@@ -175,42 +171,42 @@ class MetaEstimator(Saved, TaskEstimator):
         check_precision(self.precision, device)
         if self.compile:
             check_compiler(device)
-        seed = _seed(self.random_state)
+        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         data_digest = fingerprint({}, [rows])
         population = None
         if self.population is not None:
             if not is_saved(self.population):
                 warnings.warn(
                     f"a model with population={type(self.population).__name__} cannot be saved to "
-                    f"a file, which holds {WHAT_IS_SAVED}: keep the training script.",
+                    f"a file, which can hold {WHAT_IS_SAVED}: keep the training script.",
                     DataWarning,
                     stacklevel=4,
                 )
             population, rows = cross_fit_population(self.population, rows)
         elif (addition := algorithm.population(spec.likelihood)) is not None:
-            population, rows = add_where_it_helps(addition, rows)
+            population, rows = add_boosted_offset(addition, rows)
         generator = torch.Generator().manual_seed(seed)
-        learned, held_out = hold_out(
-            rows, self.validation_fraction, generator, keeps_start=algorithm.keeps_start
+        keeps_start = algorithm.keeps_start
+        fitted, held_out = hold_out(
+            rows, self.validation_fraction, generator, keeps_start=keeps_start
         )
-        fresh = algorithm.init(spec, generator)
+        initial = algorithm.init(spec, generator)
 
-        def warm_start(tasks: TaskRows) -> dict[str, Tensor]:
+        def warm_start(tasks: TaskRows) -> Params:
             sampler = EpisodeSampler(tasks, self.shots, self.max_queries, time_unit)
-            started: dict[str, Tensor] = algorithm.warm_start(
-                spec, fresh, tasks, _episodes(sampler, seed)
-            )
+            episodes = _episodes(sampler, seed)
+            started: Params = algorithm.warm_start(spec, initial, tasks, episodes)
             return started
 
-        params = start = warm_start(learned)
+        params = start = warm_start(fitted)
         params, history = train(
             algorithm,
             spec,
             {name: value.to(device) for name, value in params.items()},
-            learned.to(device),
+            fitted.to(device),
             None if held_out is None else held_out.to(device),
             TrainingPlan(
-                **{name: value for name, value in settings.items() if name in _PLANNED},
+                **{name: value for name, value in settings.items() if name in _PLAN_FIELDS},
                 time_unit=time_unit,
                 progress_bar=sys.stderr.isatty() if self.verbose is None else self.verbose,
             ),
@@ -219,8 +215,9 @@ class MetaEstimator(Saved, TaskEstimator):
             checkpoint_dir=checkpoint_dir,
             resume=resume,
         )
-        if held_out is not None and algorithm.keeps_start and _are_equal(params, start):
-            params = warm_start(rows)  # nothing was gained on the held-out tasks: use them too
+        is_start = all(torch.equal(value.cpu(), start[name]) for name, value in params.items())
+        if held_out is not None and keeps_start and is_start:
+            params = warm_start(rows)  # training did not improve it: fit it to all tasks
         return self._model_class(
             **vars(reader),
             learner=Learner.on_device(algorithm, spec, params, time_unit, settings),
@@ -232,19 +229,10 @@ class MetaEstimator(Saved, TaskEstimator):
         )
 
 
-def _seed(random_state: int | np.random.RandomState | None) -> int:
-    """One seed for the whole fit."""
-    return int(check_random_state(random_state).randint(2**31 - 1))
-
-
 def _episodes(sampler: EpisodeSampler, seed: int) -> Iterator[tuple[Tensor, TaskSet, TaskSet]]:
-    """A few episodes of every training task, drawn as they are asked for."""
+    """A few random episodes of every training task, for the warm start."""
     generator = torch.Generator().manual_seed(seed)
     n_tasks = sampler.rows.n_tasks
     for _ in range(min(20, max(2, _WARM_EPISODES // n_tasks))):
         for tasks in torch.split(torch.arange(n_tasks), _TASKS_AT_ONCE):
             yield tasks, *sampler.draw(tasks, generator)
-
-
-def _are_equal(left: Params, right: Params) -> bool:
-    return all(torch.equal(value.cpu(), right[name]) for name, value in left.items())

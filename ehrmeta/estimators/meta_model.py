@@ -1,4 +1,4 @@
-"""Fitted models of meta-learning: a trained algorithm and the population model below it."""
+"""Fitted models of meta-learning: a trained algorithm and its population model."""
 
 from __future__ import annotations
 
@@ -44,30 +44,29 @@ from ehrmeta.persistence.sklearn_models import WHAT_IS_SAVED, is_saved, read_mod
 
 Array = npt.NDArray[np.float64]
 Chunks: TypeAlias = list[AdaptedChunk]
-_OF_A_CODING = ("center", "scale")
-_MOST_STEPS = 10_000  # of adapting: a forged number must not keep a reader busy for ever
+_MOST_STEPS = 10_000  # of adaptation: a forged file must not run for ever
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class MetaModel(TaskModel, ABC):
-    """A trained algorithm at work; what `MetaRegressor` and `MetaClassifier` make at fit.
+    """A trained algorithm; the model of `MetaRegressor` and `MetaClassifier`.
 
     Parameters
     ----------
     learner : Learner
         Algorithm, network and trained parameters.
     population : regressor or classifier, optional
-        Predicts the offset that the algorithm starts from.
+        Predicts the offset of the algorithm.
     settings : mapping
         Parameters of the estimator.
     n_tasks : int
-        Training tasks seen.
+        Number of training tasks.
     history : sequence of dict
-        One record per check of the training.
+        One record per check during training.
     data_digest : str, optional
         SHA-256 of the encoded training rows.
     provenance : dict, optional
-        Of a model from a file: what it was saved with and when.
+        Versions and date of saving, if the model was loaded.
     """
 
     learner: Learner
@@ -82,7 +81,7 @@ class MetaModel(TaskModel, ABC):
     @staticmethod
     @abstractmethod
     def likelihood(settings: Mapping[str, Any], outcome: Any) -> Likelihood:
-        """The predictive family."""
+        """Likelihood of the outcome."""
 
     @classmethod
     def spec(
@@ -97,7 +96,7 @@ class MetaModel(TaskModel, ABC):
         return algorithm.spec(backbone, cls.likelihood(settings, table.outcome), n_features)
 
     def adapt(self, support: TaskRows) -> Chunks:
-        """States of all tasks, in chunks of similar support size."""
+        """Adapted states of all tasks, in chunks of similar support size."""
         return self.learner.adapt(self._with_offset(support))
 
     def predict(self, support: TaskRows, state: Chunks, query: TaskRows) -> Prediction:
@@ -111,7 +110,7 @@ class MetaModel(TaskModel, ABC):
     def support_weights(
         self, support: TaskRows, state: Chunks, query: TaskRows
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], Array]:
-        """Query row, support row (-1 for the population) and weight, as triples."""
+        """Query rows, support rows (-1 for the population) and weights, (triple,) each."""
         row, support_row, weight = self.learner.support_weights(support, state, query)
         return row.numpy(), support_row.numpy(), weight.double().numpy()
 
@@ -125,29 +124,29 @@ class MetaModel(TaskModel, ABC):
         return digest(self.learner.params), digest(tensors)
 
     def _with_offset(self, rows: TaskRows) -> TaskRows:
-        """Rows with what the population model says of them, where there is one."""
+        """Rows with the predictions of the population model, if any, as offset."""
         return rows if self.population is None else with_offset(self.population, rows)
 
     @abstractmethod
     def _prediction(self, distribution: Distribution) -> Prediction:
-        """The likelihood's parameters, in float64; none for no rows."""
+        """Prediction from the likelihood's parameters, which are missing for no rows."""
 
     def to_state(self) -> State:
-        """What ``MetaRegressor.to_state`` says."""
-        if self.name != self.estimator:  # a subclass may do anything
+        """As ``MetaRegressor.to_state``."""
+        if self.name != self.estimator:  # a user's subclass
             return super().to_state()
         learner, settings = self.learner, dict(self.settings)
         population = settings.get("population")
         if population is not None and not is_saved(population):
             raise BundleError(
                 f"a model with population={type(population).__name__} cannot be saved: a file "
-                f"holds no code, and of scikit-learn's models {WHAT_IS_SAVED}. Take one of these, "
+                f"holds no code, and of scikit-learn's models {WHAT_IS_SAVED}. Use one of these, "
                 "or keep the training script and fit again where it is needed."
             )
-        settings.pop("callbacks", None)  # functions are no data
+        settings.pop("callbacks", None)  # functions cannot be saved
         if not isinstance(settings["random_state"], int | np.integer):
-            settings["random_state"] = None  # a generator has moved on since fit
-        _check_work(learner.algorithm)
+            settings["random_state"] = None  # the state of a generator has changed since fit
+        _check_steps(learner.algorithm)
         settings["precision"] = str(learner.dtype).removeprefix("torch.")
         backbone = MLP() if settings["backbone"] is None else settings["backbone"]
         backbone_state = to_json(backbone, "backbone")
@@ -157,8 +156,8 @@ class MetaModel(TaskModel, ABC):
             type(now.likelihood) is not type(learner.spec.likelihood)
         ):
             raise BundleError(
-                "backbone or likelihood was changed since fit, so the weights belong to another "
-                "network. Fit again, or set them back."
+                "backbone or likelihood was changed after fit, so the weights do not match. Fit "
+                "again, or restore the settings."
             )
         tensors = {f"params.{name}": value for name, value in learner.params.items()}
         written = None
@@ -190,50 +189,43 @@ class MetaModel(TaskModel, ABC):
     def from_state(
         tensors: Mapping[str, Tensor], metadata: Json, device: str = "auto"
     ) -> MetaModel:
-        """The inverse of `to_state`; the structure is checked before anything is computed.
+        """The inverse of `to_state`; a `BundleError` if the parts are inconsistent.
 
-        Raises
-        ------
-        BundleError
-            The parts do not fit together, or name a class that files may not hold.
+        The structure is checked before any computation.
         """
         state = metadata["model"]
         if state["class"] not in _MODELS:
-            raise BundleError(
-                f"it names the class {state['class']!r}, which no model file may hold."
-            )
-        made = _MODELS[state["class"]]
+            raise BundleError(f"its class {state['class']!r} is not allowed in model files.")
+        model_class = _MODELS[state["class"]]
         settings = {name: from_json(value) for name, value in state["settings"].items()}
         settings |= {"device": device, "callbacks": ()}
         algorithm, backbone = from_json(state["algorithm"]), from_json(state["backbone"])
         if not (isinstance(algorithm, Algorithm) and isinstance(backbone, Backbone)):
-            raise BundleError("its algorithm or backbone is none.")
+            raise BundleError("its algorithm or backbone is not of that type.")
         n_saved = sum(name.startswith("params.") for name in tensors)
         if isinstance(backbone, MLP) and len(backbone.hidden) > n_saved:
-            raise BundleError(f"it has {n_saved} weight tensors; its settings ask for more.")
-        _check_work(algorithm)
+            raise BundleError(f"it has {n_saved} weight tensors; its settings imply more.")
+        _check_steps(algorithm)
         parts = {"algorithm": algorithm, "backbone": backbone}
-        check_parameters(settings | parts, classes=made is ClassificationModel)
+        check_parameters(settings | parts, classes=model_class is ClassificationModel)
         table = TableEncoder.from_dict(state["table"])
-        spec = made.spec(algorithm, backbone, settings, table, state["n_visible"])
+        spec = model_class.spec(algorithm, backbone, settings, table, state["n_visible"])
         _check_numbers(state)
         dtype = getattr(torch, settings["precision"])
-        with torch.device("meta"):  # shapes alone: a forged width must not take memory
+        with torch.device("meta"):  # shapes only: a forged width must not allocate memory
             expected = algorithm.init(spec, torch.Generator().manual_seed(0))
         params = {
             name: tensor_like(tensors, f"params.{name}", like.to(dtype))
             for name, like in expected.items()
         }
         if n_saved != len(params):
-            raise BundleError(
-                f"it has {n_saved} weight tensors; its settings ask for {len(params)}."
-            )
+            raise BundleError(f"it has {n_saved} weight tensors; its settings imply {len(params)}.")
         names = state["feature_names_in"]
         history = [
             {name: math.nan if value is None else value for name, value in record.items()}
             for record in state["history"]
         ]
-        model = made(
+        model = model_class(
             name=state["class"],
             table=table,
             schema=None if state["schema"] is None else Schema.from_dict(state["schema"]),
@@ -262,7 +254,7 @@ class MetaModel(TaskModel, ABC):
 
     @property
     def _n_population_features(self) -> int:
-        """Features of the population model, which gets a constant where there is none."""
+        """Number of features of the population model: a constant if there are none."""
         return self.no_rows().x.shape[1] or 1
 
 
@@ -280,7 +272,7 @@ class RegressionModel(MetaModel):
         return LIKELIHOODS[name]()
 
     def effects(self, support: TaskRows, state: Chunks) -> tuple[Array, float]:
-        """Mean shift of a task's own rows from the population, and the learned sd of shifts."""
+        """Mean shift of every task from the population model, and the learned sd of shifts."""
         support = self._with_offset(support)
         adapted = self._prediction(self.learner.predict(support, state, support))
         population = self._prediction(self.learner.population(support))
@@ -292,8 +284,8 @@ class RegressionModel(MetaModel):
     def atypical(self, support: TaskRows) -> Array:
         """Tail probability of ``r' V^-1 r`` under the population model, (task,).
 
-        V is ``sigma^2 I + tau^2 11'``; where tasks differ by more than a shift it is what the
-        posterior f of the support implies, ``r' V^-1 r = r'(r - f) / sigma^2``.
+        V is ``sigma^2 I + tau^2 11'``. For algorithms whose tasks differ by more than a shift, V is
+        implied by the posterior f of the support: ``r' V^-1 r = r'(r - f) / sigma^2``.
         """
         support = self._with_offset(support)
         population = self._prediction(self.learner.population(support))
@@ -316,33 +308,34 @@ class RegressionModel(MetaModel):
         return np.where(n > 0, p, 1.0)
 
     def response(self, support: TaskRows, query: TaskRows) -> OutcomeResponse:
-        """How the mean predictions of one task follow its outcomes."""
+        """Mean predictions of one task as a function of its support outcomes."""
         learner = self.learner
         support, query = self._with_offset(support), self._with_offset(query)
         params = {name: value.double().cpu() for name, value in learner.params.items()}
-        shown, later = (_one_task(rows, support, learner.time_unit) for rows in (support, query))
+        unit = learner.time_unit
+        support_set, query_set = (_one_task(rows, support, unit) for rows in (support, query))
 
         def predict(y: Tensor) -> Tensor:
-            state = learner.algorithm.adapt(learner.spec, params, shown._replace(y=y))
-            return _center(learner.algorithm.predict(learner.spec, params, state, later))
+            state = learner.algorithm.adapt(learner.spec, params, support_set._replace(y=y))
+            return _center(learner.algorithm.predict(learner.spec, params, state, query_set))
 
-        expected = shown.y
+        expected = support_set.y
         if support.n_rows:
             expected = _center(learner.population(support)).double().cpu()
         population = _center(learner.population(query)).double().cpu()
-        return OutcomeResponse(predict, shown.y, expected, population)
+        return OutcomeResponse(predict, support_set.y, expected, population)
 
     def _prediction(self, distribution: Distribution) -> Predictive:
         values = {name: value.double().numpy() for name, value in distribution.items()}
         if not values:
             values = {"loc": np.empty(0), "scale": np.empty(0)}
-        changed = values["loc"], self.table.outcome, values["scale"], values.get("dof")
+        parts = values["loc"], self.table.outcome, values["scale"], values.get("dof")
         if "unchanged" in values:
-            return CarriedPredictive(*changed, unchanged=values["unchanged"], last=values["last"])
-        return Predictive(*changed)
+            return CarriedPredictive(*parts, unchanged=values["unchanged"], last=values["last"])
+        return Predictive(*parts)
 
     def _variances(self, population: Predictive) -> tuple[float, float]:
-        """Variance within tasks, and between them: the population's variance beyond that."""
+        """Variance within tasks, and between tasks: the rest of the population variance."""
         within = float(torch.exp(2.0 * part(self.learner.params, "likelihood")["log_within"]))
         if population.scale is None or len(population.scale) == 0:
             return within, within
@@ -374,18 +367,10 @@ _MODELS: dict[str, type[MetaModel]] = {
 
 
 def _one_task(rows: TaskRows, source: TaskRows, time_unit: float) -> TaskSet:
-    """The rows of one task as its algorithm sees them, in double precision."""
-    (index, mask), (source_index, source_mask) = (
-        padded_index(one.starts[:-1], one.sizes) for one in (rows, source)
-    )
+    """Padded set of one task's rows in double precision, with its support as source."""
+    (index, mask), (at, real) = (padded_index(one.starts[:-1], one.sizes) for one in (rows, source))
     padded = padded_set(
-        rows,
-        index,
-        mask,
-        source=source,
-        source_index=source_index,
-        source_mask=source_mask,
-        time_unit=time_unit,
+        rows, index, mask, source=source, source_index=at, source_mask=real, time_unit=time_unit
     )
     double = (part[0].double() if part.is_floating_point() else part[0] for part in padded)
     return TaskSet(*double)
@@ -401,21 +386,22 @@ def _center(distribution: Distribution) -> Tensor:
 
 
 def _check_numbers(state: Json) -> None:
-    """Refuse text where a number is used later, and scales that are not positive."""
+    """Raise if numbers of a file are text, or scales are not positive."""
     table, outcome = state["table"], state["table"]["outcome"]
     scales = [table["time_unit"], table["time_scale"], outcome.get("scale", 1.0)]
     others = [state["n_tasks"], table["time_center"], outcome.get("center", 0.0)]
-    others += [coding[name] for coding in table["encoder"]["codings"] for name in _OF_A_CODING]
+    others += [
+        coding[name] for coding in table["encoder"]["codings"] for name in ("center", "scale")
+    ]
     others += [value for record in state["history"] for value in record.values() if value]
     if not all(isinstance(value, int | float) for value in scales + others) or min(scales) <= 0:
-        raise BundleError("its scales are not all positive numbers.")
-    made = state["provenance"]
-    if not (isinstance(made["saved"], str) and isinstance(made["ehrmeta"], str)):
-        raise BundleError("it does not say when and by what it was made.")
+        raise BundleError("its scales must be positive numbers.")
+    if not all(isinstance(state["provenance"][name], str) for name in ("saved", "ehrmeta")):
+        raise BundleError("its date and version of ehrmeta are missing.")
 
 
-def _check_work(algorithm: Algorithm) -> None:
-    """Refuse what no one could wait for; a file with such settings is never read either."""
+def _check_steps(algorithm: Algorithm) -> None:
+    """Raise if adaptation has too many steps; such files are not written either."""
     for name, value in algorithm.get_params().items():
         if isinstance(value, int | np.integer) and value > _MOST_STEPS:
-            raise BundleError(f"{name}={value} is more than a file may ask for ({_MOST_STEPS:,}).")
+            raise BundleError(f"{name}={value} exceeds the limit of a file ({_MOST_STEPS:,}).")

@@ -1,4 +1,4 @@
-"""A population model of any kind, cross-fitted, below a meta-learner that adapts what is left."""
+"""Cross-fitted population models, whose predictions are offsets of the meta-learner."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -24,87 +24,86 @@ Population: TypeAlias = Any  # sklearn's regressors and classifiers declare no f
 
 _N_FOLDS = 5
 _LEAF_SIZES = (5, 20)
-_FEWEST_TASKS = 20  # below this too few to judge an addition by
-_LEAST_PROBABILITY = 1e-5  # trees may say 0, whose logit is infinite
+_FEWEST_TASKS = 20  # below this, too few to select a boosted offset
+_LEAST_PROBABILITY = 1e-5  # trees may predict 0, whose logit is infinite
 
 
 def cross_fit_population(population: Population, rows: TaskRows) -> tuple[Population, TaskRows]:
-    """Fit a population model, and put its predictions for unseen tasks into the training rows.
+    """Fit a population model, and set the offset of the training rows by cross-fitting.
 
-    Every row's offset comes from a model that was fitted without the row's task, so that the
-    meta-learner sees the errors that the model makes on new tasks; the model returned, for these,
-    is fitted to all. A regressor's offset is its prediction, a classifier's the logit of its
-    probability. Each task weighs the same where a regressor takes `sample_weight`; a classifier
-    counts every row, or as its `class_weight` says. A `HistGradientBoostingRegressor` that is left
-    to stop by itself grows as many trees as predict unseen tasks best. Measured features are left
-    out: at prediction time they are known only through the support.
+    The offset of a row comes from a model fitted without the row's task, so that the meta-learner
+    sees errors as on new tasks; the returned model is fitted to all tasks. The offset is the
+    prediction of a regressor, or the logit of a classifier's probability. Tasks have equal weights
+    if a regressor takes `sample_weight`; a classifier weights rows by its `class_weight`, if any.
+    A `HistGradientBoostingRegressor` with ``early_stopping="auto"`` uses the number of trees that
+    predicts unseen tasks best. Measured features are excluded: at prediction time they are known
+    through the support only.
 
     Parameters
     ----------
     population : regressor or classifier
         Any of scikit-learn; it is cloned.
     rows : TaskRows
-        Of the training tasks.
+        Rows of the training tasks.
 
     Raises
     ------
     GroupError
         There is one task only.
     DataError
-        A classifier has more than two classes, or only one outside some tasks.
+        A classifier has more than two classes, or one class only in a part of the tasks.
     """
     if rows.n_tasks < 2:
         raise GroupError(
-            "population= needs two tasks or more, to predict each by a model that has not seen it. "
-            "Pass groups=, or leave population= out."
+            "population= needs two tasks or more for cross-fitting. Pass groups=, or leave "
+            "population= out."
         )
     x, y, codes = _features(rows), rows.y.double().numpy(), rows.codes.numpy()
     fitted, offset = _cross_fit(population, x, y, codes)
-    return fitted, _replaced(rows, offset)
+    return fitted, _set_offset(rows, offset)
 
 
-def add_where_it_helps(
-    addition: HistGradientBoostingRegressor, rows: TaskRows
+def add_boosted_offset(
+    boosting: HistGradientBoostingRegressor, rows: TaskRows
 ) -> tuple[TreeSum | None, TaskRows]:
-    """Cross-fit boosted trees to lie below a linear mean, where they help tasks held out in turn.
+    """Cross-fit boosted trees as an offset of a linear mean, if they improve on held-out tasks.
 
-    They are the mean of two models, whose errors differ: trees of what a ridge regression leaves
-    and trees of the outcome itself. How many trees, and of how small leaves, is what predicts
-    unseen tasks best. With half of the ridge regression they must lower its squared error by more
-    than one paired standard error.
+    The offset is the mean of two models: trees fitted to the residuals of a ridge regression, and
+    trees fitted to the outcome. Number of trees and leaf size are those that predict unseen tasks
+    best. Together with half of the ridge regression they must lower its squared error by more than
+    one paired standard error.
 
     Parameters
     ----------
-    addition : HistGradientBoostingRegressor
+    boosting : HistGradientBoostingRegressor
         Cloned.
     rows : TaskRows
-        Of the training tasks.
+        Rows of the training tasks.
 
     Returns
     -------
     model, rows
-        The trees and the rows with their predictions as offset, whose linear mean remains to be
-        found; None and the rows as they are where trees do not help.
+        The trees and the rows with their offset; None and the unchanged rows if trees do not help.
     """
     if rows.n_tasks < _FEWEST_TASKS or not rows.x.shape[1]:
         return None, rows
     x, y, codes = _features(rows), rows.y.double().numpy(), rows.codes.numpy()
     linear = _cross_fit(Ridge(), x, y, codes)[1]
-    after, after_offset = _boosted(addition, x, y - linear, codes, leaf_sizes=_LEAF_SIZES)
-    alone, alone_offset = _boosted(addition, x, y, codes, leaf_sizes=_LEAF_SIZES)
-    offset = 0.5 * (after_offset + alone_offset)
+    of_residual, residual_offset = _boosted(boosting, x, y - linear, codes, leaf_sizes=_LEAF_SIZES)
+    of_outcome, outcome_offset = _boosted(boosting, x, y, codes, leaf_sizes=_LEAF_SIZES)
+    offset = 0.5 * (residual_offset + outcome_offset)
     residual, residual_of_both = y - linear, y - 0.5 * linear - offset
     gain = np.bincount(codes, _weight(codes) * (residual**2 - residual_of_both**2))
     if gain.mean() <= gain.std(ddof=1) / np.sqrt(len(gain)):
         return None, rows
-    return TreeSum.mean([after, alone]), _replaced(rows, offset)
+    return TreeSum.mean([of_residual, of_outcome]), _set_offset(rows, offset)
 
 
 def with_offset(population: Population, rows: TaskRows) -> TaskRows:
     """The rows with the predictions of a fitted population model added to their offset."""
     if rows.n_rows == 0:
         return rows
-    return _replaced(rows, rows.offset.numpy() + _offset(population, _features(rows)))
+    return _set_offset(rows, rows.offset.numpy() + _offset(population, _features(rows)))
 
 
 def _offset(fitted: Population, x: Array) -> Array:
@@ -115,12 +114,12 @@ def _offset(fitted: Population, x: Array) -> Array:
 
 
 def _cross_fit(model: Population, x: Array, y: Array, codes: Codes) -> tuple[Population, Array]:
-    """The model fitted to all tasks, and offsets (row,) of each task by a model without it."""
+    """The model fitted to all tasks, and cross-fitted offsets, (row,)."""
     if isinstance(model, HistGradientBoostingRegressor) and model.early_stopping == "auto":
         return _boosted(model, x, y, codes)
     offset = np.empty(len(y))
-    for seen, unseen in _folds(codes):
-        offset[unseen] = _offset(_fitted(model, x[seen], y[seen], codes[seen]), x[unseen])
+    for train, test in _folds(codes):
+        offset[test] = _offset(_fitted(model, x[train], y[train], codes[train]), x[test])
     return _fitted(model, x, y, codes), offset
 
 
@@ -131,22 +130,18 @@ def _boosted(
     codes: Codes,
     leaf_sizes: Sequence[int] = (),
 ) -> tuple[HistGradientBoostingRegressor, Array]:
-    """As many trees as predict unseen tasks best, and their predictions.
+    """Boosting with the number of trees that predicts unseen tasks best, and its predictions.
 
-    By itself it would stop by held-out rows, of tasks whose other rows it was fitted to.
-
-    Parameters
-    ----------
-    leaf_sizes : sequence of int
-        Least rows in a leaf, to choose from; none for the model's own.
+    Early stopping of scikit-learn would hold out rows of tasks in the training data. `leaf_sizes`
+    are candidates for the least number of rows in a leaf; by default that of the model.
     """
     weight, candidates = _weight(codes), []
     for leaf_size in leaf_sizes or (model.min_samples_leaf,):
         grown = clone(model).set_params(early_stopping=False, min_samples_leaf=leaf_size)
         staged = np.empty((model.max_iter, len(y)), np.float32)
-        for seen, unseen in _folds(codes):
-            fitted = _fitted(grown, x[seen], y[seen], codes[seen])
-            staged[:, unseen] = list(fitted.staged_predict(x[unseen]))
+        for train, test in _folds(codes):
+            fitted = _fitted(grown, x[train], y[train], codes[train])
+            staged[:, test] = list(fitted.staged_predict(x[test]))
         losses = [weight @ (y - predicted) ** 2 for predicted in staged]
         best = int(np.argmin(losses))
         candidates.append((losses[best], best, grown, staged[best].astype(np.float64)))
@@ -155,7 +150,7 @@ def _boosted(
 
 
 def _folds(codes: Codes) -> Iterator[tuple[Codes, Codes]]:
-    """Rows of seen and of unseen tasks."""
+    """Row numbers of training and held-out tasks, fold by fold."""
     n_tasks = len(np.unique(codes))
     yield from GroupKFold(min(_N_FOLDS, n_tasks)).split(codes, groups=codes)
 
@@ -165,7 +160,7 @@ def _fitted(population: Population, x: Array, y: Array, codes: Codes) -> Populat
         classes = np.unique(y)
         if len(classes) != 2:
             raise DataError(
-                f"population= needs two classes in every part of the training tasks, got "
+                f"population= needs two classes in every fold of the training tasks, got "
                 f"{len(classes)}. Leave population= out, or train on more tasks."
             )
         return clone(population).fit(x, y.astype(np.int64))
@@ -175,15 +170,15 @@ def _fitted(population: Population, x: Array, y: Array, codes: Codes) -> Populat
 
 
 def _weight(codes: Codes) -> Array:
-    """One over the rows of each row's task."""
+    """One over the number of rows of each row's task."""
     return 1.0 / np.bincount(codes)[codes]
 
 
 def _features(rows: TaskRows) -> Array:
-    """Encoded features known at the row; a constant where there is none."""
+    """Encoded features known at the row; a constant if there are none."""
     x = rows.x.double().numpy()
     return x if x.shape[1] else np.zeros((rows.n_rows, 1))
 
 
-def _replaced(rows: TaskRows, offset: Array) -> TaskRows:
+def _set_offset(rows: TaskRows, offset: Array) -> TaskRows:
     return replace(rows, offset=torch.from_numpy(np.asarray(offset)).to(rows.y.dtype))

@@ -1,4 +1,4 @@
-"""Predictive distributions on the outcome's own scale."""
+"""Predictive distributions on the scale of the outcome."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from ehrmeta.errors import DataError, Remedy
 
 Array = npt.NDArray[np.float64]
 
-_LARGEST_LOG = 3.0  # on the learner's scale
+_LARGEST_LOG = 3.0  # truncation of log outcomes, on the learner's scale
 
 
 class Prediction(ABC):
-    """What is predicted for some rows; its readings exist for some kinds of outcome only."""
+    """Predictions of some rows; quantiles need numbers, probabilities need classes."""
 
     @abstractmethod
     def point(self) -> npt.NDArray[Any]:
-        """The one value that `predict` gives for every row, (row,)."""
+        """Point prediction of every row, (row,), as `predict` returns it."""
 
     @abstractmethod
     def take(self, index: npt.NDArray[np.int64]) -> Self:
-        """Some rows, in the order given."""
+        """The rows of an index, in its order."""
 
     def quantile(self, level: float) -> Array:
         """Quantile at one level, (row,)."""
@@ -44,7 +44,7 @@ class Prediction(ABC):
     def probabilities(self) -> Array:
         """Probability of every class, (row, class)."""
         raise DataError(
-            "a real-valued outcome has no class probabilities: use predict_quantiles, or "
+            "a real-valued outcome has no class probabilities. Use predict_quantiles, or "
             "MetaClassifier for classes."
         )
 
@@ -57,7 +57,7 @@ class ClassPredictive(Prediction):
     labels: npt.NDArray[Any]  # (class,)
 
     def point(self) -> npt.NDArray[Any]:
-        """The likeliest class."""
+        """The most probable class."""
         likeliest: npt.NDArray[Any] = self.labels[self.logits.argmax(1)]
         return likeliest
 
@@ -66,7 +66,7 @@ class ClassPredictive(Prediction):
         return np.asarray(special.softmax(self.logits, axis=1))
 
     def take(self, index: npt.NDArray[np.int64]) -> ClassPredictive:
-        """Some rows, in the order given."""
+        """The rows of an index, in its order."""
         return ClassPredictive(self.logits[index], self.labels)
 
 
@@ -74,8 +74,8 @@ class ClassPredictive(Prediction):
 class Predictive(Prediction):
     """Independent predictive distributions, one per row.
 
-    Normal, or Student's t where `dof` is given, on the learner's scale; `outcome` maps them back.
-    Methods that name no distribution (`scale` None) give point predictions only.
+    Normal, or Student's t if `dof` is given, on the learner's scale; `outcome` maps them back.
+    Without `scale` there are point predictions only.
     """
 
     loc: Array  # (row,)
@@ -88,12 +88,12 @@ class Predictive(Prediction):
         return self.mean()
 
     def mean(self) -> Array:
-        """Mean on the outcome's scale, (row,); the median where the mean does not exist.
+        """Mean on the outcome's scale, (row,); the median if the mean does not exist.
 
-        Under a square root the mean is ``m^2 + variance``. Under a log transform it is that of the
-        outcomes below a limit, three standard deviations of the training outcomes above their
-        center and one or more above the median: ``exp(m + s^2 / 2)`` would rest on a tail that no
-        outcome was seen in. A log Student's t has no mean.
+        With a square root the mean is ``m^2 + variance``. With a log transform it is the mean of
+        the distribution truncated at three standard deviations above the training mean (at least
+        one above the median), because ``exp(m + s^2 / 2)`` depends on a tail without training
+        outcomes. A log Student's t has no mean.
         """
         transform = self.outcome.transform
         if self.scale is None or transform is None or (transform == "log" and self.dof is not None):
@@ -111,18 +111,18 @@ class Predictive(Prediction):
         """Quantile at one level, (row,)."""
         if self.scale is None:
             raise DataError(
-                "this model gives point predictions only: it has no predictive distribution. Use "
-                "a MetaRegressor or MixedEffects for intervals."
+                "this model has point predictions only. Use a MetaRegressor or MixedEffects for "
+                "quantiles and intervals."
             )
         return self.outcome.inverse(self._frozen().ppf(level))
 
     def cdf(self, y: Array) -> tuple[Array, Array]:
-        """Distribution function just below the outcomes, and at them, (row,) each."""
+        """Distribution function just below and at the outcomes, (row,) each."""
         p = np.asarray(self._frozen().cdf(self.outcome.forward(y)))
         return p, p
 
     def take(self, index: npt.NDArray[np.int64]) -> Self:
-        """Some rows, in the order given."""
+        """The rows of an index, in its order."""
         scale = None if self.scale is None else self.scale[index]
         dof = None if self.dof is None else self.dof[index]
         return replace(self, loc=self.loc[index], scale=scale, dof=dof)
@@ -135,14 +135,14 @@ class Predictive(Prediction):
 
 @dataclass(frozen=True, kw_only=True)
 class CarriedPredictive(Predictive):
-    """Distributions with a point mass: the last value, unchanged, or else a `Predictive`.
+    """Mixture of a point mass at the last value and a `Predictive`.
 
     Parameters
     ----------
     unchanged : (row,)
-        Probability of the last value.
+        Probability that the outcome equals the last value.
     last : (row,)
-        The last value, on the learner's scale as `loc` is.
+        The last value on the learner's scale.
     """
 
     unchanged: Array
@@ -150,29 +150,27 @@ class CarriedPredictive(Predictive):
 
     def mean(self) -> Array:
         """Mean on the outcome's scale, (row,)."""
-        carried = self.outcome.inverse(self.last)
-        return self.unchanged * carried + (1.0 - self.unchanged) * super().mean()
+        last = self.outcome.inverse(self.last)
+        return self.unchanged * last + (1.0 - self.unchanged) * super().mean()
 
     def quantile(self, level: float) -> Array:
-        """Quantile at one level, (row,): the last value for all levels within its jump."""
+        """Quantile at one level, (row,): the last value for levels within its point mass."""
         changed = 1.0 - self.unchanged
         below = changed * self._frozen().cdf(self.last)
-        jumps = (below <= level) & (level <= below + self.unchanged)
+        at_last = (below <= level) & (level <= below + self.unchanged)
         share = np.where(level < below, level, level - self.unchanged) / np.maximum(changed, 1e-300)
-        elsewhere = self._frozen().ppf(np.clip(share, 0.0, 1.0))
-        return self.outcome.inverse(np.where(jumps, self.last, elsewhere))
+        other = self._frozen().ppf(np.clip(share, 0.0, 1.0))
+        return self.outcome.inverse(np.where(at_last, self.last, other))
 
     def cdf(self, y: Array) -> tuple[Array, Array]:
-        """Distribution function just below the outcomes, and at them, (row,) each."""
+        """Distribution function just below and at the outcomes, (row,) each."""
         changed = (1.0 - self.unchanged) * super().cdf(y)[0]
-        at, last = np.asarray(y, dtype=np.float64), self.outcome.inverse(self.last)
-        same = np.isclose(at, last, rtol=1e-5, atol=0.0)
-        return (
-            changed + self.unchanged * ((last < at) & ~same),
-            changed + self.unchanged * ((last < at) | same),
-        )
+        y, last = np.asarray(y, dtype=np.float64), self.outcome.inverse(self.last)
+        same = np.isclose(y, last, rtol=1e-5, atol=0.0)
+        above = last < y
+        return changed + self.unchanged * (above & ~same), changed + self.unchanged * (above | same)
 
     def take(self, index: npt.NDArray[np.int64]) -> Self:
-        """Some rows, in the order given."""
+        """The rows of an index, in its order."""
         taken = super().take(index)
         return replace(taken, unchanged=self.unchanged[index], last=self.last[index])

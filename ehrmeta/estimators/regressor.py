@@ -1,4 +1,4 @@
-"""Meta-learning for real-valued outcomes."""
+"""Meta-learning of real-valued outcomes."""
 
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -11,7 +11,7 @@ from ehrmeta.estimators.meta_model import MetaModel, RegressionModel
 
 @dataclass(eq=False, repr=False, kw_only=True)
 class MetaRegressor(MetaEstimator, TaskRegressor):
-    """Learns over many tasks how to predict a new one from a few of its rows.
+    """Meta-learning regressor: learns from many tasks to predict a new one from a few rows.
 
     Parameters
     ----------
@@ -20,21 +20,21 @@ class MetaRegressor(MetaEstimator, TaskRegressor):
     backbone : Backbone, optional
         The network; ``MLP((64, 64))`` by default.
     likelihood : {"normal", "student_t"}
-        Predictive distribution; Student's t where outcomes hold gross errors.
+        Predictive distribution; Student's t for outcomes with gross errors.
     population : regressor, optional
-        Any scikit-learn regressor, for instance ``HistGradientBoostingRegressor()``, that predicts
-        from the features known ahead, cross-fitted by task; the algorithm learns and adapts what
-        is left. A file holds linear ones and `HistGradientBoostingRegressor`.
+        Any scikit-learn regressor, such as ``HistGradientBoostingRegressor()``. It is cross-fitted
+        by task on the features known ahead, and the algorithm learns and adapts its residuals.
+        Linear models and `HistGradientBoostingRegressor` can be saved.
     schema : Schema, optional
-        Column roles, units and plausible ranges; a `Table`'s X brings its own. Without one, every
-        column is known ahead of the visit.
+        Column roles, units and plausible ranges; by default that of a `Table`'s X. Without one,
+        every column counts as known ahead of the visit.
     task, time : str, optional
-        Columns of X that name the task and the time, taken out of the features; for pipelines and
+        Columns of X with the task and the time, removed from the features; for pipelines and
         cross-validation, which pass X and y only.
     outcome_transform : {"log", "sqrt"}, optional
-        Learn on the transformed outcome; predictions and intervals come back on its own scale.
+        Learn on the transformed outcome; predictions and intervals are on the original scale.
     shots : tuple of int
-        Smallest and largest support size drawn in training; 0 trains the population model too.
+        Smallest and largest support size in training; 0 includes the population model.
     max_queries : int
         Query rows per task and training step.
     max_steps : int
@@ -44,40 +44,40 @@ class MetaRegressor(MetaEstimator, TaskRegressor):
     learning_rate, weight_decay : float
         Of AdamW; the rate warms up and decays along half a cosine.
     validation_fraction : float
-        Share of training tasks held out for early stopping; with fewer than 20 tasks none is.
-        `DeepMixedEffects` holds out 30 tasks or more of at least 100; with fewer tasks it stays at
-        its start, the mixed model.
+        Share of training tasks held out for early stopping; none of fewer than 20 tasks.
+        `DeepMixedEffects` holds out at least 30 of 100 or more tasks; with fewer it keeps its
+        start, the mixed model.
     patience : int
         Stop after this many checks (one per 50 steps) without a better held-out loss.
     score_shots : tuple of int
         Support sizes that `score` averages over.
     device : str
-        ``"auto"`` is a GPU where there is one.
+        ``"auto"`` uses a GPU if there is one.
     precision : {"float32", "float64", "tf32", "bf16"}
         ``"float64"`` adapts and predicts in double precision. ``"tf32"`` (NVIDIA GPUs) and
-        ``"bf16"`` train with short factors in matrix products: faster where the hardware has
-        them, and good to three or two digits.
+        ``"bf16"`` train with matrix products of lower precision, about three and two digits:
+        faster on hardware that supports them.
     chunk_size : int, optional
-        Tasks computed at once; bounds memory and changes results by rounding only.
+        Tasks computed at once: limits memory and changes results by rounding only.
     compile : bool
-        Train through ``torch.compile``: up to twice as fast after tens of seconds of compiling,
-        for long trainings; needs a C++ compiler (on a GPU, Triton).
+        Train through ``torch.compile``: up to twice as fast, after tens of seconds of compiling.
+        Needs a C++ compiler (on a GPU, Triton).
     callbacks : sequence of callable
-        Called with every record of the training history; True ends the training.
+        Called with every record of the training history; returning True stops training.
     verbose : bool, optional
-        Progress bar; by default where standard error is a terminal.
+        Progress bar; by default if standard error is a terminal.
     random_state : int, optional
-        Seed of the start values, the episodes and the held-out tasks.
+        Seed of the initial values, the episodes and the held-out tasks.
 
     Attributes
     ----------
     history_ : list of dict
         One record per check: step, loss, held_out_loss, learning_rate, seconds, tasks_per_second.
     n_tasks_ : int
-        Training tasks seen.
+        Number of training tasks.
     population_ : regressor
-        The population model fitted to all training tasks, where there is one; the algorithm's own
-        without `population`.
+        Population model fitted to all training tasks: `population`, or the algorithm's default if
+        it has one.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Time to an event: discrete-time hazards, and what a forecaster knows at a landmark."""
+"""Survival analysis: discrete-time hazards, and forecasts as features at a landmark."""
 
 import warnings
 from typing import Any, Self
@@ -25,37 +25,37 @@ Array = NDArray[np.float64]
 
 
 class DiscreteTimeHazard(BaseEstimator):
-    r"""Time to an event, with competing events, by a classifier on person-period rows.
+    r"""Discrete-time survival model with competing events, by a classifier of person-periods.
 
     The cause-specific hazard of cause c in interval j,
 
     .. math:: \lambda_c(j \mid x) = P(T \in \text{interval } j, \text{cause } c \mid
               T \text{ not before } j, x),
 
-    is what a classifier predicts from the interval's time and the features: one row per person and
-    interval. Survival and cumulative incidence follow as in the Aalen-Johansen estimator,
+    is predicted by a classifier from the interval's time and the features, with one row per person
+    and interval. Survival and cumulative incidence follow as in the Aalen-Johansen estimator,
 
     .. math:: S(j) = \prod_{l \le j} \bigl(1 - {\textstyle\sum_c \lambda_c(l)}\bigr), \quad
               F_c(j) = \sum_{l \le j} S(l - 1) \, \lambda_c(l).
 
-    A competing event such as death is an outcome, not censoring: treated as censoring,
-    ``1 - Kaplan-Meier`` answers what would happen if nobody died.
+    Competing events such as death are outcomes, not censoring: with death as censoring,
+    ``1 - Kaplan-Meier`` estimates the risk if nobody died.
 
     Parameters
     ----------
     classifier : classifier, optional
-        Any scikit-learn classifier with ``predict_proba``, over the time in the first column and
-        the features in the others. By default a (multinomial) logistic regression on a cubic
-        spline of time and on standardised features, missing values imputed and marked.
+        Any scikit-learn classifier with ``predict_proba``; time is the first column. By default a
+        (multinomial) logistic regression on a cubic spline of time and standardised features, with
+        imputed missing values and their indicators.
     intervals : int or array-like
-        Number of intervals of equal length up to the longest time, or their edges, from 0 on.
+        Number of intervals of equal length up to the longest time, or their edges, starting at 0.
 
     Attributes
     ----------
     classifier_ : classifier
     edges_ : ndarray, (interval + 1,)
     causes_ : ndarray of int, (cause,)
-        Codes of the events seen.
+        Codes of the events in the training data.
 
     References
     ----------
@@ -87,26 +87,24 @@ class DiscreteTimeHazard(BaseEstimator):
         Parameters
         ----------
         X : frame or array of numbers, (row, feature)
-            What is known of every patient at entry.
+            Features known at entry, one row per patient.
         y : structured array, (row,)
             Event code and time since entry, from `survival_array`.
 
         Raises
         ------
         DataError
-            A column is no number, y is no such array, or nobody has an event.
+            A column is not numeric, y is not such an array, or there are no events.
         """
         features = _numbers(X)
-        event, time = read_survival(y)
-        if len(event) != len(features):
-            raise DataError(f"X has {len(features)} rows and y {len(event)}: pass one each.")
+        event, time = _events(y, len(features))
         edges = interval_edges(self.intervals, time)
         rows = person_period(event, time, edges)
         causes = np.unique(rows.event[rows.event > 0])
         if len(causes) == 0:
             raise DataError(
-                f"nobody of {len(event):,} has an event by time {edges[-1]:g}, so there is no "
-                "hazard to learn. Check the event codes and the unit of time."
+                f"none of {len(event):,} patients has an event by time {edges[-1]:g}. Check the "
+                "event codes and the unit of time."
             )
         classifier = clone(self.classifier) if self.classifier is not None else _spline_logistic()
         self.classifier_ = classifier.fit(_design(features, rows, edges), rows.event)
@@ -130,13 +128,13 @@ class DiscreteTimeHazard(BaseEstimator):
     def predict_cumulative_incidence(
         self, X: Any, times: ArrayLike | None = None, *, cause: int = 1
     ) -> Array:
-        """Probability that the event of a cause comes first and by each time.
+        """Cumulative incidence: probability of the event of a cause, as first event, by each time.
 
         Parameters
         ----------
         X : frame or array, (row, feature)
         times : array-like, (time,), optional
-            Since entry; the ends of the intervals by default. Incidence is linear between them.
+            Since entry, with linear interpolation; by default the ends of the intervals.
         cause : int
             Event code.
 
@@ -147,33 +145,25 @@ class DiscreteTimeHazard(BaseEstimator):
         Raises
         ------
         DataError
-            No such event was seen in training, or a time lies beyond its follow-up.
+            The training data have no such event, or a time is beyond their follow-up.
         """
         hazard = self.predict_hazard(X)
         if cause not in self.causes_:
-            raise DataError(f"cause {cause} was not seen in training, but {self.causes_.tolist()}.")
+            raise DataError(f"unknown cause {cause}. Use one of {self.causes_.tolist()}.")
         before = np.cumprod(1.0 - hazard.sum(axis=1), axis=1)
         before = np.column_stack([np.ones(len(before)), before[:, :-1]])
         of_cause = hazard[:, np.searchsorted(self.causes_, cause)]
         return self._at(np.cumsum(before * of_cause, axis=1), times)
 
     def predict_survival_function(self, X: Any, times: ArrayLike | None = None) -> Array:
-        """Probability that none of the events has come by each time, (row, time).
-
-        Parameters
-        ----------
-        X, times
-            As in `predict_cumulative_incidence`.
-        """
+        """Probability of no event by each time, as in `predict_cumulative_incidence`."""
         hazard = self.predict_hazard(X)
         return 1.0 - self._at(1.0 - np.cumprod(1.0 - hazard.sum(axis=1), axis=1), times)
 
     def score(self, X: Any, y: Any) -> float:
         """Log likelihood of the discrete times, per row of X: higher is better."""
         features = self._read(X)
-        event, time = read_survival(y)
-        if len(event) != len(features):
-            raise DataError(f"X has {len(features)} rows and y {len(event)}: pass one each.")
+        event, time = _events(y, len(features))
         rows = person_period(event, time, self.edges_)
         p = self.classifier_.predict_proba(_design(features, rows, self.edges_))
         known = np.isin(rows.event, self.classifier_.classes_)
@@ -182,14 +172,13 @@ class DiscreteTimeHazard(BaseEstimator):
         return float(np.log(np.maximum(likelihood, 1e-300)).sum() / len(features))
 
     def _at(self, incidence: Array, times: ArrayLike | None) -> Array:
-        """Incidence at the ends of the intervals (row, interval), read at times (row, time)."""
+        """Interpolate the incidence at the ends of the intervals (row, interval) to (row, time)."""
         if times is None:
             return incidence
         since = np.atleast_1d(np.asarray(times, dtype=np.float64))
         if not np.all((since >= 0) & (since <= self.edges_[-1])):
             raise DataError(
-                f"times must lie between 0 and {self.edges_[-1]:g}, the longest follow-up in "
-                "training."
+                f"times must lie between 0 and {self.edges_[-1]:g}, the longest training follow-up."
             )
         curves = np.column_stack([np.zeros(len(incidence)), incidence])
         at = np.clip(np.searchsorted(self.edges_, since) - 1, 0, None)
@@ -205,7 +194,7 @@ class DiscreteTimeHazard(BaseEstimator):
             _check_feature_names(self, X, reset=False)
             _check_n_features(self, X, reset=False)
         except ValueError as error:
-            raise SchemaError(f"{error} Pass the columns of fit, in their order.") from error
+            raise SchemaError(f"{error} Pass the columns of fit in the same order.") from error
         return features
 
     def __sklearn_tags__(self) -> Tags:
@@ -215,15 +204,23 @@ class DiscreteTimeHazard(BaseEstimator):
 
 
 def _spline_logistic() -> ClassifierMixin:
-    """Time as a spline, all else linear; scaled, so that the penalty is light on all."""
-    others = SimpleImputer(add_indicator=True, keep_empty_features=True)
+    """Logistic regression on a spline of time and linear features, all standardised."""
+    features = SimpleImputer(add_indicator=True, keep_empty_features=True)
     time = SplineTransformer(extrapolation="constant")
-    design = ColumnTransformer([("time", time, [0])], remainder=others)
+    design = ColumnTransformer([("time", time, [0])], remainder=features)
     return make_pipeline(design, StandardScaler(), LogisticRegression(max_iter=1000))
 
 
+def _events(y: Any, n_rows: int) -> tuple[NDArray[np.int64], Array]:
+    """Event codes and times of a structured array, (row,) each."""
+    event, time = read_survival(y)
+    if len(event) != n_rows:
+        raise DataError(f"X has {n_rows} rows and y {len(event)}. Pass one event per row.")
+    return event, time
+
+
 def _design(features: Array, rows: PersonPeriods, edges: Array) -> Array:
-    """The interval's middle and the person's features, (row, 1 + feature)."""
+    """Middle of the interval and features of the person, (row, 1 + feature)."""
     middles = 0.5 * (edges[:-1] + edges[1:])
     return np.column_stack([middles[rows.interval], features[rows.person]])
 
@@ -239,35 +236,34 @@ def _numbers(X: Any) -> Array:
 def landmark_posterior(
     adapted: Adapted, X: Any, *, groups: Any, time: Any, step: float
 ) -> pd.DataFrame:
-    """Level, slope and spread of each patient's laboratory value at the landmark.
+    """Level, slope and spread of each patient's laboratory value at a landmark.
 
-    The patient's few values become three numbers that any risk model can take, `DiscreteTimeHazard`
-    for one: values from before the landmark, weighed by how noisy they are and how old.
+    Three features for a risk model such as `DiscreteTimeHazard`, from the posterior of the values
+    before the landmark.
 
     Parameters
     ----------
     adapted : Adapted
-        A regressor adapted to the values known at the landmark, and to nothing later.
+        A regressor adapted to the values known at the landmark, not to later ones.
     X : frame or array, (row, feature)
-        One row per patient: what is known ahead, such as age, at the landmark.
+        One row per patient: features known ahead, such as age at the landmark.
     groups : array, (row,)
-        Patients; those without any value, who were not adapted, get the population's.
+        Patients; those that were not adapted get the population prediction.
     time : array, (row,)
-        Landmarks, on the clock of the forecaster.
+        Landmarks, in the unit and from the origin of the forecaster.
     step : float
-        The slope is the expected change over this time to come, divided by it.
+        Time step; the slope is the expected change over the next step, per unit of time.
 
     Returns
     -------
     DataFrame
-        ``level``, ``slope`` and ``spread`` (the predictive standard deviation, where the
-        forecaster has one) on the scale it works on: the logarithm, under a log transform.
+        ``level``, ``slope`` and ``spread`` (predictive standard deviation, if the forecaster has
+        one) on the scale of the outcome transform.
 
     Raises
     ------
     DataError
-        The forecaster is a classifier, or was adapted to one patient without a name, or the step
-        is not positive.
+        The forecaster is a classifier or was adapted without groups, or the step is not positive.
 
     Examples
     --------
@@ -286,7 +282,7 @@ def landmark_posterior(
     if not step > 0:
         raise DataError(f"step must be a positive length of time, got {step}.")
     if adapted.labels_ is None:
-        raise GroupError("the forecaster was adapted without groups: adapt it to named patients.")
+        raise GroupError("the forecaster was adapted without groups. Pass groups= to adapt.")
     patients, at = read_column(groups, "groups"), np.asarray(time, dtype=np.float64)
     known = np.isin(patients, adapted.labels_)
     table = pd.DataFrame(index=range(len(patients)), columns=["level", "slope", "spread"])
@@ -302,8 +298,8 @@ def landmark_posterior(
 
 
 def _predicted(adapted: Adapted, X: Any, **rows: Any) -> tuple[Array, Array | None]:
-    """Mean and standard deviation on the scale that the learner works on."""
-    with warnings.catch_warnings():  # the landmark may be the time of the last value: no forecast
+    """Predictive mean and standard deviation on the scale of the outcome transform."""
+    with warnings.catch_warnings():  # the landmark may be the time of the last value
         warnings.filterwarnings("ignore", ".*not later than the last row", DataWarning)
         predicted = adapted.predict_distribution(X, **rows)
     if not isinstance(predicted, Predictive):

@@ -1,4 +1,4 @@
-"""From a user's table to the rows a learner is handed: fitted on training tasks only."""
+"""Encoding of tables as task rows, fitted on training tasks only."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ import torch
 from sklearn.utils.multiclass import check_classification_targets
 
 from ehrmeta.data import Encoder, Feature, OutcomeScale, Schema
+from ehrmeta.data.validation import outside_range
 from ehrmeta.errors import DataError, DataWarning, SchemaError
+from ehrmeta.estimators.files import label_type
 from ehrmeta.estimators.inputs import Inputs
 from ehrmeta.nn.batch import TaskRows
 
@@ -28,21 +30,21 @@ class TableEncoder:
     Parameters
     ----------
     features : tuple of Feature
-        The columns in the order of fit.
+        Feature columns in the order of fit.
     encoder : Encoder
-        Scaling and one-hot coding.
+        Scaling and one-hot encoding.
     outcome : OutcomeScale or Classes
-        Puts the outcome on the learner's scale.
+        Maps the outcome to the learner's scale.
     timed : bool
         Whether the model was fitted with time.
     time_unit : float
-        Median time between a training task's visits.
+        Median time between visits of a training task.
     time_center, time_scale : float
-        Standardise the clock where it is a feature.
+        Standardise the clock if it is a feature.
     dated : bool
-        Whether the training times came as dates.
+        Whether the training times were dates.
     clock_is_feature : bool
-        Whether the clock's origin is known ahead, so that time itself may be a feature.
+        Whether the clock's origin is known ahead, so that time can be a feature.
     """
 
     features: tuple[Feature, ...]
@@ -71,7 +73,7 @@ class TableEncoder:
             center, scale = float(time.mean()), float(time.std()) or 1.0
         clock = schema.time if schema is not None else None
         in_cohorts = schema is not None and schema.task_kind == "cohort"
-        patients = None if in_cohorts else inputs.groups  # who may hold a level of a category
+        patients = None if in_cohorts else inputs.groups  # a named level needs enough patients
         return cls(
             features=features,
             encoder=Encoder.fit(_plausible(inputs.columns, features), features, groups=patients),
@@ -85,7 +87,7 @@ class TableEncoder:
         )
 
     def rows(self, inputs: Inputs, codes: npt.NDArray[np.int64], n_tasks: int) -> TaskRows:
-        """Encode a call's rows; `codes` (row,) holds each row's task number."""
+        """Encode the rows of a call; `codes` (row,) are their task numbers."""
         fixed, measured = self.encoder.transform(_plausible(inputs.columns, self.features))
         time = np.zeros(inputs.n_rows) if inputs.time is None else inputs.time
         if self.clock_is_feature:
@@ -130,10 +132,9 @@ class TableEncoder:
 
 
 def _features(columns: Mapping[str, Array], schema: Schema | None) -> tuple[Feature, ...]:
-    """The schema's features, which must be the table's columns; inferred without a schema."""
+    """Features of the schema, checked against the columns; inferred without a schema."""
     if schema is None:
-        frame = pd.DataFrame(dict(columns))
-        return Schema.infer(frame).features
+        return Schema.infer(pd.DataFrame(dict(columns))).features
     missing = [name for name in schema.names if name not in columns]
     unknown = [name for name in columns if name not in schema.names]
     if missing or unknown:
@@ -145,19 +146,18 @@ def _features(columns: Mapping[str, Array], schema: Schema | None) -> tuple[Feat
 
 
 def _plausible(columns: Mapping[str, Array], features: tuple[Feature, ...]) -> dict[str, Array]:
-    """Values outside their plausible range as missing, counted in one warning."""
-    kept, masked = dict(columns), []
+    """Set values outside their plausible range to NaN, with one warning."""
+    plausible, masked = dict(columns), []
     for feature in features:
-        low, high = feature.low, feature.high
-        if (low is None and high is None) or columns[feature.name].dtype.kind not in "iuf":
+        has_range = feature.low is not None or feature.high is not None
+        if not has_range or columns[feature.name].dtype.kind not in "iuf":
             continue
         values = columns[feature.name].astype(np.float64)
-        outside = (values < (-np.inf if low is None else low)) | (
-            values > (np.inf if high is None else high)
-        )
+        outside = outside_range(values, feature)
         if outside.any():
-            kept[feature.name] = np.where(outside, np.nan, values)
-            masked.append(f"'{feature.name}': {int(outside.sum()):,} (range {low} to {high})")
+            plausible[feature.name] = np.where(outside, np.nan, values)
+            counted = f"{int(outside.sum()):,} (range {feature.low} to {feature.high})"
+            masked.append(f"'{feature.name}': {counted}")
     if masked:
         warnings.warn(
             f"values outside their plausible range count as missing: {', '.join(masked)}. Check "
@@ -165,12 +165,12 @@ def _plausible(columns: Mapping[str, Array], features: tuple[Feature, ...]) -> d
             DataWarning,
             stacklevel=5,
         )
-    return kept
+    return plausible
 
 
 @dataclass(frozen=True, eq=False)
 class Classes:
-    """The classes of a fitted classifier, sorted; class numbers are positions in `labels`.
+    """Sorted class labels of a fitted classifier; class numbers are positions in `labels`.
 
     Examples
     --------
@@ -183,25 +183,31 @@ class Classes:
 
     @classmethod
     def fit(cls, y: Array) -> Classes:
-        """The classes in y."""
+        """Classes of the training outcomes."""
         try:
             check_classification_targets(y)
         except ValueError as error:
             raise DataError(
-                f"{error} A real-valued outcome needs MetaRegressor; numbers that are classes must "
-                "be whole."
+                f"{error} Use MetaRegressor for real-valued outcomes; classes must be whole "
+                "numbers or text."
             ) from error
         labels = np.unique(y)
         if len(labels) < 2:
             raise DataError(
                 f"the outcome holds only one class in all {len(y):,} rows: a classifier needs at "
-                "least two. Check the column, or the rows that were selected."
+                "least two. Check the column and the selection of rows."
             )
         return cls(labels)
 
     def forward(self, y: Array) -> npt.NDArray[np.float64]:
-        """Class numbers (row,)."""
-        codes = np.searchsorted(self.labels, self._comparable(y)).clip(max=len(self.labels) - 1)
+        """Class numbers, (row,)."""
+        if len(y) == 0:
+            return np.empty(0)
+        is_text = self.labels.dtype.kind in "OU"
+        if (y.dtype.kind in "OU") != is_text:
+            expected = "text" if is_text else "numbers"
+            raise DataError(f"the outcome's classes were {expected} at fit. Pass the same labels.")
+        codes = np.searchsorted(self.labels, y).clip(max=len(self.labels) - 1)
         unknown = self.labels[codes] != y
         if unknown.any():
             raise DataError(
@@ -213,25 +219,12 @@ class Classes:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-safe state; `from_dict` restores it exactly."""
-        return {"labels": self.labels.tolist(), "dtype": _kind(self.labels)}
+        return {"labels": self.labels.tolist(), "dtype": label_type(self.labels)}
 
     @classmethod
     def from_dict(cls, state: Mapping[str, Any]) -> Classes:
         """The inverse of `to_dict`."""
         dtype = np.dtype(state["dtype"])
-        if dtype.kind not in "biufO":  # a type of fixed width might take any memory
-            raise DataError(
-                f"class labels of type {state['dtype']!r} are none. Use text or numbers."
-            )
+        if dtype.kind not in "biufO":  # a type of fixed width could allocate any memory
+            raise DataError(f"class labels cannot have type {state['dtype']!r}.")
         return cls(np.asarray(state["labels"], dtype=dtype))
-
-    def _comparable(self, y: Array) -> Array:
-        """Refuse text for numbers and numbers for text."""
-        if len(y) and (y.dtype.kind in "OU") != (self.labels.dtype.kind in "OU"):
-            expected = "text" if self.labels.dtype.kind in "OU" else "numbers"
-            raise DataError(f"the outcome's classes were {expected} at fit. Pass the same labels.")
-        return y if len(y) else self.labels[:0]
-
-
-def _kind(labels: Array) -> str:
-    return "object" if labels.dtype.kind in "OU" else str(labels.dtype)

@@ -1,4 +1,4 @@
-"""The fitted model under every estimator over tasks: reads rows, adapts to supports, predicts."""
+"""Fitted models of tasks: the contract under every estimator (read, adapt, predict)."""
 
 import warnings
 from abc import ABC, abstractmethod
@@ -38,27 +38,27 @@ from ehrmeta.nn.batch import TaskRows
 
 Array = npt.NDArray[np.float64]
 Labels = npt.NDArray[Any] | None
-_ATYPICAL = 0.001
+_ATYPICAL = 0.001  # p-value of a support that is reported
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RowReader:
-    """Reads the rows of a call as a model was fitted: the same columns, clock and scales.
+    """Reads the rows of a call with the columns, clock and scales of the fitted table.
 
     Parameters
     ----------
     name : str
-        Class of the estimator, for messages.
+        Class of the estimator, for error messages.
     table : TableEncoder
         Feature encoding, outcome scale and time unit.
     schema : Schema, optional
-        Column roles, where they were given.
+        Column roles, if given.
     task, time : str, optional
-        Columns of X that name the task and the time.
+        Columns of X with the task and the time.
     n_columns : int
-        Columns of X at fit.
+        Number of columns of X at fit.
     column_names : tuple of str, optional
-        Their names, where X had any.
+        Their names, if X had any.
     """
 
     name: str
@@ -77,7 +77,7 @@ class RowReader:
         SchemaError
             X does not have the columns of fit.
         DataError
-            A value cannot be read, or time is given where fit had none, or the other way round.
+            A value cannot be read, or time is given but was not at fit, or the reverse.
         """
         clock = self.schema.time if self.schema is not None else None
         inputs = read_inputs(
@@ -94,17 +94,17 @@ class RowReader:
         self._check_columns(X, inputs)
         if self.table.timed and inputs.time is None:
             raise DataError(
-                "time is missing: the model was fitted with time, so pass time= (one value per "
-                "row, same unit and origin as at fit)."
+                "time is missing: the model was fitted with time. Pass time= (one value per row, "
+                "in the unit and from the origin of fit)."
             )
         if inputs.dated and not self.table.dated and (clock is None or clock.origin is None):
             raise DataError(
-                "time holds dates, but the model was fitted with numbers, and no schema says from "
-                "which date they count. Count them from the origin of the training times, in their "
-                "unit, or fit with Clock(..., origin='YYYY-MM-DD') in the schema."
+                "time holds dates, but the model was fitted with numbers, and the schema has no "
+                "origin. Convert them to the unit and origin of the training times, or fit with "
+                "Clock(..., origin='YYYY-MM-DD') in the schema."
             )
         if not self.table.timed and inputs.time is not None:
-            raise DataError("time was given but the model was fitted without it: leave it out.")
+            raise DataError("time was given, but the model was fitted without it. Leave it out.")
         return inputs
 
     def read_support(
@@ -115,15 +115,13 @@ class RowReader:
         Returns
         -------
         labels : ndarray, (task,), or None
-            The groups, sorted; None for one task without a name.
+            The groups, sorted; None for one task without an id.
         support : TaskRows
         """
         inputs = self.read(X, y, groups=groups, time=time)
         inputs.outcome()
         if inputs.groups is not None and inputs.n_rows == 0:
-            raise DataError(
-                "adapt got groups but no rows: a task without rows is the population, call predict."
-            )
+            raise DataError("adapt got groups but no rows. Use predict for the population model.")
         tasks = inputs.tasks()
         if inputs.time is not None and self.schema is not None:
             report_repeats(tasks, inputs.time, self.schema.task_kind)
@@ -133,17 +131,20 @@ class RowReader:
     def read_more(
         self, labels: Labels, support: TaskRows, X: Any, y: Any, *, groups: Any, time: Any
     ) -> tuple[Labels, TaskRows]:
-        """Labels and supports with the rows of a further call; new groups join as new tasks."""
+        """Labels and supports with further rows; new groups become new tasks."""
         inputs = self.read(X, y, groups=groups, time=time)
         inputs.outcome()
         if (inputs.groups is None) != (labels is None):
             here, before = ("without", "with") if inputs.groups is None else ("with", "without")
-            raise GroupError(f"update was called {here} groups, adapt {before}: use them in both.")
+            raise GroupError(
+                f"update was called {here} groups, adapt {before}. Pass groups= to both, or to "
+                "neither."
+            )
         if inputs.groups is None:
             old, new = np.zeros(1, np.int64), np.zeros(inputs.n_rows, np.int64)
         else:
             index_tasks(inputs.groups)  # refuses missing ids
-            _refuse_other_ids(inputs.groups, labels)
+            _check_id_type(inputs.groups, labels)
             union = pd.Index(labels).union(pd.Index(inputs.groups).unique())
             old, new = union.get_indexer(labels), union.get_indexer(inputs.groups)
             labels = union.to_numpy()
@@ -157,29 +158,32 @@ class RowReader:
         return labels, support
 
     def no_rows(self, n_tasks: int = 1) -> TaskRows:
-        """Supports without a row: adapting to them gives the population model."""
+        """Empty supports: adapting to them gives the population model."""
         columns = {feature.name: np.empty(0) for feature in self.table.features}
         time = np.empty(0) if self.table.timed else None
-        nothing = Inputs(columns, np.empty(0), None, time, 0)
-        return self.table.rows(nothing, np.empty(0, np.int64), n_tasks)
+        inputs = Inputs(columns, np.empty(0), None, time, 0)
+        return self.table.rows(inputs, np.empty(0, np.int64), n_tasks)
 
     def _check_columns(self, X: Any, inputs: Inputs) -> None:
-        """Refuse other columns than those of fit, in scikit-learn's words first."""
+        """Raise if the columns are not those of fit, with scikit-learn's messages first."""
         attributes: dict[str, Any] = {"n_features_in_": self.n_columns}
         if self.column_names is not None:
             attributes["feature_names_in_"] = np.asarray(self.column_names, dtype=object)
-        fitted = type(self.name, (), attributes)()  # all that scikit-learn reads of an estimator
+        fitted = type(
+            self.name, (), attributes
+        )()  # a stand-in: scikit-learn reads these attributes only
         try:
             _check_feature_names(fitted, X, reset=False)
             _check_n_features(fitted, X, reset=False)
         except ValueError as error:
-            raise SchemaError(f"{error} Pass the columns of fit, in their order.") from error
+            raise SchemaError(f"{error} Pass the columns of fit in the same order.") from error
         expected = [feature.name for feature in self.table.features]
         missing = [name for name in expected if name not in inputs.columns]
         unknown = [name for name in inputs.columns if name not in expected]
         if missing or unknown:
             raise SchemaError(
-                f"X does not have the columns of fit: missing {missing}, unknown {unknown}."
+                f"X does not have the columns of fit: missing {missing}, unknown {unknown}. Add or "
+                "drop these columns."
             )
 
 
@@ -191,20 +195,20 @@ class OutcomeResponse(NamedTuple):
 
     predict: Callable[[Tensor], Tensor]  # outcomes of the support (point,) -> means (query,)
     y: Tensor  # (point,) outcomes of the support
-    expected: Tensor  # (point,) what the population predicts of them
-    population: Tensor  # (query,) what the population predicts of the query
+    expected: Tensor  # (point,) their population predictions
+    population: Tensor  # (query,) population predictions of the query
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TaskModel(RowReader, ABC):
-    """What is fitted: reads and encodes rows, adapts to supports, predicts queries.
+    """Base of fitted models: reads and encodes rows, adapts to supports, predicts queries.
 
-    It holds no row of a training task and never changes. Estimators make one at ``fit`` (their
-    attribute `model_`), and `Adapted` predicts by one, but it needs neither: read a support with
-    `read_support`, `adapt` to it, and `predict` the rows that `read` and ``table.rows`` encode.
+    It holds no training rows and is immutable. Estimators create one at ``fit`` (`model_`) and
+    `Adapted` predicts with it. It also works without them: read a support with `read_support`,
+    `adapt` to it, and `predict` rows that `read` and ``table.rows`` encode.
 
-    A subclass is a dataclass of what was learned. It defines `predict`, and `adapt` where something
-    is worth computing once per task; the others where the model has more to say.
+    A subclass is a dataclass of the learned values. It must define `predict`, and `adapt` if some
+    result can be shared by all queries of a task; the other methods are optional.
 
     Examples
     --------
@@ -220,7 +224,7 @@ class TaskModel(RowReader, ABC):
     """
 
     def adapt(self, support: TaskRows) -> Any:
-        """State of every task: whatever is worth computing once per task, for all queries."""
+        """Adapted state of every task, shared by all its queries."""
         return None
 
     @abstractmethod
@@ -234,14 +238,14 @@ class TaskModel(RowReader, ABC):
     def support_weights(
         self, support: TaskRows, state: Any, query: TaskRows
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], Array]:
-        """Query row, support row (-1 for the population) and weight, as triples."""
+        """Query rows, support rows (-1 for the population) and weights, (triple,) each."""
         raise DataError(
-            f"{self.name} does not predict by weighing the support's rows. Use MetaRegressor or "
-            "MetaClassifier with MatchingNet."
+            f"{self.name} has no support weights. Use MetaRegressor or MetaClassifier with "
+            "MatchingNet."
         )
 
     def effects(self, support: TaskRows, state: Any) -> tuple[Array, float]:
-        """Individual effect of every task, (task,), and the prior sd of such effects; NaN: none."""
+        """Individual effect of every task, (task,), and its prior sd; NaN if the model has none."""
         return np.full(support.n_tasks, np.nan), np.nan
 
     def atypical(self, support: TaskRows) -> Array:
@@ -249,54 +253,48 @@ class TaskModel(RowReader, ABC):
         return np.full(support.n_tasks, np.nan)
 
     def response(self, support: TaskRows, query: TaskRows) -> OutcomeResponse | None:
-        """How the mean predictions of one task follow its outcomes, where that has a derivative."""
+        """Predictions of one task as a function of its outcomes, if that is differentiable."""
         return None
 
     def digests(self, state: Any) -> tuple[str, str]:
         """SHA-256 of the parameters and of an adapted state, for audit records."""
         raise DataError(
-            f"{self.name} keeps no audit records: use a MetaRegressor or a MetaClassifier."
+            f"{self.name} has no audit records. Use a MetaRegressor or a MetaClassifier."
         )
 
     def to_state(self) -> State:
-        """Tensors and JSON-safe metadata from which ``from_state`` makes the same model.
-
-        Raises
-        ------
-        BundleError
-            The model is one that a file cannot hold.
-        """
+        """Tensors and JSON-safe metadata that restore the model; a `BundleError` if it has none."""
         raise BundleError(
-            f"{self.name} cannot be saved: a file holds a MetaRegressor or a MetaClassifier. Keep "
-            "the training script and fit it again."
+            f"{self.name} cannot be saved: only a MetaRegressor or a MetaClassifier can. Keep the "
+            "training script and fit it again."
         )
 
 
 def task_numbers(
     groups: npt.NDArray[Any] | None, labels: npt.NDArray[Any]
 ) -> npt.NDArray[np.int64]:
-    """Each row's place among the labels, (row,); -1 where its task was not adapted."""
+    """Position of every row's task among the labels, (row,); -1 for tasks not adapted."""
     if groups is None:
         raise GroupError(
-            f"groups is missing: the model was adapted to {len(labels):,} named tasks, so pass "
+            f"groups is missing: the model was adapted to {len(labels):,} tasks with ids. Pass "
             "groups= with the task of every row."
         )
-    _refuse_other_ids(groups, labels)
+    _check_id_type(groups, labels)
     return np.asarray(pd.Index(labels).get_indexer(groups), np.int64)
 
 
-def _refuse_other_ids(groups: npt.NDArray[Any], labels: Labels) -> None:
-    """Ids must be numbers where they were numbers, and text where they were text."""
+def _check_id_type(groups: npt.NDArray[Any], labels: Labels) -> None:
+    """Raise if task ids are text and were numbers at adaptation, or the reverse."""
     if labels is not None and (groups.dtype == object) != (labels.dtype == object):
         here, before = ("text", "numbers") if groups.dtype == object else ("numbers", "text")
         raise GroupError(
-            f"groups holds {here}, but the model was adapted to ids that are {before}: convert "
+            f"groups holds {here}, but the model was adapted to ids that are {before}. Convert "
             "them to one type."
         )
 
 
 def refuse_new(codes: npt.NDArray[np.int64]) -> None:
-    """Every row must be of an adapted task; `codes` (row,) is negative where it is not."""
+    """Raise if rows belong to tasks that were not adapted, with negative `codes` (row,)."""
     new = codes < 0
     if new.any():
         raise GroupError(
@@ -307,7 +305,7 @@ def refuse_new(codes: npt.NDArray[np.int64]) -> None:
 
 
 def _refuse_repeats(support: TaskRows) -> None:
-    """A patient has one row at a time."""
+    """Raise if a task has two support rows at one time."""
     same = (support.time.diff() == 0) & (support.codes.diff() == 0)
     if bool(same.any()):
         raise DataError(
@@ -318,26 +316,24 @@ def _refuse_repeats(support: TaskRows) -> None:
 
 
 def last_times(support: TaskRows) -> Array:
-    """Time of every task's last support row, (task,), and last -inf for tasks not adapted."""
+    """Time of every task's last support row, (task + 1,); a final -inf for tasks not adapted."""
     ends, adapted = support.starts[1:].numpy(), support.sizes.numpy() > 0
     last = np.full(support.n_tasks + 1, -np.inf)
     last[:-1][adapted] = support.time.numpy()[ends[adapted] - 1]
     return last
 
 
-def warn_of_looking_back(
-    time: Array | None, codes: npt.NDArray[np.int64], last_time: Array
-) -> None:
-    """Warn of rows, (row,), that are not later than the last support row of their task, (task,)."""
+def warn_of_past_rows(time: Array | None, codes: npt.NDArray[np.int64], last_time: Array) -> None:
+    """Warn of query rows, (row,), that are not later than the last support row of their task."""
     if time is None:
         return
-    back = np.flatnonzero(time <= last_time[codes])
-    if len(back):
+    past = np.flatnonzero(time <= last_time[codes])
+    if len(past):
         warnings.warn(
-            f"{len(back):,} of {len(time):,} rows (first: row {back[0]}, of task "
-            f"{codes[back[0]]} of {len(last_time) - 1:,}) are not later than the last row that "
-            "their task was adapted to: they are predicted knowing outcomes of their own time or "
-            "later, which no forecast does. Adapt to earlier rows only.",
+            f"{len(past):,} of {len(time):,} rows (first: row {past[0]}, of task "
+            f"{codes[past[0]]} of {len(last_time) - 1:,}) are not later than the last row that "
+            "their task was adapted to, so these predictions are not forecasts: they use outcomes "
+            "of the same time or later. Adapt to earlier rows only.",
             DataWarning,
             stacklevel=6,
         )
@@ -346,12 +342,12 @@ def warn_of_looking_back(
 def warn_of_atypical_tasks(p: Array) -> None:
     """Warn of tasks whose supports have small prior-predictive p-values, (task,)."""
     p = np.nan_to_num(p, nan=1.0)
-    odd = np.flatnonzero(p < _ATYPICAL / len(p))  # Bonferroni: many tasks, more chance
-    if len(odd):
+    atypical = np.flatnonzero(p < _ATYPICAL / len(p))  # Bonferroni correction
+    if len(atypical):
         warnings.warn(
-            f"{len(odd):,} of {len(p):,} adapted tasks (first: task {odd[0]}) have supports "
-            f"unlike the training tasks (prior-predictive p < {_ATYPICAL} / number of tasks); see "
-            "atypical_. Check units and values before relying on predictions.",
+            f"{len(atypical):,} of {len(p):,} adapted tasks (first: task {atypical[0]}) have "
+            f"supports unlike the training tasks (prior-predictive p < {_ATYPICAL} / number of "
+            "tasks); see atypical_. Check units and values before relying on predictions.",
             AtypicalWarning,
             stacklevel=6,
         )

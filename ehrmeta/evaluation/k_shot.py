@@ -12,7 +12,7 @@ from ehrmeta.data import Clock, TaskIndex, first_k
 from ehrmeta.data.clock import SECONDS
 from ehrmeta.errors import DataError, did_you_mean
 from ehrmeta.estimators.inputs import Inputs, read_inputs, schema_of
-from ehrmeta.estimators.k_shot_protocol import adapt_to_rows, keep_judged_tasks
+from ehrmeta.estimators.k_shot_protocol import adapt_to_rows, drop_unscored_tasks
 from ehrmeta.evaluation import metrics
 from ehrmeta.evaluation.metrics import METRICS, Array, TaskMean, percentile_limits
 
@@ -117,7 +117,7 @@ def k_shot_curve(
     for k in shots:
         support, rows = first_k(tasks, k, time=order, outcome_time=outcome_time)
         rows = last_rows if query == "fixed" else rows
-        support = keep_judged_tasks(tasks, support, rows)
+        support = drop_unscored_tasks(tasks, support, rows)
         predictions = {
             name: _predict(name, model, X, inputs, support, rows) for name, model in models.items()
         }

@@ -23,14 +23,14 @@ def test_warnings_are_one_line_each(folder, visits):
     visits.assign(hdl=visits.hdl.where(visits.index != 3, 4711)).to_csv(path, index=False)
     done = run("fit", path, *FIT, "--range", "hdl=5:200", "--out", folder / "outliers.ehrmeta")
     (warning,) = [line for line in done.stderr.splitlines() if line]
-    assert warning.startswith("Warning: column 'hdl': 1 row left out: outcome outside 5 to 200")
+    assert warning.startswith("Warning: column 'hdl': 1 row dropped: outcome outside 5 to 200")
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["fit", "nope.csv", *FIT], "cannot read 'nope.csv': No such file or directory"),
-        (["fit", "visits.xlsx", *FIT], "tables are .csv or .parquet files"),
+        (["fit", "visits.xlsx", *FIT], "must be .csv or .parquet"),
         (["fit", "empty.csv", *FIT], "cannot read 'empty.csv' as csv"),
         (["fit", "text.parquet", *FIT], "cannot read 'text.parquet' as parquet"),
         (["fit", "visits.csv", "--task", "patent", "--target", "hdl"], "Did you mean 'patient'"),

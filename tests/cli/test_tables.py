@@ -42,9 +42,9 @@ def test_a_message_is_one_line_with_its_remedies_reworded():
     remedy = Remedy("pass-a-model", "Open it with Adapted.load.")
     error = BundleError("It holds\nadapted patients.", remedy)
     assert in_command_words(error) == "It holds adapted patients. Pass a file from `fit`."
-    finding = Finding("rows left out", "hdl", 2, Remedy("keep-small-tasks", "Pass min_rows=1."))
+    finding = Finding("rows dropped", "hdl", 2, Remedy("keep-small-tasks", "Pass min_rows=1."))
     assert in_command_words(DataWarning(finding, finding)) == " ".join(
-        2 * ["column 'hdl': 2 rows left out."]
+        2 * ["column 'hdl': 2 rows dropped."]
     )
     assert reworded(finding).remedy == ""
 
@@ -52,7 +52,7 @@ def test_a_message_is_one_line_with_its_remedies_reworded():
 def test_row_numbers_are_no_feature(folder, visits):
     visits.to_csv(folder / "index.csv")
     done = run("fit", folder / "index.csv", *FIT, "--out", folder / "index.ehrmeta")
-    assert "column(s) ['Unnamed: 0'] without a name left out" in done.stderr
+    assert "dropped unnamed column(s) ['Unnamed: 0']" in done.stderr
     assert MetaRegressor.load(folder / "index.ehrmeta").schema_.names == ("sex", "crp")
 
 

@@ -331,5 +331,5 @@ def test_a_damaged_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
     monkeypatch.setattr(catalog, "_folder", lambda: tmp_path)
-    with pytest.raises(DataError, match="'pbcseq': data.parquet is not the file .*sha256"):
+    with pytest.raises(DataError, match="'pbcseq': data.parquet is damaged .*SHA-256"):
         load_dataset("pbcseq")

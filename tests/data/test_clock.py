@@ -56,9 +56,9 @@ def test_one_zone_counts_in_utc() -> None:
     [
         (["2020-01-01T00:00Z", "2020-01-01T00:00"], r"mixes time zones \(.*1 rows.*Convert all"),
         (["2020-01-01T00:00+01:00", "2020-07-01T00:00+02:00"], "mixes time zones"),
-        (["2020-01-01", "01/02/2020"], r"no ISO 8601 date in 1 of 2 rows \(first: row 1\)"),
-        (["2020-13-01"], "no ISO 8601 date"),
-        (["1200"], "no ISO 8601 date.*or as a number"),
+        (["2020-01-01", "01/02/2020"], r"not an ISO 8601 date in 1 of 2 rows \(first: row 1\)"),
+        (["2020-13-01"], "not an ISO 8601 date"),
+        (["1200"], "not an ISO 8601 date.*or as a number"),
         (["9999-12-31"], "outside 1678-2262"),
         (["2020-01-01", None], r"missing in 1 of 2 rows \(first: row 1\)"),
         ([1.0, np.nan], "missing in 1 of 2 rows"),
@@ -74,7 +74,7 @@ def test_bad_times_name_column_and_remedy(values: Any, words: str) -> None:
 
 @pytest.mark.parametrize("origin", ["index date", "randomisation", "today", "year-end"])
 def test_dates_cannot_be_counted_from_an_event(origin: str) -> None:
-    with pytest.raises(DataError, match="is an event, not an ISO date"):
+    with pytest.raises(DataError, match="is not an ISO date"):
         to_time(["2020-01-01"], origin=origin)
     assert to_time([7.0], origin=origin).tolist() == [7.0]
 

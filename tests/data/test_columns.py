@@ -11,7 +11,6 @@ import pytest
 from scipy import sparse
 
 from ehrmeta.data import read_column, read_columns
-from ehrmeta.data.columns import read_frame, write_frame
 from ehrmeta.errors import CellError, DataError, SchemaError
 
 DAY = dt.datetime(2020, 1, 2, 3, 4, 5)
@@ -177,78 +176,3 @@ def test_a_cell_of_no_type_is_a_type_error_too() -> None:
 def test_one_column_has_one_dimension() -> None:
     with pytest.raises(DataError, match=r"dose must be one column, got shape \(2, 1\)"):
         read_column(np.zeros((2, 1)), "dose")
-
-
-@pytest.mark.parametrize("name", ["table.csv", "table.parquet", "TABLE.CSV"])
-def test_what_is_written_is_read(name, tmp_path):
-    frame = pd.DataFrame({"id": ["007", "A1"], "day": [0, 3], "hdl": [48.5, None]})
-    write_frame(frame, tmp_path / name)
-    pd.testing.assert_frame_equal(read_frame(tmp_path / name, text=("id",)), frame)
-    assert [path.name for path in tmp_path.iterdir()] == [name]
-
-
-def test_ids_named_as_text_keep_their_zeros(tmp_path):
-    (tmp_path / "t.csv").write_text("id,day\n007,1\n010,2\n")
-    assert read_frame(tmp_path / "t.csv", text=("id", "absent")).id.tolist() == ["007", "010"]
-    assert read_frame(tmp_path / "t.csv").id.tolist() == [7, 10]
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"", "No columns to parse"),
-        (b"a,b\n1,2,3\n4,5,6\n", "as csv: Length of header"),
-        (b"a,b\n1,2\n4,5,6\n", "Expected 2 fields in line 3"),
-        (b"a;b\n1;2\n", "separated by semicolons"),
-        (b"a,b\n\xff\xfe,2\n", "utf-8"),
-    ],
-    ids=["empty", "long rows", "one long row", "semicolons", "encoding"],
-)
-def test_a_malformed_csv_is_refused(content, message, tmp_path):
-    path = tmp_path / "t.csv"
-    path.write_bytes(content)
-    with pytest.raises(DataError, match=message) as caught:
-        read_frame(path)
-    assert "t.csv" in str(caught.value)
-
-
-def test_a_byte_order_mark_and_trailing_commas_do_no_harm(tmp_path):
-    path = tmp_path / "t.csv"
-    path.write_bytes(b"\xef\xbb\xbfa,b\n1,2,\n")
-    assert read_frame(path).to_dict("list") == {"a": [1], "b": [2]}
-
-
-def test_a_damaged_parquet_file_is_refused(tmp_path):
-    path = tmp_path / "t.parquet"
-    write_frame(pd.DataFrame({"a": range(1000)}), path)
-    path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(DataError, match="cannot read .*t.parquet"):
-        read_frame(path)
-
-
-@pytest.mark.parametrize("name", ["t.xlsx", "t", "t.csv.gz"])
-def test_other_suffixes_are_refused_in_both_directions(name, tmp_path):
-    with pytest.raises(DataError, match=r"tables are \.csv or \.parquet files"):
-        read_frame(tmp_path / name)
-    with pytest.raises(DataError, match=r"tables are \.csv or \.parquet files"):
-        write_frame(pd.DataFrame({"a": [1]}), tmp_path / name)
-
-
-def test_a_missing_file_and_a_missing_folder_are_named(tmp_path):
-    with pytest.raises(DataError, match="No such file or directory"):
-        read_frame(tmp_path / "absent.csv")
-    with pytest.raises(DataError, match="cannot write"):
-        write_frame(pd.DataFrame({"a": [1]}), tmp_path / "absent" / "t.csv")
-
-
-def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
-    path = tmp_path / "t.csv"
-    path.write_text("a\n1\n")
-
-    def no_space(*_, **__):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(pd.DataFrame, "to_csv", no_space)
-    with pytest.raises(DataError, match="No space left on device"):
-        write_frame(pd.DataFrame({"a": [2]}), path)
-    assert path.read_text() == "a\n1\n"

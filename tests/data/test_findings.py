@@ -19,7 +19,7 @@ def test_one_is_not_written_as_many():
 
 
 def test_errors_are_told_apart_and_remedies_written_out():
-    odd = Finding("rows left out", "hdl", 2, REMEDY)
+    odd = Finding("rows dropped", "hdl", 2, REMEDY)
     wrong = Finding("missing values", "id", 1, "Fill in.", DataError("no id"))
     findings = Findings((wrong, odd))
     assert findings.errors == Findings((wrong,))
@@ -37,7 +37,7 @@ def test_a_unit_that_nobody_knows_is_named():
     schema = Schema((Feature("lab", unit="mg per dl"),))
     columns = {"lab": np.arange(30.0)}
     (what,) = whats(odd_column(columns, schema.features[0], schema))[:1]
-    assert "'mg per dl', is no UCUM code" in what
+    assert "'mg per dl', is not a known UCUM code" in what
 
 
 def test_a_copy_of_the_outcome_is_odd_unless_measured_with_it():
@@ -61,5 +61,5 @@ def test_ids_in_two_writings_and_a_single_task_are_odd():
         "ids that differ from another by capitals or spaces only"
     ]
     assert whats(odd_keys({"id": np.array([7, 7])}, schema)) == [
-        "task only: nothing to learn across"
+        "task only: meta-learning needs many"
     ]

@@ -49,7 +49,7 @@ def test_the_printed_schema_shows_roles_units_and_ranges() -> None:
         (lambda: Feature("a", low=2, high=2), r"low \(2\) must be below high \(2\)"),
         (lambda: Feature("a", low=float("nan")), "bound must be finite"),
         (lambda: Feature("a", "categorical", low=0), "categorical and cannot have a range"),
-        (lambda: Feature("a", "binary", block="image"), "binary and has no scale to share"),
+        (lambda: Feature("a", "binary", block="image"), "binary and cannot be in a block"),
         (lambda: Outcome("y", low=3, high=1), "must be below"),
         (lambda: Outcome("y", transform="exp"), "unknown transform 'exp'"),
         (lambda: Outcome("y", resolution=0), "resolution must be positive"),

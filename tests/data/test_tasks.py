@@ -232,5 +232,5 @@ def test_folds_that_cannot_be_made_say_why() -> None:
         next(PatientKFold(2, task="patien").split(frame))
     with pytest.raises(GroupError, match=r"Pass groups=.*PatientKFold\(task="):
         next(PatientKFold(2).split(frame))
-    with pytest.raises(GroupError, match="2 tasks cannot make 3 folds"):
+    with pytest.raises(GroupError, match="2 tasks cannot be split into 3 folds"):
         next(PatientKFold(3, task="patient").split(frame))

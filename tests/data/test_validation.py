@@ -194,7 +194,7 @@ def test_guessing_warns_of_numbers_that_one_text_turns_into_a_category():
     frame = _set("glucose", [3], "<5")(_frame())[["patient", "glucose", "hdl"]].astype(
         {"glucose": str}
     )
-    with pytest.warns(DataWarning, match=r"'glucose' is text because 1 of 120 .*row 3"):
+    with pytest.warns(DataWarning, match=r"'glucose' is categorical because 1 of 120 .*row 3"):
         schema = Schema.infer(frame, task="patient", outcome="hdl")
     assert schema.features[0].kind == "categorical"
 

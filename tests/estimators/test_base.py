@@ -118,5 +118,5 @@ def test_parameters_are_those_of_the_bases_and_its_own():
 def test_what_is_not_fitted_says_so():
     with pytest.raises(NotFittedError, match="LastValue instance is not fitted"):
         LastValue().predict([[0.0]])
-    with pytest.raises(DataError, match=r"ends in StandardScaler, which cannot adapt"):
+    with pytest.raises(DataError, match=r"ends in StandardScaler, which has no adapt"):
         adapt(make_pipeline(StandardScaler()), [[0.0]], [1.0])

@@ -128,7 +128,7 @@ def test_intervals_are_refused_and_so_are_a_regressors_classes(fitted, split):
         fitted.adapt(X, y, groups=groups).predict_interval(X, groups=groups)
     regressor = MetaRegressor(MAML(inner_steps=1), max_steps=1, verbose=False)
     regressor.fit(X, X.a.to_numpy(), groups=groups)
-    with pytest.raises(DataError, match=r"MetaRegressor.*use predict_quantiles"):
+    with pytest.raises(DataError, match=r"MetaRegressor.*Use predict_quantiles"):
         regressor.unadapted().predict_proba(X)
 
 
@@ -160,7 +160,7 @@ def test_a_bad_outcome_is_refused(case):
 def test_a_support_without_a_labelled_row_is_refused(fitted, split, missing):
     X, _, groups = split[0]
     labels = np.full(len(groups), missing, dtype=object)
-    with pytest.raises(DataError, match=r"is NaN in .* rows .*[Ll]eave those rows out"):
+    with pytest.raises(DataError, match=r"is NaN in .* rows .*Drop these rows"):
         fitted.adapt(X, labels, groups=groups)
 
 

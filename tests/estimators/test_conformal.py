@@ -191,22 +191,22 @@ def test_bad_input_is_refused(fitted, conformal):
         ConformalRegressor(fitted).adapt(X[:1], y[:1], time=time[:1])
     with pytest.raises(NotFittedError, match="not fitted"):
         ConformalRegressor(MixedEffects()).calibrate(X, y, groups=groups, time=time)
-    with pytest.raises(DataError, match="MetaClassifier has no intervals"):
+    with pytest.raises(DataError, match="MetaClassifier predicts no numbers"):
         ConformalRegressor(MetaClassifier()).calibrate(X, y, groups=groups, time=time)
     with pytest.raises(GroupError, match="calibrate needs groups"):
         ConformalRegressor(fitted).calibrate(X, y, groups=None, time=time)
     with pytest.raises(DataError, match="none of 25 calibration tasks"):
         ConformalRegressor(fitted, shots=(9,)).calibrate(X, y, groups=groups, time=time)
     for wrong in (3, ()):
-        with pytest.raises(DataError, match="shots must list one support size or more"):
+        with pytest.raises(DataError, match="shots must be a sequence of support sizes"):
             ConformalRegressor(fitted, shots=wrong).calibrate(X, y, groups=groups, time=time)
     with pytest.raises(SchemaError, match="Did you mean 'sex'"):
         ConformalRegressor(fitted, by=("sexe",)).calibrate(X, y, groups=groups, time=time)
     with pytest.raises(SchemaError, match="the column 'sexe'"):
         ConformalRegressor(fitted, by="sexe").calibrate(X, y, groups=groups, time=time)
-    with pytest.raises(SchemaError, match="too many to calibrate.*Say where to cut"):
+    with pytest.raises(SchemaError, match="too many subgroups.*cut points"):
         ConformalRegressor(fitted, by=("age",)).calibrate(X, y, groups=groups, time=time)
-    with pytest.raises(SchemaError, match="can be cut where it holds numbers"):
+    with pytest.raises(SchemaError, match="needs numbers and increasing cut points"):
         ConformalRegressor(fitted, by={"sex": (1,)}).calibrate(X, y, groups=groups, time=time)
     small = ConformalRegressor(fitted).calibrate(X, y, groups=groups, time=time)
     shown, asked, _ = _shown_asked(_visits(3, seed=15), 1)

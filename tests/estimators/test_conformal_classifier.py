@@ -120,7 +120,7 @@ def test_bad_input_is_refused(fitted, conformal):
     X, y, groups = _visits(30, seed=7)
     with pytest.raises(NotFittedError, match="not calibrated yet"):
         ConformalClassifier(fitted).unadapted()
-    with pytest.raises(DataError, match="MetaRegressor has no classes"):
+    with pytest.raises(DataError, match="MetaRegressor predicts no classes"):
         ConformalClassifier(MetaRegressor()).calibrate(X, y, groups=groups)
     small = ConformalClassifier(fitted, shots=(0,)).calibrate(X, y, groups=groups)
     with pytest.raises(DataError, match=r"a level of 99 % needs 99 calibration tasks"):

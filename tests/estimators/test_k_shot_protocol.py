@@ -7,7 +7,7 @@ import pytest
 
 from ehrmeta.baselines import LastValue, TaskMean
 from ehrmeta.estimators.inputs import read_inputs
-from ehrmeta.estimators.k_shot_protocol import adapt_to_rows, k_shot_splits, keep_judged_tasks
+from ehrmeta.estimators.k_shot_protocol import adapt_to_rows, drop_unscored_tasks, k_shot_splits
 
 GROUPS = np.array([1, 1, 1, 1, 2, 2, 3])
 TIME = np.array([0.0, 1.0, 2.0, 3.0, 0.0, 1.0, 0.0])
@@ -43,7 +43,7 @@ def test_without_time_the_support_is_drawn_and_all_others_are_judged():
 def test_tasks_without_a_query_row_are_left_out():
     tasks = read_inputs(X, Y, groups=GROUPS, time=TIME).tasks()
     query = (GROUPS == 1) & (TIME > 1)
-    np.testing.assert_array_equal(keep_judged_tasks(tasks, ~query, query), (GROUPS == 1) & ~query)
+    np.testing.assert_array_equal(drop_unscored_tasks(tasks, ~query, query), (GROUPS == 1) & ~query)
 
 
 @pytest.mark.parametrize("k", [0, 1, 2])

@@ -74,7 +74,7 @@ def test_the_state_holds_no_training_row_and_gives_the_same_predictions(model, h
 
 def test_a_state_with_a_tensor_too_many_is_refused(model):
     tensors, metadata = model.model_.to_state()
-    with pytest.raises(BundleError, match="weight tensors; its settings ask for"):
+    with pytest.raises(BundleError, match="weight tensors; its settings imply"):
         MetaModel.from_state(tensors | {"params.more": torch.zeros(1)}, metadata)
 
 

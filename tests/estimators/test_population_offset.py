@@ -13,7 +13,7 @@ from sklearn.linear_model import LinearRegression, Ridge
 from ehrmeta import DeepMixedEffects, MetaRegressor
 from ehrmeta.errors import BundleError, DataError, DataWarning, GroupError
 from ehrmeta.estimators.population_offset import (
-    add_where_it_helps,
+    add_boosted_offset,
     cross_fit_population,
     with_offset,
 )
@@ -176,7 +176,7 @@ def test_trees_are_as_many_as_serve_new_tasks():
     fitted, _ = cross_fit_population(boosting, rows)
     assert fitted.n_iter_ < 10
     assert boosting.max_iter == 50
-    added, same = add_where_it_helps(boosting, rows)
+    added, same = add_boosted_offset(boosting, rows)
     assert added is None
     assert not same.offset.any(), "nothing is to be learned of new tasks"
 

@@ -259,7 +259,7 @@ CHECKED = MetaRegressor(
 def test_point_predictions_refuse_intervals(patients, halves):
     X, y, groups, time = patients
     adapted = _adapt(LastValue().fit(X, y, groups=groups, time=time), halves[0])
-    with pytest.raises(DataError, match="LastValue.*no predictive distribution"):
+    with pytest.raises(DataError, match="LastValue.*point predictions only"):
         adapted.predict_interval(halves[1].X, groups=halves[1].groups, time=halves[1].time)
 
 

@@ -110,7 +110,7 @@ def test_cloning_keeps_the_settings_and_fitting_changes_none():
 @pytest.mark.parametrize(
     ("event", "time", "words"),
     [
-        ([0, 0, 0], [1.0, 2.0, 3.0], "nobody of 3 has an event"),
+        ([0, 0, 0], [1.0, 2.0, 3.0], "none of 3 patients has an event"),
         ([0, 0, 0], [0.0, 0.0, 0.0], "beyond time 0"),
         ([1, 0], [1.0, 2.0], "X has 3 rows and y 2"),
     ],
@@ -126,9 +126,9 @@ def test_questions_that_the_fit_cannot_answer_are_refused():
         DiscreteTimeHazard().predict_hazard(X)
     model = DiscreteTimeHazard().fit(pd.DataFrame(X, columns=["a", "b"]), y)
     frame = pd.DataFrame(X, columns=["b", "a"])
-    with pytest.raises(DataError, match="the longest follow-up in training"):
+    with pytest.raises(DataError, match="the longest training follow-up"):
         model.predict_survival_function(frame[["a", "b"]], times=[99.0])
-    with pytest.raises(DataError, match="cause 3 was not seen"):
+    with pytest.raises(DataError, match="unknown cause 3"):
         model.predict_cumulative_incidence(frame[["a", "b"]], cause=3)
     with pytest.raises(SchemaError, match="columns of fit"):
         model.predict_hazard(frame)

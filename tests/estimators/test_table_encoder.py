@@ -74,5 +74,5 @@ def test_classes_are_sorted_numbers_and_keep_their_type(labels):
 
 
 def test_classes_of_a_type_without_bound_are_refused():
-    with pytest.raises(DataError, match="class labels of type '<U9' are none"):
+    with pytest.raises(DataError, match="class labels cannot have type '<U9'"):
         Classes.from_dict({"labels": ["a", "b"], "dtype": "<U9"})

@@ -77,11 +77,11 @@ def test_other_columns_than_those_of_fit_are_refused(model):
 def test_a_model_that_cannot_do_a_thing_names_itself(model):
     with pytest.raises(BundleError, match="MixedEffects cannot be saved"):
         model.to_state()
-    with pytest.raises(DataError, match="MixedEffects keeps no audit records"):
+    with pytest.raises(DataError, match="MixedEffects has no audit records"):
         model.digests(None)
     last = LastValue().fit(SEEN.X, SEEN.y, groups=SEEN.groups, time=SEEN.time).model_
     _, support = last.read_support(NEW.X, NEW.y, groups=NEW.groups, time=NEW.time)
-    with pytest.raises(DataError, match="LastValue does not predict by weighing"):
+    with pytest.raises(DataError, match="LastValue has no support weights"):
         last.support_weights(support, None, support)
     assert np.isnan(last.own_weight(support, None, support)).all()
     assert np.isnan(last.effects(support, None)[0]).all()

@@ -1,6 +1,7 @@
-"""What simulators share: how their data print, and the drawing of sites."""
+"""Base of simulated data, and random sites."""
 
-from dataclasses import fields
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,34 +11,38 @@ from ehrmeta.errors import DataError
 Floats = NDArray[np.float64]
 
 
+@dataclass(frozen=True, eq=False, repr=False)
 class Simulated:
-    """Base of the data classes that hold simulated rows and their truth.
+    """Base of simulated data: rows of many tasks, and the true parameters.
 
-    The shape of every array prints in place of thousands of numbers.
+    Attributes
+    ----------
+    X : ndarray, (row, feature)
+    y : ndarray, (row,)
+    groups : ndarray of int64, (row,)
+        Task of every row; rows are sorted by task and time.
     """
 
-    y: object
-    groups: object
+    X: Floats
+    y: NDArray[Any]
+    groups: NDArray[np.int64]
 
     def __repr__(self) -> str:
-        """Rows, tasks, then a line for every attribute."""
-        tasks = len(np.unique(np.asarray(self.groups)))
-        head = f"{type(self).__name__}: {len(np.asarray(self.y)):,} rows, {tasks:,} tasks"
-        names = [field.name for field in fields(self)]  # type: ignore[arg-type]  # a base of such
-        width = max(map(len, names))
-        return "\n".join([head, *(f"{n:<{width}}  {_brief(getattr(self, n))}" for n in names)])
-
-
-def _brief(value: object) -> str:
-    if isinstance(value, np.ndarray):
-        return f"{value.dtype} ({', '.join(f'{size:,}' for size in value.shape)})"
-    return str(value)
+        """Numbers of rows and tasks, then type and shape of every attribute."""
+        lines = [f"{type(self).__name__}: {len(self.y):,} rows, {len(set(self.groups)):,} tasks"]
+        width = max(len(field.name) for field in fields(self))
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, np.ndarray):
+                value = f"{value.dtype} ({', '.join(f'{size:,}' for size in value.shape)})"
+            lines.append(f"{field.name:<{width}}  {value}")
+        return "\n".join(lines)
 
 
 def draw_sites(
     n_sites: int, n_patients: tuple[int, int], random: np.random.Generator
 ) -> NDArray[np.int64]:
-    """The site of every row, (row,); their sizes are uniform between the fewest and the most."""
+    """Site of every row, (row,), with uniform sizes between the fewest and the most."""
     if not 1 <= n_patients[0] <= n_patients[1]:
         raise DataError(f"n_patients must be (fewest, most) with 1 <= fewest, got {n_patients}.")
     sizes = random.integers(n_patients[0], n_patients[1] + 1, n_sites)

@@ -1,4 +1,4 @@
-"""Hospitals whose risk models differ, with the Bayes rule that knows how much."""
+"""Simulated hospitals with different risk models, and their Bayes rule."""
 
 from dataclasses import dataclass
 from itertools import product
@@ -15,35 +15,29 @@ from ehrmeta.errors import DataError
 
 INTERCEPT = -1.5
 COEFFICIENTS = (1.0, 0.8, 0.8, -0.6, 0.6, -0.5, 0.4, -0.3, 0.2, 0.0)
-N_SLOPES = 2  # the first features, whose coefficients differ between sites
-N_NODES = 9  # of the Gauss-Hermite rule in every direction
+N_SLOPES = 2  # leading features with random slopes
+N_NODES = 9  # of the Gauss-Hermite rule per dimension
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Cohorts(Simulated):
-    """Rows of `make_cohorts`, and the truth.
+    """Data of `make_cohorts`: ten features, a binary event, and sites as groups.
 
     Attributes
     ----------
-    X : ndarray, (row, 10)
-    y : ndarray of int64, (row,)
-        1 where the event happened.
-    groups : ndarray of int64, (row,)
-        Sites, their rows together.
+    X, y, groups
+        As in `Simulated`.
     probability : ndarray, (row,)
-        True risk, site effects included.
+        True risk, including site effects.
     intercept : float
     coefficients : ndarray, (10,)
         Of the average site.
     effect_sd : ndarray, (3,)
         Standard deviations over sites: intercept, first slope, second slope.
     effects : ndarray, (site, 3)
-        What every site adds to the intercept and the first two coefficients.
+        Deviations of every site from the intercept and the first two coefficients.
     """
 
-    X: Floats
-    y: NDArray[np.int64]
-    groups: NDArray[np.int64]
     probability: Floats
     intercept: float
     coefficients: Floats
@@ -51,17 +45,15 @@ class Cohorts(Simulated):
     effects: Floats
 
     def bayes_rule(self, support: ArrayLike, query: ArrayLike) -> Floats:
-        """Return the best risks that rows of the same sites allow, all parameters known.
+        """Bayes-optimal risks given support rows of the same sites.
 
-        The posterior mean of the risk given the support, when coefficients and standard
-        deviations are the true ones and only the effects of the site are to be learned. No method
-        has a lower expected log loss.
+        Posterior means of the risk, with true coefficients and standard deviations; only the site
+        effects are unknown. No method has a lower expected log loss.
 
         Parameters
         ----------
         support, query : array-like of bool, (row,)
-            Rows whose outcome is seen, and rows to predict. A site without support is predicted
-            over its prior.
+            Rows with known outcomes, and rows to predict. A site without support has its prior.
 
         Returns
         -------
@@ -134,9 +126,9 @@ def make_cohorts(
 def _posterior(
     Z: Floats, y: NDArray[np.int64], offset: Floats, sd: Floats
 ) -> tuple[Floats, Floats]:
-    """Nodes (node, effect) and weights (node,) of the posterior of a site's effects.
+    """Gauss-Hermite nodes (node, effect) and weights (node,) of the posterior of a site's effects.
 
-    Gauss-Hermite quadrature around the mode; an effect of standard deviation 0 stays 0.
+    The nodes are centered at the mode; effects of standard deviation 0 are 0.
     """
     free = sd > 0
     Z, precision = Z[:, free], np.diag(1 / sd[free] ** 2)

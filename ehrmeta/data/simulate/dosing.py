@@ -1,4 +1,4 @@
-"""Drug concentrations of patients who differ in clearance, volume and absorption."""
+"""Simulated drug concentrations of patients with different clearance, volume and absorption."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,8 +12,8 @@ from ehrmeta.data.simulate._base import Floats, Simulated
 from ehrmeta.data.tasks import RandomState
 from ehrmeta.errors import DataError
 
-CLEARANCE, VOLUME, ABSORPTION = 4.0, 40.0, 1.0  # L/h, L, 1/h: of 70 kg and 80 mL/min
-PATIENT_SD = (0.35, 0.2, 0.3)  # of their logarithms, over patients
+CLEARANCE, VOLUME, ABSORPTION = 4.0, 40.0, 1.0  # L/h, L, 1/h: at 70 kg and 80 mL/min
+PATIENT_SD = (0.35, 0.2, 0.3)  # of the logarithms
 WEIGHT, KIDNEY = 70.0, 80.0
 RENAL_EXPONENT = 0.6
 INTERVAL = 12.0  # h between doses
@@ -21,39 +21,31 @@ DOSES_PER_LEVEL = 4
 LEVELS = (100.0, 1200.0)  # mg
 PROPORTIONAL_SD, ADDITIVE_SD, LIMIT = 0.15, 0.2, 0.1  # -, mg/L, mg/L
 TARGET = (5.0, 10.0)  # mg/L, before the next dose
-N_DRAWS = 4000  # from the prior, for a posterior
+N_DRAWS = 4000  # of the prior
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class DosedPatients(Simulated):
-    """Rows of `make_pk`, and the truth.
+    """Data of `make_pk`: measured concentrations [mg/L], at least 0.1, with patients as groups.
 
     Attributes
     ----------
     X : ndarray, (row, 4)
-        Weight [kg], creatinine clearance [mL/min], dose [mg] of the last four times, and
-        hours since the last dose.
-    y : ndarray, (row,)
-        Measured concentration [mg/L]; what is below 0.1 is reported as 0.1.
+        Weight [kg], creatinine clearance [mL/min], last dose [mg], and hours since that dose.
     time : ndarray, (row,)
         Hours since the first dose.
-    groups : ndarray of int64, (row,)
-        Patients, their rows together and in time.
     mean : ndarray, (row,)
         Concentration without measurement error [mg/L].
     clearance, volume, absorption : ndarray, (patient,)
         In L/h, L and 1/h.
     doses : ndarray, (patient, level)
-        The doses [mg] given, each four times, every 12 hours.
+        Doses [mg]; each is given four times, every 12 hours.
     oral : bool
     target : (float, float)
-        Range [mg/L] to hold 12 hours after a dose, in the steady state.
+        Target range [mg/L] of the trough concentration at steady state.
     """
 
-    X: Floats
-    y: Floats
     time: Floats
-    groups: NDArray[np.int64]
     mean: Floats
     clearance: Floats
     volume: Floats
@@ -63,14 +55,14 @@ class DosedPatients(Simulated):
     target: tuple[float, float] = TARGET
 
     def concentration(self, dose: ArrayLike, hours: float = INTERVAL) -> Floats:
-        """Return the true concentration in the steady state of a dose every 12 hours.
+        """True steady-state concentration of a dose every 12 hours.
 
         Parameters
         ----------
         dose : float or array-like, (patient,) or (patient, dose)
             In mg.
         hours : float
-            Since the last dose; the lowest concentration by default.
+            Time since the last dose; by default the trough.
 
         Returns
         -------
@@ -82,24 +74,23 @@ class DosedPatients(Simulated):
         return amount * (unit[:, None] if amount.ndim == 2 else unit)
 
     def in_target(self, dose: ArrayLike) -> NDArray[np.bool_]:
-        """Whether a dose brings each patient into the target range; shapes as `concentration`."""
+        """Whether a dose meets the target range, in the shape of `concentration`."""
         low, high = self.target
-        reached = self.concentration(dose)
-        return np.asarray((reached >= low) & (reached <= high))
+        trough = self.concentration(dose)
+        return np.asarray((trough >= low) & (trough <= high))
 
     def chance(
         self, support: ArrayLike, dose: ArrayLike, random_state: RandomState = None
     ) -> Floats:
-        """Return the chance that a dose meets the target, given rows, all parameters known.
+        """Posterior probability that each dose meets the target, given support rows.
 
-        The posterior of a patient's clearance, volume and absorption under the true population
-        model, by weighting 4,000 draws of its prior. No method that sees the same rows chooses
-        better doses than the one of the highest chance.
+        The posterior of clearance, volume and absorption under the true population model, by
+        importance weights of 4,000 prior draws. The dose of the highest probability is optimal.
 
         Parameters
         ----------
         support : array-like of bool, (row,)
-            Rows whose concentration is seen.
+            Rows with known concentrations.
         dose : array-like, (dose,)
             In mg.
         random_state : int, Generator or None
@@ -108,7 +99,7 @@ class DosedPatients(Simulated):
         -------
         ndarray, (patient, dose)
         """
-        seen = check_mask(support, len(self.y))
+        in_support = check_mask(support, len(self.y))
         doses = np.asarray(dose, dtype=np.float64)
         noise = np.random.default_rng(random_state).standard_normal((3, N_DRAWS))
         chance = np.empty((len(self.clearance), len(doses)))
@@ -116,12 +107,12 @@ class DosedPatients(Simulated):
             of_patient = self.groups == patient
             weight, kidney = self.X[of_patient][0, :2]
             drawn = _parameters(weight, kidney, noise)  # (parameter, draw)
-            rows = of_patient & seen
+            rows = of_patient & in_support
             mean = _concentration(self.time[rows], self.doses[patient], drawn, self.oral)
             density = np.exp(_log_likelihood(self.y[rows], mean))
             unit = _steady(drawn, INTERVAL, self.oral)
-            reached = doses[:, None] * unit  # (dose, draw)
-            met = (reached >= self.target[0]) & (reached <= self.target[1])
+            trough = doses[:, None] * unit  # (dose, draw)
+            met = (trough >= self.target[0]) & (trough <= self.target[1])
             chance[patient] = met @ density / density.sum()
         return chance
 
@@ -133,9 +124,9 @@ def make_pk(
     route: Literal["oral", "iv"] = "oral",
     random_state: RandomState = None,
 ) -> DosedPatients:
-    """Simulate drug concentrations under doses that change, one compartment a patient.
+    """Simulate drug concentrations under changing doses, with a one-compartment model.
 
-    With weight w [kg] and creatinine clearance r [mL/min], a patient has, e standard normal,
+    A patient of weight w [kg] and creatinine clearance r [mL/min] has, with e standard normal,
 
     ``CL = 4 (w / 70)^.75 (r / 80)^.6 exp(.35 e_1)`` L/h, ``V = 40 (w / 70) exp(.2 e_2)`` L and
     ``k_a = exp(.3 e_3)`` 1/h, where w and r are log-normal around 70 and 80 (sd of logarithms .2
@@ -143,14 +134,14 @@ def make_pk(
 
     ``D k_a / (V (k_a - k)) (exp(-k t) - exp(-k_a t))`` by mouth, ``D / V exp(-k t)`` in a vein,
 
-    and doses add up. Every 12 hours a dose is given; after every fourth it is drawn anew,
-    log-uniform between 100 and 1,200 mg whatever was measured, and once at each level, 1 to 12
-    hours after its last dose, ``y = c (1 + .15 e) + .2 e'`` is measured.
+    and concentrations add up. A dose is given every 12 hours. Every four doses it changes to a
+    random one, log-uniform between 100 and 1,200 mg. One concentration is measured per dose level,
+    1 to 12 hours after its last dose: ``y = c (1 + .15 e) + .2 e'``.
 
     Parameters
     ----------
     n_patients, n_levels : int
-        Levels are the rows of a patient.
+        Dose levels are the rows of a patient.
     route : {"oral", "iv"}
     random_state : int, Generator or None
 
@@ -186,7 +177,7 @@ def make_pk(
     groups = np.repeat(np.arange(n_patients), n_levels)
     clearance, volume, absorption = parameters
     y, time, mean = y.ravel(), time.ravel(), mean.ravel()
-    return DosedPatients(X, y, time, groups, mean, clearance, volume, absorption, doses, oral)
+    return DosedPatients(X, y, groups, time, mean, clearance, volume, absorption, doses, oral)
 
 
 def _parameters(weight: ArrayLike, kidney: ArrayLike, noise: Floats) -> Floats:
@@ -198,27 +189,29 @@ def _parameters(weight: ArrayLike, kidney: ArrayLike, noise: Floats) -> Floats:
 
 
 def _concentration(time: Floats, doses: Floats, parameters: Floats, oral: bool) -> Floats:
-    """Concentrations of one dose history under several parameters, (time, parameter set)."""
+    """Concentrations of a dose history for parameter sets, (time, parameter set)."""
     given = np.repeat(doses, DOSES_PER_LEVEL)
     elapsed = time[:, None] - INTERVAL * np.arange(len(given))  # (time, dose)
     amount = np.where(elapsed >= 0, given, 0.0)
 
-    def decay(by: Floats) -> Floats:
-        remaining = amount[..., None] * np.exp(-np.maximum(elapsed, 0)[..., None] * by)
+    def decay(rate: Floats) -> Floats:
+        remaining = amount[..., None] * np.exp(-np.maximum(elapsed, 0)[..., None] * rate)
         return np.asarray(remaining.sum(axis=1))
 
     return _compartment(decay, parameters, oral)
 
 
 def _steady(parameters: Floats, hours: float, oral: bool) -> Floats:
-    """Concentration per mg in the steady state, (parameter set,)."""
-    return _compartment(
-        lambda by: np.exp(-by * hours) / (1 - np.exp(-by * INTERVAL)), parameters, oral
-    )
+    """Steady-state concentration per mg, (parameter set,)."""
+
+    def decay(rate: Floats) -> Floats:
+        return np.asarray(np.exp(-rate * hours) / (1 - np.exp(-rate * INTERVAL)))
+
+    return _compartment(decay, parameters, oral)
 
 
 def _compartment(decay: Callable[[Floats], Floats], parameters: Floats, oral: bool) -> Floats:
-    """Concentrations, from the sum over the doses of what remains at a rate of decay."""
+    """Concentrations of the one-compartment model; `decay` sums the remaining doses at a rate."""
     clearance, volume, absorption = parameters
     rate = clearance / volume
     if not oral:
@@ -228,7 +221,7 @@ def _compartment(decay: Callable[[Floats], Floats], parameters: Floats, oral: bo
 
 
 def _log_likelihood(y: Floats, mean: Floats) -> Floats:
-    """Of all rows, (parameter set,), up to a constant; at the limit as if measured there."""
+    """Log likelihood of the rows up to a constant, (parameter set,), ignoring the limit."""
     sd = np.hypot(PROPORTIONAL_SD * mean, ADDITIVE_SD)
     log_density = np.sum(-0.5 * ((y[:, None] - mean) / sd) ** 2 - np.log(sd), axis=0)
     return np.asarray(log_density - log_density.max())

@@ -1,51 +1,44 @@
-"""Patients who change treatment over time: N-of-1 trials and doses that follow the outcome."""
+"""Simulated N-of-1 trials, and titration of doses by the outcome."""
 
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ehrmeta.data.simulate._base import Floats, Simulated
 from ehrmeta.data.tasks import RandomState
 from ehrmeta.errors import DataError
 
-BASELINE, EFFECT, TREND = 50.0, -4.0, -0.03  # averages: -, per unit of dose, per day
-PATIENT_SD = (8.0, 2.0, 0.05)  # of the same, over patients
+BASELINE, EFFECT, TREND = 50.0, -4.0, -0.03  # means: -, per unit of dose, per day
+PATIENT_SD = (8.0, 2.0, 0.05)  # of the same
 PERSISTENCE, FLUCTUATION_SD, NOISE_SD = 0.7, 3.0, 2.0
 MAX_DOSE = 3
-TARGET = (38.0, 44.0)  # what titration aims at
+TARGET = (38.0, 44.0)  # of titration
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class NofOnePatients(Simulated):
-    """Rows of `make_nof1`, and the truth.
+    """Data of `make_nof1`: daily symptom scores (lower is better), with patients as groups.
 
     Attributes
     ----------
     X : ndarray, (row, 4)
-        Dose, dose of the period before (0 in the first), day of the period, from 0, and period.
-    y : ndarray, (row,)
-        Symptom score of the day; lower is better.
+        Dose, dose of the previous period (0 in the first), day of the period from 0, and period.
     treatment : ndarray, (row,)
-        The dose again: 0 or 1, or 0 to 3 under titration.
+        Dose: 0 or 1, or 0 to 3 with titration.
     time : ndarray, (row,)
         Day.
-    groups : ndarray of int64, (row,)
-        Patients, their rows together and in time.
     exposure : ndarray, (row,)
-        The dose as it acts, carry-over included.
+        Effective dose, including carry-over.
     mean : ndarray, (row,)
         Expected score given the exposure, without fluctuation and noise.
     baseline, effect, trend : ndarray, (patient,)
-        a, b and s of the formulae of `make_nof1`.
+        a, b and s of `make_nof1`.
     carry_over : float
+        c of `make_nof1`.
     """
 
-    X: Floats
-    y: Floats
     treatment: Floats
     time: Floats
-    groups: NDArray[np.int64]
     exposure: Floats
     mean: Floats
     baseline: Floats
@@ -69,19 +62,19 @@ def make_nof1(
 
     ``E_d = c E_(d-1) + (1 - c) D_d`` and ``y_d = a_i + b_i E_d + s_i d + w_d + 2 e_d``,
 
-    where w is a fluctuation that persists, ``w_d = .7 w_(d-1) + 3 sqrt(1 - .7^2) e'_d``, e and e'
+    where w is an autocorrelated fluctuation, ``w_d = .7 w_(d-1) + 3 sqrt(1 - .7^2) e'_d``, e and e'
     are standard normal, and a, b, s are normal over patients with means 50, -4, -.03 and standard
-    deviations 8, 2, .05. A dose held for long changes the score by b.
+    deviations 8, 2, .05. A constant dose eventually changes the score by b per unit.
 
-    Without titration the doses are 0 and 1, in random order within each pair of periods. With it,
-    a patient starts at 0, goes up by 1 after a period with a mean score above 44 and down by 1
-    after one below 38, from 0 to 3: the dose follows the outcome, so that neither patients nor
-    periods of a high dose compare with others.
+    Without titration the doses are 0 and 1, in random order within each pair of periods. With
+    titration, a patient starts at 0; the dose rises by 1 after a period with a mean score above 44
+    and falls by 1 after one below 38, between 0 and 3. The dose then depends on past outcomes, so
+    comparisons of patients or periods by dose are confounded.
 
     Parameters
     ----------
     n_patients, n_periods, n_days : int
-        Days are those of a period.
+        Numbers of patients, of periods, and of days per period.
     titration : bool
     carry_over : float
         c, from 0 (none) to below 1: the share of yesterday's exposure that remains.
@@ -122,20 +115,20 @@ def make_nof1(
     X, time = _features(dose, n_days), np.tile(np.arange(days, dtype=np.float64), n_patients)
     groups = np.repeat(np.arange(n_patients), days)
     y, dose, exposure, mean = (values.T.ravel() for values in (y, dose, exposure, mean))
-    return NofOnePatients(X, y, dose, time, groups, exposure, mean, a, b, s, carry_over)
+    return NofOnePatients(X, y, groups, dose, time, exposure, mean, a, b, s, carry_over)
 
 
 def _persisting(step: Floats) -> Floats:
-    """A stationary autoregression, (day, patient)."""
+    """Stationary autoregression of normal steps, (day, patient)."""
     states = FLUCTUATION_SD * step
     for day in range(1, len(step)):
-        fresh = np.sqrt(1 - PERSISTENCE**2) * states[day]
-        states[day] = PERSISTENCE * states[day - 1] + fresh
+        innovation = np.sqrt(1 - PERSISTENCE**2) * states[day]
+        states[day] = PERSISTENCE * states[day - 1] + innovation
     return states
 
 
 def _features(dose: Floats, n_days: int) -> Floats:
-    """The columns of X, (row, 4), from doses, (day, patient)."""
+    """Columns of X, (row, 4), from doses, (day, patient)."""
     days, n_patients = dose.shape
     before = np.concatenate([np.zeros((n_days, n_patients)), dose[:-n_days]])
     period, day = np.divmod(np.arange(days)[:, None], n_days)

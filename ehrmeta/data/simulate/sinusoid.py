@@ -1,4 +1,4 @@
-"""Sinusoids: the few-shot regression of the literature."""
+"""Simulated sinusoids, the standard few-shot regression problem."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,18 +10,18 @@ from ehrmeta.data.tasks import RandomState
 def make_sinusoid(
     n_tasks: int, n_points: int, *, noise: float = 0.0, random_state: RandomState = None
 ) -> tuple[Floats, Floats, NDArray[np.int64]]:
-    """Simulate the sinusoids of the few-shot literature, one amplitude and phase per task.
+    """Simulate sinusoids with a random amplitude and phase per task.
 
     ``y = A sin(x - phi) + noise * e`` with A in U[0.1, 5], phi in U[0, pi], x in U[-5, 5] and e
-    standard normal (Finn et al. 2017, arXiv:1703.03400). Predicting 0 has a mean squared error of
-    4.25; the best model that does not adapt, 3.01.
+    standard normal (Finn et al. 2017, arXiv:1703.03400). The mean squared error of predicting 0 is
+    4.25, that of the best model without adaptation 3.01.
 
     Parameters
     ----------
     n_tasks, n_points : int
-        Tasks, and rows of each.
+        Numbers of tasks, and of rows per task.
     noise : float
-        Standard deviation.
+        Standard deviation of the noise.
     random_state : int, Generator or None
 
     Returns

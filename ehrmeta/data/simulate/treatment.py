@@ -1,4 +1,4 @@
-"""Sites that treat differently and gain differently, with the true effect of every row."""
+"""Simulated sites with different propensities and treatment effects."""
 
 from dataclasses import dataclass
 
@@ -12,42 +12,37 @@ from ehrmeta.data.tasks import RandomState
 from ehrmeta.errors import DataError
 
 N_FEATURES = 5
-EFFECT = (1.0, 0.5, -0.5)  # average effect, and its change with the first two features
+EFFECT = (1.0, 0.5, -0.5)  # mean effect, and its slopes for the first two features
 BASELINE_SD = 1.0  # over sites
 EFFECT_SD = (0.7, 0.4, 0.4)  # over sites, at heterogeneity 1
-SITE_CORRELATION = 0.7  # of a site's baseline and its inclination to treat
+SITE_CORRELATION = 0.7  # of baseline and treatment inclination
 INCLINATION = (0.4, 0.4, 0.5)  # two features and the site, in logits, at confounding 1
 NOISE_SD = 1.0
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class TreatedSites(Simulated):
-    """Rows of `make_treatment`, and the truth.
+    """Data of `make_treatment`: five features, with sites as groups.
 
     Attributes
     ----------
-    X : ndarray, (row, 5)
-    y : ndarray, (row,)
+    X, y, groups
+        As in `Simulated`.
     treatment : ndarray of int64, (row,)
         1 treated, 0 not.
-    groups : ndarray of int64, (row,)
-        Sites, their rows together.
     baseline, effect : ndarray, (row,)
-        Mean outcome without treatment, and what treatment adds to it: at this x in this site.
+        Mean outcome without treatment, and treatment effect, given x and the site.
     propensity : ndarray, (row,)
         Probability of treatment.
     site_inclination, site_baseline : ndarray, (site,)
-        z and a of the formulae of `make_treatment`.
+        z and a of `make_treatment`.
     site_effect : ndarray, (site, 3)
-        u of the formulae.
+        u of `make_treatment`.
     effect_sd : ndarray, (3,)
         Standard deviations of u over sites.
     """
 
-    X: Floats
-    y: Floats
     treatment: NDArray[np.int64]
-    groups: NDArray[np.int64]
     baseline: Floats
     effect: Floats
     propensity: Floats
@@ -57,17 +52,17 @@ class TreatedSites(Simulated):
     effect_sd: Floats
 
     def bayes_effect(self, support: ArrayLike, query: ArrayLike) -> tuple[Floats, Floats]:
-        """Return the posterior of the effects given rows of the same sites, parameters known.
+        """Posterior mean and sd of the effects given support rows of the same sites.
 
-        Only the baseline and the effect of the site are to be learned; everything that sites share,
-        the standard deviations and each site's inclination to treat are the true ones. No method
-        has a smaller expected squared error.
+        Baseline and effect of the site are unknown; the shared model, the standard deviations and
+        the sites' treatment inclinations are the true ones. No method has a smaller expected
+        squared error.
 
         Parameters
         ----------
         support, query : array-like of bool, (row,)
-            Rows whose treatment and outcome are seen, and rows whose effect to predict. A site
-            without support gets the effect of the average site.
+            Rows with known treatment and outcome, and rows to predict. A site without support has
+            its prior.
 
         Returns
         -------
@@ -99,7 +94,7 @@ def make_treatment(
     confounding: float = 1.0,
     random_state: RandomState = None,
 ) -> TreatedSites:
-    """Simulate a binary treatment over sites that differ in baseline, habit and effect.
+    """Simulate a binary treatment over sites with different baselines, propensities and effects.
 
     Patient i of site j has five standard normal features x; e is standard normal noise, and
 
@@ -109,8 +104,8 @@ def make_treatment(
 
     ``logit P(t = 1) = confounding (.4 x_1 + .4 x_2 + z_j / 2)``
 
-    with z_j and a_j standard normal of correlation .7: sites with high outcomes treat more.
-    Nuisances that pool the sites are therefore biased when confounding is not 0.
+    with z_j and a_j standard normal of correlation .7: sites with high outcomes treat more. With
+    confounding, nuisance models pooled over sites are therefore biased.
 
     Parameters
     ----------
@@ -118,11 +113,10 @@ def make_treatment(
     n_patients : (int, int)
         Fewest and most of a site; uniform between.
     heterogeneity : float
-        0: all sites have the same effects. Else u_j has the standard deviations (.7, .4, .4) times
-        this.
+        Factor of the standard deviations (.7, .4, .4) of u_j; 0: the same effects at all sites.
     confounding : float
-        0: randomised 1:1 everywhere. At 2 a tenth of the propensities are below .13, a tenth
-        above .87.
+        0: randomised 1:1 at all sites. At 2, 10 % of the propensities are below .13 and 10 % above
+        .87.
     random_state : int, Generator or None
 
     Examples
@@ -148,14 +142,14 @@ def make_treatment(
     baseline = a[groups] + _shared_baseline(X)
     effect = np.sum(_terms(X) * (EFFECT + u[groups]), axis=1)
     y = baseline + treatment * effect + NOISE_SD * random.standard_normal(len(groups))
-    return TreatedSites(X, y, treatment, groups, baseline, effect, propensity, z, a, u, effect_sd)
+    return TreatedSites(X, y, groups, treatment, baseline, effect, propensity, z, a, u, effect_sd)
 
 
 def _shared_baseline(X: Floats) -> Floats:
-    """What sites have in common of the mean outcome without treatment, (row,)."""
+    """Shared part of the mean outcome without treatment, (row,)."""
     return np.asarray(X[:, 0] + X[:, 1] / 2 + (X[:, 2] ** 2 - 1) / 2)
 
 
 def _terms(X: Floats) -> Floats:
-    """What the effect is linear in, (row, 3)."""
+    """Terms of the linear effect model, (row, 3)."""
     return np.column_stack([np.ones(len(X)), X[:, :2]])

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from benchmarks.reliability.faults import _survives
-from ehrmeta.data.columns import write_frame
+from ehrmeta.data.table_file import write_frame
 from ehrmeta.errors import BundleError
 
 
