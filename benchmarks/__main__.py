@@ -1,4 +1,4 @@
-"""``python -m benchmarks SUITE``: this package beside its peers, from a checkout."""
+"""``python -m benchmarks SUITE``: benchmarks of the package and its peers, from a checkout."""
 
 import pkgutil
 from importlib import import_module
@@ -16,7 +16,7 @@ from ehrmeta.cli.main import Commands
 )
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Of the CPU.")
 def main(threads: int) -> None:
-    """Measure this package beside its peers, on this machine.
+    """Benchmark the package and its peers on this machine.
 
     \b
         pip install -e '.[bench]'

@@ -1,8 +1,8 @@
-"""Whether 90 % intervals hold 90 %: for women, men, the young and the old, after every k.
+"""Suite ``conformal``: coverage of calibrated 90 % intervals by sex, age and k.
 
-HDL cholesterol (nafld-hdl): a model is fitted once, on half of the patients. The other half is
-split at random, 20 times, into patients to calibrate on and patients to test. Coverage is the share
-of a patient's later values that their intervals hold, averaged over patients, then over splits.
+A model of HDL cholesterol (nafld-hdl) is fitted to half of the patients. The other half is split at
+random 20 times into patients for calibration and for testing. Coverage is the share of a patient's
+later values inside their intervals, averaged over patients and splits.
 """
 
 import time
@@ -30,10 +30,10 @@ from ehrmeta.evaluation import interval_score
 SUITE, DATA_SET = "conformal", "nafld-hdl"
 SHOTS = (1, 2, 3, 5, 10)
 LEVEL = 0.9
-METHODS = OWN, BY_K, BY_KIND = "its own", "by k", "by k, sex and age"
-KINDS = {"sex": ["male"], "age third": ["third"], "sex and age": ["male", "third"]}
-MANY, LOW_SHARE = 8, 0.7  # queries of a patient, and share held, below which it was served badly
-COVERAGE, SCORE, SERVED_BADLY = "coverage", "interval_score", "badly_served"
+METHODS = UNCALIBRATED, BY_K, BY_SUBGROUP = "uncalibrated", "by k", "by k, sex and age"
+SUBGROUPS = {"sex": ["male"], "age third": ["third"], "sex and age": ["male", "third"]}
+MANY, LOW_SHARE = 8, 0.7  # query rows of a patient, and coverage below which it is low
+COVERAGE, SCORE, LOW_COVERAGE = "coverage", "interval_score", "low_coverage"
 
 MODELS: dict[str, TaskRegressor] = {
     "deep mixed effects": MetaRegressor(verbose=False, device="cpu"),
@@ -44,7 +44,7 @@ MODELS: dict[str, TaskRegressor] = {
 
 @dataclass(frozen=True)
 class Plan:
-    """How much is run: random splits, and patients of the data set at most."""
+    """Size of a run: random splits, and maximum numbers of patients and training steps."""
 
     n_splits: int = 20
     max_tasks: int | None = None
@@ -52,18 +52,18 @@ class Plan:
 
 
 FULL, QUICK = Plan(), Plan(n_splits=2, max_tasks=1200, max_steps=50)
-OURS = f"deep mixed effects: {BY_KIND}"
-_COVERED, _WORST_SCORE, _SERVED_BADLY_BEFORE = (0.89, 0.91), 1.02, 0.11
-_KINDS = ("sex", "age third")
+OURS = f"deep mixed effects: {BY_SUBGROUP}"
+_NOMINAL, _WORST_SCORE, _LOW_BEFORE = (0.89, 0.91), 1.02, 0.11
+_TARGETS = ("sex", "age third")
 
 
 @suite(CACHE, SEED, WORKERS, only("--model", "models", MODELS, "model"))
 def conformal(run: Run, models: Sequence[str]) -> list[Record]:
-    """Count how often calibrated intervals hold, by sex, age and k.
+    """Measure the coverage of calibrated intervals by sex, age and k.
 
-    Each model is fitted once; patients it has not seen are split 20 times into those to calibrate
-    on and those to test. Targets are printed beside the default's figures. --quick takes two splits
-    of 600 patients, so its shares are rough.
+    Each model is fitted once; other patients are split 20 times into those for calibration and for
+    testing. The last table compares the figures of our default with targets. --quick uses two
+    splits of 600 patients, so its shares are imprecise.
 
     \b
     Example:
@@ -74,14 +74,14 @@ def conformal(run: Run, models: Sequence[str]) -> list[Record]:
     targets = target_table(conformal_targets(records), OURS)
     run.show(targets)
     if run.quick and targets:
-        run.show("So few patients cannot judge them: run without --quick.")
+        run.show("There are too few patients to assess the targets: run without --quick.")
     return records
 
 
 def run_conformal(
     run: Run, plan: Plan = FULL, models: Sequence[str] = tuple(MODELS)
 ) -> list[Record]:
-    """Coverage, interval score and badly served patients of every model and calibration."""
+    """Coverage, interval score and share of low coverage of every model and calibration."""
     return run.records(
         [Cell(f"conformal {name}", measure_intervals, (name, plan, run.seed)) for name in models]
     )
@@ -97,7 +97,7 @@ def measure_intervals(name: str, plan: Plan, seed: int) -> list[Record]:
     model = prepared(MODELS[name], seed, plan.max_steps)
     model.fit(train.X, train.y, groups=train.groups, time=train.time)
     cuts = tuple(np.quantile(train.X["age"], [1 / 3, 2 / 3]).round())
-    # The model is the same in every split, and so is what it predicts.
+    # Model and predictions are the same in every split.
     rows = _predicted(model, pool, {"male": (), "age": cuts})
     parts = []
     for split in range(plan.n_splits):
@@ -111,7 +111,7 @@ def measure_intervals(name: str, plan: Plan, seed: int) -> list[Record]:
 
 
 def _predicted(model: Any, pool: Table, by: Mapping[str, tuple[float, ...]]) -> pd.DataFrame:
-    """Every later row after every k: its prediction, its error, and the model's own interval."""
+    """Prediction, error and uncalibrated interval of every later row after every k."""
     level = levels_of({name: pool.X[name].to_numpy() for name in by}, by)
     tail = 0.5 * (1.0 - LEVEL)
     parts = []
@@ -143,22 +143,22 @@ def _limits(rows: pd.DataFrame) -> Limits:
 def _tested(
     limits: Mapping[Any, Limits], rows: pd.DataFrame, outcome: OutcomeScale
 ) -> Iterator[pd.DataFrame]:
-    """Every row of the test patients: whether it was held, and its interval score."""
+    """Coverage and interval score of every row of the test patients."""
     needed = tasks_needed(LEVEL)
     for k, at_k in rows.groupby("shots"):
         for method in METHODS:
-            reach = np.empty((len(at_k), 2))
+            quantiles = np.empty((len(at_k), 2))
             for level in at_k["level"].unique():
-                cell = finest(limits, (k, level if method == BY_KIND else None), needed)
-                reach[at_k["level"] == level] = limits[cell].at(LEVEL)
-            ends = at_k[["loc"]].to_numpy() + at_k[["scale"]].to_numpy() * reach
+                cell = finest(limits, (k, level if method == BY_SUBGROUP else None), needed)
+                quantiles[at_k["level"] == level] = limits[cell].at(LEVEL)
+            ends = at_k[["loc"]].to_numpy() + at_k[["scale"]].to_numpy() * quantiles
             uncalibrated = at_k[["low", "high"]].to_numpy()
-            low, high = (uncalibrated if method == OWN else outcome.inverse(ends)).T
+            low, high = (uncalibrated if method == UNCALIBRATED else outcome.inverse(ends)).T
             columns = {
                 "method": method,
                 "k": k,
                 "patient": at_k["task"],
-                "held": (low <= at_k["y"]) & (at_k["y"] <= high),
+                "covered": (low <= at_k["y"]) & (at_k["y"] <= high),
                 "score": interval_score(at_k["y"], low, high, confidence_level=LEVEL),
             }
             yield at_k[["male", "third"]].assign(**columns)
@@ -167,22 +167,21 @@ def _tested(
 def _summary(rows: pd.DataFrame, split: int) -> pd.DataFrame:
     """Means over patients, of one method at one k."""
     first = {"method": rows["method"].iloc[0], "k": rows["k"].iloc[0], "split": split}
-    patients = rows.groupby("patient").agg(
-        held=("held", "mean"), score=("score", "mean"), n=("held", "size")
+    patients = rows.groupby("patient")[["covered", "score"]].mean()
+    many = patients[rows.groupby("patient").size() >= MANY]
+    values = {
+        ("all", COVERAGE): patients["covered"].mean(),
+        ("all", SCORE): patients["score"].mean(),
+        ("all", LOW_COVERAGE): (many["covered"] < LOW_SHARE).mean(),
+    }
+    for kind, columns in SUBGROUPS.items():
+        means = rows.groupby([*columns, "patient"])["covered"].mean().groupby(columns).mean()
+        for level, value in means.items():
+            levels = level if isinstance(level, tuple) else (level,)
+            values[f"{kind}: {', '.join(levels)}", COVERAGE] = value
+    return pd.DataFrame(
+        [first | {"case": c, "metric": m, "value": value} for (c, m), value in values.items()]
     )
-    many = patients[patients["n"] >= MANY]
-    values = [
-        first | {"case": "all", "metric": COVERAGE, "value": patients["held"].mean()},
-        first | {"case": "all", "metric": SCORE, "value": patients["score"].mean()},
-        first | {"case": "all", "metric": SERVED_BADLY, "value": (many["held"] < LOW_SHARE).mean()},
-    ]
-    for kind, columns in KINDS.items():
-        held = rows.groupby([*columns, "patient"])["held"].mean().groupby(columns).mean()
-        for level, value in held.items():
-            at = level if isinstance(level, tuple) else (level,)
-            words = ", ".join(at)
-            values.append(first | {"case": f"{kind}: {words}", "metric": COVERAGE, "value": value})
-    return pd.DataFrame(values)
 
 
 def _records(
@@ -196,47 +195,47 @@ def _records(
 
 
 def conformal_table(records: Sequence[Record]) -> str:
-    """Least and most coverage over the cells of each kind; interval score beside the best."""
+    """Table of minimum and maximum coverage by kind of subgroup, interval score, low coverage."""
     frame = _frame(records)
-    ends, worst, served = _coverage(frame), _score_to_best(frame), _served_badly(frame)
+    ends, worst, low = _coverage(frame), _score_to_best(frame), _low_coverage(frame)
     kinds = list(dict.fromkeys(ends.index.get_level_values("kind")))
     rows = [
         [
             method,
             *(_range(ends.loc[(method, kind)]) for kind in kinds),
             number(worst[method], 4),
-            f"{100 * served[method]:.1f}",
+            f"{100 * low[method]:.1f}",
         ]
         for method in dict.fromkeys(frame["method"])
     ]
     heading = ["intervals", *kinds, "score / best", f"% under {100 * LOW_SHARE:g} %"]
     return (
-        f"Coverage in % of {100 * LEVEL:g} % intervals: least and most over k of "
-        f"{', '.join(map(str, SHOTS))} and the cells of a kind; the largest ratio of the interval "
-        f"score to the best method's; patients with {MANY} or more queries held under "
+        f"Coverage in % of {100 * LEVEL:g} % intervals: minimum and maximum over k of "
+        f"{', '.join(map(str, SHOTS))} and subgroups; the largest ratio of the interval score to "
+        f"the best method; patients with {MANY} or more query rows and a coverage under "
         f"{100 * LOW_SHARE:g} %\n\n" + text_table(heading, rows)
     )
 
 
 def conformal_targets(records: Sequence[Record]) -> Iterator[Target]:
-    """The claims on the default's intervals, by k and kind; none without it."""
+    """Targets of the intervals of our default."""
     frame = _frame(records)
     if OURS not in set(frame["method"]):
         return
-    low, high = _COVERED
-    for kind in _KINDS:
+    low, high = _NOMINAL
+    for kind in _TARGETS:
         ends = _coverage(frame).loc[(OURS, kind)]
         met = bool(low <= ends["min"] and ends["max"] <= high)
         wanted = f"{100 * low:.1f}-{100 * high:.1f}"
         yield Target(f"coverage in %, every k by {kind}", _range(ends), wanted, met)
-    if not frame["method"].str.startswith(OURS.partition(":")[0]).all():  # beside other models
+    if not frame["method"].str.startswith(OURS.partition(":")[0]).all():  # with other models
         worst, n = _score_to_best(frame)[OURS], frame["method"].nunique()
-        claim = f"interval score / that of the best of {n} methods"
+        claim = f"interval score / best of {n} methods"
         met = bool(worst <= _WORST_SCORE)
         yield Target(claim, number(worst, 4), f"at most {_WORST_SCORE}", met)
-    claim = f"% of patients with {MANY} or more queries held under {100 * LOW_SHARE:g} %"
-    figure = f"{100 * _served_badly(frame)[OURS]:.1f}"
-    yield Target(claim, figure, f"{100 * _SERVED_BADLY_BEFORE:.1f} before", None)
+    claim = f"% of patients with {MANY} or more query rows covered under {100 * LOW_SHARE:g} %"
+    figure = f"{100 * _low_coverage(frame)[OURS]:.1f}"
+    yield Target(claim, figure, f"{100 * _LOW_BEFORE:.1f} before", None)
 
 
 def _frame(records: Sequence[Record]) -> pd.DataFrame:
@@ -244,21 +243,21 @@ def _frame(records: Sequence[Record]) -> pd.DataFrame:
 
 
 def _coverage(frame: pd.DataFrame) -> pd.DataFrame:
-    """Least and most over k and cells, by method and kind."""
+    """Minimum and maximum coverage over k and levels, by method and kind of subgroup."""
     coverage = frame[frame["metric"] == COVERAGE]
     kind = coverage["case"].str.partition(":")[0].rename("kind")
     return coverage.groupby(["method", kind], sort=False)["value"].agg(["min", "max"])
 
 
 def _score_to_best(frame: pd.DataFrame) -> pd.Series:
-    """Largest ratio over k, by method."""
+    """Largest ratio of interval scores over k, by method."""
     scores = frame[frame["metric"] == SCORE].pivot(index="method", columns="k", values="value")
     return (scores / scores.min()).max(axis=1)
 
 
-def _served_badly(frame: pd.DataFrame) -> pd.Series:
-    """Most over k, by method."""
-    return frame[frame["metric"] == SERVED_BADLY].groupby("method")["value"].max()
+def _low_coverage(frame: pd.DataFrame) -> pd.Series:
+    """Largest share of low coverage over k, by method."""
+    return frame[frame["metric"] == LOW_COVERAGE].groupby("method")["value"].max()
 
 
 def _range(ends: pd.Series) -> str:

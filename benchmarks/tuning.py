@@ -1,8 +1,4 @@
-"""What tuning gains, and what giving up early saves: a study of MAML on real patients.
-
-A study sees training patients only. Its best setting and MAML's defaults are then trained alike, on
-all of these, and compared on patients that neither has seen, after their first three values.
-"""
+"""Suite ``tuning``: benefit of tuning MAML, and time saved by stopping trials early."""
 
 import json
 import time
@@ -34,25 +30,13 @@ SPACE: dict[str, Any] = {
     "backbone__hidden": [(16, 16), (32, 32), (64, 64), (128, 128)],
     "learning_rate": Range(3e-4, 3e-2, log=True),
 }
-PRUNED, IN_FULL = "giving up early", "every trial in full"
+PRUNED, IN_FULL = "stopping early", "all trials on all folds"
 DEFAULTS, TUNED = "MAML, defaults", "MAML, tuned"
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How much is run.
-
-    Parameters
-    ----------
-    n_trials, folds : int
-        Of a study.
-    trial_tasks, trial_steps, trial_batch : int
-        Training patients of a study, and training steps and batch of each of its fits.
-    final_steps : int
-        Of the two settings compared in the end.
-    final_seeds : int
-        Trainings of each.
-    """
+    """Size of a run: of the studies, of each trial, and of the final trainings."""
 
     n_trials: int = 30
     folds: int = 5
@@ -69,50 +53,39 @@ QUICK = Plan(3, 2, 120, 10, 32, 20, 1)
 
 @suite(CACHE, SEED, WORKERS)
 def tuning(run: Run) -> list[Record]:
-    """Tune MAML on real patients: what it gains, and what giving up early saves.
+    """Measure the benefit of tuning MAML on real patients, and the time saved by stopping early.
 
-    A study of 30 trials on training patients, with and without giving up; then its best setting and
-    the defaults are trained alike and compared on other patients. --quick runs three short trials.
+    Studies of 30 trials on training patients, with and without stopping trials early. The best
+    setting and the defaults are then trained on all training patients, and compared on test
+    patients after their first three values. --quick runs three short trials.
 
     \b
     Example:
         python -m benchmarks tuning --cache runs
     """
-    plan = QUICK if run.quick else FULL
-    records = run.records(
-        [
-            Cell(f"tuning {name}", measure_study, (name, plan, run.seed))
-            for name in (PRUNED, IN_FULL)
-        ]
-    )
-    best = json.loads(_best(records))
-    records += run.records(
-        [
-            Cell(f"tuning final {seed}", measure_final, (best, plan, seed))
-            for seed in range(plan.final_seeds)
-        ]
-    )
+    plan, names = QUICK if run.quick else FULL, (PRUNED, IN_FULL)
+    studies = [Cell(f"tuning {name}", measure_study, (name, plan, run.seed)) for name in names]
+    records = run.records(studies)
+    best, seeds = json.loads(_best(records)), range(plan.final_seeds)
+    finals = [Cell(f"tuning final {seed}", measure_final, (best, plan, seed)) for seed in seeds]
+    records += run.records(finals)
     run.show(tuning_table(records))
     return records
 
 
 def _best(records: Sequence[Record]) -> str:
-    """The best setting of the study that gives up early, as JSON."""
+    """Best setting of the study with early stopping, as JSON."""
     return next(r.note for r in records if r.method == PRUNED and r.note)
 
 
 def tuning_table(records: Sequence[Record]) -> str:
-    """The studies, then the errors on patients that no study has seen."""
+    """Tables of the studies, and of the errors on test patients."""
 
     def of(method: str, metric: str) -> float | None:
         return next(r.value for r in records if (r.method, r.metric) == (method, metric))
 
-    names = {
-        "best_error": "best rmse_macro",
-        "cpu_seconds": "CPU s",
-        "fits": "trainings",
-        "given_up": "given up",
-    }
+    names = {"best_error": "best rmse_macro", "cpu_seconds": "CPU s"}
+    names |= {"fits": "trainings", "given_up": "stopped early"}
     studies = text_table(
         ["study", *names.values()],
         [[method, *(number(of(method, m), 4) for m in names)] for method in (PRUNED, IN_FULL)],
@@ -121,13 +94,13 @@ def tuning_table(records: Sequence[Record]) -> str:
     difference = (of(PRUNED, "best_error") or 0) / (of(IN_FULL, "best_error") or 1) - 1
     finals = [r for r in records if r.k == SHOTS]
     compared = text_table(
-        ["held-out patients", "seed", f"rmse_macro, k = {SHOTS}", "tuned - defaults"],
+        ["test patients", "seed", f"rmse_macro, k = {SHOTS}", "tuned - defaults"],
         [[r.method, str(r.seed), number(r.value, 4), _limits(r)] for r in finals],
     )
     return (
-        f"{studies}\ngiving up early saves {100 * saved:.0f} % of the CPU time; its best error is "
-        f"{100 * difference:+.2f} % from the other's\n\n{compared}\n95 % interval of the "
-        f"difference, paired over {finals[0].n_tasks:,} patients\ntuned: {_best(records)}"
+        f"{studies}\nstopping early saves {100 * saved:.0f} % of the CPU time and changes the best "
+        f"error by {100 * difference:+.2f} %\n\n{compared}\n95 % interval of the difference, "
+        f"paired over {finals[0].n_tasks:,} patients\ntuned: {_best(records)}"
     )
 
 
@@ -136,11 +109,11 @@ def _limits(record: Record) -> str:
 
 
 def measure_study(name: str, plan: Plan, seed: int) -> list[Record]:
-    """One study: its best error, and what it took."""
-    import_module("ehrmeta.tuning.study")  # loads Optuna before the clock runs
+    """Best error of a study, and its time, trainings and early stops."""
+    import_module("ehrmeta.tuning.study")  # imports Optuna before timing
     train, _ = _split()
-    few = np.random.default_rng(seed).permutation(train.n_tasks) < plan.trial_tasks
-    seen = train.take(few[train.tasks.codes])
+    chosen = np.random.default_rng(seed).permutation(train.n_tasks) < plan.trial_tasks
+    seen = train.take(chosen[train.tasks.codes])
     model = _model(plan.trial_steps, 0).set_params(batch_size=plan.trial_batch)
     started, cpu = time.perf_counter(), time.process_time()
     tuned = tune(
@@ -160,15 +133,10 @@ def measure_study(name: str, plan: Plan, seed: int) -> list[Record]:
     trials = tuned.study.trials
     fits = sum(trial.user_attrs["folds"] for trial in trials)
     given_up = sum("reason" in trial.user_attrs for trial in trials)
-    values = {
-        "best_error": tuned.value,
-        "cpu_seconds": cpu,
-        "fits": float(fits),
-        "given_up": float(given_up),
-    }
-    record = partial(
-        Record, "tuning", DATA_SET, name, n_tasks=seen.n_tasks, seconds=seconds, seed=seed
-    )
+    values = {"best_error": tuned.value, "cpu_seconds": cpu}
+    values |= {"fits": float(fits), "given_up": float(given_up)}
+    about: dict[str, Any] = {"n_tasks": seen.n_tasks, "seconds": seconds, "seed": seed}
+    record = partial(Record, "tuning", DATA_SET, name, **about)
     best = json.dumps(tuned.params)
     return [
         record(metric=name, value=value, note=best if name == "best_error" else "")
@@ -177,7 +145,7 @@ def measure_study(name: str, plan: Plan, seed: int) -> list[Record]:
 
 
 def measure_final(best: dict[str, Any], plan: Plan, seed: int) -> list[Record]:
-    """Errors of the best setting and of the defaults on patients that no study has seen."""
+    """Errors of the best setting and of the defaults on test patients."""
     train, test = _split()
     support, query = first_k(test.tasks, SHOTS, time=test.time)
     losses, seconds = {}, {}
@@ -205,5 +173,5 @@ def _model(max_steps: int, seed: int) -> MetaRegressor:
 
 
 def _split() -> tuple[Table, Table]:
-    """Patients of the studies and the trainings, and those that only the end sees."""
+    """Training and test patients."""
     return load(DATA_SET).split(test_fraction=0.2, random_state=0)

@@ -1,6 +1,6 @@
-"""The methods of the cohorts benchmark, and one of them on one fold of sites of one data set.
+"""Methods of the cohorts benchmark, and the predictions of one method on one fold of sites.
 
-Ours run at their defaults, and so do the others.
+All methods run with default settings.
 """
 
 import time
@@ -21,12 +21,9 @@ from benchmarks.suite.cells import Fitted
 from benchmarks.suite.fitting import Plan
 from benchmarks.suite.task_scores import Scores, joined
 from ehrmeta.algorithms import DeepMixedEffects
-from ehrmeta.baselines import (
-    MixedEffectsLogistic,
-    TaskLogistic,
-    UpdatedClassifier,
-    UpdatedRegressor,
-)
+from ehrmeta.baselines import MixedEffectsLogistic, TaskLogistic
+from ehrmeta.baselines import UpdatedClassifier as Updated
+from ehrmeta.baselines import UpdatedRegressor
 from ehrmeta.errors import AtypicalWarning, DataWarning
 from ehrmeta.estimators import MetaClassifier, MetaRegressor
 
@@ -46,28 +43,29 @@ def _regressor(population: Any = None) -> MetaRegressor:
     return MetaRegressor(_DEEP, population=population, outcome_transform="sqrt", **_QUIET)
 
 
-def _with_intercept(below: Any = None) -> UpdatedRegressor:
-    return UpdatedRegressor(below, outcome_transform="sqrt")
+def _with_intercept(pooled: Any = None) -> UpdatedRegressor:
+    return UpdatedRegressor(pooled, outcome_transform="sqrt")
 
 
-def _updated(below: Any) -> dict[str, UpdatedClassifier]:
-    name = "boosting" if isinstance(below, HistGradientBoostingClassifier) else "logistic"
-    updates = {
-        f"pooled {name}": UpdatedClassifier(below, update="none"),
-        f"{name} + intercept": UpdatedClassifier(below, update="intercept"),
-        f"{name}, recalibrated": UpdatedClassifier(below, update="recalibration"),
-        f"{name}, closed test": UpdatedClassifier(below, update="closed_test"),
+def _updated(name: str, pooled: Any) -> dict[str, Updated]:
+    return {
+        f"pooled {name}": Updated(pooled, update="none"),
+        f"{name} + intercept": Updated(pooled, update="intercept"),
+        f"{name}, recalibrated": Updated(pooled, update="recalibration"),
+        f"{name}, closed test": Updated(pooled, update="closed_test"),
     }
-    if name == "logistic":
-        updates["ridge to pooled"] = UpdatedClassifier(below, update="revision")
-    return updates
+
+
+_LOGISTIC = LogisticRegression(max_iter=1000)
+_BOOSTING = HistGradientBoostingClassifier(**_TREES)
 
 
 _RISK: dict[str, Any] = {
     OURS: _classifier(),
-    f"{OURS} on boosting": _classifier(HistGradientBoostingClassifier(**_TREES)),
-    **_updated(LogisticRegression(max_iter=1000)),
-    **_updated(HistGradientBoostingClassifier(**_TREES)),
+    f"{OURS} on boosting": _classifier(_BOOSTING),
+    **_updated("logistic", _LOGISTIC),
+    "ridge to pooled": Updated(_LOGISTIC, update="revision"),
+    **_updated("boosting", _BOOSTING),
     "per-site logistic": TaskLogistic(),
     "mixed-effects logistic": MixedEffectsLogistic(),
 }
@@ -75,7 +73,7 @@ _RISK: dict[str, Any] = {
 _DOSE: dict[str, Any] = {
     OURS: _regressor(),
     f"{OURS} on boosting": _regressor(HistGradientBoostingRegressor(**_TREES)),
-    f"{OURS}, told the IWPC genetic": WithEquation(_regressor(), "genetic"),
+    f"{OURS} + IWPC genetic": WithEquation(_regressor(), "genetic"),
     "linear + intercept": _with_intercept(),
     "ridge + intercept": _with_intercept(RidgeCV(np.logspace(-2, 4, 13))),
     "boosting + intercept": _with_intercept(HistGradientBoostingRegressor(**_TREES)),
@@ -85,22 +83,21 @@ _DOSE: dict[str, Any] = {
     "fixed 35 mg": DosingEquation("fixed", site_intercept=False),
 }
 
-_OF_BOOSTING = HistGradientBoostingClassifier(**_TREES)
-# Patients of a few rows in order are no cohorts: each has a level of its own, and no slopes.
+# Tasks that are patients with few rows have random intercepts only, no random slopes.
 _VISITS: dict[str, Any] = {
     **_RISK,
     OURS: MetaClassifier(DeepMixedEffects(), **_QUIET),
-    f"{OURS} on boosting": MetaClassifier(DeepMixedEffects(), population=_OF_BOOSTING, **_QUIET),
+    f"{OURS} on boosting": MetaClassifier(DeepMixedEffects(), population=_BOOSTING, **_QUIET),
 }
 
 COHORT_METHODS = {"risk": _RISK, "visits": _VISITS, "dose": _DOSE}
 
-UPDATES = tuple(name for name, model in _RISK.items() if isinstance(model, UpdatedClassifier))
+UPDATES = tuple(name for name, model in _RISK.items() if isinstance(model, Updated))
 
 
 @dataclass(frozen=True)
 class CohortPlan(Plan):
-    """How much is run: folds of sites, and supports drawn of every site at most."""
+    """Size of a run: folds of sites, and the maximum number of supports drawn per site."""
 
     max_draws: int = 5
 
@@ -110,7 +107,7 @@ QUICK = CohortPlan(folds_run=1, max_draws=1)
 
 
 def methods_of(data_set: str) -> dict[str, Any]:
-    """Name and model of everything that runs on a data set; None is the Bayes rule."""
+    """Models by name for a data set; None is the Bayes rule."""
     kind = {"warfarin": "dose", "respiratory": "visits"}.get(data_set, "risk")
     methods = dict(COHORT_METHODS[kind])
     if data_set.startswith("make_cohorts"):
@@ -119,12 +116,12 @@ def methods_of(data_set: str) -> dict[str, Any]:
 
 
 def folds_of(data_set: str, plan: CohortPlan) -> int:
-    """Folds run of a data set."""
+    """Number of folds to run on a data set."""
     return min(plan.folds_run, plan.n_folds, int(load_cohorts(data_set).groups.max()) + 1)
 
 
 def supports(data: CohortData, sites: Index, k: int, draw: int, seed: int) -> tuple[Mask, Mask]:
-    """Support and query of each site that has more than k rows: first rows, or random ones."""
+    """Masks of support and query in sites of more than k rows: first rows, or random ones."""
     support, query = np.zeros(len(data.y), dtype=bool), np.zeros(len(data.y), dtype=bool)
     for site in sites:
         rows = np.flatnonzero(data.groups == site)
@@ -179,8 +176,7 @@ def _predicted(model: Any, data: CohortData, support: Mask, query: Mask) -> Arra
     X, groups = data.X[query], {}
     if support.any():
         groups = {"groups": data.groups[query]}
-        seen = data.groups[support]
-        adapted = model.adapt(data.X[support], data.y[support], groups=seen)
+        adapted = model.adapt(data.X[support], data.y[support], groups=data.groups[support])
     else:
         adapted = model.unadapted()
     if data.binary:

@@ -1,4 +1,4 @@
-"""The data sets of the cohorts benchmark: hospitals, trial sites, patients, and simulated sites."""
+"""Data sets of the cohorts benchmark: hospitals, trial sites, patients, and simulated sites."""
 
 import warnings
 from collections.abc import Callable
@@ -29,9 +29,9 @@ class CohortData:
     groups : (row,) int64
         Site numbers.
     ordered : bool
-        Whether a site's rows came in this order; else supports are drawn at random.
+        Whether rows are in order of time; otherwise supports are drawn at random.
     bayes_rule : callable, optional
-        Best risks of query rows given support rows, where the truth is known.
+        Optimal risks of query rows given support rows, for simulated data.
     """
 
     X: pd.DataFrame
@@ -48,17 +48,7 @@ class CohortData:
 
 @dataclass(frozen=True)
 class CohortSource:
-    """Where the rows come from, and how they are used.
-
-    Parameters
-    ----------
-    read : callable
-    shots : tuple of int
-    n_draws : int
-        Supports drawn of every site.
-    package : str
-        What must be installed; "" for bundled ones.
-    """
+    """Source of a data set, its support sizes, the supports drawn per site, and its package."""
 
     read: Callable[[], CohortData]
     shots: tuple[int, ...]
@@ -69,7 +59,7 @@ class CohortSource:
 def _bundled(
     name: str, prepare: Callable[[pd.DataFrame], pd.DataFrame] = pd.DataFrame
 ) -> CohortData:
-    """A bundled data set; its treatment, where it has one, is a feature."""
+    """A bundled data set; a treatment becomes a feature."""
     table = load_dataset(name)
     X = prepare(table.X.reset_index(drop=True))
     features = [feature for feature in table.schema.features if feature.name in X]
@@ -100,12 +90,9 @@ def _respiratory() -> CohortData:
 
 def _simulated(slope_sd: float) -> CohortData:
     cohorts = make_cohorts(50, slope_sd=slope_sd, random_state=0)
-    X = pd.DataFrame(cohorts.X, columns=[f"x{i}" for i in range(cohorts.X.shape[1])])
-
-    def bayes_rule(support: Mask, query: Mask) -> Array:
-        return cohorts.bayes_rule(support, query)
-
-    return CohortData(X, cohorts.y, cohorts.groups.astype(np.int64), bayes_rule=bayes_rule)
+    X = pd.DataFrame(cohorts.X).add_prefix("x")
+    groups = cohorts.groups.astype(np.int64)
+    return CohortData(X, cohorts.y, groups, bayes_rule=cohorts.bayes_rule)
 
 
 _SHOTS = (0, 10, 20, 50, 100)
@@ -126,6 +113,6 @@ COHORT_DATA: dict[str, CohortSource] = {
 
 @lru_cache(maxsize=len(COHORT_DATA))
 def load_cohorts(name: str) -> CohortData:
-    """Read a data set once in a process; what its card leaves out is left out silently."""
+    """Read a data set, cached per process and without warnings."""
     with warnings.catch_warnings(action="ignore", category=DataWarning):
         return COHORT_DATA[name].read()

@@ -1,22 +1,9 @@
-"""Risk and dose at new hospitals: the learners beside what hospitals do with pooled models.
-
-Folds of sites; the support is k patients of a held-out site, the query its others. All methods are
-scored on the same patients, and ratios are paired by patient.
-"""
+"""Suite ``cohorts``: risk and dose at new hospitals, beside updates of pooled models."""
 
 from collections.abc import Sequence
 
-from benchmarks.cohorts import table
-from benchmarks.cohorts.cells import (
-    COHORT_METHODS,
-    FULL,
-    OURS,
-    QUICK,
-    CohortPlan,
-    folds_of,
-    measure_sites,
-    methods_of,
-)
+from benchmarks.cohorts import cells, table
+from benchmarks.cohorts.cells import COHORT_METHODS, FULL, QUICK, CohortPlan
 from benchmarks.cohorts.data import COHORT_DATA
 from benchmarks.suite.cells import Run
 from benchmarks.suite.command import CACHE, WORKERS, only, suite
@@ -32,10 +19,12 @@ from benchmarks.suite.record import Record, target_table
     only("--method", "methods", COHORT_METHODS["risk"] | COHORT_METHODS["dose"], "method"),
 )
 def cohorts(run: Run, data_sets: Sequence[str], methods: Sequence[str]) -> list[Record]:
-    """Predict risk and dose at new hospitals, from none to 100 of their patients.
+    """Predict risk and dose at new hospitals, adapting to 0 to 100 of their patients.
 
-    Folds of sites, at most five; beside pooled models, what hospitals do to update them, the
-    mixed-effects logistic, and dosing equations. --quick runs one fold and one draw of supports.
+    At most five folds of sites; the support is k patients of a held-out site, the query its others.
+    Peers are pooled models, their updates, mixed-effects logistic regression, and dosing equations.
+    All are scored on the same patients, with paired ratios. --quick runs one fold and one draw of
+    supports.
 
     \b
     Example:
@@ -43,19 +32,19 @@ def cohorts(run: Run, data_sets: Sequence[str], methods: Sequence[str]) -> list[
     """
     results = run_cohorts(run, QUICK if run.quick else FULL, data_sets, methods)
     run.show(*table.cohorts_tables(results), table.cohorts_verdict(results))
-    run.show(target_table(table.cohorts_targets(results), OURS))
+    run.show(target_table(table.cohorts_targets(results), cells.OURS))
     return table.cohorts_records(results)
 
 
 def run_cohorts(
     run: Run, plan: CohortPlan, data_sets: Sequence[str] = (), methods: Sequence[str] = ()
 ) -> table.Results:
-    """Every method on every data set, or those named: ``results[data_set][method]``."""
+    """Folds of all or the named methods and data sets: ``results[data_set][method]``."""
     chosen = {
-        d: [m for m in methods_of(d) if not methods or m in methods]
+        d: [m for m in cells.methods_of(d) if not methods or m in methods]
         for d in data_sets or COHORT_DATA
-        if installed(COHORT_DATA[d].package, d, run.say)
+        if installed(COHORT_DATA[d].package, d, run.echo)
     }
-    n_folds = {d: folds_of(d, plan) for d in chosen}
-    cells = measure_folds(run, measure_sites, chosen, n_folds, plan)
-    return {d: {m: joined_folds(f) for m, f in by.items()} for d, by in cells.items() if by}
+    n_folds = {d: cells.folds_of(d, plan) for d in chosen}
+    fitted = measure_folds(run, cells.measure_sites, chosen, n_folds, plan)
+    return {d: {m: joined_folds(f) for m, f in by.items()} for d, by in fitted.items() if by}

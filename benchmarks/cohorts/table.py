@@ -1,4 +1,4 @@
-"""The cohorts benchmark in words: scores paired by patient, tables, records, and targets."""
+"""Paired scores, tables, records and targets of the cohorts benchmark."""
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property, partial
@@ -18,9 +18,9 @@ from ehrmeta.evaluation.metrics import percentile_limits
 Results = Mapping[str, Mapping[str, Folds]]
 
 _N_BOOTSTRAP = 1000
-_FEWEST_SITES, _FEWEST_QUERIES, _FEWEST_EVENTS = 10, 100, 30
+_MIN_SITES, _MIN_QUERIES, _MIN_EVENTS = 10, 100, 30
 _TINY = np.finfo(np.float64).eps
-#: of a week's dose: the consortium's low, intermediate and high
+#: low, intermediate and high weekly doses, as defined by the consortium
 DOSE_BANDS: dict[str, Callable[[Array], Mask]] = {
     "<= 21 mg": lambda y: y <= 21.0,
     "21-49 mg": lambda y: (y > 21.0) & (y < 49.0),
@@ -39,7 +39,7 @@ _DOSE_DETAILS = {
     "per site": "site mae",
     **{f"20 %, {band}": f"within 20 %, {band}" for band in DOSE_BANDS},
 }
-_NO_WIN = {"heart": "pooled logistic", "rhdnase": "pooled logistic"}  # few hospitals, tiny sites
+_NO_HARM = {"heart": "pooled logistic", "rhdnase": "pooled logistic"}  # few or tiny sites
 _HIGHEST, _SHARE_BETTER = 1.02, 0.6
 _SLOPES, _SLOPE_SHOTS = (0.85, 1.15), 20
 _CLOSED, _CLOSED_SHOTS, _CLOSED_ON = 0.7, 50, ("make_cohorts .5", "make_cohorts .8")
@@ -47,7 +47,7 @@ _DOSE_SHOTS = 20
 
 
 class Ratio(NamedTuple):
-    """Loss of one method over another's, with the 95 % interval."""
+    """Ratio of the losses of two methods, with 95 % interval."""
 
     value: float
     low: float
@@ -55,7 +55,7 @@ class Ratio(NamedTuple):
 
 
 class CohortScores:
-    """Scores of all methods on one data set."""
+    """Scores of all methods on a data set."""
 
     def __init__(self, name: str, results: Mapping[str, Folds]) -> None:
         self.name = name
@@ -69,8 +69,8 @@ class CohortScores:
         return list(self.results)
 
     @property
-    def opponents(self) -> list[str]:
-        """All that are not ours, the Bayes rule left out."""
+    def comparators(self) -> list[str]:
+        """All methods that are not ours, without the Bayes rule."""
         return [m for m in self.methods if not m.startswith(OURS) and m != BAYES_RULE]
 
     @property
@@ -84,14 +84,14 @@ class CohortScores:
         return sorted(set.intersection(*(set(r.scores) for r in self.results.values())))
 
     def counts(self, k: int) -> bool:
-        """Whether the cell has enough training sites, queries and events."""
+        """Whether the cell has enough training sites, query rows and events."""
         rows = self._rows(k)
         events = load_cohorts(self.name).y[rows].sum() if self.binary else np.inf
-        enough = self.n_sites * 0.8 >= _FEWEST_SITES and len(rows) >= _FEWEST_QUERIES
-        return bool(enough and events >= _FEWEST_EVENTS)
+        enough = self.n_sites * 0.8 >= _MIN_SITES and len(rows) >= _MIN_QUERIES
+        return bool(enough and events >= _MIN_EVENTS)
 
     def value(self, method: str, k: int, metric: str) -> float:
-        """A metric over all patients, or for ``"site mae"`` and ``"site auroc"`` over sites."""
+        """A metric over all patients, or the mean over sites of ``"site mae"``, ``"site auroc"``."""
         rows = self.results[method].scores[k]
         y, predicted = rows["y"], rows["predicted"]
         if metric.startswith("site "):
@@ -108,7 +108,7 @@ class CohortScores:
         return float(RISK_METRICS[metric](y, p, np.ones((1, len(y))))[0])
 
     def ratio(self, method: str, other: str, k: int) -> Ratio:
-        """Loss over the other's, by a bootstrap of patients within sites."""
+        """Ratio of losses, with a bootstrap interval over patients within sites."""
         a, b = self._patient_loss(method, k), self._patient_loss(other, k)
         weights = self._weights[k]
         samples = (weights @ a) / (weights @ b)
@@ -118,34 +118,31 @@ class CohortScores:
         return Ratio(float(value), *percentile_limits(samples, 0.95))
 
     def ratio_over_sites(self, method: str, other: str, k: int) -> Ratio:
-        """Loss over the other's on sites drawn at random: t interval of a ratio of site totals.
-
-        One site leaves it without limits.
-        """
+        """Ratio of losses, with the t interval of a ratio of site totals; infinite for one site."""
         a, b = self._patient_loss(method, k), self._patient_loss(other, k)
         sites = np.unique(load_cohorts(self.name).groups[self._rows(k)], return_inverse=True)[1]
         n_sites, value = int(sites.max()) + 1, a.sum() / b.sum()
         if n_sites == 1:
             return Ratio(float(value), -np.inf, np.inf)
-        residual = np.bincount(sites, a - value * b)  # of every site's total
+        residual = np.bincount(sites, a - value * b)  # per site
         se = np.sqrt(n_sites / (n_sites - 1) * np.sum(residual**2)) / b.sum()
-        reach = stats.t.ppf(0.975, n_sites - 1) * se
-        return Ratio(float(value), float(value - reach), float(value + reach))
+        half = stats.t.ppf(0.975, n_sites - 1) * se
+        return Ratio(float(value), float(value - half), float(value + half))
 
     def gap_closed(self, method: str, k: int) -> float:
-        """Share of the way from the best update of a pooled model to the Bayes rule."""
+        """Share of the gap closed between the best update of a pooled model and the Bayes rule."""
         best = min(self.value(update, k, "loss") for update in self.updates)
         bayes = self.value(BAYES_RULE, k, "loss")
         return (best - self.value(method, k, "loss")) / (best - bayes)
 
     def _rows(self, k: int) -> Index:
-        """Row numbers of all query patients, which are the same for every method."""
+        """Row numbers of all query patients, the same for every method."""
         first = next(iter(self.results.values())).scores[k]
         return np.unique(first["row"]).astype(np.int64)
 
     @cached_property
     def _weights(self) -> dict[int, Array]:
-        """How often each patient comes up in each sample, by k, (sample, patient)."""
+        """Counts of each patient in each bootstrap sample, by k, (sample, patient)."""
         return {k: self._resampled(k) for k in self.shots}
 
     def _resampled(self, k: int) -> Array:
@@ -160,7 +157,7 @@ class CohortScores:
         return counts
 
     def _patient_loss(self, method: str, k: int) -> Array:
-        """Log loss, or squared error of the root of the dose: mean over draws, (patient,)."""
+        """Log loss, or squared error of the square root of the dose, mean over draws, (patient,)."""
         rows = self.results[method].scores[k]
         y, predicted = rows["y"], rows["predicted"]
         if self.binary:
@@ -172,7 +169,7 @@ class CohortScores:
         return np.bincount(patient, loss) / np.bincount(patient)
 
     def _over_sites(self, method: str, k: int, metric: str) -> float:
-        """Mean over the sites that define the metric."""
+        """Mean over the sites in which the metric is defined."""
         rows, values = self.results[method].scores[k], []
         for site in np.unique(rows["site"]):
             here = rows["site"] == site
@@ -192,15 +189,14 @@ def cohorts_tables(results: Results) -> Iterator[str]:
 
 
 def cohorts_verdict(results: Results) -> str:
-    """How the learner compares with every opponent over the cells that count."""
+    """Comparison of our learner with every comparator over the cells that count."""
     cells = [(s, k) for s in _sets(results) if OURS in s.methods for k in s.shots if s.counts(k)]
-    opponents = list(dict.fromkeys(o for scores, _ in cells for o in scores.opponents))
     rows = []
-    for opponent in opponents:
-        ratios = [s.ratio(OURS, opponent, k) for s, k in cells if opponent in s.methods]
+    for other in dict.fromkeys(o for scores, _ in cells for o in scores.comparators):
+        ratios = [s.ratio(OURS, other, k) for s, k in cells if other in s.methods]
         rows.append(
             [
-                opponent,
+                other,
                 str(len(ratios)),
                 f"{sum(r.high <= 1.02 for r in ratios)}",
                 f"{sum(r.value < 1.0 for r in ratios)}",
@@ -208,13 +204,13 @@ def cohorts_verdict(results: Results) -> str:
                 f"{max(r.high for r in ratios):.3f}",
             ]
         )
-    heading = ["opponent", "cells", "high <= 1.02", "better", "mean ratio", "largest high"]
-    title = f"{OURS}: loss over each opponent's, cells that count"
+    heading = ["comparator", "cells", "high <= 1.02", "better", "mean ratio", "largest high"]
+    title = f"{OURS}: ratio of losses to each comparator, over cells that count"
     return f"{title}\n{text_table(heading, rows)}"
 
 
 def cohorts_records(results: Results) -> list[Record]:
-    """Every number of the tables."""
+    """All numbers of the tables."""
     records = []
     for scores in _sets(results):
         details = _RISK_DETAILS if scores.binary else _DOSE_DETAILS
@@ -238,7 +234,7 @@ def _sets(results: Results) -> list[CohortScores]:
 
 
 def _loss_table(scores: CohortScores) -> str:
-    what = "log loss" if scores.binary else "RMSE of the square root"
+    loss = "log loss" if scores.binary else "RMSE of the square root"
     rows = []
     for method, result in scores.results.items():
         cells = [
@@ -248,7 +244,7 @@ def _loss_table(scores: CohortScores) -> str:
         rows.append([method, *cells, number(result.seconds, 2)])
     heading = ["", *(f"k = {k} " for k in scores.shots), "fit s"]
     note = f"+ worse, - better than {OURS} (paired 95 %)"
-    title = f"{scores.name}: {what} at k patients of each new site, {scores.n_sites} sites"
+    title = f"{scores.name}: {loss} at k patients of each new site, {scores.n_sites} sites"
     return f"{title}\n{note}\n{text_table(heading, rows)}\n"
 
 
@@ -270,23 +266,21 @@ def _detail_table(scores: CohortScores) -> str:
 
 
 def cohorts_targets(results: Results) -> list[Target]:
-    """All targets that the results can tell of, for the learner at its defaults."""
+    """Targets of our learner with default settings that the results cover."""
     targets: list[Target] = []
-    for name, methods in results.items():
-        scores = CohortScores(name, methods)
-        if OURS in scores.methods and scores.opponents:
-            targets += _no_harm(scores) if name in _NO_WIN else _to_win(scores)
+    for scores in _sets(results):
+        if OURS in scores.methods and scores.comparators:
+            targets += _no_harm(scores) if scores.name in _NO_HARM else _benefit(scores)
     return targets
 
 
-def _to_win(scores: CohortScores) -> Iterator[Target]:
+def _benefit(scores: CohortScores) -> Iterator[Target]:
     counted = [k for k in scores.shots if scores.counts(k)]
-    ratios = {(o, k): scores.ratio(OURS, o, k) for o in scores.opponents for k in counted}
+    ratios = {(o, k): scores.ratio(OURS, o, k) for o in scores.comparators for k in counted}
     if ratios:
-        (opponent, k), worst = max(ratios.items(), key=lambda item: item[1].high)
-        what = f"largest upper end of a ratio ({opponent}, k = {k})"
-        high = worst.high
-        yield Target(f"{scores.name}: {what}", f"{high:.3f}", f"<= {_HIGHEST}", high <= _HIGHEST)
+        (other, k), worst = max(ratios.items(), key=lambda item: item[1].high)
+        claim, high = f"largest upper end of a ratio ({other}, k = {k})", worst.high
+        yield Target(f"{scores.name}: {claim}", f"{high:.3f}", f"<= {_HIGHEST}", high <= _HIGHEST)
         better = sum(ratio.value < 1.0 for ratio in ratios.values()) / len(ratios)
         met, target = better >= _SHARE_BETTER, f">= {_SHARE_BETTER:.0%}"
         yield Target(f"{scores.name}: better in {len(ratios)} cells", f"{better:.0%}", target, met)
@@ -298,31 +292,30 @@ def _to_win(scores: CohortScores) -> Iterator[Target]:
     k, known = _CLOSED_SHOTS, BAYES_RULE in scores.methods and bool(scores.updates)
     if scores.name in _CLOSED_ON and known and k in scores.shots:
         closed = scores.gap_closed(OURS, k)
-        what, target = f"gap to the Bayes rule closed, k = {k}", f">= {_CLOSED:.0%}"
-        yield Target(f"{scores.name}: {what}", f"{closed:.0%}", target, closed >= _CLOSED)
+        claim, target = f"gap to the Bayes rule closed, k = {k}", f">= {_CLOSED:.0%}"
+        yield Target(f"{scores.name}: {claim}", f"{closed:.0%}", target, closed >= _CLOSED)
     if not scores.binary and _DOSE_SHOTS in scores.shots:
         yield from _doses(scores)
 
 
 def _doses(scores: CohortScores) -> Iterator[Target]:
-    for metric, words in (("mae", "MAE over patients"), ("site mae", "MAE, mean of sites")):
-        values = {o: scores.value(o, _DOSE_SHOTS, metric) for o in scores.opponents}
-        best = min(values, key=lambda opponent: values[opponent])
+    for metric, name in (("mae", "MAE over patients"), ("site mae", "MAE, mean of sites")):
+        values = {o: scores.value(o, _DOSE_SHOTS, metric) for o in scores.comparators}
+        best = min(values, key=lambda other: values[other])
         ours = scores.value(OURS, _DOSE_SHOTS, metric)
-        what = f"{words}, k = {_DOSE_SHOTS} (best: {best})"
-        target = f"< {values[best]:.2f}"
-        yield Target(f"{scores.name}: {what}", f"{ours:.2f}", target, ours < values[best])
+        claim = f"{scores.name}: {name}, k = {_DOSE_SHOTS} (best: {best})"
+        yield Target(claim, f"{ours:.2f}", f"< {values[best]:.2f}", ours < values[best])
 
 
 def _no_harm(scores: CohortScores) -> Iterator[Target]:
-    """Loss over that of the model that would be used otherwise, with sites as what varies.
+    """Ratio of losses to the usual model, with sites as sampling units.
 
-    Few hospitals leave it open: of four, the interval reaches a fifth to either side.
+    With few hospitals it is undecided: for four, the interval is about 1 +- 0.2.
     """
-    usual = _NO_WIN[scores.name]
+    usual = _NO_HARM[scores.name]
     for k in scores.shots if usual in scores.methods else []:
         ratio = scores.ratio_over_sites(OURS, usual, k)
-        what = f"no harm: loss over {usual}'s, k = {k}, 95 % over sites"
+        claim = f"{scores.name}: no harm: loss / {usual}, k = {k}, 95 % over sites"
         figure = f"{ratio.value:.3f} ({ratio.low:.3f} to {ratio.high:.3f})"
         met = True if ratio.high <= _HIGHEST else False if ratio.low > 1.0 else None
-        yield Target(f"{scores.name}: {what}", figure, f"high <= {_HIGHEST}", met)
+        yield Target(claim, figure, f"high <= {_HIGHEST}", met)

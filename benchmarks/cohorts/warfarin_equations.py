@@ -1,4 +1,4 @@
-"""The published equations of the weekly warfarin dose, with a shrunken intercept of a site's own.
+"""Published equations of the weekly warfarin dose, with random intercepts of sites.
 
 Coefficients: The International Warfarin Pharmacogenetics Consortium (2009),
 doi:10.1056/NEJMoa0809329, supplementary appendix.
@@ -29,7 +29,7 @@ _CYP2C9 = {
     "*3/*3": -2.3312,
 }
 _CYP2C9_UNKNOWN = -0.2188
-_LINKED = {  # column: what it says of -1639, and whether that holds for every race
+_LINKED = {  # column: implied genotype at -1639, and whether this is valid for every race
     "vkorc1_2255": ({"C/C": "G/G", "T/T": "A/A", "C/T": "A/G"}, False),
     "vkorc1_1173": ({"C/C": "G/G", "T/T": "A/A", "C/T": "A/G"}, True),
     "vkorc1_1542": ({"G/G": "G/G", "C/C": "A/A", "C/G": "A/G"}, False),
@@ -37,13 +37,10 @@ _LINKED = {  # column: what it says of -1639, and whether that holds for every r
 
 
 def with_linked_genotypes(X: pd.DataFrame) -> pd.DataFrame:
-    """Genotypes at VKORC1 -1639 filled in from linked variants, which are then left out.
-
-    As the consortium did, before its regression and any other.
-    """
+    """Impute genotypes at VKORC1 -1639 from linked variants, as the consortium did; drop these."""
     genotype, race = X["vkorc1_1639"].astype(object), X["race"].astype(object)
-    for name, (says, every_race) in _LINKED.items():
-        linked = X[name].astype(object).map(says)
+    for name, (implied, every_race) in _LINKED.items():
+        linked = X[name].astype(object).map(implied)
         if not every_race:
             linked = linked.where(race.isin(["White", "Asian"]))
         genotype = genotype.where(genotype.notna(), linked)
@@ -74,42 +71,40 @@ def _fixed_dose(X: pd.DataFrame) -> Array:
 
 
 _EQUATIONS = {"genetic": genetic_dose, "clinical": clinical_dose, "fixed": _fixed_dose}
-
-
 _Residuals = tuple[Array, Array, Array, Index]
 
 
 @dataclass(eq=False, repr=False)
 class DosingEquation(BaseEstimator):
-    """An equation as it stands, or with the best linear prediction of a site's intercept.
+    """A dosing equation, without or with random intercepts of sites (BLUP).
 
     Parameters
     ----------
     equation : {"genetic", "clinical", "fixed"}
-        Fixed is 35 mg a week.
+        "fixed" is 35 mg a week.
     site_intercept : bool
-        Its mean and variances are by REML over the residuals of the training sites.
+        Add random intercepts, with REML estimates from the residuals of the training sites.
     """
 
     equation: str = "genetic"
     site_intercept: bool = True
 
     def fit(self, X: pd.DataFrame, y: Array, *, groups: Index) -> Self:
-        """Learn how sites differ."""
+        """Estimate mean and variance components of the intercept."""
         self.model_: MixedModel = fit_mixed_model(*self._residuals(X, y, groups))
         return self
 
     def unadapted(self) -> _AdaptedEquation:
-        """The training sites' mean intercept."""
+        """The equation with the mean intercept."""
         return _AdaptedEquation(self, np.zeros(1))
 
     def adapt(self, X: pd.DataFrame, y: Array, *, groups: Index) -> _AdaptedEquation:
-        """Intercepts of new sites, numbered in sorted order."""
+        """The equation with the intercepts of new sites."""
         effects, _ = posterior(self.model_, *self._residuals(X, y, groups))
         return _AdaptedEquation(self, effects[:, 0], np.unique(groups))
 
     def _residuals(self, X: pd.DataFrame, y: Array, groups: Index) -> _Residuals:
-        """Designs of mean and intercept, residuals of the root in order of sites, their starts."""
+        """Design matrices, residuals of the square root in order of sites, first row of each."""
         order, one = np.argsort(groups, kind="stable"), np.ones((len(y), 1))
         sizes = np.unique(groups, return_counts=True)[1]
         starts = np.concatenate([[0], np.cumsum(sizes)])
@@ -128,7 +123,7 @@ class _AdaptedEquation:
     def predict_quantiles(
         self, X: pd.DataFrame, levels: Sequence[float], *, groups: Any = None
     ) -> Array:
-        """The dose, (row, 1): an equation names no distribution."""
+        """The dose, (row, 1); an equation has no predictive distribution."""
         root = self.model._root(X)
         if self.model.site_intercept:
             at = 0 if self.labels is None else np.searchsorted(self.labels, groups)
@@ -138,14 +133,7 @@ class _AdaptedEquation:
 
 @dataclass(eq=False, repr=False)
 class WithEquation(BaseEstimator):
-    """A learner with an equation's dose as one more feature.
-
-    Parameters
-    ----------
-    model : estimator
-        With ``fit``, ``adapt`` and ``unadapted``.
-    equation : {"genetic", "clinical", "fixed"}
-    """
+    """A learner with the dose of an equation as an additional feature."""
 
     model: Any
     equation: str = "genetic"
@@ -184,7 +172,7 @@ class _AdaptedWithEquation:
 
 
 def _body(X: pd.DataFrame, *, age: float, height: float, weight: float) -> Array:
-    """Missing values are the mean of the rows of one sex."""
+    """Terms of age, height and weight; missing values are replaced by the mean of the sex."""
     columns = {"age_decade": age / 10.0, "height": height, "weight": weight}
     total = np.zeros(len(X))
     for name, slope in columns.items():

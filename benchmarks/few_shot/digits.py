@@ -1,8 +1,8 @@
-"""Few-shot digits: five classes never seen in training, 1 or 5 images of each, through a small CNN.
+"""Suite ``digits``: few-shot classification of digits not used in training, with a small CNN.
 
-A split draws five of the ten classes of scikit-learn's 8 x 8 digits for training. Turned by 0, 90,
-180 and 270 degrees they make twenty (Santoro et al. 2016, arXiv:1605.06065). The other five, as
-they are, are the test. The row to beat finds the nearest centroid on pixels, for the same tasks.
+A split draws five of the ten classes of scikit-learn's 8 x 8 digits for training. Rotated by 0, 90,
+180 and 270 degrees they make twenty classes (Santoro et al. 2016, arXiv:1605.06065). The other five
+are for testing, without rotation. The baseline is the nearest centroid on pixels.
 """
 
 import time
@@ -39,12 +39,7 @@ SPLITS = (0, 1, 2, 3, 4)  # settings were chosen on the splits 100 to 102
 class SmallCNN(torch.nn.Module):
     """Two convolutions; the first `WIDTH` outputs are the feature map, others linear in it.
 
-    Parameters
-    ----------
-    n_features : int
-        Pixels of an image.
-    n_outputs : int
-        What the learner asks for: an embedding of `WIDTH`, log-odds, or an embedding and log-odds.
+    `n_outputs` is the size of an embedding (`WIDTH`), of log-odds, or of both.
     """
 
     def __init__(self, n_features: int, n_outputs: int) -> None:
@@ -60,7 +55,7 @@ class SmallCNN(torch.nn.Module):
         self.embeds = n_outputs >= WIDTH
         n_linear = n_outputs - WIDTH * self.embeds
         self.linear = torch.nn.Linear(WIDTH, n_linear) if n_linear else None
-        if self.linear is not None:  # no class is preferred before a support is seen
+        if self.linear is not None:  # zero-initialised: equal probabilities without support
             torch.nn.init.zeros_(self.linear.weight)
             torch.nn.init.zeros_(self.linear.bias)
 
@@ -88,19 +83,19 @@ LEARNERS: dict[str, algorithms.Algorithm] = {
 
 @dataclass(frozen=True)
 class Tasks:
-    """Images of tasks of five classes each, which bear labels 0 to 4 of the task's own."""
+    """Images of tasks of five classes each, with labels 0 to 4."""
 
     X: Array  # (task, class, image, pixel)
 
     @property
     def labels(self) -> Index:
-        """Of all images, (row,)."""
+        """Labels of all images, (row,)."""
         n_tasks, n_classes, n_images, _ = self.X.shape
         return np.tile(np.repeat(np.arange(n_classes), n_images), n_tasks)
 
     @property
     def groups(self) -> Index:
-        """Task of all images, (row,)."""
+        """Tasks of all images, (row,)."""
         n_tasks, n_classes, n_images, _ = self.X.shape
         return np.repeat(np.arange(n_tasks), n_classes * n_images)
 
@@ -112,17 +107,17 @@ class Tasks:
 
 @suite(CACHE, SEED, WORKERS, only("--method", "methods", LEARNERS, "learner"))
 def digits(run: Run, methods: Sequence[str] = (), splits: Sequence[int] = SPLITS) -> list[Record]:
-    """Compare class learners on images: digits never seen in training.
+    """Compare classification algorithms on images of digits not used in training.
 
-    Five-way tasks from 1 and 5 images of each class, through a small convolutional network, beside
-    the nearest centroid on pixels. --quick takes two of the five splits.
+    Five-way tasks with 1 and 5 images of each class and a small convolutional network, beside the
+    nearest centroid on pixels. --quick uses two of the five splits.
 
     \b
     Example:
         python -m benchmarks digits --quick
     """
     if run.quick:
-        run.say("--quick: two of the five splits, a quarter of the test tasks")
+        run.echo("--quick: two of the five splits, a quarter of the test tasks")
     n_test = N_TEST // 4 if run.quick else N_TEST
     chosen = tuple(splits[:2] if run.quick else splits)
     cells = [
@@ -135,7 +130,7 @@ def digits(run: Run, methods: Sequence[str] = (), splits: Sequence[int] = SPLITS
 
 
 def digits_table(records: Sequence[Record]) -> str:
-    """Accuracy and gain over the centroid row, with intervals, by images of each class."""
+    """Accuracy and gain over the nearest centroid, with intervals, by shots."""
     by_key = {(r.method, r.metric, r.k): r for r in records}
     rows = []
     for method in dict.fromkeys(record.method for record in records):
@@ -147,15 +142,10 @@ def digits_table(records: Sequence[Record]) -> str:
 
 
 def measure_accuracy(name: str, splits: Sequence[int], n_test: int, seed: int) -> list[Record]:
-    """Accuracy of every test task of every split.
+    """``accuracy``, and ``gain`` over the nearest centroid, by shots.
 
-    The seed is that of start values and training tasks; splits and test tasks stay the same.
-
-    Returns
-    -------
-    list of Record
-        By images of each class: ``accuracy``, and ``gain`` over the centroid row, with 95 %
-        bootstrap intervals over the test tasks of all splits.
+    Bootstrap intervals (95 %) are over the test tasks of all splits. The seed is that of initial
+    weights and training tasks; splits and test tasks are fixed.
     """
     algorithm = LEARNERS.get(name)
     right: dict[int, list[Array]] = {k: [] for k in SHOTS}
@@ -186,7 +176,7 @@ def measure_accuracy(name: str, splits: Sequence[int], n_test: int, seed: int) -
 
 
 def split_classes(split: int) -> tuple[list[Array], list[Array]]:
-    """Images by class: five digits in four turns to train on, the other five to test."""
+    """Images by class: five digits in four rotations for training, the other five for testing."""
     digits = load_digits()
     order = np.random.default_rng(split).permutation(10)
     by_class = [digits.images[digits.target == digit] for digit in order]
@@ -197,20 +187,19 @@ def split_classes(split: int) -> tuple[list[Array], list[Array]]:
 def draw_tasks(
     classes: Sequence[Array], n_tasks: int, n_images: int, *, random_state: int
 ) -> Tasks:
-    """Tasks of five classes in random order, so that a label says nothing of the class."""
+    """Tasks of five classes in random order, so that labels are not informative."""
     rng = np.random.default_rng(random_state)
-    drawn = [
-        [
-            rng.choice(classes[c], n_images, replace=False)
-            for c in rng.permutation(len(classes))[:N_WAY]
-        ]
-        for _ in range(n_tasks)
-    ]
-    return Tasks(np.asarray(drawn).reshape(n_tasks, N_WAY, n_images, SIDE * SIDE))
+
+    def draw() -> list[Array]:
+        chosen = rng.permutation(len(classes))[:N_WAY]
+        return [rng.choice(classes[c], n_images, replace=False) for c in chosen]
+
+    images = np.asarray([draw() for _ in range(n_tasks)])
+    return Tasks(images.reshape(n_tasks, N_WAY, n_images, SIDE * SIDE))
 
 
 def nearest_centroid(tasks: Tasks, first: Mask) -> Index:
-    """Class whose mean image is nearest: what pixels know without learning."""
+    """Predict the class whose mean image is nearest."""
     n_tasks, n_classes, n_images, n_pixels = tasks.X.shape
     k = int(first[:n_images].sum())
     centers = tasks.X[:, None, :, :k].mean(3)  # (task, 1, class, pixel)
@@ -246,7 +235,7 @@ def _fit(algorithm: algorithms.Algorithm, classes: Sequence[Array], seed: int) -
 
 
 def _accuracy(tasks: Tasks, k: int, predict: Predict) -> Array:
-    """Share of each task's queries that were named right, (task,)."""
+    """Share of correct predictions in each task, (task,)."""
     n_tasks, n_classes, n_images, _ = tasks.X.shape
     first = np.tile(np.arange(n_images) < k, n_tasks * n_classes)
     right = predict(tasks, first) == tasks.labels[~first]

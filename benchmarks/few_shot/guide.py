@@ -1,4 +1,4 @@
-"""The measured tables of the learners, from saved records into a page."""
+"""Command ``table``: tables of saved few-shot records, for a page of the docs."""
 
 import json
 import os
@@ -22,20 +22,15 @@ _TABLES: dict[str, Table] = {"sinusoid": sinusoid_table, "digits": digits_table}
 
 
 def learner_tables(paths: Sequence[str | os.PathLike[str]]) -> str:
-    """The tables of record files that ``python -m benchmarks sinusoid | digits --json`` wrote.
+    """Tables of files written by ``python -m benchmarks sinusoid | digits --json``.
 
-    Each says when and on what kind of machine it was measured.
-
-    Raises
-    ------
-    DataError
-        A file holds no such records.
+    Each has its command, date and machine.
     """
     return "\n\n".join(map(_table, paths))
 
 
 def put_tables(page: str, tables: str) -> str:
-    """The page with the tables between its two marks.
+    """Insert the tables between the two marks of a page.
 
     Examples
     --------
@@ -65,7 +60,7 @@ def _table(path: str | os.PathLike[str]) -> str:
         return f"{table}\n\n{content['command']}, {_measured_on(content['machine'])}"
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
         raise DataError(
-            f"'{path}' holds no records of {' or '.join(_TABLES)} ({type(error).__name__}). Write "
+            f"'{path}' has no records of {' or '.join(_TABLES)} ({type(error).__name__}). Write "
             "them with 'python -m benchmarks sinusoid --json FILE'."
         ) from error
 
@@ -81,7 +76,7 @@ def _measured_on(machine: dict[str, Any]) -> str:
     "page",
     metavar="PAGE",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Put them between the marks of this page.",
+    help="Insert them between the marks of this page.",
 )
 def table(files: tuple[str, ...], page: Path | None) -> None:
     """Show the tables of saved records of sinusoid and digits.

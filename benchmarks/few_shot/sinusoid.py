@@ -1,9 +1,9 @@
-"""Few-shot regression on sinusoids: every learner side by side on the field's own protocol.
+"""Suite ``sinusoid``: few-shot regression on sinusoids with all algorithms, by common protocols.
 
 Amplitudes in [0.1, 5], phases in [0, pi], inputs in [-5, 5], two hidden layers of 40 ReLU units.
 Without noise: trained at 5 shots (Finn et al. 2017, arXiv:1703.03400). With noise of standard
-deviation 0.1: trained at 10 shots, and judged on noisy rows (Patacchiola et al. 2020, DKT,
-arXiv:1910.05199). Tested at 5, 10 and 20 shots by the mean squared error on tasks not trained on.
+deviation 0.1: trained at 10 shots and scored on noisy rows (Patacchiola et al. 2020, DKT,
+arXiv:1910.05199). The score is the mean squared error on test tasks at 5, 10 and 20 shots.
 """
 
 import time
@@ -38,15 +38,7 @@ NET = MLP((40, 40), "relu")
 
 @dataclass(frozen=True)
 class Case:
-    """What the tasks look like and what is trained on.
-
-    Parameters
-    ----------
-    noise : float
-        Standard deviation, in training, supports and queries alike.
-    shots : int
-        Support rows in training.
-    """
+    """Standard deviation of the noise, and number of support rows in training."""
 
     noise: float
     shots: int
@@ -54,7 +46,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Training:
-    """A learner and how it is trained here; settings were chosen on tasks of another seed."""
+    """An algorithm and its settings of training, which were chosen on tasks of another seed."""
 
     algorithm: algorithms.Algorithm
     max_steps: int
@@ -111,18 +103,18 @@ METHODS: dict[str, Training] = {
 
 
 def predict_zero(x: Array, y: Array, at: Array, noise: float) -> Array:
-    """Nothing known: mean squared error 4.25."""
+    """Predict 0: mean squared error 4.25."""
     return np.zeros_like(at)
 
 
 def predict_mean(x: Array, y: Array, at: Array, noise: float) -> Array:
-    """The best that does not adapt, ``E[y | x] = -E[A] (2 / pi) cos x``: 3.01."""
+    """Best without adapting, ``E[y | x] = -E[A] (2 / pi) cos x``: mean squared error 3.01."""
     mean: Array = -2.55 * (2.0 / np.pi) * np.cos(at)
     return mean
 
 
 def predict_ideal(x: Array, y: Array, at: Array, noise: float) -> Array:
-    """Knows that a task is ``b' (sin x, cos x)``, the moments of b over tasks, and the noise."""
+    """Bayes rule for tasks ``b' (sin x, cos x)`` with known moments of b and known noise."""
     amplitude, square = 2.55, (5.0**3 - 0.1**3) / (3.0 * 4.9)  # E[A], E[A^2]
     mean = np.array([0.0, -amplitude * 2.0 / np.pi])
     prior = np.array([0.5 * square, 0.5 * square - mean[1] ** 2])
@@ -144,17 +136,17 @@ REFERENCES = {
 
 @suite(CACHE, SEED, WORKERS, only("--method", "methods", METHODS, "learner"))
 def sinusoid(run: Run, methods: Sequence[str]) -> list[Record]:
-    """Compare all learners in few-shot regression on sinusoids.
+    """Compare all algorithms in few-shot regression on sinusoids.
 
-    The field's protocol: 5, 10 and 20 shots, 2 x 40 ReLU units, without noise and with. --quick
-    trains a tenth of the steps, so its errors are higher.
+    The common protocol: 5, 10 and 20 shots, 2 x 40 ReLU units, with and without noise. --quick
+    trains a tenth of the steps, so errors are higher.
 
     \b
     Example:
         python -m benchmarks sinusoid --quick --workers 2
     """
     if run.quick:
-        run.say("--quick: a tenth of the training steps")
+        run.echo("--quick: a tenth of the training steps")
     records = run_sinusoid(run, methods=methods or tuple(METHODS))
     run.show(sinusoid_table(records))
     return records
@@ -163,15 +155,10 @@ def sinusoid(run: Run, methods: Sequence[str]) -> list[Record]:
 def run_sinusoid(
     run: Run, cases: Sequence[str] = tuple(CASES), methods: Sequence[str] = tuple(METHODS)
 ) -> list[Record]:
-    """Train learners on cases and score them on new tasks.
+    """Train algorithms on cases and score them on new tasks, by method and support size.
 
-    The seed is that of start values, training tasks and episodes; the test tasks stay the same.
-
-    Returns
-    -------
-    list of Record
-        ``mse`` with a 95 % bootstrap interval over test tasks, and ``median_mse``, by method and
-        support size.
+    Records are ``mse`` with a 95 % bootstrap interval over test tasks, and ``median_mse``. The seed
+    is that of initial weights and training tasks; test tasks are fixed.
     """
     n_train, n_test = (10_000, 1_000) if run.quick else (N_TRAIN, N_TEST)
     cells = []
@@ -187,7 +174,7 @@ def run_sinusoid(
 
 
 def sinusoid_table(records: Sequence[Record]) -> str:
-    """One table a case: mean squared error and its interval at every support size."""
+    """Table of each case: mean squared error and its interval at every support size."""
     tables = []
     for case in dict.fromkeys(record.case for record in records):
         by_key = {(r.method, r.metric, r.k): r for r in records if r.case == case}
@@ -205,14 +192,14 @@ def sinusoid_table(records: Sequence[Record]) -> str:
 
 
 def score_reference(case: str, name: str, n_test: int) -> list[Record]:
-    """Records of what needs no training."""
+    """Records of a reference without training."""
     return _scores(case, name, partial(REFERENCES[name], noise=CASES[case].noise), n_test)
 
 
 def train_and_score(
     case_name: str, name: str, steps: int, n_train: int, n_test: int, seed: int
 ) -> list[Record]:
-    """Train one learner and score it; a diverged one gets a record that says so."""
+    """Train one algorithm and score it; if it diverges, records have a note."""
     case, training = CASES[case_name], METHODS[name]
     X, y, groups = make_sinusoid(n_train, case.shots + 10, noise=case.noise, random_state=1 + seed)
     model = MetaRegressor(
@@ -223,7 +210,7 @@ def train_and_score(
         batch_size=training.batch_size,
         learning_rate=training.learning_rate,
         validation_fraction=training.validation_fraction,
-        patience=steps,  # the schedule runs to its end
+        patience=steps,  # no early stopping
         verbose=False,
         random_state=seed,
     )
@@ -237,7 +224,6 @@ def train_and_score(
     def predict(x: Array, y: Array, at: Array) -> Array:
         tasks = np.arange(len(x))
         with warnings.catch_warnings(action="ignore", category=AtypicalWarning):
-            # sinusoids are no random intercepts
             adapted = model.adapt(x.reshape(-1, 1), y.ravel(), groups=np.repeat(tasks, x.shape[1]))
             predicted = adapted.predict(at.reshape(-1, 1), groups=np.repeat(tasks, at.shape[1]))
         return predicted.reshape(at.shape)
@@ -254,7 +240,7 @@ def _scores(
     seconds: float | None = None,
     seed: int = 0,
 ) -> list[Record]:
-    """Mean and median over test tasks of the squared error on rows beyond the supports."""
+    """Mean and median over test tasks of the squared error on query rows."""
     most = max(SHOTS)
     X, y, _ = make_sinusoid(
         n_test, most + N_QUERIES, noise=CASES[case].noise, random_state=TEST_SEED

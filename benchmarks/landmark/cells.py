@@ -1,8 +1,8 @@
-"""The methods of the landmark benchmark, and one of them on one fold of one cohort, all events.
+"""Methods of the landmark benchmark, and the risks of one method on one fold of a cohort.
 
-All see the same static features. They differ in how the values before the landmark are summarised
-(the last one, a mixed model's BLUP, the adapted forecaster's posterior; how many there are and how
-old the last is) and in the risk model.
+All use the same static features. They differ in the summary of the values before the landmark (last
+value, BLUP of a mixed model, posterior of the adapted forecaster; number of values and age of the
+last one) and in the risk model.
 """
 
 import time
@@ -35,10 +35,10 @@ from ehrmeta.evaluation import aalen_johansen, labels_at
 
 
 class WeightedLogistic(BaseEstimator):
-    """A logistic regression for every horizon, weighted for censoring."""
+    """Logistic regression for each horizon, weighted for censoring."""
 
     def fit(self, X: Array, y: Any) -> Self:
-        """Keep the patients: the horizons are not known yet."""
+        """Store the patients, as the horizons are not known yet."""
         self.X_, self.y_ = X, y
         return self
 
@@ -55,11 +55,10 @@ class WeightedLogistic(BaseEstimator):
 
 
 class NoFeatures(BaseEstimator):
-    """Everybody's risk is the cumulative incidence of all."""
+    """Cumulative incidence of all patients as the risk of everyone."""
 
     def fit(self, X: Array, y: Any) -> Self:
-        """Keep the outcome."""
-        read_survival(y)
+        """Store the outcome."""
         self.y_ = y
         return self
 
@@ -70,13 +69,9 @@ class NoFeatures(BaseEstimator):
 
 @dataclass(frozen=True)
 class Forecaster:
-    """What summarises the values before the landmark.
+    """Summary of the values before the landmark: a model, and columns that are used.
 
-    Parameters
-    ----------
-    model : TaskRegressor
-    columns : tuple of str
-        Of `landmark_posterior` and `visits`, that are used.
+    Columns are those of `landmark_posterior` and `visits`.
     """
 
     model: TaskRegressor
@@ -85,14 +80,9 @@ class Forecaster:
 
 @dataclass(frozen=True)
 class Method:
-    """Values, and the model of the risk.
+    """One of `FORECASTERS` ("" for none), and a model of the risk.
 
-    Parameters
-    ----------
-    forecaster : str
-        One of `FORECASTERS`; "" without values.
-    risk : estimator
-        With ``fit(X, y)`` and ``predict_cumulative_incidence(X, times)``.
+    The latter has ``fit(X, y)`` and ``predict_cumulative_incidence(X, times)``.
     """
 
     forecaster: str
@@ -138,7 +128,7 @@ QUICK = Plan(folds_run=1, max_tasks=400, max_steps=60)
 
 
 def held_out_rows(cohort: Cohort, event: str, fold: int, plan: Plan) -> Mask:
-    """Which rows of the event's labels are the fold's test patients."""
+    """Mask of the fold's test patients in the labels of an event."""
     folds = fold_of_sets(cohort.matched_set, plan.n_folds, plan.seed)
     mask: Mask = folds[cohort.labels[event].index] == fold
     return mask
@@ -153,7 +143,7 @@ def measure_risks(name: str, method_name: str, fold: int, plan: Plan) -> Fitted:
 
 
 def fold_risks(cohort: Cohort, method: Method, fold: int, plan: Plan) -> Fitted:
-    """`measure_risks` of a cohort as it is given."""
+    """`measure_risks` for a given cohort."""
     started = time.perf_counter()
     features = cohort.static
     if method.forecaster:
@@ -163,25 +153,20 @@ def fold_risks(cohort: Cohort, method: Method, fold: int, plan: Plan) -> Fitted:
     risks: dict[int, dict[str, Array]] = {years: {} for years in HORIZONS}
     for event, labels in cohort.labels.items():
         tested = held_out_rows(cohort, event, fold, plan)
-        prepare = make_pipeline(
-            SimpleImputer(strategy="median", add_indicator=True),
-            VarianceThreshold(),
-            StandardScaler(),
-        )
-        X = features.loc[labels.index].to_numpy()
-        model = clone(method.risk).fit(
-            prepare.fit_transform(X[~tested]), cohort.outcome(event)[~tested]
-        )
+        imputer = SimpleImputer(strategy="median", add_indicator=True)
+        prepare = make_pipeline(imputer, VarianceThreshold(), StandardScaler())
+        X, outcome = features.loc[labels.index].to_numpy(), cohort.outcome(event)
+        model = clone(method.risk).fit(prepare.fit_transform(X[~tested]), outcome[~tested])
         incidence = model.predict_cumulative_incidence(prepare.transform(X[tested]), HORIZONS)
         if not np.isfinite(incidence).all():
-            raise DataError(f"a risk model of {event} gives NaN: repair it or leave it out.")
+            raise DataError(f"a risk model of {event} returns NaN: fix it or exclude it.")
         for years, risk in zip(HORIZONS, incidence.T, strict=True):
             risks[years][event] = risk
     return Fitted(risks, time.perf_counter() - started)
 
 
 def _values(forecaster: Forecaster, cohort: Cohort, test: Mask, plan: Plan) -> pd.DataFrame:
-    """What a forecaster trained without the test patients says of every patient's values."""
+    """Summary of every patient's values by a forecaster trained without the test patients."""
     subjects, at = cohort.times["subject_id"], cohort.times["prediction_time"].to_numpy()
     now = _at_landmark(next(iter(cohort.labs.values())), cohort.times)
     columns = []
@@ -192,7 +177,6 @@ def _values(forecaster: Forecaster, cohort: Cohort, test: Mask, plan: Plan) -> p
         model.fit(train.X, train.y, groups=train.groups, time=train.time)
         known = table.take(_up_to(table, cohort.times))
         with warnings.catch_warnings(action="ignore", category=AtypicalWarning):
-            # among many patients some are atypical by chance
             adapted = model.adapt(known.X, known.y, groups=known.groups, time=known.time)
             posterior = landmark_posterior(
                 adapted, now.reindex(columns=table.X.columns), groups=subjects, time=at, step=DAYS
@@ -203,14 +187,14 @@ def _values(forecaster: Forecaster, cohort: Cohort, test: Mask, plan: Plan) -> p
 
 
 def _up_to(table: Table, times: pd.DataFrame) -> Mask:
-    """Rows that are known at their patient's landmark, (row,); none of people without one."""
+    """Mask of the rows up to the landmark of their patient, (row,)."""
     landmark = pd.Series(table.groups).map(times.set_index("subject_id")["prediction_time"])
     mask: Mask = np.asarray(table.time) <= landmark.to_numpy()
     return mask
 
 
 def _at_landmark(table: Table, times: pd.DataFrame) -> pd.DataFrame:
-    """Features of every patient's last visit by the landmark, the age advanced to it."""
+    """Features at the last visit before the landmark, with the age at the landmark."""
     known = table.take(_up_to(table, times))
     last = known.tasks.order[known.tasks.starts[1:] - 1]
     place = pd.Index(known.tasks.labels).get_indexer(times["subject_id"])

@@ -1,7 +1,7 @@
-"""Cause-specific Cox regression, with the cumulative incidence it implies.
+"""Cause-specific Cox regression and cumulative incidence, by Newton's method.
 
-By Newton's method on the partial likelihood: statsmodels' PHReg divides by zero on tied days (its
-risk sets are differences of sums), and the survival packages are not compatible with our pins.
+statsmodels' PHReg divides by zero on tied days (its risk sets are differences of sums), and the
+survival packages are not compatible with our pinned versions.
 """
 
 from typing import Any, Self
@@ -18,14 +18,14 @@ _MOST_STEPS = 50
 
 
 class CauseSpecificCox(BaseEstimator):
-    """One proportional-hazards model per cause, with Breslow's ties and baselines.
+    """Proportional-hazards model of each cause, with Breslow's ties and baseline hazards.
 
-    The opponent of `DiscreteTimeHazard`, under the same calls.
+    A comparator of `DiscreteTimeHazard` with the same interface.
 
     Parameters
     ----------
     penalty : float
-        Times half the squared coefficients: keeps them finite where a rare cause is separated.
+        Ridge penalty, which keeps coefficients finite if a rare cause is separated.
 
     References
     ----------
@@ -37,14 +37,7 @@ class CauseSpecificCox(BaseEstimator):
         self.penalty = penalty
 
     def fit(self, X: Array, y: Any) -> Self:
-        """Fit every cause; the others censor it.
-
-        Parameters
-        ----------
-        X : array, (row, feature)
-            Complete, of spread 1.
-        y : structured array, (row,)
-        """
+        """Fit every cause, with other causes as censoring; X is standardised, without NaN."""
         event, time = read_survival(y)
         self.causes_ = np.unique(event[event > 0])
         self.coef_, self.baseline_ = {}, {}
@@ -57,7 +50,7 @@ class CauseSpecificCox(BaseEstimator):
     def predict_cumulative_incidence(self, X: Array, times: ArrayLike, *, cause: int = 1) -> Array:
         """Probability that the event of a cause comes first and by each time, (row, time)."""
         if cause not in self.causes_:
-            raise DataError(f"cause {cause} was not seen in training.")
+            raise DataError(f"cause {cause} did not occur in training.")
         steps = np.unique(np.concatenate([when for when, _ in self.baseline_.values()]))
         total, of_cause = np.zeros((len(X), len(steps))), np.empty(0)
         for each, (when, jump) in self.baseline_.items():
@@ -67,27 +60,26 @@ class CauseSpecificCox(BaseEstimator):
             total += hazard
             of_cause = hazard if each == cause else of_cause
         before = np.exp(-np.cumsum(total, axis=1) + total)
-        # of what the step takes away
-        share = -np.expm1(-total) * of_cause / np.maximum(total, 1e-300)
+        share = -np.expm1(-total) * of_cause / np.maximum(total, 1e-300)  # of each step
         curve = np.column_stack([np.zeros(len(X)), np.cumsum(before * share, axis=1)])
         incidence: Array = curve[:, np.searchsorted(steps, np.atleast_1d(times), side="right")]
         return incidence
 
 
 def _fit_cox(X: Array, time: Array, event: Mask, penalty: float) -> Array:
-    """Coefficients of greatest penalised partial likelihood, (feature,)."""
-    order = np.argsort(-time, kind="stable")  # risk sets grow from the last time back
+    """Maximum penalised partial likelihood estimate, (feature,)."""
+    order = np.argsort(-time, kind="stable")  # in decreasing time, risk sets are nested
     x, e, t = X[order], event[order], time[order]
-    at_risk = np.searchsorted(-t, -t[e], side="right") - 1  # the last place of the risk set
+    at_risk = np.searchsorted(-t, -t[e], side="right") - 1  # last index of the risk set
     drawn, eye = x[e].sum(axis=0), penalty * np.eye(x.shape[1])
 
     def parts(coef: Array) -> tuple[float, Array, Array]:
-        """Log likelihood, its gradient and minus its second derivative."""
+        """Log likelihood, its gradient and its negative Hessian."""
         eta = x @ coef
         relative = np.exp(eta - eta.max())
         total = np.cumsum(relative)[at_risk]
         mean = np.cumsum(relative[:, None] * x, axis=0)[at_risk] / total[:, None]
-        # how often each row stands in a risk set, weighed: sum over the events after its place
+        # weighted number of risk sets that contain each row
         share = np.bincount(at_risk, 1.0 / total, minlength=len(x))[::-1].cumsum()[::-1]
         second = (x * (relative * share)[:, None]).T @ x - mean.T @ mean
         value = eta[e].sum() - np.log(total).sum() - len(total) * eta.max()
@@ -111,7 +103,7 @@ def _fit_cox(X: Array, time: Array, event: Mask, penalty: float) -> Array:
 
 
 def _breslow(time: Array, event: Mask, relative: Array) -> tuple[Array, Array]:
-    """Event times and the jumps of the baseline's cumulative hazard."""
+    """Event times and increments of the cumulative baseline hazard."""
     order = np.argsort(time)
     at_risk = np.cumsum(relative[order][::-1])[::-1]
     when, counts = np.unique(time[event], return_counts=True)

@@ -1,8 +1,7 @@
-"""The cohorts of the landmark benchmark: laboratory values before a landmark, events after it.
+"""Cohorts of the landmark benchmark: laboratory values before a landmark, events after it.
 
-The landmark is the third visit with the leading laboratory value, or the index (diagnosis,
-matching, randomisation) where that is later. What is known by then may inform a prediction, nothing
-else.
+The landmark is the third visit with the main laboratory value, or the index date (diagnosis,
+matching, randomisation) if that is later. Predictions use only data up to the landmark.
 """
 
 import warnings
@@ -47,11 +46,11 @@ class Cohort:
     times : DataFrame
         ``subject_id, prediction_time``, a row per patient.
     labs : mapping of str to Table
-        All values of all patients, also later ones and of people without a landmark.
+        All values of all patients, also after the landmark and of patients without one.
     static : DataFrame, (patient, feature)
-        Known at the landmark, numbers, NaN where missing.
+        Numeric features known at the landmark, NaN where missing.
     labels : mapping of str to DataFrame
-        By event: `label_within` the longest horizon, under the row numbers of `times`.
+        By event: `label_within` the longest horizon, indexed by the row numbers of `times`.
     matched_set : ndarray, (patient,)
         Patients of one set stay in one fold.
     """
@@ -70,13 +69,13 @@ class Cohort:
 
 @lru_cache(maxsize=2)
 def load_cohort(name: str) -> Cohort:
-    """Read a cohort once in a process; what its cards leave out is left out silently."""
+    """Read a cohort, cached per process and without warnings."""
     with warnings.catch_warnings(action="ignore", category=DataWarning):
         return COHORTS[name]()
 
 
 def fold_of_sets(matched_set: Index, n_folds: int, seed: int) -> Index:
-    """A fold for every patient, the same for a whole set, (patient,)."""
+    """Fold of every patient, the same within a matched set, (patient,)."""
     sets, codes = np.unique(matched_set, return_inverse=True)
     folds = np.arange(len(sets)) * n_folds // len(sets)
     drawn: Index = np.random.default_rng(seed).permutation(folds)[codes]
@@ -84,10 +83,7 @@ def fold_of_sets(matched_set: Index, n_folds: int, seed: int) -> Index:
 
 
 def visits(table: Table, times: pd.DataFrame) -> pd.DataFrame:
-    """How often a patient's value was known by the landmark, and how old its last one is.
-
-    ``count`` is the logarithm of one more; ``age`` is in years, NaN without any.
-    """
+    """Number of values up to the landmark (``count``: log1p), and age of the last in years."""
     landmark = times.set_index("subject_id")["prediction_time"]
     at = pd.Series(table.groups).map(landmark).to_numpy()
     known = np.asarray(table.time) <= at
@@ -99,7 +95,7 @@ def visits(table: Table, times: pd.DataFrame) -> pd.DataFrame:
 
 def _nafld() -> Cohort:
     frame = load_frame("nafld")
-    bmi = load_dataset("nafld").X["bmi"]  # without what cannot be
+    bmi = load_dataset("nafld").X["bmi"]  # without impossible values
     people = frame.assign(bmi=bmi).set_index("patient_id")
     events = load_events("nafld")
     labs = {lab: load_dataset(f"nafld-{lab}", min_rows=1) for lab in ("hdl", "sbp")}
@@ -114,7 +110,7 @@ def _nafld() -> Cohort:
             **{
                 f"prior {code}": _by_landmark(rows["subject_id"], rows["time"], times)
                 for code, rows in events.groupby("code")
-                if code not in ("death", "end of follow-up")  # a living person may carry the others
+                if code not in ("death", "end of follow-up")
             },
             "sbp measured": _by_landmark(labs["sbp"].groups, labs["sbp"].time, times),
         }
@@ -170,6 +166,6 @@ def _labels(
 
 
 def _by_landmark(subjects: Any, time: Any, times: pd.DataFrame) -> pd.Series:
-    """Whether the first of a patient's times is not after the landmark, (patient,)."""
+    """Whether a patient has a time up to the landmark, (patient,)."""
     first = pd.Series(np.asarray(time)).groupby(np.asarray(subjects)).min()
     return times["subject_id"].map(first) <= times["prediction_time"]

@@ -1,8 +1,4 @@
-"""Risk of events after a landmark: a forecaster's posterior beside last values and mixed models.
-
-Five folds by patient, matched sets together. All methods are scored on the same patients, with
-weights for censoring and with death as a competing event; differences are paired by patient.
-"""
+"""Suite ``landmark``: risk of events after a landmark, from summaries of earlier lab values."""
 
 from collections.abc import Mapping, Sequence
 
@@ -26,9 +22,10 @@ from benchmarks.suite.record import Record
 def landmark(run: Run, cohorts: Sequence[str], methods: Sequence[str]) -> list[Record]:
     """Predict events after a patient's first visits: diabetes, heart attack, stroke, death.
 
-    The adapted forecaster's posterior of the values before the landmark in a hazard model, beside
-    Cox, logistic and boosted models on last values and on a mixed model's BLUP; death competes.
-    --quick runs one fold, with short training on few patients.
+    A hazard model on the posterior of the adapted forecaster, beside Cox, logistic and boosted
+    models on last values and on the BLUP of a mixed model. Five folds by patient, with matched sets
+    together; scores are weighted for censoring, death is a competing event, and differences are
+    paired by patient. --quick runs one fold, with short training on few patients.
 
     \b
     Example:
@@ -45,7 +42,7 @@ def landmark(run: Run, cohorts: Sequence[str], methods: Sequence[str]) -> list[R
 def run_landmark(
     run: Run, plan: Plan, cohorts: Sequence[str] = (), methods: Sequence[str] = ()
 ) -> list[table.EventRisks]:
-    """Every method on every event of every cohort, or of those named."""
+    """Risks of all or the named methods and cohorts, by event."""
     chosen = dict.fromkeys(cohorts or COHORTS, tuple(methods or METHODS))
     n_folds = dict.fromkeys(chosen, plan.folds_run)
     cells = measure_folds(run, measure_risks, chosen, n_folds, plan)
@@ -59,7 +56,7 @@ def run_landmark(
 def _joined(
     name: str, event: str, fitted: Mapping[str, Sequence[Fitted]], plan: Plan
 ) -> table.EventRisks:
-    """One event over all folds."""
+    """Risks of one event over all folds."""
     cohort, folds = load_cohort(name), range(plan.folds_run)
     tested = [held_out_rows(cohort, event, fold, plan) for fold in folds]
     outcome = cohort.outcome(event)

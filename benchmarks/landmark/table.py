@@ -1,4 +1,4 @@
-"""The landmark benchmark in words: scores in shared resamples, tables, a summary, and records."""
+"""Paired scores, tables, summary and records of the landmark benchmark."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,27 +19,27 @@ from ehrmeta.evaluation.discrimination import auroc
 from ehrmeta.evaluation.metrics import percentile_limits
 
 SUITE = "landmark"
-_FEWEST_EVENTS, _FEWEST_PATIENTS = 30, 100
+_MIN_EVENTS, _MIN_PATIENTS = 30, 100
 _HIGHER_IS_BETTER = {"auroc": True, "brier": False}
 SCORES = ("auroc", "brier", "e_o")
 _N_BOOTSTRAP = 500
-_AT_ONCE = 50  # resamples: bounds memory
+_CHUNK = 50  # resamples at once, to limit memory
 
 
 @dataclass(frozen=True, eq=False)
 class EventRisks:
-    """What every method says of one event in one cohort.
+    """Risks of one event in a cohort by all methods.
 
     Parameters
     ----------
     cohort, event : str
     outcome : structured array, (patient,)
-        Of the test patients of all folds in turn, times in years.
+        Of the test patients of all folds, times in years.
     fold : ndarray of int, (patient,)
     risks : dict
         ``risks[method][years]``, (patient,).
     seconds : dict of str to float
-        Of every method, mean over folds, over all events.
+        By method for all events, mean over folds.
     """
 
     cohort: str
@@ -52,16 +52,11 @@ class EventRisks:
 
 @dataclass(frozen=True, eq=False)
 class CellScores:
-    """All methods on one event by one horizon.
+    """Scores of all methods on one event by one horizon.
 
     AUROC and Brier score are weighted for censoring, with competing events as patients without the
-    event; E:O is the mean risk over the (weighted) share of events. AUROC compares patients of one
-    fold only: those of two have their risks from two fits.
-
-    Parameters
-    ----------
-    risks : EventRisks
-    years : int
+    event; E:O is the mean risk over the weighted share of events. AUROC compares patients of the
+    same fold only, as risks of different folds are from different fits.
     """
 
     risks: EventRisks
@@ -79,7 +74,7 @@ class CellScores:
 
     @property
     def n_events(self) -> int:
-        """Events seen by the horizon."""
+        """Observed events by the horizon."""
         y = self.risks.outcome
         return int(np.sum((y["event"] == 1) & (y["time"] <= self.years)))
 
@@ -94,9 +89,9 @@ class CellScores:
 
     @cached_property
     def samples(self) -> Mapping[str, dict[str, Array]]:
-        """``samples[method][score]``, (sample,): the same resamples for all."""
+        """``samples[method][score]``, (sample,), with the same resamples for all."""
         counts = bootstrap_counts(self.n_patients, _N_BOOTSTRAP, 0)
-        parts = [counts[at : at + _AT_ONCE] for at in range(0, len(counts), _AT_ONCE)]
+        parts = [counts[at : at + _CHUNK] for at in range(0, len(counts), _CHUNK)]
         samples = {}
         for method in self.risks.risks:
             scores = [self._scores(method, part) for part in parts]
@@ -110,7 +105,7 @@ class CellScores:
         return percentile_limits(_defined(self.samples[method][score]), 0.95)
 
     def difference(self, method: str, other: str, score: str) -> Difference:
-        """A score less another method's, with its paired 95 % interval."""
+        """Difference of a score between two methods, with paired 95 % interval."""
         gap = self.values[method][score] - self.values[other][score]
         samples = self.samples[method][score] - self.samples[other][score]
         return Difference(gap, *percentile_limits(_defined(samples), 0.95))
@@ -126,16 +121,14 @@ class CellScores:
         weights = counts[:, known] * weight[known]
         gap = label[known] - risk[known]
         expected, seen = counts @ risk, weights @ label[known]
-        nothing = np.full(len(counts), np.nan)
-        return {
-            "auroc": _auroc_within(self.risks.fold[known], label[known], risk[known], weights),
-            "brier": weights @ gap**2 / counts.sum(axis=1),
-            "e_o": np.divide(expected, seen, out=nothing, where=seen > 0),
-        }
+        e_o = np.full(len(counts), np.nan)
+        np.divide(expected, seen, out=e_o, where=seen > 0)
+        area = _auroc_within(self.risks.fold[known], label[known], risk[known], weights)
+        return {"auroc": area, "brier": weights @ gap**2 / counts.sum(axis=1), "e_o": e_o}
 
 
 def _auroc_within(fold: Index, label: Array, risk: Array, weights: Array) -> Array:
-    """AUROC over the pairs of patients of the same fold, (sample,)."""
+    """AUROC over pairs of patients in the same fold, (sample,)."""
     pairs, concordant = np.zeros(len(weights)), np.zeros(len(weights))
     for each in np.unique(fold):
         at = fold == each
@@ -149,38 +142,37 @@ def _auroc_within(fold: Index, label: Array, risk: Array, weights: Array) -> Arr
 
 
 def _defined(samples: Array) -> Array:
-    """Without resamples that hold no event."""
+    """Samples in which the score is defined."""
     return samples[np.isfinite(samples)]
 
 
 def cells_of(events: Sequence[EventRisks]) -> list[CellScores]:
-    """Every event at every horizon at which it was seen."""
+    """Cells of all events and horizons with observed events."""
     cells = [CellScores(each, years) for each in events for years in HORIZONS]
     return [cell for cell in cells if cell.n_events > 0]
 
 
 def landmark_notes(plan: Plan) -> str:
-    """What a reader of the tables must know."""
+    """Notes to the tables."""
     lines = [
-        f"{plan.folds_run} of {plan.n_folds} folds by patient, matched sets together. Landmark: "
-        f"visit {SHOTS} with the leading value, or the\nindex where that is later; patients with "
-        "the event before it are left out. Death competes with\nthe other events, "
-        "transplant with death; AUROC and Brier score are weighted for censoring."
+        f"{plan.folds_run} of {plan.n_folds} folds by patient, matched sets together. The landmark "
+        f"is visit {SHOTS} with the main value, or\nthe index date if later; patients with an "
+        "earlier event are excluded. Death competes with\nthe other events, transplant with "
+        "death; AUROC and Brier score are weighted for censoring."
     ]
     if plan.max_tasks is not None:
-        lines.append(
-            f"Forecasters are trained on {plan.max_tasks:,} people at most, {plan.max_steps} steps."
-        )
-    old, plain = overstated_incidence()
+        limit = f"at most {plan.max_tasks:,} patients, {plan.max_steps} steps"
+        lines.append(f"Forecasters are trained on {limit}.")
+    incidence, naive = overstated_incidence()
     lines.append(
-        f"Diabetes within 10 years from age 75 on: {old:.1%} (Aalen-Johansen); 1 - Kaplan-Meier, "
-        f"with deaths as censoring,\nsays {plain:.1%}, {plain / old - 1:.0%} more."
+        f"Diabetes within 10 years from age 75: {incidence:.1%} (Aalen-Johansen); 1 - Kaplan-Meier "
+        f"with deaths as censoring\nis {naive:.1%}, {naive / incidence - 1:.0%} more."
     )
     return "\n".join(lines)
 
 
 def overstated_incidence() -> tuple[float, float]:
-    """Ten-year incidence of diabetes from age 75 at the index on, and 1 - Kaplan-Meier."""
+    """Ten-year incidence of diabetes from age 75, and 1 - Kaplan-Meier."""
     people, events = load_frame("nafld"), load_events("nafld")
     old = people.loc[people["age"] >= 75, "patient_id"].to_numpy()
     labels = label_within(
@@ -204,14 +196,10 @@ def landmark_tables(cells: Sequence[CellScores]) -> Iterator[str]:
 
 
 def landmark_summary(cells: Sequence[CellScores]) -> str:
-    """How ours stands to every opponent over the cells with enough patients and events."""
-    counted = [
-        cell
-        for cell in cells
-        if cell.n_events >= _FEWEST_EVENTS and cell.n_patients >= _FEWEST_PATIENTS
-    ]
+    """Comparison of our method with every comparator over the cells that are large enough."""
+    counted = [c for c in cells if c.n_events >= _MIN_EVENTS and c.n_patients >= _MIN_PATIENTS]
     if not counted or OURS not in counted[0].risks.risks or len(counted[0].risks.risks) < 2:
-        return "no summary: it needs our method, an opponent and a cell with 30 events"
+        return "no summary: it needs our method, a comparator and a cell with 30 events"
     rows = []
     for other in counted[0].risks.risks:
         if other == OURS:
@@ -226,26 +214,24 @@ def landmark_summary(cells: Sequence[CellScores]) -> str:
     ratios = [cell.values[OURS]["e_o"] for cell in counted]
     heading = ["", "AUROC", "better/worse", "Brier", "better/worse"]
     return (
-        f"{OURS} less each opponent, mean of {len(counted)} cells with {_FEWEST_EVENTS} events "
-        f"and {_FEWEST_PATIENTS} patients or more;\ncells in which the paired 95 % interval "
+        f"{OURS} minus each comparator, mean of {len(counted)} cells with at least {_MIN_EVENTS} "
+        f"events and {_MIN_PATIENTS} patients;\nnumber of cells in which the paired 95 % interval "
         "excludes 0\n"
         f"{text_table(heading, rows)}\nE:O of {OURS}: {min(ratios):.2f} to {max(ratios):.2f}"
     )
 
 
 def landmark_records(cells: Sequence[CellScores]) -> list[Record]:
-    """Every score of every method, and the difference of ours to each opponent."""
+    """All scores of all methods, and the differences of our method to each comparator."""
     records = []
     for cell in cells:
-        few = "" if cell.n_events >= _FEWEST_EVENTS else f"{cell.n_events} events only"
+        few = "" if cell.n_events >= _MIN_EVENTS else f"{cell.n_events} events only"
         record = partial(Record, SUITE, cell.case, k=SHOTS, n_tasks=cell.n_patients, note=few)
         for method, scores in cell.values.items():
             seconds = cell.risks.seconds[method]
             for name in SCORES:
-                low, high = cell.limits(method, name)
-                records.append(
-                    record(method, name, scores[name], low=low, high=high, seconds=seconds)
-                )
+                limits = dict(zip(("low", "high"), cell.limits(method, name), strict=True))
+                records.append(record(method, name, scores[name], seconds=seconds, **limits))
             for name in _HIGHER_IS_BETTER if OURS in cell.values and method != OURS else ():
                 gap, low, high = cell.difference(OURS, method, name)
                 records.append(record(OURS, f"{name} - {method}", gap, low=low, high=high))

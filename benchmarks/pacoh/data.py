@@ -1,4 +1,4 @@
-"""Stays of the PhysioNet / CinC 2012 challenge: the official text files, or parquet of them."""
+"""ICU stays of the PhysioNet / CinC 2012 challenge, from the official text files or parquet."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from benchmarks.suite.arrays import Mask
 from ehrmeta.data import Clock, Feature, Outcome, Schema, Table
 from ehrmeta.errors import DataError
 
-#: variable: recorded in steps of this, in its unit
+#: variable: unit and resolution
 OUTCOMES = {"GCS": ("{score}", 1.0), "HCT": ("%", 0.1)}
 
 CONTEXT_HOURS = 24.0
@@ -24,10 +24,10 @@ _WHERE = (
 
 
 def read_stays(folder: Path, variable: str, which: str = "a") -> Table:
-    """Values of one variable of the stays that the protocol takes, in file order.
+    """Values of one variable in the eligible stays, in file order.
 
-    A stay needs 4 values in the first 24 hours and one in the next. The task is the stay's place
-    in file order; the feature is the hour, as time is.
+    A stay is eligible with 4 values in the first 24 hours and one later. Tasks are numbered in file
+    order; time and the only feature are the hour.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ def read_stays(folder: Path, variable: str, which: str = "a") -> Table:
     Raises
     ------
     DataError
-        Neither form is there, or a file is damaged.
+        The files are missing or damaged.
     """
     rows = _from_parquet(folder, variable, which)
     frame = rows.sort(["RecordID", "hour"], maintain_order=True).to_pandas()
@@ -74,17 +74,11 @@ def read_stays(folder: Path, variable: str, which: str = "a") -> Table:
 
 
 def split_stays(table: Table, seed: int | None) -> tuple[Table, Table]:
-    """100 stays to train on and 500 to test: first and last in file order, or at random.
-
-    Parameters
-    ----------
-    seed : int, optional
-        None is the published split.
-    """
+    """100 stays for training and 500 for testing, at random or the published split (None)."""
     if table.n_tasks < N_TRAIN + N_TEST:
         raise DataError(
             f"{table.n_tasks} stays have enough values; the protocol needs {N_TRAIN + N_TEST}. "
-            "Is the download complete?"
+            "Check that the download is complete."
         )
     order = np.arange(table.n_tasks)
     if seed is not None:
@@ -94,7 +88,7 @@ def split_stays(table: Table, seed: int | None) -> tuple[Table, Table]:
 
 
 def support_and_query(table: Table) -> tuple[Mask, Mask]:
-    """The rows of the first 24 hours, and those after, (row,) each."""
+    """Masks of the rows of the first 24 hours, and of those after, each (row,)."""
     early = np.asarray(table.time) <= CONTEXT_HOURS
     return early, ~early
 
@@ -109,10 +103,10 @@ def _from_parquet(folder: Path, variable: str, which: str) -> pl.DataFrame:
     except (pl.exceptions.PolarsError, OSError) as error:
         raise DataError(
             f"'{path}' is no parquet file with RecordID, hour, Parameter and Value "
-            f"({type(error).__name__})."
+            f"({type(error).__name__}). Write it again."
         ) from error
-    mine = frame.filter(pl.col("Parameter").cast(pl.String) == variable)
-    return mine.select("RecordID", "hour", "Value")
+    of_variable = frame.filter(pl.col("Parameter").cast(pl.String) == variable)
+    return of_variable.select("RecordID", "hour", "Value")
 
 
 def _from_text(folder: Path, variable: str, which: str) -> pl.DataFrame:

@@ -1,10 +1,10 @@
-"""The PACOH protocol on PhysioNet 2012: a stay is a task, its first day tells about its second.
+"""Suite ``pacoh``: the protocol of PACOH on PhysioNet 2012, forecasts of ICU stays.
 
-100 stays to train on, 500 to test; context is the first 24 hours (4 values or more), the query the
-hours from 24 to 48. The published split is fixed in file order; five random ones are added.
-Our model's settings were chosen on stays of set b, which the protocol does not use; the other
-learners run at their defaults but for supports as large as the contexts. Error per stay is that of
-the predictive median, pooled error that of the mean of the same distribution.
+100 stays for training, 500 for testing; the support is the first 24 hours (4 values or more), the
+query the hours from 24 to 48. The published split is by file order; five random ones are added.
+The settings of our model were chosen on set b, which the protocol does not use; the other learners
+have default settings, except for supports as large as the contexts. Errors per stay are those of
+the predictive median, pooled errors those of the mean.
 
 References
 ----------
@@ -38,7 +38,7 @@ Results = dict[Key, Fitted]
 
 SUITE = "pacoh"
 SPLITS: tuple[int | None, ...] = (None, 0, 1, 2, 3, 4)  # None is the published one
-_SHOTS = (4, 20)  # as many as a context holds
+_SHOTS = (4, 20)  # range of the number of values in a context
 
 OURS, PROCESS, LAST = "carry forward", "mixed + OU, 9 parameters", "last value"
 
@@ -55,7 +55,7 @@ METHODS: dict[str, Any] = {
     LAST: LastValue(),
 }
 
-#: rmse per stay as published for the fixed split, not measured here
+#: published rmse per stay on the fixed split
 PUBLISHED = {
     "GP": {"GCS": 2.24, "HCT": 2.77},
     "MAML": {"GCS": 1.90, "HCT": 2.41},
@@ -92,18 +92,9 @@ def pacoh(run: Run, data: Path) -> list[Record]:
 
 
 def run_pacoh(run: Run, data: Path, methods: Sequence[str] = tuple(METHODS)) -> Results:
-    """Train and score every method on every split; --quick trains 60 steps.
+    """Train and score every method on every split, by variable, method and split.
 
-    Parameters
-    ----------
-    data : Path
-        Folder with the challenge's files, see `read_stays`.
-    methods : sequence of str
-
-    Returns
-    -------
-    dict
-        By variable, method and split; scores stand under k = -1, as contexts differ in size.
+    `data` is the folder of `read_stays`. Scores have k = -1, as contexts differ in size.
     """
     splits = SPLITS[:1] if run.quick else SPLITS
     max_steps = 60 if run.quick else None
@@ -130,7 +121,7 @@ def measure_stays(table: Table, name: str, split: int | None, max_steps: int | N
 
 
 def pacoh_table(results: Results) -> str:
-    """A table a variable, the published figures marked, and ours less the two to beat."""
+    """Tables of errors by variable, with published figures, and of paired differences."""
     parts = []
     for variable in dict.fromkeys(variable for variable, _, _ in results):
         splits = list(dict.fromkeys(split for v, _, split in results if v == variable))
@@ -157,7 +148,7 @@ def pacoh_table(results: Results) -> str:
 
 
 def pacoh_records(results: Results) -> list[Record]:
-    """Every metric on every split, and the paired differences of ours."""
+    """All metrics on all splits, and the paired differences of our method."""
     records = []
     for (variable, name, split), cell in results.items():
         case = f"{variable}, {_split_name(split)}"
@@ -199,7 +190,7 @@ def _cells(cells: list[Fitted]) -> list[str]:
 
 
 def _comparison(results: Results, variable: str, splits: list[int | None]) -> Iterator[str]:
-    """Paired differences of ours to the last value and to the process, split by split."""
+    """Paired differences of our method to the last value and to the process, by split."""
     others = [other for other in (LAST, PROCESS) if (variable, other, None) in results]
     if (variable, OURS, None) not in results or not others:
         return
@@ -211,7 +202,7 @@ def _comparison(results: Results, variable: str, splits: list[int | None]) -> It
                 for _, gap in _gaps(results, variable, other, split)
             ]
             rows.append([f"{other}, {_split_name(split)}", *(cells or ["", ""])])
-    heading = [f"{OURS} less", "per stay", "pooled"]
+    heading = [f"{OURS} minus", "per stay", "pooled"]
     yield f"{variable}, paired 95 % intervals over stays\n{text_table(heading, rows)}"
 
 

@@ -1,7 +1,7 @@
-"""The methods of the patients benchmark, and one of them on one fold of one data set.
+"""Methods of the patients benchmark, and the scores of one method on one fold of a data set.
 
-Ours run at their defaults. A peer has a grid of two or three settings, from which each fold takes
-the best on a quarter of its training patients after a fit on the others; no test patient is seen.
+Our methods run with default settings. Peers have a grid of two or three settings: in each fold the
+best one on a quarter of the training patients is used, after a fit on the others.
 """
 
 import time
@@ -18,38 +18,30 @@ from benchmarks.patients.peers import GPBoost, HistoryLightGBM, StatsmodelsMixed
 from benchmarks.suite.cells import Fitted
 from benchmarks.suite.fitting import Plan, prepared, subsample
 from benchmarks.suite.task_scores import Scores, metric, score_split
+from ehrmeta import baselines
 from ehrmeta.algorithms import MAML, BayesianHead, DeepMixedEffects, MetaSGD, NeuralProcess
-from ehrmeta.baselines import (
-    HistoryBoosting,
-    LastValue,
-    MixedEffects,
-    MixedProcessEffects,
-    PopulationBoosting,
-    TaskMean,
-    TaskRidge,
-)
 from ehrmeta.data import Table, first_k
 from ehrmeta.errors import DataWarning, DivergenceError
 from ehrmeta.estimators import MetaRegressor
 from ehrmeta.estimators._base import TaskRegressor
 
 SHOTS = (0, 1, 2, 3, 5, 10)
-_FEWEST_TASKS = 10  # with queries, for a k to be in the table
+_MIN_TASKS = 10  # with query rows, for a k to be in the table
 _FEW_TASKS = 100
 
 
 @dataclass(frozen=True)
 class TunedPlan(Plan):
-    """How much is run, and how peers choose their settings.
+    """Size of a run, and how peers choose their settings.
 
     Parameters
     ----------
     tuned : bool
-        Whether peers choose from their grids; else they take its first setting.
+        Whether peers choose from their grids, or use the first setting.
     steps_of_few : int
-        Training steps where there are fewer than 100 patients.
+        Training steps with fewer than 100 patients.
     tuning_tasks, tuning_steps : int
-        Patients, and training steps, at most of a trial.
+        Maximum numbers of patients and training steps of a trial.
     """
 
     tuned: bool = True
@@ -64,7 +56,7 @@ QUICK = TunedPlan(folds_run=1, max_tasks=400, max_steps=60, tuned=False)
 
 @dataclass(frozen=True)
 class Method:
-    """A model and the settings that it may choose from.
+    """A model and its grid of settings.
 
     Parameters
     ----------
@@ -72,9 +64,9 @@ class Method:
     grid : sequence of mapping
         Parameters to set.
     package : str
-        What must be installed beside this package.
+        Optional package that it requires.
     max_tasks : int, optional
-        Training patients, drawn at random, of a method that is too slow for all.
+        Maximum number of training patients, for slow methods.
     """
 
     model: TaskRegressor
@@ -91,53 +83,42 @@ _LEAVES = tuple({"max_leaf_nodes": n} for n in (4, 12, 31))
 _LIGHTGBM = tuple({"num_leaves": n} for n in (4, 8, 24))
 _RATES = tuple({"learning_rate": rate} for rate in (1e-3, 3e-3))
 _INNER = tuple({"algorithm__inner_lr": rate} for rate in (0.01, 0.1))
+_PENALTIES = tuple({"penalty": penalty} for penalty in (1.0, 10.0, 100.0))
+_SLOPES = tuple({"random_slope": slope} for slope in (True, False))
+_TREES = tuple({"as_of": a, "n_trees": n} for a, n in ((False, 20), (False, 100), (True, 100)))
+_BOOSTING = HistGradientBoostingRegressor(learning_rate=0.05, max_leaf_nodes=8, random_state=0)
 
 POPULATION, MIXED_MODEL = "population", "mixed model, slope"
 OURS = ("deep mixed effects", "deep mixed + boosting")
 
 METHODS: dict[str, Method] = {
     "deep mixed effects": Method(_meta(DeepMixedEffects())),
-    "deep mixed + boosting": Method(
-        _meta(
-            DeepMixedEffects(),
-            population=HistGradientBoostingRegressor(
-                learning_rate=0.05, max_leaf_nodes=8, random_state=0
-            ),
-        )
-    ),
+    "deep mixed + boosting": Method(_meta(DeepMixedEffects(), population=_BOOSTING)),
     "mixed + OU + LightGBM": Method(HistoryLightGBM(residual=True), _LIGHTGBM, "lightgbm"),
-    "mixed + OU": Method(MixedProcessEffects(), ({"random_slope": True}, {"random_slope": False})),
-    MIXED_MODEL: Method(MixedEffects(), ({"reml": True}, {"reml": False})),
+    "mixed + OU": Method(baselines.MixedProcessEffects(), _SLOPES),
+    MIXED_MODEL: Method(baselines.MixedEffects(), ({"reml": True}, {"reml": False})),
     "mixed, statsmodels": Method(StatsmodelsMixedLM(), package="statsmodels", max_tasks=1000),
-    "GPBoost": Method(
-        GPBoost(),
-        (
-            {"as_of": False, "n_trees": 20},
-            {"as_of": False, "n_trees": 100},
-            {"as_of": True, "n_trees": 100},
-        ),
-        "gpboost",
-    ),
+    "GPBoost": Method(GPBoost(), _TREES, "gpboost"),
     "LightGBM on history": Method(HistoryLightGBM(), _LIGHTGBM, "lightgbm"),
-    "boosting on history": Method(HistoryBoosting(), _LEAVES),
+    "boosting on history": Method(baselines.HistoryBoosting(), _LEAVES),
     "neural process": Method(_meta(NeuralProcess(), batch_size=128), _RATES),
     "Bayesian head": Method(_meta(BayesianHead(), batch_size=128), _RATES),
     "Meta-SGD": Method(_meta(MetaSGD(), batch_size=64), _INNER),
     "MAML": Method(_meta(MAML(), batch_size=64), _INNER),
-    "per-patient ridge": Method(TaskRidge(), tuple({"penalty": p} for p in (1.0, 10.0, 100.0))),
-    "patient mean": Method(TaskMean()),
-    "last value": Method(LastValue()),
-    POPULATION: Method(PopulationBoosting(), _LEAVES),
+    "per-patient ridge": Method(baselines.TaskRidge(), _PENALTIES),
+    "patient mean": Method(baselines.TaskMean()),
+    "last value": Method(baselines.LastValue()),
+    POPULATION: Method(baselines.PopulationBoosting(), _LEAVES),
 }
 
 
 def shots_of(table: Table) -> tuple[int, ...]:
-    """Support sizes after which enough patients have another row."""
-    return tuple(k for k in SHOTS if int(np.sum(table.tasks.sizes > k)) >= _FEWEST_TASKS)
+    """Support sizes k for which enough patients have more than k rows."""
+    return tuple(k for k in SHOTS if int(np.sum(table.tasks.sizes > k)) >= _MIN_TASKS)
 
 
 def forecast(model: Any, table: Table, k: int) -> Scores | None:
-    """Adapt to the first k rows of every task and score its later ones; None without any."""
+    """Adapt to the first k rows of every task and score the later ones; None without any."""
     support, query = first_k(table.tasks, k, time=table.time, outcome_time=table.outcome_time)
     return score_split(model, table, support, query) if query.any() else None
 
@@ -162,14 +143,14 @@ def measure_forecasts(data_set: str, name: str, fold: int, plan: TunedPlan) -> F
     fitted = time.perf_counter()
     by_k = {k: forecast(model, test, k) for k in shots}
     scores = {k: values for k, values in by_k.items() if values is not None}
-    words = ", ".join(f"{name}={value}" for name, value in setting.items())
-    return Fitted(scores, fitted - chosen, chosen - started, words)
+    text = ", ".join(f"{name}={value}" for name, value in setting.items())
+    return Fitted(scores, fitted - chosen, chosen - started, text)
 
 
 def _choose(
     method: Method, train: Table, shots: Sequence[int], fold: int, plan: TunedPlan
 ) -> Mapping[str, Any]:
-    """The setting with the least error, as a geometric mean over k, on a quarter of `train`."""
+    """Setting with the smallest geometric mean error over k, on a quarter of `train`."""
     if len(method.grid) == 1 or not plan.tuned:
         return method.grid[0]
     inner, held_out = subsample(train, plan.tuning_tasks, fold).split(0.25, random_state=fold)
@@ -191,6 +172,5 @@ def _fit(
 ) -> Any:
     model = prepared(method.model, seed, max_steps)
     model.set_params(**setting)
-    with warnings.catch_warnings(action="ignore", category=DataWarning):
-        # that some models cannot be saved matters to nobody here
+    with warnings.catch_warnings(action="ignore", category=DataWarning):  # models without saving
         return model.fit(train.X, train.y, groups=train.groups, time=train.time)

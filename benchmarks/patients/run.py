@@ -1,8 +1,4 @@
-"""Forecasting real patients: the learners beside mixed models and boosting, k by k.
-
-Five folds by patient; the support is the first k rows of a patient, the query all later ones. All
-methods are scored on the same patients, and differences are paired by patient.
-"""
+"""Suite ``patients``: forecasts of real patients by meta-learning, mixed models and boosting."""
 
 from collections.abc import Sequence
 
@@ -23,11 +19,12 @@ from benchmarks.suite.record import Record
     only("--method", "methods", METHODS, "method"),
 )
 def patients(run: Run, data_sets: Sequence[str], methods: Sequence[str]) -> list[Record]:
-    """Forecast real patients: the learners beside mixed models and boosting.
+    """Forecast real patients: meta-learning beside mixed models and boosting.
 
-    Five folds by patient; the first 0 to 10 rows of a patient are seen, the later ones predicted.
-    Peers choose their settings on training patients, ours run at their defaults. --quick runs one
-    fold of a few patients, with short training and no choice of settings.
+    Five folds by patient; models adapt to the first 0 to 10 rows of a patient and predict the later
+    ones. All methods are scored on the same patients, with paired differences. Peers choose their
+    settings on training patients, ours run with default settings. --quick runs one fold of a few
+    patients, with short training and without choosing settings.
 
     \b
     Example:
@@ -44,9 +41,9 @@ def patients(run: Run, data_sets: Sequence[str], methods: Sequence[str]) -> list
 def run_patients(
     run: Run, plan: TunedPlan, data_sets: Sequence[str] = (), methods: Sequence[str] = ()
 ) -> table.Results:
-    """Every method on every data set, or those named: ``results[data_set][method]``."""
-    data_sets = [d for d in data_sets or DATA_SETS if installed(DATA_SETS[d].package, d, run.say)]
-    methods = [m for m in methods or METHODS if installed(METHODS[m].package, m, run.say)]
+    """Folds of all or the named methods and data sets: ``results[data_set][method]``."""
+    data_sets = [d for d in data_sets or DATA_SETS if installed(DATA_SETS[d].package, d, run.echo)]
+    methods = [m for m in methods or METHODS if installed(METHODS[m].package, m, run.echo)]
     n_folds = dict.fromkeys(data_sets, plan.folds_run)
     cells = measure_folds(run, measure_forecasts, dict.fromkeys(data_sets, methods), n_folds, plan)
     return {d: {m: joined_folds(folds) for m, folds in by.items()} for d, by in cells.items()}

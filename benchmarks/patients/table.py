@@ -1,4 +1,4 @@
-"""The patients benchmark in words: tables, a summary, and records for a file."""
+"""Tables, summary and records of the patients benchmark."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,13 +27,7 @@ _N_BOOTSTRAP = 1000
 
 @dataclass(frozen=True, eq=False)
 class DataSetScores:
-    """The results of one data set, with paired intervals over its patients.
-
-    Parameters
-    ----------
-    name : str
-    results : mapping of str to Folds
-    """
+    """Results on one data set by method, with paired intervals over its patients."""
 
     name: str
     results: Mapping[str, Folds]
@@ -45,17 +39,17 @@ class DataSetScores:
 
     @property
     def ours(self) -> list[str]:
-        """Which of them are ours."""
+        """Our methods with scores."""
         return [name for name in self.methods if name in OURS]
 
     @property
     def peers(self) -> list[str]:
-        """Which are not."""
+        """Peers with scores."""
         return [name for name in self.methods if name not in OURS]
 
     @property
     def shots(self) -> list[int]:
-        """The k that were scored."""
+        """All k with scores."""
         return sorted({k for name in self.methods for k in self.results[name].scores})
 
     def value(self, method: str, k: int, name: str = "rmse_macro") -> float:
@@ -63,12 +57,12 @@ class DataSetScores:
         return metric(self.results[method].scores[k], name).value()
 
     def n_tasks(self, k: int) -> int:
-        """Patients with a query after k rows."""
+        """Number of patients with a query row after k rows."""
         return len(self.results[self.methods[0]].scores[k]["rows"])
 
     @cached_property
     def samples(self) -> dict[tuple[str, int], Array]:
-        """rmse_macro of every method and k in resamples of the patients, the same for all."""
+        """rmse_macro of every method and k in the same resamples of the patients."""
         samples = {}
         for k in self.shots:
             counts = bootstrap_counts(self.n_tasks(k), _N_BOOTSTRAP, 0)
@@ -78,13 +72,13 @@ class DataSetScores:
         return samples
 
     def difference(self, method: str, other: str, k: int) -> Difference:
-        """rmse_macro of a method less another's, with its paired 95 % interval."""
+        """Difference of rmse_macro between two methods, with paired 95 % interval."""
         limits = percentile_limits(self.samples[method, k] - self.samples[other, k], 0.95)
         return Difference(self.value(method, k) - self.value(other, k), *limits)
 
 
 def patients_tables(results: Results) -> Iterator[str]:
-    """Two tables a data set: errors at every k, and the predictive distributions at one."""
+    """Two tables per data set: errors at every k, and scores of the distributions at one k."""
     for name, methods in results.items():
         scores = DataSetScores(name, methods)
         if scores.methods:
@@ -93,35 +87,33 @@ def patients_tables(results: Results) -> Iterator[str]:
 
 
 def patients_notes(plan: TunedPlan) -> str:
-    """What a reader of the tables must know: folds, trials, and who was fitted to fewer."""
-    lines = [
-        f"{plan.folds_run} of {plan.n_folds} folds by patient; the first k rows are seen, all "
-        "later ones predicted."
-    ]
+    """Notes to the tables: folds, choice of settings, and subsampled methods."""
+    folds = f"{plan.folds_run} of {plan.n_folds} folds by patient"
+    lines = [f"{folds}; models adapt to the first k rows and predict all later ones."]
     if plan.max_tasks is not None:
-        lines.append(f"{plan.max_tasks:,} patients at most, {plan.max_steps} training steps.")
+        lines.append(f"At most {plan.max_tasks:,} patients, {plan.max_steps} training steps.")
     if plan.tuned:
         largest = max(len(method.grid) for method in METHODS.values())
         lines.append(
-            f"Peers take the best of up to {largest} settings in each fold, on a quarter of "
-            f"{plan.tuning_tasks:,} training\npatients at most ({plan.tuning_steps} training steps "
-            "a trial). Ours run at their defaults."
+            f"Peers use the best of up to {largest} settings in each fold, on a quarter of at most "
+            f"{plan.tuning_tasks:,}\ntraining patients ({plan.tuning_steps} training steps per "
+            "trial). Ours run with default settings."
         )
     lines += [
-        f"'{name}' is fitted to {method.max_tasks:,} training patients at most."
+        f"'{name}' is fitted to at most {method.max_tasks:,} training patients."
         for name, method in METHODS.items()
         if method.max_tasks is not None
     ]
-    lines.append("Log likelihood is that of the rounding bin where the data set states one.")
+    lines.append("Log likelihood is that of the rounding bin if the data set has a resolution.")
     return "\n".join(lines)
 
 
 def patients_summary(results: Results) -> str:
-    """How ours stand to the peers, cell by cell, a cell being a data set and a k."""
+    """Comparison of our methods with the peers over all cells (data set, k)."""
     sets = [DataSetScores(name, methods) for name, methods in results.items()]
     sets = [scores for scores in sets if scores.ours and scores.peers]
     if not sets:
-        return "no summary: it needs a method of ours and a peer"
+        return "no summary: it needs one of our methods and a peer"
     best = _best_over_all(sets)
     lines = [f"Ours: {' | '.join(OURS)}", f"Best peer over all cells: {best}", ""]
     lines += [_ratio_table(sets, ours) for ours in OURS if all(ours in s.ours for s in sets)]
@@ -133,7 +125,7 @@ def patients_summary(results: Results) -> str:
 
 
 def patients_records(results: Results) -> list[Record]:
-    """Every metric of every method and k, and the difference of each of ours to each peer."""
+    """All metrics of all methods and k, and the differences of our methods to the peers."""
     records = []
     for name, methods in results.items():
         scores = DataSetScores(name, methods)
@@ -143,9 +135,8 @@ def patients_records(results: Results) -> list[Record]:
             records += _records_of(scores, method) if result.scores else []
         for ours, peer, k in product(scores.ours, scores.peers, scores.shots):
             gap, n_tasks = scores.difference(ours, peer, k), scores.n_tasks(k)
-            records.append(
-                Record(SUITE, name, ours, f"rmse_macro - {peer}", gap[0], k, *gap[1:], n_tasks)
-            )
+            about = (SUITE, name, ours, f"rmse_macro - {peer}")
+            records.append(Record(*about, gap[0], k, *gap[1:], n_tasks))
     return records
 
 
@@ -190,15 +181,9 @@ def _error_table(scores: DataSetScores) -> str:
 
 def _detail_table(scores: DataSetScores) -> str:
     k = max(shot for shot in scores.shots if shot <= _DETAIL_SHOTS)
-    columns = {
-        "mae": ("mae", 4),
-        "task rmse": ("rmse_task", 4),
-        "pooled": ("rmse_pooled", 4),
-        "crps": ("crps", 4),
-        "log lik": ("log_likelihood", 4),
-        "cover 90": ("coverage", 3),
-        "width": ("width", 3),
-    }
+    columns = {"mae": ("mae", 4), "task rmse": ("rmse_task", 4), "pooled": ("rmse_pooled", 4)}
+    columns |= {"crps": ("crps", 4), "log lik": ("log_likelihood", 4), "cover 90": ("coverage", 3)}
+    columns |= {"width": ("width", 3)}
     rows = []
     for method in scores.methods:
         values = [(scores.value(method, k, name), digits) for name, digits in columns.values()]
@@ -209,7 +194,7 @@ def _detail_table(scores: DataSetScores) -> str:
 
 
 def _ratio_table(sets: Sequence[DataSetScores], ours: str) -> str:
-    """Our error over the best peer's, with that peer's name under the largest ratio."""
+    """Ratio of our error to that of the best peer."""
     shots = sorted({k for scores in sets for k in scores.shots})
     rows = []
     for scores in sets:
@@ -222,7 +207,7 @@ def _ratio_table(sets: Sequence[DataSetScores], ours: str) -> str:
             cells.append(f"{scores.value(ours, k) / least:.3f}")
         rows.append([scores.name, *cells])
     heading = [ours, *(f"k = {k}" for k in shots)]
-    return f"rmse_macro over that of the cell's best peer\n{text_table(heading, rows)}\n"
+    return f"ratio of rmse_macro to the best peer of each cell\n{text_table(heading, rows)}\n"
 
 
 def _verdict(sets: Sequence[DataSetScores], ours: str, best: str) -> list[str]:
@@ -233,7 +218,7 @@ def _verdict(sets: Sequence[DataSetScores], ours: str, best: str) -> list[str]:
     )
     lines = [
         f"{ours}, {len(cells)} cells",
-        f"  at most 1.01 times the cell's best peer: {within} of {len(cells)}",
+        f"  at most 1.01 times the best peer of the cell: {within} of {len(cells)}",
     ]
     large = [(s, k) for s, k in cells if s.n_tasks(k) >= MANY_TASKS and MIXED_MODEL in s.peers]
     if large:
@@ -264,7 +249,7 @@ def _verdict(sets: Sequence[DataSetScores], ours: str, best: str) -> list[str]:
 
 
 def _distribution_lines(cells: Sequence[tuple[DataSetScores, int]], ours: str) -> Iterator[str]:
-    """Whether the CRPS and the likelihood are better than every peer's that gives one."""
+    """Number of cells in which CRPS and likelihood are better than those of all peers."""
     for name, sign in (("crps", 1.0), ("log_likelihood", -1.0)):
         wins, counted = 0, 0
         for scores, k in cells:
@@ -273,11 +258,11 @@ def _distribution_lines(cells: Sequence[tuple[DataSetScores, int]], ours: str) -
             if others:
                 counted += 1
                 wins += sign * scores.value(ours, k, name) <= min(others)
-        yield f"  best {name.replace('_', ' ')} of all that give one: {wins} of {counted} cells"
+        yield f"  best {name.replace('_', ' ')} of all methods: {wins} of {counted} cells"
 
 
 def _coverage_lines(cells: Sequence[tuple[DataSetScores, int]], ours: str) -> Iterator[str]:
-    """Coverage of the 90 % interval where patients are many; elsewhere by its own interval."""
+    """Coverage of 90 % intervals; in small cells whether its 95 % interval contains 90 %."""
     large = [scores.value(ours, k, "coverage") for scores, k in cells if _is_large(scores, k)]
     small = [(scores, k) for scores, k in cells if not _is_large(scores, k)]
     if large:
@@ -286,13 +271,13 @@ def _coverage_lines(cells: Sequence[tuple[DataSetScores, int]], ours: str) -> It
             f"{min(large):.1%} to {max(large):.1%}"
         )
     if small:
-        held = 0
+        n_nominal = 0
         for scores, k in small:
             coverage = metric(scores.results[ours].scores[k], "coverage")
             samples = coverage.resampled(bootstrap_counts(len(coverage.loss), _N_BOOTSTRAP, 0))
             low, high = percentile_limits(samples, 0.95)
-            held += low <= 0.9 <= high
-        yield f"  elsewhere its own 95 % interval contains 90 %: {held} of {len(small)} cells"
+            n_nominal += low <= 0.9 <= high
+        yield f"  otherwise its 95 % interval contains 90 %: {n_nominal} of {len(small)} cells"
 
 
 def _is_large(scores: DataSetScores, k: int) -> bool:
@@ -300,7 +285,7 @@ def _is_large(scores: DataSetScores, k: int) -> bool:
 
 
 def _best_over_all(sets: Sequence[DataSetScores]) -> str:
-    """The peer in every data set with the least error, as a geometric mean over cells."""
+    """Peer with the smallest geometric mean error over cells, of those in every data set."""
     common = [peer for peer in sets[0].peers if all(peer in scores.peers for scores in sets)]
 
     def mean_log(peer: str) -> float:

@@ -1,4 +1,4 @@
-"""A table whose every cell can be recognised, and a search for its cells in all that comes out."""
+"""Canary table with unique cells, and a search for its cells in all output of the package."""
 
 import contextlib
 import io
@@ -18,7 +18,7 @@ _N_PATIENTS, _N_VISITS = 60, 6
 
 
 def marked_table(seed: int = 0) -> pd.DataFrame:
-    """Patients whose every id, number and rare category occurs nowhere else."""
+    """Table of patients in which every id, number and rare category is unique."""
     random = np.random.default_rng(seed)
     n = _N_PATIENTS * _N_VISITS
     return pd.DataFrame(
@@ -38,27 +38,27 @@ def marked_table(seed: int = 0) -> pd.DataFrame:
 def count_leaked_cells(
     fit: Callable[[Table, Path], MetaRegressor], seed: int = 0
 ) -> tuple[int, int]:
-    """Cells of a marked table in model files, checkpoints, output, warnings and errors.
+    """Count cells of a marked table in model files, checkpoints, output, warnings and errors.
 
     Parameters
     ----------
     fit : callable
-        Fits a model on a table, with checkpoints in a folder.
+        Fits a model to a table, with checkpoints in a folder.
 
     Returns
     -------
     leaked : int
-        Cells found, as text or as the bytes of a number of 32 or 64 bits.
+        Cells that occur as text or as the bytes of a 32 or 64-bit number.
     n_cells : int
         Cells searched for.
     """
     frame = marked_table(seed)
-    said = io.StringIO()
+    printed = io.StringIO()
     with tempfile.TemporaryDirectory() as folder:
         with (
             warnings.catch_warnings(record=True) as warned,
-            contextlib.redirect_stdout(said),
-            contextlib.redirect_stderr(said),
+            contextlib.redirect_stdout(printed),
+            contextlib.redirect_stderr(printed),
         ):
             warnings.simplefilter("always")
             table = Table.from_frame(
@@ -68,7 +68,7 @@ def count_leaked_cells(
             model.save(Path(folder, "model.ehrmeta"))
             errors = list(_errors(model, table))
         written = b"".join(path.read_bytes() for path in Path(folder).rglob("*") if path.is_file())
-    texts = [said.getvalue(), repr(table), repr(model), str(model.history_), *errors]
+    texts = [printed.getvalue(), repr(table), repr(model), str(model.history_), *errors]
     texts += [str(warning.message) for warning in warned]
     output = written + "\n".join(texts).encode()
     cells = {cell for name in frame for cell in frame[name].tolist()}
@@ -76,7 +76,7 @@ def count_leaked_cells(
 
 
 def _errors(model: MetaRegressor, table: Table) -> Iterator[str]:
-    """What the model says about rows it cannot use."""
+    """Messages of errors on unusable rows."""
     X, y, time = table.X, table.y, table.time
     attempts: list[Callable[[], object]] = [
         lambda: model.fit(X, np.where(y == y[3], np.nan, y), groups=table.groups, time=time),

@@ -1,4 +1,4 @@
-"""Damaged and forged model files: each must be refused, at once and in little memory."""
+"""Damaged and forged model files: each must be rejected, quickly and with little memory."""
 
 import json
 import tempfile
@@ -17,19 +17,8 @@ from ehrmeta.persistence import read_bundle, write_bundle
 
 Random = np.random.Generator
 _PREFIX = 8
-_ODD: tuple[Any, ...] = (
-    None,
-    -1,
-    2**62,
-    1e308,
-    "",
-    "../x",
-    [],
-    {},
-    [[]],
-    True,
-    {"class": "eval", "params": {}},
-)
+_FORGED: tuple[Any, ...] = (None, -1, 2**62, 1e308, "", "../x", [], {}, [[]], True)
+_FORGED += ({"class": "eval", "params": {}},)
 
 
 def _flip_bits(content: bytearray, random: Random) -> bytes:
@@ -61,7 +50,7 @@ def _announce_a_huge_header(content: bytearray, random: Random) -> bytes:
 
 
 def _swap_tensors(content: bytearray, random: Random) -> bytes:
-    """Exchange the data of two tensors of one size and different content."""
+    """Exchange the data of two tensors of equal size and different content."""
     header = _header(content)
     start = _PREFIX + int.from_bytes(content[:_PREFIX], "little")
     places = [entry["data_offsets"] for name, entry in header.items() if name != "__metadata__"]
@@ -106,24 +95,24 @@ DAMAGES: dict[str, Callable[[bytearray, Random], bytes]] = {
 def refuse_damaged_files(
     saves: Sequence[Callable[[Path], object]], n_files: int, seed: int = 0
 ) -> tuple[int, float, float]:
-    """Read damaged copies of files, and copies with forged settings and sound digests.
+    """Load damaged copies of files, and copies with forged settings and valid digests.
 
     Parameters
     ----------
     saves : sequence of callable
-        Each writes one sound file: of a model, or of adapted patients.
+        Each writes one valid file of a model or of adapted patients.
     n_files : int
-        Damaged files in all.
+        Total number of damaged files.
 
     Returns
     -------
     failures : int
-        Files that were read although damaged, or that raised another error than BundleError. A
-        forged setting may be harmless, so there a model that loads is no failure.
+        Damaged files that were loaded, or raised another error than BundleError. Forged settings
+        may be harmless, so loading them is no failure.
     slowest : float
         Seconds of the slowest file.
     growth : float
-        GiB that the process grew by.
+        Growth of the process's memory in GiB.
     """
     random = np.random.default_rng(seed)
     failures, slowest = 0, 0.0
@@ -138,7 +127,6 @@ def refuse_damaged_files(
             started = time.perf_counter()
             try:
                 with warnings.catch_warnings(action="ignore", category=AtypicalWarning):
-                    # patients may become unlike those of training
                     load(path)
                 failures += not harmless_loads
             except BundleError:
@@ -152,7 +140,7 @@ def refuse_damaged_files(
 def _attacks(
     sound: Sequence[Path], path: Path, n_files: int, random: Random
 ) -> Iterator[tuple[bool, Callable[[], object]]]:
-    """Whether a load may succeed, and what writes the file."""
+    """Whether loading may succeed, and a function that writes the file."""
     kinds = list(DAMAGES.values())
     read = [(file.read_bytes(), *read_bundle(file)) for file in sound]
     for i in range(n_files):
@@ -168,7 +156,7 @@ def _attacks(
 
 
 def _forge(settings: Any, random: Random) -> None:
-    """Replace, delete or add one value somewhere in nested settings."""
+    """Replace or delete a random value in nested settings."""
     while True:
         keys = list(settings) if isinstance(settings, dict) else list(range(len(settings)))
         key = keys[random.integers(len(keys))]
@@ -176,11 +164,11 @@ def _forge(settings: Any, random: Random) -> None:
         if not (isinstance(nested, dict | list) and nested) or random.random() < 0.2:
             break
         settings = nested
-    odd = _ODD[random.integers(len(_ODD))]
+    forged = _FORGED[random.integers(len(_FORGED))]
     if isinstance(settings, dict) and random.random() < 0.2:
         del settings[key]
     else:
-        settings[key] = odd
+        settings[key] = forged
 
 
 def _header(content: bytearray) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Disks that fail at every step of every write: the older file must survive, whole."""
+"""Disk errors at every step of every write: the existing file must survive unchanged."""
 
 import errno
 import io
@@ -25,13 +25,12 @@ _STEPS = ("open", "fsync", "replace")
 
 
 def fail_every_write(model: MetaRegressor) -> tuple[int, int]:
-    """Fail each step of each kind of write in turn.
+    """Simulate a disk error at each step of each kind of write.
 
     Returns
     -------
     failures : int
-        Writes that ended in anything but a named error with the older file untouched and no
-        other file left behind.
+        Writes that did not raise an `EhrmetaError`, changed the existing file, or left another one.
     n_faults : int
     """
     failures = n_faults = 0
@@ -44,7 +43,7 @@ def fail_every_write(model: MetaRegressor) -> tuple[int, int]:
 
 
 def _writes(model: MetaRegressor) -> Iterator[Write]:
-    """Everything that the package writes for its users."""
+    """Functions that write each kind of file of the package."""
     X, y = torch.zeros(2, len(model.table_.features)).numpy(), [0.0, 1.0]
     patients = model.adapt(X, y)
     frame = pd.DataFrame({"prediction": [1.0, 2.0]})
@@ -79,14 +78,14 @@ def _survives(write: Write, step: str, code: int) -> bool:
 
 @contextmanager
 def _failing(step: str, code: int) -> Iterator[None]:
-    """Within it one step of writing fails as on a full or broken disk."""
+    """Context in which one step of writing raises the error of a full or broken disk."""
     name = f"io.{step}" if step == "open" else f"os.{step}"
     original = getattr(io if step == "open" else os, step)
 
     def fail(*args: Any, **kwargs: Any) -> Any:
         mode = kwargs.get("mode", args[1] if len(args) > 1 else "r")
         if step == "open" and not set(str(mode)) & set("wxa+"):
-            return original(*args, **kwargs)  # reading goes on
+            return original(*args, **kwargs)  # reading still works
         raise OSError(code, os.strerror(code))
 
     with patch(name, fail):

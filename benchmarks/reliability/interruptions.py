@@ -1,4 +1,4 @@
-"""Trainings killed at random moments, and one model used in many threads and calls."""
+"""Trainings killed at random times, and one model used in many threads and calls."""
 
 import tempfile
 from collections.abc import Mapping
@@ -23,15 +23,15 @@ SHOTS = 5
 
 
 def kill_trainings(n_kills: int, seed: int = 0) -> tuple[int, int]:
-    """Kill checkpointed trainings with SIGKILL, and let each finish after some kills.
+    """Kill checkpointed trainings with SIGKILL, and let each finish after several kills.
 
-    Every run is killed at a random moment after it wrote a checkpoint of its own, so that the next
-    one starts from there.
+    Every run is killed at a random time after it wrote a new checkpoint, from which the next one
+    resumes.
 
     Returns
     -------
     failures : int
-        Trainings whose weights differ in any bit from those of an uninterrupted one.
+        Trainings whose weights are not bit-identical to those of an uninterrupted one.
     n_trainings : int
     """
     random = np.random.default_rng(seed)
@@ -66,12 +66,12 @@ def _checkpoints(folder: Path) -> set[str]:
 
 def _train(folder: Path) -> None:
     torch.set_num_threads(1)
-    tqdm.set_lock(RLock())  # the usual one is a semaphore of the system, lost with each kill
+    tqdm.set_lock(RLock())  # the default is a semaphore of the system, leaked by each kill
     _fitted(folder)
 
 
 def _weights(folder: Path | None) -> Mapping[str, torch.Tensor]:
-    """What a training ends with, on one thread."""
+    """Final weights of a training on one thread."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -89,7 +89,7 @@ def _fitted(folder: Path | None) -> MetaRegressor:
 
 
 def adapt_in_threads(model: MetaRegressor, n_calls: int, n_threads: int = 8) -> int:
-    """Calls of adapt and predict in threads whose result differs from the serial one's."""
+    """Number of calls of adapt and predict in threads with another result than in serial."""
     random = np.random.default_rng(0)
     n_features = len(model.table_.features)
     supports = random.normal(size=(n_calls, SHOTS, n_features))
@@ -106,7 +106,7 @@ def adapt_in_threads(model: MetaRegressor, n_calls: int, n_threads: int = 8) -> 
 
 
 def grow_by_adapting(model: MetaRegressor, n_calls: int) -> float:
-    """MiB that the process grew by over calls of adapt and predict, after a tenth of them."""
+    """Growth of memory in MiB over calls of adapt and predict, after a warm-up of a tenth."""
     x = np.zeros((SHOTS, len(model.table_.features)))
     y = np.linspace(-1.0, 1.0, SHOTS)
     before = resident()

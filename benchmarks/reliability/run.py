@@ -1,4 +1,4 @@
-"""Faults put in on purpose: how many, how long they took, and how many did harm."""
+"""Suite ``reliability``: injected faults, and the number that caused a failure."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -24,7 +24,7 @@ from ehrmeta.nn import MLP
 
 @dataclass(frozen=True)
 class Amounts:
-    """How often each fault is tried."""
+    """Number of repetitions of each fault."""
 
     damaged_files: int
     kills: int
@@ -38,7 +38,7 @@ QUICK = Amounts(damaged_files=400, kills=3, calls_in_threads=200, adapts=500)
 
 @suite(SEED)
 def reliability(run: Run) -> list[Record]:
-    """Damage files, kill trainings, fill disks, search outputs for patients.
+    """Damage files, kill trainings, simulate full disks, search outputs for patient data.
 
     \b
     Example:
@@ -50,14 +50,14 @@ def reliability(run: Run) -> list[Record]:
 
 
 def run_reliability(run: Run, amounts: Amounts = FULL) -> list[Record]:
-    """Records of every kind of fault: how many were tried, and how many did harm."""
+    """Records of every kind of fault: number tried, and number of failures."""
     model = _model()
     records: list[Record] = []
     for case, measure in _FAULTS.items():
         started = time.perf_counter()
         values = measure(model, amounts, run.seed)
         seconds = time.perf_counter() - started
-        run.say(f"{case}: {number(values['failures'])} failures in {number(seconds)} s")
+        run.echo(f"{case}: {number(values['failures'])} failures in {number(seconds)} s")
         records += [
             Record("reliability", case, "ehrmeta", metric, value, seconds=seconds, seed=run.seed)
             for metric, value in values.items()
@@ -113,8 +113,8 @@ def reliability_table(records: Sequence[Record]) -> str:
     for case in dict.fromkeys(record.case for record in records):
         tried, failures = by_key[case, "tried"], by_key[case, "failures"]
         notes = [
-            f"{number(record.value)} {words}"
-            for metric, words in _NOTES.items()
+            f"{number(record.value)} {note}"
+            for metric, note in _NOTES.items()
             if (record := by_key.get((case, metric))) is not None
         ]
         rows.append(
@@ -125,9 +125,9 @@ def reliability_table(records: Sequence[Record]) -> str:
 
 
 _NOTES = {
-    "slowest_s": "s the slowest",
-    "growth_gib": "GiB more at most",
-    "growth_mib": "MiB more after",
+    "slowest_s": "s for the slowest",
+    "growth_gib": "GiB growth at most",
+    "growth_mib": "MiB growth",
     "trainings": "trainings compared",
 }
 
@@ -139,7 +139,7 @@ def _model() -> MetaRegressor:
 
 
 def _saves(model: MetaRegressor) -> Iterator[Callable[[Path], object]]:
-    """What writes a file of every kind: models with and without a population, and patients."""
+    """Functions that write files of models with and without a population, and of patients."""
     table = Table.from_frame(
         marked_table(), task="patient", time="day", outcome="hdl", measured=("creatinine",)
     )

@@ -1,4 +1,4 @@
-"""Time of adapting through the public interface, and of a training step with its batch."""
+"""Time of adapting through the public interface, and of a training step and its batch."""
 
 import time
 import warnings
@@ -31,8 +31,8 @@ N_STEPS = 10
 def adapt_one(seconds: float = 5.0, seed: int = 0) -> list[Record]:
     """Milliseconds of ``model.adapt`` for one patient with 5 rows, and of ``Ridge().fit``.
 
-    Both get the same rows: ten numeric columns as an array or a frame, or the first visits of a
-    patient of nafld-hdl with their time, which Ridge has as one more column.
+    Rows have ten numeric columns as an array or a frame, or are the first visits of a patient of
+    nafld-hdl with time, which is an additional column for Ridge.
     """
     started = time.perf_counter()
     patients = simulate_patients(np.full(200, 10), seed=seed)
@@ -46,7 +46,6 @@ def adapt_one(seconds: float = 5.0, seed: int = 0) -> list[Record]:
         }
         records = []
         for case, (X, y, groups, clock) in inputs.items():
-            # the first rows of the first task; that it is no typical one does not matter here
             first = np.flatnonzero(groups == groups[0])[:SHOTS]
             rows = X.iloc[first] if isinstance(X, pd.DataFrame) else X[first]
             at = {} if clock is None else {"time": clock[first]}
@@ -68,10 +67,9 @@ def adapt_one(seconds: float = 5.0, seed: int = 0) -> list[Record]:
 def adapt_many(
     n_patients: int = 10_000, seconds: float = 5.0, seed: int = 0, *, n_single: int = 100
 ) -> list[Record]:
-    """Patients per second of one ``adapt`` and ``predict`` call over patients of 1 to 10 rows.
+    """Patients per second of one ``adapt`` and ``predict`` call for patients of 1 to 10 rows.
 
-    Each patient's next row is predicted. The loop adapts and predicts `n_single` of them one by
-    one through the same interface.
+    Each patient's next row is predicted. The loop does the same with `n_single` of them one by one.
     """
     started = time.perf_counter()
     random = np.random.default_rng(seed)
@@ -116,7 +114,7 @@ def adapt_many(
 def measure_batch_building(
     seconds: float = 5.0, seed: int = 0, *, n_tasks: int = 256
 ) -> list[Record]:
-    """Milliseconds of `EpisodeSampler.draw` and of a whole step of `train` on nafld-hdl."""
+    """Milliseconds of `EpisodeSampler.draw` and of a training step on nafld-hdl."""
     started = time.perf_counter()
     rows, time_unit = standard_rows()
     plan = TrainingPlan(
@@ -159,7 +157,7 @@ def latency_table(records: Sequence[Record]) -> str:
 
 
 def throughput_table(records: Sequence[Record]) -> str:
-    """Patients per second, at once and one by one."""
+    """Patients per second in one call and one by one."""
     by_key = {(r.method, r.metric): r.value for r in records}
     rows = []
     for method, metric in by_key:
@@ -170,14 +168,14 @@ def throughput_table(records: Sequence[Record]) -> str:
 
 
 def _trained(algorithm: Algorithm, seed: int) -> MetaRegressor:
-    """A model of the usual size; its speed does not depend on how long it is trained."""
+    """A model of typical size; its speed does not depend on the number of training steps."""
     return MetaRegressor(
         algorithm, backbone=MLP((64, 64)), max_steps=2, verbose=False, random_state=seed
     )
 
 
 def batch_table(records: Sequence[Record]) -> str:
-    """The step and the batch's share of it."""
+    """Milliseconds of the step and of its batch, and their ratio."""
     values = {record.metric: record.value or 0.0 for record in records}
     share = f"{100 * values['batch_share']:.1f} %"
     row = [records[0].case, number(values["step_ms"]), number(values["batch_ms"]), share]

@@ -1,4 +1,4 @@
-"""Peak memory of training by the number of patients, and of a meta-gradient by method."""
+"""Suite ``memory``: peak memory of training by number of patients, of a meta-gradient by method."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ SIZES = (10_000, 100_000, 1_000_000)
 
 @suite(CACHE, SEED)
 def memory(run: Run) -> list[Record]:
-    """Count the memory that training on 10,000 to 1,000,000 patients takes.
+    """Measure the peak memory of training on 10,000 to 1,000,000 patients.
 
     \b
     Example:
@@ -38,7 +38,7 @@ def memory(run: Run) -> list[Record]:
 
 
 def measure_training_memory(n_patients: int, max_steps: int = 300, seed: int = 0) -> list[Record]:
-    """Peak GiB of simulating and fitting so many patients of 20 rows, in a fresh process."""
+    """Peak GiB of simulating and fitting patients of 20 rows each, in a new process."""
     started = time.perf_counter()
     parts, peak = run_apart(_fit, n_patients, max_steps, seed)
     name = "memory", f"fit {n_patients:,} patients of {ROWS_EACH} rows, {max_steps} steps"
@@ -51,17 +51,10 @@ def measure_training_memory(n_patients: int, max_steps: int = 300, seed: int = 0
 
 
 def measure_gradient_memory(case: Case, methods: Sequence[str], seed: int = 0) -> list[Record]:
-    """Peak GiB that computing a meta-gradient adds, each method in a fresh process."""
+    """Additional peak GiB of computing a meta-gradient, each method in a new process."""
     records = []
-    record = partial(
-        Record,
-        "memory",
-        f"meta-gradient, {tuple(case)}",
-        metric="gib",
-        k=case.shots,
-        n_tasks=case.n_tasks,
-        seed=seed,
-    )
+    about: dict[str, Any] = {"k": case.shots, "n_tasks": case.n_tasks, "seed": seed}
+    record = partial(Record, "memory", f"meta-gradient, {tuple(case)}", metric="gib", **about)
     for method in methods:
         started = time.perf_counter()
         note, value = "", None
@@ -76,26 +69,20 @@ def measure_gradient_memory(case: Case, methods: Sequence[str], seed: int = 0) -
 
 
 def memory_table(records: Sequence[Record]) -> str:
-    """Peak memory by size or method, with what it was spent on."""
+    """Peak memory by size or method, with the size of the data and the time of the fit."""
     by_key = {(record.case, record.method, record.metric): record for record in records}
     rows = []
     for (case, method, metric), record in by_key.items():
         if metric != "gib":
             continue
         parts = [by_key.get((case, method, name)) for name in ("data_gib", "fit_seconds")]
-        rows.append(
-            [
-                case,
-                method,
-                record.note or number(record.value),
-                *("" if part is None else number(part.value) for part in parts),
-            ]
-        )
+        shown = ["" if part is None else number(part.value) for part in parts]
+        rows.append([case, method, record.note or number(record.value), *shown])
     return text_table(["peak memory", "method", "GiB", "of it data", "seconds to fit"], rows)
 
 
 def _fit(n_patients: int, max_steps: int, seed: int) -> Mapping[str, float]:
-    """GiB of the table handed in, and seconds of fitting it."""
+    """GiB of the data, and seconds of the fit."""
     patients = simulate_patients(np.full(n_patients, ROWS_EACH), N_FEATURES, seed)
     model = MetaRegressor(MAML(), max_steps=max_steps, verbose=False, random_state=seed)
     started = time.perf_counter()
@@ -105,7 +92,7 @@ def _fit(n_patients: int, max_steps: int, seed: int) -> Mapping[str, float]:
 
 
 def _gradient(method: str, case: Case, seed: int) -> float:
-    """GiB held before the gradient is computed."""
+    """GiB before computing the gradient."""
     run = METHODS[method](draw_problem(case, seed))
     before = resident()
     for _ in range(2):

@@ -1,4 +1,4 @@
-"""Time of one second-order meta-gradient, by method, all shown to compute the same one."""
+"""Time of one second-order meta-gradient by method, after a check that all are equal."""
 
 import math
 import time
@@ -9,23 +9,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.speed.methods import (
-    COMPILED,
-    LOW_RANK,
-    MATERIALISED,
-    METHODS,
-    REFERENCE,
-    Run,
-    prefers_low_rank,
-)
+from benchmarks.speed import methods
+from benchmarks.speed.methods import COMPILED, LOW_RANK, METHODS, REFERENCE, Run
 from benchmarks.speed.problem import Case, Problem, draw_problem
 from benchmarks.suite.arrays import Array
 from benchmarks.suite.record import Record, number, text_table
 from benchmarks.suite.timing import interleave, timed_record
 from ehrmeta.errors import EhrmetaError, MissingExtraError
 
-# float32 rounding, and now and then a unit that sits on the other side of ReLU's kink
-TOLERANCE = 1e-3
+TOLERANCE = 1e-3  # rounding of float32, and units near the kink of ReLU
 MATRIX_PRODUCT = "matrix product"
 BASE = Case(20, 64, 5, 10, 256, 3)
 AXES = {"n_tasks": (64, 128, 256, 512), "shots": (5, 10, 20, 40), "steps": (1, 2, 4, 8)}
@@ -50,16 +42,15 @@ def compare_methods(
     seconds, min_rounds
         Of `interleave`.
     required : sequence of str
-        Methods that must be there; another one that is not installed gets a record without value.
+        Methods that must be installed; the others get a record without value if they are not.
 
     Returns
     -------
     list of Record
-        ``ms`` of every method with quartiles; ``ratio`` to the form that MAML takes by itself (to
-        the first method where that was not asked for), ``ratio_compiled`` to the compiled one;
-        ``gradient_error`` to ``torch.func``; ``gflops`` and ``share_of_product`` of the low-rank
-        form, plain and compiled, against a matrix product of the same rows and width, timed in
-        the same rounds; ``padding``.
+        ``ms`` with quartiles; ``ratio`` to MAML's default form (to the first method without that),
+        ``ratio_compiled`` to the compiled one; ``gradient_error`` to ``torch.func``; ``gflops`` and
+        ``share_of_product`` of the low-rank form, plain and compiled, relative to a matrix product
+        of the same rows and width in the same rounds; ``padding``.
 
     Raises
     ------
@@ -114,7 +105,7 @@ def check_equal(gradients: Mapping[str, Mapping[str, Any]], case: str) -> dict[s
     Raises
     ------
     EhrmetaError
-        It is not rounding: the method computes something else.
+        The difference is larger than rounding errors.
     """
     reference = gradients.get(REFERENCE) or next(iter(gradients.values()))
     expected = _flat(reference, reference)
@@ -125,21 +116,20 @@ def check_equal(gradients: Mapping[str, Mapping[str, Any]], case: str) -> dict[s
         if not error <= TOLERANCE:
             raise EhrmetaError(
                 f"'{name}' returns another meta-gradient than '{REFERENCE}' on the case {case}: "
-                f"relative difference {error:.2g}, at most {TOLERANCE:g} is rounding. Its time "
-                "would mean nothing; mend it or leave it out with --method."
+                f"relative difference {error:.2g}, tolerance {TOLERANCE:g}. Fix it, or exclude it "
+                "with --method."
             )
         errors[name] = error
     return errors
 
 
 def measure_scaling(seconds: float = 10.0, seed: int = 0, device: str = "cpu") -> list[Record]:
-    """Milliseconds of a meta-gradient in the form MAML takes by itself, along each axis."""
+    """Milliseconds of a meta-gradient in MAML's default form, along each axis of the problem."""
     started = time.perf_counter()
     records = []
     for axis, sizes in AXES.items():
-        problems = {
-            size: draw_problem(BASE._replace(**{axis: size}), seed, device) for size in sizes
-        }
+        cases = {size: BASE._replace(**{axis: size}) for size in sizes}
+        problems = {size: draw_problem(case, seed, device) for size, case in cases.items()}
         calls = {str(size): METHODS[_form(problem)](problem) for size, problem in problems.items()}
         times = interleave(calls, seconds=seconds / len(AXES))
         for size, problem in problems.items():
@@ -151,7 +141,7 @@ def measure_scaling(seconds: float = 10.0, seed: int = 0, device: str = "cpu") -
 
 
 def method_table(records: Sequence[Record]) -> str:
-    """One case as a table: methods by time, with what the arithmetic comes to."""
+    """Table of one case: time by method, and floating-point operations per second."""
     by_key = {(record.method, record.metric): record for record in records}
     rows = []
     for name in dict.fromkeys(r.method for r in records if r.metric == "ms"):
@@ -181,7 +171,7 @@ def method_table(records: Sequence[Record]) -> str:
 
 
 def scaling_table(records: Sequence[Record]) -> str:
-    """Each axis as it doubles, with the time relative to the line above."""
+    """Table of the time along each axis, with the ratio to the line above."""
     rows, before = [], None
     for record in records:
         growth = ""
@@ -194,25 +184,22 @@ def scaling_table(records: Sequence[Record]) -> str:
 
 
 def _form(problem: Problem) -> str:
-    """The form that MAML takes by itself."""
-    return LOW_RANK if prefers_low_rank(problem) else MATERIALISED
+    """Name of the form that MAML uses by default."""
+    return LOW_RANK if methods.prefers_low_rank(problem) else methods.MATERIALISED
 
 
 def _flat(gradient: Mapping[str, Any], names: Mapping[str, Any]) -> Array:
-    """All parameters in one vector, whichever package's arrays they are."""
+    """All parameters in one vector, from arrays of any package."""
     arrays = (gradient[name] for name in names)
     on_cpu = (array.cpu() if torch.is_tensor(array) else array for array in arrays)
     return np.concatenate([np.asarray(array, np.float64).ravel() for array in on_cpu])
 
 
 def _matrix_product(problem: Problem) -> Callable[[], torch.Tensor]:
-    """(task x point, width) times (width, width), into memory that is there already."""
+    """Matrix product (task x point, width) times (width, width) into preallocated memory."""
     n_points, width = problem.n_tasks * (problem.shots + problem.queries), problem.widths[1]
     device = problem.support.y.device
-    left, right = (
-        torch.randn(n_points, width, device=device),
-        torch.randn(width, width, device=device),
-    )
+    left, right = (torch.randn(n, width, device=device) for n in (n_points, width))
     product = torch.empty_like(left)
     return lambda: torch.mm(left, right, out=product)
 
@@ -223,7 +210,7 @@ def _product_flops(problem: Problem) -> int:
 
 
 def _useful_flops(problem: Problem) -> int:
-    """Those of the real rows only."""
+    """Floating-point operations for rows that are not padding."""
     sizes = zip(problem.support.mask.sum(1), problem.query.mask.sum(1), strict=True)
     return sum(meta_gradient_flops(problem.widths, int(n), int(m), problem.steps) for n, m in sizes)
 
@@ -243,10 +230,10 @@ def meta_gradient_flops(
     with ``m = (s - 1) n`` keys; the query runs forward with ``m = S n``. The first layer sees the
     same inputs at every step, so its values add up on one block of ``n`` keys.
 
-    The outer gradient costs two products of the same size for every product of two things that
-    depend on the parameters, and one where a factor is data: the first layer's ``W x``, and its
-    values times ``Kx + 1``, whose ``Kx`` itself needs none. Activations, sums and the loss are not
-    counted, nor is what padding adds.
+    The outer gradient costs two products of the same size for every product of two factors that
+    depend on the parameters, and one if a factor is data: the first layer's ``W x``, and its values
+    times ``Kx + 1``, whose ``Kx`` itself needs none. Activations, sums, the loss and padding are not
+    counted.
 
     Parameters
     ----------

@@ -1,8 +1,8 @@
-"""One meta-gradient in this package's forms, as the trainer calls them, and in other packages.
+"""One meta-gradient by the trainer's methods, and by other packages.
 
 Each function prepares a problem and returns a function without arguments that computes the
-gradient of every parameter; only the latter is timed. All take one MLP of two hidden layers, ReLU,
-half the mean squared error, one fixed rate and second-order gradients.
+gradient of every parameter; only the latter is timed. All use an MLP of two hidden layers, ReLU,
+half the mean squared error, a fixed rate and second-order gradients.
 """
 
 import math
@@ -34,13 +34,13 @@ REFERENCE = "torch.func vmap"
 
 
 def meta_sgd(problem: Problem) -> Run:
-    """Meta-SGD: the gradient of the start and of a rate for every weight, all equal here."""
+    """Meta-SGD: gradients of the initial weights and of a rate for every weight, here all equal."""
     algorithm = MetaSGD(problem.rate, problem.steps, max_inner_norm=None, pseudo_count=0.0)
     return _trained_as(algorithm, problem, _network(problem))
 
 
 def prefers_low_rank(problem: Problem) -> bool:
-    """Which form MAML takes by itself."""
+    """Whether MAML uses the low-rank form for this problem by default."""
     network = _network(problem)
     return network.low_rank(problem.params, problem.shots, problem.steps)
 
@@ -48,10 +48,10 @@ def prefers_low_rank(problem: Problem) -> bool:
 def _trained_as(
     algorithm: Algorithm, problem: Problem, network: Network, *, compiled: bool = False
 ) -> Run:
-    """The gradient of the mean query loss over the batch, at the problem's start.
+    """Gradient of the mean query loss over the batch at the problem's initial weights.
 
-    The likelihood is a Normal of standard deviation 1, so that its negative logarithm is half the
-    squared error and a constant.
+    The likelihood is normal with standard deviation 1, whose negative logarithm is half the squared
+    error plus a constant.
     """
     spec = Spec(network, Normal(), problem.widths[0])
     params = algorithm.init(spec, torch.Generator())
@@ -70,9 +70,9 @@ def _trained_as(
 
 
 def maml(problem: Problem, *, low_rank: bool | None = None, compiled: bool = False) -> Run:
-    """MAML with each task's change of the weights as keys and values (low rank), or as matrices.
+    """MAML with the task-specific weight changes in low-rank form or as matrices.
 
-    Without `low_rank` in the form that it takes by itself.
+    Without `low_rank` the form is chosen by MAML.
     """
     low_rank = prefers_low_rank(problem) if low_rank is None else low_rank
     algorithm = MAML(
@@ -87,14 +87,14 @@ def _network(problem: Problem) -> Network:
 
 
 class _OneForm:
-    """A network that holds its fast weights in one form, whatever that costs."""
+    """A network with a fixed form of its fast weights."""
 
     def __init__(self, network: Network, low_rank: bool) -> None:
         self.network = network
         self.form = low_rank
 
     def low_rank(self, params: Params, n_points: int, n_steps: int) -> bool:
-        """The form given."""
+        """The fixed form."""
         return self.form
 
     def __getattr__(self, name: str) -> Any:
@@ -119,7 +119,7 @@ def torch_func(problem: Problem) -> Run:
 
 
 def autograd_loop(problem: Problem) -> Run:
-    """A Python loop over tasks with ``create_graph=True``, as learn2learn works; not padded."""
+    """A Python loop over tasks with ``create_graph=True``, as in learn2learn; without padding."""
     weights = {name: value.clone().requires_grad_() for name, value in problem.params.items()}
     leaves = list(weights.values())
     tasks = _tasks(problem)
@@ -142,7 +142,7 @@ def autograd_loop(problem: Problem) -> Run:
 
 
 def higher_loop(problem: Problem) -> Run:
-    """``higher.innerloop_ctx`` for every task; not padded."""
+    """``higher.innerloop_ctx`` for every task; without padding."""
     higher = require("higher")
     features, *hidden, outputs = problem.widths
     first, second = hidden
@@ -224,12 +224,12 @@ def _loss(weights: Weights, x: Tensor, y: Tensor, weight: Tensor) -> Tensor:
 
 
 def _arrays(problem: Problem) -> tuple[tuple[Tensor, ...], ...]:
-    """x, y and weight of support and query, each with a task axis."""
+    """x, y and weight of support and query, with a task axis."""
     return tuple((which.x, which.y, which.weight) for which in (problem.support, problem.query))
 
 
 def _tasks(problem: Problem) -> list[tuple[tuple[Tensor, ...], ...]]:
-    """Those arrays task by task without padding; tasks without a query add nothing."""
+    """The same arrays for each task with a query, without padding."""
     return [
         tuple(
             tuple(tensor[i][which.mask[i]] for tensor in (which.x, which.y, which.weight))

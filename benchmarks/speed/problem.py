@@ -1,4 +1,4 @@
-"""Simulated patients, and the batches of tasks whose meta-gradient is timed."""
+"""Simulated patients, and batches of tasks for timing meta-gradients."""
 
 import warnings
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ RATE = 0.05
 
 
 class Patients(NamedTuple):
-    """Rows of patients whose outcome is a line with their own intercept and slopes."""
+    """Rows of patients with linear outcomes, and random intercepts and slopes."""
 
     X: npt.NDArray[np.float32]  # (row, feature)
     y: npt.NDArray[np.float32]  # (row,)
@@ -49,11 +49,11 @@ CASES = (
 
 @dataclass(frozen=True)
 class Problem:
-    """A perceptron at its start, and the supports and queries of a batch of tasks.
+    """Initial weights of a perceptron, and the supports and queries of a batch of tasks.
 
-    The meta-gradient is that of textbook MAML, second order: the mean over tasks of half the mean
-    squared error on the query, after `steps` gradient steps at one fixed rate on half the mean
-    squared error on the support. Points count by ``TaskSet.weight``, 0 where padded.
+    The meta-gradient is that of second-order MAML: of the mean over tasks of half the mean squared
+    error on the query, after `steps` gradient steps at a fixed rate on half the mean squared error
+    on the support. Points are weighted by ``TaskSet.weight``, 0 where padded.
 
     Parameters
     ----------
@@ -96,7 +96,7 @@ class Problem:
 
     @property
     def padding(self) -> float:
-        """Share of the points that are no rows."""
+        """Share of padded points."""
         masks = (self.support.mask, self.query.mask)
         return 1.0 - sum(int(m.sum()) for m in masks) / sum(m.numel() for m in masks)
 
@@ -107,7 +107,7 @@ class Problem:
 
 
 def simulate_patients(sizes: Index, n_features: int = 10, seed: int = 0) -> Patients:
-    """Patients with so many rows each; ``y = a + (b + b0) . x + noise``.
+    """Simulate patients with `sizes` rows and ``y = a + (b + b0) . x + noise``.
 
     Examples
     --------
@@ -127,7 +127,7 @@ def simulate_patients(sizes: Index, n_features: int = 10, seed: int = 0) -> Pati
 
 
 def draw_problem(case: Case, seed: int = 0, device: str = "cpu") -> Problem:
-    """Equal tasks of normal noise: the cost does not depend on the values."""
+    """Tasks of equal size with random numbers: the cost does not depend on the values."""
     generator = torch.Generator().manual_seed(seed)
     support, query = (
         _full_set(
@@ -143,7 +143,7 @@ def draw_problem(case: Case, seed: int = 0, device: str = "cpu") -> Problem:
 def ragged_problem(
     n_tasks: int = 256, width: int = 64, steps: int = 3, seed: int = 0, device: str = "cpu"
 ) -> Problem:
-    """A batch as the trainer draws it from nafld-hdl: 0 to 10 first visits, up to 10 later ones."""
+    """Batch of the trainer from nafld-hdl: 0 to 10 first visits, and up to 10 later ones."""
     rows, time_unit = standard_rows()
     generator = torch.Generator().manual_seed(seed)
     sampler = EpisodeSampler(rows, shots=(0, 10), max_queries=10, time_unit=time_unit)
@@ -155,7 +155,7 @@ def ragged_problem(
 
 
 def standard_rows(name: str = "nafld-hdl") -> tuple[TaskRows, float]:
-    """A bundled data set of numbers, standardised, and the median time between its visits."""
+    """Standardised rows of a bundled numeric data set, and the median time between visits."""
     with warnings.catch_warnings(action="ignore", category=DataWarning):
         table = load_dataset(name)
     tasks = index_tasks(table.groups, table.time)
@@ -180,7 +180,7 @@ def _start(n_features: int, width: int, generator: torch.Generator) -> dict[str,
 
 
 def _full_set(x: Tensor, y: Tensor) -> TaskSet:
-    """Sets without padding, time or offset."""
+    """Task sets without padding, time or offset."""
     zero, one = torch.zeros_like(y), torch.ones_like(y)
     return TaskSet(x, y, time=zero, mask=one.bool(), weight=one, offset=zero)
 

@@ -1,18 +1,12 @@
-"""The speed suite: what a meta-gradient, an adapted patient and a training step cost."""
+"""Suite ``speed``: time of a meta-gradient, of adapting a patient and of a training step."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import click
 
-from benchmarks.speed import adapting
+from benchmarks.speed import adapting, meta_gradient
 from benchmarks.speed.memory import measure_gradient_memory, memory_table
-from benchmarks.speed.meta_gradient import (
-    compare_methods,
-    measure_scaling,
-    method_table,
-    scaling_table,
-)
 from benchmarks.speed.methods import METHODS
 from benchmarks.speed.problem import CASES, Case, draw_problem, ragged_problem
 from benchmarks.suite.cells import Cell, Run
@@ -36,10 +30,10 @@ Show = Callable[[Sequence[Record]], str]
     click.option("--device", default="cpu", show_default=True, help="Of the meta-gradients."),
 )
 def speed(run: Run, methods: Sequence[str] = (), device: str = "cpu") -> list[Record]:
-    """Time meta-gradients, adapting, training steps; count memory.
+    """Measure time of meta-gradients, adapting and training steps, and memory.
 
-    Every method runs in the same process in turn, after a check that all compute the same
-    gradient; numbers are medians, and ratios are taken within a round.
+    Methods run in turn in one process, after a check that their gradients are equal. Numbers are
+    medians; ratios are computed within rounds.
 
     \b
     Example:
@@ -47,11 +41,11 @@ def speed(run: Run, methods: Sequence[str] = (), device: str = "cpu") -> list[Re
     """
     for name in methods:
         if name not in METHODS:
-            raise DataError(f"there is no method '{name}'. {did_you_mean(name, METHODS)}")
+            raise DataError(f"unknown method '{name}'. {did_you_mean(name, METHODS)}")
     about = machine()
-    run.say(
+    run.echo(
         f"{about['processor']}, {about['cpus']} cores, {about['threads']} threads of torch, "
-        f"load {about['load'] or 0.0:.1f}, {about['date']}; all methods side by side in one process"
+        f"load {about['load'] or 0.0:.1f}, {about['date']}; all methods in one process"
     )
     records: list[Record] = []
     for cell, table in _cells(run, tuple(methods), str(pick_device(device)), about["threads"]):
@@ -64,24 +58,18 @@ def speed(run: Run, methods: Sequence[str] = (), device: str = "cpu") -> list[Re
 def measure_meta_gradient(
     case: Case | int, methods: Sequence[str], quick: bool, device: str, seed: int
 ) -> list[Record]:
-    """Times of the methods on equal tasks of a case, or on so many ragged tasks of nafld-hdl."""
+    """Times of the methods on equal tasks, or on a number of ragged tasks of nafld-hdl."""
     draw: Callable[..., Any] = ragged_problem if isinstance(case, int) else draw_problem
     seconds, min_rounds = (1.0, 3) if quick else (10.0, 7)
-    problem = draw(case, seed=seed, device=device)
-    return compare_methods(
-        problem,
-        methods or tuple(METHODS),
-        seconds=seconds,
-        min_rounds=min_rounds,
-        required=methods,
-        seed=seed,
-    )
+    problem, names = draw(case, seed=seed, device=device), methods or tuple(METHODS)
+    rounds: dict[str, Any] = {"seconds": seconds, "min_rounds": min_rounds}
+    return meta_gradient.compare_methods(problem, names, required=methods, seed=seed, **rounds)
 
 
 def _cells(
     run: Run, methods: tuple[str, ...], device: str, n_threads: int
 ) -> Iterator[tuple[Cell, Show]]:
-    """What to measure, and its table."""
+    """Cells with the functions of their tables."""
 
     def cell(name: str, measure: Callable[..., list[Record]], *args: Any) -> Cell:
         return Cell(f"speed {name}, {n_threads} threads", measure, args)
@@ -90,21 +78,16 @@ def _cells(
     for case in (*(CASES[:1] if run.quick else CASES), 64 if run.quick else 256):
         name = "nafld-hdl" if isinstance(case, int) else str(tuple(case))
         args = (case, methods, run.quick, device, run.seed)
-        yield cell(f"meta-gradient {name}", measure_meta_gradient, *args), method_table
+        measured = cell(f"meta-gradient {name}", measure_meta_gradient, *args)
+        yield measured, meta_gradient.method_table
     yield cell("adapt one patient", adapting.adapt_one, seconds, run.seed), adapting.latency_table
-    n_patients = 1_000 if run.quick else 10_000
-    yield (
-        cell("adapt many patients", adapting.adapt_many, n_patients, seconds, run.seed),
-        adapting.throughput_table,
-    )
-    yield (
-        cell("batch building", adapting.measure_batch_building, seconds, run.seed),
-        adapting.batch_table,
-    )
-    yield cell("scaling", measure_scaling, seconds, run.seed, device), scaling_table
+    n = 1_000 if run.quick else 10_000
+    measured = cell("adapt many patients", adapting.adapt_many, n, seconds, run.seed)
+    yield measured, adapting.throughput_table
+    measured = cell("batch building", adapting.measure_batch_building, seconds, run.seed)
+    yield measured, adapting.batch_table
+    measured = cell("scaling", meta_gradient.measure_scaling, seconds, run.seed, device)
+    yield measured, meta_gradient.scaling_table
     if not run.quick and device == "cpu":
-        timed = methods or tuple(METHODS)
-        memory = cell(
-            "memory of a meta-gradient", measure_gradient_memory, CASES[3], timed, run.seed
-        )
-        yield memory, memory_table
+        name, names = "memory of a meta-gradient", methods or tuple(METHODS)
+        yield cell(name, measure_gradient_memory, CASES[3], names, run.seed), memory_table

@@ -1,1 +1,1 @@
-"""The skeleton of all suites: cells and their cache, commands, records, scores, timing."""
+"""Shared parts of the suites: cells and their cache, commands, records, scores, timing."""

@@ -1,7 +1,7 @@
-"""The cells of a suite: each measured once, in this process or in several, and kept as it finishes.
+"""Cells of a suite: units of work that run in one process or several, and are cached.
 
-A finished cell is found again under the same arguments and the same code: the cache compares a
-digest of the sources that the cell's function imports, and the versions of the libraries.
+A cached result is valid for the same arguments and code: its key has a digest of the sources that
+the cell's function imports, and the versions of the libraries.
 """
 
 import ast
@@ -30,16 +30,16 @@ _ROOTS = {"benchmarks": Path(__file__).parents[1], "ehrmeta": Path(ehrmeta.__fil
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """A fitted method's scores.
+    """Scores of a fitted method.
 
     Parameters
     ----------
     scores : mapping of int to Scores
         By k, over the test patients of the fold.
     seconds, tuning_seconds : float
-        Of the fit, and of choosing the settings.
+        Of the fit, and of choosing hyper-parameters.
     setting : str
-        Chosen.
+        Chosen hyper-parameters.
     note : str
         Why there are no scores.
     """
@@ -61,12 +61,11 @@ class Cell:
     Parameters
     ----------
     name : str
-        Told when it finishes; names its file.
+        Shown when it finishes; names its file.
     measure : callable
-        A module's function, so that another process can be handed it. Returns a list of `Record`,
-        or a `Fitted`.
+        A function of a module (it is pickled), which returns a list of `Record`, or a `Fitted`.
     args : tuple
-        Its arguments. Their ``repr`` is all that the result depends on beside the code.
+        Its arguments. Their ``repr`` must determine the result.
     """
 
     name: str
@@ -74,7 +73,7 @@ class Cell:
     args: tuple[Any, ...] = ()
 
     def file(self, folder: Path) -> Path:
-        """Where the result is kept."""
+        """File of the cached result."""
         depends_on = [repr(self.args), source_digest(self.measure.__module__), _versions()]
         digest = hashlib.sha256(json.dumps([self.name, *depends_on]).encode()).hexdigest()[:8]
         return folder / f"{re.sub(r'[^a-zA-Z0-9]+', '-', self.name).strip('-')}-{digest}.npz"
@@ -82,38 +81,38 @@ class Cell:
 
 @dataclass(frozen=True)
 class Run:
-    """How a suite is run.
+    """Settings of a run of a suite.
 
     Parameters
     ----------
     quick : bool
-        Small cases: does it work here?
+        Small cases, to check that everything works.
     cache : Path, optional
-        Folder of finished cells, which a run that was stopped goes on from.
+        Folder of finished cells, from which an interrupted run resumes.
     workers : int
-        Processes of one thread each; with 1 this process works, on its threads.
+        Processes of one thread each; with 1 the cells run in this process, on its threads.
     seed : int
-    say : callable
-        Told about every cell that finishes, about what is left out, and every table.
+    echo : callable
+        Prints progress, skipped methods, and tables.
     """
 
     quick: bool = False
     cache: Path | None = None
     workers: int = 1
     seed: int = 0
-    say: Callable[[str], object] = field(default=lambda line: None)
+    echo: Callable[[str], object] = field(default=lambda line: None)
 
     def show(self, *texts: str) -> None:
-        """Say tables or paragraphs, each after an empty line."""
+        """Print tables or paragraphs, each after an empty line."""
         for text in filter(None, texts):
-            self.say(f"\n{text.rstrip()}")
+            self.echo(f"\n{text.rstrip()}")
 
     def results(self, cells: Sequence[Cell]) -> list[Any]:
-        """What the cells return, in the order of `cells`."""
+        """Results of the cells, in the order of `cells`."""
         finished: dict[int, Any] = {}
         for at, result in self._finished(cells):
             finished[at] = result
-            self.say(f"[{len(finished)}/{len(cells)}] {cells[at].name}: {_in_words(result)}")
+            self.echo(f"[{len(finished)}/{len(cells)}] {cells[at].name}: {_summary(result)}")
         return [finished[at] for at in range(len(cells))]
 
     def records(self, cells: Sequence[Cell]) -> list[Record]:
@@ -121,13 +120,13 @@ class Run:
         return [record for records in self.results(cells) for record in records]
 
     def _finished(self, cells: Sequence[Cell]) -> Iterator[tuple[int, Any]]:
-        """Place and result of every cell, as they finish."""
+        """Index and result of every cell, in the order of finishing."""
         files = [None if self.cache is None else cell.file(self.cache) for cell in cells]
         if self.workers == 1:
             for at, cell in enumerate(cells):
                 yield at, _measure(cell, files[at])
             return
-        os.environ.setdefault("OMP_NUM_THREADS", "1")  # read by the new processes as they start
+        os.environ.setdefault("OMP_NUM_THREADS", "1")  # read by new processes at their start
         context = get_context("spawn")
         with ProcessPoolExecutor(
             self.workers, context, initializer=torch.set_num_threads, initargs=(1,)
@@ -139,10 +138,9 @@ class Run:
 
 @cache
 def source_digest(module: str) -> str:
-    """SHA-256 of a module's source and of all that it imports from here, directly or not.
+    """SHA-256 of the sources of a module and of all modules of this project that it imports.
 
-    Modules of ``benchmarks`` and ``ehrmeta`` count, whether they are imported at the top of a file
-    or inside a function.
+    Imports count at any depth, also inside functions.
     """
     sources: dict[str, bytes] = {}
     waiting = [module]
@@ -164,7 +162,7 @@ def source_digest(module: str) -> str:
 
 
 def _file_of(module: str) -> Path | None:
-    """The source of a module of this project."""
+    """Source file of a module of this project."""
     root, *parts = module.split(".")
     if root not in _ROOTS or not parts:
         return None
@@ -180,7 +178,7 @@ def _versions() -> dict[str, str]:
 
 
 def _measure(cell: Cell, file: Path | None) -> Any:
-    """The result of a cell, from its file or measured now."""
+    """Result of a cell, from the cache or measured now."""
     if file is not None and file.exists():
         return _read(file)
     result = cell.measure(*cell.args)
@@ -219,15 +217,15 @@ def _read(file: Path) -> Any:
             return Fitted(scores, **content["fitted"])
     except (ValueError, KeyError, TypeError, OSError) as error:
         raise DataError(
-            f"'{file}' holds no benchmark results ({type(error).__name__}). Delete it, or pass "
+            f"'{file}' is not a valid cache file ({type(error).__name__}). Delete it, or pass "
             "another --cache folder."
         ) from error
 
 
-def _in_words(result: Any) -> str:
-    """The first value of a cell, and what it took."""
+def _summary(result: Any) -> str:
+    """First value of a cell, and its time."""
     if isinstance(result, Fitted):
         return str(result)
     first = result[0]
-    took = "" if first.seconds is None else f" in {number(first.seconds)} s"
-    return f"{first.note if first.value is None else f'{first.value:.3g}'}{took}"
+    duration = "" if first.seconds is None else f" in {number(first.seconds)} s"
+    return f"{first.note if first.value is None else f'{first.value:.3g}'}{duration}"

@@ -1,4 +1,4 @@
-"""Suites as commands: a suite registers its function under the options that it takes."""
+"""Command line of the benchmarks: suites register their functions as commands."""
 
 import inspect
 import shlex
@@ -19,26 +19,26 @@ SUITES: dict[str, click.Command] = {}
 
 
 def _in_a_folder(context: click.Context, option: click.Parameter, path: str | None) -> str | None:
-    """Refuse before measuring what could not be written after it."""
+    """Raise an error before the run if the file could not be written."""
     if path is not None and not Path(path).absolute().parent.is_dir():
         raise click.BadParameter(f"there is no folder '{Path(path).parent}'.", context, option)
     return path
 
 
-QUICK = click.option("--quick", is_flag=True, help="Small cases: does it work here?")
+QUICK = click.option("--quick", is_flag=True, help="Small cases, to check that it works.")
 JSON = click.option(
     "--json",
     "json_file",
     metavar="FILE",
     type=click.Path(dir_okay=False, writable=True),
     callback=_in_a_folder,
-    help="Write every number here.",
+    help="Write all records here.",
 )
 CACHE = click.option(
     "--cache",
     metavar="FOLDER",
     type=click.Path(path_type=Path),
-    help="Keep finished parts here, and go on from them.",
+    help="Store finished parts here, and resume from them.",
 )
 SEED = click.option("--seed", type=int, default=0, show_default=True)
 WORKERS = click.option(
@@ -46,35 +46,21 @@ WORKERS = click.option(
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
-    help="Processes; more than one compute on one thread each.",
+    help="Number of processes; several use one thread each.",
 )
 
 
-def only(flag: str, name: str, choices: Iterable[str], what: str) -> Option:
-    """An option that leaves out what it does not name.
-
-    Parameters
-    ----------
-    flag, name : str
-        ``--method``, and the suite's argument that takes the tuple of all that were given.
-    choices : iterable of str
-    what : str
-        What one of them is, for the help.
-    """
-    words = f"Only this {what}; may be repeated."
-    return click.option(flag, name, type=click.Choice(list(choices)), multiple=True, help=words)
+def only(flag: str, name: str, choices: Iterable[str], noun: str) -> Option:
+    """Repeatable option such as ``--method`` that restricts a suite's argument to some choices."""
+    text = f"Only this {noun}; may be repeated."
+    return click.option(flag, name, type=click.Choice(list(choices)), multiple=True, help=text)
 
 
 def suite(*options: Option) -> Callable[[Suite], Suite]:
     """Register a suite under the name of its function, which returns the records.
 
-    The function takes a `Run` and what the options give; its docstring is the help. Every suite has
-    ``--quick`` and ``--json``.
-
-    Parameters
-    ----------
-    options : decorators
-        `CACHE`, `SEED`, `WORKERS` where the suite uses them, and its own.
+    The function takes a `Run` and the values of its options; its docstring is the help. Every suite
+    has ``--quick`` and ``--json``; `CACHE`, `SEED` and `WORKERS` are set in the `Run`.
     """
 
     def register(measure: Suite) -> Suite:
@@ -103,7 +89,7 @@ def suite(*options: Option) -> Callable[[Suite], Suite]:
 
 
 def command_line(context: click.Context) -> str:
-    """The command as it was given, without names of folders and files."""
+    """The command as entered, without names of folders and files."""
     words = ["python", "-m", "benchmarks", str(context.info_name)]
     for option in context.command.params:
         given = context.get_parameter_source(str(option.name)) == ParameterSource.COMMANDLINE

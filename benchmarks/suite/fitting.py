@@ -1,4 +1,4 @@
-"""How models of a suite are fitted: seeds, short trainings, subsamples, several folds as one."""
+"""Fitting of models in a suite: plans, folds, seeds, short trainings and subsamples."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,17 +14,16 @@ from ehrmeta.data import Table
 
 @dataclass(frozen=True)
 class Plan:
-    """How much of a suite is run.
+    """Size of a run of a suite.
 
     Parameters
     ----------
     n_folds, folds_run : int
-        Folds of the split (one site each where there are fewer sites), and how many of them are
-        run.
+        Folds of the split (at most one per site), and how many of them are run.
     max_tasks : int, optional
-        Patients that are used at most, drawn at random.
+        Maximum number of patients, drawn at random.
     max_steps : int, optional
-        Of the learners' training; their default without it.
+        Training steps of the learners; by default their own.
     seed : int
     """
 
@@ -37,14 +36,14 @@ class Plan:
 
 @dataclass(frozen=True, eq=False)
 class Folds:
-    """A method on all folds of a data set.
+    """Scores of a method on all folds of a data set.
 
     Parameters
     ----------
     scores : dict of int to Scores
-        By k, over the test patients of all folds in turn: every method's in the same order.
+        By k, over the test patients of all folds, in the same order for every method.
     seconds, tuning_seconds : float
-        Mean over folds, of the fit and of choosing settings.
+        As in `Fitted`, mean over folds.
     settings : tuple of str
         Chosen in each fold.
     note : str
@@ -65,16 +64,9 @@ def measure_folds(
     n_folds: Mapping[str, int],
     plan: Plan,
 ) -> dict[str, dict[str, list[Fitted]]]:
-    """Cells of all folds, ``cells[data_set][method][fold]``.
+    """Results ``measure(data_set, method, fold, plan)`` by data set, method and fold.
 
-    Parameters
-    ----------
-    measure : callable
-        Of a data set, a method, a fold and the plan.
-    methods : mapping
-        By data set.
-    n_folds : mapping
-        By data set.
+    `methods` and `n_folds` are given by data set.
     """
     keys = [(d, m, f) for d, names in methods.items() for m in names for f in range(n_folds[d])]
     cells = [Cell(f"{d}: {m}, fold {f}", measure, (d, m, f, plan)) for d, m, f in keys]
@@ -86,7 +78,7 @@ def measure_folds(
 
 
 def joined_folds(folds: Sequence[Fitted]) -> Folds:
-    """The folds of one method as one; no scores where a fold has none."""
+    """Concatenate the folds of a method; no scores if a fold has none."""
     note = next((fold.note for fold in folds if fold.note), "")
     shots = sorted({k for fold in folds for k in fold.scores}) if not note else []
     return Folds(
@@ -99,7 +91,7 @@ def joined_folds(folds: Sequence[Fitted]) -> Folds:
 
 
 def prepared(model: Any, seed: int | None = None, max_steps: int | None = None) -> Any:
-    """A copy with a seed and a shorter training, where the model has such parameters."""
+    """Copy of a model with a seed and a number of training steps, if it has these parameters."""
     copy = clone(model)
     for name, value in {"random_state": seed, "max_steps": max_steps}.items():
         if value is not None and name in copy.get_params():
@@ -108,7 +100,7 @@ def prepared(model: Any, seed: int | None = None, max_steps: int | None = None) 
 
 
 def subsample(table: Table, max_tasks: int | None, seed: int) -> Table:
-    """At most so many tasks, drawn at random."""
+    """At most `max_tasks` tasks, drawn at random."""
     if max_tasks is None or table.n_tasks <= max_tasks:
         return table
     chosen = np.zeros(table.n_tasks, dtype=bool)

@@ -1,4 +1,4 @@
-"""Peers that may not be installed."""
+"""Optional packages of peers."""
 
 from collections.abc import Callable
 from importlib import import_module
@@ -9,13 +9,7 @@ from ehrmeta.errors import MissingExtraError
 
 
 def require(name: str) -> Any:
-    """Import a peer.
-
-    Raises
-    ------
-    MissingExtraError
-        It is not installed; the message names the pip command.
-    """
+    """Import an optional package; `MissingExtraError` has the pip command."""
     try:
         return import_module(name)
     except ImportError as error:
@@ -24,9 +18,9 @@ def require(name: str) -> Any:
         ) from error
 
 
-def installed(package: str, name: str, say: Callable[[str], object]) -> bool:
-    """Whether a method or data set can be used; says what is left out for want of its package."""
+def installed(package: str, name: str, echo: Callable[[str], object]) -> bool:
+    """Whether the package of a method or data set is installed; otherwise prints that it is not."""
     if not package or find_spec(package) is not None:
         return True
-    say(f"{name} left out: {package} is not installed (pip install {package})")
+    echo(f"{name} skipped: {package} is not installed (pip install {package})")
     return False

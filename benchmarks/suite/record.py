@@ -1,4 +1,4 @@
-"""Measured numbers: files of them, tables for a terminal, and targets beside them."""
+"""Records of measured numbers, their JSON files, text tables, and targets."""
 
 import json
 import math
@@ -16,22 +16,20 @@ import torch
 
 @dataclass(frozen=True)
 class Record:
-    """A number with where it comes from.
+    """A measured number.
 
     Parameters
     ----------
     suite, case, method, metric : str
-        What was measured, of which method, on which case.
     value : float or None
-        None where the method could not run; `note` says why.
+        None if the method could not run; `note` has the reason.
     k : int, optional
         Support rows of a task.
     low, high : float, optional
-        Ends of the interval: quartiles of a timing, a bootstrap interval of a score.
+        Quartiles of a timing, or bootstrap interval of a score.
     n_tasks : int, optional
-        Tasks behind the number.
     seconds : float, optional
-        What measuring it took.
+        Time of the measurement.
     seed : int
     note : str
     """
@@ -53,17 +51,13 @@ class Record:
 def write_records(
     path: str | os.PathLike[str], records: Iterable[Record], command: str = ""
 ) -> None:
-    """Write records to a JSON file, with the command, the machine and the date of measuring."""
-    content = {
-        "command": command,
-        "machine": machine(),
-        "records": [asdict(record) for record in records],
-    }
+    """Write records to a JSON file, with the command, the machine and the date."""
+    content = {"command": command, "machine": machine(), "records": list(map(asdict, records))}
     Path(path).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def machine() -> dict[str, Any]:
-    """Processor, threads and versions that a timing depends on.
+    """Properties of this machine that timings depend on: processor, threads, versions.
 
     Examples
     --------
@@ -87,7 +81,7 @@ def machine() -> dict[str, Any]:
 
 
 def _processor() -> str:
-    """The processor's name; Linux hides it in a file."""
+    """Name of the processor, on Linux from /proc/cpuinfo."""
     info = Path("/proc/cpuinfo")
     if info.exists():
         for line in info.read_text(encoding="utf-8").splitlines():
@@ -97,7 +91,7 @@ def _processor() -> str:
 
 
 def _n_cpus() -> int:
-    """Cores that this process may use."""
+    """Number of cores available to this process."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -111,7 +105,7 @@ def _version(name: str) -> str | None:
 
 
 def text_table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Rows under a heading in aligned columns: the first to the left, the others to the right.
+    """Text table with aligned columns: the first to the left, the others to the right.
 
     Examples
     --------
@@ -139,7 +133,10 @@ def pivot_table(
     columns: Mapping[str, object],
     shown: Callable[[list[float]], str],
 ) -> str:
-    """A row a method, a column a value of a field, in a cell the values of all such records."""
+    """Table of values by method (rows) and by the value of a field (columns).
+
+    `shown` formats the list of the values of all records of a cell.
+    """
     cells: dict[str, list[list[float]]] = {}
     for record in records:
         row = cells.setdefault(record.method, [[] for _ in columns])
@@ -150,7 +147,7 @@ def pivot_table(
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """A number to so many significant digits, with all digits before the point; "" for none.
+    """A number with `digits` significant digits, at least to the decimal point; "" for None or NaN.
 
     Examples
     --------
@@ -166,7 +163,7 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def interval(record: Record | None, shown: Callable[[float | None], str] = number) -> str:
-    """A value with the limits of its interval; the note where it has none.
+    """A value with its interval, or the note of a record without value.
 
     Examples
     --------
@@ -181,7 +178,7 @@ def interval(record: Record | None, shown: Callable[[float | None], str] = numbe
 
 
 class Target(NamedTuple):
-    """A claim, the figure, the target, and whether it was met; None where that is open."""
+    """A claim, the figure, the target, and whether it is met; None if undecided."""
 
     claim: str
     figure: str
@@ -190,23 +187,23 @@ class Target(NamedTuple):
 
     @classmethod
     def at_most(cls, claim: str, value: float, most: float) -> Self:
-        """A number that must not be larger."""
+        """Target with an upper bound."""
         return cls(claim, number(value), f"at most {number(most)}", bool(value <= most))
 
     @classmethod
     def share(cls, claim: str, value: float, least: float) -> Self:
-        """A share that must not be smaller."""
+        """Target of a share with a lower bound."""
         return cls(claim, f"{value:.1%}", f"at least {least:.0%}", bool(value >= least))
 
     @classmethod
     def within(cls, claim: str, value: float, low: float, high: float) -> Self:
-        """A share between two limits."""
+        """Target of a share between two bounds."""
         inside = bool(low <= value <= high)
         return cls(claim, f"{value:.1%}", f"{low:.0%} to {high:.0%}", inside)
 
 
-def target_table(targets: Iterable[Target], who: str) -> str:
-    """One line a target; empty without any."""
-    words = {True: "met", False: "missed", None: "open"}
-    rows = [[t.claim, t.figure, t.target, words[t.met]] for t in targets]
-    return text_table([f"{who} must show", "figure", "target", ""], rows) if rows else ""
+def target_table(targets: Iterable[Target], method: str) -> str:
+    """Table of targets of a method; empty without any."""
+    status = {True: "met", False: "missed", None: "open"}
+    rows = [[t.claim, t.figure, t.target, status[t.met]] for t in targets]
+    return text_table([f"targets of {method}", "figure", "target", ""], rows) if rows else ""

@@ -1,4 +1,4 @@
-"""Scores of a method's predictions: a few means for every task."""
+"""Scores of predictions per task, metrics over tasks, and paired differences."""
 
 import warnings
 from collections.abc import Mapping, Sequence
@@ -30,7 +30,7 @@ CONFIDENCE_LEVEL = 0.9
 N_BINS = 20
 N_BOOTSTRAP = 1000
 
-#: metric: (sum it is made of, square root of the mean, every row counts rather than every task)
+#: metric: (score per task, square root of the mean, weight by rows instead of tasks)
 METRICS: dict[str, tuple[str, bool, bool]] = {
     "rmse_macro": ("squared", True, False),
     "rmse_pooled": ("squared", True, True),
@@ -47,27 +47,24 @@ METRICS: dict[str, tuple[str, bool, bool]] = {
 def score_tasks(
     y: ArrayLike, predicted: Predictive, tasks: Index, *, resolution: float | None
 ) -> Scores:
-    """Mean scores of every task's rows, on the scale that the model works on.
+    """Mean scores over the rows of every task, on the transformed scale of the model.
 
     Parameters
     ----------
     y : (row,)
-        On the outcome's own scale.
+        Untransformed.
     predicted : Predictive
     tasks : (row,)
         Task numbers.
     resolution : float, optional
-        Step in which y is recorded: the likelihood is then that of its rounding bin, else the
-        density.
-
-    Squared errors are from the mean but for ``root_squared``, which with the absolute error is from
-    the median.
+        Rounding step of y: the likelihood is then the probability of the rounding bin, otherwise
+        the density.
 
     Returns
     -------
     dict
-        Tasks in sorted order: ``rows``, and means over rows; NaN where the method names no
-        distribution.
+        Tasks in sorted order: ``rows``, and means over rows, NaN without a predictive distribution.
+        ``root_squared`` and ``absolute`` are errors of the median, ``squared`` of the mean.
     """
     y = np.asarray(y, dtype=np.float64)
     distribution = _on_working_scale(predicted)
@@ -89,7 +86,7 @@ def score_tasks(
         values["interval_score"] = interval_score(
             target, low, high, confidence_level=CONFIDENCE_LEVEL
         )
-        slack = 1e-5 * np.abs(target)  # an interval may be one value, which was rounded on its way
+        slack = 1e-5 * np.abs(target)  # for rounding, as an interval may be a single value
         values["covered"] = ((low - slack <= target) & (target <= high + slack)).astype(np.float64)
         values["width"] = high - low
         half = 0.0 if resolution is None else 0.5 * resolution
@@ -111,7 +108,7 @@ def score_split(model: Any, table: Table, support: Mask, query: Mask) -> Scores:
     Parameters
     ----------
     support, query : (row,)
-        Tasks without a query row are left out; with no support at all it is the population model.
+        Tasks without a query row are skipped. Without any support row the population model is used.
     """
     with_query = np.bincount(table.tasks.codes[query], minlength=table.n_tasks) > 0
     shown, later = table.take(support & with_query[table.tasks.codes]), table.take(query)
@@ -128,14 +125,14 @@ def score_split(model: Any, table: Table, support: Mask, query: Mask) -> Scores:
 
 
 def metric(scores: Mapping[str, Array], name: str) -> TaskMean:
-    """One of `METRICS` before its mean over tasks is taken."""
+    """One of `METRICS` as a mean over tasks."""
     source, root, by_rows = METRICS[name]
     weight = scores["rows"] if by_rows else np.ones_like(scores["rows"])
     return TaskMean(scores[source], weight, root)
 
 
 def difference(scores: Mapping[str, Array], other: Mapping[str, Array], name: str) -> Difference:
-    """A metric less another method's on the same tasks, with its paired 95 % interval."""
+    """Difference of a metric between two methods on the same tasks, with paired 95 % interval."""
     a, b = metric(scores, name), metric(other, name)
     counts = bootstrap_counts(len(a.loss), N_BOOTSTRAP, 0)
     limits = percentile_limits(a.resampled(counts) - b.resampled(counts), 0.95)
@@ -143,7 +140,7 @@ def difference(scores: Mapping[str, Array], other: Mapping[str, Array], name: st
 
 
 def calibration(scores: Mapping[str, Array]) -> float:
-    """Calibration error, every task of equal weight; NaN without distributions."""
+    """Calibration error with equal weight per task; NaN without predictive distributions."""
     share = scores["pit"].mean(axis=0)
     if np.isnan(share).any():
         return float("nan")
@@ -152,12 +149,12 @@ def calibration(scores: Mapping[str, Array]) -> float:
 
 
 def joined(parts: Sequence[Scores]) -> Scores:
-    """Scores of several sets of tasks as one."""
+    """Concatenate the scores of several sets of tasks."""
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def _on_working_scale(predicted: Predictive) -> Predictive:
-    """The same distributions in the unit of the transformed outcome."""
+    """The same distributions in units of the transformed outcome."""
     outcome = predicted.outcome
 
     def at(z: Array) -> Array:
@@ -171,7 +168,7 @@ def _on_working_scale(predicted: Predictive) -> Predictive:
 
 
 def _crps(distribution: Predictive, at: Array) -> Array:
-    """Of a jump p at L beside F: ``p |L - y| + (1 - p) C(y) - p (1 - p) C(L)``, C that of F."""
+    """CRPS; with a point mass p at L and CRPS C: ``p |L - y| + (1 - p) C(y) - p (1 - p) C(L)``."""
     scale = np.asarray(distribution.scale, dtype=np.float64)
 
     def of_changed(at: Array) -> Array:
@@ -186,10 +183,10 @@ def _crps(distribution: Predictive, at: Array) -> Array:
 
 
 def _log_likelihood(distribution: Predictive, at: Array, low: Array, high: Array) -> Array:
-    """Log probability of the rounding bin from low to high; the density where it has no width."""
+    """Log probability of the rounding bin from low to high; log density if it has no width."""
     scale = np.asarray(distribution.scale, dtype=np.float64)
     if np.array_equal(low, high):
-        if isinstance(distribution, CarriedPredictive):  # a jump has no density
+        if isinstance(distribution, CarriedPredictive):  # a point mass has no density
             return np.full(len(at), np.nan)
         frozen = stats.norm if distribution.dof is None else stats.t(distribution.dof)
         return np.asarray(frozen.logpdf((at - distribution.loc) / scale) - np.log(scale))
@@ -198,12 +195,12 @@ def _log_likelihood(distribution: Predictive, at: Array, low: Array, high: Array
         return changed
     inside = (low <= distribution.last) & (distribution.last < high)
     with np.errstate(divide="ignore"):
-        jump = np.log(np.where(inside, distribution.unchanged, 0.0))
-        return np.asarray(np.logaddexp(np.log1p(-distribution.unchanged) + changed, jump))
+        point_mass = np.log(np.where(inside, distribution.unchanged, 0.0))
+        return np.asarray(np.logaddexp(np.log1p(-distribution.unchanged) + changed, point_mass))
 
 
 def _pit_shares(below: Array, upto: Array) -> Array:
-    """Which bins the distribution function's value falls into; a jump's are shared, (row, bin)."""
+    """Shares of the bins of the PIT; a jump is spread over its bins, (row, bin)."""
     edges = np.arange(1, N_BINS) / N_BINS
     height = np.maximum(upto - below, 1e-9)[:, None]
     reached = np.clip((edges - below[:, None]) / height, 0.0, 1.0)
@@ -212,7 +209,7 @@ def _pit_shares(below: Array, upto: Array) -> Array:
 
 
 def _working(y: Array, transform: str | None) -> Array:
-    """The scale that models work on; what lies below its start is minus infinity."""
+    """The transformed outcome; minus infinity where the transformation is not defined."""
     if transform is None:
         return y
     below = y <= 0

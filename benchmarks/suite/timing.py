@@ -1,4 +1,4 @@
-"""Timing side by side, every method in turn, and peak memory in a process of its own."""
+"""Interleaved timing of several methods, and peak memory in a separate process."""
 
 import sys
 import time
@@ -26,24 +26,19 @@ def interleave(
     min_rounds: int = 3,
     slot: float = 0.1,
 ) -> dict[str, Array]:
-    """Seconds per call of every method, one value a round: A B C, A B C, ...
+    """Seconds per call of every method in interleaved rounds A B C, A B C, ..., (round,).
 
-    What slows the machine down for a while slows down a whole round, so ratios within a round
-    are steadier than times. A method has a slot of each round, in which its call is repeated and
-    averaged: what counts is a call that follows another, as in training.
+    A temporary slowdown of the machine affects a whole round, so ratios within a round are more
+    stable than times. In each round a method's call is repeated for a time of `slot` seconds, and
+    averaged.
 
     Parameters
     ----------
     calls : mapping
         Named functions; each is called once before the first round.
     seconds : float
-        Rounds go on for this long, and for at least `min_rounds`.
+        Rounds are repeated for this time, and at least `min_rounds` times.
     slot : float
-        Seconds.
-
-    Returns
-    -------
-    dict of ndarray, (round,)
     """
     for call in calls.values():
         call()
@@ -72,14 +67,9 @@ def quartiles(values: Array) -> tuple[float, float, float]:
 def timed_record(
     case: str, started: float, method: str, metric: str, values: Array | float | None, **about: Any
 ) -> Record:
-    """A record of the speed suite: median and quartiles of the rounds, or one number.
+    """Record of the speed suite: median and quartiles of the rounds, or one number.
 
-    Parameters
-    ----------
-    started : float
-        By `time.perf_counter`, when measuring the case began.
-    about
-        Other fields of the record.
+    The case started at the `time.perf_counter` of `started`; `about` has other fields of the record.
     """
     value, low, high = quartiles(values) if isinstance(values, np.ndarray) else (values, None, None)
     about["seconds"] = time.perf_counter() - started
@@ -87,10 +77,7 @@ def timed_record(
 
 
 def _seconds_per_call(call: Callable[[], object], slot: float) -> float:
-    """Mean over as many calls as fit into the slot, at least one, after one to warm up.
-
-    A call of seconds has no use for warming up.
-    """
+    """Mean time of the calls that fit into the slot, at least one, after a warm-up if short."""
     first = _seconds(call)
     if first > _LONG:
         return first
@@ -105,26 +92,23 @@ def _seconds(call: Callable[[], object]) -> float:
     started = time.perf_counter()
     call()
     if torch.cuda.is_available():
-        torch.cuda.synchronize()  # wait for what the GPU has been asked to do
+        torch.cuda.synchronize()
     return time.perf_counter() - started
 
 
 def run_apart(work: Callable[..., Result], *args: Any) -> tuple[Result, float]:
-    """The result of ``work(*args)`` and the GiB of memory that its process held at most.
+    """Result of ``work(*args)`` in a new process, and its peak memory in GiB.
 
-    Parameters
-    ----------
-    work : callable
-        A function of a module, so that a fresh process can find it.
+    `work` must be a function of a module, as it is pickled.
     """
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(_measured, work, args, torch.get_num_threads()).result()
 
 
 def resident(*, peak: bool = False) -> float:
-    """GiB that this process holds now, or held at most."""
+    """Resident memory of this process in GiB, now or at its peak."""
     status = Path("/proc/self/status")
-    if status.exists():  # getrusage would count the memory of the process that started this one
+    if status.exists():  # getrusage would include the memory of the parent process
         field = "VmHWM:" if peak else "VmRSS:"
         for line in status.read_text(encoding="utf-8").splitlines():
             if line.startswith(field):

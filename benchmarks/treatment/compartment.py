@@ -1,7 +1,7 @@
-"""The pharmacometric opponent: one compartment, population parameters, and a patient's MAP.
+"""Pharmacometric comparator: one-compartment model with MAP estimates of individual parameters.
 
-Population parameters by iterated two-stage: every patient's mode and curvature given the
-population, then the population given these, in turn.
+Population parameters are estimated by iterated two-stage: posterior mode and curvature of every
+patient given the population, then the population given these, in turn.
 
 References
 ----------
@@ -16,14 +16,14 @@ from torch.func import grad, jacrev, vmap
 
 from ehrmeta.data import DosedPatients
 
-_INTERVAL, _REPEATS = 12.0, 4  # h between doses, doses of one size
+_INTERVAL, _REPEATS = 12.0, 4  # hours between doses, number of equal doses
 _N_ROUNDS, _N_STEPS = 40, 12
 _LARGEST_STEP = 1.0
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Measurements and dose histories, every patient with as many."""
+    """Measurements and dose histories, the same number for every patient."""
 
     covariates: Tensor  # (patient, parameter, coefficient)
     doses: Tensor  # (patient, level)
@@ -33,7 +33,7 @@ class Rows:
 
 @dataclass(frozen=True)
 class Population:
-    """Logarithms of clearance, volume and absorption are normal around ``covariates @ beta``."""
+    """Normal distribution of log clearance, volume and absorption around ``covariates @ beta``."""
 
     beta: Tensor  # (coefficient,)
     precision: Tensor  # (parameter, parameter)
@@ -43,14 +43,14 @@ class Population:
 
 
 def rows_of(patients: DosedPatients, chosen: Tensor, n_rows: int) -> Rows:
-    """The first rows of some patients; logarithms of weight and creatinine clearance act."""
+    """First rows of some patients, with covariates log weight and log creatinine clearance."""
     n_patients, n_levels = patients.doses.shape
     x = torch.as_tensor(patients.X).reshape(n_patients, n_levels, -1)[chosen, 0]
     size, renal, one = torch.log(x[:, 0] / 70.0), torch.log(x[:, 1] / 80.0), torch.ones(len(x))
-    nothing = torch.zeros(len(x))
-    clearance = torch.stack([one, size, renal, *[nothing] * 3], dim=1)
-    volume = torch.stack([*[nothing] * 3, one, size, nothing], dim=1)
-    absorption = torch.stack([*[nothing] * 5, one], dim=1)
+    zero = torch.zeros(len(x))
+    clearance = torch.stack([one, size, renal, *[zero] * 3], dim=1)
+    volume = torch.stack([*[zero] * 3, one, size, zero], dim=1)
+    absorption = torch.stack([*[zero] * 5, one], dim=1)
     shape = (n_patients, n_levels)
     return Rows(
         covariates=torch.stack([clearance, volume, absorption], dim=1).double(),
@@ -61,7 +61,7 @@ def rows_of(patients: DosedPatients, chosen: Tensor, n_rows: int) -> Rows:
 
 
 def steady(log_parameters: Tensor, oral: bool) -> Tensor:
-    """Concentration per mg before the next of many doses, (patient,)."""
+    """Steady-state trough concentration per mg of dose, (patient,)."""
     clearance, volume, absorption = torch.exp(log_parameters).unbind(-1)
     rate = clearance / volume
 
@@ -74,7 +74,7 @@ def steady(log_parameters: Tensor, oral: bool) -> Tensor:
 
 
 def modes(population: Population, rows: Rows) -> tuple[Tensor, Tensor]:
-    """Every patient's log parameters of highest posterior density, and the curvature there.
+    """Posterior modes of the patients' log parameters, and the curvature there.
 
     Returns
     -------
@@ -109,9 +109,9 @@ def modes(population: Population, rows: Rows) -> tuple[Tensor, Tensor]:
 
 
 def only(population: Population, n_free: int) -> Population:
-    """No prior on clearance, then volume, then absorption; the others as the population has them.
+    """Population without a prior on the first parameters, and with the others fixed.
 
-    Its modes are a patient's own least squares.
+    Its modes are the individual least-squares estimates.
     """
     free = torch.arange(3) < n_free
     precision = torch.where(free, 1e-4, 1e6).double()
@@ -119,7 +119,7 @@ def only(population: Population, n_free: int) -> Population:
 
 
 def fit_population(rows: Rows, oral: bool) -> Population:
-    """Iterated two-stage, from a guess of one litre's order of magnitude."""
+    """Population parameters by iterated two-stage, from a rough guess."""
     one = torch.tensor(1.0, dtype=torch.float64)
     population = Population(
         beta=torch.tensor([1.0, 0.0, 0.0, 3.0, 0.0, 0.0], dtype=torch.float64),
@@ -189,7 +189,7 @@ def _concentration(log_parameters: Tensor, doses: Tensor, time: Tensor, oral: bo
 
 
 def _positive(curvature: Tensor) -> Tensor:
-    """The same with eigenvalues no smaller than 1e-3."""
+    """The matrix with eigenvalues of at least 1e-3."""
     values, vectors = torch.linalg.eigh(curvature)
     positive: Tensor = (vectors * values.clamp(min=1e-3)[:, None, :]) @ vectors.mT
     return positive

@@ -1,11 +1,10 @@
-"""Dosing of simulated patients: who reaches the target range with the dose that a method chooses.
+"""Dosing of simulated patients: how often chosen doses reach the target range.
 
-Patients of `make_pk`, half to train on. Of the others the first k concentrations are seen; every
-method then chooses a dose from one grid for the steady state. A dose is judged by the truth (share
-of patients in the range), and by the chance to be in it under the true posterior given the same
-rows, which no method can beat and which says the same with less noise. `OneCompartment` and the
-opponents know the drug's law and the whole dose history; `DoseResponse` knows neither.
-Seeds were fixed before any run; the model was developed on other seeds.
+Half of the patients of `make_pk` are for training. Every method adapts to the first k
+concentrations of the others and chooses a dose for the steady state from a grid. A dose is scored
+by the truth (share of patients in the range), and by its chance under the true posterior given the
+same rows, which has less noise. `OneCompartment` and the comparators know the pharmacokinetic model
+and the dose history; `DoseResponse` knows neither. The model was developed on other seeds.
 """
 
 import warnings
@@ -30,24 +29,24 @@ N_TRAIN, N_TEST, N_LEVELS = 200, 200, 5
 SHOTS = (1, 2, 3, 5)
 GRID = np.geomspace(50.0, 4800.0, 150)  # mg
 
-LAW, FREE = "OneCompartment", "DoseResponse (without the law)"
+LAW, FREE = "OneCompartment", "DoseResponse (model-free)"
 MAP, TRUE_MAP = "MAP, estimated population", "MAP, true population"
-LEAST_SQUARES, POPULATION, ONE_DOSE = "own least squares", "population, true", "one dose for all"
-CEILING = "best under the true posterior"
+LEAST_SQUARES, POPULATION = "individual least squares", "population, true"
+ONE_DOSE, CEILING = "one dose for all", "best under the true posterior"
 TRUTH = "share in the target range", "chance under the true posterior"
 CLOSED = "share of the gap closed"
-BETTER = f"chance less that of {MAP}"
+BETTER = f"chance minus that of {MAP}"
 
 
 def run_dosing(run: Run) -> list[Record]:
-    """Score every method on every seed; --quick takes one seed of a quarter of the patients."""
+    """Score every method on every seed; --quick uses one seed of a quarter of the patients."""
     sizes = (N_TRAIN // 4, N_TEST // 4) if run.quick else (N_TRAIN, N_TEST)
     seeds = SEEDS[:1] if run.quick else SEEDS
     return run.records([Cell(f"dosing {seed}", measure_doses, (seed, *sizes)) for seed in seeds])
 
 
 def dosing_table(records: list[Record]) -> str:
-    """Means over seeds: a row a method, a column a number of concentrations."""
+    """Means over seeds by method (rows) and number of concentrations (columns)."""
     parts = []
     for metric in (*TRUTH, CLOSED, BETTER) if records else ():
         scored = [record for record in records if record.metric == metric]
@@ -65,13 +64,13 @@ def _mean(values: Sequence[float]) -> str:
 
 
 def measure_doses(seed: int, n_train: int, n_test: int) -> list[Record]:
-    """Doses of every method for one draw of patients."""
+    """Scores of the doses of every method for one draw of patients."""
     patients = make_pk(n_train + n_test, N_LEVELS, random_state=seed)
     test = np.arange(n_train, n_train + n_test)
     grid = np.tile(GRID, (n_train + n_test, 1))
     reached = patients.in_target(grid)
-    nothing = np.zeros(len(patients.y), bool)
-    blind = patients.chance(nothing, GRID, seed)[test]
+    no_rows = np.zeros(len(patients.y), bool)
+    prior_chance = patients.chance(no_rows, GRID, seed)[test]
     route: Literal["oral", "iv"] = "oral" if patients.oral else "iv"
     training = _rows(patients, patients.groups < n_train)
     models: dict[str, OneCompartment | DoseResponse] = {
@@ -88,7 +87,7 @@ def measure_doses(seed: int, n_train: int, n_test: int) -> list[Record]:
         rows = compartment.rows_of(patients, torch.as_tensor(test), k)
         chosen = {
             ONE_DOSE: np.full(n_test, reached[:n_train].mean(axis=0).argmax()),
-            POPULATION: blind.argmax(axis=1),
+            POPULATION: prior_chance.argmax(axis=1),
             LEAST_SQUARES: _aimed(compartment.only(estimated, min(k, 3)), rows, patients.target),
             MAP: _aimed(estimated, rows, patients.target),
             **{n: _ours_chooses(m, patients, seen, test) for n, m in models.items()},
@@ -115,10 +114,9 @@ def _records(
     for name in (LAW, FREE):
         better = scores[name] - scores[MAP]
         mean = float(better.mean())
-        wide = 1.96 * float(better.std(ddof=1)) / np.sqrt(len(better))
-        records.append(
-            of(method=name, metric=BETTER, value=mean, low=mean - wide, high=mean + wide)
-        )
+        half = 1.96 * float(better.std(ddof=1)) / np.sqrt(len(better))
+        limits = {"value": mean, "low": mean - half, "high": mean + half}
+        records.append(of(method=name, metric=BETTER, **limits))
     return records
 
 
@@ -128,7 +126,7 @@ def _features(patients: DosedPatients) -> Array:
 
 
 def _rows(patients: DosedPatients, rows: Mask) -> dict[str, Any]:
-    """Some rows, as arguments of fit and adapt."""
+    """Arguments of fit and adapt for some rows."""
     columns = {"y": patients.y, "groups": patients.groups, "time": patients.time}
     columns |= {"X": _features(patients), "treatment": patients.X[:, 2]}
     return {name: values[rows] for name, values in columns.items()}
@@ -153,7 +151,7 @@ def _ours_chooses(
     adapted: AdaptedCompartment | AdaptedDoses = model.adapt(**rows)
     query = _features(patients)[test * N_LEVELS]
     query[:, 2] = 12.0  # hours: before the next dose
-    with warnings.catch_warnings(action="ignore", category=DataWarning):  # of doses beyond the data
+    with warnings.catch_warnings(action="ignore", category=DataWarning):  # doses beyond the data
         best = adapted.recommend(query, target=patients.target, grid=GRID, groups=test)
     return np.asarray(np.searchsorted(GRID, best["dose"].to_numpy()))
 
@@ -161,16 +159,15 @@ def _ours_chooses(
 def _aimed(
     population: compartment.Population, rows: compartment.Rows, target: tuple[float, float]
 ) -> Index:
-    """The dose whose concentration at the mode is nearest to the middle of the target's log."""
+    """Dose for which the concentration at the mode is nearest to the target's geometric mean."""
     log_parameters, _ = compartment.modes(population, rows)
-    dose = (
-        np.sqrt(target[0] * target[1]) / compartment.steady(log_parameters, population.oral).numpy()
-    )
+    per_mg = compartment.steady(log_parameters, population.oral).numpy()
+    dose = np.sqrt(target[0] * target[1]) / per_mg
     return np.asarray(np.abs(np.log(GRID) - np.log(dose)[:, None]).argmin(axis=1))
 
 
 def _true(oral: bool) -> compartment.Population:
-    """What `make_pk` documents."""
+    """The population of `make_pk`, as documented."""
     sd = torch.tensor([0.35, 0.2, 0.3], dtype=torch.float64)
     beta = [np.log(4.0), 0.75, 0.6, np.log(40.0), 1.0, 0.0]
     error = torch.tensor([0.15, 0.2], dtype=torch.float64)

@@ -1,7 +1,4 @@
-"""Methods of the treatment benchmark: ours with default settings, and the field's meta-learners.
-
-The meta-learners are as in their papers, without adaptation.
-"""
+"""Methods of the treatment benchmark: ours with default settings, and published meta-learners."""
 
 import warnings
 from collections.abc import Callable
@@ -28,10 +25,10 @@ _LEAVES = {"max_leaf_nodes": [4, 12, 31]}
 
 
 class EffectModel(Protocol):
-    """The effect of an arm over the control, learned from rows of both."""
+    """Estimator of the effect of an arm over the control."""
 
     def fit(self, X: Array, y: Array, t: Index) -> Any:
-        """Learn; `t` (row,) is 1 where the arm was given."""
+        """Fit; `t` (row,) is 1 in the arm, 0 in the control."""
 
     def effect(self, X: Array) -> Array:
         """Effect at the rows' features, (row,)."""
@@ -39,7 +36,7 @@ class EffectModel(Protocol):
 
 @dataclass(frozen=True)
 class Base:
-    """What a meta-learner regresses and classifies with."""
+    """Regressor and classifier of a meta-learner."""
 
     regressor: Any
     classifier: Any
@@ -66,7 +63,7 @@ BASES = {
 
 @dataclass
 class MetaLearner:
-    """Zero, a constant (AIPW), or the S-, T-, X-, DR- or R-learner.
+    """S-, T-, X-, DR- or R-learner, a constant effect (AIPW), or zero.
 
     Parameters
     ----------
@@ -164,15 +161,7 @@ class CausalForest:
 
 @dataclass(frozen=True)
 class Method:
-    """A learner of effects.
-
-    Parameters
-    ----------
-    make : callable, optional
-        Returns an `EffectModel`; None for ours, which also knows tasks.
-    package : str
-        What must be installed beside this package.
-    """
+    """A learner of effects: a function that returns an `EffectModel`, None for ours; its package."""
 
     make: Callable[[], EffectModel] | None
     package: str = ""
@@ -197,8 +186,7 @@ METHODS: dict[str, Method] = {
 
 
 def fit_ours(X: Array, y: Array, t: Any, **settings: Any) -> TreatmentResponse:
-    """Our default; `settings` are arguments of its fit, and `propensity` of the model."""
+    """Our model with default settings; `probability` is its propensity, others are for `fit`."""
     model = TreatmentResponse(propensity=settings.pop("probability", None), random_state=0)
-    with warnings.catch_warnings(action="ignore", category=DataWarning):
-        # clipped rows: counted in the records
+    with warnings.catch_warnings(action="ignore", category=DataWarning):  # of clipped rows
         return model.fit(X, y, treatment=t, **settings)

@@ -1,8 +1,8 @@
-"""Effects within simulated patients: whether intervals cover what a dose held for long does.
+"""N-of-1 trials: error and coverage of individual effects in simulated patients.
 
-Patients of `make_nof1`, a third to train on; a patient's first days are seen and the patient's own
-effect of a unit of dose is asked for, doses being in random order or following the outcome.
-The seeds are fresh: the model was developed, and its figures first read, on others.
+A third of the patients of `make_nof1` are for training. Methods estimate the steady-state effect of
+a unit of dose in each other patient from the first days; doses are in random order or follow the
+outcome. The model was developed on other seeds.
 """
 
 import warnings
@@ -27,14 +27,14 @@ N_TRAIN, N_TEST, N_DAYS = 100, 200, 56
 SHOTS = (28, 56)  # days
 LEVEL = 0.9
 
-OURS, LAST_DOSE = "DoseResponse", "the same, last dose only"
-OWN, POOLED = "own regression on the dose", "pooled regression on the dose"
+OURS, LAST_DOSE = "DoseResponse", "DoseResponse, last dose only"
+OWN, POOLED = "individual regression on dose", "pooled regression on dose"
 ERROR, COVERAGE = "mean error", "coverage of 90 % intervals"
 METRICS = (ERROR, "rmse", COVERAGE, "width")
 
 
 def run_n_of_1(run: Run) -> list[Record]:
-    """Score every method on every seed; --quick takes one seed of a quarter of the patients."""
+    """Score every method on every seed; --quick uses one seed and fewer patients."""
     sizes = (N_TRAIN // 2, N_TEST // 4) if run.quick else (N_TRAIN, N_TEST)
     return run.records(
         [
@@ -46,7 +46,7 @@ def run_n_of_1(run: Run) -> list[Record]:
 
 
 def n_of_1_table(records: list[Record]) -> str:
-    """Means over seeds: a table a design and number of days."""
+    """Means over seeds, a table per design and number of days."""
     parts = []
     for case, k in dict.fromkeys((record.case, record.k) for record in records):
         scored = [record for record in records if (record.case, record.k) == (case, k)]
@@ -57,17 +57,15 @@ def n_of_1_table(records: list[Record]) -> str:
 
 
 def measure_periods(seed: int, titration: bool, n_train: int, n_test: int) -> list[Record]:
-    """Effects of every method for one draw of patients."""
+    """Scores of every method for one draw of patients."""
     p = make_nof1(n_train + n_test, titration=titration, random_state=seed)
     truth = p.effect[n_train:]
-    models = {
-        OURS: DoseResponse(),
-        LAST_DOSE: DoseResponse(carry_over=0.0, ornstein_uhlenbeck=False),
-    }
+    last_dose = DoseResponse(carry_over=0.0, ornstein_uhlenbeck=False)
+    models = {OURS: DoseResponse(), LAST_DOSE: last_dose}
     train = p.groups < n_train
     records = []
+    # warnings of titration, and of patients with one dose only
     with warnings.catch_warnings(action="ignore", category=DataWarning):
-        # of titration, and of one dose only
         for model in models.values():
             model.fit(p.X[train, 3:], p.y[train], **_keywords(p, train))
         for k in SHOTS:
@@ -80,12 +78,8 @@ def measure_periods(seed: int, titration: bool, n_train: int, n_test: int) -> li
             for name, (effect, low, high) in effects.items():
                 known = np.isfinite(effect)
                 error, inside = (effect - truth)[known], ((low < truth) & (truth < high))[known]
-                values = (
-                    error.mean(),
-                    np.sqrt(np.mean(error**2)),
-                    inside.mean(),
-                    np.mean((high - low)[known]),
-                )
+                rmse, width = np.sqrt(np.mean(error**2)), np.mean((high - low)[known])
+                values = (error.mean(), rmse, inside.mean(), width)
                 note = "" if known.all() else f"{int((~known).sum())} patients had one dose only"
                 records += [
                     of(method=name, metric=metric, value=float(value), note=note)
@@ -107,7 +101,7 @@ def _adapted(model: DoseResponse, p: NofOnePatients, seen: Mask, n_train: int) -
 
 
 def _own(p: NofOnePatients, seen: Mask, n_train: int) -> Effects:
-    """A least-squares line for every patient; NaN for one dose only."""
+    """A least-squares line for every patient; NaN with one dose only."""
     lines = np.full((len(p.effect) - n_train, 3), np.nan)
     for at in range(len(lines)):
         rows = seen & (p.groups == n_train + at)
@@ -117,12 +111,12 @@ def _own(p: NofOnePatients, seen: Mask, n_train: int) -> Effects:
 
 
 def _pooled(p: NofOnePatients, seen: Mask, n_test: int) -> Effects:
-    """One least-squares line for all."""
+    """One least-squares line for all patients."""
     effect, low, high = np.tile(_line(p.treatment[seen], p.y[seen]), (n_test, 1)).T
     return effect, low, high
 
 
 def _line(dose: Array, y: Array) -> Array:
     fit = stats.linregress(dose, y)
-    wide = stats.t.ppf(0.5 + 0.5 * LEVEL, len(y) - 2) * fit.stderr
-    return np.array([fit.slope, fit.slope - wide, fit.slope + wide])
+    half = stats.t.ppf(0.5 + 0.5 * LEVEL, len(y) - 2) * fit.stderr
+    return np.array([fit.slope, fit.slope - half, fit.slope + half])

@@ -1,7 +1,7 @@
-"""Treatment effects: simulations with the truth, new sites, and what policies gain in trials.
+"""Suite ``treatment``: effects in simulations and at new sites, policies in trials, doses.
 
-Zero and a constant effect are always in the table: many published effect models are worse than
-zero (arXiv:2410.07021).
+Zero and a constant effect are always included, as many published effect models are worse than zero
+(arXiv:2410.07021).
 """
 
 from collections.abc import Iterator, Sequence
@@ -29,13 +29,12 @@ SHOTS = (0, 5, 20, 100)
     only("--method", "methods", METHODS, "method of effects"),
 )
 def treatment(run: Run, parts: Sequence[str], methods: Sequence[str]) -> list[Record]:
-    """Compare learners of treatment effects: simulations, new sites, trials, doses, patients.
+    """Compare estimators of treatment effects: simulations, new sites, trials, doses, N-of-1.
 
-    Zero and constant effects, the S-, T-, X-, DR- and R-learner with ridge and boosting, EconML's
-    causal forest where it is installed; doses that bring concentrations into a range, beside
-    pharmacometric MAP; effects of treatment periods with carry-over, doses in random order or
-    following the outcome. The last table sets the figures beside their targets.
-    --quick runs a small case of each part.
+    Peers are zero and constant effects, the S-, T-, X-, DR- and R-learner with ridge and boosting,
+    EconML's causal forest if installed, pharmacometric MAP for doses, and regressions for N-of-1
+    trials with carry-over. The last table compares the figures with their targets. --quick runs a
+    small case of each part.
 
     \b
     Example:
@@ -47,14 +46,14 @@ def treatment(run: Run, parts: Sequence[str], methods: Sequence[str]) -> list[Re
     periods = run_n_of_1(run) if "n-of-1" in parts else []
     records = effects + doses + periods
     run.show(treatment_tables(effects), dosing_table(doses), n_of_1_table(periods))
-    run.show(target_table(treatment_targets(records), "it"))
+    run.show(target_table(treatment_targets(records), OURS))
     return records
 
 
 def _cells(run: Run, parts: Sequence[str], methods: Sequence[str]) -> Iterator[Cell]:
-    """Every method on every case; of the trials on survival only ours."""
+    """Cells of every method and case; only ours on the survival trials."""
     chosen = parts if set(parts) & set(PARTS) else ()
-    names = [m for m in methods or METHODS if chosen and installed(METHODS[m].package, m, run.say)]
+    names = [m for m in methods or METHODS if chosen and installed(METHODS[m].package, m, run.echo)]
     if "acic2016" in parts:
         n_folds = 1 if run.quick else 5
         for i in range(1, 2 if run.quick else 11):
@@ -67,7 +66,7 @@ def _cells(run: Run, parts: Sequence[str], methods: Sequence[str]) -> Iterator[C
                 args = (name, h, c, SHOTS, n_repeats)
                 yield Cell(f"treatment sites {h:g} {c:g}: {name}", measure_sites, args)
     if "trials" in parts:
-        trials = [t for t in TRIALS if installed(TRIALS[t].package, t, run.say)]
+        trials = [t for t in TRIALS if installed(TRIALS[t].package, t, run.echo)]
         for trial in trials[:1] if run.quick else trials:
             for name in names:
                 yield Cell(f"treatment {trial}: {name}", measure_trial, (trial, name))

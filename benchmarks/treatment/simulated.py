@@ -1,4 +1,4 @@
-"""Cells of the treatment benchmark whose true effects are known: ACIC 2016, and simulated sites."""
+"""Cells of the treatment benchmark with known true effects: ACIC 2016, and simulated sites."""
 
 import time
 import warnings
@@ -19,14 +19,14 @@ from ehrmeta.evaluation.metrics import bootstrap_counts, percentile_limits
 
 SUITE = "treatment"
 BAYES = "Bayes rule"
-CONSTANT = ("acic2016 2", "acic2016 3")  # the effect is the same for everybody
-N_SITES = 50  # to learn from, and as many new ones
+CONSTANT = ("acic2016 2", "acic2016 3")  # with a constant effect
+N_SITES = 50  # for training, and for testing
 N_QUERIES = 200  # patients of a new site
 LEVEL = 0.9
 
 
 def measure_acic(instance: int, method: str, n_folds: int) -> list[Record]:
-    """Errors on one instance: over the test rows of all folds, and of one tenth held out."""
+    """Errors on one instance, over the test rows of all folds and over one held-out tenth."""
     start = time.perf_counter()
     X, y, t, truth = _acic(instance)
     folds = list(KFold(5, shuffle=True, random_state=0).split(X))[:n_folds]
@@ -48,7 +48,7 @@ def measure_acic(instance: int, method: str, n_folds: int) -> list[Record]:
 def measure_sites(
     method: str, heterogeneity: float, confounding: float, shots: tuple[int, ...], n_repeats: int
 ) -> list[Record]:
-    """Errors in new sites after k of their patients, averaged over sites and repeats."""
+    """Errors in new sites after adapting to k patients, averaged over sites and repeats."""
     start = time.perf_counter()
     case = f"sites, heterogeneity {heterogeneity:g}, confounding {confounding:g}"
     error: dict[int, list[Array]] = {k: [] for k in shots}
@@ -69,19 +69,18 @@ def measure_sites(
         elif method != BAYES:
             pooled = _effects(method, train.X, train.y, train.treatment, new.X[query])
         for k in shots:
-            seen = place < k
+            support = place < k
             effect = pooled
             if method == BAYES:
-                effect, sd = new.bayes_effect(seen, query)
+                effect, sd = new.bayes_effect(support, query)
                 limits = effect[:, None] + np.array([-1, 1]) * 1.6449 * sd[:, None]
                 inside[k].append(_inside(limits, truth, N_SITES))
             elif model is not None:
-                rows = {"treatment": new.treatment[seen], "groups": new.groups[seen]}
+                rows = {"treatment": new.treatment[support], "groups": new.groups[support]}
                 # some sites have patients of one arm, some rows are clipped
                 with warnings.catch_warnings(action="ignore", category=DataWarning):
-                    adapted = (
-                        model.adapt(new.X[seen], new.y[seen], **rows) if k else model.unadapted()
-                    )
+                    seen = new.X[support], new.y[support]
+                    adapted = model.adapt(*seen, **rows) if k else model.unadapted()
                 at: dict[str, Any] = {"X": new.X[query], "groups": new.groups[query]}
                 effect = adapted.effect(**at)
                 limits = adapted.effect_interval(**at, confidence_level=LEVEL)
@@ -99,7 +98,7 @@ def measure_sites(
 
 
 def _effects(method: str, X: Array, y: Array, t: Index, X_new: Array) -> Array:
-    """Effects of one method without tasks."""
+    """Effects estimated by a method that ignores tasks."""
     make = METHODS[method].make
     if make is None:
         return np.asarray(fit_ours(X, y, t).effect(X_new))
@@ -108,7 +107,7 @@ def _effects(method: str, X: Array, y: Array, t: Index, X_new: Array) -> Array:
 
 @lru_cache(maxsize=1)
 def _acic(instance: int) -> tuple[Array, Array, Index, Array]:
-    """Features with categories as indicators, outcome, treatment, true effect."""
+    """Features with indicators of categories, outcome, treatment, and true effect."""
     frame = load_frame("acic2016", instance=instance)
     features = frame[[name for name in frame.columns if name.startswith("x_")]]
     X = pd.get_dummies(features).to_numpy(np.float64)
@@ -117,7 +116,7 @@ def _acic(instance: int) -> tuple[Array, Array, Index, Array]:
 
 
 def _errors(case: str, method: str, effect: Array, truth: Array, spread: float) -> list[Record]:
-    """Root mean squared error of the effect, that in its sd, and the error of the average."""
+    """PEHE (root mean squared error of the effect), the same in its sd, and the ATE error."""
     pehe = float(np.sqrt(np.mean((effect - truth) ** 2)))
     values = {"pehe": pehe, "ate_error": abs(float(effect.mean() - truth.mean()))}
     if spread > 1e-6:
@@ -126,7 +125,7 @@ def _errors(case: str, method: str, effect: Array, truth: Array, spread: float) 
 
 
 def _over_sites(*, metric: str, by_site: Array, **about: Any) -> Record:
-    """Mean over sites with its bootstrap interval; of squared errors the root."""
+    """Mean over sites with its bootstrap interval; the square root for squared errors."""
     means = bootstrap_counts(len(by_site), 500, 0) @ by_site / len(by_site)
     values = np.array([by_site.mean(), *percentile_limits(means, 0.95)])
     value, low, high = (np.sqrt(values) if metric == "pehe" else values).tolist()
@@ -135,6 +134,6 @@ def _over_sites(*, metric: str, by_site: Array, **about: Any) -> Record:
 
 
 def _inside(limits: Array, truth: Array, n_sites: int) -> Array:
-    """Share of a site's rows whose true effect lies within its limits, (site,)."""
+    """Coverage of the true effects in each site, (site,)."""
     covered = (limits[:, 0] <= truth) & (truth <= limits[:, 1])
     return np.asarray(covered.reshape(n_sites, -1).mean(1))

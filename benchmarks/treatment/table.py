@@ -1,4 +1,4 @@
-"""Tables of the treatment benchmark, and its figures beside targets set before any run."""
+"""Tables of the treatment benchmark, and targets that were set before any run."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -17,7 +17,7 @@ _NOMINAL = (0.87, 0.93)  # of 90 % intervals
 
 
 def treatment_tables(records: Sequence[Record]) -> str:
-    """One table a part that was run."""
+    """Tables of the parts that were run."""
     survival = [[r.case, r.method, _with_range(r)] for r in records if r.metric == "rmst"]
     tables = [*_acic_table(records), *_sites_tables(records), *_trial_tables(records)]
     if survival:
@@ -102,13 +102,12 @@ def _with_range(record: Record | None) -> str:
 
 
 def treatment_targets(records: Sequence[Record]) -> list[Target]:
-    """The claims that the records can tell of."""
+    """Targets of all parts that the records cover."""
     if not records:
         return []
     figures = pd.DataFrame([asdict(record) for record in records]).dropna(subset="value")
-    return [
-        target for part in (_acic, _sites, _doses, _within, _trials) for target in part(figures)
-    ]
+    parts = (_acic, _sites, _doses, _within, _trials)
+    return [target for part in parts for target in part(figures)]
 
 
 def _acic(figures: pd.DataFrame) -> Iterator[Target]:
@@ -128,9 +127,8 @@ def _acic(figures: pd.DataFrame) -> Iterator[Target]:
         yield Target.at_most(f"acic2016, 90/10: mean PEHE of {len(pehe)}", pehe.mean(), 1.15)
     for case in CONSTANT:
         if ("pehe", OURS) in by_method and case in by_method.index:
-            yield Target.at_most(
-                f"{case}, one effect: PEHE", by_method.loc[case, ("pehe", OURS)], 0.3
-            )
+            error = by_method.loc[case, ("pehe", OURS)]
+            yield Target.at_most(f"{case}, constant effect: PEHE", error, 0.3)
 
 
 def _sites(figures: pd.DataFrame) -> Iterator[Target]:
@@ -139,13 +137,13 @@ def _sites(figures: pd.DataFrame) -> Iterator[Target]:
         rows = sites[(sites["case"] == case) & (sites["metric"] == "pehe") & (sites["k"] == 20)]
         pehe = rows.set_index("method")["value"]
         others = pehe.drop([OURS, BAYES], errors="ignore")
-        of = f"the best of {len(others)} that do not adapt"
+        best = f"the best of {len(others)} without adaptation"
         if "heterogeneity 0" in str(case) and len(others):
             more = pehe[OURS] / others.min() - 1
-            yield Target(f"{case}: PEHE over {of}", f"{more:+.1%}", "at most +2 %", more <= 0.02)
+            yield Target(f"{case}: PEHE / {best}", f"{more:+.1%}", "at most +2 %", more <= 0.02)
         elif BAYES in pehe and len(others):
             closed = (others.min() - pehe[OURS]) / (others.min() - pehe[BAYES])
-            yield Target.share(f"{case}: gap from {of} closed at k = 20", closed, 0.4)
+            yield Target.share(f"{case}: gap from {best} closed at k = 20", closed, 0.4)
         for k, inside in ours[ours["metric"] == "coverage"].set_index("k")["value"].items():
             yield Target.within(f"{case}: 90 % intervals, k = {k:g}", inside, *_NOMINAL)
 
@@ -165,9 +163,8 @@ def _within(figures: pd.DataFrame) -> Iterator[Target]:
     for (case, k), rows in ours.groupby(["case", "k"]):
         mean = rows.pivot_table("value", "method", "metric")
         n = rows["seed"].nunique()
-        yield Target.within(
-            f"{case}, {k:g} days, {n} seeds: 90 % intervals", mean.loc[WITHIN, COVERAGE], *_NOMINAL
-        )
+        claim = f"{case}, {k:g} days, {n} seeds: 90 % intervals"
+        yield Target.within(claim, mean.loc[WITHIN, COVERAGE], *_NOMINAL)
         if "follow" in str(case):
             naive = mean.loc[[OWN, POOLED], COVERAGE].max()
             claim = f"{case}, {k:g} days: naive intervals"

@@ -1,8 +1,7 @@
-"""Two randomised trials whose data licence is not established: read, never bundled.
+"""Two randomised trials that are read from other packages, as their data licence is unclear.
 
-Their files lie in packages of open licence, which is that of the code: IHDP in econml (terms of its
-source were not found), ACTG 175 in lifelines (the table of the R package speff2trial, GPL-2). Where
-such a package is not installed, a `MissingExtraError` names the pip command.
+IHDP is in econml (terms of its source are unknown), ACTG 175 in lifelines (the table of the R
+package speff2trial, GPL-2). If the package is missing, `MissingExtraError` has the pip command.
 """
 
 from importlib.util import find_spec
@@ -13,12 +12,8 @@ import pandas as pd
 from ehrmeta.data import Feature, Outcome, Schema, Table
 from ehrmeta.errors import MissingExtraError
 
-ARMS = {
-    0: "zidovudine",
-    1: "zidovudine + didanosine",
-    2: "zidovudine + zalcitabine",
-    3: "didanosine",
-}
+_ZDV = "zidovudine"
+ARMS = {0: _ZDV, 1: f"{_ZDV} + didanosine", 2: f"{_ZDV} + zalcitabine", 3: "didanosine"}
 N_SITES = 8
 
 _ACTG175 = Schema(
@@ -78,9 +73,8 @@ _IHDP = Schema(
 def load_actg175() -> Table:
     """ACTG 175: 2,139 adults with HIV, four arms, CD4 cells after 20 weeks; higher is better.
 
-    Randomised with equal probability. One task; the treatment is the drugs' names. Everything after
-    randomisation other than the outcome is left out: later counts, stopping treatment, follow-up,
-    events.
+    Randomised with equal probability. One task; arms are named by their drugs. Variables after
+    randomisation other than the outcome are dropped.
 
     References
     ----------
@@ -93,11 +87,11 @@ def load_actg175() -> Table:
 def load_ihdp() -> Table:
     """IHDP: 908 premature children of 8 sites with an IQ at 36 months; higher is better.
 
-    Randomised within sites and weight groups, a third planned to the home visits and day care of
-    the programme, 38 % of those with an outcome. A real outcome, not the simulated one of the
-    benchmark of that name. Left out: attendance (dose400, ncdctt), which treatment causes, and the
-    mother's vocabulary, which was not recorded at entry; and, counted, 77 children without an
-    outcome. A task is a site.
+    Randomised within sites and weight groups; 38 % of the children with an outcome had the home
+    visits and day care of the programme. The outcome is real, not that of the simulated benchmark
+    of the same name. Attendance (dose400, ncdctt), which is caused by treatment, the mother's
+    vocabulary, which was not recorded at entry, and 77 children without an outcome are dropped. A
+    task is a site.
 
     References
     ----------
@@ -111,7 +105,7 @@ def load_ihdp() -> Table:
 
 
 def _file(package: str, version: str, path: str) -> Path:
-    """A file inside an installed package, which is not imported."""
+    """A file of an installed package, without importing it."""
     spec = find_spec(package)
     if spec is None or spec.origin is None:
         raise MissingExtraError(

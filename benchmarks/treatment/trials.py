@@ -1,8 +1,8 @@
-"""Randomised trials: policies are scored, not effects; and effects on restricted mean survival.
+"""Randomised trials: values of learned policies, and effects on restricted mean survival.
 
-Each method learns on four fifths of the patients and says which arm the others should have had.
-The judge is the same for all: doubly robust scores with the trial's own probabilities and outcome
-models cross-fitted over patients. Differences are to the arm that is best for all in training.
+Each method is fitted to four fifths of the patients and recommends an arm to the others. All
+policies are scored by the same doubly robust scores, with the trial's probabilities and
+cross-fitted outcome models, relative to the arm that is best for all in training.
 """
 
 import time
@@ -26,7 +26,7 @@ from ehrmeta.evaluation.survival import censoring_curve, kaplan_meier, read_even
 from ehrmeta.treatment.arms import Arms
 from ehrmeta.treatment.policy import rate
 
-_REVERSED = 0.3  # of the patients, where a reversal is planted
+_REVERSED = 0.3  # share of the patients with a planted reversal
 _QUANTILES = 5
 
 
@@ -41,11 +41,11 @@ class Trial:
     control : label of an arm
     higher_is_better : bool
     probability : float or None
-        Of every arm; None where it differs between sites and is learned.
+        Of every arm; None if it differs between sites and is estimated.
     package : str
-        What must be installed beside this package.
+        Optional package that it requires.
     planted : str
-        Feature whose upper 30 % have the sign of all effects turned; none where empty.
+        Feature; effects are reversed in its upper 30 %.
     """
 
     load: Callable[[], Table]
@@ -66,14 +66,14 @@ TRIALS: dict[str, Trial] = {
 
 @dataclass(frozen=True, eq=False)
 class _Rows:
-    """A trial as arrays: features, outcome (larger is better), arm, site, scores of the arms."""
+    """A trial as arrays."""
 
     X: Array
-    y: Array
+    y: Array  # larger is better
     arm: Index
     site: Index
-    scores: Array
-    inside: Mask
+    scores: Array  # doubly robust, (row, arm)
+    inside: Mask  # of a planted reversal
 
     @property
     def n_arms(self) -> int:
@@ -81,7 +81,7 @@ class _Rows:
 
 
 def measure_trial(name: str, method: str) -> list[Record]:
-    """Gain of a method's policy over the best arm for all, how its effects rank, and calibrate."""
+    """Gain of a method's policy over the best arm for all; ranking and calibration of effects."""
     start = time.perf_counter()
     rows = _rows(name)
     every = np.arange(len(rows.y))
@@ -98,14 +98,13 @@ def measure_trial(name: str, method: str) -> list[Record]:
     contrast = rows.scores[:, best] - rows.scores[:, 0]
     ranking = rate(effects[:, best - 1], contrast)
     sd = float(rows.y.std())
-    record = partial(
-        Record, "treatment", name, method, n_tasks=len(every), seconds=time.perf_counter() - start
-    )
-    wide = 1.96 * float(gain.std(ddof=1) / np.sqrt(len(gain)))
+    seconds, n = time.perf_counter() - start, len(every)
+    record = partial(Record, "treatment", name, method, n_tasks=n, seconds=seconds)
+    half = 1.96 * float(gain.std(ddof=1) / np.sqrt(len(gain)))
     mean = float(gain.mean())
     calibration = _calibration(effects[:, best - 1], contrast)
     records = [
-        record("gain_sd", mean / sd, low=(mean - wide) / sd, high=(mean + wide) / sd),
+        record("gain_sd", mean / sd, low=(mean - half) / sd, high=(mean + half) / sd),
         record("autoc_sd", ranking.value / sd, low=ranking.low / sd, high=ranking.high / sd),
         record("calibration_sd", calibration / sd),
     ]
@@ -119,7 +118,7 @@ def measure_trial(name: str, method: str) -> list[Record]:
 
 
 def _effects(name: str, method: str, rows: _Rows, train: Index, test: Index) -> tuple[Array, float]:
-    """Effects of all arms over the control at the test rows; and whether ours vary."""
+    """Effects of all arms over the control at the test rows, and whether ours vary."""
     X, y, arm = rows.X[train], rows.y[train], rows.arm[train]
     make = METHODS[method].make
     if make is not None:
@@ -141,7 +140,7 @@ def _effects(name: str, method: str, rows: _Rows, train: Index, test: Index) -> 
 
 
 def _calibration(effect: Array, scores: Array) -> float:
-    """Mean distance, over fifths of the rows by effect, of mean effect and mean score."""
+    """Mean distance of mean effect and mean score over fifths of the rows by effect."""
     fifths = np.array_split(np.argsort(effect, kind="stable"), _QUANTILES)
     return float(np.mean([abs(effect[rows].mean() - scores[rows].mean()) for rows in fifths]))
 
@@ -154,8 +153,7 @@ def _probability(name: str, n_arms: int) -> Any:
 @lru_cache(maxsize=1)
 def _rows(name: str) -> _Rows:
     trial = TRIALS[name]
-    with warnings.catch_warnings(action="ignore", category=DataWarning):
-        # values out of range and rows without outcome
+    with warnings.catch_warnings(action="ignore", category=DataWarning):  # of dropped rows
         table = trial.load()
     columns = {column: table.X[column].to_numpy() for column in table.X.columns}
     features = tuple(replace(feature, role="known") for feature in table.schema.features)
@@ -173,7 +171,7 @@ def _rows(name: str) -> _Rows:
 
 
 def _scores(name: str, X: Array, y: Array, arm: Index, site: Index) -> Array:
-    """Doubly robust scores of the arms, (row, arm), from models that have not seen the row."""
+    """Cross-fitted doubly robust scores of the arms, (row, arm)."""
     n_arms = int(arm.max()) + 1
     context = {"groups": site} if site.any() else {}
     model = fit_ours(X, y, arm, probability=_probability(name, n_arms), **context)
@@ -182,22 +180,13 @@ def _scores(name: str, X: Array, y: Array, arm: Index, site: Index) -> Array:
 
 @dataclass(frozen=True)
 class SurvivalTrial:
-    """A trial with censored times.
-
-    Parameters
-    ----------
-    event, time, treatment : str
-        Columns.
-    control : label of an arm
-    horizon : float
-        Days up to which survival counts.
-    """
+    """A trial with censored survival times: its columns, control arm and horizon."""
 
     event: str
     time: str
     treatment: str
     control: object
-    horizon: float
+    horizon: float  # days
 
 
 SURVIVAL_TRIALS = {
@@ -207,7 +196,7 @@ SURVIVAL_TRIALS = {
 
 
 def measure_survival(name: str) -> list[Record]:
-    """Days of life within the horizon that each arm adds: ours beside Kaplan-Meier."""
+    """Difference in restricted mean survival of each arm: ours beside Kaplan-Meier."""
     trial = SURVIVAL_TRIALS[name]
     frame, features = load_frame(name), load_dataset(name).X
     frame = frame.loc[features.index]
@@ -229,18 +218,17 @@ def measure_survival(name: str) -> list[Record]:
 
 
 def _weighted_time(event: Index, time: Array, arm: NDArray[np.object_], horizon: float) -> Array:
-    """Time up to the horizon over the probability of not being censored before, 0 if censored.
+    """Time up to the horizon, weighted for censoring (IPCW), 0 if censored.
 
-    Its mean in an arm is the restricted mean survival time, whatever was censored at random within
-    the arm.
+    Its mean in an arm estimates the restricted mean survival time if censoring is random.
     """
-    seen = np.minimum(time, horizon)
+    restricted = np.minimum(time, horizon)
     complete = (event > 0) | (time >= horizon)
     weighted = np.zeros(len(time))
     for label in set(arm):
         rows = arm == label
         curve = censoring_curve(read_event_times(survival_array(event[rows], time[rows])))
-        weighted[rows] = complete[rows] * seen[rows] / curve.before(seen[rows])
+        weighted[rows] = complete[rows] * restricted[rows] / curve.before(restricted[rows])
     return weighted
 
 
