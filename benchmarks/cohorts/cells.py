@@ -21,9 +21,12 @@ from benchmarks.suite.cells import Fitted
 from benchmarks.suite.fitting import Plan
 from benchmarks.suite.task_scores import Scores, joined
 from ehrmeta.algorithms import DeepMixedEffects
-from ehrmeta.baselines import MixedEffectsLogistic, TaskLogistic
-from ehrmeta.baselines import UpdatedClassifier as Updated
-from ehrmeta.baselines import UpdatedRegressor
+from ehrmeta.baselines import (
+    MixedEffectsLogistic,
+    TaskLogistic,
+    UpdatedClassifier as Updated,
+    UpdatedRegressor,
+)
 from ehrmeta.errors import AtypicalWarning, DataWarning
 from ehrmeta.estimators import MetaClassifier, MetaRegressor
 

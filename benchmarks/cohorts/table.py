@@ -91,7 +91,7 @@ class CohortScores:
         return bool(enough and events >= _MIN_EVENTS)
 
     def value(self, method: str, k: int, metric: str) -> float:
-        """A metric over all patients, or the mean over sites of ``"site mae"``, ``"site auroc"``."""
+        """A metric over all patients, or of ``"site mae"`` and ``"site auroc"`` over sites."""
         rows = self.results[method].scores[k]
         y, predicted = rows["y"], rows["predicted"]
         if metric.startswith("site "):
@@ -157,7 +157,7 @@ class CohortScores:
         return counts
 
     def _patient_loss(self, method: str, k: int) -> Array:
-        """Log loss, or squared error of the square root of the dose, mean over draws, (patient,)."""
+        """Log loss, or squared error of the root of the dose, mean over draws, (patient,)."""
         rows = self.results[method].scores[k]
         y, predicted = rows["y"], rows["predicted"]
         if self.binary:

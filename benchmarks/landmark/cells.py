@@ -27,7 +27,7 @@ from benchmarks.suite.arrays import Array, Mask
 from benchmarks.suite.cells import Fitted
 from benchmarks.suite.fitting import Plan, prepared, subsample
 from ehrmeta.baselines import LastValue, MixedEffects
-from ehrmeta.data import Table, read_survival
+from ehrmeta.data import Table
 from ehrmeta.errors import AtypicalWarning, DataError
 from ehrmeta.estimators import DiscreteTimeHazard, MetaRegressor, landmark_posterior
 from ehrmeta.estimators._base import TaskRegressor

@@ -14,8 +14,7 @@ from scipy.linalg import qr
 
 from benchmarks.suite.arrays import Array, Index
 from benchmarks.suite.peers import require
-from ehrmeta.baselines import MixedProcessEffects
-from ehrmeta.baselines import history
+from ehrmeta.baselines import MixedProcessEffects, history
 from ehrmeta.baselines.mixed_effects import designs, time_since_first
 from ehrmeta.estimators._base import TaskRegressor
 from ehrmeta.estimators.predictions import Prediction, Predictive

@@ -232,7 +232,7 @@ def meta_gradient_flops(
 
     The outer gradient costs two products of the same size for every product of two factors that
     depend on the parameters, and one if a factor is data: the first layer's ``W x``, and its values
-    times ``Kx + 1``, whose ``Kx`` itself needs none. Activations, sums, the loss and padding are not
+    times ``Kx + 1``, whose ``Kx`` itself needs none. Activations, sums, loss and padding are not
     counted.
 
     Parameters

@@ -167,7 +167,8 @@ def _file_of(module: str) -> Path | None:
     if root not in _ROOTS or not parts:
         return None
     path = _ROOTS[root].joinpath(*parts)
-    files = (path.with_suffix(".py"), path / "__init__.py")
+    # names of a lazy package are imported in its stub
+    files = (path.with_suffix(".py"), path / "__init__.pyi", path / "__init__.py")
     return next((file for file in files if file.exists()), None)
 
 

@@ -69,7 +69,7 @@ def timed_record(
 ) -> Record:
     """Record of the speed suite: median and quartiles of the rounds, or one number.
 
-    The case started at the `time.perf_counter` of `started`; `about` has other fields of the record.
+    `started` is the `time.perf_counter` at the start; `about` has other fields of the record.
     """
     value, low, high = quartiles(values) if isinstance(values, np.ndarray) else (values, None, None)
     about["seconds"] = time.perf_counter() - started

@@ -161,7 +161,7 @@ class CausalForest:
 
 @dataclass(frozen=True)
 class Method:
-    """A learner of effects: a function that returns an `EffectModel`, None for ours; its package."""
+    """A learner of effects: a function that makes an `EffectModel`, None for ours; its package."""
 
     make: Callable[[], EffectModel] | None
     package: str = ""

@@ -6,10 +6,10 @@ import pytest
 
 from benchmarks.conformal import (
     BY_K,
-    BY_KIND,
+    BY_SUBGROUP,
     OURS,
-    OWN,
     SHOTS,
+    UNCALIBRATED,
     Plan,
     conformal_table,
     conformal_targets,
@@ -41,14 +41,14 @@ def test_calibrated_intervals_hold_near_the_level(records):
     overall = {
         (r.method, r.k): r.value for r in records if (r.case, r.metric) == ("all", "coverage")
     }
-    for method in (BY_K, BY_KIND):
+    for method in (BY_K, BY_SUBGROUP):
         shares = [overall[f"mixed: {method}", k] for k in SHOTS]
         assert shares == pytest.approx([0.9] * len(SHOTS), abs=0.04)
 
 
 def test_the_table_has_a_line_for_every_method(records):
     table = conformal_table(records)
-    for method in (OWN, BY_K, BY_KIND):
+    for method in (UNCALIBRATED, BY_K, BY_SUBGROUP):
         assert f"\nmixed: {method} " in table
     assert "nan" not in table
 
@@ -70,11 +70,11 @@ def test_each_claim_stands_beside_its_target(women, score, met):
     ]
     records += [
         Record("conformal", "all", method, "interval_score", value, k=1)
-        for method, value in ((OURS, score), (f"mixed + OU: {OWN}", 20.0))
+        for method, value in ((OURS, score), (f"mixed + OU: {UNCALIBRATED}", 20.0))
     ]
-    records += [Record("conformal", "all", OURS, "badly_served", 0.083, k=1)]
+    records += [Record("conformal", "all", OURS, "low_coverage", 0.083, k=1)]
     targets = list(conformal_targets(records))
     assert [target.met for target in targets[:3]] == [met] * 3
-    assert "the best of 2 methods" in targets[2].claim
+    assert "best of 2 methods" in targets[2].claim
     assert targets[2].figure == f"{score / 20.0:.3f}"
     assert targets[3][1:] == ("8.3", "11.0 before", None)

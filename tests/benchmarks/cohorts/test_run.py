@@ -22,7 +22,7 @@ def test_a_tiny_run_has_every_table(tmp_path):
     assert list(results["heart"]) == methods
     tables = list(cohorts_tables(results))
     assert all(method in table for method in methods for table in tables)
-    assert "opponent" in cohorts_verdict(results)
+    assert "comparator" in cohorts_verdict(results)
     assert "no harm" in target_table(cohorts_targets(results), OURS)
     records = cohorts_records(results)
     assert {r.metric for r in records} >= {"log_loss", "auroc", "log_loss / pooled logistic"}

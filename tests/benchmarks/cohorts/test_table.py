@@ -73,7 +73,7 @@ def test_harm_is_what_the_sites_show(own, word):
     assert {target.met for target in cohorts_targets({"heart": results})} == {None}
 
 
-def test_doses_are_held_against_the_best_opponent():
+def test_doses_are_compared_with_the_best_comparator():
     data, rows = load_cohorts("warfarin"), np.arange(1000)
     y = data.y[rows] * 1.0
     about = {"row": rows, "site": data.groups[rows], "y": y}

@@ -48,12 +48,12 @@ def test_every_learner_of_real_outcomes_has_a_row():
 def test_a_finished_cell_is_read_again(tmp_path, monkeypatch):
     tiny = Training(MAML(inner_steps=1), max_steps=200, batch_size=16)
     monkeypatch.setitem(METHODS, "tiny", tiny)
-    heard: list[str] = []
-    run = Run(quick=True, cache=tmp_path, say=heard.append)
+    printed: list[str] = []
+    run = Run(quick=True, cache=tmp_path, echo=printed.append)
     first, second = (run_sinusoid(run, ("noiseless",), ("tiny",)) for _ in range(2))
     assert first == second
     assert len(list(tmp_path.iterdir())) == 4  # three references, one learner
-    assert len(heard) == 8
+    assert len(printed) == 8
     table = sinusoid_table(first)
     assert "tiny" in table
     assert "predicting 0" in table

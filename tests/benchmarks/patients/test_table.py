@@ -24,9 +24,9 @@ CHEAP = ("deep mixed effects", MIXED_MODEL, "mixed + OU", "last value", POPULATI
 
 @pytest.fixture(scope="module")
 def results():
-    said = []
-    by_data_set = run_patients(Run(say=said.append), PLAN, ("pbcseq-albumin",), CHEAP)
-    assert len(said) == len(CHEAP) * PLAN.folds_run
+    printed = []
+    by_data_set = run_patients(Run(echo=printed.append), PLAN, ("pbcseq-albumin",), CHEAP)
+    assert len(printed) == len(CHEAP) * PLAN.folds_run
     return by_data_set
 
 

@@ -10,8 +10,8 @@ FEW = Amounts(damaged_files=400, kills=2, calls_in_threads=100, adapts=200)
 
 @pytest.mark.slow
 def test_no_fault_does_harm():
-    said = []
-    records = run_reliability(Run(say=said.append), FEW)
+    printed = []
+    records = run_reliability(Run(echo=printed.append), FEW)
     failures = {record.case: record.value for record in records if record.metric == "failures"}
     assert failures == dict.fromkeys(failures, 0.0)
     slowest = [record.value for record in records if record.metric == "slowest_s"]

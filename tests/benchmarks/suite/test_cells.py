@@ -49,23 +49,23 @@ CELLS = [
 
 def test_several_processes_give_what_one_gives_in_the_same_order(tmp_path):
     alone: list[str] = []
-    heard: list[str] = []
-    expected = Run(say=alone.append).records(CELLS)
-    assert Run(say=heard.append, cache=tmp_path, workers=2).records(CELLS) == expected
+    printed: list[str] = []
+    expected = Run(echo=alone.append).records(CELLS)
+    assert Run(echo=printed.append, cache=tmp_path, workers=2).records(CELLS) == expected
     assert [record.value for record in expected] == [1.0, 2.0, 3.0]
     assert alone == [
         "[1/3] suite a: 1 in 1.00 s",
         "[2/3] suite b: 2 in 1.00 s",
         "[3/3] suite c: 3 in 1.00 s",
     ]
-    assert [line[:5] for line in heard] == ["[1/3]", "[2/3]", "[3/3]"]
+    assert [line[:5] for line in printed] == ["[1/3]", "[2/3]", "[3/3]"]
     assert len(list(tmp_path.iterdir())) == 3
 
 
 def test_a_cell_that_could_not_run_is_told_by_its_note():
-    heard: list[str] = []
-    Run(say=heard.append).results([Cell("a", diverged)])
-    assert heard == ["[1/1] a: diverged"]
+    printed: list[str] = []
+    Run(echo=printed.append).results([Cell("a", diverged)])
+    assert printed == ["[1/1] a: diverged"]
 
 
 def test_a_finished_cell_is_not_measured_again(tmp_path):
@@ -92,17 +92,20 @@ def test_other_arguments_or_other_code_are_another_cell(tmp_path, monkeypatch):
 
 
 def test_the_digest_follows_imports_and_nothing_else(tmp_path, monkeypatch):
-    """A change of what a module imports from here is noticed, also late and indirect imports."""
+    """Late, indirect and lazy imports count: the stub of a lazy package names its modules."""
     folder = tmp_path / "benchmarks"
-    folder.mkdir()
+    (folder / "lazy").mkdir(parents=True)
     sources = {
-        "cells": "from benchmarks import data\n",
-        "data": "def read():\n    from benchmarks.late import x\n",
-        "late": "x = 1\n",
-        "table": "y = 2\n",
+        "cells.py": "from benchmarks import data\nfrom benchmarks.lazy import z\n",
+        "data.py": "def read():\n    from benchmarks.late import x\n",
+        "late.py": "x = 1\n",
+        "table.py": "y = 2\n",
+        "lazy/__init__.py": "",
+        "lazy/__init__.pyi": "from benchmarks.lazy.inner import z as z\n",
+        "lazy/inner.py": "z = 1\n",
     }
     for name, text in sources.items():
-        (folder / f"{name}.py").write_text(text)
+        (folder / name).write_text(text)
     monkeypatch.setitem(suite_cells._ROOTS, "benchmarks", folder)
 
     def digest() -> str:
@@ -112,8 +115,10 @@ def test_the_digest_follows_imports_and_nothing_else(tmp_path, monkeypatch):
     before = digest()
     (folder / "table.py").write_text("y = 3\n")
     assert digest() == before
-    (folder / "late.py").write_text("x = 2\n")
-    assert digest() != before
+    for name, text in {"late.py": "x = 2\n", "lazy/inner.py": "z = 2\n"}.items():
+        (folder / name).write_text(text)
+        assert digest() != before
+        before = digest()
     source_digest.cache_clear()
 
 
