@@ -230,8 +230,9 @@ def landmark_records(cells: Sequence[CellScores]) -> list[Record]:
         for method, scores in cell.values.items():
             seconds = cell.risks.seconds[method]
             for name in SCORES:
-                limits = dict(zip(("low", "high"), cell.limits(method, name), strict=True))
-                records.append(record(method, name, scores[name], seconds=seconds, **limits))
+                low, high = cell.limits(method, name)
+                of_score = partial(record, method, name, scores[name], seconds=seconds)
+                records.append(of_score(low=low, high=high))
             for name in _HIGHER_IS_BETTER if OURS in cell.values and method != OURS else ():
                 gap, low, high = cell.difference(OURS, method, name)
                 records.append(record(OURS, f"{name} - {method}", gap, low=low, high=high))

@@ -51,14 +51,8 @@ class NotAdapted:
 def run_demo(folder: str | Path, echo: Callable[[str], None], *, quick: bool = False) -> None:
     """Meta-train, adapt to new patients, compare, draw one patient and save the model.
 
-    Parameters
-    ----------
-    folder : str or Path
-        Where ``patient.png`` and ``hdl.ehrmeta`` are written.
-    echo : callable
-        Prints a line.
-    quick : bool
-        Use fewer patients and steps, to check that everything works.
+    The folder gets ``patient.png`` and ``hdl.ehrmeta``; `echo` prints a line. `quick` uses fewer
+    patients and steps, to check that everything works.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -142,14 +136,7 @@ def _adapting_line(model: MetaRegressor, test: Table) -> str:
 
 
 def median_patient(test: Table, query: Table, predicted: Any) -> Table:
-    """All rows of the test patient of median error among those with enough visits.
-
-    Parameters
-    ----------
-    test, query : Table
-        All rows, and those that were predicted.
-    predicted : ndarray, (query row,)
-    """
+    """All rows of the test patient of median error among those with enough visits."""
     error = pd.Series((predicted - query.y) ** 2).groupby(query.groups).mean()
     enough = test.tasks.labels[test.tasks.sizes >= STORY_VISITS]
     ranked = error[error.index.isin(enough)].sort_values(kind="stable")

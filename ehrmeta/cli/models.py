@@ -245,17 +245,10 @@ def test_and_baselines(
     hold_out: float | None,
     baselines: bool = True,
 ) -> tuple[Table, dict[str, Any]]:
-    """The test patients, and baselines fitted on other patients if there are any.
+    """The test patients in `table`, and baselines fitted on other patients if there are any.
 
-    Parameters
-    ----------
-    fitted, path
-        The model and its file.
-    table, train : str
-        Files or bundled data sets with the test patients, and with others.
-    hold_out : float, optional
-        Share of the patients of `table` to test on, which was excluded from training.
-    baselines : bool
+    These are in the table `train`, or in `table` if only a share `hold_out` of it, which was
+    excluded when the model was fitted, is for testing.
     """
     schema = schema_of(fitted.model_, path)
     test = tables.read_table(table, schema, drop_missing_target=True)

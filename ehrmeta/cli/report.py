@@ -20,13 +20,7 @@ from ehrmeta.report import Document, forecast_report
 @click.option("--out", required=True, help="File to write: .html, .md or .json.")
 @scoring_options("0,1,2,3,5")
 @click.option("--answers", metavar="FILE", help='TOML file of checklist answers: 5a = "...".')
-@click.option(
-    "--examples",
-    type=click.IntRange(0, 20),
-    default=0,
-    show_default=False,
-    help="Number of patients whose values are drawn.",
-)
+@click.option("--examples", type=click.IntRange(0, 20), default=0, help="Draw so many patients.")
 @click.option("--title", default="", show_default=False, help="Of the report.")
 def report(
     model: str,

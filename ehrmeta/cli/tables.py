@@ -43,15 +43,8 @@ def read_table(
 ) -> Table:
     """The checked table of a file or a bundled data set.
 
-    Parameters
-    ----------
-    source : str
-    schema : Schema, optional
-        Of the model that will read the table; otherwise the `roles` name the columns.
-    drop_missing_target : bool
-    on_constant_outcome : {"error", "allow"}
-    **roles
-        Values of `table_options`.
+    `schema` is that of the model that will read the table; otherwise `roles`, the values of
+    `table_options`, name the columns.
     """
     if is_bundled(source):
         table = load_dataset(source)
@@ -69,10 +62,7 @@ def read_table(
 def read_rows(
     source: str, schema: Schema | None = None, **roles: Any
 ) -> tuple[pd.DataFrame, Schema]:
-    """The unchecked rows of a file or a bundled data set, and their schema.
-
-    Parameters are those of `read_table`.
-    """
+    """The unchecked rows of a file or a bundled data set, and their schema; see `read_table`."""
     if is_bundled(source):
         return load_frame(source), _check_bundled(source, load_dataset(source).schema, schema)
     if schema is not None:

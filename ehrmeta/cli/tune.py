@@ -20,6 +20,7 @@ from ehrmeta.tuning.space import space_of_words
 from ehrmeta.tuning.summary import script_storage, space_table, study_script, study_summary
 
 ERRORS = [name for name in MEASURES if name != "log_loss"]
+_SECONDS = click.FloatRange(0, min_open=True)
 
 
 def _folder(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
@@ -55,12 +56,7 @@ def _folder(ctx: click.Context, param: click.Parameter, value: str | None) -> st
 )
 @click.option("--list", "listed", is_flag=True, help="Show the search space, and exit.")
 @click.option("--trials", type=click.IntRange(1), default=30)
-@click.option(
-    "--timeout",
-    type=click.FloatRange(0, min_open=True),
-    metavar="SECONDS",
-    help="Start no trial after this time.",
-)
+@click.option("--timeout", type=_SECONDS, metavar="SECONDS", help="Start no trial after this time.")
 @tables.shots_option("1,3,5", "Numbers k of values of each patient to adapt to.")
 @click.option(
     "--scoring",

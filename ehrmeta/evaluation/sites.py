@@ -57,16 +57,14 @@ def score_sites(
     if len(sites.codes) != len(data.y):
         raise DataError(f"groups has {len(sites.codes)} rows, y_true has {len(data.y)}.")
     rng = np.random.default_rng(random_state)
-    parts = []
+    rows = []
     for code, site in enumerate(sites.labels):
         here = BinaryRisk(*(values[sites.codes == code] for values in data))
-        part = pd.DataFrame(interval_rows(here, metrics, confidence_level, n_bootstrap, rng))
         n_others, n_events = _counts(here)
-        part.insert(0, "site", site)
-        part.insert(1, "n", n_others + n_events)
-        part.insert(2, "n_events", n_events)
-        parts.append(part)
-    return pd.concat(parts, ignore_index=True)
+        first = {"site": site, "n": n_others + n_events, "n_events": n_events}
+        scores = interval_rows(here, metrics, confidence_level, n_bootstrap, rng)
+        rows += [first | score for score in scores]
+    return pd.DataFrame(rows)
 
 
 def score_subgroups(

@@ -39,13 +39,7 @@ def read_test_rows(
 def forecasts(
     model: Any, X: Any, inputs: Inputs, *, shots: Sequence[int], confidence_level: float
 ) -> pd.DataFrame:
-    """Squared error, coverage and interval width of every later row after each k.
-
-    Returns
-    -------
-    DataFrame
-        Columns k, row, task, squared, covered, width.
-    """
+    """Squared error, coverage and interval width of every later row after each k."""
     y, tasks = inputs.outcome(), inputs.tasks()
     parts = []
     for k, support, query in k_shot_splits(inputs, sorted(shots)):
@@ -128,17 +122,8 @@ def _mean_range(values: pd.Series, n_bootstrap: int, *, root: bool) -> tuple[flo
 def event_risk(estimator: Any, X: Any, y: Any, predict: dict[str, Any]) -> tuple[Array, Array]:
     """Indicator and predicted probability of the second class, each (row,).
 
-    Parameters
-    ----------
-    estimator : fitted or adapted classifier
-    X, y : (row, feature), (row,)
-    predict : dict
-        Further arguments of ``predict_proba``: groups, time.
-
-    Raises
-    ------
-    DataError
-        The classifier does not have two classes, or an outcome is neither of them.
+    `predict` has further arguments of ``predict_proba`` (groups, time). Raises `DataError` unless
+    the classifier has two classes and every outcome is one of them.
     """
     p = np.asarray(estimator.predict_proba(X, **predict), np.float64)
     if p.ndim != 2 or p.shape[1] != 2:

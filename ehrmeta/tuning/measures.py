@@ -30,31 +30,21 @@ Direction = Literal["minimize", "maximize"]
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows of some tasks, as passed by a user.
-
-    Parameters
-    ----------
-    X, y, groups, time
-        As in `fit`.
-    tasks : ndarray, (row,)
-        Number of the task of every row.
-    """
+    """Rows of some tasks, with the arguments of `fit` as passed by the user."""
 
     X: Any
     y: Any
     groups: Any
     time: Any
-    tasks: npt.NDArray[np.int64]
+    tasks: npt.NDArray[np.int64]  # number of the task of every row, (row,)
 
     def take(self, rows: npt.NDArray[np.bool_]) -> Rows:
         """The rows selected by a mask."""
-        return Rows(
-            take_rows(self.X, rows),
-            np.asarray(self.y)[rows],
-            None if self.groups is None else np.asarray(self.groups)[rows],
-            None if self.time is None else np.asarray(self.time)[rows],
-            self.tasks[rows],
+        y, groups, time = (
+            None if values is None else np.asarray(values)[rows]
+            for values in (self.y, self.groups, self.time)
         )
+        return Rows(take_rows(self.X, rows), y, groups, time, self.tasks[rows])
 
     def known(self) -> dict[str, Any]:
         """Keywords of `fit`: groups and time, if given."""

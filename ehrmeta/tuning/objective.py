@@ -27,18 +27,11 @@ _MIN_PATIENTS = 5  # per block
 
 @dataclass(frozen=True)
 class Fold:
-    """Training rows, held-out rows, and the blocks of patients in which these are scored.
-
-    Parameters
-    ----------
-    train, test : Rows
-    blocks : ndarray, (test row,)
-        0, 1, ... by patient, at random.
-    """
+    """Training rows, held-out rows, and the blocks of patients in which these are scored."""
 
     train: Rows
     test: Rows
-    blocks: npt.NDArray[np.int64]
+    blocks: npt.NDArray[np.int64]  # 0, 1, ... by patient at random, (test row,)
 
 
 @dataclass(frozen=True)
@@ -135,28 +128,8 @@ class Objective:
         return errors
 
 
-def read_rows(estimator: Any, X: Any, y: Any, groups: Any, time: Any) -> Rows:
-    """The rows of a study, checked as in `fit`.
-
-    Raises
-    ------
-    DataError
-        The rows cannot be used by `fit`, or groups are missing.
-    """
-    inputs = estimator.read_table(X, y, groups=groups, time=time)
-    inputs.outcome()
-    if inputs.groups is None:
-        raise DataError("tuning needs groups: the patient (task) of every row.")
-    return Rows(X, y, groups, time, inputs.tasks().codes)
-
-
 def read_folds(rows: Rows, cv: Any) -> list[Fold]:
-    """Folds by patient, and their blocks.
-
-    Parameters
-    ----------
-    cv : int or splitter
-        Number of folds, or an object with ``split(X, y, groups)``.
+    """Folds by patient, and their blocks, from a number of folds or a splitter.
 
     Raises
     ------

@@ -17,9 +17,10 @@ from sklearn.base import BaseEstimator, clone
 
 from ehrmeta.errors import DataError, Remedy, StudyError
 from ehrmeta.estimators._base import TaskEstimator
+from ehrmeta.estimators.inputs import Inputs
 from ehrmeta.tuning.comparison import REASON, best_full_trial
 from ehrmeta.tuning.measures import Rows, Scoring, read_scoring
-from ehrmeta.tuning.objective import Fold, Objective, read_folds, read_rows
+from ehrmeta.tuning.objective import Fold, Objective, read_folds
 from ehrmeta.tuning.space import Dimension, Space, Suggest, read_space, suggested
 
 if TYPE_CHECKING:
@@ -161,11 +162,15 @@ def tune(
         model.set_params(random_state=random_state)
     searched = space if callable(space) else read_space(model, space)
     measures, directions = read_scoring(scoring, model)
-    rows = read_rows(model, X, y, groups, time)
+    inputs = model.read_table(X, y, groups=groups, time=time)
+    data_digest = _data_digest(inputs)
+    if inputs.groups is None:
+        raise DataError("tuning needs groups: the patient (task) of every row.")
+    rows = Rows(X, y, groups, time, inputs.tasks().codes)
     folds = read_folds(rows, cv)
     if storage is None and study_name is not None:
         storage = DEFAULT_STORAGE
-    digests = {"data": _data_digest(model, rows), "folds": _folds_digest(folds)}
+    digests = {"data": data_digest, "folds": _folds_digest(folds)}
     shared = open_study(
         storage,
         study_name or "unnamed",
@@ -236,10 +241,10 @@ def _check(
         raise DataError(f"study_name must be text, got {study_name!r}.")
 
 
-def _data_digest(estimator: Any, rows: Rows) -> str:
+def _data_digest(inputs: Inputs) -> str:
     """SHA-256 of features, outcome, times and task numbers; ids do not enter."""
-    inputs = estimator.read_table(rows.X, rows.y, groups=rows.groups, time=rows.time)
-    parts = [*sorted(inputs.columns.items()), ("outcome", inputs.outcome()), ("tasks", rows.tasks)]
+    parts = [*sorted(inputs.columns.items()), ("outcome", inputs.outcome())]
+    parts.append(("tasks", inputs.tasks().codes))
     if inputs.time is not None:
         parts.append(("time", inputs.time))
     digest = hashlib.sha256()

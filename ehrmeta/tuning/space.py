@@ -201,19 +201,14 @@ def _dimension(name: str, value: Any, declared: Dimension | None) -> Dimension:
 def _range(value: Any, usual: Range | Choice | None) -> Range:
     """``(low, high)`` or ``(low, high, "log")``, of the kind and on the scale declared."""
     usual = usual if isinstance(usual, Range) else None
-    if not isinstance(value, tuple) or len(value) not in (2, 3):
+    parts = value if isinstance(value, tuple) else ()
+    is_number = [isinstance(end, Real) and not isinstance(end, bool) for end in parts[:2]]
+    if is_number != [True, True] or parts[2:] not in ((), ("log",)):
         raise DataError(
             f"{value!r} is no range.",
             Remedy("write-range", "Write (low, high), (low, high, 'log') or a list of choices."),
         )
-    low, high, *scale = value
-    if scale not in ([], ["log"]) or not all(
-        isinstance(end, Real) and not isinstance(end, bool) for end in (low, high)
-    ):
-        raise DataError(
-            f"{value!r} is no range.",
-            Remedy("write-range", "Write (low, high) or (low, high, 'log') with numbers."),
-        )
+    low, high, *scale = parts
     if usual is not None:
         kind = float if usual.kind == "float" else int
         if (kind(low), kind(high)) != (low, high):

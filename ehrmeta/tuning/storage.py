@@ -135,16 +135,8 @@ class Journal(JournalFileBackend):
     """Optuna's journal file under a lock that the operating system frees when its holder ends.
 
     A writer that is killed in the middle of a line leaves a partial record, and the next append
-    would make the file unreadable. Partial records are therefore removed first, under the lock.
-
-    Parameters
-    ----------
-    path : Path
-
-    Raises
-    ------
-    StudyError
-        A line that is not the last one is damaged.
+    would make the file unreadable. Partial records are therefore removed first, under the lock. A
+    damaged line before the last one raises a `StudyError`.
     """
 
     def __init__(self, path: Path) -> None:

@@ -50,21 +50,12 @@ class PairedPruner(BasePruner):
 
 @dataclass
 class SharedStudy:
-    """A study and the locks with which workers share it.
-
-    Parameters
-    ----------
-    study : optuna.Study
-    storage : BaseStorage
-    locks : Locks
-    exhausted : bool
-        Whether the sampler of a finite grid has tried every point.
-    """
+    """A study and the locks with which workers share it."""
 
     study: optuna.Study
     storage: BaseStorage
     locks: Locks
-    exhausted: bool = False
+    exhausted: bool = False  # whether the sampler of a finite grid has tried every point
 
     def run(
         self,
@@ -176,25 +167,15 @@ def open_study(
     pruner: BasePruner | None,
     notes: Mapping[str, str] | None = None,
 ) -> SharedStudy:
-    """Open or create a study; one in which all trials failed may become one for something else.
+    """Open or create a study; one in which all trials failed is created again.
 
-    Parameters
-    ----------
-    storage : str, Path or None
-        As in `open_storage`.
-    study_name : str
-    made_for : mapping of str to str
-        What trials must share to be comparable, as digests by name: data, folds, model.
-    measures, directions : sequence of str
-        What is optimised: ``"minimize"`` or ``"maximize"`` each.
-    pruner : BasePruner, optional
-    notes : mapping of str to str, optional
-        Texts to keep with a new study.
+    `made_for` has digests by name of what makes trials comparable: data, folds, model. `notes` are
+    stored with a new study.
 
     Raises
     ------
     StudyError
-        The storage cannot be reached, or the study is about something else.
+        The storage cannot be reached, or the study was made for something else.
     """
     opened, locks = open_storage(storage, study_name)
     wanted = {**made_for, "measures": ", ".join(measures)}
@@ -212,7 +193,7 @@ def open_study(
                     "compared with new ones.",
                     Remedy("other-study", "Pass another study_name, or what it was made for."),
                 )
-            optuna.delete_study(study_name=study_name, storage=opened)  # in which all trials failed
+            optuna.delete_study(study_name=study_name, storage=opened)  # all its trials failed
         with quiet():
             study = optuna.create_study(
                 storage=opened, study_name=study_name, directions=list(directions), pruner=pruner

@@ -10,6 +10,7 @@ from ehrmeta.baselines import TaskRidge
 from ehrmeta.errors import DivergenceError
 from ehrmeta.estimators.task_model import RowReader, TaskModel
 from ehrmeta.nn.batch import TaskRows
+from ehrmeta.tuning.measures import Rows
 
 SPACE: dict[str, Any] = {"penalty": (0.01, 100.0, "log")}
 
@@ -22,6 +23,11 @@ def lines(n_tasks: int = 40, n_rows: int = 8) -> dict[str, Any]:
     level, slope = rng.normal(size=(2, n_tasks))
     y = level[groups] + slope[groups] * X[:, 0] + 0.5 * rng.normal(size=len(X))
     return {"X": X, "y": y, "groups": groups}
+
+
+def rows_of(data: dict[str, Any]) -> Rows:
+    """The rows of `lines`, whose tasks are numbered in order."""
+    return Rows(**data, time=None, tasks=data["groups"])
 
 
 def ridge(**settings: Any) -> TaskRidge:

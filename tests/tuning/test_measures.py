@@ -6,8 +6,7 @@ import pytest
 from ehrmeta import MAML, KShotScorer, MetaClassifier, MetaRegressor, make_sinusoid, tune
 from ehrmeta.errors import DataError
 from ehrmeta.tuning.measures import MEASURES, read_scoring
-from ehrmeta.tuning.objective import read_rows
-from tests.tuning.small import lines, ridge, search
+from tests.tuning.small import lines, ridge, rows_of, search
 
 
 def test_several_objectives_are_searched_at_once() -> None:
@@ -44,7 +43,7 @@ def test_a_scorer_of_ones_own_is_maximised() -> None:
 def test_errors_of_blocks_average_to_the_error_of_all_tasks() -> None:
     data = lines()
     model = ridge().fit(**data)
-    rows = read_rows(model, data["X"], data["y"], data["groups"], None)
+    rows = rows_of(data)
     one, two = np.zeros(len(data["y"]), int), (rows.tasks >= 20).astype(int)
     for name in ("rmse_task", "mae_macro"):  # means over tasks, 20 in each block
         whole, halves = (MEASURES[name](model, rows, blocks) for blocks in (one, two))

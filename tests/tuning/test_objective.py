@@ -8,14 +8,14 @@ import pytest
 
 from ehrmeta import KShotScorer
 from ehrmeta.tuning.measures import MEASURES
-from ehrmeta.tuning.objective import read_folds, read_rows
-from tests.tuning.small import Fragile, lines, ridge, search
+from ehrmeta.tuning.objective import read_folds
+from tests.tuning.small import Fragile, lines, ridge, rows_of, search
 
 
 def test_the_value_is_the_k_shot_error_of_the_held_out_patients() -> None:
     data = lines()
     tuned = search(space={"penalty": [2.0]}, n_trials=1)
-    rows = read_rows(ridge(), data["X"], data["y"], data["groups"], None)
+    rows = rows_of(data)
     errors = []
     for fold in read_folds(rows, 3):
         model = ridge(penalty=2.0).fit(fold.train.X, fold.train.y, groups=fold.train.groups)
@@ -33,7 +33,7 @@ def test_the_value_is_the_k_shot_error_of_the_held_out_patients() -> None:
 
 def test_no_patient_is_in_training_and_held_out() -> None:
     data = lines()
-    rows = read_rows(ridge(), data["X"], data["y"], data["groups"], None)
+    rows = rows_of(data)
     for fold in read_folds(rows, 4):
         assert not set(fold.train.tasks) & set(fold.test.tasks)
         for patient in np.unique(fold.test.tasks):

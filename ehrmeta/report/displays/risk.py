@@ -77,10 +77,9 @@ class CalibrationDisplay(Display):
         X and y are patients that it was not fitted on. Further keywords (groups, time) go to
         ``predict_proba``; the others are those of `from_predictions`.
         """
-        y_true, y_prob = event_risk(estimator, X, y, predict)
         options: dict[str, Any] = {"n_bootstrap": n_bootstrap, "random_state": random_state}
-        name = name_of(estimator) if name is None else name
-        return cls.from_predictions(y_true, y_prob, name=name, ax=ax, **options)
+        options |= {"name": name_of(estimator) if name is None else name, "ax": ax}
+        return cls.from_predictions(*event_risk(estimator, X, y, predict), **options)
 
     @classmethod
     def from_predictions(
