@@ -148,8 +148,8 @@ COHORTS: dict[str, Callable[[], Cohort]] = {"nafld": _nafld, "pbcseq": _pbcseq}
 
 
 def _still_followed(times: pd.DataFrame, follow_up: pd.Series) -> pd.DataFrame:
-    kept = times["prediction_time"] < times["subject_id"].map(follow_up)
-    return times[kept].reset_index(drop=True)
+    followed = times["prediction_time"] < times["subject_id"].map(follow_up)
+    return times[followed].reset_index(drop=True)
 
 
 def _labels(

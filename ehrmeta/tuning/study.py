@@ -27,7 +27,7 @@ _WAIT = 0.5  # seconds between checks of the trials of other workers
 class PairedPruner(BasePruner):
     """Wilcoxon's signed-rank test against the best trial, over the blocks that both have.
 
-    Optuna's own Wilcoxon pruner continues a trial whose error so far is below the best trial's
+    Optuna's Wilcoxon pruner continues a trial whose error so far is below the best trial's
     error over all folds, which is almost every trial if the first folds are easy.
 
     Parameters
