@@ -16,7 +16,7 @@ def test_both_settings_are_scored_on_the_same_new_patients():
     assert records[tuned].n_tasks == records[defaults].n_tasks > 1000
 
 
-def test_the_table_says_what_giving_up_early_saves():
+def test_the_table_says_what_stopping_early_saves():
     cpu, error = {PRUNED: 25.0, IN_FULL: 100.0}, {PRUNED: 10.1, IN_FULL: 10.0}
     records = [
         Record("tuning", "nafld-hdl", method, metric, value, note=note)
@@ -30,5 +30,5 @@ def test_the_table_says_what_giving_up_early_saves():
     ]
     records.append(Record("tuning", "nafld-hdl", TUNED, "rmse_macro", 9.0, 3, -1.0, 1.0, 700))
     table = tuning_table(records)
-    assert "saves 75 % of the CPU time; its best error is +1.00 %" in table
+    assert "saves 75 % of the CPU time and changes the best error by +1.00 %" in table
     assert 'tuned: {"lr": 0.1}' in table

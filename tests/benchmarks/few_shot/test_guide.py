@@ -42,5 +42,5 @@ def test_a_page_without_marks_and_a_file_without_records_are_refused(saved, tmp_
     assert done.exit_code == 1 and "the page needs the marks" in done.output
     assert page.read_text(encoding="utf-8") == "no marks\n"
     saved.write_text("{}", encoding="utf-8")
-    with pytest.raises(DataError, match="holds no records of sinusoid or digits"):
+    with pytest.raises(DataError, match="has no records of sinusoid or digits"):
         learner_tables([saved])

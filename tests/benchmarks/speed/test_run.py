@@ -30,7 +30,7 @@ def test_the_quick_suite_runs_and_goes_on_from_its_cache(tmp_path: Path) -> None
 def test_an_unknown_method_is_answered_with_the_known_ones() -> None:
     done = _run("speed", "--method", "torch.func")
     assert done.exit_code == 1
-    assert "there is no method 'torch.func'. Did you mean 'torch.func vmap'" in done.output
+    assert "unknown method 'torch.func'. Did you mean 'torch.func vmap'" in done.output
 
 
 def test_an_unknown_device_is_named() -> None:
