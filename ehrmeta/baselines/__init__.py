@@ -1,4 +1,4 @@
-"""Opponents that every benchmark table carries: the same fit, adapt and predict."""
+"""Baselines with the estimators' interface: fit, adapt and predict."""
 
 from ehrmeta.lazy import lazy_names
 

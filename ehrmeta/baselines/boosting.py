@@ -1,4 +1,4 @@
-"""Gradient boosting that counts patients, not rows."""
+"""Gradient boosting with equal total weight for every task."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -14,13 +14,13 @@ from ehrmeta.estimators.task_model import RowReader, TaskModel
 from ehrmeta.nn.batch import TaskRows
 
 Array = NDArray[np.float64]
-_FEWEST_TASKS = 20  # below this nothing is held out
+_MIN_TASKS = 20  # with fewer, no task is held out
 _HELD_OUT = 0.1
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
 class BoostedRegressor(TaskRegressor):
-    """Boosted trees on rows that weigh 1 / rows of their task, stopped on held-out tasks.
+    """Boosted trees on rows weighted by 1 / rows of their task, stopped on held-out tasks.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ class BoostedRegressor(TaskRegressor):
         seed: int,
         min_samples_leaf: int = 20,
     ) -> HistGradientBoostingRegressor:
-        """Fit trees to rows (row, feature), (row,), (row,); NaN in `x` is a value of its own."""
+        """Fit trees to rows (row, feature), (row,), (row,); NaN in `x` means missing."""
         weight = 1.0 / np.bincount(tasks, minlength=n_tasks)[tasks]
         trees = HistGradientBoostingRegressor(
             max_iter=self.max_iter,
@@ -58,7 +58,7 @@ class BoostedRegressor(TaskRegressor):
             early_stopping=False,
             random_state=seed,
         )
-        n_held_out = int(_HELD_OUT * n_tasks) if n_tasks >= _FEWEST_TASKS else 0
+        n_held_out = int(_HELD_OUT * n_tasks) if n_tasks >= _MIN_TASKS else 0
         test = (np.random.default_rng(seed).permutation(n_tasks) < n_held_out)[tasks]
         x = np.where(np.isnan(x[~test]).all(axis=0), 0.0, x)  # empty columns cannot be binned
         if n_held_out == 0:
@@ -72,14 +72,14 @@ class BoostedRegressor(TaskRegressor):
 
 
 class PopulationBoosting(BoostedRegressor):
-    """Gradient boosting on the row's own features; the support is ignored.
+    """Gradient boosting on the row's features, which ignores the support.
 
-    Measured features are left out: at prediction time they are known only through the support.
+    Measured features are not used, because they are unknown at prediction time.
 
     Parameters
     ----------
     max_iter : int
-        Trees at most; the number is chosen on held-out tasks where there are 20 or more.
+        Largest number of trees; with 20 tasks or more, held-out tasks choose the number.
     learning_rate : float
         Shrinkage of each tree.
     max_leaf_nodes : int
@@ -92,7 +92,7 @@ class PopulationBoosting(BoostedRegressor):
     Attributes
     ----------
     n_iter_ : int
-        Trees grown.
+        Number of trees.
 
     Examples
     --------
@@ -121,5 +121,5 @@ class _BoostingModel(TaskModel):
 
 
 def _design(rows: TaskRows) -> Array:
-    """Features known at the row; a constant keeps tables without any alive."""
+    """Features known at the row, and a constant for tables without any."""
     return np.column_stack([rows.x.double().numpy(), np.zeros(rows.n_rows)])

@@ -1,6 +1,6 @@
-"""What a task's support says at each query row, as plain columns for methods that are no networks.
+"""Summaries of a task's support as columns of each query row, and boosting on them.
 
-Every value is known at the support's last row: nothing measured later enters.
+All values are known at the support's last row.
 """
 
 from dataclasses import dataclass
@@ -22,8 +22,8 @@ Array = NDArray[np.float64]
 def outcome_history(support: TaskRows) -> Array:
     """Count, mean, spread, last value and slope in time of each task's outcomes, (task, 5).
 
-    The spread (sd) and the slope need two rows, the last value and the slope also need time;
-    NaN where they cannot be had.
+    NaN where undefined: the spread (sd) and the slope need two rows, the last value and the slope
+    need time.
     """
     y, n_tasks = support.y.double().numpy(), support.n_tasks
     codes, count = support.codes.numpy(), support.sizes.double().numpy()
@@ -34,37 +34,42 @@ def outcome_history(support: TaskRows) -> Array:
     level = mean(y)
     deviation = y - level[codes]
     spread = np.where(count > 1, np.sqrt(mean(deviation**2)), np.nan)
-    last, slope = np.full(n_tasks, np.nan), np.full(n_tasks, np.nan)
+    last = slope = np.full(n_tasks, np.nan)
     if support.timed:
         time = support.time.numpy()
         elapsed = time - mean(time)[codes]
-        last[count > 0] = y[(support.starts[1:].numpy() - 1)[count > 0]]
+        last = last_of_tasks(support, y, np.nan)
         variance = mean(elapsed**2)
         slope = mean(elapsed * deviation) / np.where(variance > 0, variance, np.nan)
     return np.column_stack([count, level, spread, last, slope])
 
 
+def last_of_tasks(support: TaskRows, values: Array, default: float) -> Array:
+    """Value of every task's last support row, (task,); `default` without support."""
+    last, filled = np.full(support.n_tasks, default), support.sizes.numpy() > 0
+    last[filled] = values[(support.starts[1:].numpy() - 1)[filled]]
+    return last
+
+
 def time_since_support(support: TaskRows, query: TaskRows) -> Array:
     """Time from the support's last row to each query row, (row,); NaN without support or time."""
-    latest = np.full(support.n_tasks, np.nan)
-    filled = support.sizes.numpy() > 0
-    if support.timed:
-        latest[filled] = support.time.numpy()[(support.starts[1:].numpy() - 1)[filled]]
-    elapsed: Array = query.time.numpy() - latest[query.codes.numpy()]
-    return elapsed
+    if not support.timed:
+        return np.full(query.n_rows, np.nan)
+    latest = last_of_tasks(support, support.time.numpy(), np.nan)
+    return np.asarray(query.time.numpy() - latest[query.codes.numpy()])
 
 
 def carried_forward(support: TaskRows, query: TaskRows) -> Array:
     """Last measured values and their ages at each query row, (row, 2 * measured feature).
 
-    Only support rows strictly earlier than the query row count; NaN where there is none.
+    Only support rows strictly before the query row count; NaN without any.
     """
     measured = support.measured.double().numpy()
     n_rows, n_features = measured.shape
     if not query.timed or n_rows == 0:
         return np.full((query.n_rows, 2 * n_features), np.nan)
     row = np.where(np.isnan(measured), -1, np.arange(n_rows)[:, None])
-    seen = np.maximum.accumulate(row, axis=0)  # last row with a value, perhaps of another task
+    seen = np.maximum.accumulate(row, axis=0)  # last row with a value, possibly of another task
     previous = _rows_before(support, query) - 1
     last = np.where(previous[:, None] >= 0, seen[previous], -1)
     known = last >= support.starts.numpy()[query.codes.numpy()][:, None]
@@ -74,18 +79,18 @@ def carried_forward(support: TaskRows, query: TaskRows) -> Array:
 
 
 def _rows_before(support: TaskRows, query: TaskRows) -> NDArray[np.int64]:
-    """How many support rows sort before each query row: earlier tasks, then earlier times."""
+    """Number of support rows that sort before each query row, by task and then time."""
     codes = np.concatenate([query.codes.numpy(), support.codes.numpy()])
     time = np.concatenate([query.time.numpy(), support.time.numpy()])
     in_support = np.arange(len(codes)) >= query.n_rows
-    order = np.lexsort((in_support, time, codes))  # a query row goes before ties of the support
+    order = np.lexsort((in_support, time, codes))  # a query row sorts before ties of the support
     before = np.empty(len(codes), dtype=np.int64)
     before[order] = np.cumsum(in_support[order])
     return before[: query.n_rows]
 
 
 def history_design(support: TaskRows, history: Array, query: TaskRows) -> Array:
-    """All of the above beside the query row's own features, (row, column).
+    """The query row's features, history, elapsed time and measured values, (row, column).
 
     Parameters
     ----------
@@ -123,7 +128,7 @@ def draw_episodes(
 
 
 def _subset(rows: TaskRows, index: NDArray[np.int64]) -> TaskRows:
-    """Some rows of every task; the tasks keep their numbers."""
+    """Some rows; tasks keep their numbers."""
     at = torch.from_numpy(index)
     return TaskRows.from_codes(
         rows.codes[at],
@@ -139,11 +144,11 @@ def _subset(rows: TaskRows, index: NDArray[np.int64]) -> TaskRows:
 
 @dataclass(eq=False, repr=False, kw_only=True)
 class HistoryBoosting(BoostedRegressor):
-    """Gradient boosting on the row's features and on what the support says.
+    """Gradient boosting on the row's features and on summaries of the support.
 
-    The support enters as count, mean, spread, last value and slope of its outcomes, the time since
-    its last row, and the last value and age of every measured feature. Trained on supports of
-    random size, so that it knows how far to trust them.
+    The summaries are count, mean, spread, last value and slope of the support's outcomes, the time
+    since its last row, and the last value and age of every measured feature. Training supports have
+    random sizes, so the model learns how much weight the summaries deserve.
 
     Parameters
     ----------
@@ -163,7 +168,7 @@ class HistoryBoosting(BoostedRegressor):
     Attributes
     ----------
     n_iter_ : int
-        Trees grown.
+        Number of trees.
 
     Examples
     --------
@@ -180,7 +185,7 @@ class HistoryBoosting(BoostedRegressor):
     n_draws: int = 8
     max_queries: int = 10
 
-    poor_score: ClassVar[bool] = True  # one anonymous task is too little history
+    poor_score: ClassVar[bool] = True  # one unnamed task has too little history
 
     def _fit_tasks(self, rows: TaskRows, reader: RowReader) -> TaskModel:
         seed = self._seed()
@@ -191,7 +196,7 @@ class HistoryBoosting(BoostedRegressor):
             design = history_design(support, outcome_history(support), query)
             parts.append((design, query.y.double().numpy(), query.codes.numpy()))
         x, y, tasks = (np.concatenate(columns) for columns in zip(*parts, strict=True))
-        leaf = 10 * self.n_draws  # rows of a task come up in every draw
+        leaf = 10 * self.n_draws  # rows of a task occur in every draw
         trees = self._boost(x, y, tasks, rows.n_tasks, seed=seed, min_samples_leaf=leaf)
         return _HistoryModel(**vars(reader), trees=trees)
 

@@ -1,4 +1,4 @@
-"""The linear mixed model: the opponent to beat on repeated measurements."""
+"""Mixed models of repeated measurements: linear, logistic, and with a process in time."""
 
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple
@@ -29,7 +29,7 @@ _ROWS_AT_ONCE = 4096
 
 @dataclass(eq=False, repr=False, kw_only=True)
 class MixedRegressor(TaskRegressor):
-    """Linear in features and time, with a random intercept and slope in time of every task.
+    """Base of models linear in features and time, with a random intercept and slope in time.
 
     Parameters
     ----------
@@ -42,26 +42,23 @@ class MixedRegressor(TaskRegressor):
     def _training_designs(
         self, rows: TaskRows, table: TableEncoder
     ) -> tuple[dict[str, Any], Array, Array, NDArray[np.bool_]]:
-        """How designs are made, the fixed and random ones, and which fixed columns are apart."""
-        self.mean_elapsed_ = float(time_since_first(rows, rows).mean())
-        how: dict[str, Any] = {
-            "mean_elapsed": self.mean_elapsed_,
-            "random_slope": self.random_slope,
-        }
-        x, z = designs(rows, rows, table, **how)
-        return how, x, z, apart(x)
+        """Settings of `designs`, fixed and random design, and the fixed columns to keep."""
+        elapsed = self.mean_elapsed_ = float(time_since_first(rows, rows).mean())
+        settings = {"mean_elapsed": elapsed, "random_slope": self.random_slope}
+        x, z = designs(rows, rows, table, mean_elapsed=elapsed, random_slope=self.random_slope)
+        return settings, x, z, apart(x)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _LinearMixedModel(TaskModel):
-    """Designs of a mixed model that is linear in features and time."""
+    """Base of the fitted models: their designs."""
 
     mean_elapsed: float
     random_slope: bool
 
     def _designs(self, support: TaskRows, rows: TaskRows) -> tuple[Array, Array]:
-        how: dict[str, Any] = {"mean_elapsed": self.mean_elapsed, "random_slope": self.random_slope}
-        return designs(support, rows, self.table, **how)
+        slope, elapsed = self.random_slope, self.mean_elapsed
+        return designs(support, rows, self.table, mean_elapsed=elapsed, random_slope=slope)
 
 
 def designs(
@@ -72,14 +69,14 @@ def designs(
     mean_elapsed: float,
     random_slope: bool,
 ) -> tuple[Array, Array]:
-    """Fixed and random designs, ``[1, features, s]`` and ``[1, s]``, of some rows."""
+    """Fixed and random designs, ``[1, features, s]`` and ``[1, s]``."""
     one = np.ones(rows.n_rows)
     x = np.column_stack([one, rows.x.double().numpy()])
     if not table.timed:
         return x, one[:, None]
     if table.clock_is_feature:  # already a column of the features
         s = (rows.time.numpy() - table.time_center) / table.time_scale
-    else:  # centred, so that a row without support gets the average of the training rows
+    else:  # centred, so that rows without support get the mean of the training rows
         s = np.nan_to_num(time_since_first(support, rows) - mean_elapsed)
         s /= table.time_scale
         x = np.column_stack([x, s])
@@ -102,17 +99,17 @@ class MixedEffects(MixedRegressor):
     .. math:: y_{ij} = x_{ij}' \beta + b_{0i} + b_{1i} s_{ij} + e_{ij}, \quad
               b_i \sim N(0, G), \; e_{ij} \sim N(0, \sigma^2)
 
-    Adapting is the best linear unbiased prediction of :math:`b_i` from the support, and the
-    prediction interval is that of the joint normal. Time s is the clock itself where its origin is
-    known ahead, else the time since the support's first row. Measured features are left out, and so
-    is a column that those before it all but tell.
+    Adapting is the best linear unbiased prediction of :math:`b_i` from the support; prediction
+    intervals come from the joint normal distribution. Time s is the clock if its origin is known in
+    advance, else the time since the support's first row. Measured features and collinear columns
+    are dropped.
 
     Parameters
     ----------
     random_slope : bool
-        A slope in time of each task's own; without time there is a random intercept only.
+        Whether the slope in time varies over tasks; ignored without time.
     reml : bool
-        Restricted likelihood, else maximum likelihood.
+        Whether to use restricted rather than maximum likelihood.
     schema, task, time, outcome_transform, score_shots
         As in `MetaRegressor`.
 
@@ -144,13 +141,13 @@ class MixedEffects(MixedRegressor):
     reml: bool = True
 
     def _fit_tasks(self, rows: TaskRows, reader: RowReader) -> TaskModel:
-        how, x, z, kept = self._training_designs(rows, reader.table)
+        settings, x, z, kept = self._training_designs(rows, reader.table)
         y, starts = rows.y.double().numpy(), rows.starts.numpy()
         fitted = fit_mixed_model(x[:, kept], z, y, starts, reml=self.reml)
         beta, beta_cov = np.zeros(len(kept)), np.zeros((len(kept), len(kept)))
         beta[kept], beta_cov[np.ix_(kept, kept)] = fitted.beta, fitted.beta_cov
         self.mixed_model_ = replace(fitted, beta=beta, beta_cov=beta_cov)
-        return _MixedEffectsModel(**vars(reader), **how, mixed=self.mixed_model_)
+        return _MixedEffectsModel(**vars(reader), **settings, mixed=self.mixed_model_)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -189,7 +186,7 @@ class _MixedEffectsModel(_LinearMixedModel):
 
 
 class MixedEffectsLogistic(TaskClassifier):
-    r"""Logistic regression with a random intercept of every site, by expectation propagation.
+    r"""Logistic regression with a random intercept per site, by expectation propagation.
 
     .. math:: \mathrm{logit}\, p_{ij} = x_{ij}' \beta + b_i, \qquad b_i \sim N(0, \tau^2)
 
@@ -252,7 +249,7 @@ def _designs(rows: TaskRows) -> tuple[Array, Array]:
 
 
 class Support(NamedTuple):
-    """Supports of all tasks, padded."""
+    """Padded supports of all tasks, with the precision of their outcomes."""
 
     z: Array  # (task, point, effect)
     time: Array  # (task, point)
@@ -267,9 +264,9 @@ class MixedProcessEffects(MixedRegressor):
     .. math:: y_{ij} = x_{ij}' \beta + b_{0i} + b_{1i} s_{ij} + u_i(s_{ij}) + e_{ij}, \quad
               \mathrm{cov}(u_i(s), u_i(s')) = \sigma_u^2 e^{-|s - s'| / \tau}
 
-    `MixedEffects` with a memory: recent outcomes count more than old ones. Adapting is the joint
-    normal's conditional given the support. Measured features are left out; without time there is
-    no process.
+    Unlike in `MixedEffects`, recent outcomes count more than old ones. Adapting conditions the
+    joint normal distribution on the support. Measured features and collinear columns are dropped;
+    without time there is no process.
 
     Parameters
     ----------
@@ -304,7 +301,7 @@ class MixedProcessEffects(MixedRegressor):
     """
 
     def _fit_tasks(self, rows: TaskRows, reader: RowReader) -> TaskModel:
-        how, x, z, kept = self._training_designs(rows, reader.table)
+        settings, x, z, kept = self._training_designs(rows, reader.table)
         y, starts, unit = rows.y.double().numpy(), rows.starts.numpy(), reader.table.time_unit
         fitted: Any = fit_mixed_model(x[:, kept], z, y, starts)
         self.process_var_, self.tau_ = 0.0, 1.0
@@ -317,7 +314,7 @@ class MixedProcessEffects(MixedRegressor):
         self.G_, self.noise_var_ = fitted.G, fitted.noise_var
         return _MixedProcessModel(
             **vars(reader),
-            **how,
+            **settings,
             beta=self.beta_,
             G=self.G_,
             noise_var=self.noise_var_,
@@ -375,7 +372,7 @@ class _MixedProcessModel(_LinearMixedModel):
 
     @property
     def _noise(self) -> float:
-        """Noise variance, floored so that noise-free tasks can be inverted."""
+        """Noise variance with a lower bound, so that covariances can be inverted."""
         return max(self.noise_var, 1e-8 * (self.process_var + float(np.trace(self.G))), 1e-300)
 
     def _prior(self, z: Array) -> Array:
@@ -383,7 +380,7 @@ class _MixedProcessModel(_LinearMixedModel):
         return prior
 
     def _covariance(self, left: Array, right: Array, at: Array, other: Array) -> Array:
-        """Prior covariance of f, (task, row, row), of rows with designs and times."""
+        """Prior covariance (task, row, row) of the noise-free outcome at two designs and times."""
         gap = np.abs(at[:, :, None] - other[:, None, :])
         covariance: Array = left @ self.G @ right.swapaxes(1, 2)
         return covariance + self.process_var * np.exp(-gap / self.tau)

@@ -1,4 +1,4 @@
-"""Baselines that know a task by its own rows, and nothing but a mean from the others."""
+"""Baselines fitted to each task's rows only, with the population mean as fallback."""
 
 from dataclasses import dataclass
 from itertools import pairwise
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from scipy.special import logit
 from sklearn.linear_model import LogisticRegression
 
+from ehrmeta.baselines.history import last_of_tasks
 from ehrmeta.estimators._base import TaskClassifier, TaskRegressor
 from ehrmeta.estimators.predictions import ClassPredictive, Predictive
 from ehrmeta.estimators.task_model import RowReader, TaskModel
@@ -27,9 +28,9 @@ class Line(NamedTuple):
 
 @dataclass(eq=False, repr=False, kw_only=True)
 class TaskRidge(TaskRegressor):
-    r"""Ridge regression of each task on its own rows; the population mean without support.
+    r"""Ridge regression of each task on its rows; the population mean without support.
 
-    The intercept is free, the slopes are shrunk toward 0:
+    The intercept is not penalised, the slopes are shrunk towards 0:
 
     .. math:: \hat w_i = (\tilde D_i' \tilde D_i + \lambda I)^{-1} \tilde D_i' \tilde y_i
 
@@ -38,7 +39,7 @@ class TaskRidge(TaskRegressor):
     Parameters
     ----------
     penalty : float
-        Lambda, in the unit of standardised features; time counts in its sd over the training rows.
+        Lambda, for standardised features and time.
     schema, task, time, outcome_transform, score_shots
         As in `MetaRegressor`.
 
@@ -51,7 +52,7 @@ class TaskRidge(TaskRegressor):
     array([6.])
     """
 
-    poor_score: ClassVar[bool] = True  # without groups it is the mean of y
+    poor_score: ClassVar[bool] = True  # without groups it predicts the mean of y
     penalty: float = 10.0
 
     def _fit_tasks(self, rows: TaskRows, reader: RowReader) -> TaskModel:
@@ -93,14 +94,14 @@ class _RidgeModel(TaskModel):
 
 
 def _mean(rows: TaskRows) -> float:
-    """Mean outcome of the training rows, on the learner's scale."""
+    """Mean outcome of the training rows, on the model's scale."""
     return float(rows.y.double().mean())
 
 
 class LastValue(TaskRegressor):
     """Predicts the last outcome of the support; the population mean without support.
 
-    Hard to beat where patients drift slowly. Without time the last row in the given order counts.
+    Hard to beat where patients drift slowly. Without time, the last row in the given order is used.
 
     Examples
     --------
@@ -122,23 +123,21 @@ class _LastValueModel(TaskModel):
     population_mean: float
 
     def predict(self, support: TaskRows, state: Any, query: TaskRows) -> Predictive:
-        last = np.full(support.n_tasks, self.population_mean)
-        filled = support.sizes.numpy() > 0
-        last[filled] = support.y.double().numpy()[(support.starts[1:].numpy() - 1)[filled]]
+        last = last_of_tasks(support, support.y.double().numpy(), self.population_mean)
         return Predictive(last[query.codes.numpy()], self.table.outcome)
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
 class TaskLogistic(TaskClassifier):
-    """Ridge-penalised logistic regression of each task on its own rows.
+    """Ridge-penalised logistic regression of each task on its rows.
 
-    A support of one class, or without rows, has no such fit: there it is the rate of events, with
-    the training rows' rate as one row more.
+    For a support of one class or without rows, it predicts the event rate, with the training rate
+    as one additional row.
 
     Parameters
     ----------
     C : float
-        Inverse penalty, in the unit of standardised features.
+        Inverse penalty, for standardised features.
     schema, task, time, score_shots
         As in `MetaClassifier`.
 
@@ -152,7 +151,7 @@ class TaskLogistic(TaskClassifier):
     """
 
     two_classes_only: ClassVar[bool] = True
-    poor_score: ClassVar[bool] = True  # without groups it is the rate of events
+    poor_score: ClassVar[bool] = True  # without groups it predicts the event rate
     C: float = 1.0
 
     def _fit_tasks(self, rows: TaskRows, reader: RowReader) -> TaskModel:
@@ -161,7 +160,7 @@ class TaskLogistic(TaskClassifier):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _LogisticModel(TaskModel):
-    rate: float  # of events in the training rows
+    rate: float  # event rate of the training rows
     C: float
 
     def adapt(self, support: TaskRows) -> tuple[Array, Array]:
@@ -188,7 +187,7 @@ class _LogisticModel(TaskModel):
 class TaskMean(TaskRegressor):
     """Predicts the mean outcome of the support; the population mean without support.
 
-    The mean is taken on the transformed scale where the outcome has a transform.
+    The mean is on the scale of `outcome_transform`.
 
     Examples
     --------

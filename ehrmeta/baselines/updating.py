@@ -1,9 +1,9 @@
-"""A pooled risk model, updated for every new site: what hospitals do with a published model."""
+"""Updating of a pooled model for every new site, as is common for published risk models."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,36 +28,36 @@ from ehrmeta.nn.mixed_model import MixedModel, fit_mixed_model, posterior, predi
 Array = NDArray[np.float64]
 Update = Literal["none", "intercept", "recalibration", "revision", "closed_test"]
 UPDATES = ("none", "intercept", "recalibration", "revision")  # from least to most extensive
-_UNPENALISED_SD = 100.0  # keeps separated classes finite
+_UNPENALISED_SD = 100.0  # of a weak prior that keeps separated classes finite
 
 
 class Changes(NamedTuple):
-    """What every task adds to the logit: of the constant, the logit and the features."""
+    """Updates of every task's logit: effects of the constant, the logit and the features."""
 
     effects: Array  # (task, effect)
-    chosen: NDArray[np.int64]  # (task,) place in `UPDATES`
+    chosen: NDArray[np.int64]  # (task,) index in `UPDATES`
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
 class UpdatedClassifier(TaskClassifier):
-    r"""A classifier pooled over all training sites, and its update from a new site's rows.
+    r"""Classifier pooled over all training sites, updated from a new site's rows.
 
     .. math:: \mathrm{logit}\, p = o(x) + b_0 + b_1\,(o(x) - \bar o) + x'b
 
     with o the pooled logit. ``"intercept"`` estimates :math:`b_0` (recalibration in the large),
-    ``"recalibration"`` :math:`b_0` and :math:`b_1`, ``"revision"`` :math:`b_0` and b: with logistic
-    regression below, a ridge toward its coefficients. All are pulled toward no change, by normal
-    priors whose variances have the largest marginal likelihood over the training sites (one for
-    all of b), and predict at the posterior mean.
+    ``"recalibration"`` :math:`b_0` and :math:`b_1`, ``"revision"`` :math:`b_0` and b; for a
+    logistic population model, a ridge regression towards its coefficients. All are shrunk towards
+    no change by normal priors, whose variances maximise the marginal likelihood over the training
+    sites (one for all of b), and predict at the posterior mean.
 
-    ``"closed_test"`` chooses for every site: likelihood-ratio tests of the unpenalised revision
-    against no update, then the intercept, then recalibration; the first that is not rejected is
-    taken, else the revision.
+    ``"closed_test"`` chooses the update of every site: likelihood-ratio tests compare no update,
+    the intercept and recalibration, in this order, with the unpenalised revision; the first that is
+    not rejected is used, else the revision.
 
     Parameters
     ----------
     population : classifier, optional
-        Any scikit-learn classifier of two classes; `LogisticRegression` by default.
+        A scikit-learn classifier of two classes; `LogisticRegression` by default.
     update : {"none", "intercept", "recalibration", "revision", "closed_test"}
     significance : float
         Level of each test.
@@ -86,9 +86,10 @@ class UpdatedClassifier(TaskClassifier):
 
     def _fit_tasks(self, rows: TaskRows, reader: RowReader) -> TaskModel:
         if self.update not in (*UPDATES, "closed_test"):
-            raise DataError(f"update must be one of {(*UPDATES, 'closed_test')}.")
-        below = LogisticRegression() if self.population is None else self.population
-        population, rows = cross_fit_population(clone(below), rows)
+            choices = (*UPDATES, "closed_test")
+            raise DataError(f"update must be one of {choices}, got {self.update!r}.")
+        pooled = LogisticRegression() if self.population is None else self.population
+        population, rows = cross_fit_population(clone(pooled), rows)
         mean_offset = float(rows.offset.mean())
         models = {}
         for name in UPDATES[1:]:
@@ -147,32 +148,32 @@ class _ClassifierUpdates(TaskModel):
         return ClassPredictive(np.column_stack([0.0 * logit, logit]), self.table.outcome.labels)
 
     def _log_likelihoods(self, rows: TaskRows) -> tuple[Array, Array]:
-        """Largest log-likelihood of every update on every task (update, task), and parameters."""
+        """Maximal log-likelihood, (update, task), and number of parameters, (update,)."""
         y, offset = rows.y.double().numpy(), rows.offset.double().numpy()
         bounds = list(pairwise(rows.starts.tolist()))
         fits, counts = [], []
         for name in UPDATES:
             z = _design(rows, name, self.mean_offset) if name != "none" else np.empty((len(y), 0))
-            fits.append([_largest(z[a:b], y[a:b], offset[a:b]) for a, b in bounds])
+            fits.append([_max_log_likelihood(z[a:b], y[a:b], offset[a:b]) for a, b in bounds])
             counts.append(z.shape[1])
         return np.array(fits), np.array(counts)
 
 
 def _columns(rows: TaskRows, name: str) -> list[int]:
-    """Places of an update's effects among constant, logit and features."""
+    """Indices of an update's effects among constant, logit and features."""
     features = list(range(2, 2 + rows.x.shape[1]))
     return {"intercept": [0], "recalibration": [0, 1], "revision": [0, *features]}[name]
 
 
 def _design(rows: TaskRows, name: str, mean_offset: float) -> Array:
-    """Constant, centred logit and features, as far as an update changes their coefficients."""
+    """The columns of constant, centred logit and features whose coefficients an update changes."""
     centered = rows.offset.double().numpy() - mean_offset
     full = np.column_stack([np.ones(rows.n_rows), centered, rows.x.double().numpy()])
     return full[:, _columns(rows, name)]
 
 
-def _largest(z: Array, y: Array, offset: Array) -> float:
-    """Log-likelihood of the logistic regression above an offset; 0 without rows."""
+def _max_log_likelihood(z: Array, y: Array, offset: Array) -> float:
+    """Log-likelihood of a logistic regression with offset; 0 without rows."""
 
     def loss(b: Array) -> tuple[float, Array]:
         logit = offset + z @ b
@@ -185,24 +186,24 @@ def _largest(z: Array, y: Array, offset: Array) -> float:
 
 
 def _closed_test(fits: Array, counts: Array, significance: float) -> NDArray[np.int64]:
-    """The least extensive update that the revision does not beat significantly, (task,)."""
+    """Index of the least extensive update that the revision does not reject, (task,)."""
     freedom = (counts[-1] - counts[:-1])[:, None]
     p = stats.chi2.sf(2.0 * (fits[-1] - fits[:-1]), np.maximum(freedom, 1))
-    kept: NDArray[Any] = np.vstack([p > significance, np.ones((1, fits.shape[1]), dtype=bool)])
-    return np.asarray(kept.argmax(0))
+    accepted = np.vstack([p > significance, np.ones((1, fits.shape[1]), dtype=bool)])
+    return np.asarray(accepted.argmax(0))
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
 class UpdatedRegressor(TaskRegressor):
-    """A regressor pooled over all training sites, and a site's intercept from its own rows.
+    """Regressor pooled over all training sites, with an intercept from a new site's rows.
 
     The intercept is the best linear unbiased prediction from the site's residuals, with variances
-    by REML over the residuals of training sites that the regressor has not seen.
+    estimated by REML from cross-fitted residuals of the training sites.
 
     Parameters
     ----------
     population : regressor, optional
-        Any of scikit-learn; `LinearRegression` by default.
+        A scikit-learn regressor; `LinearRegression` by default.
     schema, task, time, outcome_transform, score_shots
         As in `MetaRegressor`.
 
@@ -221,8 +222,8 @@ class UpdatedRegressor(TaskRegressor):
     population: RegressorMixin | None = field(default=None, kw_only=False)
 
     def _fit_tasks(self, rows: TaskRows, reader: RowReader) -> TaskModel:
-        below = LinearRegression() if self.population is None else self.population
-        population, rows = cross_fit_population(clone(below), rows)
+        pooled = LinearRegression() if self.population is None else self.population
+        population, rows = cross_fit_population(clone(pooled), rows)
         one = np.ones((rows.n_rows, 1))
         self.mixed_model_ = fit_mixed_model(one, one, _residual(rows), rows.starts.numpy())
         return _SiteIntercepts(**vars(reader), population=population, mixed=self.mixed_model_)

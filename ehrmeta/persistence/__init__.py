@@ -1,4 +1,4 @@
-"""The model file: named tensors and their settings, written whole and checked before use."""
+"""Model files: named tensors and JSON metadata, written atomically and verified on reading."""
 
 from ehrmeta.lazy import lazy_names
 

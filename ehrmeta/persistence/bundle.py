@@ -1,14 +1,14 @@
-"""One model file: named tensors and JSON in one safetensors file, checked before use.
+"""Model file format: named tensors and JSON metadata in one safetensors file, with digests.
 
 The text under ``__metadata__`` of the file's header is one canonical JSON object, the manifest::
 
     {"format_version": 1,
-     "metadata": {...},                                   what the caller saved
+     "metadata": {...},                                   of the caller
      "sha256": "...",                                     of the manifest without this line
      "tensors": {name: {"dtype": "F32", "shape": [2, 3], "sha256": "..."}}}
 
-so that every bit that is given back has been compared with a digest. The digests find damage, not
-forgery: whoever can rewrite the file can rewrite them too. Nothing in the file is ever executed.
+so everything that is read has been compared with a digest. The digests detect damage, not forgery:
+whoever can rewrite the file can rewrite them too. Nothing in the file is ever executed.
 """
 
 import hashlib
@@ -33,15 +33,7 @@ MAX_TENSORS = 10_000
 
 _MANIFEST = "ehrmeta"  # the one key under __metadata__
 _PREFIX_BYTES = 8  # a safetensors file starts with the length of its header
-_MALFORMED = (
-    AttributeError,
-    IndexError,
-    KeyError,
-    RecursionError,
-    SafetensorError,
-    TypeError,
-    ValueError,
-)
+_MALFORMED = (AttributeError, LookupError, RecursionError, SafetensorError, TypeError, ValueError)
 _DTYPES = {
     torch.bool: "BOOL",
     torch.uint8: "U8",
@@ -59,30 +51,25 @@ _DTYPES = {
 def write_bundle(
     path: str | os.PathLike[str], tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, Any]
 ) -> None:
-    """Write named tensors and their settings as one file, whole or not at all.
+    """Write named tensors and JSON metadata to one file, atomically.
 
-    The bytes go to a temporary file in the same folder, to the disk, and only then to `path`; so an
-    older file at `path` survives a full disk, an error and a power cut.
+    The bytes are written to a temporary file in the same folder, synced, and renamed to `path`, so
+    an older file at `path` survives a full disk, an error and a power cut.
 
     Parameters
     ----------
     path : str or path-like
         The file to write. An existing file is replaced and keeps its permissions.
     tensors : mapping of str to torch.Tensor
-        Of any shape (empty and 0-d too), device and layout in memory; boolean, integer or floating.
-        Floating tensors must be finite.
+        Boolean, integer or finite floating tensors of any shape, device and memory layout.
     metadata : mapping
-        What JSON gives back unchanged: strings, finite numbers, booleans, None, lists (no tuples)
-        and dicts with text keys, whose order is not kept.
+        Values that survive a JSON round trip: strings, finite numbers, booleans, None, lists (no
+        tuples) and dicts with text keys, whose order may change.
 
     Raises
     ------
     BundleError
-        If the tensors or the metadata cannot be stored exactly, or the file cannot be written.
-
-    See Also
-    --------
-    read_bundle : Read the file again.
+        The tensors or the metadata cannot be stored exactly, or the file cannot be written.
 
     Examples
     --------
@@ -95,7 +82,7 @@ def write_bundle(
     """
     with _named("write", path, "Nothing there was changed."):
         if len(tensors) > MAX_TENSORS:
-            raise BundleError(f"{len(tensors)} tensors are more than a file holds ({MAX_TENSORS}).")
+            raise BundleError(f"{len(tensors)} tensors are above the limit of {MAX_TENSORS}.")
         for name, tensor in tensors.items():
             _check_storable(name, tensor)
         # clone: safetensors refuses tensors that share memory
@@ -114,7 +101,7 @@ def write_bundle(
 
 
 def read_bundle(path: str | os.PathLike[str]) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """Read and verify a file of `write_bundle`.
+    """Read and verify a file of `write_bundle`, which has an example.
 
     Parameters
     ----------
@@ -124,19 +111,14 @@ def read_bundle(path: str | os.PathLike[str]) -> tuple[dict[str, torch.Tensor], 
     Returns
     -------
     tensors : dict of str to torch.Tensor
-        On the CPU, bit for bit as they were written, in the order of their names.
+        On the CPU, bit for bit as written, sorted by name.
     metadata : dict
-        As it was written.
 
     Raises
     ------
     BundleError
-        If the file is missing, is no model file, was cut short or altered, comes from a newer
+        The file is missing, is not a model file, was truncated or altered, comes from a newer
         ehrmeta, or holds non-finite numbers.
-
-    See Also
-    --------
-    write_bundle : Write such a file; an example of both.
     """
     with _named("read", path, "Check the path, or copy or save the file again."), _well_formed():
         _check_regular(Path(path))
@@ -145,18 +127,18 @@ def read_bundle(path: str | os.PathLike[str]) -> tuple[dict[str, torch.Tensor], 
             length = _header_length(prefix)
             header = handle.read(length)
             if len(header) < length:
-                raise BundleError("it was cut short within its header.")
+                raise BundleError("it was truncated within its header.")
             manifest, n_bytes = _parse(header)
             data = handle.read()
         if len(data) != n_bytes:
-            raise BundleError(f"it was cut short or altered: {len(data)} of {n_bytes} data bytes.")
+            raise BundleError(f"it was truncated or altered: {len(data)} of {n_bytes} data bytes.")
         tensors = _load(prefix + header + data, manifest["tensors"])
         return tensors, dict(manifest["metadata"])
 
 
 @contextmanager
 def _named(doing: str, path: str | os.PathLike[str], remedy: str) -> Iterator[None]:
-    """Say in every error what was being done to which file."""
+    """Name operation and file in every error."""
     try:
         yield
     except BundleError as error:
@@ -168,13 +150,13 @@ def _named(doing: str, path: str | os.PathLike[str], remedy: str) -> Iterator[No
 
 @contextmanager
 def _well_formed() -> Iterator[None]:
-    """Turn whatever stumbles over a foreign or damaged file into one error."""
+    """Raise `BundleError` for any parsing error of a foreign or damaged file."""
     try:
         yield
     except BundleError:
         raise
     except _MALFORMED as error:
-        raise BundleError("it is no ehrmeta model file, or it is damaged.") from error
+        raise BundleError("it is not an ehrmeta model file, or it is damaged.") from error
 
 
 def _check_regular(path: Path) -> None:
@@ -184,7 +166,7 @@ def _check_regular(path: Path) -> None:
 
 def _check_storable(name: str, tensor: torch.Tensor) -> None:
     if not (isinstance(name, str) and name.isprintable() and name not in ("", "__metadata__")):
-        raise BundleError(f"{name!r} is no name for a tensor; use printable text.")
+        raise BundleError(f"{name!r} cannot name a tensor; use printable text.")
     if tensor.dtype not in _DTYPES or tensor.layout != torch.strided:
         kinds = ", ".join(str(dtype).removeprefix("torch.") for dtype in _DTYPES)
         raise BundleError(
@@ -202,7 +184,7 @@ def _check_finite(name: str, tensor: torch.Tensor) -> None:
 
 
 def _plain(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the metadata if JSON gives every entry back unchanged."""
+    """The metadata, if every entry survives a JSON round trip."""
     for key, value in metadata.items():
         try:
             unchanged = isinstance(key, str) and json.loads(_canonical(value)) == value
@@ -210,14 +192,14 @@ def _plain(metadata: Mapping[str, Any]) -> dict[str, Any]:
             unchanged = False
         if not unchanged:
             raise BundleError(
-                f"metadata[{key!r}] would not come back from JSON as it is; "
+                f"metadata[{key!r}] does not survive a JSON round trip; "
                 "use finite numbers, text, lists (no tuples) and dicts with text keys."
             )
     return dict(metadata)
 
 
 def _canonical(value: Any) -> bytes:
-    """Return the one JSON text of a value, in ASCII."""
+    """Canonical JSON of a value, in ASCII."""
     return json.dumps(value, allow_nan=False, separators=(",", ":"), sort_keys=True).encode()
 
 
@@ -233,37 +215,37 @@ def _describe(tensor: torch.Tensor) -> dict[str, Any]:
 def _header_length(prefix: bytes) -> int:
     length = int.from_bytes(prefix, "little")
     if len(prefix) < _PREFIX_BYTES:
-        raise BundleError(f"{len(prefix)} bytes are no ehrmeta model file.")
+        raise BundleError(f"{len(prefix)} bytes are not an ehrmeta model file.")
     if length > MAX_HEADER_BYTES:
         raise BundleError(
-            f"this is no ehrmeta model file: its header would be above the limit of "
+            f"this is not an ehrmeta model file: its header is above the limit of "
             f"{MAX_HEADER_BYTES} bytes."
         )
     return length
 
 
 def _parse(header: bytes) -> tuple[dict[str, Any], int]:
-    """Return the verified manifest and the number of data bytes that must follow the header."""
+    """The verified manifest, and the number of data bytes after the header."""
     entries = json.loads(header)
     manifest = json.loads(entries.pop("__metadata__")[_MANIFEST])
     if manifest["format_version"] > FORMAT_VERSION:
         raise BundleError(
-            f"its format {manifest['format_version']} is newer than {FORMAT_VERSION}, the newest "
-            "known here; upgrade ehrmeta."
+            f"its format {manifest['format_version']} is newer than {FORMAT_VERSION}, the latest "
+            "of this version; upgrade ehrmeta."
         )
     if manifest.pop("sha256") != _digest(_canonical(manifest)):
-        raise BundleError("it was altered: its settings do not match their SHA-256.")
+        raise BundleError("it was altered: its manifest does not match its SHA-256.")
     if len(entries) > MAX_TENSORS:
         raise BundleError(f"{len(entries)} tensors are above the limit of {MAX_TENSORS}.")
     shapes = {name: (entry["dtype"], entry["shape"]) for name, entry in entries.items()}
     described = manifest["tensors"]
     if shapes != {name: (item["dtype"], item["shape"]) for name, item in described.items()}:
-        raise BundleError("it was altered: its tensors are not those of its settings.")
+        raise BundleError("it was altered: its tensors are not those of its manifest.")
     return manifest, max((entry["data_offsets"][1] for entry in entries.values()), default=0)
 
 
 def _load(content: bytes, described: dict[str, Any]) -> dict[str, torch.Tensor]:
-    """Return the tensors of a file whose manifest is verified."""
+    """The tensors of a file, verified against its manifest."""
     tensors = load(content)
     for name, tensor in tensors.items():
         if _describe(tensor) != described[name]:
@@ -273,7 +255,7 @@ def _load(content: bytes, described: dict[str, Any]) -> dict[str, torch.Tensor]:
 
 
 def _replace(target: Path, content: bytes) -> None:
-    """Put the bytes at `target`, so that there is always either the old file or the new one."""
+    """Write the bytes to `target` atomically."""
     _check_regular(target)
     temporary = target.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
@@ -286,8 +268,8 @@ def _replace(target: Path, content: bytes) -> None:
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
-    # The new file is complete and in place. Not every system can sync a folder, and where it fails
-    # a power cut leaves the old file or the new one, both whole.
+    # Not every system can sync a folder. Where it fails, a power cut leaves the old file or the new
+    # one, both complete.
     with suppress(OSError):
         descriptor = os.open(target.parent, os.O_RDONLY)
         try:

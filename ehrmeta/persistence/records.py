@@ -1,8 +1,8 @@
-"""Fitted dataclasses as named tensors and JSON, and back: no code, no class that is not listed.
+"""Serialisation of fitted dataclasses as named tensors and JSON, without code.
 
-Numbers, text, tuples, arrays, scikit-learn's models (as arrays), and objects of the listed classes:
-dataclasses field by field, others by their ``to_dict`` or ``to_state``. An object that stands in
-two places is written once. What is read is checked against the dataclasses' annotations.
+Supported are numbers, text, tuples, arrays, scikit-learn's models (as arrays), and objects of
+listed classes: dataclasses by field, others by ``to_dict`` or ``to_state``. An object that occurs
+twice is written once. Fields are checked against the dataclass's annotations on reading.
 """
 
 import types
@@ -19,7 +19,7 @@ from ehrmeta.errors import BundleError
 from ehrmeta.persistence.sklearn_models import WHAT_IS_SAVED, is_saved, read_model, written_model
 
 Classes: TypeAlias = Mapping[str, type]
-_FEWEST_IN_A_LEAF = 10  # of trees: a smaller leaf would tell of single rows
+_MIN_SAMPLES_LEAF = 10  # of trees: values of smaller leaves could reveal single rows
 
 
 def written_state(value: Any, classes: Classes) -> tuple[dict[str, Tensor], Any]:
@@ -28,7 +28,7 @@ def written_state(value: Any, classes: Classes) -> tuple[dict[str, Tensor], Any]
     Raises
     ------
     BundleError
-        Some part of it is of a class that is not listed, and no model that a file can hold.
+        A part is of a class that is not listed and not a supported model.
 
     Examples
     --------
@@ -39,7 +39,7 @@ def written_state(value: Any, classes: Classes) -> tuple[dict[str, Tensor], Any]
     ('dose', array([1., 1.]))
     """
     tensors: dict[str, Tensor] = {}
-    places: dict[int, str] = {}  # of the objects written so far
+    names: dict[int, str] = {}  # by id, of the objects written so far
 
     def written(value: Any, name: str) -> Any:
         if isinstance(value, np.generic):
@@ -52,9 +52,9 @@ def written_state(value: Any, classes: Classes) -> tuple[dict[str, Tensor], Any]
             return {"tuple": [written(item, f"{name}.{at}") for at, item in enumerate(value)]}
         if isinstance(value, np.ndarray):
             return written_array(value, name)
-        if id(value) in places:
-            return {"same": places[id(value)]}
-        places[id(value)] = name
+        if id(value) in names:
+            return {"same": names[id(value)]}
+        names[id(value)] = name
         return {"name": name, **written_object(value, name)}
 
     def written_array(array: np.ndarray[Any, Any], name: str) -> Any:
@@ -62,7 +62,9 @@ def written_state(value: Any, classes: Classes) -> tuple[dict[str, Tensor], Any]
             tensors[name] = torch.as_tensor(np.array(array))
             return {"array": name}
         if not all(isinstance(text, str) for text in array):
-            raise BundleError("labels that are neither text nor numbers cannot be saved.")
+            raise BundleError(
+                "labels that are neither text nor numbers cannot be saved. Convert them to text."
+            )
         return {"texts": array.tolist()}
 
     def written_object(value: Any, name: str) -> dict[str, Any]:
@@ -88,14 +90,14 @@ def _written_model(model: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if not is_saved(model):
         raise BundleError(
             f"a model with a {type(model).__name__} in it cannot be saved: a file holds no code, "
-            f"and of scikit-learn's models {WHAT_IS_SAVED}. Take one of these, or keep the "
-            "training script and fit again where it is needed."
+            f"and of scikit-learn's models {WHAT_IS_SAVED}. Use one of these, or keep the "
+            "training script and fit again where the model is needed."
         )
-    smallest = getattr(model, "min_samples_leaf", _FEWEST_IN_A_LEAF)
-    if smallest < _FEWEST_IN_A_LEAF:
+    smallest = getattr(model, "min_samples_leaf", _MIN_SAMPLES_LEAF)
+    if smallest < _MIN_SAMPLES_LEAF:
         raise BundleError(
             f"a {type(model).__name__} with min_samples_leaf={smallest} cannot be saved: its "
-            f"leaves tell of single patients. Set {_FEWEST_IN_A_LEAF} or more, and fit again."
+            f"leaves reveal single patients. Set {_MIN_SAMPLES_LEAF} or more, and fit again."
         )
     kind, arrays = written_model(model, model.n_features_in_)
     return {"model": kind, "n_features": model.n_features_in_}, arrays
@@ -104,15 +106,15 @@ def _written_model(model: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
 def read_state(
     tensors: Mapping[str, Tensor], plain: Any, classes: Classes, device: str = "auto"
 ) -> Any:
-    """The inverse of `written_state`; models of torch compute on the device.
+    """The inverse of `written_state`; torch models are put on the device.
 
     Raises
     ------
     BundleError
-        It names a class that is not listed, or a part is none of its dataclass.
+        It names a class that is not listed, or the fields of a dataclass do not fit.
     """
     objects: dict[str, Any] = {}
-    arrays: dict[str, dict[str, Tensor]] = defaultdict(dict)  # of the objects that have some
+    arrays: dict[str, dict[str, Tensor]] = defaultdict(dict)  # by object
     for key, tensor in tensors.items():
         name, _, inner = key.partition("/")
         arrays[name][inner] = tensor
@@ -139,7 +141,7 @@ def read_state(
             return read_model(plain["model"], arrays[plain["name"]], plain["n_features"])
         if plain["class"] not in classes:
             raise BundleError(
-                f"it names the class {plain['class']!r}, which no file of its kind may hold."
+                f"it names the class {plain['class']!r}, which a file of its kind must not contain."
             )
         made: Any = classes[plain["class"]]
         if "state" in plain:
@@ -149,7 +151,7 @@ def read_state(
         parts = {key: read(part) for key, part in plain["fields"].items()}
         hints = _hints(made)
         if parts.keys() != hints.keys() or not all(_fits(parts[key], hints[key]) for key in hints):
-            raise BundleError(f"its {plain['class']} has other parts than it should.")
+            raise BundleError(f"its {plain['class']} has wrong fields.")
         return made(**parts)
 
     return read(plain)
@@ -159,7 +161,7 @@ _hints = lru_cache(get_type_hints)
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    """Whether a value is of an annotated type."""
+    """Whether a value has the annotated type."""
     origin, args = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
         return any(_fits(value, one) for one in args)

@@ -1,4 +1,4 @@
-"""scikit-learn models as plain arrays: what a model file holds in place of code."""
+"""scikit-learn models as plain arrays, so that a model file holds no code."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ _N_CHECKED = 1000
 
 @dataclass(eq=False, repr=False)
 class LinearModel(RegressorMixin, BaseEstimator):
-    """``coef . x + intercept``, of one number or of one a class."""
+    """``coef . x + intercept``, with one output or one per class."""
 
     coef: Array  # (feature,) or (class, feature)
     intercept: Array  # () or (class,)
 
     @classmethod
     def of(cls, model: Any) -> LinearModel:
-        """The coefficients of a fitted model, before its link."""
+        """Coefficients of a fitted model, before its link function."""
         coef, intercept = np.asarray(model.coef_), np.asarray(model.intercept_)
         if len(coef) == 1 or coef.ndim == 1:
             coef, intercept = coef.reshape(-1), intercept.reshape(())
@@ -59,22 +59,22 @@ class LinearModel(RegressorMixin, BaseEstimator):
         return np.asarray(X, np.float64) @ self.coef.T + self.intercept
 
     def check(self, n_features: int) -> bool:
-        """Whether the arrays are those of a model of so many features."""
+        """Whether shapes and values are valid for `n_features`."""
         classes = self.intercept.shape
         return self.coef.shape == (*classes, n_features) and _are_classes(classes)
 
 
 @dataclass(eq=False, repr=False)
 class TreeSum(RegressorMixin, BaseEstimator):
-    """A constant plus binary trees, whose nodes stand in one table; of one number or one a class.
+    """A constant plus binary trees with their nodes in one table; one output or one per class.
 
-    A row goes left where its feature is at most the threshold, or is missing and missing goes
-    left; leaves are their own children, and other children stand below their parents.
+    A row goes left if its feature is at most the threshold, or if it is missing and missing values
+    go left. The children of a leaf are the leaf itself; other children come after their parents.
     """
 
     baseline: Array  # () or (class,): the constant
-    depth: Index  # (): how many steps lead from a root to any leaf
-    roots: Index  # (tree,): of several classes in turn
+    depth: Index  # (): largest number of steps from a root to a leaf
+    roots: Index  # (tree,): cycling through the classes
     # feature, left, right (node,)
     feature: Index
     left: Index
@@ -82,11 +82,11 @@ class TreeSum(RegressorMixin, BaseEstimator):
     # threshold, value (node,)
     threshold: Array
     value: Array
-    missing_left: NDArray[np.bool_]  # (node,) bool
+    missing_left: NDArray[np.bool_]  # (node,)
 
     @classmethod
     def mean(cls, models: Sequence[HistGradientBoostingRegressor]) -> TreeSum:
-        """The trees of several fitted models, whose predictions are averaged."""
+        """Average of several fitted models."""
         parts, share = [cls.of(model) for model in models], 1.0 / len(models)
         sizes = np.array([len(part.feature) for part in parts], np.int64)
         shifts = np.cumsum(sizes) - sizes
@@ -110,7 +110,7 @@ class TreeSum(RegressorMixin, BaseEstimator):
 
     @classmethod
     def of(cls, model: HistGradientBoostingRegressor | HistGradientBoostingClassifier) -> TreeSum:
-        """The trees of a fitted model, before its link."""
+        """Trees of a fitted model, before its link function."""
         tables = [tree.nodes for iteration in model._predictors for tree in iteration]
         sizes = np.array([len(table) for table in tables], np.int64)
         roots = np.cumsum(sizes) - sizes
@@ -137,7 +137,7 @@ class TreeSum(RegressorMixin, BaseEstimator):
         return total.T if self.baseline.shape else total[0]
 
     def _of_few(self, x: Array) -> Array:
-        """Totals, (class, row): all rows go down all trees at once."""
+        """Predictions, (class, row), with all rows descending all trees at once."""
         node = np.broadcast_to(self.roots, (len(x), len(self.roots)))
         row = np.arange(len(x))[:, None]
         for _ in range(int(self.depth)):
@@ -151,7 +151,7 @@ class TreeSum(RegressorMixin, BaseEstimator):
         return total
 
     def _of_many(self, x: Array) -> Array:
-        """The same tree by tree: every node parts its rows, none is touched twice at one depth."""
+        """Predictions, (class, row), tree by tree: every node splits the rows that reach it."""
         columns, rows = np.ascontiguousarray(x.T), np.arange(len(x))
         total, term = np.repeat(self.baseline.reshape(-1, 1), len(x), axis=1), np.empty(len(x))
         for tree, root in enumerate(self.roots):
@@ -173,7 +173,7 @@ class TreeSum(RegressorMixin, BaseEstimator):
         return total
 
     def check(self, n_features: int) -> bool:
-        """Whether the arrays are those of a model of so many features."""
+        """Whether shapes and values are valid for `n_features`."""
         n = len(self.feature)
         tables = (self.left, self.right, self.threshold, self.value, self.missing_left)
         return bool(
@@ -187,7 +187,7 @@ class TreeSum(RegressorMixin, BaseEstimator):
         )
 
     def _are_trees(self) -> bool:
-        """Whether every node is a root or has one parent, above it, and no path is longer."""
+        """Whether every node is a root or has one earlier parent, and `depth` is correct."""
         node = np.arange(len(self.feature))
         inner = (self.left != node) | (self.right != node)
         left, right = self.left[inner], self.right[inner]
@@ -202,15 +202,15 @@ class TreeSum(RegressorMixin, BaseEstimator):
 
 @dataclass(eq=False, repr=False)
 class LogOdds(ClassifierMixin, BaseEstimator):
-    """Classes 0, 1, ... from a model of the log-odds of 1, or of one logit a class."""
+    """Classifier of 0, 1, ... from a model of the log-odds of 1, or of one logit per class."""
 
     model: LinearModel | TreeSum
 
     @property
     def classes_(self) -> Index:
         """Numbers of the classes."""
-        scores = self.model
-        constant = scores.intercept if isinstance(scores, LinearModel) else scores.baseline
+        model = self.model
+        constant = model.intercept if isinstance(model, LinearModel) else model.baseline
         return np.arange(max(2, constant.size))
 
     def predict_proba(self, X: ArrayLike) -> Array:
@@ -224,7 +224,7 @@ class LogOdds(ClassifierMixin, BaseEstimator):
 
 @dataclass(eq=False, repr=False)
 class Shares(ClassifierMixin, BaseEstimator):
-    """Classes 0, 1, ... of constant probabilities."""
+    """Classifier of 0, 1, ... with constant probabilities."""
 
     probabilities: Array  # (class,)
 
@@ -238,7 +238,7 @@ class Shares(ClassifierMixin, BaseEstimator):
         return np.tile(self.probabilities, (len(np.asarray(X)), 1))
 
     def check(self, n_features: int) -> bool:
-        """Whether these are probabilities of two classes or more."""
+        """Whether these are probabilities of at least two classes."""
         p = self.probabilities
         return p.ndim == 1 and len(p) > 1 and bool((p >= 0).all()) and abs(p.sum() - 1) < 1e-9
 
@@ -256,7 +256,7 @@ _DTYPES |= {"left": torch.int64, "right": torch.int64, "missing_left": torch.boo
 
 
 def is_saved(model: Any) -> bool:
-    """Whether a file can hold such a model, with such settings."""
+    """Whether a model with these settings can be saved."""
     if isinstance(model, Plain):
         return True
     if isinstance(model, _BOOSTED) and (
@@ -269,12 +269,12 @@ def is_saved(model: Any) -> bool:
 
 
 def written_model(model: Any, n_features: int) -> tuple[str, dict[str, Tensor]]:
-    """Kind and arrays of a fitted model of one number or of classes, which predict as it does.
+    """Kind and arrays of a fitted regressor or classifier, tested to predict the same.
 
     Raises
     ------
     BundleError
-        The arrays do not predict what the model predicts.
+        The arrays predict something else.
     """
     plain = _plain(model, n_features)
     inner = plain.model if isinstance(plain, LogOdds) else plain
@@ -286,7 +286,8 @@ def written_model(model: Any, n_features: int) -> tuple[str, dict[str, Tensor]]:
     tolerance = 1e-12 * max(1.0, float(np.abs(expected).max()))
     if not np.allclose(_predicted(plain, probe), expected, rtol=1e-12, atol=tolerance):
         raise BundleError(
-            f"the arrays of a {type(model).__name__} do not predict what it predicts."
+            f"the arrays of a {type(model).__name__} do not predict what it predicts. Use one of "
+            f"{WHAT_IS_SAVED}."
         )
     kind = next(name for name, made in _KINDS.items() if type(inner) is made)
     if isinstance(plain, LogOdds):
@@ -297,16 +298,16 @@ def written_model(model: Any, n_features: int) -> tuple[str, dict[str, Tensor]]:
 
 
 def read_model(kind: str, tensors: Mapping[str, Tensor], n_features: int) -> Plain:
-    """The inverse of `written_model`, checked before it is used.
+    """The inverse of `written_model`.
 
     Raises
     ------
     BundleError
-        The arrays are not those of such a model.
+        The kind is unknown, or the arrays are invalid.
     """
     model = _KINDS.get(str(kind).removesuffix(_OF_LOG_ODDS))
     if model is None or {field.name for field in fields(model)} != tensors.keys():
-        raise BundleError(f"its population model is no {kind!r} known here.")
+        raise BundleError(f"its population model {kind!r} is not known.")
     typed = all(
         value.dtype == _DTYPES.get(name, torch.float64) and bool(value.isfinite().all())
         for name, value in tensors.items()
@@ -321,7 +322,7 @@ def read_model(kind: str, tensors: Mapping[str, Tensor], n_features: int) -> Pla
 
 
 def _plain(model: Any, n_features: int) -> Plain:
-    """The arrays of a fitted model."""
+    """A fitted model as arrays."""
     if isinstance(model, Plain):
         return model
     if isinstance(model, DummyClassifier):
@@ -343,5 +344,5 @@ def _within(places: Index, n: int) -> bool:
 
 
 def _are_classes(shape: tuple[int, ...]) -> bool:
-    """Whether a shape is that of one number, or of one a class of three or more."""
+    """Whether a shape is that of one output, or of one per class of three or more."""
     return shape == () or (len(shape) == 1 and shape[0] > 2)

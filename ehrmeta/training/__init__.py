@@ -1,4 +1,4 @@
-"""Meta-training."""
+"""Meta-training: episodes, gradients, held-out tasks, checkpoints and the training loop."""
 
 from ehrmeta.lazy import lazy_names
 

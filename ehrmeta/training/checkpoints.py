@@ -1,4 +1,4 @@
-"""Checkpoints of a training: written whole, verified on reading, resumed bit for bit."""
+"""Checkpoints of a training run: written atomically, verified on reading, resumed bit for bit."""
 
 import hashlib
 import os
@@ -23,24 +23,24 @@ _KEEP = 2
 
 
 class Checkpoints:
-    """A folder of training states: the newest two, and the best.
+    """A folder of training states: the newest two and the best.
 
-    A file holds parameters, the optimiser's state and the history, never a row of a table; the
-    training data is known by its digest only.
+    A file holds parameters, optimiser state and history, and a digest of the training data, but no
+    row of it.
 
     Parameters
     ----------
     folder : path
-        Made where there is none.
+        Created if missing.
     belongs_to : str
-        The `fingerprint` of the training.
+        The `fingerprint` of the run.
     resume : bool
-        Whether to go on from what the folder holds; otherwise that is removed.
+        Whether to continue from the folder's checkpoints; otherwise they are removed.
 
     Raises
     ------
     BundleError
-        The folder cannot be made.
+        The folder cannot be used.
     """
 
     def __init__(self, folder: str | os.PathLike[str], belongs_to: str, *, resume: bool) -> None:
@@ -54,45 +54,45 @@ class Checkpoints:
         except OSError as error:
             raise BundleError(
                 f"checkpoint_dir={os.fspath(folder)!r} cannot be used: {error.strerror or error}. "
-                "Name a folder that you may write to."
+                "Pass a folder with write permission."
             ) from error
 
     def newest(self, start: Mapping[str, Tensor], plan: TrainingPlan) -> TrainingState | None:
-        """The newest state whose digests verify, or None where there is no file.
+        """The newest valid state, or None without files.
 
         Raises
         ------
         BundleError
-            The newest sound file belongs to another training, or no file is sound.
+            The newest valid file belongs to another run, or no file is valid.
         """
         paths = self._paths()
         for path in reversed(paths):
             try:
                 tensors, numbers = read_bundle(path)
             except BundleError as error:
-                warnings.warn(f"A checkpoint is passed over: {error}", DataWarning, stacklevel=2)
+                warnings.warn(f"A checkpoint is skipped: {error}", DataWarning, stacklevel=2)
                 continue
             if numbers.get("belongs_to") != self.belongs_to:
                 raise BundleError(
-                    f"{os.fspath(path)!r} belongs to another training: data, settings, seed or "
-                    "start values differ. Name another checkpoint_dir, or pass resume=False to "
-                    "start afresh and remove it."
+                    f"{os.fspath(path)!r} belongs to another training run: data, settings, seed "
+                    "or start values differ. Pass another checkpoint_dir, or resume=False to "
+                    "restart and remove it."
                 )
             return TrainingState.from_file(tensors, numbers, start, plan)
         if paths:
             raise BundleError(
-                f"none of the {len(paths)} checkpoints in {os.fspath(self.folder)!r} is sound. "
-                "Pass resume=False to start afresh and remove them."
+                f"none of the {len(paths)} checkpoints in {os.fspath(self.folder)!r} is valid. "
+                "Pass resume=False to restart and remove them."
             )
         return None
 
     def save(self, state: TrainingState) -> None:
-        """Write a state, then remove those that are neither new nor best.
+        """Write a state, then remove those that are neither among the newest two nor the best.
 
         Raises
         ------
         BundleError
-            The file cannot be written; older ones are still there.
+            The file cannot be written; older files are unchanged.
         """
         tensors, numbers = state.to_file()
         write_bundle(self._path(state.step), tensors, numbers | {"belongs_to": self.belongs_to})
@@ -108,7 +108,7 @@ class Checkpoints:
 
 
 def fingerprint(start: Mapping[str, Tensor], tasks: list[TaskRows | None], *settings: Any) -> str:
-    """SHA-256 of all that decides how a training goes: start values, rows and settings."""
+    """SHA-256 of everything that determines a run: start values, rows and settings."""
     digest = hashlib.sha256(repr(settings).encode())
     for name in sorted(start):
         _add(digest, name, start[name])
@@ -123,18 +123,18 @@ def fingerprint(start: Mapping[str, Tensor], tasks: list[TaskRows | None], *sett
 
 @contextmanager
 def on_termination(*, active: bool) -> Iterator[Callable[[], bool]]:
-    """Within it SIGTERM only leaves a mark, which the function given answers for.
+    """Context in which SIGTERM sets a flag, read by the function that is yielded.
 
-    Python delivers signals to the main thread only, so elsewhere, or where not `active`, SIGTERM
-    ends the process as ever.
+    Signals reach only the main thread, so in other threads, or if not `active`, SIGTERM ends the
+    process as usual.
     """
-    asked = threading.Event()
+    received = threading.Event()
     if not active or threading.current_thread() is not threading.main_thread():
-        yield asked.is_set
+        yield received.is_set
         return
-    before = signal.signal(signal.SIGTERM, lambda *_: asked.set())
+    before = signal.signal(signal.SIGTERM, lambda *_: received.set())
     try:
-        yield asked.is_set
+        yield received.is_set
     finally:
         signal.signal(signal.SIGTERM, before)
 

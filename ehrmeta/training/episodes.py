@@ -1,4 +1,4 @@
-"""Episodes: random supports and queries of a batch of training tasks, built without a loop."""
+"""Episodes: random supports and queries of a batch of training tasks, vectorised over tasks."""
 
 from dataclasses import dataclass
 
@@ -12,17 +12,17 @@ from ehrmeta.nn.batch import TaskRows, TaskSet, padded_index, padded_set
 class EpisodeSampler:
     """Draws a support size per task, then its support and query rows.
 
-    With time the support is a task's first k rows and the query comes from rows strictly later;
-    without time both are random rows.
+    With time, the support is a task's first k rows and the query is drawn from strictly later rows;
+    without time, both are random rows.
 
     Parameters
     ----------
     rows : TaskRows
         Training tasks.
     shots : tuple of int
-        Smallest and largest support size, both included; every task keeps a row for its query.
+        Smallest and largest support size, inclusive; at least one row remains for the query.
     max_queries : int
-        At most this many query rows a task.
+        Largest number of query rows per task.
     time_unit : float
         A typical time between visits.
     """
@@ -48,7 +48,7 @@ class EpisodeSampler:
             order = torch.where(mask, keys[0], 2.0).argsort(1)
             index = index.gather(1, order)
         position = torch.arange(index.shape[1], device=device)
-        width = min(high, index.shape[1])  # not that of this batch: equal shapes run faster
+        width = min(high, index.shape[1])  # not this batch's maximum: constant shapes are faster
         in_support = position < shots[:, None]
         support_index, support_mask = index[:, :width], in_support[:, :width]
 

@@ -1,4 +1,4 @@
-"""Losses and meta-gradients of a batch of episodes: vmapped, chunked, recorded."""
+"""Losses and meta-gradients of a batch of episodes: vmapped, chunked, recorded for replay."""
 
 import sys
 from collections.abc import Callable
@@ -19,14 +19,14 @@ LossAndGradient = Callable[[Params, TaskSet, TaskSet, Tensor], tuple[Tensor, Gra
 
 
 class EpisodeLoss:
-    """The loss of episodes under an algorithm, and its gradient.
+    """Loss of episodes under an algorithm, and its meta-gradient.
 
     Parameters
     ----------
     algorithm : Algorithm
     spec : Spec
     chunk_size : int, optional
-        Tasks at once; bounds memory and changes results by rounding only.
+        Tasks per chunk; bounds memory and changes results only by rounding.
     precision : str
         Of the matrix products, see `matrix_products`.
     compiled, plain_calls
@@ -50,14 +50,14 @@ class EpisodeLoss:
         self.plain_calls = plain_calls
         self._chunks = Chunks(chunk_size or sys.maxsize)
         self._recorded: list[tuple[Stage, Recorded[tuple[Tensor, Gradient]]]] = []
-        self._judge = Recorded(self._batched(algorithm))
+        self._evaluation = Recorded(self._batched(algorithm))
 
     def losses(self, params: Params, support: TaskSet, query: TaskSet) -> Tensor:
         """Loss (task,) of each episode at the end of training; 0 without a query."""
         end = torch.ones((), device=query.y.device)
 
         def of_part(part: slice) -> Tensor:
-            return self._judge(dict(params), support.tasks(part), query.tasks(part), end)
+            return self._evaluation(dict(params), support.tasks(part), query.tasks(part), end)
 
         with torch.no_grad(), matrix_products(self.precision, query.y.device):
             return torch.cat(list(self._chunks.map(of_part, len(query.y))))
@@ -65,7 +65,7 @@ class EpisodeLoss:
     def gradient(
         self, params: Params, support: TaskSet, query: TaskSet, progress: float
     ) -> tuple[Tensor, Gradient]:
-        """Losses (task,) and the gradient of their mean, of the parameters they depend on."""
+        """Losses (task,), and the gradient of their mean in the parameters that they depend on."""
         compute = self._at(self.algorithm.at(progress))
         now = torch.tensor(progress, device=query.y.device)
 
@@ -81,7 +81,7 @@ class EpisodeLoss:
         return torch.cat(losses), {name: g / len(query.y) for name, g in total.items()}
 
     def _at(self, algorithm: Algorithm) -> LossAndGradient:
-        """The gradient under the algorithm as it is at some point of training."""
+        """Gradient function of the algorithm at one stage of training, recorded once per stage."""
         stage = type(algorithm), dict(vars(algorithm))
         for known, recorded in self._recorded:
             if known == stage:

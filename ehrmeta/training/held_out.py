@@ -1,4 +1,4 @@
-"""Held-out tasks: the share of the training tasks that decides when training stops."""
+"""Held-out tasks: the share of the training tasks that is used for early stopping."""
 
 import math
 
@@ -11,31 +11,31 @@ from ehrmeta.training.episodes import EpisodeSampler
 from ehrmeta.training.gradient import EpisodeLoss
 
 HELD_OUT_SHARE = 0.1  # of the training tasks, unless `validation_fraction` says otherwise
-_FEWEST_TASKS = 20  # with fewer training tasks none is held out
-_FEWEST_TO_LEAVE_START = 100  # the same for algorithms that keep their warm start without a gain
-_JUDGES_OF_START = 30  # a handful of held-out tasks cannot tell whether training gained
-_N_DRAWS = 4  # episodes of every held-out task
+_MIN_TASKS = 20  # with fewer training tasks none is held out
+_MIN_TASKS_KEEPS_START = 100  # the same for algorithms with `keeps_start`
+_MIN_HELD_OUT_KEEPS_START = 30  # needed to tell whether training improved on the warm start
+_N_DRAWS = 4  # episodes per held-out task
 _TASKS_AT_ONCE = 1024
 
 
 def hold_out(
     rows: TaskRows, share: float, generator: torch.Generator, *, keeps_start: bool
 ) -> tuple[TaskRows, TaskRows | None]:
-    """Training and held-out tasks, drawn at random.
+    """Randomly split tasks into training and held-out tasks.
 
     Parameters
     ----------
     rows : TaskRows
         Of all training tasks.
     share : float
-        Of the tasks to hold out. None is held out of fewer than 20 tasks, or of fewer than 100
-        where the algorithm keeps its start; of more tasks it holds out 30 or more.
+        Of the tasks to hold out. None is held out of fewer than 20 tasks. With `keeps_start`, none
+        is held out of fewer than 100 tasks, and else at least 30.
     generator : torch.Generator
     keeps_start : bool
-        Whether the algorithm leaves its warm start only where the held-out tasks gain.
+        Whether the algorithm keeps its warm start unless the held-out tasks improve.
     """
     fewest, least = (
-        (_FEWEST_TO_LEAVE_START, _JUDGES_OF_START) if keeps_start else (_FEWEST_TASKS, 1)
+        (_MIN_TASKS_KEEPS_START, _MIN_HELD_OUT_KEEPS_START) if keeps_start else (_MIN_TASKS, 1)
     )
     n_held_out = int(share * rows.n_tasks)
     if rows.n_tasks < fewest or n_held_out == 0:
@@ -46,7 +46,7 @@ def hold_out(
 
 
 class HeldOut:
-    """A fixed set of episodes of tasks that training does not see.
+    """Fixed episodes of the held-out tasks.
 
     Parameters
     ----------
@@ -79,7 +79,7 @@ class HeldOut:
 def gained(before: Tensor, after: Tensor) -> bool:
     """Whether losses (task,) fell by more than two paired standard errors.
 
-    One would not do: `after` is the best of all checks on the same tasks.
+    Two rather than one, because `after` is the best of all checks on the same tasks.
     """
     gain = before - after
     return float(gain.mean()) > 2.0 * float(gain.std()) / math.sqrt(len(gain))

@@ -1,4 +1,4 @@
-"""The one optimiser loop."""
+"""The meta-training loop."""
 
 from __future__ import annotations
 
@@ -40,22 +40,23 @@ def train(
     checkpoint_dir: str | os.PathLike[str] | None = None,
     resume: bool = True,
 ) -> tuple[dict[str, Tensor], History]:
-    """Meta-train: AdamW over batches of episodes, best state on held-out tasks restored.
+    """Meta-train with AdamW over batches of episodes, and restore the best held-out state.
 
-    A task whose loss is not finite is left out of its step. Where half the tasks of a batch are
-    lost, or the gradient is, training goes back to its best state with half the learning rate.
+    A task whose loss is not finite is dropped from its step. If that is at least half of a batch,
+    or if the gradient is not finite, training returns to its best state with half the learning
+    rate.
 
     Parameters
     ----------
     held_out : TaskRows or None
-        Tasks for early stopping. With None the last state is kept, or the start, for an
-        algorithm that leaves its start only for a gain on held-out tasks.
+        Tasks for early stopping. With None, the last state is returned, or the start for an
+        algorithm with `keeps_start`.
     callbacks : sequence of callable
-        Called with every record of the history; one that returns True ends the training.
+        Called with every record of the history; training ends if one returns True.
     checkpoint_dir : path, optional
-        Where the state is kept at every check and on SIGTERM, after which the process exits.
+        Folder for the state at every check and on SIGTERM, after which the process exits.
     resume : bool
-        Whether to go on from the newest checkpoint there.
+        Whether to continue from the newest checkpoint there.
 
     Returns
     -------
@@ -66,22 +67,22 @@ def train(
     Raises
     ------
     DivergenceError
-        The loss stays not finite at an eighth of the rate; names a task by ordinal and the step.
+        The loss is still not finite at an eighth of the learning rate.
     BundleError
-        A checkpoint cannot be read or written, or belongs to another training.
+        A checkpoint cannot be read or written, or belongs to another run.
     """
     sampler = EpisodeSampler(tasks, plan.shots, plan.max_queries, plan.time_unit)
     loss = EpisodeLoss(
         algorithm, spec, chunk_size=plan.chunk_size, precision=plan.precision, compiled=plan.compile
     )
-    judge = None
+    evaluation = None
     if held_out is not None:
         queries = 2 * plan.max_queries
         held_out_sampler = EpisodeSampler(held_out, plan.shots, queries, plan.time_unit)
-        judge = HeldOut(held_out_sampler, loss, seed + 1)
+        evaluation = HeldOut(held_out_sampler, loss, seed + 1)
 
     start, state = snapshot(params), TrainingState.at_start(params, plan)
-    if judge is None and algorithm.keeps_start:
+    if evaluation is None and algorithm.keeps_start:
         return start, []
     checkpoints = None
     if checkpoint_dir is not None:
@@ -96,7 +97,7 @@ def train(
         tqdm(
             total=plan.max_steps, initial=state.step, unit="step", disable=not plan.progress_bar
         ) as bar,
-        on_termination(active=checkpoints is not None) as asked_to_exit,
+        on_termination(active=checkpoints is not None) as is_terminated,
     ):
         while not state.over:
             batch, generator = next(batches)
@@ -104,31 +105,31 @@ def train(
             _step(state, loss, batch, support, query, plan)
             bar.update()
             if state.step % plan.check_every == 0 or state.step == plan.max_steps:
-                record = _check(state, judge, plan, time.perf_counter() - began)
+                record = _check(state, evaluation, plan, time.perf_counter() - began)
                 bar.set_postfix({name: f"{record[name]:.3f}" for name in ("loss", "held_out_loss")})
-                asked_to_stop = [bool(callback(record)) for callback in callbacks]
+                stops = [bool(callback(record)) for callback in callbacks]
                 waited = state.step - state.best_step >= plan.patience * plan.check_every
-                state.over = any(asked_to_stop) or waited or state.step == plan.max_steps
+                state.over = any(stops) or waited or state.step == plan.max_steps
                 if checkpoints is not None:
                     checkpoints.save(state)
-            if checkpoints is not None and asked_to_exit() and not state.over:
+            if checkpoints is not None and is_terminated() and not state.over:
                 state.seconds = time.perf_counter() - began
                 checkpoints.save(state)
                 raise SystemExit(128 + signal.SIGTERM)
 
     if state.n_skipped:
         message = (
-            f"{state.n_skipped:,} of {state.n_seen:,} training losses were not finite and left "
-            f"out; the learning rate was halved {state.n_halved} times."
+            f"{state.n_skipped:,} of {state.n_seen:,} training losses were not finite and dropped; "
+            f"the learning rate was halved {state.n_halved} times."
         )
         remedy = Remedy(
             "robust-likelihood",
-            "Look for gross errors among the outcomes, or use likelihood='student_t'.",
+            "Check the outcomes for gross errors, or use likelihood='student_t'.",
         )
         warnings.warn(DataWarning(message, remedy), stacklevel=2)
     best = state.best
-    if judge is not None and algorithm.keeps_start:
-        best = best if gained(judge.losses(start), judge.losses(best)) else start
+    if evaluation is not None and algorithm.keeps_start:
+        best = best if gained(evaluation.losses(start), evaluation.losses(best)) else start
     return best, state.history
 
 
@@ -140,15 +141,15 @@ def _step(
     query: TaskSet,
     plan: TrainingPlan,
 ) -> None:
-    """One step of the optimiser, or one step back."""
+    """One optimiser step, or a return to the best state if the batch is not finite."""
     state.step += 1
     progress = state.step / plan.max_steps
     losses, gradient = loss.gradient(state.params, support, query, progress)
     finite = losses.isfinite()
     n_finite = int(finite.sum())
-    lost = batch[~finite.cpu()]
+    dropped = batch[~finite.cpu()]
     state.n_seen += len(batch)
-    state.n_skipped += len(lost)
+    state.n_skipped += len(dropped)
     if len(batch) / 2 < n_finite < len(batch):
         support, query = support.tasks(finite), query.tasks(finite)
         losses, gradient = loss.gradient(state.params, support, query, progress)
@@ -157,7 +158,7 @@ def _step(
     norm = torch.nn.utils.clip_grad_norm_(state.params.values(), plan.max_norm)
     if n_finite <= len(batch) / 2 or not bool(norm.isfinite()):
         if state.n_halved == _MOST_HALVINGS:
-            raise _diverged(lost, state.step)
+            raise _diverged(dropped, state.step)
         state.step_back(plan)
         return
     for group in state.optimiser.param_groups:
@@ -167,10 +168,11 @@ def _step(
 
 
 def _check(
-    state: TrainingState, judge: HeldOut | None, plan: TrainingPlan, seconds: float
+    state: TrainingState, evaluation: HeldOut | None, plan: TrainingPlan, seconds: float
 ) -> dict[str, float]:
-    """Judge the state, keep it if it is the best, and start a new record."""
-    held_out_loss = math.nan if judge is None else float(judge.losses(state.params).mean())
+    """Record the held-out loss, and keep the state if it is the best so far."""
+    losses = None if evaluation is None else evaluation.losses(state.params)
+    held_out_loss = math.nan if losses is None else float(losses.mean())
     record = {
         "step": float(state.step),
         "loss": state.running / ((state.step - 1) % plan.check_every + 1),
@@ -181,7 +183,7 @@ def _check(
     }
     state.history.append(record)
     state.running, state.seconds = 0.0, seconds
-    if judge is None or held_out_loss < state.best_loss:
+    if evaluation is None or held_out_loss < state.best_loss:
         state.best, state.best_step = snapshot(state.params), state.step
         state.best_loss = held_out_loss
     return record
@@ -190,10 +192,10 @@ def _check(
 def _batches(
     n_tasks: int, plan: TrainingPlan, seed: int
 ) -> Iterator[tuple[Tensor, torch.Generator]]:
-    """Task numbers of each batch for ever, with the generator of its episodes.
+    """Endless batches of task numbers, each with the generator of its episodes.
 
-    A batch holds each task at most once, or, where there are fewer tasks than half a batch,
-    several episodes of every task. All are of one size: what is left of a shuffle is dropped. The
+    A batch holds each task at most once, or several episodes of every task if there are fewer tasks
+    than half a batch. All batches have the same size; the remainder of a shuffle is dropped. The
     generators are keyed by (seed, step).
     """
     repeats = max(1, min(plan.batch_size, 32) // n_tasks)
@@ -207,15 +209,15 @@ def _batches(
             yield batch, torch.Generator().manual_seed(seed * 1_000_003 + step)
 
 
-def _diverged(lost: Tensor, step: int) -> DivergenceError:
-    what = f"the loss of training task {int(lost[0])}" if len(lost) else "the meta-gradient"
-    others = f" (of {len(lost)} such tasks in this batch)" if len(lost) else ""
+def _diverged(dropped: Tensor, step: int) -> DivergenceError:
+    what = f"the loss of training task {int(dropped[0])}" if len(dropped) else "the meta-gradient"
+    others = f" (of {len(dropped)} such tasks in this batch)" if len(dropped) else ""
     return DivergenceError(
         f"{what}{others} is not finite at step {step}, even at "
         f"{0.5**_MOST_HALVINGS:g} of the learning rate.",
         Remedy(
             "smaller-steps",
-            "Lower inner_lr, max_inner_lr or learning_rate, or use likelihood='student_t' where "
-            "outcomes hold gross errors.",
+            "Lower inner_lr, max_inner_lr or learning_rate, or use likelihood='student_t' if "
+            "outcomes contain gross errors.",
         ),
     )

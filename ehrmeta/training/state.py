@@ -1,4 +1,4 @@
-"""All that the next step of a training depends on, as values that a file can hold."""
+"""State and plan of a training run, and the state as tensors and JSON."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _NUMBERS = ("step", "best_step", "running", "n_seen", "n_skipped", "n_halved", "
 
 @dataclass
 class TrainingState:
-    """A training between two steps.
+    """A training run between two steps.
 
     Parameters
     ----------
@@ -30,16 +30,16 @@ class TrainingState:
     best : dict of str to Tensor
         Parameters of the lowest held-out loss so far.
     step, best_step : int
-        Steps done, and those of `best`.
+        Number of steps, and the step of `best`.
     best_loss : float
     running : float
         Sum of the steps' losses since the last check.
     n_seen, n_skipped : int
-        Episodes computed, and those whose loss was not finite.
+        Number of episodes, and of those whose loss was not finite.
     n_halved : int
-        Times the learning rate was halved.
+        Number of times that the learning rate was halved.
     seconds : float
-        Spent until the last check.
+        Time until the last check.
     over : bool
         Whether the training has ended.
     history : list of dict
@@ -62,12 +62,12 @@ class TrainingState:
 
     @classmethod
     def at_start(cls, params: Mapping[str, Tensor], plan: TrainingPlan) -> TrainingState:
-        """Before the first step."""
+        """State before the first step."""
         leaves = {name: value.detach().clone().requires_grad_() for name, value in params.items()}
         return cls(leaves, _optimiser(leaves, plan), snapshot(leaves))
 
     def step_back(self, plan: TrainingPlan) -> None:
-        """Go back to the best parameters, with half the learning rate and no momentum."""
+        """Return to the best parameters, with half the learning rate and a new optimiser."""
         with torch.no_grad():
             for name, value in self.params.items():
                 value.copy_(self.best[name])
@@ -97,12 +97,12 @@ class TrainingState:
         start: Mapping[str, Tensor],
         plan: TrainingPlan,
     ) -> TrainingState:
-        """The inverse of `to_file`, for a training that started at `start`.
+        """The inverse of `to_file`, for a run that started at `start`.
 
         Raises
         ------
         BundleError
-            The file's tensors are not those of this training.
+            The file's tensors are not those of this run.
         """
 
         def values(prefix: str) -> dict[str, Tensor]:
@@ -140,7 +140,7 @@ class TrainingState:
 
 
 def snapshot(params: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A copy that later steps do not change."""
+    """A detached copy of the parameters."""
     return {name: value.detach().clone() for name, value in params.items()}
 
 
@@ -160,7 +160,7 @@ def _number_or(value: float | None, missing: float) -> float:
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """How long and how hard to train; the estimators document each field."""
+    """Settings of a training run; the estimators document each field."""
 
     shots: tuple[int, int] = (0, 10)
     max_queries: int = 10

@@ -1,4 +1,4 @@
-"""Tasks that a treatment-response model was adapted to: their effects, and what to do."""
+"""Tasks that a treatment-response model was adapted to: effects and recommended arms."""
 
 import warnings
 from collections.abc import Callable, Mapping
@@ -23,7 +23,9 @@ Predict = Callable[[TreatedRows, TaskEffects], Moments]
 
 
 class AdaptedResponse(RowScores, Saved):
-    """Made by ``TreatmentResponse.adapt``, never by hand. It holds rows, so it is patient data.
+    """Tasks that a `TreatmentResponse` was adapted to. It holds rows, so it is patient data.
+
+    Made by ``TreatmentResponse.adapt``.
 
     Parameters
     ----------
@@ -31,21 +33,21 @@ class AdaptedResponse(RowScores, Saved):
     support : TreatedRows
         Rows of the tasks.
     state : TaskEffects, optional
-        Of the training tasks, as the fit left it; else the model is adapted to the rows.
+        Cross-fitted state of the training tasks; by default the model is adapted to the rows.
 
     Attributes
     ----------
     labels_ : ndarray, (task,), or None
-        The groups it was adapted to, sorted; None for one task without a name.
+        Groups of the support, sorted; None for one unnamed task.
     n_shots_ : ndarray, (task,)
         Support rows of every task.
     one_arm_ : ndarray of bool, (task,)
-        Tasks whose rows are all of one arm: they have the population's effect, with the width
-        that tasks without any rows have.
+        Tasks whose rows are all of one arm: they have the population's effect and interval, as
+        tasks without rows.
     n_clipped_ : int
         Rows with a propensity below the model's `clip`.
     propensity_source_ : {"supplied", "learned"}
-        Whether the rows' propensities were known or are the model's, adapted to the tasks.
+        Whether propensities were given or come from the model, adapted to the tasks.
     """
 
     file_kind: ClassVar[str] = "adapted effects"
@@ -59,9 +61,9 @@ class AdaptedResponse(RowScores, Saved):
         self.is_training = state is not None
         self.labels_ = support.labels
         self.n_shots_ = np.bincount(support.task, minlength=support.n_tasks)
-        informs = np.zeros(support.n_tasks, bool)
-        informs[support.task[(self.state.nuisances.given(support) != 0).any(1)]] = True
-        self.one_arm_ = (self.n_shots_ > 0) & ~informs
+        has_contrast = np.zeros(support.n_tasks, bool)
+        has_contrast[support.task[(self.state.nuisances.given(support) != 0).any(1)]] = True
+        self.one_arm_ = (self.n_shots_ > 0) & ~has_contrast
         self.n_clipped_ = int(self.state.nuisances.clipped.sum())
         is_learned = support.known is None and isinstance(
             getattr(model.nuisances, "propensity", None), Stack
@@ -88,16 +90,17 @@ class AdaptedResponse(RowScores, Saved):
         ----------
         X : frame or array, (row, feature)
         T0, T1 : labels of arms, optional
-            The control and, where there are two arms, the other one.
+            By default the control and, of two arms, the other one.
         groups : array, (row,)
-            Task of every row; not needed for one task without a name.
+            Task of every row; not needed for one unnamed task.
         new_groups : {"error", "population", "nan"}
-            What a row of a task that was not adapted gets.
+            Whether rows of tasks that were not adapted are an error, get the population's effect,
+            or NaN.
 
         Returns
         -------
         ndarray, (row,)
-            In the unit of the outcome; differences of probabilities where it is 0 or 1.
+            In the unit of the outcome; a difference of probabilities for outcomes of 0 and 1.
         """
         return self._effects(X, groups, T0, T1, new_groups)[0]
 
@@ -113,21 +116,20 @@ class AdaptedResponse(RowScores, Saved):
     ) -> Array:
         """Interval of the task's *mean* effect at the rows' features, (row, 2).
 
-        It is no interval of a person's own Y1 - Y0: nobody is seen in both arms, so how far two
-        people with the same features differ in it is not identified. In a task that was seen in
-        one arm only, or not at all, it is as wide as effects differ over tasks.
+        It is not an interval of an individual's Y1 - Y0: nobody is observed in both arms, so the
+        variation of individual effects at equal features is not identified. For a task without rows
+        of both arms, the interval includes the variance of effects over tasks.
 
         Parameters
         ----------
         confidence_level : float, default 0.95
-            Between 0 and 1.
         X, T0, T1, groups, new_groups
             As in `effect`.
 
         Raises
         ------
         DataError
-            The learner has no posterior of effects (`estimator=` was given).
+            Effects have no posterior, as with `estimator=`.
         """
         mean, variance = self._effects(X, groups, T0, T1, new_groups)
         return self.model.effects.interval(mean, variance, confidence_level)
@@ -177,16 +179,14 @@ class AdaptedResponse(RowScores, Saved):
     ) -> Array:
         """Mean outcome under every arm, (row, arm), or under arm or dose `T`, (row,).
 
-        Outcomes differ by `effect`; their level is the task's own.
+        Outcomes under two arms differ by `effect`.
         """
         treatment, query = self.model.treatment, self._query(X, groups, new_groups)
         vectors = treatment.vectors if T is None else [treatment.vector(T)]
         if isinstance(treatment, Dose) and T is not None:
             treatment.warn_if_outside(np.asarray(T, np.float64))
-        columns = [
-            self._predicted(query, partial(self.model.outcomes, given=given))[0]
-            for given in vectors
-        ]
+        outcomes = (partial(self.model.outcomes, given=given) for given in vectors)
+        columns = [self._predicted(query, outcome)[0] for outcome in outcomes]
         return columns[0] if T is not None else np.column_stack(columns)
 
     def ate(self, X: Any, *, T0: Any = None, T1: Any = None, groups: Any = None) -> float:
@@ -202,7 +202,7 @@ class AdaptedResponse(RowScores, Saved):
         groups: Any = None,
         confidence_level: float = 0.95,
     ) -> Array:
-        """Interval of the average of `effect` over rows, (2,); 95 % by default."""
+        """Interval of `ate` with the rows' joint covariance, (2,); 95 % by default."""
         query = self._query(X, groups).rows
         pair = self.model.treatment.pair(T0, T1)
         mean, variance = self.model.average(query, self.state, *pair)
@@ -211,15 +211,15 @@ class AdaptedResponse(RowScores, Saved):
     def similar_patients(
         self, X: Any, *, T0: Any = None, T1: Any = None, groups: Any = None
     ) -> pd.DataFrame:
-        """Whom the effect at each row rests on: the support rows by the estimator's attention.
+        """Attention weights of the support rows for the effect at each row.
 
         For ``estimator=MetaRegressor(MatchingNet())``.
 
         Returns
         -------
         DataFrame
-            `row` (of X), `support_row` (of the rows adapted to that were scored for the contrast,
-            in their order; -1 is the population) and `weight`; heaviest first.
+            `row` (of X), `support_row` (among the support rows with pseudo-outcomes of the
+            contrast, in order; -1 is the population) and `weight`; largest first.
         """
         query = self._query(X, groups).rows
         pair = self.model.treatment.pair(T0, T1)
@@ -235,21 +235,21 @@ class AdaptedResponse(RowScores, Saved):
         confidence_level: float = 0.95,
         new_groups: NewGroups = "error",
     ) -> pd.DataFrame:
-        """The arm with the best mean outcome at each row, and whether that is certain enough.
+        """Arm with the best mean outcome at each row, abstaining where the margin is uncertain.
 
         Parameters
         ----------
         higher_is_better : bool
-            Whether larger outcomes are wanted.
+            Whether larger outcomes are better.
         costs : mapping of arm to float, optional
-            What an arm costs, in the unit of the outcome.
+            Cost of an arm, in the unit of the outcome.
         confidence_level : float, default 0.95
-            Where the interval of the margin holds 0, the recommendation abstains.
+            Of the interval of the margin; the recommendation abstains where that contains 0.
 
         Returns
         -------
         DataFrame
-            `action`, `margin` (gain over the next best arm, costs deducted), its `low` and `high`,
+            `action`, `margin` (gain over the second-best arm, net of costs), its `low` and `high`,
             and `abstain`.
         """
         arms = self.model.arms
@@ -269,8 +269,8 @@ class AdaptedResponse(RowScores, Saved):
         if self.one_arm_.any():
             warnings.warn(
                 f"{int(self.one_arm_.sum()):,} of {self.n_tasks:,} tasks (first: task "
-                f"{int(np.flatnonzero(self.one_arm_)[0])}) have rows of one arm only: these inform "
-                "the outcome, and nothing of the task's own effect, which is the population's.",
+                f"{int(np.flatnonzero(self.one_arm_)[0])}) have rows of one arm only. These inform "
+                "the outcome but not the effect, which is the population's.",
                 DataWarning,
                 stacklevel=stacklevel,
             )
@@ -278,24 +278,24 @@ class AdaptedResponse(RowScores, Saved):
             clip = getattr(self.model.nuisances, "clip", None)
             warnings.warn(
                 f"{self.n_clipped_:,} of {self.support.n_rows:,} rows have an arm with a "
-                f"propensity below clip={clip}, which is used in its place: there the arms hardly "
-                "overlap. See diagnostics().",
+                f"propensity below clip={clip} and were clipped: the arms hardly overlap there. "
+                "See diagnostics().",
                 DataWarning,
                 stacklevel=stacklevel,
             )
 
     def to_state(self) -> State:
-        """The model, and the encoded rows and labels of the tasks: patient data.
+        """The model, with the encoded rows and labels of the tasks, which are patient data.
 
         Raises
         ------
         BundleError
-            They are the training tasks.
+            These are the training tasks.
         """
         if self.is_training:
             raise BundleError(
-                "the training tasks cannot be saved: what was expected of their rows rests on "
-                "models that were fitted without them. Save the model, or adapt it to the rows."
+                "the training tasks cannot be saved: their scores come from models of other folds, "
+                "which a file does not hold. Save the model, or adapt it to the rows."
             )
         tensors, metadata = self.model.to_state()
         labels = None if self.labels_ is None else label_type(self.labels_)
@@ -335,16 +335,16 @@ class AdaptedResponse(RowScores, Saved):
         return self._predicted(query, partial(self.model.contrast, zero=zero, one=one))
 
     def _predicted(self, query: Query, predict: Predict) -> Moments:
-        """Predictions in the rows' tasks; without a task the population's, or NaN."""
+        """Predictions in the rows' tasks; for unknown tasks the population's, or NaN."""
         mean, variance = predict(query.rows, self.state)
         if query.is_known.all():
             return mean, variance
-        other, other_variance = predict(query.rows.in_one_task(), self.model.population)
+        new, new_variance = predict(query.rows.in_one_task(), self.model.population)
         if query.new_groups == "nan":
-            other = np.full_like(other, np.nan)
-        if variance is not None and other_variance is not None:
-            variance = np.where(query.is_known, variance, other_variance)
-        return np.where(query.is_known, mean, other), variance
+            new = np.full_like(new, np.nan)
+        if variance is not None and new_variance is not None:
+            variance = np.where(query.is_known, variance, new_variance)
+        return np.where(query.is_known, mean, new), variance
 
     def _query(self, X: Any, groups: Any, new_groups: NewGroups = "error") -> Query:
         return self.model.encoder.query(X, groups, self.support, new_groups)

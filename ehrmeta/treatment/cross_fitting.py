@@ -1,4 +1,4 @@
-"""Cross-fitted models of any kind, stacked by what they predict of rows they have not seen."""
+"""Cross-fitting and stacking of models, weighted by their out-of-fold predictions."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -15,27 +15,27 @@ from ehrmeta.treatment.arms import AnyArray, Array, Index, Mask
 
 
 class CrossFitted(ABC):
-    """Predictions of models that were each fitted without a fold."""
+    """Models that were each fitted without one fold."""
 
     @abstractmethod
     def by_fold(self, x: Array) -> Array:
-        """What each fold's models say, (fold, row) or (fold, row, class)."""
+        """Predictions of each fold's models, (fold, row) or (fold, row, class)."""
 
     def predict(self, x: Array) -> Array:
-        """For rows of no fold: the mean over the folds' models, (row,) or (row, class)."""
+        """Mean over the folds' models, for new rows, (row,) or (row, class)."""
         return np.asarray(self.by_fold(x).mean(0))
 
 
 @dataclass(frozen=True, eq=False)
 class Stack(CrossFitted):
-    """A weighted sum of models, each fitted once without each fold."""
+    """A weighted sum of models, each fitted once per left-out fold."""
 
     folds: tuple[tuple[Any, ...], ...]  # by fold, then by model
     weights: Array  # (model,): not negative
     intercept: float = 0.0
 
     def by_fold(self, x: Array) -> Array:
-        """What each fold's models say, (fold, row) or (fold, row, class)."""
+        """Predictions of each fold's models, (fold, row) or (fold, row, class)."""
         return np.stack([self._sum([model_outputs(m, x) for m in models]) for models in self.folds])
 
     def _sum(self, outputs: Sequence[Array]) -> Array:
@@ -53,33 +53,36 @@ def cross_fit(
     centre: Index | None = None,
     random_state: int = 0,
 ) -> tuple[Stack, Array]:
-    """Fit models on the other folds of every row, and weigh them by non-negative least squares.
+    """Fit models without each fold, and stack them by non-negative least squares.
 
     Parameters
     ----------
     models : sequence of estimators
-        Classifiers predict probabilities: of class 1 for two classes 0 and 1, else of all.
+        Classifiers predict probabilities: of class 1 for classes 0 and 1, else of all classes.
     x, target, fold : (row, feature), (row,), (row,)
     train : (row,), optional
-        Rows to learn from; the others are predicted only.
+        Rows to fit on; the others are only predicted.
     weight : (row,), optional
         For models that take `sample_weight`.
     centre : (row,), optional
-        Numbers of tasks: levels of tasks are no part of what the weights are judged by.
+        Task of every row: predictions are centred within tasks before the weights are estimated.
 
     Returns
     -------
     stack : Stack
     outputs : (row,) or (row, class)
-        Of models that have not seen the row's fold.
+        Out-of-fold predictions.
     """
     train = np.ones(len(x), bool) if train is None else train
     weight = np.ones(len(x)) if weight is None else weight
     fitted, by_fold = [], []
     for k in range(int(fold.max()) + 1):
-        seen = train & (fold != k)
+        others = train & (fold != k)
         fitted.append(
-            tuple(fit_model(m, x[seen], target[seen], weight[seen], random_state) for m in models)
+            tuple(
+                fit_model(m, x[others], target[others], weight[others], random_state)
+                for m in models
+            )
         )
         by_fold.append([model_outputs(m, x[fold == k]) for m in fitted[-1]])
     outputs = np.empty((len(models), len(x), *by_fold[0][0].shape[1:]))
@@ -91,7 +94,7 @@ def cross_fit(
 
 
 def fit_model(model: Any, x: Array, y: AnyArray, weight: Array, random_state: int = 0) -> Any:
-    """A fitted clone, with weights where the model takes them and a seed where it has none."""
+    """A fitted clone, with sample weights and seed where the model accepts them."""
     fresh = clone(model)
     if "random_state" in fresh.get_params() and fresh.get_params()["random_state"] is None:
         fresh.set_params(random_state=random_state)
@@ -101,7 +104,7 @@ def fit_model(model: Any, x: Array, y: AnyArray, weight: Array, random_state: in
 
 def model_outputs(model: Any, x: Array) -> Array:
     """Predictions, or probabilities of class 1 of two, or of every class."""
-    if len(x) == 0:  # which scikit-learn's models refuse
+    if len(x) == 0:  # an error in scikit-learn
         wide = is_classifier(model) and list(model.classes_) != [0, 1]
         return np.empty((0, len(model.classes_)) if wide else 0)
     if not is_classifier(model):
@@ -113,7 +116,7 @@ def model_outputs(model: Any, x: Array) -> Array:
 def _weights(
     outputs: Array, target: AnyArray, train: Mask, weight: Array, centre: Index | None
 ) -> tuple[Array, float]:
-    """Non-negative weights and an intercept; of classes, weights that sum to 1."""
+    """Non-negative weights and an intercept; for classes, weights that sum to 1."""
     n_models = len(outputs)
     if n_models == 1:
         return np.ones(1), 0.0
@@ -131,7 +134,7 @@ def _weights(
 
 
 def _means(values: Array, weight: Array, cells: Index) -> Array:
-    """Weighted mean of the row's cell, (row, column)."""
+    """Weighted mean over the row's cell, (row, column)."""
     total = np.bincount(cells, weight)
     sums = np.column_stack([np.bincount(cells, weight * column) for column in values.T])
     return np.asarray((sums / np.where(total > 0, total, 1.0)[:, None])[cells])
@@ -147,16 +150,7 @@ def cross_fit_folds(
 ) -> Index:
     """Number of the fold of every row, (row,).
 
-    Tasks are dealt to the folds at random; with fewer than two tasks the rows are, those of one
-    stratum evenly.
-
-    Parameters
-    ----------
-    task : (row,)
-    n_tasks, n_folds : int
-    strata : (row,), optional
-        Arms.
-    random_state : int
+    Tasks are assigned to folds at random; with one task rows are, balanced within `strata` (row,).
 
     Examples
     --------
@@ -165,11 +159,10 @@ def cross_fit_folds(
     (True, [0, 1, 2])
     """
     if n_folds < 2:
-        raise DataError(f"n_folds must be 2 or more, got {n_folds}: no row may score itself.")
+        raise DataError(f"n_folds must be 2 or more for cross-fitting, got {n_folds}.")
     random = np.random.default_rng(random_state)
     if n_tasks > 1:
-        fold: Index = random.permutation(np.arange(n_tasks) % n_folds)[task]
-        return fold
+        return np.asarray(random.permutation(np.arange(n_tasks) % n_folds)[task])
     order = random.permutation(len(task))
     if strata is not None:
         order = order[np.argsort(strata[order], kind="stable")]

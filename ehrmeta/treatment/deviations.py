@@ -1,12 +1,12 @@
-r"""How the effects of a task deviate from the population's: a linear mixed model of what is left.
+r"""Deviations of tasks' effects from the population's: a linear mixed model of the residuals.
 
 .. math:: y - m(x) - \sum_a (1\{t=a\} - e_a(x)) \tau_a(x)
           = z' l_{task} + \sum_a 1\{t=a\} z' b_{a,task} + \varepsilon, \quad z = [1, x]
 
-The level l of the task's outcome and the deviations b of its effects are learned together, so
-that what a few rows leave open about the level stays open in the effect. Variances are estimated
-over the training tasks; effects vary by no more than Akaike's criterion allows, so that where tasks
-do not differ every task has the population's effect.
+The level l of the task's outcome and the deviations b of its effects are estimated jointly, so that
+the uncertainty of the level enters that of the effect. Variances are estimated over the training
+tasks, and Akaike's criterion selects which effects vary: where tasks do not differ, every task has
+the population's effect.
 """
 
 from dataclasses import dataclass, replace
@@ -22,42 +22,41 @@ Variation = Literal["none", "level", "common slopes", "slopes"]
 
 _VARIATIONS: tuple[Variation, ...] = ("none", "level", "common slopes", "slopes")
 _UNFITTED = MixedModel(np.zeros(1), np.zeros((1, 1)), np.zeros((0, 0)), 1.0, -np.inf, 0)
-_MANY_FEATURES = 12  # more than these slopes only share a variance
+_MANY_FEATURES = 12  # with more, slopes share one variance
 
 
 @dataclass(frozen=True, eq=False)
 class TaskDeviations:
     """Posterior of every task's deviations."""
 
-    # mean, cov (task, effect), (task, effect, effect): of b, arm by arm, and then l
+    # mean, cov (task, effect), (task, effect, effect): of b by arm, then of l
     mean: Array
     cov: Array
-    gain: Array  # (task, effect, coefficient): how they fall as the population's coefficients rise
+    gain: Array  # (task, effect, coefficient): minus their derivative in the coefficients
 
 
 @dataclass(frozen=True, eq=False)
 class Deviations:
     """A fitted model of the deviations."""
 
-    # {"none", "level", "common slopes", "slopes"}: how effects differ over tasks: not at all, by a
-    # constant, and by slopes too, of one or of each feature's own variance
+    # how effects vary over tasks: not at all, by a constant, or by slopes with one variance or one
+    # per feature
     variation: Variation
-    # of effects, arm by arm, and then levels; None where there was one task
-    model: MixedModel | None
+    model: MixedModel | None  # of effects by arm, then levels; None with one training task
     noise: Array  # (arm,) or (1,): variance of the outcome in each arm
-    n_effects: int  # arms without the control; 1 for a dose
+    n_effects: int  # non-control arms; 1 for a dose
     width: int = 1  # columns of z
 
     @property
     def prior_cov(self) -> Array:
-        """Prior covariance of the deviations b, arm by arm."""
+        """Prior covariance of the deviations b, by arm."""
         q = self.n_effects * self.width
         if self.model is None or self.variation == "none":
             return np.zeros((q, q))
         return self.model.G[:q, :q]
 
     def design(self, x: Array, factors: Array, *, level: bool = False) -> Array:
-        """Columns of b and l in ``sum_a factor_a z'b_a`` (+ the level), (row, effect).
+        """Columns of b and l in ``sum_a factor_a z'b_a``, plus the level if any, (row, effect).
 
         Parameters
         ----------
@@ -80,12 +79,12 @@ class Deviations:
         Parameters
         ----------
         given : (row, arm - 1)
-            Whether each arm was given, or the dose; tasks where it is 0 throughout keep the prior
-            of their effects, and learn their level.
+            Whether each arm was given, or the dose. Tasks where it is 0 throughout keep the prior
+            of their effects; only their level is updated.
         residual : (row,)
             Left side of the model.
         sensitivity : (row, coefficient)
-            How much it falls as the population's coefficients rise.
+            Minus its derivative in the population's coefficients.
         """
         n_tasks = cases.n_tasks
         if self.model is None:
@@ -95,22 +94,22 @@ class Deviations:
         z = root * self.design(cases.x, given, level=True)[order]
         mean, cov = posterior(self.model, root, z, root[:, 0] * residual[order], starts)
         gain = cov @ cross_products(z, root * sensitivity[order], starts) / self.model.noise_var
-        silent = np.ones(n_tasks, bool)
-        silent[cases.task[(given != 0).any(axis=1)]] = False
+        no_contrast = np.ones(n_tasks, bool)
+        no_contrast[cases.task[(given != 0).any(axis=1)]] = False
         q = len(self.prior_cov) if self.variation != "none" else 0
-        mean[silent, :q], gain[silent, :q] = 0.0, 0.0
-        cov[silent, :q], cov[silent, :, :q] = 0.0, 0.0
-        cov[silent, :q, :q] = self.prior_cov[:q, :q]
+        mean[no_contrast, :q], gain[no_contrast, :q] = 0.0, 0.0
+        cov[no_contrast, :q], cov[no_contrast, :, :q] = 0.0, 0.0
+        cov[no_contrast, :q, :q] = self.prior_cov[:q, :q]
         return TaskDeviations(mean, cov, gain)
 
 
 def fit_deviations(cases: TreatedRows, given: Array, residual: Array, noise: Array) -> Deviations:
-    """Estimate the variances over the training tasks.
+    """Estimate the variances over the training tasks, and select the variation.
 
     Parameters
     ----------
     given : (row, arm - 1)
-        Whether each arm was given, 0 in tasks that say nothing of their own effect; or the dose.
+        Whether each arm was given, 0 in tasks without a contrast; or the dose.
     residual : (row,)
     noise : (arm,)
     """
@@ -143,7 +142,7 @@ def _width(variation: Variation, n_features: int) -> int:
 
 
 def _pattern(variation: Variation, n_effects: int, n_features: int) -> Index:
-    """Structure of L: constants of effects and level go together, slopes are independent."""
+    """Structure of L: constants of effects and level are correlated, slopes are independent."""
     width = 0 if variation == "none" else _width(variation, n_features)
     q = n_effects * width
     size = q + 1 + n_features

@@ -1,4 +1,4 @@
-"""Whether rows can carry an effect: overlap, balance, and sensitivity to what was not measured."""
+"""Diagnostics of an effect: overlap, balance, and sensitivity to unmeasured confounding."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +16,7 @@ _BINS = np.linspace(0.0, 1.0, 21)
 
 @dataclass(frozen=True, eq=False)
 class Diagnostics:
-    """What `AdaptedResponse.diagnostics` found.
+    """Overlap, balance and sensitivity of one contrast, by `AdaptedResponse.diagnostics`.
 
     Parameters
     ----------
@@ -34,10 +34,11 @@ class Diagnostics:
     effect, se : float
         Average effect of these rows (AIPW).
     e_value, e_value_limit : float
-        Strength, as a risk ratio with treatment and with outcome, that an unmeasured confounder
-        would need to explain the effect away, or its 95 % limit.
+        Risk ratio with treatment and with outcome that an unmeasured confounder would need to
+        explain away the effect, or its 95 % limit.
     robustness_value : float
-        Share of the residual variance of treatment and of outcome that it would need to explain.
+        Share of the residual variance of treatment and of outcome that such a confounder would
+        need to explain.
     """
 
     arms: tuple[Any, Any]
@@ -70,15 +71,14 @@ def diagnose(
     names: tuple[str, ...],
     labels: tuple[Any, Any],
 ) -> Diagnostics:
-    """Diagnose the contrast of two arms on the rows that were given one of them."""
+    """Diagnostics of the contrast of two arms, on the rows of these arms."""
     rows = np.flatnonzero(np.isin(cases.arm, pair))
     zero, one = pair
     e, treated, x = nuisances.e[rows], cases.arm[rows] == one, cases.x[rows]
     p = share_of_pair(e, pair)
     weight = 1.0 / np.where(treated, e[:, one], e[:, zero])
-    counts = {
-        name: np.histogram(p[of], _BINS)[0] for name, of in (("zero", ~treated), ("one", treated))
-    }
+    arms = {"zero": ~treated, "one": treated}
+    counts = {name: np.histogram(p[given], _BINS)[0] for name, given in arms.items()}
     bins = pd.IntervalIndex.from_breaks(_BINS.round(2), name="propensity")
     psi = gains(cases, nuisances, pair)
     effect, se = float(psi.mean()), float(psi.std(ddof=1) / np.sqrt(len(psi)))
@@ -109,9 +109,9 @@ def diagnose(
 
 
 def e_value(risk_ratio: float) -> float:
-    r"""Risk ratios with treatment and outcome that a confounder needs: :math:`R + \sqrt{R(R-1)}`.
+    r"""E-value :math:`R + \sqrt{R(R-1)}`: confounding that would explain away a risk ratio R.
 
-    Differences of means enter as :math:`R = e^{0.91 d}` with d in standard deviations.
+    A difference of means of d standard deviations counts as :math:`R = e^{0.91 d}`.
 
     References
     ----------
@@ -129,7 +129,7 @@ def e_value(risk_ratio: float) -> float:
 
 
 def robustness_value(t: float, dof: int) -> float:
-    r"""Partial R² with treatment and outcome that a confounder needs to explain an estimate away.
+    r"""Partial R² with treatment and outcome of a confounder that would explain away an estimate.
 
     .. math:: RV = \tfrac{1}{2} (\sqrt{f^4 + 4 f^2} - f^2), \qquad f = |t| / \sqrt{\nu}
 
@@ -147,13 +147,12 @@ def robustness_value(t: float, dof: int) -> float:
 
 
 def _limit(effect: float, se: float) -> float:
-    """The 95 % limit nearer to 0; 0 where the interval holds it."""
-    near = abs(effect) - 1.96 * se
-    return float(np.sign(effect) * max(near, 0.0))
+    """The 95 % limit nearer to 0; 0 where the interval contains 0."""
+    return float(np.sign(effect) * max(abs(effect) - 1.96 * se, 0.0))
 
 
 def _differences(x: Array, treated: Mask, weight: Array) -> Array:
-    """Standardised mean difference of every feature, (feature,); 0 of a constant one."""
+    """Standardised mean difference of every feature, (feature,); 0 for a constant one."""
     means = [np.average(x[of], axis=0, weights=weight[of]) for of in (~treated, treated)]
     pooled = np.sqrt(0.5 * (x[treated].var(0, ddof=1) + x[~treated].var(0, ddof=1)))
     return np.asarray((means[1] - means[0]) / np.where(pooled > 0, pooled, 1.0))

@@ -1,4 +1,4 @@
-"""Nuisances of a continuous dose: the mean outcome and the mean dose at x, in tasks."""
+"""Nuisances of a continuous dose: mean outcome and mean dose at x, adapted to each task."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,16 +15,16 @@ from ehrmeta.treatment.treated_rows import TreatedRows
 
 @dataclass(frozen=True, eq=False)
 class TaskDoseNuisances:
-    """What is expected of rows, in their tasks; no row had a part in its own."""
+    """Cross-fitted outcomes and doses of rows in their tasks."""
 
-    # m, dose (row,): mean outcome and mean dose
+    # m, dose (row,): mean outcome and mean dose, at levels of the task's other rows
     m: Array
     dose: Array
     population_m: Array  # (row,): mean outcome at the population's level
 
     @property
     def clipped(self) -> Mask:
-        """A dose has no propensity to clip."""
+        """All False: a dose has no propensity to clip."""
         return np.zeros(len(self.m), bool)
 
     def treatment(self, cases: TreatedRows) -> Array:
@@ -32,11 +32,11 @@ class TaskDoseNuisances:
         return np.asarray(cases.arm[:, None], np.float64)
 
     def given(self, cases: TreatedRows) -> Array:
-        """The dose, (row, 1); 0 in tasks with one dose only, which say nothing of its effect."""
+        """The dose, (row, 1); 0 in tasks with one dose, which do not inform its effect."""
         return np.asarray((cases.arm * rows_of_varied_dose(cases))[:, None])
 
     def residual(self, cases: TreatedRows) -> Array:
-        """The dose less its mean, (row, 1)."""
+        """The dose minus its mean, (row, 1)."""
         return np.asarray((cases.arm - self.dose)[:, None])
 
     @property
@@ -47,25 +47,25 @@ class TaskDoseNuisances:
 
 @dataclass(frozen=True, eq=False)
 class DoseNuisances:
-    """Fitted models."""
+    """Fitted outcome and dose models."""
 
     outcome: Stack
     dose: Stack
-    # outcome_levels, dose_levels: how tasks differ; None where there was one task only
+    # outcome_levels, dose_levels: variation over tasks; None with one training task
     outcome_levels: ArmLevels | None
     dose_levels: ArmLevels | None
-    noise: Array  # (1,): variance of the outcome around its mean
+    noise: Array  # (1,): residual variance of the outcome
 
     def reference(self, x: Array) -> tuple[Array, Array]:
-        """Mean outcome (row,), and the dose it is for, (row, 1)."""
+        """Mean outcome, (row,), and the mean dose it refers to, (row, 1)."""
         return self.outcome.predict(x), self.dose.predict(x)[:, None]
 
     def adapt(self, cases: TreatedRows) -> TaskDoseNuisances:
-        """Expectations for the rows of tasks that the models have not seen."""
+        """Nuisances of new tasks' rows."""
         return self.in_tasks(self.outcome.predict(cases.x), self.dose.predict(cases.x), cases)
 
     def in_tasks(self, m: Array, dose: Array, cases: TreatedRows) -> TaskDoseNuisances:
-        """The population's expectations, at the levels that the rows' tasks have without them."""
+        """Nuisances from the population's outcomes and doses, (row,) each."""
 
         def in_task(levels: ArmLevels | None, expected: Array, values: Array) -> Array:
             if levels is None:
@@ -84,7 +84,7 @@ def fit_dose_nuisances(
     dose: Sequence[Any],
     random_state: int = 0,
 ) -> tuple[DoseNuisances, TaskDoseNuisances]:
-    """Cross-fit the models, estimate how tasks differ, and adapt to the training tasks."""
+    """Cross-fit the models, estimate the variation over tasks, and adapt to the training tasks."""
     several = cases.n_tasks > 1
     centre = cases.task if several else None
     learn = partial(cross_fit, x=cases.x, fold=fold, centre=centre, random_state=random_state)
@@ -107,8 +107,8 @@ def rows_of_varied_dose(cases: TreatedRows) -> Mask:
     low, high = np.full(cases.n_tasks, np.inf), np.full(cases.n_tasks, -np.inf)
     np.minimum.at(low, cases.task, cases.arm)
     np.maximum.at(high, cases.task, cases.arm)
-    several: Mask = (high > low)[cases.task]
-    return several
+    varied: Mask = (high > low)[cases.task]
+    return varied
 
 
 def _one_arm(cases: TreatedRows, y: Array) -> TreatedRows:

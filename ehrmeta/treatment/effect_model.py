@@ -1,4 +1,4 @@
-"""The fitted model under `TreatmentResponse`: adapt it to tasks, predict, write it as a file."""
+"""The fitted model under `TreatmentResponse`: adapts to tasks, predicts, and is saved to a file."""
 
 from __future__ import annotations
 
@@ -38,22 +38,22 @@ from ehrmeta.treatment.treated_rows import TreatedRows, TreatmentEncoder
 class TaskEffects(NamedTuple):
     """State of tasks that an `EffectModel` was adapted to."""
 
-    nuisances: AnyTaskNuisances  # what is expected of the support's rows
+    nuisances: AnyTaskNuisances  # of the support's rows
     effects: Any
 
 
 @dataclass(frozen=True, eq=False)
 class EffectModel:
-    """Effects learned over tasks, without any row of theirs: encode, adapt, predict.
+    """Effects learned over tasks, without the tasks' rows: encodes, adapts, predicts.
 
     Parameters
     ----------
     encoder : TreatmentEncoder
-        Reads a user's rows; knows the arms.
+        Reads a user's rows and encodes them.
     nuisances : Nuisances or DoseNuisances
         Outcome and treatment models.
     effects : Effects
-        The population's effects, and how those of tasks differ.
+        The population's effects, and their variation over tasks.
 
     Examples
     --------
@@ -80,13 +80,13 @@ class EffectModel:
 
     @property
     def arms(self) -> Arms:
-        """The arms; refused of a dose, which has none."""
+        """The arms; an error for a dose."""
         if not isinstance(self.treatment, Arms):
-            raise DataError("this compares arms: a dose has none. Cut it into arms first.")
+            raise DataError("this compares arms: a dose has none. Bin the dose into arms first.")
         return self.treatment
 
     def adapt(self, support: TreatedRows) -> TaskEffects:
-        """State of tasks given their rows; without rows that of the population."""
+        """State of tasks given their rows; the population's without rows."""
         nuisances = self.nuisances.adapt(support)
         return TaskEffects(nuisances, self.effects.adapt(support, nuisances))
 
@@ -96,30 +96,30 @@ class EffectModel:
         return self.adapt(self.encoder.no_rows())
 
     def contrast(self, query: TreatedRows, state: TaskEffects, zero: Array, one: Array) -> Moments:
-        """Effect of treatment `one` over `zero`, as `Arms.pair` gives them, in the rows' tasks."""
+        """Effect of treatment `one` over `zero` (of `Arms.pair`) in the rows' tasks."""
         return self.effects.contrast(query, state.effects, zero, one)
 
     def average(
         self, query: TreatedRows, state: TaskEffects, zero: Array, one: Array
     ) -> tuple[float, float | None]:
-        """Mean and variance of that effect averaged over the rows."""
+        """Mean and variance of the `contrast` averaged over the rows."""
         return self.effects.average(query, state.effects, zero, one)
 
     def outcomes(self, query: TreatedRows, state: TaskEffects, given: Array) -> Moments:
-        """Mean outcome under a treatment, as `Arms.vector` gives it."""
+        """Mean outcome under a treatment (of `Arms.vector`)."""
         reference = self.nuisances.reference(query.x)
         return self.effects.outcomes(query, state.effects, given, reference)
 
     def to_state(self) -> State:
-        """Tensors and JSON of a file: models, scales and variances, and no row of any task.
+        """Tensors and JSON of a file: models, scales and variances, without any task's rows.
 
         Raises
         ------
         BundleError
-            Some part is one that a file cannot hold, or an arm was given in fewer than ten rows.
+            A part cannot be saved, or an arm was given in fewer than ten rows.
         """
         model = self
-        if isinstance(self.treatment, Dose):  # the smallest and the largest are patients' own
+        if isinstance(self.treatment, Dose):  # the training range is individual patients' doses
             low, high = self.treatment.shared
             dose = replace(self.treatment, low=low, high=high)
             model = replace(self, encoder=replace(self.encoder, treatment=dose))
@@ -128,8 +128,8 @@ class EffectModel:
             if n_rows.min() < _FEWEST_ROWS - 0.5:
                 raise BundleError(
                     f"arm {int(n_rows.argmin())} of {len(n_rows)} (0 is the control) was given in "
-                    f"fewer than {_FEWEST_ROWS} rows: a file names nothing of so few. Leave the "
-                    "arm out, and fit again."
+                    f"fewer than {_FEWEST_ROWS} rows, so a file could identify patients. Remove "
+                    "the arm and fit again."
                 )
         tensors, plain = written_state((model.encoder, model.nuisances, model.effects), _SAVED)
         return tensors, {"kind": "effects", "model": plain}
@@ -138,7 +138,7 @@ class EffectModel:
     def from_state(
         cls, tensors: Mapping[str, Tensor], metadata: Json, device: str = "auto"
     ) -> EffectModel:
-        """The inverse of `to_state`, whose structure is checked before anything is predicted.
+        """The inverse of `to_state`, with a check that the parts fit together.
 
         Raises
         ------
@@ -151,7 +151,7 @@ class EffectModel:
         return model
 
     def _fits_together(self) -> bool:
-        """Whether all parts are of the same arms and features, tried on rows of zeros."""
+        """Whether all parts have the same arms and features, tested on rows of zeros."""
         try:
             with np.errstate(all="ignore"):
                 return self._sizes_agree() and self._predicts()
@@ -187,7 +187,7 @@ class EffectModel:
         return all(agree) and isinstance(effects, Effects)
 
     def _predicts(self) -> bool:
-        """Whether rows of zeros, two an arm, have finite effects and outcomes."""
+        """Whether rows of zeros, two per arm, have finite effects and outcomes."""
         zeros = np.zeros(2 * len(self.treatment.vectors))
         columns = dict.fromkeys(self.encoder.columns, zeros)
         x = self.encoder.features.transform(columns)[0].astype(np.float64)
@@ -197,7 +197,7 @@ class EffectModel:
         is_known = isinstance(self.nuisances, Nuisances) and self.nuisances.propensity is None
         task = np.zeros(len(zeros), np.int64)
         rows = TreatedRows(x, zeros, given, task, 1, known=shares if is_known else None)
-        if not isinstance(self.effects, MixedEffects):  # estimators have checks of their own
+        if not isinstance(self.effects, MixedEffects):  # estimators are checked when read
             return bool(np.isfinite(self.nuisances.adapt(rows).residual_offset).all())
         state, vectors = self.adapt(rows), self.treatment.vectors
         predictions = [
@@ -211,8 +211,8 @@ class EffectModel:
         )
 
 
-_FEWEST_ROWS = 10  # of an arm that a file names
-# All that a file of effects may name.
+_FEWEST_ROWS = 10  # of an arm in a file
+# The classes that a file of effects may contain.
 _SAVED = {
     made.__name__: made
     for made in (

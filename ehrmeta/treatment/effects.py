@@ -1,11 +1,11 @@
-r"""How effects are learned over tasks, adapted to tasks, and read: for every pair of arms.
+r"""Effects of arms or of a dose: estimated over tasks, adapted to tasks, and predicted.
 
-The population's effects: pseudo-outcomes on features, one regression an arm.
+The population's effects are regressions of pseudo-outcomes on features, one per arm:
 
 .. math:: \hat\beta_a = (D_a' W_a D_a)^{-1} D_a' W_a \psi_a
 
-with the inverse variances of the pseudo-outcomes as weights and designs D: a constant, the
-features, or a constant and the cross-fitted predictions of any regressor.
+with the inverse variances of the pseudo-outcomes as weights and one of three designs D: a constant,
+the features, or a constant and the cross-fitted predictions of any regressor.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from scipy import stats
 
 from ehrmeta.errors import DataError
 from ehrmeta.nn.mixed_model import cross_products, orthonormal
-from ehrmeta.treatment.arms import Array
+from ehrmeta.treatment.arms import Array, check_level
 from ehrmeta.treatment.cross_fitting import CrossFitted
 from ehrmeta.treatment.deviations import Deviations, TaskDeviations, fit_deviations
 from ehrmeta.treatment.dose_nuisances import TaskDoseNuisances
@@ -35,13 +35,13 @@ Moments = tuple[Array, Array | None]  # mean and variance of every row; None wit
 
 @dataclass(frozen=True, eq=False)
 class OutcomeContrast(CrossFitted):
-    """Difference of the outcome models of an arm and of the control, as a `Stack` predicts."""
+    """Difference of the outcome models of an arm and of the control."""
 
     nuisances: Nuisances
     arm: int
 
     def by_fold(self, x: Array) -> Array:
-        """What each fold's models say, (fold, row)."""
+        """Predictions of each fold's models, (fold, row)."""
         outcomes = self.nuisances.by_fold(x)
         return outcomes[:, :, self.arm] - outcomes[:, :, 0]
 
@@ -50,12 +50,12 @@ class OutcomeContrast(CrossFitted):
 class ArmEffect:
     """Form and coefficients of one arm's effect over the control."""
 
-    form: str  # "constant", "linear", or what `stack` was made of
+    form: str  # "constant", "linear", or the name of the model in `stack`
     beta: Array  # (column,)
-    stack: CrossFitted | None = None  # models of a form that is neither constant nor linear
+    stack: CrossFitted | None = None  # None for constant and linear forms
 
     def design(self, x: Array, f: Array | None = None) -> Array:
-        """Columns of D, (row, column); `f` in place of what the stack predicts."""
+        """Columns of D, (row, column); `f` replaces the stack's predictions."""
         one = np.ones((len(x), 1))
         if self.stack is not None:
             return np.column_stack([one, self.stack.predict(x) if f is None else f])
@@ -66,12 +66,12 @@ class ArmEffect:
 class Population:
     """Effects of all arms over the control."""
 
-    arms: tuple[ArmEffect, ...]  # one an arm without the control
-    cov: Array  # (coefficient, coefficient): of the coefficients of all arms in turn
+    arms: tuple[ArmEffect, ...]  # the non-control arms
+    cov: Array  # (coefficient, coefficient): of `beta`
 
     @property
     def beta(self) -> Array:
-        """Coefficients of all arms in turn, (coefficient,)."""
+        """Concatenated coefficients of all arms, (coefficient,)."""
         return np.concatenate([arm.beta for arm in self.arms])
 
     def predict(self, x: Array) -> Array:
@@ -79,12 +79,12 @@ class Population:
         return np.column_stack([arm.design(x) @ arm.beta for arm in self.arms])
 
     def contrast(self, x: Array, signs: Array) -> tuple[Array, Array]:
-        """Coefficients' design of a contrast of arms, and what the models' folds disagree on.
+        """Design of a contrast of arms, and its variance between the folds of the stacks.
 
         Parameters
         ----------
         signs : (arm - 1,) or (row, arm - 1)
-            Of the arms in the contrast.
+            Factors of the arms in the contrast.
 
         Returns
         -------
@@ -93,10 +93,12 @@ class Population:
             Jackknife over the folds of the stacks.
         """
         columns = np.broadcast_to(signs, (len(x), len(self.arms))).T
-        both = list(zip(columns, self.arms, strict=True))
-        design = np.column_stack([s[:, None] * arm.design(x) for s, arm in both])
+        signed_arms = list(zip(columns, self.arms, strict=True))
+        design = np.column_stack([s[:, None] * arm.design(x) for s, arm in signed_arms])
         by_fold = [
-            s * arm.beta[1] * arm.stack.by_fold(x) for s, arm in both if arm.stack is not None
+            s * arm.beta[1] * arm.stack.by_fold(x)
+            for s, arm in signed_arms
+            if arm.stack is not None
         ]
         if not by_fold:
             return design, np.zeros(len(x))
@@ -105,7 +107,7 @@ class Population:
 
 
 def outcome_population(nuisances: Nuisances, cases: TreatedRows) -> tuple[Population, Array]:
-    """The S- and the T-learner: differences of the outcome models, as `fit_population`'s."""
+    """Population of the S- and T-learners (outcome differences); as `fit_population` returns it."""
     arms = tuple(
         ArmEffect("outcomes", np.array([0.0, 1.0]), OutcomeContrast(nuisances, arm))
         for arm in range(1, nuisances.n_arms)
@@ -117,21 +119,19 @@ def outcome_population(nuisances: Nuisances, cases: TreatedRows) -> tuple[Popula
 def fit_population(
     cases: TreatedRows, forms: Sequence[EffectForm], pseudo: Sequence[PseudoOutcomes]
 ) -> tuple[Population, Array]:
-    """Weighted least squares of every arm, with a covariance that assumes no variances.
+    """Weighted least squares of every arm, with a heteroscedasticity-robust covariance.
 
     Parameters
     ----------
-    forms : sequence of EffectForm
-        One an arm without the control.
-    pseudo : sequence of PseudoOutcomes
-        Likewise.
+    forms, pseudo : sequence of EffectForm, of PseudoOutcomes
+        One per non-control arm.
 
     Returns
     -------
     population : Population
-        As if tasks did not differ.
+        Its covariance ignores variation over tasks.
     pull : (task, coefficient, arm - 1, effect)
-        How the coefficients move with every task's deviation from the effects, ``[1, x]``.
+        Derivative of the coefficients in every task's deviation from the effects, ``[1, x]``.
     """
     arms, scores, pulls = [], [], []
     n_effects = len(forms)
@@ -164,18 +164,18 @@ def fit_population(
 
 
 class Effects(ABC):
-    """Effects of arms over one another at x, in tasks."""
+    """Effects of arms on one another, or of a dose, at x in tasks."""
 
     @abstractmethod
     def adapt(self, cases: TreatedRows, nuisances: AnyTaskNuisances) -> Any:
-        """What the rows of tasks say about their effects; no rows say nothing."""
+        """State of the effects of tasks given their rows; the prior without rows."""
 
     @abstractmethod
     def contrast(self, cases: TreatedRows, state: Any, zero: Array, one: Array) -> Moments:
         """Mean and variance of the effect of `one` over `zero` at the rows' x in their tasks.
 
-        Both treatments are indicators of the arms without the control, (arm - 1,), or a dose,
-        (1,) or (row, 1). The variance is None for learners that have no posterior of it.
+        Both treatments are indicators of the non-control arms, (arm - 1,), or a dose, (1,) or
+        (row, 1). The variance is None for learners without a posterior.
         """
 
     @abstractmethod
@@ -188,17 +188,17 @@ class Effects(ABC):
     def outcomes(
         self, cases: TreatedRows, state: Any, given: Array, reference: tuple[Array, Array]
     ) -> Moments:
-        """Mean and variance of the mean outcome under a treatment, (row,) both.
+        """Mean and variance of the mean outcome under a treatment, (row,) each.
 
-        `reference` is the nuisances' mean outcome and the shares of the arms (or dose) it is for.
+        `reference` is the nuisances' mean outcome and the arms' shares (or dose) it refers to.
         """
 
     def support_weights(
         self, cases: TreatedRows, state: Any, zero: Array, one: Array
     ) -> pd.DataFrame:
-        """Which support rows an effect rests on: `row`, `support_row` and `weight`."""
+        """Attention weights of an effect: `row`, `support_row` and `weight`."""
         raise DataError(
-            "this model does not predict by weighing the support's rows. Pass "
+            "this model has no attention weights of support rows. Pass "
             "estimator=MetaRegressor(MatchingNet())."
         )
 
@@ -208,18 +208,15 @@ class Effects(ABC):
         Raises
         ------
         DataError
-            The learner has no posterior of effects, or the level is no probability.
+            The learner has no posterior of effects, or the level is invalid.
         """
-        if not 0.0 < confidence_level < 1.0:
-            raise DataError(
-                f"confidence_level must lie strictly between 0 and 1, got {confidence_level}."
-            )
+        level = 0.5 + 0.5 * check_level(confidence_level)
         if variance is None:
             raise DataError(
-                "effects of an estimator= come without a posterior, so without intervals. Leave "
-                "estimator=None for the mixed model."
+                "effects of an estimator= come without a posterior, so without intervals. Use "
+                "estimator=None, the mixed model."
             )
-        half_width = self.quantile(0.5 + 0.5 * confidence_level) * np.sqrt(variance)
+        half_width = self.quantile(level) * np.sqrt(variance)
         return np.stack([mean - half_width, mean + half_width], axis=-1)
 
     def quantile(self, level: float) -> float:
@@ -229,11 +226,11 @@ class Effects(ABC):
 
 @dataclass(frozen=True, eq=False)
 class MixedEffects(Effects):
-    """A population's effects by pseudo-outcomes, and a mixed model of the tasks' deviations."""
+    """Population effects from pseudo-outcomes, and a mixed model of the tasks' deviations."""
 
     population: Population
     deviations: Deviations
-    dof: float  # of Student's t: tasks less one where they differ, else infinite
+    dof: float  # of Student's t: tasks minus one where effects vary, else infinite
 
     @classmethod
     def fit(
@@ -245,7 +242,7 @@ class MixedEffects(Effects):
         noise: Array,
         values: Sequence[Array | None],
     ) -> tuple[MixedEffects, TaskDeviations]:
-        """Estimate how the tasks deviate from a population's effects, and adapt to them.
+        """Estimate the tasks' deviations from the population's effects, and adapt to the tasks.
 
         `values` are cross-fitted predictions of every arm's form at the training rows.
         """
@@ -273,11 +270,11 @@ class MixedEffects(Effects):
     ) -> Moments:
         r"""Closed form: :math:`z'Cz + (d - A'z)' \mathrm{cov}(\hat\beta) (d - A'z)`.
 
-        With the posterior covariance C and the gain A of the task: what is not known of the task,
-        and of the population.
+        With posterior covariance C and gain A of the task: the uncertainty of the task's deviations
+        and that of the population's coefficients.
         """
         d, spread = self.population.contrast(cases.x, one - zero)
-        return self._read(d, self.deviations.design(cases.x, one - zero), spread, cases, state)
+        return self._moments(d, self.deviations.design(cases.x, one - zero), spread, cases, state)
 
     def outcomes(
         self,
@@ -286,39 +283,40 @@ class MixedEffects(Effects):
         given: Array,
         reference: tuple[Array, Array],
     ) -> Moments:
-        """Level and effects of the task; the variance leaves out that of the outcome models."""
+        """Level and effects of the task; the variance excludes that of the outcome models."""
         m, share = reference
         d, spread = self.population.contrast(cases.x, given - share)
         z = self.deviations.design(cases.x, given, level=True)
-        mean, variance = self._read(d, z, spread, cases, state)
+        mean, variance = self._moments(d, z, spread, cases, state)
         return m + mean, variance
 
     def average(
         self, cases: TreatedRows, state: TaskDeviations, zero: Array, one: Array
     ) -> tuple[float, float | None]:
-        """The same, with what rows of a task have in common."""
+        """Closed form with the covariance of rows of the same task."""
         d, spread = self.population.contrast(cases.x, one - zero)
         z, n = self.deviations.design(cases.x, one - zero), cases.n_rows
         sums = np.zeros((len(state.mean), z.shape[1]))
         np.add.at(sums, cases.task, z)
         mean = d.mean(0) @ self.population.beta + np.sum(sums * state.mean) / n
-        rest = d.mean(0) - np.einsum("gq,gqc->c", sums, state.gain) / n
+        beta_design = d.mean(0) - np.einsum("gq,gqc->c", sums, state.gain) / n
         of_tasks = np.einsum("gq,gqr,gr->", sums, state.cov, sums) / n**2
-        variance = of_tasks + rest @ self.population.cov @ rest + np.sqrt(spread).mean() ** 2
+        of_population = beta_design @ self.population.cov @ beta_design
+        variance = of_tasks + of_population + np.sqrt(spread).mean() ** 2
         return float(mean), float(variance)
 
     def quantile(self, level: float) -> float:
-        """Of Student's t."""
+        """Quantile of Student's t."""
         return float(stats.t.ppf(level, self.dof))
 
-    def _read(
+    def _moments(
         self, d: Array, z: Array, spread: Array, cases: TreatedRows, state: TaskDeviations
     ) -> tuple[Array, Array]:
         """Mean and variance of ``d'beta + z'b`` of every row."""
         mean = d @ self.population.beta + np.einsum("nq,nq->n", z, state.mean[cases.task])
-        rest = d - np.einsum("nq,nqc->nc", z, state.gain[cases.task])
+        beta_design = d - np.einsum("nq,nqc->nc", z, state.gain[cases.task])
         of_tasks = np.einsum("nq,nqr,nr->n", z, state.cov[cases.task], z)
-        of_population = np.einsum("nc,cd,nd->n", rest, self.population.cov, rest)
+        of_population = np.einsum("nc,cd,nd->n", beta_design, self.population.cov, beta_design)
         return mean, of_tasks + of_population + spread
 
 

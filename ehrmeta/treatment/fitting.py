@@ -1,4 +1,4 @@
-"""How an `EffectModel` is learned: from settings and training rows to nuisances and effects."""
+"""Fitting an `EffectModel`: nuisances and effects from settings and training rows."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -31,12 +31,12 @@ from ehrmeta.treatment.treated_rows import TreatedRows, TreatmentEncoder
 
 @dataclass(frozen=True, eq=False)
 class EffectSettings:
-    """How an `EffectModel` is learned: parameters of `TreatmentResponse` by the same names.
+    """Settings of a fit: parameters of `TreatmentResponse` by the same names.
 
     Raises
     ------
     DataError
-        No fit can use them.
+        They are invalid.
     """
 
     estimator: Any = None
@@ -69,40 +69,39 @@ class EffectSettings:
                 "learner='s' of a dose needs estimator=, for instance MetaRegressor(): it learns "
                 "the outcome with the dose as its last feature."
             )
-        for part in _as_list(self.outcome):
-            if not hasattr(part, "fit"):
-                raise DataError(
-                    f"outcome must be scikit-learn estimators, got {type(part).__name__}."
-                )
+        for model in _as_list(self.outcome):
+            if not hasattr(model, "fit"):
+                kind = type(model).__name__
+                raise DataError(f"outcome must be scikit-learn estimators, got {kind}.")
 
 
 def fit_effect_model(
     encoder: TreatmentEncoder, rows: TreatedRows, settings: EffectSettings
 ) -> tuple[EffectModel, TaskEffects, list[dict[str, float]]]:
-    """Learn effects over the tasks of training rows.
+    """Learn nuisances and effects from training rows.
 
     Returns
     -------
     model : EffectModel
     state : TaskEffects
-        Of the training tasks, cross-fitted: no row had a part in what is expected of it.
+        Of the training tasks, cross-fitted.
     scores : list of dict
-        R-score of every form of the effect that was tried, by arm.
+        R-score of every candidate form of the effect, by arm.
     """
     strata = rows.arm if settings.discrete_treatment else None
     n_folds = min(settings.n_folds, rows.n_tasks) if rows.n_tasks > 1 else settings.n_folds
     fold = cross_fit_folds(
         rows.task, rows.n_tasks, n_folds, strata=strata, random_state=settings.random_state
     )
-    nuisances, expected = _learn_nuisances(settings, encoder.treatment, rows, fold)
-    effects, state, scores = _learn_effects(settings, nuisances, rows, expected, fold)
-    return EffectModel(encoder, nuisances, effects), TaskEffects(expected, state), scores
+    nuisances, adapted = _fit_nuisances(settings, encoder.treatment, rows, fold)
+    effects, state, scores = _fit_effects(settings, nuisances, rows, adapted, fold)
+    return EffectModel(encoder, nuisances, effects), TaskEffects(adapted, state), scores
 
 
-def _learn_nuisances(
+def _fit_nuisances(
     settings: EffectSettings, treatment: Arms | Dose, rows: TreatedRows, fold: Index
 ) -> tuple[Nuisances | DoseNuisances, AnyTaskNuisances]:
-    """Cross-fit outcome and treatment models as the settings say, and adapt them to the tasks."""
+    """Cross-fit outcome and treatment models, and adapt them to the tasks."""
     outcome, propensity = _as_list(settings.outcome), _as_list(settings.propensity)
     if isinstance(treatment, Dose):
         return fit_dose_nuisances(
@@ -127,30 +126,30 @@ def _learn_nuisances(
     )
 
 
-def _learn_effects(
+def _fit_effects(
     settings: EffectSettings,
     nuisances: Nuisances | DoseNuisances,
     rows: TreatedRows,
-    expected: AnyTaskNuisances,
+    adapted: AnyTaskNuisances,
     fold: Index,
 ) -> tuple[Effects, Any, list[dict[str, float]]]:
-    """Effects of all arms from what was expected of the training rows, their state, and scores."""
+    """Effects of all arms, their state in the training tasks, and scores of candidate forms."""
     if settings.learner == "s" and settings.estimator is not None:
-        outcomes = MetaOutcomes.fit(settings.estimator, rows, expected)
-        return outcomes, outcomes.adapt(rows, expected), []
+        outcomes = MetaOutcomes.fit(settings.estimator, rows, adapted)
+        return outcomes, outcomes.adapt(rows, adapted), []
     noise = nuisances.noise
     crossed = None
-    if isinstance(nuisances, Nuisances) and isinstance(expected, TaskNuisances):
+    if isinstance(nuisances, Nuisances) and isinstance(adapted, TaskNuisances):
         if settings.learner in ("s", "t"):
             population, pull = outcome_population(nuisances, rows)
-            values = list((expected.population_mu[:, 1:] - expected.population_mu[:, :1]).T)
-            return *MixedEffects.fit(population, pull, rows, expected, noise, values), []
+            contrasts = list((adapted.population_mu[:, 1:] - adapted.population_mu[:, :1]).T)
+            return *MixedEffects.fit(population, pull, rows, adapted, noise, contrasts), []
         crossed = [
             partial(
                 fit_crossed,
                 cases=rows,
                 nuisances=nuisances,
-                adapted=expected,
+                adapted=adapted,
                 arm=arm,
                 fold=fold,
                 random_state=settings.random_state,
@@ -159,22 +158,21 @@ def _learn_effects(
         ]
     scoring = Scoring(settings.learner, noise)
     if settings.estimator is not None:
-        effects = MetaEffects.fit(settings.estimator, scoring, rows, expected)
-        return effects, effects.adapt(rows, expected), []
-    pseudo = scoring(rows, expected)
-    judges = pseudo if settings.learner == "r" else Scoring("r", noise)(rows, expected)
+        effects = MetaEffects.fit(settings.estimator, scoring, rows, adapted)
+        return effects, effects.adapt(rows, adapted), []
+    pseudo = scoring(rows, adapted)
     forms = choose_forms(
         rows.x,
         pseudo,
-        judges,
+        Scoring("r", noise)(rows, adapted),
         rows.task,
         fold,
         final=settings.final,
         crossed=crossed,
         random_state=settings.random_state,
     )
-    of_forms = [form.values for form in forms]
-    mixed = MixedEffects.fit(*fit_population(rows, forms, pseudo), rows, expected, noise, of_forms)
+    values = [form.values for form in forms]
+    mixed = MixedEffects.fit(*fit_population(rows, forms, pseudo), rows, adapted, noise, values)
     return *mixed, [form.scores for form in forms]
 
 

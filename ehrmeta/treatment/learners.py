@@ -1,4 +1,4 @@
-r"""Pseudo-outcomes: numbers whose regression on x is the effect of one arm over another.
+r"""Meta-learners: pseudo-outcomes, whose regression on x is the effect of one arm over another.
 
 With outcome models :math:`\mu_a(x)`, propensities :math:`e_a(x)` and the arm given, t:
 
@@ -9,12 +9,12 @@ R: :math:`\psi = (y - m) / (1\{t=1\} - e)` with :math:`m = e\mu_1 + (1-e)\mu_0`,
 X: :math:`\psi = y - \mu_0` where treated and :math:`\mu_1 - y` where not, with the weights
 :math:`1 - e` and :math:`e`.
 
-R and X take the rows of the two arms only, with :math:`e = e_1 / (e_0 + e_1)`. The S- and the
-T-learner have none: their effect is :math:`\mu_1 - \mu_0` itself.
+R and X use the rows of the two arms only, with :math:`e = e_1 / (e_0 + e_1)`. The S- and T-learners
+have no pseudo-outcomes: their effect is :math:`\mu_1 - \mu_0`.
 
-The X-learner may regress either arm's imputed effects by itself,
-:math:`\tau(x) = e(x)\, \tau_0(x) + (1 - e(x))\, \tau_1(x)`: where few are treated, the effects
-imputed for them, which rest on many controls, count most.
+The X-learner may regress the imputed effects of each arm separately,
+:math:`\tau(x) = e(x)\, \tau_0(x) + (1 - e(x))\, \tau_1(x)`: where few are treated, their imputed
+effects have most weight, because they use the outcome model of the many controls.
 
 References
 ----------
@@ -39,7 +39,7 @@ from ehrmeta.treatment.dose_nuisances import TaskDoseNuisances, rows_of_varied_d
 from ehrmeta.treatment.nuisances import Nuisances, TaskNuisances
 from ehrmeta.treatment.treated_rows import TreatedRows
 
-_SMALLEST_RESIDUAL = 1e-3  # of a dose, in its standard deviations: smaller ones have no weight
+_SMALLEST_RESIDUAL = 1e-3  # of a dose, in its standard deviations; smaller ones are dropped
 _PSEUDO_LEARNERS = ("dr", "r", "x")
 LEARNERS = ("s", "t", *_PSEUDO_LEARNERS)
 
@@ -47,14 +47,14 @@ LEARNERS = ("s", "t", *_PSEUDO_LEARNERS)
 class PseudoOutcomes(NamedTuple):
     """Pseudo-outcomes of some rows."""
 
-    rows: Index  # (n,): which rows they belong to
+    rows: Index  # (n,): row numbers
     psi: Array  # (n,)
-    variance: Array  # (n,): given x (for R and X also the arm): its inverse is the row's weight
+    variance: Array  # (n,): given x (for R and X also the arm); its inverse is the weight
 
 
 @dataclass(frozen=True, eq=False)
 class Scoring:
-    """How rows become pseudo-outcomes, one set an arm without the control."""
+    """Pseudo-outcomes of rows by a learner, one set per non-control arm."""
 
     learner: str  # {"dr", "r", "x"}
     noise: Array  # (arm,), or (1,) for a dose: variance of the outcome
@@ -62,7 +62,7 @@ class Scoring:
     def __call__(
         self, cases: TreatedRows, nuisances: TaskNuisances | TaskDoseNuisances
     ) -> list[PseudoOutcomes]:
-        """Pseudo-outcomes of every arm over the control, or of a unit of the dose."""
+        """Pseudo-outcomes of every arm over the control, or of one unit of the dose."""
         if isinstance(nuisances, TaskDoseNuisances):
             return [_dose_pseudo_outcomes(cases, nuisances, self.noise)]
         return [self.pair(cases, nuisances, (0, arm)) for arm in range(1, len(self.noise))]
@@ -72,7 +72,7 @@ class Scoring:
     ) -> PseudoOutcomes:
         """Pseudo-outcomes of the second arm of a pair over the first.
 
-        Tasks that were seen in one of the two arms only have none.
+        Tasks without rows of both arms have none.
         """
         zero, one = pair
         e, usable = nuisances.e, usable_rows(cases, pair, len(self.noise))
@@ -94,30 +94,29 @@ class Scoring:
 
 
 def arm_scores(cases: TreatedRows, nuisances: TaskNuisances) -> Array:
-    """Doubly robust scores of every arm, (row, arm): their mean is the arm's mean outcome."""
+    """Doubly robust scores of every arm, (row, arm), whose mean is the arm's mean outcome."""
     given, scores = (np.arange(cases.n_rows), cases.arm), nuisances.mu.copy()
     scores[given] += (cases.y - nuisances.mu[given]) / nuisances.e[given]
     return scores
 
 
 def gains(cases: TreatedRows, nuisances: TaskNuisances, pair: tuple[int, int]) -> Array:
-    """Score of the second arm of a pair less that of the first, (row,)."""
+    """Score of the second arm of a pair minus that of the first, (row,)."""
     zero, one = pair
     scores = arm_scores(cases, nuisances)
     return np.asarray(scores[:, one] - scores[:, zero])
 
 
 def usable_rows(cases: TreatedRows, pair: tuple[int, int], n_arms: int) -> Mask:
-    """Rows of tasks that were seen in both arms: the others say nothing of the effect there."""
-    both = np.asarray((cases.counts(n_arms)[:, list(pair)] > 0).all(axis=1))
-    usable: Mask = both[cases.task]
-    return usable
+    """Rows of tasks with rows of both arms."""
+    has_both = np.asarray((cases.counts(n_arms)[:, list(pair)] > 0).all(axis=1))
+    return np.asarray(has_both[cases.task])
 
 
 def _dose_pseudo_outcomes(
     cases: TreatedRows, nuisances: TaskDoseNuisances, noise: Array
 ) -> PseudoOutcomes:
-    """The R-learner's for the effect of one unit of the dose."""
+    """R-learner's pseudo-outcomes of the effect of one unit of the dose."""
     residual = cases.arm - nuisances.dose
     large = np.abs(residual) > _SMALLEST_RESIDUAL * np.std(cases.arm)
     rows = np.flatnonzero(large & rows_of_varied_dose(cases))
@@ -127,16 +126,16 @@ def _dose_pseudo_outcomes(
 
 @dataclass(frozen=True, eq=False)
 class CrossedEffect(CrossFitted):
-    """Both regressions of one arm's effect over the control, as a `Stack` predicts."""
+    """X-learner's two regressions of one arm's effect over the control, weighted by propensity."""
 
-    # zero, one: of the effects imputed for the control's rows, and for the arm's
+    # zero, one: of the effects imputed for the rows of the control, and of the arm
     zero: Stack
     one: Stack
-    nuisances: Nuisances  # with the propensities that weigh them
+    nuisances: Nuisances
     arm: int
 
     def by_fold(self, x: Array) -> Array:
-        """What each fold's models say, (fold, row)."""
+        """Predictions of each fold's models, (fold, row)."""
         p = share_of_pair(self.nuisances.propensities(x), (0, self.arm))
         return np.asarray(p * self.zero.by_fold(x) + (1 - p) * self.one.by_fold(x))
 
@@ -151,11 +150,11 @@ def fit_crossed(
     *,
     random_state: int = 0,
 ) -> tuple[CrossedEffect, Array]:
-    """Cross-fit both regressions; the effect and its values at all rows, (row,).
+    """Cross-fit both regressions: the effect, and its out-of-fold values at all rows, (row,).
 
-    A fold's values rest on no outcome of its rows: neither the regressions nor the outcome models
-    that impute have seen them. No imputed effect rests on its own row either, as an arm's outcome
-    model learns from the rows of that arm.
+    A fold's values do not depend on the outcomes of its rows: neither the regressions nor the
+    outcome models that impute are trained on them. No row is in the training data of the model that
+    imputes its effect, because that model is of the other arm.
     """
     zero: list[tuple[Any]] = []
     one: list[tuple[Any]] = []
@@ -164,8 +163,8 @@ def fit_crossed(
         imputed = nuisances.in_tasks(mu, adapted.e, cases)
         rows, psi, _ = Scoring("x", nuisances.noise).pair(cases, imputed, (0, arm))
         for side, models in ((0, zero), (arm, one)):
-            learned = (fold[rows] != k) & (cases.arm[rows] == side)
-            x, target = cases.x[rows[learned]], psi[learned]
+            train = (fold[rows] != k) & (cases.arm[rows] == side)
+            x, target = cases.x[rows[train]], psi[train]
             models.append((fit_model(model, x, target, np.ones(len(x)), random_state),))
         inside = fold == k
         at_zero, at_one = (model_outputs(models[-1][0], cases.x[inside]) for models in (zero, one))
@@ -177,7 +176,7 @@ def fit_crossed(
 
 
 def share_of_pair(e: Array, pair: tuple[int, int]) -> Array:
-    """Propensity of the second of two arms among the two, (row,)."""
+    """Propensity of the second of two arms given one of the two, (row,)."""
     zero, one = pair
     return np.asarray(e[:, one] / (e[:, zero] + e[:, one]))
 
@@ -186,18 +185,18 @@ Crossed = Callable[[Any], tuple[CrossedEffect, Array]]
 
 
 class EffectForm(NamedTuple):
-    """A chosen form."""
+    """Chosen form of one arm's effect."""
 
     name: str
-    stack: Stack | CrossedEffect | None  # None where constant or linear
-    values: Array | None  # (row,): cross-fitted predictions of the stack
-    scores: dict[str, float]  # R-score of every form tried: 1 - loss / loss of a constant
+    stack: Stack | CrossedEffect | None  # None for constant and linear forms
+    values: Array | None  # (row,): out-of-fold predictions of the stack
+    scores: dict[str, float]  # R-score of every candidate form: 1 - loss / loss of a constant
 
 
 def choose_forms(
     x: Array,
     pseudo: Sequence[PseudoOutcomes],
-    judges: Sequence[PseudoOutcomes],
+    r_pseudo: Sequence[PseudoOutcomes],
     task: Index,
     fold: Index,
     *,
@@ -205,28 +204,27 @@ def choose_forms(
     crossed: Sequence[Crossed] | None = None,
     random_state: int = 0,
 ) -> list[EffectForm]:
-    """Fit every form on the folds without a row's scored, and judge it by the R-loss there.
+    """Cross-fit every candidate form, and choose one by the out-of-fold R-loss.
 
-    The simplest within one standard error of the best, over tasks (rows where there is one), is
-    taken: one form for all arms, as they are compared with each other too.
+    The choice is the simplest form within one standard error of the best, over tasks (rows where
+    there is one task). It is the same for all arms, so that they can be compared with each other.
 
     Parameters
     ----------
     pseudo : sequence of PseudoOutcomes
-        To learn from, of every arm.
-    judges : sequence of PseudoOutcomes
-        Those of the R-learner: to judge by, the same for all learners.
+        Of every arm, to fit to.
+    r_pseudo : sequence of PseudoOutcomes
+        The R-learner's, for the R-loss.
     final : {"auto", "constant", "linear", "crossed boosting", "boosting"} or regressor
     crossed : sequence of callable, optional
-        Makes the X-learner's two regressions of a model; a dose has none.
+        By arm, fits the X-learner's two regressions with a model; a dose has none.
     """
     models = _models(final, crossed is not None)
     without = [arm for arm, scored in enumerate(pseudo, start=1) if not len(scored.rows)]
     if without:
         raise DataError(
-            f"no task has rows of both arms, the control and number {without[0]} of the others, so "
-            "no effect can be learned within any. Name larger tasks in groups=, such as sites, or "
-            "leave it out."
+            f"no task has rows of both the control and arm {without[0]}, so no effect can be "
+            "learned. Pass larger tasks in groups=, such as sites, or omit it."
         )
     makers: Sequence[Crossed | None] = crossed or [None] * len(pseudo)
     fits = [
@@ -235,16 +233,15 @@ def choose_forms(
     ]
     losses = [
         {
-            name: (judge.psi - values[judge.rows]) ** 2 / judge.variance
-            for name, (_, values) in fit.items()
+            name: (r.psi - values[r.rows]) ** 2 / r.variance for name, (_, values) in fit.items()
         }  # (y - m(x) - (t - e(x)) tau(x))^2 relative to the noise, (n,)
-        for fit, judge in zip(fits, judges, strict=True)
+        for fit, r in zip(fits, r_pseudo, strict=True)
     ]
     chosen = next(iter(models))
     if isinstance(final, str) and final == "auto":
-        scored_rows = np.concatenate([judge.rows for judge in judges])
-        every = {name: np.concatenate([loss[name] for loss in losses]) for name in models}
-        total = {name: np.bincount(scored_rows, loss, len(x)) for name, loss in every.items()}
+        scored_rows = np.concatenate([r.rows for r in r_pseudo])
+        by_form = {name: np.concatenate([loss[name] for loss in losses]) for name in models}
+        total = {name: np.bincount(scored_rows, loss, len(x)) for name, loss in by_form.items()}
         rows = np.unique(scored_rows)
         chosen = _simplest({name: loss[rows] for name, loss in total.items()}, task[rows])
     forms = []
@@ -265,7 +262,7 @@ def _fits(
     crossed: Crossed | None,
     random_state: int,
 ) -> dict[str, tuple[Any, Array]]:
-    """Every form of one arm's effect, and its cross-fitted values, (row,)."""
+    """Candidate forms of one arm's effect, and their out-of-fold values, (row,)."""
     inside = np.zeros(len(x), bool)
     inside[pseudo.rows] = True
     psi, weight = np.zeros(len(x)), np.zeros(len(x))
@@ -302,7 +299,7 @@ def _simplest(losses: dict[str, Array], task: Index) -> str:
 
 
 def _models(final: Any, arms: bool) -> dict[str, Any]:
-    """Candidates, the simplest first; a constant always, to compare with."""
+    """Candidate forms, simplest first; always with a constant, the reference of scores."""
     boosting = HistGradientBoostingRegressor(
         learning_rate=0.05, max_iter=100, max_leaf_nodes=6, early_stopping=False
     )

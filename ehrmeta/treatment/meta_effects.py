@@ -1,4 +1,4 @@
-"""Effects by an estimator over tasks, such as MetaRegressor, in place of the mixed model."""
+"""Effects learned by an estimator over tasks, such as MetaRegressor, not the mixed model."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ class _PointEffects(Effects):
 
 @dataclass(frozen=True, eq=False)
 class MetaEffects(_PointEffects):
-    """Pseudo-outcomes of every arm over the control, each with an estimator of its own."""
+    """One estimator per non-control arm, fitted to the arm's pseudo-outcomes."""
 
     scoring: Scoring
     models: tuple[Any, ...]
 
     @property
     def estimator(self) -> Any:
-        """One of the models, whose parameters are those of all."""
+        """The first model; all have the same parameters."""
         return self.models[0]
 
     @classmethod
@@ -72,20 +72,22 @@ class MetaEffects(_PointEffects):
     def support_weights(
         self, cases: TreatedRows, state: list[Any], zero: Array, one: Array
     ) -> pd.DataFrame:
-        """Of one arm over the control, by the attention of the estimator."""
+        """Attention weights of one arm's effect over the control."""
         chosen = np.flatnonzero(one - zero)
         if len(chosen) != 1:
-            raise DataError("similar rows are those of one arm over the control: pass T1= only.")
+            raise DataError("attention weights are of one arm over the control: pass T1= only.")
         adapted = state[int(chosen[0])]
         if adapted is None:
-            raise DataError("the tasks have no rows that an effect could rest on.")
+            raise DataError(
+                "the tasks have no rows with pseudo-outcomes: adapt to rows of both arms."
+            )
         weights: pd.DataFrame = adapted.support_weights(cases.x, groups=cases.task, **cases.timed)
         return weights
 
     def outcomes(
         self, cases: TreatedRows, state: Any, given: Array, reference: tuple[Array, Array]
     ) -> Moments:
-        """The nuisances' mean outcome, moved by the effects."""
+        """The nuisances' mean outcome plus the effects."""
         m, share = reference
         return m + self._effect(cases, state, share, np.broadcast_to(given, share.shape)), None
 
@@ -100,7 +102,7 @@ class MetaEffects(_PointEffects):
 
 @dataclass(frozen=True, eq=False)
 class MetaOutcomes(_PointEffects):
-    """The S-learner with an estimator over tasks: one outcome model, the treatment last in x."""
+    """S-learner with an estimator over tasks: one outcome model with the treatment last in x."""
 
     model: Any
 
@@ -138,11 +140,13 @@ class MetaOutcomes(_PointEffects):
         Raises
         ------
         DataError
-            The estimator predicts no intervals.
+            The estimator has no intervals.
         """
         adapted = self.model.unadapted() if state is None else state
         if not hasattr(adapted, "predict_interval"):
-            raise DataError(f"{type(self.model).__name__} predicts no intervals.")
+            raise DataError(
+                f"{type(self.model).__name__} has no predict_interval. Use an estimator that has."
+            )
         interval = adapted.predict_interval(
             _with_treatment(cases.x, given),
             confidence_level=confidence_level,
@@ -161,12 +165,12 @@ def _with_treatment(x: Array, given: Array) -> Array:
 
 
 def _tasks_of(cases: TreatedRows) -> dict[str, Any]:
-    """Groups and time, as estimators over tasks take them at fit."""
+    """Groups and time as keyword arguments of an estimator's fit."""
     return cases.timed | ({"groups": cases.task} if cases.n_tasks > 1 else {})
 
 
 def _adapted(model: Any, x: Array, y: Array, cases: TreatedRows) -> Any:
-    """The model adapted to the tasks that have rows; None without any."""
+    """The model adapted to the tasks that have rows; None without rows."""
     return model.adapt(x, y, groups=cases.task, **cases.timed) if len(y) else None
 
 

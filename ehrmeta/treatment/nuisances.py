@@ -1,7 +1,7 @@
 """Outcome and propensity models: cross-fitted over tasks, then adapted to each task.
 
-Nothing a row is scored with has seen the row: the models are trained on other tasks (other rows
-where there is one task), and the task's own levels come from its other rows.
+A row's nuisances do not depend on the row itself: the models are trained on other tasks (other rows
+where there is one task), and the task's levels are estimated from its other rows.
 """
 
 from collections.abc import Sequence
@@ -31,8 +31,8 @@ _SD_RANGE = (1e-3, 10.0)
 class ArmLevels:
     r"""Prior of the arms' levels in a task: ``residual = beta_a + b_a + e``, ``b ~ N(0, G)``.
 
-    G holds how strongly the levels of two arms go together over tasks: what a task that was seen
-    in one arm only still says about the other.
+    G includes the correlation of the arms' levels over tasks, so that the rows of one arm also
+    inform the level of another.
     """
 
     model: MixedModel  # of the residuals of the population's outcome models
@@ -43,15 +43,15 @@ class ArmLevels:
         return mean + self.model.beta, cov
 
     def without_own_row(self, mu: Array, cases: TreatedRows) -> Array:
-        r"""Outcomes (row, arm) at the levels that the task's *other* rows give.
+        r"""Outcomes (row, arm) at levels estimated from the task's *other* rows.
 
         .. math:: b_{-i} = b - C z_i \frac{r_i - z_i'b}{\sigma^2 - z_i' C z_i}
         """
         mean, cov = self.adapt(mu, cases)
-        to_arms = cov[cases.task, :, cases.arm]  # (row, arm)
+        arm_cov = cov[cases.task, :, cases.arm]  # (row, arm)
         residual = cases.y - cases.of_arm(mu) - mean[cases.task, cases.arm]
-        variance = self.model.noise_var - cases.of_arm(to_arms)
-        shift = mean[cases.task] - to_arms * (residual / variance)[:, None]
+        variance = self.model.noise_var - cases.of_arm(arm_cov)
+        shift = mean[cases.task] - arm_cov * (residual / variance)[:, None]
         return np.asarray(mu + shift)
 
 
@@ -68,10 +68,10 @@ def _residuals_by_task(mu: Array, cases: TreatedRows) -> tuple[Array, Array, Arr
 
 
 def _task_levels(cases: TreatedRows, n_arms: int) -> Array:
-    """How much the level of each row's task lies above the others', (row,), at equal x and arm.
+    """Random intercept of each row's task, (row,), adjusted for x and arm.
 
-    Outcome models are trained on what is left, so that tasks which treat more and also fare better
-    do not pass for an effect.
+    Outcome models are trained on the residual, so that differences between tasks that treat more
+    and tasks that treat less are not mistaken for an effect.
     """
     order, starts = cases.by_task
     design = np.column_stack([np.eye(n_arms)[cases.arm], cases.x])[order]
@@ -85,7 +85,7 @@ def _task_levels(cases: TreatedRows, n_arms: int) -> Array:
 class LogitShifts:
     r"""``e_task(x) = softmax(log e(x) + c)`` with ``c ~ N(0, sd^2 I)`` for every task."""
 
-    sd: float  # estimated over the training tasks; 0 leaves the propensities as they are
+    sd: float  # estimated over the training tasks
 
     def adapt(self, e: Array, cases: TreatedRows) -> tuple[Array, Array]:
         """Mode (task, arm) and curvature (task, arm, arm) of every task's shift."""
@@ -93,18 +93,18 @@ class LogitShifts:
         return mode, curvature
 
     def without_own_row(self, e: Array, cases: TreatedRows) -> Array:
-        """Propensities (row, arm) at the shift that the task's other rows give, to one step."""
+        """Propensities (row, arm) at the shift of the task's other rows, by one Newton step."""
         mode, curvature = self.adapt(e, cases)
         logits = np.log(np.maximum(e, _SMALLEST))
         p = softmax(logits + mode[cases.task], axis=1)
         gradient = np.eye(p.shape[1])[cases.arm] - p
-        rest = curvature[cases.task] - _information(p)
-        shift = mode[cases.task] - np.linalg.solve(rest, gradient[..., None])[..., 0]
+        others = curvature[cases.task] - _information(p)
+        shift = mode[cases.task] - np.linalg.solve(others, gradient[..., None])[..., 0]
         return np.asarray(softmax(logits + shift, axis=1))
 
 
 def _fit_logit_shifts(e: Array, cases: TreatedRows) -> LogitShifts:
-    """Estimate the spread of the shifts by Laplace's approximation of their likelihood."""
+    """Estimate the sd of the shifts by maximising the Laplace approximation of the likelihood."""
     logits = np.log(np.maximum(e, _SMALLEST))
     low, high = np.log(_SD_RANGE)
     optimum = minimize_scalar(
@@ -153,20 +153,19 @@ def _totals(values: Array, cases: TreatedRows) -> Array:
 
 @dataclass(frozen=True, eq=False)
 class TaskNuisances:
-    """What is expected of rows, in their tasks."""
+    """Cross-fitted outcomes and propensities of rows in their tasks."""
 
-    mu: Array  # (row, arm): outcome in each arm, at levels that the row itself had no part in
+    mu: Array  # (row, arm): outcome in each arm, at levels of the task's other rows
     population_mu: Array  # (row, arm): outcome in each arm at the population's level
-    # (row, arm): propensity of each arm, at the shift that the task's other rows give, and clipped
-    e: Array
+    e: Array  # (row, arm): propensity of each arm, at the shift of the task's other rows; clipped
     clipped: Mask  # (row,): whether a propensity was below the clip
 
     def treatment(self, cases: TreatedRows) -> Array:
-        """Which arm was given, without the control, (row, arm - 1)."""
+        """Indicators of the non-control arms given, (row, arm - 1)."""
         return np.asarray(np.eye(self.e.shape[1])[cases.arm][:, 1:])
 
     def given(self, cases: TreatedRows) -> Array:
-        """The same, but 0 in tasks of one arm, which say nothing of their own effect."""
+        """`treatment`, but 0 in tasks of one arm, which do not inform the effect."""
         several = (cases.counts(self.e.shape[1]) > 0).sum(1) > 1
         return np.asarray(self.treatment(cases) * several[cases.task, None])
 
@@ -176,7 +175,7 @@ class TaskNuisances:
 
     @property
     def residual_offset(self) -> Array:
-        """Mean outcome over the arms at the population's level, (row,): the R-learner's m."""
+        """The R-learner's m: mean outcome over the arms at the population's level, (row,)."""
         return np.asarray(np.sum(self.e * self.population_mu, axis=1))
 
 
@@ -184,12 +183,11 @@ class TaskNuisances:
 class Nuisances:
     """Fitted outcome and propensity models."""
 
-    # one an arm; a single one whose features end in the arms for the S-learner
-    outcome: tuple[Stack, ...]
-    propensity: Stack | Array | None  # Stack or (arm,): randomisation probabilities are one an arm
-    levels: ArmLevels | None  # None where there was one task only
-    shifts: LogitShifts | None  # None where there was one task only, or propensities are known
-    noise: Array  # (arm,): variance of the outcome around what is expected
+    outcome: tuple[Stack, ...]  # one per arm; for the S-learner one with the arms as last features
+    propensity: Stack | Array | None  # or (arm,) probabilities; None where known by row
+    levels: ArmLevels | None  # None with one training task
+    shifts: LogitShifts | None  # None with one training task or known propensities
+    noise: Array  # (arm,): residual variance of the outcome
     mean_propensity: Array  # (arm,): share of the training rows in each arm
     n_rows: int  # training rows
     n_arms: int
@@ -197,11 +195,11 @@ class Nuisances:
     bounded: bool  # whether outcomes are 0 or 1
 
     def predict(self, x: Array) -> Array:
-        """Outcome in each arm for the population, (row, arm)."""
+        """Population outcome in each arm, (row, arm)."""
         return np.asarray(self.by_fold(x).mean(0))
 
     def by_fold(self, x: Array) -> Array:
-        """What each fold's outcome models say, (fold, row, arm)."""
+        """Predictions of each fold's outcome models, (fold, row, arm)."""
         if len(self.outcome) == self.n_arms:
             return np.stack([stack.by_fold(x) for stack in self.outcome], axis=-1)
         joint = self.outcome[0]
@@ -209,7 +207,7 @@ class Nuisances:
         return np.stack([joint.by_fold(_with_arm(x, a, self.n_arms)) for a in arms], axis=-1)
 
     def propensities(self, x: Array) -> Array:
-        """Propensities at x, (row, arm); the arms' shares where they were known by row."""
+        """Propensities at x, (row, arm); the arms' shares where propensities were known by row."""
         if isinstance(self.propensity, Stack):
             return _all_arms(self.propensity.predict(x))
         shares = self.mean_propensity if self.propensity is None else self.propensity
@@ -221,13 +219,13 @@ class Nuisances:
         return self.predict(x) @ shares, np.tile(shares[1:], (len(x), 1))
 
     def adapt(self, cases: TreatedRows) -> TaskNuisances:
-        """Expectations for the rows of tasks that the models have not seen."""
+        """Nuisances of new tasks' rows."""
         if cases.known is not None:
             return self.in_tasks(self.predict(cases.x), cases.known, cases)
         if self.propensity is None:
             raise DataError(
-                "the model was fitted with randomisation probabilities for its own rows only. "
-                "Pass propensity= for these rows too."
+                "the model was fitted with known propensities and has no propensity model. Pass "
+                "propensity= for these rows too."
             )
         e = self.propensities(cases.x)
         if self.shifts is not None:
@@ -235,10 +233,7 @@ class Nuisances:
         return self.in_tasks(self.predict(cases.x), e, cases)
 
     def in_tasks(self, mu: Array, e: Array, cases: TreatedRows) -> TaskNuisances:
-        """Expectations by the population's outcomes and the tasks' propensities, (row, arm) both.
-
-        Outcomes take the levels that the rows' tasks have without them.
-        """
+        """Nuisances from the population's outcomes and the tasks' propensities, (row, arm) each."""
         in_task = mu if self.levels is None else self.levels.without_own_row(mu, cases)
         if self.bounded:
             in_task = np.clip(in_task, 0.0, 1.0)
@@ -257,23 +252,23 @@ def fit_nuisances(
     joint: bool = False,
     random_state: int = 0,
 ) -> tuple[Nuisances, TaskNuisances]:
-    """Cross-fit the models, estimate how tasks differ, and adapt to the training tasks.
+    """Cross-fit the models, estimate the variation over tasks, and adapt to the training tasks.
 
     Parameters
     ----------
     outcome : sequence of regressors or classifiers
         Stacked.
     propensity : sequence of classifiers, or (arm,)
-        Randomisation probabilities where an array; those of `cases` come first.
+        Models, or randomisation probabilities; ignored where `cases` has known propensities.
     clip : float
-        Smallest propensity used.
+        Lower bound of propensities.
     joint : bool
-        One outcome model with the arms among its features, in place of one an arm.
+        Whether to fit one outcome model with the arms among its features, not one per arm.
     """
     _check_folds(cases, n_arms, fold)
     several = cases.n_tasks > 1
-    numbers = not is_classifier(outcome[0])
-    target = cases.y - _task_levels(cases, n_arms) if several and numbers else cases.y
+    centred = several and not is_classifier(outcome[0])
+    target = cases.y - _task_levels(cases, n_arms) if centred else cases.y
     centre = cases.task if several else None
     learn = partial(
         cross_fit, outcome, target=target, fold=fold, centre=centre, random_state=random_state
@@ -318,7 +313,7 @@ def fit_nuisances(
 
 
 def default_regressors() -> list[Any]:
-    """What outcomes are learned with: a ridge regression and boosting, stacked."""
+    """Default outcome models: ridge regression and boosting, to be stacked."""
     return [
         RidgeCV(np.logspace(-2, 4, 13)),
         HistGradientBoostingRegressor(
@@ -328,7 +323,7 @@ def default_regressors() -> list[Any]:
 
 
 def default_classifiers() -> list[Any]:
-    """What propensities and outcomes of 0 and 1 are learned with."""
+    """Default models of propensities and of outcomes of 0 and 1."""
     return [
         LogisticRegression(max_iter=1000),
         HistGradientBoostingClassifier(
@@ -338,17 +333,17 @@ def default_classifiers() -> list[Any]:
 
 
 def _check_folds(cases: TreatedRows, n_arms: int, fold: Index) -> None:
-    """Every fold's complement must hold every arm."""
+    """Raise `DataError` unless the complement of every fold has two rows of every arm."""
     n_folds = int(fold.max()) + 1
     inside = np.bincount(fold * n_arms + cases.arm, minlength=n_folds * n_arms)
     outside = np.bincount(cases.arm, minlength=n_arms) - inside.reshape(n_folds, n_arms)
-    lacking = np.flatnonzero((outside < 2).any(0))
-    if len(lacking):
+    rare = np.flatnonzero((outside < 2).any(0))
+    if len(rare):
         where = "tasks" if cases.n_tasks > 1 else "rows"
         raise DataError(
-            f"arm {lacking[0]} of {n_arms} (0 is the control) has fewer than 2 rows outside one of "
+            f"arm {rare[0]} of {n_arms} (0 is the control) has fewer than 2 rows outside one of "
             f"the {n_folds} folds of {where}: it cannot be learned from other {where}. Add rows of "
-            "that arm from other tasks, or leave the arm out."
+            "that arm from other tasks, or remove the arm."
         )
 
 

@@ -1,6 +1,4 @@
-r"""What a policy is worth, and a small tree of one, from doubly robust scores.
-
-How well an effect ranks rows: AUTOC and Qini, from doubly robust scores.
+r"""Policy values, policy trees, and rankings by effect (AUTOC, Qini), from doubly robust scores.
 
 With rows in falling order of the estimated effect and :math:`\Gamma` their doubly robust scores,
 the targeting operator characteristic is
@@ -24,23 +22,23 @@ from scipy import stats
 from sklearn.tree import DecisionTreeRegressor, export_text
 
 from ehrmeta.errors import DataError
-from ehrmeta.treatment.arms import AnyArray, Array, Index, Mask
+from ehrmeta.treatment.arms import AnyArray, Array, Index, Mask, check_level
 
-_FEW_TASKS = 10  # below this rows are what is drawn
+_FEW_TASKS = 10  # with fewer, rows are resampled rather than tasks
 
 
 @dataclass(frozen=True)
 class PolicyValue:
-    """Mean outcome if everyone were given what a policy says.
+    """Mean outcome if all rows followed a policy.
 
     Parameters
     ----------
     value, se : float
     interval : (low, high)
     n_eff : float
-        Rows that the weights amount to (Kish).
+        Effective sample size of the weights (Kish).
     clipped_fraction : float
-        Of the rows that were given what the policy says: those whose propensity was raised.
+        Share of clipped propensities among the rows whose arm agrees with the policy.
     """
 
     value: float
@@ -58,7 +56,7 @@ class PolicyValue:
 
 
 def best_arms(gain: Array) -> tuple[Index, Index, Array]:
-    """The best and the next best arm of every row, and by how much it is better, (row,) each.
+    """Best and second-best arm of every row and the difference of their gains, (row,) each.
 
     `gain` is (row, arm); of equal arms the first is best.
 
@@ -83,10 +81,10 @@ def policy_value(
     method: str = "dr",
     confidence_level: float = 0.95,
 ) -> PolicyValue:
-    r"""Value of a policy from rows that were treated otherwise.
+    r"""Off-policy value of a policy.
 
-    "dr" averages the doubly robust scores :math:`\Gamma_{i,\pi(x_i)}`; "ipw" averages outcomes of
-    rows that were given what the policy says, weighted by :math:`1/e` and normalised.
+    "dr" averages the doubly robust scores :math:`\Gamma_{i,\pi(x_i)}`; "ipw" averages the outcomes
+    of rows that agree with the policy, with normalised weights :math:`1/e`.
 
     Parameters
     ----------
@@ -110,13 +108,14 @@ def policy_value(
     agree = given == policy
     if not agree.any():
         raise DataError(
-            f"none of {len(y):,} rows was given what the policy says: the data say nothing of it."
+            f"none of {len(y):,} rows agrees with the policy, so its value cannot be estimated. "
+            "Pass rows that include its arms."
         )
     weight = agree / e[rows, policy]
     if method == "dr":
-        gained = scores[rows, policy]
-        value = float(gained.mean())
-        se = float(gained.std(ddof=1) / np.sqrt(len(gained)))
+        of_policy = scores[rows, policy]
+        value = float(of_policy.mean())
+        se = float(of_policy.std(ddof=1) / np.sqrt(len(of_policy)))
     elif method == "ipw":
         value = float(np.average(y, weights=weight))
         se = float(np.sqrt(np.sum((weight * (y - value)) ** 2)) / weight.sum())
@@ -134,7 +133,7 @@ def policy_value(
 
 @dataclass(frozen=True, eq=False)
 class PolicyTree:
-    """A tree that says which arm: made by ``AdaptedResponse.policy_tree``.
+    """Decision tree of the best arm, by ``AdaptedResponse.policy_tree``.
 
     Parameters
     ----------
@@ -154,7 +153,7 @@ class PolicyTree:
         return np.asarray(self.tree.predict(x).argmax(1), dtype=np.int64)
 
     def __str__(self) -> str:
-        """Rules, with the leaves' mean scores of the arms in their order."""
+        """Rules, with the mean score of every arm in each leaf."""
         arms = ", ".join(str(label) for label in self.labels)
         return f"gain of [{arms}]\n{export_text(self.tree, feature_names=list(self.names))}"
 
@@ -168,19 +167,19 @@ def fit_policy_tree(
     max_depth: int = 2,
     min_rows: int = 20,
 ) -> PolicyTree:
-    """Split the rows so that arms with the best mean score differ between leaves.
+    """Fit a regression tree to the scores of all arms.
 
     Parameters
     ----------
     gain : (row, arm)
-        Doubly robust scores, larger is better, costs deducted.
+        Doubly robust scores net of costs; larger is better.
     """
     tree = DecisionTreeRegressor(max_depth=max_depth, min_samples_leaf=min_rows, random_state=0)
     return PolicyTree(tree.fit(x, gain - gain.mean(1, keepdims=True)), labels, names)
 
 
 class Ranking(NamedTuple):
-    """A rank-weighted average effect and its bootstrap interval."""
+    """Rank-weighted average effect and its bootstrap interval."""
 
     value: float
     se: float
@@ -191,7 +190,7 @@ class Ranking(NamedTuple):
 def rank_score(effect: Array, scores: Array, *, kind: str = "autoc") -> float:
     """AUTOC or Qini of an effect (row,), from the scores of the contrast (row,).
 
-    Ties share the mean of their scores, so that a constant effect has 0.
+    Ties share the mean of their scores, so a constant effect has 0.
 
     Examples
     --------
@@ -222,14 +221,14 @@ def rate(
     n_bootstrap: int = 200,
     random_state: int | None = 0,
 ) -> Ranking:
-    """The score with an interval by the half-sample bootstrap, of tasks or else of rows.
+    """AUTOC or Qini with an interval by the half-sample bootstrap over tasks, or else rows.
 
     Parameters
     ----------
     effect, scores : (row,)
     kind : {"autoc", "qini"}
     task : (row,), optional
-        Resampled whole where there are ten or more.
+        Resampled as a whole where there are ten tasks or more.
     """
     random = np.random.default_rng(random_state)
     n_tasks = 0 if task is None else len(np.unique(task))
@@ -240,13 +239,13 @@ def rate(
     )
     n_units = int(unit.max()) + 1
     value = rank_score(effect, scores, kind=kind)
-    drawn = np.empty(n_bootstrap)
+    resampled = np.empty(n_bootstrap)
     for at in range(n_bootstrap):
         half = np.zeros(n_units, bool)
         half[random.permutation(n_units)[: n_units // 2]] = True
         rows = half[unit]
-        drawn[at] = rank_score(effect[rows], scores[rows], kind=kind)
-    se = float(drawn.std(ddof=1))
+        resampled[at] = rank_score(effect[rows], scores[rows], kind=kind)
+    se = float(resampled.std(ddof=1))
     wide = float(stats.norm.ppf(0.5 + 0.5 * confidence_level)) * se
     return Ranking(value, se, value - wide, value + wide)
 
@@ -254,7 +253,7 @@ def rate(
 def effects_by_rank(
     effect: Array, scores: Array, *, task: Index, n_groups: int = 5, confidence_level: float = 0.95
 ) -> pd.DataFrame:
-    """Mean score in groups of rising effect; see `AdaptedResponse.effects_by_rank`.
+    """Mean score by quantile group of the effect; see `AdaptedResponse.effects_by_rank`.
 
     Examples
     --------
@@ -263,14 +262,12 @@ def effects_by_rank(
     >>> groups[["n", "predicted", "effect"]].to_numpy().round(2).tolist()
     [[3.0, 1.0, 1.0], [3.0, 4.0, 2.33]]
     """
-    whole = isinstance(n_groups, int | np.integer)
-    if not whole or n_groups < 1 or len(effect) < 2 * n_groups:
+    if not isinstance(n_groups, int | np.integer) or n_groups < 1 or len(effect) < 2 * n_groups:
         raise DataError(
             f"n_groups must be a whole number, 1 or more, with two rows in each; got {n_groups!r} "
             f"for {len(effect):,} rows."
         )
-    if not 0.0 < confidence_level < 1.0:
-        raise DataError(f"confidence_level must lie between 0 and 1, got {confidence_level}.")
+    level = 0.5 + 0.5 * check_level(confidence_level)
     cuts = np.unique(np.quantile(effect, np.arange(1, n_groups) / n_groups))
     group = np.unique(np.searchsorted(cuts, effect), return_inverse=True)[1]
     unit = task if len(np.unique(task)) >= _FEW_TASKS else np.arange(len(effect))
@@ -280,7 +277,7 @@ def effects_by_rank(
     groups.insert(0, "n", by_group.size())
     residuals = rows.assign(residual=rows["effect"] - by_group["effect"].transform("mean"))
     sums = residuals.groupby(["group", "unit"])["residual"].sum().groupby("group")
-    drawn = sums.size()
-    se = np.sqrt(sums.agg(lambda s: (s**2).sum()) * drawn / (drawn - 1)) / groups["n"]
-    wide = stats.t.ppf(0.5 + 0.5 * confidence_level, drawn - 1) * se
+    n_units = sums.size()
+    se = np.sqrt(sums.agg(lambda s: (s**2).sum()) * n_units / (n_units - 1)) / groups["n"]
+    wide = stats.t.ppf(level, n_units - 1) * se
     return groups.assign(se=se, low=groups["effect"] - wide, high=groups["effect"] + wide)

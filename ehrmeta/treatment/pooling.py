@@ -1,4 +1,4 @@
-"""Random-effects pooling of the effects of tasks: their mean, and what a new task may have."""
+"""Random-effects pooling of tasks' effects: mean, heterogeneity and prediction interval."""
 
 from dataclasses import dataclass
 
@@ -9,12 +9,12 @@ from scipy import stats
 from scipy.optimize import brentq
 
 from ehrmeta.errors import DataError
-from ehrmeta.treatment.arms import AnyArray, Array, Index
+from ehrmeta.treatment.arms import AnyArray, Array, Index, check_level
 
 
 @dataclass(frozen=True)
 class PooledEffect:
-    """A mean effect over tasks.
+    """Mean effect over tasks, by `pool_effects`.
 
     Parameters
     ----------
@@ -22,7 +22,7 @@ class PooledEffect:
     interval : (low, high)
         Of the mean over tasks.
     prediction_interval : (low, high)
-        Of the effect in a new task; infinite below three tasks.
+        Of the effect in a new task; infinite with fewer than three tasks.
     tau : float
         Standard deviation of effects over tasks.
     n_tasks : int
@@ -47,7 +47,7 @@ class PooledEffect:
 def pool_effects(
     effect: ArrayLike, se: ArrayLike, *, confidence_level: float = 0.95
 ) -> PooledEffect:
-    r"""Pool effects by Paule and Mandel's variance, with Hartung and Knapp's interval.
+    r"""Random-effects mean with the Paule-Mandel variance and the Hartung-Knapp interval.
 
     .. math:: \sum_j w_j (\hat\theta_j - \hat\theta)^2 = J - 1, \qquad w_j = 1 / (s_j^2 + \tau^2)
 
@@ -74,22 +74,19 @@ def pool_effects(
     if n < 1 or theta.shape != s.shape or not (s > 0).all():
         raise DataError(
             f"pooling needs an effect and a positive standard error of every task, got shapes "
-            f"{theta.shape} and {s.shape}."
+            f"{theta.shape} and {s.shape}. Remove tasks without both."
         )
-    if not 0.0 < confidence_level < 1.0:
-        raise DataError(f"confidence_level must lie between 0 and 1, got {confidence_level}.")
+    level = 0.5 + 0.5 * check_level(confidence_level)
     if n == 1:
-        wide = float(stats.norm.ppf(0.5 + 0.5 * confidence_level) * s[0])
+        wide = float(stats.norm.ppf(level) * s[0])
         centre = float(theta[0])
-        nowhere = (-np.inf, np.inf)
-        return PooledEffect(centre, float(s[0]), (centre - wide, centre + wide), nowhere, 0.0, 1)
-    tau2 = _between(theta, s)
+        interval, everything = (centre - wide, centre + wide), (-np.inf, np.inf)
+        return PooledEffect(centre, float(s[0]), interval, everything, 0.0, 1)
+    tau2 = _paule_mandel(theta, s)
     weight = 1.0 / (s**2 + tau2)
     mean = float(np.average(theta, weights=weight))
-    plain = 1.0 / np.sqrt(weight.sum())
     spread = np.sqrt(np.sum(weight * (theta - mean) ** 2) / (n - 1))
-    se_mean = float(plain * max(spread, 1.0))
-    level = 0.5 + 0.5 * confidence_level
+    se_mean = float(1.0 / np.sqrt(weight.sum()) * max(spread, 1.0))
     wide = float(stats.t.ppf(level, n - 1)) * se_mean
     beyond = (
         float(stats.t.ppf(level, n - 2) * np.hypot(se_mean, np.sqrt(tau2))) if n > 2 else np.inf
@@ -107,12 +104,12 @@ def pool_effects(
 def mean_by_task(
     values: Array, task: Index, labels: AnyArray | None = None, confidence_level: float = 0.95
 ) -> pd.DataFrame:
-    """Mean of a column of rows in every task of three rows or more, with Student's interval.
+    """Mean of rows in every task of three rows or more, with Student's t interval.
 
     Returns
     -------
     DataFrame
-        By task, its label or else its number: `n` rows, `effect`, `se`, `low` and `high`.
+        By task label or number: `n` rows, `effect`, `se`, `low` and `high`.
 
     Examples
     --------
@@ -129,8 +126,8 @@ def mean_by_task(
     return pd.DataFrame(columns, index=pd.Index(names, name="task"))
 
 
-def _between(theta: Array, s: Array) -> float:
-    """Variance over tasks; 0 where the effects differ no more than their errors."""
+def _paule_mandel(theta: Array, s: Array) -> float:
+    """Variance over tasks; 0 where effects differ no more than by their standard errors."""
 
     def excess(tau2: float) -> float:
         weight = 1.0 / (s**2 + tau2)

@@ -1,4 +1,4 @@
-"""Refuters: fits in which there is no effect, so that finding one refutes the method."""
+"""Refuters: fits to data without an effect, where an estimated effect refutes the method."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def refute(model: TreatmentResponse, *, n_repeats: int = 5, random_state: int = 0) -> pd.DataFrame:
-    """Refit a model where the effect is 0 by construction, and see what it finds.
+    """Refit a model on data where the effect is 0 by construction.
 
     Parameters
     ----------
@@ -30,9 +30,9 @@ def refute(model: TreatmentResponse, *, n_repeats: int = 5, random_state: int = 
     Returns
     -------
     DataFrame
-        By `refuter` and `repeat`: average effect, its interval's `low` and `high`, and whether that
-        holds 0. "placebo treatment" deals the arms of every task anew at random; "dummy outcome"
-        replaces the outcome by normal noise of its mean and spread.
+        By `refuter` and `repeat`: average effect, the `low` and `high` end of its interval, and
+        whether the interval contains 0. "placebo treatment" permutes the arms within every task;
+        "dummy outcome" replaces the outcome by normal noise of the same mean and sd.
 
     Examples
     --------
@@ -47,14 +47,14 @@ def refute(model: TreatmentResponse, *, n_repeats: int = 5, random_state: int = 
     """
     arms, cases = model.treatment_, model.tasks_.support
     if not isinstance(arms, Arms):
-        raise DataError("refuters deal arms anew; a dose has none.")
+        raise DataError("refuters permute arms; a dose has none. Bin the dose into arms first.")
     random = np.random.default_rng(random_state)
     refits = []
     for repeat in range(n_repeats):
         noise = random.normal(cases.y.mean(), cases.y.std(), cases.n_rows)
-        dealt = _deal(cases, random)
+        permuted = _permuted_arms(cases, random)
         for name, y, arm in (
-            ("placebo treatment", cases.y, dealt),
+            ("placebo treatment", cases.y, permuted),
             ("dummy outcome", noise, cases.arm),
         ):
             fresh = clone(model).set_params(schema=None, task=None, treatment=None)
@@ -74,8 +74,8 @@ def refute(model: TreatmentResponse, *, n_repeats: int = 5, random_state: int = 
     return pd.DataFrame(refits, columns=columns)
 
 
-def _deal(cases: TreatedRows, random: np.random.Generator) -> np.ndarray:
-    """The arms of every task in a random order."""
+def _permuted_arms(cases: TreatedRows, random: np.random.Generator) -> np.ndarray:
+    """Arms permuted within every task."""
     by_task = np.argsort(cases.task, kind="stable")
     shuffled = np.lexsort((random.random(cases.n_rows), cases.task))
     arm = np.empty_like(cases.arm)

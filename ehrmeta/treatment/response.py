@@ -1,11 +1,13 @@
-"""Treatment response over many tasks: learned together, adapted to one more."""
+"""Treatment effects learned over many tasks and adapted to one more."""
 
-from collections.abc import Mapping
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, fields
-from typing import Any, ClassVar, Self
+from functools import wraps
+from typing import Any, ClassVar, Concatenate, ParamSpec, Self, TypeVar
 
 import numpy as np
-import pandas as pd
 from sklearn.base import BaseEstimator, clone
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_feature_names, _check_n_features
@@ -16,72 +18,89 @@ from ehrmeta.errors import NotFittedError
 from ehrmeta.estimators.files import Json, Saved, State, from_json, provenance, to_json
 from ehrmeta.estimators.inputs import schema_of
 from ehrmeta.treatment.adapted_response import AdaptedResponse
-from ehrmeta.treatment.arms import Arms, Array, Dose
+from ehrmeta.treatment.arms import Arms, Dose
 from ehrmeta.treatment.effect_model import EffectModel
 from ehrmeta.treatment.effects import MixedEffects
 from ehrmeta.treatment.fitting import EffectSettings, fit_effect_model
 from ehrmeta.treatment.meta_effects import MetaEffects, MetaOutcomes
 from ehrmeta.treatment.treated_rows import TreatmentEncoder, read_treated
 
+Arguments = ParamSpec("Arguments")
+Value = TypeVar("Value")
+
+
+def _of_population(
+    method: Callable[Concatenate[AdaptedResponse, Arguments], Value],
+) -> Callable[Concatenate[TreatmentResponse, Arguments], Value]:
+    """The same method for the population, a task without rows."""
+
+    @wraps(method)
+    def of_population(
+        model: TreatmentResponse, /, *args: Arguments.args, **kwargs: Arguments.kwargs
+    ) -> Value:
+        return method(model.unadapted(), *args, **kwargs)
+
+    return of_population
+
 
 @dataclass(eq=False, repr=False)
 class TreatmentResponse(Saved, BaseEstimator):
-    r"""Learns over many tasks what a treatment changes, and adapts to one more from a few rows.
+    r"""Learns treatment effects over many tasks, and adapts to one more from a few rows.
 
     Tasks are sites, trials or patients. Outcome and propensity models are trained on *other* tasks
-    and then adapted to each task by its other rows, so that no row scores itself; with fewer than
-    two tasks the folds are rows. A learner turns them into the population's effect
-    :math:`\tau_a(x)`, and a mixed model of what is left gives every task's deviation from it, which
-    is 0 where tasks do not differ.
+    and then adapted to each task by its other rows, so that no row scores itself; with one task the
+    folds are rows. A learner turns them into the population's effect :math:`\tau_a(x)`, and a mixed
+    model of the residuals gives every task's deviation from it, which is 0 where tasks do not
+    differ. `effect` and the other methods of `AdaptedResponse` are here those of the population;
+    their intervals are those of a new task.
 
-    It assumes that all that drives treatment and outcome together is in X or is a level of the
-    task; no data can show that this is so. See `diagnostics` for how much would have to be missing.
+    It assumes that all confounders are in X or are a level of the task, which no data can verify.
+    `diagnostics` tells how strong an unmeasured confounder would have to be.
 
     Parameters
     ----------
     estimator : estimator over tasks, optional
-        For instance ``MetaRegressor()``: learns and adapts the effect in place of the mixed model
-        (with ``learner="s"`` the outcome, the treatment as its last feature). Its effects have no
-        intervals.
+        For instance ``MetaRegressor()``: learns the effect instead of the mixed model (with
+        ``learner="s"`` the outcome, with the treatment as last feature). It gives no intervals.
     learner : {"dr", "r", "x", "t", "s"}
-        Pseudo-outcomes of the population's effect (`ehrmeta.treatment.learners`). A dose takes "r",
+        Meta-learner of the population's effect (`ehrmeta.treatment.learners`). For a dose "r",
         linear in the dose, or "s" with an estimator.
     propensity : classifier(s), float or mapping, optional
-        What learns the propensities: by default logistic regression and boosting, stacked. For a
-        randomised treatment the probability of the second of two arms, or of every arm.
+        Propensity model: by default logistic regression and boosting, stacked. For a randomised
+        treatment the probability of the second of two arms, or of every arm.
     outcome : estimator(s), optional
-        What learns the outcome: regressors or, where it is 0 or 1, classifiers; several are
-        stacked. By default ridge (logistic) regression and boosting.
+        Outcome model: regressors or, for outcomes of 0 and 1, classifiers; several are stacked. By
+        default ridge (logistic) regression and boosting.
     final : {"auto", "constant", "linear", "crossed boosting", "boosting"} or regressor
         Form of the population's effect; "auto" takes the simplest within one standard error of the
         best in the held-out R-loss.
     discrete_treatment : bool
-        Arms, numbers or text; else a dose.
+        Whether the treatment is arms (numbers or text); else it is a dose.
     control : label, optional
-        The arm that others are compared to; the first in their order by default.
+        The arm that others are compared to; by default the first in sorted order.
     schema : Schema, optional
-        Column roles and units; a `Table`'s X brings its own. All features must be known before
-        the treatment.
+        Column roles and units; taken from X where that is a `Table`'s. All features must be known
+        before the treatment.
     task, treatment : str, optional
         Columns of X that name the task and the treatment, for pipelines and cross-validation.
     n_folds : int
         For cross-fitting.
     clip : float
-        Smaller propensities are raised to it, counted in ``n_clipped_`` and warned of.
+        Smaller propensities are raised to it, counted in ``n_clipped_``, with a warning.
     random_state : int, optional
 
     Attributes
     ----------
     model_ : EffectModel
-        What was fitted; usable without this class.
+        The fitted model; usable without this class.
     treatment_ : Arms or Dose
     tasks_ : AdaptedResponse
-        The training tasks. It holds their rows, so that a fitted model is patient data; what `save`
-        writes is not, and has no such attribute after loading.
+        The training tasks. It holds their rows, so a fitted model is patient data. `save` does not
+        write it, so a loaded model has no such attribute.
     forms_ : list of str
-        Chosen form of every arm's effect; one for all arms.
+        Form of every arm's effect, the same for all arms.
     form_scores_ : list of dict
-        R-score of every form tried.
+        R-score of every candidate form, by arm.
     variation_ : str
         How effects differ over tasks: "none", "level", "common slopes" or "slopes".
 
@@ -138,15 +157,15 @@ class TreatmentResponse(Saved, BaseEstimator):
         y : array, (row,)
             Outcome: numbers, or 0 and 1.
         treatment : array, (row,)
-            Arm or dose; not needed where it is a column of X that the model names.
+            Arm or dose; not needed where it is the column `treatment` of X.
         groups : array, (row,), optional
             Task of every row.
         time : array, (row,), optional
-            Of the treatment; handed to `estimator`.
+            Of the treatment; passed to `estimator`.
         propensity : array, (row,) or (row, arm), optional
             Known randomisation probabilities of these rows.
         outcome_time : array, (row,), optional
-            When the outcome was known: refused where that is before `time`.
+            When the outcome was known; an error where that is before `time`.
 
         Returns
         -------
@@ -157,25 +176,14 @@ class TreatmentResponse(Saved, BaseEstimator):
         settings = EffectSettings(
             **{part.name: params[part.name] for part in fields(EffectSettings)}
         )
-        schema = schema_of(self.schema, X)
-        table = read_treated(
-            X,
-            y,
-            treatment=treatment,
-            groups=groups,
-            time=time,
-            propensity=propensity,
-            outcome_time=outcome_time,
-            schema=schema,
-            task_column=self.task,
-            treatment_column=self.treatment,
-        )
+        names = schema_of(self.schema, X), self.task, self.treatment
+        table = read_treated(X, y, treatment, groups, time, propensity, outcome_time, *names)
         kind = (
             Arms.fit(table.treatment, self.control)
             if self.discrete_treatment
             else Dose.fit(table.treatment, groups=table.inputs.groups)
         )
-        encoder = TreatmentEncoder.fit(table, kind, schema, self.task, self.treatment)
+        encoder = TreatmentEncoder.fit(table, kind, *names)
         rows = encoder.rows(table)
         self.model_, state, self.form_scores_ = fit_effect_model(encoder, rows, settings)
         _check_feature_names(self, X, reset=True)
@@ -201,27 +209,19 @@ class TreatmentResponse(Saved, BaseEstimator):
         Parameters
         ----------
         X, y, treatment, groups, time, propensity, outcome_time
-            The support rows, as in `fit`. Without groups they are one task. With `propensity` it
-            is taken as it is; without, it is learned from the rows' features and treatments.
+            The support rows, as in `fit`. Without groups they are one task. Propensities that are
+            not given are predicted by the model, adapted to the rows.
 
         Returns
         -------
         AdaptedResponse
         """
         model = self.fitted_model()
-        table = model.encoder.read(
-            X,
-            y,
-            treatment=treatment,
-            groups=groups,
-            time=time,
-            propensity=propensity,
-            outcome_time=outcome_time,
-        )
+        table = model.encoder.read(X, y, treatment, groups, time, propensity, outcome_time)
         if table.inputs.n_rows == 0:
             return self.unadapted()
         adapted = AdaptedResponse(model, model.encoder.rows(table))
-        adapted.warn_of_gaps(stacklevel=3)
+        adapted.warn_of_gaps()
         return adapted
 
     def unadapted(self) -> AdaptedResponse:
@@ -230,58 +230,19 @@ class TreatmentResponse(Saved, BaseEstimator):
         return AdaptedResponse(model, model.encoder.no_rows())
 
     def fitted_model(self) -> EffectModel:
-        """``model_``, or an error that says to fit first."""
+        """``model_``, or `NotFittedError`."""
         if not hasattr(self, "model_"):
             raise NotFittedError("this TreatmentResponse is not fitted yet. Call fit first.")
         return self.model_
 
-    def effect(self, X: Any, *, T0: Any = None, T1: Any = None) -> Array:
-        """The population's mean effect at the rows' features, (row,)."""
-        return self.unadapted().effect(X, T0=T0, T1=T1)
-
-    def effect_interval(
-        self, X: Any, *, T0: Any = None, T1: Any = None, confidence_level: float = 0.95
-    ) -> Array:
-        """Interval of the mean effect in a new task without rows, (row, 2); 95 % by default."""
-        return self.unadapted().effect_interval(X, T0=T0, T1=T1, confidence_level=confidence_level)
-
-    def arm_effects(self, X: Any) -> Array:
-        """The population's mean effect of every arm over the control, (row, arm - 1)."""
-        return self.unadapted().arm_effects(X)
-
-    def marginal_effect(self, T: Any = None, X: Any = None) -> Array:
-        """Derivative of the population's mean outcome; see `AdaptedResponse.marginal_effect`."""
-        return self.unadapted().marginal_effect(T, X)
-
-    def potential_outcomes(self, X: Any, T: Any = None) -> Array:
-        """Mean outcome under every arm, (row, arm), or under `T`, (row,)."""
-        return self.unadapted().potential_outcomes(X, T)
-
-    def ate(self, X: Any, *, T0: Any = None, T1: Any = None) -> float:
-        """Average of the population's effect over rows."""
-        return self.unadapted().ate(X, T0=T0, T1=T1)
-
-    def ate_interval(
-        self, X: Any, *, T0: Any = None, T1: Any = None, confidence_level: float = 0.95
-    ) -> Array:
-        """Interval of the average effect in a new task without rows, (2,); 95 % by default."""
-        return self.unadapted().ate_interval(X, T0=T0, T1=T1, confidence_level=confidence_level)
-
-    def recommend(
-        self,
-        X: Any,
-        *,
-        higher_is_better: bool,
-        costs: Mapping[Any, float] | None = None,
-        confidence_level: float = 0.95,
-    ) -> pd.DataFrame:
-        """The arm with the best mean outcome at each row; see `AdaptedResponse.recommend`.
-
-        The interval of its margin is a 95 % one by default.
-        """
-        return self.unadapted().recommend(
-            X, higher_is_better=higher_is_better, costs=costs, confidence_level=confidence_level
-        )
+    effect = _of_population(AdaptedResponse.effect)
+    effect_interval = _of_population(AdaptedResponse.effect_interval)
+    arm_effects = _of_population(AdaptedResponse.arm_effects)
+    marginal_effect = _of_population(AdaptedResponse.marginal_effect)
+    potential_outcomes = _of_population(AdaptedResponse.potential_outcomes)
+    ate = _of_population(AdaptedResponse.ate)
+    ate_interval = _of_population(AdaptedResponse.ate_interval)
+    recommend = _of_population(AdaptedResponse.recommend)
 
     @property
     def tasks_(self) -> AdaptedResponse:
@@ -289,8 +250,8 @@ class TreatmentResponse(Saved, BaseEstimator):
         self.fitted_model()
         if not hasattr(self, "_tasks"):
             raise NotFittedError(
-                "this TreatmentResponse comes from a file, which holds no training task, so there "
-                "is no tasks_. Adapt to rows of the tasks, or fit again."
+                "this TreatmentResponse comes from a file, which holds no training task, so it has "
+                "no tasks_. Adapt to rows of the tasks, or fit again."
             )
         return self._tasks
 
@@ -306,7 +267,7 @@ class TreatmentResponse(Saved, BaseEstimator):
 
     @property
     def forms_(self) -> list[str]:
-        """Chosen form of every arm's effect."""
+        """Form of every arm's effect."""
         effects = self.fitted_model().effects
         if isinstance(effects, MixedEffects):
             return [arm.form for arm in effects.population.arms]
@@ -323,7 +284,7 @@ class TreatmentResponse(Saved, BaseEstimator):
     def to_state(self) -> State:
         """Models, scales, variances and settings; no row or label of any task.
 
-        A generator given as `random_state` is not kept.
+        A `random_state` that is not an integer is not saved.
         """
         tensors, metadata = self.fitted_model().to_state()
         settings = self.get_params(deep=False)
@@ -347,7 +308,7 @@ class TreatmentResponse(Saved, BaseEstimator):
     def from_state(
         cls, tensors: Mapping[str, Tensor], metadata: Json, device: str = "auto"
     ) -> Self:
-        """The inverse of `to_state`; `provenance_` says what it was saved with and when."""
+        """The inverse of `to_state`; `provenance_` tells versions and time of saving."""
         model = EffectModel.from_state(tensors, metadata, device)
         settings = {name: from_json(value) for name, value in metadata["settings"].items()}
         pairs = settings["propensity"]

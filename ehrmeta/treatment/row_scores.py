@@ -1,4 +1,4 @@
-"""What the rows of adapted tasks say by themselves: effects, policies, rankings, diagnostics."""
+"""Unshrunk estimates from doubly robust scores: effects, policies, rankings, diagnostics."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -26,27 +26,24 @@ from ehrmeta.treatment.treated_rows import TreatedRows
 
 
 class RowScores:
-    """Readings of adapted rows by their doubly robust scores; nothing is shrunk.
-
-    `is_training` says whether they are the rows of the fit.
-    """
+    """Mixin with estimates from the rows of adapted tasks, by their doubly robust scores."""
 
     model: EffectModel
     support: TreatedRows
     state: TaskEffects
-    is_training: bool
+    is_training: bool  # whether these are the rows of the fit
     labels_: AnyArray | None
 
     def task_effects(
         self, *, T0: Any = None, T1: Any = None, confidence_level: float = 0.95
     ) -> pd.DataFrame:
-        """Average effect in every task from its own rows (AIPW), with 95 % intervals by default.
+        """Average effect in every task from its rows only (AIPW), with 95 % intervals by default.
 
         Returns
         -------
         DataFrame
-            By task: `n` rows, `effect`, `se`, `low` and `high`. Tasks that were not seen in both
-            arms, or have fewer than 3 rows, are left out.
+            By task: `n` rows, `effect`, `se`, `low` and `high`. Tasks without rows of both arms,
+            or with fewer than 3 rows, are omitted.
         """
         pair, arms = self.model.arms.codes_of(T0, T1), self.model.arms
         gain = self.gains(*pair)
@@ -60,19 +57,21 @@ class RowScores:
         """Random-effects mean of `task_effects`, with 95 % intervals of it and of a new task's."""
         by_task = self.task_effects(T0=T0, T1=T1)
         if by_task.empty:
-            raise DataError("no task has 3 rows and both arms, so there is no effect to pool.")
+            raise DataError(
+                "no task has 3 rows and both arms, so there is no effect to pool. Add rows."
+            )
         return pool_effects(by_task.effect, by_task.se, confidence_level=confidence_level)
 
     def policy_value(
         self, policy: Any, *, method: str = "dr", confidence_level: float = 0.95
     ) -> PolicyValue:
-        """Mean outcome of the support rows if all were given what a policy says.
+        """Mean outcome of the support rows if all followed a policy.
 
         Parameters
         ----------
         policy : array, (row,), or label
-            Arm of every support row, or one for all. Take it from a model that has not seen these
-            rows: a policy is flattered by the rows that it was learned from.
+            Arm of every support row, or one for all. Use a policy that was not learned from these
+            rows: its value on them would be optimistic.
         method : {"dr", "ipw"}
         confidence_level : float, default 0.95
         """
@@ -80,7 +79,10 @@ class RowScores:
         labels = np.full(support.n_rows, policy) if np.ndim(policy) == 0 else policy
         codes = self.model.arms.codes(labels)
         if len(codes) != support.n_rows:
-            raise DataError(f"policy has {len(codes):,} rows, the support has {support.n_rows:,}.")
+            raise DataError(
+                f"policy has {len(codes):,} rows, the support has {support.n_rows:,}. Pass one arm "
+                "per support row."
+            )
         rows = scores, support.y, support.arm, nuisances.e, nuisances.clipped, codes
         return policy_value(*rows, method=method, confidence_level=confidence_level)
 
@@ -92,7 +94,7 @@ class RowScores:
         max_depth: int = 2,
         min_rows: int = 20,
     ) -> PolicyTree:
-        """A small tree of features that says which arm is best, from the doubly robust scores.
+        """Shallow decision tree of the best arm, fitted to the doubly robust scores.
 
         Parameters
         ----------
@@ -125,7 +127,7 @@ class RowScores:
         Raises
         ------
         DataError
-            They are the rows of the fit, which the effect has seen.
+            These are the rows of the fit.
         """
         ranked = self._ranked(T0, T1) | {"kind": kind, "n_bootstrap": n_bootstrap}
         return rate(**ranked, confidence_level=confidence_level)
@@ -133,22 +135,22 @@ class RowScores:
     def effects_by_rank(
         self, *, n_groups: int = 5, T0: Any = None, T1: Any = None, confidence_level: float = 0.95
     ) -> pd.DataFrame:
-        """Average effects by these rows' own scores, in groups of rising effect by the population.
+        """Average effect from these rows' scores, by quantile group of the predicted effect.
 
-        Where the model tells who gains, they rise as the predicted ones do. Intervals are 95 %
-        ones by default.
+        The estimates rise with the predictions if the model ranks rows correctly. Intervals are
+        95 % by default.
 
         Returns
         -------
         DataFrame
-            By group, 1 being the least: `n` rows, `predicted` and own `effect`, `se` (of tasks,
-            where there are ten or more), `low` and `high`. There are fewer groups where effects
-            are tied.
+            By group, from the lowest predictions: `n` rows, `predicted` and estimated `effect`,
+            `se` (clustered by task where there are ten or more), `low` and `high`. Tied
+            predictions give fewer groups.
 
         Raises
         ------
         DataError
-            They are the rows of the fit, which the effect has seen.
+            These are the rows of the fit.
 
         References
         ----------
@@ -158,7 +160,7 @@ class RowScores:
         return effects_by_rank(**ranked, n_groups=n_groups, confidence_level=confidence_level)
 
     def diagnostics(self, *, T0: Any = None, T1: Any = None) -> Diagnostics:
-        """Overlap, balance, and how much confounding would explain the effect away."""
+        """Overlap, balance, and the confounding that would explain away the effect."""
         nuisances, arms = self._arm_nuisances(), self.model.arms
         zero, one = arms.codes_of(T0, T1)
         return diagnose(
@@ -170,30 +172,29 @@ class RowScores:
         )
 
     def arm_scores(self) -> Array:
-        """Doubly robust scores, (row, arm): what a row says of the outcome in every arm.
+        """Doubly robust scores of every arm, (row, arm).
 
-        No row scores itself: what is expected of it rests on other tasks and on the other rows of
-        its own.
+        The nuisances of a row come from other tasks and from the other rows of its task.
         """
         return arm_scores(self.support, self._arm_nuisances())
 
     def gains(self, zero: int, one: int) -> Array:
-        """Score of an arm less that of another, by their numbers, (row,)."""
+        """Score of arm number `one` minus that of `zero`, (row,)."""
         return gains(self.support, self._arm_nuisances(), (zero, one))
 
     def pseudo_outcomes(self, learner: str, zero: int, one: int) -> PseudoOutcomes:
-        """Pseudo-outcomes of the rows for the effect of an arm over another, by their numbers."""
+        """Pseudo-outcomes of the rows for the effect of arm number `one` over `zero`."""
         nuisances = self._arm_nuisances()
         scoring = Scoring(learner, self.model.nuisances.noise)
         return scoring.pair(self.support, nuisances, (zero, one))
 
     def _ranked(self, T0: Any, T1: Any) -> dict[str, Any]:
-        """Effect of every row by the population's model, and by its score."""
+        """Effect of every row by the population's model and by its score, and its task."""
         nuisances, arms = self._arm_nuisances(), self.model.arms
         if self.is_training:
             raise DataError(
-                "the effect has seen these rows, so its ranking of them is flattered. Adapt to "
-                "rows of other tasks and rate those."
+                "the effect was fitted to these rows, so its ranking of them is optimistic. Adapt "
+                "to rows of other tasks and rank those."
             )
         zero, one = arms.codes_of(T0, T1)
         rows, vectors = self.support.in_one_task(), arms.vectors
@@ -202,10 +203,10 @@ class RowScores:
         return {"effect": effect, "scores": gain, "task": self.support.task}
 
     def _arm_nuisances(self) -> TaskNuisances:
-        """What is expected of the rows in every arm; refused of a dose and without rows."""
+        """Nuisances of the rows; an error for a dose or without rows."""
         nuisances = self.state.nuisances
         if not isinstance(nuisances, TaskNuisances):
-            raise DataError("this compares arms: a dose has none. Cut it into arms first.")
+            raise DataError("this compares arms: a dose has none. Bin the dose into arms first.")
         if self.support.n_rows == 0:
-            raise DataError("there are no rows to score: adapt to some.")
+            raise DataError("there are no rows to score. Adapt to rows first.")
         return nuisances

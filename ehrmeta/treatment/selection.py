@@ -1,4 +1,4 @@
-"""Choosing between learners without a counterfactual: scorers for scikit-learn's searches."""
+"""Model selection without counterfactuals: a scorer of effects for scikit-learn's searches."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -17,28 +17,28 @@ _KINDS = ("r", "dr", "autoc", "qini")
 
 @dataclass(frozen=True)
 class EffectScorer:
-    r"""A scorer of effects for ``scoring=``: held-out rows judge, no counterfactual is needed.
+    r"""A scorer of effects for ``scoring=``, from held-out rows.
 
-    The nuisances that judge are cross-fitted on the held-out rows by settings of the scorer's own,
-    the same for every candidate, so that scores of all learners can be compared. Larger is better:
+    Its nuisances are cross-fitted on the held-out rows with the scorer's settings, the same for
+    every candidate, so scores of all learners can be compared. Larger is better:
 
     - "r": :math:`1 - L / L_{constant}` with the R-loss
       :math:`L = \sum (y - m(x) - (t - e(x)) \tau(x))^2`; 0 is the best constant effect;
     - "dr": the same with the weighted squared distance to doubly robust scores;
     - "autoc", "qini": how well the effect ranks rows by their gain.
 
-    With tasks each is adapted from `shots` of its rows and judged on the others.
+    Each task is adapted from `shots` of its rows and scored on the others.
 
     Parameters
     ----------
     kind : {"r", "dr", "autoc", "qini"}
     shots : int
-        Random rows of every held-out task that the candidate adapts to; 0 judges the population's
-        effect. Tasks with no more rows are left out.
+        Random rows of every held-out task that the candidate adapts to; 0 scores the population's
+        effect. Tasks without further rows are omitted.
     T0, T1 : labels of arms, optional
-        The contrast judged.
+        The contrast to score.
     outcome, propensity : optional
-        Of the judge, as in `TreatmentResponse`.
+        Nuisance models of the scorer, as in `TreatmentResponse`.
     random_state : int
 
     References
@@ -106,7 +106,7 @@ class EffectScorer:
             effect = adapted.effect(take_rows(frame, query), groups=tasks[query], **names)
         else:
             effect = estimator.effect(take_rows(frame, query), **names)
-        judge = TreatmentResponse(
+        scorer = TreatmentResponse(
             propensity=self.propensity,
             outcome=self.outcome,
             final="constant",
@@ -119,7 +119,7 @@ class EffectScorer:
             treatment=treatment[query],
             groups=None if tasks is None else tasks[query],
         )
-        rows = judge.tasks_
+        rows = scorer.tasks_
         pair = rows.model.arms.codes_of(self.T0, self.T1)
         if self.kind in ("autoc", "qini"):
             return rank_score(effect, rows.gains(*pair), kind=self.kind)

@@ -1,4 +1,4 @@
-"""What a user passes to fit and adapt, checked and as arrays."""
+"""Rows of treated tasks: reading, checking and encoding a user's table."""
 
 from __future__ import annotations
 
@@ -36,13 +36,12 @@ class TreatedRows:
 
     x: Array  # (row, feature): encoded features, known before the treatment
     y: Array  # (row,): outcome
-    arm: AnyArray  # (row,): number of the arm given, 0 the control; of a dose the dose itself
+    arm: AnyArray  # (row,): number of the arm given, 0 for the control; or the dose
     task: Index  # (row,): number of the task
     n_tasks: int
     time: Array | None = None  # (row,): of the treatment, in the schema's unit
     known: Array | None = None  # (row, arm): randomisation probabilities
-    # (task,): names of the tasks, sorted; None for one without a name
-    labels: AnyArray | None = None
+    labels: AnyArray | None = None  # (task,): names of the tasks, sorted; None if unnamed
 
     @property
     def n_rows(self) -> int:
@@ -51,7 +50,7 @@ class TreatedRows:
 
     @property
     def timed(self) -> dict[str, Array]:
-        """The time, where there is one, as estimators over tasks take it."""
+        """Time, if any, as a keyword argument of estimators over tasks."""
         return {} if self.time is None else {"time": self.time}
 
     @property
@@ -61,25 +60,25 @@ class TreatedRows:
 
     @cached_property
     def by_task(self) -> tuple[Index, Index]:
-        """Order of the rows by task, (row,), and offsets of the tasks in it, (task + 1,)."""
+        """Row numbers sorted by task, (row,), and offsets of the tasks, (task + 1,)."""
         sizes = np.bincount(self.task, minlength=self.n_tasks)
         return np.argsort(self.task, kind="stable"), np.concatenate([[0], np.cumsum(sizes)])
 
     def of_arm(self, values: Array) -> Array:
-        """The values (row, arm) of the arms that were given, (row,)."""
+        """Values (row, arm) at the arm given, (row,)."""
         return np.asarray(values[np.arange(self.n_rows), self.arm])
 
     def counts(self, n_arms: int) -> Index:
-        """Rows of every task in every arm, (task, arm)."""
-        both = np.bincount(self.task * n_arms + self.arm, minlength=self.n_tasks * n_arms)
-        return both.reshape(self.n_tasks, n_arms)
+        """Number of rows of every task in every arm, (task, arm)."""
+        counts = np.bincount(self.task * n_arms + self.arm, minlength=self.n_tasks * n_arms)
+        return counts.reshape(self.n_tasks, n_arms)
 
     def in_one_task(self) -> TreatedRows:
-        """The same rows as those of one task."""
+        """The same rows as one unnamed task."""
         return replace(self, task=np.zeros(self.n_rows, np.int64), n_tasks=1, labels=None)
 
     def to_tensors(self) -> dict[str, Tensor]:
-        """The rows and the labels of their tasks, for a file of patient data."""
+        """Rows and task labels, for a file of patient data."""
         tensors = {
             f"support.{name}": torch.as_tensor(np.array(values))
             for name, values in self._columns().items()
@@ -90,7 +89,7 @@ class TreatedRows:
     def from_tensors(
         cls, tensors: Mapping[str, Tensor], like: TreatedRows, n_tasks: int, label_type: str | None
     ) -> TreatedRows:
-        """The inverse of `to_tensors`, checked to be rows like those of `like`, which has none."""
+        """The inverse of `to_tensors`, checked against the columns of `like`, which has no rows."""
         n_rows = len(tensors["support.y"])
         known = np.zeros((0, 1)) if like.known is None else like.known
         empty = {"x": like.x, "y": like.y, "arm": like.arm, "task": like.task}
@@ -106,18 +105,17 @@ class TreatedRows:
         if columns["arm"].dtype.kind == "i":
             within.append((columns["arm"], known.shape[1]))
         if n_tasks < 1 or any(((of < 0) | (of >= limit)).any() for of, limit in within):
-            raise BundleError("its support rows are of other tasks or arms.")
+            raise BundleError("its support rows refer to unknown tasks or arms.")
         labels = None
         if label_type is not None:
             labels = read_label_bytes(tensors["labels"], label_type, n_tasks)
         return cls(**columns, n_tasks=n_tasks, labels=labels)
 
     def take(self, rows: AnyArray) -> TreatedRows:
-        """Some rows, by mask or position; the numbering of the tasks stays."""
+        """Some rows, by mask or position; tasks keep their numbers."""
         return replace(self, **{name: values[rows] for name, values in self._columns().items()})
 
     def _columns(self) -> dict[str, Any]:
-        """What there is of every row."""
         columns = {name: getattr(self, name) for name in ("x", "y", "arm", "task", "time", "known")}
         return {name: values for name, values in columns.items() if values is not None}
 
@@ -126,23 +124,21 @@ class Query(NamedTuple):
     """Rows to predict for."""
 
     rows: TreatedRows
-    is_known: Mask  # (row,): whether a row is of an adapted task
-    new_groups: NewGroups  # {"error", "population", "nan"}: what the other rows get
+    is_known: Mask  # (row,): whether the row's task was adapted
+    new_groups: NewGroups  # how rows of other tasks are predicted
 
 
 class TreatedTable(NamedTuple):
-    """A user's rows, read and checked, before anything is encoded."""
+    """A user's rows, read and checked but not encoded."""
 
     inputs: Inputs  # without the columns of task and treatment
-    # (row,): arm or dose as it was passed; None where effects are to be predicted
-    treatment: AnyArray | None
-    propensity: Any = None  # known randomisation probabilities as they were passed
+    treatment: AnyArray | None  # (row,): arm or dose; None for a query
+    propensity: Any = None  # known randomisation probabilities
 
 
 def read_treated(
     X: Any,
     y: Any = None,
-    *,
     treatment: Any = None,
     groups: Any = None,
     time: Any = None,
@@ -152,7 +148,7 @@ def read_treated(
     task_column: str | None = None,
     treatment_column: str | None = None,
 ) -> TreatedTable:
-    """Read a user's rows; those without an outcome, to be predicted for, need no treatment.
+    """Read a user's rows. Without an outcome they are a query and need no treatment.
 
     Raises
     ------
@@ -188,11 +184,11 @@ def read_treated(
 
 @dataclass(frozen=True, eq=False)
 class TreatmentEncoder:
-    """From a user's table to `TreatedRows`: arms, columns and scales, learned on training tasks."""
+    """Encoder of a user's table as `TreatedRows`, with arms, columns and scales of training."""
 
     treatment: Arms | Dose
     columns: tuple[str, ...]  # of X at fit, in their order
-    features: Encoder  # of all columns: whatever is in X was known before the treatment
+    features: Encoder  # of all columns, which are known before the treatment
     schema: Schema | None = None
     # task_column, treatment_column: columns of X that name the task and the treatment
     task_column: str | None = None
@@ -207,33 +203,26 @@ class TreatmentEncoder:
         task_column: str | None = None,
         treatment_column: str | None = None,
     ) -> TreatmentEncoder:
-        """Learn scales and levels from the training rows."""
+        """Learn scales and category levels from the training rows."""
         columns = table.inputs.columns
         features = known_features(columns, schema)
         encoder = Encoder.fit(columns, features, groups=table.inputs.groups)
         return cls(treatment, tuple(columns), encoder, schema, task_column, treatment_column)
 
-    def read(self, X: Any, y: Any = None, **given: Any) -> TreatedTable:
-        """Read rows as those of fit; `given` as in `read_treated`."""
-        return read_treated(
-            X,
-            y,
-            schema=self.schema,
-            task_column=self.task_column,
-            treatment_column=self.treatment_column,
-            **given,
-        )
+    def read(self, X: Any, y: Any = None, *others: Any, **named: Any) -> TreatedTable:
+        """Read rows as at fit; other arguments as in `read_treated`."""
+        for name in ("schema", "task_column", "treatment_column"):
+            named[name] = getattr(self, name)
+        return read_treated(X, y, *others, **named)
 
     def rows(self, table: TreatedTable) -> TreatedRows:
-        """Encode rows with their treatments and, where they are known, propensities."""
+        """Encode rows with their treatments and known propensities."""
         inputs = table.inputs
         x = self._x(inputs)
         tasks, known = inputs.tasks(), None
         if table.propensity is not None:
             if not isinstance(self.treatment, Arms):
-                raise DataError(
-                    "propensity= is for arms; of a dose it is a regressor of the model."
-                )
+                raise DataError("fit and adapt take propensity= of arms only, not of a dose.")
             known = read_propensities(table.propensity, self.treatment, inputs.n_rows)
         return TreatedRows(
             x,
@@ -252,7 +241,7 @@ class TreatmentEncoder:
         Raises
         ------
         GroupError
-            Several tasks were adapted and the rows name none, or name others.
+            The rows name no task, or one that was not adapted.
         """
         if new_groups not in ("error", "population", "nan"):
             raise DataError(
@@ -295,25 +284,25 @@ class TreatmentEncoder:
 
 
 def known_features(columns: Mapping[str, AnyArray], schema: Schema | None) -> tuple[Feature, ...]:
-    """All columns, as known when the treatment is given."""
+    """All columns as features that are known before the treatment."""
     if schema is None:
         schema = Schema.infer(pd.DataFrame(dict(columns)))
     return tuple(replace(f, role="known") for f in schema.features if f.name in columns)
 
 
 def check_columns(inputs: Inputs, columns: tuple[str, ...]) -> None:
-    """Refuse rows whose columns are not those of fit."""
+    """Raise `SchemaError` unless the columns are those of fit."""
     if tuple(inputs.columns) != columns:
         missing = [name for name in columns if name not in inputs.columns]
-        other = [name for name in inputs.columns if name not in columns]
+        unknown = [name for name in inputs.columns if name not in columns]
         raise SchemaError(
-            f"the columns of X are not those of fit: missing {missing}, unknown {other}. Pass "
+            f"the columns of X are not those of fit: missing {missing}, unknown {unknown}. Pass "
             "the columns of fit, in their order."
         )
 
 
 def described(n_shots: Index, noun: str) -> str:
-    """How many tasks, and how many rows each.
+    """Number of tasks and of rows per task, as text.
 
     Examples
     --------
@@ -326,7 +315,7 @@ def described(n_shots: Index, noun: str) -> str:
 
 
 def read_times(values: Any, name: str, schema: Schema | None, n_rows: int) -> Array:
-    """Times of rows on the schema's clock, as `time` itself is read."""
+    """Times of rows in the unit and origin of the schema's clock."""
     clock = schema.time if schema is not None and schema.time is not None else Clock(name)
     times = to_time(read_column(values, name), unit=clock.unit, origin=clock.origin, name=name)
     if times.shape != (n_rows,):
@@ -337,7 +326,7 @@ def read_times(values: Any, name: str, schema: Schema | None, n_rows: int) -> Ar
 
 
 def _check_order(time: Array | None, outcome_time: Any, schema: Schema | None) -> None:
-    """An outcome cannot be known before the treatment."""
+    """Raise `DataError` where an outcome was known before the treatment."""
     if outcome_time is None:
         return
     if time is None:
@@ -347,6 +336,6 @@ def _check_order(time: Array | None, outcome_time: Any, schema: Schema | None) -
     if len(early):
         raise DataError(
             f"the outcome was known before the treatment in {len(early):,} of {len(time):,} rows "
-            f"(first: row {early[0]}): it cannot be an effect. Leave those rows out, or check "
-            "which time is which."
+            f"(first: row {early[0]}), so it cannot be an effect. Remove those rows, or check "
+            "whether the two times are swapped."
         )

@@ -341,7 +341,7 @@ def test_a_forged_type_of_labels_is_refused(saved_patients):
 def test_a_truncated_file_is_refused_and_named(saved):
     short = saved.with_name("short.ehrmeta")
     short.write_bytes(saved.read_bytes()[:-100])
-    with pytest.raises(BundleError, match=r"short\.ehrmeta.*cut short"):
+    with pytest.raises(BundleError, match=r"short\.ehrmeta.*truncated"):
         MetaRegressor.load(short)
 
 

@@ -61,7 +61,7 @@ def test_dataclasses_come_back_with_what_they_share():
         (RandomForestRegressor(), "RandomForestRegressor in it cannot be saved"),
         (
             HistGradientBoostingRegressor(min_samples_leaf=3, max_iter=1).fit(X, Y),
-            "its leaves tell of single patients",
+            "its leaves reveal single patients",
         ),
         (np.array(["a", None], dtype=object), "neither text nor numbers"),
     ],
@@ -74,12 +74,12 @@ def test_what_a_file_cannot_hold_is_refused(value, message):
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("count", 2.5, "other parts"),
-        ("count", True, "other parts"),
-        ("first", {"tuple": [1, 2]}, "other parts"),
+        ("count", 2.5, "wrong fields"),
+        ("count", True, "wrong fields"),
+        ("first", {"tuple": [1, 2]}, "wrong fields"),
         ("first", {"name": "x", "class": "Path", "fields": {}}, "names the class 'Path'"),
-        ("first", {"name": "x", "class": "Leaf", "fields": {"weights": 1}}, "other parts"),
-        ("more", 1, "other parts"),
+        ("first", {"name": "x", "class": "Leaf", "fields": {"weights": 1}}, "wrong fields"),
+        ("more", 1, "wrong fields"),
     ],
 )
 def test_forged_parts_are_refused(name, value, message):
@@ -91,7 +91,7 @@ def test_forged_parts_are_refused(name, value, message):
 
 def test_a_word_that_is_none_of_a_choice_is_refused():
     tensors, plain = written_state(Leaf(np.ones(1), "c"), CLASSES)
-    with pytest.raises(BundleError, match="other parts"):
+    with pytest.raises(BundleError, match="wrong fields"):
         read_state(tensors, plain, CLASSES)
 
 

@@ -112,7 +112,7 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path):
     content = bytearray(newest.read_bytes())
     content[-10] ^= 1
     newest.write_bytes(content)
-    with pytest.warns(DataWarning, match=r"passed over.*altered"):
+    with pytest.warns(DataWarning, match=r"skipped.*altered"):
         resumed = fit(tmp_path)
     _assert_equal(resumed, fit())
 

@@ -233,5 +233,5 @@ def test_forged_rows_are_refused(model, new, name, value, tmp_path):
     tensors, metadata = adapted(model, new).to_state()
     tensors[f"support.{name}"][0] = value
     write_bundle(tmp_path / "forged", tensors, metadata)
-    with pytest.raises(BundleError, match="of other tasks or arms"):
+    with pytest.raises(BundleError, match="unknown tasks or arms"):
         load(tmp_path / "forged")

@@ -49,5 +49,5 @@ def test_outcomes_of_arms_differ_by_the_effect(rows):
     state = effects.adapt(cases, nuisances)
     low, high = (effects.predict(cases, state, given) for given in VECTORS)
     np.testing.assert_array_equal(effects.contrast(cases, state, *VECTORS)[0], high - low)
-    with pytest.raises(DataError, match="does not predict by weighing"):
+    with pytest.raises(DataError, match="no attention weights"):
         effects.support_weights(cases, state, *VECTORS)

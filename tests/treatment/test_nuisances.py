@@ -46,7 +46,7 @@ def test_known_propensities_stay_and_small_ones_are_raised(cases):
     nuisances, adapted = fit_nuisances(rows, 2, cases.task % 4, **settings)
     np.testing.assert_array_equal(adapted.e, np.tile([0.95, 0.1], (300, 1)))
     assert adapted.clipped.all()
-    with pytest.raises(DataError, match="randomisation probabilities for its own rows only"):
+    with pytest.raises(DataError, match="known propensities and has no propensity model"):
         nuisances.adapt(cases)
 
 

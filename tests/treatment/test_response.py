@@ -183,17 +183,17 @@ def test_a_clone_is_the_same_model_unfitted(model):
         copy.effect([[0.0, 0.0]])
 
 
-def test_known_propensities_are_taken_as_they_are(model):
+def test_known_propensities_replace_the_learned_ones(model):
     support = simulate(3, 30, seed=8)
     assert adapted(model, support).propensity_source_ == "learned"
-    told = model.adapt(
+    known = model.adapt(
         support.X,
         support.y,
         treatment=support.treatment,
         groups=support.groups,
         propensity=np.full(90, 0.5),
     )
-    assert told.propensity_source_ == "supplied"
+    assert known.propensity_source_ == "supplied"
 
 
 def test_small_propensities_are_raised_and_counted():
@@ -204,10 +204,10 @@ def test_small_propensities_are_raised_and_counted():
 
 
 BAD = {
-    "unseen arm": ({"treatment": [2] * 4}, "never seen at fit"),
+    "unseen arm": ({"treatment": [2] * 4}, "not seen at fit"),
     "missing arm": ({"treatment": [0, 1, np.nan, 1]}, "is missing in 1 of 4 rows"),
     "short": ({"treatment": [0, 1]}, "treatment has 2 rows, X has 4"),
-    "certain": ({"propensity": [0.0, 0.5, 1.0, 0.5]}, "0, 1 or outside of that in 2 of 4 rows"),
+    "certain": ({"propensity": [0.0, 0.5, 1.0, 0.5]}, "strictly between 0 and 1 in 2 of 4 rows"),
     "early": (
         {"time": [1.0, 1, 1, 1], "outcome_time": [2.0, 0, 2, 2]},
         "known before the treatment in 1 of 4 rows .first: row 1.",
