@@ -20,15 +20,7 @@ _HELD_OUT = 0.1
 
 @dataclass(eq=False, repr=False, kw_only=True)
 class BoostedRegressor(TaskRegressor):
-    """Boosted trees on rows weighted by 1 / rows of their task, stopped on held-out tasks.
-
-    Parameters
-    ----------
-    max_iter, learning_rate, max_leaf_nodes, random_state
-        As in `PopulationBoosting`.
-    schema, task, time, outcome_transform, score_shots
-        As in `MetaRegressor`.
-    """
+    """Boosted trees on rows weighted by 1 / rows of their task, stopped on held-out tasks."""
 
     max_iter: int = 300
     learning_rate: float = 0.05
@@ -107,17 +99,22 @@ class PopulationBoosting(BoostedRegressor):
     def _fit_tasks(self, rows: TaskRows, reader: RowReader) -> TaskModel:
         y, tasks = rows.y.double().numpy(), rows.codes.numpy()
         trees = self._boost(_design(rows), y, tasks, rows.n_tasks, seed=self._seed())
-        return _BoostingModel(**vars(reader), trees=trees)
+        return BoostingModel(**vars(reader), trees=trees)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _BoostingModel(TaskModel):
+class BoostingModel(TaskModel):
+    """Fitted trees; the support is ignored."""
+
     trees: HistGradientBoostingRegressor
 
     def predict(self, support: TaskRows, state: Any, query: TaskRows) -> Predictive:
-        if query.n_rows == 0:
-            return Predictive(np.empty(0), self.table.outcome)
-        return Predictive(self.trees.predict(_design(query)), self.table.outcome)
+        """Predictions from the query's features."""
+        return self._predicted(_design(query))
+
+    def _predicted(self, design: Array) -> Predictive:
+        y = self.trees.predict(design) if len(design) else np.empty(0)  # no rows are an error
+        return Predictive(y, self.table.outcome)
 
 
 def _design(rows: TaskRows) -> Array:

@@ -9,9 +9,8 @@ from typing import ClassVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.ensemble import HistGradientBoostingRegressor
 
-from ehrmeta.baselines.boosting import BoostedRegressor
+from ehrmeta.baselines.boosting import BoostedRegressor, BoostingModel
 from ehrmeta.estimators.predictions import Predictive
 from ehrmeta.estimators.task_model import RowReader, TaskModel
 from ehrmeta.nn.batch import TaskRows
@@ -90,13 +89,7 @@ def _rows_before(support: TaskRows, query: TaskRows) -> NDArray[np.int64]:
 
 
 def history_design(support: TaskRows, history: Array, query: TaskRows) -> Array:
-    """The query row's features, history, elapsed time and measured values, (row, column).
-
-    Parameters
-    ----------
-    history : (task, 5)
-        The support's `outcome_history`.
-    """
+    """The query row's features, outcome history (task, 5), elapsed time and measured values."""
     return np.column_stack(
         [
             query.x.double().numpy(),
@@ -202,14 +195,9 @@ class HistoryBoosting(BoostedRegressor):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _HistoryModel(TaskModel):
-    trees: HistGradientBoostingRegressor
-
+class _HistoryModel(BoostingModel):
     def adapt(self, support: TaskRows) -> Array:
         return outcome_history(support)
 
     def predict(self, support: TaskRows, state: Array, query: TaskRows) -> Predictive:
-        if query.n_rows == 0:
-            return Predictive(np.empty(0), self.table.outcome)
-        design = history_design(support, state, query)
-        return Predictive(self.trees.predict(design), self.table.outcome)
+        return self._predicted(history_design(support, state, query))

@@ -29,20 +29,14 @@ _ROWS_AT_ONCE = 4096
 
 @dataclass(eq=False, repr=False, kw_only=True)
 class MixedRegressor(TaskRegressor):
-    """Base of models linear in features and time, with a random intercept and slope in time.
-
-    Parameters
-    ----------
-    random_slope, schema, task, time, outcome_transform, score_shots
-        As in `MixedEffects`.
-    """
+    """Base of models linear in features and time, with a random intercept and slope in time."""
 
     random_slope: bool = True
 
     def _training_designs(
         self, rows: TaskRows, table: TableEncoder
     ) -> tuple[dict[str, Any], Array, Array, NDArray[np.bool_]]:
-        """Settings of `designs`, fixed and random design, and the fixed columns to keep."""
+        """Settings of `designs`, both designs, and which fixed columns are independent."""
         elapsed = self.mean_elapsed_ = float(time_since_first(rows, rows).mean())
         settings = {"mean_elapsed": elapsed, "random_slope": self.random_slope}
         x, z = designs(rows, rows, table, mean_elapsed=elapsed, random_slope=self.random_slope)
@@ -141,11 +135,11 @@ class MixedEffects(MixedRegressor):
     reml: bool = True
 
     def _fit_tasks(self, rows: TaskRows, reader: RowReader) -> TaskModel:
-        settings, x, z, kept = self._training_designs(rows, reader.table)
+        settings, x, z, independent = self._training_designs(rows, reader.table)
         y, starts = rows.y.double().numpy(), rows.starts.numpy()
-        fitted = fit_mixed_model(x[:, kept], z, y, starts, reml=self.reml)
-        beta, beta_cov = np.zeros(len(kept)), np.zeros((len(kept), len(kept)))
-        beta[kept], beta_cov[np.ix_(kept, kept)] = fitted.beta, fitted.beta_cov
+        fitted = fit_mixed_model(x[:, independent], z, y, starts, reml=self.reml)
+        beta, beta_cov = np.zeros(len(independent)), np.zeros((len(independent), len(independent)))
+        beta[independent], beta_cov[np.ix_(independent, independent)] = fitted.beta, fitted.beta_cov
         self.mixed_model_ = replace(fitted, beta=beta, beta_cov=beta_cov)
         return _MixedEffectsModel(**vars(reader), **settings, mixed=self.mixed_model_)
 
@@ -301,16 +295,16 @@ class MixedProcessEffects(MixedRegressor):
     """
 
     def _fit_tasks(self, rows: TaskRows, reader: RowReader) -> TaskModel:
-        settings, x, z, kept = self._training_designs(rows, reader.table)
+        settings, x, z, independent = self._training_designs(rows, reader.table)
         y, starts, unit = rows.y.double().numpy(), rows.starts.numpy(), reader.table.time_unit
-        fitted: Any = fit_mixed_model(x[:, kept], z, y, starts)
+        fitted: Any = fit_mixed_model(x[:, independent], z, y, starts)
         self.process_var_, self.tau_ = 0.0, 1.0
         if reader.table.timed:
             s = rows.time.numpy() / unit
-            fitted = fit_mixed_process(x[:, kept], z, s, y, starts, fitted)
+            fitted = fit_mixed_process(x[:, independent], z, s, y, starts, fitted)
             self.process_var_, self.tau_ = fitted.process_var, fitted.tau * unit
-        self.beta_ = np.zeros(len(kept))
-        self.beta_[kept] = fitted.beta
+        self.beta_ = np.zeros(len(independent))
+        self.beta_[independent] = fitted.beta
         self.G_, self.noise_var_ = fitted.G, fitted.noise_var
         return _MixedProcessModel(
             **vars(reader),

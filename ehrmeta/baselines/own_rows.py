@@ -1,5 +1,6 @@
 """Baselines fitted to each task's rows only, with the population mean as fallback."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, ClassVar, NamedTuple
@@ -115,16 +116,23 @@ class LastValue(TaskRegressor):
     poor_score: ClassVar[bool] = True
 
     def _fit_tasks(self, rows: TaskRows, reader: RowReader) -> TaskModel:
-        return _LastValueModel(**vars(reader), population_mean=_mean(rows))
+        return _LevelModel(**vars(reader), population_mean=_mean(rows), level=_last)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _LastValueModel(TaskModel):
+class _LevelModel(TaskModel):
+    """Predicts one level per task, by `level` of support and population mean, (task,)."""
+
     population_mean: float
+    level: Callable[[TaskRows, float], Array]
 
     def predict(self, support: TaskRows, state: Any, query: TaskRows) -> Predictive:
-        last = last_of_tasks(support, support.y.double().numpy(), self.population_mean)
-        return Predictive(last[query.codes.numpy()], self.table.outcome)
+        level = self.level(support, self.population_mean)
+        return Predictive(level[query.codes.numpy()], self.table.outcome)
+
+
+def _last(support: TaskRows, population_mean: float) -> Array:
+    return last_of_tasks(support, support.y.double().numpy(), population_mean)
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -201,15 +209,10 @@ class TaskMean(TaskRegressor):
     poor_score: ClassVar[bool] = True
 
     def _fit_tasks(self, rows: TaskRows, reader: RowReader) -> TaskModel:
-        return _MeanModel(**vars(reader), population_mean=_mean(rows))
+        return _LevelModel(**vars(reader), population_mean=_mean(rows), level=_task_means)
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _MeanModel(TaskModel):
-    population_mean: float
-
-    def predict(self, support: TaskRows, state: Any, query: TaskRows) -> Predictive:
-        n = support.sizes.numpy()
-        total = np.bincount(support.codes.numpy(), support.y.double().numpy(), len(n))
-        mean = np.where(n > 0, total / np.maximum(n, 1), self.population_mean)
-        return Predictive(mean[query.codes.numpy()], self.table.outcome)
+def _task_means(support: TaskRows, population_mean: float) -> Array:
+    n = support.sizes.numpy()
+    total = np.bincount(support.codes.numpy(), support.y.double().numpy(), len(n))
+    return np.where(n > 0, total / np.maximum(n, 1), population_mean)

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ Stage = tuple[type[Algorithm], dict[str, Any]]
 LossAndGradient = Callable[[Params, TaskSet, TaskSet, Tensor], tuple[Tensor, Gradient]]
 
 
+@dataclass(eq=False, repr=False)
 class EpisodeLoss:
     """Loss of episodes under an algorithm, and its meta-gradient.
 
@@ -33,24 +35,18 @@ class EpisodeLoss:
         How the gradient is computed, see `Recorded`.
     """
 
-    def __init__(
-        self,
-        algorithm: Algorithm,
-        spec: Spec,
-        *,
-        chunk_size: int | None = None,
-        precision: str = "float32",
-        compiled: bool = False,
-        plain_calls: int = 20,
-    ) -> None:
-        self.algorithm = algorithm
-        self.spec = spec
-        self.precision = precision
-        self.compiled = compiled
-        self.plain_calls = plain_calls
-        self._chunks = Chunks(chunk_size or sys.maxsize)
+    algorithm: Algorithm
+    spec: Spec
+    _: KW_ONLY
+    chunk_size: int | None = None
+    precision: str = "float32"
+    compiled: bool = False
+    plain_calls: int = 20
+
+    def __post_init__(self) -> None:
+        self._chunks = Chunks(self.chunk_size or sys.maxsize)
         self._recorded: list[tuple[Stage, Recorded[tuple[Tensor, Gradient]]]] = []
-        self._evaluation = Recorded(self._batched(algorithm))
+        self._evaluation = Recorded(self._batched(self.algorithm))
 
     def losses(self, params: Params, support: TaskSet, query: TaskSet) -> Tensor:
         """Loss (task,) of each episode at the end of training; 0 without a query."""

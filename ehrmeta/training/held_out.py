@@ -26,7 +26,6 @@ def hold_out(
     Parameters
     ----------
     rows : TaskRows
-        Of all training tasks.
     share : float
         Of the tasks to hold out. None is held out of fewer than 20 tasks. With `keeps_start`, none
         is held out of fewer than 100 tasks, and else at least 30.
@@ -46,16 +45,7 @@ def hold_out(
 
 
 class HeldOut:
-    """Fixed episodes of the held-out tasks.
-
-    Parameters
-    ----------
-    sampler : EpisodeSampler
-        Of the held-out tasks.
-    loss : EpisodeLoss
-    seed : int
-        Of the episodes.
-    """
+    """Fixed episodes of the held-out tasks, which `sampler` draws with `seed`."""
 
     def __init__(self, sampler: EpisodeSampler, loss: EpisodeLoss, seed: int) -> None:
         self.loss = loss

@@ -19,46 +19,22 @@ _NUMBERS = ("step", "best_step", "running", "n_seen", "n_skipped", "n_halved", "
 
 @dataclass
 class TrainingState:
-    """A training run between two steps.
+    """A training run between two steps."""
 
-    Parameters
-    ----------
-    params : dict of str to Tensor
-        Leaves of the meta-gradient.
-    optimiser : torch.optim.AdamW
-        Over `params`, in their order.
-    best : dict of str to Tensor
-        Parameters of the lowest held-out loss so far.
-    step, best_step : int
-        Number of steps, and the step of `best`.
-    best_loss : float
-    running : float
-        Sum of the steps' losses since the last check.
-    n_seen, n_skipped : int
-        Number of episodes, and of those whose loss was not finite.
-    n_halved : int
-        Number of times that the learning rate was halved.
-    seconds : float
-        Time until the last check.
-    over : bool
-        Whether the training has ended.
-    history : list of dict
-        One record per check.
-    """
-
-    params: dict[str, Tensor]
-    optimiser: torch.optim.AdamW
-    best: dict[str, Tensor]
-    step: int = 0
-    best_step: int = 0
+    params: dict[str, Tensor]  # leaves of the meta-gradient
+    optimiser: torch.optim.AdamW  # over `params`, in their order
+    best: dict[str, Tensor]  # parameters of the lowest held-out loss so far
+    step: int = 0  # number of steps
+    best_step: int = 0  # the step of `best`
     best_loss: float = math.inf
-    running: float = 0.0
+    running: float = 0.0  # sum of the steps' losses since the last check
+    # n_seen, n_skipped: number of episodes, and of those whose loss was not finite
     n_seen: int = 0
     n_skipped: int = 0
-    n_halved: int = 0
-    seconds: float = 0.0
-    over: bool = False
-    history: History = field(default_factory=list)
+    n_halved: int = 0  # number of times that the learning rate was halved
+    seconds: float = 0.0  # until the last check
+    over: bool = False  # whether the run has ended
+    history: History = field(default_factory=list)  # one record per check
 
     @classmethod
     def at_start(cls, params: Mapping[str, Tensor], plan: TrainingPlan) -> TrainingState:

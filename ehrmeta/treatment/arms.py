@@ -56,7 +56,7 @@ class Arms:
         first = labels == control
         if not first.any():
             raise DataError(
-                f"control={control!r} is no arm. "
+                f"control={control!r} is not an arm. "
                 f"{did_you_mean(str(control), [str(label) for label in labels])}"
             )
         return cls(np.concatenate([labels[first], labels[~first]]))
@@ -216,12 +216,7 @@ def read_treatment(treatment: Any, name: str = "treatment") -> AnyArray:
 
 
 def read_probabilities(propensity: Any, arms: Arms) -> Array:
-    """Randomisation probability of every arm, (arm,).
-
-    Parameters
-    ----------
-    propensity : float or mapping
-        Of the second of two arms, or arm to probability.
+    """Randomisation probability of every arm, (arm,), from that of the second of two or a mapping.
 
     Examples
     --------
@@ -238,13 +233,7 @@ def read_probabilities(propensity: Any, arms: Arms) -> Array:
 
 
 def read_propensities(propensity: Any, arms: Arms, n_rows: int) -> Array:
-    """Known propensity of every arm in every row, (row, arm).
-
-    Parameters
-    ----------
-    propensity : array-like, (row,) or (row, arm)
-        Of the second of two arms, or of all in the order of ``arms_.labels``.
-    """
+    """Known propensities (row, arm), from those of the second of two arms (row,) or of all."""
     propensities = np.asarray(propensity, dtype=np.float64)
     if propensities.ndim == 1:
         propensities = _of_two_arms(propensities, arms)

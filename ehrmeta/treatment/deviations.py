@@ -58,9 +58,7 @@ class Deviations:
     def design(self, x: Array, factors: Array, *, level: bool = False) -> Array:
         """Columns of b and l in ``sum_a factor_a z'b_a``, plus the level if any, (row, effect).
 
-        Parameters
-        ----------
-        factors : (arm - 1,) or (row, arm - 1)
+        Factors are (arm - 1,) or (row, arm - 1).
         """
         if self.model is None:
             return np.zeros((len(x), 0))
@@ -110,8 +108,7 @@ def fit_deviations(cases: TreatedRows, given: Array, residual: Array, noise: Arr
     ----------
     given : (row, arm - 1)
         Whether each arm was given, 0 in tasks without a contrast; or the dose.
-    residual : (row,)
-    noise : (arm,)
+    residual, noise : (row,), (arm,)
     """
     n_effects = given.shape[1]
     best = Deviations("none", None, noise, n_effects)

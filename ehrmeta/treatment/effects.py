@@ -79,18 +79,10 @@ class Population:
         return np.column_stack([arm.design(x) @ arm.beta for arm in self.arms])
 
     def contrast(self, x: Array, signs: Array) -> tuple[Array, Array]:
-        """Design of a contrast of arms, and its variance between the folds of the stacks.
+        """Design of a contrast, (row, coefficient), and the stacks' jackknife variance, (row,).
 
-        Parameters
-        ----------
-        signs : (arm - 1,) or (row, arm - 1)
-            Factors of the arms in the contrast.
-
-        Returns
-        -------
-        design : (row, coefficient)
-        variance : (row,)
-            Jackknife over the folds of the stacks.
+        `signs` are the factors of the arms in the contrast, (arm - 1,) or (row, arm - 1); the
+        jackknife is over the folds of the stacks.
         """
         columns = np.broadcast_to(signs, (len(x), len(self.arms))).T
         signed_arms = list(zip(columns, self.arms, strict=True))

@@ -144,18 +144,7 @@ def _fit_effects(
             population, pull = outcome_population(nuisances, rows)
             contrasts = list((adapted.population_mu[:, 1:] - adapted.population_mu[:, :1]).T)
             return *MixedEffects.fit(population, pull, rows, adapted, noise, contrasts), []
-        crossed = [
-            partial(
-                fit_crossed,
-                cases=rows,
-                nuisances=nuisances,
-                adapted=adapted,
-                arm=arm,
-                fold=fold,
-                random_state=settings.random_state,
-            )
-            for arm in range(1, nuisances.n_arms)
-        ]
+        crossed = partial(fit_crossed, rows, nuisances, adapted, fold, settings.random_state)
     scoring = Scoring(settings.learner, noise)
     if settings.estimator is not None:
         effects = MetaEffects.fit(settings.estimator, scoring, rows, adapted)

@@ -24,6 +24,7 @@ doi:10.1093/biomet/asaa076 (R); Kennedy (2023), doi:10.1214/23-EJS2157 (DR).
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -141,14 +142,13 @@ class CrossedEffect(CrossFitted):
 
 
 def fit_crossed(
-    model: Any,
     cases: TreatedRows,
     nuisances: Nuisances,
     adapted: TaskNuisances,
-    arm: int,
     fold: Index,
-    *,
-    random_state: int = 0,
+    random_state: int,
+    arm: int,
+    model: Any,
 ) -> tuple[CrossedEffect, Array]:
     """Cross-fit both regressions: the effect, and its out-of-fold values at all rows, (row,).
 
@@ -181,7 +181,7 @@ def share_of_pair(e: Array, pair: tuple[int, int]) -> Array:
     return np.asarray(e[:, one] / (e[:, zero] + e[:, one]))
 
 
-Crossed = Callable[[Any], tuple[CrossedEffect, Array]]
+Crossed = Callable[[int, Any], tuple[CrossedEffect, Array]]  # of an arm, by a model
 
 
 class EffectForm(NamedTuple):
@@ -201,7 +201,7 @@ def choose_forms(
     fold: Index,
     *,
     final: Any = "auto",
-    crossed: Sequence[Crossed] | None = None,
+    crossed: Crossed | None = None,
     random_state: int = 0,
 ) -> list[EffectForm]:
     """Cross-fit every candidate form, and choose one by the out-of-fold R-loss.
@@ -216,8 +216,8 @@ def choose_forms(
     r_pseudo : sequence of PseudoOutcomes
         The R-learner's, for the R-loss.
     final : {"auto", "constant", "linear", "crossed boosting", "boosting"} or regressor
-    crossed : sequence of callable, optional
-        By arm, fits the X-learner's two regressions with a model; a dose has none.
+    crossed : callable, optional
+        Fits the X-learner's two regressions of an arm with a model; a dose has none.
     """
     models = _models(final, crossed is not None)
     without = [arm for arm, scored in enumerate(pseudo, start=1) if not len(scored.rows)]
@@ -226,10 +226,9 @@ def choose_forms(
             f"no task has rows of both the control and arm {without[0]}, so no effect can be "
             "learned. Pass larger tasks in groups=, such as sites, or omit it."
         )
-    makers: Sequence[Crossed | None] = crossed or [None] * len(pseudo)
     fits = [
-        _fits(models, x, scored, fold, maker, random_state)
-        for scored, maker in zip(pseudo, makers, strict=True)
+        _fits(models, x, scored, fold, crossed and partial(crossed, arm), random_state)
+        for arm, scored in enumerate(pseudo, start=1)
     ]
     losses = [
         {
@@ -259,7 +258,7 @@ def _fits(
     x: Array,
     pseudo: PseudoOutcomes,
     fold: Index,
-    crossed: Crossed | None,
+    crossed: Callable[[Any], tuple[CrossedEffect, Array]] | None,
     random_state: int,
 ) -> dict[str, tuple[Any, Array]]:
     """Candidate forms of one arm's effect, and their out-of-fold values, (row,)."""

@@ -114,12 +114,12 @@ class MetaOutcomes(_PointEffects):
     @classmethod
     def fit(cls, estimator: Any, cases: TreatedRows, nuisances: AnyTaskNuisances) -> MetaOutcomes:
         """Fit a clone on the outcome."""
-        x = np.column_stack([cases.x, nuisances.treatment(cases)])
+        x = _with_treatment(cases.x, nuisances.treatment(cases))
         return cls(clone(estimator).fit(x, cases.y, **_tasks_of(cases)))
 
     def adapt(self, cases: TreatedRows, nuisances: AnyTaskNuisances) -> Any:
         """The model adapted to the tasks."""
-        x = np.column_stack([cases.x, nuisances.treatment(cases)])
+        x = _with_treatment(cases.x, nuisances.treatment(cases))
         return _adapted(self.model, x, cases.y, cases)
 
     def outcomes(
@@ -160,8 +160,7 @@ class MetaOutcomes(_PointEffects):
 
 
 def _with_treatment(x: Array, given: Array) -> Array:
-    wide = (len(x), np.shape(given)[-1])
-    return np.column_stack([x, np.broadcast_to(given, wide)])
+    return np.column_stack([x, np.broadcast_to(given, (len(x), np.shape(given)[-1]))])
 
 
 def _tasks_of(cases: TreatedRows) -> dict[str, Any]:

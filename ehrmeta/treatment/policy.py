@@ -167,13 +167,7 @@ def fit_policy_tree(
     max_depth: int = 2,
     min_rows: int = 20,
 ) -> PolicyTree:
-    """Fit a regression tree to the scores of all arms.
-
-    Parameters
-    ----------
-    gain : (row, arm)
-        Doubly robust scores net of costs; larger is better.
-    """
+    """Fit a regression tree to `gain` (row, arm): scores net of costs, larger is better."""
     tree = DecisionTreeRegressor(max_depth=max_depth, min_samples_leaf=min_rows, random_state=0)
     return PolicyTree(tree.fit(x, gain - gain.mean(1, keepdims=True)), labels, names)
 

@@ -55,7 +55,7 @@ class TreatmentResponse(Saved, BaseEstimator):
     their intervals are those of a new task.
 
     It assumes that all confounders are in X or are a level of the task, which no data can verify.
-    `diagnostics` tells how strong an unmeasured confounder would have to be.
+    `diagnostics` shows how strong an unmeasured confounder would have to be.
 
     Parameters
     ----------
@@ -308,7 +308,7 @@ class TreatmentResponse(Saved, BaseEstimator):
     def from_state(
         cls, tensors: Mapping[str, Tensor], metadata: Json, device: str = "auto"
     ) -> Self:
-        """The inverse of `to_state`; `provenance_` tells versions and time of saving."""
+        """The inverse of `to_state`; `provenance_` has versions and time of saving."""
         model = EffectModel.from_state(tensors, metadata, device)
         settings = {name: from_json(value) for name, value in metadata["settings"].items()}
         pairs = settings["propensity"]

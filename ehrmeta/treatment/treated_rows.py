@@ -249,22 +249,9 @@ class TreatmentEncoder:
             )
         inputs = self.read(X, groups=groups).inputs
         x = self._x(inputs)
-        if adapted.labels is None:
-            task = np.zeros(inputs.n_rows, np.int64)
-        elif inputs.groups is None:
-            raise GroupError(
-                f"groups is missing: the model was adapted to {adapted.n_tasks:,} named tasks, so "
-                "pass groups= with the task of every row."
-            )
-        else:
-            task = pd.Index(adapted.labels).get_indexer(inputs.groups).astype(np.int64)
+        remedy = "pass new_groups='population' or 'nan'"
+        task = task_numbers(inputs, adapted.labels, new=new_groups != "error", remedy=remedy)
         is_known = task >= 0
-        if new_groups == "error" and not is_known.all():
-            raise GroupError(
-                f"{int(np.sum(~is_known)):,} of {len(is_known):,} rows (first: row "
-                f"{int(np.flatnonzero(~is_known)[0])}) belong to tasks that were not adapted. "
-                "Adapt them first, or pass new_groups='population' or 'nan'."
-            )
         no_outcome, no_arm = np.full(inputs.n_rows, np.nan), np.zeros(inputs.n_rows, np.int64)
         rows = TreatedRows(x, no_outcome, no_arm, np.maximum(task, 0), adapted.n_tasks)
         return Query(rows, is_known, new_groups)
@@ -288,6 +275,37 @@ def known_features(columns: Mapping[str, AnyArray], schema: Schema | None) -> tu
     if schema is None:
         schema = Schema.infer(pd.DataFrame(dict(columns)))
     return tuple(replace(f, role="known") for f in schema.features if f.name in columns)
+
+
+def task_numbers(
+    inputs: Inputs,
+    labels: AnyArray | None,
+    *,
+    new: bool = False,
+    remedy: str = "predict with unadapted()",
+) -> Index:
+    """Number of the adapted task of every row; 0 for one unnamed task, -1 for a new one.
+
+    Raises
+    ------
+    GroupError
+        The rows name no task, or one that was not adapted unless `new` tasks are allowed.
+    """
+    if labels is None:
+        return np.zeros(inputs.n_rows, np.int64)
+    if inputs.groups is None:
+        raise GroupError(
+            f"groups is missing: the model was adapted to {len(labels):,} named tasks, so pass "
+            "groups= with the task of every row."
+        )
+    task: Index = pd.Index(labels).get_indexer(inputs.groups).astype(np.int64)
+    unknown = np.flatnonzero(task < 0)
+    if len(unknown) and not new:
+        raise GroupError(
+            f"{len(unknown):,} of {len(task):,} rows (first: row {unknown[0]}) belong to tasks "
+            f"that were not adapted. Adapt to them first, or {remedy}."
+        )
+    return task
 
 
 def check_columns(inputs: Inputs, columns: tuple[str, ...]) -> None:

@@ -1,4 +1,4 @@
-"""Laws that every opponent obeys, on a table with static, known and measured features."""
+"""Laws of every baseline, on a table with static, known and measured features."""
 
 import numpy as np
 import pandas as pd
@@ -30,7 +30,7 @@ every_model = pytest.mark.parametrize("model", MODELS, ids=lambda model: type(mo
 
 
 def cohort(n_patients=60, seed=0, *, is_feature=True):
-    """Patients with a level and a trend of their own; the lab follows the outcome."""
+    """Patients with random levels and trends; the lab follows the outcome."""
     rng = np.random.default_rng(seed)
     sizes = rng.integers(2, 12, n_patients)
     groups = np.repeat(np.arange(n_patients) + 100, sizes)
@@ -98,11 +98,11 @@ def test_order_of_the_support_and_the_other_patients_do_not_matter(model):
     together = model.adapt(X, y, groups=groups, time=days)
     together = together.predict(later, groups=later_groups, time=later_days)
     label = later_groups[0]
-    own = np.flatnonzero(groups == label)[::-1]
-    alone = model.adapt(X.iloc[own], y[own], time=days[own])
+    rows = np.flatnonzero(groups == label)[::-1]
+    alone = model.adapt(X.iloc[rows], y[rows], time=days[rows])
     mine = later_groups == label
-    found = alone.predict(later[mine], time=later_days[mine])
-    np.testing.assert_allclose(found, together[mine], rtol=1e-9)
+    predicted = alone.predict(later[mine], time=later_days[mine])
+    np.testing.assert_allclose(predicted, together[mine], rtol=1e-9)
 
 
 @every_model

@@ -33,24 +33,24 @@ def test_summary_equals_pandas():
         {"task": support.codes.numpy(), "y": support.y.numpy(), "time": support.time.numpy()}
     ).astype(float)
     grouped = frame.groupby("task")["y"]
-    found = pd.DataFrame(outcome_history(support), columns=["n", "mean", "sd", "last", "slope"])
-    filled = found.loc[found["n"] > 0]
-    np.testing.assert_array_equal(found["n"], [4, 0, 1, 2, 7])
+    history = pd.DataFrame(outcome_history(support), columns=["n", "mean", "sd", "last", "slope"])
+    filled = history.loc[history["n"] > 0]
+    np.testing.assert_array_equal(history["n"], [4, 0, 1, 2, 7])
     np.testing.assert_allclose(filled["mean"], grouped.mean(), rtol=1e-6)
     np.testing.assert_allclose(filled["last"], grouped.last(), rtol=1e-6)
     expected = grouped.std(ddof=0).where(grouped.size() > 1)
     np.testing.assert_allclose(filled["sd"], expected, rtol=1e-6)
     for task in (0, 4):
-        own = frame[frame["task"] == task]
-        slope = np.polyfit(own["time"], own["y"], 1)[0]
-        assert found.loc[task, "slope"] == pytest.approx(slope, rel=1e-5)
-    assert np.isnan(found.loc[1, ["mean", "sd", "last", "slope"]]).all()
-    assert np.isnan(found.loc[2, ["sd", "slope"]]).all()
+        patient = frame[frame["task"] == task]
+        slope = np.polyfit(patient["time"], patient["y"], 1)[0]
+        assert history.loc[task, "slope"] == pytest.approx(slope, rel=1e-5)
+    assert np.isnan(history.loc[1, ["mean", "sd", "last", "slope"]]).all()
+    assert np.isnan(history.loc[2, ["sd", "slope"]]).all()
 
 
 def test_without_time_order_says_nothing():
-    found = outcome_history(rows([4, 2], seed=0, timed=False))
-    assert np.isnan(found[:, 3:]).all() and np.isfinite(found[:, :3]).all()
+    history = outcome_history(rows([4, 2], seed=0, timed=False))
+    assert np.isnan(history[:, 3:]).all() and np.isfinite(history[:, :3]).all()
 
 
 def test_measured_values_are_those_the_networks_see():

@@ -1,4 +1,4 @@
-"""Laws of the mixed-model opponent: statsmodels' BLUP, and honest intervals."""
+"""Laws of the mixed models: statsmodels' BLUP, and coverage of intervals."""
 
 import numpy as np
 import pandas as pd
@@ -30,8 +30,8 @@ def test_equals_statsmodels_prediction_of_random_effects():
     ).fit()
     model = MixedEffects().fit(X, y, groups=groups, time=days)
     adapted = model.adapt(X, y, groups=groups, time=days)
-    found = adapted.predict(X, groups=groups, time=days)
-    np.testing.assert_allclose(found, theirs.fittedvalues, rtol=1e-4)
+    predicted = adapted.predict(X, groups=groups, time=days)
+    np.testing.assert_allclose(predicted, theirs.fittedvalues, rtol=1e-4)
 
 
 def test_interval_of_a_new_patient_is_that_of_the_joint_normal():
@@ -90,15 +90,15 @@ def test_own_weight_and_shrinkage_tell_population_from_own_data():
 def test_a_clock_without_a_known_origin_serves_through_differences_only():
     X, y, groups, days = longitudinal()
     schema = Schema((Feature("age"),), time=Clock("day", is_feature=False))
-    shift = np.random.default_rng(0).normal(0, 500, 150)[groups]  # an origin of each patient's own
+    shift = np.random.default_rng(0).normal(0, 500, 150)[groups]  # one time origin per patient
     plain = MixedEffects(schema=schema).fit(X, y, groups=groups, time=days)
-    moved = MixedEffects(schema=schema).fit(X, y, groups=groups, time=days + shift)
-    found = [
+    shifted = MixedEffects(schema=schema).fit(X, y, groups=groups, time=days + shift)
+    predicted = [
         model.adapt(X, y, groups=groups, time=t).predict(X, groups=groups, time=t + 1)
-        for model, t in ((plain, days), (moved, days + shift))
+        for model, t in ((plain, days), (shifted, days + shift))
     ]
-    np.testing.assert_allclose(found[0], found[1], rtol=1e-5)
-    alone = [model.predict(X, time=t) for model, t in ((plain, days), (moved, days + shift))]
+    np.testing.assert_allclose(predicted[0], predicted[1], rtol=1e-5)
+    alone = [model.predict(X, time=t) for model, t in ((plain, days), (shifted, days + shift))]
     np.testing.assert_allclose(alone[0], alone[1], rtol=1e-5)
 
 
@@ -125,7 +125,7 @@ def test_log_outcomes_come_back_on_their_own_scale():
 
 
 def walks(n_patients=300, seed=0):
-    """Level, trend and an Ornstein-Uhlenbeck process with tau = 5 of each patient's own."""
+    """Patients with random levels, trends and Ornstein-Uhlenbeck processes of tau = 5."""
     rng = np.random.default_rng(seed)
     days = np.sort(rng.uniform(0, 40, (n_patients, 10)), axis=1)
     gap = np.abs(days[:, :, None] - days[:, None, :])
@@ -153,7 +153,7 @@ def test_the_parameters_are_found_again(model):
 def test_it_predicts_the_conditional_of_the_joint_normal(model):
     X, y, _, days = walks(seed=1)
     adapted = model.adapt(X[:4], y[:4], time=days[:4])
-    found = adapted.predict_distribution(X[4:9], time=days[4:9])
+    distribution = adapted.predict_distribution(X[4:9], time=days[4:9])
     time = days[:9]
     z = np.column_stack([np.ones(9), (time - model.table_.time_center) / model.table_.time_scale])
     # the clock is a feature: fixed design [1, x, s], x constant
@@ -163,9 +163,9 @@ def test_it_predicts_the_conditional_of_the_joint_normal(model):
     joint = prior + model.noise_var_ * np.eye(9)
     gain = joint[4:, :4] @ np.linalg.inv(joint[:4, :4])
     scaled = model.table_.outcome.forward(y[:4])
-    np.testing.assert_allclose(found.loc, mean[4:] + gain @ (scaled - mean[:4]), rtol=1e-5)
+    np.testing.assert_allclose(distribution.loc, mean[4:] + gain @ (scaled - mean[:4]), rtol=1e-5)
     variance = np.diag(joint[4:, 4:] - gain @ joint[:4, 4:])
-    np.testing.assert_allclose(found.scale**2, variance, rtol=1e-6)
+    np.testing.assert_allclose(distribution.scale**2, variance, rtol=1e-6)
 
 
 def test_where_patients_drift_it_beats_the_mixed_model(model):

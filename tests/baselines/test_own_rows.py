@@ -1,4 +1,4 @@
-"""What a patient's own rows say: the last value, the mean, and a line between mean and fit."""
+"""Baselines of a patient's rows: last value, mean, ridge between mean and least squares."""
 
 import numpy as np
 import pandas as pd
@@ -23,17 +23,17 @@ def adapted(model):
 def test_with_little_penalty_it_is_least_squares():
     X, y, _, days = patients()
     slope, intercept = np.polyfit(days[:5], y[:5], 1)
-    found = adapted(TaskRidge(penalty=1e-9)).predict(X[5:8], time=days[5:8])
-    np.testing.assert_allclose(found, intercept + slope * days[5:8], rtol=1e-4)
+    predicted = adapted(TaskRidge(penalty=1e-9)).predict(X[5:8], time=days[5:8])
+    np.testing.assert_allclose(predicted, intercept + slope * days[5:8], rtol=1e-4)
 
 
 def test_with_much_penalty_it_is_the_mean():
     X, _, _, days = patients()
-    found, mean = (
+    predicted, mean = (
         adapted(model).predict(X[5:8], time=days[5:8])
         for model in (TaskRidge(penalty=1e9), TaskMean())
     )
-    np.testing.assert_allclose(found, mean, rtol=1e-6)
+    np.testing.assert_allclose(predicted, mean, rtol=1e-6)
 
 
 def test_last_value_and_mean_are_those_of_pandas():

@@ -1,4 +1,4 @@
-"""What hospitals do with a pooled model: laws of the updates and of the site's own fit."""
+"""Laws of updating a pooled model for a new site."""
 
 from __future__ import annotations
 
@@ -71,9 +71,9 @@ def test_tasks_are_adapted_one_by_one_as_together(fitted):
     groups = np.arange(60) % 3
     together = fitted.adapt(X, y, groups=groups).predict_proba(X, groups=groups)
     for task in range(3):
-        own = groups == task
-        alone = fitted.adapt(X[own], y[own]).predict_proba(X[own])
-        np.testing.assert_allclose(alone, together[own], atol=1e-6)
+        rows = groups == task
+        alone = fitted.adapt(X[rows], y[rows]).predict_proba(X[rows])
+        np.testing.assert_allclose(alone, together[rows], atol=1e-6)
 
 
 @pytest.mark.parametrize("update", ["intercept", "recalibration", "revision"])
@@ -98,7 +98,7 @@ def test_the_closed_test_takes_the_least_that_does(closed_test):
 
 
 def test_the_closed_test_keeps_its_level():
-    """Sites that do not differ are left alone, but for about one in twenty."""
+    """About one in twenty sites that do not differ is updated."""
     rng = np.random.default_rng(0)
     groups = np.repeat(np.arange(220), 100)
     X = rng.normal(size=(len(groups), 2))
@@ -141,12 +141,12 @@ def test_a_site_intercept_shrinks_the_mean_residual():
     X = rng.normal(size=(1000, 2))
     y = 2.0 * X[:, 0] + rng.normal(size=40)[groups] + rng.normal(size=1000)
     model = UpdatedRegressor().fit(X, y, groups=groups)
-    found = model.mixed_model_
-    shrinkage = 8 * found.G[0, 0] / (8 * found.G[0, 0] + found.noise_var)
+    mixed = model.mixed_model_
+    shrinkage = 8 * mixed.G[0, 0] / (8 * mixed.G[0, 0] + mixed.noise_var)
     before = model.predict(X[:8])
-    moved = model.adapt(X[:8], before + 3.0).predict(X[:8]) - before
-    np.testing.assert_allclose(moved.mean(), shrinkage * 3.0, atol=0.1)
-    assert np.ptp(moved) < 1e-6
+    change = model.adapt(X[:8], before + 3.0).predict(X[:8]) - before
+    np.testing.assert_allclose(change.mean(), shrinkage * 3.0, atol=0.1)
+    assert np.ptp(change) < 1e-6
     interval = model.adapt(X[:8], before + 3.0).predict_interval(X[:8])
     assert (interval[:, 0] < interval[:, 1]).all()
 

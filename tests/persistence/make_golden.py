@@ -68,10 +68,16 @@ def forecasts(model: Any, columns: dict[str, list[Any]]) -> dict[str, Any]:
     adapted = model.adapt(X[early], y[early], groups=table.patient[early], time=table.day[early])
     later = {"groups": table.patient[~early], "time": table.day[~early]}
     if isinstance(model, MetaRegressor):
-        own = adapted.predict_quantiles(X[~early], **later)
-        return {"population": model.predict(X, time=table.day).tolist(), "adapted": own.tolist()}
-    own = adapted.predict_proba(X[~early], **later)
-    return {"population": model.predict_proba(X, time=table.day).tolist(), "adapted": own.tolist()}
+        predicted = adapted.predict_quantiles(X[~early], **later)
+        return {
+            "population": model.predict(X, time=table.day).tolist(),
+            "adapted": predicted.tolist(),
+        }
+    predicted = adapted.predict_proba(X[~early], **later)
+    return {
+        "population": model.predict_proba(X, time=table.day).tolist(),
+        "adapted": predicted.tolist(),
+    }
 
 
 def main() -> None:

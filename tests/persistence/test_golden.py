@@ -17,10 +17,10 @@ FILES = sorted(FOLDER.glob("*.ehrmeta"))
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_a_golden_file_predicts_what_it_did(path: Path) -> None:
-    kept = json.loads(path.with_suffix(".json").read_text())
-    found = forecasts(load(path), kept["columns"])
-    for name, expected in kept["forecasts"].items():
-        np.testing.assert_allclose(found[name], expected, rtol=1e-5, atol=1e-5, err_msg=name)
+    golden = json.loads(path.with_suffix(".json").read_text())
+    predicted = forecasts(load(path), golden["columns"])
+    for name, expected in golden["forecasts"].items():
+        np.testing.assert_allclose(predicted[name], expected, rtol=1e-5, atol=1e-5, err_msg=name)
 
 
 def test_every_format_has_its_golden_files() -> None:

@@ -45,13 +45,13 @@ def tree(model=None):
 
 def test_dataclasses_come_back_with_what_they_share():
     tensors, plain = written_state(tree(), CLASSES)
-    found = read_state(tensors, json.loads(json.dumps(plain)), CLASSES)
-    assert found.first is found.leaves[0]
-    assert (found.count, found.first.kind, found.first.limit) == (2, "b", np.inf)
-    np.testing.assert_array_equal(found.first.weights, np.arange(3.0))
+    again = read_state(tensors, json.loads(json.dumps(plain)), CLASSES)
+    assert again.first is again.leaves[0]
+    assert (again.count, again.first.kind, again.first.limit) == (2, "b", np.inf)
+    np.testing.assert_array_equal(again.first.weights, np.arange(3.0))
     expected = tree().first.model.predict(X)
-    np.testing.assert_array_equal(found.first.model.predict(X), expected)
-    assert written_state(found, CLASSES)[1] == plain
+    np.testing.assert_array_equal(again.first.model.predict(X), expected)
+    assert written_state(again, CLASSES)[1] == plain
 
 
 @pytest.mark.parametrize(

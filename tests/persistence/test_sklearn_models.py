@@ -34,10 +34,10 @@ def test_trees_predict_bit_for_bit_what_scikit_learn_predicts(data, leaves):
     x, y = data
     model = HistGradientBoostingRegressor(max_iter=20, max_leaf_nodes=leaves).fit(x, y)
     kind, arrays = written_model(model, 3)
-    found = read_model(kind, arrays, 3)
-    np.testing.assert_array_equal(found.predict(x), model.predict(x))
-    assert found.predict(x[:0]).shape == (0,)
-    again = read_model(*written_model(found, 3), 3)
+    restored = read_model(kind, arrays, 3)
+    np.testing.assert_array_equal(restored.predict(x), model.predict(x))
+    assert restored.predict(x[:0]).shape == (0,)
+    again = read_model(*written_model(restored, 3), 3)
     np.testing.assert_array_equal(again.predict(x), model.predict(x))
 
 
@@ -47,12 +47,12 @@ def test_the_mean_of_trees_predicts_the_mean_of_their_predictions_for_few_rows_a
         HistGradientBoostingRegressor(max_iter=n, max_leaf_nodes=4 * n).fit(x, y) for n in (5, 20)
     ]
     expected = np.mean([model.predict(x) for model in models], axis=0)
-    found = TreeSum.mean(models)
-    np.testing.assert_allclose(found.predict(x), expected, rtol=1e-12)
-    few = np.concatenate([found.predict(x[at : at + 60]) for at in range(0, len(x), 60)])
-    np.testing.assert_array_equal(few, found.predict(x))
-    again = read_model(*written_model(found, 3), 3)
-    np.testing.assert_array_equal(again.predict(x), found.predict(x))
+    restored = TreeSum.mean(models)
+    np.testing.assert_allclose(restored.predict(x), expected, rtol=1e-12)
+    few = np.concatenate([restored.predict(x[at : at + 60]) for at in range(0, len(x), 60)])
+    np.testing.assert_array_equal(few, restored.predict(x))
+    again = read_model(*written_model(restored, 3), 3)
+    np.testing.assert_array_equal(again.predict(x), restored.predict(x))
 
 
 @pytest.mark.parametrize(
@@ -70,9 +70,9 @@ def test_the_mean_of_trees_predicts_the_mean_of_their_predictions_for_few_rows_a
 def test_models_of_one_number_predict_bit_for_bit_the_same(data, model):
     x, y = np.nan_to_num(data[0]), data[1]
     model.fit(x, y)
-    found = read_model(*written_model(model, 3), 3)
+    restored = read_model(*written_model(model, 3), 3)
     for rows in (x, x[:1], np.asfortranarray(x[::2])):
-        np.testing.assert_array_equal(found.predict(rows), model.predict(rows))
+        np.testing.assert_array_equal(restored.predict(rows), model.predict(rows))
 
 
 @pytest.mark.parametrize("cuts", [[1.0], [0.0, 1.0], [0.0, 1.0, 2.0]], ids=len)
@@ -92,14 +92,14 @@ def test_classifiers_give_bit_for_bit_the_same_probabilities(data, model, cuts):
     if isinstance(model, LogisticRegression):
         x = np.nan_to_num(x)
     model = clone(model).fit(x, np.digitize(y, cuts))
-    found = read_model(*written_model(model, 3), 3)
-    assert is_saved(found)
-    assert is_classifier(found)
-    assert found.classes_.tolist() == model.classes_.tolist()
+    restored = read_model(*written_model(model, 3), 3)
+    assert is_saved(restored)
+    assert is_classifier(restored)
+    assert restored.classes_.tolist() == model.classes_.tolist()
     for rows in (x, x[:5]):
-        np.testing.assert_array_equal(found.predict_proba(rows), model.predict_proba(rows))
-    again = read_model(*written_model(found, 3), 3)
-    np.testing.assert_array_equal(again.predict_proba(x), found.predict_proba(x))
+        np.testing.assert_array_equal(restored.predict_proba(rows), model.predict_proba(rows))
+    again = read_model(*written_model(restored, 3), 3)
+    np.testing.assert_array_equal(again.predict_proba(x), restored.predict_proba(x))
 
 
 @pytest.mark.parametrize(

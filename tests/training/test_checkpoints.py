@@ -71,7 +71,7 @@ class _KilledError(Exception):
 
 
 def _interrupted(folder):
-    """End a training at its third check, before that is kept."""
+    """End a run at its third check, before the checkpoint is written."""
 
     def end(record):
         if record["step"] == 30:
@@ -102,8 +102,8 @@ def test_the_newest_two_and_the_best_are_kept(tmp_path):
     for step in range(10, 60, 10):
         state.step, state.best_step = step, min(step, 20)
         checkpoints.save(state)
-    kept = {int(path.stem.removeprefix("step-")) for path in tmp_path.iterdir()}
-    assert kept == {20, 40, 50}
+    steps = {int(path.stem.removeprefix("step-")) for path in tmp_path.iterdir()}
+    assert steps == {20, 40, 50}
 
 
 def test_a_damaged_checkpoint_is_passed_over(tmp_path):

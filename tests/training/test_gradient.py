@@ -59,8 +59,8 @@ def test_recorded_equals_plain_bit_for_bit(name):
         assert gradient.keys() == same.keys()
         torch.testing.assert_close(again, losses, rtol=0.0, atol=0.0)
         torch.testing.assert_close(same, gradient, rtol=0.0, atol=0.0)
-    judged, rejudged = (loss.losses(params, *episode) for loss in (plain, recorded))
-    torch.testing.assert_close(rejudged, judged, rtol=0.0, atol=0.0)
+    plain_losses, recorded_losses = (loss.losses(params, *episode) for loss in (plain, recorded))
+    torch.testing.assert_close(recorded_losses, plain_losses, rtol=0.0, atol=0.0)
 
 
 @pytest.mark.parametrize("chunk_size", [1, 4])

@@ -1,4 +1,4 @@
-"""The state of a training: written and read, stepped back, refused for another training."""
+"""Training state: written and read, stepped back, an error for another run."""
 
 from __future__ import annotations
 

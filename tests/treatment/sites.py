@@ -28,10 +28,10 @@ def simulate(n_sites=30, n=60, *, differ=1.0, confounding=1.0, seed=0):
     rng = np.random.default_rng(seed)
     X = rng.normal(size=(n_sites, n, 2))
     level = rng.normal(size=n_sites)  # of outcome and of the inclination to treat
-    own = differ * rng.normal(size=(n_sites, 2)) * [0.7, 0.4]
+    deviation = differ * rng.normal(size=(n_sites, 2)) * [0.7, 0.4]
     logit = confounding * (0.5 * X[..., 0] + 0.4 * level[:, None])
     t = (rng.random((n_sites, n)) < 1 / (1 + np.exp(-logit))).astype(int)
-    effect = 1 + own[:, :1] + X[..., 1] * (0.5 + own[:, 1:])
+    effect = 1 + deviation[:, :1] + X[..., 1] * (0.5 + deviation[:, 1:])
     y = level[:, None] + X[..., 0] + t * effect + rng.normal(size=(n_sites, n))
     groups = np.repeat(np.arange(n_sites), n)
     return Sites(X.reshape(-1, 2), y.ravel(), t.ravel(), groups, effect.ravel())

@@ -46,11 +46,11 @@ def test_similar_patients_are_weighed_by_attention(train, new):
     estimator = MetaRegressor(MatchingNet(), max_steps=5, random_state=0, verbose=False)
     model = fitted(plain(estimator=estimator), train)
     support = new[0].take(new[0].groups < 3)
-    found = adapted(model, support).similar_patients(np.zeros((2, 2)), groups=[0, 1])
-    np.testing.assert_allclose(found.groupby("row").weight.sum(), 1, rtol=1e-5)
-    assert set(support.groups[found.support_row[(found.row == 1) & (found.support_row >= 0)]]) == {
-        1
-    }
+    similar = adapted(model, support).similar_patients(np.zeros((2, 2)), groups=[0, 1])
+    np.testing.assert_allclose(similar.groupby("row").weight.sum(), 1, rtol=1e-5)
+    assert set(
+        support.groups[similar.support_row[(similar.row == 1) & (similar.support_row >= 0)]]
+    ) == {1}
     with pytest.raises(DataError, match="MatchingNet"):
         fitted(plain(), train).tasks_.similar_patients(np.zeros((1, 2)), groups=[0])
 

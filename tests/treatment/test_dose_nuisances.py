@@ -1,4 +1,4 @@
-"""What is expected of a row's dose and outcome does not rest on the row."""
+"""Dose nuisances of a row do not depend on the row."""
 
 import numpy as np
 import pytest
@@ -22,9 +22,9 @@ def test_levels_of_tasks_are_learned_from_their_other_rows(cases):
     nuisances, _ = fit_dose_nuisances(cases, cases.task % 5, outcome=models, dose=models)
     new = cases.take(np.arange(15))
     adapted = nuisances.adapt(new)
-    moved = new.y.copy()
-    moved[3] += 5.0
-    again = nuisances.adapt(TreatedRows(new.x, moved, new.arm, new.task, 20))
+    shifted = new.y.copy()
+    shifted[3] += 5.0
+    again = nuisances.adapt(TreatedRows(new.x, shifted, new.arm, new.task, 20))
     assert again.m[3] == pytest.approx(adapted.m[3])
     assert (np.delete(again.m - adapted.m, 3) > 0.1).all()
     np.testing.assert_allclose(again.dose, adapted.dose)

@@ -17,8 +17,8 @@ def fitted(differ, n_tasks=40, n=50):
     rng = np.random.default_rng(0)
     task, x = np.repeat(np.arange(n_tasks), n), rng.normal(size=(n_tasks * n, 1))
     arm = rng.integers(0, 2, len(task))
-    own = differ * rng.normal(size=n_tasks)
-    effect = 1 + 0.5 * x[:, 0] + own[task]
+    deviation = differ * rng.normal(size=n_tasks)
+    effect = 1 + 0.5 * x[:, 0] + deviation[task]
     y = arm * effect + rng.normal(size=len(task))
     cases = TreatedRows(x, y, arm, task, n_tasks)
     mu = np.column_stack([np.zeros(len(task)), 1 + 0.5 * x[:, 0]])

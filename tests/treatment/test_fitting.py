@@ -38,7 +38,7 @@ def test_a_model_is_learned_without_the_estimator(train):
         ({"clip": 0.7}, "clip must lie"),
         ({"n_folds": 1}, "n_folds must be 2 or more"),
         ({"final": "cubic"}, "final must be"),
-        ({"control": 5}, "control=5 is no arm"),
+        ({"control": 5}, "control=5 is not an arm"),
         ({"outcome": "boosting"}, "outcome must be scikit-learn estimators"),
         ({"discrete_treatment": False}, "compares arms"),
         ({"discrete_treatment": False, "learner": "s"}, "needs estimator="),

@@ -1,4 +1,4 @@
-"""The form of an effect is judged by rows that had no part in it."""
+"""The form of an effect is chosen by out-of-fold rows."""
 
 import numpy as np
 from sklearn.ensemble import HistGradientBoostingRegressor
@@ -18,17 +18,17 @@ def crossed_values(cases, fold):
         propensity=np.array([0.5, 0.5]),
         clip=0.01,
     )
-    return fit_crossed(LinearRegression(), cases, nuisances, adapted, 1, fold)[1]
+    return fit_crossed(cases, nuisances, adapted, fold, 0, 1, LinearRegression())[1]
 
 
-def test_the_crossed_effect_at_a_row_rests_on_no_outcome_of_its_fold():
+def test_the_crossed_effect_does_not_depend_on_outcomes_of_its_fold():
     rng = np.random.default_rng(0)
     x, arm = rng.normal(size=(120, 2)), rng.integers(0, 2, 120)
     y = x[:, 0] + arm * x[:, 1] + rng.normal(size=120)
     fold, one_task = np.arange(120) % 4, np.zeros(120, np.int64)
-    moved = y + 10.0 * rng.normal(size=120) * (fold == 2)
+    shifted = y + 10.0 * rng.normal(size=120) * (fold == 2)
     before, after = (
-        crossed_values(TreatedRows(x, outcome, arm, one_task, 1), fold) for outcome in (y, moved)
+        crossed_values(TreatedRows(x, outcome, arm, one_task, 1), fold) for outcome in (y, shifted)
     )
     np.testing.assert_array_equal(before[fold == 2], after[fold == 2])
     assert not np.allclose(before[fold != 2], after[fold != 2])

@@ -1,4 +1,4 @@
-"""Where there is no effect by construction, none is found."""
+"""Refuters estimate no effect where there is none by construction."""
 
 import numpy as np
 import pytest
@@ -11,10 +11,10 @@ from tests.treatment.sites import fitted, plain, simulate
 
 def test_refuters_find_no_effect():
     model = fitted(plain(), simulate())
-    found = refute(model, n_repeats=3)
-    assert len(found) == 6
-    assert found.holds_0.sum() >= 5
-    assert found.effect.abs().max() < 0.3
+    refits = refute(model, n_repeats=3)
+    assert len(refits) == 6
+    assert refits.holds_0.sum() >= 5
+    assert refits.effect.abs().max() < 0.3
 
 
 def test_a_dose_has_no_arms_to_deal():

@@ -69,8 +69,8 @@ def test_adapting_finds_the_effects_of_a_new_site(model, new):
 def test_where_sites_do_not_differ_each_has_the_populations_effect(learner):
     model = fitted(plain(learner=learner), simulate(differ=0.0, seed=2))
     support, query = simulate(20, 120, differ=0.0, seed=3).split(20)
-    own = adapted(model, support).effect(query.X, groups=query.groups)
-    assert pehe(own, query) <= 1.1 * pehe(model.effect(query.X), query)
+    by_site = adapted(model, support).effect(query.X, groups=query.groups)
+    assert pehe(by_site, query) <= 1.1 * pehe(model.effect(query.X), query)
 
 
 @pytest.mark.parametrize("learner", ["dr", "r", "x", "t", "s"])
@@ -124,13 +124,18 @@ def test_an_outcome_of_0_and_1_has_differences_of_probabilities():
 def test_a_dose_has_an_effect_a_unit():
     rng = np.random.default_rng(0)
     X, site = rng.normal(size=(900, 2)), np.repeat(np.arange(15), 60)
-    own = rng.normal(size=15) * 0.5
+    deviation = rng.normal(size=15) * 0.5
     dose = 1 + 0.5 * X[:, 0] + rng.normal(size=900)
-    y = X[:, 0] + own[site] + dose * (1 + own[site] + 0.3 * X[:, 1]) + rng.normal(size=900)
+    y = (
+        X[:, 0]
+        + deviation[site]
+        + dose * (1 + deviation[site] + 0.3 * X[:, 1])
+        + rng.normal(size=900)
+    )
     model = plain(learner="r", discrete_treatment=False, propensity=LinearRegression())
     model.fit(X, y, treatment=dose, groups=site)
     effect = model.tasks_.effect(X, groups=site, T0=1.0, T1=3.0)
-    truth = 2 * (1 + own[site] + 0.3 * X[:, 1])
+    truth = 2 * (1 + deviation[site] + 0.3 * X[:, 1])
     assert np.sqrt(np.mean((effect - truth) ** 2)) < 0.4
     interval = model.tasks_.effect_interval(X, groups=site, T0=1.0, T1=3.0)
     assert ((interval[:, 0] < truth) & (truth < interval[:, 1])).mean() > 0.8

@@ -23,11 +23,11 @@ def sites(model, new):
 
 
 def test_effects_of_tasks_are_unbiased_and_cover(sites, new):
-    found = sites.task_effects(confidence_level=0.9)
+    by_site = sites.task_effects(confidence_level=0.9)
     truth = np.bincount(new.groups, new.effect) / 80
-    assert found.index.tolist() == list(range(25))
-    assert abs((found.effect - truth).mean()) < 0.15
-    assert ((found.low < truth) & (truth < found.high)).mean() > 0.7
+    assert by_site.index.tolist() == list(range(25))
+    assert abs((by_site.effect - truth).mean()) < 0.15
+    assert ((by_site.low < truth) & (truth < by_site.high)).mean() > 0.7
 
 
 def test_the_pooled_effect_covers_the_mean_over_sites_and_predicts_new_ones(sites):
@@ -73,15 +73,15 @@ def test_a_ranking_by_who_gains_beats_chance(sites, model, kind):
 
 
 def test_effects_by_rank_rise_and_hold_the_truth(sites, model, new):
-    found = sites.effects_by_rank(n_groups=4)
-    assert found.n.tolist() == [500] * 4
-    assert found.effect.iloc[-1] > found.effect.iloc[0]
-    assert (found.n * found.effect).sum() / 2000 == pytest.approx(
+    groups = sites.effects_by_rank(n_groups=4)
+    assert groups.n.tolist() == [500] * 4
+    assert groups.effect.iloc[-1] > groups.effect.iloc[0]
+    assert (groups.n * groups.effect).sum() / 2000 == pytest.approx(
         (sites.arm_scores()[:, 1] - sites.arm_scores()[:, 0]).mean()
     )
     order = np.argsort(np.argsort(model.unadapted().effect(new.X), kind="stable"), kind="stable")
     truth = np.array([new.effect[order // 500 == group].mean() for group in range(4)])
-    assert np.all((found.low - 0.2 < truth) & (truth < found.high + 0.2))
+    assert np.all((groups.low - 0.2 < truth) & (truth < groups.high + 0.2))
     with pytest.raises(DataError, match="fitted to these rows"):
         model.tasks_.effects_by_rank()
     with pytest.raises(DataError, match="n_groups must be"):
@@ -89,13 +89,13 @@ def test_effects_by_rank_rise_and_hold_the_truth(sites, model, new):
 
 
 def test_weighting_balances_the_arms(sites):
-    found = sites.diagnostics()
-    assert found.balance.before.abs().max() > 0.2
-    assert found.balance.after.abs().max() < 0.5 * found.balance.before.abs().max()
-    assert found.overlap.sum().sum() == 2000
-    assert found.e_value > found.e_value_limit > 1
-    assert 0 < found.robustness_value < 1
-    assert "E-value" in str(found)
+    diagnostics = sites.diagnostics()
+    assert diagnostics.balance.before.abs().max() > 0.2
+    assert diagnostics.balance.after.abs().max() < 0.5 * diagnostics.balance.before.abs().max()
+    assert diagnostics.overlap.sum().sum() == 2000
+    assert diagnostics.e_value > diagnostics.e_value_limit > 1
+    assert 0 < diagnostics.robustness_value < 1
+    assert "E-value" in str(diagnostics)
 
 
 def test_policies_and_methods_that_do_not_exist(sites):

@@ -11,13 +11,14 @@ from scipy import stats
 from ehrmeta.errors import DataError, DataWarning
 from ehrmeta.treatment.arms import Array, Dose, check_level
 from ehrmeta.treatment.dosing.dose_design import DoseDesign
-from ehrmeta.treatment.dosing.dosed_rows import DosedReader, DosedRows, patients_of
+from ehrmeta.treatment.dosing.dosed_rows import DosedReader, DosedRows
 from ehrmeta.treatment.dosing.response_curves import (
     AdaptedPatients,
     Monotone,
     OriginalScale,
     ResponseCurves,
 )
+from ehrmeta.treatment.treated_rows import task_numbers
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +52,8 @@ class AdaptedDoses(AdaptedPatients):
         self, model: FittedDoses, rows: DosedRows, posteriors: Sequence[tuple[Array, Array]]
     ) -> None:
         self.model = model
-        self.schema = model.reader.schema
+        self.schema, self.doses = model.reader.schema, model.doses
+        self.log_grid = model.design.log_dose
         self.labels_ = rows.labels
         self.n_shots_ = np.diff(rows.starts)
         doses = np.split(rows.dose, rows.starts[1:-1])
@@ -103,21 +105,13 @@ class AdaptedDoses(AdaptedPatients):
         curves = ResponseCurves.of(*self._level_and_slope(X, groups, time), monotone)
         return OriginalScale(curves, self.model.design.scaled, self.model.log_outcome)
 
-    @property
-    def _training_doses(self) -> Dose:
-        return self.model.doses
-
-    @property
-    def _log_grid(self) -> bool:
-        return self.model.design.log_dose
-
     def _level_and_slope(self, X: Any, groups: Any, time: Any) -> tuple[Array, Array]:
         """Posterior mean (row, 2) and covariance (row, 2, 2) of a curve's level and slope."""
         design = self.model.design
         inputs = self.model.reader.read(X, None, groups, time)
         if design.trend and inputs.time is None:
             raise DataError("time is missing: the model has a trend. Pass time= of every row.")
-        task = patients_of(inputs, self.labels_)
+        task = task_numbers(inputs, self.labels_)
         at = np.full(inputs.n_rows, design.time_center) if inputs.time is None else inputs.time
         memory = np.zeros((inputs.n_rows, int(self.model.has_memory)))
         level, slope = (np.column_stack(part) for part in design.parts(inputs.columns, at, memory))

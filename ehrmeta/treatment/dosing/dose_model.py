@@ -24,7 +24,9 @@ from ehrmeta.nn.mixed_model import fit_mixed_model, orthonormal
 from ehrmeta.nn.mixed_process import MixedProcess, fit_mixed_process
 from ehrmeta.treatment.arms import Array, Index
 
-Designs = tuple[Array, Array, Array, Array, Index]  # x, z, s, y, starts
+# x (row, fixed effect), z (row, random effect), s, y (row,), starts (patient + 1,): fixed and
+# random design, time in usual gaps, response, and offsets of the patients; rows sorted by time
+Designs = tuple[Array, Array, Array, Array, Index]
 _GAIN = 3.0  # of the log likelihood that a process must bring: the 5 % level of two parameters
 _LEAST_NOISE = 1e-8  # of the outcome's variance: below it responses follow the design exactly
 _STEP = 0.1  # of a logarithm or a correlation, for the likelihood's curvature
@@ -74,54 +76,26 @@ def mix_normals(
     return mean, np.average(covs, axis=0, weights=weights) + between
 
 
-def fit_dose_model(
-    x: Array, z: Array, s: Array, y: Array, starts: Index, *, process: bool
-) -> DoseModel:
-    """Restricted maximum likelihood, with a process where that improves the likelihood enough.
+def fit_dose_model(designs: Designs, *, process: bool) -> DoseModel:
+    """Restricted maximum likelihood; `process` says whether to try an Ornstein-Uhlenbeck process.
 
-    Parameters
-    ----------
-    x, z : (row, fixed effect), (row, random effect)
-    s : (row,)
-        Time, scaled so that a patient's rows are about 1 apart.
-    y : (row,)
-    starts : (task + 1,)
-        Offsets of the patients, whose rows are sorted by time.
-    process : bool
-        Whether to try an Ornstein-Uhlenbeck process.
+    The process is used where it improves the likelihood enough.
     """
-    plain = fit_mixed_model(x, z, y, starts)
-    best = MixedProcess.without(plain)
+    x, z, s, y, starts = designs
+    best = MixedProcess.without(plain := fit_mixed_model(x, z, y, starts))
     if process and plain.noise_var > _LEAST_NOISE * float(np.var(y)):
         with_process = fit_mixed_process(x, z, s, y, starts, plain)
         if with_process.log_likelihood > plain.log_likelihood + _GAIN:
             best = with_process
-    return dose_model_at(
-        x,
-        z,
-        s,
-        y,
-        starts,
-        G=best.G,
-        process_var=best.process_var,
-        tau=best.tau,
-        noise_var=max(best.noise_var, _LEAST_NOISE * float(np.var(y)), np.finfo(float).tiny),
-    )
+    noise_var = max(best.noise_var, _LEAST_NOISE * float(np.var(y)), np.finfo(float).tiny)
+    return dose_model_at(designs, best.G, best.process_var, best.tau, noise_var)
 
 
 def dose_model_at(
-    x: Array,
-    z: Array,
-    s: Array,
-    y: Array,
-    starts: Index,
-    *,
-    G: Array,
-    process_var: float,
-    tau: float,
-    noise_var: float,
+    designs: Designs, G: Array, process_var: float, tau: float, noise_var: float
 ) -> DoseModel:
     """The model at given variances: beta by generalised least squares, and its likelihood."""
+    x, z, s, y, starts = designs
     unit, back, _ = orthonormal(x)
     uy = np.column_stack([unit, y])
     gram, log_v = np.zeros((uy.shape[1], uy.shape[1])), 0.0
@@ -169,11 +143,10 @@ def plausible_models(
 
     Parameters
     ----------
-    best : DoseModel
     half_life : float
         Of carry-over; 0 for none.
     designs : callable
-        As in `estimate_half_life`.
+        The `Designs` under a half-life.
     estimated : bool
         Whether the half-life is estimated rather than known.
     """
@@ -195,7 +168,7 @@ def plausible_models(
         new_root *= (sd * np.exp(sds) / np.sqrt((new_root**2).sum(1)))[:, None]
         new_half_life = half_life * float(np.exp(log_half_life[0]))
         model = dose_model_at(
-            *(best_designs if new_half_life == half_life else designs(new_half_life)),
+            best_designs if new_half_life == half_life else designs(new_half_life),
             G=new_root @ new_root.T,
             process_var=best.process_var * float(np.exp(2 * process[0])),
             tau=best.tau * float(np.exp(tau[0])),

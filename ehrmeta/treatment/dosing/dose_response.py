@@ -130,7 +130,7 @@ class DoseResponse(DosedEstimator[AdaptedDoses]):
             rows.dose,
             rows.time,
             curves=tuple(self.curves),
-            log_dose=self._log_dose,
+            log_dose=self._logs[0],
             trend=self.trend,
             random_slope=self.random_slope,
             groups=rows.patient,
@@ -142,7 +142,7 @@ class DoseResponse(DosedEstimator[AdaptedDoses]):
             if estimated
             else float(self.carry_over)
         )
-        self.model_ = fit_dose_model(*designs(self.carry_over_), process=self.ornstein_uhlenbeck)
+        self.model_ = fit_dose_model(designs(self.carry_over_), process=self.ornstein_uhlenbeck)
         self.plausible_, self.carry_over_log_sd_ = plausible_models(
             self.model_, self.carry_over_, designs, estimated=estimated
         )
@@ -164,7 +164,7 @@ class DoseResponse(DosedEstimator[AdaptedDoses]):
     @property
     def _fitted(self) -> FittedDoses:
         has_memory = self.own_carry_over and self.carry_over_ > 0
-        return FittedDoses(self.reader_, self.design_, self.dose_, self._log_outcome, has_memory)
+        return FittedDoses(self.reader_, self.design_, self.dose_, self._logs[1], has_memory)
 
     def _posteriors(self, rows: DosedRows) -> list[tuple[Array, Array]]:
         """Mean and covariance of every patient's coefficients, averaged over plausible models."""
@@ -193,12 +193,8 @@ class DoseResponse(DosedEstimator[AdaptedDoses]):
         return x, z, rows.time / self.gap_, rows.y, rows.starts
 
     @property
-    def _log_dose(self) -> bool:
-        return self.dose_scale == "log"
-
-    @property
-    def _log_outcome(self) -> bool:
-        return self.outcome_transform == "log"
+    def _logs(self) -> tuple[bool, bool]:
+        return self.dose_scale == "log", self.outcome_transform == "log"
 
     def _check_parameters(self) -> None:
         if self.dose_scale not in ("linear", "log"):

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import numpy as np
-import pandas as pd
 from scipy import stats
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import _check_feature_names, _check_n_features
@@ -48,15 +47,9 @@ class DosedRows:
 
 
 def read_rows(
-    inputs: Inputs,
-    dose: Array,
-    dose_time: Any,
-    schema: Schema | None,
-    *,
-    log_dose: bool,
-    log_outcome: bool,
+    inputs: Inputs, dose: Array, dose_time: Any, schema: Schema | None, logs: tuple[bool, bool]
 ) -> DosedRows:
-    """Check and sort rows.
+    """Check and sort rows; `logs` says whether dose and response are on the log scale.
 
     Raises
     ------
@@ -78,7 +71,7 @@ def read_rows(
                 f"(first: row {late[0]}), so it cannot have caused it. Remove those rows, or check "
                 "whether the two times are swapped."
             )
-    for values, what, is_log in ((dose, "dose", log_dose), (y, "response", log_outcome)):
+    for values, what, is_log in zip((dose, y), ("dose", "response"), logs, strict=True):
         low = np.flatnonzero(values <= 0)
         if is_log and len(low):
             raise DataError(
@@ -88,7 +81,7 @@ def read_rows(
     order = tasks.order
     return DosedRows(
         {name: values[order] for name, values in inputs.columns.items()},
-        (np.log(y) if log_outcome else y)[order],
+        (np.log(y) if logs[1] else y)[order],
         dose[order],
         time[order],
         tasks.starts,
@@ -118,31 +111,6 @@ class DosedReader:
         if self.columns is not None:
             check_columns(inputs, self.columns)
         return inputs
-
-
-def patients_of(inputs: Inputs, labels: AnyArray | None) -> Index:
-    """Number of the adapted patient of every row; 0 for one unnamed patient.
-
-    Raises
-    ------
-    GroupError
-        Patients are not named, or were not adapted.
-    """
-    if labels is None:
-        return np.zeros(inputs.n_rows, np.int64)
-    if inputs.groups is None:
-        raise GroupError(
-            f"groups is missing: the model was adapted to {len(labels):,} named "
-            "patients, so pass groups= with the patient of every row."
-        )
-    task: Index = pd.Index(labels).get_indexer(inputs.groups).astype(np.int64)
-    if (task < 0).any():
-        raise GroupError(
-            f"{int((task < 0).sum()):,} of {len(task):,} rows (first: row "
-            f"{int(np.argmax(task < 0))}) belong to patients that were not adapted. Adapt them "
-            "first, or use unadapted()."
-        )
-    return task
 
 
 class DosedEstimator(BaseEstimator, Generic[Adapted]):
@@ -254,22 +222,13 @@ class DosedEstimator(BaseEstimator, Generic[Adapted]):
     def _adapted(self, rows: DosedRows) -> Adapted: ...
 
     @property
-    def _log_dose(self) -> bool:
-        return False
-
-    @property
-    def _log_outcome(self) -> bool:
-        return False
+    def _logs(self) -> tuple[bool, bool]:
+        """Whether dose and response are on the log scale."""
+        return False, False
 
     def _rows(self, inputs: Inputs, dose: Any, dose_time: Any) -> DosedRows:
-        return read_rows(
-            inputs,
-            self.dose_.codes(dose, "dose"),
-            dose_time,
-            self.reader_.schema,
-            log_dose=self._log_dose,
-            log_outcome=self._log_outcome,
-        )
+        doses = self.dose_.codes(dose, "dose")
+        return read_rows(inputs, doses, dose_time, self.reader_.schema, self._logs)
 
     def _check_is_fitted(self) -> None:
         if not self.__sklearn_is_fitted__():
@@ -300,10 +259,8 @@ def titration_p_value(dose: Array, y: Array, starts: Index) -> float:
 
     Parameters
     ----------
-    dose, y : (row,)
-        Rows sorted by task and time.
-    starts : (task + 1,)
-        Offsets of the tasks.
+    dose, y, starts : (row,), (row,), (task + 1,)
+        Rows sorted by task and time, and offsets of the tasks.
 
     Examples
     --------

@@ -24,10 +24,8 @@ def exposure(dose: Array, time: Array, starts: Index, half_life: float, gap: flo
 
     Parameters
     ----------
-    dose, time : (row,)
-        Rows sorted by task and time.
-    starts : (task + 1,)
-        Offsets of the tasks.
+    dose, time, starts : (row,), (row,), (task + 1,)
+        Rows sorted by task and time, and offsets of the tasks.
     half_life : float
         T, in the unit of time; 0 for no carry-over.
     gap : float
@@ -72,7 +70,7 @@ def estimate_half_life(designs: Callable[[float], Designs], gap: float, *, proce
     Parameters
     ----------
     designs : callable
-        Designs, time, response and offsets under a half-life, as `fit_dose_model` takes them.
+        The `Designs` under a half-life.
     gap : float
         Usual time between a patient's rows.
     process : bool
@@ -80,7 +78,7 @@ def estimate_half_life(designs: Callable[[float], Designs], gap: float, *, proce
     """
 
     def fitted(half_life: float, process: bool) -> DoseModel:
-        return fit_dose_model(*designs(half_life), process=process)
+        return fit_dose_model(designs(half_life), process=process)
 
     def is_worth_it(half_life: float, process: bool) -> bool:
         without = fitted(0.0, process).log_likelihood
@@ -98,7 +96,7 @@ def estimate_half_life(designs: Callable[[float], Designs], gap: float, *, proce
 def _with_variances_of(
     model: DoseModel, designs: Callable[[float], Designs], half_life: float
 ) -> DoseModel:
-    return dose_model_at(*designs(half_life), **model.variances)
+    return dose_model_at(designs(half_life), **model.variances)
 
 
 def _most_likely(model: Callable[[float], DoseModel], gap: float) -> float:

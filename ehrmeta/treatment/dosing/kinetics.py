@@ -77,12 +77,9 @@ def steady(theta: Array, since: Array, interval: float) -> Array:
 
 
 def courses(rows: DosedRows, since: Array, interval: float) -> list[Course]:
-    """Every patient's course; time counts from the first dose.
+    """Every patient's course, with the time `since` (row,) the last dose.
 
-    Parameters
-    ----------
-    since : (row,)
-        Time since the last dose.
+    Time counts from the first dose.
     """
     if (rows.dose < 0).any():
         raise DataError(

@@ -10,11 +10,11 @@ import numpy as np
 
 from ehrmeta.data import Encoder, Schema
 from ehrmeta.errors import DataError, SchemaError, did_you_mean
-from ehrmeta.treatment.arms import AnyArray, Array, Dose
-from ehrmeta.treatment.dosing.dosed_rows import DosedEstimator, DosedRows, patients_of
+from ehrmeta.treatment.arms import AnyArray, Array
+from ehrmeta.treatment.dosing.dosed_rows import DosedEstimator, DosedRows
 from ehrmeta.treatment.dosing.kinetics import Course, courses, fit_kinetics, steady
 from ehrmeta.treatment.dosing.response_curves import AdaptedPatients, Monotone, SampledCurves
-from ehrmeta.treatment.treated_rows import known_features
+from ehrmeta.treatment.treated_rows import known_features, task_numbers
 
 _N_DRAWS = 2048  # of an adapted patient; a power of 2
 
@@ -133,7 +133,8 @@ class AdaptedCompartment(AdaptedPatients):
         self, model: OneCompartment, labels: AnyArray | None, courses: Sequence[Course | None]
     ) -> None:
         self.model = model
-        self.schema = model.reader_.schema
+        self.schema, self.doses = model.reader_.schema, model.dose_
+        self.log_grid = model.dose_.low > 0
         self.labels_ = labels
         self.n_shots_ = np.array([0 if course is None else len(course.y) for course in courses])
         self._courses = courses
@@ -146,7 +147,7 @@ class AdaptedCompartment(AdaptedPatients):
                 "Pass 'increasing' or None."
             )
         inputs = model.reader_.read(X, None, groups, time)
-        patient, since = patients_of(inputs, self.labels_), model._since(inputs.columns)
+        patient, since = task_numbers(inputs, self.labels_), model._since(inputs.columns)
         x = model._encoded(inputs.columns)
         unit, weight = np.empty((2, inputs.n_rows, _N_DRAWS))
         for row in range(inputs.n_rows):
@@ -154,11 +155,3 @@ class AdaptedCompartment(AdaptedPatients):
             theta, weight[row] = model.kinetics_.draws(x[row], course, _N_DRAWS)
             unit[row] = steady(theta, since[[row]], model.interval)[0]
         return SampledCurves.of(unit, weight)
-
-    @property
-    def _training_doses(self) -> Dose:
-        return self.model.dose_
-
-    @property
-    def _log_grid(self) -> bool:
-        return self.model.dose_.low > 0

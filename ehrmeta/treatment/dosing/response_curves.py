@@ -151,6 +151,8 @@ class AdaptedPatients(ABC):
 
     schema: Schema | None
     n_shots_: Index
+    doses: Dose  # range of the training doses
+    log_grid: bool  # whether the default grid is geometric; a dose of 0 is then an error
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({described(self.n_shots_, 'patient')})"
@@ -158,16 +160,6 @@ class AdaptedPatients(ABC):
     @abstractmethod
     def _curves(self, X: Any, groups: Any, time: Any, monotone: Monotone) -> Curves:
         """The curves at the rows' features."""
-
-    @property
-    @abstractmethod
-    def _training_doses(self) -> Dose:
-        """Range of the training doses."""
-
-    @property
-    @abstractmethod
-    def _log_grid(self) -> bool:
-        """Whether the default grid is geometric; a dose of 0 is then an error."""
 
     def dose_response(
         self,
@@ -213,7 +205,7 @@ class AdaptedPatients(ABC):
                 "row": np.repeat(np.arange(n_rows), len(doses)),
                 "dose": np.tile(doses, n_rows),
                 **{name: values.ravel() for name, values in band.items()},
-                "extrapolated": np.tile(self._training_doses.outside(doses), n_rows),
+                "extrapolated": np.tile(self.doses.outside(doses), n_rows),
             }
         )
 
@@ -270,13 +262,13 @@ class AdaptedPatients(ABC):
             {
                 "dose": doses[best],
                 "probability": chance[np.arange(len(chance)), best],
-                "extrapolated": self._training_doses.outside(doses[best]),
+                "extrapolated": self.doses.outside(doses[best]),
             }
         )
 
     def _grid(self, grid: Any, max_dose: float | None = None) -> Array:
         """Doses to predict for, with a warning where they lie outside the training doses."""
-        known, log = self._training_doses, self._log_grid
+        known, log = self.doses, self.log_grid
         spaced = np.geomspace if log else np.linspace
         doses = (
             spaced(known.low, known.high, _N_DOSES)

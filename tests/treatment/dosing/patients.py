@@ -1,4 +1,4 @@
-"""Patients with lines in the dose of their own, and n-of-1 trials, fitted once."""
+"""Patients with individual lines in the dose, and n-of-1 trials, fitted once."""
 
 from functools import cache
 
@@ -13,7 +13,7 @@ PATIENTS, ROWS = 60, 6
 
 @cache
 def lines() -> tuple[Array, Array, Array, Array, Array]:
-    """Patients with a line in the dose of their own, slopes around 2."""
+    """Patients with individual lines in the dose, with slopes around 2."""
     rng = np.random.default_rng(0)
     patient = np.repeat(np.arange(PATIENTS), ROWS)
     day = np.tile(np.arange(float(ROWS)), PATIENTS)

@@ -11,12 +11,12 @@ def test_more_rows_bring_the_slope_to_the_patients_own_and_narrow_the_band() -> 
     rng = np.random.default_rng(2)
     dose = np.tile([1.0, 2.0, 3.0, 4.0], 10)
     y = 5 + 3.5 * dose + rng.normal(0, 0.5, 40)
-    found = []
+    errors_and_widths = []
     for k in (2, 8, 40):
         one = fitted().adapt(np.zeros((k, 1)), y[:k], treatment=dose[:k], time=np.arange(k))
         low, high = one.effect_interval([[0.0]], T0=1, T1=2)[0]
-        found.append((abs(one.effect([[0.0]], T0=1, T1=2)[0] - 3.5), high - low))
-    errors, widths = np.transpose(found)
+        errors_and_widths.append((abs(one.effect([[0.0]], T0=1, T1=2)[0] - 3.5), high - low))
+    errors, widths = np.transpose(errors_and_widths)
     assert errors[-1] < 0.2 < errors[0]
     assert (np.diff(widths) < 0).all()
 

@@ -19,7 +19,7 @@ def test_the_posterior_is_that_of_the_normal_equations() -> None:
     starts = np.arange(0, 201, 5)
     x = np.column_stack([np.ones(200), rng.normal(size=200)])
     y = x @ [1.0, 2.0] + np.repeat(rng.normal(size=(40, 2)), 5, axis=0)[:, 0] + rng.normal(size=200)
-    model = fit_dose_model(x, x, np.tile(np.arange(5.0), 40), y, starts, process=False)
+    model = fit_dose_model((x, x, np.tile(np.arange(5.0), 40), y, starts), process=False)
     w = np.column_stack([x, x])[:3]
     mean, cov = model.posterior(w, np.arange(3.0), y[:3])
     ridge = 1e-9 * np.eye(4)
@@ -44,7 +44,7 @@ def test_the_estimate_maximises_the_likelihood() -> None:
     design, best = model._designs(rows, 1.0), model.model_
     for name, value in best.variances.items():
         for factor in (0.8, 1.25):
-            other = dose_model_at(*design, **best.variances | {name: value * factor})
+            other = dose_model_at(design, **best.variances | {name: value * factor})
             assert other.log_likelihood < best.log_likelihood
 
 

@@ -21,14 +21,14 @@ def test_intervals_of_effects_cover_the_truth_where_naive_slopes_are_off(titrati
         model = DoseResponse().fit(
             p.X[train, 3:], p.y[train], **{name: part[train] for name, part in rows.items()}
         )
-        found = model.adapt(
+        new_patients = model.adapt(
             p.X[~train, 3:], p.y[~train], **{name: part[~train] for name, part in rows.items()}
         )
     at = {"groups": p.groups[first], "time": p.time[first], "T0": 0, "T1": 1}
     truth = p.effect[60:]
-    low, high = found.effect_interval(p.X[first, 3:], **at, confidence_level=0.9).T
+    low, high = new_patients.effect_interval(p.X[first, 3:], **at, confidence_level=0.9).T
     assert 0.84 < np.mean((low < truth) & (truth < high)) < 0.96
-    assert abs(np.mean(found.effect(p.X[first, 3:], **at) - truth)) < 0.4
+    assert abs(np.mean(new_patients.effect(p.X[first, 3:], **at) - truth)) < 0.4
     pooled = np.polyfit(p.treatment[~train], p.y[~train], 1)[0]
     assert abs(pooled - truth.mean()) > 1.0
 
@@ -53,10 +53,10 @@ def test_a_few_concentrations_close_most_of_the_gap_to_the_best_dose() -> None:
     best = one.recommend(query, target=p.target, grid=grid, groups=np.arange(100, 250))
     true, blind = p.chance(seen, grid, 0)[100:], p.chance(~seen & seen, grid, 0)[100:]
     i = np.arange(150)
-    found = true[i, np.searchsorted(grid, best["dose"])].mean()
+    recommended = true[i, np.searchsorted(grid, best["dose"])].mean()
     population = true[i, blind.argmax(1)].mean()
-    assert found - population > 0.8 * (true.max(1).mean() - population)
-    assert found - 0.15 < best["probability"].mean() < found + 0.05
+    assert recommended - population > 0.8 * (true.max(1).mean() - population)
+    assert recommended - 0.15 < best["probability"].mean() < recommended + 0.05
 
 
 def test_the_order_of_rows_and_the_names_of_patients_do_not_matter() -> None:

@@ -30,9 +30,7 @@ def test_rows_that_cannot_be_used_are_refused(change: dict, message: str) -> Non
 def test_rows_come_by_patient_and_time_with_their_doses() -> None:
     reader = DosedReader(None, None)
     inputs = reader.read([[1.0], [2.0], [3.0]], [np.e, 1.0, np.e**2], ["b", "a", "b"], [5, 1, 2])
-    rows = read_rows(
-        inputs, np.array([10.0, 20.0, 30.0]), None, None, log_dose=False, log_outcome=True
-    )
+    rows = read_rows(inputs, np.array([10.0, 20.0, 30.0]), None, None, (False, True))
     assert rows.labels.tolist() == ["a", "b"]
     assert rows.starts.tolist() == [0, 1, 3]
     assert rows.dose.tolist() == [20.0, 30.0, 10.0]
@@ -56,7 +54,7 @@ def test_patients_must_be_known() -> None:
     two = fitted().adapt(X[:12], y[:12], treatment=dose[:12], groups=patient[:12], time=day[:12])
     with pytest.raises(GroupError, match="not adapted"):
         two.dose_response(X[:1], groups=[7])
-    with pytest.raises(GroupError, match="2 named patients"):
+    with pytest.raises(GroupError, match="2 named tasks"):
         two.dose_response(X[:1])
     with pytest.raises(SchemaError, match="not those of fit"):
         two.dose_response(np.zeros((1, 2)), groups=[0])

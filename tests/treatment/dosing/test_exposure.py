@@ -12,8 +12,8 @@ def test_exposure_is_the_recursion_and_forgets_nothing_over_a_long_half_life() -
     p = make_nof1(4, 4, 5, carry_over=0.6, random_state=0)
     starts = np.arange(0, 81, 20)
     half_life = np.log(0.5) / np.log(0.6)
-    found = exposure(p.treatment, p.time, starts, half_life, usual_gap(p.time, starts))
-    np.testing.assert_allclose(found, p.exposure)
+    exposed = exposure(p.treatment, p.time, starts, half_life, usual_gap(p.time, starts))
+    np.testing.assert_allclose(exposed, p.exposure)
     np.testing.assert_array_equal(exposure(p.treatment, p.time, starts, 0.0, 1.0), p.treatment)
 
 

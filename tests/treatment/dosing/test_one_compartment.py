@@ -38,8 +38,8 @@ def test_under_the_true_population_chances_are_those_of_the_true_posterior(k):
     if k:
         adapted = known.adapt(features(p)[seen], p.y[seen], **keywords(p, seen))
         groups = np.arange(6)
-    found = adapted.chance(query, grid, target=p.target, groups=groups)
-    np.testing.assert_allclose(found, p.chance(seen, grid, 0), atol=0.06)
+    chance = adapted.chance(query, grid, target=p.target, groups=groups)
+    np.testing.assert_allclose(chance, p.chance(seen, grid, 0), atol=0.06)
 
 
 def test_rows_narrow_the_band_and_raise_the_chance():
@@ -86,5 +86,5 @@ def test_what_no_model_can_use_is_refused():
     with pytest.raises(DataError, match="contradicts the law"):
         one.recommend(X[:1], target=(5, 10), groups=[0], monotone="decreasing")
     with pytest.warns(DataWarning, match="outside the training doses"):
-        found = one.dose_response(X[:1], [5000.0], groups=[0])
-    assert found.extrapolated.all()
+        band = one.dose_response(X[:1], [5000.0], groups=[0])
+    assert band.extrapolated.all()
