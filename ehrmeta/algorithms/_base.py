@@ -1,11 +1,11 @@
-"""The contract of an algorithm: the mathematics of ONE task.
+"""Base class of the meta-learning algorithms: the mathematics of ONE task.
 
 An algorithm is a dataclass of hyper-parameters and holds no state. The trainer calls `loss`, the
-estimator calls `adapt` and `predict`; both run it over many tasks with ``torch.func.vmap``. So
-write tensor algebra of one task, use `mask` and `weight` in every sum over points, make every
-update vanish on an empty support, and branch on Python values only. After some steps of training
-the loss is recorded and no longer called: it must not read a tensor's value (``if``, ``float``),
-draw random numbers, or depend on anything that changes but its arguments.
+estimator calls `adapt` and `predict`; both run over many tasks with ``torch.func.vmap``. So write
+tensor algebra of one task, use `mask` and `weight` in every sum over points, make every update
+vanish on an empty support, and branch on Python values only. After some training steps the loss
+is recorded and no longer called: it must not read a tensor's value (``if``, ``float``), draw
+random numbers, or depend on anything but its arguments.
 """
 
 from __future__ import annotations
@@ -58,42 +58,42 @@ class Spec:
 
 
 class Algorithm(BaseEstimator, ABC):
-    """A way to learn over tasks and to adapt to one: the mathematics of ONE task.
+    """Base class of meta-learning algorithms.
 
     To write one, derive a dataclass of hyper-parameters (``@dataclass(eq=False, repr=False)``) and
-    define `adapt` and `predict`; most need `init` too, the others have defaults that do. Use plain
+    define `adapt` and `predict`; most also need `init`. The other methods have defaults. Use plain
     tensor algebra, multiply by ``weight`` (0 where a batch is padded) in every sum over points, let
-    an empty support change nothing, and branch on Python values only: all runs under
-    ``torch.func.vmap`` and is recorded. Points come as `ehrmeta.nn.TaskSet`; ``spec`` holds the
-    network, the likelihood and the number of features, ``params`` is a flat dict of tensors whose
-    parts `part` takes out ("network", "likelihood"). ``tutorials/09_write_your_own_algorithm.py``
-    is one in thirty lines.
+    an empty support change nothing, and branch on Python values only: everything runs under
+    ``torch.func.vmap`` and is recorded. Points are `ehrmeta.nn.TaskSet`; ``spec`` holds the
+    network, the likelihood and the number of features; ``params`` is a flat dict of tensors with
+    prefixes ("network", "likelihood"), which `part` selects.
+    ``tutorials/09_write_your_own_algorithm.py`` is an example of thirty lines.
 
-    The attributes say what kind of algorithm it is; the contract tests read them.
+    The class attributes describe the algorithm; the contract tests read them.
 
     Attributes
     ----------
     serves : tuple of {"real", "binary", "multiclass"}
         Kinds of outcome.
     refusal : str
-        Message for other kinds of outcome: why not, and what to use instead.
+        Error message for other kinds of outcome, with the reason and an alternative.
     has_posterior : bool
-        Whether `own_weight` is known.
+        Whether `own_weight` is defined.
     consistent : bool
-        Whether the adapted fit approaches the task's own fit as its support grows.
+        Whether the adapted model converges to the model of the single task as its support grows.
     adapts : bool
         Whether predictions depend on the support.
     pools : bool
-        Whether predictions without support are learned over tasks.
+        Whether predictions without support are learned from all tasks.
     surrogate_loss : bool
-        Whether the gradient of `loss` is deliberately not the derivative of its value.
+        Whether `loss` returns a surrogate gradient that is not the derivative of its value.
     keeps_start : bool
-        Whether training may leave the warm start only for a gain on held-out tasks of more than
-        two paired standard errors.
+        Whether training keeps the warm start unless held-out tasks improve by more than two paired
+        standard errors.
     """
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Describe a parent's parameters in the docstring of each child too."""
+        """Add the parents' parameters to the docstring."""
         super().__init_subclass__(**kwargs)
         if cls.__doc__:
             cls.__doc__ = _with_inherited_parameters(cls)
@@ -108,7 +108,7 @@ class Algorithm(BaseEstimator, ABC):
     keeps_start: ClassVar[bool] = False
 
     def check(self, likelihood: Likelihood) -> None:
-        """Refuse a kind of outcome that the algorithm does not serve.
+        """Refuse unsupported kinds of outcome.
 
         Raises
         ------
@@ -116,7 +116,8 @@ class Algorithm(BaseEstimator, ABC):
         """
         if likelihood.outcome not in self.serves:
             raise DataError(
-                self.refusal or f"{type(self).__name__} serves no {likelihood.outcome} outcome."
+                self.refusal
+                or f"{type(self).__name__} does not support {likelihood.outcome} outcomes."
             )
 
     def n_inputs(self, n_features: int) -> int:
@@ -142,21 +143,21 @@ class Algorithm(BaseEstimator, ABC):
         return None
 
     def init(self, spec: Spec, generator: torch.Generator) -> dict[str, Tensor]:
-        """Fresh parameters, a flat dict; by default network and likelihood."""
+        """Initial parameters, a flat dict; by default of network and likelihood."""
         return {
-            **_prefixed("network", spec.network.init(generator)),
-            **_prefixed("likelihood", spec.likelihood.init()),
+            **prefixed("network", spec.network.init(generator)),
+            **prefixed("likelihood", spec.likelihood.init()),
         }
 
     def warm_start(
         self, spec: Spec, params: dict[str, Tensor], tasks: TaskRows, episodes: Episodes
     ) -> dict[str, Tensor]:
-        """Better start values from the training tasks, and episodes of them, once at fit."""
+        """Start values estimated from the training tasks, computed once before training."""
         return params
 
     @abstractmethod
     def adapt(self, spec: Spec, params: Params, support: TaskSet) -> State:
-        """Adapt to one task: pure, differentiable, unchanged by an empty support."""
+        """Adapted state of one task: a pure, differentiable function of its support."""
 
     @abstractmethod
     def predict(self, spec: Spec, params: Params, state: State, query: TaskSet) -> Distribution:
@@ -164,11 +165,11 @@ class Algorithm(BaseEstimator, ABC):
 
     @property
     def differs_by_shift(self) -> bool:
-        """Whether tasks differ mainly by a shift, by which atypical ones are recognised."""
+        """Whether tasks differ mainly by a shift, as the check for atypical tasks assumes."""
         return True
 
     def at(self, progress: float) -> Algorithm:
-        """The algorithm as it is at this point of training, where training has stages."""
+        """The algorithm at this stage of training, for algorithms with stages."""
         return self
 
     def own_weight(self, spec: Spec, params: Params, state: State, query: TaskSet) -> Tensor:
@@ -176,16 +177,16 @@ class Algorithm(BaseEstimator, ABC):
         return torch.full_like(query.y, torch.nan)
 
     def attention(self, spec: Spec, params: Params, state: State, query: TaskSet) -> Tensor:
-        """Weight of every support row, and last of the population: (point, support + 1).
+        """Attention weights of the support rows and, last, of the population: (point, support + 1).
 
         Raises
         ------
         DataError
-            The algorithm does not predict by weighing rows.
+            The algorithm has no attention over rows.
         """
         raise DataError(
             f"{type(self).__name__} does not predict by weighing the support's rows. Use "
-            "MatchingNet, or NeuralProcess(attentive=True), to see which rows were used."
+            "MatchingNet or NeuralProcess(attentive=True) for weights of the support rows."
         )
 
     def loss(
@@ -239,12 +240,12 @@ def calibration_loss(
     query: TaskSet,
     also: Collection[str] = (),
 ) -> Tensor:
-    """Query loss after adapting, as a function of the likelihood's parameters alone.
+    """Query loss after adapting, with gradients for the likelihood's parameters only.
 
     Parameters
     ----------
     also : collection of str
-        Parameters of the adapting that are to learn from it too.
+        Names of other parameters that get gradients.
     """
     frozen = {name: p if name in also else p.detach() for name, p in params.items()}
     state = algorithm.adapt(spec, frozen, support)
@@ -253,22 +254,23 @@ def calibration_loss(
 
 
 def all_rows(support: TaskSet, query: TaskSet) -> TaskSet:
-    """Support and query as one set."""
+    """Concatenate support and query."""
     return TaskSet(*(torch.cat(pair) for pair in zip(support, query, strict=True)))
 
 
 def part(params: Params, name: str) -> dict[str, Tensor]:
-    """The parameters under one prefix, without it."""
+    """The parameters with a prefix, which is removed from their names."""
     prefix = f"{name}."
     return {key[len(prefix) :]: value for key, value in params.items() if key.startswith(prefix)}
 
 
-def _prefixed(name: str, params: Params) -> dict[str, Tensor]:
+def prefixed(name: str, params: Params) -> dict[str, Tensor]:
+    """The parameters with a prefix added to their names: the inverse of `part`."""
     return {f"{name}.{key}": value for key, value in params.items()}
 
 
 def _with_inherited_parameters(cls: type) -> str:
-    """A class's docstring with parameters that only its parents describe, in argument order."""
+    """Docstring of a class with the parameters of its parents, in the order of the signature."""
     names: dict[str, None] = {}
     entries: dict[str, str] = {}
     for parent in reversed(cls.__mro__):

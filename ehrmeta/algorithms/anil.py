@@ -1,4 +1,4 @@
-"""ANIL: almost no inner loop."""
+"""ANIL: MAML with an inner loop over the head only."""
 
 import math
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from ehrmeta.ranges import Range
 
 @dataclass(eq=False, repr=False)
 class ANIL(GradientLearner):
-    r"""Almost no inner loop: MAML whose inner loop moves the head alone, over a shared body.
+    r"""ANIL (almost no inner loop): MAML that adapts the head only, on a shared body.
 
     .. math:: w_{s+1} = w_s - \alpha_s \nabla_w L_T^{support}(w_s^\top \phi_\theta(x))
 
@@ -29,9 +29,9 @@ class ANIL(GradientLearner):
     Parameters
     ----------
     width : int
-        Features: outputs asked of the backbone, which is the body.
+        Number of features: outputs of the backbone, which is the body.
     activation : {"tanh", "silu", "relu"}
-        Applied to the features.
+        Activation of the features.
 
     References
     ----------
@@ -43,7 +43,7 @@ class ANIL(GradientLearner):
     activation: str = "tanh"
 
     def n_outputs(self, likelihood: Likelihood) -> int:
-        """The width of the features."""
+        """Number of features."""
         return self.width
 
     def init(self, spec: Spec, generator: torch.Generator) -> dict[str, Tensor]:
@@ -58,7 +58,7 @@ class ANIL(GradientLearner):
         return params | self.start_count()
 
     def adapt(self, spec: Spec, params: Params, support: TaskSet) -> State:
-        """The change of the head after the last step."""
+        """Change of the head after the last step."""
         h = self._features(spec, params, support.x)  # (point, width)
         start = linear(h, params["head.weight"], params["head.bias"])
         error = support_error(spec, params, support)
@@ -69,7 +69,7 @@ class ANIL(GradientLearner):
         return {"n": support.n, "head.weight": values.mT @ h, "head.bias": values.sum(0)}
 
     def predict(self, spec: Spec, params: Params, state: State, query: TaskSet) -> Distribution:
-        """The adapted head over the shared body."""
+        """The adapted head on the shared body."""
         weight, bias = (params[name] + state[name] for name in ("head.weight", "head.bias"))
         output = linear(self._features(spec, params, query.x), weight, bias)
         return spec.predictive(params, output, query, state["n"])

@@ -1,4 +1,4 @@
-"""A Bayesian last layer over learned features."""
+"""Bayesian last layer on learned features."""
 
 import math
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from ehrmeta.nn import Distribution, Likelihood, TaskSet
 from ehrmeta.ranges import Range
 
 _NOISE_FLOOR = 1e-6  # of the mean prior variance
-_LARGEST_MOVE = 4.0  # of a log-odds in one Newton step: keeps the first steps from overshooting
+_MAX_STEP = 4.0  # of log-odds in one Newton step, against overshooting
 
 
 @dataclass(eq=False, repr=False)
@@ -22,17 +22,17 @@ class BayesianHead(Algorithm):
     .. math:: \eta(x) = \phi(x)'w, \qquad w \sim N(m, L L'), \qquad y \sim p(y | \eta)
 
     Features :math:`\phi` (with a constant), prior mean m and root L are learned; a task's posterior
-    of w is exact for a normal outcome, and Laplace's approximation, by a few Newton steps, for
-    classes and Student's t. Since every row adds to the precision, the prior fades as rows come in
-    and ``own_weight`` goes from 0 to 1. One Cholesky factorisation of the features' size, whatever
-    the number of rows.
+    of w is exact for a normal outcome, and a Laplace approximation by a few Newton steps for
+    classes and Student's t. Every row adds to the precision, so the prior's influence fades with
+    more rows and ``own_weight`` goes from 0 to 1. The cost is a Cholesky factorisation of the
+    features' size, whatever the number of rows.
 
     Parameters
     ----------
     n_features : int
-        Learned features.
+        Number of learned features.
     newton_steps : int
-        Where the posterior is not normal.
+        Newton steps where the posterior is not normal.
 
     References
     ----------
@@ -56,11 +56,11 @@ class BayesianHead(Algorithm):
     consistent: ClassVar[bool] = True
 
     def n_outputs(self, likelihood: Likelihood) -> int:
-        """The features."""
+        """Number of learned features."""
         return self.n_features
 
     def init(self, spec: Spec, generator: torch.Generator) -> dict[str, Tensor]:
-        """Network, likelihood, and a prior of unit variance of the outcome."""
+        """Network, likelihood, and a prior with unit variance of the outcome."""
         size = self.n_features + 1
         return {
             **super().init(spec, generator),
@@ -69,10 +69,10 @@ class BayesianHead(Algorithm):
         }
 
     def adapt(self, spec: Spec, params: Params, support: TaskSet) -> State:
-        r"""Posterior of u in :math:`w = m + L u`: its mean, and the root of its precision.
+        r"""Posterior mean and Cholesky factor of the precision of u, where :math:`w = m + L u`.
 
         The precision :math:`I + A' H A` (A the features times L, H the curvatures) is at least I,
-        so that its factorisation cannot fail.
+        so its factorisation cannot fail.
         """
         prior, design = self._design(spec, params, support)
         prior = prior + support.offset.double()[:, None]
@@ -82,27 +82,27 @@ class BayesianHead(Algorithm):
         u = design.new_zeros(design.shape[1], n)
         exact = spec.likelihood.n_rounds == 1
         for _ in range(1 if exact else self.newton_steps):
-            slope, bend = spec.likelihood.curvature(likelihood, prior + design @ u, y, floor)
-            # Several classes are stepped one output at a time: C / (C - 1) times the curvature
-            # makes steps exact at equally likely classes and keeps them convergent elsewhere.
-            bend = bend * n / (n - 1) if n > 1 else bend
+            slope, curvature = spec.likelihood.curvature(likelihood, prior + design @ u, y, floor)
+            # With several classes each output has its own Newton step: C / (C - 1) times the
+            # curvature makes steps exact at equally likely classes and convergent elsewhere.
+            curvature = curvature * n / (n - 1) if n > 1 else curvature
             gradient = design.mT @ (weight * slope) - u
-            step = torch.cholesky_solve(gradient.mT[..., None], _factor(design, weight * bend))
+            step = torch.cholesky_solve(gradient.mT[..., None], _factor(design, weight * curvature))
             step = step[..., 0].mT
             if n > 1:  # at the mode the outputs' sum is the prior's
                 step = step - step.mean(1, keepdim=True)
             if not exact:
                 change = (support.mask[:, None] * (design @ step)).abs().flatten()
                 largest = torch.cat([change, change.new_ones(1)]).amax()
-                step = step * (_LARGEST_MOVE / largest).clamp(max=1.0)
+                step = step * (_MAX_STEP / largest).clamp(max=1.0)
             u = u + step
-        _, bend = spec.likelihood.curvature(likelihood, prior + design @ u, y, floor)
-        return {"n": support.n, "u": u, "factor": _factor(design, weight * bend)}
+        _, curvature = spec.likelihood.curvature(likelihood, prior + design @ u, y, floor)
+        return {"n": support.n, "u": u, "factor": _factor(design, weight * curvature)}
 
     def predict(self, spec: Spec, params: Params, state: State, query: TaskSet) -> Distribution:
         """Average over the posterior of the latent outcome."""
         mean, variance, _ = self._latent(spec, params, state, query)
-        # the likelihood's own variance for the unknown task gives way to the posterior's
+        # the posterior variance replaces the likelihood's variance between tasks
         predictive = spec.likelihood.averaged(part(params, "likelihood"), mean, variance)
         return {name: value.to(query.y.dtype) for name, value in predictive.items()}
 
@@ -130,9 +130,9 @@ class BayesianHead(Algorithm):
         return mean, root.square().sum(1).mT, design.square().sum(-1)
 
 
-def _factor(design: Tensor, bend: Tensor) -> Tensor:
-    """Cholesky factor of ``I + A' diag(bend) A`` for every output, (output, feature, feature)."""
+def _factor(design: Tensor, curvature: Tensor) -> Tensor:
+    """Cholesky factors of ``I + A' diag(curvature) A``, (output, feature, feature)."""
     identity = torch.eye(design.shape[1], dtype=design.dtype, device=design.device)
-    precision = identity + (design * bend.mT[..., None]).mT @ design
+    precision = identity + (design * curvature.mT[..., None]).mT @ design
     factor: Tensor = torch.linalg.cholesky_ex(precision).L
     return factor

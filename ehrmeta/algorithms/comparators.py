@@ -28,11 +28,11 @@ from ehrmeta.ranges import Range
 
 @dataclass(eq=False, repr=False)
 class Population(Algorithm):
-    r"""One network for all tasks, never adapted: the baseline that adapting must beat.
+    r"""One network for all tasks, without adaptation: the baseline for adaptation.
 
     .. math:: \min_\theta \sum_T \sum_i \ell(f_\theta(x_{Ti}), y_{Ti})
 
-    Its noise does not shrink as a task's own rows come in, since it does not read them.
+    Its predictive scale does not depend on the support, which it does not read.
 
     Examples
     --------
@@ -48,11 +48,11 @@ class Population(Algorithm):
     adapts: ClassVar[bool] = False
 
     def adapt(self, spec: Spec, params: Params, support: TaskSet) -> State:
-        """Nothing: zero rows were used."""
+        """No change: the number of rows used is 0."""
         return {"n": torch.zeros_like(support.n)}
 
     def predict(self, spec: Spec, params: Params, state: State, query: TaskSet) -> Distribution:
-        """The network as it is."""
+        """The network without adaptation."""
         return predict_adapted(spec, params, state, query)
 
     def loss(
@@ -66,13 +66,13 @@ class Population(Algorithm):
 
 @dataclass(eq=False, repr=False)
 class PerTask(InnerLoop):
-    r"""A network trained from scratch on each support: what a task can learn by itself.
+    r"""A network trained from scratch on each support, without other tasks.
 
     .. math:: f(x) = f_{\theta_S}(x) - f_{\theta_0}(x), \qquad
               \theta_{s+1} = \theta_s - \alpha \nabla_\theta L_T^{support}(\theta_s)
 
-    with random :math:`\theta_0`, never trained; taking its output off makes an empty support
-    predict the mean of the training rows. Only the noise is learned over tasks.
+    with random, untrained :math:`\theta_0`. Subtracting its output makes an empty support predict
+    the mean of the training rows. Only the noise is learned over tasks.
 
     Parameters
     ----------
@@ -95,37 +95,36 @@ class PerTask(InnerLoop):
         )
 
     def predict(self, spec: Spec, params: Params, state: State, query: TaskSet) -> Distribution:
-        """What the descent changed in the network's output."""
+        """Change of the network's output by the descent."""
         return super().predict(spec, params, state, _centred(spec, params, query))
 
     def loss(
         self, spec: Spec, params: Params, support: TaskSet, query: TaskSet, progress: Tensor
     ) -> Tensor:
-        """Query loss, of which only the noise is learned."""
+        """Query loss, with gradients for the noise only."""
         return calibration_loss(self, spec, params, support, query)
 
 
 def _centred(spec: Spec, params: Params, points: TaskSet) -> TaskSet:
-    """The points with the start's own output taken off."""
+    """The points with an offset that subtracts the output of the untrained network."""
     start = spec.output(params, points.x)
     return points._replace(offset=points.offset[:, None] - start)
 
 
 @dataclass(eq=False, repr=False)
 class FineTune(InnerLoop):
-    r"""A network trained on the pooled rows of all tasks, then fine-tuned on the support.
+    r"""Transfer learning: a network trained on the rows of all tasks, fine-tuned on the support.
 
     .. math:: \theta_0 = \arg\min_\theta \sum_{T, i} \ell(f_\theta(x_{Ti}), y_{Ti}), \qquad
               \theta_{s+1} = \theta_s - \alpha \nabla_\theta L_T^{support}(\theta_s)
 
-    Transfer learning as usually done: the start knows nothing of the fine-tuning to come. Only its
-    rate and the noise are learned from the query after fine-tuning, so that where tuning on few
-    rows harms it is a gentle one.
+    The pretraining does not anticipate the fine-tuning. Only the rate and the noise are learned
+    from the query after fine-tuning, so the rate is small where tuning on few rows harms.
 
     Parameters
     ----------
     inner_steps : int
-        Gradient steps on the support; the more, the closer to the task's own fit.
+        Gradient steps on the support.
     learn_inner_lr : bool
         Learn the rate, kept in ``(0, max_inner_lr)``.
     max_inner_lr : float
@@ -160,7 +159,7 @@ class FineTune(InnerLoop):
     def loss(
         self, spec: Spec, params: Params, support: TaskSet, query: TaskSet, progress: Tensor
     ) -> Tensor:
-        """Pooled loss for the network, query loss for the rest; in value the latter."""
+        """Query loss in value; the network's gradient is that of the pooled loss."""
         frozen = {
             name: p.detach() if name.startswith("likelihood.") else p for name, p in params.items()
         }

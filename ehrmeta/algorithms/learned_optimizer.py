@@ -1,4 +1,4 @@
-"""A learned optimiser for the inner loop."""
+"""Learned optimiser of the inner loop."""
 
 import math
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ehrmeta.algorithms._base import Params, Spec, State, part
+from ehrmeta.algorithms._base import Params, Spec, State, part, prefixed
 from ehrmeta.algorithms.maml import GradientLearner, raw_signed, signed_rate, support_error
 from ehrmeta.nn.batch import TaskSet
 from ehrmeta.nn.fast_weights import clipping
@@ -14,22 +14,22 @@ from ehrmeta.nn.fast_weights import clipping
 
 @dataclass(eq=False, repr=False)
 class LearnedOptimizer(GradientLearner):
-    r"""Learning to learn by gradient descent: a small LSTM emits every inner update.
+    r"""Learned optimiser: a small LSTM computes every inner update from the gradient.
 
     .. math:: h_s, c_s = \mathrm{LSTM}(z(g_s), h_{s-1}, c_{s-1}), \quad
               m_s = \sigma(u^\top h_s)\, m_{s-1} + g_s, \quad
               \theta_{s+1} = \theta_s - \bar\alpha \tanh(v^\top h_s)\, m_s
 
-    Coordinate-wise: one cell, shared by all weights, reads each weight's own gradient
-    :math:`g_s` and remembers its past ones, and sets its rate and momentum. So a step is at most
-    :math:`\bar\alpha` times the clipped gradient's running sum, and none without support. The cell
-    reads :math:`z(g) = (\mathrm{asinh}(10^3 g) / 8, \tanh g)`, which stands for the paper's
-    (log magnitude, sign) and is smooth at 0.
+    Coordinate-wise: one cell, shared by all weights, reads the sequence of each weight's gradients
+    :math:`g_s` and sets its rate and momentum. A step is at most :math:`\bar\alpha` times the
+    running sum of clipped gradients, and 0 without support. The cell's input is
+    :math:`z(g) = (\mathrm{asinh}(10^3 g) / 8, \tanh g)`, a version of the paper's (log magnitude,
+    sign) that is smooth at 0.
 
     Parameters
     ----------
     width : int
-        Size of the cell; time and memory grow with it times the network's weights.
+        Size of the cell; time and memory grow with its product with the number of weights.
 
     References
     ----------
@@ -48,7 +48,7 @@ class LearnedOptimizer(GradientLearner):
     width: int = 4
 
     def init(self, spec: Spec, generator: torch.Generator) -> dict[str, Tensor]:
-        """Network, likelihood, the cell, and the pseudo-count."""
+        """Network, likelihood, cell and pseudo-count."""
         params = super().init(spec, generator)
         scale = 1.0 / math.sqrt(self.width)
         params["cell.weight"] = scale * torch.randn(
@@ -79,7 +79,7 @@ class LearnedOptimizer(GradientLearner):
                 name: fast.get(name, 0.0) - piece.view_as(gradient[name])
                 for name, piece in zip(gradient, pieces, strict=True)
             }
-        return {"n": support.n, **{f"fast.{name}": value for name, value in fast.items()}}
+        return {"n": support.n, **prefixed("fast", fast)}
 
 
 def _lstm(cell: Params, g: Tensor, memory: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor]:
@@ -89,8 +89,8 @@ def _lstm(cell: Params, g: Tensor, memory: tuple[Tensor, Tensor] | None) -> tupl
     gates = z @ w[:, :n_inputs].mT + cell["bias"]
     if memory is not None:
         gates = gates + memory[0] @ w[:, n_inputs:].mT
-    enter, forget, candidate, leave = gates.chunk(4, 1)
-    state = torch.sigmoid(enter) * torch.tanh(candidate)
+    input_gate, forget, candidate, output_gate = gates.chunk(4, 1)
+    state = torch.sigmoid(input_gate) * torch.tanh(candidate)
     if memory is not None:
         state = state + torch.sigmoid(forget + 1.0) * memory[1]
-    return torch.sigmoid(leave) * torch.tanh(state), state
+    return torch.sigmoid(output_gate) * torch.tanh(state), state

@@ -1,8 +1,7 @@
-"""Model-agnostic meta-learning: MAML, Meta-SGD, and the inner loop that its relatives share."""
+"""MAML, Meta-SGD and meta-curvature, and the inner loop of the other gradient-based learners."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
@@ -15,6 +14,7 @@ from ehrmeta.algorithms._base import (
     Spec,
     State,
     part,
+    prefixed,
     query_loss,
     support_share,
     with_offset,
@@ -26,7 +26,7 @@ from ehrmeta.ranges import Range
 
 @dataclass(eq=False, repr=False)
 class InnerLoop(Algorithm):
-    r"""Adapts a network by gradient steps on the support.
+    r"""Base of algorithms that adapt the network's weights by gradient steps on the support.
 
     .. math:: \theta_{s+1} = \theta_s - \alpha_s \odot \nabla_\theta
               \frac{1}{n + c} \sum_{i=1}^{n} w_i\, \ell(f_{\theta_s}(x_i), y_i)
@@ -49,17 +49,17 @@ class InnerLoop(Algorithm):
 
 @dataclass(eq=False, repr=False)
 class GradientLearner(InnerLoop):
-    """Learns start and inner rates through the inner loop.
+    """Base of algorithms that learn initial weights and rates by differentiating the inner loop.
 
     Parameters
     ----------
     max_inner_lr : float
-        Bound of a rate's size.
+        Upper bound of the absolute rates.
     max_inner_norm : float or None
         Clip the norm of each task's inner gradient.
     pseudo_count : float
-        Rows that the population counts for against a task's own; learned from this start. 0 is
-        the textbook mean over the support, not learned.
+        Start value of the pseudo-count c: weight of the population, in rows. 0 is the mean over the
+        support, and is not learned.
     """
 
     max_inner_lr: float = 1.0
@@ -75,7 +75,7 @@ class GradientLearner(InnerLoop):
 
 @dataclass(eq=False, repr=False)
 class _Orders(InnerLoop):
-    """Parameters of MAML that come before those of `GradientLearner`.
+    """Parameters of MAML that precede those of `GradientLearner` in its signature.
 
     Parameters
     ----------
@@ -91,21 +91,20 @@ class _Orders(InnerLoop):
 
 @dataclass(eq=False, repr=False)
 class MAML(GradientLearner, _Orders):
-    r"""Model-agnostic meta-learning: a start from which a few gradient steps fit a task.
+    r"""Model-agnostic meta-learning: initial weights from which a few gradient steps fit a task.
 
     .. math:: \min_\theta \sum_{T} L_T^{query}\bigl(\theta - \alpha \nabla_\theta
               L_T^{support}(\theta)\bigr)
 
-    Second order: the outer gradient runs through the inner one, exactly. Rates are learned per
-    layer and step (MAML++).
+    The outer gradient is exact (second order). Rates are learned per layer and step (MAML++).
 
     Parameters
     ----------
     multi_step_loss : bool
-        Train on the query loss after every inner step, annealed to the last one alone.
+        Train on the query losses after all inner steps, annealed to that of the last step.
     first_order_share : float
-        Share of the training, at its start, that is first order: derivative-order annealing, of
-        use where the second order is costly or unstable at random start weights.
+        Share of the training, at its start, that is first order (derivative-order annealing); for
+        networks where the second order is costly, or unstable at random weights.
 
     References
     ----------
@@ -136,18 +135,17 @@ class MAML(GradientLearner, _Orders):
 
     def adapt(self, spec: Spec, params: Params, support: TaskSet) -> State:
         """The state after the last inner step."""
-        *_, state = self._states(spec, params, support)
-        return state
+        return self._states(spec, params, support)[-1]
 
     def at(self, progress: float) -> MAML:
-        """First order for the share of training that asks for it."""
+        """First order during the initial share of training."""
         return replace(self, first_order=self.first_order or progress < self.first_order_share)
 
     def loss(
         self, spec: Spec, params: Params, support: TaskSet, query: TaskSet, progress: Tensor
     ) -> Tensor:
-        """Query loss of the last step, or of every step with weights annealed to the last."""
-        states = list(self._states(spec, params, support))
+        """Query loss after the last step, or after all steps with annealed weights."""
+        states = self._states(spec, params, support)
         scored = states[1:] if self.multi_step_loss else states[-1:]
         losses = [
             query_loss(spec, self.predict(spec, params, state, query), query) for state in scored
@@ -155,22 +153,16 @@ class MAML(GradientLearner, _Orders):
         early = (1.0 - progress) / len(losses)
         return early * torch.stack(losses).sum() + progress * losses[-1]
 
-    def _states(self, spec: Spec, params: Params, support: TaskSet) -> Iterator[State]:
+    def _states(self, spec: Spec, params: Params, support: TaskSet) -> list[State]:
         network = part(params, "network")
         rates = {
             layer: positive_rate(raw if self.learn_inner_lr else raw.detach(), self.max_inner_lr)
             for layer, raw in part(params, "rate").items()
         }
         steps = range(self.inner_steps)
-        return inner_steps(
-            spec,
-            params,
-            support,
-            [{name: rates[_layer(name)][step] for name in network} for step in steps],
-            low_rank=spec.network.low_rank(network, len(support.y), self.inner_steps),
-            max_norm=self.max_inner_norm,
-            first_order=self.first_order,
-        )
+        by_step = [{name: rates[_layer(name)][step] for name in network} for step in steps]
+        options = {"max_norm": self.max_inner_norm, "first_order": self.first_order}
+        return inner_steps(spec, params, support, by_step, **options)
 
 
 def _layer(parameter: str) -> str:
@@ -180,12 +172,12 @@ def _layer(parameter: str) -> str:
 
 @dataclass(eq=False, repr=False)
 class MetaSGD(GradientLearner):
-    r"""Meta-SGD: learns the start *and* a rate for every weight: direction and size of each step.
+    r"""Meta-SGD: learns initial weights and a rate for every weight.
 
     .. math:: \theta' = \theta - \alpha \circ \nabla_\theta L_T^{support}(\theta)
 
-    One set of rates serves every inner step. Rates may turn negative, as in the paper, and are
-    kept in ``(-max_inner_lr, max_inner_lr)``.
+    All inner steps have the same rates. Rates may become negative, as in the paper, and are bounded
+    to ``(-max_inner_lr, max_inner_lr)``.
 
     References
     ----------
@@ -215,24 +207,67 @@ class MetaSGD(GradientLearner):
             name: signed_rate(raw, self.max_inner_lr) for name, raw in part(params, "rate").items()
         }
         steps = [rates] * self.inner_steps
-        *_, state = inner_steps(spec, params, support, steps, max_norm=self.max_inner_norm)
-        return state
+        return inner_steps(spec, params, support, steps, max_norm=self.max_inner_norm)[-1]
+
+
+@dataclass(eq=False, repr=False)
+class MetaCurvature(GradientLearner):
+    r"""Meta-curvature: learns the start and a matrix preconditioner of the inner gradient.
+
+    .. math:: W' = W - \alpha_s\, M_{out}\, (\nabla_W L_T^{support})\, M_{in}
+
+    with two learned matrices per layer, which start at the identity (MAML). A gradient
+    :math:`d^\top h` becomes :math:`(d M_{out}^\top)^\top (h M_{in})`, still of low rank, so the
+    cost is close to MAML's.
+
+    Parameters
+    ----------
+    max_inner_norm : float or None
+        Clip the norm of each task's preconditioned inner gradient.
+
+    References
+    ----------
+    Park, Oliva (2019), arXiv:1902.03356.
+    """
+
+    def init(self, spec: Spec, generator: torch.Generator) -> dict[str, Tensor]:
+        """Network, likelihood, identities, a rate per step, and the pseudo-count."""
+        params = super().init(spec, generator)
+        for name, weight in part(params, "network").items():
+            if weight.ndim > 1:
+                params[f"curvature.left.{name}"] = torch.eye(len(weight))
+                params[f"curvature.right.{name}"] = torch.eye(weight[0].numel())
+        start = torch.full((self.inner_steps,), self.inner_lr)
+        params["rate"] = raw_positive(start, self.max_inner_lr)
+        return params | self.start_count()
+
+    def adapt(self, spec: Spec, params: Params, support: TaskSet) -> State:
+        """The state after the last inner step."""
+        network, rates = part(params, "network"), positive_rate(params["rate"], self.max_inner_lr)
+        by_step = [dict.fromkeys(network, rate) for rate in rates]
+        options = {"max_norm": self.max_inner_norm, "curvature": part(params, "curvature")}
+        return inner_steps(spec, params, support, by_step, **options)[-1]
 
 
 def inner_steps(
     spec: Spec, params: Params, support: TaskSet, rates: list[dict[str, Tensor]], **options: Any
-) -> Iterator[State]:
-    """The state after 0, 1, ... gradient steps on the support.
+) -> list[State]:
+    """The states after 0, 1, ... gradient steps on the support.
 
-    `rates` holds one dict for each step; `options` are the fields of `StepOptions`.
+    `rates` holds one dict for each step; with scalar rates the change is held in low rank where
+    that is cheaper. `options` are the other fields of `StepOptions`.
     """
-    network, n, how = part(params, "network"), support.n, StepOptions(**options)
+    network, n = part(params, "network"), support.n
+    has_scalars = all(rate.ndim == 0 for step_rates in rates for rate in step_rates.values())
+    low_rank = has_scalars and spec.network.low_rank(network, len(support.y), len(rates))
+    step_options = StepOptions(low_rank, **options)
     error = support_error(spec, params, support)
     fast: State = {}
-    yield {"n": n}
+    states = [{"n": n}]
     for step_rates in rates:
-        fast = spec.network.step(network, fast, support.x, error, step_rates, how)
-        yield {"n": n, **{f"fast.{name}": value for name, value in fast.items()}}
+        fast = spec.network.step(network, fast, support.x, error, step_rates, step_options)
+        states.append({"n": n, **prefixed("fast", fast)})
+    return states
 
 
 def support_error(spec: Spec, params: Params, support: TaskSet) -> Error:
@@ -253,20 +288,12 @@ def descend_support(
     n_steps: int,
     max_norm: float | None,
 ) -> State:
-    """Plain gradient descent: one constant rate, no gradient differentiated through."""
+    """State after plain gradient descent at one rate; the inner gradients count as constants."""
     network = part(params, "network")
     like = next(iter(network.values()))
     scalar = rate if isinstance(rate, Tensor) else like.new_tensor(rate)
-    *_, state = inner_steps(
-        spec,
-        params,
-        support,
-        [dict.fromkeys(network, scalar)] * n_steps,
-        low_rank=spec.network.low_rank(network, len(support.y), n_steps),
-        max_norm=max_norm,
-        first_order=True,
-    )
-    return state
+    steps = [dict.fromkeys(network, scalar)] * n_steps
+    return inner_steps(spec, params, support, steps, max_norm=max_norm, first_order=True)[-1]
 
 
 def predict_adapted(spec: Spec, params: Params, state: State, query: TaskSet) -> Distribution:

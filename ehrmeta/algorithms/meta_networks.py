@@ -15,23 +15,23 @@ from ehrmeta.ranges import Range
 
 @dataclass(eq=False, repr=False)
 class MetaNetworks(Algorithm):
-    r"""Meta networks: a meta learner turns support gradients into fast weights, read by attention.
+    r"""Meta networks: fast weights, computed from support gradients and read by attention.
 
     The backbone embeds a point, :math:`r = u(x)`. A base learner of two layers with slow weights
     W reads :math:`\tanh r`. The loss gradient of support row i on a layer is
-    :math:`d_i k_i^\top`, with layer input k; the meta learner m, coordinate-wise, makes it that
-    row's fast weights :math:`W^*_i = m(d_i)\, k_i^\top`. A query reads them from memory and adds
-    them to the slow ones:
+    :math:`d_i k_i^\top`, with layer input k; the coordinate-wise meta learner m maps it to fast
+    weights :math:`W^*_i = m(d_i)\, k_i^\top`. A query reads the fast weights by attention and adds
+    their output to that of the slow ones:
 
     .. math:: a_i = \mathrm{softmax}_i(\kappa \cos(r, r_i)), \qquad W^* = \sum_i a_i W^*_i, \qquad
               h = \tanh(W k) + \tanh(W^* k)
 
-    One memory row is empty and learned, so that few rows move a task less than many.
+    One memory row is empty, with a learned score, so that few rows change a task less than many.
 
     Parameters
     ----------
     width : int
-        Size of the embedding: outputs asked of the backbone.
+        Size of the embedding: outputs of the backbone.
     base_width : int
         Hidden units of the base learner.
     meta_width : int
@@ -68,7 +68,7 @@ class MetaNetworks(Algorithm):
         return params
 
     def adapt(self, spec: Spec, params: Params, support: TaskSet) -> State:
-        """The memory: every row's embedding, layer inputs and fast weights."""
+        """Memory: embedding, layer inputs and fast weights of every support row."""
         base, meta = part(params, "base"), part(params, "meta")
         r = spec.output(params, support.x)
         k0 = torch.tanh(r)
@@ -86,7 +86,7 @@ class MetaNetworks(Algorithm):
         }
 
     def predict(self, spec: Spec, params: Params, state: State, query: TaskSet) -> Distribution:
-        """Slow and attended fast weights, layer by layer."""
+        """Slow weights plus attended fast weights in every layer."""
         base = part(params, "base")
         r = spec.output(params, query.x)
         attention = _attention(part(params, "memory"), r, state)  # (query, support)

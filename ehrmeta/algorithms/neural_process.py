@@ -1,4 +1,4 @@
-"""Neural processes, conditional and attentive."""
+"""Conditional and attentive neural processes."""
 
 import math
 from dataclasses import dataclass
@@ -7,29 +7,29 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from ehrmeta.algorithms._base import Algorithm, Params, Spec, State, part
+from ehrmeta.algorithms._base import Algorithm, Params, Spec, State, part, prefixed
 from ehrmeta.algorithms.matching import attend
 from ehrmeta.nn import MLP, Distribution, Likelihood, Network, TaskSet
 from ehrmeta.ranges import Choice, Range
 
-_LOWEST = -1e4  # score of a row that counts only where there is no other
+_LOWEST = -1e4  # score of the prior row: it counts only in an empty support
 
 
 @dataclass(eq=False, repr=False)
 class NeuralProcess(Algorithm):
-    r"""Amortised adaptation: one network reads the support, another predicts from what it read.
+    r"""Neural process: an encoder summarises the support, a decoder predicts from the summary.
 
     .. math:: r = \frac{\sum_i e(f(x_i), y_i) + \kappa r_0}{n + \kappa}, \qquad
               \hat y(x) = d\bigl(f(x),\, r,\, r_\ast(x)\bigr)
 
     with :math:`r_\ast(x)` the same encodings under attention from x (attentive). Adapting is one
-    forward pass. Good with many training tasks; it interpolates, and needs no gradients, but
-    approaches a task's own fit only as far as training showed it supports of that size.
+    forward pass without gradients. It needs many training tasks, and does not improve with supports
+    much larger than those of training.
 
     Parameters
     ----------
     width : int
-        Of the embedding f, the encodings and the hidden layers.
+        Width of the embedding f, the encodings and the hidden layers.
     attentive : bool
         Whether a query also attends to single support rows (attentive neural process).
 
@@ -46,11 +46,11 @@ class NeuralProcess(Algorithm):
         return self.width
 
     def init(self, spec: Spec, generator: torch.Generator) -> dict[str, Tensor]:
-        """Embedding, encoder, decoder, and the encoding that stands for no rows."""
+        """Embedding, encoder, decoder, and the encoding of an empty support."""
         encoder, decoder = self._networks(spec)
         params = super().init(spec, generator)
-        params |= {f"encoder.{k}": v for k, v in encoder.init(generator).items()}
-        params |= {f"decoder.{k}": v for k, v in decoder.init(generator).items()}
+        params |= prefixed("encoder", encoder.init(generator))
+        params |= prefixed("decoder", decoder.init(generator))
         params |= {
             "prior": 0.1 * torch.randn(self.width, generator=generator),
             "log_prior_count": torch.zeros(()),
@@ -63,14 +63,16 @@ class NeuralProcess(Algorithm):
         return params
 
     def adapt(self, spec: Spec, params: Params, support: TaskSet) -> State:
-        """Encode every row; average over rows."""
+        """Encodings of the support rows and their mean."""
         embedding = spec.output(params, support.x)
         coded = spec.likelihood.coded(support.y, support.offset)
         encoder, _ = self._networks(spec)
         rows = encoder.forward(part(params, "encoder"), {}, torch.cat([embedding, coded], -1))
         count = params["log_prior_count"].exp()
         mean = (support.weight @ rows + count * params["prior"]) / (support.n + count)
-        share = support.n / (support.n + count)  # bounded: larger supports than in training will do
+        share = support.n / (
+            support.n + count
+        )  # bounded, also for larger supports than in training
         state = {"n": support.n, "share": share, "mean": mean}
         if self.attentive:
             keys = embedding @ params["key"] / math.sqrt(self.width)
@@ -78,10 +80,10 @@ class NeuralProcess(Algorithm):
         return state
 
     def predict(self, spec: Spec, params: Params, state: State, query: TaskSet) -> Distribution:
-        """Decode a query with what was read of the support."""
+        """Decoder of the query's embedding and the summary of the support."""
         embedding = spec.output(params, query.x)
-        seen = [state["mean"], state["share"][None]]
-        inputs = [embedding, torch.cat(seen).expand(len(embedding), -1)]
+        summary = torch.cat([state["mean"], state["share"][None]])
+        inputs = [embedding, summary.expand(len(embedding), -1)]
         if self.attentive:
             rows = torch.cat([state["rows"], params["prior"][None]])
             inputs.append(self._attention(params, state, embedding) @ rows)
@@ -94,17 +96,17 @@ class NeuralProcess(Algorithm):
         return predictive
 
     def attention(self, spec: Spec, params: Params, state: State, query: TaskSet) -> Tensor:
-        """How much every support row, and last the prior row, weighs: (point, support + 1)."""
+        """Attention weights of the support rows and, last, the prior row: (point, support + 1)."""
         if not self.attentive:
             return super().attention(spec, params, state, query)
         embedding = spec.output(params, query.x)
         return self._attention(params, state, embedding)
 
     def _attention(self, params: Params, state: State, embedding: Tensor) -> Tensor:
-        """Attention among the rows, of which the prior row takes what it takes in the mean.
+        """Attention over the support rows; the prior row has the same share as in the mean.
 
-        In a softmax over all of them its share would fall with the number of rows at a pace that
-        training on one support size never showed.
+        In a common softmax the share of the prior row would fall with the number of rows, at a rate
+        that training on one support size does not determine.
         """
         scores = embedding @ params["query"] @ state["keys"].mT
         rows = attend(scores, scores.new_tensor(_LOWEST), state["weight"])[:, :-1]
@@ -114,6 +116,6 @@ class NeuralProcess(Algorithm):
     def _networks(self, spec: Spec) -> tuple[Network, Network]:
         """Encoder of a row and decoder of a query; the last output is the log spread."""
         likelihood, block = spec.likelihood, MLP((self.width,), "silu")
-        read = (3 if self.attentive else 2) * self.width + 1
+        n_inputs = (3 if self.attentive else 2) * self.width + 1
         encoder = block.network(self.width + (likelihood.n_classes or 1), self.width)
-        return encoder, block.network(read, likelihood.n_outputs + 1)
+        return encoder, block.network(n_inputs, likelihood.n_outputs + 1)

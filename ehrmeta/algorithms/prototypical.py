@@ -12,32 +12,32 @@ from ehrmeta.errors import DataError
 from ehrmeta.nn import Distribution, Likelihood, Outcome, TaskSet
 from ehrmeta.ranges import Choice, Range
 
-_FEWEST = 1e-6  # rows that the prior counts for at least, so that a missing class has a prototype
+_MIN_COUNT = 1e-6  # of the prior in rows, so that a missing class has a prototype
 
 
 @dataclass(eq=False, repr=False)
 class PrototypicalNet(Algorithm):
-    r"""Classifies by the nearest prototype: the mean embedding of each class in the support.
+    r"""Prototypical network: classifies by distance to the mean embedding of each class.
 
     .. math:: p(y = k | x) \propto \pi_k \exp\bigl(-\tfrac{s}{2}\, d^2(f(x), c_k)\bigr), \quad
               c_k = \frac{\sum_{i: y_i = k} f(x_i) + \kappa\, m_k}{n_k + \kappa}
 
-    The prior prototypes :math:`m_k` stand in for classes that a support does not hold, so that any
-    support will do, an empty one too. For few rows of each class; classes only.
+    Prior prototypes :math:`m_k` replace those of classes that are missing in a support, which may
+    even be empty. For few rows of each class; classification only.
 
     Parameters
     ----------
     n_embedding : int
         Width of the embedding f.
     distance : {"euclidean", "mahalanobis"}
-        Mahalanobis divides by the task's own covariance within classes, one for all classes and
-        shrunk to a learned one: better where a task has its own directions of noise.
+        Mahalanobis uses the task's pooled covariance within classes, shrunk to a learned one, for
+        tasks that differ in the directions of noise.
     prior_count : float
-        Rows that a prior prototype counts for; learned from this start. 0 is the textbook mean,
-        not learned.
+        Weight of a prior prototype in rows; start value, learned. 0 is the mean of the class, and
+        is not learned.
     class_frequencies : bool
-        Whether :math:`\pi_k` follows the classes' shares in the support, shrunk to the
-        population's; otherwise the population's alone.
+        Whether :math:`\pi_k` are class frequencies in the support, shrunk to the population's;
+        otherwise the population's.
 
     References
     ----------
@@ -63,8 +63,8 @@ class PrototypicalNet(Algorithm):
 
     serves: ClassVar[tuple[Outcome, ...]] = ("binary", "multiclass")
     refusal: ClassVar[str] = (
-        "PrototypicalNet averages the rows of each class, and a real-valued outcome has no "
-        "classes. Use MatchingNet, BayesianHead or NeuralProcess, or MetaClassifier for classes."
+        "PrototypicalNet needs classes, and the outcome is real-valued. Use MatchingNet, "
+        "BayesianHead or NeuralProcess, or MetaClassifier for classes."
     )
 
     def check(self, likelihood: Likelihood) -> None:
@@ -76,7 +76,7 @@ class PrototypicalNet(Algorithm):
         super().check(likelihood)
 
     def n_outputs(self, likelihood: Likelihood) -> int:
-        """The embedding."""
+        """Width of the embedding."""
         return self.n_embedding
 
     def init(self, spec: Spec, generator: torch.Generator) -> dict[str, Tensor]:
@@ -99,8 +99,8 @@ class PrototypicalNet(Algorithm):
         embedding = spec.output(params, support.x)
         counts = class_counts(spec.likelihood, support)
         centers = prototypes(params, embedding, counts)
-        shown = counts if self.class_frequencies else torch.zeros_like(counts)
-        state = {"prototypes": centers, "log_frequency": frequencies(params, shown)}
+        observed = counts if self.class_frequencies else torch.zeros_like(counts)
+        state = {"prototypes": centers, "log_frequency": frequencies(params, observed)}
         if self.distance == "mahalanobis":
             residual = (embedding - (counts > 0).to(counts.dtype) @ centers).double()
             state["factor"] = _covariance_root(params, residual, support.weight.double())
@@ -132,10 +132,10 @@ def _covariance_root(params: Params, residual: Tensor, weight: Tensor) -> Tensor
 def start_prototypes(
     n_classes: int, n_embedding: int, prior_count: float, generator: torch.Generator
 ) -> dict[str, Tensor]:
-    """Prior prototypes near 0, equal class frequencies, and what both count for, in rows."""
+    """Prior prototypes near 0, equal class frequencies, and the weights of both in rows."""
     return {
         "prior": 0.1 * torch.randn(n_classes, n_embedding, generator=generator),
-        "log_prior_count": torch.tensor(max(prior_count, _FEWEST)).log(),
+        "log_prior_count": torch.tensor(max(prior_count, _MIN_COUNT)).log(),
         "class_logit": torch.zeros(n_classes),
         "log_class_count": torch.tensor(2.0 * n_classes).log(),
     }
@@ -156,7 +156,7 @@ def prototypes(params: Params, embedding: Tensor, counts: Tensor) -> Tensor:
 
 
 def frequencies(params: Params, counts: Tensor) -> Tensor:
-    """Log frequency of every class in the task, shrunk to the population's, (class,)."""
+    """Log class frequencies of the task, shrunk to the population's, (class,)."""
     count = params["log_class_count"].exp()
     n = counts.sum(0)
     return torch.log((n + count * torch.softmax(params["class_logit"], -1)) / (n.sum() + count))

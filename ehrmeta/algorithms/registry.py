@@ -19,9 +19,8 @@ from ehrmeta.algorithms.comparators import (
 from ehrmeta.algorithms.deep_mixed_effects.carry_forward import CarryForward as CarryForward
 from ehrmeta.algorithms.deep_mixed_effects.model import DeepMixedEffects as DeepMixedEffects
 from ehrmeta.algorithms.learned_optimizer import LearnedOptimizer as LearnedOptimizer
-from ehrmeta.algorithms.maml import MAML as MAML, MetaSGD as MetaSGD
+from ehrmeta.algorithms.maml import MAML as MAML, MetaCurvature as MetaCurvature, MetaSGD as MetaSGD
 from ehrmeta.algorithms.matching import MatchingNet as MatchingNet
-from ehrmeta.algorithms.meta_curvature import MetaCurvature as MetaCurvature
 from ehrmeta.algorithms.meta_networks import MetaNetworks as MetaNetworks
 from ehrmeta.algorithms.neural_process import NeuralProcess as NeuralProcess
 from ehrmeta.algorithms.prototypical import PrototypicalNet as PrototypicalNet

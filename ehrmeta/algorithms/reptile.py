@@ -14,20 +14,20 @@ from ehrmeta.ranges import Range
 
 @dataclass(eq=False, repr=False)
 class Reptile(InnerLoop):
-    r"""Reptile: move the start toward each task's own fit; no second order, no query needed.
+    r"""Reptile: moves the initial weights towards the adapted weights of each task.
 
     .. math:: \theta \leftarrow \theta + \epsilon\, (\tilde\theta_T - \theta), \qquad
               \tilde\theta_T = \mathrm{SGD}_{s}(\theta, T)
 
-    The trainer sees the surrogate :math:`\langle \theta, \theta - \tilde\theta_T\rangle` with the
-    difference held constant, whose gradient is Reptile's update, and takes AdamW's step along it.
-    A task's fit takes all its rows in training. The value reported, and used to stop early, is
-    the query loss after adapting; the noise is learned from it.
+    The loss has the gradient of :math:`\langle \theta, \theta - \tilde\theta_T\rangle` with the
+    difference held constant: Reptile's update, to which AdamW is applied. In training the inner
+    loop uses support and query. The value of the loss, used for early stopping, is the query loss
+    after adapting; the noise is learned from it.
 
     Parameters
     ----------
     inner_steps : int
-        Gradient steps on the support; with one alone Reptile is joint training.
+        Gradient steps on the support; with one step Reptile is joint training.
     max_inner_norm : float or None
         Clip the norm of each task's inner gradient.
 
@@ -43,7 +43,7 @@ class Reptile(InnerLoop):
     surrogate_loss: ClassVar[bool] = True
 
     def adapt(self, spec: Spec, params: Params, support: TaskSet) -> State:
-        """The state after the last inner step."""
+        """Plain gradient descent."""
         return descend_support(
             spec, params, support, self.inner_lr, self.inner_steps, self.max_inner_norm
         )
@@ -51,7 +51,7 @@ class Reptile(InnerLoop):
     def loss(
         self, spec: Spec, params: Params, support: TaskSet, query: TaskSet, progress: Tensor
     ) -> Tensor:
-        """The query loss in value; in gradient, start minus the task's own fit."""
+        """Query loss in value; the gradient is initial minus adapted weights."""
         frozen = {name: value.detach() for name, value in params.items()}
         state = self.adapt(spec, frozen, all_rows(support, query))
         change = spec.network.change(part(state, "fast"))

@@ -19,7 +19,7 @@ from ehrmeta.nn.generalised_mixed_model import (
     posterior_effects,
 )
 from ehrmeta.nn.likelihoods import Bernoulli
-from ehrmeta.nn.mixed_model import MixedModel, apart, fit_mixed_model, posterior, predict
+from ehrmeta.nn.mixed_model import MixedModel, fit_mixed_model, not_collinear, posterior, predict
 from ehrmeta.nn.mixed_process import fit_mixed_process
 
 Array = NDArray[np.float64]
@@ -40,7 +40,7 @@ class MixedRegressor(TaskRegressor):
         elapsed = self.mean_elapsed_ = float(time_since_first(rows, rows).mean())
         settings = {"mean_elapsed": elapsed, "random_slope": self.random_slope}
         x, z = designs(rows, rows, table, mean_elapsed=elapsed, random_slope=self.random_slope)
-        return settings, x, z, apart(x)
+        return settings, x, z, not_collinear(x)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -1,4 +1,4 @@
-"""Backbones: networks whose weights an algorithm adapts to one task; any torch module is one."""
+"""Backbones: networks whose weights are adapted to a task; any torch module can be one."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -18,10 +18,10 @@ Params = Mapping[str, Tensor]
 Fast = dict[str, Tensor]
 Error = Callable[[Tensor], Tensor]
 """Outputs (point, output) -> derivative of the inner loss with respect to them."""
-# What cannot run over many tasks at once, and what can instead.
+# Layers that cannot run over many tasks at once, with the reason and an alternative.
 _INSTEAD: dict[type[torch.nn.Module], str] = {
     torch.nn.modules.batchnorm._BatchNorm: "mixes the rows of a task: use LayerNorm or GroupNorm",
-    torch.nn.modules.dropout._DropoutNd: "draws random numbers: leave it out",
+    torch.nn.modules.dropout._DropoutNd: "draws random numbers: remove it",
     torch.nn.RNNBase: "cannot run over many tasks at once: write the cell as tensor algebra",
 }
 
@@ -52,15 +52,15 @@ PLAIN_STEP = StepOptions()
 
 
 class Network(ABC):
-    """A network as pure functions of flat parameters, for ONE task.
+    """Network as pure functions of flat parameters, for ONE task.
 
-    `params` holds the shared weights, `fast` what adaptation added to them: an empty dict before
-    the first step. Both are flat dicts of tensors, so that they pass through ``torch.func.vmap``.
+    `params` are the shared weights, `fast` their change by adaptation: an empty dict before the
+    first step. Both are flat dicts of tensors, for ``torch.func.vmap``.
     """
 
     @abstractmethod
     def init(self, generator: torch.Generator) -> dict[str, Tensor]:
-        """Fresh shared weights."""
+        """Initial shared weights."""
 
     @abstractmethod
     def forward(self, params: Params, fast: Fast, x: Tensor) -> Tensor:
@@ -82,26 +82,28 @@ class Network(ABC):
         """
 
     def gradient(self, params: Params, fast: Fast, x: Tensor, error: Error) -> Fast:
-        """The inner gradient at ``params + fast``, in the form of a materialised `fast`."""
-        raise NotImplementedError(f"{type(self).__name__} has no gradient(): no LearnedOptimizer.")
+        """Inner gradient at ``params + fast``, in the form of a materialised `fast`."""
+        raise NotImplementedError(
+            f"{type(self).__name__} has no gradient(), which LearnedOptimizer needs."
+        )
 
     def change(self, fast: Fast) -> dict[str, Tensor]:
-        """What `fast` adds to the shared weights, by parameter name."""
-        raise NotImplementedError(f"{type(self).__name__} has no change(): no Reptile.")
+        """Change of the shared weights by `fast`, by parameter name."""
+        raise NotImplementedError(f"{type(self).__name__} has no change(), which Reptile needs.")
 
     def low_rank(self, params: Params, n_points: int, n_steps: int) -> bool:
-        """Whether the low-rank form is the cheaper one; False where there is none."""
+        """Whether the low-rank form exists and is cheaper."""
         return False
 
 
 class Backbone(BaseEstimator, ABC):
-    """The hyper-parameters of a network; `network` builds it for a table's shape."""
+    """Hyper-parameters of a network, which `network` builds."""
 
     @abstractmethod
     def network(self, n_inputs: int, n_outputs: int) -> Network:
-        """The network for `n_inputs` inputs and `n_outputs` outputs, as the algorithm needs them.
+        """Build the network.
 
-        Inputs are the encoded features, and behind them what an algorithm appends to them.
+        The inputs are the encoded features, followed by those that an algorithm appends.
         """
 
 
@@ -113,9 +115,9 @@ class TorchModule(Backbone):
     ----------
     factory : callable
         ``factory(n_inputs, n_outputs)`` returns a module that maps (point, input) to (point,
-        output). No BatchNorm, no dropout and no recurrent torch modules: they are refused, since
-        they cannot run over many tasks at once. Buffers are constants, the same in every fit.
-        Models whose factory is a class or function of a module, not a lambda, can be pickled.
+        output). BatchNorm, dropout and recurrent torch modules raise an error: they cannot run over
+        many tasks at once. Buffers are constants, the same in every fit. Models can be pickled if
+        the factory is a class or function of a module, not a lambda.
 
     Examples
     --------
@@ -129,7 +131,7 @@ class TorchModule(Backbone):
     factory: Callable[[int, int], torch.nn.Module]
 
     def network(self, n_inputs: int, n_outputs: int) -> Network:
-        """The module with so many inputs and outputs."""
+        """Build the network of the module."""
         return _ModuleNetwork(partial(self.factory, n_inputs, n_outputs))
 
 

@@ -1,4 +1,4 @@
-"""Ragged tasks to padded, masked sets: what an algorithm sees of one task, or of a batch."""
+"""Rows of many tasks, and padded, masked sets of one task or a batch."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class TaskSet(NamedTuple):
     weight : (point,)
         Multiplies the likelihood term; 0 where padded.
     offset : (point,)
-        Added to the linear predictor: what a `population` model predicts.
+        Added to the linear predictor: the prediction of a `population` model.
     """
 
     x: Tensor
@@ -43,14 +43,14 @@ class TaskSet(NamedTuple):
         return self.weight.sum(-1)
 
     def tasks(self, chosen: slice | Tensor) -> TaskSet:
-        """Some tasks of a batch."""
+        """Select tasks of a batch."""
         return TaskSet(*(column[chosen] for column in self))
 
 
 def padded_index(starts: Tensor, sizes: Tensor, width: int | None = None) -> tuple[Tensor, Tensor]:
     """Row numbers and mask, (task, point), of consecutive rows ``starts : starts + sizes``.
 
-    They are as wide as the largest size, or as `width`.
+    The number of points is the largest size, or `width`.
     """
     if width is None:
         width = int(sizes.max()) if len(sizes) else 0
@@ -60,7 +60,7 @@ def padded_index(starts: Tensor, sizes: Tensor, width: int | None = None) -> tup
 
 
 def visible_width(rows: TaskRows) -> int:
-    """Number of features in the sets made from these rows."""
+    """Number of features of padded sets of these rows."""
     return rows.x.shape[1] + (1 if rows.timed else 0) + 3 * rows.measured.shape[1]
 
 
@@ -74,22 +74,22 @@ def padded_set(
     source_mask: Tensor,
     time_unit: float,
 ) -> TaskSet:
-    """Gather rows into a padded set with the features that may be seen at each point.
+    """Gather rows into a padded set, with the features that are known at each point.
 
     ``x = [row features, elapsed, last measured values, their ages, missing]``: *elapsed* is the
     time since the support's last row (0 for an empty support), and a measured feature is its last
     value in a support row strictly earlier than the point, with its age. Both times pass through
-    ``asinh(t / time_unit)``. The support itself follows the same rule, so that what a learner
-    adapts on looks like what it predicts from.
+    ``asinh(t / time_unit)``. Support rows follow the same rule, so that support and query have the
+    same features.
 
     Parameters
     ----------
     rows, index, mask
-        The points: row numbers (task, point) into `rows`, and which of them are real.
+        The points: row numbers (task, point) into `rows`, and a mask of padding.
     source, source_index, source_mask
         The support rows of the same tasks, in time order.
     time_unit : float
-        A typical time between visits.
+        Typical time between visits.
     """
     columns = [rows.x[index]]
     time = rows.time[index]
@@ -119,7 +119,7 @@ def padded_set(
 
 
 def empty_set(n_tasks: int, n_features: int, like: Tensor) -> TaskSet:
-    """Supports without a single point."""
+    """Supports without points."""
     flat = like.new_zeros((n_tasks, 0))
     return TaskSet(
         x=like.new_zeros((n_tasks, 0, n_features)),
@@ -141,13 +141,13 @@ def _last_measured(
     """Last value, age and missingness of every measured feature, (task, point, feature)."""
     n_support, n_features = index.shape[1], source.measured.shape[1]
     if n_support == 0:
-        nothing = source.measured.new_zeros((*time.shape, n_features))
-        return nothing, nothing, nothing + 1.0
+        zeros = source.measured.new_zeros((*time.shape, n_features))
+        return zeros, zeros, zeros + 1.0
     values = source.measured[index]  # (task, support, feature)
     position = torch.arange(n_support, device=index.device)[:, None]
-    seen = torch.where(values.isnan(), -1, position).cummax(1).values
+    latest = torch.where(values.isnan(), -1, position).cummax(1).values
     earlier = (support_time[:, None, :] < time[:, :, None]).sum(2) - 1  # (task, point)
-    last = _take(seen, earlier.clamp(min=0))  # (task, point, feature)
+    last = _take(latest, earlier.clamp(min=0))  # (task, point, feature)
     missing = (last < 0) | (earlier[..., None] < 0)
     last = last.clamp(min=0)
     value = torch.where(missing, 0.0, torch.gather(values, 1, last))
@@ -172,8 +172,8 @@ class TaskRows:
     x : Tensor, (row, feature)
         Features known at the time of the row.
     measured : Tensor, (row, measured feature)
-        Values measured *at* the row, NaN where missing. A prediction sees them only through
-        earlier rows of the support.
+        Values measured *at* the row, NaN where missing. Predictions use those of earlier support
+        rows only.
     time : Tensor, (row,), float64
         In the schema's unit; zeros for tables without time.
     y : Tensor, (row,)
@@ -183,9 +183,9 @@ class TaskRows:
     starts : Tensor, (task + 1,), int64
         Task ``i`` owns the rows ``starts[i]:starts[i + 1]``.
     timed : bool
-        Whether `time` carries information.
+        Whether tasks have time.
     offset : Tensor, (row,), optional
-        What a population model says already, on the scale of y; 0 by default.
+        Prediction of a population model, on the scale of y; 0 by default.
     """
 
     x: Tensor
@@ -216,7 +216,7 @@ class TaskRows:
 
     @property
     def n_tasks(self) -> int:
-        """Number of tasks, empty ones included."""
+        """Number of tasks, including empty ones."""
         return len(self.starts) - 1
 
     @property
@@ -237,11 +237,11 @@ class TaskRows:
 
     @property
     def device(self) -> torch.device:
-        """Where the tensors are."""
+        """Device of the tensors."""
         return self.y.device
 
     def select(self, tasks: Tensor) -> TaskRows:
-        """The rows of some tasks, in the order given."""
+        """Rows of the given tasks, in that order."""
         sizes = self.sizes[tasks]
         starts = torch.cat([sizes.new_zeros(1), sizes.cumsum(0)])
         shift = torch.repeat_interleave(self.starts[:-1][tasks] - starts[:-1], sizes)
@@ -251,7 +251,7 @@ class TaskRows:
         )
 
     def merge(self, codes: Tensor, n_tasks: int, other: TaskRows, other_codes: Tensor) -> TaskRows:
-        """Rows of both under new task numbers, (row,) each: how another visit joins a support."""
+        """Rows of both under new task numbers, (row,) each, for adding visits to a support."""
         return TaskRows.from_codes(
             torch.cat([codes, other_codes]),
             n_tasks,

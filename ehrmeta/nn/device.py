@@ -1,7 +1,7 @@
-"""Chunks of work that fit the device's memory, threads for independent pieces, and precision.
+"""Chunks that fit the device's memory, threads for independent chunks, and precision.
 
-An operator on a chunk of small tasks is too short to be worth sharing out: two threads that wait
-for each other after every operator are hardly faster than one, so each thread takes its own piece.
+Operators on chunks of small tasks are too short for parallel execution: threads that synchronise
+after every operator are hardly faster than one. So each thread computes its own chunk.
 """
 
 import os
@@ -22,12 +22,12 @@ PRECISIONS = ("float32", "float64", "tf32", "bf16")
 
 
 class Chunks:
-    """How many items are computed at once: halved, and said so once, when the device is full.
+    """Number of items computed at once: halved, with one warning, when the memory is full.
 
     Parameters
     ----------
     size : int
-        Items at once to begin with; what did not fit is not tried again.
+        Initial number; sizes that did not fit are not tried again.
 
     Examples
     --------
@@ -41,7 +41,7 @@ class Chunks:
         self._warned = False
 
     def map(self, compute: Callable[[slice], Out], n_items: int) -> Iterator[Out]:
-        """What `compute` gives for consecutive parts of so many items.
+        """Results of `compute` for consecutive parts of `n_items` items.
 
         Raises
         ------
@@ -52,30 +52,29 @@ class Chunks:
         while at < n_items:
             part = slice(at, min(at + self.size, n_items))
             try:
-                found = compute(part)
+                value = compute(part)
             except torch.OutOfMemoryError:
                 if part.stop - at == 1:
                     raise
                 self.size = (part.stop - at + 1) // 2
             else:
-                yield found
+                yield value
                 at = part.stop
                 continue
-            self._say_once()  # after the exception has let go of its tensors
+            self._warn_once()  # after the exception has released its tensors
 
-    def _say_once(self) -> None:
+    def _warn_once(self) -> None:
         if not self._warned:
             self._warned = True
             message = (
-                f"the device's memory is full: going on with {self.size:,} tasks at once, or fewer "
-                "if need be."
+                f"the device's memory is full: continuing with at most {self.size:,} tasks at once."
             )
-            remedy = Remedy("smaller-chunks", "Pass chunk_size= to begin with fewer.")
+            remedy = Remedy("smaller-chunks", "Pass chunk_size= to start with fewer.")
             warnings.warn(MemoryWarning(message, remedy), stacklevel=2)
 
 
 def in_threads(work: Callable[[In], Out], pieces: Sequence[In]) -> list[Out]:
-    """``[work(piece) for piece in pieces]`` on as many threads as torch has, one core each.
+    """``[work(piece) for piece in pieces]`` on torch's number of threads, one core each.
 
     Examples
     --------
@@ -89,20 +88,20 @@ def in_threads(work: Callable[[In], Out], pieces: Sequence[In]) -> list[Out]:
 
 
 def on_one_core(work: Callable[[], Out]) -> Out:
-    """``work()`` on one core: waking up others at every operator would take longer than it."""
+    """``work()`` on one core, for operators that are too short to run in parallel."""
     n_threads = torch.get_num_threads()
     return work() if n_threads == 1 else _pool(n_threads).submit(work).result()
 
 
-_POOLS: dict[tuple[int, int], ThreadPoolExecutor] = {}  # by process, for a fork has no threads
+_POOLS: dict[tuple[int, int], ThreadPoolExecutor] = {}  # by process: a fork has no threads
 _POOLS_LOCK = threading.Lock()
 
 
 def _pool(n_threads: int) -> ThreadPoolExecutor:
-    """So many threads, made once, on each of which torch computes on one core.
+    """Cached pool of threads in each of which torch uses one core.
 
-    A thread's number of cores is its own once torch has run in it, but it can only be given through
-    the default of new threads. So that default is lowered while the threads start, and not again.
+    torch fixes a thread's number of cores when it first runs there, from the default for new
+    threads. That default is lowered only while the threads start.
     """
     with _POOLS_LOCK:
         key = os.getpid(), n_threads
@@ -112,7 +111,7 @@ def _pool(n_threads: int) -> ThreadPoolExecutor:
 
             def start() -> None:
                 torch.set_num_threads(1)
-                torch.get_num_threads()  # from now on the number is this thread's own
+                torch.get_num_threads()  # fixes the number for this thread
                 started.wait()
 
             for _ in range(n_threads):
@@ -123,30 +122,30 @@ def _pool(n_threads: int) -> ThreadPoolExecutor:
 
 
 def check_precision(precision: str, device: torch.device) -> torch.dtype:
-    """The type that parameters and data are held in.
+    """Data type of parameters and data.
 
     Raises
     ------
     DataError
-        An unknown precision, or one that the device lacks.
+        The precision is unknown, or not available on the device.
     """
     if precision not in PRECISIONS:
         known = ", ".join(map(repr, PRECISIONS))
         raise DataError(f"precision must be one of {known}, got {precision!r}.")
     if precision == "tf32" and device.type != "cuda":
         raise DataError(
-            f"precision='tf32' is of NVIDIA GPUs, and the device is '{device.type}': use "
-            "'float32', or 'bf16'."
+            f"precision='tf32' needs an NVIDIA GPU, and the device is '{device.type}'. Use "
+            "'float32' or 'bf16'."
         )
     return torch.float64 if precision == "float64" else torch.float32
 
 
 @contextmanager
 def matrix_products(precision: str, device: torch.device) -> Iterator[None]:
-    """Matrix products inside are computed with the precision's short factors.
+    """Context in which matrix products use factors of reduced precision.
 
-    ``"tf32"`` keeps 10 bits of each factor's fraction and ``"bf16"`` 7 (so that a result is good
-    to about 1e-3 and 1e-2, relative); sums are in float32, and closed forms in float64, as ever.
+    Factors have 10 bits of fraction with ``"tf32"`` and 7 with ``"bf16"`` (relative errors of about
+    1e-3 and 1e-2). Sums are in float32 and closed forms in float64.
     """
     if precision == "bf16":
         with torch.autocast(device.type, torch.bfloat16):

@@ -1,4 +1,4 @@
-"""Expectation propagation: normal pseudo-observations of two classes whose moments match."""
+"""Expectation propagation: moment-matched normal pseudo-observations of two classes."""
 
 from typing import NamedTuple
 
@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 N_SWEEPS = 6  # of matching moments, from the mode
-_LARGEST_CURVATURE = 0.25
+_MAX_CURVATURE = 0.25
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(24)
-_LEAST_VARIANCE = 1e-8  # of a cavity: where nothing varies, the site is the curvature
-_LEAST_PRECISION = 1e-10
-_LEAST_SHARE = 1e-6  # of a row's precision that the others must give
+_MIN_VARIANCE = 1e-8  # of a cavity; without variance the site is the curvature
+_MIN_PRECISION = 1e-10
+_MIN_SHARE = 1e-6  # of the precision at a row that comes from the others
 
 
 def matched_observations(
@@ -21,20 +21,20 @@ def matched_observations(
     observed: tuple[Tensor, Tensor],
     posterior: tuple[Tensor, Tensor],
 ) -> tuple[Tensor, Tensor]:
-    """Pseudo-observations of two classes whose moments match: targets and noise, (point,) each.
+    """Targets and noise variances of moment-matched pseudo-observations, (point,) each.
 
     Parameters
     ----------
     y, weight, mean : (point,)
-        Class, what multiplies its log-likelihood, and mean of the log-odds.
+        Class, weight of its log-likelihood, and mean of the log-odds.
     observed : tuple of Tensor
-        The present targets and noise variances.
+        Current targets and noise variances.
     posterior : tuple of Tensor
         Posterior mean and variance of the process, given those.
     """
-    target, spread = observed
-    present = Sites(1.0 / spread, (mean + target) / spread, torch.zeros_like(mean))
-    sites = matched_sites(y, weight, mean + posterior[0], posterior[1], present)
+    target, noise = observed
+    current = Sites(1.0 / noise, (mean + target) / noise, torch.zeros_like(mean))
+    sites = matched_sites(y, weight, mean + posterior[0], posterior[1], current)
     return sites.pull / sites.precision - mean, 1.0 / sites.precision
 
 
@@ -47,31 +47,31 @@ class Sites(NamedTuple):
 
 
 def matched_sites(y: Tensor, weight: Tensor, mean: Tensor, variance: Tensor, sites: Sites) -> Sites:
-    r"""One sweep of expectation propagation: sites of Bernoulli rows whose moments match.
+    r"""One sweep of expectation propagation: moment-matched sites of Bernoulli rows.
 
     A row's likelihood :math:`\sigma(\pm\eta)` is replaced by a site
-    :math:`s\, e^{\nu \eta - \tau \eta^2 / 2}` so that, given all other rows, the normal posterior
-    has the mean and variance that the row itself would give. A row of weight w counts as w copies;
-    of less than 1, by that power of its likelihood. Where supports are small and tasks differ much,
-    mean and mode lie far apart, and the curvature at the mode overstates what is known.
+    :math:`s\, e^{\nu \eta - \tau \eta^2 / 2}` with the same posterior mean and variance, given all
+    other rows. A row of weight w counts as w copies; for w below 1 the likelihood is raised to that
+    power. With small supports and large variance between tasks, mean and mode differ much, and
+    Laplace's approximation is overconfident.
 
     Parameters
     ----------
     y, weight : (row,)
-        0 or 1, and how often the row counts.
+        Class, 0 or 1, and weight of the row.
     mean, variance : (row,)
-        Of the linear predictor, given the present sites.
+        Moments of the linear predictor, given the current sites.
     sites : Sites
-        The present ones.
+        Current sites.
 
     References
     ----------
     Minka (2001), arXiv:1301.2294. Nickisch, Rasmussen (2008), JMLR 9:2035-2078.
     """
     copies, power = weight.clamp(min=1.0), weight.clamp(max=1.0)
-    without = (1.0 - sites.precision / copies * variance).clamp(min=_LEAST_SHARE)
+    without = (1.0 - sites.precision / copies * variance).clamp(min=_MIN_SHARE)
     center = (mean - variance * sites.pull / copies) / without
-    spread = (variance / without).clamp(min=_LEAST_VARIANCE)
+    spread = (variance / without).clamp(min=_MIN_VARIANCE)
     nodes, log_weights = (
         torch.as_tensor(a, dtype=mean.dtype, device=mean.device)
         for a in (_NODES, np.log(_WEIGHTS / _WEIGHTS.sum()))
@@ -83,9 +83,9 @@ def matched_sites(y: Tensor, weight: Tensor, mean: Tensor, variance: Tensor, sit
     share = torch.exp(log_terms - log_total[..., None])
     shift = (share * nodes).sum(-1)  # of the mean, in standard deviations
     ratio = (share * (nodes - shift[..., None]).square()).sum(-1)  # of the variances
-    # few nodes of a wide cavity may give a precision above the largest curvature, its true bound
-    most = (_LARGEST_CURVATURE * power).clamp(min=_LEAST_PRECISION)
-    precision = torch.minimum(((1.0 / ratio - 1.0) / spread).clamp(min=_LEAST_PRECISION), most)
+    # quadrature of a wide cavity may exceed the exact bound of the precision, the largest curvature
+    bound = (_MAX_CURVATURE * power).clamp(min=_MIN_PRECISION)
+    precision = torch.minimum(((1.0 / ratio - 1.0) / spread).clamp(min=_MIN_PRECISION), bound)
     pull = (center + spread.sqrt() * shift) * (precision + 1.0 / spread) - center / spread
     known = 1.0 + precision * spread
     exponent = 0.5 * ((center / spread + pull).square() * spread / known - center.square() / spread)

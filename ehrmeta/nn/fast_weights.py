@@ -1,14 +1,14 @@
-r"""Adapted linear layers, in low-rank and in materialised form.
+r"""Adapted linear layers, in low-rank or materialised form.
 
 One gradient step on a linear layer with inputs ``h`` (n x i) and back-propagated errors ``d``
 (n x o) gives :math:`W' = W - \alpha d^T h,\; b' = b - \alpha \sum d`. So for any input
 
 .. math:: W'x + b' = Wx + b + V^T (Kx + 1), \qquad K = h,\; V = -\alpha d,
 
-and S steps stack S blocks; the first layer sees the same inputs at every step, so that there the
-values add up on one block of keys. Low-rank form: an adapted task is those keys and values, and
-the shared ``W`` stays one matrix product for all tasks. Materialised form: the change of ``W``
-itself, needed where every weight has its own rate. Both are exact.
+and S steps stack S blocks. The first layer has the same inputs at every step, so its values are
+summed on one block of keys. Low-rank form: keys and values per task, while the product with the
+shared ``W`` is one for all tasks. Materialised form: the change of ``W`` per task, needed where
+every weight has its own rate. Both are exact.
 """
 
 from typing import NamedTuple
@@ -18,7 +18,7 @@ from torch import Tensor
 
 
 class FastLayer(NamedTuple):
-    """What adaptation added to one linear layer.
+    """Change of one linear layer by adaptation.
 
     Low rank: `first` are the keys K (m, i), `second` the values V (m, o). Materialised: `first` is
     the change of the weight (o, i), `second` of the bias (o,).
@@ -29,16 +29,16 @@ class FastLayer(NamedTuple):
 
     @property
     def low_rank(self) -> bool:
-        """Whether the layer is held as keys and values."""
+        """Whether the change is held as keys and values."""
         return self.second.ndim == 2
 
 
 def prefers_low_rank(n_points: int, n_steps: int, shapes: list[tuple[int, int]]) -> bool:
-    """Whether keys and values cost less arithmetic per query point than full matrices.
+    """Whether keys and values cost fewer operations per query point than full matrices.
 
-    A layer (o, i) costs ``2 m (i + o)`` extra per point in low-rank form with ``m = n_points *
-    n_steps`` keys (the first with ``m = n_points``), and ``2 o i`` where the matrix differs by
-    task; that product also reads the whole matrix for every task, which weighs about as much again.
+    A layer (o, i) costs ``2 m (i + o)`` operations per point in low-rank form with ``m = n_points *
+    n_steps`` keys (the first layer with ``m = n_points``), and ``2 o i`` with a matrix per task,
+    doubled for reading that matrix.
     """
     low_rank = sum(
         n_points * (n_steps if layer else 1) * (i + o) for layer, (o, i) in enumerate(shapes)
@@ -47,7 +47,7 @@ def prefers_low_rank(n_points: int, n_steps: int, shapes: list[tuple[int, int]])
 
 
 def affine(weight: Tensor, bias: Tensor, x: Tensor, fast: FastLayer | None) -> Tensor:
-    """``x W'^T + b'`` for points x (point, i): the shared product and what adaptation adds."""
+    """``x W'^T + b'`` for points x (point, i): shared product plus the adapted change."""
     shared = torch.nn.functional.linear(x, weight, bias)
     if fast is None:
         return shared
@@ -57,7 +57,7 @@ def affine(weight: Tensor, bias: Tensor, x: Tensor, fast: FastLayer | None) -> T
 
 
 def back_affine(weight: Tensor, d: Tensor, fast: FastLayer | None) -> Tensor:
-    """``d W'``: errors (point, o) carried back to the inputs (point, i)."""
+    """``d W'``: back-propagate errors (point, o) to the inputs (point, i)."""
     shared = d @ weight
     if fast is None:
         return shared
@@ -77,8 +77,8 @@ def descend(
 ) -> FastLayer:
     """One gradient step from inputs h (n, i) and errors d (n, o).
 
-    The low-rank form takes one rate per layer or per output unit, shared by weight and bias.
-    `same_keys` tells that h is that of the steps before.
+    The low-rank form needs one rate per layer or per output unit, shared by weight and bias. With
+    `same_keys` h is the same as in earlier steps.
     """
     if low_rank:
         values = -weight_rate * d
@@ -97,7 +97,7 @@ def descend(
 
 
 def clipping(squared: Tensor, max_norm: float | None) -> Tensor | float:
-    """Factor that bounds a gradient of this squared norm; 1 without a bound."""
+    """Factor that clips a gradient of this squared norm; 1 without a bound."""
     if max_norm is None:
         return 1.0
     return max_norm * torch.rsqrt(squared.clamp(min=max_norm**2))

@@ -1,11 +1,10 @@
-r"""Mixed model with a linear predictor: normal or Bernoulli outcomes, independent random effects.
+r"""Generalised linear mixed model: normal or Bernoulli outcomes, independent random effects.
 
 .. math:: \eta_i = o_i + X_i \beta + Z_i D u_i, \qquad u_i \sim N(0, I), \quad D = diag(sd)
 
-For tasks of many rows and few effects: everything is a Cholesky factorisation of the number of
-effects. Rows are flat and stand in task order; ``starts`` (task + 1,) are the offsets of the tasks.
-
-Two classes are replaced by the sites of expectation propagation.
+For tasks of many rows and few effects: the cost is cubic in the number of effects. Rows are in task
+order; ``starts`` (task + 1,) are the offsets of the tasks. Two classes are approximated by
+expectation propagation.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from ehrmeta.nn.expectation_propagation import Sites, matched_sites
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
-_MOST_SWEEPS = 50
+_MAX_SWEEPS = 50
 _WHILE_SEARCHING, _CONVERGED = 1e-4, 1e-9  # change of log-odds between two sweeps
 _SD_RANGE = (1e-3, 20.0)
 _FIRST_SD = 0.3
@@ -71,11 +70,11 @@ def fit_generalised_mixed_model(
     positive: NDArray[np.bool_] | None = None,
     rate: Array | None = None,
 ) -> GeneralisedMixedModel:
-    r"""Sds, noise and beta by the marginal likelihood over beta and all effects.
+    r"""Fit by the marginal likelihood over fixed and random effects.
 
-    For a normal outcome it is the restricted likelihood; for two classes the approximation of
-    expectation propagation, which is close to the integral where Laplace's is not: few rows a
-    task, and tasks that differ much.
+    For a normal outcome this is the restricted likelihood. For two classes it is approximated by
+    expectation propagation, which is accurate where Laplace's approximation is not: few rows per
+    task and large variance between tasks.
 
     Parameters
     ----------
@@ -84,7 +83,7 @@ def fit_generalised_mixed_model(
     z : (row, effect)
         Random-effect design.
     y : (row,)
-        Outcome; 0 or 1 where `binary`.
+        Outcome; 0 or 1 if `binary`.
     starts : (task + 1,)
         Offsets: task i owns the rows ``starts[i]:starts[i + 1]``.
     binary : bool
@@ -92,19 +91,19 @@ def fit_generalised_mixed_model(
     offset : (row,), optional
         Added to the linear predictor.
     shared : (effect,), optional
-        Effects of one number share one sd; each has its own without it.
+        Effects with the same number share one sd. By default each has its own.
     shrunk : (feature,), optional
-        Fixed effects of one number, 0 or more, have a common normal prior whose sd is learned: with
-        few tasks, features that differ between tasks more than within them are hardly known.
+        Fixed effects with the same number, 0 or more, have a common normal prior with learned sd,
+        for few tasks with features that vary little within tasks.
     beta_sd : float
-        Prior sd of the other fixed effects, which keeps separated classes finite.
+        Prior sd of the other fixed effects; keeps estimates finite for separated classes.
     positive : (effect,) bool, optional
-        Effects whose sd is pulled away from 0, where few tasks often put it, by the prior density
-        proportional to the sd.
+        Effects whose sd has a prior density proportional to the sd, against estimates of 0 with few
+        tasks.
     rate : (effect,), optional
-        Of an exponential prior of the effect's sd, counted in sds of a row given the effects
-        (:math:`\pi / \sqrt 3` for log-odds): what few tasks leave open is taken to be small. None
-        without it.
+        Rate of an exponential prior of the effect's sd, in sds of a row given the effects
+        (:math:`\pi / \sqrt 3` for log-odds), which shrinks sds that few tasks cannot determine.
+        None for no prior.
 
     References
     ----------
@@ -128,8 +127,8 @@ def fit_generalised_mixed_model(
     shrunk = np.full(x.shape[1], -1) if shrunk is None else shrunk
     learned, prior = torch.from_numpy(shrunk >= 0), torch.from_numpy(np.maximum(shrunk, 0))
     n_priors = int(shrunk.max(initial=-1)) + 1
-    pulled = torch.from_numpy(np.zeros(z.shape[1], bool) if positive is None else positive)
-    pull_back = torch.from_numpy(np.zeros(z.shape[1]) if rate is None else rate)
+    is_positive = torch.from_numpy(np.zeros(z.shape[1], bool) if positive is None else positive)
+    prior_rate = torch.from_numpy(np.zeros(z.shape[1]) if rate is None else rate)
 
     def parts(theta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Sds of effects (effect,) and beta (feature,), and variance of the noise ()."""
@@ -143,7 +142,7 @@ def fit_generalised_mixed_model(
         theta = torch.from_numpy(values).requires_grad_()
         sd, of_beta, noise_var = parts(theta)
         unit = _LOGISTIC_SD if binary else torch.sqrt(noise_var.detach())
-        prior = torch.log(sd[pulled]).sum() - (pull_back * sd / unit).sum()
+        prior = torch.log(sd[is_positive]).sum() - (prior_rate * sd / unit).sum()
         loss = -tasks.log_likelihood(sd, of_beta, noise_var) - prior
         (gradient,) = torch.autograd.grad(loss, theta)
         return float(loss.detach()), gradient.numpy()
@@ -174,7 +173,7 @@ def posterior_effects(
 ) -> tuple[Array, Array]:
     """Mean (task, effect) and covariance (task, effect, effect) of the effects ``D u``, given beta.
 
-    A task without a row has the prior.
+    Tasks without rows have the prior.
     """
     binary = model.noise_var is None
     fixed = x @ model.beta + (0.0 if offset is None else offset)
@@ -197,7 +196,7 @@ class _Curvature:
 
 @dataclass(eq=False)
 class _Padded:
-    """Rows of all tasks, (task, row, ...), 0 where padded, and the sites of two classes so far."""
+    """Rows of all tasks, (task, row, ...), 0 where padded, and the current sites of two classes."""
 
     x: Tensor
     z: Tensor
@@ -225,16 +224,16 @@ class _Padded:
                 return rows.new_zeros((*mask.shape, *rows.shape[1:]))
             return rows[index] * mask.reshape(*mask.shape, *[1] * (rows.ndim - 1))
 
-        seen, outcome, known = mask.double(), padded(y), padded(offset)
+        real, outcome, known = mask.double(), padded(y), padded(offset)
         p = torch.sigmoid(known)
-        precision = p * (1.0 - p) * seen
-        curved = Sites(precision, (outcome - p) * seen + precision * known, 0.0 * seen)
-        return cls(padded(x), padded(z), outcome, known, seen, binary, n_rows, curved)
+        precision = p * (1.0 - p) * real
+        curved = Sites(precision, (outcome - p) * real + precision * known, 0.0 * real)
+        return cls(padded(x), padded(z), outcome, known, real, binary, n_rows, curved)
 
     def log_likelihood(self, sd: Tensor, beta_sd: Tensor, noise_var: Tensor) -> Tensor:
         """Marginal log-likelihood over beta and the effects of all tasks, ().
 
-        Sites and mode are where its derivative by them is 0, so they count as given.
+        Its derivative with respect to sites and mode is 0, so they are treated as constants.
         """
         with torch.no_grad():
             beta, u, _ = self.posterior(sd, beta_sd, noise_var, _WHILE_SEARCHING)
@@ -242,8 +241,8 @@ class _Padded:
         eta = self._eta(beta, u, sd)
         given = (sites.log_scale + sites.pull * eta - 0.5 * sites.precision * eta.square()).sum()
         prior = -0.5 * (u.square().sum() + (beta / beta_sd).square().sum())
-        bend = self._curvature(sites, sd, beta_sd)
-        volume = _log_det(bend.of_effects) + _log_det(bend.of_beta) + torch.log(beta_sd).sum()
+        factors = self._curvature(sites, sd, beta_sd)
+        volume = _log_det(factors.of_effects) + _log_det(factors.of_beta) + torch.log(beta_sd).sum()
         return given + prior - volume
 
     def posterior(
@@ -251,24 +250,24 @@ class _Padded:
     ) -> tuple[Tensor, Tensor, _Curvature]:
         """Mean of beta (feature,) and u (task, effect), and the factors of their precision.
 
-        For two classes the sites are matched, from the last ones, until they stay.
+        For two classes the sites are matched until convergence, starting from the last ones.
         """
         sites = self._sites(noise_var)
-        beta, u, bend = self._solve(sites, sd, beta_sd)
+        beta, u, factors = self._solve(sites, sd, beta_sd)
         eta = self._eta(beta, u, sd)
-        for _ in range(_MOST_SWEEPS if self.binary else 0):
-            variance = self._variance(bend, sd)
+        for _ in range(_MAX_SWEEPS if self.binary else 0):
+            variance = self._variance(factors, sd)
             matched = matched_sites(self.y, self.mask, eta, variance, sites)
             sites = Sites(*(part * self.mask for part in matched))
-            beta, u, bend = self._solve(sites, sd, beta_sd)
+            beta, u, factors = self._solve(sites, sd, beta_sd)
             before, eta = eta, self._eta(beta, u, sd)
             if float(torch.abs((eta - before) * self.mask).sum()) < converged * self.n_rows:
                 break
         self.sites = sites
-        return beta, u, bend
+        return beta, u, factors
 
     def _sites(self, noise_var: Tensor) -> Sites:
-        """A normal outcome is its own site."""
+        """Sites; exact for a normal outcome."""
         if self.binary:
             return self.sites
         precision = self.mask / noise_var
@@ -295,27 +294,27 @@ class _Padded:
         self, sites: Sites, sd: Tensor, beta_sd: Tensor
     ) -> tuple[Tensor, Tensor, _Curvature]:
         """Mean of beta and u given the sites, and the factors."""
-        bend = self._curvature(sites, sd, beta_sd)
+        factors = self._curvature(sites, sd, beta_sd)
         pull = sites.pull - sites.precision * self.offset
         of_u = sd * (self.z.mT @ pull[..., None])[..., 0]
         of_beta = torch.einsum("tni,tn->i", self.x, pull)
-        of_beta = of_beta - torch.einsum("tqi,tq->i", bend.explained, of_u)
-        beta = torch.cholesky_solve(of_beta[:, None], bend.of_beta)[:, 0]
-        u = torch.cholesky_solve(of_u[..., None], bend.of_effects)[..., 0]
-        return beta, u - bend.explained @ beta, bend
+        of_beta = of_beta - torch.einsum("tqi,tq->i", factors.explained, of_u)
+        beta = torch.cholesky_solve(of_beta[:, None], factors.of_beta)[:, 0]
+        u = torch.cholesky_solve(of_u[..., None], factors.of_effects)[..., 0]
+        return beta, u - factors.explained @ beta, factors
 
-    def _variance(self, bend: _Curvature, sd: Tensor) -> Tensor:
+    def _variance(self, factors: _Curvature, sd: Tensor) -> Tensor:
         """Of the linear predictor, (task, row)."""
         a = self.z * sd
-        effects = torch.linalg.solve_triangular(bend.of_effects, a.mT, upper=False)
-        residual = (self.x - a @ bend.explained).flatten(0, 1)
-        common = torch.linalg.solve_triangular(bend.of_beta, residual.mT, upper=False)
+        effects = torch.linalg.solve_triangular(factors.of_effects, a.mT, upper=False)
+        residual = (self.x - a @ factors.explained).flatten(0, 1)
+        common = torch.linalg.solve_triangular(factors.of_beta, residual.mT, upper=False)
         variance: Tensor = effects.square().sum(1) + common.square().sum(0).reshape(self.mask.shape)
         return variance
 
 
 def _compressed(x: Array, z: Array, y: Array, starts: Index) -> tuple[Array, Array, Array, Index]:
-    """Fewer rows with the same cross-products in each task: all that a normal outcome needs."""
+    """Fewer rows with the same cross-products per task, which suffice for a normal outcome."""
     columns = np.column_stack([x, z, y])
     bounds = zip(starts[:-1], starts[1:], strict=True)
     parts = [np.linalg.qr(columns[a:b], mode="r") for a, b in bounds]

@@ -1,4 +1,4 @@
-r"""Likelihoods: from a network's output to a predictive distribution, and back to an error.
+r"""Likelihoods: predictive distributions and inner losses of a network's outputs.
 
 Outcomes are on the learner's scale (mean 0, sd 1). Normal and StudentT carry two learned
 variances, :math:`\sigma^2` within a task and :math:`\tau^2` between tasks. After ``n`` support
@@ -6,20 +6,19 @@ points the predictive variance is that of a random intercept,
 
 .. math:: s^2(n) = \sigma^2 + \frac{\tau^2}{1 + n\,\tau^2/\sigma^2},
 
-so a new task starts at :math:`\sigma^2 + \tau^2` and approaches :math:`\sigma^2` as its own rows
-come in.
+from :math:`\sigma^2 + \tau^2` for a new task to :math:`\sigma^2` for large supports.
 
 Bernoulli and Categorical read log-odds, which differ between tasks by a random shift of learned
 variance :math:`\tau^2`. After ``n`` support points its variance is
 
 .. math:: v(n) = \frac{\tau^2}{1 + n\, i\, \tau^2}, \qquad i = \frac{C - 1}{C^2},
 
-with i the information of one observation of C equally likely classes. Probabilities are averages
-over that shift: plugged in at zero they would be too extreme (with :math:`\tau = 1`, by a tenth of
-the events).
+with i the information of one observation of C equally likely classes. Probabilities are averaged
+over that shift; at a shift of 0 they would be too extreme (with :math:`\tau = 1`, by a tenth of the
+events).
 
-Under a process or a mixed model a family is met by normal pseudo-observations that stand for the
-outcomes, with the slope and curvature of its log density, round by round (Laplace's approximation).
+Processes and mixed models replace outcomes by normal pseudo-observations with the slope and
+curvature of the log density, in several rounds (Laplace's approximation).
 """
 
 import math
@@ -40,22 +39,23 @@ Outcome = Literal["real", "binary", "multiclass"]
 Pair = tuple[Tensor, Tensor]
 """Mean and variance, slope and curvature, or target and noise variance, of each point."""
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(24)
-_LARGEST_MOVE = 4.0  # of a log-odds in one Newton step: keeps the first steps from overshooting
-_LEAST_CURVATURE = 1e-4
-_LEAST_SHARE = 1e-6  # probability of a class that no row of a mixture holds
+_MAX_STEP = 4.0  # of log-odds in one Newton step, against overshooting
+_MIN_CURVATURE = 1e-4
+_MIN_SHARE = 1e-6  # probability of a class without rows in a mixture
 
 
 class Likelihood(BaseEstimator, ABC):
-    """A predictive distribution family; everything that regression and classification differ in.
+    """Base class of predictive distribution families.
 
-    What is not abstract here is that of a normal outcome.
+    Regression and classification differ only in the likelihood. Methods that are not abstract are
+    those of a normal outcome.
 
     Attributes
     ----------
     n_rounds : int
         Rounds of pseudo-observations; one is exact for normal noise.
     robust : bool
-        Whether outlying values count for less.
+        Whether outliers have less weight.
     """
 
     n_rounds: ClassVar[int] = 1
@@ -68,19 +68,19 @@ class Likelihood(BaseEstimator, ABC):
 
     @property
     def outcome(self) -> Outcome:
-        """The kind of outcome that it describes."""
+        """Kind of outcome."""
         if self.n_classes == 0:
             return "real"
         return "binary" if self.n_classes == 2 else "multiclass"
 
     @property
     def n_outputs(self) -> int:
-        """Outputs of the network that the family reads."""
+        """Number of outputs of the network."""
         return 1
 
     @abstractmethod
     def init(self) -> dict[str, Tensor]:
-        """Learned parameters of the family."""
+        """Initial learned parameters."""
 
     @abstractmethod
     def inner_loss(self, params: Params, output: Tensor, y: Tensor) -> Tensor:
@@ -95,7 +95,7 @@ class Likelihood(BaseEstimator, ABC):
         """Log density of outcomes, (point,)."""
 
     def distribution(self, params: Params, output: Tensor, n: Tensor) -> Distribution:
-        """Parameters of the predictive distribution, (point, ...), after n support points."""
+        """Predictive distribution, (point, ...), after n support points."""
         return self.averaged(params, output, self.shift_variance(params, n))
 
     def shift_variance(self, params: Params, n: Tensor) -> Tensor:
@@ -104,7 +104,7 @@ class Likelihood(BaseEstimator, ABC):
         return between / (1.0 + n * between / within)
 
     def averaged(self, params: Params, output: Tensor, variance: Tensor) -> Distribution:
-        """Predictive distribution averaged over outputs of this mean and variance.
+        """Predictive distribution averaged over normal outputs with this mean and variance.
 
         Parameters
         ----------
@@ -119,7 +119,7 @@ class Likelihood(BaseEstimator, ABC):
         return distribution | {"loc": distribution["loc"] + offset}
 
     def coded(self, y: Tensor, offset: Tensor) -> Tensor:
-        """Outcomes as inputs of a network, (point, max(classes, 1)), real ones less the offset."""
+        """Outcomes as inputs of a network, (point, max(classes, 1)); real ones minus the offset."""
         return (y - offset)[:, None]
 
     def one_hot(self, y: Tensor) -> Tensor:
@@ -129,7 +129,7 @@ class Likelihood(BaseEstimator, ABC):
     def mixture(
         self, params: Params, weights: Tensor, y: Tensor, prior: Tensor, n: Tensor
     ) -> Distribution:
-        """Average of observed outcomes and, last, a prediction: classes as indicators.
+        """Weighted average of observed outcomes and, last, a prediction.
 
         Parameters
         ----------
@@ -157,17 +157,17 @@ class Likelihood(BaseEstimator, ABC):
         return slope / noise, share / noise
 
     def noise_variance(self, params: Params) -> Tensor:
-        """Squared scale of the noise; 0 for classes, whose noise is the drawing of the class."""
+        """Squared scale of the noise; 0 for classes."""
         return _variance(params, "within").double()
 
     def pseudo_observations(
         self, params: Params, y: Tensor, mean: Tensor, noise: Tensor, posterior: Pair | None
     ) -> Pair:
-        """Normal pseudo-observations: targets for the process and noise variances.
+        """Targets and noise variances of normal pseudo-observations.
 
-        They have the slope and curvature of the likelihood at the posterior mean: for two classes a
+        They match slope and curvature of the likelihood at the posterior mean: for two classes a
         Newton step towards the mode (Laplace's approximation), for Student's t the residual with a
-        noise that grows with it (expectation maximisation over the scale mixture).
+        noise variance that increases with it (expectation maximisation over the scale mixture).
 
         Parameters
         ----------
@@ -179,14 +179,14 @@ class Likelihood(BaseEstimator, ABC):
         return y - mean, noise
 
     def damped(self, before: Pair | None, after: Pair) -> Pair:
-        """Posterior that the next round starts from: for classes, after a bounded Newton step."""
+        """Posterior at the start of the next round: for classes, after a bounded Newton step."""
         return after
 
     def predictive(self, params: Params, latent: Pair, noise: Tensor) -> Distribution:
-        """Predictive distribution given a process's posterior mean and variance, (point,) each.
+        """Predictive distribution given posterior mean and variance of a process, (point,) each.
 
-        What is added to Student's t noise is normal: the variance is that of the sum, and the tails
-        thin out by the noise's share of it.
+        For Student's t the sum of a normal variable and noise is approximated by a Student's t with
+        the variance of the sum, and more degrees of freedom the smaller the noise's share.
         """
         return {"loc": latent[0], "scale": torch.sqrt(latent[1] + noise)}
 
@@ -216,10 +216,10 @@ class Normal(Likelihood):
 
 @dataclass(eq=False, repr=False)
 class StudentT(Likelihood):
-    """Student's t outcome with learned degrees of freedom: robust to outlying values.
+    """Student's t outcome with learned degrees of freedom, robust to outliers.
 
-    The inner loss is the negative log density times ``sigma^2``, so that a small residual weighs
-    as under Normal and a gross one next to nothing.
+    The inner loss is the negative log density times ``sigma^2``: small residuals have about the
+    same gradient as with `Normal`, and that of outliers is bounded.
     """
 
     n_rounds: ClassVar[int] = 8
@@ -253,7 +253,7 @@ class StudentT(Likelihood):
     def pseudo_observations(
         self, params: Params, y: Tensor, mean: Tensor, noise: Tensor, posterior: Pair | None
     ) -> Pair:
-        """The residual, with a noise that grows with it."""
+        """The residual, with a noise variance that increases with it."""
         target = y - mean
         if posterior is None:
             return target, noise
@@ -264,10 +264,10 @@ class StudentT(Likelihood):
 
     def predictive(self, params: Params, latent: Pair, noise: Tensor) -> Distribution:
         """Student's t with the variance of the sum."""
-        beyond = degrees_of_freedom(params).double() - 2.0
-        spread = noise * (beyond + 2.0) / beyond  # variance of the noise
-        total = latent[1] + spread
-        dof = 2.0 + beyond * (total / spread).square()
+        excess = degrees_of_freedom(params).double() - 2.0
+        noise_variance = noise * (excess + 2.0) / excess
+        total = latent[1] + noise_variance
+        dof = 2.0 + excess * (total / noise_variance).square()
         return {"loc": latent[0], "scale": torch.sqrt(total * (dof - 2.0) / dof), "dof": dof}
 
     def log_prob(self, distribution: Distribution, y: Tensor) -> Tensor:
@@ -296,7 +296,7 @@ def degrees_of_freedom(params: Params) -> Tensor:
 
 
 class ClassLikelihood(Likelihood):
-    """A distribution over classes; outcomes are class numbers 0, 1, ... as floats.
+    """Base class of distributions over classes; outcomes are class numbers 0, 1, ... as floats.
 
     The predictive distribution is ``{"logits": (point, class)}``.
     """
@@ -316,7 +316,7 @@ class ClassLikelihood(Likelihood):
         """
 
     def init(self) -> dict[str, Tensor]:
-        """Log-odds that differ between tasks by an sd of 0.6."""
+        """Log-odds with an sd of 0.6 between tasks."""
         return {"log_between": torch.tensor(-0.5)}
 
     def shift_variance(self, params: Params, n: Tensor) -> Tensor:
@@ -330,7 +330,7 @@ class ClassLikelihood(Likelihood):
         return {"logits": self.logits(output, variance)}
 
     def shift(self, distribution: Distribution, offset: Tensor) -> Distribution:
-        """One offset for all classes: the probabilities stay."""
+        """One offset for all classes, which does not change the probabilities."""
         return {"logits": distribution["logits"] + offset[:, None]}
 
     def log_prob(self, distribution: Distribution, y: Tensor) -> Tensor:
@@ -344,10 +344,10 @@ class ClassLikelihood(Likelihood):
     def mixture(
         self, params: Params, weights: Tensor, y: Tensor, prior: Tensor, n: Tensor
     ) -> Distribution:
-        """Weighted frequencies, none below a millionth."""
+        """Weighted class frequencies, at least 1e-6."""
         population = torch.softmax(self.logits(prior, torch.zeros_like(prior)), -1)
         p = weights[:, :-1] @ self.one_hot(y) + weights[:, -1:] * population
-        return {"logits": p.clamp(min=_LEAST_SHARE).log()}
+        return {"logits": p.clamp(min=_MIN_SHARE).log()}
 
     def curvature(self, params: Params, latent: Tensor, y: Tensor, floor: Tensor) -> Pair:
         """``y - p`` and ``p (1 - p)``; without noise."""
@@ -361,19 +361,19 @@ class ClassLikelihood(Likelihood):
     def pseudo_observations(
         self, params: Params, y: Tensor, mean: Tensor, noise: Tensor, posterior: Pair | None
     ) -> Pair:
-        """A Newton step towards the mode, of two classes."""
+        """A Newton step towards the mode, for two classes."""
         latent = torch.zeros_like(mean) if posterior is None else posterior[0]
         p = torch.sigmoid(mean + latent)
-        curvature = (p * (1.0 - p)).clamp(min=_LEAST_CURVATURE)
+        curvature = (p * (1.0 - p)).clamp(min=_MIN_CURVATURE)
         return latent + (y - p) / curvature, 1.0 / curvature
 
     def damped(self, before: Pair | None, after: Pair) -> Pair:
-        """The step shortened as a whole: point by point would shift the mode of rare classes."""
+        """One step size for all points: clipping by point would shift the mode of rare classes."""
         mean, variance = after
         start = torch.zeros_like(mean) if before is None else before[0]
         step = mean - start
-        largest = torch.cat([step.abs(), step.new_full((1,), _LARGEST_MOVE)]).amax()
-        return start + step * (_LARGEST_MOVE / largest), variance
+        largest = torch.cat([step.abs(), step.new_full((1,), _MAX_STEP)]).amax()
+        return start + step * (_MAX_STEP / largest), variance
 
     def predictive(self, params: Params, latent: Pair, noise: Tensor) -> Distribution:
         """Probabilities averaged over the latent log-odds."""
@@ -398,7 +398,7 @@ class Bernoulli(ClassLikelihood):
         return torch.sigmoid(output) - y[:, None]
 
     def shift(self, distribution: Distribution, offset: Tensor) -> Distribution:
-        """More log-odds of the second class."""
+        """Add the offset to the log-odds of the second class."""
         first, second = distribution["logits"].unbind(-1)
         return {"logits": torch.stack([first, second + offset], -1)}
 
@@ -432,7 +432,7 @@ class Categorical(ClassLikelihood):
 
     @property
     def n_outputs(self) -> int:
-        """One for every class."""
+        """One per class."""
         return self.classes
 
     def inner_loss(self, params: Params, output: Tensor, y: Tensor) -> Tensor:
@@ -444,5 +444,5 @@ class Categorical(ClassLikelihood):
         return torch.softmax(output, -1) - self.one_hot(y)
 
     def logits(self, output: Tensor, variance: Tensor) -> Tensor:
-        """The probit-type average: log-odds shrunk by ``sqrt(1 + pi v / 8)``."""
+        """Probit approximation: log-odds divided by ``sqrt(1 + pi v / 8)``."""
         return output * torch.rsqrt(1.0 + math.pi * variance / 8.0)

@@ -1,8 +1,8 @@
 """Linear mixed model ``y = X beta + Z b + e`` by profiled REML or maximum likelihood.
 
-Everything a task contributes is a handful of small cross-products (Z'Z, Z'X, Z'y), so one
-evaluation of the likelihood costs the same for 12 rows per task as for 12,000.
-Rows are flat and stand in task order; ``starts`` (task + 1,) are the offsets of the tasks.
+The likelihood depends on each task through small cross-products (Z'Z, Z'X, Z'y), so the cost of an
+evaluation does not depend on the number of rows.
+Rows are in task order; ``starts`` (task + 1,) are the offsets of the tasks.
 """
 
 from dataclasses import dataclass
@@ -16,10 +16,10 @@ from ehrmeta.errors import DataError
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
-_LARGEST_RATIO = 1e4  # of a random effect's sd to the noise sd; reached only by noise-free tasks
-_SMALLEST_SHARE = 1e-12  # noise variance as a share of the outcome's mean square
+_MAX_RATIO = 1e4  # of a random effect's sd to the noise sd; reached only without noise
+_MIN_SHARE = 1e-12  # noise variance as a share of the outcome's mean square
 _COLLINEAR = 1e-7  # singular values below this share of the largest count as 0 (float32 rounding)
-_SAME = 0.02  # share of a column's variance that the columns before it leave: less is no other
+_MIN_UNEXPLAINED = 0.02  # share of a column's variance not explained by those before it
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +29,7 @@ class MixedModel:
     Attributes
     ----------
     beta : (feature,)
-        Fixed effects; of collinear columns the solution of least norm (columns at unit scale).
+        Fixed effects; for collinear columns the minimum-norm solution (columns at unit scale).
     beta_cov : (feature, feature)
         Covariance of `beta`.
     G : (effect, effect)
@@ -61,8 +61,8 @@ def fit_mixed_model(
     .. math:: \sum_i \log|M_i| + \nu \log r^2(L) \; [+ \log|X' V(L)^{-1} X|]
 
     (the bracket and ``nu = n - p`` for REML, ``nu = n`` for maximum likelihood; r^2 is the
-    generalised residual sum of squares). X and Z are orthonormalised first, which makes the
-    search blind to units, to the origin of time and to collinear or constant columns.
+    generalised residual sum of squares). X and Z are orthonormalised first, so that the search does
+    not depend on units, on the origin of time or on collinear or constant columns.
 
     Parameters
     ----------
@@ -77,9 +77,9 @@ def fit_mixed_model(
     reml : bool
         Restricted likelihood (unbiased variances), else maximum likelihood.
     pattern : (effect, effect), optional
-        Structure of L in ``G = L L'``: at and below the diagonal the number of the parameter, equal
-        ones being shared, or -1 for 0. ``diag(0, 1, 1) - 1`` off the diagonal are independent
-        effects, the last two of one variance. Without it G is unrestricted.
+        Structure of L in ``G = L L'``: at and below the diagonal the number of the parameter (equal
+        numbers share one), or -1 for 0. ``diag(0, 1, 1)`` with -1 off the diagonal are independent
+        effects, the last two with one variance. By default G is unrestricted.
 
     References
     ----------
@@ -101,13 +101,13 @@ def fit_mixed_model(
     x_unit, x_back, x_logdet = orthonormal(x)
     z_unit, z_back = _effect_basis(z, pattern)
     if z_unit.shape[1] == 0 or not z_unit.any():
-        raise DataError("z holds only zeros. Give it a column of ones for a random intercept.")
+        raise DataError("z holds only zeros. Add a column of ones for a random intercept.")
     p, q = x_unit.shape[1], z_unit.shape[1]
     nu = n - p if reml else n
     if nu < 1:
         raise DataError(
             f"{n} rows cannot estimate {p} fixed effects and a noise variance. "
-            "Give more rows or fewer features."
+            "Pass more rows or fewer features."
         )
     ols = x_unit.T @ y / n
     residual = y - x_unit @ ols
@@ -115,7 +115,7 @@ def fit_mixed_model(
     gram = xy.T @ xy
     zz = cross_products(z_unit, z_unit, starts)  # (task, q, q)
     zxy = cross_products(z_unit, xy, starts)  # (task, q, p + 1)
-    floor = max(_SMALLEST_SHARE * float(y @ y), np.finfo(float).tiny)
+    floor = max(_MIN_SHARE * float(y @ y), np.finfo(float).tiny)
     free, which, start = _free_entries(q, pattern)
 
     def profile(theta: Array) -> tuple[float, Array, Array, Array, float]:
@@ -151,7 +151,7 @@ def fit_mixed_model(
         start,
         jac=True,
         method="L-BFGS-B",
-        bounds=[(-_LARGEST_RATIO, _LARGEST_RATIO)] * len(start),
+        bounds=[(-_MAX_RATIO, _MAX_RATIO)] * len(start),
         options={"maxiter": 500, "ftol": 1e-14, "gtol": 1e-8},
     )
     deviance, _, information, shift, r2 = profile(best.x)
@@ -175,15 +175,15 @@ def posterior(
 ) -> tuple[Array, Array]:
     """Random effects of each task given its rows: BLUP and conditional covariance.
 
-    ``cov = (G^-1 + Z'Z / sigma^2)^-1``, ``mean = cov Z'(y - X beta) / sigma^2``, written so that
-    a singular G is no special case. The tasks need not be those of the fit; a task without rows
-    has the prior, mean 0 and covariance G.
+    ``cov = (G^-1 + Z'Z / sigma^2)^-1``, ``mean = cov Z'(y - X beta) / sigma^2``, in a form that
+    also holds for singular G. The tasks need not be those of the fit; a task without rows has the
+    prior, mean 0 and covariance G.
 
     Returns
     -------
     mean : (task, effect)
     cov : (task, effect, effect)
-        beta and G count as known.
+        Given beta and G.
     """
     x, z, y, starts = _checked(x, z, y, starts)
     values, vectors = np.linalg.eigh(model.G / model.noise_var)
@@ -204,7 +204,7 @@ def predict(
     x, z : (row, feature), (row, effect)
         Designs of the new rows, in any order.
     tasks : (row,)
-        Number of the task of each row: its place in `mean` and `cov`.
+        Task number of each row, an index into `mean` and `cov`.
     mean, cov : (task, effect), (task, effect, effect)
         From `posterior`.
 
@@ -225,7 +225,7 @@ def _shrinkage(zz: Array, root: Array) -> tuple[Array, Array]:
 
 
 def _effect_basis(z: Array, pattern: Index | None) -> tuple[Array, Array]:
-    """Effects in units that suit the search: orthonormal, or one scale that keeps a pattern."""
+    """Orthonormal basis of the effects, or one common scale, which preserves a pattern."""
     if pattern is None:
         unit, back, _ = orthonormal(z)
         return unit, back
@@ -238,7 +238,7 @@ def _effect_basis(z: Array, pattern: Index | None) -> tuple[Array, Array]:
 def _free_entries(
     q: int, pattern: Index | None
 ) -> tuple[tuple[NDArray[Any], NDArray[Any]], Index, Array]:
-    """Places of L that are not 0, the parameter of each place, and the identity as parameters."""
+    """Indices of L that are not 0, the parameter of each, and the parameters of the identity."""
     if pattern is None:
         rows, columns = np.tril_indices(q)
         which = np.arange(len(rows))
@@ -291,20 +291,20 @@ def _checked(x: Any, z: Any, y: Any, starts: Any) -> tuple[Array, Array, Array, 
     return x, z, y, starts
 
 
-def apart(columns: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Which columns, the first of ones, say what no combination of those before them says.
+def not_collinear(columns: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Columns that are not a linear combination of those before them; the first is of ones.
 
-    Two near copies (a time and the clock that it was read from) would get slopes of opposite sign,
-    as large as rounding lets them, which a new task's rows meet where the copies part.
+    Near copies would get huge slopes of opposite sign, which affect new rows where the copies
+    differ.
 
     Examples
     --------
     >>> hour = np.arange(10.0)
-    >>> apart(np.column_stack([np.ones(10), hour, hour + 1e-3 * (hour > 8), hour % 2]))
+    >>> not_collinear(np.column_stack([np.ones(10), hour, hour + 1e-3 * (hour > 8), hour % 2]))
     array([ True,  True, False,  True])
     """
     residual = np.abs(np.diag(np.linalg.qr(columns, mode="r"))) ** 2 / len(columns)
     variance = columns.var(axis=0)
-    distinct: NDArray[np.bool_] = (residual > _SAME * variance) & (variance > 0.0)
+    distinct: NDArray[np.bool_] = (residual > _MIN_UNEXPLAINED * variance) & (variance > 0.0)
     distinct[0] = True
     return distinct

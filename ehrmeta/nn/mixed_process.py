@@ -1,8 +1,8 @@
 """Linear mixed model with an Ornstein-Uhlenbeck process in time, by restricted likelihood.
 
-The process is conditioned on one task's support in float64, under masks: in function space, at the
-cube of the support's size, or, where the kernel is ``E E'`` of few effects, in weight space, at the
-cube of their number.
+The process is conditioned on one task's support in float64 with masks: in function space, with cost
+cubic in the support's size, or, for kernels ``E E'`` of few effects, in weight space, with cost
+cubic in their number.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from ehrmeta.nn.mixed_model import MixedModel, orthonormal
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
-_MOST_ROWS = 64  # of a task: the cost of a factorisation grows with the cube
-_N_BUCKETS = 8  # of tasks of similar size, so that little is padded
-_LOG_RANGE = 6.0  # log standard deviations may move this far from their start
+_MAX_ROWS = 64  # per task: the cost of a factorisation is cubic
+_N_BUCKETS = 8  # of tasks of similar size, for little padding
+_LOG_RANGE = 6.0  # of log standard deviations around their start
 _LOG_TAU = (-6.0, 4.0)
-_RIDGE = 1e-10  # of the information: for columns that the rows cut off leave empty
+_RIDGE = 1e-10  # of the information, for columns that are 0 in the rows used
 _NOISE_FLOOR = 1e-6  # of the mean prior variance: keeps the factorisation positive definite
 
 
@@ -82,21 +82,21 @@ def fit_mixed_process(
     r"""Fit by restricted maximum likelihood from the mixed model without a process.
 
     beta is profiled out by generalised least squares; the rest is a smooth function of
-    :math:`G = LL'`, :math:`\sigma_u`, :math:`\tau` and :math:`\sigma`, minimised by L-BFGS. Of
-    tasks with more than 64 rows the first 64 count.
+    :math:`G = LL'`, :math:`\sigma_u`, :math:`\tau` and :math:`\sigma`, minimised by L-BFGS. At most
+    the first 64 rows of a task are used.
 
     Parameters
     ----------
     x, z : (row, feature), (row, effect)
         Fixed and random designs, rows in task order.
     s : (row,)
-        Time, in a unit in which a task's rows are about 1 apart.
+        Time, in a unit of about the distance between rows.
     y : (row,)
         Outcome.
     starts : (task + 1,)
         Offsets of the tasks.
     start : MixedModel
-        From `fit_mixed_model`; half of its noise starts as the process.
+        From `fit_mixed_model`; half of its noise variance is the start value of the process.
     noise_factor : (row,), optional
         Multiplies the noise variance of each row.
 
@@ -167,7 +167,7 @@ def fit_mixed_process(
 def held_out_log_likelihood(
     model: MixedProcess, x: Array, z: Array, s: Array, y: Array, starts: Index
 ) -> float:
-    """Log likelihood of tasks that the fit did not see."""
+    """Log-likelihood of held-out tasks."""
     residual = (y - x @ model.beta)[:, None]
     buckets = list(_buckets(residual, z, s, np.ones(len(y)), starts))
     root = np.linalg.cholesky(model.G + 1e-12 * np.eye(len(model.G)))
@@ -191,7 +191,7 @@ class _Bucket:
 
 
 def _buckets(columns: Array, z: Array, s: Array, factor: Array, starts: Index) -> Iterator[_Bucket]:
-    sizes = np.minimum(np.diff(starts), _MOST_ROWS)
+    sizes = np.minimum(np.diff(starts), _MAX_ROWS)
     order = np.argsort(sizes, kind="stable")
     order = order[sizes[order] > 0]
     for part in np.array_split(order, min(_N_BUCKETS, len(order))):

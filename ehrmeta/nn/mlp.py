@@ -1,4 +1,4 @@
-"""Multi-layer perceptron with exact fast weights in closed form."""
+"""Multi-layer perceptron with closed-form inner gradients and low-rank fast weights."""
 
 import math
 from collections.abc import Callable
@@ -47,7 +47,7 @@ class MLP(Backbone):
     activation: Annotated[str, Choice(("tanh", "silu", "relu"))] = "tanh"
 
     def network(self, n_inputs: int, n_outputs: int) -> Network:
-        """The perceptron with so many inputs and outputs."""
+        """Build the perceptron."""
         return _Perceptron((n_inputs, *self.hidden, n_outputs), self.activation)
 
 
@@ -70,7 +70,7 @@ class _Perceptron(Network):
         return params
 
     def low_rank(self, params: Params, n_points: int, n_steps: int) -> bool:
-        """By counted arithmetic, see `prefers_low_rank`."""
+        """By the number of operations, see `prefers_low_rank`."""
         shapes = list(zip(self.widths[1:], self.widths[:-1], strict=True))
         return prefers_low_rank(n_points, n_steps, shapes)
 
@@ -87,7 +87,7 @@ class _Perceptron(Network):
         rates: Params,
         options: StepOptions = PLAIN_STEP,
     ) -> Fast:
-        """One hand-written gradient step, so that the meta-gradient is one backward pass."""
+        """One gradient step in closed form, so that the meta-gradient is one backward pass."""
         factors = self._factors(params, fast, x, error)
         if options.first_order:
             factors = [(h.detach(), d.detach()) for h, d in factors]
@@ -128,9 +128,15 @@ class _Perceptron(Network):
     def _factors(
         self, params: Params, fast: Fast, x: Tensor, error: Error
     ) -> list[tuple[Tensor, Tensor]]:
-        """The gradient of every layer as its factors (h, d), first layer first."""
+        """Back-propagated gradient of every layer as factors (h, d), first layer first."""
         inputs, pre, output = self._forward(params, fast, x)
-        return self._backward(params, fast, inputs, pre, error(output))
+        d = error(output)
+        factors = [(inputs[-1], d)]
+        for layer in range(self.n_layers - 1, 0, -1):
+            d = back_affine(params[f"{layer}.weight"], d, _fast_layer(fast, layer))
+            d = d * self.activation.derivative(pre[layer - 1], inputs[layer])
+            factors.append((inputs[layer - 1], d))
+        return factors[::-1]
 
     def _forward(
         self, params: Params, fast: Fast, x: Tensor
@@ -142,17 +148,6 @@ class _Perceptron(Network):
             inputs.append(self.activation.function(pre[-1]))
         return inputs, pre, self._affine(params, fast, self.n_layers - 1, inputs[-1])
 
-    def _backward(
-        self, params: Params, fast: Fast, inputs: list[Tensor], pre: list[Tensor], d: Tensor
-    ) -> list[tuple[Tensor, Tensor]]:
-        """Errors d at the output carried back through every layer."""
-        factors = [(inputs[-1], d)]
-        for layer in range(self.n_layers - 1, 0, -1):
-            d = back_affine(params[f"{layer}.weight"], d, _fast_layer(fast, layer))
-            d = d * self.activation.derivative(pre[layer - 1], inputs[layer])
-            factors.append((inputs[layer - 1], d))
-        return factors[::-1]
-
     def _affine(self, params: Params, fast: Fast, layer: int, x: Tensor) -> Tensor:
         weight, bias = params[f"{layer}.weight"], params[f"{layer}.bias"]
         return affine(weight, bias, x, _fast_layer(fast, layer))
@@ -163,7 +158,7 @@ def _fast_layer(fast: Fast, layer: int) -> FastLayer | None:
 
 
 class Activation(NamedTuple):
-    """``h = function(z)`` and ``dh/dz = derivative(z, h)``; both differentiable once more."""
+    """``h = function(z)`` and ``dh/dz = derivative(z, h)``, both differentiable."""
 
     function: Callable[[Tensor], Tensor]
     derivative: Callable[[Tensor, Tensor], Tensor]

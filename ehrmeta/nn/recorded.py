@@ -1,4 +1,4 @@
-"""Functions of tensors, recorded once per input shape and replayed without Python or autograd."""
+"""Tensor functions, traced once per input shape and replayed without Python or autograd."""
 
 import operator
 import os
@@ -22,24 +22,22 @@ _ONE_AT_A_TIME = threading.RLock()  # torch.fx keeps one tracer for the whole pr
 
 
 class Recorded(Generic[Out]):
-    """A function of tensors that runs faster the more often it meets the same shapes.
+    """Function of tensors that is traced after a few calls with the same shapes.
 
-    ``torch.func.vmap`` and autograd work out anew at every call what to compute; on small networks
-    that takes longer than computing it. So once a shape has been met a few times, the operators
-    it comes to are written down, repeated ones once, and from then on only they run: the same
-    numbers, bit for bit.
+    ``torch.func.vmap`` and autograd rebuild the computation at every call, which for small networks
+    takes longer than the computation. After a few calls with the same shapes the operators are
+    recorded, without duplicates, and only these run: with the same results, bit for bit.
 
     Parameters
     ----------
     function : callable
-        Of tensors and (named) tuples and dicts of tensors, without side effects. What it does may
-        depend on shapes and not on values, and tensors that it closes over must not change.
+        Function of tensors and (named) tuples and dicts of tensors, without side effects. Its
+        control flow may depend on shapes but not on values, and captured tensors must not change.
     plain_calls : int
-        Calls with the same shapes before they are recorded: recording takes about as long as it
-        saves over so many.
+        Calls with the same shapes before recording, which costs about what it saves in as many.
     compiled : bool
-        Record at the first call and hand the recording to ``torch.compile``, which needs a C++
-        compiler (on a GPU, Triton), takes tens of seconds a shape and may differ by rounding.
+        Record at the first call and use ``torch.compile``, which needs a C++ compiler (on a GPU,
+        Triton), takes tens of seconds per shape and may differ by rounding.
 
     Examples
     --------
@@ -60,7 +58,7 @@ class Recorded(Generic[Out]):
         self._lock = threading.Lock()
 
     def __call__(self, *args: Any) -> Out:
-        """The function's value."""
+        """Value of the function."""
         shapes = tuple((leaf.shape, leaf.dtype, leaf.device) for leaf in _leaves(args))
         recording = self._recordings.get(shapes)
         if recording is None:
@@ -68,7 +66,7 @@ class Recorded(Generic[Out]):
         return recording(*args)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Copies and pickles start without recordings."""
+        """Copies and pickles have no recordings."""
         return _unrecorded, (self.function, self.plain_calls, self.compiled)
 
     def _first_calls(self, shapes: Shapes, args: tuple[Any, ...]) -> Callable[..., Out]:
@@ -102,13 +100,13 @@ def _traced(function: Callable[..., Any], args: tuple[Any, ...]) -> GraphModule:
             raise
         raise DataError(
             "an algorithm or a module branches on the value of a tensor (if, float(), item()), "
-            "which may be another one at the next call. Write torch.where, or let "
-            "`Algorithm.at(progress)` return another algorithm for each stage of training."
+            "which may differ at the next call. Use torch.where, or let `Algorithm.at(progress)` "
+            "return another algorithm for each stage of training."
         ) from error
 
 
 def check_compiler(device: torch.device) -> None:
-    """Refuse to compile where there is nothing to compile with.
+    """Check that a compiler for the device is installed.
 
     Raises
     ------
@@ -121,7 +119,7 @@ def check_compiler(device: torch.device) -> None:
         needed, installed = "Triton", find_spec("triton") is not None
     if not installed:
         raise DataError(
-            f"compile=True needs {needed}, and none is installed. Install one, or leave "
+            f"compile=True needs {needed}, and none is installed. Install it, or use "
             "compile=False, which records the gradient and gives the same numbers."
         )
 
@@ -135,7 +133,7 @@ def _leaves(tree: Any) -> Iterator[Tensor]:
 
 
 def _plain(tree: Any) -> Any:
-    """The same tree of tensors that record nothing and come from no inference mode."""
+    """The same tree with copies of the tensors, without autograd history or inference mode."""
     if isinstance(tree, Tensor):
         return torch.empty_like(tree, requires_grad=False).copy_(tree)
     if isinstance(tree, Mapping):
@@ -145,7 +143,7 @@ def _plain(tree: Any) -> Any:
 
 
 def _run_once(graph: Graph) -> None:
-    """Drop operators whose value is not used or was computed before, where all are pure."""
+    """Remove unused and duplicate operators, if all are pure."""
     if not all(_is_pure(node) for node in graph.nodes if node.op == "call_function"):
         return
     first: dict[Any, Node] = {}
@@ -165,7 +163,7 @@ def _run_once(graph: Graph) -> None:
 
 
 def _is_pure(node: Node) -> bool:
-    """Whether the operator only reads its arguments and draws no random numbers."""
+    """Whether the operator neither modifies its arguments nor draws random numbers."""
     target = node.target
     if target is operator.getitem:
         return True
@@ -175,7 +173,7 @@ def _is_pure(node: Node) -> bool:
 
 
 def _hashable(argument: Any) -> Any:
-    """Arguments as a key that tells 1 from 1.0 and from True, and 0.0 from -0.0."""
+    """Arguments as a key that distinguishes 1, 1.0 and True, and 0.0 and -0.0."""
     if isinstance(argument, list | tuple):
         return (type(argument), *map(_hashable, argument))
     if isinstance(argument, dict):

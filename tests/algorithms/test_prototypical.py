@@ -82,7 +82,7 @@ def test_class_frequencies_follow_the_support():
 
 def test_regression_is_refused_with_what_to_use_instead():
     X, y, groups = make_sinusoid(n_tasks=8, n_points=5, random_state=0)
-    with pytest.raises(DataError, match=r"no classes. Use MatchingNet.*MetaClassifier"):
+    with pytest.raises(DataError, match=r"needs classes.*Use MatchingNet.*MetaClassifier"):
         MetaRegressor(PrototypicalNet(), verbose=False).fit(X, y, groups=groups)
     with pytest.raises(DataError, match="distance must be"):
         MetaClassifier(PrototypicalNet(distance="cosine")).fit(X, y > 0, groups=groups)

@@ -37,7 +37,7 @@ def test_scores_of_classes_are_relations_with_their_prototypes():
     embedded = spec.network.forward(part(params, "network"), {}, query.x)
     relation = MLP((32,)).network(12, 1)
     for k in range(3):
-        reference = state["reference"][k].expand(3, -1)
+        reference = state["embedding"][k].expand(3, -1)
         pairs = torch.cat([embedded, reference, (embedded - reference).square()], -1)
         score = relation.forward(part(params, "relation"), {}, pairs)[:, 0]
         torch.testing.assert_close(logits[:, k], score + state["log_frequency"][k])

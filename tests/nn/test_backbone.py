@@ -26,10 +26,10 @@ class Plain(Network):
 
 def test_optional_methods_name_the_algorithm_that_needs_them():
     with pytest.raises(
-        NotImplementedError, match=r"Plain has no gradient\(\): no LearnedOptimizer"
+        NotImplementedError, match=r"Plain has no gradient\(\), which LearnedOptimizer needs"
     ):
         Plain().gradient({}, {}, None, None)
-    with pytest.raises(NotImplementedError, match=r"Plain has no change\(\): no Reptile"):
+    with pytest.raises(NotImplementedError, match=r"Plain has no change\(\), which Reptile needs"):
         Plain().change({})
     assert Plain().low_rank({}, 3, 3) is False
 
@@ -91,7 +91,7 @@ def test_a_network_survives_pickling(tmp_path):
     ("layer", "instead"),
     [
         (torch.nn.BatchNorm1d(3, track_running_stats=False), "use LayerNorm or GroupNorm"),
-        (torch.nn.Dropout(), "leave it out"),
+        (torch.nn.Dropout(), "remove it"),
         (torch.nn.GRU(3, 3), "write the cell as tensor algebra"),
     ],
 )

@@ -119,7 +119,7 @@ def test_parameters_and_data_are_held_in_full(precision):
 
 
 @pytest.mark.parametrize(
-    ("precision", "message"), [("half", "got 'half'"), ("tf32", "of NVIDIA GPUs")]
+    ("precision", "message"), [("half", "got 'half'"), ("tf32", "needs an NVIDIA GPU")]
 )
 def test_what_cannot_be_had_is_refused(precision, message):
     with pytest.raises(DataError, match=message):

@@ -83,7 +83,7 @@ def test_a_full_device_halves_the_chunk_and_says_so_once(monkeypatch):
 
     monkeypatch.setattr(MAML, "loss", loss_of_few)
     small = EpisodeLoss(MAML(), spec)
-    with pytest.warns(MemoryWarning, match="going on with 3 tasks at once") as warned:
+    with pytest.warns(MemoryWarning, match="at most 3 tasks at once") as warned:
         halved = small.gradient(params, *episode, 0.5)
         small.gradient(params, *episode, 0.5)
     assert len(warned) == 1

@@ -1,24 +1,24 @@
-"""Carry forward: a mixed process whose outcome may also stay exactly at its last value."""
+"""`DeepMixedEffects` with a point mass at the last value."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
 from sklearn.linear_model import LogisticRegression, Ridge
 from torch import Tensor
-from torch.func import vmap
 
 from ehrmeta.algorithms._base import Episodes, Params, Spec, State
 from ehrmeta.algorithms.deep_mixed_effects.model import DeepMixedEffects
+from ehrmeta.algorithms.deep_mixed_effects.start import query_columns
 from ehrmeta.nn import Distribution, TaskRows, TaskSet
 
 _N_TERMS = 8
 _PENALTY = 20.0  # of both ridge regressions, in tasks; chosen on data of no benchmark
-_LEAST_SHARE = 0.1  # of query rows at the last value: below it nothing is carried forward
+_MIN_SHARE = 0.1  # of query rows at the last value; below it the point mass is 0
 _NEVER = -30.0  # log-odds
-_FAR = 1e9  # ends that no value reaches
+_FAR = 1e9  # end of an unbounded scale
 
 
 @dataclass(eq=False, repr=False)
@@ -27,15 +27,15 @@ class CarryForward(DeepMixedEffects):
 
     .. math:: p(y) = \pi\, 1[y = y_{last}] + (1 - \pi)\, p_{changed}(y)
 
-    With probability :math:`\pi` the last value is carried forward; else the outcome is the
-    process's prediction, moved and rescaled. Both depend on the age of the last value, how long it
-    has held, whether it is an end of the scale, and where the process and the support's highest,
-    lowest and first value lie from it. The median is then often the last value itself, while the
-    mean leans to where the task is heading.
+    With probability :math:`\pi` the outcome equals the last value; otherwise it has the process's
+    predictive distribution, shifted and rescaled. Both depend on the age of the last value, for how
+    many rows it has been constant, whether it is an end of the scale, and the differences of the
+    process's prediction and of the support's highest, lowest and first value to it. The median is
+    then often the last value, while the mean follows the trend.
 
-    It needs time and a real-valued outcome; without, on an empty support and at rows not later than
-    the support, it is `DeepMixedEffects`. Where fewer than a tenth of the training queries are at
-    the last value, :math:`\pi` is 0 and what is left is the correction of mean and scale.
+    It needs time and a real-valued outcome; otherwise, for an empty support and for rows not later
+    than the support, it is `DeepMixedEffects`. Where fewer than a tenth of the training queries
+    equal the last value, :math:`\pi` is 0 and only mean and scale are corrected.
 
     Examples
     --------
@@ -56,7 +56,7 @@ class CarryForward(DeepMixedEffects):
     consistent: ClassVar[bool] = False
 
     def init(self, spec: Spec, generator: torch.Generator) -> dict[str, Tensor]:
-        """The process's parameters; nothing is carried forward yet."""
+        """Parameters of the process, and a point mass of 0."""
         return {
             **super().init(spec, generator),
             "unchanged_center": torch.zeros(_N_TERMS),
@@ -71,7 +71,7 @@ class CarryForward(DeepMixedEffects):
     def warm_start(
         self, spec: Spec, params: dict[str, Tensor], tasks: TaskRows, episodes: Episodes
     ) -> dict[str, Tensor]:
-        """The process's start, then both regressions on its predictions."""
+        """Start values of the process, then both regressions on its predictions."""
         episodes = list(episodes)
         params = super().warm_start(spec, params, tasks, episodes)
         if not tasks.timed or spec.likelihood.n_classes:
@@ -88,11 +88,11 @@ class CarryForward(DeepMixedEffects):
         return params | _fit_unchanged(parts, episodes, tasks.y)
 
     def adapt(self, spec: Spec, params: Params, support: TaskSet) -> State:
-        """The process's state, and the support's last value and extremes."""
+        """State of the process, and the support's last value and extremes."""
         return {**super().adapt(spec, params, support), **_values(support)}
 
     def predict(self, spec: Spec, params: Params, state: State, query: TaskSet) -> Distribution:
-        """The distribution if it changes, the probability that it does not, and the last value."""
+        """Distribution given a change, probability of no change, and the last value."""
         process = super().predict(spec, params, state, query)
         if spec.likelihood.n_classes:
             return process
@@ -110,7 +110,7 @@ class CarryForward(DeepMixedEffects):
     def loss(
         self, spec: Spec, params: Params, support: TaskSet, query: TaskSet, progress: Tensor
     ) -> Tensor:
-        """Negative log-likelihood, the last value's share spread over one step of the outcome."""
+        """Negative log-likelihood, with the point mass spread over one step of the outcome."""
         predictive = self.predict(spec, params, self.adapt(spec, params, support), query)
         log_prob = spec.likelihood.log_prob(predictive, query.y)
         if "unchanged" in predictive:
@@ -122,7 +122,7 @@ class CarryForward(DeepMixedEffects):
 
 
 def _values(support: TaskSet) -> dict[str, Tensor]:
-    """What is kept of a support, () each: its last value, how long it held, and the extremes."""
+    """Last value of a support, for how many rows it has been constant, and extremes, () each."""
     mask, time = support.mask, support.time
     y = support.y.double()
     residual, weight = y - support.offset.double(), support.weight.double()
@@ -156,7 +156,7 @@ def _values(support: TaskSet) -> dict[str, Tensor]:
 
 
 def _terms(params: Params, state: dict[str, Tensor], query: TaskSet, loc: Tensor) -> Tensor:
-    """(point, term), as they come; `loc` (point,) is the process's prediction."""
+    """Regression terms (point, term), not standardised; `loc` (point,) is the process's mean."""
     age = torch.log1p(query.time.clamp(min=0.0) / params["time_scale"].detach())
     low, high = params["unchanged_ends"].detach()
     columns = [
@@ -190,40 +190,39 @@ def _fit_unchanged(
     episodes: Iterable[tuple[Tensor, TaskSet, TaskSet]],
     y: Tensor,
 ) -> dict[str, Tensor]:
-    """Logistic regression of the unchanged, ridge regression of the changed, by task.
+    """Logistic regression of no change, and ridge regression of the outcome after a change.
 
-    Every task counts the same. Where hardly any query row is at the last value, or all are, none
-    counts as unchanged.
+    All tasks have the same weight. Where few query rows, or all, equal the last value, none counts
+    as unchanged.
 
     Parameters
     ----------
     parts : callable
-        Terms, the process's prediction and its scale, and the last value, of one task's query.
+        Terms, mean and scale of the process, and the last value, for the query of one task.
     episodes : iterable
-        Of the training tasks, with a support each.
+        Episodes of the training tasks.
     y : (row,)
         All training outcomes.
     """
-    rows: list[list[Any]] = []
-    with torch.no_grad():
-        for tasks, support, query in episodes:
-            chosen = query.mask & support.mask.any(-1, keepdim=True)
-            codes = tasks[:, None].expand(chosen.shape)
-            columns = (*vmap(parts)(support, query), query.y.double(), codes)
-            rows.append([column[chosen].numpy() for column in columns])
-    x, loc, scale, last, outcome, task = (np.concatenate(c) for c in zip(*rows, strict=True))
+
+    def one_task(support: TaskSet, query: TaskSet) -> tuple[Tensor, ...]:
+        has_support = support.mask.any(-1) if len(support.y) else query.mask.new_zeros(())
+        return has_support.expand(query.mask.shape), *parts(support, query), query.y.double()
+
+    has_support, *columns = query_columns(one_task, episodes)
+    x, loc, scale, last, outcome, task = (column[has_support].numpy() for column in columns)
     weight = 1.0 / np.bincount(task)[task]
     center = np.average(x, axis=0, weights=weight)
     spread = np.sqrt(np.average((x - center) ** 2, axis=0, weights=weight))
     spread = np.where(spread > 1e-6, spread, 1.0)
     x = (x - center) / spread
-    same = outcome == last
-    carried = _LEAST_SHARE <= np.average(same, weights=weight) < 1.0
+    is_unchanged = outcome == last
+    has_mass = _MIN_SHARE <= np.average(is_unchanged, weights=weight) < 1.0
     log_odds = np.array([_NEVER] + [0.0] * _N_TERMS)
-    if carried:
-        odds = LogisticRegression(C=1.0 / _PENALTY).fit(x, same, sample_weight=weight)
+    if has_mass:
+        odds = LogisticRegression(C=1.0 / _PENALTY).fit(x, is_unchanged, sample_weight=weight)
         log_odds = np.concatenate([odds.intercept_, odds.coef_[0]])
-        weight = weight * ~same
+        weight = weight * ~is_unchanged
     line = Ridge(_PENALTY).fit(x, outcome - loc, sample_weight=weight)
     residual = (outcome - loc - line.predict(x)) / scale
     distinct = np.unique(y.double().numpy())

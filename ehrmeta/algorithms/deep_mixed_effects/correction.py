@@ -1,43 +1,40 @@
-"""Corrections of the process's prediction: linear ones in closed form, and a network.
+"""Linear and neural corrections of the process's predictive mean and scale.
 
-They move the prediction by a multiple of the posterior sd, so that they vanish as a task's own
-rows come in, and multiply the scale.
+The shift of the mean is a multiple of the posterior sd, so it vanishes as the support grows.
 """
 
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.func import vmap
 
-from ehrmeta.algorithms._base import Episodes, Params, Spec, part
-from ehrmeta.algorithms.deep_mixed_effects.start import FEW_TASKS
+from ehrmeta.algorithms._base import Episodes, Params, Spec, part, prefixed
+from ehrmeta.algorithms.deep_mixed_effects.start import FEW_TASKS, query_columns
 from ehrmeta.nn import MLP, Network, TaskSet
 
 _NETWORK = MLP((32, 32))
 _N_LAST = 10  # inputs beyond the features: mean, posterior mean and sd of the query; `summary`
 _EMPTY = 1  # place in `summary`
 # Pairs of the last inputs that are multiplied. An outlying level, few rows and a variable support
-# each change how far the posterior mean is to be trusted.
+# all affect the reliability of the posterior mean.
 _MEAN, _SHIFT, _SD, _COUNT, _LATEST, _LEVEL, _SPREAD = 0, 1, 2, 3, 5, 6, 7
 _ONE = (_MEAN, _SHIFT, _SHIFT, _SHIFT, _SHIFT, _SD, _SD)
 _TWO = (_MEAN, _SHIFT, _SD, _COUNT, _SPREAD, _LATEST, _LEVEL)
 _CLIP = 5.0  # standard deviations
-_LEAST_SCALE = 0.1  # of the outcome's sd: what hardly varies at the start may do so after training
+_MIN_SCALE = 0.1  # of the outcome's sd: nearly constant inputs may vary after training
 _PENALTIES = (1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0)  # of the mean diagonal
 _N_FOLDS = 10
-LARGEST_LOG_FACTOR = 1.0  # of the scale
-_LARGEST_RATIO = 25.0  # squared standardised errors beyond this count as this
+MAX_LOG_FACTOR = 1.0  # of the scale
+_MAX_RATIO = 25.0  # squared standardised errors are clipped to this
 _SPREAD_PENALTIES = (0.01, 0.1, 1.0)  # of the mean diagonal
 _SPREAD_FOLDS, _N_ROUNDS = 5, 8
 
 
 def correction_params(spec: Spec, generator: torch.Generator) -> dict[str, Tensor]:
-    """No correction yet."""
+    """Initial parameters, without any correction."""
     n = _n_inputs(spec)
-    network = _network(spec).init(generator)
     return {
-        **{f"correction.{name}": value for name, value in network.items()},
+        **prefixed("correction", _network(spec).init(generator)),
         "correction_gain": torch.zeros(2),
         "correction_linear": torch.zeros(_n_terms(spec)),
         "correction_spread": torch.zeros(_n_terms(spec)),
@@ -47,7 +44,7 @@ def correction_params(spec: Spec, generator: torch.Generator) -> dict[str, Tenso
 
 
 def summary(residual: Tensor, support: TaskSet) -> Tensor:
-    """What is kept of the support, (7,): how many, and the last, mean and spread of its rows."""
+    """Number, last value, mean and spread of the support's rows and residuals, (7,)."""
     weight, y = support.weight.double(), support.y.double() - support.offset.double()
     total = weight.sum()
     last = weight * (support.time >= 0.0)
@@ -92,9 +89,7 @@ def correction(
     inputs = _standard(inputs, params["correction_center"], params["correction_scale"])
     terms = _terms(inputs, support_summary)
     linear = terms @ params["correction_linear"].double()
-    spread = (terms @ params["correction_spread"].double()).clamp(
-        -LARGEST_LOG_FACTOR, LARGEST_LOG_FACTOR
-    )
+    spread = (terms @ params["correction_spread"].double()).clamp(-MAX_LOG_FACTOR, MAX_LOG_FACTOR)
     output = _network(spec).forward(part(params, "correction"), {}, inputs.to(query.x.dtype))
     output = (output * params["correction_gain"]).double()
     return sd * (linear + output[:, 0]), torch.exp(spread + output[:, 1])
@@ -107,22 +102,22 @@ def fit_linear_correction(
     *,
     spread: bool,
 ) -> dict[str, Tensor]:
-    """Ridge regression of the process's residuals, every task with the same weight.
+    """Ridge regression of the process's residuals, with equal weights of all tasks.
 
-    The penalty is the best over folds of tasks. With fewer than 50 tasks there is no correction
-    unless it gains more than a standard error over the folds. The scale is regressed on the
-    residuals of folds that the ridge regression has not seen.
+    The penalty is chosen by cross-validation over tasks. With fewer than 50 tasks there is no
+    correction unless it gains more than a standard error over the folds. The scale is regressed on
+    residuals of held-out folds.
 
     Parameters
     ----------
     parts : callable
         Summary, mean, posterior mean, posterior sd and predictive variance of one task's query.
     episodes : iterable
-        Of the training tasks.
+        Episodes of the training tasks.
     n_tasks : int
         Number of training tasks.
     spread : bool
-        Whether the scale is corrected too; with fewer than 50 tasks it is not.
+        Whether the scale is corrected too, with 50 tasks or more.
     """
 
     def one_task(support: TaskSet, query: TaskSet) -> tuple[Tensor, ...]:
@@ -132,20 +127,13 @@ def fit_linear_correction(
         summaries = support_summary.expand(len(sd), -1)
         return inputs, sd, residual, variance, query.weight.double(), summaries
 
-    rows = []
-    with torch.no_grad():
-        for tasks, support, query in episodes:
-            columns = vmap(one_task)(support, query)
-            task = tasks[:, None].expand(query.mask.shape)
-            rows.append([column[query.mask] for column in (*columns, task)])
-    inputs, sd, residual, variance, weight, summaries, task = (
-        torch.cat(column) for column in zip(*rows, strict=True)
-    )
+    columns = query_columns(one_task, episodes)
+    inputs, sd, residual, variance, weight, summaries, task = columns
     weight = weight / torch.bincount(task, weight, minlength=n_tasks)[task]
     center = (weight[:, None] * inputs).sum(0) / weight.sum()
     scale = torch.sqrt((weight[:, None] * (inputs - center).square()).sum(0) / weight.sum())
     scale = torch.where(scale > 1e-6 * (1.0 + center.abs()), scale, 1.0)
-    scale[-_N_LAST:].clamp_(min=_LEAST_SCALE)
+    scale[-_N_LAST:].clamp_(min=_MIN_SCALE)
     terms = _terms(_standard(inputs, center, scale)[:, None], summaries)[:, 0]
     design = sd[:, None] * terms
     both = torch.cat([design, residual[:, None]], 1) * weight.sqrt()[:, None]
@@ -155,8 +143,8 @@ def fit_linear_correction(
     linear, by_fold = _ridge(grams, float((weight * sd.square()).sum()), few)
     log_factor = torch.zeros_like(linear)
     if spread and not few:
-        unseen = residual - (design * by_fold[task % _N_FOLDS]).sum(1)
-        log_factor = fit_spread(terms, unseen.square() / variance, weight, task)
+        held_out_residual = residual - (design * by_fold[task % _N_FOLDS]).sum(1)
+        log_factor = fit_spread(terms, held_out_residual.square() / variance, weight, task)
     return {
         "correction_linear": linear,
         "correction_spread": log_factor,
@@ -170,8 +158,8 @@ def fit_spread(terms: Tensor, ratio: Tensor, weight: Tensor, task: Tensor) -> Te
 
     Gamma regression of squared standardised errors :math:`r^2` with a log link and a ridge
     penalty: w minimises :math:`\sum \log f + r^2 / (2 f^2)`, the normal likelihood, by Fisher
-    scoring, whose curvature does not change. The penalty is the best over folds of tasks; without
-    a gain of more than one standard error over the folds w is 0.
+    scoring with constant curvature. The penalty is chosen by cross-validation over tasks; without a
+    gain of more than one standard error over the folds w is 0.
 
     Parameters
     ----------
@@ -186,23 +174,14 @@ def fit_spread(terms: Tensor, ratio: Tensor, weight: Tensor, task: Tensor) -> Te
     ----------
     Aitkin (1987), doi:10.2307/2347792.
     """
-    ratio = ratio.clamp(max=_LARGEST_RATIO)
-    parts = [task % _SPREAD_FOLDS == fold for fold in range(_SPREAD_FOLDS)]
-    gains = torch.stack(
-        [
-            torch.stack(
-                [
-                    _gain(
-                        terms[part] @ _fit(terms[~part], ratio[~part], weight[~part], penalty),
-                        ratio[part],
-                        weight[part],
-                    )
-                    for part in parts
-                ]
-            )
-            for penalty in _SPREAD_PENALTIES
-        ]
-    )
+    ratio = ratio.clamp(max=_MAX_RATIO)
+    folds = [task % _SPREAD_FOLDS == fold for fold in range(_SPREAD_FOLDS)]
+
+    def gain(held_out: Tensor, penalty: float) -> Tensor:
+        w = _fit(terms[~held_out], ratio[~held_out], weight[~held_out], penalty)
+        return _gain(terms[held_out] @ w, ratio[held_out], weight[held_out])
+
+    gains = torch.stack([torch.stack([gain(fold, p) for fold in folds]) for p in _SPREAD_PENALTIES])
     best = int(gains.sum(1).argmax())
     if float(gains[best].mean()) <= float(gains[best].std()) / _SPREAD_FOLDS**0.5:
         return torch.zeros_like(terms[0])
@@ -225,18 +204,18 @@ def _network(spec: Spec) -> Network:
 def _inputs(
     support_summary: Tensor, query: TaskSet, mean: Tensor, shift: Tensor, sd: Tensor
 ) -> Tensor:
-    """Features, then what the process and the support say, free of the offset: (point, input)."""
+    """Features, moments of the process and summary of the support, (point, input)."""
     process = torch.stack([mean - query.offset, shift, sd], -1)
     return torch.cat([query.x.double(), process, support_summary.expand(len(sd), -1)], -1)
 
 
 def _standard(inputs: Tensor, center: Tensor, scale: Tensor) -> Tensor:
-    """Clipped, so that no gross error is squared."""
+    """Standardised inputs, clipped so that products of outliers stay bounded."""
     return ((inputs - center.detach()) / scale.detach()).clamp(-_CLIP, _CLIP)
 
 
 def _terms(inputs: Tensor, support_summary: Tensor) -> Tensor:
-    """1, inputs, products of the process's and the support's, features without support."""
+    """1, inputs, products of the last inputs, and features of queries without support."""
     x, last = inputs[..., :-_N_LAST], inputs[..., -_N_LAST:]
     empty = support_summary[..., _EMPTY, None, None]
     ones = torch.ones_like(last[..., :1])
@@ -244,9 +223,9 @@ def _terms(inputs: Tensor, support_summary: Tensor) -> Tensor:
 
 
 def _ridge(grams: Tensor, unit: float, few: bool) -> tuple[Tensor, Tensor]:
-    """Coefficients from the cross-products (fold, column, column) of design and outcome.
+    """Ridge coefficients from cross-products (fold, column, column) of design and outcome.
 
-    Those of all folds together, (column,), and those without each fold, (fold, column).
+    Returns those of all folds together, (column,), and those without each fold, (fold, column).
     """
     total = grams.sum(0)
     size = total.shape[0] - 1
@@ -257,15 +236,8 @@ def _ridge(grams: Tensor, unit: float, few: bool) -> tuple[Tensor, Tensor]:
         return beta
 
     penalties = [share * unit for share in _PENALTIES]
-    without = torch.stack(
-        [torch.stack([solve(total - gram, p) for gram in grams]) for p in penalties]
-    )
-    losses = torch.stack(
-        [
-            torch.stack([_loss(gram, one) for gram, one in zip(grams, fits, strict=True)])
-            for fits in without
-        ]
-    )
+    without = [torch.stack([solve(total - gram, p) for gram in grams]) for p in penalties]
+    losses = torch.stack([torch.stack(list(map(_loss, grams, fits))) for fits in without])
     best = int(losses.sum(1).argmin())
     gain = grams[:, size, size] - losses[best]
     least = float(gain.std()) / len(grams) ** 0.5 if few else 0.0
@@ -292,11 +264,11 @@ def _fit(terms: Tensor, ratio: Tensor, weight: Tensor, penalty: float) -> Tensor
 
 
 def _gain(log_factor: Tensor, ratio: Tensor, weight: Tensor) -> Tensor:
-    """Mean log likelihood above that of the factor 1."""
+    """Mean log-likelihood minus that of the factor 1."""
     squared = _squared_factor(log_factor)
-    gained = 0.5 * (ratio - ratio / squared - torch.log(squared))
-    return (weight * gained).sum() / weight.sum()
+    log_ratio = 0.5 * (ratio - ratio / squared - torch.log(squared))
+    return (weight * log_ratio).sum() / weight.sum()
 
 
 def _squared_factor(log_factor: Tensor) -> Tensor:
-    return torch.exp(2.0 * log_factor.clamp(-LARGEST_LOG_FACTOR, LARGEST_LOG_FACTOR))
+    return torch.exp(2.0 * log_factor.clamp(-MAX_LOG_FACTOR, MAX_LOG_FACTOR))

@@ -1,4 +1,4 @@
-"""Deep mixed effects: the linear mixed model, and what networks and a process in time add."""
+"""Deep mixed effects: a linear mixed model with neural networks and a process in time."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -34,70 +34,68 @@ from ehrmeta.nn.mixed_process import condition, condition_effects, posterior, po
 from ehrmeta.ranges import Choice, Range
 
 _DEEP_SHARE = 0.03  # of the noise sd: where deep features start
-_SHARES_IN_TIME = (1.0, 0.3, 0.1, 0.0)  # of what working outcomes say that classes vary in time
+_SHARES_IN_TIME = (1.0, 0.3, 0.1, 0.0)  # of the variance in time of working outcomes
 
 
 @dataclass(eq=False, repr=False)
 class DeepMixedEffects(Algorithm):
-    r"""A mixed model whose mean has a network and whose effects have a memory.
+    r"""Mixed model with a neural mean, an Ornstein-Uhlenbeck process and deep random effects.
 
     .. math:: y = x'\beta + g(x) + f(x, s) + e, \quad f \sim GP(0, k), \quad e \sim N(0, \sigma^2)
 
     .. math:: k = [1, s]\, G\, [1, s']' + \sigma_o^2 e^{-|s - s'| / \tau} + \phi(x)'\phi(x')
 
-    with s the time since the support's first row. Random intercept and slope (G), an
-    Ornstein-Uhlenbeck process (what makes the last value strong) and deep features
-    :math:`\phi`, each switchable. Adapting is one Cholesky factorisation of the support's size.
-    A correction from the posterior, the support's summary and the last measured values, by a small
-    network and, where tasks have time, linear, lets outlying values count less and noisy patients
-    get wider intervals; its share of the mean is proportional to the posterior sd, so it vanishes
-    as the support grows. Where the mean bends, a regressor puts boosted trees of the features below
-    it all: cross-fitted by task, and only if they help tasks held out in turn by more than a
-    standard error.
+    with s the time since the first support row. Random intercept and slope (G), the
+    Ornstein-Uhlenbeck process (which gives the last value its weight) and deep features
+    :math:`\phi` can each be switched off. Adapting is one Cholesky factorisation of the support's
+    size. A correction of mean and scale, by a small network and, where tasks have time, linear,
+    uses the posterior, a summary of the support and the last measured values: outliers get less
+    weight and noisy patients wider intervals. Its shift of the mean is proportional to the
+    posterior sd, so it vanishes as the support grows. For non-linear means, a regressor adds
+    boosted trees as an offset: cross-fitted by task, and kept only if cross-validation over tasks
+    improves by more than a standard error.
 
-    Training starts at the restricted-likelihood fit of mixed model and process and at the linear
-    correction's ridge regression, with the networks zero-initialised, and keeps that start unless
+    Training starts at the restricted-likelihood fit of mixed model and process and at the ridge
+    regression of the linear correction, with zero-initialised networks, and keeps that start unless
     held-out tasks improve. With fewer than 100 tasks the networks stay at zero. With fewer than 50,
-    process and correction are there only if they help tasks held out in turn, and a parametric
-    bootstrap inflates the predictive scale for the uncertainty of the parameters.
+    process and correction are kept only if they improve cross-validation over tasks, and a
+    parametric bootstrap inflates the predictive scale for the uncertainty of the parameters.
 
     Where tasks are cohorts (hospitals, trials, countries) of tens of rows or more, without time,
-    ``feature_slopes=True`` gives every feature a slope of the cohort's own:
+    ``feature_slopes=True`` adds random slopes of all features:
 
     .. math:: \eta(x) = \alpha + x'\beta + b_0 + x'b
 
-    Above a ``population`` model of the estimator, the mean is :math:`\alpha + \gamma\, o(x)`, with
-    o its prediction (of a classifier the logit) for cohorts that it has not seen, and o has a slope
-    of the cohort's own too. The prior of a new cohort's coefficients is how those of the training
-    cohorts differ, by a variance for each, plus what is not known of their mean. All of it starts
-    at the maximum of the marginal likelihood (restricted, or of expectation propagation), so that
-    slopes that do not differ vanish; a prior of the standard deviations, exponential, keeps those
-    small that few cohorts leave open. Predictions are averages over the posterior, also without
-    support.
+    With a ``population`` model of the estimator, the mean is :math:`\alpha + \gamma\, o(x)`, with o
+    its cross-fitted prediction (of a classifier the logit), and o has a random slope too. The prior
+    covariance of a new cohort's coefficients is a variance between cohorts for each, plus the
+    uncertainty of their mean. All parameters start at the maximum of the marginal likelihood
+    (restricted, or by expectation propagation), where slopes that do not differ have variance 0; an
+    exponential prior of the standard deviations shrinks those that few cohorts cannot determine.
+    Predictions are averages over the posterior, also without support.
 
     Parameters
     ----------
     random_slope : bool
-        A slope in time of each task's own.
+        Random slope in time.
     ornstein_uhlenbeck : bool
-        Deviations that fade with time.
+        Ornstein-Uhlenbeck process: deviations that decay with time.
     n_deep : int
-        Deep features; 0 for none.
+        Number of deep features; 0 for none.
     deep_mean : bool
         Whether a network adds to the linear mean.
     trees : bool
-        Whether boosted trees may do so; real-valued outcomes only.
+        Whether boosted trees may add to the mean; real-valued outcomes only.
     correction : bool
-        Whether the posterior is corrected; real-valued outcomes only.
+        Whether the predictive distribution is corrected; real-valued outcomes only.
     heteroscedastic : bool
-        Whether a network lets the noise of a row, also in the support, depend on its features.
+        Whether a network makes the noise of a row depend on its features.
     expectation_propagation : bool
-        For two classes: whether the posterior of a task has the mean and variance of expectation
-        propagation, which is close to the integral also where supports are small, or Laplace's
-        mode and curvature, as in software for mixed models.
+        For two classes: approximate a task's posterior by expectation propagation, accurate for
+        small supports too, instead of Laplace's approximation.
     feature_slopes : bool
-        Slopes of each task's own in all features and in the population model's prediction, for
-        cohorts; in place of slope and process in time.
+        Random slopes of all features and of the population model's prediction, for cohorts, instead
+        of slope and process in time.
 
     References
     ----------
@@ -116,7 +114,7 @@ class DeepMixedEffects(Algorithm):
 
     serves: ClassVar[tuple[Outcome, ...]] = ("real", "binary")  # the process is one latent outcome
     refusal: ClassVar[str] = (
-        "DeepMixedEffects serves real-valued outcomes and two classes. Use BayesianHead for "
+        "DeepMixedEffects supports real-valued outcomes and two classes. Use BayesianHead for "
         "several classes."
     )
     has_posterior: ClassVar[bool] = True
@@ -124,7 +122,7 @@ class DeepMixedEffects(Algorithm):
     keeps_start: ClassVar[bool] = True
 
     def population(self, likelihood: Likelihood) -> RegressorMixin | None:
-        """Boosted trees, of a real-valued outcome."""
+        """Boosted trees of real-valued outcomes."""
         if not self.trees or self.feature_slopes or likelihood.n_classes:
             return None
         return HistGradientBoostingRegressor(
@@ -132,11 +130,11 @@ class DeepMixedEffects(Algorithm):
         )
 
     def n_outputs(self, likelihood: Likelihood) -> int:
-        """The network's share of the mean, the deep features, and log factors of the noise."""
+        """Term of the mean, deep features, and log factor of the noise."""
         return 1 + self.n_deep + self.heteroscedastic
 
     def init(self, spec: Spec, generator: torch.Generator) -> dict[str, Tensor]:
-        """Zero-initialised networks and unit variances; `warm_start` puts the mixed model in."""
+        """Zero-initialised networks and unit variances, which `warm_start` replaces."""
         return {
             **super().init(spec, generator),
             **(correction_params(spec, generator) if self._corrects(spec) else {}),
@@ -158,7 +156,7 @@ class DeepMixedEffects(Algorithm):
     def warm_start(
         self, spec: Spec, params: dict[str, Tensor], tasks: TaskRows, episodes: Episodes
     ) -> dict[str, Tensor]:
-        """The mixed model with its process by REML, then the linear correction by ridge."""
+        """REML fit of mixed model and process, then ridge regression of the linear correction."""
         if self.feature_slopes:
             return _replaced(params, fit_cohort_start(tasks, spec.likelihood))
         start = fit_mixed_start(
@@ -225,14 +223,14 @@ class DeepMixedEffects(Algorithm):
                 return posterior_effects(conditioned, effects)
             return posterior(conditioned, kernel, torch.diagonal(kernel))
 
-        for more in reversed(range(spec.likelihood.n_rounds)):
+        for n_left in reversed(range(spec.likelihood.n_rounds)):
             target, spread = spec.likelihood.pseudo_observations(likelihood, y, mean, noise, latent)
             conditioned = condition_on(kernel, target, spread / weight, support.mask)
-            if more:
+            if n_left:
                 latent = spec.likelihood.damped(latent, at_support(conditioned))
         observed = target, spread / weight
-        matches = spec.likelihood.n_classes and self.expectation_propagation
-        for _ in range(N_SWEEPS if matches else 0):
+        matches_moments = spec.likelihood.n_classes and self.expectation_propagation
+        for _ in range(N_SWEEPS if matches_moments else 0):
             observed = matched_observations(y, weight, mean, observed, at_support(conditioned))
             conditioned = condition_on(kernel, *observed, support.mask)
         return {
@@ -251,10 +249,10 @@ class DeepMixedEffects(Algorithm):
     def loss(
         self, spec: Spec, params: Params, support: TaskSet, query: TaskSet, progress: Tensor
     ) -> Tensor:
-        """Negative log-likelihood without the correction's factor of the scale, plus with it.
+        """Sum of the negative log-likelihoods without and with the correction of the scale.
 
-        All but the factor learns from the first alone, so that rows which the factor declares
-        noisy count no less in the mean.
+        The second term has gradients for the correction of the scale only, so that rows with a
+        large scale keep their weight in the mean.
         """
         state = self.adapt(spec, params, support)
         if not self._corrects(spec):
@@ -278,8 +276,10 @@ class DeepMixedEffects(Algorithm):
         factor = torch.where(state["n"] > 0, inflation[1], inflation[0]) * torch.ones_like(loc)
         if self._corrects(spec):
             sd = torch.sqrt(variance + 1e-12)
-            change, wider = correction(spec, params, state["summary"], query, mean, shift, sd)
-            loc, factor = loc + change, factor * wider
+            change, scale_factor = correction(
+                spec, params, state["summary"], query, mean, shift, sd
+            )
+            loc, factor = loc + change, factor * scale_factor
         return loc, variance, noise, factor
 
     def own_weight(self, spec: Spec, params: Params, state: State, query: TaskSet) -> Tensor:
@@ -327,7 +327,7 @@ class DeepMixedEffects(Algorithm):
 
     @property
     def differs_by_shift(self) -> bool:
-        """Not where features have slopes."""
+        """Not with random slopes of the features."""
         return not self.feature_slopes
 
     @property
@@ -351,7 +351,7 @@ class DeepMixedEffects(Algorithm):
 def _predictive(
     spec: Spec, likelihood: Params, moments: tuple[Tensor, ...], query: TaskSet
 ) -> Distribution:
-    """The predictive distribution, its scale times the factor that comes last in `moments`."""
+    """Predictive distribution, its scale multiplied by the factor, the last of `moments`."""
     loc, variance, noise, factor = moments
     predictive = spec.likelihood.predictive(likelihood, (loc, variance), noise)
     if "scale" in predictive:

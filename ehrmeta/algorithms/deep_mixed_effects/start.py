@@ -1,4 +1,4 @@
-"""Start values by maximum likelihood: the mixed model, its process in time, and cohorts."""
+"""Maximum-likelihood start values of mixed models, with a process in time or for cohorts."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from ehrmeta.algorithms._base import Episodes, Params
 from ehrmeta.errors import DataError
 from ehrmeta.nn import Likelihood, TaskRows, TaskSet
 from ehrmeta.nn.generalised_mixed_model import fit_generalised_mixed_model
-from ehrmeta.nn.mixed_model import apart, fit_mixed_model
+from ehrmeta.nn.mixed_model import fit_mixed_model, not_collinear
 from ehrmeta.nn.mixed_process import MixedProcess, fit_mixed_process, held_out_log_likelihood
 
 Array = npt.NDArray[np.float64]
-FEW_TASKS = 50  # below this the process must show itself on held-out tasks
+FEW_TASKS = 50  # below this the process must improve held-out tasks
 _N_FOLDS = 5
-_OUTLYING = 4.0  # robust sds from the task's median
+_MAX_DISTANCE = 4.0  # robust sds from the task's median
 _FLOOR = 1e-10  # of a variance: keeps the root of a singular covariance
 # Rates of the priors of sds between cohorts, in sds of a patient's outcome: 95 % of intercepts' sds
 # below 1, of slopes' (a feature moved by its sd) below 1/2.
@@ -47,19 +47,19 @@ class MixedStart:
     mean_elapsed: float
 
     @property
-    def remembers(self) -> bool:
-        """Whether there is a process."""
+    def has_process(self) -> bool:
+        """Whether there is an Ornstein-Uhlenbeck process."""
         return self.process_var > 0.0
 
     def steadier(self, share: float) -> MixedStart:
-        """With a share of the variances in time, and as much more of the intercept's."""
+        """Move variance from slope and process to the intercept, keeping this share in time."""
         scale = np.sqrt([1.0, share])
         root = scale[:, None] * self.root
         root[0, 0] = np.sqrt(self.root[0, 0] ** 2 + (1.0 - share) * self.process_var)
         return replace(self, root=root, process_var=share * self.process_var)
 
     def params(self, n_features: int) -> dict[str, Any]:
-        """The parameters by their names."""
+        """The values by names of parameters."""
         beta = np.zeros(n_features)
         beta[: len(self.beta)] = self.beta
         return {
@@ -86,17 +86,17 @@ def fit_mixed_start(
 ) -> MixedStart:
     """Random intercept (and slope) by REML, then with an Ornstein-Uhlenbeck process.
 
-    Student's t starts at the fit to outcomes without their outlying parts. Of classes the fit to
-    working outcomes, the log-odds' first Newton step, says how variances share; their sum and the
-    fixed effects are those of a logistic model with random intercepts. Unless it is `certain`, a
-    process must show itself where tasks are few.
+    For Student's t, outcomes are clipped before the fit. For classes, a fit to working outcomes
+    (the first Newton step of the log-odds) gives the ratios of the variances; their sum and the
+    fixed effects come from a logistic model with random intercepts. With few tasks a process is
+    kept only if it improves held-out tasks, unless it is `certain`.
     """
     elapsed = tasks.time - tasks.time[tasks.starts[:-1].clamp(max=len(tasks.time) - 1)][tasks.codes]
     mean_elapsed, scale = float(elapsed.mean()), float(elapsed.std()) or 1.0
     s = ((elapsed - mean_elapsed) / scale).numpy()
     one = np.ones(tasks.n_rows)
     columns = np.column_stack([one, tasks.x.double().numpy(), s])
-    kept = apart(columns)
+    kept = not_collinear(columns)
     kept[-1] &= tasks.timed
     x = columns[:, kept]
     z = np.column_stack([one, s] if random_slope and tasks.timed else [one])
@@ -126,8 +126,8 @@ def fit_cohort_start(tasks: TaskRows, likelihood: Likelihood) -> dict[str, Any]:
     """Parameters of `DeepMixedEffects` by marginal likelihood over the cohorts, with weak priors.
 
     Above a population model the mean is ``alpha + gamma * offset``; without one it is linear in the
-    features, by coefficients that share a prior of learned sd. (Both at once would be told apart by
-    the folds of the cross-fitted offsets, which know less of a cohort the more it differs.)
+    features, with coefficients that share a prior of learned sd. (Both at once are not identified:
+    cross-fitted offsets differ by fold.)
 
     Raises
     ------
@@ -178,7 +178,7 @@ def fit_cohort_start(tasks: TaskRows, likelihood: Likelihood) -> dict[str, Any]:
 def simulated_starts(
     tasks: TaskRows, likelihood: Likelihood, estimate: MixedStart, *, random_slope: bool
 ) -> Iterator[MixedStart]:
-    """Estimates from outcomes drawn from the estimate: the parametric bootstrap."""
+    """Parametric bootstrap: estimates from outcomes simulated from the estimate."""
     rng = np.random.default_rng(0)
     starts, x = tasks.starts.numpy(), tasks.x.double().numpy()
     first = tasks.time[tasks.starts[tasks.codes]]
@@ -186,16 +186,20 @@ def simulated_starts(
     effects = np.column_stack([np.ones_like(s), s]) @ estimate.root
     roots = []
     for a, b in pairwise(starts):
-        memory = estimate.process_var * np.exp(-np.abs(s[a:b, None] - s[a:b]) / estimate.tau)
+        process = estimate.process_var * np.exp(-np.abs(s[a:b, None] - s[a:b]) / estimate.tau)
         noise = estimate.noise_var * np.eye(b - a)
-        roots.append(np.linalg.cholesky(effects[a:b] @ effects[a:b].T + memory + noise))
+        roots.append(np.linalg.cholesky(effects[a:b] @ effects[a:b].T + process + noise))
     mean = estimate.intercept + x @ estimate.beta + estimate.beta_elapsed * s
     for _ in range(_N_DRAWS):
-        drawn = [root @ rng.standard_normal(len(root)) for root in roots]
-        y = torch.from_numpy(mean + np.concatenate(drawn)).to(tasks.y.dtype)
-        again = replace(tasks, y=y, offset=torch.zeros_like(y))
+        deviations = [root @ rng.standard_normal(len(root)) for root in roots]
+        y = torch.from_numpy(mean + np.concatenate(deviations)).to(tasks.y.dtype)
+        simulated = replace(tasks, y=y, offset=torch.zeros_like(y))
         yield fit_mixed_start(
-            again, likelihood, random_slope=random_slope, process=estimate.remembers, certain=True
+            simulated,
+            likelihood,
+            random_slope=random_slope,
+            process=estimate.has_process,
+            certain=True,
         )
 
 
@@ -205,16 +209,16 @@ def inflation(
     draws: Sequence[Params],
     episodes: Episodes,
 ) -> Tensor:
-    """Factors of the scale, without and with support, for what few tasks leave unknown, (2,).
+    """Inflation of the scale for the uncertainty of parameters, without and with support, (2,).
 
-    By the law of total variance over bootstrap draws of the parameters, averaged over the
-    training tasks.
+    By the law of total variance over bootstrap draws of the parameters, averaged over the training
+    tasks.
 
     Parameters
     ----------
     parts : callable
-        Of parameters, support and query of one task: mean and posterior mean second and third,
-        predictive variance last.
+        Function of parameters, support and query of one task: mean and posterior mean are second
+        and third, the predictive variance is last.
     """
 
     def moments(params: Params, support: TaskSet, query: TaskSet) -> tuple[Tensor, Tensor]:
@@ -235,6 +239,25 @@ def inflation(
         after[chosen].sum() / before[chosen].sum().clamp(min=1e-300) for chosen in (none, ~none)
     ]
     return torch.sqrt(torch.stack(ratios)).clamp(min=1.0).to(params["inflation"].dtype)
+
+
+def query_columns(
+    one_task: Callable[[TaskSet, TaskSet], Sequence[Tensor]], episodes: Episodes
+) -> list[Tensor]:
+    """Columns of a function of one support and query, over all real query rows, then their tasks.
+
+    Parameters
+    ----------
+    one_task : callable
+        Of support and query of one task: columns (point, ...).
+    """
+    parts = []
+    with torch.no_grad():
+        for tasks, support, query in episodes:
+            task = tasks[:, None].expand(query.mask.shape)
+            columns = (*vmap(one_task)(support, query), task)
+            parts.append([column[query.mask] for column in columns])
+    return [torch.cat(column) for column in zip(*parts, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -281,7 +304,7 @@ def _rescaled(fit: MixedProcess, x: Array, tasks: TaskRows) -> MixedProcess:
 
 
 def _process_helps(design: _Design) -> bool:
-    """Whether the process raises the likelihood of held-out tasks by a standard error."""
+    """Whether the process improves the likelihood of held-out tasks by over a standard error."""
     n_tasks = len(design.starts) - 1
     gains = []
     for fold in range(min(_N_FOLDS, n_tasks)):
@@ -296,7 +319,7 @@ def _process_helps(design: _Design) -> bool:
 
 
 def _working_outcome(tasks: TaskRows, likelihood: Likelihood) -> Array:
-    """What a normal model is fitted to, free of the offset."""
+    """Outcome of the normal model, minus the offset."""
     y: Array = tasks.y.double().numpy()
     offset: Array = tasks.offset.double().numpy()
     if likelihood.n_classes:
@@ -309,7 +332,7 @@ def _working_outcome(tasks: TaskRows, likelihood: Likelihood) -> Array:
     order = np.lexsort((y, codes))
     middle = y[order][(tasks.starts[:-1] + tasks.sizes // 2).numpy()[codes]]
     distance = np.abs(y - middle)
-    # Where most values repeat, the median distance is 0 and says nothing: take the mean one.
+    # Where most values repeat, the median distance is 0; the mean distance is used instead.
     sd = 1.4826 * float(np.median(distance)) or 1.2533 * float(distance.mean())
-    reach = _OUTLYING * sd
-    return np.asarray(middle + np.clip(y - middle, -reach, reach))
+    limit = _MAX_DISTANCE * sd
+    return np.asarray(middle + np.clip(y - middle, -limit, limit))

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ehrmeta import DeepMixedEffects
-from ehrmeta.algorithms.deep_mixed_effects.correction import LARGEST_LOG_FACTOR, fit_spread
+from ehrmeta.algorithms.deep_mixed_effects.correction import MAX_LOG_FACTOR, fit_spread
 from tests.algorithms.one_task import points, started
 
 
@@ -37,7 +37,7 @@ def test_gross_errors_and_rows_of_no_weight_move_it_little():
     ratio, weight = noise.square(), torch.ones_like(noise)
     ratio[:2], weight[1] = 1e12, 0.0
     found = terms @ fit_spread(terms, ratio, weight, task)
-    assert float(found.abs().max()) < 0.5 < LARGEST_LOG_FACTOR
+    assert float(found.abs().max()) < 0.5 < MAX_LOG_FACTOR
 
 
 @pytest.mark.parametrize("log_factor", [-0.7, 0.7])

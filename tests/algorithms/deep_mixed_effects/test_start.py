@@ -237,5 +237,5 @@ def test_steadier_moves_the_variance_in_time_to_the_intercept():
     assert steady.process_var == pytest.approx(0.2)
     assert steady.root[0, 0] ** 2 + steady.process_var == pytest.approx(1.0 + 0.8)
     np.testing.assert_allclose(steady.root[1], 0.5 * start.root[1])
-    assert start.remembers
-    assert not start.steadier(0.0).remembers
+    assert start.has_process
+    assert not start.steadier(0.0).has_process
