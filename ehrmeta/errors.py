@@ -5,8 +5,10 @@ The remedy is stored as data, a `Remedy`, which the command line replaces by its
 
 import difflib
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import wraps
+from typing import ParamSpec, TypeVar
 
 from sklearn.exceptions import NotFittedError as _SklearnNotFittedError
 
@@ -27,8 +29,10 @@ __all__ = [
     "SchemaError",
     "StudyError",
     "did_you_mean",
-    "warn_renamed",
 ]
+
+Arguments = ParamSpec("Arguments")
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -126,6 +130,24 @@ def warn_renamed(old: str, instead: str, stacklevel: int = 3) -> None:
     """Warn that a name is deprecated, and name its replacement."""
     message = f"{old} has a new name: {instead}. The old one works for one more release."
     warnings.warn(message, RenamedWarning, stacklevel=stacklevel)
+
+
+def renamed_argument(
+    old: str, new: str
+) -> Callable[[Callable[Arguments, Value]], Callable[Arguments, Value]]:
+    """Decorator of functions that still take a keyword argument under its deprecated name."""
+
+    def decorate(function: Callable[Arguments, Value]) -> Callable[Arguments, Value]:
+        @wraps(function)
+        def renamed(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Value:
+            if old in kwargs:
+                warn_renamed(f"{old}=", f"pass {new}=")
+                kwargs[new] = kwargs.pop(old)
+            return function(*args, **kwargs)
+
+        return renamed
+
+    return decorate
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -29,7 +29,7 @@ def public_callables() -> Iterator[tuple[str, Callable[..., Any]]]:
 
 
 def with_default(function: Callable[..., Any]) -> bool:
-    names = getattr(getattr(function, "__func__", function), "__kwdefaults__", None) or {}
+    names = getattr(inspect.unwrap(function), "__kwdefaults__", None) or {}
     return NAME in names
 
 

@@ -11,6 +11,7 @@ import pytest
 import ehrmeta
 from ehrmeta.data import make_treatment
 from ehrmeta.errors import RenamedWarning
+from ehrmeta.evaluation import calibration_error, paired_bootstrap
 from ehrmeta.treatment import DoseResponse, TreatmentResponse
 from tests.treatment.dosing.patients import fitted, lines
 
@@ -45,9 +46,15 @@ def renamed_arm_effects(of: Callable[[TreatmentResponse], Any], **at: Any) -> tu
     return lambda: of(model).marginal_effect(X, **at), lambda: of(model).arm_effects(X, **at)
 
 
+def renamed_weight(score: Callable[..., Any], *data: list[float]) -> tuple[Call, Call]:
+    return lambda: score(*data, weight=[2, 1]), lambda: score(*data, sample_weight=[2, 1])
+
+
 CASES: dict[str, Callable[[], tuple[Call, Call]]] = {
     "dose= of fit": renamed_dose_at_fit,
     "dose= of adapt": renamed_dose_at_adapt,
+    "weight= of calibration_error": lambda: renamed_weight(calibration_error, [0.1, 0.6]),
+    "weight= of paired_bootstrap": lambda: renamed_weight(paired_bootstrap, [4, 1], [1, 1]),
     "marginal_effect(X)": lambda: renamed_arm_effects(lambda model: model),
     "tasks_.marginal_effect(X)": lambda: renamed_arm_effects(
         lambda model: model.tasks_, groups=[0, 1, 2]
@@ -69,6 +76,6 @@ def test_an_old_name_warns_once_and_gives_the_same_numbers(name: str) -> None:
 def test_every_old_name_of_the_package_is_tested() -> None:
     package = Path(ehrmeta.__file__).parent
     source = "".join(path.read_text() for path in package.rglob("*.py"))
-    warned = re.findall(r"(?<!def )warn_renamed\(\s*\"(\w+)", source)
+    warned = re.findall(r"(?<!def )(?:warn_renamed|renamed_argument)\(\s*\"(\w+)", source)
     assert sorted(set(warned)) == sorted({re.search(r"(\w+)[=(]", name)[1] for name in CASES})
     assert source.count(", RenamedWarning") == 1  # in `warn_renamed`

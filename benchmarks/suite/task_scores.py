@@ -145,7 +145,7 @@ def calibration(scores: Mapping[str, Array]) -> float:
     if np.isnan(share).any():
         return float("nan")
     middle = (np.arange(N_BINS) + 0.5) / N_BINS
-    return calibration_error(middle, weight=share, n_levels=N_BINS)
+    return calibration_error(middle, sample_weight=share, n_levels=N_BINS)
 
 
 def joined(parts: Sequence[Scores]) -> Scores:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ehrmeta.data.tasks import index_tasks
-from ehrmeta.errors import DataError
+from ehrmeta.errors import DataError, renamed_argument
 
 Array = NDArray[np.float64]
 METRICS = ("rmse_macro", "rmse_task", "rmse_pooled", "mae_macro")
@@ -186,11 +186,12 @@ def percentile_limits(samples: Array, confidence_level: float) -> tuple[float, f
     return float(low), float(high)
 
 
+@renamed_argument("weight", "sample_weight")
 def paired_bootstrap(
     loss_a: ArrayLike,
     loss_b: ArrayLike,
     *,
-    weight: ArrayLike | None = None,
+    sample_weight: ArrayLike | None = None,
     root: bool = True,
     confidence_level: float = 0.9,
     n_bootstrap: int = 1000,
@@ -204,7 +205,7 @@ def paired_bootstrap(
     ----------
     loss_a, loss_b : (task,)
         Losses of the two methods on the same patients in the same order.
-    weight : (task,), optional
+    sample_weight : (task,), optional
         Weight of each patient in the mean; equal by default.
     root : bool
         Whether the statistic is the square root of the mean loss (`rmse_macro` if losses are the
@@ -220,7 +221,7 @@ def paired_bootstrap(
         raise DataError(
             f"loss_a {a.shape} and loss_b {b.shape} must have one loss for each of the same tasks."
         )
-    w = np.ones_like(a) if weight is None else np.asarray(weight, np.float64)
+    w = np.ones_like(a) if sample_weight is None else np.asarray(sample_weight, np.float64)
     first, second = TaskMean(a, w, root), TaskMean(b, w, root)
     counts = bootstrap_counts(len(a), n_bootstrap, random_state)
     samples = first.resampled(counts) - second.resampled(counts)

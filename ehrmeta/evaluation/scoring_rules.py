@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import special, stats
 
-from ehrmeta.errors import DataError
+from ehrmeta.errors import DataError, renamed_argument
 from ehrmeta.evaluation.metrics import Array, check_level, finite, refuse
 
 
@@ -158,8 +158,9 @@ def log_probability_between(
     return log_probability
 
 
+@renamed_argument("weight", "sample_weight")
 def calibration_error(
-    pit: ArrayLike, *, weight: ArrayLike | None = None, n_levels: int = 20
+    pit: ArrayLike, *, sample_weight: ArrayLike | None = None, n_levels: int = 20
 ) -> float:
     """Mean absolute difference between quantile levels and observed shares below these quantiles.
 
@@ -169,7 +170,7 @@ def calibration_error(
     ----------
     pit : (row,)
         Predictive distribution functions at the outcomes, between 0 and 1.
-    weight : (row,), optional
+    sample_weight : (row,), optional
         Weight of each row; equal by default.
     n_levels : int
         Levels 1 / n, 2 / n, ..., 1.
@@ -187,7 +188,7 @@ def calibration_error(
     if np.any((pit < 0) | (pit > 1)):
         raise DataError("pit must lie between 0 and 1: pass values of distribution functions.")
     levels = np.arange(1, n_levels + 1) / n_levels
-    weight = np.ones_like(pit) if weight is None else finite("weight", weight)
+    weight = np.ones_like(pit) if sample_weight is None else finite("sample_weight", sample_weight)
     order = np.argsort(pit)
     total = np.concatenate([[0.0], np.cumsum(weight[order])])
     share = total[np.searchsorted(pit[order], levels, side="right")] / total[-1]

@@ -93,8 +93,8 @@ def test_interval_of_a_mean_matches_the_normal_theory():
 
 def test_root_and_weights_enter_the_statistic():
     a, b, weight = np.array([9.0, 1.0]), np.array([4.0, 4.0]), np.array([3.0, 1.0])
-    assert paired_bootstrap(a, b, weight=weight).difference == pytest.approx(np.sqrt(7) - 2)
-    assert paired_bootstrap(a, b, weight=weight, root=False).difference == pytest.approx(3)
+    assert paired_bootstrap(a, b, sample_weight=weight).difference == pytest.approx(np.sqrt(7) - 2)
+    assert paired_bootstrap(a, b, sample_weight=weight, root=False).difference == pytest.approx(3)
 
 
 def test_swapping_the_methods_turns_the_sign():

@@ -83,7 +83,7 @@ def test_calibration_error_sees_bias_and_wrong_spread():
     assert calibration_error(stats.norm.cdf(y, loc=20)) == pytest.approx(0.475)
     assert calibration_error(stats.norm.cdf(y, scale=3)) > 0.1
     twice = calibration_error([0.1, 0.1, 0.6])
-    assert calibration_error([0.1, 0.6], weight=[2.0, 1.0]) == pytest.approx(twice)
+    assert calibration_error([0.1, 0.6], sample_weight=[2.0, 1.0]) == pytest.approx(twice)
 
 
 def test_errors_say_what_to_do():
