@@ -3,27 +3,18 @@
 import os
 from typing import Any
 
+from ehrmeta import estimators, treatment
 from ehrmeta.errors import BundleError
-from ehrmeta.estimators import (
-    Adapted,
-    ConformalAdapted,
-    ConformalClassAdapted,
-    ConformalClassifier,
-    ConformalRegressor,
-    MetaClassifier,
-    MetaRegressor,
-)
 from ehrmeta.estimators.files import Saved, fits_together
 from ehrmeta.persistence import read_bundle
-from ehrmeta.treatment import AdaptedResponse, TreatmentResponse
 
 KINDS: dict[str, tuple[type[Saved], ...]] = {  # by metadata["kind"], then by name of the class
-    "model": (MetaRegressor, MetaClassifier),
-    "adapted": (Adapted,),
-    "calibrated": (ConformalRegressor, ConformalClassifier),
-    "calibrated adapted": (ConformalAdapted, ConformalClassAdapted),
-    "effects": (TreatmentResponse,),
-    "adapted effects": (AdaptedResponse,),
+    "model": (estimators.MetaRegressor, estimators.MetaClassifier),
+    "adapted": (estimators.Adapted,),
+    "calibrated": (estimators.ConformalRegressor, estimators.ConformalClassifier),
+    "calibrated adapted": (estimators.ConformalAdapted, estimators.ConformalClassAdapted),
+    "effects": (treatment.TreatmentResponse,),
+    "adapted effects": (treatment.AdaptedResponse,),
 }
 
 

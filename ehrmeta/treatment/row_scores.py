@@ -7,20 +7,12 @@ import numpy as np
 import pandas as pd
 
 from ehrmeta.errors import DataError
+from ehrmeta.treatment import policy as policies
 from ehrmeta.treatment.arms import AnyArray, Array
 from ehrmeta.treatment.diagnostics import Diagnostics, diagnose
 from ehrmeta.treatment.effect_model import EffectModel, TaskEffects
 from ehrmeta.treatment.learners import PseudoOutcomes, Scoring, arm_scores, gains, usable_rows
 from ehrmeta.treatment.nuisances import TaskNuisances
-from ehrmeta.treatment.policy import (
-    PolicyTree,
-    PolicyValue,
-    Ranking,
-    effects_by_rank,
-    fit_policy_tree,
-    policy_value,
-    rate,
-)
 from ehrmeta.treatment.pooling import PooledEffect, mean_by_task, pool_effects
 from ehrmeta.treatment.treated_rows import TreatedRows
 
@@ -64,7 +56,7 @@ class RowScores:
 
     def policy_value(
         self, policy: Any, *, method: str = "dr", confidence_level: float = 0.95
-    ) -> PolicyValue:
+    ) -> policies.PolicyValue:
         """Mean outcome of the support rows if all followed a policy.
 
         Parameters
@@ -84,7 +76,7 @@ class RowScores:
                 "per support row."
             )
         rows = scores, support.y, support.arm, nuisances.e, nuisances.clipped, codes
-        return policy_value(*rows, method=method, confidence_level=confidence_level)
+        return policies.policy_value(*rows, method=method, confidence_level=confidence_level)
 
     def policy_tree(
         self,
@@ -93,7 +85,7 @@ class RowScores:
         costs: Mapping[Any, float] | None = None,
         max_depth: int = 2,
         min_rows: int = 20,
-    ) -> PolicyTree:
+    ) -> policies.PolicyTree:
         """Shallow decision tree of the best arm, fitted to the doubly robust scores.
 
         Parameters
@@ -107,7 +99,7 @@ class RowScores:
         scores, arms = self.arm_scores(), self.model.arms
         gain = (scores if higher_is_better else -scores) - arms.costs(costs)
         names = self.model.encoder.features.fixed_names
-        return fit_policy_tree(
+        return policies.fit_policy_tree(
             self.support.x, gain, arms.labels, names, max_depth=max_depth, min_rows=min_rows
         )
 
@@ -119,7 +111,7 @@ class RowScores:
         T1: Any = None,
         confidence_level: float = 0.95,
         n_bootstrap: int = 200,
-    ) -> Ranking:
+    ) -> policies.Ranking:
         """How well the population's effect ranks these rows by their gain (AUTOC or Qini).
 
         The interval is a 95 % one by default.
@@ -130,7 +122,7 @@ class RowScores:
             These are the rows of the fit.
         """
         ranked = self._ranked(T0, T1) | {"kind": kind, "n_bootstrap": n_bootstrap}
-        return rate(**ranked, confidence_level=confidence_level)
+        return policies.rate(**ranked, confidence_level=confidence_level)
 
     def effects_by_rank(
         self, *, n_groups: int = 5, T0: Any = None, T1: Any = None, confidence_level: float = 0.95
@@ -157,7 +149,9 @@ class RowScores:
         Chernozhukov, Demirer, Duflo, Fernandez-Val (2018), arXiv:1712.04802.
         """
         ranked = self._ranked(T0, T1)
-        return effects_by_rank(**ranked, n_groups=n_groups, confidence_level=confidence_level)
+        return policies.effects_by_rank(
+            **ranked, n_groups=n_groups, confidence_level=confidence_level
+        )
 
     def diagnostics(self, *, T0: Any = None, T1: Any = None) -> Diagnostics:
         """Overlap, balance, and the confounding that would explain away the effect."""
