@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar
 import torch
 from torch import Tensor
 
+from ehrmeta.algorithms import maml
 from ehrmeta.algorithms._base import (
     Algorithm,
     Params,
@@ -14,13 +15,6 @@ from ehrmeta.algorithms._base import (
     all_rows,
     calibration_loss,
     query_loss,
-)
-from ehrmeta.algorithms.maml import (
-    InnerLoop,
-    descend_support,
-    positive_rate,
-    predict_adapted,
-    raw_positive,
 )
 from ehrmeta.nn import Distribution, TaskSet
 from ehrmeta.ranges import Range
@@ -53,7 +47,7 @@ class Population(Algorithm):
 
     def predict(self, spec: Spec, params: Params, state: State, query: TaskSet) -> Distribution:
         """The network without adaptation."""
-        return predict_adapted(spec, params, state, query)
+        return maml.predict_adapted(spec, params, state, query)
 
     def loss(
         self, spec: Spec, params: Params, support: TaskSet, query: TaskSet, progress: Tensor
@@ -65,7 +59,7 @@ class Population(Algorithm):
 
 
 @dataclass(eq=False, repr=False)
-class PerTask(InnerLoop):
+class PerTask(maml.InnerLoop):
     r"""A network trained from scratch on each support, without other tasks.
 
     .. math:: f(x) = f_{\theta_S}(x) - f_{\theta_0}(x), \qquad
@@ -90,7 +84,7 @@ class PerTask(InnerLoop):
     def adapt(self, spec: Spec, params: Params, support: TaskSet) -> State:
         """Gradient descent on the support from the random start."""
         support = _centred(spec, params, support)
-        return descend_support(
+        return maml.descend_support(
             spec, params, support, self.inner_lr, self.inner_steps, self.max_inner_norm
         )
 
@@ -112,7 +106,7 @@ def _centred(spec: Spec, params: Params, points: TaskSet) -> TaskSet:
 
 
 @dataclass(eq=False, repr=False)
-class FineTune(InnerLoop):
+class FineTune(maml.InnerLoop):
     r"""Transfer learning: a network trained on the rows of all tasks, fine-tuned on the support.
 
     .. math:: \theta_0 = \arg\min_\theta \sum_{T, i} \ell(f_\theta(x_{Ti}), y_{Ti}), \qquad
@@ -147,14 +141,16 @@ class FineTune(InnerLoop):
 
     def init(self, spec: Spec, generator: torch.Generator) -> dict[str, Tensor]:
         """Network, likelihood and the rate."""
-        rate = raw_positive(torch.tensor(self.inner_lr), self.max_inner_lr)
+        rate = maml.raw_positive(torch.tensor(self.inner_lr), self.max_inner_lr)
         return {**super().init(spec, generator), "rate": rate}
 
     def adapt(self, spec: Spec, params: Params, support: TaskSet) -> State:
         """Gradient descent on the support from the pooled fit."""
         raw = params["rate"] if self.learn_inner_lr else params["rate"].detach()
-        rate = positive_rate(raw, self.max_inner_lr)
-        return descend_support(spec, params, support, rate, self.inner_steps, self.max_inner_norm)
+        rate = maml.positive_rate(raw, self.max_inner_lr)
+        return maml.descend_support(
+            spec, params, support, rate, self.inner_steps, self.max_inner_norm
+        )
 
     def loss(
         self, spec: Spec, params: Params, support: TaskSet, query: TaskSet, progress: Tensor

@@ -16,17 +16,8 @@ from torch import Tensor
 
 from ehrmeta.data.columns import take_rows
 from ehrmeta.errors import BundleError, DataError
+from ehrmeta.estimators import files
 from ehrmeta.estimators.explain import explain_features, explain_rows
-from ehrmeta.estimators.files import (
-    Json,
-    Saved,
-    State,
-    label_bytes,
-    label_type,
-    read_label_bytes,
-    read_support,
-    support_tensors,
-)
 from ehrmeta.estimators.inputs import Inputs
 from ehrmeta.estimators.meta_model import MetaModel
 from ehrmeta.estimators.predictions import Prediction
@@ -45,7 +36,7 @@ Array = npt.NDArray[np.float64]
 NewGroups = Literal["error", "population", "nan"]
 
 
-class Adapted(Saved):
+class Adapted(files.Saved):
     """One or many tasks adapted to their supports; returned by ``model.adapt``.
 
     Immutable: `update` returns a new object. It holds the encoded support, so it is patient data.
@@ -302,7 +293,7 @@ class Adapted(Saved):
         """The population model: one task with an empty support."""
         return self._with_support(None, self.model.no_rows())
 
-    def to_state(self) -> State:
+    def to_state(self) -> files.State:
         """Model, encoded support rows and labels.
 
         The file is patient data and marked so: protect it like the records.
@@ -313,26 +304,26 @@ class Adapted(Saved):
                 "Save the model, transform the rows yourself, and adapt again after loading."
             )
         tensors, metadata = self.model.to_state()
-        tensors = tensors | support_tensors(self._support)
+        tensors = tensors | files.support_tensors(self._support)
         labels = self.labels_
         if labels is not None:
-            tensors["labels"] = label_bytes(labels)
+            tensors["labels"] = files.label_bytes(labels)
         return tensors, metadata | {
             "kind": "adapted",
             "contains_patient_data": True,
-            "labels": None if labels is None else label_type(labels),
+            "labels": None if labels is None else files.label_type(labels),
         }
 
     @classmethod
     def from_state(
-        cls, tensors: Mapping[str, Tensor], metadata: Json, device: str = "auto", **more: Any
+        cls, tensors: Mapping[str, Tensor], metadata: files.Json, device: str = "auto", **more: Any
     ) -> Self:
         """The inverse of `to_state`; subclasses pass further arguments of the class in `more`."""
         model = MetaModel.from_state(tensors, metadata, device)
-        support = read_support(tensors, model.no_rows())
+        support = files.read_support(tensors, model.no_rows())
         labels = None
         if metadata["labels"] is not None:
-            labels = read_label_bytes(tensors["labels"], metadata["labels"], support.n_tasks)
+            labels = files.read_label_bytes(tensors["labels"], metadata["labels"], support.n_tasks)
         return cls(model, labels, support, **more)
 
     def add_audit_record(self, path: str | os.PathLike[str]) -> None:

@@ -17,15 +17,7 @@ from torch import Tensor
 from ehrmeta.algorithms import Algorithm, Spec, part
 from ehrmeta.data import Schema
 from ehrmeta.errors import BundleError, DataError
-from ehrmeta.estimators.files import (
-    Json,
-    State,
-    digest,
-    from_json,
-    provenance,
-    tensor_like,
-    to_json,
-)
+from ehrmeta.estimators import files
 from ehrmeta.estimators.inputs import check_parameters
 from ehrmeta.estimators.learner import AdaptedChunk, Learner
 from ehrmeta.estimators.population_offset import Population, with_offset
@@ -75,7 +67,7 @@ class MetaModel(TaskModel, ABC):
     n_tasks: int
     history: Sequence[dict[str, float]]
     data_digest: str | None
-    provenance: Json | None = None
+    provenance: files.Json | None = None
     estimator: ClassVar[str]
 
     @staticmethod
@@ -121,7 +113,7 @@ class MetaModel(TaskModel, ABC):
             for i, chunk in enumerate(state)
             for name, value in chunk.state.items()
         }
-        return digest(self.learner.params), digest(tensors)
+        return files.digest(self.learner.params), files.digest(tensors)
 
     def _with_offset(self, rows: TaskRows) -> TaskRows:
         """Rows with the predictions of the population model, if any, as offset."""
@@ -131,7 +123,7 @@ class MetaModel(TaskModel, ABC):
     def _prediction(self, distribution: Distribution) -> Prediction:
         """Prediction from the likelihood's parameters, which are missing for no rows."""
 
-    def to_state(self) -> State:
+    def to_state(self) -> files.State:
         """As ``MetaRegressor.to_state``."""
         if self.name != self.estimator:  # a user's subclass
             return super().to_state()
@@ -149,7 +141,7 @@ class MetaModel(TaskModel, ABC):
         _check_steps(learner.algorithm)
         settings["precision"] = str(learner.dtype).removeprefix("torch.")
         backbone = MLP() if settings["backbone"] is None else settings["backbone"]
-        backbone_state = to_json(backbone, "backbone")
+        backbone_state = files.to_json(backbone, "backbone")
         n_features = learner.spec.n_features
         now = self.spec(learner.algorithm, backbone, settings, self.table, n_features)
         if vars(now.network) != vars(learner.spec.network) or (
@@ -167,8 +159,8 @@ class MetaModel(TaskModel, ABC):
         names = self.column_names
         state = {
             "class": self.name,
-            "settings": {name: to_json(value, name) for name, value in settings.items()},
-            "algorithm": to_json(learner.algorithm, "algorithm"),
+            "settings": {name: files.to_json(value, name) for name, value in settings.items()},
+            "algorithm": files.to_json(learner.algorithm, "algorithm"),
             "backbone": backbone_state,
             "population": written,
             "n_visible": n_features,
@@ -181,13 +173,13 @@ class MetaModel(TaskModel, ABC):
                 {name: None if math.isnan(value) else value for name, value in record.items()}
                 for record in self.history
             ],
-            "provenance": provenance(settings["random_state"], self.data_digest),
+            "provenance": files.provenance(settings["random_state"], self.data_digest),
         }
         return tensors, {"kind": "model", "model": state}
 
     @staticmethod
     def from_state(
-        tensors: Mapping[str, Tensor], metadata: Json, device: str = "auto"
+        tensors: Mapping[str, Tensor], metadata: files.Json, device: str = "auto"
     ) -> MetaModel:
         """The inverse of `to_state`; a `BundleError` if the parts are inconsistent.
 
@@ -197,9 +189,12 @@ class MetaModel(TaskModel, ABC):
         if state["class"] not in _MODELS:
             raise BundleError(f"its class {state['class']!r} is not allowed in model files.")
         model_class = _MODELS[state["class"]]
-        settings = {name: from_json(value) for name, value in state["settings"].items()}
+        settings = {name: files.from_json(value) for name, value in state["settings"].items()}
         settings |= {"device": device, "callbacks": ()}
-        algorithm, backbone = from_json(state["algorithm"]), from_json(state["backbone"])
+        algorithm, backbone = (
+            files.from_json(state["algorithm"]),
+            files.from_json(state["backbone"]),
+        )
         if not (isinstance(algorithm, Algorithm) and isinstance(backbone, Backbone)):
             raise BundleError("its algorithm or backbone is not of that type.")
         n_saved = sum(name.startswith("params.") for name in tensors)
@@ -215,7 +210,7 @@ class MetaModel(TaskModel, ABC):
         with torch.device("meta"):  # shapes only: a forged width must not allocate memory
             expected = algorithm.init(spec, torch.Generator().manual_seed(0))
         params = {
-            name: tensor_like(tensors, f"params.{name}", like.to(dtype))
+            name: files.tensor_like(tensors, f"params.{name}", like.to(dtype))
             for name, like in expected.items()
         }
         if n_saved != len(params):
@@ -385,7 +380,7 @@ def _center(distribution: Distribution) -> Tensor:
     return unchanged * distribution["last"] + (1.0 - unchanged) * loc
 
 
-def _check_numbers(state: Json) -> None:
+def _check_numbers(state: files.Json) -> None:
     """Raise if numbers of a file are text, or scales are not positive."""
     table, outcome = state["table"], state["table"]["outcome"]
     scales = [table["time_unit"], table["time_scale"], outcome.get("scale", 1.0)]

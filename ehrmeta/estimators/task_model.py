@@ -13,16 +13,8 @@ import torch
 from sklearn.utils.validation import _check_feature_names, _check_n_features
 from torch import Tensor
 
+from ehrmeta import errors
 from ehrmeta.data import Schema, index_tasks
-from ehrmeta.errors import (
-    AtypicalWarning,
-    BundleError,
-    DataError,
-    DataWarning,
-    GroupError,
-    Remedy,
-    SchemaError,
-)
 from ehrmeta.estimators.files import State
 from ehrmeta.estimators.inputs import (
     Inputs,
@@ -93,18 +85,20 @@ class RowReader:
         )
         self._check_columns(X, inputs)
         if self.table.timed and inputs.time is None:
-            raise DataError(
+            raise errors.DataError(
                 "time is missing: the model was fitted with time. Pass time= (one value per row, "
                 "in the unit and from the origin of fit)."
             )
         if inputs.dated and not self.table.dated and (clock is None or clock.origin is None):
-            raise DataError(
+            raise errors.DataError(
                 "time holds dates, but the model was fitted with numbers, and the schema has no "
                 "origin. Convert them to the unit and origin of the training times, or fit with "
                 "Clock(..., origin='YYYY-MM-DD') in the schema."
             )
         if not self.table.timed and inputs.time is not None:
-            raise DataError("time was given, but the model was fitted without it. Leave it out.")
+            raise errors.DataError(
+                "time was given, but the model was fitted without it. Leave it out."
+            )
         return inputs
 
     def read_support(
@@ -121,7 +115,9 @@ class RowReader:
         inputs = self.read(X, y, groups=groups, time=time)
         inputs.outcome()
         if inputs.groups is not None and inputs.n_rows == 0:
-            raise DataError("adapt got groups but no rows. Use predict for the population model.")
+            raise errors.DataError(
+                "adapt got groups but no rows. Use predict for the population model."
+            )
         tasks = inputs.tasks()
         if inputs.time is not None and self.schema is not None:
             report_repeats(tasks, inputs.time, self.schema.task_kind)
@@ -136,7 +132,7 @@ class RowReader:
         inputs.outcome()
         if (inputs.groups is None) != (labels is None):
             here, before = ("without", "with") if inputs.groups is None else ("with", "without")
-            raise GroupError(
+            raise errors.GroupError(
                 f"update was called {here} groups, adapt {before}. Pass groups= to both, or to "
                 "neither."
             )
@@ -176,12 +172,14 @@ class RowReader:
             _check_feature_names(fitted, X, reset=False)
             _check_n_features(fitted, X, reset=False)
         except ValueError as error:
-            raise SchemaError(f"{error} Pass the columns of fit in the same order.") from error
+            raise errors.SchemaError(
+                f"{error} Pass the columns of fit in the same order."
+            ) from error
         expected = [feature.name for feature in self.table.features]
         missing = [name for name in expected if name not in inputs.columns]
         unknown = [name for name in inputs.columns if name not in expected]
         if missing or unknown:
-            raise SchemaError(
+            raise errors.SchemaError(
                 f"X does not have the columns of fit: missing {missing}, unknown {unknown}. Add or "
                 "drop these columns."
             )
@@ -239,7 +237,7 @@ class TaskModel(RowReader, ABC):
         self, support: TaskRows, state: Any, query: TaskRows
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], Array]:
         """Query rows, support rows (-1 for the population) and weights, (triple,) each."""
-        raise DataError(
+        raise errors.DataError(
             f"{self.name} has no support weights. Use MetaRegressor or MetaClassifier with "
             "MatchingNet."
         )
@@ -258,13 +256,13 @@ class TaskModel(RowReader, ABC):
 
     def digests(self, state: Any) -> tuple[str, str]:
         """SHA-256 of the parameters and of an adapted state, for audit records."""
-        raise DataError(
+        raise errors.DataError(
             f"{self.name} has no audit records. Use a MetaRegressor or a MetaClassifier."
         )
 
     def to_state(self) -> State:
         """Tensors and JSON-safe metadata that restore the model; a `BundleError` if it has none."""
-        raise BundleError(
+        raise errors.BundleError(
             f"{self.name} cannot be saved: only a MetaRegressor or a MetaClassifier can. Keep the "
             "training script and fit it again."
         )
@@ -275,7 +273,7 @@ def task_numbers(
 ) -> npt.NDArray[np.int64]:
     """Position of every row's task among the labels, (row,); -1 for tasks not adapted."""
     if groups is None:
-        raise GroupError(
+        raise errors.GroupError(
             f"groups is missing: the model was adapted to {len(labels):,} tasks with ids. Pass "
             "groups= with the task of every row."
         )
@@ -287,7 +285,7 @@ def _check_id_type(groups: npt.NDArray[Any], labels: Labels) -> None:
     """Raise if task ids are text and were numbers at adaptation, or the reverse."""
     if labels is not None and (groups.dtype == object) != (labels.dtype == object):
         here, before = ("text", "numbers") if groups.dtype == object else ("numbers", "text")
-        raise GroupError(
+        raise errors.GroupError(
             f"groups holds {here}, but the model was adapted to ids that are {before}. Convert "
             "them to one type."
         )
@@ -297,10 +295,12 @@ def refuse_new(codes: npt.NDArray[np.int64]) -> None:
     """Raise if rows belong to tasks that were not adapted, with negative `codes` (row,)."""
     new = codes < 0
     if new.any():
-        raise GroupError(
+        raise errors.GroupError(
             f"{int(new.sum()):,} of {len(new):,} rows (first: row "
             f"{int(np.flatnonzero(new)[0])}) belong to tasks that were not adapted.",
-            Remedy("new-groups", "Adapt them first, or pass new_groups='population' or 'nan'."),
+            errors.Remedy(
+                "new-groups", "Adapt them first, or pass new_groups='population' or 'nan'."
+            ),
         )
 
 
@@ -308,7 +308,7 @@ def _refuse_repeats(support: TaskRows) -> None:
     """Raise if a task has two support rows at one time."""
     same = (support.time.diff() == 0) & (support.codes.diff() == 0)
     if bool(same.any()):
-        raise DataError(
+        raise errors.DataError(
             f"{int(same.sum()):,} rows of the update repeat the time of a row that their task "
             f"already has (first in task {int(support.codes[1:][same][0])} of "
             f"{support.n_tasks}). Pass only new visits."
@@ -334,7 +334,7 @@ def warn_of_past_rows(time: Array | None, codes: npt.NDArray[np.int64], last_tim
             f"{codes[past[0]]} of {len(last_time) - 1:,}) are not later than the last row that "
             "their task was adapted to, so these predictions are not forecasts: they use outcomes "
             "of the same time or later. Adapt to earlier rows only.",
-            DataWarning,
+            errors.DataWarning,
             stacklevel=6,
         )
 
@@ -348,6 +348,6 @@ def warn_of_atypical_tasks(p: Array) -> None:
             f"{len(atypical):,} of {len(p):,} adapted tasks (first: task {atypical[0]}) have "
             f"supports unlike the training tasks (prior-predictive p < {_ATYPICAL} / number of "
             "tasks); see atypical_. Check units and values before relying on predictions.",
-            AtypicalWarning,
+            errors.AtypicalWarning,
             stacklevel=6,
         )

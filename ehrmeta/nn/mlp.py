@@ -8,16 +8,8 @@ from typing import Annotated, NamedTuple
 import torch
 from torch import Tensor
 
+from ehrmeta.nn import fast_weights
 from ehrmeta.nn.backbone import PLAIN_STEP, Backbone, Error, Fast, Network, Params, StepOptions
-from ehrmeta.nn.fast_weights import (
-    FastLayer,
-    affine,
-    back_affine,
-    clipping,
-    descend,
-    prefers_low_rank,
-    squared_norm,
-)
 from ehrmeta.ranges import Choice
 
 
@@ -72,7 +64,7 @@ class _Perceptron(Network):
     def low_rank(self, params: Params, n_points: int, n_steps: int) -> bool:
         """By the number of operations, see `prefers_low_rank`."""
         shapes = list(zip(self.widths[1:], self.widths[:-1], strict=True))
-        return prefers_low_rank(n_points, n_steps, shapes)
+        return fast_weights.prefers_low_rank(n_points, n_steps, shapes)
 
     def forward(self, params: Params, fast: Fast, x: Tensor) -> Tensor:
         """Outputs (point, output)."""
@@ -96,13 +88,13 @@ class _Perceptron(Network):
                 (h @ curvature[f"right.{layer}.weight"], d @ curvature[f"left.{layer}.weight"].mT)
                 for layer, (h, d) in enumerate(factors)
             ]
-        squared = torch.stack([squared_norm(h, d) for h, d in factors]).sum()
-        shrink = clipping(squared, options.max_norm)
+        squared = torch.stack([fast_weights.squared_norm(h, d) for h, d in factors]).sum()
+        shrink = fast_weights.clipping(squared, options.max_norm)
         factors = [(h, shrink * d) for h, d in factors]
         adapted: Fast = {}
         for layer, (h, d) in enumerate(factors):
             layer_rates = rates[f"{layer}.weight"], rates[f"{layer}.bias"]
-            after = descend(
+            after = fast_weights.descend(
                 _fast_layer(fast, layer), h, d, *layer_rates, options.low_rank, same_keys=layer == 0
             )
             adapted[f"{layer}.first"], adapted[f"{layer}.second"] = after
@@ -119,7 +111,9 @@ class _Perceptron(Network):
         """Changes of weights and biases; keys and values are multiplied out."""
         changes = {}
         for layer in range(self.n_layers if fast else 0):
-            weight, bias = pair = FastLayer(fast[f"{layer}.first"], fast[f"{layer}.second"])
+            weight, bias = pair = fast_weights.FastLayer(
+                fast[f"{layer}.first"], fast[f"{layer}.second"]
+            )
             if pair.low_rank:
                 weight, bias = pair.second.mT @ pair.first, pair.second.sum(0)
             changes[f"{layer}.weight"], changes[f"{layer}.bias"] = weight, bias
@@ -133,7 +127,7 @@ class _Perceptron(Network):
         d = error(output)
         factors = [(inputs[-1], d)]
         for layer in range(self.n_layers - 1, 0, -1):
-            d = back_affine(params[f"{layer}.weight"], d, _fast_layer(fast, layer))
+            d = fast_weights.back_affine(params[f"{layer}.weight"], d, _fast_layer(fast, layer))
             d = d * self.activation.derivative(pre[layer - 1], inputs[layer])
             factors.append((inputs[layer - 1], d))
         return factors[::-1]
@@ -150,11 +144,11 @@ class _Perceptron(Network):
 
     def _affine(self, params: Params, fast: Fast, layer: int, x: Tensor) -> Tensor:
         weight, bias = params[f"{layer}.weight"], params[f"{layer}.bias"]
-        return affine(weight, bias, x, _fast_layer(fast, layer))
+        return fast_weights.affine(weight, bias, x, _fast_layer(fast, layer))
 
 
-def _fast_layer(fast: Fast, layer: int) -> FastLayer | None:
-    return FastLayer(fast[f"{layer}.first"], fast[f"{layer}.second"]) if fast else None
+def _fast_layer(fast: Fast, layer: int) -> fast_weights.FastLayer | None:
+    return fast_weights.FastLayer(fast[f"{layer}.first"], fast[f"{layer}.second"]) if fast else None
 
 
 class Activation(NamedTuple):
