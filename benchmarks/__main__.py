@@ -8,12 +8,9 @@ import torch
 
 import benchmarks
 from benchmarks.suite.command import SUITES
-from ehrmeta.cli.main import Commands
 
 
-@click.group(
-    cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
-)
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Of the CPU.")
 def main(threads: int) -> None:
     """Benchmark the package and its peers on this machine.

@@ -11,6 +11,7 @@ from click.core import ParameterSource
 
 from benchmarks.suite.cells import Run
 from benchmarks.suite.record import Record, write_records
+from ehrmeta.cli.options import Command
 
 Option = Callable[[Any], Any]
 Suite = TypeVar("Suite", bound=Callable[..., list[Record]])
@@ -82,7 +83,7 @@ def suite(*options: Option) -> Callable[[Suite], Suite]:
         for option in reversed((QUICK, JSON, *options)):
             command = option(command)
         name = measure.__name__
-        SUITES[name] = click.command(name, help=inspect.getdoc(measure))(command)
+        SUITES[name] = click.command(name, cls=Command, help=inspect.getdoc(measure))(command)
         return measure
 
     return register

@@ -1,48 +1,9 @@
-from ehrmeta import MetaRegressor
-from ehrmeta.persistence import read_bundle, write_bundle
-from tests.cli.commands import run
+import pytest
+
+from tests.cli.commands import FIT, run
 
 
-def test_check_lists_findings_and_saves_a_schema_that_finds_them_again(tmp_path):
-    table, schema = tmp_path / "visits.csv", tmp_path / "visits.toml"
-    table.write_text("mrn,day,glucose,hdl\n1,0,5.1,50\n1,3,5.5,50\n2,0,4.9,44\n2,0,6.1,\n")
-    roles = ["--task", "mrn", "--time", "day", "--target", "hdl"]
-    for arguments in ([*roles, "--write-schema", schema], ["--schema", schema]):
-        output = run("check", table, *arguments, code=1).output
-        assert "repeating a (mrn, day) pair" in output
-        assert "missing outcome." in output
-
-
-def test_check_of_a_clean_table_succeeds(tmp_path):
-    table = tmp_path / "visits.csv"
-    table.write_text("mrn,day,age,hdl\n1,0,40,50\n1,3,40,51\n2,0,61,44\n")
-    roles = ["--task", "mrn", "--time", "day", "--target", "hdl", "--strict"]
-    assert "nothing found" in run("check", table, *roles).output
-
-
-def test_inspect_shows_all_of_a_model_but_no_row_of_its_patients(folder):
-    shown = run("inspect", folder / "hdl.ehrmeta", "--full").output
-    for name in ("provenance", *MetaRegressor.load(folder / "hdl.ehrmeta").model_.learner.params):
-        assert name in shown
-    shown = run("inspect", folder / "new.ehrmeta", "--full").output
-    assert "contains patient data" in shown
-    assert '"030"' not in shown
-
-
-def test_inspect_says_the_main_things_in_a_few_lines(folder):
-    shown = run("inspect", folder / "hdl.ehrmeta").output
-    for words in ("MetaRegressor", "DeepMixedEffects", "30 tasks", "hdl", "no row and no label"):
-        assert words in shown
-    assert len(shown.splitlines()) < 25
-    shown = run("inspect", folder / "new.ehrmeta").output
-    assert "Adapted(10 tasks" in shown
-    assert "contains patient data" in shown
-    assert "030" not in shown
-
-
-def test_inspect_lets_no_file_write_to_the_terminal(folder):
-    forged = folder / "forged.ehrmeta"
-    tensors, metadata = read_bundle(folder / "hdl.ehrmeta")
-    write_bundle(forged, tensors, metadata | {"title": "\x9b2J\x1b[2J"})
-    shown = run("inspect", forged, "--full").output
-    assert not {"\x9b", "\x1b"} & set(shown)
+@pytest.mark.parametrize("given", [FIT[:2], FIT[4:6]], ids=["task", "target"])
+def test_a_schema_names_the_columns_alone(folder, given):
+    done = run("check", folder / "visits.csv", "--schema", "visits.toml", *given, code=2)
+    assert "--schema names the columns: leave out --task and --target" in done.output

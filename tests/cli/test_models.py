@@ -1,187 +1,28 @@
-import re
-import stat
-from types import SimpleNamespace
-
-import numpy as np
-import pandas as pd
 import pytest
 
-from ehrmeta import Adapted, MetaRegressor
-from ehrmeta.cli.models import groups_of
-from ehrmeta.data.clock import to_time
-from tests.cli.commands import FIT, failure, run
+from tests.cli.commands import FIT, run
 
 
-def test_fit_keeps_names_units_ranges_and_roles(folder):
-    schema = MetaRegressor.load(folder / "hdl.ehrmeta").schema_
-    assert (schema.task, schema.time.name, schema.measured) == ("patient", "date", ("crp",))
-    outcome = schema.outcome
-    assert (outcome.name, outcome.unit, outcome.low, outcome.high) == ("hdl", "mg/dL", 5.0, 200.0)
-
-
-def test_predict_is_what_the_library_predicts(folder, visits):
-    out = folder / "predictions.csv"
-    done = run("predict", folder / "new.ehrmeta", folder / "later.csv", "--out", out)
-    assert "predicted 30 rows from 10 adapted tasks" in done.output
-    asked = pd.read_csv(folder / "later.csv", dtype={"patient": "str"})
-    found = pd.read_csv(out, dtype={"patient": "str"})
-    assert list(found) == ["patient", "date", "prediction", "lower", "upper"]
-    pd.testing.assert_frame_equal(found[["patient", "date"]], asked[["patient", "date"]])
-    X = asked[["sex"]].assign(crp=np.nan)
-    adapted = Adapted.load(folder / "new.ehrmeta")
-    keys = {"groups": asked.patient, "time": to_time(asked.date)}
-    np.testing.assert_allclose(found.prediction, adapted.predict(X, **keys), rtol=1e-12)
-    interval = adapted.predict_interval(X, **keys, confidence_level=0.9)
-    np.testing.assert_allclose(found[["lower", "upper"]], interval, rtol=1e-12)
-
-
-def test_adapting_on_the_way_equals_adapting_before(folder):
-    ways = {
-        "before": ["new.ehrmeta"],
-        "on the way": ["hdl.ehrmeta", "--support", folder / "first.csv"],
-    }
-    found = []
-    for name, (model, *support) in ways.items():
-        out = folder / f"{name}.parquet"
-        run("predict", folder / model, folder / "later.csv", *support, "--out", out)
-        found.append(pd.read_parquet(out))
-    pd.testing.assert_frame_equal(*found)
-
-
-def test_another_visit_joins_adapted_patients(folder):
-    seen = pd.concat([pd.read_csv(folder / "first.csv", dtype={"patient": "str"})])
-    third = pd.read_parquet(folder / "third.parquet")
-    pd.concat([seen, third]).to_csv(folder / "three.csv", index=False)
-    run(
-        *("predict", folder / "new.ehrmeta", folder / "later.csv"),
-        *("--support", folder / "third.parquet", "--out", folder / "updated.csv"),
-    )
-    run(
-        *("predict", folder / "hdl.ehrmeta", folder / "later.csv"),
-        *("--support", folder / "three.csv", "--out", folder / "at-once.csv"),
-    )
-    updated, at_once = (pd.read_csv(folder / f"{name}.csv") for name in ("updated", "at-once"))
-    pd.testing.assert_frame_equal(updated, at_once, rtol=1e-5)
-
-
-def test_a_model_alone_predicts_the_population_without_naming_patients(folder):
-    rows = folder / "anonymous.csv"
-    pd.read_csv(folder / "later.csv").drop(columns="patient").to_csv(rows, index=False)
-    done = run("predict", folder / "hdl.ehrmeta", rows, "--out", folder / "population.csv")
-    assert "from the population" in done.output
-    found = pd.read_csv(folder / "population.csv")
-    assert list(found) == ["date", "prediction", "lower", "upper"]
-
-
-def test_a_wider_interval_at_a_higher_level(folder):
-    widths = []
-    for level in (0.5, 0.9):
-        out = folder / "interval.csv"
-        run(
-            *("predict", folder / "new.ehrmeta", folder / "later.csv", "--out", out),
-            *("--confidence-level", level),
-        )
-        found = pd.read_csv(out)
-        widths.append((found.upper - found.lower).mean())
-    assert widths[0] < widths[1]
-
-
-def test_new_patients_are_never_silent(folder):
-    arguments = ["predict", folder / "new.ehrmeta", folder / "visits.csv"]
-    out = folder / "new-groups.csv"
-    assert "belong to tasks that were not adapted" in failure(*arguments, "--out", out)
-    assert not out.exists()
-    run(*arguments, "--new-groups", "nan", "--out", out)
-    assert pd.read_csv(out).prediction.isna().all()
-    done = run(*arguments, "--new-groups", "population", "--out", out)
-    assert "from 0 adapted tasks (180 rows of other tasks: the population)" in done.output
-    assert pd.read_csv(out).prediction.notna().all()
-
-
-def test_numbered_patients_are_found_in_a_csv(folder, visits):
-    numbered = visits.assign(patient=visits.patient.astype(int))
-    model = folder / "numbered.ehrmeta"
-    numbered.to_parquet(folder / "numbered.parquet")
-    run("fit", folder / "numbered.parquet", *FIT, "--out", model)
-    run("adapt", model, folder / "numbered.parquet", "--out", folder / "numbers.ehrmeta")
-    run("predict", folder / "numbers.ehrmeta", folder / "test.csv", "--out", folder / "n.csv")
-    bad = folder / "bad-ids.csv"
-    pd.read_csv(folder / "test.csv").assign(patient="x").to_csv(bad, index=False)
-    error = failure("predict", folder / "numbers.ehrmeta", bad, "--out", folder / "n.csv")
-    assert "column 'patient': 60 of 60 rows have no valid number" in error
-    pd.read_csv(folder / "test.csv").assign(patient=30.7).to_csv(bad, index=False)
-    error = failure("predict", folder / "numbers.ehrmeta", bad, "--out", folder / "n.csv")
-    assert "60 of 60 rows (first: row 0) belong to tasks that were not adapted" in error
-
-
-def test_codes_stay_text_when_a_later_file_holds_numbers_only(folder, visits):
-    coded, model = folder / "coded.csv", folder / "coded.ehrmeta"
-    visits.assign(sex=visits.sex.map({"f": "01", "m": "1A"})).to_csv(coded, index=False)
-    visits[visits.patient < "003"].assign(sex="01").to_csv(folder / "01.csv", index=False)
-    run("fit", coded, *FIT, "--out", model)
-    out = folder / "codes.csv"
-    done = run("predict", model, folder / "01.csv", "--out", out, "--support", folder / "01.csv")
-    assert "never seen" not in done.stderr
-    assert "from 3 adapted tasks" in done.output
-
-
-def test_adapted_patients_are_for_the_owner_alone(folder):
-    assert stat.S_IMODE((folder / "new.ehrmeta").stat().st_mode) == 0o600
-
-
-def test_an_id_called_prediction_is_not_overwritten(folder, visits):
-    renamed, model = folder / "renamed.csv", folder / "renamed.ehrmeta"
-    visits.rename(columns={"patient": "lower"}).to_csv(renamed, index=False)
-    run("fit", renamed, "--task", "lower", *FIT[2:], "--out", model)
-    error = failure("predict", model, renamed, "--out", folder / "lower.csv")
-    assert "column(s) ['lower']" in error
-
-
-def test_evaluate_prints_the_table_with_baselines_where_there_is_training_data(folder):
-    arguments = ["evaluate", folder / "hdl.ehrmeta", folder / "test.csv", "--shots", "1,2"]
-    alone = run(*arguments).output
-    assert re.search(r"rmse_macro \[mg/dL\] +k = 1 +k = 2\n", alone)
-    assert "last value" not in alone
-    beside = run(*arguments, "--train", folder / "visits.csv").output
-    assert "mixed model with slope" in beside
-    assert "paired over patients" in beside
-    assert re.search(r"patients scored +10 +10\n", beside)
-    without = run(*arguments, "--train", folder / "visits.csv", "--no-baselines").output
-    assert without == alone
-
-
-def test_held_out_patients_are_scored_and_the_others_fit_the_baselines(folder):
-    model = folder / "held-out.ehrmeta"
-    fitted = run("fit", folder / "visits.csv", *FIT, "--hold-out", "0.3", "--out", model)
-    assert "21 tasks" in fitted.output
-    printed = run("evaluate", model, folder / "visits.csv", "--hold-out", "0.3").output
-    assert re.search(r"patients scored +9 +9 +9\n", printed)
-    assert "boosting with history" in printed
-    other = failure("evaluate", model, folder / "visits.csv", "--hold-out", "0.2")
-    assert "was fitted (0.3 of 30)" in other
-    assert "of 10 tasks" in failure("evaluate", model, folder / "test.csv", "--hold-out", "0.3")
-    none = failure("evaluate", folder / "hdl.ehrmeta", folder / "visits.csv", "--hold-out", "0.3")
-    assert "was fitted without --hold-out" in none
-
-
-def test_a_bundled_data_set_stands_in_for_a_table(tmp_path):
-    out = tmp_path / "bili.ehrmeta"
-    run("fit", "pbcseq", "--likelihood", "student_t", "--max-steps", "2", "--out", out)
-    model = MetaRegressor.load(out)
-    assert (model.likelihood, model.table_.outcome.transform) == ("student_t", "log")
-    printed = run("evaluate", out, "pbcseq", "--shots", "3")
-    assert re.search(r"rmse_macro \[mg/dL\] +k = 3", printed.output)
-    assert (
-        "the outcome of the bundled data set nafld-sbp"
-        in run("evaluate", out, "nafld-sbp", code=1).stderr
-    )
-
-
-@pytest.mark.parametrize("dtype", [np.int64, np.uint64, np.float64])
-def test_numbered_ids_match_digit_by_digit(dtype):
-    labels = np.array([2**53, 2**53 + 2, 7], dtype)
-    patients = SimpleNamespace(labels_=labels)
-    asked = pd.Series(["9007199254740993", "9007199254740994", "7.0", "7.3"], name="id")
-    found = groups_of(asked, patients)
-    assert found.dtype == dtype
-    assert pd.Index(labels).get_indexer(found).tolist() == [-1, 1, 2, -1]
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["fit", "visits.csv"], "pass --task and --target"),
+        (["fit", "pbcseq", "--task", "patient"], "whose card names its columns"),
+        (["fit", "pbcseq", "--time-unit", "d", "--drop-missing-target"], "omit --time-unit"),
+        (["predict", "new.ehrmeta", "later.csv", "--out", "x.txt"], "name a .csv or .parquet file"),
+        (["adapt", "hdl.ehrmeta", "first.csv", "--out", "x.csv"], "is named like a table"),
+        (["evaluate", "hdl.ehrmeta", "test.csv", "--shots", "1,1"], "repeats a number"),
+        (["fit", "visits.csv", *FIT, "--unit", "mg/dL"], "not of the form COLUMN=VALUE"),
+        (["fit", "visits.csv", *FIT, "--range", "hdl=high"], "write COLUMN=LOW:HIGH"),
+        (["evaluate", "hdl.ehrmeta", "test.csv", "--shots", "1,x"], "list of whole numbers"),
+        (["evaluate", "hdl.ehrmeta", "test.csv", "--shots", "1,-1"], "one below 0"),
+        (["predict", "new.ehrmeta", "later.csv", "--confidence-level", "1"], "not in the range"),
+        (["evaluate", "hdl.ehrmeta", "test.csv", "--baselines"], "pass --train or --hold-out"),
+    ],
+    ids=lambda value: " ".join(value[:2]) if isinstance(value, list) else "",
+)
+def test_wrong_usage_is_refused_before_any_work(folder, monkeypatch, arguments, message):
+    monkeypatch.chdir(folder)
+    out = ["--out", "unused.ehrmeta"] if arguments[0] == "fit" else []
+    assert message in run(*arguments, *out, code=2).output
+    assert not (folder / "unused.ehrmeta").exists()

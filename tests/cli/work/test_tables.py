@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from ehrmeta import MetaRegressor
-from ehrmeta.cli.tables import COMMAND_WORDS, in_command_words, reworded
+from ehrmeta.cli.work.tables import COMMAND_WORDS, in_command_words, reworded
 from ehrmeta.data import Finding
 from ehrmeta.errors import BundleError, DataWarning, Remedy
 from tests.cli.commands import FIT, failure, run
 
-PACKAGE = Path(__file__).parents[2] / "ehrmeta"
+PACKAGE = Path(__file__).parents[3] / "ehrmeta"
 
 
 def remedies() -> dict[str, set[str]]:

@@ -1,31 +1,28 @@
-"""Reading tables on the command line, options shared by commands, and remedies as options."""
+"""Reading tables on the command line, and the remedies of messages as options."""
+
+from __future__ import annotations
 
 import dataclasses
-import os
-from collections.abc import Callable, Iterable, Sequence
-from functools import reduce
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 import pandas as pd
 from click.core import ParameterSource
 
+from ehrmeta.cli.options import ends
 from ehrmeta.data import Clock, Finding, Schema, Table
 from ehrmeta.data.catalog import list_datasets, load_dataset, load_frame
-from ehrmeta.data.clock import SECONDS
-from ehrmeta.data.schema import OnDuplicate, TaskKind, Transform
 from ehrmeta.data.table_file import read_frame
 from ehrmeta.errors import DataError, Remedy, SchemaError
-from ehrmeta.nn.likelihoods import LIKELIHOODS
 
-Option = Callable[[Any], Any]  # a decorator of commands
+if TYPE_CHECKING:
+    from ehrmeta.estimators import TaskModel
+
 ROLES = (
     *("task", "target", "time", "time_unit", "features", "measured", "units", "ranges"),
     *("task_kind", "on_duplicate", "drop_missing_target"),
 )
-SHARE = click.FloatRange(0, 1, min_open=True, max_open=True)
-TABLES = (".csv", ".parquet")
 
 
 def is_bundled(source: str) -> bool:
@@ -82,7 +79,7 @@ def roles_of(options: dict[str, Any]) -> dict[str, Any]:
         "features": tuple(options["features"]),
         "measured": tuple(options["measured"]),
         "units": dict(options["units"]),
-        "ranges": {column: _ends(text) for column, text in options["ranges"]},
+        "ranges": {column: ends(text) for column, text in options["ranges"]},
     }
 
 
@@ -90,6 +87,16 @@ def text_columns(schema: Schema) -> tuple[str, ...]:
     """Columns to read from a CSV as text: the task and the categories."""
     categories = (f.name for f in schema.features if f.kind == "categorical")
     return (*(() if schema.task is None else (schema.task,)), *categories)
+
+
+def schema_of(model: TaskModel, path: str) -> Schema:
+    """Schema that a model was fitted on, without treatment and outcome time."""
+    if model.schema is None or model.schema.task is None or model.schema.outcome is None:
+        raise SchemaError(
+            f"the model in '{path}' does not know its columns by name. Fit it on the command line, "
+            "or in Python on the X of a Table."
+        )
+    return dataclasses.replace(model.schema, treatment=None, outcome_time=None)
 
 
 def _read_file(path: str, text: tuple[str, ...]) -> pd.DataFrame:
@@ -189,128 +196,6 @@ def reworded(finding: Finding) -> Finding:
     return dataclasses.replace(finding, remedy=in_command_words(finding.remedy))
 
 
-def writable(ctx: click.Context, param: click.Parameter, value: str) -> str:
-    """Check before the work starts that a file can be written."""
-    folder = Path(value).absolute().parent
-    if not folder.is_dir():
-        raise click.BadParameter(f"there is no folder '{folder}'.")
-    if Path(value).is_dir() or not os.access(folder, os.W_OK):
-        raise click.BadParameter(f"'{value}' cannot be written.")
-    is_table = Path(value).suffix.lower() in TABLES
-    if ctx.info_name == "predict" and not is_table:
-        raise click.BadParameter(f"'{value}': name a .csv or .parquet file.")
-    if ctx.info_name != "predict" and is_table:
-        raise click.BadParameter(f"'{value}' is named like a table: name a file such as x.ehrmeta.")
-    return value
-
-
-def numbers(_ctx: object, _param: object, value: str) -> tuple[int, ...]:
-    """Parse ``1,3,5`` into a tuple."""
-    try:
-        values = tuple(int(number) for number in value.split(","))
-    except ValueError as error:
-        raise click.BadParameter(f"{value!r} is not a list of whole numbers, as 1,3,5.") from error
-    if min(values) < 0 or len(set(values)) < len(values):
-        raise click.BadParameter(
-            f"{value!r} repeats a number or has one below 0: write a list, as 1,3,5."
-        )
-    return values
-
-
-def _names(_ctx: object, _param: object, value: str | None) -> tuple[str, ...]:
-    """Parse ``A,B`` into a tuple, empty without a value."""
-    return tuple(name.strip() for name in value.split(",")) if value else ()
-
-
-def _pairs(_ctx: object, _param: object, value: Sequence[str]) -> tuple[tuple[str, str], ...]:
-    """Split every ``COLUMN=VALUE`` at its last equals sign."""
-    for one in value:
-        if "=" not in one:
-            raise click.BadParameter(f"{one!r} is not of the form COLUMN=VALUE.")
-    return tuple((one.rpartition("=")[0], one.rpartition("=")[2]) for one in value)
-
-
-def _ranges(_ctx: object, _param: object, value: Sequence[str]) -> tuple[tuple[str, str], ...]:
-    """Check every ``COLUMN=LOW:HIGH``; either end may be empty."""
-    pairs = _pairs(_ctx, _param, value)
-    for column, text in pairs:
-        try:
-            _ends(text)
-        except ValueError as error:
-            raise click.BadParameter(
-                f"'{column}={text}': write COLUMN=LOW:HIGH, such as hdl=5:200."
-            ) from error
-    return pairs
-
-
-def _ends(text: str) -> tuple[float | None, float | None]:
-    """Parse ``LOW:HIGH`` into numbers, None for an empty end."""
-    low, high = text.split(":")
-    return float(low) if low else None, float(high) if high else None
-
-
-def _all_of(*options: Option) -> Option:
-    """One decorator for several options, in the order of the help."""
-    return lambda command: reduce(lambda inner, option: option(inner), reversed(options), command)
-
-
-def _choice(name: str, values: Iterable[str], text: str, default: str | None = None) -> Option:
-    """Option for one of several values, the first by default."""
-    choice = click.Choice(list(values))
-    return click.option(f"--{name}", type=choice, default=default or choice.choices[0], help=text)
-
-
-def _columns(name: str, text: str) -> Option:
-    return click.option(name, metavar="A,B", callback=_names, help=text)
-
-
-def _by_column(name: str, metavar: str, callback: Callable[..., Any], text: str) -> Option:
-    text = f"{text} May be repeated."
-    return click.option(
-        f"--{name}", f"{name}s", metavar=metavar, multiple=True, callback=callback, help=text
-    )
-
-
-def shots_option(default: str, text: str) -> Option:
-    """Option for several k, separated by commas."""
-    return click.option("--shots", metavar="N,N", callback=numbers, default=default, help=text)
-
-
-# Options that name the columns of a table.
-table_options = _all_of(
-    click.option("--task", metavar="COL", help="Column of the patient (or hospital) of each row."),
-    click.option("--target", metavar="COL", help="Column to predict."),
-    click.option("--time", metavar="COL", help="Column of numbers or ISO dates."),
-    _choice("time-unit", SECONDS, "UCUM unit of time; dates are counted in it.", default="d"),
-    _columns("--features", "Columns to predict from; by default all others."),
-    _columns("--measured", "Features known only once measured, such as labs."),
-    _by_column("unit", "COL=UNIT", _pairs, "UCUM unit: hdl=mg/dL."),
-    _by_column("range", "COL=LOW:HIGH", _ranges, "Plausible range: hdl=5:200."),
-    _choice("task-kind", get_args(TaskKind), "In cohorts several rows may share a time."),
-    _choice("on-duplicate", get_args(OnDuplicate), "How to handle a repeated (patient, time)."),
-    click.option("--drop-missing-target", is_flag=True, help="Drop rows without a target."),
-)
-
-
-# Options of the model to train.
-training_options = _all_of(
-    click.option(
-        "--transform", type=click.Choice(get_args(Transform)), help="Learn on this scale."
-    ),
-    click.option("--likelihood", type=click.Choice(list(LIKELIHOODS))),
-    click.option("--max-steps", type=click.IntRange(1), help="Training steps of a fit at most."),
-    click.option("--seed", type=int, default=0),
-)
-
-
-def scoring_options(shots: str) -> Option:
-    """Options for the test patients and the baselines."""
-    return _all_of(
-        shots_option(shots, "Numbers k of values of each patient to adapt to."),
-        click.option("--train", metavar="TABLE", help="Table to fit baselines on."),
-        click.option(
-            "--hold-out",
-            type=SHARE,
-            help="Test on the patients held out by `fit --hold-out`; fit baselines on the others.",
-        ),
-    )
+def printable(text: str) -> str:
+    """Escape control characters, with which a file could control the terminal."""
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)

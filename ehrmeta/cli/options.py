@@ -1,0 +1,169 @@
+"""Options shared by commands. Reading them imports none of the package's rooms.
+
+`ehrmeta --help` and wrong options therefore answer at once; the values of a choice are read when
+one is given, or shown by the help of its command.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ehrmeta.cli import work
+
+Option = Callable[[Any], Any]  # a decorator of commands
+SHARE = click.FloatRange(0, 1, min_open=True, max_open=True)
+TABLES = (".csv", ".parquet")
+
+
+class Command(click.Command):
+    """A command that prints each error and each warning in one line."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command, once its options are read."""
+        with work.guarded(ctx.find_root().params.get("threads", 1)):
+            return super().invoke(ctx)
+
+
+class Choice(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.3
+    """One of the values that `CHOICES` lists under the name of an option."""
+
+    name = "choice"
+
+    def __init__(self, option: str) -> None:
+        self.option = option
+
+    def get_metavar(self, param: click.Parameter, ctx: Any = None) -> str:
+        """The values, for the help of a command."""
+        return f"[{'|'.join(work.CHOICES[self.option])}]"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        """The value, or a usage error that lists the values."""
+        return click.Choice(work.CHOICES[self.option]).convert(value, param, ctx)
+
+
+def choice_option(name: str, text: str | None = None, **settings: Any) -> Option:
+    """Option for one of several values."""
+    return click.option(f"--{name}", type=Choice(name), help=text, **settings)
+
+
+def writable(ctx: click.Context, param: click.Parameter, value: str) -> str:
+    """Check before the work starts that a file can be written."""
+    folder = Path(value).absolute().parent
+    if not folder.is_dir():
+        raise click.BadParameter(f"there is no folder '{folder}'.")
+    if Path(value).is_dir() or not os.access(folder, os.W_OK):
+        raise click.BadParameter(f"'{value}' cannot be written.")
+    is_table = Path(value).suffix.lower() in TABLES
+    if ctx.info_name == "predict" and not is_table:
+        raise click.BadParameter(f"'{value}': name a .csv or .parquet file.")
+    if ctx.info_name != "predict" and is_table:
+        raise click.BadParameter(f"'{value}' is named like a table: name a file such as x.ehrmeta.")
+    return value
+
+
+def numbers(_ctx: object, _param: object, value: str) -> tuple[int, ...]:
+    """Parse ``1,3,5`` into a tuple."""
+    try:
+        values = tuple(int(number) for number in value.split(","))
+    except ValueError as error:
+        raise click.BadParameter(f"{value!r} is not a list of whole numbers, as 1,3,5.") from error
+    if min(values) < 0 or len(set(values)) < len(values):
+        raise click.BadParameter(
+            f"{value!r} repeats a number or has one below 0: write a list, as 1,3,5."
+        )
+    return values
+
+
+def _names(_ctx: object, _param: object, value: str | None) -> tuple[str, ...]:
+    """Parse ``A,B`` into a tuple, empty without a value."""
+    return tuple(name.strip() for name in value.split(",")) if value else ()
+
+
+def _pairs(_ctx: object, _param: object, value: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """Split every ``COLUMN=VALUE`` at its last equals sign."""
+    for one in value:
+        if "=" not in one:
+            raise click.BadParameter(f"{one!r} is not of the form COLUMN=VALUE.")
+    return tuple((one.rpartition("=")[0], one.rpartition("=")[2]) for one in value)
+
+
+def _ranges(_ctx: object, _param: object, value: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """Check every ``COLUMN=LOW:HIGH``; either end may be empty."""
+    pairs = _pairs(_ctx, _param, value)
+    for column, text in pairs:
+        try:
+            ends(text)
+        except ValueError as error:
+            raise click.BadParameter(
+                f"'{column}={text}': write COLUMN=LOW:HIGH, such as hdl=5:200."
+            ) from error
+    return pairs
+
+
+def ends(text: str) -> tuple[float | None, float | None]:
+    """Parse ``LOW:HIGH`` into numbers, None for an empty end."""
+    low, high = text.split(":")
+    return float(low) if low else None, float(high) if high else None
+
+
+def _all_of(*options: Option) -> Option:
+    """One decorator for several options, in the order of the help."""
+    return lambda command: reduce(lambda inner, option: option(inner), reversed(options), command)
+
+
+def _columns(name: str, text: str) -> Option:
+    return click.option(name, metavar="A,B", callback=_names, help=text)
+
+
+def _by_column(name: str, metavar: str, callback: Callable[..., Any], text: str) -> Option:
+    text = f"{text} May be repeated."
+    return click.option(
+        f"--{name}", f"{name}s", metavar=metavar, multiple=True, callback=callback, help=text
+    )
+
+
+def shots_option(default: str, text: str) -> Option:
+    """Option for several k, separated by commas."""
+    return click.option("--shots", metavar="N,N", callback=numbers, default=default, help=text)
+
+
+# Options that name the columns of a table.
+table_options = _all_of(
+    click.option("--task", metavar="COL", help="Column of the patient (or hospital) of each row."),
+    click.option("--target", metavar="COL", help="Column to predict."),
+    click.option("--time", metavar="COL", help="Column of numbers or ISO dates."),
+    choice_option("time-unit", "UCUM unit of time; dates are counted in it.", default="d"),
+    _columns("--features", "Columns to predict from; by default all others."),
+    _columns("--measured", "Features known only once measured, such as labs."),
+    _by_column("unit", "COL=UNIT", _pairs, "UCUM unit: hdl=mg/dL."),
+    _by_column("range", "COL=LOW:HIGH", _ranges, "Plausible range: hdl=5:200."),
+    choice_option("task-kind", "In cohorts several rows may share a time.", default="patient"),
+    choice_option("on-duplicate", "How to handle a repeated (patient, time).", default="error"),
+    click.option("--drop-missing-target", is_flag=True, help="Drop rows without a target."),
+)
+
+
+# Options of the model to train.
+training_options = _all_of(
+    choice_option("transform", "Learn on this scale."),
+    choice_option("likelihood"),
+    click.option("--max-steps", type=click.IntRange(1), help="Training steps of a fit at most."),
+    click.option("--seed", type=int, default=0),
+)
+
+
+def scoring_options(shots: str) -> Option:
+    """Options for the test patients and the baselines."""
+    return _all_of(
+        shots_option(shots, "Numbers k of values of each patient to adapt to."),
+        click.option("--train", metavar="TABLE", help="Table to fit baselines on."),
+        click.option(
+            "--hold-out",
+            type=SHARE,
+            help="Test on the patients held out by `fit --hold-out`; fit baselines on the others.",
+        ),
+    )

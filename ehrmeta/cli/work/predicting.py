@@ -1,0 +1,132 @@
+"""Adaptation to the visits of new patients, and predictions for them."""
+
+import os
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import pandas as pd
+
+from ehrmeta.cli.work import tables
+from ehrmeta.data.clock import to_time
+from ehrmeta.data.columns import require_columns
+from ehrmeta.data.table_file import write_frame
+from ehrmeta.errors import DataError, SchemaError
+from ehrmeta.estimators import Adapted, MetaRegressor
+from ehrmeta.estimators.adapted import NewGroups
+from ehrmeta.loading import load
+
+
+def adapt_model(model: str, visits: str, out: str) -> None:
+    """Adapt a model to a table of visits and save the adapted patients."""
+    fitted = MetaRegressor.load(model)
+    support = tables.read_table(
+        visits, tables.schema_of(fitted.model_, model), on_constant_outcome="allow"
+    )
+    adapted = fitted.adapt(support.X, support.y, groups=support.groups, time=support.time)
+    umask = os.umask(0o077)  # readable by the owner only, from the first byte
+    try:
+        adapted.save(out)
+    finally:
+        os.umask(umask)
+    Path(out).chmod(0o600)  # overwriting does not change permissions
+    click.echo(f"{adapted}, saved {out} (patient data: protect it like the visits)")
+
+
+def predict_rows(
+    model: str,
+    rows: str,
+    support: str | None,
+    new_groups: NewGroups,
+    confidence_level: float,
+    out: str,
+) -> None:
+    """Predict every row of a table and write the predictions."""
+    loaded = load(model)
+    patients = loaded if isinstance(loaded, Adapted) else loaded.unadapted()
+    schema = tables.schema_of(patients.model, model)
+    task, clock = str(schema.task), schema.time
+    if support is not None:
+        visits = tables.read_table(support, schema, on_constant_outcome="allow")
+        groups = groups_of(pd.Series(visits.groups, name=task), patients, joining=True)
+        add = loaded.update if isinstance(loaded, Adapted) else loaded.adapt
+        patients = add(visits.X, visits.y, groups=groups, time=visits.time)
+
+    frame, _ = tables.read_rows(rows, schema)
+    needed = (*([task] if patients.labels_ is not None else []), *([clock.name] if clock else []))
+    require_columns(frame, needed)
+    ids = [name for name in dict.fromkeys((task, *needed)) if name in frame]
+    clashes = [name for name in ids if name in ("prediction", "lower", "upper")]
+    if clashes:
+        raise SchemaError(
+            f"column(s) {clashes} of '{rows}' would be overwritten by the predictions. Rename "
+            "them, and fit again with the new names."
+        )
+    require_columns(frame, (f.name for f in schema.features if f.role != "measured"))
+    query: dict[str, Any] = {"X": frame.reindex(columns=list(schema.names)), "time": None}
+    query["groups"] = groups_of(frame[task], patients) if task in needed else None
+    query["new_groups"] = new_groups
+    if clock is not None:
+        unit, origin = clock.unit, clock.origin
+        query["time"] = to_time(frame[clock.name], unit=unit, origin=origin, name=clock.name)
+    interval = patients.predict_interval(**query, confidence_level=confidence_level)
+    predictions = frame[ids].assign(
+        prediction=patients.predict(**query), lower=interval[:, 0], upper=interval[:, 1]
+    )
+    write_frame(predictions, out)
+    source = "the population"
+    if task in needed:
+        codes = pd.Index(patients.labels_).get_indexer(pd.Index(query["groups"]))
+        known = codes[codes >= 0]
+        source = f"{len(set(known)):,} adapted tasks"
+        if len(known) < len(codes):
+            instead = "the population" if new_groups == "population" else "no prediction"
+            source += f" ({len(codes) - len(known):,} rows of other tasks: {instead})"
+    click.echo(f"predicted {len(predictions):,} rows from {source}, saved {out}")
+
+
+def groups_of(ids: pd.Series, patients: Adapted, *, joining: bool = False) -> Any:
+    """Convert task ids, text in a CSV, to the type of the adapted tasks' labels, (row,).
+
+    Numbers are compared exactly, never as floats. An unknown id becomes a number that no adapted
+    task has, or keeps its value if it is `joining` them.
+    """
+    labels = patients.labels_
+    text = ids.astype("str").where(ids.notna(), None)
+    if labels is None:
+        return ids if joining else text
+    if labels.dtype == object:
+        return text
+    if labels.dtype.kind == "M":
+        return pd.to_datetime(ids, errors="coerce")
+    whole = labels.dtype.kind in "iub"
+    codes, texts = pd.factorize(text)
+    values = [_number(one) for one in texts]
+    wrong = [
+        i
+        for i, value in enumerate(values)
+        if value is None or (joining and whole and value != value.to_integral_value())
+    ]
+    bad = (codes < 0) | np.isin(codes, wrong)
+    if bad.any():
+        raise DataError(
+            f"column '{ids.name}': {int(bad.sum()):,} of {len(ids):,} rows have no valid number, "
+            "but the adapted tasks have numbers. Correct those rows."
+        )
+    dtype = np.dtype(np.int64) if labels.dtype.kind in "ib" else labels.dtype
+    if joining:
+        return np.array([int(Decimal(one)) if whole else float(one) for one in texts], dtype)[codes]
+    known = {_number(str(label)): label for label in labels.tolist()}
+    unused = next(n for n in range(len(known) + 1) if Decimal(n) not in known)
+    return np.array([known.get(value, unused) for value in values], dtype)[codes]
+
+
+def _number(text: str) -> Decimal | None:
+    """The exact number in a text, if it is one."""
+    try:
+        number = Decimal(text.strip())
+    except InvalidOperation:
+        return None
+    return number if number.is_finite() else None

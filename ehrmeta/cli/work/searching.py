@@ -1,0 +1,156 @@
+"""Hyper-parameter search in one or several shells."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from ehrmeta.algorithms import ALGORITHMS
+from ehrmeta.cli.work import tables
+from ehrmeta.cli.work.fitting import describe, regressor
+from ehrmeta.estimators import MetaRegressor
+from ehrmeta.evaluation.metrics import METRICS
+from ehrmeta.report.study_pictures import save_study_pictures
+from ehrmeta.tuning import read_space, tune as search
+from ehrmeta.tuning.space import space_of_words
+from ehrmeta.tuning.summary import script_storage, space_table, study_script, study_summary
+
+
+def search_settings(
+    table: str | None,
+    study: str | None,
+    storage: str,
+    timeout: float | None,
+    out: str | None,
+    pictures: str | None,
+    export_script: str | None,
+    listed: bool,
+    **settings: Any,
+) -> None:
+    """Search hyper-parameters, or show the search space or an equal script."""
+    if table is None:
+        if study is None:
+            raise click.UsageError("pass TABLE, or --study and --storage of an existing study.")
+        table, settings = _stored_settings(study, storage, settings)
+    study = study or Path(table).stem
+    table = table if tables.is_bundled(table) else str(Path(table).absolute())
+    model = regressor((settings["names"] or ["deep-mixed-effects"])[0], settings)
+    model.set_params(score_shots=tuple(settings["shots"]), verbose=False)
+    searched = _search_space(settings)
+    space = read_space(model, searched)
+    if listed:
+        click.echo(space_table(space, model))
+        return
+    if export_script is not None:
+        metric, *others = settings["scoring"]
+        if others or metric not in METRICS:
+            raise click.UsageError(
+                "--export-script writes a search for one error: pass one --scoring of "
+                f"{', '.join(METRICS)}."
+            )
+        script = study_script(
+            space,
+            **_table_code(table, settings),
+            model=model,
+            shots=tuple(settings["shots"]),
+            metric=metric,
+            folds=settings["folds"],
+            study=f"{study}-script",
+            storage=script_storage(storage),
+            n_trials=settings["trials"],
+            seed=settings["seed"],
+        )
+        Path(export_script).write_text(script, encoding="utf-8")
+        click.echo(f"saved {export_script}")
+        return
+    visits = tables.read_table(table, **settings)
+    click.echo(describe(visits))
+    try:
+        tuned = search(
+            model,
+            visits.X,
+            visits.y,
+            groups=visits.groups,
+            time=visits.time,
+            n_trials=settings["trials"],
+            timeout=timeout,
+            space=searched,
+            storage=storage,
+            study_name=study,
+            scoring=settings["scoring"],
+            cv=settings["folds"],
+            refit=out is not None,
+            random_state=settings["seed"],
+            callback=_print_trial,
+            notes={"command": json.dumps({"table": table, **settings})},
+        )
+    except KeyboardInterrupt:
+        raise click.ClickException("stopped. Run the same command again to resume.") from None
+    if out is not None:
+        tuned.model.save(out)
+    click.echo(study_summary(tuned.study))
+    if out is not None:
+        click.echo(f"saved {out}")
+    if pictures is not None:
+        for path in save_study_pictures(tuned.study, pictures):
+            click.echo(f"saved {path}")
+
+
+def _stored_settings(
+    study: str, storage: str, settings: dict[str, Any]
+) -> tuple[str, dict[str, Any]]:
+    """Table and settings stored with a study, updated with the options of this command."""
+    from ehrmeta.tuning.study import recall
+
+    command = recall(storage, study, "command")
+    if command is None:
+        raise click.UsageError(f"study '{study}' was not created by ehrmeta tune: pass TABLE.")
+    context = click.get_current_context()
+    given = {
+        name: value
+        for name, value in settings.items()
+        if context.get_parameter_source(name) != ParameterSource.DEFAULT
+    }
+    recalled = {**json.loads(command), **given}
+    return recalled.pop("table"), recalled
+
+
+def _search_space(settings: dict[str, Any]) -> dict[str, Any] | None:
+    """The search space for `tune`."""
+    space = space_of_words(settings["searched"])
+    if len(settings["names"]) < 2:
+        return space
+    parts = {"algorithm": [ALGORITHMS[name]() for name in settings["names"]]}
+    if space is None:
+        declared = (dimension.parameter for dimension in read_space(MetaRegressor()))
+        space = {name: None for name in declared if not name.startswith("algorithm__")}
+    return {**parts, **space}
+
+
+def _table_code(table: str, settings: dict[str, Any]) -> dict[str, str]:
+    """Python code that reads the table like this command, and its import."""
+    if tables.is_bundled(table):
+        return {
+            "table": f"load_dataset({json.dumps(table)})",
+            "reader": "from ehrmeta.data import load_dataset\n",
+        }
+    text = (settings["task"],)
+    roles = {name: value for name, value in tables.roles_of(settings).items() if value}
+    if settings["drop_missing_target"]:
+        roles["on_missing_outcome"] = "drop"
+    lines = "".join(f"    {name}={value!r},\n" for name, value in roles.items())
+    return {
+        "table": f"Table.from_frame(\n    read_frame({table!r}, text={text!r}),\n{lines})",
+        "reader": "from ehrmeta.data import Clock, Table\n"
+        "from ehrmeta.data.table_file import read_frame\n",
+    }
+
+
+def _print_trial(study: Any, trial: Any) -> None:
+    """Print how a trial ended, on one line."""
+    outcome = f"stopped: {trial.user_attrs.get('reason', trial.state.name)}"
+    if trial.values is not None and "reason" not in trial.user_attrs:
+        outcome = ", ".join(f"{value:.4g}" for value in trial.values)
+    click.echo(f"trial {trial.number}: {outcome}")
