@@ -1,6 +1,6 @@
 """Conversion of times to numbers: float64, in one unit, from one origin."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -22,6 +22,13 @@ _FIRST_DATE, _LAST_DATE = 19000101, 21001231
 _FEWEST_DATES = 3  # below, numbers may look like dates by chance
 _FILL_IN = "Fill it in or drop those rows."
 _OFFSET = r"[T ]\d{2}.*?(Z|[+-]\d{2}(?::?\d{2})?)$"
+
+
+class Times(NamedTuple):
+    """Times of rows as numbers, and as the dates that they were."""
+
+    numbers: NDArray[np.float64]  # (row,): in the unit and from the origin of a clock
+    dates: NDArray[np.datetime64] | None  # (row,): in UTC if they have a zone; None of numbers
 
 
 def to_time(
@@ -57,18 +64,25 @@ def to_time(
     >>> to_time(["2020-01-01", "2020-01-02T12:00"], origin="2020-01-01")
     array([0. , 1.5])
     """
+    return read_times(values, unit=unit, origin=origin, name=name).numbers
+
+
+def read_times(
+    values: Any, *, unit: str = "d", origin: str | None = None, name: str = "time"
+) -> Times:
+    """Times as numbers, by the rules of `to_time`, and as dates."""
     if unit not in SECONDS:
         raise SchemaError(f"unknown unit of time {unit!r}. Use one of {', '.join(SECONDS)}.")
     column = read_column(values, name)
     if column.dtype.kind in "biuf":
         time = column.astype(np.float64)
         refuse_rows(np.isnan(time), f"column '{name}': the time is missing", _FILL_IN)
-        return time
+        return Times(time, None)
     if column.dtype == object:
         column = _parse(column, name)
     refuse_rows(np.isnat(column), f"column '{name}': the time is missing", _FILL_IN)
     nanoseconds = column.astype(np.int64).astype(np.float64) - _origin_nanoseconds(origin, name)
-    return nanoseconds / (SECONDS[unit] * 1e9)
+    return Times(nanoseconds / (SECONDS[unit] * 1e9), column)
 
 
 def are_numeric_dates(values: NDArray[Any]) -> bool:

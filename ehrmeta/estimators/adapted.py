@@ -1,29 +1,32 @@
 """Adapted tasks: individual predictions from a few observations of each task."""
 
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
 from functools import cached_property
-from numbers import Integral
-from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from torch import Tensor
 
-from ehrmeta.data.columns import take_rows
 from ehrmeta.errors import BundleError, DataError
 from ehrmeta.estimators import files
-from ehrmeta.estimators.explain import explain_features, explain_rows
+from ehrmeta.estimators.explain import draw_rows, explain_features, explain_rows
 from ehrmeta.estimators.inputs import Inputs
 from ehrmeta.estimators.meta_model import MetaModel
-from ehrmeta.estimators.predictions import Prediction
+from ehrmeta.estimators.prediction_frame import (
+    FrameNames,
+    FrameType,
+    check_frame,
+    join_rows,
+    prediction_frame,
+)
+from ehrmeta.estimators.predictions import Prediction, check_level
 from ehrmeta.estimators.task_model import (
     Labels,
     TaskModel,
+    check_new_groups,
     last_times,
     refuse_new,
     task_numbers,
@@ -34,6 +37,8 @@ from ehrmeta.nn.batch import TaskRows
 
 Array = npt.NDArray[np.float64]
 NewGroups = Literal["error", "population", "nan"]
+Summary: TypeAlias = Callable[[Prediction], npt.NDArray[Any]]
+Summarise: TypeAlias = Callable[[Prediction], dict[str, npt.NDArray[Any]]]
 
 
 class Adapted(files.Saved):
@@ -126,11 +131,9 @@ class Adapted(files.Saved):
         levels = np.atleast_1d(levels).tolist()
         if not levels or not all(0.0 < level < 1.0 for level in levels):
             raise DataError(f"levels must lie strictly between 0 and 1, got {levels}.")
-
-        def quantiles(predictive: Prediction) -> Array:
-            return np.column_stack([predictive.quantile(level) for level in levels])
-
-        return self._apply(X, groups, time, new_groups, quantiles)
+        return self._apply(
+            X, groups, time, new_groups, lambda p: np.column_stack([*map(p.quantile, levels)])
+        )
 
     def predict_interval(
         self,
@@ -142,11 +145,59 @@ class Adapted(files.Saved):
         new_groups: NewGroups = "error",
     ) -> Array:
         """Central interval for a new observation, (row, 2); 90 % by default."""
-        if not 0.0 < confidence_level < 1.0:
-            raise DataError(
-                f"confidence_level must lie strictly between 0 and 1, got {confidence_level}."
-            )
-        return self._apply(X, groups, time, new_groups, lambda p: p.interval(confidence_level))
+        level = check_level(confidence_level)
+        return self._apply(X, groups, time, new_groups, lambda p: p.interval(level))
+
+    def predict_frame(
+        self,
+        X: Any,
+        *,
+        groups: Any = None,
+        time: Any = None,
+        confidence_level: float = 0.9,
+        new_groups: NewGroups = "error",
+        names: FrameNames = "ehrmeta",
+        as_: FrameType = "pandas",
+    ) -> Any:
+        """Predictions as a data frame, one row per row of X.
+
+        Parameters
+        ----------
+        X, groups, time, new_groups
+            As in `predict`.
+        confidence_level : float, default 0.9
+            Of the intervals, or of the prediction sets of calibrated classes.
+        names : {"ehrmeta", "meds"}
+            Of two classes, "meds" gives `subject_id`, `prediction_time` and
+            `predicted_boolean_probability`, as evaluators of MEDS labels read them.
+        as_ : {"pandas", "polars"}
+
+        Returns
+        -------
+        DataFrame
+            `task` and `time`, where given (dates with a time zone are in UTC); `mean`, `lower` and
+            `upper` of numbers, NaN where the model has no interval. Of classes: the likeliest
+            `class`, and `risk` (of the second of two classes) or `risk_LABEL` of every class; if
+            calibrated, also `in_set_LABEL`.
+
+        Examples
+        --------
+        >>> from ehrmeta.baselines import MixedEffects
+        >>> X, groups = np.zeros((300, 1)), np.repeat(np.arange(50), 6)
+        >>> y = np.random.default_rng(0).normal(10, 2, 50)[groups] + 0.1 * np.tile([-1, 1], 150)
+        >>> patients = (
+        ...     MixedEffects()
+        ...     .fit(X, y, groups=groups)
+        ...     .adapt(X[:4], [14.0, 14.0, 8.0, 8.0], groups=["a", "a", "b", "b"])
+        ... )
+        >>> patients.predict_frame(X[:2], groups=["b", "a"]).round(0)
+          task  mean  lower  upper
+        0    b   8.0    8.0    8.0
+        1    a  14.0   14.0   14.0
+        """
+        level = check_frame(confidence_level, as_, names)
+        inputs, columns = self._columns(X, groups, time, new_groups, lambda p: p.columns(level))
+        return prediction_frame(X, inputs, columns, as_=as_, names=names)
 
     def predict_distribution(self, X: Any, *, groups: Any = None, time: Any = None) -> Prediction:
         """Predictive distribution of every row, for scores such as the CRPS.
@@ -248,23 +299,19 @@ class Adapted(files.Saved):
         (['', 'x0', 'x1'], 2.0)
         """
         inputs, codes = self._read(X, groups, time)
-        others = self._read_background(background, n_samples, random_state)
-        table = explain_features(
+        drawn = draw_rows(background, n_samples, random_state)
+        no_time = np.zeros(len(drawn)) if self.model.table.timed else None
+        others = self.model.read(self._transformed(drawn), time=no_time)
+        return explain_features(
             self.model,
             self._support,
             self.model.table.rows(inputs, codes, self.n_tasks),
             self.model.table.rows(others, np.zeros(others.n_rows, np.int64), 1),
             target,
+            columns=inputs.columns,
             n_samples=n_samples,
             seed=random_state,
         )
-        measured = {f.name for f in self.model.table.features if f.role == "measured"}
-        values = [
-            inputs.columns[name][row] if name and name not in measured else None
-            for row, name in zip(table["row"], table["feature"], strict=True)
-        ]
-        table.insert(3, "value", pd.Series(values, dtype=object))
-        return table
 
     def support_weights(self, X: Any, *, groups: Any = None, time: Any = None) -> pd.DataFrame:
         """Attention weights of the support rows, for learners such as `MatchingNet`.
@@ -305,8 +352,7 @@ class Adapted(files.Saved):
             )
         tensors, metadata = self.model.to_state()
         tensors = tensors | files.support_tensors(self._support)
-        labels = self.labels_
-        if labels is not None:
+        if (labels := self.labels_) is not None:
             tensors["labels"] = files.label_bytes(labels)
         return tensors, metadata | {
             "kind": "adapted",
@@ -335,23 +381,8 @@ class Adapted(files.Saved):
         A `DataError` says that the file cannot be written, or that the model is a baseline.
         """
         model, output = self.model.digests(self._state)
-        record: dict[str, Any] = {
-            "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
-            "model": model,
-            "n_tasks": self.n_tasks,
-            "n_rows": self._support.n_rows,
-            "output": output,
-        }
-        try:
-            with Path(path).open("a", encoding="utf-8") as file:
-                file.write(json.dumps(record) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise DataError(
-                f"the audit record cannot be written to {os.fspath(path)!r}: "
-                f"{error.strerror or error}. Choose a file in a writable folder."
-            ) from error
+        rows = {"n_tasks": self.n_tasks, "n_rows": self._support.n_rows}
+        files.append_audit_record(path, {"model": model, **rows, "output": output})
 
     @cached_property
     def effects_(self) -> tuple[Array, float]:
@@ -374,10 +405,10 @@ class Adapted(files.Saved):
         return self.model.atypical(self._support)
 
     def __repr__(self) -> str:
-        shots = self.n_shots_
-        span = f"{shots.min()}-{shots.max()}" if shots.min() < shots.max() else f"{shots.min()}"
+        low, high = self.n_shots_.min(), self.n_shots_.max()
         tasks = "1 task" if self.n_tasks == 1 else f"{self.n_tasks:,} tasks"
-        return f"{type(self).__name__}({tasks}, {span} shots each, {self.model.name})"
+        shots = f"{low}-{high}" if low < high else f"{low}"
+        return f"{type(self).__name__}({tasks}, {shots} shots each, {self.model.name})"
 
     def _with_support(self, labels: Labels, support: TaskRows) -> Self:
         """Adapt the same model to another support."""
@@ -390,48 +421,41 @@ class Adapted(files.Saved):
         return prediction
 
     def _apply(
-        self,
-        X: Any,
-        groups: Any,
-        time: Any,
-        new_groups: NewGroups,
-        summary: Callable[[Prediction], npt.NDArray[Any]],
+        self, X: Any, groups: Any, time: Any, new_groups: NewGroups, summary: Summary
     ) -> npt.NDArray[Any]:
-        """Summary of the predictive distributions, with rows of new tasks as `new_groups` says."""
-        if new_groups not in ("error", "population", "nan"):
-            raise DataError(
-                f"new_groups must be 'error', 'population' or 'nan', got {new_groups!r}."
-            )
+        """Summary of the predictive distributions, as one array."""
+        return self._columns(X, groups, time, new_groups, lambda p: {"": summary(p)})[1][""]
+
+    def _columns(
+        self, X: Any, groups: Any, time: Any, new_groups: NewGroups, summarise: Summarise
+    ) -> tuple[Inputs, dict[str, npt.NDArray[Any]]]:
+        """The rows as read, and columns that summarise the predictive distributions.
+
+        Rows of tasks that were not adapted are predicted as `new_groups` says.
+        """
+        check_new_groups(new_groups)
         inputs, codes = self._read(X, groups, time, allow_new=new_groups != "error")
         known = codes >= 0
         if known.all():
-            return self._summary(summary, inputs, codes, known)
+            return inputs, self._summary(summarise, inputs, codes, known)
         adapted = new = None
         if known.any():
-            adapted = new = self._summary(summary, inputs, np.where(known, codes, 0), known)
+            adapted = new = self._summary(summarise, inputs, np.where(known, codes, 0), known)
         if new is None or new_groups == "population":
-            new = self.unadapted()._summary(summary, inputs, np.zeros_like(codes), ~known)
-        shape, dtype = (inputs.n_rows, *new.shape[1:]), new.dtype
-        if new_groups == "nan":
-            values = np.full(shape, np.nan, np.float64 if dtype.kind in "biuf" else object)
-        else:
-            values = np.empty(shape, dtype)
-            values[~known] = new
-        if adapted is not None:
-            values[known] = adapted
-        return values
+            new = self.unadapted()._summary(summarise, inputs, np.zeros_like(codes), ~known)
+        return inputs, join_rows(known, adapted, new, is_missing=new_groups == "nan")
 
     def _summary(
         self,
-        summary: Callable[[Prediction], npt.NDArray[Any]],
+        summarise: Summarise,
         inputs: Inputs,
         codes: npt.NDArray[np.int64],
         rows: npt.NDArray[np.bool_],
-    ) -> npt.NDArray[Any]:
-        """Summary of the predictions of the masked rows; `codes` (row,) numbers their tasks."""
+    ) -> dict[str, npt.NDArray[Any]]:
+        """Columns that summarise the predictions of the masked rows, with tasks `codes` (row,)."""
         prediction = self._calibrated(self._predict(inputs, codes), inputs, self.n_shots_[codes])
         try:
-            return summary(prediction.take(np.flatnonzero(rows)))
+            return summarise(prediction.take(np.flatnonzero(rows)))
         except DataError as error:
             raise DataError(f"{self.model.name}:", *error.args) from error
 
@@ -456,17 +480,6 @@ class Adapted(files.Saved):
 
     def _query(self, X: Any, groups: Any, time: Any) -> TaskRows:
         return self.model.table.rows(*self._read(X, groups, time), self.n_tasks)
-
-    def _read_background(self, background: Any, n_samples: int, random_state: int) -> Inputs:
-        """Random rows of other patients, at most `n_samples`."""
-        if not len(background):
-            raise DataError("background has no rows. Pass rows of other patients.")
-        if not isinstance(n_samples, Integral) or n_samples < 2:
-            raise DataError(f"n_samples must be a whole number, 2 or more, got {n_samples!r}.")
-        n_rows = len(background)
-        drawn = np.random.default_rng(random_state).permutation(n_rows)[:n_samples]
-        rows = self._transformed(take_rows(background, np.isin(np.arange(n_rows), drawn)))
-        return self.model.read(rows, time=np.zeros(len(drawn)) if self.model.table.timed else None)
 
     def _transformed(self, X: Any) -> Any:
         return X if self.transform is None else self.transform(X)

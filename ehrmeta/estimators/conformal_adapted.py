@@ -8,11 +8,18 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from ehrmeta.data.columns import level_names
 from ehrmeta.estimators.adapted import Adapted, NewGroups
 from ehrmeta.estimators.conformal_limits import Calibration, Cell
 from ehrmeta.estimators.files import Json, State, check_class
 from ehrmeta.estimators.inputs import Inputs
-from ehrmeta.estimators.predictions import ClassPredictive, Prediction, Predictive
+from ehrmeta.estimators.predictions import (
+    ClassPredictive,
+    Prediction,
+    Predictive,
+    class_columns,
+    number_columns,
+)
 from ehrmeta.estimators.task_model import Labels, TaskModel
 from ehrmeta.nn.batch import TaskRows
 
@@ -58,6 +65,10 @@ class _CalibratedPredictive(_Calibrated):
         error = {cell: limits.at(confidence_level) for cell, (limits,) in chosen.items()}
         return self._at(np.array([error[cell] for cell in self.cells]).reshape(-1, 2))
 
+    def columns(self, confidence_level: float) -> dict[str, npt.NDArray[Any]]:
+        """Mean of the model and calibrated interval."""
+        return number_columns(self.point(), self.interval(confidence_level))
+
     def _at(self, error: Array) -> Array:
         """Outcomes at standardised errors, (row, error)."""
         scale = 1.0 if self.model.scale is None else self.model.scale[:, None]
@@ -77,6 +88,12 @@ class _CalibratedClasses(_Calibrated):
     def probabilities(self) -> Array:
         """Recalibrated probability of every class, (row, class)."""
         return self.limits.recalibrated(self.model.probabilities(), self.cells)
+
+    def columns(self, confidence_level: float) -> dict[str, npt.NDArray[Any]]:
+        """Recalibrated classes and risks, and whether each class is in the prediction set."""
+        names = level_names(self.model.labels)
+        sets = zip(names, self.members(confidence_level).T, strict=True)
+        return class_columns(self, self.model.labels) | {f"in_set_{name}": of for name, of in sets}
 
     def members(self, confidence_level: float) -> npt.NDArray[np.bool_]:
         """Prediction sets as masks, (row, class)."""

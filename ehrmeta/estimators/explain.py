@@ -1,7 +1,8 @@
 """Explanations of adapted predictions: contributions of support rows and of features."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from numbers import Integral
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.func import jacrev
 
+from ehrmeta.data.columns import take_rows
 from ehrmeta.errors import DataError
 from ehrmeta.estimators.predictions import (
     CarriedPredictive,
@@ -190,10 +192,11 @@ def explain_features(
     background: TaskRows,
     target: Any,
     *,
+    columns: Mapping[str, npt.NDArray[Any]],
     n_samples: int,
     seed: int,
 ) -> pd.DataFrame:
-    """Shapley values of every query row; see `Adapted.explain_features`."""
+    """Shapley values of every query row, read from `columns`; see `Adapted.explain_features`."""
     label, features = _label_number(model.table, target), model.table.features
     parts = []
     for at, task in enumerate(query.codes.tolist()):
@@ -201,17 +204,35 @@ def explain_features(
         game = _game(model, support.select(torch.tensor([task])), row, background, label)
         rng = np.random.default_rng(seed)  # the same draws for every row
         base, shares = shapley_shares(game, len(features), n_samples, rng)
-        columns = {
+        shapley = {
             "row": int(query.origin[at]),
             "part": ["base", *["feature"] * len(features)],
             "feature": ["", *(feature.name for feature in features)],
             "contribution": [base.mean(), *shares.mean(0)],
             "error": np.std([base, *shares.T], axis=1, ddof=1) / np.sqrt(n_samples),
         }
-        parts.append(pd.DataFrame(columns))
+        parts.append(pd.DataFrame(shapley))
     if not parts:
         raise DataError("explain_features got no rows. Pass the rows whose predictions to explain.")
-    return pd.concat(parts).sort_values("row", kind="stable", ignore_index=True)
+    table = pd.concat(parts).sort_values("row", kind="stable", ignore_index=True)
+    measured = {feature.name for feature in features if feature.role == "measured"}
+    values = [
+        columns[name][row] if name and name not in measured else None
+        for row, name in zip(table["row"], table["feature"], strict=True)
+    ]
+    table.insert(3, "value", pd.Series(values, dtype=object))
+    return table
+
+
+def draw_rows(background: Any, n_samples: int, random_state: int) -> Any:
+    """Random rows of other patients, at most `n_samples`."""
+    if not len(background):
+        raise DataError("background has no rows. Pass rows of other patients.")
+    if not isinstance(n_samples, Integral) or n_samples < 2:
+        raise DataError(f"n_samples must be a whole number, 2 or more, got {n_samples!r}.")
+    n_rows = len(background)
+    drawn = np.random.default_rng(random_state).permutation(n_rows)[:n_samples]
+    return take_rows(background, np.isin(np.arange(n_rows), drawn))
 
 
 def shapley_shares(

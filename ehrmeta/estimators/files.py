@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any, ClassVar, Self, TypeAlias
 
 import numpy as np
@@ -24,7 +25,7 @@ from torch import Tensor
 
 from ehrmeta.algorithms import ALGORITHMS
 from ehrmeta.data import Schema
-from ehrmeta.errors import BundleError, Remedy
+from ehrmeta.errors import BundleError, DataError, Remedy
 from ehrmeta.nn import MLP, TaskRows
 from ehrmeta.persistence import read_bundle, write_bundle
 from ehrmeta.persistence.sklearn_models import SAVED_MODELS
@@ -267,3 +268,18 @@ def digest(tensors: Mapping[str, Tensor]) -> str:
         sha.update(f"{name} {tuple(tensors[name].shape)}".encode())
         sha.update(tensors[name].detach().cpu().contiguous().numpy().tobytes())
     return sha.hexdigest()
+
+
+def append_audit_record(path: str | os.PathLike[str], record: Json) -> None:
+    """Append a record and its time to a file, as a line of JSON, and flush it to disk."""
+    record = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), **record}
+    try:
+        with Path(path).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise DataError(
+            f"the audit record cannot be written to {os.fspath(path)!r}: "
+            f"{error.strerror or error}. Choose a file in a writable folder."
+        ) from error

@@ -12,8 +12,8 @@ from sklearn.base import BaseEstimator, is_classifier, is_regressor
 from sklearn.utils.validation import column_or_1d
 
 from ehrmeta.algorithms import Algorithm
-from ehrmeta.data import Clock, Schema, TaskIndex, index_tasks, read_column, read_columns, to_time
-from ehrmeta.data.clock import are_numeric_dates
+from ehrmeta.data import Clock, Schema, TaskIndex, index_tasks, read_column, read_columns
+from ehrmeta.data.clock import are_numeric_dates, read_times
 from ehrmeta.data.findings import numeric_dates
 from ehrmeta.errors import DataError, DataWarning, GroupError, Remedy, SchemaError, did_you_mean
 from ehrmeta.nn.backbone import Backbone
@@ -32,7 +32,7 @@ class Inputs:
     groups: Array | None
     time: npt.NDArray[np.float64] | None
     n_rows: int
-    dated: bool = False  # whether times were dates, counted from the clock's origin
+    dates: Array | None = None  # times as dates, if they were
 
     def outcome(self) -> Array:
         """The outcome, or a `DataError` if it is missing."""
@@ -90,20 +90,19 @@ def read_inputs(
         groups = np.asarray(groups)  # ids have the type of their categories
     time = time if time is not None else time_values
     labels = None if groups is None else _vector(read_column(groups, "groups"), "groups", n_rows)
-    dated = False
+    dates = None
     if time is not None:
         clock = clock or Clock(time_column or "time")
         time = read_column(time, clock.name)
         _refuse_missing(time, f"time '{clock.name}'", "Fill it in, or drop these rows", labels)
-        dated = time.dtype.kind not in "biuf"
-        time = to_time(time, unit=clock.unit, origin=clock.origin, name=clock.name)
+        time, dates = read_times(time, unit=clock.unit, origin=clock.origin, name=clock.name)
         time = _vector(time, "time", n_rows)
     if y is not None:
         if getattr(y, "ndim", 1) == 2:
             y = column_or_1d(y, warn=True)
         y = _vector((read_outcome or read_numbers)(y, outcome), outcome, n_rows)
         _refuse_missing(y, f"outcome '{outcome}'", "Drop these rows", labels)
-    return Inputs(columns, y, labels, time, n_rows, dated)
+    return Inputs(columns, y, labels, time, n_rows, dates)
 
 
 def read_numbers(y: Any, name: str) -> npt.NDArray[np.float64]:

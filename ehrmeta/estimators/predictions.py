@@ -11,6 +11,7 @@ import numpy.typing as npt
 from scipy import special, stats
 
 from ehrmeta.data import OutcomeScale
+from ehrmeta.data.columns import level_names
 from ehrmeta.errors import DataError, Remedy
 
 Array = npt.NDArray[np.float64]
@@ -24,6 +25,10 @@ class Prediction(ABC):
     @abstractmethod
     def point(self) -> npt.NDArray[Any]:
         """Point prediction of every row, (row,), as `predict` returns it."""
+
+    @abstractmethod
+    def columns(self, confidence_level: float) -> dict[str, npt.NDArray[Any]]:
+        """Columns of a data frame of predictions, (row,) each."""
 
     @abstractmethod
     def take(self, index: npt.NDArray[np.int64]) -> Self:
@@ -64,6 +69,10 @@ class ClassPredictive(Prediction):
     def probabilities(self) -> Array:
         """Softmax of the logits; rows sum to 1."""
         return np.asarray(special.softmax(self.logits, axis=1))
+
+    def columns(self, confidence_level: float) -> dict[str, npt.NDArray[Any]]:
+        """Likeliest class, and the probability of the second of two classes or of every class."""
+        return class_columns(self, self.labels)
 
     def take(self, index: npt.NDArray[np.int64]) -> ClassPredictive:
         """The rows of an index, in its order."""
@@ -116,6 +125,14 @@ class Predictive(Prediction):
             )
         return self.outcome.inverse(self._frozen().ppf(level))
 
+    def columns(self, confidence_level: float) -> dict[str, npt.NDArray[Any]]:
+        """Mean and central interval; without a distribution the limits are NaN."""
+        if self.scale is None:
+            limits = np.full((len(self.loc), 2), np.nan)
+        else:
+            limits = self.interval(confidence_level)
+        return number_columns(self.point(), limits)
+
     def cdf(self, y: Array) -> tuple[Array, Array]:
         """Distribution function just below and at the outcomes, (row,) each."""
         p = np.asarray(self._frozen().cdf(self.outcome.forward(y)))
@@ -131,6 +148,29 @@ class Predictive(Prediction):
         if self.dof is None:
             return stats.norm(self.loc, self.scale)
         return stats.t(self.dof, self.loc, self.scale)
+
+
+def check_level(confidence_level: float) -> float:
+    """The level itself, or an error unless it lies strictly between 0 and 1."""
+    if not 0.0 < confidence_level < 1.0:
+        raise DataError(
+            f"confidence_level must lie strictly between 0 and 1, got {confidence_level}."
+        )
+    return confidence_level
+
+
+def number_columns(mean: Array, limits: Array) -> dict[str, npt.NDArray[Any]]:
+    """Columns of a data frame, from means (row,) and limits (row, 2)."""
+    return {"mean": mean, "lower": limits[:, 0], "upper": limits[:, 1]}
+
+
+def class_columns(prediction: Prediction, labels: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
+    """Columns of a data frame: the likeliest class and the risk of the second or of every class."""
+    p = prediction.probabilities()
+    if len(labels) == 2:
+        return {"class": prediction.point(), "risk": p[:, 1]}
+    risks = {f"risk_{name}": p[:, c] for c, name in enumerate(level_names(labels))}
+    return {"class": prediction.point(), **risks}
 
 
 @dataclass(frozen=True, kw_only=True)

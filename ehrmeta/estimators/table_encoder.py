@@ -82,7 +82,7 @@ class TableEncoder:
             time_unit=unit,
             time_center=center,
             time_scale=scale,
-            dated=inputs.dated,
+            dated=inputs.dates is not None,
             clock_is_feature=inputs.time is not None and (clock is None or clock.is_feature),
         )
 

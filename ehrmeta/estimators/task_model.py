@@ -89,7 +89,8 @@ class RowReader:
                 "time is missing: the model was fitted with time. Pass time= (one value per row, "
                 "in the unit and from the origin of fit)."
             )
-        if inputs.dated and not self.table.dated and (clock is None or clock.origin is None):
+        has_origin = clock is not None and clock.origin is not None
+        if inputs.dates is not None and not (self.table.dated or has_origin):
             raise errors.DataError(
                 "time holds dates, but the model was fitted with numbers, and the schema has no "
                 "origin. Convert them to the unit and origin of the training times, or fit with "
@@ -288,6 +289,14 @@ def _check_id_type(groups: npt.NDArray[Any], labels: Labels) -> None:
         raise errors.GroupError(
             f"groups holds {here}, but the model was adapted to ids that are {before}. Convert "
             "them to one type."
+        )
+
+
+def check_new_groups(new_groups: str) -> None:
+    """Raise a `DataError` if `new_groups` is not one of its three values."""
+    if new_groups not in ("error", "population", "nan"):
+        raise errors.DataError(
+            f"new_groups must be 'error', 'population' or 'nan', got {new_groups!r}."
         )
 
 

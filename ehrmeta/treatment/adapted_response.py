@@ -9,8 +9,10 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
+from ehrmeta.data.columns import level_names
 from ehrmeta.errors import BundleError, DataError, DataWarning, warn_renamed
 from ehrmeta.estimators.files import Json, Saved, State, label_type
+from ehrmeta.estimators.prediction_frame import FrameType, check_frame, prediction_frame
 from ehrmeta.treatment.arms import Arms, Array, Dose
 from ehrmeta.treatment.cross_fitting import Stack
 from ehrmeta.treatment.effect_model import EffectModel, TaskEffects
@@ -173,6 +175,50 @@ class AdaptedResponse(RowScores, Saved):
         step = 0.005 * (treatment.high - treatment.low)
         ends = treatment.vector(at - step), treatment.vector(at + step)
         return self._contrast(query, *ends)[0] / (2.0 * step)
+
+    def predict_frame(
+        self,
+        X: Any,
+        *,
+        T0: Any = None,
+        T1: Any = None,
+        groups: Any = None,
+        confidence_level: float = 0.95,
+        new_groups: NewGroups = "error",
+        as_: FrameType = "pandas",
+    ) -> Any:
+        """Effects as a data frame, one row per row of X.
+
+        Parameters
+        ----------
+        X, T0, T1, groups, new_groups
+            As in `effect`; by default every arm is compared with the control.
+        confidence_level : float, default 0.95
+            Of `effect_interval`.
+        as_ : {"pandas", "polars"}
+
+        Returns
+        -------
+        DataFrame
+            `task`, where given, `effect`, `lower` and `upper`, NaN without a posterior; for
+            several arms `effect_ARM`, `lower_ARM` and `upper_ARM`.
+        """
+        level = check_frame(confidence_level, as_)
+        treatment = self.model.treatment
+        columns: dict[str, Array] = {}
+        arms, suffixes = [T1], [""]
+        if T1 is None and isinstance(treatment, Arms) and treatment.n_arms > 2:
+            arms = treatment.labels[1:].tolist()
+            suffixes = [f"_{name}" for name in level_names(treatment.labels[1:])]
+        for arm, suffix in zip(arms, suffixes, strict=True):
+            mean, variance = self._effects(X, groups, T0, arm, new_groups)
+            limits = np.full((len(mean), 2), np.nan)
+            if variance is not None:
+                limits = self.model.effects.interval(mean, variance, level)
+            values = {"effect": mean, "lower": limits[:, 0], "upper": limits[:, 1]}
+            columns |= {f"{name}{suffix}": column for name, column in values.items()}
+        inputs = self.model.encoder.read(X, groups=groups).inputs
+        return prediction_frame(X, inputs, columns, as_=as_)
 
     def potential_outcomes(
         self, X: Any, T: Any = None, *, groups: Any = None, new_groups: NewGroups = "error"

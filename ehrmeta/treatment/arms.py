@@ -184,15 +184,6 @@ class Dose:
             )
 
 
-def check_level(confidence_level: float) -> float:
-    """The level itself, or an error unless it lies strictly between 0 and 1."""
-    if not 0.0 < confidence_level < 1.0:
-        raise DataError(
-            f"confidence_level must lie strictly between 0 and 1, got {confidence_level}."
-        )
-    return confidence_level
-
-
 def _numbers(treatment: Any, name: str) -> Array:
     values = read_treatment(treatment, name)
     if values.dtype.kind not in "biuf":

@@ -20,8 +20,9 @@ import pandas as pd
 from scipy import stats
 
 from ehrmeta.errors import DataError
+from ehrmeta.estimators.predictions import check_level
 from ehrmeta.nn.mixed_model import cross_products, orthonormal
-from ehrmeta.treatment.arms import Array, check_level
+from ehrmeta.treatment.arms import Array
 from ehrmeta.treatment.cross_fitting import CrossFitted
 from ehrmeta.treatment.deviations import Deviations, TaskDeviations, fit_deviations
 from ehrmeta.treatment.dose_nuisances import TaskDoseNuisances

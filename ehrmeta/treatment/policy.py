@@ -22,7 +22,8 @@ from scipy import stats
 from sklearn.tree import DecisionTreeRegressor, export_text
 
 from ehrmeta.errors import DataError
-from ehrmeta.treatment.arms import AnyArray, Array, Index, Mask, check_level
+from ehrmeta.estimators.predictions import check_level
+from ehrmeta.treatment.arms import AnyArray, Array, Index, Mask
 
 _FEW_TASKS = 10  # with fewer, rows are resampled rather than tasks
 

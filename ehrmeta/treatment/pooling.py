@@ -9,7 +9,8 @@ from scipy import stats
 from scipy.optimize import brentq
 
 from ehrmeta.errors import DataError
-from ehrmeta.treatment.arms import AnyArray, Array, Index, check_level
+from ehrmeta.estimators.predictions import check_level
+from ehrmeta.treatment.arms import AnyArray, Array, Index
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from ehrmeta.data import Clock, Encoder, Feature, Schema, read_column, to_time
 from ehrmeta.errors import BundleError, DataError, GroupError, SchemaError
 from ehrmeta.estimators.files import label_bytes, read_label_bytes, tensor_like
 from ehrmeta.estimators.inputs import Inputs, outcome_name, read_inputs
+from ehrmeta.estimators.task_model import check_new_groups
 from ehrmeta.treatment.arms import (
     AnyArray,
     Arms,
@@ -243,10 +244,7 @@ class TreatmentEncoder:
         GroupError
             The rows name no task, or one that was not adapted.
         """
-        if new_groups not in ("error", "population", "nan"):
-            raise DataError(
-                f"new_groups must be 'error', 'population' or 'nan', got {new_groups!r}."
-            )
+        check_new_groups(new_groups)
         inputs = self.read(X, groups=groups).inputs
         x = self._x(inputs)
         remedy = "pass new_groups='population' or 'nan'"

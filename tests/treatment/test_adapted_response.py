@@ -91,3 +91,25 @@ def test_rows_in_another_order_change_nothing(model):
         adapted(model, support.take(order)).effect(X, groups=[0, 1, 2]),
         adapted(model, support).effect(X, groups=[0, 1, 2]),
     )
+
+
+def test_a_frame_holds_effects_and_their_intervals(model, new):
+    support, query = new
+    sites = adapted(model, support)
+    frame = sites.predict_frame(query.X, groups=query.groups, confidence_level=0.8)
+    assert list(frame) == ["task", "effect", "lower", "upper"]
+    np.testing.assert_array_equal(frame["effect"], sites.effect(query.X, groups=query.groups))
+    interval = sites.effect_interval(query.X, groups=query.groups, confidence_level=0.8)
+    np.testing.assert_array_equal(frame[["lower", "upper"]], interval)
+
+
+def test_a_frame_of_three_arms_has_columns_for_each_but_the_control(train):
+    arms = np.array(["a", "b", "c"])[np.arange(len(train.y)) % 3]
+    model = plain(propensity=dict.fromkeys("abc", 1 / 3))
+    model.fit(train.X, train.y, treatment=arms, groups=train.groups)
+    frame = model.unadapted().predict_frame(train.X[:4], as_="polars")
+    assert frame.columns == [
+        f"{name}_{arm}" for arm in "bc" for name in ("effect", "lower", "upper")
+    ]
+    effects = model.unadapted().arm_effects(train.X[:4])
+    np.testing.assert_array_equal(frame[["effect_b", "effect_c"]].to_numpy(), effects)

@@ -9,7 +9,9 @@ import numpy as np
 from scipy import stats
 
 from ehrmeta.errors import DataError, DataWarning
-from ehrmeta.treatment.arms import Array, Dose, check_level
+from ehrmeta.estimators.inputs import Inputs
+from ehrmeta.estimators.predictions import check_level
+from ehrmeta.treatment.arms import Array, Dose
 from ehrmeta.treatment.dosing.dose_design import DoseDesign
 from ehrmeta.treatment.dosing.dosed_rows import DosedReader, DosedRows
 from ehrmeta.treatment.dosing.response_curves import (
@@ -105,12 +107,15 @@ class AdaptedDoses(AdaptedPatients):
         curves = ResponseCurves.of(*self._level_and_slope(X, groups, time), monotone)
         return OriginalScale(curves, self.model.design.scaled, self.model.log_outcome)
 
+    def _read(self, X: Any, groups: Any, time: Any) -> Inputs:
+        inputs = self.model.reader.read(X, None, groups, time)
+        if self.model.design.trend and inputs.time is None:
+            raise DataError("time is missing: the model has a trend. Pass time= of every row.")
+        return inputs
+
     def _level_and_slope(self, X: Any, groups: Any, time: Any) -> tuple[Array, Array]:
         """Posterior mean (row, 2) and covariance (row, 2, 2) of a curve's level and slope."""
-        design = self.model.design
-        inputs = self.model.reader.read(X, None, groups, time)
-        if design.trend and inputs.time is None:
-            raise DataError("time is missing: the model has a trend. Pass time= of every row.")
+        design, inputs = self.model.design, self._read(X, groups, time)
         task = task_numbers(inputs, self.labels_)
         at = np.full(inputs.n_rows, design.time_center) if inputs.time is None else inputs.time
         memory = np.zeros((inputs.n_rows, int(self.model.has_memory)))

@@ -10,6 +10,7 @@ import numpy as np
 
 from ehrmeta.data import Encoder, Schema
 from ehrmeta.errors import DataError, SchemaError, did_you_mean
+from ehrmeta.estimators.inputs import Inputs
 from ehrmeta.treatment.arms import AnyArray, Array
 from ehrmeta.treatment.dosing.dosed_rows import DosedEstimator, DosedRows
 from ehrmeta.treatment.dosing.kinetics import Course, courses, fit_kinetics, steady
@@ -139,6 +140,9 @@ class AdaptedCompartment(AdaptedPatients):
         self.n_shots_ = np.array([0 if course is None else len(course.y) for course in courses])
         self._courses = courses
 
+    def _read(self, X: Any, groups: Any, time: Any) -> Inputs:
+        return self.model.reader_.read(X, None, groups, time)
+
     def _curves(self, X: Any, groups: Any, time: Any, monotone: Monotone) -> SampledCurves:
         model = self.model
         if monotone not in (None, "increasing"):
@@ -146,7 +150,7 @@ class AdaptedCompartment(AdaptedPatients):
                 f"monotone={monotone!r} contradicts the law: concentrations rise with the dose. "
                 "Pass 'increasing' or None."
             )
-        inputs = model.reader_.read(X, None, groups, time)
+        inputs = self._read(X, groups, time)
         patient, since = task_numbers(inputs, self.labels_), model._since(inputs.columns)
         x = model._encoded(inputs.columns)
         unit, weight = np.empty((2, inputs.n_rows, _N_DRAWS))

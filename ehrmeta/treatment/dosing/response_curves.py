@@ -13,7 +13,10 @@ from scipy import stats
 
 from ehrmeta.data import Schema, read_column
 from ehrmeta.errors import DataError
-from ehrmeta.treatment.arms import Array, Dose, Index, check_level
+from ehrmeta.estimators.inputs import Inputs
+from ehrmeta.estimators.prediction_frame import FrameType, check_frame, prediction_frame
+from ehrmeta.estimators.predictions import check_level
+from ehrmeta.treatment.arms import Array, Dose, Index
 from ehrmeta.treatment.treated_rows import described
 
 Monotone = Literal["increasing", "decreasing"] | None
@@ -158,6 +161,10 @@ class AdaptedPatients(ABC):
         return f"{type(self).__name__}({described(self.n_shots_, 'patient')})"
 
     @abstractmethod
+    def _read(self, X: Any, groups: Any, time: Any) -> Inputs:
+        """Rows with the columns of fit."""
+
+    @abstractmethod
     def _curves(self, X: Any, groups: Any, time: Any, monotone: Monotone) -> Curves:
         """The curves at the rows' features."""
 
@@ -208,6 +215,41 @@ class AdaptedPatients(ABC):
                 "extrapolated": np.tile(self.doses.outside(doses), n_rows),
             }
         )
+
+    def predict_frame(
+        self,
+        X: Any,
+        *,
+        treatment: Any,
+        groups: Any = None,
+        time: Any = None,
+        confidence_level: float = 0.9,
+        monotone: Monotone = None,
+        as_: FrameType = "pandas",
+    ) -> Any:
+        """Response to one dose per row as a data frame, one row per row of X.
+
+        Parameters
+        ----------
+        treatment : float, or array, (row,)
+            Dose of every row.
+        as_ : {"pandas", "polars"}
+        X, groups, time, confidence_level, monotone
+            As in `dose_response`.
+
+        Returns
+        -------
+        DataFrame
+            `task` and `time`, where given; `dose`, `response` (median), `lower` and `upper`.
+        """
+        tail = 0.5 * (1.0 - check_frame(confidence_level, as_))
+        inputs = self._read(X, groups, time)
+        dose = np.broadcast_to(read_column(np.atleast_1d(treatment), "treatment"), inputs.n_rows)
+        doses, curves = self._grid(dose), self._curves(X, groups, time, monotone)
+        at = np.arange(inputs.n_rows), np.searchsorted(doses, dose)
+        levels = {"response": 0.5, "lower": tail, "upper": 1.0 - tail}
+        band = {name: curves.quantile(doses, level)[at] for name, level in levels.items()}
+        return prediction_frame(X, inputs, {"dose": dose, **band}, as_=as_)
 
     def chance(
         self,

@@ -35,3 +35,13 @@ def test_effects_of_a_line_are_proportional_to_the_step_and_change_sign_with_it(
     np.testing.assert_allclose(one.effect([[0.0]], T0=2, T1=1), -step)
     low, high = one.effect_interval([[0.0]], T0=1, T1=2)[0]
     assert 0.5 * (low + high) == pytest.approx(step[0])
+
+
+def test_a_frame_holds_the_response_to_one_dose_per_row() -> None:
+    one, dose = adapted(), np.array([3.0, 1.0])
+    frame = one.predict_frame([[0.0]] * 2, treatment=dose, confidence_level=0.8)
+    assert list(frame) == ["dose", "response", "lower", "upper"]
+    for row in range(2):
+        curve = one.dose_response([[0.0]], dose[[row]], confidence_level=0.8)
+        expected = curve[["dose", "response", "low", "high"]].to_numpy()
+        np.testing.assert_allclose(frame.iloc[[row]].to_numpy(), expected)
