@@ -185,8 +185,8 @@ class Algorithm(BaseEstimator, ABC):
             The algorithm has no attention over rows.
         """
         raise DataError(
-            f"{type(self).__name__} does not predict by weighing the support's rows. Use "
-            "MatchingNet or NeuralProcess(attentive=True) for weights of the support rows."
+            f"{type(self).__name__} has no support weights. Use MatchingNet or "
+            "NeuralProcess(attentive=True)."
         )
 
     def loss(

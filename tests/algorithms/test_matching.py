@@ -117,9 +117,9 @@ def test_the_population_rests_on_nobody(sinusoids):
 def test_learners_that_weigh_no_rows_say_so(sinusoids):
     X, y, groups = sinusoids
     model = MetaRegressor(MAML(inner_steps=1), max_steps=2, random_state=0, verbose=False)
-    with pytest.raises(DataError, match=r"MAML does not predict by weighing.*MatchingNet"):
+    with pytest.raises(DataError, match=r"MAML has no support weights.*MatchingNet"):
         model.fit(X, y, groups=groups).adapt(X[:3], y[:3]).support_weights(X[3:5])
-    with pytest.raises(DataError, match=r"LastValue does not predict by weighing"):
+    with pytest.raises(DataError, match=r"LastValue has no support weights"):
         LastValue().fit(X, y, groups=groups).adapt(X[:3], y[:3]).support_weights(X[3:5])
     with pytest.raises(DataError, match="similarity must be one of"):
         MetaRegressor(MatchingNet(similarity="l1")).fit(X, y, groups=groups)

@@ -63,5 +63,5 @@ def test_attention_is_the_attentive_ones_alone():
     state = attentive.adapt(spec, params, support)
     attention = attentive.attention(spec, params, state, query)
     torch.testing.assert_close(attention.sum(-1), torch.ones(3).double())
-    with pytest.raises(DataError, match="NeuralProcess does not predict by weighing"):
+    with pytest.raises(DataError, match="NeuralProcess has no support weights"):
         conditional.attention(spec, params, state, query)

@@ -41,7 +41,7 @@ def test_scores_of_classes_are_relations_with_their_prototypes():
         pairs = torch.cat([embedded, reference, (embedded - reference).square()], -1)
         score = relation.forward(part(params, "relation"), {}, pairs)[:, 0]
         torch.testing.assert_close(logits[:, k], score + state["log_frequency"][k])
-    with pytest.raises(DataError, match="RelationNet does not predict by weighing"):
+    with pytest.raises(DataError, match="RelationNet has no support weights"):
         algorithm.attention(spec, params, state, query)
 
 
