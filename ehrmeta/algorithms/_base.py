@@ -4,8 +4,8 @@ An algorithm is a dataclass of hyper-parameters and holds no state. The trainer 
 estimator calls `adapt` and `predict`; both run over many tasks with ``torch.func.vmap``. So write
 tensor algebra of one task, use `mask` and `weight` in every sum over points, make every update
 vanish on an empty support, and branch on Python values only. After some training steps the loss
-is recorded and no longer called: it must not read a tensor's value (``if``, ``float``), draw
-random numbers, or depend on anything but its arguments.
+is captured as a graph, and the graph is run instead of its Python code: it must not read a
+tensor's value (``if``, ``float``), draw random numbers, or depend on anything but its arguments.
 """
 
 from __future__ import annotations

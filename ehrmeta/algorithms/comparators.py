@@ -113,7 +113,8 @@ class FineTune(maml.InnerLoop):
               \theta_{s+1} = \theta_s - \alpha \nabla_\theta L_T^{support}(\theta_s)
 
     The pretraining does not anticipate the fine-tuning. Only the rate and the noise are learned
-    from the query after fine-tuning, so the rate is small where tuning on few rows harms.
+    from the query after fine-tuning, so the rate is small where fine-tuning on few rows
+    would make predictions worse.
 
     Parameters
     ----------

@@ -29,7 +29,7 @@ class RowAttention(Algorithm):
     n_embedding: Annotated[int, Range(8, 64, log=True)] = 32
 
     def n_outputs(self, likelihood: Likelihood) -> int:
-        """The embedding, and the prediction of the prior row."""
+        """Width of the embedding plus the outputs that predict the prior row."""
         return self.n_embedding + likelihood.n_outputs
 
     def adapt(self, spec: Spec, params: Params, support: TaskSet) -> State:

@@ -45,7 +45,7 @@ class RelationNet(RowAttention):
     additive: Annotated[bool, Choice((False, True))] = False
 
     def n_outputs(self, likelihood: Likelihood) -> int:
-        """The embedding and, for real-valued outcomes, the prediction of the prior row."""
+        """Width of the embedding plus, for real-valued outcomes, the outputs of the prior row."""
         return self.n_embedding + (0 if likelihood.n_classes else likelihood.n_outputs)
 
     def init(self, spec: Spec, generator: torch.Generator) -> dict[str, Tensor]:

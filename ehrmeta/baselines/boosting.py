@@ -12,15 +12,15 @@ from ehrmeta.estimators._base import TaskRegressor
 from ehrmeta.estimators.predictions import Predictive
 from ehrmeta.estimators.task_model import RowReader, TaskModel
 from ehrmeta.nn.batch import TaskRows
+from ehrmeta.training.held_out import HELD_OUT_SHARE
 
 Array = NDArray[np.float64]
 _MIN_TASKS = 20  # with fewer, no task is held out
-_HELD_OUT = 0.1
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
 class BoostedRegressor(TaskRegressor):
-    """Boosted trees on rows weighted by 1 / rows of their task, stopped on held-out tasks."""
+    """Boosted trees in which every task has the same weight, stopped early on held-out tasks."""
 
     max_iter: int = 300
     learning_rate: float = 0.05
@@ -50,7 +50,7 @@ class BoostedRegressor(TaskRegressor):
             early_stopping=False,
             random_state=seed,
         )
-        n_held_out = int(_HELD_OUT * n_tasks) if n_tasks >= _MIN_TASKS else 0
+        n_held_out = int(HELD_OUT_SHARE * n_tasks) if n_tasks >= _MIN_TASKS else 0
         test = (np.random.default_rng(seed).permutation(n_tasks) < n_held_out)[tasks]
         x = np.where(np.isnan(x[~test]).all(axis=0), 0.0, x)  # empty columns cannot be binned
         if n_held_out == 0:

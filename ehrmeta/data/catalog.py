@@ -112,8 +112,8 @@ def load_events(name: str) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        ``subject_id``, ``time`` in the card's unit from the card's origin, and ``code``, sorted by
-        subject and time. Codes may repeat.
+        ``subject_id``, ``time`` in the unit and from the origin that the data set's ``card.toml``
+        gives, and ``code``, sorted by subject and time. Codes may repeat.
 
     Examples
     --------

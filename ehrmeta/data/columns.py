@@ -217,7 +217,7 @@ def _read_objects(values: Column, name: str) -> Column:
         return text
     if kind == "empty":
         if not missing.all():
-            raise _cell_error(name, "unknown cells")
+            raise _cell_error(name, "cells of an unknown type")
         return np.full(len(values), np.nan)
     if kind == "boolean" and not missing.any():
         return values.astype(bool)

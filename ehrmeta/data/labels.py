@@ -160,7 +160,8 @@ def label_within(
     if not at_risk.any():
         raise DataError(
             f"none of {len(landmarks):,} prediction times is at risk: {int(prior.sum()):,} are "
-            "after the event, the others after follow-up. Check the units and origins of the times."
+            "after the event, the others after follow-up or a competing event. Check the units and "
+            "origins of the times."
         )
     longest = float((end - start)[at_risk].max())
     if horizon > longest:

@@ -293,7 +293,7 @@ class Schema:
 
     @classmethod
     def from_toml(cls, path: str | os.PathLike[str]) -> Schema:
-        """Read a TOML file as `to_toml` writes; raises a `SchemaError` for unknown keys."""
+        """Read a TOML file in the format of `to_toml`; raises a `SchemaError` for unknown keys."""
         return cls.from_dict(read_toml(path))
 
     def to_dict(self) -> dict[str, Any]:

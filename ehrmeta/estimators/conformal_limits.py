@@ -79,7 +79,9 @@ class Limits:
         return self._lower(tail), self._upper(tail)
 
     def lower(self, confidence_level: float) -> float:
-        """One-sided lower limit: at least this share of a new task's rows is not below it.
+        """One-sided lower limit: `confidence_level` of the rows lie on or above it.
+
+        On average over new tasks, each with the same weight.
 
         Examples
         --------
@@ -370,8 +372,8 @@ def _values(values: npt.NDArray[Any], name: str) -> npt.NDArray[np.object_]:
     codes, distinct = pd.factorize(values)
     if len(distinct) > _MOST_VALUES:
         raise SchemaError(
-            f"column '{name}' of by has {len(distinct):,} distinct values, too many subgroups. "
-            f"Pass cut points: by={{'{name}': (low, high)}}."
+            f"column '{name}' in by= has {len(distinct):,} distinct values, too many for "
+            f"subgroups. Pass cut points: by={{'{name}': (low, high)}}."
         )
     words = [f"{value:g}" if isinstance(value, float) else str(value) for value in distinct]
     named = np.array([f"{name} {word}" for word in [*words, "missing"]], dtype=object)

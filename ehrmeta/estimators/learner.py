@@ -179,7 +179,7 @@ class Learner:
         query: TaskRows,
         work: Callable[[_Run, State, TaskSet], Out],
     ) -> list[Out]:
-        """Results of `work` for all padded runs of queries, with their states."""
+        """Results of `work` for every padded batch of queries and its adapted states."""
 
         def work_on(run: _Run) -> Out:
             with torch.inference_mode():

@@ -196,7 +196,9 @@ class MetaModel(TaskModel, ABC):
             files.from_json(state["backbone"]),
         )
         if not (isinstance(algorithm, Algorithm) and isinstance(backbone, Backbone)):
-            raise BundleError("its algorithm or backbone is not of that type.")
+            raise BundleError(
+                "its 'algorithm' is not an Algorithm, or its 'backbone' is not a Backbone."
+            )
         n_saved = sum(name.startswith("params.") for name in tensors)
         if isinstance(backbone, MLP) and len(backbone.hidden) > n_saved:
             raise BundleError(f"it has {n_saved} weight tensors; its settings imply more.")

@@ -200,7 +200,7 @@ class Classes:
         return cls(labels)
 
     def forward(self, y: Array) -> npt.NDArray[np.float64]:
-        """Class numbers, (row,)."""
+        """Index of every row's class, (row,)."""
         if len(y) == 0:
             return np.empty(0)
         is_text = self.labels.dtype.kind in "OU"

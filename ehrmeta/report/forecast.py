@@ -22,7 +22,7 @@ from ehrmeta.report.forecast_scores import coverage_by_k, forecasts, group_score
 from ehrmeta.report.tripod import tripod_tables
 from ehrmeta.report.wording import decimals, number, outcome_label, ranged, row_range, with_unit
 
-_MAX_LEVELS = 8  # categorical columns with more levels are no subgroups
+_MAX_LEVELS = 8  # categorical columns with more levels make no subgroups
 _MIN_LATER = 3  # values after the support, to draw a patient
 _OURS = "the model"  # its name among the methods of a curve
 _FEW_PATIENTS = 100

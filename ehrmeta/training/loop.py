@@ -119,8 +119,8 @@ def train(
 
     if state.n_skipped:
         message = (
-            f"{state.n_skipped:,} of {state.n_seen:,} training losses were not finite and dropped; "
-            f"the learning rate was halved {state.n_halved} times."
+            f"{state.n_skipped:,} of {state.n_seen:,} training losses were not finite and were "
+            f"dropped; the learning rate was halved {state.n_halved} times."
         )
         remedy = Remedy(
             "robust-likelihood",

@@ -40,7 +40,7 @@ class AdaptedResponse(RowScores, Saved):
     Attributes
     ----------
     labels_ : ndarray, (task,), or None
-        Groups of the support, sorted; None for one unnamed task.
+        Groups of the support, sorted; None if `adapt` was called without groups.
     n_shots_ : ndarray, (task,)
         Support rows of every task.
     one_arm_ : ndarray of bool, (task,)
@@ -94,7 +94,7 @@ class AdaptedResponse(RowScores, Saved):
         T0, T1 : labels of arms, optional
             By default the control and, of two arms, the other one.
         groups : array, (row,)
-            Task of every row; not needed for one unnamed task.
+            Task of every row; not needed if `adapt` was called without groups.
         new_groups : {"error", "population", "nan"}
             Whether rows of tasks that were not adapted are an error, get the population's effect,
             or NaN.
@@ -315,8 +315,8 @@ class AdaptedResponse(RowScores, Saved):
         if self.one_arm_.any():
             warnings.warn(
                 f"{int(self.one_arm_.sum()):,} of {self.n_tasks:,} tasks (first: task "
-                f"{int(np.flatnonzero(self.one_arm_)[0])}) have rows of one arm only. These inform "
-                "the outcome but not the effect, which is the population's.",
+                f"{int(np.flatnonzero(self.one_arm_)[0])}) have rows of one arm only. Their rows "
+                "inform the level of the outcome only; their effect is that of the population.",
                 DataWarning,
                 stacklevel=stacklevel,
             )

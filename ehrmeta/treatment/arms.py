@@ -117,7 +117,7 @@ class Arms:
         return by_arm
 
     def vector(self, T: Any) -> Array:
-        """An arm as indicators of the non-control arms, (arm - 1,)."""
+        """One-hot vector of an arm over the non-control arms, (n_arms - 1,); 0 for the control."""
         return np.eye(self.n_arms)[self.code(T), 1:]
 
     @property

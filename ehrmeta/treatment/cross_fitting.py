@@ -103,7 +103,7 @@ def fit_model(model: Any, x: Array, y: AnyArray, weight: Array, random_state: in
 
 
 def model_outputs(model: Any, x: Array) -> Array:
-    """Predictions, or probabilities of class 1 of two, or of every class."""
+    """Predictions, or probabilities: of class 1 if the classes are 0 and 1, else of each class."""
     if len(x) == 0:  # an error in scikit-learn
         wide = is_classifier(model) and list(model.classes_) != [0, 1]
         return np.empty((0, len(model.classes_)) if wide else 0)

@@ -58,7 +58,7 @@ class Deviations:
     def design(self, x: Array, factors: Array, *, level: bool = False) -> Array:
         """Columns of b and l in ``sum_a factor_a z'b_a``, plus the level if any, (row, effect).
 
-        Factors are (arm - 1,) or (row, arm - 1).
+        Factors are (n_arms - 1,) or (row, n_arms - 1).
         """
         if self.model is None:
             return np.zeros((len(x), 0))

@@ -15,7 +15,7 @@ from ehrmeta.treatment.treated_rows import TreatedRows
 
 @dataclass(frozen=True, eq=False)
 class TaskDoseNuisances:
-    """Cross-fitted outcomes and doses of rows in their tasks."""
+    """Cross-fitted mean outcome and mean dose of every row, given its task."""
 
     # m, dose (row,): mean outcome and mean dose, at levels of the task's other rows
     m: Array

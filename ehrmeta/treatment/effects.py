@@ -82,7 +82,7 @@ class Population:
     def contrast(self, x: Array, signs: Array) -> tuple[Array, Array]:
         """Design of a contrast, (row, coefficient), and the stacks' jackknife variance, (row,).
 
-        `signs` are the factors of the arms in the contrast, (arm - 1,) or (row, arm - 1); the
+        `signs` are the factors of the arms in the contrast, (n_arms - 1,) or (row, n_arms - 1); the
         jackknife is over the folds of the stacks.
         """
         columns = np.broadcast_to(signs, (len(x), len(self.arms))).T
@@ -167,7 +167,7 @@ class Effects(ABC):
     def contrast(self, cases: TreatedRows, state: Any, zero: Array, one: Array) -> Moments:
         """Mean and variance of the effect of `one` over `zero` at the rows' x in their tasks.
 
-        Both treatments are indicators of the non-control arms, (arm - 1,), or a dose, (1,) or
+        Both treatments are indicators of the non-control arms, (n_arms - 1,), or a dose, (1,) or
         (row, 1). The variance is None for learners without a posterior.
         """
 
@@ -206,8 +206,8 @@ class Effects(ABC):
         level = 0.5 + 0.5 * check_level(confidence_level)
         if variance is None:
             raise DataError(
-                "effects of an estimator= come without a posterior, so without intervals. Use "
-                "estimator=None, the mixed model."
+                "effects fitted with estimator= have no posterior, so no intervals. Use "
+                "estimator=None for the mixed model."
             )
         half_width = self.quantile(level) * np.sqrt(variance)
         return np.stack([mean - half_width, mean + half_width], axis=-1)

@@ -72,7 +72,9 @@ class EffectSettings:
         for model in _as_list(self.outcome):
             if not hasattr(model, "fit"):
                 kind = type(model).__name__
-                raise DataError(f"outcome must be scikit-learn estimators, got {kind}.")
+                raise DataError(
+                    f"outcome= must be a scikit-learn estimator or a list of them, got {kind}."
+                )
 
 
 def fit_effect_model(

@@ -93,8 +93,10 @@ class RowScores:
         higher_is_better : bool
         costs : mapping of arm to float, optional
             In the unit of the outcome.
-        max_depth, min_rows : int
-            Of the tree, and of its leaves.
+        max_depth : int
+            Largest depth of the tree.
+        min_rows : int
+            Smallest number of rows in a leaf.
         """
         scores, arms = self.arm_scores(), self.model.arms
         gain = (scores if higher_is_better else -scores) - arms.costs(costs)

@@ -1,4 +1,4 @@
-"""Rows of treated tasks: reading, checking and encoding a user's table."""
+"""Rows with a treatment column, of all arms: reading, checking and encoding a user's table."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class TreatedRows:
     n_tasks: int
     time: Array | None = None  # (row,): of the treatment, in the schema's unit
     known: Array | None = None  # (row, arm): randomisation probabilities
-    labels: AnyArray | None = None  # (task,): names of the tasks, sorted; None if unnamed
+    labels: AnyArray | None = None  # (task,): names of the tasks, sorted; None without groups
 
     @property
     def n_rows(self) -> int:
@@ -75,7 +75,7 @@ class TreatedRows:
         return counts.reshape(self.n_tasks, n_arms)
 
     def in_one_task(self) -> TreatedRows:
-        """The same rows as one unnamed task."""
+        """The same rows as one task without a name."""
         return replace(self, task=np.zeros(self.n_rows, np.int64), n_tasks=1, labels=None)
 
     def to_tensors(self) -> dict[str, Tensor]:
@@ -282,7 +282,7 @@ def task_numbers(
     new: bool = False,
     remedy: str = "predict with unadapted()",
 ) -> Index:
-    """Number of the adapted task of every row; 0 for one unnamed task, -1 for a new one.
+    """Number of the adapted task of every row; 0 without groups, -1 for a new task.
 
     Raises
     ------

@@ -80,9 +80,9 @@ def tune(
     """Search the hyper-parameters of an estimator by its k-shot error on held-out patients.
 
     Every trial is evaluated in cross-validation by patient: the held-out patients of a fold are
-    adapted to their first rows and scored on their later ones, block by block. A trial that is
-    worse than the best one on the same blocks is stopped before the next fold is trained, as is a
-    trial that diverges.
+    adapted to their first rows and scored on their later ones, in blocks of patients. A trial that
+    is worse than the best one on the same blocks is stopped before the next fold is trained, as
+    is a trial that diverges.
 
     Parameters
     ----------

@@ -205,7 +205,7 @@ def _range(value: Any, usual: Range | Choice | None) -> Range:
     is_number = [isinstance(end, Real) and not isinstance(end, bool) for end in parts[:2]]
     if is_number != [True, True] or parts[2:] not in ((), ("log",)):
         raise DataError(
-            f"{value!r} is no range.",
+            f"{value!r} is not a range.",
             Remedy("write-range", "Write (low, high), (low, high, 'log') or a list of choices."),
         )
     low, high, *scale = parts

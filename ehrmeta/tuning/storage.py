@@ -66,7 +66,7 @@ def open_storage(
             return _with_tables(text, session, {"pool_pre_ping": True}), session
     path = Path(url.database or "")
     if not path.name or path.is_dir() or not path.absolute().parent.is_dir():
-        raise StudyError(f"the storage '{storage}' is no file in an existing folder. {_FORMS}")
+        raise StudyError(f"the storage '{storage}' is not a file in an existing folder. {_FORMS}")
     if not create and not path.exists():
         raise StudyError(f"there is no file '{path}' with studies. Check the storage's path.")
     with _reaching(url):
@@ -96,7 +96,7 @@ def parsed_storage(storage: str) -> URL:
     try:
         url = make_url(text)
     except ArgumentError as error:
-        raise StudyError(f"'{storage}' is no storage. {_FORMS}") from error
+        raise StudyError(f"'{storage}' is not a storage. {_FORMS}") from error
     if "password" in url.query:
         raise StudyError(
             "write the password as postgresql://user:password@host/database, or put it in "
@@ -187,7 +187,7 @@ def cut_broken_end(path: Path) -> None:
 
 
 def _check_lines(path: Path) -> None:
-    """Remove a last line that is no record; raise an error for any other such line."""
+    """Remove a last line that is not a record; raise an error for any other such line."""
     start = 0
     with path.open("r+b") as file:
         lines = list(file)

@@ -205,8 +205,8 @@ def study_script(
 ) -> str:
     """A Python script that searches `space` with Optuna alone.
 
-    `settings` are ``shots``, ``folds``, ``n_trials`` and ``seed`` of the search, and the Python
-    code that reads the table (``table``) with the import that it needs (``reader``).
+    `settings` are ``shots``, ``folds``, ``n_trials`` and ``seed`` of the search; ``table``, the
+    Python code that reads the table; and ``reader``, the import that this code needs.
     """
     lines = []
     for when, dimensions in groupby(space, key=lambda dimension: dict(dimension.when)):

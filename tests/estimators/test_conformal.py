@@ -204,7 +204,7 @@ def test_bad_input_is_refused(fitted, conformal):
         ConformalRegressor(fitted, by=("sexe",)).calibrate(X, y, groups=groups, time=time)
     with pytest.raises(SchemaError, match="the column 'sexe'"):
         ConformalRegressor(fitted, by="sexe").calibrate(X, y, groups=groups, time=time)
-    with pytest.raises(SchemaError, match="too many subgroups.*cut points"):
+    with pytest.raises(SchemaError, match="too many for subgroups.*cut points"):
         ConformalRegressor(fitted, by=("age",)).calibrate(X, y, groups=groups, time=time)
     with pytest.raises(SchemaError, match="needs numbers and increasing cut points"):
         ConformalRegressor(fitted, by={"sex": (1,)}).calibrate(X, y, groups=groups, time=time)

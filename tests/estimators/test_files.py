@@ -282,7 +282,7 @@ def change_kind(metadata):
         (name_class, "'os.system' is not allowed in model files"),
         (name_algorithm, "'subprocess.Popen' is not allowed in model files"),
         (name_nested, "'eval' is not allowed in model files"),
-        (swap_parts, "algorithm or backbone is not of that type"),
+        (swap_parts, "is not an Algorithm, or its 'backbone'"),
         (add_setting, "do not fit together"),
         (drop_setting, "do not fit together"),
         (widen, "its settings imply"),

@@ -39,7 +39,7 @@ def test_a_model_is_learned_without_the_estimator(train):
         ({"n_folds": 1}, "n_folds must be 2 or more"),
         ({"final": "cubic"}, "final must be"),
         ({"control": 5}, "control=5 is not an arm"),
-        ({"outcome": "boosting"}, "outcome must be scikit-learn estimators"),
+        ({"outcome": "boosting"}, "outcome= must be a scikit-learn estimator"),
         ({"discrete_treatment": False}, "compares arms"),
         ({"discrete_treatment": False, "learner": "s"}, "needs estimator="),
         ({"learner": "t", "estimator": TaskRidge()}, "takes no estimator="),

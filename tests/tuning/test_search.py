@@ -127,8 +127,8 @@ class TestRefused:
     @pytest.mark.parametrize(
         ("storage", "message"),
         [
-            ("no/such/folder/s.db", "is no file in an existing folder"),
-            ("/dev/null/s.db", "is no file in an existing folder"),
+            ("no/such/folder/s.db", "is not a file in an existing folder"),
+            ("/dev/null/s.db", "is not a file in an existing folder"),
             ("mysql://host/base", "kind 'mysql' is not supported"),
             ("redis://host", "is not supported"),
             ("postgresql://me:secret@127.0.0.1:1/base", "cannot be reached"),

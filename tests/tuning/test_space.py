@@ -115,7 +115,7 @@ def test_a_function_of_the_trial_is_a_space() -> None:
         ({"learning_rate": []}, "the choice is empty"),
         ({"learning_rate": [0.1, 0.1]}, "repeats a value"),
         ({"learning_rate": 0.1}, r"Write \(low, high\)"),
-        ({"learning_rate": ("a", "b")}, "is no range"),
+        ({"learning_rate": ("a", "b")}, "is not a range"),
         ({"max_steps": None}, "'max_steps' has no declared range. Pass one"),
         ({"learning_rate": Range(0.1, 0.2, when={"max_step": 1})}, "Did you mean 'max_steps'"),
         ({}, "the space is empty"),

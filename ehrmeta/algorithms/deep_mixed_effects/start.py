@@ -136,8 +136,9 @@ def fit_cohort_start(tasks: TaskRows, likelihood: Likelihood) -> dict[str, Any]:
     """
     if tasks.timed:
         raise DataError(
-            "feature_slopes=True is for cohorts, whose rows have no order. Leave time out (a date "
-            "may be a feature), or use feature_slopes=False for tasks that are followed in time."
+            "feature_slopes=True is for sites or trials whose rows have no order in time. Leave "
+            "time out (a date may be a feature), or use feature_slopes=False for tasks followed in "
+            "time."
         )
     x, offset = tasks.x.double().numpy(), tasks.offset.double().numpy()
     one, mean_offset = np.ones((tasks.n_rows, 1)), float(offset.mean())

@@ -1,4 +1,4 @@
-"""The work of the commands, imported when a command has read its options."""
+"""Bodies of the commands, imported once the options have been read."""
 
 from ehrmeta.lazy import lazy_names
 

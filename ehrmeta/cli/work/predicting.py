@@ -112,8 +112,8 @@ def groups_of(ids: pd.Series, patients: Adapted, *, joining: bool = False) -> An
     bad = (codes < 0) | np.isin(codes, wrong)
     if bad.any():
         raise DataError(
-            f"column '{ids.name}': {int(bad.sum()):,} of {len(ids):,} rows have no valid number, "
-            "but the adapted tasks have numbers. Correct those rows."
+            f"column '{ids.name}': {int(bad.sum()):,} of {len(ids):,} rows are not numbers, "
+            "but the ids of the adapted tasks are. Correct those rows."
         )
     dtype = np.dtype(np.int64) if labels.dtype.kind in "ib" else labels.dtype
     if joining:

@@ -47,7 +47,7 @@ def search_settings(
         metric, *others = settings["scoring"]
         if others or metric not in METRICS:
             raise click.UsageError(
-                "--export-script writes a search for one error: pass one --scoring of "
+                "--export-script writes a search that minimises one error. Pass one --scoring of "
                 f"{', '.join(METRICS)}."
             )
         script = study_script(

@@ -138,8 +138,8 @@ def _check_bundled(source: str, card: Schema, schema: Schema | None) -> Schema:
     ):
         if expected != given_part:
             raise SchemaError(
-                f"the {part} of the bundled data set {source} is {expected}, that of the model "
-                f"{given_part}. Pass a table with the columns that the model was fitted on."
+                f"{part} of the bundled data set {source}: {expected}; of the model: {given_part}. "
+                f"Pass a table with the columns that the model was fitted on."
             )
     return schema
 

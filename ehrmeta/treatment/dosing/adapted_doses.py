@@ -43,7 +43,7 @@ class AdaptedDoses(AdaptedPatients):
     Attributes
     ----------
     labels_ : ndarray, (patient,), or None
-        Groups of the support, sorted; None for one unnamed patient.
+        Groups of the support, sorted; None if `adapt` was called without groups.
     n_shots_ : ndarray, (patient,)
         Support rows of every patient.
     one_dose_ : ndarray of bool, (patient,)

@@ -125,7 +125,7 @@ class AdaptedCompartment(AdaptedPatients):
     Attributes
     ----------
     labels_ : ndarray, (patient,), or None
-        Groups of the support, sorted; None for one unnamed patient.
+        Groups of the support, sorted; None if `adapt` was called without groups.
     n_shots_ : ndarray, (patient,)
         Support rows of every patient.
     """

@@ -186,11 +186,11 @@ class AdaptedPatients(ABC):
         grid : array, (dose,), optional
             By default 100 doses over the range of the training rows.
         groups : array, (row,)
-            Patient of every row; not needed for one unnamed patient.
+            Patient of every row; not needed if `adapt` was called without groups.
         time : array, (row,)
             Needed where the model has a trend.
         confidence_level : float, default 0.9
-            Of each point of the band.
+            Pointwise: of the band at each dose, not of the whole curve.
         monotone : {"increasing", "decreasing"}, optional
             Known direction of the response to a higher dose; curves of the other direction are
             excluded.

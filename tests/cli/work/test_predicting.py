@@ -100,7 +100,7 @@ def test_numbered_patients_are_found_in_a_csv(folder, visits):
     bad = folder / "bad-ids.csv"
     pd.read_csv(folder / "test.csv").assign(patient="x").to_csv(bad, index=False)
     error = failure("predict", folder / "numbers.ehrmeta", bad, "--out", folder / "n.csv")
-    assert "column 'patient': 60 of 60 rows have no valid number" in error
+    assert "column 'patient': 60 of 60 rows are not numbers" in error
     pd.read_csv(folder / "test.csv").assign(patient=30.7).to_csv(bad, index=False)
     error = failure("predict", folder / "numbers.ehrmeta", bad, "--out", folder / "n.csv")
     assert "60 of 60 rows (first: row 0) belong to tasks that were not adapted" in error

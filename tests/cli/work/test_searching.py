@@ -106,10 +106,10 @@ def test_an_exported_script_has_the_error_asked_for_and_no_password() -> None:
         ([*ROLES, *SMALL, "--search", "learning_rate=0.1:0.1"], "is empty"),
         (
             [*ROLES, "--scoring", "adapt_ms", "--export-script", "s.py"],
-            "pass one --scoring of rmse_macro",
+            "Pass one --scoring of rmse_macro",
         ),
         ([*ROLES, *SMALL, "--trials", "0"], "0 is not in the range"),
-        ([*ROLES, *SMALL, "--storage", "no/folder/s.db"], "is no file in an existing folder"),
+        ([*ROLES, *SMALL, "--storage", "no/folder/s.db"], "is not a file in an existing folder"),
         ([*ROLES, *SMALL, "--search", "learning_rate="], "has no range: write learning_rate=LOW"),
         ([*ROLES, *SMALL, "--pictures", "visits.csv"], "cannot create the folder"),
         (["--study", "nobody", "--storage", "s.db"], "there is no file 's.db' with studies"),
