@@ -1,4 +1,4 @@
-"""Meta-learners: the mathematics of one task."""
+"""Meta-learning algorithms, each written for one task; training runs them over many."""
 
 from ehrmeta.lazy import lazy_names
 

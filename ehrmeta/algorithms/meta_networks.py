@@ -26,7 +26,8 @@ class MetaNetworks(Algorithm):
     .. math:: a_i = \mathrm{softmax}_i(\kappa \cos(r, r_i)), \qquad W^* = \sum_i a_i W^*_i, \qquad
               h = \tanh(W k) + \tanh(W^* k)
 
-    One memory row is empty, with a learned score, so that few rows change a task less than many.
+    One memory row is empty and has a learned score, so that a small support changes predictions
+    less than a large one.
 
     Parameters
     ----------

@@ -42,7 +42,7 @@ class NeuralProcess(Algorithm):
     attentive: Annotated[bool, Choice((True, False))] = True
 
     def n_outputs(self, likelihood: Likelihood) -> int:
-        """The embedding."""
+        """Width of the embedding."""
         return self.width
 
     def init(self, spec: Spec, generator: torch.Generator) -> dict[str, Tensor]:

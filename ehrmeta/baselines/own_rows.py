@@ -29,7 +29,7 @@ class Line(NamedTuple):
 
 @dataclass(eq=False, repr=False, kw_only=True)
 class TaskRidge(TaskRegressor):
-    r"""Ridge regression of each task on its rows; the population mean without support.
+    r"""Ridge regression in each task, fitted to its rows; the population mean without support.
 
     The intercept is not penalised, the slopes are shrunk towards 0:
 

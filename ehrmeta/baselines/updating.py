@@ -186,7 +186,7 @@ def _max_log_likelihood(z: Array, y: Array, offset: Array) -> float:
 
 
 def _closed_test(fits: Array, counts: Array, significance: float) -> NDArray[np.int64]:
-    """Index of the least extensive update that the revision does not reject, (task,)."""
+    """Index of the least extensive update that a test against the revision keeps, (task,)."""
     freedom = (counts[-1] - counts[:-1])[:, None]
     p = stats.chi2.sf(2.0 * (fits[-1] - fits[:-1]), np.maximum(freedom, 1))
     accepted = np.vstack([p > significance, np.ones((1, fits.shape[1]), dtype=bool)])

@@ -70,10 +70,12 @@ def numbers(_ctx: object, _param: object, value: str) -> tuple[int, ...]:
     try:
         values = tuple(int(number) for number in value.split(","))
     except ValueError as error:
-        raise click.BadParameter(f"{value!r} is not a list of whole numbers, as 1,3,5.") from error
+        raise click.BadParameter(
+            f"{value!r} is not a list of whole numbers such as 1,3,5."
+        ) from error
     if min(values) < 0 or len(set(values)) < len(values):
         raise click.BadParameter(
-            f"{value!r} repeats a number or has one below 0: write a list, as 1,3,5."
+            f"{value!r} repeats a number or has one below 0: write a list such as 1,3,5."
         )
     return values
 

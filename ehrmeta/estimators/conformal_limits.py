@@ -92,7 +92,7 @@ class Limits:
         return self._lower(1.0 - confidence_level)
 
     def upper(self, confidence_level: float) -> float:
-        """One-sided upper limit, as `lower`."""
+        """One-sided upper limit, the counterpart of `lower`."""
         self.check_n_tasks(confidence_level, sides=1)
         return self._upper(1.0 - confidence_level)
 

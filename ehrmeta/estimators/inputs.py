@@ -189,8 +189,8 @@ def check_trainable(inputs: Inputs, schema: Schema | None) -> None:
     inputs.outcome()
     if inputs.n_rows < 2:
         raise DataError(
-            f"Found array with n_samples={inputs.n_rows} (n_samples = 1 or none) while a minimum "
-            "of 2 is required. Pass the rows of many tasks."
+            f"Found array with n_samples={inputs.n_rows} while a minimum of 2 is required. Pass "
+            "the rows of many tasks."
         )
     tasks = inputs.tasks()
     if inputs.groups is None:

@@ -251,7 +251,7 @@ class MetaModel(TaskModel, ABC):
 
     @property
     def _n_population_features(self) -> int:
-        """Number of features of the population model: a constant if there are none."""
+        """Number of inputs of the population model; 1, a constant, if there are no features."""
         return self.no_rows().x.shape[1] or 1
 
 

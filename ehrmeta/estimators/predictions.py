@@ -93,7 +93,7 @@ class Predictive(Prediction):
     dof: Array | None = None  # (row,)
 
     def point(self) -> Array:
-        """`mean`."""
+        """The means."""
         return self.mean()
 
     def mean(self) -> Array:
@@ -165,7 +165,7 @@ def number_columns(mean: Array, limits: Array) -> dict[str, npt.NDArray[Any]]:
 
 
 def class_columns(prediction: Prediction, labels: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
-    """Columns of a data frame: the likeliest class and the risk of the second or of every class."""
+    """Columns of a data frame: the likeliest class and its risks: of two, the second's only."""
     p = prediction.probabilities()
     if len(labels) == 2:
         return {"class": prediction.point(), "risk": p[:, 1]}

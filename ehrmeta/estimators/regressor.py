@@ -55,8 +55,8 @@ class MetaRegressor(MetaEstimator, TaskRegressor):
         ``"auto"`` uses a GPU if there is one.
     precision : {"float32", "float64", "tf32", "bf16"}
         ``"float64"`` adapts and predicts in double precision. ``"tf32"`` (NVIDIA GPUs) and
-        ``"bf16"`` train with matrix products of lower precision, about three and two digits:
-        faster on hardware that supports them.
+        ``"bf16"`` train with matrix products of about three and two significant digits: faster on
+        hardware that supports them.
     chunk_size : int, optional
         Tasks computed at once: limits memory and changes results by rounding only.
     compile : bool

@@ -194,7 +194,7 @@ class _ModuleNetwork(Network):
         return gradients
 
     def change(self, fast: Fast) -> dict[str, Tensor]:
-        """`fast` itself."""
+        """The fast weights themselves, which are the changes."""
         return dict(fast)
 
 

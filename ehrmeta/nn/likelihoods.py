@@ -338,7 +338,7 @@ class ClassLikelihood(Likelihood):
         return (torch.log_softmax(distribution["logits"], -1) * self.one_hot(y)).sum(-1)
 
     def coded(self, y: Tensor, offset: Tensor) -> Tensor:
-        """Indicators."""
+        """Indicators of the classes."""
         return self.one_hot(y)
 
     def mixture(
@@ -355,7 +355,7 @@ class ClassLikelihood(Likelihood):
         return -self.error(params, latent, y), p * (1.0 - p)
 
     def noise_variance(self, params: Params) -> Tensor:
-        """0."""
+        """Zero: classes have no noise."""
         return params["log_between"].new_zeros(()).double()
 
     def pseudo_observations(
@@ -386,7 +386,7 @@ class Bernoulli(ClassLikelihood):
 
     @property
     def n_classes(self) -> int:
-        """Two."""
+        """Number of classes: two."""
         return 2
 
     def inner_loss(self, params: Params, output: Tensor, y: Tensor) -> Tensor:
@@ -427,7 +427,7 @@ class Categorical(ClassLikelihood):
 
     @property
     def n_classes(self) -> int:
-        """`classes`."""
+        """Number of classes, the field `classes`."""
         return self.classes
 
     @property

@@ -34,7 +34,8 @@ class Recorded(Generic[Out]):
         Function of tensors and (named) tuples and dicts of tensors, without side effects. Its
         control flow may depend on shapes but not on values, and captured tensors must not change.
     plain_calls : int
-        Calls with the same shapes before recording, which costs about what it saves in as many.
+        Ordinary calls with the same shapes before recording. Recording takes about as long as it
+        saves in that many calls.
     compiled : bool
         Record at the first call and use ``torch.compile``, which needs a C++ compiler (on a GPU,
         Triton), takes tens of seconds per shape and may differ by rounding.

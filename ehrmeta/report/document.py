@@ -90,7 +90,7 @@ class Document:
         Raises
         ------
         DataError
-            The suffix is another one, or the file cannot be written.
+            The suffix is none of these, or the file cannot be written.
         """
         form = self.check_path(path)
         try:

@@ -20,7 +20,7 @@ def with_unit(text: str, unit: str) -> str:
 
 
 def number(value: float) -> str:
-    """Three significant digits with trailing zeros; numbers from 1000 on without decimals.
+    """Three significant digits with trailing zeros; numbers of 1000 or more without decimals.
 
     Examples
     --------

@@ -91,7 +91,7 @@ class Arms:
         return int(self.codes([arm])[0])
 
     def pair(self, T0: Any = None, T1: Any = None) -> tuple[Array, Array]:
-        """Two arms as `vector`: by default the control and the only other arm."""
+        """Two arms, encoded by `vector`; by default the control and the only other arm."""
         if T1 is None and self.n_arms > 2:
             raise DataError(
                 f"there are {self.n_arms} arms, so name the one to compare: pass T1= one of "
@@ -122,7 +122,7 @@ class Arms:
 
     @property
     def vectors(self) -> Array:
-        """All arms as `vector`, (arm, arm - 1)."""
+        """All arms, encoded by `vector`, (arm, n_arms - 1)."""
         return np.eye(self.n_arms)[:, 1:]
 
 
@@ -155,7 +155,7 @@ class Dose:
         return _numbers(treatment, name)
 
     def pair(self, T0: Any = None, T1: Any = None) -> tuple[Array, Array]:
-        """Two doses as `vector`, by default 0 and 1."""
+        """Two doses, encoded by `vector`; 0 and 1 by default."""
         return self.vector(0.0 if T0 is None else T0), self.vector(1.0 if T1 is None else T1)
 
     def vector(self, T: Any) -> Array:
@@ -207,7 +207,9 @@ def read_treatment(treatment: Any, name: str = "treatment") -> AnyArray:
 
 
 def read_probabilities(propensity: Any, arms: Arms) -> Array:
-    """Randomisation probability of every arm, (arm,), from that of the second of two or a mapping.
+    """Randomisation probability of every arm, (arm,).
+
+    From a mapping of arm to probability or, with two arms, from the probability of the second.
 
     Examples
     --------
@@ -224,7 +226,7 @@ def read_probabilities(propensity: Any, arms: Arms) -> Array:
 
 
 def read_propensities(propensity: Any, arms: Arms, n_rows: int) -> Array:
-    """Known propensities (row, arm), from those of the second of two arms (row,) or of all."""
+    """Known propensities (row, arm), from those of all arms or, of two, of the second, (row,)."""
     propensities = np.asarray(propensity, dtype=np.float64)
     if propensities.ndim == 1:
         propensities = _of_two_arms(propensities, arms)

@@ -80,7 +80,7 @@ class EffectModel:
 
     @property
     def arms(self) -> Arms:
-        """The arms; an error for a dose."""
+        """The arms; raises a `DataError` for a dose."""
         if not isinstance(self.treatment, Arms):
             raise DataError("this compares arms: a dose has none. Bin the dose into arms first.")
         return self.treatment

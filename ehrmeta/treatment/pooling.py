@@ -74,8 +74,8 @@ def pool_effects(
     n = len(theta)
     if n < 1 or theta.shape != s.shape or not (s > 0).all():
         raise DataError(
-            f"pooling needs an effect and a positive standard error of every task, got shapes "
-            f"{theta.shape} and {s.shape}. Remove tasks without both."
+            f"pooling needs one effect and one positive standard error per task, got shapes "
+            f"{theta.shape} and {s.shape}. Remove tasks that lack either."
         )
     level = 0.5 + 0.5 * check_level(confidence_level)
     if n == 1:
@@ -128,7 +128,7 @@ def mean_by_task(
 
 
 def _paule_mandel(theta: Array, s: Array) -> float:
-    """Variance over tasks; 0 where effects differ no more than by their standard errors."""
+    """Variance over tasks; 0 where standard errors alone explain the differences of effects."""
 
     def excess(tau2: float) -> float:
         weight = 1.0 / (s**2 + tau2)

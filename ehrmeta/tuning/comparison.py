@@ -42,7 +42,7 @@ def best_full_trial(study: optuna.Study) -> FrozenTrial | None:
 def excess_errors(
     study: optuna.Study, errors: Sequence[float], best: FrozenTrial | None
 ) -> npt.NDArray[np.float64]:
-    """Errors in the first blocks minus those of the best trial; empty if that has no blocks."""
+    """Errors in the first blocks minus those of the best trial; empty without such blocks."""
     of_best = [] if best is None else best.user_attrs.get(BLOCKS, [])
     if len(of_best) < len(errors):
         return np.empty(0)
@@ -50,10 +50,10 @@ def excess_errors(
 
 
 def expected_error(study: optuna.Study, errors: Sequence[float]) -> float:
-    """Expected error over all blocks of a trial whose first blocks have these errors.
+    """Estimated error over all blocks of a trial that was evaluated on the first blocks only.
 
-    It is the best trial's error plus the mean excess over it on the same blocks, which is free of
-    differences between folds; never below the best trial's error.
+    The best trial's error plus the mean excess of `errors` over it on the same blocks, so that it
+    does not depend on how hard these are; never better than the best trial.
     """
     best = best_full_trial(study)
     excess = excess_errors(study, errors, best)

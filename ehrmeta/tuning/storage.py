@@ -198,7 +198,7 @@ def _check_lines(path: Path) -> None:
                     return
                 raise StudyError(
                     f"line {number} of the journal '{path}' is damaged. Restore the file from a "
-                    "copy, or start a study in another one."
+                    "copy, or start a study in another file."
                 )
             start += len(line)
 
@@ -234,7 +234,7 @@ class FileLocks(Locks):
         self._held: dict[int, FileLock] = {}
 
     def acquire(self, number: int, *, wait: bool = True) -> bool:
-        """Acquire the lock of a file."""
+        """Lock the file of this number; whether that worked."""
         lock = FileLock(self._path(number))
         try:
             lock.acquire(blocking=wait)
@@ -244,7 +244,7 @@ class FileLocks(Locks):
         return True
 
     def release(self, number: int) -> None:
-        """Release a lock; the file of a trial is removed."""
+        """Release a lock, and delete the lock file of a trial."""
         self._held.pop(number).release()
         if number:
             self._path(number).unlink(missing_ok=True)

@@ -56,7 +56,7 @@ class CarryForward(DeepMixedEffects):
     consistent: ClassVar[bool] = False
 
     def init(self, spec: Spec, generator: torch.Generator) -> dict[str, Tensor]:
-        """Parameters of the process, and a point mass of 0."""
+        """Parameters of the process, and a point mass at the last value, of probability 0."""
         return {
             **super().init(spec, generator),
             "unchanged_center": torch.zeros(_N_TERMS),

@@ -83,7 +83,7 @@ def test_and_baselines(
 
 
 def mark_held_out(path: str, share: float, n_tasks: int) -> None:
-    """Store in a model file which share of how many tasks was excluded from training."""
+    """Store in a model file the share of tasks held out from training, and their number."""
     tensors, metadata = read_bundle(path)
     write_bundle(path, tensors, metadata | {"held_out": {"share": share, "n_tasks": n_tasks}})
 

@@ -175,6 +175,6 @@ def _with_value(feature: Feature | None, value: Any) -> str:
 
 
 def _plain(value: float) -> str:
-    """Whole numbers and numbers from 100 on without decimals, others with three digits."""
+    """Whole numbers, and those of 100 or more, without decimals; others to 3 significant digits."""
     whole = float(value).is_integer() or abs(value) >= 100
     return f"{value:,.0f}" if whole else number(value)

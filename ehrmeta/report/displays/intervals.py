@@ -237,7 +237,7 @@ def _table(columns: dict[str, Any], model: TaskRegressor) -> Any:
 
 
 def _readable(unit: str, duration: float) -> tuple[float, str]:
-    """Factor and name of a readable unit for a duration: years from two years on."""
+    """Factor and name of a readable unit for a duration: years for two years or more."""
     seconds = duration * SECONDS[unit]
     if SECONDS["h"] <= SECONDS[unit] < SECONDS["a"] and seconds >= 2 * SECONDS["a"]:
         return SECONDS[unit] / SECONDS["a"], "years"
