@@ -11,7 +11,6 @@ from ehrmeta.cli.options import Command, table_options
 @click.command(cls=Command)
 @click.argument("table")
 @table_options
-@click.option("--schema", "schema_file", metavar="FILE", help="TOML file with the columns' roles.")
 @click.option("--write-schema", metavar="FILE", help="Save the guessed roles, to correct them.")
 @click.option("--strict", is_flag=True, help="Exit with status 1 on warnings, too.")
 def check(**options: Any) -> None:

@@ -9,6 +9,7 @@ from ehrmeta.cli.options import (
     SHARE,
     Command,
     choice_option,
+    file_options,
     scoring_options,
     table_options,
     training_options,
@@ -39,6 +40,7 @@ def fit(**options: Any) -> None:
 @click.command(cls=Command)
 @click.argument("model")
 @click.argument("visits")
+@file_options
 @click.option("--out", required=True, callback=writable, help="File to write: patient data.")
 def adapt(**options: Any) -> None:
     """Adapt MODEL to new patients from the VISITS they have had so far.
@@ -57,6 +59,7 @@ def adapt(**options: Any) -> None:
 @click.argument("rows")
 @click.option("--support", metavar="VISITS", help="Visits to adapt to before predicting.")
 @choice_option("new-groups", default="error", show_default=False)
+@file_options
 @click.option("--confidence-level", type=SHARE, default=0.9, help="Of the intervals.")
 @click.option("--out", required=True, callback=writable, help="Table to write: .csv or .parquet.")
 def predict(**options: Any) -> None:

@@ -16,7 +16,7 @@ from ehrmeta.cli import work
 
 Option = Callable[[Any], Any]  # a decorator of commands
 SHARE = click.FloatRange(0, 1, min_open=True, max_open=True)
-TABLES = (".csv", ".parquet")
+WRITTEN = (".csv", ".parquet")
 
 
 class Command(click.Command):
@@ -57,7 +57,7 @@ def writable(ctx: click.Context, param: click.Parameter, value: str) -> str:
         raise click.BadParameter(f"there is no folder '{folder}'.")
     if Path(value).is_dir() or not os.access(folder, os.W_OK):
         raise click.BadParameter(f"'{value}' cannot be written.")
-    is_table = Path(value).suffix.lower() in TABLES
+    is_table = Path(value).suffix.lower() in WRITTEN
     if ctx.info_name == "predict" and not is_table:
         raise click.BadParameter(f"'{value}': name a .csv or .parquet file.")
     if ctx.info_name != "predict" and is_table:
@@ -117,6 +117,16 @@ def _all_of(*options: Option) -> Option:
     return lambda command: reduce(lambda inner, option: option(inner), reversed(options), command)
 
 
+def _character(_ctx: object, _param: object, value: str | None) -> str | None:
+    """Read one character, or the word tab."""
+    if value is None:
+        return None
+    value = {"tab": "\t", "\\t": "\t"}.get(value.lower(), value)
+    if len(value) != 1:
+        raise click.BadParameter(f"{value!r} is not one character, such as ; or tab.")
+    return value
+
+
 def _columns(name: str, text: str) -> Option:
     return click.option(name, metavar="A,B", callback=_names, help=text)
 
@@ -133,6 +143,16 @@ def shots_option(default: str, text: str) -> Option:
     return click.option("--shots", metavar="N,N", callback=numbers, default=default, help=text)
 
 
+# Options of reading a file.
+file_options = _all_of(
+    click.option(
+        "--schema", "schema_file", metavar="FILE", help="TOML file with the columns' roles."
+    ),
+    click.option("--sep", metavar="CHAR", callback=_character, help="Separator of a CSV."),
+    click.option("--decimal", type=click.Choice([".", ","]), help="Decimal separator of a CSV."),
+    click.option("--encoding", metavar="NAME", help="Encoding of a CSV, such as cp1252."),
+)
+
 # Options that name the columns of a table.
 table_options = _all_of(
     click.option("--task", metavar="COL", help="Column of the patient (or hospital) of each row."),
@@ -146,6 +166,7 @@ table_options = _all_of(
     choice_option("task-kind", "In cohorts several rows may share a time.", default="patient"),
     choice_option("on-duplicate", "How to handle a repeated (patient, time).", default="error"),
     click.option("--drop-missing-target", is_flag=True, help="Drop rows without a target."),
+    file_options,
 )
 
 
@@ -168,4 +189,5 @@ def scoring_options(shots: str) -> Option:
             type=SHARE,
             help="Test on the patients held out by `fit --hold-out`; fit baselines on the others.",
         ),
+        file_options,
     )

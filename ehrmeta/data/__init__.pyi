@@ -32,6 +32,7 @@ from ehrmeta.data.simulate.treatment import (
     make_treatment as make_treatment,
 )
 from ehrmeta.data.table import Table as Table
+from ehrmeta.data.table_file import read_frame as read_frame
 from ehrmeta.data.tasks import (
     PatientKFold as PatientKFold,
     TaskIndex as TaskIndex,

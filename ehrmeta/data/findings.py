@@ -48,6 +48,11 @@ class Finding:
     error: DataError | None = field(default=None, repr=False, compare=False)
 
     @property
+    def level(self) -> str:
+        """``"error"`` or ``"warning"``."""
+        return "error" if self.is_error else "warning"
+
+    @property
     def is_error(self) -> bool:
         """Whether `Table.from_frame` raises it."""
         return self.error is not None
@@ -67,15 +72,11 @@ class Findings(tuple[Finding, ...]):
 
     def to_frame(self) -> pd.DataFrame:
         """One row per finding: column, level, count, what, remedy."""
-        rows = [(f.column, _level(f), f.count, f.what, str(f.remedy)) for f in self]
+        rows = [(f.column, f.level, f.count, f.what, str(f.remedy)) for f in self]
         return pd.DataFrame(rows, columns=["column", "level", "count", "what", "remedy"])
 
     def __repr__(self) -> str:
-        return "\n".join(f"{_level(f):<7}  {f}" for f in self) or "nothing found"
-
-
-def _level(finding: Finding) -> str:
-    return "error" if finding.is_error else "warning"
+        return "\n".join(f"{f.level:<7}  {f}" for f in self) or "nothing found"
 
 
 def numeric_dates(name: str, unit: str, n_rows: int) -> Finding:

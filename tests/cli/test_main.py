@@ -30,7 +30,7 @@ def test_warnings_are_one_line_each(folder, visits):
     ("arguments", "message"),
     [
         (["fit", "nope.csv", *FIT], "cannot read 'nope.csv': No such file or directory"),
-        (["fit", "visits.xlsx", *FIT], "must be .csv or .parquet"),
+        (["fit", "visits.xlsx", *FIT], "must be .csv, .tsv, .csv.gz, .tsv.gz or .parquet"),
         (["fit", "empty.csv", *FIT], "cannot read 'empty.csv' as csv"),
         (["fit", "text.parquet", *FIT], "cannot read 'text.parquet' as parquet"),
         (["fit", "visits.csv", "--task", "patent", "--target", "hdl"], "Did you mean 'patient'"),

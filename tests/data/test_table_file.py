@@ -25,10 +25,8 @@ def test_ids_named_as_text_keep_their_zeros(tmp_path):
         (b"", "No columns to parse"),
         (b"a,b\n1,2,3\n4,5,6\n", "as csv: Length of header"),
         (b"a,b\n1,2\n4,5,6\n", "Expected 2 fields in line 3"),
-        (b"a;b\n1;2\n", "separated by semicolons"),
-        (b"a,b\n\xff\xfe,2\n", "utf-8"),
     ],
-    ids=["empty", "long rows", "one long row", "semicolons", "encoding"],
+    ids=["empty", "long rows", "one long row"],
 )
 def test_a_malformed_csv_is_refused(content, message, tmp_path):
     path = tmp_path / "t.csv"
@@ -52,9 +50,9 @@ def test_a_damaged_parquet_file_is_refused(tmp_path):
         read_frame(path)
 
 
-@pytest.mark.parametrize("name", ["t.xlsx", "t", "t.csv.gz"])
+@pytest.mark.parametrize("name", ["t.xlsx", "t", "t.gz"])
 def test_other_suffixes_are_refused_in_both_directions(name, tmp_path):
-    with pytest.raises(DataError, match=r"must be \.csv or \.parquet"):
+    with pytest.raises(DataError, match=r"must be \.csv, \.tsv, \.csv\.gz, \.tsv\.gz or \.parq"):
         read_frame(tmp_path / name)
     with pytest.raises(DataError, match=r"must be \.csv or \.parquet"):
         write_frame(pd.DataFrame({"a": [1]}), tmp_path / name)

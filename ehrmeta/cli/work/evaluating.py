@@ -60,16 +60,19 @@ def test_and_baselines(
     *,
     train: str | None,
     hold_out: float | None,
+    schema_file: str | None,
     baselines: bool = True,
+    **form: Any,
 ) -> tuple[Table, dict[str, Any]]:
     """The test patients in `table`, and baselines fitted on other patients if there are any.
 
     These are in the table `train`, or in `table` if only a share `hold_out` of it, which was
     excluded when the model was fitted, is for testing.
     """
-    schema = tables.schema_of(fitted.model_, path)
-    test = tables.read_table(table, schema, drop_missing_target=True)
-    others = None if train is None else tables.read_table(train, schema, drop_missing_target=True)
+    schema = tables.schema_of(fitted.model_, path, schema_file)
+    reading = {"schema": schema, "drop_missing_target": True, **form}
+    test = tables.read_table(table, **reading)
+    others = None if train is None else tables.read_table(train, **reading)
     if hold_out is not None:
         _check_held_out(path, hold_out, test.n_tasks)
         rest, test = test.split(hold_out, random_state=0)

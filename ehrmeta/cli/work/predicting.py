@@ -19,12 +19,11 @@ from ehrmeta.estimators.adapted import NewGroups
 from ehrmeta.loading import load
 
 
-def adapt_model(model: str, visits: str, out: str) -> None:
+def adapt_model(model: str, visits: str, out: str, schema_file: str | None, **form: Any) -> None:
     """Adapt a model to a table of visits and save the adapted patients."""
     fitted = MetaRegressor.load(model)
-    support = tables.read_table(
-        visits, tables.schema_of(fitted.model_, model), on_constant_outcome="allow"
-    )
+    schema = tables.schema_of(fitted.model_, model, schema_file)
+    support = tables.read_table(visits, schema, on_constant_outcome="allow", **form)
     adapted = fitted.adapt(support.X, support.y, groups=support.groups, time=support.time)
     umask = os.umask(0o077)  # readable by the owner only, from the first byte
     try:
@@ -42,19 +41,21 @@ def predict_rows(
     new_groups: NewGroups,
     confidence_level: float,
     out: str,
+    schema_file: str | None,
+    **form: Any,
 ) -> None:
     """Predict every row of a table and write the predictions."""
     loaded = load(model)
     patients = loaded if isinstance(loaded, Adapted) else loaded.unadapted()
-    schema = tables.schema_of(patients.model, model)
+    schema = tables.schema_of(patients.model, model, schema_file)
     task, clock = str(schema.task), schema.time
     if support is not None:
-        visits = tables.read_table(support, schema, on_constant_outcome="allow")
+        visits = tables.read_table(support, schema, on_constant_outcome="allow", **form)
         groups = groups_of(pd.Series(visits.groups, name=task), patients, joining=True)
         add = loaded.update if isinstance(loaded, Adapted) else loaded.adapt
         patients = add(visits.X, visits.y, groups=groups, time=visits.time)
 
-    frame, _ = tables.read_rows(rows, schema)
+    frame, _ = tables.read_rows(rows, schema, **form)
     needed = (*([task] if patients.labels_ is not None else []), *([clock.name] if clock else []))
     require_columns(frame, needed)
     ids = [name for name in dict.fromkeys((task, *needed)) if name in frame]

@@ -17,15 +17,16 @@ def write_report(
     model: str,
     table: str,
     out: str,
-    train: str | None,
-    hold_out: float | None,
     answers: str | None,
-    **settings: Any,
+    examples: int,
+    title: str,
+    shots: tuple[int, ...],
+    **reading: Any,
 ) -> None:
     """Test a forecaster and write the report."""
-    Document(settings["title"], ()).check_path(out)
+    Document(title, ()).check_path(out)
     forecaster, fitted = _load_forecaster(model)
-    test, baselines = test_and_baselines(fitted, model, table, train=train, hold_out=hold_out)
+    test, baselines = test_and_baselines(fitted, model, table, **reading)
     document = forecast_report(
         forecaster,
         test.X,
@@ -35,7 +36,9 @@ def write_report(
         baselines=baselines,
         findings=test.findings,
         answers=_read_answers(answers),
-        **settings,
+        examples=examples,
+        title=title,
+        shots=shots,
     )
     document.save(out)
     click.echo(f"{len(document.sections)} sections on {test.n_tasks:,} patients, saved {out}")

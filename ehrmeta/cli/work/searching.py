@@ -10,6 +10,7 @@ from click.core import ParameterSource
 from ehrmeta.algorithms import ALGORITHMS
 from ehrmeta.cli.work import tables
 from ehrmeta.cli.work.fitting import describe, regressor
+from ehrmeta.data import Schema
 from ehrmeta.estimators import MetaRegressor
 from ehrmeta.evaluation.metrics import METRICS
 from ehrmeta.report.study_pictures import save_study_pictures
@@ -36,6 +37,8 @@ def search_settings(
         table, settings = _stored_settings(study, storage, settings)
     study = study or Path(table).stem
     table = table if tables.is_bundled(table) else str(Path(table).absolute())
+    if settings.get("schema_file"):
+        settings["schema_file"] = str(Path(settings["schema_file"]).absolute())
     model = regressor((settings["names"] or ["deep-mixed-effects"])[0], settings)
     model.set_params(score_shots=tuple(settings["shots"]), verbose=False)
     searched = _search_space(settings)
@@ -136,15 +139,20 @@ def _table_code(table: str, settings: dict[str, Any]) -> dict[str, str]:
             "table": f"load_dataset({json.dumps(table)})",
             "reader": "from ehrmeta.data import load_dataset\n",
         }
-    text = (settings["task"],)
-    roles = {name: value for name, value in tables.roles_of(settings).items() if value}
+    form = {name: settings[name] for name in tables.FORM if settings.get(name)}
+    if settings.get("schema_file"):
+        schema = Schema.from_toml(settings["schema_file"])
+        text, how = tables.text_columns(schema), [f"Schema.from_toml({settings['schema_file']!r})"]
+    else:
+        roles = {name: value for name, value in tables.roles_of(settings).items() if value}
+        text, how = (settings["task"],), [f"{name}={value!r}" for name, value in roles.items()]
     if settings["drop_missing_target"]:
-        roles["on_missing_outcome"] = "drop"
-    lines = "".join(f"    {name}={value!r},\n" for name, value in roles.items())
+        how.append("on_missing_outcome='drop'")
+    reading = ", ".join([repr(table), *(f"{n}={v!r}" for n, v in {"text": text, **form}.items())])
+    lines = "".join(f"    {line},\n" for line in (f"read_frame({reading})", *how))
     return {
-        "table": f"Table.from_frame(\n    read_frame({table!r}, text={text!r}),\n{lines})",
-        "reader": "from ehrmeta.data import Clock, Table\n"
-        "from ehrmeta.data.table_file import read_frame\n",
+        "table": f"Table.from_frame(\n{lines})",
+        "reader": "from ehrmeta.data import Clock, Schema, Table, read_frame\n",
     }
 
 

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -11,17 +15,20 @@ import pandas as pd
 from click.core import ParameterSource
 
 from ehrmeta.cli.options import ends
-from ehrmeta.data import Clock, Finding, Schema, Table
+from ehrmeta.data import Clock, Feature, Finding, Outcome, Schema, Table
 from ehrmeta.data.catalog import list_datasets, load_dataset, load_frame
-from ehrmeta.data.table_file import read_frame
-from ehrmeta.errors import DataError, Remedy, SchemaError
+from ehrmeta.data.csv_file import CsvForm
+from ehrmeta.data.table_file import file_suffix, read_frame
+from ehrmeta.errors import DataError, DataWarning, EhrmetaError, Remedy, SchemaError
 
 if TYPE_CHECKING:
     from ehrmeta.estimators import TaskModel
 
+FORM = ("sep", "decimal", "encoding")
+_ROWS = re.compile(r"\b(rows?) (\d+(?:(?: and |-)\d+)?)\b")
 ROLES = (
     *("task", "target", "time", "time_unit", "features", "measured", "units", "ranges"),
-    *("task_kind", "on_duplicate", "drop_missing_target"),
+    *("task_kind", "on_duplicate"),
 )
 
 
@@ -36,38 +43,84 @@ def read_table(
     *,
     drop_missing_target: bool = False,
     on_constant_outcome: Literal["error", "allow"] = "error",
-    **roles: Any,
+    **options: Any,
 ) -> Table:
     """The checked table of a file or a bundled data set.
 
-    `schema` is that of the model that will read the table; otherwise `roles`, the values of
+    `schema` is that of the model that will read the table; otherwise `options`, the values of
     `table_options`, name the columns.
     """
     if is_bundled(source):
         table = load_dataset(source)
         _check_bundled(source, table.schema, schema)
         return table
-    frame, schema = read_rows(source, schema, **roles)
-    return Table.from_frame(
-        frame,
-        schema,
-        on_missing_outcome="drop" if drop_missing_target else "error",
-        on_constant_outcome=on_constant_outcome,
-    )
+    frame, read_by = read_rows(source, schema, **options)
+    with in_lines(source, **options):
+        return Table.from_frame(
+            frame,
+            read_by,
+            on_missing_outcome="drop" if drop_missing_target else "error",
+            on_constant_outcome=on_constant_outcome,
+        )
 
 
 def read_rows(
-    source: str, schema: Schema | None = None, **roles: Any
+    source: str, schema: Schema | None = None, *, schema_file: str | None = None, **options: Any
 ) -> tuple[pd.DataFrame, Schema]:
     """The unchecked rows of a file or a bundled data set, and their schema; see `read_table`."""
     if is_bundled(source):
         return load_frame(source), _check_bundled(source, load_dataset(source).schema, schema)
+    if schema is None and schema_file is not None:
+        roles = _given(*ROLES)
+        if roles:
+            raise click.UsageError(f"--schema names the columns: leave out {', '.join(roles)}.")
+        schema = Schema.from_toml(schema_file)
+    form = {name: options.get(name) for name in FORM}
     if schema is not None:
-        return _read_file(source, text_columns(schema)), schema
-    if roles["task"] is None or roles["target"] is None:
-        raise click.UsageError("pass --task and --target: the columns of TABLE with these roles.")
-    frame = _read_file(source, (roles["task"],))
-    return frame, Schema.infer(frame, **roles_of(roles))
+        return _read_file(source, text_columns(schema), form), schema
+    if options["task"] is None or options["target"] is None:
+        raise click.UsageError(
+            "pass --task and --target: the columns of TABLE with these roles, or --schema."
+        )
+    frame = _read_file(source, (options["task"],), form)
+    with in_lines(source, **form):
+        return frame, Schema.infer(frame, **roles_of(options))
+
+
+@contextmanager
+def in_lines(source: str, **options: Any) -> Iterator[None]:
+    """Within, errors and warnings name lines of a CSV file instead of rows of its frame."""
+    warned: list[warnings.WarningMessage] = []
+    try:
+        with warnings.catch_warnings(record=True) as warned:
+            yield
+    except EhrmetaError as error:
+        error.args = tuple(with_lines(part, source, **options) for part in error.args)
+        raise
+    finally:
+        for message in (entry.message for entry in warned):
+            if isinstance(message, DataWarning):
+                message.args = tuple(with_lines(part, source, **options) for part in message.args)
+            warnings.warn(message, stacklevel=1)
+
+
+def with_lines(
+    part: Any, source: str, sep: str | None = None, encoding: str | None = None, **_: Any
+) -> Any:
+    """A part of a message with ``line 5`` instead of ``row 3``, if it is text on a CSV file."""
+    is_text = isinstance(part, str) and _ROWS.search(part) is not None
+    if not is_text or is_bundled(source) or file_suffix(Path(source)) == ".parquet":
+        return part
+    path = Path(source)
+    lines = [begin for begin, _ in CsvForm.detect(path, sep, encoding).rows(path)][1:]
+
+    def line(row: re.Match[str]) -> str:
+        return str(lines[int(row[0])]) if int(row[0]) < len(lines) else row[0]
+
+    def named(rows: re.Match[str]) -> str:
+        return f"{rows[1].replace('row', 'line')} {re.sub('[0-9]+', line, rows[2])}"
+
+    return _ROWS.sub(named, part)
 
 
 def roles_of(options: dict[str, Any]) -> dict[str, Any]:
@@ -89,44 +142,75 @@ def text_columns(schema: Schema) -> tuple[str, ...]:
     return (*(() if schema.task is None else (schema.task,)), *categories)
 
 
-def schema_of(model: TaskModel, path: str) -> Schema:
-    """Schema that a model was fitted on, without treatment and outcome time."""
-    if model.schema is None or model.schema.task is None or model.schema.outcome is None:
+def schema_of(model: TaskModel, path: str, schema_file: str | None = None) -> Schema:
+    """Schema that a model was fitted on, without treatment and outcome time.
+
+    A file with the same columns changes how the rows of a table are read: plausible ranges and
+    what is done with repeated ones.
+    """
+    own = model.schema
+    if own is None or own.task is None or own.outcome is None:
         raise SchemaError(
             f"the model in '{path}' does not know its columns by name. Fit it on the command line, "
             "or in Python on the X of a Table."
         )
-    return dataclasses.replace(model.schema, treatment=None, outcome_time=None)
+    own = dataclasses.replace(own, treatment=None, outcome_time=None)
+    if schema_file is None:
+        return own
+    given = Schema.from_toml(schema_file)
+    features = {feature.name: feature for feature in given.features}
+    differing = [
+        *([] if given.task == own.task else ["task"]),
+        *([] if _named(given.outcome) == _named(own.outcome) else ["outcome"]),
+        *([] if _named(given.time) == _named(own.time) else ["time"]),
+        *(f.name for f in own.features if _meaning(f) != _meaning(features.get(f.name))),
+    ]
+    if differing:
+        raise SchemaError(
+            f"'{schema_file}' and the model in '{path}' differ in {', '.join(differing)}. Pass the "
+            "schema of `fit`, or leave --schema out: the model knows its columns."
+        )
+    return dataclasses.replace(
+        own,
+        features=tuple(features[name] for name in own.names),
+        outcome=given.outcome,
+        on_duplicate=given.on_duplicate,
+    )
 
 
-def _read_file(path: str, text: tuple[str, ...]) -> pd.DataFrame:
-    """Read a file with `read_frame`; raises an error for repeated column names or no rows.
+def _named(column: Outcome | Clock | None) -> tuple[str, str] | None:
+    """Name and unit of outcome or time."""
+    return None if column is None else (column.name, column.unit)
 
-    pandas renames a second column ``hdl`` to ``hdl.1``: a copy of the outcome would predict it.
-    """
-    frame = read_frame(path, text=text)
-    if Path(path).suffix.lower() == ".csv":
-        header = pd.read_csv(path, header=None, nrows=1, dtype="str").iloc[0].dropna()
-        repeated = list(header[header.duplicated()].unique())
-        if repeated:
-            raise SchemaError(
-                f"'{path}' has more than one column {repeated}. Rename or remove the others."
-            )
+
+def _meaning(feature: Feature | None) -> tuple[str, ...] | None:
+    """What a model knows of a feature."""
+    return None if feature is None else (feature.name, feature.kind, feature.role, feature.unit)
+
+
+def _read_file(path: str, text: tuple[str, ...], form: dict[str, Any]) -> pd.DataFrame:
+    """Read a file with `read_frame`; raises an error for no rows."""
+    frame = read_frame(path, text=text, **form)
     if frame.empty:
         raise DataError(f"'{path}' has a header, but no rows. Check the file.")
     return frame
 
 
+def _given(*names: str) -> list[str]:
+    """Options of the running command, among these, that were passed."""
+    context = click.get_current_context()
+    return [
+        param.opts[0]
+        for param in context.command.params
+        if param.name in names
+        and context.get_parameter_source(param.name) != ParameterSource.DEFAULT
+    ]
+
+
 def _check_bundled(source: str, card: Schema, schema: Schema | None) -> Schema:
     """Schema for reading a bundled data set; a model's schema must match its card."""
     if schema is None:
-        context = click.get_current_context()
-        given = [
-            param.opts[0]
-            for param in context.command.params
-            if param.name in ROLES
-            and context.get_parameter_source(param.name) != ParameterSource.DEFAULT
-        ]
+        given = _given(*ROLES, "drop_missing_target", "schema_file", *FORM)
         if given:
             raise click.UsageError(
                 f"{source} is a bundled data set, whose card names its columns: omit "
@@ -146,9 +230,7 @@ def _check_bundled(source: str, card: Schema, schema: Schema | None) -> Schema:
 
 def _columns_of(schema: Schema) -> tuple[Any, ...]:
     """Name and unit of outcome and time, and names of the features."""
-    columns = (schema.outcome, schema.time)
-    named = [None if column is None else (column.name, column.unit) for column in columns]
-    return (*named, tuple(sorted(schema.names)))
+    return _named(schema.outcome), _named(schema.time), tuple(sorted(schema.names))
 
 
 # Remedies on the command line, by kind.
@@ -168,6 +250,9 @@ COMMAND_WORDS = {
     "one-row-per-visit": "If tasks are patients, `fit` with --on-duplicate first, last or mean; if "
     "they are cohorts, with --task-kind cohort.",
     "one-time-zone": "Convert all rows to one zone.",
+    "one-decimal": "Write one form of numbers, or name the decimal by --decimal.",
+    "other-encoding": "Pass another --encoding, or leave it out.",
+    "other-form": "Pass --encoding, --sep or --decimal if this is wrong.",
     "other-repeats": "`fit` with another --on-duplicate if another is meant.",
     "other-study": "Pass another --study, or the same table and options as before.",
     "pass-a-model": "Pass a file from `fit`.",

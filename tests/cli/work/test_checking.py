@@ -8,7 +8,7 @@ def test_check_lists_findings_and_saves_a_schema_that_finds_them_again(tmp_path)
     for arguments in ([*roles, "--write-schema", schema], ["--schema", schema]):
         output = run("check", table, *arguments, code=1).output
         assert "repeating a (mrn, day) pair" in output
-        assert "missing outcome." in output
+        assert "1 missing outcome (first: line 5)." in output
 
 
 def test_check_of_a_clean_table_succeeds(tmp_path):
