@@ -1,8 +1,9 @@
-"""Linear mixed model with an Ornstein-Uhlenbeck process in time, by restricted likelihood.
+"""Linear mixed model with an Ornstein-Uhlenbeck process in time, fitted by REML.
 
-The process is conditioned on one task's support in float64 with masks: in function space, with cost
-cubic in the support's size, or, for kernels ``E E'`` of few effects, in weight space, with cost
-cubic in their number.
+Two functions condition the process on the support of one task, in float64 and with masks.
+`condition` works in function space: its cost is cubic in the number of support rows.
+`condition_effects` works in weight space, for kernels ``E E'``: its cost is cubic in the number of
+effects.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ _NOISE_FLOOR = 1e-6  # of the mean prior variance: keeps the factorisation posit
 
 @dataclass(frozen=True, eq=False)
 class MixedProcess:
-    """Estimates of ``y = X beta + Z b + u(s) + e``, u an Ornstein-Uhlenbeck process.
+    """Estimates of ``y = X beta + Z b + u(s) + e``, where u is an Ornstein-Uhlenbeck process.
 
     Attributes
     ----------
@@ -46,7 +47,7 @@ class MixedProcess:
     noise_var : float
         Variance of e.
     log_likelihood : float
-        Restricted, at the estimates.
+        Restricted log-likelihood at the estimates.
     """
 
     beta: Array
@@ -58,7 +59,7 @@ class MixedProcess:
 
     @classmethod
     def without(cls, model: MixedModel) -> MixedProcess:
-        """The same model without a process."""
+        """Convert a mixed model: the process has variance 0."""
         return cls(
             beta=model.beta,
             G=model.G,
@@ -79,24 +80,24 @@ def fit_mixed_process(
     *,
     noise_factor: Array | None = None,
 ) -> MixedProcess:
-    r"""Fit by restricted maximum likelihood from the mixed model without a process.
+    r"""Fit by restricted maximum likelihood, starting from the mixed model without a process.
 
-    beta is profiled out by generalised least squares; the rest is a smooth function of
-    :math:`G = LL'`, :math:`\sigma_u`, :math:`\tau` and :math:`\sigma`, minimised by L-BFGS. At most
-    the first 64 rows of a task are used.
+    Generalised least squares profiles out beta. The profiled deviance is a smooth function of
+    :math:`G = LL'`, :math:`\sigma_u`, :math:`\tau` and :math:`\sigma`, and L-BFGS minimises it.
+    Only the first 64 rows of each task are used.
 
     Parameters
     ----------
     x, z : (row, feature), (row, effect)
         Fixed and random designs, rows in task order.
     s : (row,)
-        Time, in a unit of about the distance between rows.
+        Time, in a unit in which tau lies between exp(-6) and exp(4).
     y : (row,)
         Outcome.
     starts : (task + 1,)
         Offsets of the tasks.
     start : MixedModel
-        From `fit_mixed_model`; half of its noise variance is the start value of the process.
+        From `fit_mixed_model`. Process and noise each start at half of its noise variance.
     noise_factor : (row,), optional
         Multiplies the noise variance of each row.
 
@@ -167,7 +168,7 @@ def fit_mixed_process(
 def held_out_log_likelihood(
     model: MixedProcess, x: Array, z: Array, s: Array, y: Array, starts: Index
 ) -> float:
-    """Log-likelihood of held-out tasks."""
+    """Log-likelihood of the first 64 rows of each held-out task."""
     residual = (y - x @ model.beta)[:, None]
     buckets = list(_buckets(residual, z, s, np.ones(len(y)), starts))
     root = np.linalg.cholesky(model.G + 1e-12 * np.eye(len(model.G)))
@@ -218,7 +219,7 @@ def _covariance(theta: Tensor, q: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 def _whitened(
     buckets: list[_Bucket], root: Tensor, process: Tensor, rate: Tensor, noise: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """``sum_i C_i' V_i^-1 C_i`` (column, column) and ``sum_i log |V_i|``."""
+    """Sums over tasks: ``sum_i C_i' V_i^-1 C_i`` (column, column) and ``sum_i log |V_i|``."""
     gram: Any = 0.0
     log_v: Any = 0.0
     for bucket in buckets:
@@ -246,7 +247,7 @@ def condition(kernel: Tensor, residual: Tensor, noise: Tensor, mask: Tensor) -> 
     noise : (point,)
         Noise variance of each point.
     mask : (point,)
-        False where padded: such points carry no information.
+        False for padding, which is ignored.
 
     Returns
     -------
@@ -269,11 +270,11 @@ def posterior(state: Params, cross: Tensor, prior: Tensor) -> tuple[Tensor, Tens
     Parameters
     ----------
     state
-        From `condition`.
+        Result of `condition`.
     cross : (query, point)
-        Prior covariance of query and support.
+        Prior covariance between query and support.
     prior : (query,)
-        Prior variance of the query.
+        Prior variance at the query.
     """
     cross = cross * state["seen"]
     mean = cross @ state["alpha"]
@@ -286,7 +287,8 @@ def condition_effects(
 ) -> dict[str, Tensor]:
     """Condition ``f = E b``, ``b ~ N(0, I)``, on residuals observed with noise.
 
-    The same as `condition` with the kernel ``E E'``, by ``(I + E' N^-1 E)^-1``.
+    The result is that of `condition` with the kernel ``E E'``, but the matrix to factorise is
+    ``I + E' N^-1 E``, where N is the diagonal matrix of the noise variances.
 
     Parameters
     ----------
@@ -316,7 +318,7 @@ def posterior_effects(state: Params, effects: Tensor) -> tuple[Tensor, Tensor]:
     Parameters
     ----------
     state
-        From `condition_effects`.
+        Result of `condition_effects`.
     effects : (query, effect)
         Root of the prior covariance at the query.
     """

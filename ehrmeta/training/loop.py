@@ -42,21 +42,22 @@ def train(
 ) -> tuple[dict[str, Tensor], History]:
     """Meta-train with AdamW over batches of episodes, and restore the best held-out state.
 
-    A task whose loss is not finite is dropped from its step. If that is at least half of a batch,
-    or if the gradient is not finite, training returns to its best state with half the learning
-    rate.
+    A task whose loss is not finite is dropped from the step. If at least half of a batch is
+    dropped, or if the gradient is not finite, training returns to its best state and halves the
+    learning rate.
 
     Parameters
     ----------
     held_out : TaskRows or None
-        Tasks for early stopping. With None, the last state is returned, or the start for an
-        algorithm with `keeps_start`.
+        Tasks for early stopping. With None, the last parameters are returned. An algorithm with
+        `keeps_start` then keeps its start values.
     callbacks : sequence of callable
-        Called with every record of the history; training ends if one returns True.
+        Called with every record of the history. Training ends if one of them returns True.
     checkpoint_dir : path, optional
-        Folder for the state at every check and on SIGTERM, after which the process exits.
+        Folder for checkpoints. One is saved at every check. On SIGTERM, one more is saved and the
+        process exits.
     resume : bool
-        Whether to continue from the newest checkpoint there.
+        Whether to continue from the newest checkpoint in the folder.
 
     Returns
     -------
@@ -67,9 +68,9 @@ def train(
     Raises
     ------
     DivergenceError
-        The loss is still not finite at an eighth of the learning rate.
+        The loss or its gradient is still not finite at an eighth of the learning rate.
     BundleError
-        A checkpoint cannot be read or written, or belongs to another run.
+        A checkpoint cannot be read or written, or belongs to another training run.
     """
     sampler = EpisodeSampler(tasks, plan.shots, plan.max_queries, plan.time_unit)
     loss = EpisodeLoss(
@@ -141,7 +142,7 @@ def _step(
     query: TaskSet,
     plan: TrainingPlan,
 ) -> None:
-    """One optimiser step, or a return to the best state if the batch is not finite."""
+    """Take one optimiser step, or return to the best state if too few losses are finite."""
     state.step += 1
     progress = state.step / plan.max_steps
     losses, gradient = loss.gradient(state.params, support, query, progress)
@@ -170,7 +171,7 @@ def _step(
 def _check(
     state: TrainingState, evaluation: HeldOut | None, plan: TrainingPlan, seconds: float
 ) -> dict[str, float]:
-    """Record the held-out loss, and keep the state if it is the best so far."""
+    """Record the held-out loss, and save the parameters if they are the best so far."""
     losses = None if evaluation is None else evaluation.losses(state.params)
     held_out_loss = math.nan if losses is None else float(losses.mean())
     record = {
@@ -192,11 +193,11 @@ def _check(
 def _batches(
     n_tasks: int, plan: TrainingPlan, seed: int
 ) -> Iterator[tuple[Tensor, torch.Generator]]:
-    """Endless batches of task numbers, each with the generator of its episodes.
+    """Endless batches of task numbers, each with a random generator for its episodes.
 
-    A batch holds each task at most once, or several episodes of every task if there are fewer tasks
-    than half a batch. All batches have the same size; the remainder of a shuffle is dropped. The
-    generators are keyed by (seed, step).
+    A batch holds a task at most once, unless ``min(batch_size, 32)`` is at least twice the number
+    of tasks: then it holds every task several times. All batches have the same size, and the
+    remainder of a shuffle is dropped. Each generator is seeded from (seed, step).
     """
     repeats = max(1, min(plan.batch_size, 32) // n_tasks)
     shuffle = torch.Generator().manual_seed(seed)

@@ -1,4 +1,4 @@
-"""Maximum-likelihood start values of mixed models, with a process in time or for cohorts."""
+"""Start values of `DeepMixedEffects` from likelihood fits of mixed models."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ FEW_TASKS = 50  # below this the process must improve held-out tasks
 _N_FOLDS = 5
 _MAX_DISTANCE = 4.0  # robust sds from the task's median
 _FLOOR = 1e-10  # of a variance: keeps the root of a singular covariance
-# Rates of the priors of sds between cohorts, in sds of a patient's outcome: 95 % of intercepts' sds
-# below 1, of slopes' (a feature moved by its sd) below 1/2.
+# Rates of the exponential priors of the sds between cohorts, relative to the sd of one patient's
+# outcome. 95 % of the prior is below 1 for intercepts, and below 1/2 for slopes (per feature sd).
 _INTERCEPT_RATE, _SLOPE_RATE = 3.0, 6.0
 _N_DRAWS = 20
 
 
 @dataclass(frozen=True)
 class MixedStart:
-    """Estimates in the units of `DeepMixedEffects`' parameters."""
+    """Estimates on the scale of the parameters of `DeepMixedEffects`."""
 
     intercept: float
     beta: Array  # (feature,)
@@ -48,18 +48,21 @@ class MixedStart:
 
     @property
     def has_process(self) -> bool:
-        """Whether there is an Ornstein-Uhlenbeck process."""
+        """Whether the Ornstein-Uhlenbeck process has a positive variance."""
         return self.process_var > 0.0
 
     def steadier(self, share: float) -> MixedStart:
-        """Move variance from slope and process to the intercept, keeping this share in time."""
+        """Multiply the variances of slope and process by `share`.
+
+        The intercept gains the variance that the process loses.
+        """
         scale = np.sqrt([1.0, share])
         root = scale[:, None] * self.root
         root[0, 0] = np.sqrt(self.root[0, 0] ** 2 + (1.0 - share) * self.process_var)
         return replace(self, root=root, process_var=share * self.process_var)
 
     def params(self, n_features: int) -> dict[str, Any]:
-        """The values by names of parameters."""
+        """Values by parameter name."""
         beta = np.zeros(n_features)
         beta[: len(self.beta)] = self.beta
         return {
@@ -84,12 +87,12 @@ def fit_mixed_start(
     process: bool,
     certain: bool = False,
 ) -> MixedStart:
-    """Random intercept (and slope) by REML, then with an Ornstein-Uhlenbeck process.
+    """Fit random intercepts and slopes by REML, then add an Ornstein-Uhlenbeck process.
 
-    For Student's t, outcomes are clipped before the fit. For classes, a fit to working outcomes
-    (the first Newton step of the log-odds) gives the ratios of the variances; their sum and the
-    fixed effects come from a logistic model with random intercepts. With few tasks a process is
-    kept only if it improves held-out tasks, unless it is `certain`.
+    For Student's t, outcomes are clipped before the fit. For classes, the fit is to working
+    outcomes (the first Newton step of the log-odds) and gives the ratios of the variances. A
+    logistic model with random intercepts gives their sum and the fixed effects. With fewer than 50
+    tasks, the process is kept only if it improves held-out tasks. `certain` omits that check.
     """
     elapsed = tasks.time - tasks.time[tasks.starts[:-1].clamp(max=len(tasks.time) - 1)][tasks.codes]
     mean_elapsed, scale = float(elapsed.mean()), float(elapsed.std()) or 1.0
@@ -123,16 +126,16 @@ def fit_mixed_start(
 
 
 def fit_cohort_start(tasks: TaskRows, likelihood: Likelihood) -> dict[str, Any]:
-    """Parameters of `DeepMixedEffects` by marginal likelihood over the cohorts, with weak priors.
+    """Fit a mixed model with random slopes of all features to cohorts, with weak priors.
 
-    Above a population model the mean is ``alpha + gamma * offset``; without one it is linear in the
-    features, with coefficients that share a prior of learned sd. (Both at once are not identified:
-    cross-fitted offsets differ by fold.)
+    With a population model, the mean is ``alpha + gamma * offset``. Without one, it is linear in
+    the features, and the coefficients share a normal prior with learned sd. The two means are not
+    combined: cross-fitted offsets differ by fold, so their sum would not be identified.
 
     Raises
     ------
     DataError
-        Tasks have time.
+        The tasks have time.
     """
     if tasks.timed:
         raise DataError(
@@ -179,7 +182,7 @@ def fit_cohort_start(tasks: TaskRows, likelihood: Likelihood) -> dict[str, Any]:
 def simulated_starts(
     tasks: TaskRows, likelihood: Likelihood, estimate: MixedStart, *, random_slope: bool
 ) -> Iterator[MixedStart]:
-    """Parametric bootstrap: estimates from outcomes simulated from the estimate."""
+    """Parametric bootstrap: refit the model to outcomes simulated from `estimate`."""
     rng = np.random.default_rng(0)
     starts, x = tasks.starts.numpy(), tasks.x.double().numpy()
     first = tasks.time[tasks.starts[tasks.codes]]
@@ -210,16 +213,17 @@ def inflation(
     draws: Sequence[Params],
     episodes: Episodes,
 ) -> Tensor:
-    """Inflation of the scale for the uncertainty of parameters, without and with support, (2,).
+    """Factors (2,) that widen the predictive scale for parameter uncertainty.
 
-    By the law of total variance over bootstrap draws of the parameters, averaged over the training
-    tasks.
+    The first is for tasks without support, the second for tasks with support. By the law of total
+    variance, the variance over bootstrap draws of the parameters is added to the predictive
+    variance. Both are summed over the training tasks.
 
     Parameters
     ----------
     parts : callable
-        Function of parameters, support and query of one task: mean and posterior mean are second
-        and third, the predictive variance is last.
+        Function of the parameters, and of support and query of one task. It returns a sequence:
+        the mean is second, the posterior mean third and the predictive variance last.
     """
 
     def moments(params: Params, support: TaskSet, query: TaskSet) -> tuple[Tensor, Tensor]:
@@ -245,12 +249,14 @@ def inflation(
 def query_columns(
     one_task: Callable[[TaskSet, TaskSet], Sequence[Tensor]], episodes: Episodes
 ) -> list[Tensor]:
-    """Columns of a function of one support and query, over all real query rows, then their tasks.
+    """Evaluate a function on every episode and concatenate its columns over the query rows.
+
+    Padding is removed. A last column holds the task numbers.
 
     Parameters
     ----------
     one_task : callable
-        Of support and query of one task: columns (point, ...).
+        Function of support and query of one task that returns columns (point, ...).
     """
     parts = []
     with torch.no_grad():
@@ -270,7 +276,7 @@ class _Design:
     starts: npt.NDArray[np.int64]
 
     def tasks(self, chosen: npt.NDArray[np.bool_]) -> _Design:
-        """The rows of some tasks."""
+        """Rows of the chosen tasks."""
         sizes = np.diff(self.starts)
         rows = np.repeat(chosen, sizes)
         starts = np.concatenate([[0], np.cumsum(sizes[chosen])])
@@ -286,7 +292,7 @@ def _fit(design: _Design, process: bool, certain: bool) -> MixedProcess:
 
 
 def _rescaled(fit: MixedProcess, x: Array, tasks: TaskRows) -> MixedProcess:
-    """Fixed effects and the sum of the variances from a logistic model with random intercepts."""
+    """Replace fixed effects and rescale variances by a logistic model with random intercepts."""
     one = np.ones((tasks.n_rows, 1))
     logistic = fit_generalised_mixed_model(
         x,
@@ -305,7 +311,7 @@ def _rescaled(fit: MixedProcess, x: Array, tasks: TaskRows) -> MixedProcess:
 
 
 def _process_helps(design: _Design) -> bool:
-    """Whether the process improves the likelihood of held-out tasks by over a standard error."""
+    """Whether the process improves held-out log-likelihoods by more than one standard error."""
     n_tasks = len(design.starts) - 1
     gains = []
     for fold in range(min(_N_FOLDS, n_tasks)):
@@ -320,7 +326,7 @@ def _process_helps(design: _Design) -> bool:
 
 
 def _working_outcome(tasks: TaskRows, likelihood: Likelihood) -> Array:
-    """Outcome of the normal model, minus the offset."""
+    """Outcome for the normal model, minus the offset; see `fit_mixed_start`."""
     y: Array = tasks.y.double().numpy()
     offset: Array = tasks.offset.double().numpy()
     if likelihood.n_classes:
