@@ -1,12 +1,14 @@
 """Conversion of times to numbers: float64, in one unit, from one origin."""
 
+import datetime as dt
 from typing import Any, NamedTuple
 
+import narwhals.stable.v2 as nw
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ehrmeta.data.columns import read_column, refuse_rows
+from ehrmeta.data.columns import collected, read_column, refuse_rows
 from ehrmeta.errors import DataError, Remedy, SchemaError
 
 SECONDS = {  # seconds per UCUM unit of time
@@ -21,6 +23,8 @@ SECONDS = {  # seconds per UCUM unit of time
 _FIRST_DATE, _LAST_DATE = 19000101, 21001231
 _FEWEST_DATES = 3  # below, numbers may look like dates by chance
 _FILL_IN = "Fill it in or drop those rows."
+_LARGEST = 2.0**63  # of times as numbers: nanoseconds since 1970 are possible, more is an error
+_ZONED = r"[T ]\d{2}.*?(?:Z|[+-]\d{2}(?::?\d{2})?)$"
 _OFFSET = r"[T ]\d{2}.*?(Z|[+-]\d{2}(?::?\d{2})?)$"
 
 
@@ -36,13 +40,13 @@ def to_time(
 ) -> NDArray[np.float64]:
     """Convert times to numbers in `unit` since `origin`.
 
-    Numbers are returned unchanged. Dates and ISO 8601 strings are counted from the origin, in UTC
-    if they have a time zone.
+    Numbers are returned unchanged, and durations in `unit`. Dates, periods (their first moment) and
+    ISO 8601 strings are counted from the origin, in UTC if they have a time zone.
 
     Parameters
     ----------
     values : array-like, (row,)
-        Numbers, dates, or ISO 8601 strings.
+        Numbers, durations, dates, periods, or ISO 8601 strings.
     unit : {"s", "min", "h", "d", "wk", "mo", "a"}
         UCUM unit; a month is 30.4375 d and a year 365.25 d.
     origin : str, optional
@@ -57,7 +61,7 @@ def to_time(
     Raises
     ------
     DataError
-        Missing, infinite or unparsable times, or mixed time zones.
+        Missing, infinite, absurdly large or unparsable times, or mixed time zones.
 
     Examples
     --------
@@ -77,12 +81,72 @@ def read_times(
     if column.dtype.kind in "biuf":
         time = column.astype(np.float64)
         refuse_rows(np.isnan(time), f"column '{name}': the time is missing", _FILL_IN)
+        remedy = "Correct these rows, or drop them."
+        refuse_rows(np.abs(time) > _LARGEST, f"column '{name}': the time is absurd", remedy)
         return Times(time, None)
     if column.dtype == object:
         column = _parse(column, name)
     refuse_rows(np.isnat(column), f"column '{name}': the time is missing", _FILL_IN)
+    if column.dtype.kind == "m":
+        return Times(column.astype(np.int64) / (SECONDS[unit] * 1e9), None)
     nanoseconds = column.astype(np.int64).astype(np.float64) - _origin_nanoseconds(origin, name)
     return Times(nanoseconds / (SECONDS[unit] * 1e9), column)
+
+
+def has_zone(values: Any) -> bool | None:
+    """Whether dates have a time zone; None if the values are not dates.
+
+    Parameters
+    ----------
+    values : array-like, (row,)
+        As in `to_time`, before any conversion.
+
+    Examples
+    --------
+    >>> has_zone(["2020-01-01T00:00Z"]), has_zone(["2020-01-01"]), has_zone([1, 2])
+    (True, False, None)
+    """
+    values = collected(values)
+    if nw.dependencies.is_into_series(values) and not isinstance(values, np.ndarray):
+        series = nw.from_native(values, series_only=True)
+        if isinstance(series.dtype, nw.Datetime | nw.Date):
+            return getattr(series.dtype, "time_zone", None) is not None
+        values = series.to_numpy()
+    array = np.asarray(values)
+    if array.dtype.kind == "M":
+        return False
+    kind = pd.api.types.infer_dtype(array, skipna=True) if array.dtype.kind in "OUT" else ""
+    if kind == "string":
+        return bool(pd.Series(array, dtype="str").str.strip().str.contains(_ZONED).any())
+    if kind == "period":
+        return False
+    dates = [cell for cell in array if isinstance(cell, dt.date)] if kind else []
+    return any(getattr(date, "tzinfo", None) is not None for date in dates) if dates else None
+
+
+def check_zones(here: bool | None, before: bool | None, what: str, name: str = "time") -> None:
+    """Raise a `DataError` if dates have a time zone and other dates have none, or the reverse.
+
+    Parameters
+    ----------
+    here, before : bool or None
+        From `has_zone`; None is not compared.
+    what : str
+        The other dates, for the error.
+    name : str
+        Name of the column, for the error.
+    """
+    if here is None or before is None or here == before:
+        return
+    has, had = ("have a", "have none") if here else ("have no", "have one")
+    raise DataError(
+        f"the dates of '{name}' {has} time zone, but {what} {had}.",
+        Remedy(
+            "one-time-zone",
+            "Give both the same: dates.dt.tz_localize('Europe/Berlin') adds a zone, "
+            "dates.dt.tz_convert('UTC').dt.tz_localize(None) removes it.",
+        ),
+    )
 
 
 def are_numeric_dates(values: NDArray[Any]) -> bool:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from numbers import Number
 from typing import Any
+from uuid import UUID
 
 import narwhals.stable.v2 as nw
 import numpy as np
@@ -17,10 +18,10 @@ Column = NDArray[Any]
 Columns = dict[str, Column]
 Mask = NDArray[np.bool_]
 _CONVERT = "Use pd.to_numeric(column, errors='coerce') for numbers, or astype(str) for categories."
-_NUMBERS = ("integer", "floating", "mixed-integer-float", "decimal")
-_DATES = ("datetime", "datetime64", "date")
+_DATES = ("datetime", "datetime64", "date", "period")
 _FEW_CELLS = 10_000  # up to here, copying a table is faster than one series per column
 _FIRST_NS, _LAST_NS = np.datetime64("1678-01-01", "us"), np.datetime64("2262-01-01", "us")
+_LONGEST_NS = np.timedelta64(292 * 365, "D")
 
 
 def read_columns(X: Any) -> dict[str, Column]:
@@ -29,14 +30,15 @@ def read_columns(X: Any) -> dict[str, Column]:
     Parameters
     ----------
     X : pandas, polars or pyarrow frame, or 2-D array or list, (row, column)
-        The columns of an array are named ``x0``, ``x1``, ...
+        A lazy frame of polars is collected. The columns of an array are named ``x0``, ``x1``, ...
 
     Returns
     -------
     dict of str to ndarray, (row,)
         Booleans, integers and floats keep their type without missing cells, else they become
-        float64 with NaN. Text, categories and enums become objects: `str`, or None if missing.
-        Dates become ``datetime64[ns]``, in UTC if they have a time zone.
+        float64 with NaN. Text, categories, enums and UUIDs become objects: `str`, or None if
+        missing. Dates become ``datetime64[ns]``, in UTC if they have a time zone; periods become
+        their first moment; durations become ``timedelta64[ns]``.
 
     Raises
     ------
@@ -49,7 +51,7 @@ def read_columns(X: Any) -> dict[str, Column]:
     >>> read_columns(pd.DataFrame({"age": [61, 40], "sex": ["f", None]}))
     {'age': array([61, 40]), 'sex': array(['f', None], dtype=object)}
     """
-    X = _native(X)
+    X = collected(X)
     is_array = isinstance(X, np.ndarray) or not nw.dependencies.is_into_dataframe(X)
     columns = _read_array(X) if is_array else _read_frame(X)
     n_rows = len(next(iter(columns.values()), X))
@@ -69,7 +71,7 @@ def read_column(values: Any, name: str) -> Column:
     >>> read_column([1, None, 3], "dose")
     array([ 1., nan,  3.])
     """
-    values = _native(values)
+    values = collected(values)
     if not isinstance(values, np.ndarray) and nw.dependencies.is_into_series(values):
         return _read_series(nw.from_native(values, series_only=True), name)
     array = _as_array(values)
@@ -113,9 +115,27 @@ def level_names(levels: NDArray[Any]) -> list[str]:
     return [f"{number:.0f}" if number.is_integer() else repr(number) for number in numbers]
 
 
-def _native(X: Any) -> Any:
-    """Unwrap a narwhals frame or series of any narwhals version."""
-    return X.to_native() if hasattr(X, "to_native") else X
+def collected(X: Any) -> Any:
+    """A table in memory: lazy frames of polars are collected, narwhals frames are unwrapped.
+
+    Examples
+    --------
+    >>> import polars as pl
+    >>> collected(pl.LazyFrame({"age": [61, 40]})).height
+    2
+    """
+    X = X.to_native() if hasattr(X, "to_native") else X  # of any narwhals version
+    return X.collect() if nw.dependencies.is_polars_lazyframe(X) else X
+
+
+def native_column(X: Any, name: str) -> Any:
+    """A column of a table as it is, before `read_column`; arrays have columns x0, x1, ..."""
+    X = collected(X)
+    if isinstance(X, pd.DataFrame):
+        return X.iloc[:, list(map(str, X.columns)).index(name)]
+    if nw.dependencies.is_into_dataframe(X) and not isinstance(X, np.ndarray):
+        return nw.from_native(X, eager_only=True)[name].to_native()
+    return _as_array(X)[:, int(name.removeprefix("x"))]
 
 
 def _read_frame(X: Any) -> dict[str, Column]:
@@ -136,8 +156,6 @@ def _read_frame(X: Any) -> dict[str, Column]:
 def _read_array(X: Any, names: list[str] | None = None) -> dict[str, Column]:
     if hasattr(X, "toarray"):
         raise DataError("sparse input is not supported. Pass X.toarray() or a data frame.")
-    if hasattr(X, "collect_schema"):
-        raise DataError("lazy frames are not supported. Pass X.collect().")
     array = _as_array(X)
     if array.ndim != 2:
         raise DataError(
@@ -179,6 +197,8 @@ def _read_series(series: nw.Series[Any], name: str) -> Column:
             series = series.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
         dates = series if isinstance(dtype, nw.Datetime) else series.cast(nw.Datetime("us"))
         return _to_nanoseconds(dates.to_numpy(), name)
+    if isinstance(dtype, nw.Duration):
+        return _durations(series.to_numpy(), name)
     if dtype.is_numeric() or isinstance(dtype, nw.Boolean):
         if series.is_null().any() or isinstance(dtype, nw.Decimal):
             series = series.cast(nw.Float64)
@@ -202,6 +222,8 @@ def _read_values(array: Column, name: str) -> Column:
         return _read_objects(array.astype(object), name)
     if kind == "M":
         return _to_nanoseconds(array, name)
+    if kind == "m":
+        return _durations(array, name)
     if kind == "c":
         raise DataError(f"Complex data not supported: column '{name}'. Pass real numbers.")
     raise _cell_error(name, str(array.dtype))
@@ -211,23 +233,25 @@ def _read_objects(values: Column, name: str) -> Column:
     """Convert an object column to the common type of its cells."""
     missing = np.asarray(pd.isna(values), dtype=bool)
     kind = pd.api.types.infer_dtype(values, skipna=True)
-    if kind == "string":
-        text = values.copy()
-        text[missing] = None
-        return text
+    types = set(map(type, values[~missing].tolist()))
     if kind == "empty":
         if not missing.all():
             raise _cell_error(name, "cells of an unknown type")
         return np.full(len(values), np.nan)
-    if kind == "boolean" and not missing.any():
-        return values.astype(bool)
-    if kind in _NUMBERS or kind == "boolean":
-        return _to_numbers(values, missing, name)
-    if kind in _DATES:
+    if all(issubclass(t, str | UUID) for t in types):
+        text = values.copy() if kind == "string" else values.astype(str).astype(object)
+        text[missing] = None
+        return text
+    if kind in ("timedelta", "timedelta64"):
+        return _durations(pd.to_timedelta(pd.Series(values)).to_numpy(), name)
+    if kind == "period":
+        values = values.copy()
+        values[~missing] = [period.start_time for period in values[~missing]]
+    if kind in _DATES or all(issubclass(t, dt.date) for t in types):
         return _read_date_objects(values, missing, name)
-    types = set(map(type, values[~missing].tolist()))
     if all(issubclass(t, Number | np.bool_) and not issubclass(t, complex) for t in types):
-        return _to_numbers(values, missing, name)
+        is_flag = kind == "boolean" and not missing.any()
+        return values.astype(bool) if is_flag else _to_numbers(values, missing, name)
     if any(issubclass(t, complex) for t in types):
         raise DataError(f"Complex data not supported: column '{name}'. Pass real numbers.")
     if all(issubclass(t, str | Number) for t in types):
@@ -265,6 +289,16 @@ def _read_date_objects(values: Column, missing: Mask, name: str) -> Column:
     dates = np.full(len(values), np.datetime64("NaT"), dtype="datetime64[us]")
     dates[~missing] = stamps.dt.tz_localize(None).to_numpy().astype("datetime64[us]")
     return _to_nanoseconds(dates, name)
+
+
+def _durations(values: Column, name: str) -> Column:
+    """Convert to timedelta64[ns]; NumPy would overflow silently beyond 292 years."""
+    values = np.asarray(values)
+    if values.dtype != np.dtype("timedelta64[ns]"):
+        outside = ~np.isnat(values) & (np.abs(values) >= _LONGEST_NS)
+        remedy = "Convert it to numbers in one unit."
+        refuse_rows(outside, f"column '{name}': a duration of more than 292 years", remedy)
+    return values.astype("timedelta64[ns]")
 
 
 def _to_nanoseconds(dates: Column, name: str) -> Column:
@@ -309,6 +343,7 @@ def take_rows(X: Any, mask: Mask) -> Any:
     array([[1],
            [3]])
     """
+    X = collected(X)
     frame = nw.from_native(X, eager_only=True, pass_through=True)
     if isinstance(frame, nw.DataFrame):
         taken = frame[np.flatnonzero(mask)].to_native()

@@ -181,7 +181,7 @@ def _numbers(columns: Mapping[str, NDArray[Any]], feature: Feature) -> NDArray[n
     require_columns(columns, (feature.name,))
     values = columns[feature.name]
     if values.dtype.kind not in "biuf":
-        held = "dates" if values.dtype.kind == "M" else "text"
+        held = "dates" if values.dtype.kind in "mM" else "text"
         advice = "Convert it to numbers, or declare it kind='categorical' at fit."
         raise SchemaError(
             f"column '{feature.name}' is a {feature.kind} feature, but holds {held}.",
@@ -196,7 +196,7 @@ def _numbers(columns: Mapping[str, NDArray[Any]], feature: Feature) -> NDArray[n
 def _levels(columns: Mapping[str, NDArray[Any]], feature: Feature) -> pd.Categorical:
     require_columns(columns, (feature.name,))
     values = columns[feature.name]
-    if values.dtype.kind == "M":
+    if values.dtype.kind in "mM":
         raise SchemaError(
             f"column '{feature.name}' holds dates and cannot be a category. Convert it to a number "
             "such as age, or drop it."

@@ -125,12 +125,16 @@ class Clock:
     is_feature : bool
         False if the origin is not known ahead (an index date in the future): then only time
         differences are used.
+    zoned : bool, optional
+        Whether dates have a time zone, which `Table.from_frame` finds; None if unknown. Tables of
+        the other kind are refused.
     """
 
     name: str
     unit: str = "d"
     origin: str | None = None
     is_feature: bool = True
+    zoned: bool | None = None
 
     def __post_init__(self) -> None:
         _check_choice(self.unit, SECONDS, f"time '{self.name}'", "unit")
@@ -369,9 +373,10 @@ def _kind_of(values: NDArray[Any], name: str) -> Kind:
                 stacklevel=3,
             )
         return "categorical"
-    if values.dtype.kind == "M":
+    if values.dtype.kind in "mM":
+        held = "dates" if values.dtype.kind == "M" else "durations"
         raise SchemaError(
-            f"column '{name}' holds dates and cannot be a feature. Use it as the time, convert it "
+            f"column '{name}' holds {held} and cannot be a feature. Use it as the time, convert it "
             "to a number such as age, or drop it."
         )
     present = values[~np.isnan(values)] if values.dtype.kind == "f" else values

@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from ehrmeta.data.clock import to_time
+from ehrmeta.data.clock import check_zones, has_zone, to_time
+from ehrmeta.data.columns import collected, native_column
 from ehrmeta.data.findings import Finding
 from ehrmeta.data.schema import Schema
 from ehrmeta.data.tasks import (
@@ -116,16 +117,15 @@ class Table:
             No valid row; the outcome is text, constant or missing; a time is missing or unreadable;
             or (task, time) repeats in a table of patients.
         """
+        frame = collected(frame)
         if schema is None:
             schema = Schema.infer(frame, **roles)
         elif roles:
             raise SchemaError("both a schema and column roles were given. Pass one or the other.")
         if schema.task is None or schema.outcome is None:
             raise SchemaError("a table needs a task and an outcome. Pass task=... and outcome=...")
-        if not schema.features:
-            raise SchemaError(
-                "the table has no feature. Add one, such as a copy of the time column."
-            )
+        if not schema.features and schema.time is None:
+            raise SchemaError("the table has no feature and no time. Name a column of either.")
         clean = clean_rows(
             frame,
             schema,
@@ -135,11 +135,12 @@ class Table:
         for finding in clean.findings:
             if finding.error is not None:
                 raise finding.error
+        timed = _with_zone(schema, frame)
         if clean.implausible:
             warnings.warn(DataWarning(*clean.implausible), stacklevel=2)
         columns = clean.columns
         X = pd.DataFrame({name: columns[name] for name in schema.names}, index=clean.rows)
-        X.attrs["ehrmeta_schema"] = schema.to_dict()
+        X.attrs["ehrmeta_schema"] = timed.to_dict()
         return cls(
             X=X,
             y=columns[schema.outcome.name],
@@ -147,7 +148,7 @@ class Table:
             time=columns.get(schema.time.name if schema.time else ""),
             treatment=columns.get(schema.treatment or ""),
             outcome_time=columns.get(schema.outcome_time or ""),
-            schema=schema,
+            schema=timed,
             findings=clean.findings,
         )
 
@@ -280,3 +281,18 @@ class Table:
             spread = f"{sizes.min():,} to {sizes.max():,} rows each, median {np.median(sizes):g}"
             head += f", {self.n_tasks:,} tasks ({spread})"
         return "\n".join([head, repr(self.schema), *(f"! {f}" for f in self.findings)])
+
+
+def _with_zone(schema: Schema, frame: Any) -> Schema:
+    """The schema, with whether its times have a zone; a `DataError` if two columns differ in it."""
+    clock = schema.time
+    if clock is None:
+        return schema
+    zoned = has_zone(native_column(frame, clock.name))
+    check_zones(zoned, clock.zoned, "those that the schema describes", clock.name)
+    if schema.outcome_time is not None:
+        of_outcome = has_zone(native_column(frame, schema.outcome_time))
+        check_zones(of_outcome, zoned, f"those of '{clock.name}'", schema.outcome_time)
+    if zoned is None:
+        return schema
+    return dataclasses.replace(schema, time=dataclasses.replace(clock, zoned=zoned))

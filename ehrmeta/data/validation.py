@@ -221,7 +221,7 @@ def _check_types(columns: Columns, schema: Schema) -> Iterator[Finding]:
         kind = column.kind if isinstance(column, Feature) else "outcome"
         values = columns[column.name]
         if values.dtype.kind not in "biuf" and kind != "categorical":
-            held = "dates" if values.dtype.kind == "M" else "text"
+            held = "dates" if values.dtype.kind in "mM" else "text"
             remedy = "Convert them to numbers, for example '<5' to 5, or declare it categorical."
             if kind == "outcome":
                 remedy = "Convert them to numbers; code two classes as 0 and 1."

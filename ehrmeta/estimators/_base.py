@@ -13,6 +13,7 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import _get_feature_names, _num_features
 
 from ehrmeta.data import OutcomeScale, Schema
+from ehrmeta.data.columns import collected
 from ehrmeta.data.schema import Transform
 from ehrmeta.errors import DataError, NotFittedError
 from ehrmeta.estimators.adapted import Adapted
@@ -90,6 +91,7 @@ class TaskEstimator(BaseEstimator, ABC):
     def _fit(self, X: Any, y: Any, groups: Any, time: Any, learn: Learn) -> Self:
         """Read and encode the table, and store the model that `learn` returns."""
         check_parameters(self.get_params(deep=False), classes=is_classifier(self))
+        X = collected(X)
         schema, inputs = schema_of(self.schema, X), self.read_table(X, y, groups=groups, time=time)
         check_trainable(inputs, schema)
         table = TableEncoder.fit(inputs, schema, self._fit_outcome(inputs, schema))
@@ -179,6 +181,7 @@ class TaskEstimator(BaseEstimator, ABC):
             clock=schema.time if schema is not None else None,
             outcome=outcome_name(schema),
             read_outcome=read_labels if is_classifier(self) else read_numbers,
+            clock_is_enough=True,
         )
 
     def _score(self, X: Any, y: Any, groups: Any, time: Any) -> float:

@@ -300,8 +300,10 @@ class Adapted(files.Saved):
         """
         inputs, codes = self._read(X, groups, time)
         drawn = draw_rows(background, n_samples, random_state)
-        no_time = np.zeros(len(drawn)) if self.model.table.timed else None
-        others = self.model.read(self._transformed(drawn), time=no_time)
+        table, time_of_others = self.model.table, None
+        if table.timed:
+            time_of_others = np.full(len(drawn), table.time_center)
+        others = self.model.read(self._transformed(drawn), time=time_of_others)
         return explain_features(
             self.model,
             self._support,

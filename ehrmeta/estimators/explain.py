@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.func import jacrev
 
-from ehrmeta.data.columns import take_rows
+from ehrmeta.data.columns import collected, take_rows
 from ehrmeta.errors import DataError
 from ehrmeta.estimators.predictions import (
     CarriedPredictive,
@@ -226,6 +226,7 @@ def explain_features(
 
 def draw_rows(background: Any, n_samples: int, random_state: int) -> Any:
     """Random rows of other patients, at most `n_samples`."""
+    background = collected(background)
     if not len(background):
         raise DataError("background has no rows. Pass rows of other patients.")
     if not isinstance(n_samples, Integral) or n_samples < 2:

@@ -13,13 +13,15 @@ from sklearn.utils.validation import column_or_1d
 
 from ehrmeta.algorithms import Algorithm
 from ehrmeta.data import Clock, Schema, TaskIndex, index_tasks, read_column, read_columns
-from ehrmeta.data.clock import are_numeric_dates, read_times
+from ehrmeta.data.clock import are_numeric_dates, has_zone, read_times
+from ehrmeta.data.columns import collected, native_column, refuse_rows
 from ehrmeta.data.findings import numeric_dates
 from ehrmeta.errors import DataError, DataWarning, GroupError, Remedy, SchemaError, did_you_mean
 from ehrmeta.nn.backbone import Backbone
 from ehrmeta.nn.mlp import ACTIVATIONS
 
 Array = npt.NDArray[Any]
+_FAR, _ABSURD = 1_000, 1_000_000  # distance from the median, in widths of the middle 90 %
 Rule: TypeAlias = tuple[str, Callable[[Any], bool]]  # requirement in words, and its check
 
 
@@ -33,6 +35,7 @@ class Inputs:
     time: npt.NDArray[np.float64] | None
     n_rows: int
     dates: Array | None = None  # times as dates, if they were
+    zoned: bool | None = None  # whether the dates have a time zone
 
     def outcome(self) -> Array:
         """The outcome, or a `DataError` if it is missing."""
@@ -61,12 +64,13 @@ def read_inputs(
     clock: Clock | None = None,
     outcome: str = "y",
     read_outcome: Callable[[Any, str], Array] | None = None,
+    clock_is_enough: bool = False,
 ) -> Inputs:
     """Read and check one call's arguments.
 
     `task_column` and `time_column` name columns of X with tasks and times; they are removed from
     the features and used if `groups` or `time` are not given. `read_outcome` is `read_numbers`
-    (default) or `read_labels`.
+    (default) or `read_labels`. With `clock_is_enough`, X may have no other column if time is given.
 
     Raises
     ------
@@ -75,8 +79,9 @@ def read_inputs(
     SchemaError
         A named column is not in X.
     """
+    X = collected(X)
     columns = _columns(X)
-    n_rows = len(next(iter(columns.values())))
+    n_rows = len(next(iter(columns.values()), X))
     for name, given in ((task_column, groups), (time_column, time)):
         if name is not None and name not in columns and given is None:
             raise SchemaError(
@@ -88,11 +93,20 @@ def read_inputs(
     groups = groups if groups is not None else task_values
     if isinstance(getattr(groups, "dtype", None), pd.CategoricalDtype):
         groups = np.asarray(groups)  # ids have the type of their categories
-    time = time if time is not None else time_values
+    is_in_table = time is None and time_values is not None
+    time = time_values if is_in_table else time
+    if not columns:
+        n_rows = n_rows or len(() if time is None else time)  # polars does not count such rows
+        if time is None or not clock_is_enough:
+            raise DataError(
+                f"0 feature(s) (shape=({n_rows}, 0)) while a minimum of 1 is required. Pass at "
+                "least one column, or, to forecast from times alone, time=."
+            )
     labels = None if groups is None else _vector(read_column(groups, "groups"), "groups", n_rows)
-    dates = None
+    dates = zoned = None
     if time is not None:
         clock = clock or Clock(time_column or "time")
+        zoned = has_zone(native_column(X, str(time_column)) if is_in_table else time)
         time = read_column(time, clock.name)
         _refuse_missing(time, f"time '{clock.name}'", "Fill it in, or drop these rows", labels)
         time, dates = read_times(time, unit=clock.unit, origin=clock.origin, name=clock.name)
@@ -102,7 +116,7 @@ def read_inputs(
             y = column_or_1d(y, warn=True)
         y = _vector((read_outcome or read_numbers)(y, outcome), outcome, n_rows)
         _refuse_missing(y, f"outcome '{outcome}'", "Drop these rows", labels)
-    return Inputs(columns, y, labels, time, n_rows, dates)
+    return Inputs(columns, y, labels, time, n_rows, dates, zoned)
 
 
 def read_numbers(y: Any, name: str) -> npt.NDArray[np.float64]:
@@ -168,8 +182,8 @@ def report_repeats(tasks: TaskIndex, time: npt.NDArray[np.float64], task_kind: s
 
 
 def _columns(X: Any) -> dict[str, Array]:
-    """Columns of X as `read_columns` returns them, also for a table without rows."""
-    if getattr(X, "shape", None) is not None and len(X.shape) == 2 and X.shape[0] == 0:
+    """Columns of X as `read_columns` returns them, also for a table without rows or columns."""
+    if getattr(X, "shape", None) is not None and len(X.shape) == 2 and 0 in X.shape:
         names = getattr(X, "columns", [f"x{i}" for i in range(X.shape[1])])
         return {str(name): np.empty(0) for name in names}
     return dict(read_columns(X))
@@ -222,10 +236,29 @@ def check_trainable(inputs: Inputs, schema: Schema | None) -> None:
         )
     if inputs.time is not None:
         clock = Clock("time") if schema is None or schema.time is None else schema.time
+        _check_spread(inputs.time, clock.name)
         if are_numeric_dates(inputs.time):
             finding = numeric_dates(clock.name, clock.unit, inputs.n_rows)
             warnings.warn(DataWarning(finding), stacklevel=4)
         report_repeats(tasks, inputs.time, None if schema is None else schema.task_kind)
+
+
+def _check_spread(time: npt.NDArray[np.float64], name: str) -> None:
+    """Raise or warn if a few training times are far from all others, as placeholders are."""
+    low, median, high = np.quantile(time, (0.05, 0.5, 0.95))
+    if high == low:
+        return
+    distance = np.abs(time - median) / (high - low)
+    what = f"column '{name}': the time is absurdly far from the others"
+    refuse_rows(distance > _ABSURD, what, "Correct these rows, or drop them.")
+    far = np.flatnonzero(distance > _FAR)
+    if len(far):
+        warnings.warn(
+            f"time '{name}' is more than {_FAR:,} times as far from its median as 90 % of rows in "
+            f"{len(far):,} of {len(time):,} rows (first: row {far[0]}). Check for placeholders.",
+            DataWarning,
+            stacklevel=5,
+        )
 
 
 def outcome_name(schema: Schema | None) -> str:

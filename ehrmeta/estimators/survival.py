@@ -15,7 +15,7 @@ from sklearn.preprocessing import SplineTransformer, StandardScaler
 from sklearn.utils import Tags
 from sklearn.utils.validation import _check_feature_names, _check_n_features
 
-from ehrmeta.data.columns import read_column, read_columns, take_rows
+from ehrmeta.data.columns import collected, read_column, read_columns, take_rows
 from ehrmeta.data.labels import PersonPeriods, interval_edges, person_period, read_survival
 from ehrmeta.errors import DataError, DataWarning, GroupError, NotFittedError, SchemaError
 from ehrmeta.estimators.adapted import Adapted
@@ -96,6 +96,7 @@ class DiscreteTimeHazard(BaseEstimator):
         DataError
             A column is not numeric, y is not such an array, or there are no events.
         """
+        X = collected(X)
         features = _numbers(X)
         event, time = _events(y, len(features))
         edges = interval_edges(self.intervals, time)
@@ -189,6 +190,7 @@ class DiscreteTimeHazard(BaseEstimator):
     def _read(self, X: Any) -> Array:
         if not hasattr(self, "classifier_"):
             raise NotFittedError("This DiscreteTimeHazard instance is not fitted yet. Call 'fit'.")
+        X = collected(X)
         features = _numbers(X)
         try:
             _check_feature_names(self, X, reset=False)

@@ -45,6 +45,11 @@ class TableEncoder:
         Whether the training times were dates.
     clock_is_feature : bool
         Whether the clock's origin is known ahead, so that time can be a feature.
+    zoned : bool, optional
+        Whether the training times were dates with a time zone; None of numbers and older files.
+    period : (float, float), optional
+        First and last training time, rounded outwards to whole standard deviations from the mean;
+        None without time and of older files.
     """
 
     features: tuple[Feature, ...]
@@ -56,6 +61,8 @@ class TableEncoder:
     time_scale: float
     dated: bool
     clock_is_feature: bool
+    zoned: bool | None = None
+    period: tuple[float, float] | None = None
 
     @classmethod
     def fit(
@@ -63,7 +70,7 @@ class TableEncoder:
     ) -> TableEncoder:
         """Fit on the training tasks."""
         features = _features(inputs.columns, schema)
-        unit, center, scale = 1.0, 0.0, 1.0
+        unit, center, scale, period = 1.0, 0.0, 1.0, None
         if inputs.time is not None:
             tasks = inputs.tasks()
             time = inputs.time[tasks.order]
@@ -71,6 +78,11 @@ class TableEncoder:
             gaps = gaps[gaps > 0]
             unit = float(np.median(gaps)) if len(gaps) else 1.0
             center, scale = float(time.mean()), float(time.std()) or 1.0
+            first, last = (
+                np.floor((time.min() - center) / scale),
+                np.ceil((time.max() - center) / scale),
+            )
+            period = float(center + first * scale), float(center + last * scale)
         clock = schema.time if schema is not None else None
         in_cohorts = schema is not None and schema.task_kind == "cohort"
         patients = None if in_cohorts else inputs.groups  # a named level needs enough patients
@@ -84,11 +96,15 @@ class TableEncoder:
             time_scale=scale,
             dated=inputs.dates is not None,
             clock_is_feature=inputs.time is not None and (clock is None or clock.is_feature),
+            zoned=inputs.zoned,
+            period=period,
         )
 
     def rows(self, inputs: Inputs, codes: npt.NDArray[np.int64], n_tasks: int) -> TaskRows:
         """Encode the rows of a call; `codes` (row,) are their task numbers."""
-        fixed, measured = self.encoder.transform(_plausible(inputs.columns, self.features))
+        fixed = measured = np.zeros((inputs.n_rows, 0), np.float32)  # without features
+        if self.features:
+            fixed, measured = self.encoder.transform(_plausible(inputs.columns, self.features))
         time = np.zeros(inputs.n_rows) if inputs.time is None else inputs.time
         if self.clock_is_feature:
             standard = np.clip((time - self.time_center) / self.time_scale, -8.0, 8.0)
@@ -115,6 +131,7 @@ class TableEncoder:
             "features": [asdict(feature) for feature in self.features],
             "encoder": self.encoder.to_dict(),
             "outcome": self.outcome.to_dict(),
+            "period": None if self.period is None else list(self.period),
         }
 
     @classmethod
@@ -127,12 +144,15 @@ class TableEncoder:
                 "features": tuple(Feature(**feature) for feature in state["features"]),
                 "encoder": Encoder.from_dict(state["encoder"]),
                 "outcome": outcome.from_dict(state["outcome"]),
+                "period": tuple(state["period"]) if state.get("period") else None,
             }
         )
 
 
 def _features(columns: Mapping[str, Array], schema: Schema | None) -> tuple[Feature, ...]:
     """Features of the schema, checked against the columns; inferred without a schema."""
+    if not columns:
+        return ()
     if schema is None:
         return Schema.infer(pd.DataFrame(dict(columns))).features
     missing = [name for name in schema.names if name not in columns]

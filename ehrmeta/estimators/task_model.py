@@ -15,6 +15,8 @@ from torch import Tensor
 
 from ehrmeta import errors
 from ehrmeta.data import Schema, index_tasks
+from ehrmeta.data.clock import check_zones
+from ehrmeta.data.columns import collected
 from ehrmeta.estimators.files import State
 from ehrmeta.estimators.inputs import (
     Inputs,
@@ -72,6 +74,7 @@ class RowReader:
             A value cannot be read, or time is given but was not at fit, or the reverse.
         """
         clock = self.schema.time if self.schema is not None else None
+        X = collected(X)
         inputs = read_inputs(
             X,
             y,
@@ -82,6 +85,7 @@ class RowReader:
             clock=clock,
             outcome=outcome_name(self.schema),
             read_outcome=read_labels if isinstance(self.table.outcome, Classes) else read_numbers,
+            clock_is_enough=True,
         )
         self._check_columns(X, inputs)
         if self.table.timed and inputs.time is None:
@@ -96,6 +100,12 @@ class RowReader:
                 "origin. Convert them to the unit and origin of the training times, or fit with "
                 "Clock(..., origin='YYYY-MM-DD') in the schema."
             )
+        zoned = self.table.zoned
+        if zoned is None and clock is not None:
+            zoned = clock.zoned
+        check_zones(inputs.zoned, zoned, "those that the model was fitted on")
+        if inputs.time is not None and self.table.timed:
+            self._warn_of_far_times(inputs.time)
         if not self.table.timed and inputs.time is not None:
             raise errors.DataError(
                 "time was given, but the model was fitted without it. Leave it out."
@@ -120,8 +130,9 @@ class RowReader:
                 "adapt got groups but no rows. Use predict for the population model."
             )
         tasks = inputs.tasks()
-        if inputs.time is not None and self.schema is not None:
-            report_repeats(tasks, inputs.time, self.schema.task_kind)
+        if inputs.time is not None:
+            kind = None if self.schema is None else self.schema.task_kind
+            report_repeats(tasks, inputs.time, kind)
         labels = None if inputs.groups is None else tasks.labels
         return labels, self.table.rows(inputs, tasks.codes, max(tasks.n_tasks, 1))
 
@@ -146,12 +157,12 @@ class RowReader:
             old, new = union.get_indexer(labels), union.get_indexer(inputs.groups)
             labels = union.to_numpy()
         n_tasks = 1 if labels is None else len(labels)
-        added = self.table.rows(inputs, new, n_tasks)
-        added = replace(added, origin=added.origin + support.n_rows)
+        added, n_before = self.table.rows(inputs, new, n_tasks), support.n_rows
+        added = replace(added, origin=added.origin + n_before)
         codes = torch.from_numpy(old)[support.codes]
         support = support.merge(codes, n_tasks, added, added.codes)
-        if support.timed and self.schema is not None and self.schema.task_kind == "patient":
-            _refuse_repeats(support)
+        if support.timed and (self.schema is None or self.schema.task_kind == "patient"):
+            _report_repeats(support, n_before, is_error=self.schema is not None)
         return labels, support
 
     def no_rows(self, n_tasks: int = 1) -> TaskRows:
@@ -160,6 +171,22 @@ class RowReader:
         time = np.empty(0) if self.table.timed else None
         inputs = Inputs(columns, np.empty(0), None, time, 0)
         return self.table.rows(inputs, np.empty(0, np.int64), n_tasks)
+
+    def _warn_of_far_times(self, time: Array) -> None:
+        """Warn of rows that lie more than the length of the training period outside it."""
+        if self.table.period is None or not self.table.clock_is_feature:
+            return
+        first, last = self.table.period
+        length = max(last - first, self.table.time_scale)
+        far = np.flatnonzero((time < first - length) | (time > last + length))
+        if len(far):
+            warnings.warn(
+                f"the time of {len(far):,} of {len(time):,} rows (first: row {far[0]}) lies far "
+                "outside the training period, by more than its length: predictions there are "
+                "extrapolations. Check the unit and the origin of time.",
+                errors.DataWarning,
+                stacklevel=5,
+            )
 
     def _check_columns(self, X: Any, inputs: Inputs) -> None:
         """Raise if the columns are not those of fit, with scikit-learn's messages first."""
@@ -313,15 +340,19 @@ def refuse_new(codes: npt.NDArray[np.int64]) -> None:
         )
 
 
-def _refuse_repeats(support: TaskRows) -> None:
-    """Raise if a task has two support rows at one time."""
-    same = (support.time.diff() == 0) & (support.codes.diff() == 0)
+def _report_repeats(support: TaskRows, n_before: int, *, is_error: bool) -> None:
+    """Raise, or warn, if a row after the first `n_before` repeats the time of its task."""
+    is_new = support.origin >= n_before
+    same = (support.time.diff() == 0) & (support.codes.diff() == 0) & (is_new[1:] | is_new[:-1])
     if bool(same.any()):
-        raise errors.DataError(
+        message = (
             f"{int(same.sum()):,} rows of the update repeat the time of a row that their task "
             f"already has (first in task {int(support.codes[1:][same][0])} of "
             f"{support.n_tasks}). Pass only new visits."
         )
+        if is_error:
+            raise errors.DataError(message)
+        warnings.warn(message, errors.DataWarning, stacklevel=4)
 
 
 def last_times(support: TaskRows) -> Array:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ehrmeta.data import Clock, TaskIndex, first_k
 from ehrmeta.data.clock import SECONDS
+from ehrmeta.data.columns import collected
 from ehrmeta.errors import DataError, did_you_mean
 from ehrmeta.estimators.inputs import Inputs, read_inputs, schema_of
 from ehrmeta.estimators.k_shot_protocol import adapt_to_rows, drop_unscored_tasks
@@ -97,9 +98,10 @@ def k_shot_curve(
     if reference is not None and reference not in models:
         known = did_you_mean(reference, models)
         raise DataError(f"reference {reference!r} is not among the models. {known}")
+    X = collected(X)
     schema = schema_of(None, X)
     clock = schema.time if schema is not None else None
-    inputs = read_inputs(X, y, groups=groups, time=time, clock=clock)
+    inputs = read_inputs(X, y, groups=groups, time=time, clock=clock, clock_is_enough=True)
     if inputs.groups is None or inputs.y is None:
         raise DataError("a k-shot curve needs y and groups: the task of every row.")
     y = inputs.y

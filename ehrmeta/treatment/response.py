@@ -14,6 +14,7 @@ from sklearn.utils.validation import _check_feature_names, _check_n_features
 from torch import Tensor
 
 from ehrmeta.data import Schema
+from ehrmeta.data.columns import collected
 from ehrmeta.errors import NotFittedError
 from ehrmeta.estimators.files import Json, Saved, State, from_json, provenance, to_json
 from ehrmeta.estimators.inputs import schema_of
@@ -171,7 +172,7 @@ class TreatmentResponse(Saved, BaseEstimator):
         -------
         self
         """
-        params = self.get_params(deep=False)
+        X, params = collected(X), self.get_params(deep=False)
         params["random_state"] = int(check_random_state(self.random_state).randint(2**31 - 1))
         settings = EffectSettings(
             **{part.name: params[part.name] for part in fields(EffectSettings)}

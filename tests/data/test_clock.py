@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from ehrmeta.data import to_time
-from ehrmeta.data.clock import SECONDS
+from ehrmeta.data.clock import SECONDS, check_zones, has_zone
 from ehrmeta.errors import DataError, SchemaError
 
 
@@ -82,3 +82,58 @@ def test_dates_cannot_be_counted_from_an_event(origin: str) -> None:
 def test_an_unknown_unit_lists_the_known_ones() -> None:
     with pytest.raises(SchemaError, match="'days'. Use one of s, min, h, d, wk, mo, a"):
         to_time([1], unit="days")
+
+
+@pytest.mark.parametrize("unit", SECONDS)
+def test_durations_are_counted_in_the_unit(unit: str) -> None:
+    expected = [0.0, 36 * 3600 / SECONDS[unit]]
+    hours = pd.to_timedelta([0, 36], unit="h")
+    for values in (hours, pl.Series(hours), hours.to_pytimedelta().tolist()):
+        np.testing.assert_allclose(to_time(values, unit=unit, origin="admission"), expected)
+
+
+def test_a_period_counts_from_its_first_moment() -> None:
+    months = pd.Series(pd.period_range("2020-01", periods=2, freq="M"))
+    assert to_time(months, origin="2020-01-01").tolist() == [0, 31]
+
+
+@pytest.mark.parametrize("value", [1e19, -1e308])
+def test_absurd_numbers_are_refused_and_nanoseconds_are_not(value: float) -> None:
+    with pytest.raises(
+        DataError, match=r"'visit': the time is absurd in 1 of 2 rows \(first: row 1"
+    ):
+        to_time([0.0, value], name="visit")
+    assert to_time([1.8e18]).tolist() == [1.8e18]
+
+
+STAMPS = pd.Series(pd.to_datetime(["2020-01-01", "2020-06-01"]))
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([1.0, 2.0], None),
+        (pd.to_timedelta([1], unit="D"), None),
+        (pl.Series([dt.timedelta(1)]), None),
+        (STAMPS, False),
+        (STAMPS.dt.date, False),
+        (STAMPS.dt.to_period("D"), False),
+        (STAMPS.astype(str), False),
+        (pl.Series(STAMPS), False),
+        (STAMPS.to_numpy(), False),
+        (STAMPS.dt.tz_localize("Europe/Berlin"), True),
+        (pd.DatetimeIndex(STAMPS, tz="UTC"), True),
+        (list(STAMPS.dt.tz_localize("UTC")), True),
+        (pl.Series(STAMPS).dt.replace_time_zone("UTC"), True),
+        (["2020-01-01T10:00+01:00"], True),
+    ],
+)
+def test_dates_have_a_zone_or_none_and_numbers_neither(values: Any, expected: bool | None) -> None:
+    assert has_zone(values) is expected
+
+
+def test_zones_are_compared_where_both_are_known() -> None:
+    check_zones(None, True, "others")
+    check_zones(False, None, "others")
+    with pytest.raises(DataError, match="dates of 'visit' have no time zone, but others have one"):
+        check_zones(False, True, "others", "visit")

@@ -1,4 +1,5 @@
 import datetime as dt
+import uuid
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from scipy import sparse
 
 from ehrmeta.data import read_column, read_columns
+from ehrmeta.data.columns import native_column, take_rows
 from ehrmeta.errors import CellError, DataError, SchemaError
 
 DAY = dt.datetime(2020, 1, 2, 3, 4, 5)
@@ -115,7 +117,6 @@ def test_column_names_become_text() -> None:
         ([{"a": 1}, 2], CellError, "'lab': argument must be a string or a number, not dict"),
         ([[1], [2]], CellError, "argument must be a string or a number"),
         ([b"x", b"y"], CellError, "not bytes"),
-        ([dt.timedelta(1)], CellError, "argument must be a string or a number"),
         ([1j, 2j], DataError, "Complex data not supported: column 'lab'"),
         ([DAY, DAY.replace(tzinfo=dt.UTC)], DataError, r"with a time zone \(1 rows\) and without"),
         ([dt.datetime(9999, 12, 31)], DataError, "1 date.* outside 1678-2262"),
@@ -131,7 +132,7 @@ def test_bad_cells_name_the_column(column: list[Any], error: type[Exception], wo
     [
         (pl.Series([1.0, float("-inf")]), "holds infinity"),
         (pl.Series([[1], [2]]), "not List"),
-        (pl.Series([dt.timedelta(1)]), "not Duration"),
+        (pl.Series([dt.time(1)]), "not Time"),
         (pl.Series([dt.date(9999, 12, 31)]), "outside 1678-2262"),
         (pl.Series([object()], dtype=pl.Object), "not object"),
     ],
@@ -152,9 +153,8 @@ def test_bad_polars_cells_name_the_column(column: pl.Series, words: str) -> None
         (np.zeros((0, 3)), r"0 sample\(s\) \(shape=\(0, 3\)\)"),
         ([[1, 2], [3]], "rows have different lengths"),
         (np.array([[1j]]), "Complex data not supported"),
-        (np.array([[np.timedelta64(1, "D")]]), "must be a string or a number"),
+        (np.array([[np.timedelta64(300 * 366, "D")]]), "'x0': a duration of more than 292 years"),
         (sparse.csr_array(np.eye(2)), "sparse input is not supported"),
-        (pl.LazyFrame({"a": [1]}), r"X.collect\(\)"),
         (None, "Expected 2D array"),
     ],
 )
@@ -176,3 +176,56 @@ def test_a_cell_of_no_type_is_a_type_error_too() -> None:
 def test_one_column_has_one_dimension() -> None:
     with pytest.raises(DataError, match=r"dose must be one column, got shape \(2, 1\)"):
         read_column(np.zeros((2, 1)), "dose")
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pd.Series(pd.period_range("2020-01-01", periods=2, freq="D")),
+        pd.period_range("2020-01-01", periods=2, freq="D"),
+        [dt.date(2020, 1, 1), dt.datetime(2020, 1, 2)],
+    ],
+    ids=["periods", "period index", "dates and datetimes"],
+)
+def test_periods_and_mixed_dates_are_dates(column: Any) -> None:
+    expected = np.array(["2020-01-01", "2020-01-02"], dtype="datetime64[ns]")
+    np.testing.assert_array_equal(read_column(column, "day"), expected)
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pd.Series(pd.to_timedelta([1, None], unit="D")),
+        pl.Series([dt.timedelta(1), None]),
+        pl.Series([dt.timedelta(1), None], dtype=pl.Object),
+        np.array([1, "NaT"], dtype="timedelta64[D]"),
+        pd.Series(pd.to_timedelta([1, None], unit="D")).convert_dtypes(dtype_backend="pyarrow"),
+        [dt.timedelta(1), None],
+    ],
+    ids=["pandas", "polars", "polars objects", "numpy", "pyarrow", "list"],
+)
+def test_durations_read_the_same(column: Any) -> None:
+    expected = np.array([1, "NaT"], dtype="timedelta64[D]").astype("timedelta64[ns]")
+    np.testing.assert_array_equal(read_column(column, "stay"), expected)
+
+
+def test_uuids_are_text() -> None:
+    ids = [uuid.UUID(int=1), None, uuid.UUID(int=2)]
+    expected = [None if one is None else str(one) for one in ids]
+    assert read_column(ids, "patient").tolist() == expected
+    assert read_columns(pl.DataFrame({"id": pl.Series(ids, dtype=pl.Object)}))["id"].tolist() == (
+        expected
+    )
+
+
+def test_a_lazy_frame_is_collected() -> None:
+    rows = {"a": [1, 2], "b": ["x", None]}
+    for lazy in (pl.LazyFrame(rows), nw.from_native(pl.LazyFrame(rows))):
+        assert read_columns(lazy)["b"].tolist() == ["x", None]
+    assert take_rows(pl.LazyFrame(rows), np.array([False, True])).rows() == [(2, None)]
+
+
+def test_a_column_of_any_table_is_found_by_its_name() -> None:
+    for table in (pd.DataFrame([[1, 2]]), pl.DataFrame({"0": [1], "1": [2]})):
+        assert list(native_column(table, "1")) == [2]
+    assert native_column([[1, 2]], "x1").tolist() == [2]

@@ -169,10 +169,8 @@ def test_bad_columns_are_named_with_a_remedy(
             "Did you mean 'patient'",
         ),
         (
-            lambda: Table.from_frame(
-                frame()[["patient", "sbp", "day"]], task="patient", outcome="sbp", time="day"
-            ),
-            "the table has no feature",
+            lambda: Table.from_frame(frame()[["patient", "sbp"]], task="patient", outcome="sbp"),
+            "no feature and no time",
         ),
         (lambda: Table.from_frame(frame().iloc[:0], SCHEMA), "no rows"),
     ],
@@ -282,3 +280,31 @@ def test_the_printed_table_is_short_and_shows_no_patient() -> None:
     assert text.splitlines()[0] == "Table: 12 rows, 3 tasks (4 to 4 rows each, median 4)"
     assert "outcome    sbp [mm[Hg]] 40 to 300" in text
     assert "p0" not in text
+
+
+def test_a_table_of_times_and_outcomes_alone_needs_no_feature() -> None:
+    table = Table.from_frame(
+        frame()[["patient", "sbp", "day"]], task="patient", outcome="sbp", time="day"
+    )
+    assert table.X.shape == (len(table), 0)
+
+
+def test_tables_with_and_without_time_zones_do_not_mix() -> None:
+    days = pd.Timestamp("2020-01-01") + pd.to_timedelta(rows()["day"], unit="D")
+    named = {"task": "patient", "outcome": "sbp", "time": "day"}
+    naive, zoned = (
+        frame(day=day)[["patient", "sbp", "day"]] for day in (days, days.tz_localize("UTC"))
+    )
+    schema = Table.from_frame(zoned, **named).schema
+    assert schema.time.zoned is True
+    Table.from_frame(zoned, schema)
+    with pytest.raises(DataError, match="dates of 'day' have no time zone"):
+        Table.from_frame(naive, schema)
+    with pytest.raises(DataError, match="dates of 'known' have a time zone, but those of 'day'"):
+        Table.from_frame(naive.assign(known=zoned["day"]), **named, outcome_time="known")
+
+
+def test_a_lazy_frame_is_read() -> None:
+    lazy = pl.LazyFrame(frame()[["patient", "sbp", "day"]])
+    table = Table.from_frame(lazy, task="patient", outcome="sbp", time="day")
+    assert len(table) == len(frame())

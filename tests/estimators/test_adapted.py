@@ -93,7 +93,7 @@ def test_rows_not_after_the_support_are_counted_and_named(adapted, halves, shift
 
 def test_nobodys_rows_lie_before_nothing(model, adapted, halves):
     _, query = halves
-    early, new = query.time - 1e6, query.groups + 5000
+    early, new = query.time - 200, query.groups + 5000
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         expected = model.predict(query.X, time=early)

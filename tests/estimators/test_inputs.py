@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import uuid
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
+import polars as pl
 import pytest
 from sklearn.exceptions import NotFittedError
 
-from ehrmeta import MAML, MLP, NeuralProcess
+from ehrmeta import MAML, MLP, MetaRegressor, NeuralProcess
+from ehrmeta.baselines import LastValue, MixedEffects, PopulationBoosting
 from ehrmeta.data import Clock, Feature, Outcome, Schema
 from ehrmeta.errors import DataError, DataWarning, EhrmetaError
 from tests.estimators.patients import make_patients, small_model
@@ -300,7 +305,7 @@ def test_dates_where_numbers_were_fitted_are_refused(fitted):
 def test_an_update_is_checked_like_an_adapt(fitted):
     call = _patients()
     adapted = fitted.adapt(**call)
-    later = call | {"time": call["time"] + 1e3}
+    later = call | {"time": call["time"] + 100.0}
     with pytest.raises(DataError, match="requires y"):
         adapted.update(**(later | {"y": None}))
     with pytest.raises(DataError, match="repeat the time of a row that their task already has"):
@@ -334,7 +339,135 @@ def test_one_long_record_does_not_pad_the_others(fitted):
     groups = np.repeat(np.arange(401), sizes)
     X = pd.DataFrame({"age": np.full(len(groups), 50.0), "sex": "f"})
     y = np.random.default_rng(0).normal(50, 1, len(groups))
-    time = np.arange(float(len(groups)))
+    time = np.linspace(0.0, 90.0, len(groups))
     adapted = fitted.adapt(X, y, groups=groups, time=time)
     assert max(chunk.mask.numel() for chunk in adapted._state) <= 32_768
     assert sum(len(chunk.tasks) for chunk in adapted._state) == 401
+
+
+START = pd.Timestamp("2020-01-01")
+KINDS = {
+    "timedelta": lambda time: pd.Series(pd.to_timedelta(time, unit="D")),
+    "Duration": lambda time: pl.Series(pd.to_timedelta(time, unit="D")),
+    "Period": lambda time: pd.Series(START + pd.to_timedelta(time, unit="D")).dt.to_period("D"),
+    "dates": lambda time: (START + pd.to_timedelta(time, unit="D")).date.tolist(),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+@pytest.mark.parametrize("in_table", [False, True])
+def test_times_of_every_kind_give_the_numbers_of_days(kind, in_table):
+    X, y, groups, time = make_patients(25, 4)
+    expected = small_model(max_steps=2).fit(X, y, groups=groups, time=time)
+    expected = expected.predict(X[:6], time=time[:6])
+    if in_table:
+        X = X.assign(day=list(kind(time)))
+        model = small_model(max_steps=2, time="day").fit(X, y, groups=groups)
+        predicted = model.predict(X[:6])
+    else:
+        model = small_model(max_steps=2).fit(X, y, groups=groups, time=kind(time))
+        predicted = model.predict(X[:6], time=kind(time)[:6])
+    np.testing.assert_allclose(predicted, expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("fitted_with_zone", [True, False])
+def test_dates_with_and_without_a_zone_do_not_mix(fitted_with_zone, tmp_path):
+    X, y, groups, time = make_patients(25, 4)
+    naive = pd.Series(START + pd.to_timedelta(time, unit="D"))
+    here, other = naive, naive.dt.tz_localize("Europe/Berlin")
+    if fitted_with_zone:
+        here, other = other, here
+    model = small_model(max_steps=2).fit(X, y, groups=groups, time=here)
+    model.save(tmp_path / "model.ehrmeta")
+    model = MetaRegressor.load(tmp_path / "model.ehrmeta")
+    assert np.isfinite(model.predict(X, time=here)).all()
+    with pytest.raises(DataError, match="time zone"):
+        model.predict(X, time=other)
+    with pytest.raises(DataError, match="time zone"):
+        model.adapt(X, y, groups=groups, time=other.astype(str))
+
+
+def test_an_older_model_does_not_know_of_zones(fitted):
+    model = fitted.model_
+    older = replace(model, table=replace(model.table, zoned=None, period=None, dated=True))
+    for zone in (None, "UTC"):
+        stamps = pd.Series(pd.to_datetime(["2020-01-01"])).dt.tz_localize(zone)
+        assert older.read(make_patients(1, 1).X, time=stamps).zoned is (zone is not None)
+
+
+def test_uuids_name_tasks():
+    X, y, groups, time = make_patients(25, 4)
+    ids = np.array([uuid.UUID(int=number + 1) for number in groups], dtype=object)
+    model = small_model(max_steps=2).fit(X, y, groups=ids, time=time)
+    adapted = model.adapt(X[:4], y[:4], groups=ids[:4], time=time[:4])
+    assert adapted.labels_.tolist() == [str(ids[0])]
+    assert len(adapted.predict(X[:2], groups=ids[:2], time=time[:2] + 100)) == 2
+
+
+def test_rows_far_outside_the_training_period_are_counted(fitted):
+    call = _patients()
+    time = call["time"].copy()
+    time[[3, 8]] = [1e5, -1e5]
+    with pytest.warns(DataWarning, match=r"2 of 100 rows \(first: row 3\) lies far outside"):
+        fitted.predict(call["X"], time=time)
+    with pytest.warns(DataWarning, match="far outside the training period"):
+        fitted.adapt(call["X"], call["y"], groups=call["groups"], time=call["time"] + 1e4)
+
+
+@pytest.mark.parametrize(("value", "kind"), [(1e6, "warned"), (1e12, "refused")])
+def test_training_times_far_from_all_others_are_told(value, kind):
+    call = _fit_call()
+    call["time"][7] = value
+    model = small_model(max_steps=1)
+    if kind == "warned":
+        with pytest.warns(DataWarning, match=r"'time' is more than .* in 1 of 100 rows .*row 7"):
+            model.fit(**call)
+    else:
+        with pytest.raises(DataError, match=r"'time': the time is absurdly far.* 1 of 100 rows"):
+            model.fit(**call)
+
+
+@pytest.mark.parametrize(
+    "empty", [pd.DataFrame(index=range(100)), np.empty((100, 0)), pl.DataFrame()]
+)
+def test_times_and_outcomes_alone_are_fitted(empty):
+    _, y, groups, time = make_patients(25, 4)
+    model = small_model(max_steps=2).fit(empty, y, groups=groups, time=time)
+    adapted = model.adapt(empty, y, groups=groups, time=time)
+    later = adapted.predict(empty, groups=groups, time=time + 100)
+    assert np.std(later) > 0
+    in_columns = pd.DataFrame({"patient": groups, "day": time})
+    named = small_model(max_steps=2, task="patient", time="day").fit(in_columns, y)
+    np.testing.assert_array_equal(named.predict(in_columns), model.predict(empty, time=time))
+    with pytest.raises(DataError, match=r"0 feature\(s\)"):
+        small_model(max_steps=2).fit(empty, y, groups=groups)
+
+
+@pytest.mark.parametrize("estimator", [LastValue(), MixedEffects(), PopulationBoosting()])
+def test_baselines_need_no_feature_but_the_clock(estimator):
+    _, y, groups, time = make_patients(25, 4)
+    empty = pd.DataFrame(index=range(100))
+    estimator.fit(empty, y, groups=groups, time=time)
+    assert np.isfinite(estimator.predict(empty, time=time)).all()
+
+
+def test_repeated_rows_in_a_support_are_warned_of_as_at_fit(fitted):
+    call = _patients()
+    call["time"][1] = call["time"][0]
+    with pytest.warns(DataWarning, match="1 rows repeat the time of another row"):
+        adapted = small_model(max_steps=1).fit(**_fit_call()).adapt(**call)
+    with pytest.warns(DataWarning, match="100 rows of the update repeat the time"):
+        adapted.update(**call)
+
+
+def test_lazy_frames_are_collected():
+    X, y, groups, time = make_patients(25, 4)
+    lazy = pl.LazyFrame(X)
+    model = small_model(max_steps=2).fit(lazy, y, groups=groups, time=time)
+    adapted = model.adapt(lazy, y, groups=groups, time=time)
+    later = {"groups": groups, "time": time + 100}
+    expected = adapted.predict(X, **later)
+    np.testing.assert_array_equal(adapted.predict(lazy, **later), expected)
+    frame = adapted.predict_frame(lazy, **later)
+    np.testing.assert_array_equal(frame["mean"], expected)
+    assert np.isfinite(model.score(lazy, y, groups=groups, time=time))

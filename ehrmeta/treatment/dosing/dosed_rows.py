@@ -13,6 +13,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import _check_feature_names, _check_n_features
 
 from ehrmeta.data import Schema
+from ehrmeta.data.columns import collected
 from ehrmeta.errors import DataError, DataWarning, GroupError, NotFittedError, warn_renamed
 from ehrmeta.estimators.inputs import Inputs, outcome_name, read_inputs, schema_of
 from ehrmeta.treatment.arms import AnyArray, Array, Dose, Index
@@ -159,7 +160,7 @@ class DosedEstimator(BaseEstimator, Generic[Adapted]):
         self
         """
         self._check_parameters()
-        dose = given_dose(treatment, dose)
+        X, dose = collected(X), given_dose(treatment, dose)
         reader = DosedReader(schema_of(self.schema, X), self.task)
         inputs = reader.read(X, y, groups, time)
         if inputs.groups is None:
