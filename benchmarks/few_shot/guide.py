@@ -13,6 +13,7 @@ from benchmarks.few_shot.digits import digits_table
 from benchmarks.few_shot.sinusoid import sinusoid_table
 from benchmarks.suite.command import SUITES
 from benchmarks.suite.record import Record
+from ehrmeta.cli.options import Command
 from ehrmeta.errors import DataError
 
 Table = Callable[[Sequence[Record]], str]
@@ -69,7 +70,7 @@ def _measured_on(machine: dict[str, Any]) -> str:
     return f"{machine['date']}, {machine['cpus']} CPU cores, torch {machine['versions']['torch']}"
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
 @click.option(
     "--into",

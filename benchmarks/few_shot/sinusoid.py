@@ -100,6 +100,13 @@ METHODS: dict[str, Training] = {
     "no adaptation": Training(algorithms.Population(), 4000),
     "from scratch, 50 steps": Training(algorithms.PerTask(), 200, 3e-3, 32),
 }
+# Algorithms without settings here run with their defaults; these tasks have no time to carry over.
+_LISTED = {algorithms.CarryForward, *(type(training.algorithm) for training in METHODS.values())}
+METHODS |= {
+    name: Training(algorithm(), 4000)
+    for name, algorithm in algorithms.ALGORITHMS.items()
+    if "real" in algorithm.serves and algorithm not in _LISTED
+}
 
 
 def predict_zero(x: Array, y: Array, at: Array, noise: float) -> Array:

@@ -123,8 +123,9 @@ class Algorithm(BaseEstimator, ABC):
     def n_inputs(self, n_features: int) -> int:
         """Inputs of the network: the encoded features, and whatever is appended to them.
 
-        An algorithm that feeds a context of its own into the user's backbone adds its width here
-        and passes ``torch.cat([x, context.expand(len(x), -1)], 1)`` to `Spec.output`.
+        An algorithm that feeds a context into the user's backbone adds the context's width here and
+        passes ``torch.cat([x, context.expand(len(x), -1)], 1)`` to `Spec.output`. A context that
+        starts at 0 is ``support.x.new_zeros(width)``, of the data's type and device.
         """
         return n_features
 

@@ -26,7 +26,9 @@ from ehrmeta.ranges import Range
 
 @dataclass(eq=False, repr=False)
 class InnerLoop(Algorithm):
-    r"""Base of algorithms that adapt the network's weights by gradient steps on the support.
+    r"""Base of algorithms that adapt by gradient steps on the support.
+
+    The steps change all weights or, with other `adapt` and `predict`, a head or a context.
 
     .. math:: \theta_{s+1} = \theta_s - \alpha_s \odot \nabla_\theta
               \frac{1}{n + c} \sum_{i=1}^{n} w_i\, \ell(f_{\theta_s}(x_i), y_i)
@@ -54,7 +56,7 @@ class GradientLearner(InnerLoop):
     Parameters
     ----------
     max_inner_lr : float
-        Upper bound of the absolute rates.
+        Upper bound of the absolute rates; a rate that starts there does not learn.
     max_inner_norm : float or None
         Clip the norm of each task's inner gradient.
     pseudo_count : float
