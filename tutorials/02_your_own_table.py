@@ -51,8 +51,9 @@ print(frame.head(3))
 
 # %% [markdown]
 # `Schema.infer` guesses what every column is. A lab of the same visit is not known before the
-# visit, so name it in `measured`: at a later visit only its last known value is used. Units are
-# UCUM codes.
+# visit, so name it in `measured`: at a later visit only its last known value is used. Undeclared
+# columns that vary within patients are read the same way, with a warning; name planned doses and
+# the like in `known`. Units are UCUM codes.
 
 # %%
 guess = Schema.infer(

@@ -35,6 +35,7 @@ def _r_data(
             task="Subject",
             time=time,
             outcome=outcome,
+            known=tuple(features),
             on_missing_outcome="drop",
         )
 

@@ -78,7 +78,7 @@ class PopulationBoosting(BoostedRegressor):
         Leaves of each tree.
     random_state : int, optional
         Seed of the held-out tasks.
-    schema, task, time, outcome_transform, score_shots
+    schema, task, time, known, outcome_transform, score_shots
         As in `MetaRegressor`.
 
     Attributes

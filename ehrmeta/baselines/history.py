@@ -155,7 +155,7 @@ class HistoryBoosting(BoostedRegressor):
         As in `PopulationBoosting`.
     random_state : int, optional
         Seed of the draws and of the held-out tasks.
-    schema, task, time, outcome_transform, score_shots
+    schema, task, time, known, outcome_transform, score_shots
         As in `MetaRegressor`.
 
     Attributes

@@ -104,7 +104,7 @@ class MixedEffects(MixedRegressor):
         Whether the slope in time varies over tasks; ignored without time.
     reml : bool
         Whether to use restricted rather than maximum likelihood.
-    schema, task, time, outcome_transform, score_shots
+    schema, task, time, known, outcome_transform, score_shots
         As in `MetaRegressor`.
 
     Attributes
@@ -188,7 +188,7 @@ class MixedEffectsLogistic(TaskClassifier):
 
     Parameters
     ----------
-    schema, task, time, score_shots
+    schema, task, time, known, score_shots
         As in `MetaClassifier`.
 
     Attributes
@@ -264,7 +264,7 @@ class MixedProcessEffects(MixedRegressor):
 
     Parameters
     ----------
-    random_slope, schema, task, time, outcome_transform, score_shots
+    random_slope, schema, task, time, known, outcome_transform, score_shots
         As in `MixedEffects`.
 
     Attributes

@@ -41,7 +41,7 @@ class TaskRidge(TaskRegressor):
     ----------
     penalty : float
         Lambda, for standardised features and time.
-    schema, task, time, outcome_transform, score_shots
+    schema, task, time, known, outcome_transform, score_shots
         As in `MetaRegressor`.
 
     Examples
@@ -146,7 +146,7 @@ class TaskLogistic(TaskClassifier):
     ----------
     C : float
         Inverse penalty, for standardised features.
-    schema, task, time, score_shots
+    schema, task, time, known, score_shots
         As in `MetaClassifier`.
 
     Examples

@@ -61,7 +61,7 @@ class UpdatedClassifier(TaskClassifier):
     update : {"none", "intercept", "recalibration", "revision", "closed_test"}
     significance : float
         Level of each test.
-    schema, task, time, score_shots
+    schema, task, time, known, score_shots
         As in `MetaClassifier`.
 
     References
@@ -204,7 +204,7 @@ class UpdatedRegressor(TaskRegressor):
     ----------
     population : regressor, optional
         A scikit-learn regressor; `LinearRegression` by default.
-    schema, task, time, outcome_transform, score_shots
+    schema, task, time, known, outcome_transform, score_shots
         As in `MetaRegressor`.
 
     Examples

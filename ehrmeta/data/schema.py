@@ -7,6 +7,7 @@ import math
 import os
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, get_args
 
@@ -14,10 +15,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ehrmeta.data.clock import SECONDS
-from ehrmeta.data.columns import read_columns, require_columns
+from ehrmeta.data.clock import SECONDS, to_time
+from ehrmeta.data.columns import Columns, read_columns, require_columns
+from ehrmeta.data.roles import Measured, find_measured, is_static
 from ehrmeta.data.toml_file import read_toml, write_toml
-from ehrmeta.errors import DataWarning, Remedy, SchemaError, did_you_mean
+from ehrmeta.errors import DataError, DataWarning, Remedy, SchemaError, did_you_mean
 
 T = TypeVar("T")
 TaskKind = Literal["patient", "cohort"]
@@ -244,13 +246,16 @@ class Schema:
         on_duplicate: OnDuplicate = "error",
         features: Sequence[str] = (),
         measured: Sequence[str] = (),
+        known: Sequence[str] | None = None,
         units: Mapping[str, str] | None = None,
         ranges: Mapping[str, tuple[float | None, float | None]] | None = None,
     ) -> Schema:
         """Infer a schema from a frame: columns without another role are features.
 
         Text becomes categorical and 0/1 columns binary. Features that are constant within tasks are
-        static, those in `measured` are measured, and all others are known ahead.
+        static. In a table of patients with time, others are measured, unless they are named in
+        `known` or are functions of time (age, number of the visit, calendar); without time or in
+        cohorts, they are known ahead.
 
         Parameters
         ----------
@@ -259,6 +264,9 @@ class Schema:
             By default all columns without another role.
         measured : sequence of str
             Features that are not known ahead.
+        known : sequence of str, optional
+            Features that are known ahead although they vary within tasks, such as planned doses.
+            Without it a `DataWarning` counts those read as measured.
         units : mapping of str to str, optional
             UCUM units of features and outcome by column name.
         ranges : mapping of str to (low, high), optional
@@ -270,6 +278,15 @@ class Schema:
         ------
         SchemaError
             A named column is missing, or a feature holds dates.
+
+        Examples
+        --------
+        >>> frame = {"id": [1, 1, 2, 2], "day": [0, 9, 0, 9], "dose": [1, 2, 1, 2], "y": range(4)}
+        >>> Schema.infer(pd.DataFrame(frame), task="id", time="day", outcome="y", known=["dose"])
+        task     id (patient)
+        outcome  y
+        time     day [d]
+        known    dose
         """
         columns, units, ranges = read_columns(frame), units or {}, ranges or {}
         if isinstance(outcome, str):
@@ -279,17 +296,37 @@ class Schema:
             time = Clock(time)
         others = cls((), outcome, task, task_kind, time, treatment, outcome_time, on_duplicate)
         require_columns(columns, (*others.columns, *features, *measured, *units, *ranges))
-        codes = None if task is None else pd.factorize(columns[task])[0]
+        planned = known or ()
+        require_columns(columns, planned)
+        both = sorted({*measured} & {*planned})
+        if both:
+            raise SchemaError(f"column(s) {both} are both measured and known. Choose one.")
+        names = [name for name in dict.fromkeys(features or columns) if name not in others.columns]
+        undeclared = [name for name in names if name not in {*measured, *planned}]
+        found = others._find_measured(columns, undeclared)
+        if known is None:
+            found.warn()
         inferred = []
-        for name in dict.fromkeys(features or columns):
-            if name not in others.columns:
-                role: Role = "measured" if name in measured else "known"
-                if role == "known" and codes is not None and _is_static(columns[name], codes):
-                    role = "static"
-                unit, (low, high) = units.get(name, ""), ranges.get(name, (None, None))
-                kind = _kind_of(columns[name], name)
-                inferred.append(Feature(name, kind, role, unit, low, high))
+        for name in names:
+            role: Role = "known"
+            if name in measured or name in found.n_varying:
+                role = "measured"
+            elif task is not None and is_static(columns[name], columns[task]):
+                role = "static"
+            unit, (low, high) = units.get(name, ""), ranges.get(name, (None, None))
+            inferred.append(Feature(name, _kind_of(columns[name], name), role, unit, low, high))
         return dataclasses.replace(others, features=tuple(inferred))
+
+    def _find_measured(self, columns: Columns, names: Sequence[str]) -> Measured:
+        """Columns that only turn out at a visit, in a table of patients with time."""
+        clock = self.time
+        if clock is None or self.task is None or self.task_kind == "cohort":
+            return Measured({}, (), 0)
+        time = None
+        with suppress(DataError):  # reported when the table is checked
+            values = columns[clock.name]
+            time = to_time(values, unit=clock.unit, origin=clock.origin, name=clock.name)
+        return find_measured(columns, names, columns[self.task], time)
 
     def to_toml(self, path: str | os.PathLike[str]) -> None:
         """Write the schema to a TOML file, for editing and for keeping with the data."""
@@ -382,17 +419,3 @@ def _kind_of(values: NDArray[Any], name: str) -> Kind:
     present = values[~np.isnan(values)] if values.dtype.kind == "f" else values
     varies = len(present) > 0 and np.ptp(present * 1) > 0
     return "binary" if varies and np.isin(present, (0, 1)).all() else "numeric"
-
-
-def _is_static(values: NDArray[Any], codes: NDArray[np.int64]) -> bool:
-    """Whether a column is constant within every task, of which one has at least two rows."""
-    n_tasks = int(codes.max()) + 1
-    if n_tasks == len(codes) or n_tasks == 1:
-        return False
-    first = np.zeros(n_tasks, dtype=np.int64)
-    first[codes[::-1]] = np.arange(len(codes))[::-1]
-    reference = values[first[codes]]
-    same = values == reference
-    if values.dtype.kind == "f":
-        same |= np.isnan(values) & np.isnan(reference)
-    return bool(np.all(same))

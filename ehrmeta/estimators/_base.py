@@ -1,7 +1,7 @@
 """Base classes of task estimators: reading, encoding, adapting and scoring."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self, TypeAlias
 
@@ -46,7 +46,7 @@ class TaskEstimator(BaseEstimator, ABC):
 
     Parameters
     ----------
-    schema, task, time, score_shots
+    schema, task, time, known, score_shots
         As in `MetaRegressor`.
 
     Attributes
@@ -58,6 +58,7 @@ class TaskEstimator(BaseEstimator, ABC):
     schema: Schema | None = None
     task: str | None = None
     time: str | None = None
+    known: Sequence[str] | None = None
     score_shots: tuple[int, ...] = (1, 3, 5)
 
     model_: TaskModel = field(init=False)
@@ -94,7 +95,7 @@ class TaskEstimator(BaseEstimator, ABC):
         X = collected(X)
         schema, inputs = schema_of(self.schema, X), self.read_table(X, y, groups=groups, time=time)
         check_trainable(inputs, schema)
-        table = TableEncoder.fit(inputs, schema, self._fit_outcome(inputs, schema))
+        table = TableEncoder.fit(inputs, schema, self._fit_outcome(inputs, schema), self.known)
         names = _get_feature_names(X)
         reader = RowReader(
             name=type(self).__name__,
@@ -235,7 +236,7 @@ class TaskRegressor(RegressorMixin, TaskEstimator):
 
     Parameters
     ----------
-    schema, task, time, outcome_transform, score_shots
+    schema, task, time, known, outcome_transform, score_shots
         As in `MetaRegressor`.
     """
 
@@ -282,7 +283,7 @@ class TaskClassifier(ClassifierMixin, TaskEstimator):
 
     Parameters
     ----------
-    schema, task, time, score_shots
+    schema, task, time, known, score_shots
         As in `MetaClassifier`.
     """
 

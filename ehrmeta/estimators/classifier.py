@@ -35,9 +35,9 @@ class MetaClassifier(MetaEstimator, TaskClassifier):
         Any scikit-learn classifier of two classes, cross-fitted by task; its logit is the offset
         that the algorithm adapts. `LogisticRegression` and `HistGradientBoostingClassifier` can be
         saved.
-    schema, task, time, shots, max_queries, max_steps, batch_size, learning_rate, weight_decay, \
-validation_fraction, patience, score_shots, device, precision, chunk_size, compile, callbacks, \
-verbose, random_state
+    schema, task, time, known, shots, max_queries, max_steps, batch_size, learning_rate, \
+weight_decay, validation_fraction, patience, score_shots, device, precision, chunk_size, compile, \
+callbacks, verbose, random_state
         As in `MetaRegressor`.
 
     Attributes

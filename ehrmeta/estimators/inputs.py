@@ -1,7 +1,7 @@
 """Reading and checking the arguments of fit, adapt, predict and score."""
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -330,6 +330,11 @@ def _are_counts(values: Any, smallest: int = 0) -> bool:
     return is_sequence and all(_is_count(value, smallest) for value in values)
 
 
+def _are_names(values: Any) -> bool:
+    is_list = isinstance(values, Sequence | np.ndarray | pd.Index) and not isinstance(values, str)
+    return is_list and all(isinstance(value, str) for value in values)
+
+
 def _optional(rule: Rule) -> Rule:
     requirement, is_valid = rule
     return f"{requirement}, or None", lambda value: value is None or is_valid(value)
@@ -350,6 +355,7 @@ _RULES: dict[str, Rule] = {
     "algorithm": _optional_type("an algorithm such as MetaSGD()", Algorithm),
     "backbone": _optional_type("a backbone such as MLP((64, 64))", Backbone),
     "schema": _optional_type("a Schema", Schema),
+    "known": _optional(("a list of column names", _are_names)),
     "shots": (
         "a pair (smallest, largest) of support sizes, the largest 1 or more",
         lambda value: _are_counts(value) and len(value) == 2 and max(1, value[0]) <= value[1],

@@ -27,10 +27,16 @@ class MetaRegressor(MetaEstimator, TaskRegressor):
         Linear models and `HistGradientBoostingRegressor` can be saved.
     schema : Schema, optional
         Column roles, units and plausible ranges; by default that of a `Table`'s X. Without one,
-        every column counts as known ahead of the visit.
+        `known` and the data decide.
     task, time : str, optional
         Columns of X with the task and the time, removed from the features; for pipelines and
         cross-validation, which pass X and y only.
+    known : sequence of str, optional
+        Columns known ahead of the visit although they vary within tasks, such as planned doses and
+        arms of a cross-over. With groups and time, the others that vary within tasks count as
+        measured: a prediction reads their last value before it. Functions of time (age, number of
+        the visit, calendar) are known ahead. By default a `DataWarning` names the columns read as
+        measured. A schema has priority.
     outcome_transform : {"log", "sqrt"}, optional
         Learn on the transformed outcome; predictions and intervals are on the original scale.
     shots : tuple of int

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,8 @@ import torch
 from sklearn.utils.multiclass import check_classification_targets
 
 from ehrmeta.data import Encoder, Feature, OutcomeScale, Schema
+from ehrmeta.data.columns import require_columns
+from ehrmeta.data.roles import find_measured
 from ehrmeta.data.validation import outside_range
 from ehrmeta.errors import DataError, DataWarning, SchemaError
 from ehrmeta.estimators.files import label_type
@@ -66,10 +68,14 @@ class TableEncoder:
 
     @classmethod
     def fit(
-        cls, inputs: Inputs, schema: Schema | None, outcome: OutcomeScale | Classes
+        cls,
+        inputs: Inputs,
+        schema: Schema | None,
+        outcome: OutcomeScale | Classes,
+        known: Sequence[str] | None = None,
     ) -> TableEncoder:
-        """Fit on the training tasks."""
-        features = _features(inputs.columns, schema)
+        """Fit on the training tasks; `known` as in `MetaRegressor`."""
+        features = _features(inputs, schema, known)
         unit, center, scale, period = 1.0, 0.0, 1.0, None
         if inputs.time is not None:
             tasks = inputs.tasks()
@@ -149,12 +155,16 @@ class TableEncoder:
         )
 
 
-def _features(columns: Mapping[str, Array], schema: Schema | None) -> tuple[Feature, ...]:
+def _features(
+    inputs: Inputs, schema: Schema | None, known: Sequence[str] | None
+) -> tuple[Feature, ...]:
     """Features of the schema, checked against the columns; inferred without a schema."""
+    columns = inputs.columns
+    require_columns(columns, known or ())
     if not columns:
         return ()
     if schema is None:
-        return Schema.infer(pd.DataFrame(dict(columns))).features
+        return _infer_features(inputs, known)
     missing = [name for name in schema.names if name not in columns]
     unknown = [name for name in columns if name not in schema.names]
     if missing or unknown:
@@ -162,7 +172,31 @@ def _features(columns: Mapping[str, Array], schema: Schema | None) -> tuple[Feat
             f"the columns of X are not the features of the schema: missing {missing}, not in the "
             f"schema {unknown}. Select X[list(schema.names)], or add the columns to the schema."
         )
+    ignored = [name for name in known or () if name in schema.measured]
+    if ignored:
+        warnings.warn(
+            f"column(s) {ignored} of known= are measured in the schema, which has priority. "
+            "Declare role='known' there.",
+            DataWarning,
+            stacklevel=5,
+        )
     return schema.features
+
+
+def _infer_features(inputs: Inputs, known: Sequence[str] | None) -> tuple[Feature, ...]:
+    """Features as the data suggest, with those measured that turn out at the visit."""
+    columns = inputs.columns
+    features = Schema.infer(pd.DataFrame(dict(columns))).features
+    if inputs.time is None or inputs.groups is None:
+        return features
+    undeclared = [name for name in columns if name not in (known or ())]
+    found = find_measured(columns, undeclared, inputs.groups, inputs.time)
+    if known is None:
+        found.warn(stacklevel=6)
+    return tuple(
+        replace(feature, role="measured") if feature.name in found.n_varying else feature
+        for feature in features
+    )
 
 
 def _plausible(columns: Mapping[str, Array], features: tuple[Feature, ...]) -> dict[str, Array]:

@@ -29,6 +29,7 @@ _N_BUCKETS = 8  # of tasks of similar size, for little padding
 _LOG_RANGE = 6.0  # of log standard deviations around their start
 _LOG_TAU = (-6.0, 4.0)
 _RIDGE = 1e-10  # of the information, for columns that are 0 in the rows used
+_LEAST_NOISE = 1e-8  # of the variance of effects and process, for outcomes without noise
 _NOISE_FLOOR = 1e-6  # of the mean prior variance: keeps the factorisation positive definite
 
 
@@ -65,7 +66,7 @@ class MixedProcess:
             G=model.G,
             process_var=0.0,
             tau=1.0,
-            noise_var=model.noise_var,
+            noise_var=_at_least(model.noise_var, model.G),
             log_likelihood=model.log_likelihood,
         )
 
@@ -155,14 +156,20 @@ def fit_mixed_process(
     )
     value, beta = deviance(torch.tensor(best.x))
     root, process_var, rate, noise_var = _covariance(torch.tensor(best.x), q)
+    G = (root @ root.mT).numpy()
     return MixedProcess(
         beta=back @ beta.numpy(),
-        G=(root @ root.mT).numpy(),
+        G=G,
         process_var=float(process_var),
         tau=float(1.0 / rate),
-        noise_var=float(noise_var),
+        noise_var=_at_least(float(noise_var), G, float(process_var)),
         log_likelihood=-0.5 * (float(value) + (n - p) * np.log(2.0 * np.pi) + logdet),
     )
+
+
+def _at_least(noise_var: float, G: Array, process_var: float = 0.0) -> float:
+    """Noise variance with a floor, so that outcomes without noise have covariances with a root."""
+    return max(noise_var, _LEAST_NOISE * (float(np.trace(G)) + process_var))
 
 
 def held_out_log_likelihood(
@@ -227,7 +234,9 @@ def _whitened(
         seen = bucket.mask.double()
         gap = (bucket.s[:, :, None] - bucket.s[:, None, :]).abs()
         memory = process * torch.exp(-gap * rate) * seen[:, :, None] * seen[:, None, :]
-        diagonal = torch.where(bucket.mask, noise * bucket.factor, 1.0)
+        prior = effects.square().sum(2) + process * seen
+        floor = 0.01 * _LEAST_NOISE * prior.detach().max()
+        diagonal = torch.where(bucket.mask, torch.maximum(noise * bucket.factor, floor), 1.0)
         factor = torch.linalg.cholesky(effects @ effects.mT + memory + torch.diag_embed(diagonal))
         white = torch.linalg.solve_triangular(factor, bucket.columns, upper=False).flatten(0, 1)
         gram = gram + white.mT @ white

@@ -55,7 +55,7 @@ class MetaEffects(_PointEffects):
         """Fit clones; rows are weighted where the estimator takes `sample_weight`."""
         models = []
         for pseudo in scoring(cases, nuisances):
-            model, rows = clone(estimator), cases.take(pseudo.rows)
+            model, rows = _unfitted(estimator, cases.x), cases.take(pseudo.rows)
             weight = 1.0 / pseudo.variance
             takes = has_fit_parameter(model, "sample_weight")
             weights = {"sample_weight": weight / weight.mean()} if takes else {}
@@ -115,7 +115,7 @@ class MetaOutcomes(_PointEffects):
     def fit(cls, estimator: Any, cases: TreatedRows, nuisances: AnyTaskNuisances) -> MetaOutcomes:
         """Fit a clone on the outcome."""
         x = _with_treatment(cases.x, nuisances.treatment(cases))
-        return cls(clone(estimator).fit(x, cases.y, **_tasks_of(cases)))
+        return cls(_unfitted(estimator, x).fit(x, cases.y, **_tasks_of(cases)))
 
     def adapt(self, cases: TreatedRows, nuisances: AnyTaskNuisances) -> Any:
         """The model adapted to the tasks."""
@@ -157,6 +157,14 @@ class MetaOutcomes(_PointEffects):
 
     def _effect(self, cases: TreatedRows, state: Any, zero: Array, one: Array) -> Array:
         return self.predict(cases, state, one) - self.predict(cases, state, zero)
+
+
+def _unfitted(estimator: Any, x: Array) -> Any:
+    """A clone for columns that are all known before the treatment."""
+    model = clone(estimator)
+    if "known" in model.get_params(deep=False):
+        model.set_params(known=tuple(f"x{i}" for i in range(x.shape[1])))
+    return model
 
 
 def _with_treatment(x: Array, given: Array) -> Array:

@@ -4,7 +4,8 @@ from click.testing import CliRunner
 
 from ehrmeta.cli.main import main
 
-FIT = ["--task", "patient", "--time", "date", "--target", "hdl", "--max-steps", "20"]
+ROLES = ["--task", "patient", "--time", "date", "--target", "hdl", "--measured", "crp"]
+FIT = [*ROLES, "--max-steps", "20"]
 
 
 def run(*arguments, code=0):

@@ -37,7 +37,7 @@ def folder(visits, tmp_path_factory):
     new[visit == 2].to_parquet(folder / "third.parquet", index=False)
     new[visit > 2].drop(columns=["hdl", "crp"]).to_csv(folder / "later.csv", index=False)
     run(
-        *("fit", folder / "visits.csv", *FIT, "--measured", "crp", "--unit", "hdl=mg/dL"),
+        *("fit", folder / "visits.csv", *FIT, "--unit", "hdl=mg/dL"),
         *("--range", "hdl=5:200", "--out", folder / "hdl.ehrmeta"),
     )
     run("adapt", folder / "hdl.ehrmeta", folder / "first.csv", "--out", folder / "new.ehrmeta")

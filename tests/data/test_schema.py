@@ -87,7 +87,13 @@ def frame() -> pd.DataFrame:
 
 def test_infer_guesses_kinds_and_roles() -> None:
     schema = Schema.infer(
-        frame(), task="id", outcome="y", time="day", measured=["dose"], units={"dose": "mg"}
+        frame(),
+        task="id",
+        outcome="y",
+        time="day",
+        measured=["dose"],
+        known=["smoker"],
+        units={"dose": "mg"},
     )
     found = {f.name: (f.kind, f.role, f.unit) for f in schema.features}
     assert found == {

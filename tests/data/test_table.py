@@ -61,7 +61,7 @@ def test_pandas_polars_and_arrays_give_the_same_table() -> None:
         for name in ("y", "groups", "time", "treatment", "outcome_time"):
             np.testing.assert_array_equal(getattr(table, name), getattr(tables[0], name))
     array = np.column_stack([[1, 1, 2, 2], [0, 1, 0, 1], [5.0, 6.0, 7.0, 8.0], [1, 2, 3, 4]])
-    from_array = Table.from_frame(array, task="x0", time="x1", outcome="x2")
+    from_array = Table.from_frame(array, task="x0", time="x1", outcome="x2", known=["x3"])
     assert from_array.y.tolist() == [5, 6, 7, 8]
     assert list(from_array.X) == ["x3"]
 
@@ -233,6 +233,7 @@ def test_before_takes_a_date_on_the_table_s_clock() -> None:
         task="patient",
         outcome="sbp",
         time=Clock("day", unit="wk", origin="2020-01-01"),
+        known=(),
     )
     support, query = table.support_query(before="2020-01-06")
     assert support.time.max() == pytest.approx(5 / 7)

@@ -174,7 +174,9 @@ def test_a_table_without_rows_is_refused():
 def test_dates_read_as_numbers_are_warned_of():
     frame = FAULTS["dates as numbers"][0](_frame()).drop(columns="known")
     with pytest.warns(DataWarning, match="look like dates"):
-        Table.from_frame(frame, task="patient", time="day", outcome="hdl", treatment="arm")
+        Table.from_frame(
+            frame, task="patient", time="day", outcome="hdl", treatment="arm", known=()
+        )
     Table.from_frame(_frame(), SCHEMA)
 
 

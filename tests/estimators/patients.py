@@ -25,7 +25,8 @@ def make_patients(n_patients: int = 60, n_visits: int = 6, seed: int = 0) -> Pat
     n = n_patients * n_visits
     groups = np.repeat(np.arange(n_patients), n_visits)
     time = np.tile(np.arange(n_visits, dtype=float), n_patients) * 30.0
-    X = pd.DataFrame({"age": rng.uniform(20, 80, n), "sex": rng.choice(["f", "m"], n)})
+    age, sex = rng.uniform(20, 80, n_patients), rng.choice(["f", "m"], n_patients)
+    X = pd.DataFrame({"age": age[groups], "sex": sex[groups]})
     level = rng.normal(0, 3, n_patients)
     y = 50 + level[groups] + 0.1 * X.age.to_numpy() + rng.normal(0, 1, n)
     return Patients(X, y, groups, time)

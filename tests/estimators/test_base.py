@@ -108,6 +108,7 @@ def test_parameters_are_those_of_the_bases_and_its_own():
         "schema",
         "task",
         "time",
+        "known",
         "outcome_transform",
         "score_shots",
     }

@@ -224,19 +224,26 @@ def test_sampled_orders_give_the_shapley_values_of_a_game():
 @pytest.mark.parametrize("name", ["mixed", "default", "MAML on ridge", "last value", "classes"])
 def test_base_and_shares_add_up_to_the_prediction(name, patients, mixed):
     X, y, groups, time = patients
-    given = {"groups": groups, "time": time}
+    given, known = {"groups": groups, "time": time}, ("noise",)
     if name == "classes":
         y = y > 56
     model = {
         "mixed": lambda: mixed,
         "default": lambda: MetaRegressor(
-            DeepMixedEffects(trees=False), max_steps=5, random_state=0
+            DeepMixedEffects(trees=False), max_steps=5, random_state=0, known=known
         ).fit(X, y, **given),
         "MAML on ridge": lambda: MetaRegressor(
-            MAML(inner_steps=2), MLP((8,)), population=Ridge(), max_steps=5, random_state=0
+            MAML(inner_steps=2),
+            MLP((8,)),
+            population=Ridge(),
+            max_steps=5,
+            random_state=0,
+            known=known,
         ).fit(X, y, **given),
-        "last value": lambda: LastValue().fit(X, y, **given),
-        "classes": lambda: MetaClassifier(max_steps=5, random_state=0).fit(X, y, **given),
+        "last value": lambda: LastValue(known=known).fit(X, y, **given),
+        "classes": lambda: MetaClassifier(max_steps=5, random_state=0, known=known).fit(
+            X, y, **given
+        ),
     }[name]()
     adapted = model.adapt(X[ROWS], y[ROWS], time=time[ROWS])
     shares = _shares(adapted, patients, n_samples=8)
@@ -321,7 +328,8 @@ def test_a_pipelines_columns_are_those_before_the_model(patients):
 def test_scikit_learns_importance_ranks_features_over_all_patients(patients):
     X, y, groups, time = patients
     columns = X.drop(columns="nothing").assign(patient=groups, day=time)
-    model = MixedEffects(task="patient", time="day", score_shots=(1,)).fit(columns, y)
+    model = MixedEffects(task="patient", time="day", known=["noise"], score_shots=(1,))
+    model.fit(columns, y)
     found = permutation_importance(model, columns, y, n_repeats=2, random_state=0)
     of = dict(zip(columns, found["importances_mean"], strict=True))
     assert of["age"] > 5 * abs(of["noise"])

@@ -19,7 +19,8 @@ Y, GROUPS, TIME = [1.0, 3.0, 5.0, 7.0], ["b", "b", "a", "a"], [4.0, 2.0, 0.0, 6.
 
 def encoder(schema: Schema | None = None) -> tuple[TableEncoder, object]:
     inputs = read_inputs(X, Y, groups=GROUPS, time=TIME)
-    return TableEncoder.fit(inputs, schema, OutcomeScale.fit(inputs.y, None, "y")), inputs
+    known = None if schema else ["age", "sex"]
+    return TableEncoder.fit(inputs, schema, OutcomeScale.fit(inputs.y, None, "y"), known), inputs
 
 
 def test_rows_are_sorted_by_task_and_time_and_know_where_they_were():

@@ -24,7 +24,7 @@ X, Y = RNG.normal(size=(4 * N, 1)), RNG.normal(size=N)[GROUPS] + RNG.normal(size
 
 @pytest.fixture(scope="module")
 def model():
-    return MixedEffects().fit(X, Y, groups=GROUPS, time=TIME)
+    return MixedEffects(known=["x0"]).fit(X, Y, groups=GROUPS, time=TIME)
 
 
 @pytest.fixture(scope="module")

@@ -40,10 +40,10 @@ def test_patients_and_times_may_be_columns() -> None:
     data = lines()
     time = np.tile(np.arange(8.0), 40)
     columns = {"x": data["X"][:, 0], "patient": data["groups"], "day": time}
-    model = ridge(task="patient", time="day")
+    model = ridge(task="patient", time="day", known=("x",))
     for frame in (pd.DataFrame(columns), pl.DataFrame(columns)):
         tuned = search(X=frame, groups=None, estimator=model)
-        named = search(time=time)
+        named = search(time=time, estimator=ridge(known=["x0"]))
         assert tuned.value == pytest.approx(named.value)
 
 

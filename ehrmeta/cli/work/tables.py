@@ -237,6 +237,7 @@ def _columns_of(schema: Schema) -> tuple[Any, ...]:
 COMMAND_WORDS = {
     "ask-for-classes": "Pass a regression model: class probabilities are not supported here.",
     "convert-units": "{likely}convert them, or correct --unit.",
+    "declare-known": "Name those that are known ahead, such as planned doses, with --known.",
     "drop-missing": "Fill them in or drop those rows, as `fit` does with --drop-missing-target.",
     "fewer-shots": "Lower the numbers of --shots.",
     "fit-with-time": "Fit it with --time.",

@@ -217,6 +217,7 @@ def test_it_classifies_with_a_level_of_each_patients_own():
     assert np.mean((p - y[~keep]) ** 2) < 0.8 * np.mean((base - y[~keep]) ** 2)
 
 
+@pytest.mark.filterwarnings("ignore:.*gross errors:ehrmeta.errors.DataWarning")
 @pytest.mark.parametrize("likelihood", ["normal", "student_t"])
 def test_it_survives_what_real_tables_do(likelihood):
     """1 to 200 uneven rows, gross errors, a feature mostly missing, and one that never varies."""
@@ -232,7 +233,12 @@ def test_it_survives_what_real_tables_do(likelihood):
     gross = rng.random(n) < 0.01
     y = np.where(gross, 1e4, clean)
     model = MetaRegressor(
-        likelihood=likelihood, max_steps=100, learning_rate=3e-3, random_state=0, verbose=False
+        likelihood=likelihood,
+        known=["rare", "age"],
+        max_steps=100,
+        learning_rate=3e-3,
+        random_state=0,
+        verbose=False,
     )
     model.fit(X, y, groups=groups, time=time)
     first = np.arange(n) - np.repeat(np.cumsum(sizes) - sizes, sizes) < 5
@@ -257,7 +263,9 @@ def test_student_t_takes_scores_that_mostly_repeat():
     y = rng.integers(8, 16, 60).astype(float)[groups]
     y += np.where(rng.random(480) < 0.3, rng.integers(-3, 3, 480), 0)
     X = rng.normal(size=(480, 1))
-    model = MetaRegressor(likelihood="student_t", max_steps=10, random_state=0, verbose=False)
+    model = MetaRegressor(
+        likelihood="student_t", known=["x0"], max_steps=10, random_state=0, verbose=False
+    )
     model.fit(X, y, groups=groups, time=time)
     seen = time < 4
     adapted = model.adapt(X[seen], y[seen], groups=groups[seen], time=time[seen])

@@ -198,7 +198,7 @@ def test_cases_and_controls_are_taken_back_to_the_prevalence(population, tmp_pat
 
 def test_time_is_refused():
     found = cohorts()
-    model = MetaClassifier(DeepMixedEffects(feature_slopes=True), verbose=False)
+    model = MetaClassifier(DeepMixedEffects(feature_slopes=True), known=[], verbose=False)
     with pytest.raises(DataError, match="no order"):
         model.fit(found.X, found.y, groups=found.groups, time=np.arange(len(found.y)))
 

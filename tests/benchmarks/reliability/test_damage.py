@@ -11,7 +11,8 @@ from ehrmeta.estimators import MetaRegressor
 
 @pytest.fixture(scope="module")
 def model():
-    table = Table.from_frame(canaries.marked_table(), task="patient", time="day", outcome="hdl")
+    frame = canaries.marked_table()
+    table = Table.from_frame(frame, task="patient", time="day", outcome="hdl", known=["creatinine"])
     model = MetaRegressor(max_steps=2, verbose=False, random_state=0)
     return model.fit(table.X, table.y, groups=table.groups, time=table.time), table
 

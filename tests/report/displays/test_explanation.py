@@ -53,7 +53,7 @@ def test_features_lead_from_others_to_the_patient_the_largest_first():
     wide = pd.DataFrame(rng.normal(size=(240, 12)), columns=[f"f{i}" for i in range(12)])
     wide["sex"] = np.where(GROUPS % 2 == 0, "woman", "man")
     y = Y + wide.iloc[:, :12].to_numpy() @ np.arange(12.0) + 30.0 * (GROUPS % 2)
-    model = MixedEffects().fit(wide, y, groups=GROUPS, time=DAYS)
+    model = MixedEffects(known=list(wide)).fit(wide, y, groups=GROUPS, time=DAYS)
     adapted = model.adapt(wide[:3], y[:3], time=DAYS[:3])
     given = {"time": DAYS[3:6], "background": wide[6:], "row": 1}
     drawn = ExplanationDisplay.from_estimator(adapted, wide[3:6], **given)
