@@ -1,11 +1,11 @@
-"""Base class of the meta-learning algorithms: the mathematics of ONE task.
+"""Base class of meta-learning algorithms, which are written for one task.
 
 An algorithm is a dataclass of hyper-parameters and holds no state. The trainer calls `loss`, the
 estimator calls `adapt` and `predict`; both run over many tasks with ``torch.func.vmap``. So write
 tensor algebra of one task, use `mask` and `weight` in every sum over points, make every update
-vanish on an empty support, and branch on Python values only. After some training steps the loss
-is captured as a graph, and the graph is run instead of its Python code: it must not read a
-tensor's value (``if``, ``float``), draw random numbers, or depend on anything but its arguments.
+vanish on an empty support, and branch on Python values only. After some training steps, `loss` is
+captured as a graph, which replaces its Python code. So `loss` must not read a tensor's value
+(``if``, ``float``), draw random numbers, or depend on anything but its arguments.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Spec:
     def output(self, params: Params, x: Tensor, fast: Params | None = None) -> Tensor:
         """Outputs (point, output) of the network at inputs x (point, input).
 
-        `fast` is the change of the weights that adapting made, if any.
+        `fast` is the change of the weights by adaptation, if any.
         """
         return self.network.forward(part(params, "network"), dict(fast or {}), x)
 
@@ -64,10 +64,10 @@ class Algorithm(BaseEstimator, ABC):
     define `adapt` and `predict`; most also need `init`. The other methods have defaults. Use plain
     tensor algebra, multiply by ``weight`` (0 where a batch is padded) in every sum over points, let
     an empty support change nothing, and branch on Python values only: everything runs under
-    ``torch.func.vmap`` and is recorded. Points are `ehrmeta.nn.TaskSet`; ``spec`` holds the
-    network, the likelihood and the number of features; ``params`` is a flat dict of tensors with
-    prefixes ("network", "likelihood"), which `part` selects.
-    ``tutorials/09_write_your_own_algorithm.py`` is an example of thirty lines.
+    ``torch.func.vmap`` and is traced. Support and query are `ehrmeta.nn.TaskSet`. ``spec`` holds
+    the network, the likelihood and the number of features. ``params`` is a flat dict of tensors
+    whose names have prefixes ("network", "likelihood"); `part` selects by prefix.
+    ``tutorials/09_write_your_own_algorithm.py`` is a short example.
 
     The class attributes describe the algorithm; the contract tests read them.
 
@@ -108,7 +108,7 @@ class Algorithm(BaseEstimator, ABC):
     keeps_start: ClassVar[bool] = False
 
     def check(self, likelihood: Likelihood) -> None:
-        """Refuse unsupported kinds of outcome.
+        """Raise an error for unsupported kinds of outcome.
 
         Raises
         ------
@@ -121,20 +121,20 @@ class Algorithm(BaseEstimator, ABC):
             )
 
     def n_inputs(self, n_features: int) -> int:
-        """Inputs of the network: the encoded features, and whatever is appended to them.
+        """Number of network inputs: the encoded features, plus any that the algorithm appends.
 
-        An algorithm that feeds a context into the user's backbone adds the context's width here and
-        passes ``torch.cat([x, context.expand(len(x), -1)], 1)`` to `Spec.output`. A context that
-        starts at 0 is ``support.x.new_zeros(width)``, of the data's type and device.
+        An algorithm that feeds a context vector into the user's backbone adds the vector's length
+        here and passes ``torch.cat([x, context.expand(len(x), -1)], 1)`` to `Spec.output`. A
+        context that starts at 0 is ``support.x.new_zeros(length)``, of the data's type and device.
         """
         return n_features
 
     def n_outputs(self, likelihood: Likelihood) -> int:
-        """Outputs of the network: the likelihood's, or the width of an embedding."""
+        """Number of network outputs: those of the likelihood, or the width of an embedding."""
         return likelihood.n_outputs
 
     def spec(self, backbone: Backbone, likelihood: Likelihood, n_features: int) -> Spec:
-        """The user's backbone and a likelihood, in the shape that this algorithm needs."""
+        """Likelihood, and a network with the inputs and outputs that this algorithm needs."""
         self.check(likelihood)
         network = backbone.network(self.n_inputs(n_features), self.n_outputs(likelihood))
         return Spec(network, likelihood, n_features)
@@ -144,7 +144,7 @@ class Algorithm(BaseEstimator, ABC):
         return None
 
     def init(self, spec: Spec, generator: torch.Generator) -> dict[str, Tensor]:
-        """Initial parameters, a flat dict; by default of network and likelihood."""
+        """Initial parameters as a flat dict; by default those of network and likelihood."""
         return {
             **prefixed("network", spec.network.init(generator)),
             **prefixed("likelihood", spec.likelihood.init()),
@@ -170,7 +170,7 @@ class Algorithm(BaseEstimator, ABC):
         return True
 
     def at(self, progress: float) -> Algorithm:
-        """The algorithm at this stage of training, for algorithms with stages."""
+        """Algorithm to use at this stage of training; by default this one throughout."""
         return self
 
     def own_weight(self, spec: Spec, params: Params, state: State, query: TaskSet) -> Tensor:
@@ -206,9 +206,9 @@ def with_offset(output: Tensor, rows: TaskSet) -> Tensor:
 def support_share(params: Params, support: TaskSet) -> Tensor:
     """Share of every support row in the inner loss, (point,): ``weight / (n + c)``.
 
-    The c pseudo-observations, ``exp(params["log_pseudo_count"])``, count for the population's
-    prediction, so that one row changes a task less than ten rows do. Without that parameter c is
-    0 and the loss is the textbook mean.
+    The pseudo-count ``c = exp(params["log_pseudo_count"])`` is the weight of the population's
+    prediction in rows, so that one row changes a task less than ten rows do. Without this
+    parameter, c is 0 and the loss is the usual mean.
     """
     c = params["log_pseudo_count"].exp() if "log_pseudo_count" in params else 0.0
     return support.weight / (support.n + c).clamp(min=1e-6)
@@ -220,7 +220,7 @@ def support_loss(spec: Spec, params: Params, output: Tensor, support: TaskSet) -
     Parameters
     ----------
     output : (point, output)
-        Of the network at the support rows, without the offset, which is added here.
+        Network outputs at the support rows, without the offset, which is added here.
     """
     likelihood = part(params, "likelihood")
     losses = spec.likelihood.inner_loss(likelihood, with_offset(output, support), support.y)
@@ -260,7 +260,7 @@ def all_rows(support: TaskSet, query: TaskSet) -> TaskSet:
 
 
 def part(params: Params, name: str) -> dict[str, Tensor]:
-    """The parameters with a prefix, which is removed from their names."""
+    """Parameters whose names start with a prefix; the prefix is removed."""
     prefix = f"{name}."
     return {key[len(prefix) :]: value for key, value in params.items() if key.startswith(prefix)}
 

@@ -22,14 +22,14 @@ class ANIL(GradientLearner):
 
     .. math:: w_{s+1} = w_s - \alpha_s \nabla_w L_T^{support}(w_s^\top \phi_\theta(x))
 
-    The body's features are computed once, so an inner step costs a product of the support's Gram
-    matrix, :math:`\hat y_{s+1} = \hat y_s - \alpha_s (\phi \phi^\top + 1)\, d_s` with errors d:
-    many steps are cheap.
+    The body's features are computed once. An inner step is then one product with the support's
+    Gram matrix, :math:`\hat y_{s+1} = \hat y_s - \alpha_s (\phi \phi^\top + 1)\, d_s` with errors
+    d, so many steps are cheap.
 
     Parameters
     ----------
     width : int
-        Number of features: outputs of the backbone, which is the body.
+        Number of features, which are the outputs of the backbone (the body).
     activation : {"tanh", "silu", "relu"}
         Activation of the features.
 
@@ -69,7 +69,7 @@ class ANIL(GradientLearner):
         return {"n": support.n, "head.weight": values.mT @ h, "head.bias": values.sum(0)}
 
     def predict(self, spec: Spec, params: Params, state: State, query: TaskSet) -> Distribution:
-        """The adapted head on the shared body."""
+        """Apply the adapted head to the features of the shared body."""
         weight, bias = (params[name] + state[name] for name in ("head.weight", "head.bias"))
         output = linear(self._features(spec, params, query.x), weight, bias)
         return spec.predictive(params, output, query, state["n"])

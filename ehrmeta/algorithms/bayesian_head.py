@@ -11,8 +11,8 @@ from ehrmeta.algorithms._base import Algorithm, Params, Spec, State, part
 from ehrmeta.nn import Distribution, Likelihood, TaskSet
 from ehrmeta.ranges import Range
 
-_NOISE_FLOOR = 1e-6  # of the mean prior variance
-_MAX_STEP = 4.0  # of log-odds in one Newton step, against overshooting
+_NOISE_FLOOR = 1e-6  # relative to the mean prior variance
+_MAX_STEP = 4.0  # largest change of log-odds in a Newton step, against overshooting
 
 
 @dataclass(eq=False, repr=False)
@@ -21,18 +21,18 @@ class BayesianHead(Algorithm):
 
     .. math:: \eta(x) = \phi(x)'w, \qquad w \sim N(m, L L'), \qquad y \sim p(y | \eta)
 
-    Features :math:`\phi` (with a constant), prior mean m and root L are learned; a task's posterior
-    of w is exact for a normal outcome, and a Laplace approximation by a few Newton steps for
-    classes and Student's t. Every row adds to the precision, so the prior's influence fades with
-    more rows and ``own_weight`` goes from 0 to 1. The cost is a Cholesky factorisation of the
-    features' size, whatever the number of rows.
+    The features :math:`\phi` (with a constant), the prior mean m and the root L are learned. A
+    task's posterior of w is exact for a normal outcome. For classes and Student's t, it is a
+    Laplace approximation by a few Newton steps. Every row adds to the precision, so the prior's
+    influence fades with more rows and ``own_weight`` goes from 0 to 1. The cost is a Cholesky
+    factorisation whose size is the number of features, for any number of rows.
 
     Parameters
     ----------
     n_features : int
         Number of learned features.
     newton_steps : int
-        Newton steps where the posterior is not normal.
+        Newton steps for classes and Student's t.
 
     References
     ----------
@@ -60,7 +60,7 @@ class BayesianHead(Algorithm):
         return self.n_features
 
     def init(self, spec: Spec, generator: torch.Generator) -> dict[str, Tensor]:
-        """Network, likelihood, and a prior with unit variance of the outcome."""
+        """Network, likelihood, and a prior of mean 0 and about unit variance of the output."""
         size = self.n_features + 1
         return {
             **super().init(spec, generator),

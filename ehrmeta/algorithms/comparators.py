@@ -22,11 +22,11 @@ from ehrmeta.ranges import Range
 
 @dataclass(eq=False, repr=False)
 class Population(Algorithm):
-    r"""One network for all tasks, without adaptation: the baseline for adaptation.
+    r"""One network for all tasks, without adaptation: the baseline to beat by adapting.
 
     .. math:: \min_\theta \sum_T \sum_i \ell(f_\theta(x_{Ti}), y_{Ti})
 
-    Its predictive scale does not depend on the support, which it does not read.
+    Predictions and their scale do not depend on the support.
 
     Examples
     --------
@@ -65,8 +65,9 @@ class PerTask(maml.InnerLoop):
     .. math:: f(x) = f_{\theta_S}(x) - f_{\theta_0}(x), \qquad
               \theta_{s+1} = \theta_s - \alpha \nabla_\theta L_T^{support}(\theta_s)
 
-    with random, untrained :math:`\theta_0`. Subtracting its output makes an empty support predict
-    the mean of the training rows. Only the noise is learned over tasks.
+    with random, untrained :math:`\theta_0`. The untrained network's output is subtracted, so that
+    the prediction without support is the mean of the training rows. Only the noise is learned
+    from all tasks.
 
     Parameters
     ----------
@@ -89,7 +90,7 @@ class PerTask(maml.InnerLoop):
         )
 
     def predict(self, spec: Spec, params: Params, state: State, query: TaskSet) -> Distribution:
-        """Change of the network's output by the descent."""
+        """Change of the network's output by gradient descent."""
         return super().predict(spec, params, state, _centred(spec, params, query))
 
     def loss(
@@ -112,9 +113,9 @@ class FineTune(maml.InnerLoop):
     .. math:: \theta_0 = \arg\min_\theta \sum_{T, i} \ell(f_\theta(x_{Ti}), y_{Ti}), \qquad
               \theta_{s+1} = \theta_s - \alpha \nabla_\theta L_T^{support}(\theta_s)
 
-    The pretraining does not anticipate the fine-tuning. Only the rate and the noise are learned
-    from the query after fine-tuning, so the rate is small where fine-tuning on few rows
-    would make predictions worse.
+    Pretraining does not anticipate the fine-tuning. Only the rate and the noise are learned from
+    the query loss after fine-tuning, so the rate is small where fine-tuning on few rows would make
+    predictions worse.
 
     Parameters
     ----------
@@ -156,7 +157,7 @@ class FineTune(maml.InnerLoop):
     def loss(
         self, spec: Spec, params: Params, support: TaskSet, query: TaskSet, progress: Tensor
     ) -> Tensor:
-        """Query loss in value; the network's gradient is that of the pooled loss."""
+        """The value is the query loss; the network's gradient is that of the pooled loss."""
         frozen = {
             name: p.detach() if name.startswith("likelihood.") else p for name, p in params.items()
         }

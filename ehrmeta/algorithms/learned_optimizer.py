@@ -20,16 +20,17 @@ class LearnedOptimizer(GradientLearner):
               m_s = \sigma(u^\top h_s)\, m_{s-1} + g_s, \quad
               \theta_{s+1} = \theta_s - \bar\alpha \tanh(v^\top h_s)\, m_s
 
-    Coordinate-wise: one cell, shared by all weights, reads the sequence of each weight's gradients
-    :math:`g_s` and sets its rate and momentum. A step is at most :math:`\bar\alpha` times the
-    running sum of clipped gradients, and 0 without support. The cell's input is
+    Every weight is updated separately: one cell, shared by all weights, reads the sequence of a
+    weight's gradients :math:`g_s` and sets its rate and momentum. A step is at most
+    :math:`\bar\alpha` times the running sum of clipped gradients, and 0 without support. The input
+    of the cell is
     :math:`z(g) = (\mathrm{asinh}(10^3 g) / 8, \tanh g)`, a version of the paper's (log magnitude,
     sign) that is smooth at 0.
 
     Parameters
     ----------
     width : int
-        Size of the cell; time and memory grow with its product with the number of weights.
+        Size of the cell. Time and memory are proportional to it, times the number of weights.
 
     References
     ----------

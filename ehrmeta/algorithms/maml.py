@@ -56,12 +56,12 @@ class GradientLearner(InnerLoop):
     Parameters
     ----------
     max_inner_lr : float
-        Upper bound of the absolute rates; a rate that starts there does not learn.
+        Upper bound of the rates' absolute values. A rate that starts at the bound does not learn.
     max_inner_norm : float or None
         Clip the norm of each task's inner gradient.
     pseudo_count : float
-        Start value of the pseudo-count c: weight of the population, in rows. 0 is the mean over the
-        support, and is not learned.
+        Initial pseudo-count c: the weight of the population's prediction, in rows. It is learned.
+        With 0 it stays 0, and the inner loss is the mean over the support.
     """
 
     max_inner_lr: float = 1.0
@@ -69,7 +69,7 @@ class GradientLearner(InnerLoop):
     pseudo_count: Annotated[float, Range(0.1, 10.0, log=True)] = 1.0
 
     def start_count(self) -> dict[str, Tensor]:
-        """The learned pseudo-count c, where it is not 0."""
+        """Parameter of the learned pseudo-count c; none if it is 0."""
         if self.pseudo_count <= 0:
             return {}
         return {"log_pseudo_count": torch.tensor(float(self.pseudo_count)).log()}
@@ -82,7 +82,7 @@ class _Orders(InnerLoop):
     Parameters
     ----------
     first_order : bool
-        Treat the inner gradient as a constant of the outer one (FOMAML): cheaper, less exact.
+        Treat the inner gradient as a constant in the outer one (FOMAML): cheaper, less exact.
     learn_inner_lr : bool
         Learn the rates, kept in ``(0, max_inner_lr)``.
     """
@@ -103,10 +103,11 @@ class MAML(GradientLearner, _Orders):
     Parameters
     ----------
     multi_step_loss : bool
-        Train on the query losses after all inner steps, annealed to that of the last step.
+        Train on the query losses after every inner step, with weights that move to the last step
+        during training.
     first_order_share : float
-        Share of the training, at its start, that is first order (derivative-order annealing); for
-        networks where the second order is costly, or unstable at random weights.
+        Initial share of training that uses first-order gradients (derivative-order annealing).
+        Useful where second-order gradients are costly, or unstable at random weights.
 
     References
     ----------
@@ -140,7 +141,7 @@ class MAML(GradientLearner, _Orders):
         return self._states(spec, params, support)[-1]
 
     def at(self, progress: float) -> MAML:
-        """First order during the initial share of training."""
+        """Use first-order gradients during the initial share of training."""
         return replace(self, first_order=self.first_order or progress < self.first_order_share)
 
     def loss(
@@ -214,7 +215,7 @@ class MetaSGD(GradientLearner):
 
 @dataclass(eq=False, repr=False)
 class MetaCurvature(GradientLearner):
-    r"""Meta-curvature: learns the start and a matrix preconditioner of the inner gradient.
+    r"""Meta-curvature: learns initial weights and a matrix preconditioner of the inner gradient.
 
     .. math:: W' = W - \alpha_s\, M_{out}\, (\nabla_W L_T^{support})\, M_{in}
 
@@ -256,8 +257,8 @@ def inner_steps(
 ) -> list[State]:
     """The states after 0, 1, ... gradient steps on the support.
 
-    `rates` holds one dict for each step; with scalar rates the change is held in low rank where
-    that is cheaper. `options` are the other fields of `StepOptions`.
+    `rates` holds one dict per step. With scalar rates, the change of the weights is stored in
+    low-rank form where that is cheaper. `options` are the other fields of `StepOptions`.
     """
     network, n = part(params, "network"), support.n
     has_scalars = all(rate.ndim == 0 for step_rates in rates for rate in step_rates.values())
@@ -290,7 +291,7 @@ def descend_support(
     n_steps: int,
     max_norm: float | None,
 ) -> State:
-    """State after plain gradient descent at one rate; the inner gradients count as constants."""
+    """State after gradient descent at one rate, with first-order meta-gradients."""
     network = part(params, "network")
     like = next(iter(network.values()))
     scalar = rate if isinstance(rate, Tensor) else like.new_tensor(rate)

@@ -63,21 +63,21 @@ class RowAttention(Algorithm):
 
 @dataclass(eq=False, repr=False)
 class MatchingNet(RowAttention):
-    r"""Predicts by the outcomes of similar support rows; the attention weights can be read.
+    r"""Matching network: predicts an average of the outcomes of similar support rows.
 
     .. math:: \hat y(x) = \sum_i a(x, x_i)\, y_i + a_0(x)\, f_0(x), \qquad
               a(x, x_i) \propto e^{s(f(x), f(x_i))}, \quad a_0 \propto e^{b}
 
-    Attention over the support and a prior row, whose outcome :math:`f_0` the network predicts: the
-    population model. Classes are averaged as indicators. ``adapted.support_weights`` returns the
-    attention. The paper's full-context embeddings are omitted: they depend on the order of the
-    support.
+    The weights a are attention over the support rows and a prior row. The network predicts the
+    outcome :math:`f_0` of the prior row, which is the prediction without support. Classes are
+    averaged as indicators. ``adapted.support_weights`` returns the weights. The paper's
+    full-context embeddings are omitted, because they depend on the order of the support.
 
     Parameters
     ----------
     similarity : {"rbf", "dot", "cosine"}
-        s: ``-|u - v|^2 / 2``, ``u'v`` or its cosine, times a learned scale. With "rbf" or "dot"
-        this is the Nadaraya-Watson estimator on the embedding.
+        The similarity s: ``-|u - v|^2 / 2``, ``u'v``, or the cosine of u and v, times a learned
+        scale. With "rbf" or "dot" this is the Nadaraya-Watson estimator on the embedding.
 
     References
     ----------
@@ -96,7 +96,7 @@ class MatchingNet(RowAttention):
     similarity: Annotated[str, Choice(_SIMILARITIES)] = "rbf"
 
     def check(self, likelihood: Likelihood) -> None:
-        """Refuse unknown similarities; every kind of outcome is supported."""
+        """Raise an error for an unknown similarity; every kind of outcome is supported."""
         if self.similarity not in _SIMILARITIES:
             raise DataError(f"similarity must be one of {_SIMILARITIES}, got {self.similarity!r}.")
 

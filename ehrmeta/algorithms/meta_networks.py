@@ -32,7 +32,7 @@ class MetaNetworks(Algorithm):
     Parameters
     ----------
     width : int
-        Size of the embedding: outputs of the backbone.
+        Size of the embedding, which is the output of the backbone.
     base_width : int
         Hidden units of the base learner.
     meta_width : int
@@ -101,13 +101,13 @@ class MetaNetworks(Algorithm):
 
 
 def _fast_values(meta: Params, d: Tensor) -> Tensor:
-    """The meta learner on every coordinate of the errors d (point, unit), same shape."""
+    """Apply the meta learner to every coordinate of the errors d (point, unit)."""
     hidden = torch.tanh(d[..., None] * meta["slope"] + meta["shift"])
     return meta["direct"] * d + hidden @ meta["out"]
 
 
 def _attention(memory: Params, r: Tensor, state: State) -> Tensor:
-    """Weights of the support rows for each query; the rest of 1 goes to the empty row."""
+    """Attention weights of the support rows for each query; they and the empty row sum to 1."""
     cosine = normalize(r, dim=1) @ normalize(state["embedding"], dim=1).mT
     logits = memory["log_sharpness"].exp() * cosine + state["log_weight"]
     nothing = memory["nothing"].expand(len(r), 1)

@@ -22,9 +22,9 @@ class NeuralProcess(Algorithm):
     .. math:: r = \frac{\sum_i e(f(x_i), y_i) + \kappa r_0}{n + \kappa}, \qquad
               \hat y(x) = d\bigl(f(x),\, r,\, r_\ast(x)\bigr)
 
-    with :math:`r_\ast(x)` the same encodings under attention from x (attentive). Adapting is one
-    forward pass without gradients. It needs many training tasks, and does not improve with supports
-    much larger than those of training.
+    where :math:`r_\ast(x)`, if `attentive`, is an average of the same encodings with attention from
+    x. Adapting is one forward pass without gradients. A neural process needs many training tasks,
+    and does not improve with supports much larger than those in training.
 
     Parameters
     ----------
@@ -80,7 +80,7 @@ class NeuralProcess(Algorithm):
         return state
 
     def predict(self, spec: Spec, params: Params, state: State, query: TaskSet) -> Distribution:
-        """Decoder of the query's embedding and the summary of the support."""
+        """Decode the query's embedding and the summary of the support."""
         embedding = spec.output(params, query.x)
         summary = torch.cat([state["mean"], state["share"][None]])
         inputs = [embedding, summary.expand(len(embedding), -1)]
@@ -105,8 +105,8 @@ class NeuralProcess(Algorithm):
     def _attention(self, params: Params, state: State, embedding: Tensor) -> Tensor:
         """Attention over the support rows; the prior row has the same share as in the mean.
 
-        In a common softmax the share of the prior row would fall with the number of rows, at a rate
-        that training on one support size does not determine.
+        In one softmax over all rows, the prior row's share would fall with the number of rows, at a
+        rate that training on one support size does not determine.
         """
         scores = embedding @ params["query"] @ state["keys"].mT
         rows = attend(scores, scores.new_tensor(_LOWEST), state["weight"])[:, :-1]
@@ -114,7 +114,7 @@ class NeuralProcess(Algorithm):
         return torch.cat([state["share"] * rows, prior_row], -1)
 
     def _networks(self, spec: Spec) -> tuple[Network, Network]:
-        """Encoder of a row and decoder of a query; the last output is the log spread."""
+        """Encoder of a row and decoder of a query; the decoder's last output is a log factor."""
         likelihood, block = spec.likelihood, MLP((self.width,), "silu")
         n_inputs = (3 if self.attentive else 2) * self.width + 1
         encoder = block.network(self.width + (likelihood.n_classes or 1), self.width)

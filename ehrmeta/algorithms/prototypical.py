@@ -12,7 +12,7 @@ from ehrmeta.errors import DataError
 from ehrmeta.nn import Distribution, Likelihood, Outcome, TaskSet
 from ehrmeta.ranges import Choice, Range
 
-_MIN_COUNT = 1e-6  # of the prior in rows, so that a missing class has a prototype
+_MIN_COUNT = 1e-6  # smallest prior weight in rows, so that a missing class has a prototype
 
 
 @dataclass(eq=False, repr=False)
@@ -22,22 +22,22 @@ class PrototypicalNet(Algorithm):
     .. math:: p(y = k | x) \propto \pi_k \exp\bigl(-\tfrac{s}{2}\, d^2(f(x), c_k)\bigr), \quad
               c_k = \frac{\sum_{i: y_i = k} f(x_i) + \kappa\, m_k}{n_k + \kappa}
 
-    Prior prototypes :math:`m_k` replace those of classes that are missing in a support, which may
-    even be empty. For few rows of each class; classification only.
+    A class that is missing from the support has the prior prototype :math:`m_k`, so the support may
+    even be empty. Use it for classification with few rows of each class.
 
     Parameters
     ----------
     n_embedding : int
         Width of the embedding f.
     distance : {"euclidean", "mahalanobis"}
-        Mahalanobis uses the task's pooled covariance within classes, shrunk to a learned one, for
-        tasks that differ in the directions of noise.
+        "mahalanobis" uses the task's pooled covariance within classes, shrunk towards a learned
+        one. It helps where tasks differ in the directions of their noise.
     prior_count : float
-        Weight of a prior prototype in rows; start value, learned. 0 is the mean of the class, and
-        is not learned.
+        Initial weight of a prior prototype, in rows. It is learned. With 0 it stays 0, and a
+        prototype is the mean of its class.
     class_frequencies : bool
-        Whether :math:`\pi_k` are class frequencies in the support, shrunk to the population's;
-        otherwise the population's.
+        Whether :math:`\pi_k` are the class frequencies in the support, shrunk towards those of the
+        population. If False, they are those of the population.
 
     References
     ----------
@@ -63,12 +63,12 @@ class PrototypicalNet(Algorithm):
 
     serves: ClassVar[tuple[Outcome, ...]] = ("binary", "multiclass")
     refusal: ClassVar[str] = (
-        "PrototypicalNet needs classes, and the outcome is real-valued. Use MatchingNet, "
-        "BayesianHead or NeuralProcess, or MetaClassifier for classes."
+        "PrototypicalNet needs classes, but the outcome is real-valued. Use MatchingNet, "
+        "BayesianHead or NeuralProcess. For classes, use MetaClassifier."
     )
 
     def check(self, likelihood: Likelihood) -> None:
-        """Refuse real-valued outcomes and unknown distances."""
+        """Raise an error for real-valued outcomes and unknown distances."""
         if self.distance not in ("euclidean", "mahalanobis"):
             raise DataError(
                 f"distance must be 'euclidean' or 'mahalanobis', got {self.distance!r}."
@@ -107,7 +107,7 @@ class PrototypicalNet(Algorithm):
         return state
 
     def predict(self, spec: Spec, params: Params, state: State, query: TaskSet) -> Distribution:
-        """Softmax of the squared distances to the prototypes."""
+        """Softmax of log frequencies minus scaled squared distances to the prototypes."""
         embedding = spec.output(params, query.x)
         gap = embedding[:, None, :] - state["prototypes"]  # (point, class, embedding)
         if self.distance == "mahalanobis":

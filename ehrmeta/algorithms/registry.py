@@ -1,8 +1,8 @@
-"""Registry of the algorithms: one import line each, which everything else reads.
+"""Registry of algorithms: one import line adds an algorithm to the whole package.
 
 The package's exports, the command line's ``--algorithm``, model files, the contract tests and the
 benchmarks all read `ALGORITHMS`. ``import X as X`` marks a name as public, for type checkers too.
-The docstring of an algorithm without an example of its own ends with `_EXAMPLE`.
+`_EXAMPLE` is appended to the docstring of an algorithm without an example.
 """
 
 from inspect import cleandoc as _cleandoc
@@ -32,7 +32,7 @@ ALGORITHMS: dict[str, type[_base.Algorithm]] = {
     for name, value in list(vars().items())
     if isinstance(value, type) and issubclass(value, _base.Algorithm)
 }
-"""Every algorithm of the package, by its name on the command line: ``meta-sgd``."""
+"""Every algorithm of the package, by its name on the command line, such as ``meta-sgd``."""
 
 _EXAMPLE = """
 

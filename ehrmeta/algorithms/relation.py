@@ -20,20 +20,20 @@ class RelationNet(RowAttention):
 
     .. math:: r(x, c) = g\bigl([f(x),\, c,\, (f(x) - c)^2]\bigr)
 
-    Classes: c is the class prototype, and the relation scores are its log-odds (a softmax over
-    classes in place of the paper's squared error on sigmoids). Real-valued outcomes: c is the
-    embedding of a support row, and the scores give attention over rows and a learned prior row.
+    For classes, c is a class prototype, and a softmax of the scores gives the class probabilities
+    (the paper uses a squared error on sigmoids). For real-valued outcomes, c is the embedding of a
+    support row, and the scores give attention over the rows and a learned prior row.
 
     Parameters
     ----------
     hidden : int
         Width of g's hidden layer.
     prior_count : float
-        Rows that a prior prototype of a class counts for; learned from this start.
+        Initial weight of a prior prototype, in rows. It is learned.
     additive : bool
-        Score coordinates separately with one small g, which corrects a squared distance:
-        :math:`s \sum_j g(f_j, c_j, (f_j - c_j)^2) - (f_j - c_j)^2 / 2`. It cannot memorise the
-        training classes: for few classes and a wide embedding.
+        Score each coordinate separately with one small g, which corrects a squared distance:
+        :math:`s \sum_j g(f_j, c_j, (f_j - c_j)^2) - (f_j - c_j)^2 / 2`. This g cannot memorise the
+        training classes. Use it for few classes and a wide embedding.
 
     References
     ----------
@@ -77,7 +77,7 @@ class RelationNet(RowAttention):
         return spec.likelihood.shift({"logits": scores + state["log_frequency"]}, query.offset)
 
     def attention(self, spec: Spec, params: Params, state: State, query: TaskSet) -> Tensor:
-        """Attention weights of real-valued outcomes; classes have none."""
+        """Attention weights, for real-valued outcomes only; classes have none."""
         if spec.likelihood.n_classes:
             return Algorithm.attention(self, spec, params, state, query)
         return super().attention(spec, params, state, query)

@@ -19,10 +19,10 @@ class Reptile(InnerLoop):
     .. math:: \theta \leftarrow \theta + \epsilon\, (\tilde\theta_T - \theta), \qquad
               \tilde\theta_T = \mathrm{SGD}_{s}(\theta, T)
 
-    The loss has the gradient of :math:`\langle \theta, \theta - \tilde\theta_T\rangle` with the
-    difference held constant: Reptile's update, to which AdamW is applied. In training the inner
-    loop uses support and query. The value of the loss, used for early stopping, is the query loss
-    after adapting; the noise is learned from it.
+    The gradient of the loss is that of :math:`\langle \theta, \theta - \tilde\theta_T\rangle` with
+    the difference held constant, so AdamW applies Reptile's update. In training, the inner loop
+    uses both support and query. The value of the loss is the query loss after adapting. It decides
+    early stopping, and the noise is learned from it.
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ class Reptile(InnerLoop):
     def loss(
         self, spec: Spec, params: Params, support: TaskSet, query: TaskSet, progress: Tensor
     ) -> Tensor:
-        """Query loss in value; the gradient is initial minus adapted weights."""
+        """The value is the query loss; the gradient is the initial minus the adapted weights."""
         frozen = {name: value.detach() for name, value in params.items()}
         state = self.adapt(spec, frozen, all_rows(support, query))
         change = spec.network.change(part(state, "fast"))

@@ -15,8 +15,8 @@ from ehrmeta.algorithms.deep_mixed_effects.start import query_columns
 from ehrmeta.nn import Distribution, TaskRows, TaskSet
 
 _N_TERMS = 8
-_PENALTY = 20.0  # of both ridge regressions, in tasks; chosen on data of no benchmark
-_MIN_SHARE = 0.1  # of query rows at the last value; below it the point mass is 0
+_PENALTY = 20.0  # of both ridge regressions, in tasks; not tuned on benchmark data
+_MIN_SHARE = 0.1  # smallest share of query rows at the last value for a point mass
 _NEVER = -30.0  # log-odds
 _FAR = 1e9  # end of an unbounded scale
 
@@ -27,15 +27,16 @@ class CarryForward(DeepMixedEffects):
 
     .. math:: p(y) = \pi\, 1[y = y_{last}] + (1 - \pi)\, p_{changed}(y)
 
-    With probability :math:`\pi` the outcome equals the last value; otherwise it has the process's
-    predictive distribution, shifted and rescaled. Both depend on the age of the last value, for how
-    many rows it has been constant, whether it is an end of the scale, and the differences of the
-    process's prediction and of the support's highest, lowest and first value to it. The median is
-    then often the last value, while the mean follows the trend.
+    With probability :math:`\pi` the outcome equals the last value. Otherwise it has the process's
+    predictive distribution, shifted and rescaled. Probability and shift depend on the last value
+    (its age, the number of rows since it changed, and whether it is an end of the scale), and on
+    how far the process's prediction and the support's highest, lowest and first values are from
+    it. The median is then often the last value, while the mean follows the trend.
 
-    It needs time and a real-valued outcome; otherwise, for an empty support and for rows not later
-    than the support, it is `DeepMixedEffects`. Where fewer than a tenth of the training queries
-    equal the last value, :math:`\pi` is 0 and only mean and scale are corrected.
+    This needs time and a real-valued outcome. Without them, for an empty support and for rows that
+    are not later than the support, predictions are those of `DeepMixedEffects`. If fewer than a
+    tenth of the training queries equal the last value, :math:`\pi` is 0 and only mean and scale
+    are corrected.
 
     Examples
     --------
@@ -56,7 +57,7 @@ class CarryForward(DeepMixedEffects):
     consistent: ClassVar[bool] = False
 
     def init(self, spec: Spec, generator: torch.Generator) -> dict[str, Tensor]:
-        """Parameters of the process, and a point mass at the last value, of probability 0."""
+        """Parameters of the process, and of a point mass with probability 0."""
         return {
             **super().init(spec, generator),
             "unchanged_center": torch.zeros(_N_TERMS),
@@ -71,7 +72,7 @@ class CarryForward(DeepMixedEffects):
     def warm_start(
         self, spec: Spec, params: dict[str, Tensor], tasks: TaskRows, episodes: Episodes
     ) -> dict[str, Tensor]:
-        """Start values of the process, then both regressions on its predictions."""
+        """Start values of the process, then of both regressions on its predictions."""
         episodes = list(episodes)
         params = super().warm_start(spec, params, tasks, episodes)
         if not tasks.timed or spec.likelihood.n_classes:
@@ -88,7 +89,7 @@ class CarryForward(DeepMixedEffects):
         return params | _fit_unchanged(parts, episodes, tasks.y)
 
     def adapt(self, spec: Spec, params: Params, support: TaskSet) -> State:
-        """State of the process, and the support's last value and extremes."""
+        """State of the process, and last value and extremes of the support."""
         return {**super().adapt(spec, params, support), **_values(support)}
 
     def predict(self, spec: Spec, params: Params, state: State, query: TaskSet) -> Distribution:
@@ -122,7 +123,7 @@ class CarryForward(DeepMixedEffects):
 
 
 def _values(support: TaskSet) -> dict[str, Tensor]:
-    """Last value of a support, for how many rows it has been constant, and extremes, () each."""
+    """Last value of a support, number of rows since it changed, and extremes, () each."""
     mask, time = support.mask, support.time
     y = support.y.double()
     residual, weight = y - support.offset.double(), support.weight.double()
@@ -175,7 +176,7 @@ def _terms(params: Params, state: dict[str, Tensor], query: TaskSet, loc: Tensor
 def _change(
     params: Params, state: dict[str, Tensor], query: TaskSet, loc: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Log-odds of no change, and shift and factor of the process's prediction, (point,) each."""
+    """Log-odds of no change, shift of the process's mean and factor of its scale, (point,) each."""
     terms = _terms(params, state, query, loc) - params["unchanged_center"].detach()
     terms = torch.cat(
         [torch.ones_like(loc)[:, None], terms / params["unchanged_spread"].detach()], -1
@@ -192,13 +193,14 @@ def _fit_unchanged(
 ) -> dict[str, Tensor]:
     """Logistic regression of no change, and ridge regression of the outcome after a change.
 
-    All tasks have the same weight. Where few query rows, or all, equal the last value, none counts
-    as unchanged.
+    All tasks have the same weight. If fewer than a tenth of the query rows, or all of them, equal
+    the last value, the point mass has probability 0 and every row counts as a change.
 
     Parameters
     ----------
     parts : callable
-        Terms, mean and scale of the process, and the last value, for the query of one task.
+        Function of support and query of one task. It returns regression terms, mean and scale of
+        the process, and the last value.
     episodes : iterable
         Episodes of the training tasks.
     y : (row,)

@@ -13,25 +13,25 @@ from ehrmeta.algorithms.deep_mixed_effects.start import FEW_TASKS, query_columns
 from ehrmeta.nn import MLP, Network, TaskSet
 
 _NETWORK = MLP((32, 32))
-_N_LAST = 10  # inputs beyond the features: mean, posterior mean and sd of the query; `summary`
-_EMPTY = 1  # place in `summary`
+_N_LAST = 10  # inputs after the features: mean, posterior mean, posterior sd and `summary`
+_EMPTY = 1  # index in `summary`
 # Pairs of the last inputs that are multiplied. An outlying level, few rows and a variable support
 # all affect the reliability of the posterior mean.
 _MEAN, _SHIFT, _SD, _COUNT, _LATEST, _LEVEL, _SPREAD = 0, 1, 2, 3, 5, 6, 7
 _ONE = (_MEAN, _SHIFT, _SHIFT, _SHIFT, _SHIFT, _SD, _SD)
 _TWO = (_MEAN, _SHIFT, _SD, _COUNT, _SPREAD, _LATEST, _LEVEL)
 _CLIP = 5.0  # standard deviations
-_MIN_SCALE = 0.1  # of the outcome's sd: nearly constant inputs may vary after training
-_PENALTIES = (1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0)  # of the mean diagonal
+_MIN_SCALE = 0.1  # in sds of the outcome: nearly constant inputs may vary after training
+_PENALTIES = (1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0)  # relative to the mean diagonal
 _N_FOLDS = 10
 MAX_LOG_FACTOR = 1.0  # of the scale
 _MAX_RATIO = 25.0  # squared standardised errors are clipped to this
-_SPREAD_PENALTIES = (0.01, 0.1, 1.0)  # of the mean diagonal
+_SPREAD_PENALTIES = (0.01, 0.1, 1.0)  # relative to the mean diagonal
 _SPREAD_FOLDS, _N_ROUNDS = 5, 8
 
 
 def correction_params(spec: Spec, generator: torch.Generator) -> dict[str, Tensor]:
-    """Initial parameters, without any correction."""
+    """Initial parameters, with which nothing is corrected."""
     n = _n_inputs(spec)
     return {
         **prefixed("correction", _network(spec).init(generator)),
@@ -44,7 +44,7 @@ def correction_params(spec: Spec, generator: torch.Generator) -> dict[str, Tenso
 
 
 def summary(residual: Tensor, support: TaskSet) -> Tensor:
-    """Number, last value, mean and spread of the support's rows and residuals, (7,)."""
+    """Features (7,) of a support: its size, and level and spread of its residuals and outcomes."""
     weight, y = support.weight.double(), support.y.double() - support.offset.double()
     total = weight.sum()
     last = weight * (support.time >= 0.0)
@@ -102,22 +102,23 @@ def fit_linear_correction(
     *,
     spread: bool,
 ) -> dict[str, Tensor]:
-    """Ridge regression of the process's residuals, with equal weights of all tasks.
+    """Ridge regression of the process's residuals, with the same weight for every task.
 
-    The penalty is chosen by cross-validation over tasks. With fewer than 50 tasks there is no
-    correction unless it gains more than a standard error over the folds. The scale is regressed on
-    residuals of held-out folds.
+    Cross-validation over tasks chooses the penalty. With fewer than 50 tasks, there is no
+    correction unless it gains more than one standard error over the folds. The correction of the
+    scale is fitted to residuals from held-out folds.
 
     Parameters
     ----------
     parts : callable
-        Summary, mean, posterior mean, posterior sd and predictive variance of one task's query.
+        Function of support and query of one task. It returns summary, mean, posterior mean,
+        posterior sd and predictive variance.
     episodes : iterable
         Episodes of the training tasks.
     n_tasks : int
         Number of training tasks.
     spread : bool
-        Whether the scale is corrected too, with 50 tasks or more.
+        Whether to correct the scale too; this needs 50 tasks.
     """
 
     def one_task(support: TaskSet, query: TaskSet) -> tuple[Tensor, ...]:
@@ -158,8 +159,8 @@ def fit_spread(terms: Tensor, ratio: Tensor, weight: Tensor, task: Tensor) -> Te
 
     Gamma regression of squared standardised errors :math:`r^2` with a log link and a ridge
     penalty: w minimises :math:`\sum \log f + r^2 / (2 f^2)`, the normal likelihood, by Fisher
-    scoring with constant curvature. The penalty is chosen by cross-validation over tasks; without a
-    gain of more than one standard error over the folds w is 0.
+    scoring with constant curvature. Cross-validation over tasks chooses the penalty. If the gain is
+    at most one standard error over the folds, w is 0.
 
     Parameters
     ----------
@@ -215,7 +216,7 @@ def _standard(inputs: Tensor, center: Tensor, scale: Tensor) -> Tensor:
 
 
 def _terms(inputs: Tensor, support_summary: Tensor) -> Tensor:
-    """1, inputs, products of the last inputs, and features of queries without support."""
+    """Regression terms: 1, inputs, products of the last inputs, and features if without support."""
     x, last = inputs[..., :-_N_LAST], inputs[..., -_N_LAST:]
     empty = support_summary[..., _EMPTY, None, None]
     ones = torch.ones_like(last[..., :1])
@@ -225,7 +226,7 @@ def _terms(inputs: Tensor, support_summary: Tensor) -> Tensor:
 def _ridge(grams: Tensor, unit: float, few: bool) -> tuple[Tensor, Tensor]:
     """Ridge coefficients from cross-products (fold, column, column) of design and outcome.
 
-    Returns those of all folds together, (column,), and those without each fold, (fold, column).
+    Returns the coefficients from all folds, (column,), and those without each fold, (fold, column).
     """
     total = grams.sum(0)
     size = total.shape[0] - 1
@@ -264,7 +265,7 @@ def _fit(terms: Tensor, ratio: Tensor, weight: Tensor, penalty: float) -> Tensor
 
 
 def _gain(log_factor: Tensor, ratio: Tensor, weight: Tensor) -> Tensor:
-    """Mean log-likelihood minus that of the factor 1."""
+    """Gain in mean log-likelihood over a factor of 1."""
     squared = _squared_factor(log_factor)
     log_ratio = 0.5 * (ratio - ratio / squared - torch.log(squared))
     return (weight * log_ratio).sum() / weight.sum()

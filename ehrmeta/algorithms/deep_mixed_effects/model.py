@@ -33,8 +33,8 @@ from ehrmeta.nn.expectation_propagation import N_SWEEPS, matched_observations
 from ehrmeta.nn.mixed_process import condition, condition_effects, posterior, posterior_effects
 from ehrmeta.ranges import Choice, Range
 
-_DEEP_SHARE = 0.03  # of the noise sd: where deep features start
-_SHARES_IN_TIME = (1.0, 0.3, 0.1, 0.0)  # of the variance in time of working outcomes
+_DEEP_SHARE = 0.03  # initial gain of deep features, relative to the noise sd
+_SHARES_IN_TIME = (1.0, 0.3, 0.1, 0.0)  # candidate factors of slope and process variances
 
 
 @dataclass(eq=False, repr=False)
@@ -45,34 +45,37 @@ class DeepMixedEffects(Algorithm):
 
     .. math:: k = [1, s]\, G\, [1, s']' + \sigma_o^2 e^{-|s - s'| / \tau} + \phi(x)'\phi(x')
 
-    with s the time since the first support row. Random intercept and slope (G), the
-    Ornstein-Uhlenbeck process (which gives the last value its weight) and deep features
-    :math:`\phi` can each be switched off. Adapting is one Cholesky factorisation of the support's
-    size. A correction of mean and scale, by a small network and, where tasks have time, linear,
-    uses the posterior, a summary of the support and the last measured values: outliers get less
-    weight and noisy patients wider intervals. Its shift of the mean is proportional to the
-    posterior sd, so it vanishes as the support grows. For non-linear means, a regressor adds
-    boosted trees as an offset: cross-fitted by task, and kept only if cross-validation over tasks
-    improves by more than a standard error.
+    where s is the time since the first support row and G the covariance of random intercept and
+    slope. The slope, the Ornstein-Uhlenbeck process (which gives recent values more weight) and the
+    deep features :math:`\phi` can each be switched off. Adapting needs a Cholesky factorisation of
+    the support's covariance.
 
-    Training starts at the restricted-likelihood fit of mixed model and process and at the ridge
-    regression of the linear correction, with zero-initialised networks, and keeps that start unless
-    held-out tasks improve. With fewer than 100 tasks the networks stay at zero. With fewer than 50,
-    process and correction are kept only if they improve cross-validation over tasks, and a
-    parametric bootstrap inflates the predictive scale for the uncertainty of the parameters.
+    A small network and, where tasks have time, a linear regression correct mean and scale. They
+    read the posterior, a summary of the support and the last measured values, so that outliers get
+    less weight and noisy patients get wider intervals. The shift of the mean is proportional to the
+    posterior sd, so it vanishes as the support grows. For non-linear means, `MetaRegressor` adds
+    boosted trees as an offset. They are cross-fitted by task, and kept only if cross-validation
+    over tasks improves by more than one standard error.
 
-    Where tasks are cohorts (hospitals, trials, countries) of tens of rows or more, without time,
+    Training starts from the REML fit of the mixed model with process, the ridge regression of the
+    linear correction, and zero-initialised networks. It keeps this start unless held-out tasks
+    improve. With fewer than 100 tasks, the networks stay at zero. With fewer than 50, process and
+    correction are kept only if they improve cross-validation over tasks, and a parametric bootstrap
+    widens the predictive distribution for the uncertainty of the parameters.
+
+    For cohorts (hospitals, trials, countries) of tens of rows or more, without time,
     ``feature_slopes=True`` adds random slopes of all features:
 
     .. math:: \eta(x) = \alpha + x'\beta + b_0 + x'b
 
-    With a ``population`` model of the estimator, the mean is :math:`\alpha + \gamma\, o(x)`, with o
-    its cross-fitted prediction (of a classifier the logit), and o has a random slope too. The prior
-    covariance of a new cohort's coefficients is a variance between cohorts for each, plus the
-    uncertainty of their mean. All parameters start at the maximum of the marginal likelihood
-    (restricted, or by expectation propagation), where slopes that do not differ have variance 0; an
-    exponential prior of the standard deviations shrinks those that few cohorts cannot determine.
-    Predictions are averages over the posterior, also without support.
+    If the estimator has a ``population`` model, the mean is :math:`\alpha + \gamma\, o(x)`, where o
+    is the model's cross-fitted prediction (a classifier's logit), and o gets a random slope too.
+    The prior covariance of a new cohort's coefficients is the sum of two parts: variances between
+    cohorts, and the uncertainty of the mean coefficients. All parameters start at the maximum of
+    the marginal likelihood (restricted for real-valued outcomes, by expectation propagation for two
+    classes). Slopes that do not differ between cohorts get a variance near 0. An exponential prior
+    shrinks standard deviations that few cohorts cannot determine. Predictions are averages over the
+    posterior, also without support.
 
     Parameters
     ----------
@@ -91,10 +94,10 @@ class DeepMixedEffects(Algorithm):
     heteroscedastic : bool
         Whether a network makes the noise of a row depend on its features.
     expectation_propagation : bool
-        For two classes: approximate a task's posterior by expectation propagation, accurate for
-        small supports too, instead of Laplace's approximation.
+        For two classes: approximate a task's posterior by expectation propagation. Unlike Laplace's
+        approximation, it is accurate for small supports.
     feature_slopes : bool
-        Random slopes of all features and of the population model's prediction, for cohorts, instead
+        For cohorts: random slopes of all features and of the population model's prediction, instead
         of slope and process in time.
 
     References
@@ -122,7 +125,7 @@ class DeepMixedEffects(Algorithm):
     keeps_start: ClassVar[bool] = True
 
     def population(self, likelihood: Likelihood) -> RegressorMixin | None:
-        """Boosted trees of real-valued outcomes."""
+        """Boosted trees, for real-valued outcomes only."""
         if not self.trees or self.feature_slopes or likelihood.n_classes:
             return None
         return HistGradientBoostingRegressor(
@@ -130,7 +133,7 @@ class DeepMixedEffects(Algorithm):
         )
 
     def n_outputs(self, likelihood: Likelihood) -> int:
-        """Term of the mean, deep features, and log factor of the noise."""
+        """Number of outputs: a term of the mean, deep features, and the log factor of the noise."""
         return 1 + self.n_deep + self.heteroscedastic
 
     def init(self, spec: Spec, generator: torch.Generator) -> dict[str, Tensor]:
@@ -327,7 +330,7 @@ class DeepMixedEffects(Algorithm):
 
     @property
     def differs_by_shift(self) -> bool:
-        """Not with random slopes of the features."""
+        """False with random slopes of the features."""
         return not self.feature_slopes
 
     @property
@@ -351,7 +354,7 @@ class DeepMixedEffects(Algorithm):
 def _predictive(
     spec: Spec, likelihood: Params, moments: tuple[Tensor, ...], query: TaskSet
 ) -> Distribution:
-    """Predictive distribution, its scale multiplied by the factor, the last of `moments`."""
+    """Predictive distribution, with its scale multiplied by the last of `moments`."""
     loc, variance, noise, factor = moments
     predictive = spec.likelihood.predictive(likelihood, (loc, variance), noise)
     if "scale" in predictive:
