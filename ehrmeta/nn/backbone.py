@@ -32,14 +32,14 @@ class StepOptions(NamedTuple):
     Attributes
     ----------
     low_rank : bool
-        Hold the change as keys and values; rates must be scalars, equal within a layer.
+        Store the change as keys and values. Rates must then be scalars, equal within a layer.
     max_norm : float, optional
         Clip the norm of the whole inner gradient.
     first_order : bool
-        Treat the inner gradient as a constant of the outer one (FOMAML).
+        Treat the inner gradient as a constant in the outer one (FOMAML).
     curvature : mapping, optional
-        Matrices that multiply each weight's gradient G, as ``left @ G @ right``, under
-        ``"left.<weight>"`` and ``"right.<weight>"``; a bias shares its weight's `left`.
+        Matrices ``"left.<weight>"`` and ``"right.<weight>"``, with which the weight's gradient G
+        becomes ``left @ G @ right``. A bias uses the `left` of its weight.
     """
 
     low_rank: bool = False
@@ -52,7 +52,7 @@ PLAIN_STEP = StepOptions()
 
 
 class Network(ABC):
-    """Network as pure functions of flat parameters, for ONE task.
+    """Network as pure functions of flat parameters, for one task.
 
     `params` are the shared weights, `fast` their change by adaptation: an empty dict before the
     first step. Both are flat dicts of tensors, for ``torch.func.vmap``.
@@ -82,7 +82,7 @@ class Network(ABC):
         """
 
     def gradient(self, params: Params, fast: Fast, x: Tensor, error: Error) -> Fast:
-        """Inner gradient at ``params + fast``, in the form of a materialised `fast`."""
+        """Inner gradient at ``params + fast``, in the form of a `fast` that is not low-rank."""
         raise NotImplementedError(
             f"{type(self).__name__} has no gradient(), which LearnedOptimizer needs."
         )
@@ -97,7 +97,7 @@ class Network(ABC):
 
 
 class Backbone(BaseEstimator, ABC):
-    """Hyper-parameters of a network, which `network` builds."""
+    """Base class of backbones: hyper-parameters from which `network` builds a network."""
 
     @abstractmethod
     def network(self, n_inputs: int, n_outputs: int) -> Network:
@@ -117,7 +117,7 @@ class TorchModule(Backbone):
         ``factory(n_inputs, n_outputs)`` returns a module that maps (point, input) to (point,
         output). BatchNorm, dropout and recurrent torch modules raise an error: they cannot run over
         many tasks at once. Buffers are constants, the same in every fit. Models can be pickled if
-        the factory is a class or function of a module, not a lambda.
+        the factory is a class or a function defined in a module, not a lambda.
 
     Examples
     --------
@@ -187,7 +187,7 @@ class _ModuleNetwork(Network):
         return {name: fast[name] - rates[name] * (shrink * gradient[name]) for name in fast}
 
     def gradient(self, params: Params, fast: Fast, x: Tensor, error: Error) -> Fast:
-        """By reverse-mode differentiation."""
+        """Inner gradient by reverse-mode differentiation."""
         fast = fast or {name: torch.zeros_like(value) for name, value in params.items()}
         outputs, pull_back = vjp(lambda change: self.forward(params, change, x), fast)[:2]
         gradients: Fast = pull_back(error(outputs))[0]

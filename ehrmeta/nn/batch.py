@@ -1,4 +1,4 @@
-"""Rows of many tasks, and padded, masked sets of one task or a batch."""
+"""Rows of many tasks, and padded, masked sets of points of one task or a batch of tasks."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class TaskSet(NamedTuple):
     y : (point,)
         Outcome on the learner's scale (mean 0, sd 1 over the training rows), or a class number.
     time : (point,), float64
-        Since the last support row, in the table's unit: 0 or less in the support.
+        Time since the last support row, in the table's unit; 0 or negative in the support.
     mask : (point,), bool
         False where padded.
     weight : (point,)
-        Multiplies the likelihood term; 0 where padded.
+        Factor of the point's likelihood term; 0 where padded.
     offset : (point,)
         Added to the linear predictor: the prediction of a `population` model.
     """
@@ -76,11 +76,11 @@ def padded_set(
 ) -> TaskSet:
     """Gather rows into a padded set, with the features that are known at each point.
 
-    ``x = [row features, elapsed, last measured values, their ages, missing]``: *elapsed* is the
-    time since the support's last row (0 for an empty support), and a measured feature is its last
-    value in a support row strictly earlier than the point, with its age. Both times pass through
-    ``asinh(t / time_unit)``. Support rows follow the same rule, so that support and query have the
-    same features.
+    ``x = [row features, elapsed, last measured values, their ages, missing]``. *elapsed* is the
+    time since the support's last row (0 for an empty support). The last measured values are those
+    of support rows strictly before the point; *missing* is 1 where there is none. Times and ages
+    are transformed by ``asinh(t / time_unit)``. Support rows follow the same rule, so that support
+    and query have the same features.
 
     Parameters
     ----------
@@ -251,7 +251,10 @@ class TaskRows:
         )
 
     def merge(self, codes: Tensor, n_tasks: int, other: TaskRows, other_codes: Tensor) -> TaskRows:
-        """Rows of both under new task numbers, (row,) each, for adding visits to a support."""
+        """Concatenate with the rows of `other`, to add visits to a support.
+
+        `codes` and `other_codes`, (row,) each, are the new task numbers.
+        """
         return TaskRows.from_codes(
             torch.cat([codes, other_codes]),
             n_tasks,

@@ -22,12 +22,14 @@ PRECISIONS = ("float32", "float64", "tf32", "bf16")
 
 
 class Chunks:
-    """Number of items computed at once: halved, with one warning, when the memory is full.
+    """Splits work into chunks, whose size is halved when the memory is full.
+
+    Only the first halving gives a warning.
 
     Parameters
     ----------
     size : int
-        Initial number; sizes that did not fit are not tried again.
+        Initial number of items per chunk. A size that did not fit is not tried again.
 
     Examples
     --------
@@ -74,7 +76,7 @@ class Chunks:
 
 
 def in_threads(work: Callable[[In], Out], pieces: Sequence[In]) -> list[Out]:
-    """``[work(piece) for piece in pieces]`` on torch's number of threads, one core each.
+    """Compute ``[work(piece) for piece in pieces]`` in torch's number of threads, one core each.
 
     Examples
     --------
@@ -88,7 +90,7 @@ def in_threads(work: Callable[[In], Out], pieces: Sequence[In]) -> list[Out]:
 
 
 def on_one_core(work: Callable[[], Out]) -> Out:
-    """``work()`` on one core, for operators that are too short to run in parallel."""
+    """Compute ``work()`` on one core, for operators that are too short to run in parallel."""
     n_threads = torch.get_num_threads()
     return work() if n_threads == 1 else _pool(n_threads).submit(work).result()
 
@@ -98,10 +100,10 @@ _POOLS_LOCK = threading.Lock()
 
 
 def _pool(n_threads: int) -> ThreadPoolExecutor:
-    """Cached pool of threads in each of which torch uses one core.
+    """Cached pool of threads, in each of which torch uses one core.
 
-    torch fixes a thread's number of cores when it first runs there, from the default for new
-    threads. That default is lowered only while the threads start.
+    The first use of torch in a thread fixes the thread's number of cores, from a default for new
+    threads. This default is lowered only while the threads start.
     """
     with _POOLS_LOCK:
         key = os.getpid(), n_threads
@@ -134,7 +136,7 @@ def check_precision(precision: str, device: torch.device) -> torch.dtype:
         raise DataError(f"precision must be one of {known}, got {precision!r}.")
     if precision == "tf32" and device.type != "cuda":
         raise DataError(
-            f"precision='tf32' needs an NVIDIA GPU, and the device is '{device.type}'. Use "
+            f"precision='tf32' needs an NVIDIA GPU, but the device is '{device.type}'. Use "
             "'float32' or 'bf16'."
         )
     return torch.float64 if precision == "float64" else torch.float32

@@ -1,4 +1,4 @@
-"""Expectation propagation: moment-matched normal pseudo-observations of two classes."""
+"""Expectation propagation: moment-matched normal pseudo-observations for two classes."""
 
 from typing import NamedTuple
 
@@ -6,12 +6,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-N_SWEEPS = 6  # of matching moments, from the mode
+N_SWEEPS = 6  # sweeps of moment matching, starting at the mode
 _MAX_CURVATURE = 0.25
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(24)
-_MIN_VARIANCE = 1e-8  # of a cavity; without variance the site is the curvature
+_MIN_VARIANCE = 1e-8  # of a cavity (the posterior without one site), to divide by it
 _MIN_PRECISION = 1e-10
-_MIN_SHARE = 1e-6  # of the precision at a row that comes from the others
+_MIN_SHARE = 1e-6  # smallest share of the precision at a row that comes from other rows
 
 
 def matched_observations(
@@ -52,8 +52,8 @@ def matched_sites(y: Tensor, weight: Tensor, mean: Tensor, variance: Tensor, sit
     A row's likelihood :math:`\sigma(\pm\eta)` is replaced by a site
     :math:`s\, e^{\nu \eta - \tau \eta^2 / 2}` with the same posterior mean and variance, given all
     other rows. A row of weight w counts as w copies; for w below 1 the likelihood is raised to that
-    power. With small supports and large variance between tasks, mean and mode differ much, and
-    Laplace's approximation is overconfident.
+    power. With small supports and large variance between tasks, the posterior's mean and mode
+    differ much, and Laplace's approximation is overconfident.
 
     Parameters
     ----------

@@ -6,9 +6,9 @@ One gradient step on a linear layer with inputs ``h`` (n x i) and back-propagate
 .. math:: W'x + b' = Wx + b + V^T (Kx + 1), \qquad K = h,\; V = -\alpha d,
 
 and S steps stack S blocks. The first layer has the same inputs at every step, so its values are
-summed on one block of keys. Low-rank form: keys and values per task, while the product with the
-shared ``W`` is one for all tasks. Materialised form: the change of ``W`` per task, needed where
-every weight has its own rate. Both are exact.
+summed on one block of keys. The low-rank form stores keys and values per task; the product with the
+shared ``W`` is computed for all tasks at once. The materialised form stores the change of ``W`` per
+task. It is needed where every weight has its own rate. Both forms are exact.
 """
 
 from typing import NamedTuple
@@ -29,7 +29,7 @@ class FastLayer(NamedTuple):
 
     @property
     def low_rank(self) -> bool:
-        """Whether the change is held as keys and values."""
+        """Whether the change is stored as keys and values."""
         return self.second.ndim == 2
 
 
@@ -77,8 +77,8 @@ def descend(
 ) -> FastLayer:
     """One gradient step from inputs h (n, i) and errors d (n, o).
 
-    The low-rank form needs one rate per layer or per output unit, shared by weight and bias. With
-    `same_keys` h is the same as in earlier steps.
+    The low-rank form needs one rate per layer or per output unit, shared by weight and bias.
+    `same_keys` says that h is the same as in earlier steps.
     """
     if low_rank:
         values = -weight_rate * d
@@ -97,7 +97,7 @@ def descend(
 
 
 def clipping(squared: Tensor, max_norm: float | None) -> Tensor | float:
-    """Factor that clips a gradient of this squared norm; 1 without a bound."""
+    """Factor that clips a gradient with this squared norm to `max_norm`; 1 without a bound."""
     if max_norm is None:
         return 1.0
     return max_norm * torch.rsqrt(squared.clamp(min=max_norm**2))

@@ -2,9 +2,9 @@ r"""Generalised linear mixed model: normal or Bernoulli outcomes, independent ra
 
 .. math:: \eta_i = o_i + X_i \beta + Z_i D u_i, \qquad u_i \sim N(0, I), \quad D = diag(sd)
 
-For tasks of many rows and few effects: the cost is cubic in the number of effects. Rows are in task
-order; ``starts`` (task + 1,) are the offsets of the tasks. Two classes are approximated by
-expectation propagation.
+This is for tasks with many rows and few effects, because the cost is cubic in the number of
+effects. Rows are in task order; ``starts`` (task + 1,) are the offsets of the tasks. Bernoulli
+outcomes are approximated by expectation propagation.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _WHILE_SEARCHING, _CONVERGED = 1e-4, 1e-9  # change of log-odds between two swee
 _SD_RANGE = (1e-3, 20.0)
 _FIRST_SD = 0.3
 _LOGISTIC_SD = np.pi / np.sqrt(3.0)
-_SEARCH = {"maxiter": 200, "ftol": 1e-8}  # relative: a tenth of a thousandth in log-likelihood
+_SEARCH = {"maxiter": 200, "ftol": 1e-8}  # ftol is relative to the objective
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +37,7 @@ class GeneralisedMixedModel:
     Attributes
     ----------
     beta : (feature,)
-        Fixed effects: their posterior mean.
+        Posterior mean of the fixed effects.
     beta_cov : (feature, feature)
         Covariance of `beta`.
     sd : (effect,)
@@ -45,8 +45,8 @@ class GeneralisedMixedModel:
     noise_var : float, or None
         Variance of a normal outcome given the effects; None for two classes.
     log_likelihood : float
-        Marginal over beta and all effects, at the estimates; for two classes the approximation of
-        expectation propagation.
+        Marginal log-likelihood at the estimates, integrated over beta and all effects. For two
+        classes, its approximation by expectation propagation.
     """
 
     beta: Array
@@ -70,11 +70,11 @@ def fit_generalised_mixed_model(
     positive: NDArray[np.bool_] | None = None,
     rate: Array | None = None,
 ) -> GeneralisedMixedModel:
-    r"""Fit by the marginal likelihood over fixed and random effects.
+    r"""Maximise the marginal likelihood, integrated over fixed and random effects.
 
     For a normal outcome this is the restricted likelihood. For two classes it is approximated by
-    expectation propagation, which is accurate where Laplace's approximation is not: few rows per
-    task and large variance between tasks.
+    expectation propagation. Unlike Laplace's approximation, this is accurate for few rows per task
+    and large variance between tasks.
 
     Parameters
     ----------
@@ -93,16 +93,16 @@ def fit_generalised_mixed_model(
     shared : (effect,), optional
         Effects with the same number share one sd. By default each has its own.
     shrunk : (feature,), optional
-        Fixed effects with the same number, 0 or more, have a common normal prior with learned sd,
-        for few tasks with features that vary little within tasks.
+        Fixed effects with the same number, 0 or more, share a normal prior with learned sd; -1 for
+        no shared prior. Useful for few tasks with features that vary little within tasks.
     beta_sd : float
-        Prior sd of the other fixed effects; keeps estimates finite for separated classes.
+        Prior sd of the other fixed effects; keeps estimates finite if classes are separated.
     positive : (effect,) bool, optional
-        Effects whose sd has a prior density proportional to the sd, against estimates of 0 with few
-        tasks.
+        Effects whose sd has a prior density proportional to the sd, which prevents estimates of 0
+        with few tasks.
     rate : (effect,), optional
-        Rate of an exponential prior of the effect's sd, in sds of a row given the effects
-        (:math:`\pi / \sqrt 3` for log-odds), which shrinks sds that few tasks cannot determine.
+        Rate of an exponential prior on each effect's sd, which shrinks sds that few tasks cannot
+        determine. The sd is divided by the sd of the noise (:math:`\pi / \sqrt 3` for log-odds).
         None for no prior.
 
     References
@@ -131,7 +131,7 @@ def fit_generalised_mixed_model(
     prior_rate = torch.from_numpy(np.zeros(z.shape[1]) if rate is None else rate)
 
     def parts(theta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Sds of effects (effect,) and beta (feature,), and variance of the noise ()."""
+        """Prior sds of the effects (effect,) and of beta (feature,), and noise variance ()."""
         weak = torch.full_like(learned, beta_sd, dtype=theta.dtype)
         of_beta = weak
         if n_priors:
@@ -173,7 +173,7 @@ def posterior_effects(
 ) -> tuple[Array, Array]:
     """Mean (task, effect) and covariance (task, effect, effect) of the effects ``D u``, given beta.
 
-    Tasks without rows have the prior.
+    A task without rows gets the prior.
     """
     binary = model.noise_var is None
     fixed = x @ model.beta + (0.0 if offset is None else offset)
@@ -187,16 +187,19 @@ def posterior_effects(
 
 @dataclass(frozen=True, eq=False)
 class _Curvature:
-    """Factors of the negative Hessian of the joint log density of beta and u, given the sites."""
+    """Factors of the negative Hessian of the joint log density of beta and u, given the sites.
+
+    A is Z times the sds, and W holds the precisions of the sites.
+    """
 
     of_effects: Tensor  # (task, effect, effect) root of I + A'WA
-    explained: Tensor  # (task, effect, feature) its inverse times A'WX
-    of_beta: Tensor  # (feature, feature) root of the Schur complement of u
+    explained: Tensor  # (task, effect, feature) (I + A'WA)^-1 A'WX
+    of_beta: Tensor  # (feature, feature) root of the Schur complement that eliminates u
 
 
 @dataclass(eq=False)
 class _Padded:
-    """Rows of all tasks, (task, row, ...), 0 where padded, and the current sites of two classes."""
+    """Rows of all tasks, (task, row, ...), 0 where padded, and current sites for two classes."""
 
     x: Tensor
     z: Tensor
@@ -250,7 +253,7 @@ class _Padded:
     ) -> tuple[Tensor, Tensor, _Curvature]:
         """Mean of beta (feature,) and u (task, effect), and the factors of their precision.
 
-        For two classes the sites are matched until convergence, starting from the last ones.
+        For two classes, the sites are matched until convergence, starting from the current ones.
         """
         sites = self._sites(noise_var)
         beta, u, factors = self._solve(sites, sd, beta_sd)
@@ -267,7 +270,7 @@ class _Padded:
         return beta, u, factors
 
     def _sites(self, noise_var: Tensor) -> Sites:
-        """Sites; exact for a normal outcome."""
+        """Sites of all rows: the current ones for two classes, exact ones for a normal outcome."""
         if self.binary:
             return self.sites
         precision = self.mask / noise_var
@@ -304,7 +307,7 @@ class _Padded:
         return beta, u - factors.explained @ beta, factors
 
     def _variance(self, factors: _Curvature, sd: Tensor) -> Tensor:
-        """Of the linear predictor, (task, row)."""
+        """Variance of the linear predictor, (task, row)."""
         a = self.z * sd
         effects = torch.linalg.solve_triangular(factors.of_effects, a.mT, upper=False)
         residual = (self.x - a @ factors.explained).flatten(0, 1)
@@ -314,7 +317,10 @@ class _Padded:
 
 
 def _compressed(x: Array, z: Array, y: Array, starts: Index) -> tuple[Array, Array, Array, Index]:
-    """Fewer rows with the same cross-products per task, which suffice for a normal outcome."""
+    """Replace the rows of each task by fewer rows with the same cross-products.
+
+    A normal outcome needs only the cross-products.
+    """
     columns = np.column_stack([x, z, y])
     bounds = zip(starts[:-1], starts[1:], strict=True)
     parts = [np.linalg.qr(columns[a:b], mode="r") for a, b in bounds]

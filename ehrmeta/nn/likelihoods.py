@@ -6,19 +6,18 @@ points the predictive variance is that of a random intercept,
 
 .. math:: s^2(n) = \sigma^2 + \frac{\tau^2}{1 + n\,\tau^2/\sigma^2},
 
-from :math:`\sigma^2 + \tau^2` for a new task to :math:`\sigma^2` for large supports.
+which falls from :math:`\sigma^2 + \tau^2` for a new task to :math:`\sigma^2` for large supports.
 
-Bernoulli and Categorical read log-odds, which differ between tasks by a random shift of learned
-variance :math:`\tau^2`. After ``n`` support points its variance is
+For Bernoulli and Categorical, the network's outputs are log-odds. Tasks differ by a random shift of
+the log-odds with learned variance :math:`\tau^2`. After ``n`` support points its variance is
 
 .. math:: v(n) = \frac{\tau^2}{1 + n\, i\, \tau^2}, \qquad i = \frac{C - 1}{C^2},
 
-with i the information of one observation of C equally likely classes. Probabilities are averaged
-over that shift; at a shift of 0 they would be too extreme (with :math:`\tau = 1`, by a tenth of the
-events).
+where i is the information of one observation of C equally likely classes. Probabilities are
+averaged over this shift, because they would be too extreme at a shift of 0.
 
-Processes and mixed models replace outcomes by normal pseudo-observations with the slope and
-curvature of the log density, in several rounds (Laplace's approximation).
+Processes and mixed models replace outcomes by normal pseudo-observations that match the slope and
+curvature of the log density. Repeated in several rounds, this is Laplace's approximation.
 """
 
 import math
@@ -39,7 +38,7 @@ Outcome = Literal["real", "binary", "multiclass"]
 Pair = tuple[Tensor, Tensor]
 """Mean and variance, slope and curvature, or target and noise variance, of each point."""
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(24)
-_MAX_STEP = 4.0  # of log-odds in one Newton step, against overshooting
+_MAX_STEP = 4.0  # largest change of log-odds in a Newton step, against overshooting
 _MIN_CURVATURE = 1e-4
 _MIN_SHARE = 1e-6  # probability of a class without rows in a mixture
 
@@ -47,8 +46,8 @@ _MIN_SHARE = 1e-6  # probability of a class without rows in a mixture
 class Likelihood(BaseEstimator, ABC):
     """Base class of predictive distribution families.
 
-    Regression and classification differ only in the likelihood. Methods that are not abstract are
-    those of a normal outcome.
+    Regression and classification differ only in the likelihood. The methods that are not abstract
+    are right for a normal outcome.
 
     Attributes
     ----------
@@ -84,7 +83,7 @@ class Likelihood(BaseEstimator, ABC):
 
     @abstractmethod
     def inner_loss(self, params: Params, output: Tensor, y: Tensor) -> Tensor:
-        """Loss (point,) of outputs (point, output) that gradient steps on a support decrease."""
+        """Loss (point,) of outputs (point, output), which gradient steps on the support reduce."""
 
     @abstractmethod
     def error(self, params: Params, output: Tensor, y: Tensor) -> Tensor:
@@ -119,7 +118,7 @@ class Likelihood(BaseEstimator, ABC):
         return distribution | {"loc": distribution["loc"] + offset}
 
     def coded(self, y: Tensor, offset: Tensor) -> Tensor:
-        """Outcomes as inputs of a network, (point, max(classes, 1)); real ones minus the offset."""
+        """Outcomes as network inputs, (point, max(classes, 1)); real-valued ones minus offset."""
         return (y - offset)[:, None]
 
     def one_hot(self, y: Tensor) -> Tensor:
@@ -129,12 +128,12 @@ class Likelihood(BaseEstimator, ABC):
     def mixture(
         self, params: Params, weights: Tensor, y: Tensor, prior: Tensor, n: Tensor
     ) -> Distribution:
-        """Weighted average of observed outcomes and, last, a prediction.
+        """Weighted average of observed outcomes and a prediction.
 
         Parameters
         ----------
         weights : (point, row + 1)
-            Summing to 1 over the rows and the prediction.
+            Weights of the rows and, last, of the prediction; they sum to 1.
         y : (row,)
         prior : (point, output)
             The prediction.
@@ -165,9 +164,10 @@ class Likelihood(BaseEstimator, ABC):
     ) -> Pair:
         """Targets and noise variances of normal pseudo-observations.
 
-        They match slope and curvature of the likelihood at the posterior mean: for two classes a
-        Newton step towards the mode (Laplace's approximation), for Student's t the residual with a
-        noise variance that increases with it (expectation maximisation over the scale mixture).
+        They match slope and curvature of the log-likelihood at the posterior mean. For two classes,
+        the target is a Newton step towards the mode (Laplace's approximation). For Student's t, it
+        is the residual, and the noise variance increases with the size of the residual (expectation
+        maximisation over the scale mixture).
 
         Parameters
         ----------
@@ -185,8 +185,9 @@ class Likelihood(BaseEstimator, ABC):
     def predictive(self, params: Params, latent: Pair, noise: Tensor) -> Distribution:
         """Predictive distribution given posterior mean and variance of a process, (point,) each.
 
-        For Student's t the sum of a normal variable and noise is approximated by a Student's t with
-        the variance of the sum, and more degrees of freedom the smaller the noise's share.
+        For Student's t, the sum of a normal variable and noise is approximated by a Student's t
+        with the variance of the sum. It has more degrees of freedom if the noise is a smaller share
+        of that variance.
         """
         return {"loc": latent[0], "scale": torch.sqrt(latent[1] + noise)}
 
@@ -218,8 +219,8 @@ class Normal(Likelihood):
 class StudentT(Likelihood):
     """Student's t outcome with learned degrees of freedom, robust to outliers.
 
-    The inner loss is the negative log density times ``sigma^2``: small residuals have about the
-    same gradient as with `Normal`, and that of outliers is bounded.
+    The inner loss is the negative log density times ``sigma^2``. Small residuals have about the
+    same gradient as with `Normal`, and the gradient of outliers is bounded.
     """
 
     n_rounds: ClassVar[int] = 8
@@ -253,7 +254,7 @@ class StudentT(Likelihood):
     def pseudo_observations(
         self, params: Params, y: Tensor, mean: Tensor, noise: Tensor, posterior: Pair | None
     ) -> Pair:
-        """The residual, with a noise variance that increases with it."""
+        """The residual, with a noise variance that increases with the residual's size."""
         target = y - mean
         if posterior is None:
             return target, noise
@@ -368,7 +369,10 @@ class ClassLikelihood(Likelihood):
         return latent + (y - p) / curvature, 1.0 / curvature
 
     def damped(self, before: Pair | None, after: Pair) -> Pair:
-        """One step size for all points: clipping by point would shift the mode of rare classes."""
+        """Bound the Newton step by one factor for all points.
+
+        Clipping each point separately would shift the mode of rare classes.
+        """
         mean, variance = after
         start = torch.zeros_like(mean) if before is None else before[0]
         step = mean - start
@@ -432,7 +436,7 @@ class Categorical(ClassLikelihood):
 
     @property
     def n_outputs(self) -> int:
-        """One per class."""
+        """Number of outputs: one per class."""
         return self.classes
 
     def inner_loss(self, params: Params, output: Tensor, y: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
 """Linear mixed model ``y = X beta + Z b + e`` by profiled REML or maximum likelihood.
 
 The likelihood depends on each task through small cross-products (Z'Z, Z'X, Z'y), so the cost of an
-evaluation does not depend on the number of rows.
-Rows are in task order; ``starts`` (task + 1,) are the offsets of the tasks.
+evaluation does not depend on the number of rows. Rows are in task order; ``starts`` (task + 1,) are
+the offsets of the tasks.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ Index = NDArray[np.int64]
 _MAX_RATIO = 1e4  # of a random effect's sd to the noise sd; reached only without noise
 _MIN_SHARE = 1e-12  # noise variance as a share of the outcome's mean square
 _COLLINEAR = 1e-7  # singular values below this share of the largest count as 0 (float32 rounding)
-_MIN_UNEXPLAINED = 0.02  # share of a column's variance not explained by those before it
+_MIN_UNEXPLAINED = 0.02  # smallest share of a column's variance that earlier ones do not explain
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,9 +37,9 @@ class MixedModel:
     noise_var : float
         sigma^2, the variance of e.
     log_likelihood : float
-        At the estimates; restricted when fitted with ``reml=True``.
+        Log-likelihood at the estimates; the restricted one if fitted with ``reml=True``.
     n_tasks : int
-        Tasks with at least one row.
+        Number of tasks with at least one row.
     """
 
     beta: Array
@@ -77,9 +77,10 @@ def fit_mixed_model(
     reml : bool
         Restricted likelihood (unbiased variances), else maximum likelihood.
     pattern : (effect, effect), optional
-        Structure of L in ``G = L L'``: at and below the diagonal the number of the parameter (equal
-        numbers share one), or -1 for 0. ``diag(0, 1, 1)`` with -1 off the diagonal are independent
-        effects, the last two with one variance. By default G is unrestricted.
+        Structure of L in ``G = L L'``. At and below the diagonal, an entry is the number of a
+        parameter (equal numbers share one), or -1 where L is 0. For example, 0, 1, 1 on the
+        diagonal and -1 below it give independent effects, and the last two share a variance. By
+        default, G is unrestricted.
 
     References
     ----------
@@ -225,12 +226,15 @@ def _shrinkage(zz: Array, root: Array) -> tuple[Array, Array]:
 
 
 def _effect_basis(z: Array, pattern: Index | None) -> tuple[Array, Array]:
-    """Orthonormal basis of the effects, or one common scale, which preserves a pattern."""
+    """Orthonormal basis of the effects; with a pattern, the effects at one common scale."""
     if pattern is None:
         unit, back, _ = orthonormal(z)
         return unit, back
     if pattern.shape != (z.shape[1], z.shape[1]):
-        raise DataError(f"pattern has shape {pattern.shape} for {z.shape[1]} columns of z.")
+        raise DataError(
+            f"pattern has shape {pattern.shape}, but z has {z.shape[1]} columns. Pass a pattern "
+            "with one row and one column for each."
+        )
     scale = np.sqrt(np.mean(z * z)) or 1.0
     return z / scale, np.eye(z.shape[1]) / scale
 
@@ -238,7 +242,7 @@ def _effect_basis(z: Array, pattern: Index | None) -> tuple[Array, Array]:
 def _free_entries(
     q: int, pattern: Index | None
 ) -> tuple[tuple[NDArray[Any], NDArray[Any]], Index, Array]:
-    """Indices of L that are not 0, the parameter of each, and the parameters of the identity."""
+    """Indices of the free entries of L, the parameter of each, and start values that give L = I."""
     if pattern is None:
         rows, columns = np.tril_indices(q)
         which = np.arange(len(rows))
@@ -292,10 +296,10 @@ def _checked(x: Any, z: Any, y: Any, starts: Any) -> tuple[Array, Array, Array, 
 
 
 def not_collinear(columns: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Columns that are not a linear combination of those before them; the first is of ones.
+    """Which columns are not a linear combination of earlier ones; the first column is all ones.
 
-    Near copies would get huge slopes of opposite sign, which affect new rows where the copies
-    differ.
+    Near copies are excluded too: they would get huge slopes of opposite sign, which give wrong
+    predictions for new rows in which the copies differ.
 
     Examples
     --------

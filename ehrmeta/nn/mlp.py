@@ -62,7 +62,7 @@ class _Perceptron(Network):
         return params
 
     def low_rank(self, params: Params, n_points: int, n_steps: int) -> bool:
-        """By the number of operations, see `prefers_low_rank`."""
+        """Whether the low-rank form needs fewer operations; see `prefers_low_rank`."""
         shapes = list(zip(self.widths[1:], self.widths[:-1], strict=True))
         return fast_weights.prefers_low_rank(n_points, n_steps, shapes)
 
@@ -101,7 +101,7 @@ class _Perceptron(Network):
         return adapted
 
     def gradient(self, params: Params, fast: Fast, x: Tensor, error: Error) -> Fast:
-        """``d^T h`` and ``sum d`` of every layer."""
+        """Inner gradient: ``d^T h`` and ``sum d`` of every layer."""
         gradients: Fast = {}
         for layer, (h, d) in enumerate(self._factors(params, fast, x, error)):
             gradients[f"{layer}.first"], gradients[f"{layer}.second"] = d.mT @ h, d.sum(0)

@@ -24,9 +24,10 @@ _ONE_AT_A_TIME = threading.RLock()  # torch.fx keeps one tracer for the whole pr
 class Recorded(Generic[Out]):
     """Function of tensors that is traced after a few calls with the same shapes.
 
-    ``torch.func.vmap`` and autograd rebuild the computation at every call, which for small networks
-    takes longer than the computation. After a few calls with the same shapes the operators are
-    recorded, without duplicates, and only these run: with the same results, bit for bit.
+    ``torch.func.vmap`` and autograd rebuild the computation at every call. For small networks, this
+    takes longer than the computation itself. After a few calls with the same shapes, the operators
+    are recorded without duplicates, and later calls run only these. The results are the same, bit
+    for bit.
 
     Parameters
     ----------
@@ -120,7 +121,7 @@ def check_compiler(device: torch.device) -> None:
         needed, installed = "Triton", find_spec("triton") is not None
     if not installed:
         raise DataError(
-            f"compile=True needs {needed}, and none is installed. Install it, or use "
+            f"compile=True needs {needed}, which is not installed. Install it, or use "
             "compile=False, which records the gradient and gives the same numbers."
         )
 

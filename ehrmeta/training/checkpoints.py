@@ -25,8 +25,8 @@ _KEEP = 2
 class Checkpoints:
     """A folder of training states: the newest two and the best.
 
-    A file holds parameters, optimiser state and history, and a digest of the training data, but no
-    row of it.
+    A file holds parameters, optimiser state and history, and a digest of the training data, but
+    none of its rows.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ class Checkpoints:
             ) from error
 
     def newest(self, start: Mapping[str, Tensor], plan: TrainingPlan) -> TrainingState | None:
-        """The newest valid state, or None without files.
+        """The newest valid state, or None if there are no files.
 
         Raises
         ------
@@ -123,7 +123,7 @@ def fingerprint(start: Mapping[str, Tensor], tasks: list[TaskRows | None], *sett
 
 @contextmanager
 def on_termination(*, active: bool) -> Iterator[Callable[[], bool]]:
-    """Context in which SIGTERM sets a flag, read by the function that is yielded.
+    """Context in which SIGTERM only sets a flag. It yields a function that reads the flag.
 
     Signals reach only the main thread, so in other threads, or if not `active`, SIGTERM ends the
     process as usual.

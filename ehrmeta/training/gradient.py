@@ -1,4 +1,4 @@
-"""Losses and meta-gradients of a batch of episodes: vmapped, chunked, recorded for replay."""
+"""Losses and meta-gradients of a batch of episodes: vectorised, chunked and traced."""
 
 import sys
 from collections.abc import Callable
@@ -30,9 +30,9 @@ class EpisodeLoss:
     chunk_size : int, optional
         Tasks per chunk; bounds memory and changes results only by rounding.
     precision : str
-        Of the matrix products, see `matrix_products`.
+        Precision of matrix products; see `matrix_products`.
     compiled, plain_calls
-        How the gradient is computed, see `Recorded`.
+        How the gradient is computed; see `Recorded`.
     """
 
     algorithm: Algorithm
@@ -61,7 +61,7 @@ class EpisodeLoss:
     def gradient(
         self, params: Params, support: TaskSet, query: TaskSet, progress: float
     ) -> tuple[Tensor, Gradient]:
-        """Losses (task,), and the gradient of their mean in the parameters that they depend on."""
+        """Losses (task,), and the gradient of their mean in the parameters they use."""
         compute = self._at(self.algorithm.at(progress))
         now = torch.tensor(progress, device=query.y.device)
 

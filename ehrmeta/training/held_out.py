@@ -27,8 +27,8 @@ def hold_out(
     ----------
     rows : TaskRows
     share : float
-        Of the tasks to hold out. None is held out of fewer than 20 tasks. With `keeps_start`, none
-        is held out of fewer than 100 tasks, and else at least 30.
+        Share of the tasks to hold out. With fewer than 20 tasks, none is held out. With
+        `keeps_start`, none is held out with fewer than 100 tasks; otherwise at least 30 are.
     generator : torch.Generator
     keeps_start : bool
         Whether the algorithm keeps its warm start unless the held-out tasks improve.
@@ -59,7 +59,7 @@ class HeldOut:
         ]
 
     def losses(self, params: Params) -> Tensor:
-        """Mean loss (task,) of each held-out task at the end of the schedule."""
+        """Mean loss (task,) of each held-out task, with the loss of the end of training."""
         losses = [self.loss.losses(params, *episode) for episode in self.episodes]
         has_query = torch.cat([query.mask.any(1) for _, query in self.episodes])
         total = torch.cat(losses).view(_N_DRAWS, self.n_tasks).sum(0)
@@ -69,7 +69,7 @@ class HeldOut:
 def gained(before: Tensor, after: Tensor) -> bool:
     """Whether losses (task,) fell by more than two paired standard errors.
 
-    Two rather than one, because `after` is the best of all checks on the same tasks.
+    Two standard errors rather than one, because `after` is the best of all checks on these tasks.
     """
     gain = before - after
     return float(gain.mean()) > 2.0 * float(gain.std()) / math.sqrt(len(gain))

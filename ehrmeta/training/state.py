@@ -1,4 +1,4 @@
-"""State and plan of a training run, and the state as tensors and JSON."""
+"""Settings and state of a training run, and the state as tensors and JSON."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class TrainingState:
         self.n_halved += 1
 
     def to_file(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Tensors and JSON."""
+        """The state as tensors and a JSON object."""
         tensors = {f"params.{name}": value.detach() for name, value in self.params.items()}
         tensors |= {f"best.{name}": value for name, value in self.best.items()}
         for name, leaf in self.params.items():
@@ -92,7 +92,10 @@ class TrainingState:
         shapes = {name: (value.shape, value.dtype) for name, value in start.items()}
         for weights in (params, best):
             if {name: (value.shape, value.dtype) for name, value in weights.items()} != shapes:
-                raise BundleError("its parameters are not those of this training.")
+                raise BundleError(
+                    "the checkpoint's parameters do not match those of this training run. Pass "
+                    "another checkpoint_dir, or resume=False to restart."
+                )
         state = cls.at_start({name: params[name].to(start[name].device) for name in start}, plan)
         state.best = {name: best[name].to(start[name].device) for name in start}
         for name, leaf in state.params.items():
