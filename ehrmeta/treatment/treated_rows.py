@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ehrmeta.data import Clock, Encoder, Feature, Schema, read_column, to_time
+from ehrmeta.data.columns import collected
 from ehrmeta.errors import BundleError, DataError, GroupError, SchemaError
 from ehrmeta.estimators.files import label_bytes, read_label_bytes, tensor_like
 from ehrmeta.estimators.inputs import Inputs, outcome_name, read_inputs
@@ -156,6 +157,7 @@ def read_treated(
     DataError
         The treatment is missing, or came after the outcome was known.
     """
+    X = collected(X)
     is_query = y is None and task_column not in getattr(X, "columns", ())
     inputs = read_inputs(
         X,
