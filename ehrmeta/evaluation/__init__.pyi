@@ -7,6 +7,7 @@ from ehrmeta.evaluation.discrimination import (
     net_benefit as net_benefit,
 )
 from ehrmeta.evaluation.k_shot import KShotScorer as KShotScorer, k_shot_curve as k_shot_curve
+from ehrmeta.evaluation.k_shot_classes import k_shot_class_curve as k_shot_class_curve
 from ehrmeta.evaluation.metrics import (
     METRICS as METRICS,
     Difference as Difference,

@@ -1,0 +1,142 @@
+"""Report on a classifier over tasks: test data, scores after k values, calibration, model card."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ehrmeta.data.findings import Finding
+from ehrmeta.errors import DataError
+from ehrmeta.estimators.k_shot_protocol import adapt_to_rows, k_shot_splits
+from ehrmeta.evaluation import k_shot_class_curve
+from ehrmeta.report.displays.risk import CalibrationDisplay
+from ehrmeta.report.document import MIN_CELL, Document, Picture, Section, TextTable, model_card
+from ehrmeta.report.wording import outcome_label, row_range
+
+_OURS = "the model"
+_NAMES = {"log_loss": "log loss", "brier": "Brier score", "auroc": "AUROC over all rows"}
+
+
+def risk_report(
+    model: Any,
+    X: Any,
+    y: Any,
+    *,
+    groups: Any,
+    time: Any = None,
+    baselines: Mapping[str, Any] | None = None,
+    shots: Sequence[int] = (0, 1, 2, 3, 5),
+    findings: Sequence[Finding] = (),
+    title: str = "",
+) -> Document:
+    """Report on a fitted classifier over tasks, tested on patients it has not seen.
+
+    Parameters
+    ----------
+    model : fitted classifier over tasks
+    X, y, groups, time
+        Test patients, none of whom it was fitted on.
+    baselines : mapping of str to fitted classifier, optional
+        For comparison; fit them on the model's training patients.
+    shots : sequence of int
+        Numbers k of values to adapt to. Risks are scored on all rows after the first k.
+    findings : sequence of Finding, optional
+        ``table.findings``: rows and values that were dropped or masked on reading.
+    title : str
+
+    Returns
+    -------
+    Document
+        Counts, scores and a calibration curve, which is left out of more than two classes; no
+        patient's values.
+
+    Raises
+    ------
+    DataError
+        Fewer than eleven patients, an unknown class, or no row after the largest k.
+
+    Examples
+    --------
+    >>> from ehrmeta.baselines import TaskLogistic
+    >>> rng = np.random.default_rng(0)
+    >>> X, groups = rng.normal(size=(400, 1)), np.repeat(np.arange(50), 8)
+    >>> y = np.where(X[:, 0] + rng.normal(size=50)[groups] > 0, "yes", "no")
+    >>> model = TaskLogistic().fit(X, y, groups=groups)
+    >>> page = risk_report(model, X, y, groups=groups, shots=(2, 5))
+    >>> [section.title for section in page.sections]
+    ['Summary', 'Data', 'Scores after k values', 'Calibration', 'Model card']
+    """
+    inputs = model.fitted_model().read(X, y, groups=groups, time=time)
+    tasks, classes = inputs.tasks(), np.asarray(model.classes_)
+    if tasks.n_tasks < MIN_CELL:
+        raise DataError(
+            f"{tasks.n_tasks} test patients are too few: a report needs {MIN_CELL} or more."
+        )
+    curve = k_shot_class_curve(
+        {**(baselines or {}), _OURS: model}, X, y, groups=groups, time=time, shots=shots
+    )
+    *_, (k, support, query) = k_shot_splits(inputs, sorted(shots))
+    adapted, later = adapt_to_rows(model, X, inputs, support, query)
+    outcome = outcome_label(model.schema_)
+    n_rows, n_scored = int(query.sum()), len(np.unique(tasks.codes[query]))
+    counts = pd.Series(inputs.outcome()).value_counts()
+    rows = [
+        ("patients in the test table", f"{tasks.n_tasks:,}"),
+        ("their rows", f"{inputs.n_rows:,}"),
+        (f"patients with no row after the first {k}, left out", f"{tasks.n_tasks - n_scored:,}"),
+        (f"rows scored after the first {k}", f"{n_rows:,}"),
+        *((f"rows of class {label}", f"{counts.get(label, 0):,}") for label in classes),
+        *((f"{finding.what} ({finding.column})", f"{finding.count:,}") for finding in findings),
+    ]
+    data = TextTable("Flow of patients and rows", ("step", "count"), tuple(rows))
+    sections = [
+        Section("Summary", _summary(curve, outcome, classes)),
+        Section("Data", (), (data,)),
+        _scores_section(curve),
+    ]
+    if len(classes) == 2:
+        event = np.asarray(inputs.outcome())[query] == classes[1]
+        risk = adapted.predict_proba(**later)[:, 1]
+        display = CalibrationDisplay.from_predictions(event, risk, name=_OURS)
+        words = f"Share of rows of class {classes[1]} over their predicted risk, after {k} values."
+        paragraph = "Rows of one patient count as separate: the band is narrower than it should be."
+        picture = Picture.of(display, "calibration", words)
+        sections.append(Section("Calibration", (paragraph,), (), (picture,)))
+    facts = [("training patients", f"{model.n_tasks_:,}"), ("classes", f"{len(classes)}")]
+    words = (
+        "Intended use: risks of patients like those of training and test. They are not causal: "
+        "they do not say what a treatment would change."
+    )
+    sections.append(model_card(model, facts, words))
+    return Document(title or f"Evaluation of a prediction model: {outcome}", tuple(sections))
+
+
+def _summary(curve: pd.DataFrame, outcome: str, classes: Any) -> tuple[str, ...]:
+    """The scores of the model in plain words."""
+    ours = curve[(curve["method"] == _OURS)].sort_values("k", kind="stable")
+    last = ours[ours["k"] == ours["k"].max()].set_index("metric")
+    n, k = int(last["n_tasks"].iloc[0]), int(last["k"].iloc[0])
+    ranked = f" AUROC {last['value']['auroc']:.3f}." if "auroc" in last.index else ""
+    return (
+        f"The model predicts {outcome}, {len(classes)} classes. It was tested on {n:,} patients. "
+        f"After {k} values of a new patient its log loss on later rows is "
+        f"{row_range(last.loc['log_loss'], 3)} (mean over patients, 95 % interval).{ranked}",
+        "This is an evaluation on records: it does not show that using the model helps anyone.",
+    )
+
+
+def _scores_section(curve: pd.DataFrame) -> Section:
+    """Section with a table of every score by k, beside the baselines."""
+    tables = []
+    for metric, name in _NAMES.items():
+        of_metric = curve[curve["metric"] == metric]
+        rows = [
+            (str(method), *(row_range(row, 3) for _, row in part.iterrows()))
+            for method, part in of_metric.groupby("method", sort=False)
+        ]
+        if rows:
+            headings = ("method", *(f"k = {k}" for k in dict.fromkeys(of_metric["k"])))
+            tables.append(TextTable(name, headings, tuple(rows), sortable=True))
+    paragraph = "Log loss and Brier score are averaged over patients, with 95 % intervals."
+    return Section("Scores after k values", (paragraph,), tuple(tables))

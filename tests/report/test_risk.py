@@ -1,0 +1,40 @@
+"""The report on a classifier holds its scores, and no report is written of too few patients."""
+
+import numpy as np
+import pytest
+
+from ehrmeta import MetaClassifier
+from ehrmeta.baselines import TaskLogistic
+from ehrmeta.errors import DataError
+from ehrmeta.evaluation import k_shot_class_curve
+from ehrmeta.report import risk_report
+
+rng = np.random.default_rng(0)
+GROUPS = np.repeat(np.arange(40), 6)
+X = rng.normal(size=(240, 1))
+SCORE = X[:, 0] + rng.normal(size=40)[GROUPS]
+ROWS = {"groups": GROUPS, "time": np.tile(np.arange(6.0), 40)}
+
+
+@pytest.mark.parametrize("classes", [["no", "yes"], ["mild", "none", "severe"]])
+def test_the_page_shows_the_scores_of_the_curve(classes):
+    cuts = np.quantile(SCORE, np.arange(1, len(classes)) / len(classes))
+    y = np.array(classes)[np.searchsorted(cuts, SCORE)]
+    model = TaskLogistic() if len(classes) == 2 else MetaClassifier(max_steps=2, random_state=0)
+    model.fit(X, y, **ROWS)
+    page = risk_report(model, X, y, **ROWS, baselines={"same": model}, shots=(1, 2))
+    curve = k_shot_class_curve({"a": model}, X, y, **ROWS, shots=(1, 2), n_bootstrap=0)
+    text = page.to_markdown()
+    for value in curve["value"]:
+        assert f"{value:.3f}" in text
+    has_curve = any(section.title == "Calibration" for section in page.sections)
+    assert has_curve == (len(classes) == 2)
+    assert "40 patients" in text
+
+
+def test_few_patients_are_not_reported():
+    few = GROUPS < 10
+    y = np.where(SCORE > 0, "yes", "no")
+    model = TaskLogistic().fit(X, y, **ROWS)
+    with pytest.raises(DataError, match="10 test patients are too few"):
+        risk_report(model, X[few], y[few], groups=GROUPS[few], time=ROWS["time"][few])
