@@ -91,8 +91,9 @@ def test_the_commands_for_an_own_csv_run_in_their_order(tmp_path, monkeypatch):
         for line in block.splitlines()
         if line.startswith("ehrmeta ")
     ]
-    assert [command.split()[0] for command in commands] == ["fit", "evaluate", "adapt", "predict"]
-    commands[0] += " --max-steps 20"
+    names = ["check", "fit", "evaluate", "adapt", "predict", "report"]
+    assert [command.split()[0] for command in commands] == names
+    commands[1] += " --max-steps 20"
     for command in commands:
         done = CliRunner().invoke(main, shlex.split(command))
         assert done.exit_code == 0, done.output

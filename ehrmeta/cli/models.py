@@ -16,11 +16,13 @@ from ehrmeta.cli.options import (
     writable,
 )
 
+ALGORITHM = "[default: deep-mixed-effects for numbers, meta-sgd for classes]"
+
 
 @click.command(cls=Command)
 @click.argument("table")
 @table_options
-@choice_option("algorithm", default="deep-mixed-effects")
+@choice_option("algorithm", ALGORITHM)
 @training_options
 @click.option(
     "--hold-out", type=SHARE, help="Share of patients to exclude, for `evaluate --hold-out`."

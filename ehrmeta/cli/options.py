@@ -65,8 +65,10 @@ def writable(ctx: click.Context, param: click.Parameter, value: str) -> str:
     return value
 
 
-def numbers(_ctx: object, _param: object, value: str) -> tuple[int, ...]:
+def numbers(_ctx: object, _param: object, value: str | None) -> tuple[int, ...] | None:
     """Parse ``1,3,5`` into a tuple."""
+    if value is None:
+        return None
     try:
         values = tuple(int(number) for number in value.split(","))
     except ValueError as error:
@@ -138,7 +140,7 @@ def _by_column(name: str, metavar: str, callback: Callable[..., Any], text: str)
     )
 
 
-def shots_option(default: str, text: str) -> Option:
+def shots_option(default: str | None, text: str) -> Option:
     """Option for several k, separated by commas."""
     return click.option("--shots", metavar="N,N", callback=numbers, default=default, help=text)
 
@@ -182,12 +184,19 @@ training_options = _all_of(
 def scoring_options(shots: str) -> Option:
     """Options for the test patients and the baselines."""
     return _all_of(
-        shots_option(shots, "Numbers k of values of each patient to adapt to."),
+        shots_option(
+            None,
+            f"Numbers k of values of each patient to adapt to.  [default: those of {shots} after "
+            "which half of the patients have another]",
+        ),
         click.option("--train", metavar="TABLE", help="Table to fit baselines on."),
         click.option(
             "--hold-out",
             type=SHARE,
             help="Test on the patients held out by `fit --hold-out`; fit baselines on the others.",
+        ),
+        click.option(
+            "--allow-training-table", is_flag=True, help="Score the patients of `fit`, too well."
         ),
         file_options,
     )

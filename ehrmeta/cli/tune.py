@@ -57,8 +57,8 @@ def _folder(ctx: click.Context, param: click.Parameter, value: str | None) -> st
     "--scoring",
     type=Choice("scoring"),
     multiple=True,
-    default=["rmse_macro"],
-    help="May be repeated: several objectives, without stopping trials early.",
+    help="May be repeated: several objectives, without stopping trials early. Classes are scored "
+    "by their log loss.  [default: rmse_macro]",
 )
 @click.option("--folds", type=click.IntRange(2), default=5)
 @click.option("--study", metavar="NAME", help="Study to create or resume.  [default: TABLE's]")

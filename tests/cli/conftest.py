@@ -7,6 +7,14 @@ import pytest
 from tests.cli.commands import FIT, run
 
 
+@pytest.fixture(autouse=True, scope="session")
+def patience():
+    """No sign of life of a long stage, however slow the machine."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ehrmeta.cli.work.running._EVERY", 1e6)
+        yield
+
+
 @pytest.fixture(scope="session")
 def visits():
     """Visits of 40 patients with ids that a careless reader turns into numbers."""
@@ -41,4 +49,19 @@ def folder(visits, tmp_path_factory):
         *("--range", "hdl=5:200", "--out", folder / "hdl.ehrmeta"),
     )
     run("adapt", folder / "hdl.ehrmeta", folder / "first.csv", "--out", folder / "new.ehrmeta")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def risky(visits, tmp_path_factory):
+    """The files of a study of yes and no, with a model and its adapted patients."""
+    folder = tmp_path_factory.mktemp("risky")
+    table = visits.assign(hdl=np.where(visits.hdl > 50, "yes", "no"))
+    old, new = table[table.patient < "030"], table[table.patient >= "030"]
+    old.to_csv(folder / "visits.csv", index=False)
+    table.to_csv(folder / "all.csv", index=False)
+    new.to_csv(folder / "test.csv", index=False)
+    new.drop(columns="hdl").to_csv(folder / "later.csv", index=False)
+    run("fit", folder / "visits.csv", *FIT, "--out", folder / "low.ehrmeta")
+    run("adapt", folder / "low.ehrmeta", folder / "test.csv", "--out", folder / "new.ehrmeta")
     return folder

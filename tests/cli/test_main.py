@@ -139,3 +139,37 @@ def test_no_message_says_what_to_do_in_python(folder, visits, tmp_path, spoil, a
     assert done.exit_code != 0
     assert messages.strip()
     assert not PYTHON.search(messages.replace(str(tmp_path), "").replace(str(folder), "")), messages
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["a number", "yes or no"])
+def test_six_commands_from_an_export_to_a_report(visits, tmp_path, monkeypatch, target):
+    monkeypatch.chdir(tmp_path)
+    table = visits.rename(columns={"sex": "größe"})
+    if target == "yes or no":
+        table = table.assign(hdl=np.where(table.hdl > 50, "ja", "nein"))
+    export = {"index": False, "sep": ";", "decimal": ",", "encoding": "latin-1"}
+    visit = table.groupby("patient").cumcount()
+    table.to_csv("visits.csv", **export)
+    table[visit < 3].to_csv("new_visits.csv", **export)
+    table[visit >= 3].drop(columns=["hdl", "crp"]).to_csv("next_visits.csv", **export)
+    roles = ["--task", "patient", "--time", "date", "--target", "hdl"]
+    hold_out = ["--hold-out", "0.4"]
+    commands = [
+        ["check", "visits.csv", *roles, "--measured", "crp", "--write-schema", "visits.toml"],
+        ["fit", "visits.csv", "--schema", "visits.toml", *hold_out, "--max-steps", "20"],
+        ["evaluate", "hdl.ehrmeta", "visits.csv", *hold_out, "--shots", "1,3"],
+        ["adapt", "hdl.ehrmeta", "new_visits.csv", "--out", "patients.ehrmeta"],
+        ["predict", "patients.ehrmeta", "next_visits.csv", "--out", "predictions.csv"],
+        ["report", "hdl.ehrmeta", "visits.csv", *hold_out, "--out", "report.html"],
+    ]
+    commands[1] += ["--out", "hdl.ehrmeta"]
+    for command in commands:
+        assert sum(word.startswith("--") for word in command) <= 6
+        run(*command)
+    predicted = pd.read_csv("predictions.csv", dtype={"patient": "str"})
+    assert predicted.patient.iloc[0] == "000"
+    columns = ["prediction", "lower", "upper"] if target == "a number" else ["class", "risk"]
+    assert list(predicted)[2:] == columns
+    assert predicted[columns[-1]].notna().all()
+    assert "Evaluation of a prediction model" in (tmp_path / "report.html").read_text()

@@ -3,42 +3,79 @@
 from typing import Any
 
 import click
+import numpy as np
 
-from ehrmeta.baselines import HistoryBoosting, LastValue, MixedEffects, PopulationBoosting, TaskMean
+from ehrmeta.algorithms import Population
+from ehrmeta.baselines import (
+    HistoryBoosting,
+    LastValue,
+    MixedEffects,
+    MixedEffectsLogistic,
+    PopulationBoosting,
+    TaskLogistic,
+    TaskMean,
+)
 from ehrmeta.cli.work import tables
+from ehrmeta.cli.work.predicting import load_model
+from ehrmeta.cli.work.running import stage
 from ehrmeta.data import Table
-from ehrmeta.errors import DataError
-from ehrmeta.estimators import MetaRegressor
-from ehrmeta.evaluation import k_shot_curve
+from ehrmeta.errors import DataError, Remedy
+from ehrmeta.estimators import ConformalClassifier, ConformalRegressor, MetaClassifier
+from ehrmeta.evaluation import k_shot_class_curve, k_shot_curve
 from ehrmeta.persistence import read_bundle, write_bundle
 from ehrmeta.report import k_shot_table
+from ehrmeta.training.checkpoints import fingerprint
 
 
 def evaluate_model(
-    model: str, table: str, shots: tuple[int, ...], baselines: bool | None, **others: Any
+    model: str, table: str, shots: tuple[int, ...] | None, baselines: bool | None, **others: Any
 ) -> None:
     """Print the k-shot table of a model and of baselines."""
     if baselines and others["train"] is None and others["hold_out"] is None:
         raise click.UsageError("baselines need data to be fitted on: pass --train or --hold-out.")
-    fitted = MetaRegressor.load(model)
+    fitted = uncalibrated(load_model(model))
     test, fitted_baselines = test_and_baselines(
         fitted, model, table, **others, baselines=baselines is not False
     )
     models = fitted_baselines | {"ehrmeta": fitted}
-    curve = k_shot_curve(
-        models,
-        test.X,
-        test.y,
-        groups=test.groups,
-        time=test.time,
-        shots=shots,
-        reference="ehrmeta",
-        confidence_level=0.95,
-    )
+    rows: dict[str, Any] = {"groups": test.groups, "time": test.time}
+    settings: dict[str, Any] = {"shots": shots_for(test, shots, (1, 3, 5)), "reference": "ehrmeta"}
+    of_classes = hasattr(fitted, "classes_")
+    curve_of = k_shot_class_curve if of_classes else k_shot_curve
+    with stage("scoring"):
+        curve = curve_of(models, test.X, test.y, **rows, **settings, confidence_level=0.95)
     outcome = tables.schema_of(fitted.model_, model).outcome
-    click.echo(k_shot_table(curve, reference="ehrmeta", unit=outcome.unit if outcome else ""))
+    unit = outcome.unit if outcome and not of_classes else ""
+    metrics = [m for m in ("log_loss", "auroc") if m in set(curve["metric"])] or ["rmse_macro"]
+    for metric in metrics:
+        click.echo(k_shot_table(curve, reference="ehrmeta", metric=metric, unit=unit))
     if len(models) > 1:
         click.echo("ranges: 95 % interval of (row - ehrmeta), paired over patients; * excludes 0.")
+
+
+def shots_for(
+    table: Table, given: tuple[int, ...] | None, usual: tuple[int, ...]
+) -> tuple[int, ...]:
+    """Numbers of values to adapt to: those given, or the usual ones after which half go on.
+
+    A number after which no patient has another value is an error.
+    """
+    sizes = table.tasks.sizes
+    if given is None:
+        return tuple(k for k in usual if 2 * np.sum(sizes > k) >= len(sizes)) or (0,)
+    too_many = [k for k in given if k >= sizes.max()]
+    if too_many:
+        raise DataError(
+            f"no patient of the table has a value after the first {too_many[0]}: the longest "
+            f"series has {sizes.max()} values.",
+            Remedy("fewer-shots", "Lower shots."),
+        )
+    return given
+
+
+def uncalibrated(model: Any) -> Any:
+    """The model under a calibrated one, or the model itself."""
+    return model.model if isinstance(model, ConformalRegressor | ConformalClassifier) else model
 
 
 def comparators(*, outcome_transform: Any = None, random_state: int = 0) -> dict[str, Any]:
@@ -53,14 +90,22 @@ def comparators(*, outcome_transform: Any = None, random_state: int = 0) -> dict
     }
 
 
+def class_comparators(n_classes: int) -> dict[str, Any]:
+    """Unfitted baselines of a table of classes, by name."""
+    if n_classes > 2:
+        return {"population (network)": MetaClassifier(Population(), random_state=0)}
+    return {"own rows (logistic)": TaskLogistic(), "mixed logistic model": MixedEffectsLogistic()}
+
+
 def test_and_baselines(
-    fitted: MetaRegressor,
+    fitted: Any,
     path: str,
     table: str,
     *,
     train: str | None,
     hold_out: float | None,
     schema_file: str | None,
+    allow_training_table: bool,
     baselines: bool = True,
     **form: Any,
 ) -> tuple[Table, dict[str, Any]]:
@@ -69,20 +114,55 @@ def test_and_baselines(
     These are in the table `train`, or in `table` if only a share `hold_out` of it, which was
     excluded when the model was fitted, is for testing.
     """
-    schema = tables.schema_of(fitted.model_, path, schema_file)
-    reading = {"schema": schema, "drop_missing_target": True, **form}
+    classes = getattr(fitted, "classes_", None)
+    reading = {
+        "schema": tables.schema_of(fitted.model_, path, schema_file),
+        "classes": classes,
+        "drop_missing_target": True,
+        **form,
+    }
     test = tables.read_table(table, **reading)
+    tables.left_out(test)
     others = None if train is None else tables.read_table(train, **reading)
-    if hold_out is not None:
+    if hold_out is None:
+        if not allow_training_table:
+            _refuse_training_table(fitted, path, test)
+    else:
         _check_held_out(path, hold_out, test.n_tasks)
         rest, test = test.split(hold_out, random_state=0)
         others = rest if others is None else others
     if others is None or not baselines:
         return test, {}
-    models = comparators(outcome_transform=fitted.outcome_transform)
-    for model in models.values():
-        model.fit(others.X, others.y, groups=others.groups, time=others.time)
+    if classes is None:
+        models = comparators(outcome_transform=fitted.outcome_transform)
+    else:
+        models = class_comparators(len(classes))
+    with stage("fitting baselines"):
+        for model in models.values():
+            model.fit(others.X, others.y, groups=others.groups, time=others.time)
     return test, models
+
+
+def _refuse_training_table(fitted: Any, path: str, test: Table) -> None:
+    """Raise an error if a model was trained on this table, or on all of it but what was held out.
+
+    A file holds a digest of the encoded rows of its training.
+    """
+    held_out = read_bundle(path)[1].get("held_out")
+    tables_of_fit = [test]
+    if held_out is not None and held_out["n_tasks"] == test.n_tasks:
+        tables_of_fit.append(test.split(held_out["share"], random_state=0)[0])
+    for table in tables_of_fit:
+        rows = {"groups": table.groups, "time": table.time}
+        _, encoded = fitted.fitted_model().read_support(table.X, table.y, **rows)
+        if fingerprint({}, [encoded]) == fitted.data_digest_:
+            advice = "Pass a table of other patients, or --allow-training-table."
+            if held_out is not None:
+                advice = f"Pass --hold-out {held_out['share']:g}: these were not in its training."
+            raise DataError(
+                f"the model in '{path}' was trained on patients of this table, whose values it "
+                f"predicts too well. {advice}"
+            )
 
 
 def mark_held_out(path: str, share: float, n_tasks: int) -> None:

@@ -10,21 +10,32 @@ import numpy as np
 import pandas as pd
 
 from ehrmeta.cli.work import tables
+from ehrmeta.cli.work.running import stage
+from ehrmeta.data import Schema, Table
 from ehrmeta.data.clock import to_time
 from ehrmeta.data.columns import require_columns
 from ehrmeta.data.table_file import write_frame
 from ehrmeta.errors import DataError, SchemaError
-from ehrmeta.estimators import Adapted, MetaRegressor
+from ehrmeta.estimators import (
+    Adapted,
+    ConformalClassifier,
+    ConformalRegressor,
+    MetaClassifier,
+    MetaRegressor,
+)
 from ehrmeta.estimators.adapted import NewGroups
 from ehrmeta.loading import load
+
+MODELS = (MetaRegressor, MetaClassifier, ConformalRegressor, ConformalClassifier)
 
 
 def adapt_model(model: str, visits: str, out: str, schema_file: str | None, **form: Any) -> None:
     """Adapt a model to a table of visits and save the adapted patients."""
-    fitted = MetaRegressor.load(model)
-    schema = tables.schema_of(fitted.model_, model, schema_file)
-    support = tables.read_table(visits, schema, on_constant_outcome="allow", **form)
-    adapted = fitted.adapt(support.X, support.y, groups=support.groups, time=support.time)
+    fitted = load_model(model)
+    schema = tables.schema_of(fitted.unadapted().model, model, schema_file)
+    support = _read_support(visits, schema, fitted, form)
+    with stage("adapting"):
+        adapted = fitted.adapt(support.X, support.y, groups=support.groups, time=support.time)
     umask = os.umask(0o077)  # readable by the owner only, from the first byte
     try:
         adapted.save(out)
@@ -50,33 +61,35 @@ def predict_rows(
     schema = tables.schema_of(patients.model, model, schema_file)
     task, clock = str(schema.task), schema.time
     if support is not None:
-        visits = tables.read_table(support, schema, on_constant_outcome="allow", **form)
+        visits = _read_support(support, schema, patients, form)
         groups = groups_of(pd.Series(visits.groups, name=task), patients, joining=True)
         add = loaded.update if isinstance(loaded, Adapted) else loaded.adapt
-        patients = add(visits.X, visits.y, groups=groups, time=visits.time)
+        with stage("adapting"):
+            patients = add(visits.X, visits.y, groups=groups, time=visits.time)
 
-    frame, _ = tables.read_rows(rows, schema, **form)
+    frame = tables.read_rows(rows, schema, **form).frame
     needed = (*([task] if patients.labels_ is not None else []), *([clock.name] if clock else []))
     require_columns(frame, needed)
+    require_columns(frame, (f.name for f in schema.features if f.role != "measured"))
     ids = [name for name in dict.fromkeys((task, *needed)) if name in frame]
-    clashes = [name for name in ids if name in ("prediction", "lower", "upper")]
+    query: dict[str, Any] = {"X": frame.reindex(columns=list(schema.names)), "time": None}
+    with tables.in_lines(rows, **form), stage("predicting"):
+        query["groups"] = groups_of(frame[task], patients) if task in needed else None
+        if clock is not None:
+            unit, origin = clock.unit, clock.origin
+            query["time"] = to_time(frame[clock.name], unit=unit, origin=origin, name=clock.name)
+        predicted = patients.predict_frame(
+            **query, new_groups=new_groups, confidence_level=confidence_level
+        )
+    predicted = predicted.drop(columns=["task", "time"], errors="ignore")
+    predicted = predicted.rename(columns={"mean": "prediction"}).set_index(frame.index)
+    clashes = [name for name in ids if name in predicted]
     if clashes:
         raise SchemaError(
             f"column(s) {clashes} of '{rows}' would be overwritten by the predictions. Rename "
             "them, and fit again with the new names."
         )
-    require_columns(frame, (f.name for f in schema.features if f.role != "measured"))
-    query: dict[str, Any] = {"X": frame.reindex(columns=list(schema.names)), "time": None}
-    query["groups"] = groups_of(frame[task], patients) if task in needed else None
-    query["new_groups"] = new_groups
-    if clock is not None:
-        unit, origin = clock.unit, clock.origin
-        query["time"] = to_time(frame[clock.name], unit=unit, origin=origin, name=clock.name)
-    interval = patients.predict_interval(**query, confidence_level=confidence_level)
-    predictions = frame[ids].assign(
-        prediction=patients.predict(**query), lower=interval[:, 0], upper=interval[:, 1]
-    )
-    write_frame(predictions, out)
+    write_frame(frame[ids].join(predicted), out)
     source = "the population"
     if task in needed:
         codes = pd.Index(patients.labels_).get_indexer(pd.Index(query["groups"]))
@@ -85,7 +98,29 @@ def predict_rows(
         if len(known) < len(codes):
             instead = "the population" if new_groups == "population" else "no prediction"
             source += f" ({len(codes) - len(known):,} rows of other tasks: {instead})"
-    click.echo(f"predicted {len(predictions):,} rows from {source}, saved {out}")
+    click.echo(f"predicted {len(predicted):,} rows from {source}, saved {out}")
+
+
+def load_model(path: str) -> Any:
+    """A fitted or calibrated model of numbers or classes."""
+    loaded = load(path)
+    if not isinstance(loaded, MODELS):
+        MetaRegressor.load(path)  # raises an error that says what the file holds
+    return loaded
+
+
+def _read_support(source: str, schema: Schema, model: Any, form: dict[str, Any]) -> Table:
+    """Visits to adapt to; those without a value are left out and counted."""
+    table = tables.read_table(
+        source,
+        schema,
+        classes=getattr(model, "classes_", None),
+        drop_missing_target=True,
+        on_constant_outcome="allow",
+        **form,
+    )
+    tables.left_out(table)
+    return table
 
 
 def groups_of(ids: pd.Series, patients: Adapted, *, joining: bool = False) -> Any:

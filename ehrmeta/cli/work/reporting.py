@@ -6,11 +6,11 @@ from typing import Any
 
 import click
 
-from ehrmeta.cli.work.evaluating import test_and_baselines
+from ehrmeta.cli.work.evaluating import shots_for, test_and_baselines, uncalibrated
+from ehrmeta.cli.work.predicting import load_model
+from ehrmeta.cli.work.running import stage
 from ehrmeta.errors import DataError
-from ehrmeta.estimators import ConformalRegressor, MetaRegressor
-from ehrmeta.persistence import read_bundle
-from ehrmeta.report import Document, forecast_report
+from ehrmeta.report import Document, forecast_report, risk_report
 
 
 def write_report(
@@ -20,38 +20,26 @@ def write_report(
     answers: str | None,
     examples: int,
     title: str,
-    shots: tuple[int, ...],
+    shots: tuple[int, ...] | None,
     **reading: Any,
 ) -> None:
     """Test a forecaster and write the report."""
     Document(title, ()).check_path(out)
-    forecaster, fitted = _load_forecaster(model)
+    forecaster = load_model(model)
+    fitted = uncalibrated(forecaster)
     test, baselines = test_and_baselines(fitted, model, table, **reading)
-    document = forecast_report(
-        forecaster,
-        test.X,
-        test.y,
-        groups=test.groups,
-        time=test.time,
-        baselines=baselines,
-        findings=test.findings,
-        answers=_read_answers(answers),
-        examples=examples,
-        title=title,
-        shots=shots,
-    )
+    rows: dict[str, Any] = {"groups": test.groups, "time": test.time, "baselines": baselines}
+    rows |= {"shots": shots_for(test, shots, (0, 1, 2, 3, 5)), "findings": test.findings}
+    with stage("testing"):
+        if hasattr(fitted, "classes_"):
+            if answers or examples:
+                raise click.UsageError("--answers and --examples are for a target of numbers.")
+            document = risk_report(fitted, test.X, test.y, **rows, title=title)
+        else:
+            rows |= {"answers": _read_answers(answers), "examples": examples, "title": title}
+            document = forecast_report(forecaster, test.X, test.y, **rows)
     document.save(out)
     click.echo(f"{len(document.sections)} sections on {test.n_tasks:,} patients, saved {out}")
-
-
-def _load_forecaster(path: str) -> tuple[MetaRegressor | ConformalRegressor, MetaRegressor]:
-    """Load a model, calibrated or not; returns it and the uncalibrated model."""
-    if read_bundle(path)[1].get("kind") != "calibrated":
-        plain = MetaRegressor.load(path)
-        return plain, plain
-    calibrated = ConformalRegressor.load(path)
-    model: Any = calibrated.model
-    return calibrated, model
 
 
 def _read_answers(path: str | None) -> dict[str, str]:

@@ -9,7 +9,7 @@ from click.core import ParameterSource
 
 from ehrmeta.algorithms import ALGORITHMS
 from ehrmeta.cli.work import tables
-from ehrmeta.cli.work.fitting import describe, regressor
+from ehrmeta.cli.work.fitting import describe, new_model
 from ehrmeta.data import Schema
 from ehrmeta.estimators import MetaRegressor
 from ehrmeta.evaluation.metrics import METRICS
@@ -39,8 +39,9 @@ def search_settings(
     table = table if tables.is_bundled(table) else str(Path(table).absolute())
     if settings.get("schema_file"):
         settings["schema_file"] = str(Path(settings["schema_file"]).absolute())
-    model = regressor((settings["names"] or ["deep-mixed-effects"])[0], settings)
-    model.set_params(score_shots=tuple(settings["shots"]), verbose=False)
+    is_scoring_given = bool(settings["scoring"])
+    settings["scoring"] = settings["scoring"] or ["rmse_macro"]
+    model = _model(settings)
     searched = _search_space(settings)
     space = read_space(model, searched)
     if listed:
@@ -68,8 +69,12 @@ def search_settings(
         Path(export_script).write_text(script, encoding="utf-8")
         click.echo(f"saved {export_script}")
         return
-    visits = tables.read_table(table, **settings)
+    rows = tables.read_rows(table, classes="detect", **settings)
+    visits = tables.table_of(rows, table, **settings)
     click.echo(describe(visits))
+    scoring = settings["scoring"]
+    if rows.classes is not None:
+        model, scoring = _class_model(settings, is_scoring_given), "log_loss"
     try:
         tuned = search(
             model,
@@ -82,7 +87,7 @@ def search_settings(
             space=searched,
             storage=storage,
             study_name=study,
-            scoring=settings["scoring"],
+            scoring=scoring,
             cv=settings["folds"],
             refit=out is not None,
             random_state=settings["seed"],
@@ -99,6 +104,20 @@ def search_settings(
     if pictures is not None:
         for path in save_study_pictures(tuned.study, pictures):
             click.echo(f"saved {path}")
+
+
+def _model(settings: dict[str, Any], *, of_classes: bool = False) -> Any:
+    """The model to search, with the first of several algorithms."""
+    algorithm = next(iter(settings["names"]), None)
+    model = new_model(algorithm, settings, of_classes=of_classes)
+    return model.set_params(score_shots=tuple(settings["shots"]), verbose=False)
+
+
+def _class_model(settings: dict[str, Any], is_scoring_given: bool) -> Any:
+    """The model of a table of classes, which has one score."""
+    if is_scoring_given:
+        raise click.UsageError("--scoring is for numbers: classes are scored by their log loss.")
+    return _model(settings, of_classes=True)
 
 
 def _stored_settings(

@@ -8,13 +8,16 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import click
+import numpy as np
 import pandas as pd
 from click.core import ParameterSource
+from numpy.typing import NDArray
 
 from ehrmeta.cli.options import ends
+from ehrmeta.cli.work.classes import classes_of, coded, labels
 from ehrmeta.data import Clock, Feature, Finding, Outcome, Schema, Table
 from ehrmeta.data.catalog import list_datasets, load_dataset, load_frame
 from ehrmeta.data.csv_file import CsvForm
@@ -37,39 +40,76 @@ def is_bundled(source: str) -> bool:
     return source in list_datasets() and not Path(source).exists()
 
 
+@dataclasses.dataclass(frozen=True)
+class Rows:
+    """The unchecked rows of a file or a bundled data set.
+
+    Attributes
+    ----------
+    frame : DataFrame, (row, column)
+        With the number of its class in every cell of an outcome of classes.
+    schema : Schema
+    classes : ndarray, (class,), or None
+        None if the outcome holds numbers.
+    """
+
+    frame: pd.DataFrame
+    schema: Schema
+    classes: NDArray[Any] | None
+
+
+Classes: TypeAlias = NDArray[Any] | Literal["detect"] | None
+
+
 def read_table(
+    source: str, schema: Schema | None = None, *, classes: Classes = None, **options: Any
+) -> Table:
+    """The checked table of a file or a bundled data set; its y holds labels if there are classes.
+
+    `schema` and `classes` are those of the model that will read the table; otherwise `options`, the
+    values of `table_options`, name the columns.
+    """
+    rows = read_rows(source, schema, classes=classes, **options)
+    return table_of(rows, source, **options)
+
+
+def table_of(
+    rows: Rows,
     source: str,
-    schema: Schema | None = None,
     *,
     drop_missing_target: bool = False,
     on_constant_outcome: Literal["error", "allow"] = "error",
     **options: Any,
 ) -> Table:
-    """The checked table of a file or a bundled data set.
-
-    `schema` is that of the model that will read the table; otherwise `options`, the values of
-    `table_options`, name the columns.
-    """
+    """Check the rows of a source; see `read_table`."""
     if is_bundled(source):
         table = load_dataset(source)
-        _check_bundled(source, table.schema, schema)
+    else:
+        with in_lines(source, **options):
+            table = Table.from_frame(
+                rows.frame,
+                rows.schema,
+                on_missing_outcome="drop" if drop_missing_target else "error",
+                on_constant_outcome=on_constant_outcome,
+            )
+    if rows.classes is None:
         return table
-    frame, read_by = read_rows(source, schema, **options)
-    with in_lines(source, **options):
-        return Table.from_frame(
-            frame,
-            read_by,
-            on_missing_outcome="drop" if drop_missing_target else "error",
-            on_constant_outcome=on_constant_outcome,
-        )
+    return dataclasses.replace(table, y=labels(table, rows.classes))
 
 
 def read_rows(
-    source: str, schema: Schema | None = None, *, schema_file: str | None = None, **options: Any
-) -> tuple[pd.DataFrame, Schema]:
-    """The unchecked rows of a file or a bundled data set, and their schema; see `read_table`."""
+    source: str,
+    schema: Schema | None = None,
+    *,
+    classes: Classes = None,
+    schema_file: str | None = None,
+    **options: Any,
+) -> Rows:
+    """The unchecked rows of a file or a bundled data set; see `read_table`."""
     if is_bundled(source):
-        return load_frame(source), _check_bundled(source, load_dataset(source).schema, schema)
+        frame = load_frame(source)
+        schema = _check_bundled(source, load_dataset(source).schema, schema)
+        return _with_classes(frame, schema, classes)
     if schema is None and schema_file is not None:
         roles = _given(*ROLES)
         if roles:
@@ -77,14 +117,40 @@ def read_rows(
         schema = Schema.from_toml(schema_file)
     form = {name: options.get(name) for name in FORM}
     if schema is not None:
-        return _read_file(source, text_columns(schema), form), schema
+        text = text_columns(schema)
+        if isinstance(classes, np.ndarray) and classes.dtype == object and schema.outcome:
+            text = (*text, schema.outcome.name)
+        return _with_classes(_read_file(source, text, form), schema, classes)
     if options["task"] is None or options["target"] is None:
         raise click.UsageError(
             "pass --task and --target: the columns of TABLE with these roles, or --schema."
         )
     frame = _read_file(source, (options["task"],), form)
     with in_lines(source, **form):
-        return frame, Schema.infer(frame, **roles_of(options))
+        schema = Schema.infer(frame, **roles_of(options))
+    return _with_classes(frame, schema, classes)
+
+
+def _with_classes(frame: pd.DataFrame, schema: Schema, classes: Classes) -> Rows:
+    """Rows with a coded outcome; classes that were detected are named."""
+    name = schema.outcome.name if schema.outcome else ""
+    if name not in frame or classes is None:
+        return Rows(frame, schema, None)
+    if isinstance(classes, str):
+        classes = classes_of(frame[name])
+        if classes is None:
+            return Rows(frame, schema, None)
+        risks = f"risk of {classes[1]}" if len(classes) == 2 else "risk of each"
+        listed = ", ".join(map(str, classes))
+        click.echo(f"column '{name}' holds {len(classes)} classes, {listed}: predicts the {risks}")
+    return Rows(coded(frame, schema, classes), schema, classes)
+
+
+def left_out(table: Table) -> None:
+    """Print how many rows of a table were dropped for want of an outcome, or merged."""
+    for finding in table.findings:
+        if finding.what.startswith(("rows dropped: no outcome", "rows that repeated")):
+            click.echo(in_command_words(finding), err=True)
 
 
 @contextmanager

@@ -1,3 +1,5 @@
+import pandas as pd
+
 from tests.cli.commands import run
 
 
@@ -16,3 +18,19 @@ def test_check_of_a_clean_table_succeeds(tmp_path):
     table.write_text("mrn,day,age,hdl\n1,0,40,50\n1,3,40,51\n2,0,61,44\n")
     roles = ["--task", "mrn", "--time", "day", "--target", "hdl", "--strict"]
     assert "nothing found" in run("check", table, *roles).output
+
+
+def test_alike_findings_are_one_line_and_tasks_are_counted(tmp_path):
+    table = tmp_path / "visits.csv"
+    constant = {f"lab{i}": 1 for i in range(30)}
+    rows = [{"mrn": f"{i // 3:03d}", "day": i % 3, "hdl": 40 + i, **constant} for i in range(30)]
+    pd.DataFrame(rows).to_csv(table, index=False)
+    output = run("check", table, "--task", "mrn", "--time", "day", "--target", "hdl").output
+    assert "30 rows of 10 patients" in output
+    assert "30 columns ('lab0', 'lab1', 'lab2' and 27 others): distinct value" in output
+
+
+def test_a_table_of_one_patient_cannot_be_used(tmp_path):
+    (tmp_path / "v.csv").write_text("mrn,day,age,hdl\n1,0,40,50\n1,3,41,51\n")
+    roles = ["--task", "mrn", "--time", "day", "--target", "hdl"]
+    assert "meta-learning needs" in run("check", tmp_path / "v.csv", *roles, code=1).output

@@ -1,5 +1,7 @@
 import re
 
+import pytest
+
 from ehrmeta import MetaRegressor
 from tests.cli.commands import FIT, failure, run
 
@@ -36,9 +38,46 @@ def test_a_bundled_data_set_stands_in_for_a_table(tmp_path):
     run("fit", "pbcseq", "--likelihood", "student_t", "--max-steps", "2", "--out", out)
     model = MetaRegressor.load(out)
     assert (model.likelihood, model.table_.outcome.transform) == ("student_t", "log")
-    printed = run("evaluate", out, "pbcseq", "--shots", "3")
+    printed = run("evaluate", out, "pbcseq", "--shots", "3", "--allow-training-table")
     assert re.search(r"rmse_macro \[mg/dL\] +k = 3", printed.output)
     assert (
-        "the outcome of the bundled data set nafld-sbp"
+        "outcome of the bundled data set nafld-sbp"
         in run("evaluate", out, "nafld-sbp", code=1).stderr
     )
+
+
+def test_classes_are_scored_by_log_loss_and_ranked(risky):
+    arguments = ["evaluate", risky / "low.ehrmeta", risky / "test.csv", "--shots", "1,2"]
+    printed = run(*arguments, "--train", risky / "visits.csv").output
+    for words in ("log_loss", "auroc", "mixed logistic model", "own rows (logistic)"):
+        assert words in printed
+    assert len(re.findall(r"patients scored +10 +10\n", printed)) == 2
+
+
+def test_shots_are_what_the_patients_have(folder, visits):
+    table = folder / "few.csv"
+    new = visits[visits.patient >= "030"]
+    new[new.groupby("patient").cumcount() < 4].to_csv(table, index=False)
+    arguments = ["evaluate", folder / "hdl.ehrmeta", table]
+    assert re.search(r"k = 1 +k = 3\n", run(*arguments).output)
+    error = failure(*arguments, "--shots", "1,4")
+    assert "no patient of the table has a value after the first 4" in error
+    assert "Lower the numbers of --shots" in error
+
+
+@pytest.mark.parametrize("command", ["evaluate", "report"])
+def test_the_training_table_is_refused_unless_allowed(folder, risky, tmp_path, command):
+    out = ["--out", tmp_path / "report.md"] if command == "report" else []
+    for model, table in ((folder / "hdl.ehrmeta", folder), (risky / "low.ehrmeta", risky)):
+        arguments = [command, model, table / "visits.csv", "--shots", "1,2", *out]
+        error = failure(*arguments)
+        assert "was trained on patients of this table" in error
+        assert "--allow-training-table" in error
+        run(*arguments, "--allow-training-table")
+
+
+def test_a_table_with_held_out_patients_is_refused_as_a_whole(folder, tmp_path):
+    model = tmp_path / "held-out.ehrmeta"
+    steps = [*FIT[:-1], "2", "--hold-out", "0.3"]
+    run("fit", folder / "visits.csv", *steps, "--out", model)
+    assert "Pass --hold-out 0.3" in failure("evaluate", model, folder / "visits.csv")

@@ -103,7 +103,7 @@ def test_numbered_patients_are_found_in_a_csv(folder, visits):
     assert "column 'patient': 60 of 60 rows are not numbers" in error
     pd.read_csv(folder / "test.csv").assign(patient=30.7).to_csv(bad, index=False)
     error = failure("predict", folder / "numbers.ehrmeta", bad, "--out", folder / "n.csv")
-    assert "60 of 60 rows (first: row 0) belong to tasks that were not adapted" in error
+    assert "60 of 60 rows (first: line 2) belong to tasks that were not adapted" in error
 
 
 def test_codes_stay_text_when_a_later_file_holds_numbers_only(folder, visits):
@@ -137,3 +137,29 @@ def test_numbered_ids_match_digit_by_digit(dtype):
     found = groups_of(asked, patients)
     assert found.dtype == dtype
     assert pd.Index(labels).get_indexer(found).tolist() == [-1, 1, 2, -1]
+
+
+def test_predictions_of_classes_are_risks(risky):
+    out = risky / "risks.csv"
+    run("predict", risky / "new.ehrmeta", risky / "later.csv", "--out", out)
+    predicted = pd.read_csv(out, dtype={"patient": "str"})
+    assert list(predicted) == ["patient", "date", "class", "risk"]
+    assert predicted.patient.iloc[0] == "030"
+    assert predicted.risk.between(0, 1).all()
+    assert (predicted["class"] == np.where(predicted.risk > 0.5, "yes", "no")).all()
+
+
+def test_visits_without_a_value_are_left_out_and_counted(folder, visits):
+    path = folder / "unfinished.csv"
+    new = visits[visits.patient >= "030"].reset_index(drop=True)
+    new.assign(hdl=new.hdl.where(~new.index.isin([1, 7]))).to_csv(path, index=False)
+    done = run("adapt", folder / "hdl.ehrmeta", path, "--out", folder / "unfinished.ehrmeta")
+    assert "2 rows dropped: no outcome" in done.stderr
+    assert sum(Adapted.load(folder / "unfinished.ehrmeta").n_shots_) == len(new) - 2
+
+
+def test_a_class_unknown_to_the_model_is_refused(risky):
+    path = risky / "unknown.csv"
+    pd.read_csv(risky / "test.csv").replace({"hdl": {"yes": "YES"}}).to_csv(path, index=False)
+    error = failure("adapt", risky / "low.ehrmeta", path, "--out", risky / "unknown.ehrmeta")
+    assert "are none of the 2 classes of `fit`" in error

@@ -9,6 +9,7 @@ from click.testing import CliRunner
 
 from ehrmeta import Clock, ConformalRegressor, Feature, MetaRegressor, Outcome, Schema, Table
 from ehrmeta.cli.main import main
+from tests.cli.commands import run
 
 SCHEMA = Schema(
     (Feature("sex", kind="categorical", role="static"),),
@@ -91,3 +92,13 @@ def test_wrong_files_are_one_line_before_anything_is_computed(folder):
         assert done.exit_code != 0
         assert words in done.output
         assert "Traceback" not in done.output
+
+
+def test_a_report_on_classes_shows_their_calibration(risky):
+    out = risky / "report.md"
+    arguments = ["report", risky / "low.ehrmeta", risky / "all.csv", "--out", out]
+    run(*arguments, "--shots", "1,2")
+    text = out.read_text(encoding="utf-8")
+    assert "AUROC over all rows" in text
+    assert "## Calibration" in text
+    assert "--answers and --examples are for" in run(*arguments, "--examples", "1", code=2).output

@@ -1,7 +1,9 @@
 import runpy
 from pathlib import Path
 
+import numpy as np
 import optuna
+import pandas as pd
 import pytest
 from click.testing import CliRunner, Result
 
@@ -135,3 +137,13 @@ def test_tutorials_run(
     monkeypatch.setenv("PYTHONPATH", str(path.parents[1]))
     runpy.run_path(str(path), run_name="__main__")
     assert capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("visits")
+def test_classes_are_searched_by_their_log_loss() -> None:
+    table = pd.read_csv("visits.csv")
+    table = table.assign(bili=np.where(table.bili > 1.5, "high", "normal"))
+    table.to_csv("visits.csv", index=False)
+    done = run(*ROLES, *SMALL, "--trials", "2")
+    assert done.exit_code == 0, done.output
+    assert "best of 2 trials: log_loss" in done.output
