@@ -83,13 +83,13 @@ class BayesianHead(Algorithm):
         exact = spec.likelihood.n_rounds == 1
         for _ in range(1 if exact else self.newton_steps):
             slope, curvature = spec.likelihood.curvature(likelihood, prior + design @ u, y, floor)
-            # With several classes each output has its own Newton step: C / (C - 1) times the
-            # curvature makes steps exact at equally likely classes and convergent elsewhere.
+            # With several classes, each output has its own Newton step. Multiplying the curvature
+            # by C / (C - 1) makes steps exact for equally likely classes, and convergent elsewhere.
             curvature = curvature * n / (n - 1) if n > 1 else curvature
             gradient = design.mT @ (weight * slope) - u
             step = torch.cholesky_solve(gradient.mT[..., None], _factor(design, weight * curvature))
             step = step[..., 0].mT
-            if n > 1:  # at the mode the outputs' sum is the prior's
+            if n > 1:  # the mode and the prior have the same sum over outputs
                 step = step - step.mean(1, keepdim=True)
             if not exact:
                 change = (support.mask[:, None] * (design @ step)).abs().flatten()

@@ -22,7 +22,7 @@ from ehrmeta.ranges import Range
 
 @dataclass(eq=False, repr=False)
 class Population(Algorithm):
-    r"""One network for all tasks, without adaptation: the baseline to beat by adapting.
+    r"""One network for all tasks, without adaptation: the baseline for algorithms that adapt.
 
     .. math:: \min_\theta \sum_T \sum_i \ell(f_\theta(x_{Ti}), y_{Ti})
 

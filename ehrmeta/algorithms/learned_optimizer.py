@@ -30,7 +30,7 @@ class LearnedOptimizer(GradientLearner):
     Parameters
     ----------
     width : int
-        Size of the cell. Time and memory are proportional to it, times the number of weights.
+        Size of the cell. Time and memory grow with this size times the number of weights.
 
     References
     ----------

@@ -20,8 +20,8 @@ class MetaNetworks(Algorithm):
     The backbone embeds a point, :math:`r = u(x)`. A base learner of two layers with slow weights
     W reads :math:`\tanh r`. The loss gradient of support row i on a layer is
     :math:`d_i k_i^\top`, with layer input k; the coordinate-wise meta learner m maps it to fast
-    weights :math:`W^*_i = m(d_i)\, k_i^\top`. A query reads the fast weights by attention and adds
-    their output to that of the slow ones:
+    weights :math:`W^*_i = m(d_i)\, k_i^\top`. A query averages the fast weights by attention and
+    adds their output to the output of the slow weights:
 
     .. math:: a_i = \mathrm{softmax}_i(\kappa \cos(r, r_i)), \qquad W^* = \sum_i a_i W^*_i, \qquad
               h = \tanh(W k) + \tanh(W^* k)

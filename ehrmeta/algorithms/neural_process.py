@@ -12,7 +12,7 @@ from ehrmeta.algorithms.matching import attend
 from ehrmeta.nn import MLP, Distribution, Likelihood, Network, TaskSet
 from ehrmeta.ranges import Choice, Range
 
-_LOWEST = -1e4  # score of the prior row: it counts only in an empty support
+_LOWEST = -1e4  # score of the prior row, which gets weight only if the support is empty
 
 
 @dataclass(eq=False, repr=False)

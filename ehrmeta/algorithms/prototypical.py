@@ -121,7 +121,7 @@ class PrototypicalNet(Algorithm):
 
 
 def _covariance_root(params: Params, residual: Tensor, weight: Tensor) -> Tensor:
-    """Cholesky factor of the covariance within classes, shrunk to the learned one; float64."""
+    """Cholesky factor (float64) of the covariance within classes, shrunk towards a learned one."""
     root, count = params["root"].tril().double(), params["log_cov_count"].exp().double()
     prior = root @ root.mT + 1e-4 * torch.eye(len(root), dtype=root.dtype, device=root.device)
     scatter = (residual * weight[:, None]).mT @ residual
@@ -156,7 +156,7 @@ def prototypes(params: Params, embedding: Tensor, counts: Tensor) -> Tensor:
 
 
 def frequencies(params: Params, counts: Tensor) -> Tensor:
-    """Log class frequencies of the task, shrunk to the population's, (class,)."""
+    """Log class frequencies of the task, shrunk towards the population's, (class,)."""
     count = params["log_class_count"].exp()
     n = counts.sum(0)
     return torch.log((n + count * torch.softmax(params["class_logit"], -1)) / (n.sum() + count))

@@ -40,7 +40,7 @@ class BoostedRegressor(TaskRegressor):
         seed: int,
         min_samples_leaf: int = 20,
     ) -> HistGradientBoostingRegressor:
-        """Fit trees to rows (row, feature), (row,), (row,); NaN in `x` means missing."""
+        """Fit trees to features (row, feature); NaN is missing. `tasks` (row,) are task numbers."""
         weight = 1.0 / np.bincount(tasks, minlength=n_tasks)[tasks]
         trees = HistGradientBoostingRegressor(
             max_iter=self.max_iter,
@@ -64,20 +64,20 @@ class BoostedRegressor(TaskRegressor):
 
 
 class PopulationBoosting(BoostedRegressor):
-    """Gradient boosting on the row's features, which ignores the support.
+    """Gradient boosting on the row's features; the support is ignored.
 
     Measured features are not used, because they are unknown at prediction time.
 
     Parameters
     ----------
     max_iter : int
-        Largest number of trees; with 20 tasks or more, held-out tasks choose the number.
+        Largest number of trees. With 20 tasks or more, held-out tasks determine when to stop.
     learning_rate : float
         Shrinkage of each tree.
     max_leaf_nodes : int
-        Leaves of each tree.
+        Largest number of leaves of a tree.
     random_state : int, optional
-        Seed of the held-out tasks.
+        Seed for the choice of held-out tasks.
     schema, task, time, known, outcome_transform, score_shots
         As in `MetaRegressor`.
 
@@ -113,10 +113,10 @@ class BoostingModel(TaskModel):
         return self._predicted(_design(query))
 
     def _predicted(self, design: Array) -> Predictive:
-        y = self.trees.predict(design) if len(design) else np.empty(0)  # no rows are an error
+        y = self.trees.predict(design) if len(design) else np.empty(0)  # trees refuse 0 rows
         return Predictive(y, self.table.outcome)
 
 
 def _design(rows: TaskRows) -> Array:
-    """Features known at the row, and a constant for tables without any."""
+    """Features known at the row, and a constant, for tables without features."""
     return np.column_stack([rows.x.double().numpy(), np.zeros(rows.n_rows)])

@@ -1,6 +1,6 @@
 """Summaries of a task's support as columns of each query row, and boosting on them.
 
-All values are known at the support's last row.
+The summaries use support rows only.
 """
 
 from dataclasses import dataclass
@@ -21,8 +21,8 @@ Array = NDArray[np.float64]
 def outcome_history(support: TaskRows) -> Array:
     """Count, mean, spread, last value and slope in time of each task's outcomes, (task, 5).
 
-    NaN where undefined: the spread (sd) and the slope need two rows, the last value and the slope
-    need time.
+    Undefined values are NaN. The spread (sd) and the slope need two rows; the last value and the
+    slope need time.
     """
     y, n_tasks = support.y.double().numpy(), support.n_tasks
     codes, count = support.codes.numpy(), support.sizes.double().numpy()
@@ -61,7 +61,7 @@ def time_since_support(support: TaskRows, query: TaskRows) -> Array:
 def carried_forward(support: TaskRows, query: TaskRows) -> Array:
     """Last measured values and their ages at each query row, (row, 2 * measured feature).
 
-    Only support rows strictly before the query row count; NaN without any.
+    They come from support rows strictly before the query row; NaN if there are none.
     """
     measured = support.measured.double().numpy()
     n_rows, n_features = measured.shape
@@ -82,7 +82,7 @@ def _rows_before(support: TaskRows, query: TaskRows) -> NDArray[np.int64]:
     codes = np.concatenate([query.codes.numpy(), support.codes.numpy()])
     time = np.concatenate([query.time.numpy(), support.time.numpy()])
     in_support = np.arange(len(codes)) >= query.n_rows
-    order = np.lexsort((in_support, time, codes))  # a query row sorts before ties of the support
+    order = np.lexsort((in_support, time, codes))  # at ties, query rows come first
     before = np.empty(len(codes), dtype=np.int64)
     before[order] = np.cumsum(in_support[order])
     return before[: query.n_rows]
@@ -121,7 +121,7 @@ def draw_episodes(
 
 
 def _subset(rows: TaskRows, index: NDArray[np.int64]) -> TaskRows:
-    """Some rows; tasks keep their numbers."""
+    """Rows at `index`; tasks keep their numbers."""
     at = torch.from_numpy(index)
     return TaskRows.from_codes(
         rows.codes[at],
@@ -141,16 +141,16 @@ class HistoryBoosting(BoostedRegressor):
 
     The summaries are count, mean, spread, last value and slope of the support's outcomes, the time
     since its last row, and the last value and age of every measured feature. Training supports have
-    random sizes, so the model learns how much weight the summaries deserve.
+    random sizes, so the model learns how far to rely on the summaries.
 
     Parameters
     ----------
     shots : tuple of int
         Smallest and largest support size drawn in training.
     n_draws : int
-        Supports drawn per training task.
+        Number of supports drawn per training task.
     max_queries : int
-        Query rows per draw.
+        Largest number of query rows per support.
     max_iter, learning_rate, max_leaf_nodes
         As in `PopulationBoosting`.
     random_state : int, optional
@@ -178,7 +178,7 @@ class HistoryBoosting(BoostedRegressor):
     n_draws: int = 8
     max_queries: int = 10
 
-    poor_score: ClassVar[bool] = True  # one unnamed task has too little history
+    poor_score: ClassVar[bool] = True  # without groups, the history is too short
 
     def _fit_tasks(self, rows: TaskRows, reader: RowReader) -> TaskModel:
         seed = self._seed()

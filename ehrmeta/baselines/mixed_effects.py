@@ -29,7 +29,7 @@ _ROWS_AT_ONCE = 4096
 
 @dataclass(eq=False, repr=False, kw_only=True)
 class MixedRegressor(TaskRegressor):
-    """Base of models linear in features and time, with a random intercept and slope in time."""
+    """Base class of models that are linear in features and time, with random effects."""
 
     random_slope: bool = True
 
@@ -45,7 +45,7 @@ class MixedRegressor(TaskRegressor):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _LinearMixedModel(TaskModel):
-    """Base of the fitted models: their designs."""
+    """Base class of the fitted models, which builds their designs."""
 
     mean_elapsed: float
     random_slope: bool
@@ -93,10 +93,10 @@ class MixedEffects(MixedRegressor):
     .. math:: y_{ij} = x_{ij}' \beta + b_{0i} + b_{1i} s_{ij} + e_{ij}, \quad
               b_i \sim N(0, G), \; e_{ij} \sim N(0, \sigma^2)
 
-    Adapting is the best linear unbiased prediction of :math:`b_i` from the support; prediction
-    intervals come from the joint normal distribution. Time s is the clock if its origin is known in
-    advance, else the time since the support's first row. Measured features and collinear columns
-    are dropped.
+    Adapting computes the best linear unbiased prediction of :math:`b_i` from the support.
+    Prediction intervals come from the joint normal distribution. Time s is the time in the table if
+    its origin is known in advance, otherwise the time since the support's first row. Measured
+    features and collinear columns are dropped.
 
     Parameters
     ----------
@@ -253,14 +253,14 @@ class Support(NamedTuple):
 
 
 class MixedProcessEffects(MixedRegressor):
-    r"""Mixed model with random intercept and slope and an Ornstein-Uhlenbeck process, by REML.
+    r"""Mixed model with random effects and an Ornstein-Uhlenbeck process, fitted by REML.
 
     .. math:: y_{ij} = x_{ij}' \beta + b_{0i} + b_{1i} s_{ij} + u_i(s_{ij}) + e_{ij}, \quad
               \mathrm{cov}(u_i(s), u_i(s')) = \sigma_u^2 e^{-|s - s'| / \tau}
 
     Unlike in `MixedEffects`, recent outcomes count more than old ones. Adapting conditions the
-    joint normal distribution on the support. Measured features and collinear columns are dropped;
-    without time there is no process.
+    joint normal distribution on the support. Measured features and collinear columns are dropped.
+    Without time, there is no process.
 
     Parameters
     ----------

@@ -29,13 +29,13 @@ class Line(NamedTuple):
 
 @dataclass(eq=False, repr=False, kw_only=True)
 class TaskRidge(TaskRegressor):
-    r"""Ridge regression in each task, fitted to its rows; the population mean without support.
+    r"""Ridge regression on the support of each task; without support, the population mean.
 
-    The intercept is not penalised, the slopes are shrunk towards 0:
+    The intercept is not penalised, and the slopes are shrunk towards 0:
 
     .. math:: \hat w_i = (\tilde D_i' \tilde D_i + \lambda I)^{-1} \tilde D_i' \tilde y_i
 
-    with the features and the time of the rows, centred within the task, as D.
+    where the columns of D are the features and the time of the rows, centred within the task.
 
     Parameters
     ----------
@@ -100,7 +100,7 @@ def _mean(rows: TaskRows) -> float:
 
 
 class LastValue(TaskRegressor):
-    """Predicts the last outcome of the support; the population mean without support.
+    """Predicts the last outcome of the support; without support, the population mean.
 
     Hard to beat where patients drift slowly. Without time, the last row in the given order is used.
 
@@ -121,7 +121,7 @@ class LastValue(TaskRegressor):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _LevelModel(TaskModel):
-    """Predicts one level per task, by `level` of support and population mean, (task,)."""
+    """Predicts one level per task, ``level(support, population_mean)`` (task,)."""
 
     population_mean: float
     level: Callable[[TaskRows, float], Array]
@@ -137,10 +137,10 @@ def _last(support: TaskRows, population_mean: float) -> Array:
 
 @dataclass(eq=False, repr=False, kw_only=True)
 class TaskLogistic(TaskClassifier):
-    """Ridge-penalised logistic regression of each task on its rows.
+    """Ridge-penalised logistic regression on the support of each task.
 
-    For a support of one class or without rows, it predicts the event rate, with the training rate
-    as one additional row.
+    If a support is empty or has one class only, the prediction is the support's event rate, with
+    the event rate of the training rows counted as one more row.
 
     Parameters
     ----------
@@ -193,7 +193,7 @@ class _LogisticModel(TaskModel):
 
 
 class TaskMean(TaskRegressor):
-    """Predicts the mean outcome of the support; the population mean without support.
+    """Predicts the mean outcome of the support; without support, the population mean.
 
     The mean is on the scale of `outcome_transform`.
 

@@ -28,7 +28,7 @@ from ehrmeta.nn.mixed_model import MixedModel, fit_mixed_model, posterior, predi
 Array = NDArray[np.float64]
 Update = Literal["none", "intercept", "recalibration", "revision", "closed_test"]
 UPDATES = ("none", "intercept", "recalibration", "revision")  # from least to most extensive
-_UNPENALISED_SD = 100.0  # of a weak prior that keeps separated classes finite
+_UNPENALISED_SD = 100.0  # of a weak prior that keeps estimates finite if classes are separated
 
 
 class Changes(NamedTuple):
@@ -44,23 +44,25 @@ class UpdatedClassifier(TaskClassifier):
 
     .. math:: \mathrm{logit}\, p = o(x) + b_0 + b_1\,(o(x) - \bar o) + x'b
 
-    with o the pooled logit. ``"intercept"`` estimates :math:`b_0` (recalibration in the large),
-    ``"recalibration"`` :math:`b_0` and :math:`b_1`, ``"revision"`` :math:`b_0` and b; for a
-    logistic population model, a ridge regression towards its coefficients. All are shrunk towards
-    no change by normal priors, whose variances maximise the marginal likelihood over the training
-    sites (one for all of b), and predict at the posterior mean.
+    where o is the logit of the pooled model and :math:`\bar o` its mean. ``"intercept"`` estimates
+    :math:`b_0` (recalibration in the large), ``"recalibration"`` estimates :math:`b_0` and
+    :math:`b_1`, and ``"revision"`` estimates :math:`b_0` and b. If the pooled model is logistic, a
+    revision is a ridge regression towards its coefficients. Normal priors shrink every update
+    towards no change. Their variances (one for all of b) maximise the marginal likelihood over the
+    training sites. Predictions use the posterior mean.
 
-    ``"closed_test"`` chooses the update of every site: likelihood-ratio tests compare no update,
-    the intercept and recalibration, in this order, with the unpenalised revision; the first that is
-    not rejected is used, else the revision.
+    ``"closed_test"`` chooses an update for every site. Likelihood-ratio tests compare no update,
+    the intercept and recalibration, in this order, with the unpenalised revision. The first that is
+    not rejected is used, or the revision if all are rejected.
 
     Parameters
     ----------
     population : classifier, optional
         A scikit-learn classifier of two classes; `LogisticRegression` by default.
     update : {"none", "intercept", "recalibration", "revision", "closed_test"}
+        What to estimate from a new site's rows.
     significance : float
-        Level of each test.
+        Significance level of each likelihood-ratio test.
     schema, task, time, known, score_shots
         As in `MetaClassifier`.
 
@@ -166,7 +168,7 @@ def _columns(rows: TaskRows, name: str) -> list[int]:
 
 
 def _design(rows: TaskRows, name: str, mean_offset: float) -> Array:
-    """The columns of constant, centred logit and features whose coefficients an update changes."""
+    """Columns whose coefficients an update changes, among constant, centred logit and features."""
     centered = rows.offset.double().numpy() - mean_offset
     full = np.column_stack([np.ones(rows.n_rows), centered, rows.x.double().numpy()])
     return full[:, _columns(rows, name)]
@@ -186,7 +188,7 @@ def _max_log_likelihood(z: Array, y: Array, offset: Array) -> float:
 
 
 def _closed_test(fits: Array, counts: Array, significance: float) -> NDArray[np.int64]:
-    """Index of the least extensive update that a test against the revision keeps, (task,)."""
+    """Index of the least extensive update that its test does not reject, (task,)."""
     freedom = (counts[-1] - counts[:-1])[:, None]
     p = stats.chi2.sf(2.0 * (fits[-1] - fits[:-1]), np.maximum(freedom, 1))
     accepted = np.vstack([p > significance, np.ones((1, fits.shape[1]), dtype=bool)])
@@ -195,7 +197,7 @@ def _closed_test(fits: Array, counts: Array, significance: float) -> NDArray[np.
 
 @dataclass(eq=False, repr=False, kw_only=True)
 class UpdatedRegressor(TaskRegressor):
-    """Regressor pooled over all training sites, with an intercept from a new site's rows.
+    """Regressor pooled over all training sites, with an intercept estimated at the new site.
 
     The intercept is the best linear unbiased prediction from the site's residuals, with variances
     estimated by REML from cross-fitted residuals of the training sites.

@@ -178,7 +178,8 @@ class MetaEstimator(Saved, TaskEstimator):
             if not is_saved(self.population):
                 warnings.warn(
                     f"a model with population={type(self.population).__name__} cannot be saved to "
-                    f"a file, which can hold {WHAT_IS_SAVED}: keep the training script.",
+                    f"a file. The models that can are {WHAT_IS_SAVED}. Use one of these, or keep "
+                    "the training script.",
                     DataWarning,
                     stacklevel=4,
                 )

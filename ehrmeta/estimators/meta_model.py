@@ -132,7 +132,7 @@ class MetaModel(TaskModel, ABC):
         if population is not None and not is_saved(population):
             raise BundleError(
                 f"a model with population={type(population).__name__} cannot be saved: a file "
-                f"holds no code, and of scikit-learn's models {WHAT_IS_SAVED}. Use one of these, "
+                f"holds no code. It can hold the models {WHAT_IS_SAVED}. Use one of these, "
                 "or keep the training script and fit again where it is needed."
             )
         settings.pop("callbacks", None)  # functions cannot be saved

@@ -172,16 +172,16 @@ class TaskRows:
     x : Tensor, (row, feature)
         Features known at the time of the row.
     measured : Tensor, (row, measured feature)
-        Values measured *at* the row, NaN where missing. Predictions use those of earlier support
-        rows only.
+        Values measured *at* the row, NaN where missing. Predictions use only the values of earlier
+        support rows.
     time : Tensor, (row,), float64
-        In the schema's unit; zeros for tables without time.
+        Time in the schema's unit; zeros for tables without time.
     y : Tensor, (row,)
         Outcome on the learner's scale.
     origin : Tensor, (row,), int64
         Row number in the user's table.
     starts : Tensor, (task + 1,), int64
-        Task ``i`` owns the rows ``starts[i]:starts[i + 1]``.
+        Task ``i`` has the rows ``starts[i]:starts[i + 1]``.
     timed : bool
         Whether tasks have time.
     offset : Tensor, (row,), optional

@@ -95,7 +95,7 @@ def on_one_core(work: Callable[[], Out]) -> Out:
     return work() if n_threads == 1 else _pool(n_threads).submit(work).result()
 
 
-_POOLS: dict[tuple[int, int], ThreadPoolExecutor] = {}  # by process: a fork has no threads
+_POOLS: dict[tuple[int, int], ThreadPoolExecutor] = {}  # by process, as forks have no threads
 _POOLS_LOCK = threading.Lock()
 
 

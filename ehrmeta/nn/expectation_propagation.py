@@ -9,7 +9,7 @@ from torch import Tensor
 N_SWEEPS = 6  # sweeps of moment matching, starting at the mode
 _MAX_CURVATURE = 0.25
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(24)
-_MIN_VARIANCE = 1e-8  # of a cavity (the posterior without one site), to divide by it
+_MIN_VARIANCE = 1e-8  # of a cavity (the posterior without one site), which is a divisor
 _MIN_PRECISION = 1e-10
 _MIN_SHARE = 1e-6  # smallest share of the precision at a row that comes from other rows
 
@@ -83,7 +83,7 @@ def matched_sites(y: Tensor, weight: Tensor, mean: Tensor, variance: Tensor, sit
     share = torch.exp(log_terms - log_total[..., None])
     shift = (share * nodes).sum(-1)  # of the mean, in standard deviations
     ratio = (share * (nodes - shift[..., None]).square()).sum(-1)  # of the variances
-    # quadrature of a wide cavity may exceed the exact bound of the precision, the largest curvature
+    # The largest curvature is an exact bound of the precision; quadrature may exceed it.
     bound = (_MAX_CURVATURE * power).clamp(min=_MIN_PRECISION)
     precision = torch.minimum(((1.0 / ratio - 1.0) / spread).clamp(min=_MIN_PRECISION), bound)
     pull = (center + spread.sqrt() * shift) * (precision + 1.0 / spread) - center / spread

@@ -37,8 +37,8 @@ def prefers_low_rank(n_points: int, n_steps: int, shapes: list[tuple[int, int]])
     """Whether keys and values cost fewer operations per query point than full matrices.
 
     A layer (o, i) costs ``2 m (i + o)`` operations per point in low-rank form with ``m = n_points *
-    n_steps`` keys (the first layer with ``m = n_points``), and ``2 o i`` with a matrix per task,
-    doubled for reading that matrix.
+    n_steps`` keys (the first layer with ``m = n_points``), and ``2 o i`` with a matrix per task.
+    The latter is doubled here, because every task has to read its matrix.
     """
     low_rank = sum(
         n_points * (n_steps if layer else 1) * (i + o) for layer, (o, i) in enumerate(shapes)

@@ -85,7 +85,7 @@ def fit_generalised_mixed_model(
     y : (row,)
         Outcome; 0 or 1 if `binary`.
     starts : (task + 1,)
-        Offsets: task i owns the rows ``starts[i]:starts[i + 1]``.
+        Offsets: task i has the rows ``starts[i]:starts[i + 1]``.
     binary : bool
         Bernoulli with logit link, else normal.
     offset : (row,), optional

@@ -40,7 +40,7 @@ Pair = tuple[Tensor, Tensor]
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(24)
 _MAX_STEP = 4.0  # largest change of log-odds in a Newton step, against overshooting
 _MIN_CURVATURE = 1e-4
-_MIN_SHARE = 1e-6  # probability of a class without rows in a mixture
+_MIN_SHARE = 1e-6  # smallest probability of a class in a mixture
 
 
 class Likelihood(BaseEstimator, ABC):

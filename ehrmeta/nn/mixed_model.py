@@ -16,7 +16,7 @@ from ehrmeta.errors import DataError
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
-_MAX_RATIO = 1e4  # of a random effect's sd to the noise sd; reached only without noise
+_MAX_RATIO = 1e4  # largest ratio of a random effect's sd to the noise sd
 _MIN_SHARE = 1e-12  # noise variance as a share of the outcome's mean square
 _COLLINEAR = 1e-7  # singular values below this share of the largest count as 0 (float32 rounding)
 _MIN_UNEXPLAINED = 0.02  # smallest share of a column's variance that earlier ones do not explain
@@ -73,7 +73,7 @@ def fit_mixed_model(
     y : (row,)
         Outcome.
     starts : (task + 1,)
-        Offsets: task i owns the rows ``starts[i]:starts[i + 1]``.
+        Offsets: task i has the rows ``starts[i]:starts[i + 1]``.
     reml : bool
         Restricted likelihood (unbiased variances), else maximum likelihood.
     pattern : (effect, effect), optional
@@ -268,7 +268,7 @@ def orthonormal(a: Array) -> tuple[Array, Array, float]:
 def cross_products(a: Array, b: Array, starts: Index) -> Array:
     """``a_i' b_i`` of every task: (row, q), (row, p) -> (task, q, p)."""
     out = np.zeros((len(starts) - 1, a.shape[1], b.shape[1]))
-    filled = starts[:-1] < starts[1:]  # reduceat would give an empty task its successor's row
+    filled = starts[:-1] < starts[1:]  # reduceat would give empty tasks the next task's row
     if filled.any():
         for j in range(a.shape[1]):
             out[filled, j] = np.add.reduceat(a[:, j, None] * b, starts[:-1][filled], axis=0)

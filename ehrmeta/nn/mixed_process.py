@@ -24,13 +24,13 @@ from ehrmeta.nn.mixed_model import MixedModel, orthonormal
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
-_MAX_ROWS = 64  # per task: the cost of a factorisation is cubic
-_N_BUCKETS = 8  # of tasks of similar size, for little padding
-_LOG_RANGE = 6.0  # of log standard deviations around their start
+_MAX_ROWS = 64  # per task, because the cost of a factorisation is cubic
+_N_BUCKETS = 8  # groups of tasks of similar size, to limit padding
+_LOG_RANGE = 6.0  # largest change of a log standard deviation from its start value
 _LOG_TAU = (-6.0, 4.0)
-_RIDGE = 1e-10  # of the information, for columns that are 0 in the rows used
-_LEAST_NOISE = 1e-8  # of the variance of effects and process, for outcomes without noise
-_NOISE_FLOOR = 1e-6  # of the mean prior variance: keeps the factorisation positive definite
+_RIDGE = 1e-10  # added to the information per row, for columns that are 0 in the rows used
+_LEAST_NOISE = 1e-8  # relative to the variance of effects and process
+_NOISE_FLOOR = 1e-6  # relative to the mean prior variance, to keep matrices positive definite
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,7 +168,7 @@ def fit_mixed_process(
 
 
 def _at_least(noise_var: float, G: Array, process_var: float = 0.0) -> float:
-    """Noise variance with a floor, so that outcomes without noise have covariances with a root."""
+    """Noise variance with a lower bound, so that covariances can be factorised without noise."""
     return max(noise_var, _LEAST_NOISE * (float(np.trace(G)) + process_var))
 
 

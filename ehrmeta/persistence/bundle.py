@@ -3,12 +3,12 @@
 The text under ``__metadata__`` of the file's header is one canonical JSON object, the manifest::
 
     {"format_version": 1,
-     "metadata": {...},                                   of the caller
+     "metadata": {...},                                   from the caller
      "sha256": "...",                                     of the manifest without this line
      "tensors": {name: {"dtype": "F32", "shape": [2, 3], "sha256": "..."}}}
 
-so everything that is read has been compared with a digest. The digests detect damage, not forgery:
-whoever can rewrite the file can rewrite them too. Nothing in the file is ever executed.
+Everything that is read is compared with a digest. The digests detect damage, not forgery: whoever
+can rewrite the file can rewrite them too. Nothing in the file is ever executed.
 """
 
 import hashlib
@@ -80,7 +80,7 @@ def write_bundle(
     >>> read_bundle(path)
     ({'beta': tensor([1.0000, 0.1000])}, {'unit': 'mg/dL'})
     """
-    with _named("write", path, "Nothing there was changed."):
+    with _named("write", path, "An existing file is unchanged."):
         if len(tensors) > MAX_TENSORS:
             raise BundleError(f"{len(tensors)} tensors are above the limit of {MAX_TENSORS}.")
         for name, tensor in tensors.items():
@@ -101,7 +101,7 @@ def write_bundle(
 
 
 def read_bundle(path: str | os.PathLike[str]) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """Read and verify a file of `write_bundle`, which has an example.
+    """Read and verify a file that `write_bundle` wrote; see there for an example.
 
     Parameters
     ----------
@@ -170,7 +170,8 @@ def _check_storable(name: str, tensor: torch.Tensor) -> None:
     if tensor.dtype not in _DTYPES or tensor.layout != torch.strided:
         kinds = ", ".join(str(dtype).removeprefix("torch.") for dtype in _DTYPES)
         raise BundleError(
-            f"tensor {name!r} is {tensor.dtype}, {tensor.layout}; a file holds dense {kinds}."
+            f"tensor {name!r} is {tensor.dtype}, {tensor.layout}; a file can only hold dense "
+            f"tensors of {kinds}."
         )
     _check_finite(name, tensor)
 
@@ -179,7 +180,7 @@ def _check_finite(name: str, tensor: torch.Tensor) -> None:
     n_bad = int((~torch.isfinite(tensor)).sum())
     if n_bad:
         raise BundleError(
-            f"tensor {name!r} holds {n_bad} NaN or infinite numbers of {tensor.numel()}."
+            f"tensor {name!r} holds NaN or infinite values, {n_bad} of {tensor.numel()}."
         )
 
 
@@ -215,10 +216,10 @@ def _describe(tensor: torch.Tensor) -> dict[str, Any]:
 def _header_length(prefix: bytes) -> int:
     length = int.from_bytes(prefix, "little")
     if len(prefix) < _PREFIX_BYTES:
-        raise BundleError(f"{len(prefix)} bytes are not an ehrmeta model file.")
+        raise BundleError(f"it is not an ehrmeta model file: it has only {len(prefix)} bytes.")
     if length > MAX_HEADER_BYTES:
         raise BundleError(
-            f"this is not an ehrmeta model file: its header is above the limit of "
+            "it is not an ehrmeta model file, or it is too large: its header is above the limit of "
             f"{MAX_HEADER_BYTES} bytes."
         )
     return length
@@ -231,7 +232,7 @@ def _parse(header: bytes) -> tuple[dict[str, Any], int]:
     if manifest["format_version"] > FORMAT_VERSION:
         raise BundleError(
             f"its format {manifest['format_version']} is newer than {FORMAT_VERSION}, the latest "
-            "of this version; upgrade ehrmeta."
+            "format that this version reads; upgrade ehrmeta."
         )
     if manifest.pop("sha256") != _digest(_canonical(manifest)):
         raise BundleError("it was altered: its manifest does not match its SHA-256.")
@@ -240,7 +241,7 @@ def _parse(header: bytes) -> tuple[dict[str, Any], int]:
     shapes = {name: (entry["dtype"], entry["shape"]) for name, entry in entries.items()}
     described = manifest["tensors"]
     if shapes != {name: (item["dtype"], item["shape"]) for name, item in described.items()}:
-        raise BundleError("it was altered: its tensors are not those of its manifest.")
+        raise BundleError("it was altered: its tensors do not match its manifest.")
     return manifest, max((entry["data_offsets"][1] for entry in entries.values()), default=0)
 
 
@@ -268,8 +269,8 @@ def _replace(target: Path, content: bytes) -> None:
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
-    # Not every system can sync a folder. Where it fails, a power cut leaves the old file or the new
-    # one, both complete.
+    # Not every system can sync a folder. Where it cannot, a power cut leaves either the old or the
+    # new file, complete.
     with suppress(OSError):
         descriptor = os.open(target.parent, os.O_RDONLY)
         try:

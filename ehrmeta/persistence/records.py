@@ -1,8 +1,9 @@
 """Serialisation of fitted dataclasses as named tensors and JSON, without code.
 
-Supported are numbers, text, tuples, arrays, scikit-learn's models (as arrays), and objects of
-listed classes: dataclasses by field, others by ``to_dict`` or ``to_state``. An object that occurs
-twice is written once. Fields are checked against the dataclass's annotations on reading.
+A value may consist of numbers, text, tuples, arrays, some scikit-learn models (saved as arrays),
+and objects of listed classes: dataclasses by field, others by ``to_dict`` or ``to_state``. An
+object that occurs twice is written once. On reading, fields are checked against the annotations of
+the dataclass.
 """
 
 import types
@@ -28,7 +29,7 @@ def written_state(value: Any, classes: Classes) -> tuple[dict[str, Tensor], Any]
     Raises
     ------
     BundleError
-        A part is of a class that is not listed and not a supported model.
+        A part is neither of a listed class nor a supported model.
 
     Examples
     --------
@@ -89,15 +90,15 @@ def written_state(value: Any, classes: Classes) -> tuple[dict[str, Tensor], Any]
 def _written_model(model: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if not is_saved(model):
         raise BundleError(
-            f"a model with a {type(model).__name__} in it cannot be saved: a file holds no code, "
-            f"and of scikit-learn's models {WHAT_IS_SAVED}. Use one of these, or keep the "
-            "training script and fit again where the model is needed."
+            f"a model that contains a {type(model).__name__} cannot be saved: a file holds no "
+            f"code. The scikit-learn models that can be saved are {WHAT_IS_SAVED}. Use one of "
+            "these, or keep the training script and fit again where the model is needed."
         )
     smallest = getattr(model, "min_samples_leaf", _MIN_SAMPLES_LEAF)
     if smallest < _MIN_SAMPLES_LEAF:
         raise BundleError(
             f"a {type(model).__name__} with min_samples_leaf={smallest} cannot be saved: its "
-            f"leaves reveal single patients. Set {_MIN_SAMPLES_LEAF} or more, and fit again."
+            f"leaves could reveal single patients. Set {_MIN_SAMPLES_LEAF} or more, and fit again."
         )
     kind, arrays = written_model(model, model.n_features_in_)
     return {"model": kind, "n_features": model.n_features_in_}, arrays
@@ -111,7 +112,7 @@ def read_state(
     Raises
     ------
     BundleError
-        It names a class that is not listed, or the fields of a dataclass do not fit.
+        The JSON names a class that is not listed, or a dataclass has wrong fields.
     """
     objects: dict[str, Any] = {}
     arrays: dict[str, dict[str, Tensor]] = defaultdict(dict)  # by object
@@ -141,7 +142,7 @@ def read_state(
             return read_model(plain["model"], arrays[plain["name"]], plain["n_features"])
         if plain["class"] not in classes:
             raise BundleError(
-                f"it names the class {plain['class']!r}, which a file of its kind must not contain."
+                f"it names the class {plain['class']!r}, which this kind of file must not contain."
             )
         made: Any = classes[plain["class"]]
         if "state" in plain:

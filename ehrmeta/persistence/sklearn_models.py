@@ -34,8 +34,10 @@ _CONSTANT = (DummyClassifier, DummyRegressor)
 _BOOSTED = (HistGradientBoostingClassifier, HistGradientBoostingRegressor)
 _LOSSES = ("absolute_error", "squared_error", "log_loss")
 SAVED_MODELS = {model.__name__: model for model in (*_LINEAR, *_CONSTANT, *_BOOSTED)}
-WHAT_IS_SAVED = f"{', '.join(SAVED_MODELS)} (boosting with numeric splits and one of {_LOSSES})"
-_FEW_ROWS = 64  # with more, one tree after another is faster
+WHAT_IS_SAVED = (
+    f"{', '.join(SAVED_MODELS)} (boosting only with numeric splits and a loss among {_LOSSES})"
+)
+_FEW_ROWS = 64  # with more rows, tree by tree is faster
 _N_CHECKED = 1000
 
 
@@ -66,7 +68,7 @@ class LinearModel(RegressorMixin, BaseEstimator):
 
 @dataclass(eq=False, repr=False)
 class TreeSum(RegressorMixin, BaseEstimator):
-    """A constant plus binary trees with their nodes in one table; one output or one per class.
+    """Sum of a constant and binary trees, with all nodes in one table; one output or one per class.
 
     A row goes left if its feature is at most the threshold, or if it is missing and missing values
     go left. The children of a leaf are the leaf itself; other children come after their parents.
@@ -74,7 +76,7 @@ class TreeSum(RegressorMixin, BaseEstimator):
 
     baseline: Array  # () or (class,): the constant
     depth: Index  # (): largest number of steps from a root to a leaf
-    roots: Index  # (tree,): cycling through the classes
+    roots: Index  # (tree,): the root nodes; the trees cycle through the classes
     # feature, left, right (node,)
     feature: Index
     left: Index
@@ -202,7 +204,7 @@ class TreeSum(RegressorMixin, BaseEstimator):
 
 @dataclass(eq=False, repr=False)
 class LogOdds(ClassifierMixin, BaseEstimator):
-    """Classifier of 0, 1, ... from a model of the log-odds of 1, or of one logit per class."""
+    """Classifier of 0, 1, ... from a model of the log-odds of class 1 or of one logit per class."""
 
     model: LinearModel | TreeSum
 
@@ -269,7 +271,7 @@ def is_saved(model: Any) -> bool:
 
 
 def written_model(model: Any, n_features: int) -> tuple[str, dict[str, Tensor]]:
-    """Kind and arrays of a fitted regressor or classifier, tested to predict the same.
+    """Kind and arrays of a fitted regressor or classifier, checked to predict the same.
 
     Raises
     ------
@@ -286,8 +288,8 @@ def written_model(model: Any, n_features: int) -> tuple[str, dict[str, Tensor]]:
     tolerance = 1e-12 * max(1.0, float(np.abs(expected).max()))
     if not np.allclose(_predicted(plain, probe), expected, rtol=1e-12, atol=tolerance):
         raise BundleError(
-            f"the arrays of a {type(model).__name__} do not predict what it predicts. Use one of "
-            f"{WHAT_IS_SAVED}."
+            f"a {type(model).__name__} cannot be saved: its arrays do not predict what it "
+            f"predicts. Use one of {WHAT_IS_SAVED}."
         )
     kind = next(name for name, made in _KINDS.items() if type(inner) is made)
     if isinstance(plain, LogOdds):
@@ -307,7 +309,7 @@ def read_model(kind: str, tensors: Mapping[str, Tensor], n_features: int) -> Pla
     """
     model = _KINDS.get(str(kind).removesuffix(_OF_LOG_ODDS))
     if model is None or {field.name for field in fields(model)} != tensors.keys():
-        raise BundleError(f"its population model {kind!r} is not known.")
+        raise BundleError(f"its population model has the unknown kind {kind!r}.")
     typed = all(
         value.dtype == _DTYPES.get(name, torch.float64) and bool(value.isfinite().all())
         for name, value in tensors.items()
@@ -344,5 +346,5 @@ def _within(places: Index, n: int) -> bool:
 
 
 def _are_classes(shape: tuple[int, ...]) -> bool:
-    """Whether a shape is that of one output, or of one per class of three or more."""
+    """Whether a shape is () for one output, or (class,) for three or more classes."""
     return shape == () or (len(shape) == 1 and shape[0] > 2)

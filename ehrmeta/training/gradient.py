@@ -49,7 +49,7 @@ class EpisodeLoss:
         self._evaluation = Recorded(self._batched(self.algorithm))
 
     def losses(self, params: Params, support: TaskSet, query: TaskSet) -> Tensor:
-        """Loss (task,) of each episode at the end of training; 0 without a query."""
+        """Loss (task,) of each episode for ``progress`` 1; 0 for tasks without query rows."""
         end = torch.ones((), device=query.y.device)
 
         def of_part(part: slice) -> Tensor:
@@ -61,7 +61,7 @@ class EpisodeLoss:
     def gradient(
         self, params: Params, support: TaskSet, query: TaskSet, progress: float
     ) -> tuple[Tensor, Gradient]:
-        """Losses (task,), and the gradient of their mean in the parameters they use."""
+        """Losses (task,), and the gradient of their mean with respect to the parameters used."""
         compute = self._at(self.algorithm.at(progress))
         now = torch.tensor(progress, device=query.y.device)
 

@@ -11,7 +11,7 @@ from ehrmeta.training.episodes import EpisodeSampler
 from ehrmeta.training.gradient import EpisodeLoss
 
 HELD_OUT_SHARE = 0.1  # of the training tasks, unless `validation_fraction` says otherwise
-_MIN_TASKS = 20  # with fewer training tasks none is held out
+_MIN_TASKS = 20  # with fewer training tasks, none is held out
 _MIN_TASKS_KEEPS_START = 100  # the same for algorithms with `keeps_start`
 _MIN_HELD_OUT_KEEPS_START = 30  # needed to tell whether training improved on the warm start
 _N_DRAWS = 4  # episodes per held-out task
@@ -59,7 +59,7 @@ class HeldOut:
         ]
 
     def losses(self, params: Params) -> Tensor:
-        """Mean loss (task,) of each held-out task, with the loss of the end of training."""
+        """Mean loss (task,) of each held-out task over its episodes, for ``progress`` 1."""
         losses = [self.loss.losses(params, *episode) for episode in self.episodes]
         has_query = torch.cat([query.mask.any(1) for _, query in self.episodes])
         total = torch.cat(losses).view(_N_DRAWS, self.n_tasks).sum(0)

@@ -49,8 +49,8 @@ def train(
     Parameters
     ----------
     held_out : TaskRows or None
-        Tasks for early stopping. With None, the last parameters are returned. An algorithm with
-        `keeps_start` then keeps its start values.
+        Tasks for early stopping. With None, the last parameters are returned, or the start values
+        for an algorithm with `keeps_start`.
     callbacks : sequence of callable
         Called with every record of the history. Training ends if one of them returns True.
     checkpoint_dir : path, optional

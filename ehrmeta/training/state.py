@@ -1,4 +1,4 @@
-"""Settings and state of a training run, and the state as tensors and JSON."""
+"""Settings and state of a training run, and conversion of the state to tensors and JSON."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ _NUMBERS = ("step", "best_step", "running", "n_seen", "n_skipped", "n_halved", "
 class TrainingState:
     """A training run between two steps."""
 
-    params: dict[str, Tensor]  # leaves of the meta-gradient
+    params: dict[str, Tensor]  # with gradients
     optimiser: torch.optim.AdamW  # over `params`, in their order
-    best: dict[str, Tensor]  # parameters of the lowest held-out loss so far
+    best: dict[str, Tensor]  # parameters with the lowest held-out loss so far
     step: int = 0  # number of steps
     best_step: int = 0  # the step of `best`
     best_loss: float = math.inf
     running: float = 0.0  # sum of the steps' losses since the last check
-    # n_seen, n_skipped: number of episodes, and of those whose loss was not finite
+    # n_seen, n_skipped: number of all episodes, and of episodes whose loss was not finite
     n_seen: int = 0
     n_skipped: int = 0
     n_halved: int = 0  # number of times that the learning rate was halved
-    seconds: float = 0.0  # until the last check
+    seconds: float = 0.0  # training time until the last check
     over: bool = False  # whether the run has ended
     history: History = field(default_factory=list)  # one record per check
 

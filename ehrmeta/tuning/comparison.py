@@ -1,4 +1,4 @@
-"""Comparison of trials: with the best one block by block, and of all by their first fold."""
+"""Comparison of trials: with the best trial block by block, and by errors in the first fold."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def best_full_trial(study: optuna.Study) -> FrozenTrial | None:
 def excess_errors(
     study: optuna.Study, errors: Sequence[float], best: FrozenTrial | None
 ) -> npt.NDArray[np.float64]:
-    """Errors in the first blocks minus those of the best trial; empty without such blocks."""
+    """Errors in the first blocks minus those of the best trial; empty if it has fewer blocks."""
     of_best = [] if best is None else best.user_attrs.get(BLOCKS, [])
     if len(of_best) < len(errors):
         return np.empty(0)
@@ -52,8 +52,9 @@ def excess_errors(
 def expected_error(study: optuna.Study, errors: Sequence[float]) -> float:
     """Estimated error over all blocks of a trial that was evaluated on the first blocks only.
 
-    The best trial's error plus the mean excess of `errors` over it on the same blocks, so that it
-    does not depend on how hard these are; never better than the best trial.
+    The estimate is the best trial's error plus the mean excess of `errors` over the best trial on
+    the same blocks, so it does not depend on how hard these blocks are. It is never better than the
+    best trial's error.
     """
     best = best_full_trial(study)
     excess = excess_errors(study, errors, best)
@@ -65,13 +66,13 @@ def expected_error(study: optuna.Study, errors: Sequence[float]) -> float:
 def first_fold_study(study: optuna.Study) -> optuna.Study:
     """The trials with their errors in the first fold, as a study in memory.
 
-    All trials have this error, also those stopped early. Outliers are clipped to three
-    interquartile ranges beyond the quartiles.
+    Trials that were stopped early have this error too. Outliers are clipped to three interquartile
+    ranges beyond the quartiles.
 
     Raises
     ------
     StudyError
-        No trial got through the first fold.
+        No trial completed its first fold.
     """
     import optuna
 

@@ -52,7 +52,7 @@ class Rows:
         return {name: value for name, value in given.items() if value is not None}
 
 
-# ``measure(model, rows, blocks)``: model, held-out rows, their block (row,) -> (block,)
+# ``measure(model, rows, blocks)``: errors (block,) on held-out rows with block numbers (row,)
 Measure = Callable[[Any, Rows, npt.NDArray[np.int64]], Array]
 
 
@@ -79,7 +79,7 @@ def _rounds(model: Any, rows: Rows, blocks: npt.NDArray[np.int64]) -> Iterator[_
 
 
 def _by_block(score: Callable[[_Round], Callable[[npt.NDArray[np.bool_]], float]]) -> Measure:
-    """A measure from ``score(round)``, which returns a function: rows of a block -> error."""
+    """Measure from ``score(round)``, which returns a function from rows of a block to an error."""
 
     def measure(model: Any, rows: Rows, blocks: npt.NDArray[np.int64]) -> Array:
         n_blocks = int(blocks.max()) + 1
@@ -158,7 +158,7 @@ MEASURES: Mapping[str, Measure] = {
 def read_scoring(scoring: Scoring, model: Any) -> tuple[Mapping[str, Measure], list[Direction]]:
     """Measures by name, and the direction of each.
 
-    Without `scoring`: the log loss of a classifier, ``"rmse_macro"`` of a regressor.
+    By default, the log loss for a classifier and ``"rmse_macro"`` for a regressor.
 
     Raises
     ------
@@ -180,7 +180,7 @@ def read_scoring(scoring: Scoring, model: Any) -> tuple[Mapping[str, Measure], l
         else:
             raise DataError(f"unknown scoring {score!r}. {did_you_mean(str(score), MEASURES)}")
     if not scores or len(measures) < len(scores):
-        raise DataError("scoring must name at least one score, and each once.")
+        raise DataError("scoring must name at least one score, and name each once.")
     return measures, directions
 
 

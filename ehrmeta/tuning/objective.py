@@ -27,7 +27,7 @@ _MIN_PATIENTS = 5  # per block
 
 @dataclass(frozen=True)
 class Fold:
-    """Training rows, held-out rows, and the blocks of patients in which these are scored."""
+    """Training rows, and held-out rows with the blocks of patients in which they are scored."""
 
     train: Rows
     test: Rows
@@ -49,10 +49,11 @@ class Objective:
     measures : mapping of str to Measure
         One objective each.
     paired : bool
-        Whether the pruner compares a trial with the best one: a stopped trial then has an error.
+        Whether the pruner compares a trial with the best one. A stopped trial then gets an
+        estimated error.
     by_block : bool
-        Report the error of every block, as Optuna's Wilcoxon pruner expects, instead of the mean
-        so far, as median and Hyperband pruning expect.
+        Report the error of every block, which Optuna's Wilcoxon pruner expects. Otherwise report
+        the mean so far, which the median and Hyperband pruners expect.
     """
 
     estimator: Any
@@ -66,7 +67,7 @@ class Objective:
         """One error per measure, the mean over all blocks.
 
         A trial stopped by a test against the best one returns its expected error over all folds,
-        which is more informative to the sampler than a pruned trial. It has the attribute "reason".
+        which tells the sampler more than a pruned trial. It gets the attribute "reason".
 
         Raises
         ------
@@ -76,7 +77,7 @@ class Objective:
         import optuna
 
         model = clone(self.estimator)
-        if getattr(model, "verbose", False) is None:  # a bar for every fold is one too many
+        if getattr(model, "verbose", False) is None:  # no progress bar for every fold
             model.set_params(verbose=False)
         suggested(self.space, trial, model)
         of_blocks: list[Array] = []  # (measure,) each
@@ -95,7 +96,7 @@ class Objective:
             for of_block in errors.T:
                 of_blocks.append(of_block)
                 value = of_block[0] if self.by_block else np.mean(of_blocks)
-                with warnings.catch_warnings(action="ignore"):  # reported before by a lost worker
+                with warnings.catch_warnings(action="ignore"):  # a lost worker has reported it
                     trial.report(float(value), step=len(of_blocks) - 1)
             blocks = [float(of_block[0]) for of_block in of_blocks]
             trial.set_user_attr(BLOCKS, blocks)
@@ -111,7 +112,7 @@ class Objective:
     def _block_errors(self, model: Any, fold: Fold) -> Array:
         """Errors of a model fitted to the fold, (measure, block)."""
         fitted = clone(model)
-        with warnings.catch_warnings(action="ignore", category=DataWarning):  # given at reading
+        with warnings.catch_warnings(action="ignore", category=DataWarning):  # given before
             fitted.fit(fold.train.X, fold.train.y, **fold.train.known())
             measures = self.measures.values()
             errors = np.array([measure(fitted, fold.test, fold.blocks) for measure in measures])
@@ -136,7 +137,7 @@ def read_folds(rows: Rows, cv: Any) -> list[Fold]:
     GroupError
         There are fewer patients than folds.
     DataError
-        `cv` is neither, or a patient has both training and held-out rows.
+        `cv` is neither a number nor a splitter, or a patient has both training and held-out rows.
     """
     splitter = PatientKFold(int(cv), random_state=0) if isinstance(cv, int | np.integer) else cv
     if isinstance(cv, str) or not hasattr(splitter, "split"):
@@ -148,8 +149,8 @@ def read_folds(rows: Rows, cv: Any) -> list[Fold]:
         training, held_out = rows.take(masks[0]), rows.take(masks[1])
         if len(np.intersect1d(training.tasks, held_out.tasks)):
             raise DataError(
-                "cv puts rows of one patient into training and held-out rows. Use PatientKFold, or "
-                "a number of folds."
+                "cv puts rows of one patient into both training and held-out rows. Use "
+                "PatientKFold, or a number of folds."
             )
         patients, codes = np.unique(held_out.tasks, return_inverse=True)
         n_blocks = max(1, min(_MAX_BLOCKS, len(patients) // _MIN_PATIENTS))

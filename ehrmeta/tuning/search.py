@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 DEFAULT_STORAGE = "ehrmeta-studies.db"
-# parameters without influence on the results
+# parameters that do not affect the results
 _IRRELEVANT = {"device": "auto", "verbose": None, "callbacks": (), "chunk_size": None}
 
 
@@ -41,11 +41,11 @@ class Tuned:
     Parameters
     ----------
     model : estimator
-        With the best parameters; fitted to all rows if `refit`.
+        Estimator with the best parameters; fitted to all rows if `refit`.
     params : dict
-        Best parameters, by the estimator's names.
+        Best parameters, by their names in the estimator.
     value : float
-        Their cross-validated error or score, by the first objective.
+        Cross-validated error or score of the best parameters, for the first objective.
     study : optuna.Study
         All trials.
     """
@@ -92,38 +92,39 @@ def tune(
     X, y, groups, time
         As in `fit`.
     n_trials : int
-        Of the whole study, including those of earlier runs and of other processes.
+        Number of trials of the whole study, including those of earlier calls and other processes.
     timeout : float, optional
         Seconds after which no further trial is started.
     space : sequence, mapping or callable, optional
         Names of parameters, ranges by name (see `read_space`), or an Optuna-style function of the
         trial that returns parameters. By default every parameter with a declared range.
     sampler : optuna.samplers.BaseSampler, optional
-        By default TPE, seeded with `random_state` and the number of the trial: one worker gives
-        the same trials with the same seed, even if the study was interrupted.
+        By default TPE, seeded with `random_state` and the number of the trial. One worker then
+        gives the same trials for the same seed, even if the study was interrupted.
     pruner : optuna.pruners.BasePruner, optional
         Called after every fold but the last. By default a Wilcoxon test against the best trial on
         the same blocks of patients. Pruners other than Wilcoxon's get the mean so far. With False,
         or several objectives, every trial is evaluated on all folds.
     storage : str or Path, optional
-        Where the study is stored, see `open_storage`. By default the file ehrmeta-studies.db in
-        the working directory for a study with a name, memory for one without.
+        Where the study is stored; see `open_storage`. By default, a study with a name is stored in
+        the file ehrmeta-studies.db in the working directory, and one without a name in memory.
     study_name : str, optional
         A study of this name is resumed, and shared with other processes on the same storage.
     scoring : str, callable, or sequence of them, optional
-        ``"rmse_macro"`` (the default), ``"rmse_task"``, ``"rmse_pooled"``, ``"mae_macro"``,
-        ``"log_loss"`` (of classifiers, the default), ``"interval_error"`` (calibration) or
-        ``"adapt_ms"``, all minimised; or a scorer ``(model, X, y, *, groups, time)`` to maximise.
+        ``"rmse_macro"`` (default for regressors), ``"rmse_task"``, ``"rmse_pooled"``,
+        ``"mae_macro"``, ``"log_loss"`` (default for classifiers), ``"interval_error"``
+        (calibration) or ``"adapt_ms"`` (milliseconds per task), all minimised; or a scorer
+        ``(model, X, y, *, groups, time)`` to maximise.
     cv : int or splitter
         Folds by patient.
     refit : bool
         Fit the best setting to all rows.
     random_state : int
-        Of the sampler, and of an estimator without one.
+        Seed of the sampler, and of the estimator if its own `random_state` is None.
     callback : callable, optional
         Called with study and trial after every trial of this process.
     notes : mapping of str to str, optional
-        Texts to store with a new study. Of the rows it stores only a digest.
+        Texts to store with a new study. Of the rows, a study stores only a digest.
 
     Returns
     -------
@@ -242,7 +243,7 @@ def _check(
 
 
 def _data_digest(inputs: Inputs) -> str:
-    """SHA-256 of features, outcome, times and task numbers; ids do not enter."""
+    """SHA-256 of features, outcome, times and task numbers, without task ids."""
     parts = [*sorted(inputs.columns.items()), ("outcome", inputs.outcome())]
     parts.append(("tasks", inputs.tasks().codes))
     if inputs.time is not None:
@@ -262,7 +263,7 @@ def _folds_digest(folds: Sequence[Fold]) -> str:
 
 
 def _model_digest(estimator: BaseEstimator) -> str:
-    """SHA-256 of the parameters of an estimator that influence its results."""
+    """SHA-256 of those parameters of an estimator that affect its results."""
     model = clone(estimator)
     known = model.get_params(deep=False)
     model.set_params(**{name: value for name, value in _IRRELEVANT.items() if name in known})
@@ -293,7 +294,7 @@ def _replayed(
     again = FixedTrial(trial.params, number=trial.number)
     try:
         with warnings.catch_warnings(action="ignore", category=UserWarning):
-            # a range may be narrower now
+            # Optuna warns if a range is narrower now
             values = suggested(space, cast("Any", again), model)
         if again.params.keys() != trial.params.keys():
             raise ValueError
@@ -305,6 +306,6 @@ def _replayed(
         raise StudyError(
             f"trial {trial.number} of the study searched {', '.join(trial.params)}, but this space "
             "has other parameters or choices. Only the ends of ranges may differ.",
-            Remedy("other-study", "Pass another study_name, or what it was made for."),
+            Remedy("other-study", "Pass another study_name, or the space the study was made for."),
         ) from error
     return values

@@ -32,7 +32,7 @@ def _classifies(search: MetaSearchCV) -> bool:
 
 @dataclass(eq=False, repr=False)
 class MetaSearchCV(MetaEstimatorMixin, BaseEstimator):
-    """An estimator whose `fit` searches its hyper-parameters, then fits the best setting.
+    """Estimator whose `fit` searches the hyper-parameters, then fits the best setting.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ class MetaSearchCV(MetaEstimatorMixin, BaseEstimator):
         ``judged_in_full``: whether a trial was evaluated on all folds.
     study_ : optuna.Study
     classes_, n_features_in_, feature_names_in_
-        Of the best estimator.
+        Those of the best estimator.
 
     Examples
     --------

@@ -29,13 +29,13 @@ class Dimension:
     Parameters
     ----------
     name : str
-        In the study. A parameter of one of several parts is named after the part's class:
-        ``MAML__inner_lr``.
+        Name in the study. If an algorithm or backbone is chosen from several, its parameters are
+        named after its class: ``MAML__inner_lr``.
     parameter : str
-        Of the estimator: ``algorithm__inner_lr``.
+        Name in the estimator: ``algorithm__inner_lr``.
     range : Range or Choice
     when : mapping
-        Values of other parameters of the estimator for which this one is searched.
+        Values that other parameters of the estimator must have for this one to be searched.
     """
 
     name: str
@@ -44,7 +44,7 @@ class Dimension:
     when: Mapping[str, Any] = field(default_factory=dict)
 
     def applies(self, model: BaseEstimator) -> bool:
-        """Whether a model with its current parameters uses this one."""
+        """Whether the current parameters of a model meet the conditions `when`."""
         values = model.get_params()
         return all(_label(values[name]) == _label(value) for name, value in self.when.items())
 
@@ -55,7 +55,7 @@ def read_space(estimator: BaseEstimator, space: Space | None = None) -> tuple[Di
     Parameters
     ----------
     estimator : estimator
-        Default parts are filled in.
+        An algorithm or backbone that is None is replaced by its default.
     space : sequence or mapping, optional
         Names of parameters with a declared range, or ranges by name: ``(low, high)``, ``(low, high,
         "log")``, a list of choices, a `Range` or `Choice`, or None for the declared one. Parts in a
@@ -105,7 +105,7 @@ def read_space(estimator: BaseEstimator, space: Space | None = None) -> tuple[Di
         for other in dimension.when:
             if other not in known:
                 raise DataError(
-                    f"'{dimension.parameter}' in the space depends on '{other}', which is no "
+                    f"'{dimension.parameter}' in the space depends on '{other}', which is not a "
                     f"parameter. {did_you_mean(other, sorted(known))}"
                 )
     return tuple(sorted(dimensions, key=lambda d: (d.parameter not in parts, bool(d.when))))
@@ -119,7 +119,7 @@ def suggested(
         drawn = space(trial)
         if not isinstance(drawn, Mapping):
             raise DataError(
-                f"a space that is a function returns a dict of parameters, not {drawn!r}."
+                f"a space given as a function must return a dict of parameters, not {drawn!r}."
             )
         values = dict(drawn)
         _check_known(values, model, {k: [v] for k, v in values.items() if _is_part(v)})
@@ -157,7 +157,7 @@ def _declared(model: BaseEstimator, prefix: str = "") -> Iterator[Dimension]:
 def _of_parts(
     parameter: str, parts: Sequence[BaseEstimator], wanted: Mapping[str, Any]
 ) -> Iterator[Dimension]:
-    """Dimensions of the parameters of every part in a list, each on the condition of its part."""
+    """Dimensions of the parameters of every part in a list, searched only if the part is chosen."""
     prefix = f"{parameter}__"
     for label, part in zip(Choice(tuple(parts)).labels, parts, strict=True):
         declared = {d.parameter: d for d in _declared(part, prefix)}
@@ -176,7 +176,7 @@ def _of_parts(
 
 
 def _dimension(name: str, value: Any, declared: Dimension | None) -> Dimension:
-    """Dimension of one parameter, from the user's and the declared range."""
+    """Dimension of one parameter, from the user's range or else the declared one."""
     usual, when = (None, {}) if declared is None else (declared.range, declared.when)
     if isinstance(value, Range | Choice):
         prefix = name.rpartition("__")[0]
@@ -199,7 +199,7 @@ def _dimension(name: str, value: Any, declared: Dimension | None) -> Dimension:
 
 
 def _range(value: Any, usual: Range | Choice | None) -> Range:
-    """``(low, high)`` or ``(low, high, "log")``, of the kind and on the scale declared."""
+    """Range from ``(low, high)`` or ``(low, high, "log")``, with the declared kind and scale."""
     usual = usual if isinstance(usual, Range) else None
     parts = value if isinstance(value, tuple) else ()
     is_number = [isinstance(end, Real) and not isinstance(end, bool) for end in parts[:2]]
@@ -252,7 +252,7 @@ def _is_part(value: Any) -> bool:
 
 
 def _label(value: Any) -> str:
-    """Text of a value to compare in conditions: the class name of a part."""
+    """Text of a value, to compare in conditions; for a part, the name of its class."""
     return type(value).__name__ if _is_part(value) else str(value)
 
 

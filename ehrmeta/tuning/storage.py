@@ -44,7 +44,7 @@ def open_storage(
     ----------
     storage : str, Path or None
         ``sqlite:///study.db`` (or a path), ``journal:///study.journal`` (or a path that ends in
-        .journal or .log), ``postgresql://user:password@host/database``; None is memory.
+        .journal or .log), or ``postgresql://user:password@host/database``. None is for memory.
     study_name : str
     create : bool
         Create a missing file.
@@ -88,7 +88,7 @@ def _with_tables(url: str, locks: Locks, options: dict[str, Any]) -> RDBStorage:
 
 
 def parsed_storage(storage: str) -> URL:
-    """URL of a storage, of one of the three kinds."""
+    """Parse a storage as the URL of a SQLite file, journal file or PostgreSQL server."""
     text = storage
     if "://" not in storage:
         kind = "journal" if Path(storage).suffix in (".journal", ".log") else "sqlite"
@@ -96,7 +96,7 @@ def parsed_storage(storage: str) -> URL:
     try:
         url = make_url(text)
     except ArgumentError as error:
-        raise StudyError(f"'{storage}' is not a storage. {_FORMS}") from error
+        raise StudyError(f"'{storage}' is not a path or URL of a storage. {_FORMS}") from error
     if "password" in url.query:
         raise StudyError(
             "write the password as postgresql://user:password@host/database, or put it in "
@@ -132,7 +132,7 @@ def _reaching(url: URL) -> Iterator[None]:
 
 
 class Journal(JournalFileBackend):
-    """Optuna's journal file under a lock that the operating system frees when its holder ends.
+    """Optuna's journal file, with a lock that the operating system frees when its holder exits.
 
     A writer that is killed in the middle of a line leaves a partial record, and the next append
     would make the file unreadable. Partial records are therefore removed first, under the lock. A
@@ -157,7 +157,7 @@ class Journal(JournalFileBackend):
 
 
 class _Lock(BaseJournalFileLock):
-    """Optuna's interface of a lock of the operating system."""
+    """Lock of the operating system with Optuna's interface."""
 
     def __init__(self, lock: FileLock) -> None:
         self._lock = lock
@@ -211,11 +211,14 @@ def _is_record(line: bytes) -> bool:
 
 
 class Locks:
-    """Numbered locks of one study. This class is for a study in memory, seen by one process."""
+    """Numbered locks of one study.
+
+    This base class does nothing, because a study in memory belongs to one process.
+    """
 
     def acquire(self, number: int, *, wait: bool = True) -> bool:
         """Acquire a lock, with or without waiting; returns whether it was acquired."""
-        return wait  # there are no workers to lose
+        return wait  # no trial of another worker can be lost
 
     def release(self, number: int) -> None:
         """Release a lock."""
@@ -234,7 +237,7 @@ class FileLocks(Locks):
         self._held: dict[int, FileLock] = {}
 
     def acquire(self, number: int, *, wait: bool = True) -> bool:
-        """Lock the file of this number; whether that worked."""
+        """Lock the file of this number; returns whether that worked."""
         lock = FileLock(self._path(number))
         try:
             lock.acquire(blocking=wait)

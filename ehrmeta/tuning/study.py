@@ -25,10 +25,10 @@ _WAIT = 0.5  # seconds between checks of the trials of other workers
 
 
 class PairedPruner(BasePruner):
-    """Wilcoxon's signed-rank test against the best trial, over the blocks that both have.
+    """Pruner by Wilcoxon's signed-rank test against the best trial, over the blocks that both have.
 
-    Optuna's Wilcoxon pruner continues a trial whose error so far is below the best trial's
-    error over all folds, which is almost every trial if the first folds are easy.
+    Optuna's Wilcoxon pruner never stops a trial whose error so far is below the best trial's error
+    over all folds. If the first folds are easy, this is almost every trial.
 
     Parameters
     ----------
@@ -66,7 +66,7 @@ class SharedStudy:
         sampler: Callable[[int], BaseSampler] | None = None,
         callback: Callable[[optuna.Study, FrozenTrial], None] | None = None,
     ) -> None:
-        """Run trials until the study, with all its workers, has `n_trials` that did not fail.
+        """Run trials until the study has `n_trials` that did not fail, over all its workers.
 
         `n_trials`, `timeout` and `callback` are those of `tune`. `sampler` maps the number of a
         trial to its sampler, so that the values drawn do not depend on the worker.
@@ -77,7 +77,7 @@ class SharedStudy:
             if trial is None:
                 if not self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
                     return
-                time.sleep(_WAIT)  # to run a trial that loses its worker
+                time.sleep(_WAIT)  # a trial that loses its worker is run again
                 continue
             self._evaluate(trial, objective)
             if callback is not None:
@@ -132,10 +132,10 @@ class SharedStudy:
             self.exhausted = True
 
     def _requeue_lost(self) -> None:
-        """Queue every trial whose worker is lost again, with its number and its parameters.
+        """Requeue every trial whose worker is lost, with the same number and parameters.
 
-        The caller holds the turn, so no trial starts meanwhile. Each is queued by one write: if
-        this worker is killed here, no trial is lost or repeated.
+        The caller holds the lock for choosing trials, so no trial starts meanwhile. Each trial is
+        requeued by one write, so that none is lost or repeated if this worker is killed here.
         """
         for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             if not self.locks.acquire(trial.number + 1, wait=False):
@@ -167,10 +167,10 @@ def open_study(
     pruner: BasePruner | None,
     notes: Mapping[str, str] | None = None,
 ) -> SharedStudy:
-    """Open or create a study; one in which all trials failed is created again.
+    """Open or create a study; one that does not fit is replaced if all its trials failed.
 
-    `made_for` has digests by name of what makes trials comparable: data, folds, model. `notes` are
-    stored with a new study.
+    `made_for` holds digests, by name, of what must be equal for trials to be comparable: data,
+    folds and model. `notes` are texts to store with a new study.
 
     Raises
     ------
@@ -189,9 +189,12 @@ def open_study(
             trials = study.get_trials(deepcopy=False)
             if not trials or any(trial.state != TrialState.FAIL for trial in trials):
                 raise StudyError(
-                    f"study '{study_name}' was made for other {difference}: its trials cannot be "
-                    "compared with new ones.",
-                    Remedy("other-study", "Pass another study_name, or what it was made for."),
+                    f"study '{study_name}' was made for other {difference}, so its trials cannot "
+                    "be compared with new ones.",
+                    Remedy(
+                        "other-study",
+                        "Pass another study_name, or the data and settings of the study.",
+                    ),
                 )
             optuna.delete_study(study_name=study_name, storage=opened)  # all its trials failed
         with quiet():
@@ -217,7 +220,7 @@ def _difference(study: optuna.Study, wanted: Mapping[str, str]) -> str | None:
 
 
 def recall(storage: str | Path, study_name: str, note: str) -> str | None:
-    """A note stored with a study, if it has one.
+    """A note stored with a study, or None.
 
     Raises
     ------

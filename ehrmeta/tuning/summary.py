@@ -67,8 +67,8 @@ def study_summary(study: optuna.Study) -> str:
     """Text with the best trial, counts of trials by outcome, and importances of parameters.
 
     The importance of a parameter is the share of the variation between good and other trials that
-    it explains alone (PED-ANOVA, arXiv:2304.10255). It is imprecise with few trials. All trials
-    count by their error in the first fold, also those stopped early.
+    it explains alone (PED-ANOVA, arXiv:2304.10255). It is imprecise with few trials. It is computed
+    from errors in the first fold, which trials that were stopped early have too.
     """
     import optuna
 
@@ -86,11 +86,12 @@ def study_summary(study: optuna.Study) -> str:
     ]
     diverged = sum(str(t.user_attrs.get(REASON, "")).startswith("diverged") for t in trials)
     if diverged:
-        lines.append(f"  {diverged} of them because training diverged")
+        lines.append(f"  {diverged} stopped because training diverged")
     view = first_fold_study(study)
     first = view.get_trials(deepcopy=False)
     if len(first) < _MIN_TRIALS or len({trial.values[0] for trial in first}) == 1:
-        return "\n".join([*lines, f"no importances: fewer than {_MIN_TRIALS} different trials"])
+        few = f"no importances: they need at least {_MIN_TRIALS} trials with different errors"
+        return "\n".join([*lines, few])
     lines.append("importance in the first fold, and values of the best quarter of the trials:")
     ranked = sorted(first, key=lambda trial: sign_of(view) * trial.values[0])
     good = ranked[: max(2, len(ranked) // 4)]
@@ -119,10 +120,10 @@ def _shown(value: Any) -> str:
 def study_plots(study: optuna.Study) -> Iterator[tuple[str, Any]]:
     """Name and matplotlib axes of every plot, by the first objective.
 
-    "history" shows the error of each trial over all folds (expected if stopped early), or
-    "pareto" the front of two or three objectives. "slice" (error over each parameter),
-    "importance" and "parallel" (all parameters of a trial) use the errors in the first fold; the
-    last two need trials that differ.
+    "history" shows the error of each trial over all folds (the expected error if it was stopped
+    early). With two or three objectives, "pareto" shows their front instead. "slice" (error over
+    each parameter), "importance" and "parallel" (all parameters of a trial) use the errors in the
+    first fold. The last two are omitted if all trials have the same error.
 
     Raises
     ------
@@ -227,7 +228,7 @@ def study_script(
 def script_storage(storage: str) -> str:
     """URL for a script, without the password: libpq reads PGPASSWORD or .pgpass.
 
-    Optuna has no URL of a journal, so a SQLite file beside the journal is used.
+    Optuna has no URLs for journals, so a SQLite file beside the journal is used.
     """
     from ehrmeta.tuning.storage import parsed_storage
 

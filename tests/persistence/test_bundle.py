@@ -238,7 +238,7 @@ def test_a_tensor_that_is_not_the_described_one_is_refused(path: Path) -> None:
     with pytest.raises(BundleError, match="tensor 'beta' does not match its SHA-256"):
         read_bundle(path)
     path.write_bytes(forged({"beta": torch.zeros(2)}, tensors=described))
-    with pytest.raises(BundleError, match="not those of its manifest"):
+    with pytest.raises(BundleError, match="do not match its manifest"):
         read_bundle(path)
 
 
@@ -256,11 +256,11 @@ def test_a_manifest_of_another_shape_is_refused(path: Path, changes: dict[str, A
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 def test_non_finite_numbers_are_refused(path: Path, value: float) -> None:
     tensors = {"beta": torch.tensor([0.0, value])}
-    with pytest.raises(BundleError, match="'beta' holds 1 NaN or infinite numbers of 2"):
+    with pytest.raises(BundleError, match="'beta' holds NaN or infinite values, 1 of 2"):
         write_bundle(path, tensors, {})
     assert same_bits(read_bundle(path)[0], TENSORS)
     path.write_bytes(forged(tensors))
-    with pytest.raises(BundleError, match="'beta' holds 1 NaN or infinite numbers of 2"):
+    with pytest.raises(BundleError, match="'beta' holds NaN or infinite values, 1 of 2"):
         read_bundle(path)
 
 

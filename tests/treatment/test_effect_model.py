@@ -120,7 +120,7 @@ def test_an_estimator_over_tasks_is_saved_within(train, new, learner, timed, tmp
 
 def test_models_that_are_code_are_not_written(train, tmp_path):
     forest = fitted(plain(outcome=RandomForestRegressor(3, random_state=0)), train)
-    with pytest.raises(BundleError, match="RandomForestRegressor in it cannot be saved"):
+    with pytest.raises(BundleError, match="RandomForestRegressor cannot be saved"):
         forest.save(tmp_path / "forest")
     with pytest.raises(BundleError, match="cannot be saved"):
         fitted(plain(estimator=TaskRidge()), train).save(tmp_path / "baseline")

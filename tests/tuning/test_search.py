@@ -82,7 +82,7 @@ class TestRefused:
             ({"cv": "five"}, "cv must be a number of folds or a splitter"),
             ({"scoring": 3}, "unknown scoring 3"),
             ({"space": "penalty"}, "space must be a list of names, a dict of ranges or a function"),
-            ({"space": lambda trial: 1.0}, "a function returns a dict of parameters, not 1.0"),
+            ({"space": lambda trial: 1.0}, "a function must return a dict of parameters, not 1.0"),
             ({"space": {"penalty": (1.0, np.inf)}}, "is not finite"),
         ],
     )
@@ -163,7 +163,7 @@ class TestRefused:
 
     @pytest.mark.filterwarnings("ignore:The groups parameter is ignored")
     def test_folds_that_cut_patients(self) -> None:
-        with pytest.raises(DataError, match="rows of one patient into training and held-out"):
+        with pytest.raises(DataError, match="rows of one patient into both training and held-out"):
             search(cv=KFold(3, shuffle=True, random_state=0))
 
     def test_patients_with_too_few_rows(self) -> None:

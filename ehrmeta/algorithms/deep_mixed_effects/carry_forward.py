@@ -140,7 +140,7 @@ def _values(support: TaskSet) -> dict[str, Tensor]:
     latest = mask & (time == highest(time))
     earliest = mask & (time == -highest(-time))
     last = mean_at(latest, y)
-    since = highest(time, mask & (y != last))  # rows after it hold the last value
+    since = highest(time, mask & (y != last))  # later rows have the last value
     some = mask.any() if len(y) else mask.new_zeros(())
     from_last = {
         "support_highest": highest(residual),

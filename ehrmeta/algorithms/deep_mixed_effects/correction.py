@@ -24,14 +24,14 @@ _CLIP = 5.0  # standard deviations
 _MIN_SCALE = 0.1  # in sds of the outcome: nearly constant inputs may vary after training
 _PENALTIES = (1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0)  # relative to the mean diagonal
 _N_FOLDS = 10
-MAX_LOG_FACTOR = 1.0  # of the scale
+MAX_LOG_FACTOR = 1.0  # bound of the log factor of the scale
 _MAX_RATIO = 25.0  # squared standardised errors are clipped to this
 _SPREAD_PENALTIES = (0.01, 0.1, 1.0)  # relative to the mean diagonal
 _SPREAD_FOLDS, _N_ROUNDS = 5, 8
 
 
 def correction_params(spec: Spec, generator: torch.Generator) -> dict[str, Tensor]:
-    """Initial parameters, with which nothing is corrected."""
+    """Initial parameters, which make no correction."""
     n = _n_inputs(spec)
     return {
         **prefixed("correction", _network(spec).init(generator)),
@@ -216,7 +216,7 @@ def _standard(inputs: Tensor, center: Tensor, scale: Tensor) -> Tensor:
 
 
 def _terms(inputs: Tensor, support_summary: Tensor) -> Tensor:
-    """Regression terms: 1, inputs, products of the last inputs, and features if without support."""
+    """Terms: 1, inputs, products of the last inputs, and the features where support is empty."""
     x, last = inputs[..., :-_N_LAST], inputs[..., -_N_LAST:]
     empty = support_summary[..., _EMPTY, None, None]
     ones = torch.ones_like(last[..., :1])

@@ -22,10 +22,10 @@ from ehrmeta.nn.mixed_model import fit_mixed_model, not_collinear
 from ehrmeta.nn.mixed_process import MixedProcess, fit_mixed_process, held_out_log_likelihood
 
 Array = npt.NDArray[np.float64]
-FEW_TASKS = 50  # below this the process must improve held-out tasks
+FEW_TASKS = 50  # with fewer, the process must improve held-out tasks
 _N_FOLDS = 5
 _MAX_DISTANCE = 4.0  # robust sds from the task's median
-_FLOOR = 1e-10  # of a variance: keeps the root of a singular covariance
+_FLOOR = 1e-10  # added to variances, so that a singular covariance has a Cholesky factor
 # Rates of the exponential priors of the sds between cohorts, relative to the sd of one patient's
 # outcome. 95 % of the prior is below 1 for intercepts, and below 1/2 for slopes (per feature sd).
 _INTERCEPT_RATE, _SLOPE_RATE = 3.0, 6.0
@@ -39,7 +39,7 @@ class MixedStart:
     intercept: float
     beta: Array  # (feature,)
     beta_elapsed: float
-    root: Array  # (2, 2) of G
+    root: Array  # (2, 2) Cholesky factor of G
     process_var: float
     tau: float
     noise_var: float
@@ -108,7 +108,7 @@ def fit_mixed_start(
     if likelihood.n_classes:
         fit = _rescaled(fit, x, tasks)
     root = np.zeros((2, 2))
-    floor = 1e-10 * max(float(np.trace(fit.G)), 1e-6)  # a singular covariance has a root too
+    floor = 1e-10 * max(float(np.trace(fit.G)), 1e-6)  # for a singular G
     root[: z.shape[1], : z.shape[1]] = np.linalg.cholesky(fit.G + floor * np.eye(len(fit.G)))
     beta = np.zeros(len(kept))
     beta[kept] = fit.beta
@@ -146,7 +146,7 @@ def fit_cohort_start(tasks: TaskRows, likelihood: Likelihood) -> dict[str, Any]:
     x, offset = tasks.x.double().numpy(), tasks.offset.double().numpy()
     one, mean_offset = np.ones((tasks.n_rows, 1)), float(offset.mean())
     centred = (offset - mean_offset)[:, None]
-    above = bool(centred.any())  # a population model
+    above = bool(centred.any())  # whether there is a population model
     fixed, n_features = centred if above else x, x.shape[1]
     intercept = np.arange(1 + n_features + above) == 0
     fit = fit_generalised_mixed_model(
