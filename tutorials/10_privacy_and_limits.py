@@ -27,8 +27,9 @@ model.save(folder / "bilirubin.ehrmeta")
 # %% [markdown]
 # `ehrmeta inspect` says what a file holds, with `--full` every setting and array: weights, no row,
 # no label and no id of a patient. The encoding's means and category names are summaries of the
-# training table: look at them before the file leaves, since a category that one patient alone has
-# is about that patient.
+# training table. Levels of a category that fewer than eleven patients have are not named: `save`
+# counts them, and the loaded model predicts their rows as the average level. `save(...,
+# rare_levels="keep")` names them, in a file that `inspect` calls patient data.
 
 # %%
 inspect = [sys.executable, "-m", "ehrmeta", "inspect", str(folder / "bilirubin.ehrmeta")]

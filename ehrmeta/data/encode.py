@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,35 +13,24 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from ehrmeta.data.coding import (
+    MANY_PATIENTS,
+    Coding,
+    Floats,
+    Unknown,
+    column_names,
+    fit_levels,
+    fit_numbers,
+    write_levels,
+    write_numbers,
+)
 from ehrmeta.data.columns import level_names, refuse_rows, require_columns
 from ehrmeta.data.schema import Feature, Transform
 from ehrmeta.data.tasks import index_tasks
-from ehrmeta.errors import DataError, Remedy, SchemaError
+from ehrmeta.errors import DataError, DataWarning, Remedy, SchemaError
 
-Floats = NDArray[np.float32]
-CLIP = 8.0  # robust standard deviations
 _LARGEST_OUTCOME = 1e30  # above, float32 arithmetic overflows
 _MOST_SDS = 1e6  # from the training mean: above, adapted networks overflow
-
-
-@dataclass(frozen=True)
-class Coding:
-    """Fitted encoding of one feature.
-
-    Attributes
-    ----------
-    center, scale : float
-        Of a numeric or binary feature; scale 0 if it was constant in training.
-    levels : tuple of str
-        Of a categorical feature.
-    missing : bool
-        Whether it was missing in a training row.
-    """
-
-    center: float = 0.0
-    scale: float = 0.0
-    levels: tuple[str, ...] = ()
-    missing: bool = False
 
 
 @dataclass(frozen=True)
@@ -49,9 +39,15 @@ class Encoder:
 
     Numeric and binary features are scaled to ``(v - median) / (IQR / 1.349)`` (the standard
     deviation if the IQR is 0), by block for features with a block, and clipped at +-8. A missing
-    value becomes 0, with an indicator column if values were missing in training. Categorical
-    features become one column per level that enough training tasks have, one for all other levels,
-    and one for missing if there were any. Measured features are a separate array, NaN if missing.
+    value becomes 0, with an indicator column if values were missing in training. Measured features
+    are a separate array, NaN if missing.
+
+    Categorical features become one column per level, one for all other levels, and one for missing
+    if there were any. Levels of fewer than ten patients have no column of their own in a feature of
+    more than 20 levels, or if they have fewer than three patients or 1 % of all; `fit` warns of
+    those it merges. The others are shrunk towards the average level, as a random effect is. An
+    unknown level, and a missing one if none was missing in training, is the average level: each
+    column holds its share of the training rows, and `transform` warns of the rows.
 
     Attributes
     ----------
@@ -80,7 +76,9 @@ class Encoder:
         features: tuple[Feature, ...],
         *,
         groups: Any = None,
-        min_level_count: int = 10,
+        y: NDArray[np.float64] | None = None,
+        sites: Any = None,
+        min_level_count: int = MANY_PATIENTS,
     ) -> Encoder:
         """Learn scales and levels.
 
@@ -90,24 +88,41 @@ class Encoder:
             As `read_columns` returns them; training rows only.
         features : tuple of Feature
         groups : array-like, (row,), optional
-            Task ids; without them every row counts as a task.
+            Patient of every row; without it every row is a patient.
+        y : ndarray, (row,), optional
+            Outcome on the learner's scale, which decides how far levels of few patients are shrunk.
+        sites : array-like, (row,), optional
+            Cohort of every row, where rows are patients: a file does not name a level of one
+            cohort.
         min_level_count : int
-            Levels of fewer tasks are encoded as other, and not named in a saved model.
+            Levels of as many patients are neither merged nor shrunk.
 
         Raises
         ------
         SchemaError
             A feature is not a column, or is numeric but holds text.
+
+        Warns
+        -----
+        DataWarning
+            Levels were merged, with counts by column.
         """
-        codes = None if groups is None else index_tasks(groups).codes
         of_block = {}
         for block in {f.block for f in features if f.block}:
             values = [_numbers(columns, f) for f in features if f.block == block]
-            of_block[block] = _fit_scale(np.concatenate(values))
+            of_block[block] = fit_numbers(np.concatenate(values))
+        levels = fit_levels(
+            {f.name: _levels(columns, f) for f in features if f.kind == "categorical"},
+            None if groups is None else index_tasks(groups).codes,
+            y=y,
+            sites=None if sites is None else index_tasks(sites).codes,
+            many=min_level_count,
+        )
+        _warn_of_merged(levels, len(next(iter(columns.values()))) if columns else 0)
         codings = tuple(
-            _fit_levels(_levels(columns, f), codes, min_level_count)
+            levels[f.name]
             if f.kind == "categorical"
-            else _fit_numbers(_numbers(columns, f), of_block.get(f.block))
+            else fit_numbers(_numbers(columns, f), of_block.get(f.block))
             for f in features
         )
         return cls(tuple(features), codings)
@@ -125,7 +140,17 @@ class Encoder:
     def _names_of(self, *, measured: bool) -> tuple[str, ...]:
         pairs = zip(self.features, self.codings, strict=True)
         chosen = (pair for pair in pairs if (pair[0].role == "measured") == measured)
-        return tuple(name for feature, coding in chosen for name in _names(feature, coding))
+        return tuple(name for feature, coding in chosen for name in column_names(feature, coding))
+
+    @cached_property
+    def thin(self) -> NDArray[np.bool_]:
+        """Which fixed columns are of levels of few patients, and shrunk."""
+        thin = np.zeros(len(self.fixed_names), dtype=np.bool_)
+        for feature, coding, place in zip(self.features, self.codings, self.places, strict=True):
+            if feature.role != "measured":
+                shrunk = np.array(coding.weights) < 1.0
+                thin[place.start : place.start + len(shrunk)] = shrunk
+        return thin
 
     @cached_property
     def places(self) -> tuple[slice, ...]:
@@ -133,39 +158,69 @@ class Encoder:
         places, at = [], {True: 0, False: 0}
         for feature, coding in zip(self.features, self.codings, strict=True):
             start = at[feature.role == "measured"]
-            at[feature.role == "measured"] = stop = start + len(_names(feature, coding))
+            at[feature.role == "measured"] = stop = start + len(column_names(feature, coding))
             places.append(slice(start, stop))
         return tuple(places)
 
-    def transform(self, columns: Mapping[str, NDArray[Any]]) -> tuple[Floats, Floats]:
+    def transform(
+        self, columns: Mapping[str, NDArray[Any]], *, shrink: bool = True
+    ) -> tuple[Floats, Floats]:
         """Encode rows; columns that are not features are ignored.
 
         Parameters
         ----------
         columns : mapping of str to ndarray, (row,)
+        shrink : bool
+            Whether levels of few patients are shrunk; False for the rows of the fit, from which
+            their effects are learned.
 
         Returns
         -------
         fixed : ndarray of float32, (row, len(fixed_names))
         measured : ndarray of float32, (row, len(measured_names))
             NaN if missing.
+
+        Raises
+        ------
+        SchemaError
+            As in `fit`.
+        DataError
+            A column holds several levels, and none that was there at the fit.
+
+        Warns
+        -----
+        DataWarning
+            Levels are unknown, or missing for the first time, with counts by column.
         """
         n_rows = len(next(iter(columns.values()))) if columns else 0
         fixed = np.zeros((n_rows, len(self.fixed_names)), dtype=np.float32)
         measured = np.zeros((n_rows, len(self.measured_names)), dtype=np.float32)
+        unknown = {}
         for feature, coding, place in zip(self.features, self.codings, self.places, strict=True):
             out = (measured if feature.role == "measured" else fixed)[:, place]
             if feature.kind == "categorical":
-                _write_levels(_levels(columns, feature), feature, coding, out)
+                levels = _levels(columns, feature)
+                unknown[feature.name] = write_levels(levels, feature, coding, out, shrink=shrink)
             else:
-                _write_scaled(_numbers(columns, feature), feature, coding, out)
+                write_numbers(_numbers(columns, feature), feature, coding, out)
+        _warn_of_unknown(unknown)
         return fixed, measured
+
+    def without_rare_levels(self) -> tuple[Encoder, dict[str, int]]:
+        """The encoder without names of rare levels, and how many every feature loses.
+
+        Rare levels are those of fewer than eleven patients, and those that were merged. All columns
+        stay; a row of a level without a name is encoded as one of an unknown level.
+        """
+        parts = [coding.without_rare_levels() for coding in self.codings]
+        lost = {f.name: n for f, (_, n) in zip(self.features, parts, strict=True) if n}
+        return dataclasses.replace(self, codings=tuple(coding for coding, _ in parts)), lost
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-safe values for `from_dict`."""
         return {
             "features": [dataclasses.asdict(f) for f in self.features],
-            "codings": [dataclasses.asdict(c) | {"levels": list(c.levels)} for c in self.codings],
+            "codings": [coding.to_dict() for coding in self.codings],
         }
 
     @classmethod
@@ -173,8 +228,46 @@ class Encoder:
         """Restore an encoder from `to_dict`."""
         return cls(
             tuple(Feature(**f) for f in values["features"]),
-            tuple(Coding(**c | {"levels": tuple(c["levels"])}) for c in values["codings"]),
+            tuple(map(Coding.from_dict, values["codings"])),
         )
+
+
+def _warn_of_merged(codings: Mapping[str, Coding], n_rows: int) -> None:
+    """Warn of levels that share a column."""
+    merged = [
+        f"'{name}': {len(coding.merged):,} in {round(coding.shares[-1] * n_rows):,} rows"
+        for name, coding in codings.items()
+        if len(coding.merged) > 1 or (coding.merged and not coding.weights[-1])
+    ]
+    _warn(
+        merged,
+        "levels of too few patients are not told apart (",
+        "). Combine levels by their meaning before the fit, or drop a column of ids or free text.",
+    )
+
+
+def _warn_of_unknown(unknown: Mapping[str, Unknown]) -> None:
+    """Warn of rows that are encoded as the average level."""
+    found = []
+    for name, rows in unknown.items():
+        counts = {
+            "with an unknown level": rows.n_unknown,
+            "of which differ from a known one only in capitals or spaces": rows.n_respelled,
+            "with a missing value, as no training row had": rows.n_missing,
+        }
+        parts = [f"{n:,} {what}" for what, n in counts.items() if n]
+        if parts:
+            found.append(f"'{name}': {', '.join(parts)}, of {rows.n_rows:,} rows")
+    _warn(
+        found,
+        "rows are predicted as the average level (",
+        "). Spell levels as at fit, and fill in what is missing.",
+    )
+
+
+def _warn(found: list[str], before: str, after: str) -> None:
+    if found:
+        warnings.warn(before + "; ".join(found) + after, DataWarning, stacklevel=6)
 
 
 def _numbers(columns: Mapping[str, NDArray[Any]], feature: Feature) -> NDArray[np.float64]:
@@ -204,74 +297,6 @@ def _levels(columns: Mapping[str, NDArray[Any]], feature: Feature) -> pd.Categor
     codes, levels = pd.factorize(values, use_na_sentinel=True)
     names = level_names(np.asarray(levels))
     return pd.Categorical.from_codes(codes, categories=pd.Index(names, dtype=object))
-
-
-def _fit_scale(values: NDArray[np.float64]) -> Coding:
-    present = values[~np.isnan(values)]
-    missing = len(present) < len(values)
-    if len(present) == 0 or np.ptp(present) == 0:
-        return Coding(float(present[0]) if len(present) else 0.0, 0.0, (), missing)
-    low, median, high = (float(q) for q in np.percentile(present, (25, 50, 75)))
-    scale = (high - low) / 1.349 or float(np.std(present)) or 1.0
-    return Coding(median, scale, (), missing)
-
-
-def _fit_numbers(values: NDArray[np.float64], block: Coding | None) -> Coding:
-    """Scale of a column: that of its block, if any, else of its values."""
-    if block is None:
-        return _fit_scale(values)
-    return dataclasses.replace(block, missing=bool(np.isnan(values).any()))
-
-
-def _fit_levels(values: pd.Categorical, tasks: NDArray[np.int64] | None, min_count: int) -> Coding:
-    codes = np.asarray(values.codes, dtype=np.int64)
-    missing = bool((codes < 0).any())
-    present = codes[codes >= 0]
-    if tasks is not None and len(present):
-        n_levels = len(values.categories)
-        present = pd.unique(tasks[codes >= 0] * n_levels + present) % n_levels  # once per task
-    counts = np.bincount(present, minlength=len(values.categories))
-    levels = tuple(
-        sorted(level for level, n in zip(values.categories, counts, strict=True) if n >= min_count)
-    )
-    return Coding(levels=levels, missing=missing)
-
-
-def _names(feature: Feature, coding: Coding) -> list[str]:
-    """Encoded columns of a feature; measured ones have NaN instead of other and missing."""
-    is_category, is_fixed = feature.kind == "categorical", feature.role != "measured"
-    names = (
-        [f"{feature.name}={level}" for level in coding.levels] if is_category else [feature.name]
-    )
-    names += [f"{feature.name} other"] if is_category and is_fixed else []
-    return names + ([f"{feature.name} missing"] if coding.missing and is_fixed else [])
-
-
-def _write_scaled(
-    values: NDArray[np.float64], feature: Feature, coding: Coding, out: Floats
-) -> None:
-    missing = np.isnan(values)
-    if coding.scale > 0:
-        with np.errstate(over="ignore"):
-            scaled = (values - coding.center) / coding.scale
-        out[:, 0] = np.minimum(np.maximum(scaled, -CLIP), CLIP)  # faster than np.clip for few rows
-    out[missing, 0] = np.nan if feature.role == "measured" else 0.0
-    if feature.role != "measured" and coding.missing:
-        out[:, 1] = missing
-
-
-def _write_levels(values: pd.Categorical, feature: Feature, coding: Coding, out: Floats) -> None:
-    place = {level: i for i, level in enumerate(coding.levels)}
-    other = len(place)
-    lookup = np.array([*(place.get(level, other) for level in values.categories), -1])
-    column = lookup[values.codes]  # code -1 (missing) reads the last entry
-    if feature.role == "measured":
-        for i in range(len(place)):
-            out[:, i] = column == i
-        out[column < 0] = np.nan
-        return
-    column = np.where(column < 0, other + 1 if coding.missing else other, column)
-    out[np.arange(len(column)), column] = 1.0
 
 
 @dataclass(frozen=True)

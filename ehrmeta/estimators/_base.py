@@ -107,7 +107,7 @@ class TaskEstimator(BaseEstimator, ABC):
             column_names=None if names is None else tuple(names),
         )
         tasks = inputs.tasks()
-        model = learn(table.rows(inputs, tasks.codes, tasks.n_tasks), reader)
+        model = learn(table.rows(inputs, tasks.codes, tasks.n_tasks, of_fit=True), reader)
         self._set_fitted(model, tasks.n_tasks)
         return self
 

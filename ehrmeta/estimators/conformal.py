@@ -130,7 +130,7 @@ class ConformalEstimator(Saved, BaseEstimator, ABC, Generic[Result]):
         """Model and sorted nonconformity scores of the calibration rows, without rows or ids.
 
         The scores are standardised errors, or probabilities of the true class. Subgroups of `by`
-        are named if they have at least ten patients.
+        are named if they have at least eleven patients.
         """
         fitted = self._calibrated_model()
         savable = self.model if isinstance(self.model, MetaEstimator) else fitted

@@ -26,7 +26,7 @@ _INVERSE_PENALTY = 1e3  # keeps coefficients of separated classes finite
 Cell: TypeAlias = tuple[int | None, str | None]  # support size, subgroup; None is all of them
 Value = TypeVar("Value")
 ANY: Cell = (None, None)
-_FEWEST_TASKS = 10  # of a named subgroup
+_FEWEST_TASKS = 11  # of a named subgroup
 _MOST_VALUES = 20  # of a column without cut points
 
 
@@ -199,8 +199,8 @@ def finest(limits: Mapping[Cell, Limits], cell: Cell, needed: int) -> Cell:
 def by_cell(rows: pd.DataFrame, of: Callable[[pd.DataFrame], Value]) -> dict[Cell, Value]:
     """Apply `of` to all rows, to those of each k, and to every subgroup at each k.
 
-    Subgroups of fewer than ten tasks are skipped, so that no rare patient is named. The frame has
-    the columns shots, level and task.
+    Subgroups of fewer than eleven tasks are skipped, so that no rare patient is named. The frame
+    has the columns shots, level and task.
     """
     values = {ANY: of(rows)}
     for k, part in rows.groupby("shots"):

@@ -1,8 +1,8 @@
 """Saving to files: the base class of all that is saved, and the JSON of settings and labels.
 
-A ``model`` file holds learned weights, settings and summary statistics (scales, levels held by ten
-or more tasks), never a task label. An ``adapted`` file also holds the encoded support and the task
-labels: it is patient data and marked so.
+A ``model`` file holds learned weights, settings and summary statistics (scales, levels that eleven
+or more patients have), never a task label. An ``adapted`` file also holds the encoded support and
+the task labels: it is patient data and marked so.
 """
 
 import hashlib
@@ -10,13 +10,15 @@ import json
 import math
 import os
 import platform
+import warnings
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, ClassVar, Self, TypeAlias
+from typing import Any, ClassVar, Literal, Self, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -24,8 +26,8 @@ import torch
 from torch import Tensor
 
 from ehrmeta.algorithms import ALGORITHMS
-from ehrmeta.data import Schema
-from ehrmeta.errors import BundleError, DataError, Remedy
+from ehrmeta.data import Encoder, Schema
+from ehrmeta.errors import BundleError, DataError, DataWarning, Remedy
 from ehrmeta.nn import MLP, TaskRows
 from ehrmeta.persistence import read_bundle, write_bundle
 from ehrmeta.persistence.sklearn_models import SAVED_MODELS
@@ -58,7 +60,9 @@ class Saved(ABC):
 
     file_kind: ClassVar[str]
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(
+        self, path: str | os.PathLike[str], *, rare_levels: Literal["drop", "keep"] = "drop"
+    ) -> None:
         """Save to one file; `to_state` lists what it contains.
 
         The file is written as a whole or not at all; an error leaves an existing file unchanged.
@@ -67,6 +71,15 @@ class Saved(ABC):
         ----------
         path : str or path-like
             By convention ``"name.ehrmeta"``.
+        rare_levels : {"drop", "keep"}
+            Levels of categorical features that fewer than eleven patients have could identify them.
+            By default the file does not name them, with a warning: a loaded model predicts their
+            rows as of an unknown level. "keep" names all, and marks the file as patient data.
+
+        Warns
+        -----
+        DataWarning
+            Levels were left out, with counts by column.
 
         Raises
         ------
@@ -74,7 +87,23 @@ class Saved(ABC):
             Some part cannot be saved (a `TorchModule`, a class of your own), or the file cannot be
             written.
         """
-        write_bundle(path, *self.to_state())
+        if rare_levels not in ("drop", "keep"):
+            raise DataError(f"rare_levels must be 'drop' or 'keep', got {rare_levels!r}.")
+        tensors, metadata = self.to_state()
+        if rare_levels == "keep":
+            metadata |= {"contains_patient_data": True, "names_rare_levels": True}
+        left_out: Counter[str] = Counter()
+        if rare_levels == "drop":
+            metadata = _without_rare_levels(metadata, left_out)
+        write_bundle(path, tensors, metadata)
+        if left_out:
+            counts = ", ".join(f"'{name}': {n:,}" for name, n in left_out.items())
+            remedy = "Pass rare_levels='keep' to name them, in a file that is then patient data."
+            message = (
+                f"levels of fewer than eleven patients are not named in the file ({counts}). Once "
+                "loaded, the model predicts their rows as the average level."
+            )
+            warnings.warn(DataWarning(message, Remedy("keep-levels", remedy)), stacklevel=2)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, device: str = "auto") -> Self:
@@ -112,6 +141,19 @@ class Saved(ABC):
         cls, tensors: Mapping[str, Tensor], metadata: Json, device: str = "auto"
     ) -> Self:
         """The inverse of `to_state`; a `BundleError` if the parts are inconsistent."""
+
+
+def _without_rare_levels(plain: Any, left_out: Counter[str]) -> Any:
+    """Metadata of which no encoder names a rare level; counts those left out by feature."""
+    if isinstance(plain, list):
+        return [_without_rare_levels(item, left_out) for item in plain]
+    if not isinstance(plain, dict):
+        return plain
+    if plain.keys() == {"features", "codings"}:
+        encoder, counts = Encoder.from_dict(plain).without_rare_levels()
+        left_out.update(counts)
+        return encoder.to_dict()
+    return {name: _without_rare_levels(item, left_out) for name, item in plain.items()}
 
 
 def check_class(name: str, expected: type) -> None:

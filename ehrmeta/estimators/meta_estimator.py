@@ -185,7 +185,8 @@ class MetaEstimator(Saved, TaskEstimator):
                 )
             population, rows = cross_fit_population(self.population, rows)
         elif (addition := algorithm.population(spec.likelihood)) is not None:
-            population, rows = add_boosted_offset(addition, rows)
+            thin = reader.table.encoder.thin
+            population, rows = add_boosted_offset(addition, rows, thin)
         generator = torch.Generator().manual_seed(seed)
         keeps_start = algorithm.keeps_start
         fitted, held_out = hold_out(

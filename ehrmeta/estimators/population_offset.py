@@ -64,14 +64,18 @@ def cross_fit_population(population: Population, rows: TaskRows) -> tuple[Popula
 
 
 def add_boosted_offset(
-    boosting: HistGradientBoostingRegressor, rows: TaskRows
+    boosting: HistGradientBoostingRegressor,
+    rows: TaskRows,
+    thin: npt.NDArray[np.bool_] | None = None,
 ) -> tuple[TreeSum | None, TaskRows]:
     """Cross-fit boosted trees as an offset of a linear mean, if they improve on held-out tasks.
 
     The offset is the mean of two models: trees fitted to the residuals of a ridge regression, and
     trees fitted to the outcome. Number of trees and leaf size are those that predict unseen tasks
     best. Together with half of the ridge regression they must lower its squared error by more than
-    one paired standard error.
+    one paired standard error. They are not fitted to rows of levels of few tasks: those of one fold
+    would be counted twice, by the trees that know them and by the linear mean that corrects the
+    cross-fitted trees that do not.
 
     Parameters
     ----------
@@ -79,15 +83,23 @@ def add_boosted_offset(
         Cloned.
     rows : TaskRows
         Rows of the training tasks.
+    thin : (feature,), optional
+        Columns of levels of few tasks.
 
     Returns
     -------
     model, rows
         The trees and the rows with their offset; None and the unchanged rows if trees do not help.
     """
-    if rows.n_tasks < _FEWEST_TASKS or not rows.x.shape[1]:
+    if not rows.x.shape[1]:
         return None, rows
-    x, y, codes = _features(rows), rows.y.double().numpy(), rows.codes.numpy()
+    every_x = _features(rows)
+    columns = every_x[:, : len(thin)][:, thin] if thin is not None else every_x[:, :0]
+    used = np.asarray(~columns.any(axis=1))
+    tasks, codes = np.unique(rows.codes.numpy()[used], return_inverse=True)
+    if len(tasks) < _FEWEST_TASKS:
+        return None, rows
+    x, y = every_x[used], rows.y.double().numpy()[used]
     linear = _cross_fit(Ridge(), x, y, codes)[1]
     of_residual, residual_offset = _boosted(boosting, x, y - linear, codes, leaf_sizes=_LEAF_SIZES)
     of_outcome, outcome_offset = _boosted(boosting, x, y, codes, leaf_sizes=_LEAF_SIZES)
@@ -96,7 +108,12 @@ def add_boosted_offset(
     gain = np.bincount(codes, _weight(codes) * (residual**2 - residual_of_both**2))
     if gain.mean() <= gain.std(ddof=1) / np.sqrt(len(gain)):
         return None, rows
-    return TreeSum.mean([of_residual, of_outcome]), _set_offset(rows, offset)
+    trees = TreeSum.mean([of_residual, of_outcome])
+    every_offset = np.empty(len(used))
+    every_offset[used] = offset
+    if not used.all():
+        every_offset[~used] = trees.predict(every_x[~used])
+    return trees, _set_offset(rows, every_offset)
 
 
 def with_offset(population: Population, rows: TaskRows) -> TaskRows:

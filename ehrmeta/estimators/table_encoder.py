@@ -91,10 +91,16 @@ class TableEncoder:
             period = float(center + first * scale), float(center + last * scale)
         clock = schema.time if schema is not None else None
         in_cohorts = schema is not None and schema.task_kind == "cohort"
-        patients = None if in_cohorts else inputs.groups  # a named level needs enough patients
+        several_classes = isinstance(outcome, Classes) and len(outcome.labels) > 2
+        encoder = Encoder.fit(
+            _plausible(inputs.columns, features),
+            features,
+            groups=None if in_cohorts else inputs.groups,
+            y=None if several_classes else outcome.forward(inputs.outcome()),
+        )
         return cls(
             features=features,
-            encoder=Encoder.fit(_plausible(inputs.columns, features), features, groups=patients),
+            encoder=encoder,
             outcome=outcome,
             timed=inputs.time is not None,
             time_unit=unit,
@@ -106,11 +112,17 @@ class TableEncoder:
             period=period,
         )
 
-    def rows(self, inputs: Inputs, codes: npt.NDArray[np.int64], n_tasks: int) -> TaskRows:
-        """Encode the rows of a call; `codes` (row,) are their task numbers."""
+    def rows(
+        self, inputs: Inputs, codes: npt.NDArray[np.int64], n_tasks: int, *, of_fit: bool = False
+    ) -> TaskRows:
+        """Encode the rows of a call; `codes` (row,) are their task numbers.
+
+        Levels of few patients are shrunk, except in rows `of_fit`, from which they are learned.
+        """
         fixed = measured = np.zeros((inputs.n_rows, 0), np.float32)  # without features
         if self.features:
-            fixed, measured = self.encoder.transform(_plausible(inputs.columns, self.features))
+            columns = _plausible(inputs.columns, self.features)
+            fixed, measured = self.encoder.transform(columns, shrink=not of_fit)
         time = np.zeros(inputs.n_rows) if inputs.time is None else inputs.time
         if self.clock_is_feature:
             standard = np.clip((time - self.time_center) / self.time_scale, -8.0, 8.0)

@@ -187,10 +187,10 @@ class EffectModel:
         return all(agree) and isinstance(effects, Effects)
 
     def _predicts(self) -> bool:
-        """Whether rows of zeros, two per arm, have finite effects and outcomes."""
+        """Whether encoded rows of zeros, two per arm, have finite effects and outcomes."""
         zeros = np.zeros(2 * len(self.treatment.vectors))
-        columns = dict.fromkeys(self.encoder.columns, zeros)
-        x = self.encoder.features.transform(columns)[0].astype(np.float64)
+        encoded, _ = self.encoder.features.transform(dict.fromkeys(self.encoder.columns, zeros[:0]))
+        x = np.zeros((len(zeros), encoded.shape[1]))
         arm = np.arange(len(zeros)) // 2
         given = arm if isinstance(self.treatment, Arms) else arm.astype(np.float64)
         shares = np.full((len(zeros), len(self.treatment.vectors)), 1 / len(self.treatment.vectors))

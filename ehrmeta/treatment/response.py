@@ -185,7 +185,7 @@ class TreatmentResponse(Saved, BaseEstimator):
             else Dose.fit(table.treatment, groups=table.inputs.groups)
         )
         encoder = TreatmentEncoder.fit(table, kind, *names)
-        rows = encoder.rows(table)
+        rows = encoder.rows(table, of_fit=True)
         self.model_, state, self.form_scores_ = fit_effect_model(encoder, rows, settings)
         _check_feature_names(self, X, reset=True)
         _check_n_features(self, X, reset=True)

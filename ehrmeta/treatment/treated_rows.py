@@ -209,7 +209,12 @@ class TreatmentEncoder:
         """Learn scales and category levels from the training rows."""
         columns = table.inputs.columns
         features = known_features(columns, schema)
-        encoder = Encoder.fit(columns, features, groups=table.inputs.groups)
+        tasks = table.inputs.groups
+        if schema is None:  # tasks are cohorts, if there are several, or else patients
+            encoder = Encoder.fit(columns, features, sites=tasks)
+        else:
+            in_cohorts = schema.task_kind == "cohort"
+            encoder = Encoder.fit(columns, features, groups=None if in_cohorts else tasks)
         return cls(treatment, tuple(columns), encoder, schema, task_column, treatment_column)
 
     def read(self, X: Any, y: Any = None, *others: Any, **named: Any) -> TreatedTable:
@@ -218,10 +223,13 @@ class TreatmentEncoder:
             named[name] = getattr(self, name)
         return read_treated(X, y, *others, **named)
 
-    def rows(self, table: TreatedTable) -> TreatedRows:
-        """Encode rows with their treatments and known propensities."""
+    def rows(self, table: TreatedTable, *, of_fit: bool = False) -> TreatedRows:
+        """Encode rows with their treatments and known propensities.
+
+        Levels of few patients are shrunk, except in rows `of_fit`, from which they are learned.
+        """
         inputs = table.inputs
-        x = self._x(inputs)
+        x = self._x(inputs, shrink=not of_fit)
         tasks, known = inputs.tasks(), None
         if table.propensity is not None:
             if not isinstance(self.treatment, Arms):
@@ -264,10 +272,10 @@ class TreatmentEncoder:
         arm = none if isinstance(self.treatment, Arms) else np.zeros(0)
         return TreatedRows(x, np.zeros(0), arm, none, 1, known=known)
 
-    def _x(self, inputs: Inputs) -> Array:
+    def _x(self, inputs: Inputs, *, shrink: bool = True) -> Array:
         """Encoded features of rows with the columns of fit, (row, feature)."""
         check_columns(inputs, self.columns)
-        return self.features.transform(inputs.columns)[0].astype(np.float64)
+        return self.features.transform(inputs.columns, shrink=shrink)[0].astype(np.float64)
 
 
 def known_features(columns: Mapping[str, AnyArray], schema: Schema | None) -> tuple[Feature, ...]:

@@ -7,6 +7,7 @@ import statsmodels.api as sm
 
 from ehrmeta.baselines import MixedEffects, MixedProcessEffects
 from ehrmeta.data import Clock, Feature, Schema
+from ehrmeta.errors import DataWarning
 
 
 def longitudinal(n_patients=150, seed=0):
@@ -19,6 +20,37 @@ def longitudinal(n_patients=150, seed=0):
     b = rng.multivariate_normal([0, 0], [[40, 2], [2, 3]], n_patients)[groups]
     y = 200 + 0.5 * age + 2 * days + b[:, 0] + b[:, 1] * days + rng.normal(0, 4, n)
     return pd.DataFrame({"age": age}), y, groups, days
+
+
+def arms(sizes, seed=0):
+    """Five rows of every patient, of arms that are ten apart."""
+    rng = np.random.default_rng(seed)
+    arm = np.repeat(np.arange(len(sizes)), sizes)
+    groups = np.repeat(np.arange(len(arm)), 5)
+    y = (10 * arm + rng.normal(0, 1, len(arm)))[groups] + rng.normal(0, 1, len(groups))
+    return pd.DataFrame({"arm": np.array(list("abc"))[arm[groups]]}), y, groups
+
+
+@pytest.mark.parametrize("sizes", [(9, 9, 9), (30, 30, 3), (4, 4, 4)])
+def test_arms_of_few_patients_are_told_apart(sizes):
+    X, y, groups = arms(sizes)
+    model = MixedEffects().fit(X, y, groups=groups)
+    means = pd.Series(y).groupby(X["arm"]).mean()
+    predicted = model.predict(pd.DataFrame({"arm": list("abc")}))
+    np.testing.assert_allclose(predicted, means, atol=0.5)
+
+
+@pytest.mark.parametrize("unknown", ["A", "a ", "hospice", None])
+def test_an_unknown_level_is_the_average_of_the_levels(unknown):
+    X, y, groups = arms((20, 20, 20))
+    model = MixedEffects().fit(X, y, groups=groups)
+    with pytest.warns(DataWarning, match="'arm': 1 with"):
+        (predicted,) = model.predict(pd.DataFrame({"arm": [unknown]}, dtype=object))
+    levels = model.predict(pd.DataFrame({"arm": list("abc")}))
+    assert predicted == pytest.approx(levels.mean())
+    with pytest.warns(DataWarning, match="'arm': 1 with"):
+        adapted = model.adapt(pd.DataFrame({"arm": [unknown]}, dtype=object), [12.0])
+    assert adapted.predict(pd.DataFrame({"arm": ["a"]})) > levels[0]
 
 
 @pytest.mark.filterwarnings("ignore:.*are not later than:ehrmeta.errors.DataWarning")

@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
 from ehrmeta.data import Encoder, Feature, OutcomeScale, read_columns
-from ehrmeta.errors import DataError, SchemaError
+from ehrmeta.errors import DataError, DataWarning, SchemaError
 
 AGE = Feature("age", unit="a")
 SEX = Feature("sex", "categorical", "static")
@@ -99,26 +99,73 @@ def test_categories_are_one_hot_with_other_and_missing() -> None:
     encoder = Encoder.fit(columns(), (SEX,))
     assert encoder.fixed_names == ("sex=f", "sex=m", "sex other", "sex missing")
     cells = np.array(["m", "unseen", None], dtype=object)
-    assert encoder.transform({"sex": cells})[0].tolist() == [
-        [0, 1, 0, 0],
-        [0, 0, 1, 0],
-        [0, 0, 0, 1],
-    ]
+    with pytest.warns(DataWarning, match="'sex': 1 with an unknown level, of 3 rows"):
+        fixed, _ = encoder.transform({"sex": cells})
+    assert fixed.tolist() == [[0, 1, 0, 0], [0.5, 0.5, 0, 0], [0, 0, 0, 1]]
 
 
-def test_missing_counts_as_other_when_training_had_none() -> None:
-    encoder = Encoder.fit({"sex": np.array(["f", "m"] * 10, dtype=object)}, (SEX,))
+def test_missing_is_the_average_level_when_training_had_none() -> None:
+    encoder = Encoder.fit({"sex": np.array(["f", "m", "m", "m"] * 10, dtype=object)}, (SEX,))
     assert encoder.fixed_names == ("sex=f", "sex=m", "sex other")
-    assert encoder.transform({"sex": np.array([None], dtype=object)})[0].tolist() == [[0, 0, 1]]
+    with pytest.warns(DataWarning, match="'sex': 1 with a missing value, as no training row had"):
+        fixed, _ = encoder.transform({"sex": np.array([None, "f"], dtype=object)})
+    assert fixed.tolist() == [[0.25, 0.75, 0], [1, 0, 0]]
 
 
-def test_a_level_is_named_only_when_enough_tasks_hold_it() -> None:
+def test_one_warning_counts_the_rows_of_every_column() -> None:
+    encoder = Encoder.fit(columns(), ALL)
+    cells = {name: values[:3].copy() for name, values in columns().items()}
+    cells |= {"sex": np.array(["F ", "f", "x"], object), "stage": np.array(["I", "I", "V"], object)}
+    with pytest.warns(DataWarning) as caught:
+        encoder.transform(cells)
+    (message,) = [str(warning.message) for warning in caught]
+    assert "'sex': 2 with an unknown level, 1 of which differ from a known one only" in message
+    assert "'stage': 1 with an unknown level" in message
+    assert "'age'" not in message
+
+
+def test_a_column_without_a_known_level_is_refused_with_a_hint() -> None:
+    encoder = Encoder.fit(columns(), (SEX,))
+    for cells, n in ((["F", "M ", None], 2), (["male", "female"], 0)):
+        with pytest.raises(DataError, match=f"'sex' holds 2 levels in 2 rows, .*; {n} rows differ"):
+            encoder.transform({"sex": np.array(cells, object)})
+
+
+def test_merged_levels_are_counted_at_the_fit_and_known_later() -> None:
+    village = np.array([f"village {i // 2}" for i in range(60)], object)
+    cells = columns() | {"village": village}
+    feature = Feature("village", "categorical")
+    with pytest.warns(DataWarning, match=r"not told apart \('village': 30 in 60 rows\)") as caught:
+        encoder = Encoder.fit(cells, (SEX, feature))
+    assert not any("village 1" in str(warning.message) for warning in caught)
+    assert encoder.fixed_names[-1] == "village other"
+    fixed, _ = encoder.transform(cells | {"village": village[::-1]})
+    assert (fixed[:, -1] == 1.0).all()
+
+
+def test_a_file_without_rare_levels_predicts_them_as_unknown() -> None:
     cells = {"sex": np.array(["f"] * 30 + ["m"] * 10, dtype=object)}
-    few = np.array([0] * 30 + list(range(10)))  # 30 rows, but one task
-    assert Encoder.fit(cells, (SEX,)).fixed_names == ("sex=f", "sex=m", "sex other")
-    assert Encoder.fit(cells, (SEX,), groups=few).fixed_names == ("sex=m", "sex other")
-    saved = json.dumps(Encoder.fit(cells, (SEX,), groups=few).to_dict())
-    assert '"f"' not in saved
+    encoder, left_out = Encoder.fit(cells, (SEX,)).without_rare_levels()
+    saved = json.loads(json.dumps(encoder.to_dict()))
+    assert '"m"' not in json.dumps(saved)
+    assert '"f"' in json.dumps(saved)
+    assert left_out == {"sex": 1}
+    with pytest.warns(DataWarning, match="'sex': 1 with an unknown level"):
+        fixed, _ = Encoder.from_dict(saved).transform({"sex": np.array(["f", "m"], object)})
+    assert fixed.tolist() == [[1, 0, 0], [0.75, 0.25, 0]]
+    both = np.array(["m", "x"], object)  # may be levels of the fit, so they are not refused
+    with pytest.warns(DataWarning, match="'sex': 2 with an unknown level"):
+        Encoder.from_dict(saved).transform({"sex": both})
+
+
+def test_files_of_older_versions_encode_as_they_did() -> None:
+    state = Encoder.fit(columns(), (SEX, STAGE)).to_dict()
+    for coding in state["codings"]:
+        del coding["shares"], coding["weights"]
+    cells = {name: np.array(["x", "y", None], object) for name in ("sex", "stage")}
+    fixed, measured = Encoder.from_dict(state).transform(cells)
+    assert fixed.tolist() == [[0, 0, 1, 0], [0, 0, 1, 0], [0, 0, 0, 1]]
+    np.testing.assert_array_equal(measured, [[0, 0], [0, 0], [np.nan, np.nan]])
 
 
 def test_whole_numbers_are_the_same_category_as_int_float_or_bool() -> None:
@@ -143,10 +190,11 @@ def test_measured_features_are_apart_and_missing_where_missing() -> None:
     hnp.arrays(np.float64, 8, elements=st.floats(-1e6, 1e6)),
     st.lists(st.sampled_from(["f", "m", "x", None]), min_size=8, max_size=8),
 )
+@pytest.mark.filterwarnings("ignore::ehrmeta.errors.DataWarning")  # unknown levels
 def test_transform_looks_at_no_other_row(numbers: NDArray[np.float64], text: list[Any]) -> None:
     encoder = Encoder.fit(columns(), ALL)
     cells = np.array(text, dtype=object)
-    table = {"age": numbers, "sex": cells, "crp": numbers, "stage": cells}
+    table = {"age": numbers, "sex": cells, "crp": numbers, "stage": np.full(8, "x", object)}
     fixed, measured = encoder.transform(table)
     for row in range(8):
         alone = encoder.transform({name: values[[row]] for name, values in table.items()})

@@ -15,6 +15,7 @@ from ehrmeta import (
     MAML,
     MLP,
     Adapted,
+    ConformalRegressor,
     Feature,
     MetaClassifier,
     MetaRegressor,
@@ -22,8 +23,9 @@ from ehrmeta import (
     Outcome,
     Schema,
     TorchModule,
+    load,
 )
-from ehrmeta.errors import BundleError, DataError, NotFittedError
+from ehrmeta.errors import BundleError, DataError, DataWarning, NotFittedError
 from ehrmeta.estimators.table_encoder import Classes
 from ehrmeta.persistence import read_bundle, write_bundle
 from tests.estimators.patients import make_patients, small_model
@@ -187,7 +189,7 @@ def test_adapted_patients_come_back_bit_for_bit_and_go_on(model, halves, saved_p
     ids=["text", "float", "bool", "date"],
 )
 def test_task_labels_of_every_type_come_back(labels, tmp_path):
-    X, y, groups, _ = make_patients(20)
+    X, y, groups, _ = make_patients(40)
     model = small_model(max_steps=2).fit(X, y, groups=groups)
     support = pd.Series(labels).repeat(2).to_numpy()
     adapted = model.adapt(X[:4], y[:4], groups=support)
@@ -225,15 +227,65 @@ def test_one_unnamed_patient_and_missing_measurements_come_back(patients, halves
 
 def test_a_model_file_holds_no_label_and_no_rare_level(tmp_path):
     X, y, groups, time = make_patients(60)
-    X.loc[groups == 7, "sex"] = "rare-level"
+    X.loc[groups <= 7, "sex"] = "rare-level"
     names = np.array([f"patient-{group}-secret" for group in groups], dtype=object)
     model = small_model(max_steps=2).fit(X, y, groups=names, time=time)
     path = tmp_path / "model.ehrmeta"
-    model.save(path)
+    with pytest.warns(DataWarning, match=r"fewer than eleven patients .* \('sex': 1\)"):
+        model.save(path)
     assert b"secret" not in path.read_bytes()
     assert b"rare-level" not in path.read_bytes()
+    assert "contains_patient_data" not in read_bundle(path)[1]
+    with pytest.warns(DataWarning, match="'sex': 3 with an unknown level"):
+        without = MetaRegressor.load(path).predict(X[:3], time=time[:3])
+    with pytest.warns(DataWarning, match="'sex': 3 with an unknown level"):
+        unknown = model.predict(X[:3].assign(sex="?"), time=time[:3])
+    np.testing.assert_array_equal(without, unknown)
+
+    model.save(path, rare_levels="keep")
+    assert read_bundle(path)[1]["contains_patient_data"] is True
+    loaded = MetaRegressor.load(path)
+    predicted = loaded.predict(X[:3], time=time[:3])
+    np.testing.assert_array_equal(predicted, model.predict(X[:3], time=time[:3]))
+    with pytest.warns(DataWarning, match="not named in the file"):
+        loaded.save(path)
+    with pytest.raises(DataError, match="rare_levels must be 'drop' or 'keep', got 'hide'"):
+        model.save(path, rare_levels="hide")
+
+
+@pytest.mark.parametrize("saves", ["classifier", "calibrated", "calibrated adapted"])
+def test_every_file_names_rare_levels_on_request_only(saves, tmp_path):
+    X, y, groups, time = make_patients(40)
+    X.loc[groups <= 7, "sex"] = "rare-level"
+    rows = {"groups": groups, "time": time}
+    if saves == "classifier":
+        saved = MetaClassifier(MAML(), max_steps=1, random_state=0).fit(X, y > 52, **rows)
+    else:
+        saved = ConformalRegressor(small_model(max_steps=1).fit(X, y, **rows), shots=(2,))
+        saved = saved.calibrate(X, y, **rows)
+    if saves == "calibrated adapted":
+        saved = saved.adapt(X[:3], y[:3], time=time[:3])
+    path = tmp_path / "it.ehrmeta"
+    with pytest.warns(DataWarning, match="not named in the file"):
+        saved.save(path)
+    assert b"rare-level" not in path.read_bytes()
+    saved.save(path, rare_levels="keep")
+    assert b"rare-level" in path.read_bytes()
+    assert read_bundle(path)[1]["contains_patient_data"] is True
+    kept, before = (it.predict(X[3:6], time=time[3:6]) for it in (load(path), saved))
+    np.testing.assert_array_equal(kept, before)
+
+
+def test_files_of_adapted_patients_name_no_rare_level_of_others(tmp_path):
+    X, y, groups, time = make_patients(60)
+    X.loc[groups <= 7, "sex"] = "rare-level"
+    names = np.array([f"patient-{group}-secret" for group in groups], dtype=object)
+    model = small_model(max_steps=2).fit(X, y, groups=names, time=time)
+    path = tmp_path / "adapted.ehrmeta"
     adapted = model.adapt(X[:3], y[:3], groups=names[:3], time=time[:3])
-    adapted.save(path)
+    with pytest.warns(DataWarning, match="not named in the file"):
+        adapted.save(path)
+    assert b"rare-level" not in path.read_bytes()
     assert read_bundle(path)[1]["contains_patient_data"] is True
 
 

@@ -181,6 +181,26 @@ def test_trees_are_as_many_as_serve_new_tasks():
     assert not same.offset.any(), "nothing is to be learned of new tasks"
 
 
+def test_trees_see_no_level_of_few_patients():
+    """All three patients of a level may be in one fold, whose trees then do not know it."""
+    rng = np.random.default_rng(0)
+    groups, age = np.repeat(np.arange(63), 6), rng.uniform(0, 10, 378)
+    arm = np.where(groups % 21 == 0, "new", "usual")
+    y = 3 * np.sin(age) + 10 * (arm == "new") + rng.normal(0, 1, 63)[groups]
+    X = pd.DataFrame({"age": age, "arm": arm})
+    model = MetaRegressor(max_steps=1, random_state=0).fit(X, y, groups=groups)
+    encoder = model.table_.encoder
+    assert encoder.thin.tolist() == [
+        name.startswith("arm=new") or "other" in name for name in encoder.fixed_names
+    ]
+    both = X[:2].assign(age=5.0, arm=["usual", "new"])
+    x = encoder.transform({name: both[name].to_numpy() for name in both})[0]
+    usual, new = model.population_.predict(x.astype(float))
+    assert usual == new
+    usual, new = model.predict(both)
+    assert new - usual == pytest.approx(10, abs=2)
+
+
 def test_by_default_trees_are_added_where_the_mean_bends():
     rng = np.random.default_rng(0)
     groups, age = np.repeat(np.arange(60), 6), rng.uniform(0, 10, 360)

@@ -13,6 +13,7 @@ from ehrmeta.errors import DataError, DataWarning, SchemaError
 from ehrmeta.estimators.inputs import read_inputs
 from ehrmeta.estimators.table_encoder import Classes, TableEncoder
 
+pytestmark = pytest.mark.filterwarnings("ignore:levels of too few patients")
 X = pd.DataFrame({"age": [40.0, 50.0, 60.0, 70.0], "sex": ["f", "m", "m", "f"]})
 Y, GROUPS, TIME = [1.0, 3.0, 5.0, 7.0], ["b", "b", "a", "a"], [4.0, 2.0, 0.0, 6.0]
 
@@ -46,6 +47,26 @@ def test_it_comes_back_from_json_as_it_was():
     for name in ("x", "measured", "time", "y", "origin"):
         np.testing.assert_array_equal(getattr(before, name), getattr(after, name))
     assert (again.timed, again.time_unit, again.features) == (True, 4.0, table.features)
+
+
+def test_levels_of_few_patients_are_shrunk_but_for_the_rows_of_the_fit():
+    rng = np.random.default_rng(0)
+    groups, arm = np.repeat(np.arange(27), 4), np.repeat(np.tile(list("abc"), 9), 4)
+    y = rng.normal(0, 1, 27)[groups] + rng.normal(0, 1, 108)
+    weights = []
+    for effect in (0.0, 10.0):
+        inputs = read_inputs(pd.DataFrame({"arm": arm}), y + effect * (arm == "c"), groups=groups)
+        table = TableEncoder.fit(inputs, None, OutcomeScale.fit(inputs.y, None, "y"))
+        fit, later = (
+            table.rows(inputs, inputs.tasks().codes, 27, of_fit=of_fit).x
+            for of_fit in (True, False)
+        )
+        np.testing.assert_array_equal(fit[:, :3], np.eye(3)[np.repeat(np.tile([0, 1, 2], 9), 4)])
+        weights.append(table.encoder.codings[0].weights[0])
+        share = (1 - weights[-1]) / 3
+        assert later[:4, 0].tolist() == pytest.approx([weights[-1] + share] * 4)
+    assert weights[0] < 0.95, "where levels differ they are shrunk less"
+    assert 0.99 < weights[1] < 1
 
 
 def test_implausible_values_are_missing_and_counted():

@@ -18,7 +18,7 @@ from sklearn.linear_model import LinearRegression, LogisticRegression, RidgeCV
 
 from ehrmeta import MetaRegressor, load
 from ehrmeta.baselines import TaskRidge
-from ehrmeta.errors import BundleError, NotFittedError
+from ehrmeta.errors import BundleError, DataWarning, NotFittedError
 from ehrmeta.persistence import read_bundle, write_bundle
 from ehrmeta.treatment import AdaptedResponse, TreatmentResponse
 from tests.treatment.sites import adapted, fitted, plain, simulate
@@ -175,7 +175,9 @@ def test_a_file_holds_no_value_of_a_patient(train, tmp_path):
     names = np.array([f"patient {i}" for i in range(12)])[train.groups]
     y = train.y + rng.normal(size=len(train.y))
     response = plain(outcome=[LinearRegression(), TREES], final="boosting")
-    response.fit(X, y, treatment=train.treatment, groups=names).save(tmp_path / "it")
+    response.fit(X, y, treatment=train.treatment, groups=names)
+    with pytest.warns(DataWarning, match=r"not named in the file \('ward': 1\)"):
+        response.save(tmp_path / "it")
     tensors, metadata = read_bundle(tmp_path / "it")
     text = json.dumps(metadata)
     assert "usual ward" in text
@@ -184,6 +186,11 @@ def test_a_file_holds_no_value_of_a_patient(train, tmp_path):
     rows = set(np.concatenate([y, train.X[:, 0], np.float32(train.X[:, 0])]).tolist())
     numbers = np.concatenate([tensor.double().ravel().numpy() for tensor in tensors.values()])
     assert not rows & set(numbers.tolist())
+    response.save(tmp_path / "it", rare_levels="keep")
+    assert read_bundle(tmp_path / "it")[1]["contains_patient_data"] is True
+    X = X[:3].assign(ward="rare ward")
+    again = TreatmentResponse.load(tmp_path / "it")
+    np.testing.assert_array_equal(again.effect(X), response.effect(X))
 
 
 def test_arms_and_leaves_of_few_are_not_written(train, tmp_path):

@@ -229,6 +229,22 @@ def test_bad_rows_are_refused(model, case):
         model.adapt(np.zeros((4, 2)), np.arange(4.0), **given)
 
 
+@pytest.mark.parametrize("sites", [1, 6])
+def test_a_text_confounder_is_adjusted_for_at_any_number_of_sites(sites):
+    rng = np.random.default_rng(2)
+    sick = rng.integers(0, 2, 1200)
+    t = (rng.random(1200) < np.where(sick, 0.8, 0.2)).astype(int)
+    y = 3.0 * sick + rng.normal(size=1200)
+    X = pd.DataFrame({"severity": np.where(sick, "severe", "mild")})
+    model = plain(final="constant").fit(X, y, treatment=t, groups=np.arange(1200) % sites)
+    assert abs(model.ate(X)) < 0.3
+    assert abs(y[t == 1].mean() - y[t == 0].mean()) > 1.5
+    with pytest.warns(DataWarning, match="'severity': 1 with an unknown level"):
+        model.effect(X[:1].assign(severity="Severe"))
+    with pytest.raises(DataError, match="'severity' holds 2 levels .* only in capitals or spaces"):
+        model.effect(X.assign(severity=X["severity"].str.upper()))
+
+
 def test_other_bad_input(model, train):
     with pytest.raises(DataError, match="1 arm in all"):
         plain().fit(train.X, train.y, treatment=np.ones(len(train.y)), groups=train.groups)

@@ -24,9 +24,11 @@ def describe_file(file: str, full: bool) -> None:
     else:
         lines = [*_summary(load(file)), _size(tensors)]
     click.echo("\n".join(map(printable, lines)))
-    if metadata.get("contains_patient_data"):
+    if metadata.get("names_rare_levels"):
+        click.echo("\nThis file contains patient data: it names levels of fewer than 11 patients.")
+    if "support.y" in tensors:
         click.echo("\nThis file contains patient data: the support rows and labels of its tasks.")
-    elif not full:
+    if not full and not metadata.get("contains_patient_data"):
         click.echo("\nThis file contains no row and no label of any task; --full prints all of it.")
 
 

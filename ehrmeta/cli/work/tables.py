@@ -308,6 +308,7 @@ COMMAND_WORDS = {
     "fewer-shots": "Lower the numbers of --shots.",
     "fit-with-time": "Fit it with --time.",
     "give-range": "Write one, such as {name}=1:10.",
+    "keep-levels": "",
     "keep-small-tasks": "",
     "name-time": "Pass --time, or remove them from --measured.",
     "new-groups": "Adapt them first, or pass --new-groups population or nan.",

@@ -119,7 +119,8 @@ class AdaptedDoses(AdaptedPatients):
         task = task_numbers(inputs, self.labels_)
         at = np.full(inputs.n_rows, design.time_center) if inputs.time is None else inputs.time
         memory = np.zeros((inputs.n_rows, int(self.model.has_memory)))
-        level, slope = (np.column_stack(part) for part in design.parts(inputs.columns, at, memory))
+        parts = design.parts(design.encoded(inputs.columns), inputs.columns, at, memory)
+        level, slope = map(np.column_stack, parts)
         both = np.stack([level, slope], axis=1)  # (row, 2, coefficient)
         mean = np.einsum("nkc,nc->nk", both, self._mean[task])
         return mean, both @ self._cov[task] @ both.transpose(0, 2, 1)

@@ -88,14 +88,17 @@ class DoseDesign:
         value = np.log(dose) if self.log_dose else dose
         return np.asarray((value - self.dose_center) / self.dose_scale)
 
+    def encoded(self, columns: Mapping[str, AnyArray], *, of_fit: bool = False) -> Array:
+        """Encoded features x, (row, feature); levels of few patients are shrunk, but `of_fit`."""
+        return self.encoder.transform(columns, shrink=not of_fit)[0].astype(np.float64)
+
     def parts(
-        self, columns: Mapping[str, AnyArray], time: Array, memory: Array
+        self, x: Array, columns: Mapping[str, AnyArray], time: Array, memory: Array
     ) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
         """Level and slope, each as (row, fixed effect) and (row, random effect).
 
         `memory`, (row, 1), is the derivative m; (row, 0) without carry-over.
         """
-        x = self.encoder.transform(columns)[0].astype(np.float64)
         one = np.ones((len(time), 1))
         bases = [spline.transform(_complete(columns, name)) for name, spline in self.curves.items()]
         curve = np.column_stack([*bases, np.zeros((len(time), 0))])

@@ -135,7 +135,8 @@ class DoseResponse(DosedEstimator[AdaptedDoses]):
             random_slope=self.random_slope,
             groups=rows.patient,
         )
-        designs = partial(self._designs, rows)
+        x = self.design_.encoded(rows.columns, of_fit=True)
+        designs = partial(self._designs, rows, x)
         estimated = self.carry_over == "auto"
         self.carry_over_ = (
             estimate_half_life(designs, self.gap_, process=self.ornstein_uhlenbeck)
@@ -168,9 +169,9 @@ class DoseResponse(DosedEstimator[AdaptedDoses]):
 
     def _posteriors(self, rows: DosedRows) -> list[tuple[Array, Array]]:
         """Mean and covariance of every patient's coefficients, averaged over plausible models."""
-        by_model = []
+        by_model, features = [], self.design_.encoded(rows.columns)
         for plausible in self.plausible_:
-            x, z, s, y, starts = self._designs(rows, plausible.half_life)
+            x, z, s, y, starts = self._designs(rows, features, plausible.half_life)
             w = np.column_stack([x, z])
             by_model.append(
                 [plausible.model.posterior(w[a:b], s[a:b], y[a:b]) for a, b in pairwise(starts)]
@@ -178,7 +179,7 @@ class DoseResponse(DosedEstimator[AdaptedDoses]):
         weights = _weights(self.plausible_)
         return [mix_normals(posteriors, weights) for posteriors in zip(*by_model, strict=True)]
 
-    def _designs(self, rows: DosedRows, half_life: float) -> Designs:
+    def _designs(self, rows: DosedRows, features: Array, half_life: float) -> Designs:
         """Fixed and random design, time in usual gaps, response, and offsets."""
 
         def phi(half_life: float) -> Array:
@@ -188,7 +189,7 @@ class DoseResponse(DosedEstimator[AdaptedDoses]):
         step = np.exp(_STEP)
         memory = (phi(half_life * step) - phi(half_life / step)) / (2 * _STEP)
         memory = memory[:, None][:, : int(self.own_carry_over and half_life > 0)]
-        level, slope = self.design_.parts(rows.columns, rows.time, memory)
+        level, slope = self.design_.parts(features, rows.columns, rows.time, memory)
         x, z = (a + phi(half_life)[:, None] * b for a, b in zip(level, slope, strict=True))
         return x, z, rows.time / self.gap_, rows.y, rows.starts
 

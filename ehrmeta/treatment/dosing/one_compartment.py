@@ -82,7 +82,7 @@ class OneCompartment(DosedEstimator["AdaptedCompartment"]):
         known = known_features(rows.columns, self.reader_.schema)
         features = tuple(feature for feature in known if feature.name != self.since_dose)
         self.encoder_ = Encoder.fit(rows.columns, features, groups=rows.patient)
-        x = self._encoded(rows.columns)[rows.starts[:-1]]
+        x = self._encoded(rows.columns, of_fit=True)[rows.starts[:-1]]
         self.kinetics_ = fit_kinetics(self._courses(rows), x, oral=self.route == "oral")
 
     def _check_parameters(self) -> None:
@@ -111,9 +111,9 @@ class OneCompartment(DosedEstimator["AdaptedCompartment"]):
             raise DataError(f"since_dose '{self.since_dose}' must hold numbers in all rows.")
         return values.astype(np.float64)
 
-    def _encoded(self, columns: dict[str, AnyArray]) -> Array:
-        """Encoded features, (row, feature)."""
-        return self.encoder_.transform(columns)[0].astype(np.float64)
+    def _encoded(self, columns: dict[str, AnyArray], *, of_fit: bool = False) -> Array:
+        """Encoded features, (row, feature); levels of few patients are shrunk, but `of_fit`."""
+        return self.encoder_.transform(columns, shrink=not of_fit)[0].astype(np.float64)
 
 
 class AdaptedCompartment(AdaptedPatients):

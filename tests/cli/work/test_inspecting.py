@@ -1,6 +1,7 @@
 from ehrmeta import MetaRegressor
 from ehrmeta.persistence import read_bundle, write_bundle
 from tests.cli.commands import run
+from tests.estimators.patients import make_patients, small_model
 
 
 def test_inspect_shows_all_of_a_model_but_no_row_of_its_patients(folder):
@@ -21,6 +22,16 @@ def test_inspect_says_the_main_things_in_a_few_lines(folder):
     assert "Adapted(10 tasks" in shown
     assert "contains patient data" in shown
     assert "030" not in shown
+
+
+def test_inspect_tells_a_file_that_names_rare_levels(tmp_path):
+    X, y, groups, _ = make_patients(30)
+    X.loc[groups < 7, "sex"] = "x"
+    path = tmp_path / "named.ehrmeta"
+    small_model(max_steps=1).fit(X, y, groups=groups).save(path, rare_levels="keep")
+    shown = run("inspect", path).output
+    assert "contains patient data: it names levels of fewer than 11 patients" in shown
+    assert "no row and no label" not in shown
 
 
 def test_inspect_lets_no_file_write_to_the_terminal(folder):

@@ -19,6 +19,10 @@ def design(**changes: object) -> DoseDesign:
     return DoseDesign.fit(COLUMNS, features, DOSE, TIME, groups=None, **settings | changes)
 
 
+def parts(of: DoseDesign, columns: dict[str, np.ndarray]) -> tuple:
+    return of.parts(of.encoded(columns), columns, TIME, np.zeros((40, 0)))
+
+
 def test_the_scaled_dose_has_mean_0_on_the_log_scale_and_unit_spread() -> None:
     scaled = design().scaled(DOSE)
     assert scaled.mean() == pytest.approx(0.0, abs=1e-12)
@@ -28,11 +32,11 @@ def test_the_scaled_dose_has_mean_0_on_the_log_scale_and_unit_spread() -> None:
 
 
 def test_level_and_slope_have_no_column_in_common() -> None:
-    (fixed, drawn), (tilted, drawn_tilt) = design().parts(COLUMNS, TIME, np.zeros((40, 0)))
+    (fixed, drawn), (tilted, drawn_tilt) = parts(design(), COLUMNS)
     assert not (fixed.any(0) & tilted.any(0)).any()
     assert not (drawn.any(0) & drawn_tilt.any(0)).any()
     assert drawn_tilt.any(0).sum() == 1
-    assert not design(random_slope=False).parts(COLUMNS, TIME, np.zeros((40, 0)))[1][1].any()
+    assert not parts(design(random_slope=False), COLUMNS)[1][1].any()
 
 
 def test_curves_need_numbers_of_a_column_that_is_there() -> None:
@@ -40,4 +44,4 @@ def test_curves_need_numbers_of_a_column_that_is_there() -> None:
         design(curves=("hour",))
     with pytest.raises(DataError, match="must hold numbers in all rows"):
         missing = COLUMNS | {"hours": np.where(np.arange(40) == 3, np.nan, COLUMNS["hours"])}
-        design().parts(missing, TIME, np.zeros((40, 0)))
+        parts(design(), missing)

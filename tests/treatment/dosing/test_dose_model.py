@@ -41,7 +41,8 @@ def test_the_estimate_maximises_the_likelihood() -> None:
     p = make_nof1(40, 4, random_state=4)
     model = nof1_fit(p, carry_over=1.0)
     rows = model._rows(model.reader_.read(p.X[:, 3:], p.y, p.groups, p.time), p.treatment, None)
-    design, best = model._designs(rows, 1.0), model.model_
+    x = model.design_.encoded(rows.columns)
+    design, best = model._designs(rows, x, 1.0), model.model_
     for name, value in best.variances.items():
         for factor in (0.8, 1.25):
             other = dose_model_at(design, **best.variances | {name: value * factor})

@@ -3,6 +3,7 @@
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from ehrmeta.data import make_nof1, make_pk
@@ -88,3 +89,21 @@ def test_models_that_cannot_be_fitted_are_refused(parameters: dict, message: str
     )
     with pytest.raises(DataError, match=message):
         DoseResponse(**parameters).fit(X, y, treatment=dose, groups=patient, time=day)
+
+
+def test_levels_of_few_patients_are_told_apart_and_unknown_ones_warned_of_once() -> None:
+    rng = np.random.default_rng(0)
+    patient, day = np.repeat(np.arange(24), 8), np.tile(np.arange(8.0), 24)
+    dose, arm = rng.integers(1, 5, 192).astype(float), np.array(list("abc"))[patient % 3]
+    y = 2 * dose + 10.0 * (patient % 3) + rng.normal(0, 1, 24)[patient] + rng.normal(0, 0.5, 192)
+    rows = {"treatment": dose, "groups": patient, "time": day}
+    model = DoseResponse(trend=False, carry_over=0.0, ornstein_uhlenbeck=False)
+    model.fit(pd.DataFrame({"arm": arm}), y, **rows)
+    arms = pd.DataFrame({"arm": list("abc")})
+    curves = model.unadapted().dose_response(arms, grid=[2.0])
+    np.testing.assert_allclose(curves["response"], [4, 14, 24], atol=3)
+    with pytest.warns(DataWarning) as caught:
+        model.adapt(
+            pd.DataFrame({"arm": ["d", "d"]}), [4.0, 6.0], treatment=[1.0, 2.0], time=[0, 1]
+        )
+    assert sum("'arm': 2 with an unknown level" in str(one.message) for one in caught) == 1

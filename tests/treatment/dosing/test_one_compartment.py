@@ -20,7 +20,7 @@ TRUE = Kinetics(
 class Plain:
     """Features as they are."""
 
-    def transform(self, columns):
+    def transform(self, columns, *, shrink):
         return [np.column_stack([columns["x0"], columns["x1"]])]
 
 
