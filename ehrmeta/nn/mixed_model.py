@@ -107,7 +107,7 @@ def fit_mixed_model(
     nu = n - p if reml else n
     if nu < 1:
         raise DataError(
-            f"{n} rows cannot estimate {p} fixed effects and a noise variance. "
+            f"{n} rows are too few to estimate {p} fixed effects and a noise variance. "
             "Pass more rows or fewer features."
         )
     ols = x_unit.T @ y / n

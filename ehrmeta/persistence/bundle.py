@@ -131,7 +131,9 @@ def read_bundle(path: str | os.PathLike[str]) -> tuple[dict[str, torch.Tensor], 
             manifest, n_bytes = _parse(header)
             data = handle.read()
         if len(data) != n_bytes:
-            raise BundleError(f"it was truncated or altered: {len(data)} of {n_bytes} data bytes.")
+            raise BundleError(
+                f"it was truncated or altered: it has {len(data)} of {n_bytes} data bytes."
+            )
         tensors = _load(prefix + header + data, manifest["tensors"])
         return tensors, dict(manifest["metadata"])
 
@@ -170,8 +172,8 @@ def _check_storable(name: str, tensor: torch.Tensor) -> None:
     if tensor.dtype not in _DTYPES or tensor.layout != torch.strided:
         kinds = ", ".join(str(dtype).removeprefix("torch.") for dtype in _DTYPES)
         raise BundleError(
-            f"tensor {name!r} is {tensor.dtype}, {tensor.layout}; a file can only hold dense "
-            f"tensors of {kinds}."
+            f"tensor {name!r} has dtype {tensor.dtype} and layout {tensor.layout}, but a file can "
+            f"only hold dense tensors of {kinds}."
         )
     _check_finite(name, tensor)
 

@@ -118,7 +118,7 @@ class Objective:
             errors = np.array([measure(fitted, fold.test, fold.blocks) for measure in measures])
         if np.isnan(errors).any():
             raise DataError(
-                f"some blocks of held-out patients have no row after the first "
+                "in some blocks of held-out patients, nobody has a row after the first "
                 f"{min(fitted.score_shots)}.",
                 Remedy("fewer-shots", "Lower score_shots, or leave out patients with few rows."),
             )

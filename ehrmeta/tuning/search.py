@@ -166,7 +166,7 @@ def tune(
     inputs = model.read_table(X, y, groups=groups, time=time)
     data_digest = _data_digest(inputs)
     if inputs.groups is None:
-        raise DataError("tuning needs groups: the patient (task) of every row.")
+        raise DataError("tuning needs groups: pass the patient (task) of every row as groups=.")
     rows = Rows(X, y, groups, time, inputs.tasks().codes)
     folds = read_folds(rows, cv)
     if storage is None and study_name is not None:
@@ -230,8 +230,7 @@ def _check(
 ) -> None:
     if not isinstance(estimator, TaskEstimator):
         raise DataError(
-            f"tune needs an estimator over tasks such as MetaRegressor, got "
-            f"{type(estimator).__name__}."
+            f"tune needs a task estimator such as MetaRegressor, got {type(estimator).__name__}."
         )
     for name, value, least in (("n_trials", n_trials, 1), ("random_state", random_state, 0)):
         if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:

@@ -68,7 +68,7 @@ def open_storage(
     if not path.name or path.is_dir() or not path.absolute().parent.is_dir():
         raise StudyError(f"the storage '{storage}' is not a file in an existing folder. {_FORMS}")
     if not create and not path.exists():
-        raise StudyError(f"there is no file '{path}' with studies. Check the storage's path.")
+        raise StudyError(f"there is no study file '{path}'. Check the path of the storage.")
     with _reaching(url):
         folder = path.with_name(f"{path.name}.locks")
         locks = FileLocks(folder, study_name)

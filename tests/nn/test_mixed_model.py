@@ -198,7 +198,7 @@ def test_errors_say_what_to_do():
         fit_mixed_model(x, z, y, [0, 90, 30, 180])
     with pytest.raises(DataError, match="1 NaN or infinite"):
         fit_mixed_model(x, z, np.where(np.arange(180) == 3, np.nan, y), starts)
-    with pytest.raises(DataError, match="2 rows cannot estimate 2 fixed effects"):
+    with pytest.raises(DataError, match="2 rows are too few to estimate 2 fixed effects"):
         fit_mixed_model(x[:2], z[:2], y[:2], [0, 2])
     with pytest.raises(DataError, match="column of ones"):
         fit_mixed_model(x, 0 * z, y, starts)

@@ -281,9 +281,11 @@ def test_odd_tensor_names_are_refused(path: Path, name: str) -> None:
 
 
 def test_kinds_of_tensor_that_cannot_be_stored_are_named(path: Path) -> None:
-    with pytest.raises(BundleError, match=r"'z' is torch\.complex64"):
+    with pytest.raises(BundleError, match=r"'z' has dtype torch\.complex64"):
         write_bundle(path, {"z": torch.ones(1, dtype=torch.complex64)}, {})
-    with pytest.raises(BundleError, match=r"'z' is torch\.float32, torch\.sparse_coo"):
+    with pytest.raises(
+        BundleError, match=r"'z' has dtype torch\.float32 and layout torch\.sparse_coo"
+    ):
         write_bundle(path, {"z": torch.ones(1).to_sparse()}, {})
 
 

@@ -115,7 +115,7 @@ class TestRefused:
 
     def test_a_false_start_stands_in_nobodys_way(self, tmp_path: Path) -> None:
         stored = {"storage": tmp_path / "s.journal", "study_name": "a", "n_trials": 1}
-        with pytest.raises(DataError, match="no row after the first 3"):
+        with pytest.raises(DataError, match="nobody has a row after the first 3"):
             search(**stored, **lines(n_rows=3))
         assert len(search(**stored).study.trials) == 1
 
@@ -167,9 +167,9 @@ class TestRefused:
             search(cv=KFold(3, shuffle=True, random_state=0))
 
     def test_patients_with_too_few_rows(self) -> None:
-        with pytest.raises(DataError, match="no row after the first 3"):
+        with pytest.raises(DataError, match="nobody has a row after the first 3"):
             search(**lines(n_rows=3))
 
     def test_what_is_no_estimator_over_tasks(self) -> None:
-        with pytest.raises(DataError, match="estimator over tasks"):
+        with pytest.raises(DataError, match="needs a task estimator"):
             search(estimator=MAML())

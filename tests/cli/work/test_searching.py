@@ -114,7 +114,7 @@ def test_an_exported_script_has_the_error_asked_for_and_no_password() -> None:
         ([*ROLES, *SMALL, "--storage", "no/folder/s.db"], "is not a file in an existing folder"),
         ([*ROLES, *SMALL, "--search", "learning_rate="], "has no range: write learning_rate=LOW"),
         ([*ROLES, *SMALL, "--pictures", "visits.csv"], "cannot create the folder"),
-        (["--study", "nobody", "--storage", "s.db"], "there is no file 's.db' with studies"),
+        (["--study", "nobody", "--storage", "s.db"], "there is no study file 's.db'"),
         ([], "pass TABLE, or --study"),
         (["visits.csv"], "pass --task and --target"),
     ],
