@@ -1,4 +1,4 @@
-"""Treatment response: effects over many tasks, and of one more."""
+"""Treatment effects and dose-response models, learned from many tasks, adapted to new ones."""
 
 from ehrmeta.lazy import lazy_names
 

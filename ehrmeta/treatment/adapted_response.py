@@ -25,17 +25,17 @@ Predict = Callable[[TreatedRows, TaskEffects], Moments]
 
 
 class AdaptedResponse(RowScores, Saved):
-    """Tasks that a `TreatmentResponse` was adapted to. It holds rows, so it is patient data.
+    """Effects in the tasks that a `TreatmentResponse` was adapted to.
 
-    Made by ``TreatmentResponse.adapt``.
+    Returned by ``TreatmentResponse.adapt``. Contains the tasks' rows, so it is patient data.
 
     Parameters
     ----------
     model : EffectModel
     support : TreatedRows
-        Rows of the tasks.
+        Support rows of the tasks.
     state : TaskEffects, optional
-        Cross-fitted state of the training tasks; by default the model is adapted to the rows.
+        Cross-fitted state of the training tasks. By default the model is adapted to `support`.
 
     Attributes
     ----------
@@ -44,12 +44,12 @@ class AdaptedResponse(RowScores, Saved):
     n_shots_ : ndarray, (task,)
         Support rows of every task.
     one_arm_ : ndarray of bool, (task,)
-        Tasks whose rows are all of one arm: they have the population's effect and interval, as
-        tasks without rows.
+        Tasks with rows in only one arm (or at only one dose). They have the population's effect
+        and interval, like a task without rows.
     n_clipped_ : int
         Rows with a propensity below the model's `clip`.
     propensity_source_ : {"supplied", "learned"}
-        Whether propensities were given or come from the model, adapted to the tasks.
+        Whether propensities were supplied, or predicted by the model adapted to the tasks.
     """
 
     file_kind: ClassVar[str] = "adapted effects"
@@ -86,23 +86,24 @@ class AdaptedResponse(RowScores, Saved):
         groups: Any = None,
         new_groups: NewGroups = "error",
     ) -> Array:
-        """Mean effect of arm `T1` over arm `T0` at the rows' features in their tasks.
+        """Mean effect of arm `T1` relative to arm `T0`, at each row's features in its task.
 
         Parameters
         ----------
         X : frame or array, (row, feature)
-        T0, T1 : labels of arms, optional
-            By default the control and, of two arms, the other one.
+        T0, T1 : arm labels or doses, optional
+            By default the control and the only other arm; with more than two arms, `T1` is
+            required. For a dose, 0 and 1 by default.
         groups : array, (row,)
             Task of every row; not needed if `adapt` was called without groups.
         new_groups : {"error", "population", "nan"}
-            Whether rows of tasks that were not adapted are an error, get the population's effect,
-            or NaN.
+            For rows of tasks that were not adapted: raise an error, return the population's
+            effect, or return NaN.
 
         Returns
         -------
         ndarray, (row,)
-            In the unit of the outcome; a difference of probabilities for outcomes of 0 and 1.
+            In the unit of the outcome; for a binary outcome, a difference of probabilities.
         """
         return self._effects(X, groups, T0, T1, new_groups)[0]
 
@@ -116,11 +117,11 @@ class AdaptedResponse(RowScores, Saved):
         confidence_level: float = 0.95,
         new_groups: NewGroups = "error",
     ) -> Array:
-        """Interval of the task's *mean* effect at the rows' features, (row, 2).
+        """Interval for the *mean* effect at each row's features in its task, (row, 2).
 
-        It is not an interval of an individual's Y1 - Y0: nobody is observed in both arms, so the
-        variation of individual effects at equal features is not identified. For a task without rows
-        of both arms, the interval includes the variance of effects over tasks.
+        This is not an interval for an individual's Y1 - Y0: nobody is observed in both arms, so the
+        variation of effects among individuals with the same features is not identified. For a task
+        without rows of both arms, the interval includes the variance of effects over tasks.
 
         Parameters
         ----------
@@ -131,13 +132,13 @@ class AdaptedResponse(RowScores, Saved):
         Raises
         ------
         DataError
-            Effects have no posterior, as with `estimator=`.
+            The effects have no posterior, as with `estimator=`.
         """
         mean, variance = self._effects(X, groups, T0, T1, new_groups)
         return self.model.effects.interval(mean, variance, confidence_level)
 
     def arm_effects(self, X: Any, *, groups: Any = None, new_groups: NewGroups = "error") -> Array:
-        """Mean effect of every arm over the control, (row, arm - 1).
+        """Mean effect of each non-control arm relative to the control, (row, arm - 1).
 
         Raises
         ------
@@ -151,13 +152,13 @@ class AdaptedResponse(RowScores, Saved):
     ) -> Array:
         """Derivative of the mean outcome with respect to the treatment at `T`, as in EconML.
 
-        Of a dose, (row,), in units of the outcome per unit of the dose: a central difference over
-        1 % of the range of the training doses. Of arms, (row, arm - 1): per indicator of an arm,
-        which is `arm_effects` whatever `T` is.
+        For a dose: (row,), in units of the outcome per unit of dose, by a central difference over
+        1 % of the training dose range. For arms: (row, arm - 1), the same as `arm_effects` for
+        every `T`.
 
         Parameters
         ----------
-        T : dose or label of an arm, or one for every row
+        T : dose or arm label, or one per row
         X, groups, new_groups
             As in `effect`.
         """
@@ -194,14 +195,15 @@ class AdaptedResponse(RowScores, Saved):
         X, T0, T1, groups, new_groups
             As in `effect`; by default every arm is compared with the control.
         confidence_level : float, default 0.95
-            Of `effect_interval`.
+            Level of the intervals.
         as_ : {"pandas", "polars"}
 
         Returns
         -------
         DataFrame
-            `task`, where given, `effect`, `lower` and `upper`, NaN without a posterior; for
-            several arms `effect_ARM`, `lower_ARM` and `upper_ARM`.
+            `task` (if given), `effect`, `lower` and `upper`; the limits are NaN if the effects have
+            no posterior. When several arms are compared with the control: `effect_ARM`,
+            `lower_ARM` and `upper_ARM` for each.
         """
         level = check_frame(confidence_level, as_)
         treatment = self.model.treatment
@@ -223,9 +225,9 @@ class AdaptedResponse(RowScores, Saved):
     def potential_outcomes(
         self, X: Any, T: Any = None, *, groups: Any = None, new_groups: NewGroups = "error"
     ) -> Array:
-        """Mean outcome under every arm, (row, arm), or under arm or dose `T`, (row,).
+        """Mean outcome under each arm, (row, arm), or under the arm or dose `T`, (row,).
 
-        Outcomes under two arms differ by `effect`.
+        The difference between two arms' outcomes is their `effect`.
         """
         treatment, query = self.model.treatment, self._query(X, groups, new_groups)
         vectors = treatment.vectors if T is None else [treatment.vector(T)]
@@ -236,7 +238,7 @@ class AdaptedResponse(RowScores, Saved):
         return columns[0] if T is not None else np.column_stack(columns)
 
     def ate(self, X: Any, *, T0: Any = None, T1: Any = None, groups: Any = None) -> float:
-        """Average of `effect` over rows."""
+        """Average of `effect` over the rows of X."""
         return float(self.effect(X, T0=T0, T1=T1, groups=groups).mean())
 
     def ate_interval(
@@ -248,7 +250,7 @@ class AdaptedResponse(RowScores, Saved):
         groups: Any = None,
         confidence_level: float = 0.95,
     ) -> Array:
-        """Interval of `ate` with the rows' joint covariance, (2,); 95 % by default."""
+        """Interval for `ate`, (2,), with the covariance between rows; 95 % by default."""
         query = self._query(X, groups).rows
         pair = self.model.treatment.pair(T0, T1)
         mean, variance = self.model.average(query, self.state, *pair)
@@ -264,8 +266,8 @@ class AdaptedResponse(RowScores, Saved):
         Returns
         -------
         DataFrame
-            `row` (of X), `support_row` (among the support rows with pseudo-outcomes of the
-            contrast, in order; -1 is the population) and `weight`; largest first.
+            `row` (of X), `support_row` and `weight`, largest first. `support_row` numbers the
+            support rows that have a pseudo-outcome for the contrast; -1 is the population.
         """
         query = self._query(X, groups).rows
         pair = self.model.treatment.pair(T0, T1)
@@ -281,7 +283,7 @@ class AdaptedResponse(RowScores, Saved):
         confidence_level: float = 0.95,
         new_groups: NewGroups = "error",
     ) -> pd.DataFrame:
-        """Arm with the best mean outcome at each row, abstaining where the margin is uncertain.
+        """Arm with the best mean outcome at each row; abstains if the margin is uncertain.
 
         Parameters
         ----------
@@ -290,13 +292,14 @@ class AdaptedResponse(RowScores, Saved):
         costs : mapping of arm to float, optional
             Cost of an arm, in the unit of the outcome.
         confidence_level : float, default 0.95
-            Of the interval of the margin; the recommendation abstains where that contains 0.
+            Level of the margin's interval. The recommendation abstains if the interval contains 0,
+            or if there is no interval.
 
         Returns
         -------
         DataFrame
-            `action`, `margin` (gain over the second-best arm, net of costs), its `low` and `high`,
-            and `abstain`.
+            `action`, `margin` (gain over the second-best arm, net of costs), the limits `low` and
+            `high` of its interval, and `abstain`.
         """
         arms = self.model.arms
         others = self.arm_effects(X, groups=groups, new_groups=new_groups)
@@ -311,12 +314,12 @@ class AdaptedResponse(RowScores, Saved):
         return pd.DataFrame(columns | {"abstain": ~(low > 0)})
 
     def warn_of_gaps(self, stacklevel: int = 3) -> None:
-        """Warn of tasks of one arm and of clipped propensities."""
+        """Warn of tasks with rows in only one arm, and of clipped propensities."""
         if self.one_arm_.any():
             warnings.warn(
                 f"{int(self.one_arm_.sum()):,} of {self.n_tasks:,} tasks (first: task "
-                f"{int(np.flatnonzero(self.one_arm_)[0])}) have rows of one arm only. Their rows "
-                "inform the level of the outcome only; their effect is that of the population.",
+                f"{int(np.flatnonzero(self.one_arm_)[0])}) have rows of one arm only. Such rows "
+                "inform the task's outcome level but not its effect, which stays the population's.",
                 DataWarning,
                 stacklevel=stacklevel,
             )
@@ -324,24 +327,25 @@ class AdaptedResponse(RowScores, Saved):
             clip = getattr(self.model.nuisances, "clip", None)
             warnings.warn(
                 f"{self.n_clipped_:,} of {self.support.n_rows:,} rows have an arm with a "
-                f"propensity below clip={clip} and were clipped: the arms hardly overlap there. "
+                f"propensity below clip={clip}, which was raised to {clip}: overlap is poor there. "
                 "See diagnostics().",
                 DataWarning,
                 stacklevel=stacklevel,
             )
 
     def to_state(self) -> State:
-        """The model, with the encoded rows and labels of the tasks, which are patient data.
+        """The model and the tasks' encoded rows and labels, which are patient data.
 
         Raises
         ------
         BundleError
-            These are the training tasks.
+            The tasks are the training tasks.
         """
         if self.is_training:
             raise BundleError(
-                "the training tasks cannot be saved: their scores come from models of other folds, "
-                "which a file does not hold. Save the model, or adapt it to the rows."
+                "the training tasks cannot be saved: their scores are cross-fitted, and a file "
+                "does not contain the folds. Save the model instead, or adapt it to these rows "
+                "and save the result."
             )
         tensors, metadata = self.model.to_state()
         labels = None if self.labels_ is None else label_type(self.labels_)
@@ -372,7 +376,7 @@ class AdaptedResponse(RowScores, Saved):
     def _unit_effects(
         self, X: Any, groups: Any, new_groups: NewGroups, treatment: Arms | Dose
     ) -> Array:
-        """Effect of every arm, or of one unit of the dose, (row, arm - 1)."""
+        """Effect of each non-control arm, (row, arm - 1), or of one unit of dose, (row, 1)."""
         query = self._query(X, groups, new_groups)
         control, *others = treatment.vectors
         return np.column_stack([self._contrast(query, control, one)[0] for one in others])
@@ -381,7 +385,7 @@ class AdaptedResponse(RowScores, Saved):
         return self._predicted(query, partial(self.model.contrast, zero=zero, one=one))
 
     def _predicted(self, query: Query, predict: Predict) -> Moments:
-        """Predictions in the rows' tasks; for unknown tasks the population's, or NaN."""
+        """Prediction for each row in its task; for unknown tasks, the population's or NaN."""
         mean, variance = predict(query.rows, self.state)
         if query.is_known.all():
             return mean, variance

@@ -15,7 +15,7 @@ from ehrmeta.data import read_column
 from ehrmeta.errors import DataError, DataWarning, did_you_mean
 
 _MANY_ARMS = 20
-_MIN_TASKS = 10  # that must reach a dose before a file names it
+_MIN_TASKS = 10  # tasks that must reach a dose before it may be written to a file
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
 Mask = NDArray[np.bool_]
@@ -24,7 +24,7 @@ AnyArray = NDArray[Any]
 
 @dataclass(frozen=True, eq=False)
 class Arms:
-    """Labels of the arms.
+    """Arm labels, numbered with the control as 0.
 
     Examples
     --------
@@ -37,19 +37,19 @@ class Arms:
 
     @classmethod
     def fit(cls, treatment: Any, control: Any = None) -> Arms:
-        """Arms of a column; the control is the first in sorted order unless given."""
+        """Learn the arms of a column. The default control is the first label in sorted order."""
         values = read_treatment(treatment)
         labels = np.asarray(pd.unique(values))
         labels = labels[np.argsort(labels, kind="stable")]
         if len(labels) < 2:
             raise DataError(
-                f"treatment has {len(labels)} arm in all {len(values):,} rows: an effect compares "
-                "two. Add rows of another arm."
+                f"treatment has {len(labels)} arm in all {len(values):,} rows, but an effect "
+                "compares two arms. Add rows of another arm."
             )
         if len(labels) > _MANY_ARMS and labels.dtype.kind in "iuf":
             raise DataError(
-                f"treatment holds {len(labels)} different numbers, too many for arms. Pass "
-                "discrete_treatment=False for a dose."
+                f"treatment has {len(labels)} different numbers, too many for arms. If it is a "
+                "dose, pass discrete_treatment=False."
             )
         if control is None:
             return cls(labels)
@@ -67,7 +67,7 @@ class Arms:
         return len(self.labels)
 
     def codes(self, treatment: Any) -> Index:
-        """Number of the arm of every row, (row,).
+        """Arm number of each row, (row,).
 
         Raises
         ------
@@ -94,7 +94,7 @@ class Arms:
         """Two arms, encoded by `vector`; by default the control and the only other arm."""
         if T1 is None and self.n_arms > 2:
             raise DataError(
-                f"there are {self.n_arms} arms, so name the one to compare: pass T1= one of "
+                f"there are {self.n_arms} arms, so T1= is required. Pass one of "
                 f"{', '.join(repr(str(label)) for label in self.labels[1:])}."
             )
         return (
@@ -103,7 +103,7 @@ class Arms:
         )
 
     def codes_of(self, T0: Any = None, T1: Any = None) -> tuple[int, int]:
-        """Numbers of two arms, by default those of `pair`."""
+        """Arm numbers of two arms, with the defaults of `pair`."""
         zero, one = self.pair(T0, T1)
         return int(zero @ np.arange(1, self.n_arms)), int(one @ np.arange(1, self.n_arms))
 
@@ -117,7 +117,7 @@ class Arms:
         return by_arm
 
     def vector(self, T: Any) -> Array:
-        """One-hot vector of an arm over the non-control arms, (n_arms - 1,); 0 for the control."""
+        """Indicators of the non-control arms, (n_arms - 1,); all 0 for the control."""
         return np.eye(self.n_arms)[self.code(T), 1:]
 
     @property
@@ -133,16 +133,17 @@ class Dose:
     # low, high: smallest and largest dose of the training rows
     low: float
     high: float
-    # (low, high): range whose ends ten tasks or more reach, which a file may contain
+    # (low, high): range that may be written to a file; at least ten tasks reach each end
     shared: tuple[float, ...] = (-np.inf, np.inf)
 
     @classmethod
     def fit(cls, treatment: Any, name: str = "treatment", groups: Any = None) -> Dose:
-        """Range of a column; `name` is used in errors."""
+        """Learn the range of a column of doses; `name` is used in error messages."""
         dose = _numbers(treatment, name)
         if np.ptp(dose) == 0:
             raise DataError(
-                f"the dose is the same in all {len(dose):,} rows: its effect cannot be learned."
+                f"the dose is the same in all {len(dose):,} rows, so its effect cannot be learned. "
+                "Add rows with other doses."
             )
         task = np.arange(len(dose)) if groups is None else groups
         ends = pd.Series(dose).groupby(task).agg(["min", "max"])
@@ -165,7 +166,7 @@ class Dose:
 
     @property
     def vectors(self) -> Array:
-        """No dose and one unit, (2, 1)."""
+        """Doses 0 and 1, (2, 1)."""
         return np.array([[0.0], [1.0]])
 
     def outside(self, dose: Array) -> Mask:
@@ -188,12 +189,12 @@ def _numbers(treatment: Any, name: str) -> Array:
     values = read_treatment(treatment, name)
     if values.dtype.kind not in "biuf":
         arms = " Pass discrete_treatment=True for arms." if name == "treatment" else ""
-        raise DataError(f"{name} holds text or dates; a dose must be a number.{arms}")
+        raise DataError(f"{name} contains text or dates, but a dose must be a number.{arms}")
     return values.astype(np.float64)
 
 
 def read_treatment(treatment: Any, name: str = "treatment") -> AnyArray:
-    """A column of treatments without missing values, (row,)."""
+    """Read a treatment column, (row,); missing values raise `DataError`."""
     if isinstance(getattr(treatment, "dtype", None), pd.CategoricalDtype):
         treatment = np.asarray(treatment)
     values = read_column(treatment, name)
@@ -209,7 +210,8 @@ def read_treatment(treatment: Any, name: str = "treatment") -> AnyArray:
 def read_probabilities(propensity: Any, arms: Arms) -> Array:
     """Randomisation probability of every arm, (arm,).
 
-    From a mapping of arm to probability or, with two arms, from the probability of the second.
+    `propensity` maps each arm to its probability or, with two arms, is the probability of the
+    non-control arm.
 
     Examples
     --------
@@ -226,14 +228,18 @@ def read_probabilities(propensity: Any, arms: Arms) -> Array:
 
 
 def read_propensities(propensity: Any, arms: Arms, n_rows: int) -> Array:
-    """Known propensities (row, arm), from those of all arms or, of two, of the second, (row,)."""
+    """Known propensities of every arm, (row, arm).
+
+    With two arms, `propensity` may be that of the non-control arm alone, (row,).
+    """
     propensities = np.asarray(propensity, dtype=np.float64)
     if propensities.ndim == 1:
         propensities = _of_two_arms(propensities, arms)
     if propensities.shape != (n_rows, arms.n_arms):
         raise DataError(
             f"propensity has shape {propensities.shape}, but there are {n_rows:,} rows and "
-            f"{arms.n_arms} arms. Pass one number a row (of the non-control arm), or one per arm."
+            f"{arms.n_arms} arms. Pass an array (row, arm) or, with two arms, the propensity of "
+            "the non-control arm in each row."
         )
     return _checked(propensities)
 
@@ -253,12 +259,12 @@ def _checked(propensities: Array) -> Array:
         raise DataError(
             f"propensity is missing or not strictly between 0 and 1 in {int(outside.sum()):,} of "
             f"{len(propensities):,} rows (first: row {int(np.flatnonzero(outside)[0])}). Remove "
-            "those rows: without a chance of both arms they are not informative about the effect."
+            "those rows: a row that could get only one arm is not informative about the effect."
         )
     off = np.abs(propensities.sum(1) - 1) > 1e-6
     if off.any():
         raise DataError(
             f"propensities do not sum to 1 in {int(off.sum()):,} of {len(propensities):,} rows "
-            f"(first: row {int(np.flatnonzero(off)[0])}). Rescale them."
+            f"(first: row {int(np.flatnonzero(off)[0])}). Rescale them to sum to 1."
         )
     return propensities

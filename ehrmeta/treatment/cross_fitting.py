@@ -1,4 +1,4 @@
-"""Cross-fitting and stacking of models, weighted by their out-of-fold predictions."""
+"""Cross-fitting of models, and stacking with weights from their out-of-fold predictions."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from ehrmeta.treatment.arms import AnyArray, Array, Index, Mask
 
 
 class CrossFitted(ABC):
-    """Models that were each fitted without one fold."""
+    """Models fitted once per fold, each time without that fold's rows."""
 
     @abstractmethod
     def by_fold(self, x: Array) -> Array:
@@ -53,17 +53,18 @@ def cross_fit(
     centre: Index | None = None,
     random_state: int = 0,
 ) -> tuple[Stack, Array]:
-    """Fit models without each fold, and stack them by non-negative least squares.
+    """Fit models once per fold, without its rows, and stack them by non-negative least squares.
 
     Parameters
     ----------
     models : sequence of estimators
-        Classifiers predict probabilities: of class 1 for classes 0 and 1, else of all classes.
+        Classifiers predict probabilities: of class 1 if the classes are 0 and 1, else of each
+        class.
     x, target, fold : (row, feature), (row,), (row,)
     train : (row,), optional
-        Rows to fit on; the others are only predicted.
+        Rows to fit on; other rows are only predicted.
     weight : (row,), optional
-        For models that take `sample_weight`.
+        Sample weights, passed to models that accept `sample_weight`.
     centre : (row,), optional
         Task of every row: predictions are centred within tasks before the weights are estimated.
 
@@ -94,7 +95,7 @@ def cross_fit(
 
 
 def fit_model(model: Any, x: Array, y: AnyArray, weight: Array, random_state: int = 0) -> Any:
-    """A fitted clone, with sample weights and seed where the model accepts them."""
+    """A fitted clone, with sample weights and seed if the model accepts them."""
     fresh = clone(model)
     if "random_state" in fresh.get_params() and fresh.get_params()["random_state"] is None:
         fresh.set_params(random_state=random_state)
@@ -104,7 +105,7 @@ def fit_model(model: Any, x: Array, y: AnyArray, weight: Array, random_state: in
 
 def model_outputs(model: Any, x: Array) -> Array:
     """Predictions, or probabilities: of class 1 if the classes are 0 and 1, else of each class."""
-    if len(x) == 0:  # an error in scikit-learn
+    if len(x) == 0:  # scikit-learn would raise an error
         wide = is_classifier(model) and list(model.classes_) != [0, 1]
         return np.empty((0, len(model.classes_)) if wide else 0)
     if not is_classifier(model):
@@ -116,7 +117,7 @@ def model_outputs(model: Any, x: Array) -> Array:
 def _weights(
     outputs: Array, target: AnyArray, train: Mask, weight: Array, centre: Index | None
 ) -> tuple[Array, float]:
-    """Non-negative weights and an intercept; for classes, weights that sum to 1."""
+    """Non-negative weights and an intercept; for several classes, the weights sum to 1."""
     n_models = len(outputs)
     if n_models == 1:
         return np.ones(1), 0.0
@@ -134,7 +135,7 @@ def _weights(
 
 
 def _means(values: Array, weight: Array, cells: Index) -> Array:
-    """Weighted mean over the row's cell, (row, column)."""
+    """Weighted mean of each row's cell, (row, column)."""
     total = np.bincount(cells, weight)
     sums = np.column_stack([np.bincount(cells, weight * column) for column in values.T])
     return np.asarray((sums / np.where(total > 0, total, 1.0)[:, None])[cells])
@@ -148,9 +149,10 @@ def cross_fit_folds(
     strata: AnyArray | None = None,
     random_state: int = 0,
 ) -> Index:
-    """Number of the fold of every row, (row,).
+    """Fold number of each row, (row,).
 
-    Tasks are assigned to folds at random; with one task rows are, balanced within `strata` (row,).
+    Whole tasks are assigned to folds at random. With a single task, rows are assigned to folds,
+    balanced within `strata` (row,).
 
     Examples
     --------

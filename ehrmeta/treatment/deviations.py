@@ -4,8 +4,8 @@ r"""Deviations of tasks' effects from the population's: a linear mixed model of 
           = z' l_{task} + \sum_a 1\{t=a\} z' b_{a,task} + \varepsilon, \quad z = [1, x]
 
 The level l of the task's outcome and the deviations b of its effects are estimated jointly, so that
-the uncertainty of the level enters that of the effect. Variances are estimated over the training
-tasks, and Akaike's criterion selects which effects vary: where tasks do not differ, every task has
+the uncertainty of the effect includes that of the level. Variances are estimated from the training
+tasks, and Akaike's criterion selects how the effects vary. If tasks do not differ, every task has
 the population's effect.
 """
 
@@ -32,15 +32,17 @@ class TaskDeviations:
     # mean, cov (task, effect), (task, effect, effect): of b by arm, then of l
     mean: Array
     cov: Array
-    gain: Array  # (task, effect, coefficient): minus their derivative in the coefficients
+    # (task, effect, coefficient): minus the derivative of `mean` with respect to the population's
+    # coefficients
+    gain: Array
 
 
 @dataclass(frozen=True, eq=False)
 class Deviations:
     """A fitted model of the deviations."""
 
-    # how effects vary over tasks: not at all, by a constant, or by slopes with one variance or one
-    # per feature
+    # how effects vary over tasks: not at all, by a constant, or by a constant and slopes, whose
+    # variance is shared or one per feature
     variation: Variation
     model: MixedModel | None  # of effects by arm, then levels; None with one training task
     noise: Array  # (arm,) or (1,): variance of the outcome in each arm
@@ -56,7 +58,7 @@ class Deviations:
         return self.model.G[:q, :q]
 
     def design(self, x: Array, factors: Array, *, level: bool = False) -> Array:
-        """Columns of b and l in ``sum_a factor_a z'b_a``, plus the level if any, (row, effect).
+        """Design of ``sum_a factor_a z'b_a``, plus ``z'l`` if `level`, (row, effect).
 
         Factors are (n_arms - 1,) or (row, n_arms - 1).
         """
@@ -72,17 +74,17 @@ class Deviations:
     def adapt(
         self, cases: TreatedRows, given: Array, residual: Array, sensitivity: Array
     ) -> TaskDeviations:
-        """Posterior of the tasks' deviations given their rows; the prior without rows.
+        """Posterior of the tasks' deviations given their rows; without rows, the prior.
 
         Parameters
         ----------
         given : (row, arm - 1)
-            Whether each arm was given, or the dose. Tasks where it is 0 throughout keep the prior
-            of their effects; only their level is updated.
+            Indicators of the non-control arms, or the dose. In a task where it is 0 in all rows,
+            only the level is updated; the effects keep their prior.
         residual : (row,)
-            Left side of the model.
+            Left-hand side of the model.
         sensitivity : (row, coefficient)
-            Minus its derivative in the population's coefficients.
+            Minus the derivative of `residual` with respect to the population's coefficients.
         """
         n_tasks = cases.n_tasks
         if self.model is None:
@@ -102,13 +104,14 @@ class Deviations:
 
 
 def fit_deviations(cases: TreatedRows, given: Array, residual: Array, noise: Array) -> Deviations:
-    """Estimate the variances over the training tasks, and select the variation.
+    """Estimate the variance components from the training tasks, and select how effects vary.
 
     Parameters
     ----------
     given : (row, arm - 1)
-        Whether each arm was given, 0 in tasks without a contrast; or the dose.
+        Indicators of the non-control arms, or the dose; 0 in tasks without a contrast.
     residual, noise : (row,), (arm,)
+        Left-hand side of the model, and variance of the outcome in each arm.
     """
     n_effects = given.shape[1]
     best = Deviations("none", None, noise, n_effects)
@@ -139,7 +142,10 @@ def _width(variation: Variation, n_features: int) -> int:
 
 
 def _pattern(variation: Variation, n_effects: int, n_features: int) -> Index:
-    """Structure of L: constants of effects and level are correlated, slopes are independent."""
+    """Parameter number of each entry of the Cholesky factor of the prior covariance; -1 for 0.
+
+    The constants of effects and level are correlated; the slopes are independent.
+    """
     width = 0 if variation == "none" else _width(variation, n_features)
     q = n_effects * width
     size = q + 1 + n_features
@@ -162,7 +168,7 @@ def _pattern(variation: Variation, n_effects: int, n_features: int) -> Index:
 
 
 def _sorted(cases: TreatedRows, noise: Array) -> tuple[Index, Index, Array]:
-    """Order by task, offsets of the tasks, and square roots of the weights in that order."""
+    """Row order by task, offsets of the tasks, and square roots of the weights in that order."""
     order, starts = cases.by_task
     of_row = noise[cases.arm] if len(noise) > 1 else np.full(cases.n_rows, noise[0])
     return order, starts, (1.0 / np.sqrt(of_row[order]))[:, None]

@@ -1,4 +1,4 @@
-"""Diagnostics of an effect: overlap, balance, and sensitivity to unmeasured confounding."""
+"""Diagnostics of an effect: overlap, balance and sensitivity to unmeasured confounding."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -16,29 +16,29 @@ _BINS = np.linspace(0.0, 1.0, 21)
 
 @dataclass(frozen=True, eq=False)
 class Diagnostics:
-    """Overlap, balance and sensitivity of one contrast, by `AdaptedResponse.diagnostics`.
+    """Overlap, balance and sensitivity of a contrast; see `AdaptedResponse.diagnostics`.
 
     Parameters
     ----------
     arms : (label, label)
         The two arms compared.
     overlap : DataFrame
-        By bin of the propensity of the second arm: rows of each of the two arms.
+        Number of rows in each of the two arms, by bin of the second arm's propensity.
     outside : float
-        Share of rows whose propensity of either arm is below 0.05.
+        Share of rows in which one of the two arms has a propensity below 0.05.
     clipped : float
         Share of rows with a propensity below the model's clip.
     balance : DataFrame
-        By feature: standardised mean difference between the arms, `before` and `after` weighting
-        by the inverse propensity.
+        Standardised mean difference of each feature between the arms, `before` and `after`
+        inverse-propensity weighting.
     effect, se : float
-        Average effect of these rows (AIPW).
+        Average effect in these rows (AIPW), and its standard error.
     e_value, e_value_limit : float
-        Risk ratio with treatment and with outcome that an unmeasured confounder would need to
-        explain away the effect, or its 95 % limit.
+        Smallest risk ratio that an unmeasured confounder would need with both treatment and
+        outcome to explain away the effect, and to explain away its 95 % limit.
     robustness_value : float
-        Share of the residual variance of treatment and of outcome that such a confounder would
-        need to explain.
+        Partial R² that an unmeasured confounder would need with both treatment and outcome to
+        explain away the effect.
     """
 
     arms: tuple[Any, Any]
@@ -55,11 +55,13 @@ class Diagnostics:
     def __str__(self) -> str:
         worst = self.balance.abs().max()
         return (
-            f"overlap: {self.outside:.1%} of rows below 0.05, {self.clipped:.1%} clipped\n"
+            f"overlap: propensity below 0.05 in {self.outside:.1%} of rows, clipped in "
+            f"{self.clipped:.1%}\n"
             f"balance: largest standardised difference {worst.before:.2f} before weighting, "
             f"{worst.after:.2f} after\n"
-            f"effect {self.effect:.3g} (se {self.se:.2g}); E-value {self.e_value:.2f}, of its "
-            f"95 % limit {self.e_value_limit:.2f}; robustness value {self.robustness_value:.1%}"
+            f"effect {self.effect:.3g} (se {self.se:.2g}); E-value {self.e_value:.2f} "
+            f"({self.e_value_limit:.2f} for the 95 % limit); robustness value "
+            f"{self.robustness_value:.1%}"
         )
 
 
@@ -71,7 +73,7 @@ def diagnose(
     names: tuple[str, ...],
     labels: tuple[Any, Any],
 ) -> Diagnostics:
-    """Diagnostics of the contrast of two arms, on the rows of these arms."""
+    """Diagnostics of the contrast of two arms, from the rows of these arms."""
     rows = np.flatnonzero(np.isin(cases.arm, pair))
     zero, one = pair
     e, treated, x = nuisances.e[rows], cases.arm[rows] == one, cases.x[rows]
@@ -109,9 +111,10 @@ def diagnose(
 
 
 def e_value(risk_ratio: float) -> float:
-    r"""E-value :math:`R + \sqrt{R(R-1)}`: confounding that would explain away a risk ratio R.
+    r"""E-value :math:`R + \sqrt{R(R-1)}` of a risk ratio R.
 
-    A difference of means of d standard deviations counts as :math:`R = e^{0.91 d}`.
+    The smallest risk ratio that a confounder would need with both treatment and outcome to explain
+    R away. A standardised mean difference d is converted by :math:`R = e^{0.91 d}`.
 
     References
     ----------
@@ -129,7 +132,7 @@ def e_value(risk_ratio: float) -> float:
 
 
 def robustness_value(t: float, dof: int) -> float:
-    r"""Partial R² with treatment and outcome of a confounder that would explain away an estimate.
+    r"""Partial R² that a confounder needs with treatment and outcome to explain away an estimate.
 
     .. math:: RV = \tfrac{1}{2} (\sqrt{f^4 + 4 f^2} - f^2), \qquad f = |t| / \sqrt{\nu}
 
@@ -147,12 +150,12 @@ def robustness_value(t: float, dof: int) -> float:
 
 
 def _limit(effect: float, se: float) -> float:
-    """The 95 % limit nearer to 0; 0 where the interval contains 0."""
+    """The 95 % limit nearer to 0; 0 if the interval contains 0."""
     return float(np.sign(effect) * max(abs(effect) - 1.96 * se, 0.0))
 
 
 def _differences(x: Array, treated: Mask, weight: Array) -> Array:
-    """Standardised mean difference of every feature, (feature,); 0 for a constant one."""
+    """Standardised mean difference of each feature, (feature,); 0 for a constant feature."""
     means = [np.average(x[of], axis=0, weights=weight[of]) for of in (~treated, treated)]
     pooled = np.sqrt(0.5 * (x[treated].var(0, ddof=1) + x[~treated].var(0, ddof=1)))
     return np.asarray((means[1] - means[0]) / np.where(pooled > 0, pooled, 1.0))

@@ -17,7 +17,7 @@ from ehrmeta.treatment.treated_rows import TreatedRows
 class TaskDoseNuisances:
     """Cross-fitted mean outcome and mean dose of every row, given its task."""
 
-    # m, dose (row,): mean outcome and mean dose, at levels of the task's other rows
+    # m, dose (row,): mean outcome and mean dose, with levels from the task's other rows
     m: Array
     dose: Array
     population_m: Array  # (row,): mean outcome at the population's level
@@ -32,7 +32,7 @@ class TaskDoseNuisances:
         return np.asarray(cases.arm[:, None], np.float64)
 
     def given(self, cases: TreatedRows) -> Array:
-        """The dose, (row, 1); 0 in tasks with one dose, which do not inform its effect."""
+        """The dose, (row, 1); 0 in tasks with a single dose, which do not inform the effect."""
         return np.asarray((cases.arm * rows_of_varied_dose(cases))[:, None])
 
     def residual(self, cases: TreatedRows) -> Array:
@@ -57,7 +57,7 @@ class DoseNuisances:
     noise: Array  # (1,): residual variance of the outcome
 
     def reference(self, x: Array) -> tuple[Array, Array]:
-        """Mean outcome, (row,), and the mean dose it refers to, (row, 1)."""
+        """Mean outcome at the mean dose, (row,), and that dose, (row, 1)."""
         return self.outcome.predict(x), self.dose.predict(x)[:, None]
 
     def adapt(self, cases: TreatedRows) -> TaskDoseNuisances:
@@ -65,7 +65,7 @@ class DoseNuisances:
         return self.in_tasks(self.outcome.predict(cases.x), self.dose.predict(cases.x), cases)
 
     def in_tasks(self, m: Array, dose: Array, cases: TreatedRows) -> TaskDoseNuisances:
-        """Nuisances from the population's outcomes and doses, (row,) each."""
+        """Adapt the population's mean outcomes and doses, (row,) each, to the tasks."""
 
         def in_task(levels: ArmLevels | None, expected: Array, values: Array) -> Array:
             if levels is None:

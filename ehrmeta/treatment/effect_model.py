@@ -1,4 +1,4 @@
-"""The fitted model under `TreatmentResponse`: adapts to tasks, predicts, and is saved to a file."""
+"""The fitted model inside `TreatmentResponse`: adapts to tasks, predicts, and is saved to files."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ from ehrmeta.treatment.treated_rows import TreatedRows, TreatmentEncoder
 class TaskEffects(NamedTuple):
     """State of tasks that an `EffectModel` was adapted to."""
 
-    nuisances: AnyTaskNuisances  # of the support's rows
+    nuisances: AnyTaskNuisances  # of the support rows
     effects: Any
 
 
 @dataclass(frozen=True, eq=False)
 class EffectModel:
-    """Effects learned over tasks, without the tasks' rows: encodes, adapts, predicts.
+    """Treatment effects learned from many tasks, without the rows of these tasks.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ class EffectModel:
     nuisances : Nuisances or DoseNuisances
         Outcome and treatment models.
     effects : Effects
-        The population's effects, and their variation over tasks.
+        The population's effects and their variation over tasks.
 
     Examples
     --------
@@ -82,11 +82,14 @@ class EffectModel:
     def arms(self) -> Arms:
         """The arms; raises a `DataError` for a dose."""
         if not isinstance(self.treatment, Arms):
-            raise DataError("this compares arms: a dose has none. Bin the dose into arms first.")
+            raise DataError(
+                "this method compares arms, but the treatment is a dose. Bin the dose into arms "
+                "first."
+            )
         return self.treatment
 
     def adapt(self, support: TreatedRows) -> TaskEffects:
-        """State of tasks given their rows; the population's without rows."""
+        """State of the tasks given their rows; without rows, the population's."""
         nuisances = self.nuisances.adapt(support)
         return TaskEffects(nuisances, self.effects.adapt(support, nuisances))
 
@@ -96,7 +99,7 @@ class EffectModel:
         return self.adapt(self.encoder.no_rows())
 
     def contrast(self, query: TreatedRows, state: TaskEffects, zero: Array, one: Array) -> Moments:
-        """Effect of treatment `one` over `zero` (of `Arms.pair`) in the rows' tasks."""
+        """Effect of treatment `one` over `zero` (see `Arms.pair`) for each row in its task."""
         return self.effects.contrast(query, state.effects, zero, one)
 
     def average(
@@ -106,12 +109,12 @@ class EffectModel:
         return self.effects.average(query, state.effects, zero, one)
 
     def outcomes(self, query: TreatedRows, state: TaskEffects, given: Array) -> Moments:
-        """Mean outcome under a treatment (of `Arms.vector`)."""
+        """Mean outcome under a treatment (see `Arms.vector`) for each row in its task."""
         reference = self.nuisances.reference(query.x)
         return self.effects.outcomes(query, state.effects, given, reference)
 
     def to_state(self) -> State:
-        """Tensors and JSON of a file: models, scales and variances, without any task's rows.
+        """Tensors and JSON for a file: models, scales and variances, but no task's rows.
 
         Raises
         ------
@@ -119,7 +122,7 @@ class EffectModel:
             A part cannot be saved, or an arm was given in fewer than ten rows.
         """
         model = self
-        if isinstance(self.treatment, Dose):  # the training range is individual patients' doses
+        if isinstance(self.treatment, Dose):  # the ends of the range are individual patients' doses
             low, high = self.treatment.shared
             dose = replace(self.treatment, low=low, high=high)
             model = replace(self, encoder=replace(self.encoder, treatment=dose))
@@ -128,7 +131,7 @@ class EffectModel:
             if n_rows.min() < _FEWEST_ROWS - 0.5:
                 raise BundleError(
                     f"arm {int(n_rows.argmin())} of {len(n_rows)} (0 is the control) was given in "
-                    f"fewer than {_FEWEST_ROWS} rows, so a file could identify patients. Remove "
+                    f"fewer than {_FEWEST_ROWS} rows, so the file could identify patients. Remove "
                     "the arm and fit again."
                 )
         tensors, plain = written_state((model.encoder, model.nuisances, model.effects), _SAVED)
@@ -147,7 +150,7 @@ class EffectModel:
         """
         model = cls(*read_state(tensors, metadata["model"], _SAVED, device))
         if not model._fits_together():
-            raise BundleError("its models of outcome, treatment and effects do not fit together.")
+            raise BundleError("its outcome, treatment and effect models do not fit together.")
         return model
 
     def _fits_together(self) -> bool:
@@ -159,7 +162,7 @@ class EffectModel:
             return False
 
     def _sizes_agree(self) -> bool:
-        """Whether the numbers of arms and features are the same everywhere."""
+        """Whether all parts have the same numbers of arms and features."""
         nuisances, effects, is_dose = self.nuisances, self.effects, isinstance(self.treatment, Dose)
         n_arms, n_effects = self.treatment.vectors.shape
         agree = [
@@ -211,7 +214,7 @@ class EffectModel:
         )
 
 
-_FEWEST_ROWS = 10  # of an arm in a file
+_FEWEST_ROWS = 10  # rows that every arm needs before a model may be saved
 # The classes that a file of effects may contain.
 _SAVED = {
     made.__name__: made

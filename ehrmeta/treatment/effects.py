@@ -4,8 +4,8 @@ The population's effects are regressions of pseudo-outcomes on features, one per
 
 .. math:: \hat\beta_a = (D_a' W_a D_a)^{-1} D_a' W_a \psi_a
 
-with the inverse variances of the pseudo-outcomes as weights and one of three designs D: a constant,
-the features, or a constant and the cross-fitted predictions of any regressor.
+The weights W are the inverse variances of the pseudo-outcomes. The design D is a constant; a
+constant and the features; or a constant and the cross-fitted predictions of any regressor.
 """
 
 from __future__ import annotations
@@ -31,12 +31,13 @@ from ehrmeta.treatment.nuisances import Nuisances, TaskNuisances
 from ehrmeta.treatment.treated_rows import TreatedRows
 
 AnyTaskNuisances = TaskNuisances | TaskDoseNuisances
-Moments = tuple[Array, Array | None]  # mean and variance of every row; None without a posterior
+# mean and variance of each row; the variance is None without a posterior
+Moments = tuple[Array, Array | None]
 
 
 @dataclass(frozen=True, eq=False)
 class OutcomeContrast(CrossFitted):
-    """Difference of the outcome models of an arm and of the control."""
+    """Outcome model of an arm minus that of the control."""
 
     nuisances: Nuisances
     arm: int
@@ -100,7 +101,10 @@ class Population:
 
 
 def outcome_population(nuisances: Nuisances, cases: TreatedRows) -> tuple[Population, Array]:
-    """Population of the S- and T-learners (outcome differences); as `fit_population` returns it."""
+    """Population effects of the S- and T-learners: differences between outcome models.
+
+    Returns the same kinds of values as `fit_population`.
+    """
     arms = tuple(
         ArmEffect("outcomes", np.array([0.0, 1.0]), OutcomeContrast(nuisances, arm))
         for arm in range(1, nuisances.n_arms)
@@ -124,7 +128,8 @@ def fit_population(
     population : Population
         Its covariance ignores variation over tasks.
     pull : (task, coefficient, arm - 1, effect)
-        Derivative of the coefficients in every task's deviation from the effects, ``[1, x]``.
+        Derivative of the coefficients with respect to each task's deviations, whose design is
+        ``[1, x]``.
     """
     arms, scores, pulls = [], [], []
     n_effects = len(forms)
@@ -137,8 +142,8 @@ def fit_population(
         n, p = unit.shape
         if n <= p:
             raise DataError(
-                f"{n} rows cannot estimate {p} coefficients of an effect. Give more rows, fewer "
-                "features, or final='constant'."
+                f"{n} rows are too few for an effect with {p} coefficients. Pass more rows or "
+                "fewer features, or set final='constant'."
             )
         beta = unit.T @ (root * scored.psi) / n
         residual = root * scored.psi - unit @ beta
@@ -157,15 +162,15 @@ def fit_population(
 
 
 class Effects(ABC):
-    """Effects of arms on one another, or of a dose, at x in tasks."""
+    """Effects of arms or of a dose, given the features and the task."""
 
     @abstractmethod
     def adapt(self, cases: TreatedRows, nuisances: AnyTaskNuisances) -> Any:
-        """State of the effects of tasks given their rows; the prior without rows."""
+        """State of the tasks' effects given their rows; without rows, the prior."""
 
     @abstractmethod
     def contrast(self, cases: TreatedRows, state: Any, zero: Array, one: Array) -> Moments:
-        """Mean and variance of the effect of `one` over `zero` at the rows' x in their tasks.
+        """Mean and variance of the effect of `one` over `zero` for each row in its task.
 
         Both treatments are indicators of the non-control arms, (n_arms - 1,), or a dose, (1,) or
         (row, 1). The variance is None for learners without a posterior.
@@ -183,7 +188,8 @@ class Effects(ABC):
     ) -> Moments:
         """Mean and variance of the mean outcome under a treatment, (row,) each.
 
-        `reference` is the nuisances' mean outcome and the arms' shares (or dose) it refers to.
+        `reference` is the mean outcome of the nuisance models, and the arms' shares (or the dose)
+        at which it is the mean.
         """
 
     def support_weights(
@@ -191,29 +197,29 @@ class Effects(ABC):
     ) -> pd.DataFrame:
         """Attention weights of an effect: `row`, `support_row` and `weight`."""
         raise DataError(
-            "this model has no attention weights of support rows. Pass "
+            "this model has no attention weights. Fit it with "
             "estimator=MetaRegressor(MatchingNet())."
         )
 
     def interval(self, mean: Any, variance: Any, confidence_level: float) -> Array:
-        """Interval of effects: mean ± quantile x sd, (..., 2), lower and upper end.
+        """Interval for effects: mean ± quantile x sd, (..., 2).
 
         Raises
         ------
         DataError
-            The learner has no posterior of effects, or the level is invalid.
+            The effects have no posterior, or the level is invalid.
         """
         level = 0.5 + 0.5 * check_level(confidence_level)
         if variance is None:
             raise DataError(
-                "effects fitted with estimator= have no posterior, so no intervals. Use "
-                "estimator=None for the mixed model."
+                "effects fitted with estimator= have no posterior, so intervals are not "
+                "available. Use estimator=None, which fits the mixed model."
             )
         half_width = self.quantile(level) * np.sqrt(variance)
         return np.stack([mean - half_width, mean + half_width], axis=-1)
 
     def quantile(self, level: float) -> float:
-        """Quantile of the standardised error."""
+        """Quantile of (estimate - effect) / sd."""
         return float(stats.norm.ppf(level))
 
 
@@ -223,7 +229,7 @@ class MixedEffects(Effects):
 
     population: Population
     deviations: Deviations
-    dof: float  # of Student's t: tasks minus one where effects vary, else infinite
+    dof: float  # of Student's t: number of tasks minus 1 if effects vary over tasks, else infinite
 
     @classmethod
     def fit(
@@ -261,10 +267,11 @@ class MixedEffects(Effects):
     def contrast(
         self, cases: TreatedRows, state: TaskDeviations, zero: Array, one: Array
     ) -> Moments:
-        r"""Closed form: :math:`z'Cz + (d - A'z)' \mathrm{cov}(\hat\beta) (d - A'z)`.
+        r"""Mean and variance of the effect in closed form.
 
-        With posterior covariance C and gain A of the task: the uncertainty of the task's deviations
-        and that of the population's coefficients.
+        The variance is :math:`z'Cz + (d - A'z)' \mathrm{cov}(\hat\beta) (d - A'z)` with C the
+        posterior covariance and A the gain of the task: the first term is the uncertainty of the
+        task's deviations, the second that of the population's coefficients.
         """
         d, spread = self.population.contrast(cases.x, one - zero)
         return self._moments(d, self.deviations.design(cases.x, one - zero), spread, cases, state)
@@ -276,7 +283,7 @@ class MixedEffects(Effects):
         given: Array,
         reference: tuple[Array, Array],
     ) -> Moments:
-        """Level and effects of the task; the variance excludes that of the outcome models."""
+        """Outcomes from the task's level and effects, without the outcome models' variance."""
         m, share = reference
         d, spread = self.population.contrast(cases.x, given - share)
         z = self.deviations.design(cases.x, given, level=True)
@@ -286,7 +293,7 @@ class MixedEffects(Effects):
     def average(
         self, cases: TreatedRows, state: TaskDeviations, zero: Array, one: Array
     ) -> tuple[float, float | None]:
-        """Closed form with the covariance of rows of the same task."""
+        """Mean and variance in closed form, with the covariance between rows of a task."""
         d, spread = self.population.contrast(cases.x, one - zero)
         z, n = self.deviations.design(cases.x, one - zero), cases.n_rows
         sums = np.zeros((len(state.mean), z.shape[1]))

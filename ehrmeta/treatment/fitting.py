@@ -1,4 +1,4 @@
-"""Fitting an `EffectModel`: nuisances and effects from settings and training rows."""
+"""Fitting of an `EffectModel`: nuisances and effects from settings and training rows."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -31,12 +31,12 @@ from ehrmeta.treatment.treated_rows import TreatedRows, TreatmentEncoder
 
 @dataclass(frozen=True, eq=False)
 class EffectSettings:
-    """Settings of a fit: parameters of `TreatmentResponse` by the same names.
+    """Settings of a fit, with the names of the parameters of `TreatmentResponse`.
 
     Raises
     ------
     DataError
-        They are invalid.
+        A setting is invalid.
     """
 
     estimator: Any = None
@@ -56,8 +56,8 @@ class EffectSettings:
             raise DataError(f"clip must lie between 0 and 0.5, got {self.clip!r}.")
         if self.learner == "t" and self.estimator is not None:
             raise DataError(
-                "learner='t' takes no estimator=: use 's' (one outcome model with the treatment "
-                "among its features), 'dr', 'r' or 'x'."
+                "learner='t' does not take estimator=. Use 's' (one outcome model with the "
+                "treatment among its features), 'dr', 'r' or 'x'."
             )
         if not self.discrete_treatment and self.learner not in ("r", "s"):
             raise DataError(
@@ -66,8 +66,8 @@ class EffectSettings:
             )
         if not self.discrete_treatment and self.learner == "s" and self.estimator is None:
             raise DataError(
-                "learner='s' of a dose needs estimator=, for instance MetaRegressor(): it learns "
-                "the outcome with the dose as its last feature."
+                "learner='s' for a dose needs estimator=, for instance MetaRegressor(), which "
+                "learns the outcome with the dose as its last feature."
             )
         for model in _as_list(self.outcome):
             if not hasattr(model, "fit"):
@@ -86,9 +86,9 @@ def fit_effect_model(
     -------
     model : EffectModel
     state : TaskEffects
-        Of the training tasks, cross-fitted.
+        Cross-fitted state of the training tasks.
     scores : list of dict
-        R-score of every candidate form of the effect, by arm.
+        For each arm, the R-score of every candidate form of the effect.
     """
     strata = rows.arm if settings.discrete_treatment else None
     n_folds = min(settings.n_folds, rows.n_tasks) if rows.n_tasks > 1 else settings.n_folds
@@ -135,7 +135,7 @@ def _fit_effects(
     adapted: AnyTaskNuisances,
     fold: Index,
 ) -> tuple[Effects, Any, list[dict[str, float]]]:
-    """Effects of all arms, their state in the training tasks, and scores of candidate forms."""
+    """Effects of all arms, their state in the training tasks, and scores of the candidate forms."""
     if settings.learner == "s" and settings.estimator is not None:
         outcomes = MetaOutcomes.fit(settings.estimator, rows, adapted)
         return outcomes, outcomes.adapt(rows, adapted), []

@@ -1,6 +1,6 @@
-r"""Meta-learners: pseudo-outcomes, whose regression on x is the effect of one arm over another.
+r"""Meta-learners: pseudo-outcomes whose regression on x is the effect of one arm over another.
 
-With outcome models :math:`\mu_a(x)`, propensities :math:`e_a(x)` and the arm given, t:
+With outcome models :math:`\mu_a(x)`, propensities :math:`e_a(x)` and t the arm given:
 
 DR: :math:`\psi = \Gamma_1 - \Gamma_0` with :math:`\Gamma_a = \mu_a + 1\{t=a\}(y-\mu_a)/e_a`, of
 variance :math:`\sigma_1^2/e_1 + \sigma_0^2/e_0`.
@@ -12,9 +12,10 @@ X: :math:`\psi = y - \mu_0` where treated and :math:`\mu_1 - y` where not, with 
 R and X use the rows of the two arms only, with :math:`e = e_1 / (e_0 + e_1)`. The S- and T-learners
 have no pseudo-outcomes: their effect is :math:`\mu_1 - \mu_0`.
 
-The X-learner may regress the imputed effects of each arm separately,
-:math:`\tau(x) = e(x)\, \tau_0(x) + (1 - e(x))\, \tau_1(x)`: where few are treated, their imputed
-effects have most weight, because they use the outcome model of the many controls.
+The X-learner can also regress the imputed effects of each arm separately,
+:math:`\tau(x) = e(x)\, \tau_0(x) + (1 - e(x))\, \tau_1(x)`. If few rows are treated,
+:math:`\tau_1` has most of the weight, because its imputed effects use the outcome model of the many
+controls.
 
 References
 ----------
@@ -40,7 +41,7 @@ from ehrmeta.treatment.dose_nuisances import TaskDoseNuisances, rows_of_varied_d
 from ehrmeta.treatment.nuisances import Nuisances, TaskNuisances
 from ehrmeta.treatment.treated_rows import TreatedRows
 
-_SMALLEST_RESIDUAL = 1e-3  # of a dose, in its standard deviations; smaller ones are dropped
+_SMALLEST_RESIDUAL = 1e-3  # of a dose, in its standard deviations; other rows are dropped
 _PSEUDO_LEARNERS = ("dr", "r", "x")
 LEARNERS = ("s", "t", *_PSEUDO_LEARNERS)
 
@@ -55,7 +56,7 @@ class PseudoOutcomes(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Scoring:
-    """Pseudo-outcomes of rows by a learner, one set per non-control arm."""
+    """A learner's pseudo-outcomes of rows, one set per non-control arm."""
 
     learner: str  # {"dr", "r", "x"}
     noise: Array  # (arm,), or (1,) for a dose: variance of the outcome
@@ -63,7 +64,7 @@ class Scoring:
     def __call__(
         self, cases: TreatedRows, nuisances: TaskNuisances | TaskDoseNuisances
     ) -> list[PseudoOutcomes]:
-        """Pseudo-outcomes of every arm over the control, or of one unit of the dose."""
+        """Pseudo-outcomes for the effect of each non-control arm, or of one unit of dose."""
         if isinstance(nuisances, TaskDoseNuisances):
             return [_dose_pseudo_outcomes(cases, nuisances, self.noise)]
         return [self.pair(cases, nuisances, (0, arm)) for arm in range(1, len(self.noise))]
@@ -71,9 +72,9 @@ class Scoring:
     def pair(
         self, cases: TreatedRows, nuisances: TaskNuisances, pair: tuple[int, int]
     ) -> PseudoOutcomes:
-        """Pseudo-outcomes of the second arm of a pair over the first.
+        """Pseudo-outcomes for the effect of the second arm of a pair over the first.
 
-        Tasks without rows of both arms have none.
+        Rows of tasks without both arms have none.
         """
         zero, one = pair
         e, usable = nuisances.e, usable_rows(cases, pair, len(self.noise))
@@ -95,14 +96,14 @@ class Scoring:
 
 
 def arm_scores(cases: TreatedRows, nuisances: TaskNuisances) -> Array:
-    """Doubly robust scores of every arm, (row, arm), whose mean is the arm's mean outcome."""
+    """Doubly robust scores, (row, arm). Their mean over rows estimates the arm's mean outcome."""
     given, scores = (np.arange(cases.n_rows), cases.arm), nuisances.mu.copy()
     scores[given] += (cases.y - nuisances.mu[given]) / nuisances.e[given]
     return scores
 
 
 def gains(cases: TreatedRows, nuisances: TaskNuisances, pair: tuple[int, int]) -> Array:
-    """Score of the second arm of a pair minus that of the first, (row,)."""
+    """Doubly robust score of the second arm of a pair minus that of the first, (row,)."""
     zero, one = pair
     scores = arm_scores(cases, nuisances)
     return np.asarray(scores[:, one] - scores[:, zero])
@@ -117,7 +118,7 @@ def usable_rows(cases: TreatedRows, pair: tuple[int, int], n_arms: int) -> Mask:
 def _dose_pseudo_outcomes(
     cases: TreatedRows, nuisances: TaskDoseNuisances, noise: Array
 ) -> PseudoOutcomes:
-    """R-learner's pseudo-outcomes of the effect of one unit of the dose."""
+    """The R-learner's pseudo-outcomes for the effect of one unit of dose."""
     residual = cases.arm - nuisances.dose
     large = np.abs(residual) > _SMALLEST_RESIDUAL * np.std(cases.arm)
     rows = np.flatnonzero(large & rows_of_varied_dose(cases))
@@ -127,9 +128,9 @@ def _dose_pseudo_outcomes(
 
 @dataclass(frozen=True, eq=False)
 class CrossedEffect(CrossFitted):
-    """X-learner's two regressions of one arm's effect over the control, weighted by propensity."""
+    """The X-learner's two regressions of an arm's effect, weighted by propensity."""
 
-    # zero, one: of the effects imputed for the rows of the control, and of the arm
+    # zero, one: regressions of the effects imputed in the control's rows and in the arm's rows
     zero: Stack
     one: Stack
     nuisances: Nuisances
@@ -150,11 +151,17 @@ def fit_crossed(
     arm: int,
     model: Any,
 ) -> tuple[CrossedEffect, Array]:
-    """Cross-fit both regressions: the effect, and its out-of-fold values at all rows, (row,).
+    """Cross-fit the X-learner's two regressions of an arm's effect.
 
     A fold's values do not depend on the outcomes of its rows: neither the regressions nor the
-    outcome models that impute are trained on them. No row is in the training data of the model that
-    imputes its effect, because that model is of the other arm.
+    outcome models used for imputation are trained on them. A row's effect is imputed by the outcome
+    model of the other arm, so the row is not in the training data of that model.
+
+    Returns
+    -------
+    effect : CrossedEffect
+    values : (row,)
+        Out-of-fold values of the effect at all rows.
     """
     zero: list[tuple[Any]] = []
     one: list[tuple[Any]] = []
@@ -176,12 +183,12 @@ def fit_crossed(
 
 
 def share_of_pair(e: Array, pair: tuple[int, int]) -> Array:
-    """Propensity of the second of two arms given one of the two, (row,)."""
+    """Probability of the second arm of a pair, given that a row got one of the two, (row,)."""
     zero, one = pair
     return np.asarray(e[:, one] / (e[:, zero] + e[:, one]))
 
 
-Crossed = Callable[[int, Any], tuple[CrossedEffect, Array]]  # of an arm, by a model
+Crossed = Callable[[int, Any], tuple[CrossedEffect, Array]]  # `fit_crossed` of an arm and a model
 
 
 class EffectForm(NamedTuple):
@@ -204,27 +211,28 @@ def choose_forms(
     crossed: Crossed | None = None,
     random_state: int = 0,
 ) -> list[EffectForm]:
-    """Cross-fit every candidate form, and choose one by the out-of-fold R-loss.
+    """Cross-fit the candidate forms of the effect, and choose one by the out-of-fold R-loss.
 
-    The choice is the simplest form within one standard error of the best, over tasks (rows where
-    there is one task). It is the same for all arms, so that they can be compared with each other.
+    It chooses the simplest form whose loss is within one standard error of the smallest. The
+    standard error is over tasks or, with a single task, over rows. All arms get the same form, so
+    that they can be compared with each other.
 
     Parameters
     ----------
     pseudo : sequence of PseudoOutcomes
-        Of every arm, to fit to.
+        For each arm, the pseudo-outcomes to fit.
     r_pseudo : sequence of PseudoOutcomes
-        The R-learner's, for the R-loss.
+        For each arm, those of the R-learner, for the R-loss.
     final : {"auto", "constant", "linear", "crossed boosting", "boosting"} or regressor
     crossed : callable, optional
-        Fits the X-learner's two regressions of an arm with a model; a dose has none.
+        Fits the X-learner's two regressions of an arm with a model; None for a dose.
     """
     models = _models(final, crossed is not None)
     without = [arm for arm, scored in enumerate(pseudo, start=1) if not len(scored.rows)]
     if without:
         raise DataError(
             f"no task has rows of both the control and arm {without[0]}, so no effect can be "
-            "learned. Pass larger tasks in groups=, such as sites, or omit it."
+            "learned. Pass larger tasks in groups=, such as sites, or omit groups=."
         )
     fits = [
         _fits(models, x, scored, fold, crossed and partial(crossed, arm), random_state)
@@ -277,7 +285,7 @@ def _fits(
 
 
 def _simplest(losses: dict[str, Array], task: Index) -> str:
-    """The first name whose loss is within one standard error of the smallest, over tasks.
+    """The first name whose mean loss is within one standard error, over tasks, of the smallest.
 
     Examples
     --------
@@ -298,7 +306,7 @@ def _simplest(losses: dict[str, Array], task: Index) -> str:
 
 
 def _models(final: Any, arms: bool) -> dict[str, Any]:
-    """Candidate forms, simplest first; always with a constant, the reference of scores."""
+    """Candidate forms, simplest first; a constant is always included as reference."""
     boosting = HistGradientBoostingRegressor(
         learning_rate=0.05, max_iter=100, max_leaf_nodes=6, early_stopping=False
     )

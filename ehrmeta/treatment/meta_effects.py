@@ -1,4 +1,4 @@
-"""Effects learned by an estimator over tasks, such as MetaRegressor, not the mixed model."""
+"""Effects learned by an estimator over tasks, such as MetaRegressor, instead of a mixed model."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class MetaEffects(_PointEffects):
     def fit(
         cls, estimator: Any, scoring: Scoring, cases: TreatedRows, nuisances: AnyTaskNuisances
     ) -> MetaEffects:
-        """Fit clones; rows are weighted where the estimator takes `sample_weight`."""
+        """Fit one clone per arm, with sample weights if the estimator accepts them."""
         models = []
         for pseudo in scoring(cases, nuisances):
             model, rows = _unfitted(estimator, cases.x), cases.take(pseudo.rows)
@@ -63,7 +63,7 @@ class MetaEffects(_PointEffects):
         return cls(scoring, tuple(models))
 
     def adapt(self, cases: TreatedRows, nuisances: AnyTaskNuisances) -> list[Any]:
-        """Every model adapted to the tasks that have pseudo-outcomes."""
+        """Adapt each arm's model to the tasks that have pseudo-outcomes."""
         return [
             _adapted(model, cases.x[pseudo.rows], pseudo.psi, cases.take(pseudo.rows))
             for model, pseudo in zip(self.models, self.scoring(cases, nuisances), strict=True)
@@ -75,11 +75,14 @@ class MetaEffects(_PointEffects):
         """Attention weights of one arm's effect over the control."""
         chosen = np.flatnonzero(one - zero)
         if len(chosen) != 1:
-            raise DataError("attention weights are of one arm over the control: pass T1= only.")
+            raise DataError(
+                "attention weights exist only for the effect of one arm over the control. Pass "
+                "T1= and omit T0=."
+            )
         adapted = state[int(chosen[0])]
         if adapted is None:
             raise DataError(
-                "the tasks have no rows with pseudo-outcomes: adapt to rows of both arms."
+                "the adapted tasks have no rows with pseudo-outcomes. Adapt to rows of both arms."
             )
         weights: pd.DataFrame = adapted.support_weights(cases.x, groups=cases.task, **cases.timed)
         return weights
@@ -87,7 +90,7 @@ class MetaEffects(_PointEffects):
     def outcomes(
         self, cases: TreatedRows, state: Any, given: Array, reference: tuple[Array, Array]
     ) -> Moments:
-        """The nuisances' mean outcome plus the effects."""
+        """Mean outcome of the nuisance models plus the effects."""
         m, share = reference
         return m + self._effect(cases, state, share, np.broadcast_to(given, share.shape)), None
 
@@ -102,7 +105,7 @@ class MetaEffects(_PointEffects):
 
 @dataclass(frozen=True, eq=False)
 class MetaOutcomes(_PointEffects):
-    """S-learner with an estimator over tasks: one outcome model with the treatment last in x."""
+    """S-learner: one outcome model over tasks, with the treatment as its last features."""
 
     model: Any
 
@@ -145,7 +148,7 @@ class MetaOutcomes(_PointEffects):
         adapted = self.model.unadapted() if state is None else state
         if not hasattr(adapted, "predict_interval"):
             raise DataError(
-                f"{type(self.model).__name__} has no predict_interval. Use an estimator that has."
+                f"{type(self.model).__name__} has no predict_interval. Use an estimator with one."
             )
         interval = adapted.predict_interval(
             _with_treatment(cases.x, given),

@@ -1,7 +1,7 @@
 """Outcome and propensity models: cross-fitted over tasks, then adapted to each task.
 
-A row's nuisances do not depend on the row itself: the models are trained on other tasks (other rows
-where there is one task), and the task's levels are estimated from its other rows.
+A row's nuisances do not depend on the row itself: the models are trained on other tasks (with a
+single task, on other rows), and the task's levels are estimated from its other rows.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ from ehrmeta.treatment.cross_fitting import Stack, cross_fit
 from ehrmeta.treatment.treated_rows import TreatedRows
 
 _NEWTON_STEPS = 25
-_SMALLEST = 1e-6  # of a probability before its logarithm
+_SMALLEST = 1e-6  # lower bound of a probability before taking its logarithm
 _SD_RANGE = (1e-3, 10.0)
 
 
@@ -61,7 +61,7 @@ def fit_arm_levels(mu: Array, cases: TreatedRows) -> ArmLevels:
 
 
 def _residuals_by_task(mu: Array, cases: TreatedRows) -> tuple[Array, Array, Array, Index]:
-    """Arms as fixed and as random effects, residuals, and offsets of the tasks."""
+    """Fixed and random designs (indicators of the arms), residuals, and offsets of the tasks."""
     order, starts = cases.by_task
     hot = np.eye(mu.shape[1])[cases.arm[order]]
     return hot, hot, (cases.y - cases.of_arm(mu))[order], starts
@@ -70,8 +70,8 @@ def _residuals_by_task(mu: Array, cases: TreatedRows) -> tuple[Array, Array, Arr
 def _task_levels(cases: TreatedRows, n_arms: int) -> Array:
     """Random intercept of each row's task, (row,), adjusted for x and arm.
 
-    Outcome models are trained on the residual, so that differences between tasks that treat more
-    and tasks that treat less are not mistaken for an effect.
+    Outcome models are trained on the outcome minus this intercept, so that differences between
+    tasks that treat often and tasks that treat rarely are not mistaken for an effect.
     """
     order, starts = cases.by_task
     design = np.column_stack([np.eye(n_arms)[cases.arm], cases.x])[order]
@@ -83,9 +83,12 @@ def _task_levels(cases: TreatedRows, n_arms: int) -> Array:
 
 @dataclass(frozen=True)
 class LogitShifts:
-    r"""``e_task(x) = softmax(log e(x) + c)`` with ``c ~ N(0, sd^2 I)`` for every task."""
+    r"""Random shifts c of each task's propensities on the logit scale.
 
-    sd: float  # estimated over the training tasks
+    ``e_task(x) = softmax(log e(x) + c)`` with ``c ~ N(0, sd^2 I)``.
+    """
+
+    sd: float  # estimated from the training tasks
 
     def adapt(self, e: Array, cases: TreatedRows) -> tuple[Array, Array]:
         """Mode (task, arm) and curvature (task, arm, arm) of every task's shift."""
@@ -93,7 +96,7 @@ class LogitShifts:
         return mode, curvature
 
     def without_own_row(self, e: Array, cases: TreatedRows) -> Array:
-        """Propensities (row, arm) at the shift of the task's other rows, by one Newton step."""
+        """Propensities (row, arm), with shifts from the task's other rows by one Newton step."""
         mode, curvature = self.adapt(e, cases)
         logits = np.log(np.maximum(e, _SMALLEST))
         p = softmax(logits + mode[cases.task], axis=1)
@@ -117,7 +120,7 @@ def _fit_logit_shifts(e: Array, cases: TreatedRows) -> LogitShifts:
 
 
 def _laplace(logits: Array, cases: TreatedRows, sd: float) -> tuple[Array, Array, float]:
-    """Mode and curvature of every task's shift, and the marginal log-likelihood of all."""
+    """Mode and curvature of each task's shift, and the total marginal log-likelihood."""
     n_tasks, n_arms = cases.n_tasks, logits.shape[1]
     precision = np.eye(n_arms) / sd**2
     hot = np.eye(n_arms)[cases.arm]
@@ -128,7 +131,7 @@ def _laplace(logits: Array, cases: TreatedRows, sd: float) -> tuple[Array, Array
         curvature = _totals(_information(p), cases) + precision
         step = np.linalg.solve(curvature, gradient[..., None])[..., 0]
         size = np.abs(step).max(1, keepdims=True)
-        c += step / np.maximum(size, 1.0)  # at most 1 on the log-odds scale
+        c += step / np.maximum(size, 1.0)  # a step of at most 1 on the log-odds scale
         if size.max() < 1e-8:
             break
     p = softmax(logits + c[cases.task], axis=1)
@@ -155,9 +158,9 @@ def _totals(values: Array, cases: TreatedRows) -> Array:
 class TaskNuisances:
     """Cross-fitted outcomes and propensities of rows in their tasks."""
 
-    mu: Array  # (row, arm): outcome in each arm, at levels of the task's other rows
+    mu: Array  # (row, arm): outcome in each arm, with levels from the task's other rows
     population_mu: Array  # (row, arm): outcome in each arm at the population's level
-    e: Array  # (row, arm): propensity of each arm, at the shift of the task's other rows; clipped
+    e: Array  # (row, arm): clipped propensities, with shifts from the task's other rows
     clipped: Mask  # (row,): whether a propensity was below the clip
 
     def treatment(self, cases: TreatedRows) -> Array:
@@ -165,7 +168,7 @@ class TaskNuisances:
         return np.asarray(np.eye(self.e.shape[1])[cases.arm][:, 1:])
 
     def given(self, cases: TreatedRows) -> Array:
-        """`treatment`, but 0 in tasks of one arm, which do not inform the effect."""
+        """`treatment`, but 0 in tasks with a single arm, which do not inform the effect."""
         several = (cases.counts(self.e.shape[1]) > 0).sum(1) > 1
         return np.asarray(self.treatment(cases) * several[cases.task, None])
 
@@ -184,7 +187,7 @@ class Nuisances:
     """Fitted outcome and propensity models."""
 
     outcome: tuple[Stack, ...]  # one per arm; for the S-learner one with the arms as last features
-    propensity: Stack | Array | None  # or (arm,) probabilities; None where known by row
+    propensity: Stack | Array | None  # model, or (arm,) probabilities; None if known for each row
     levels: ArmLevels | None  # None with one training task
     shifts: LogitShifts | None  # None with one training task or known propensities
     noise: Array  # (arm,): residual variance of the outcome
@@ -207,14 +210,17 @@ class Nuisances:
         return np.stack([joint.by_fold(_with_arm(x, a, self.n_arms)) for a in arms], axis=-1)
 
     def propensities(self, x: Array) -> Array:
-        """Propensities at x, (row, arm); the arms' shares where propensities were known by row."""
+        """Propensities at x, (row, arm).
+
+        If they were known for each training row, the arms' shares of the training rows.
+        """
         if isinstance(self.propensity, Stack):
             return _all_arms(self.propensity.predict(x))
         shares = self.mean_propensity if self.propensity is None else self.propensity
         return np.tile(shares, (len(x), 1))
 
     def reference(self, x: Array) -> tuple[Array, Array]:
-        """Mean outcome over the arms at their shares, (row,), and the shares, (row, arm - 1)."""
+        """Mean outcome weighted by the arms' shares, (row,), and the shares, (row, arm - 1)."""
         shares = self.mean_propensity
         return self.predict(x) @ shares, np.tile(shares[1:], (len(x), 1))
 
@@ -233,7 +239,7 @@ class Nuisances:
         return self.in_tasks(self.predict(cases.x), e, cases)
 
     def in_tasks(self, mu: Array, e: Array, cases: TreatedRows) -> TaskNuisances:
-        """Nuisances from the population's outcomes and the tasks' propensities, (row, arm) each."""
+        """Nuisances from population outcomes and task propensities, (row, arm) each."""
         in_task = mu if self.levels is None else self.levels.without_own_row(mu, cases)
         if self.bounded:
             in_task = np.clip(in_task, 0.0, 1.0)
@@ -257,13 +263,13 @@ def fit_nuisances(
     Parameters
     ----------
     outcome : sequence of regressors or classifiers
-        Stacked.
+        Models to stack.
     propensity : sequence of classifiers, or (arm,)
-        Models, or randomisation probabilities; ignored where `cases` has known propensities.
+        Models to stack, or randomisation probabilities; ignored if `cases` has known propensities.
     clip : float
         Lower bound of propensities.
     joint : bool
-        Whether to fit one outcome model with the arms among its features, not one per arm.
+        Whether to fit one outcome model with the arms among its features, instead of one per arm.
     """
     _check_folds(cases, n_arms, fold)
     several = cases.n_tasks > 1
@@ -323,7 +329,7 @@ def default_regressors() -> list[Any]:
 
 
 def default_classifiers() -> list[Any]:
-    """Default models of propensities and of outcomes of 0 and 1."""
+    """Default models of propensities and of binary outcomes."""
     return [
         LogisticRegression(max_iter=1000),
         HistGradientBoostingClassifier(
@@ -333,7 +339,7 @@ def default_classifiers() -> list[Any]:
 
 
 def _check_folds(cases: TreatedRows, n_arms: int, fold: Index) -> None:
-    """Raise `DataError` unless the complement of every fold has two rows of every arm."""
+    """Raise `DataError` unless every arm has two rows outside each fold."""
     n_folds = int(fold.max()) + 1
     inside = np.bincount(fold * n_arms + cases.arm, minlength=n_folds * n_arms)
     outside = np.bincount(cases.arm, minlength=n_arms) - inside.reshape(n_folds, n_arms)
@@ -342,8 +348,8 @@ def _check_folds(cases: TreatedRows, n_arms: int, fold: Index) -> None:
         where = "tasks" if cases.n_tasks > 1 else "rows"
         raise DataError(
             f"arm {rare[0]} of {n_arms} (0 is the control) has fewer than 2 rows outside one of "
-            f"the {n_folds} folds of {where}: it cannot be learned from other {where}. Add rows of "
-            "that arm from other tasks, or remove the arm."
+            f"the {n_folds} folds of {where}, so it cannot be learned from other {where}. Add rows "
+            "of that arm from other tasks, or remove the arm."
         )
 
 
@@ -352,5 +358,5 @@ def _with_arm(x: Array, arm: int, n_arms: int) -> Array:
 
 
 def _all_arms(e: Array) -> Array:
-    """Propensities (row, arm) from those of the second of two arms, (row,), or of all."""
+    """Propensities of all arms, (row, arm), also from those of the non-control arm, (row,)."""
     return np.column_stack([1 - e, e]) if e.ndim == 1 else e

@@ -1,12 +1,12 @@
 r"""Policy values, policy trees, and rankings by effect (AUTOC, Qini), from doubly robust scores.
 
-With rows in falling order of the estimated effect and :math:`\Gamma` their doubly robust scores,
+With rows sorted by estimated effect, largest first, and :math:`\Gamma` their doubly robust scores,
 the targeting operator characteristic is
 
 .. math:: TOC(q) = \frac{1}{qn} \sum_{i \le qn} \Gamma_i - \frac{1}{n} \sum_i \Gamma_i,
 
-AUTOC its integral over q and Qini the integral of q TOC(q). Both are 0 where the ranking is no
-better than chance.
+AUTOC is the integral of TOC(q), and Qini that of q TOC(q), over q. Both are 0 in expectation if the
+ranking is no better than chance.
 
 References
 ----------
@@ -25,7 +25,7 @@ from ehrmeta.errors import DataError
 from ehrmeta.estimators.predictions import check_level
 from ehrmeta.treatment.arms import AnyArray, Array, Index, Mask
 
-_FEW_TASKS = 10  # with fewer, rows are resampled rather than tasks
+_FEW_TASKS = 10  # with fewer, rows are the independent units rather than tasks
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class PolicyValue:
     n_eff : float
         Effective sample size of the weights (Kish).
     clipped_fraction : float
-        Share of clipped propensities among the rows whose arm agrees with the policy.
+        Share of clipped propensities among the rows that got the policy's arm.
     """
 
     value: float
@@ -57,9 +57,9 @@ class PolicyValue:
 
 
 def best_arms(gain: Array) -> tuple[Index, Index, Array]:
-    """Best and second-best arm of every row and the difference of their gains, (row,) each.
+    """Best arm, second-best arm and the difference of their gains, (row,) each.
 
-    `gain` is (row, arm); of equal arms the first is best.
+    `gain` is (row, arm); ties go to the first arm.
 
     Examples
     --------
@@ -85,7 +85,7 @@ def policy_value(
     r"""Off-policy value of a policy.
 
     "dr" averages the doubly robust scores :math:`\Gamma_{i,\pi(x_i)}`; "ipw" averages the outcomes
-    of rows that agree with the policy, with normalised weights :math:`1/e`.
+    of the rows that got the policy's arm, with normalised weights :math:`1/e`.
 
     Parameters
     ----------
@@ -109,8 +109,8 @@ def policy_value(
     agree = given == policy
     if not agree.any():
         raise DataError(
-            f"none of {len(y):,} rows agrees with the policy, so its value cannot be estimated. "
-            "Pass rows that include its arms."
+            f"none of the {len(y):,} rows got the arm that the policy chooses, so its value cannot "
+            "be estimated. Pass rows treated as the policy would."
         )
     weight = agree / e[rows, policy]
     if method == "dr":
@@ -134,7 +134,7 @@ def policy_value(
 
 @dataclass(frozen=True, eq=False)
 class PolicyTree:
-    """Decision tree of the best arm, by ``AdaptedResponse.policy_tree``.
+    """Decision tree of the best arm; see ``AdaptedResponse.policy_tree``.
 
     Parameters
     ----------
@@ -150,7 +150,7 @@ class PolicyTree:
     names: tuple[str, ...]
 
     def predict(self, x: Array) -> Index:
-        """Number of the best arm of encoded rows, (row,)."""
+        """Arm number of the best arm for each encoded row, (row,)."""
         return np.asarray(self.tree.predict(x).argmax(1), dtype=np.int64)
 
     def __str__(self) -> str:
@@ -168,13 +168,13 @@ def fit_policy_tree(
     max_depth: int = 2,
     min_rows: int = 20,
 ) -> PolicyTree:
-    """Fit a regression tree to `gain` (row, arm): scores net of costs, larger is better."""
+    """Fit a regression tree to `gain` (row, arm): scores net of costs, where larger is better."""
     tree = DecisionTreeRegressor(max_depth=max_depth, min_samples_leaf=min_rows, random_state=0)
     return PolicyTree(tree.fit(x, gain - gain.mean(1, keepdims=True)), labels, names)
 
 
 class Ranking(NamedTuple):
-    """Rank-weighted average effect and its bootstrap interval."""
+    """Rank-weighted average effect, with a bootstrap interval."""
 
     value: float
     se: float
@@ -185,7 +185,7 @@ class Ranking(NamedTuple):
 def rank_score(effect: Array, scores: Array, *, kind: str = "autoc") -> float:
     """AUTOC or Qini of an effect (row,), from the scores of the contrast (row,).
 
-    Ties share the mean of their scores, so a constant effect has 0.
+    Rows with equal effects get the mean of their scores, so a constant effect has a value of 0.
 
     Examples
     --------
@@ -216,14 +216,14 @@ def rate(
     n_bootstrap: int = 200,
     random_state: int | None = 0,
 ) -> Ranking:
-    """AUTOC or Qini with an interval by the half-sample bootstrap over tasks, or else rows.
+    """AUTOC or Qini with an interval from a half-sample bootstrap of tasks or rows.
 
     Parameters
     ----------
     effect, scores : (row,)
     kind : {"autoc", "qini"}
     task : (row,), optional
-        Resampled as a whole where there are ten tasks or more.
+        With ten tasks or more, whole tasks are resampled; otherwise rows.
     """
     random = np.random.default_rng(random_state)
     n_tasks = 0 if task is None else len(np.unique(task))
@@ -259,7 +259,7 @@ def effects_by_rank(
     """
     if not isinstance(n_groups, int | np.integer) or n_groups < 1 or len(effect) < 2 * n_groups:
         raise DataError(
-            f"n_groups must be a whole number, 1 or more, with two rows in each; got {n_groups!r} "
+            f"n_groups must be a whole number from 1 to half the number of rows, got {n_groups!r} "
             f"for {len(effect):,} rows."
         )
     level = 0.5 + 0.5 * check_level(confidence_level)

@@ -15,15 +15,15 @@ from ehrmeta.treatment.arms import AnyArray, Array, Index
 
 @dataclass(frozen=True)
 class PooledEffect:
-    """Mean effect over tasks, by `pool_effects`.
+    """Mean effect over tasks; see `pool_effects`.
 
     Parameters
     ----------
     effect, se : float
     interval : (low, high)
-        Of the mean over tasks.
+        Confidence interval for the mean over tasks.
     prediction_interval : (low, high)
-        Of the effect in a new task; infinite with fewer than three tasks.
+        Interval for the effect in a new task; infinite with fewer than three tasks.
     tau : float
         Standard deviation of effects over tasks.
     n_tasks : int
@@ -74,8 +74,8 @@ def pool_effects(
     n = len(theta)
     if n < 1 or theta.shape != s.shape or not (s > 0).all():
         raise DataError(
-            f"pooling needs one effect and one positive standard error per task, got shapes "
-            f"{theta.shape} and {s.shape}. Remove tasks that lack either."
+            f"pooling needs an effect and a positive standard error for each task, got shapes "
+            f"{theta.shape} and {s.shape}. Remove tasks without one of them."
         )
     level = 0.5 + 0.5 * check_level(confidence_level)
     if n == 1:
@@ -105,7 +105,7 @@ def pool_effects(
 def mean_by_task(
     values: Array, task: Index, labels: AnyArray | None = None, confidence_level: float = 0.95
 ) -> pd.DataFrame:
-    """Mean of rows in every task of three rows or more, with Student's t interval.
+    """Mean of the values in each task with three rows or more, with Student's t interval.
 
     Returns
     -------
@@ -128,7 +128,7 @@ def mean_by_task(
 
 
 def _paule_mandel(theta: Array, s: Array) -> float:
-    """Variance over tasks; 0 where standard errors alone explain the differences of effects."""
+    """Variance over tasks; 0 if the standard errors alone explain how effects differ."""
 
     def excess(tau2: float) -> float:
         weight = 1.0 / (s**2 + tau2)

@@ -1,4 +1,4 @@
-"""Refuters: fits to data without an effect, where an estimated effect refutes the method."""
+"""Refutation tests: refits to data in which the effect is 0 by construction."""
 
 from __future__ import annotations
 
@@ -17,22 +17,24 @@ if TYPE_CHECKING:
 
 
 def refute(model: TreatmentResponse, *, n_repeats: int = 5, random_state: int = 0) -> pd.DataFrame:
-    """Refit a model on data where the effect is 0 by construction.
+    """Refit a model to data in which the effect is 0 by construction.
+
+    If the intervals exclude 0 more often than their level allows, the model is biased here.
 
     Parameters
     ----------
     model : TreatmentResponse
         Fitted, with arms.
     n_repeats : int
-        Refits of each kind; a refit takes as long as the fit.
+        Refits of each kind. A refit takes as long as the original fit.
     random_state : int
 
     Returns
     -------
     DataFrame
-        By `refuter` and `repeat`: average effect, the `low` and `high` end of its interval, and
-        whether the interval contains 0. "placebo treatment" permutes the arms within every task;
-        "dummy outcome" replaces the outcome by normal noise of the same mean and sd.
+        By `refuter` and `repeat`: pooled `effect`, the limits `low` and `high` of its interval, and
+        whether the interval contains 0, `holds_0`. "placebo treatment" permutes the arms within
+        every task; "dummy outcome" replaces the outcome by normal noise of the same mean and sd.
 
     Examples
     --------
@@ -47,7 +49,9 @@ def refute(model: TreatmentResponse, *, n_repeats: int = 5, random_state: int = 
     """
     arms, cases = model.treatment_, model.tasks_.support
     if not isinstance(arms, Arms):
-        raise DataError("refuters permute arms; a dose has none. Bin the dose into arms first.")
+        raise DataError(
+            "refute permutes arms, but the treatment is a dose. Bin the dose into arms first."
+        )
     random = np.random.default_rng(random_state)
     refits = []
     for repeat in range(n_repeats):

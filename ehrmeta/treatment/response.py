@@ -1,4 +1,4 @@
-"""Treatment effects learned over many tasks and adapted to one more."""
+"""Treatment effects learned from many tasks and adapted to new ones."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Value = TypeVar("Value")
 def _of_population(
     method: Callable[Concatenate[AdaptedResponse, Arguments], Value],
 ) -> Callable[Concatenate[TreatmentResponse, Arguments], Value]:
-    """The same method for the population, a task without rows."""
+    """Apply a method of `AdaptedResponse` to the population: a task without rows."""
 
     @wraps(method)
     def of_population(
@@ -46,48 +46,53 @@ def _of_population(
 
 @dataclass(eq=False, repr=False)
 class TreatmentResponse(Saved, BaseEstimator):
-    r"""Learns treatment effects over many tasks, and adapts to one more from a few rows.
+    r"""Treatment effects learned from many tasks and adapted to a new task from a few rows.
 
     Tasks are sites, trials or patients. Outcome and propensity models are trained on *other* tasks
-    and then adapted to each task by its other rows, so that no row scores itself; with one task the
-    folds are rows. A learner turns them into the population's effect :math:`\tau_a(x)`, and a mixed
-    model of the residuals gives every task's deviation from it, which is 0 where tasks do not
-    differ. `effect` and the other methods of `AdaptedResponse` are here those of the population;
-    their intervals are those of a new task.
+    and then adapted to each task using its other rows, so that a row's outcome and treatment do not
+    affect its own nuisances. With a single task, the folds consist of rows. From these models, a
+    meta-learner estimates the population's effect :math:`\tau_a(x)`, and a mixed model of the
+    residuals estimates each task's deviation from it, which is 0 if tasks do not differ. `effect`
+    and the other prediction methods of this class are for the population, with the intervals of a
+    new task. After `adapt`, they are for the adapted tasks.
 
-    It assumes that all confounders are in X or are a level of the task, which no data can verify.
-    `diagnostics` shows how strong an unmeasured confounder would have to be.
+    The model assumes that every confounder is in X or is constant within a task, which no data can
+    verify. `AdaptedResponse.diagnostics` shows how strong an unmeasured confounder would have to be
+    to explain away the effect.
 
     Parameters
     ----------
     estimator : estimator over tasks, optional
-        For instance ``MetaRegressor()``: learns the effect instead of the mixed model (with
-        ``learner="s"`` the outcome, with the treatment as last feature). It gives no intervals.
+        Learns the effect instead of the mixed model, for instance ``MetaRegressor()``. With
+        ``learner="s"`` it learns the outcome, with the treatment as last feature. Intervals are
+        not available.
     learner : {"dr", "r", "x", "t", "s"}
-        Meta-learner of the population's effect (`ehrmeta.treatment.learners`). For a dose "r",
-        linear in the dose, or "s" with an estimator.
+        Meta-learner of the population's effect (`ehrmeta.treatment.learners`). For a dose: "r" (an
+        effect linear in the dose), or "s" with an estimator.
     propensity : classifier(s), float or mapping, optional
-        Propensity model: by default logistic regression and boosting, stacked. For a randomised
-        treatment the probability of the second of two arms, or of every arm.
+        Propensity model; by default logistic regression and boosting, stacked. For a randomised
+        treatment: the probability of the non-control arm, or a mapping of every arm to its
+        probability. For a dose: regressor(s) of the dose.
     outcome : estimator(s), optional
-        Outcome model: regressors or, for outcomes of 0 and 1, classifiers; several are stacked. By
-        default ridge (logistic) regression and boosting.
+        Outcome model: regressors or, for a binary outcome, classifiers; several are stacked. By
+        default ridge (or logistic) regression and boosting.
     final : {"auto", "constant", "linear", "crossed boosting", "boosting"} or regressor
-        Form of the population's effect; "auto" takes the simplest within one standard error of the
-        best in the held-out R-loss.
+        Form of the population's effect. "auto" takes the simplest form whose held-out R-loss is
+        within one standard error of the smallest.
     discrete_treatment : bool
-        Whether the treatment is arms (numbers or text); else it is a dose.
+        Whether the treatment consists of arms (numbers or text) or is a dose.
     control : label, optional
-        The arm that others are compared to; by default the first in sorted order.
+        The arm with which others are compared; by default the first in sorted order.
     schema : Schema, optional
-        Column roles and units; taken from X where that is a `Table`'s. All features must be known
-        before the treatment.
+        Column roles and units; by default taken from X if it belongs to a `Table`. All features
+        must be known before the treatment.
     task, treatment : str, optional
         Columns of X that name the task and the treatment, for pipelines and cross-validation.
     n_folds : int
-        For cross-fitting.
+        Number of folds for cross-fitting.
     clip : float
-        Smaller propensities are raised to it, counted in ``n_clipped_``, with a warning.
+        Lower bound of propensities. Smaller ones are raised to it with a warning, and counted in
+        ``n_clipped_``.
     random_state : int, optional
 
     Attributes
@@ -96,12 +101,12 @@ class TreatmentResponse(Saved, BaseEstimator):
         The fitted model; usable without this class.
     treatment_ : Arms or Dose
     tasks_ : AdaptedResponse
-        The training tasks. It holds their rows, so a fitted model is patient data. `save` does not
-        write it, so a loaded model has no such attribute.
+        The training tasks with their rows, so a fitted model is patient data. `save` does not write
+        them, so a loaded model does not have this attribute.
     forms_ : list of str
         Form of every arm's effect, the same for all arms.
     form_scores_ : list of dict
-        R-score of every candidate form, by arm.
+        For each arm, the R-score of every candidate form.
     variation_ : str
         How effects differ over tasks: "none", "level", "common slopes" or "slopes".
 
@@ -154,19 +159,19 @@ class TreatmentResponse(Saved, BaseEstimator):
         Parameters
         ----------
         X : frame or array, (row, feature)
-            Known before the treatment.
+            Features, known before the treatment.
         y : array, (row,)
             Outcome: numbers, or 0 and 1.
         treatment : array, (row,)
-            Arm or dose; not needed where it is the column `treatment` of X.
+            Arm or dose; not needed if the parameter `treatment` names a column of X.
         groups : array, (row,), optional
             Task of every row.
         time : array, (row,), optional
-            Of the treatment; passed to `estimator`.
+            Time of the treatment; passed to `estimator`.
         propensity : array, (row,) or (row, arm), optional
             Known randomisation probabilities of these rows.
         outcome_time : array, (row,), optional
-            When the outcome was known; an error where that is before `time`.
+            Time at which the outcome was known. It must not be before `time`.
 
         Returns
         -------
@@ -210,8 +215,8 @@ class TreatmentResponse(Saved, BaseEstimator):
         Parameters
         ----------
         X, y, treatment, groups, time, propensity, outcome_time
-            The support rows, as in `fit`. Without groups they are one task. Propensities that are
-            not given are predicted by the model, adapted to the rows.
+            The support rows, as in `fit`. Without groups they are one task. Without propensities,
+            those of the model adapted to the rows are used.
 
         Returns
         -------
@@ -226,12 +231,12 @@ class TreatmentResponse(Saved, BaseEstimator):
         return adapted
 
     def unadapted(self) -> AdaptedResponse:
-        """The population as a task without rows; its intervals are those of a new task."""
+        """The population: a task without rows. Its intervals are those of a new task."""
         model = self.fitted_model()
         return AdaptedResponse(model, model.encoder.no_rows())
 
     def fitted_model(self) -> EffectModel:
-        """``model_``, or `NotFittedError`."""
+        """The fitted ``model_``; raises `NotFittedError` before `fit`."""
         if not hasattr(self, "model_"):
             raise NotFittedError("this TreatmentResponse is not fitted yet. Call fit first.")
         return self.model_
@@ -251,8 +256,8 @@ class TreatmentResponse(Saved, BaseEstimator):
         self.fitted_model()
         if not hasattr(self, "_tasks"):
             raise NotFittedError(
-                "this TreatmentResponse comes from a file, which holds no training task, so it has "
-                "no tasks_. Adapt to rows of the tasks, or fit again."
+                "this TreatmentResponse was loaded from a file, which does not contain the "
+                "training tasks, so it has no tasks_. Adapt it to the tasks' rows, or fit again."
             )
         return self._tasks
 
@@ -263,7 +268,7 @@ class TreatmentResponse(Saved, BaseEstimator):
 
     @property
     def schema_(self) -> Schema | None:
-        """Roles and units of the columns of fit."""
+        """Roles and units of the training columns."""
         return self.fitted_model().encoder.schema
 
     @property
@@ -280,7 +285,7 @@ class TreatmentResponse(Saved, BaseEstimator):
         effects = self.fitted_model().effects
         if isinstance(effects, MixedEffects):
             return effects.deviations.variation
-        return "as the estimator has it"
+        return "learned by the estimator"
 
     def to_state(self) -> State:
         """Models, scales, variances and settings; no row or label of any task.
@@ -289,7 +294,7 @@ class TreatmentResponse(Saved, BaseEstimator):
         """
         tensors, metadata = self.fitted_model().to_state()
         settings = self.get_params(deep=False)
-        settings["estimator"] = None  # is in the model
+        settings["estimator"] = None  # saved with the model
         if isinstance(self.propensity, Mapping):
             settings["propensity"] = tuple(self.propensity.items())
         if not isinstance(self.random_state, int | np.integer):
@@ -309,7 +314,7 @@ class TreatmentResponse(Saved, BaseEstimator):
     def from_state(
         cls, tensors: Mapping[str, Tensor], metadata: Json, device: str = "auto"
     ) -> Self:
-        """The inverse of `to_state`; `provenance_` has versions and time of saving."""
+        """The inverse of `to_state`; `provenance_` records versions and the time of saving."""
         model = EffectModel.from_state(tensors, metadata, device)
         settings = {name: from_json(value) for name, value in metadata["settings"].items()}
         pairs = settings["propensity"]

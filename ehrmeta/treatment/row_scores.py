@@ -18,18 +18,18 @@ from ehrmeta.treatment.treated_rows import TreatedRows
 
 
 class RowScores:
-    """Mixin with estimates from the rows of adapted tasks, by their doubly robust scores."""
+    """Mixin: estimates from the doubly robust scores of the adapted tasks' rows."""
 
     model: EffectModel
     support: TreatedRows
     state: TaskEffects
-    is_training: bool  # whether these are the rows of the fit
+    is_training: bool  # whether these are the training rows
     labels_: AnyArray | None
 
     def task_effects(
         self, *, T0: Any = None, T1: Any = None, confidence_level: float = 0.95
     ) -> pd.DataFrame:
-        """Average effect in every task from its rows only (AIPW), with 95 % intervals by default.
+        """Average effect in each task from its rows alone (AIPW), with 95 % intervals by default.
 
         Returns
         -------
@@ -46,11 +46,15 @@ class RowScores:
     def pooled_effect(
         self, *, T0: Any = None, T1: Any = None, confidence_level: float = 0.95
     ) -> PooledEffect:
-        """Random-effects mean of `task_effects`, with 95 % intervals of it and of a new task's."""
+        """Random-effects mean of `task_effects`, with intervals for it and for a new task.
+
+        The intervals are 95 % by default.
+        """
         by_task = self.task_effects(T0=T0, T1=T1)
         if by_task.empty:
             raise DataError(
-                "no task has 3 rows and both arms, so there is no effect to pool. Add rows."
+                "no task has rows of both arms and at least 3 rows, so there is no effect to pool. "
+                "Add rows."
             )
         return pool_effects(by_task.effect, by_task.se, confidence_level=confidence_level)
 
@@ -62,8 +66,8 @@ class RowScores:
         Parameters
         ----------
         policy : array, (row,), or label
-            Arm of every support row, or one for all. Use a policy that was not learned from these
-            rows: its value on them would be optimistic.
+            Arm of every support row, or one for all. The value is optimistic if the policy was
+            learned from these rows.
         method : {"dr", "ipw"}
         confidence_level : float, default 0.95
         """
@@ -116,12 +120,12 @@ class RowScores:
     ) -> policies.Ranking:
         """How well the population's effect ranks these rows by their gain (AUTOC or Qini).
 
-        The interval is a 95 % one by default.
+        The interval is 95 % by default.
 
         Raises
         ------
         DataError
-            These are the rows of the fit.
+            These are the training rows.
         """
         ranked = self._ranked(T0, T1) | {"kind": kind, "n_bootstrap": n_bootstrap}
         return policies.rate(**ranked, confidence_level=confidence_level)
@@ -129,10 +133,10 @@ class RowScores:
     def effects_by_rank(
         self, *, n_groups: int = 5, T0: Any = None, T1: Any = None, confidence_level: float = 0.95
     ) -> pd.DataFrame:
-        """Average effect from these rows' scores, by quantile group of the predicted effect.
+        """Average effect by quantile group of the predicted effect, from these rows' scores.
 
-        The estimates rise with the predictions if the model ranks rows correctly. Intervals are
-        95 % by default.
+        If the model ranks rows correctly, the estimated effect rises from group to group. Intervals
+        are 95 % by default.
 
         Returns
         -------
@@ -144,7 +148,7 @@ class RowScores:
         Raises
         ------
         DataError
-            These are the rows of the fit.
+            These are the training rows.
 
         References
         ----------
@@ -156,7 +160,7 @@ class RowScores:
         )
 
     def diagnostics(self, *, T0: Any = None, T1: Any = None) -> Diagnostics:
-        """Overlap, balance, and the confounding that would explain away the effect."""
+        """Overlap, balance, and the strength of confounding that would explain away the effect."""
         nuisances, arms = self._arm_nuisances(), self.model.arms
         zero, one = arms.codes_of(T0, T1)
         return diagnose(
@@ -170,7 +174,7 @@ class RowScores:
     def arm_scores(self) -> Array:
         """Doubly robust scores of every arm, (row, arm).
 
-        The nuisances of a row come from other tasks and from the other rows of its task.
+        A row's nuisances are estimated from other tasks and from the other rows of its task.
         """
         return arm_scores(self.support, self._arm_nuisances())
 
@@ -179,17 +183,17 @@ class RowScores:
         return gains(self.support, self._arm_nuisances(), (zero, one))
 
     def pseudo_outcomes(self, learner: str, zero: int, one: int) -> PseudoOutcomes:
-        """Pseudo-outcomes of the rows for the effect of arm number `one` over `zero`."""
+        """The rows' pseudo-outcomes for the effect of arm number `one` over `zero`."""
         nuisances = self._arm_nuisances()
         scoring = Scoring(learner, self.model.nuisances.noise)
         return scoring.pair(self.support, nuisances, (zero, one))
 
     def _ranked(self, T0: Any, T1: Any) -> dict[str, Any]:
-        """Effect of every row by the population's model and by its score, and its task."""
+        """For each row: predicted effect in the population, doubly robust score, and task."""
         nuisances, arms = self._arm_nuisances(), self.model.arms
         if self.is_training:
             raise DataError(
-                "the effect was fitted to these rows, so its ranking of them is optimistic. Adapt "
+                "the model was trained on these rows, so its ranking of them is optimistic. Adapt "
                 "to rows of other tasks and rank those."
             )
         zero, one = arms.codes_of(T0, T1)
@@ -199,10 +203,13 @@ class RowScores:
         return {"effect": effect, "scores": gain, "task": self.support.task}
 
     def _arm_nuisances(self) -> TaskNuisances:
-        """Nuisances of the rows; an error for a dose or without rows."""
+        """Nuisances of the rows; raises `DataError` for a dose or without rows."""
         nuisances = self.state.nuisances
         if not isinstance(nuisances, TaskNuisances):
-            raise DataError("this compares arms: a dose has none. Bin the dose into arms first.")
+            raise DataError(
+                "this method compares arms, but the treatment is a dose. Bin the dose into arms "
+                "first."
+            )
         if self.support.n_rows == 0:
             raise DataError("there are no rows to score. Adapt to rows first.")
         return nuisances

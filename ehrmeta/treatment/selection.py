@@ -17,24 +17,24 @@ _KINDS = ("r", "dr", "autoc", "qini")
 
 @dataclass(frozen=True)
 class EffectScorer:
-    r"""A scorer of effects for ``scoring=``, from held-out rows.
+    r"""Scorer of estimated effects on held-out rows, for ``scoring=``.
 
-    Its nuisances are cross-fitted on the held-out rows with the scorer's settings, the same for
-    every candidate, so scores of all learners can be compared. Larger is better:
+    The scorer's own nuisance models are cross-fitted on the held-out rows. They are the same for
+    every candidate, so that scores of different learners can be compared. Larger is better:
 
     - "r": :math:`1 - L / L_{constant}` with the R-loss
-      :math:`L = \sum (y - m(x) - (t - e(x)) \tau(x))^2`; 0 is the best constant effect;
-    - "dr": the same with the weighted squared distance to doubly robust scores;
+      :math:`L = \sum (y - m(x) - (t - e(x)) \tau(x))^2`; 0 for the best constant effect;
+    - "dr": the same with the weighted squared distance to the doubly robust scores;
     - "autoc", "qini": how well the effect ranks rows by their gain.
 
-    Each task is adapted from `shots` of its rows and scored on the others.
+    The candidate is adapted to `shots` rows of each task and scored on the other rows.
 
     Parameters
     ----------
     kind : {"r", "dr", "autoc", "qini"}
     shots : int
         Random rows of every held-out task that the candidate adapts to; 0 scores the population's
-        effect. Tasks without further rows are omitted.
+        effect. Tasks without other rows are omitted.
     T0, T1 : labels of arms, optional
         The contrast to score.
     outcome, propensity : optional

@@ -1,4 +1,4 @@
-"""Rows with a treatment column, of all arms: reading, checking and encoding a user's table."""
+"""Rows with a treatment: reading, checking and encoding a user's table."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class TreatedRows:
         return np.argsort(self.task, kind="stable"), np.concatenate([[0], np.cumsum(sizes)])
 
     def of_arm(self, values: Array) -> Array:
-        """Values (row, arm) at the arm given, (row,)."""
+        """Each row's value for the arm given, (row,), from values (row, arm)."""
         return np.asarray(values[np.arange(self.n_rows), self.arm])
 
     def counts(self, n_arms: int) -> Index:
@@ -76,7 +76,7 @@ class TreatedRows:
         return counts.reshape(self.n_tasks, n_arms)
 
     def in_one_task(self) -> TreatedRows:
-        """The same rows as one task without a name."""
+        """The same rows as a single task without a label."""
         return replace(self, task=np.zeros(self.n_rows, np.int64), n_tasks=1, labels=None)
 
     def to_tensors(self) -> dict[str, Tensor]:
@@ -114,7 +114,7 @@ class TreatedRows:
         return cls(**columns, n_tasks=n_tasks, labels=labels)
 
     def take(self, rows: AnyArray) -> TreatedRows:
-        """Some rows, by mask or position; tasks keep their numbers."""
+        """Selected rows, by mask or position; tasks keep their numbers."""
         return replace(self, **{name: values[rows] for name, values in self._columns().items()})
 
     def _columns(self) -> dict[str, Any]:
@@ -150,12 +150,12 @@ def read_treated(
     task_column: str | None = None,
     treatment_column: str | None = None,
 ) -> TreatedTable:
-    """Read a user's rows. Without an outcome they are a query and need no treatment.
+    """Read a user's rows. Without an outcome they are query rows and need no treatment.
 
     Raises
     ------
     DataError
-        The treatment is missing, or came after the outcome was known.
+        The treatment is missing, or was given after the outcome was known.
     """
     X = collected(X)
     is_query = y is None and task_column not in getattr(X, "columns", ())
@@ -187,7 +187,7 @@ def read_treated(
 
 @dataclass(frozen=True, eq=False)
 class TreatmentEncoder:
-    """Encoder of a user's table as `TreatedRows`, with arms, columns and scales of training."""
+    """Encodes a user's table as `TreatedRows`, with the arms, columns and scales of training."""
 
     treatment: Arms | Dose
     columns: tuple[str, ...]  # of X at fit, in their order
@@ -233,7 +233,7 @@ class TreatmentEncoder:
         tasks, known = inputs.tasks(), None
         if table.propensity is not None:
             if not isinstance(self.treatment, Arms):
-                raise DataError("fit and adapt take propensity= of arms only, not of a dose.")
+                raise DataError("propensity= is for arms, but the treatment is a dose. Omit it.")
             known = read_propensities(table.propensity, self.treatment, inputs.n_rows)
         return TreatedRows(
             x,
@@ -247,12 +247,12 @@ class TreatmentEncoder:
         )
 
     def query(self, X: Any, groups: Any, adapted: TreatedRows, new_groups: NewGroups) -> Query:
-        """Encode rows to predict for, in the numbering of adapted tasks.
+        """Encode query rows, with the task numbers of the adapted tasks.
 
         Raises
         ------
         GroupError
-            The rows name no task, or one that was not adapted.
+            `groups` is missing, or names a task that was not adapted.
         """
         check_new_groups(new_groups)
         inputs = self.read(X, groups=groups).inputs
@@ -273,7 +273,7 @@ class TreatmentEncoder:
         return TreatedRows(x, np.zeros(0), arm, none, 1, known=known)
 
     def _x(self, inputs: Inputs, *, shrink: bool = True) -> Array:
-        """Encoded features of rows with the columns of fit, (row, feature)."""
+        """Encoded features, (row, feature), after a check of the columns."""
         check_columns(inputs, self.columns)
         return self.features.transform(inputs.columns, shrink=shrink)[0].astype(np.float64)
 
@@ -292,12 +292,12 @@ def task_numbers(
     new: bool = False,
     remedy: str = "predict with unadapted()",
 ) -> Index:
-    """Number of the adapted task of every row; 0 without groups, -1 for a new task.
+    """Number of each row's adapted task; 0 if the model was adapted without groups, -1 if new.
 
     Raises
     ------
     GroupError
-        The rows name no task, or one that was not adapted unless `new` tasks are allowed.
+        The rows name no task, or a new task although `new` is False.
     """
     if labels is None:
         return np.zeros(inputs.n_rows, np.int64)
@@ -317,13 +317,13 @@ def task_numbers(
 
 
 def check_columns(inputs: Inputs, columns: tuple[str, ...]) -> None:
-    """Raise `SchemaError` unless the columns are those of fit."""
+    """Raise `SchemaError` unless the columns are those passed to fit."""
     if tuple(inputs.columns) != columns:
         missing = [name for name in columns if name not in inputs.columns]
         unknown = [name for name in inputs.columns if name not in columns]
         raise SchemaError(
-            f"the columns of X are not those of fit: missing {missing}, unknown {unknown}. Pass "
-            "the columns of fit, in their order."
+            f"the columns of X differ from those passed to fit: missing {missing}, unknown "
+            f"{unknown}. Pass the same columns in the same order."
         )
 
 
@@ -341,7 +341,7 @@ def described(n_shots: Index, noun: str) -> str:
 
 
 def read_times(values: Any, name: str, schema: Schema | None, n_rows: int) -> Array:
-    """Times of rows in the unit and origin of the schema's clock."""
+    """Times of rows, in the unit and from the origin of the schema's clock."""
     clock = schema.time if schema is not None and schema.time is not None else Clock(name)
     times = to_time(read_column(values, name), unit=clock.unit, origin=clock.origin, name=name)
     if times.shape != (n_rows,):
@@ -352,16 +352,16 @@ def read_times(values: Any, name: str, schema: Schema | None, n_rows: int) -> Ar
 
 
 def _check_order(time: Array | None, outcome_time: Any, schema: Schema | None) -> None:
-    """Raise `DataError` where an outcome was known before the treatment."""
+    """Raise `DataError` if an outcome was known before the treatment."""
     if outcome_time is None:
         return
     if time is None:
-        raise DataError("outcome_time= needs time=, the time of the treatment.")
+        raise DataError("outcome_time= requires time=, the time of the treatment.")
     known = read_times(outcome_time, "outcome_time", schema, len(time))
     early = np.flatnonzero(known < time)
     if len(early):
         raise DataError(
             f"the outcome was known before the treatment in {len(early):,} of {len(time):,} rows "
-            f"(first: row {early[0]}), so it cannot be an effect. Remove those rows, or check "
-            "whether the two times are swapped."
+            f"(first: row {early[0]}), so the treatment cannot have caused it. Remove those rows, "
+            "or check whether the two times are swapped."
         )

@@ -163,7 +163,7 @@ def test_adapted_patients_come_back(model, new, tmp_path):
 def test_training_tasks_are_gone_and_say_so(model, tmp_path):
     again = reloaded(model, tmp_path)
     assert not hasattr(again, "tasks_")
-    with pytest.raises(NotFittedError, match="comes from a file, which holds no training task"):
+    with pytest.raises(NotFittedError, match="loaded from a file, which does not contain"):
         again.tasks_.ate([[0.0, 0.0]])
     assert again.provenance_["random_state"] == 0
 

@@ -42,7 +42,7 @@ def test_a_model_is_learned_without_the_estimator(train):
         ({"outcome": "boosting"}, "outcome= must be a scikit-learn estimator"),
         ({"discrete_treatment": False}, "compares arms"),
         ({"discrete_treatment": False, "learner": "s"}, "needs estimator="),
-        ({"learner": "t", "estimator": TaskRidge()}, "takes no estimator="),
+        ({"learner": "t", "estimator": TaskRidge()}, "does not take estimator="),
     ],
 )
 def test_bad_settings_are_refused(train, settings, message):

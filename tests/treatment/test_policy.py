@@ -39,7 +39,7 @@ def test_a_policy_that_is_followed_at_random_has_the_mean_of_those_who_follow():
     robust = policy_value(scores, y, given, e, none, ones)
     assert robust.value == pytest.approx(y.mean() + 1)
     assert robust.se == pytest.approx(y.std(ddof=1) / 20)
-    with pytest.raises(DataError, match="none of 400 rows agrees"):
+    with pytest.raises(DataError, match="none of the 400 rows got"):
         policy_value(scores, y, given, e, none, 2 * ones)
 
 

@@ -22,5 +22,5 @@ def test_a_dose_has_no_arms_to_deal():
     X, dose = rng.normal(size=(100, 1)), rng.normal(size=100)
     model = plain(learner="r", discrete_treatment=False, propensity=LinearRegression())
     model.fit(X, dose + rng.normal(size=100), treatment=dose)
-    with pytest.raises(DataError, match="refuters permute arms"):
+    with pytest.raises(DataError, match="refute permutes arms"):
         refute(model)

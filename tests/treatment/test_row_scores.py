@@ -68,7 +68,7 @@ def test_a_policy_tree_finds_who_gains():
 @pytest.mark.parametrize("kind", ["autoc", "qini"])
 def test_a_ranking_by_who_gains_beats_chance(sites, model, kind):
     assert sites.rate(kind=kind).low > 0
-    with pytest.raises(DataError, match="fitted to these rows"):
+    with pytest.raises(DataError, match="trained on these rows"):
         model.tasks_.rate()
 
 
@@ -82,7 +82,7 @@ def test_effects_by_rank_rise_and_hold_the_truth(sites, model, new):
     order = np.argsort(np.argsort(model.unadapted().effect(new.X), kind="stable"), kind="stable")
     truth = np.array([new.effect[order // 500 == group].mean() for group in range(4)])
     assert np.all((groups.low - 0.2 < truth) & (truth < groups.high + 0.2))
-    with pytest.raises(DataError, match="fitted to these rows"):
+    with pytest.raises(DataError, match="trained on these rows"):
         model.tasks_.effects_by_rank()
     with pytest.raises(DataError, match="n_groups must be"):
         sites.effects_by_rank(n_groups=0)

@@ -35,10 +35,11 @@ class FittedDoses:
 
 
 class AdaptedDoses(AdaptedPatients):
-    """Patients that a `DoseResponse` was adapted to. It holds doses, so it is patient data.
+    """Dose-response curves of the patients that a `DoseResponse` was adapted to.
 
-    Made by ``DoseResponse.adapt``. All predictions are of the response to a constant dose, without
-    measurement error and transient fluctuation, at the features and the time of the rows.
+    Returned by ``DoseResponse.adapt``. It is patient data. All predictions are of the response to a
+    constant dose at the rows' features and time, without measurement error or transient
+    fluctuation.
 
     Attributes
     ----------
@@ -110,11 +111,13 @@ class AdaptedDoses(AdaptedPatients):
     def _read(self, X: Any, groups: Any, time: Any) -> Inputs:
         inputs = self.model.reader.read(X, None, groups, time)
         if self.model.design.trend and inputs.time is None:
-            raise DataError("time is missing: the model has a trend. Pass time= of every row.")
+            raise DataError(
+                "time is missing, but the model has a trend. Pass time= with the time of every row."
+            )
         return inputs
 
     def _level_and_slope(self, X: Any, groups: Any, time: Any) -> tuple[Array, Array]:
-        """Posterior mean (row, 2) and covariance (row, 2, 2) of a curve's level and slope."""
+        """Posterior mean (row, 2) and covariance (row, 2, 2) of each curve's level and slope."""
         design, inputs = self.model.design, self._read(X, groups, time)
         task = task_numbers(inputs, self.labels_)
         at = np.full(inputs.n_rows, design.time_center) if inputs.time is None else inputs.time

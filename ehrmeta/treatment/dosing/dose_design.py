@@ -18,7 +18,7 @@ _N_KNOTS = 4  # of a linear spline: at the ends and the terciles of the training
 
 @dataclass(frozen=True, eq=False)
 class DoseDesign:
-    r"""A row is ``level + phi(dose) * slope``, each over the coefficients ``(beta, b)``.
+    r"""Design of ``level + phi(dose) * slope``, both linear in the coefficients ``(beta, b)``.
 
     .. math::
 
@@ -26,7 +26,7 @@ class DoseDesign:
         b \text{ of } [1, c, t, m, \phi]
 
     with x the encoded features, c the spline basis of the curves, t the time, phi the scaled dose
-    or its logarithm and m the derivative of phi in the log half-life of carry-over.
+    or its logarithm, and m the derivative of phi with respect to the log half-life of carry-over.
     """
 
     encoder: Encoder  # of all features except the curves
@@ -119,7 +119,7 @@ def _complete(columns: Mapping[str, AnyArray], name: str) -> Array:
     values = columns[name]
     if values.dtype.kind not in "biuf" or not np.isfinite(values).all():
         raise DataError(
-            f"curve '{name}' must hold numbers in all rows: a curve cannot be fitted through "
+            f"curve '{name}' must have a number in every row: a curve cannot be fitted through "
             "missing values or text. Fill them in, or omit the column from curves=."
         )
     return values.astype(np.float64)[:, None]

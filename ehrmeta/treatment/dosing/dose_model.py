@@ -1,10 +1,11 @@
 r"""Mixed model of repeated responses, and the posterior of one patient's coefficients.
 
-Intervals at the estimated variances are too narrow where patients are few. Therefore the variance
-parameters and the half-life of carry-over are uncertain too: the logarithms of the standard
-deviations, of the process's time scale and of the half-life, and the correlations, are normal
-around their estimates, with the inverse curvature of the restricted likelihood as covariance C.
-They are represented by the :math:`2d` points :math:`v \pm \sqrt{d}\, C^{1/2}_j` of equal weight.
+With few patients, intervals that treat the estimated variances as known are too narrow. Therefore
+the uncertainty of the variance parameters and of the half-life of carry-over is included. The
+logarithms of the standard deviations, of the process's time scale and of the half-life, and the
+correlations, are taken as normal around their estimates v; the covariance C is the inverse
+curvature of the restricted log-likelihood. The :math:`2d` points
+:math:`v \pm \sqrt{d}\, C^{1/2}_j`, equally weighted, represent this distribution.
 
 References
 ----------
@@ -25,12 +26,13 @@ from ehrmeta.nn.mixed_process import MixedProcess, fit_mixed_process
 from ehrmeta.treatment.arms import Array, Index
 
 # x (row, fixed effect), z (row, random effect), s, y (row,), starts (patient + 1,): fixed and
-# random design, time in usual gaps, response, and offsets of the patients; rows sorted by time
+# random design, time divided by the usual gap, response, and offsets of the patients; rows sorted
+# by time
 Designs = tuple[Array, Array, Array, Array, Index]
-_GAIN = 3.0  # of the log likelihood that a process must bring: the 5 % level of two parameters
-_LEAST_NOISE = 1e-8  # of the outcome's variance: below it responses follow the design exactly
-_STEP = 0.1  # of a logarithm or a correlation, for the likelihood's curvature
-_LARGEST_SD = 0.25  # of the same: bounds parameters that the rows do not identify
+_GAIN = 3.0  # in log-likelihood, for a process to be included: the 5 % level of two parameters
+_LEAST_NOISE = 1e-8  # smallest noise variance, as a share of the outcome's variance
+_STEP = 0.1  # of a logarithm or a correlation, in finite differences of the likelihood
+_LARGEST_SD = 0.25  # of a logarithm or a correlation that the rows do not identify
 _JITTER = 1e-6
 
 
@@ -38,8 +40,8 @@ _JITTER = 1e-6
 class DoseModel:
     r"""``y = w (beta, b) + u(s) + e`` with u an Ornstein-Uhlenbeck process."""
 
-    # mean, prior (coefficient,), (coefficient, coefficient): prior of a new patient's (beta, b),
-    # with the standard error of beta and b around 0
+    # mean, prior (coefficient,), (coefficient, coefficient): prior mean and covariance of a new
+    # patient's (beta, b); beta has its sampling covariance, and b has mean 0
     mean: Array
     prior: Array
     G: Array  # (random effect, random effect): covariance of b
@@ -55,7 +57,7 @@ class DoseModel:
         return {name: getattr(self, name) for name in ("G", "process_var", "tau", "noise_var")}
 
     def posterior(self, w: Array, s: Array, y: Array) -> tuple[Array, Array]:
-        """Mean and covariance of one patient's (beta, b) given rows; the prior without any."""
+        """Posterior mean and covariance of one patient's (beta, b); without rows, the prior."""
         if len(y) == 0:
             return self.mean, self.prior
         cross = w @ self.prior
@@ -77,9 +79,10 @@ def mix_normals(
 
 
 def fit_dose_model(designs: Designs, *, process: bool) -> DoseModel:
-    """Restricted maximum likelihood; `process` says whether to try an Ornstein-Uhlenbeck process.
+    """Fit by restricted maximum likelihood.
 
-    The process is used where it improves the likelihood enough.
+    If `process`, an Ornstein-Uhlenbeck process is tried, and included if it improves the likelihood
+    enough.
     """
     x, z, s, y, starts = designs
     best = MixedProcess.without(plain := fit_mixed_model(x, z, y, starts))
@@ -144,9 +147,9 @@ def plausible_models(
     Parameters
     ----------
     half_life : float
-        Of carry-over; 0 for none.
+        Half-life of carry-over; 0 for none.
     designs : callable
-        The `Designs` under a half-life.
+        Maps a half-life to its `Designs`.
     estimated : bool
         Whether the half-life is estimated rather than known.
     """

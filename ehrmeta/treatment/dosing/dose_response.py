@@ -1,4 +1,4 @@
-"""Dose-response model of repeatedly dosed patients: learned over many, adapted to one."""
+"""Dose-response model of repeatedly dosed patients: learned from many, adapted to new ones."""
 
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
@@ -34,42 +34,45 @@ _STEP = 0.1  # of the log half-life, for a finite difference
 
 @dataclass(eq=False, repr=False)
 class DoseResponse(DosedEstimator[AdaptedDoses]):
-    r"""Learns how patients respond to doses over time, and adapts to one more from a few rows.
+    r"""Dose-response model over time, learned from many patients and adapted to new ones.
 
-    A row is a dose and the response to it. Level, slope in the dose, trend in time and curves (for
-    instance in the hours since the last dose) vary over patients:
+    Each row has a dose and the response to it. The level, the slope in the dose, the trend in time
+    and curves (for instance in the hours since the last dose) vary over patients:
 
     .. math:: y = x'\beta + (\beta_d + x'\gamma + b_d)\,\phi(E) + b_0 + b_t t + b_c(c) + u(t) + e
 
     with E the exposure, a weighted average of current and earlier doses whose half-life is
     estimated over patients, b normal random effects, u an Ornstein-Uhlenbeck process and e noise.
-    Fitted by restricted likelihood; a new patient's coefficients have a posterior in closed form.
+    The model is fitted by restricted maximum likelihood. The posterior of a new patient's
+    coefficients is available in closed form.
 
-    Doses that depend on earlier outcomes (titration) do not bias the model if the rows they depend
-    on are included: pass each patient's whole history, also to `adapt`.
+    Doses that depend on earlier outcomes (titration) do not bias the model if it sees those
+    outcomes: pass each patient's whole history, to `fit` and to `adapt`.
 
     Parameters
     ----------
     curves : sequence of str
-        Columns of X in which every patient has a linear-spline curve; ``"x0"``, ``"x1"``, ... of an
-        array. Log-transform features that act by ratios, such as weight.
+        Columns of X in which the response follows a linear spline that varies over patients. The
+        columns of an array are named ``"x0"``, ``"x1"``, .... Log-transform features whose ratios
+        matter, such as weight.
     dose_scale : {"linear", "log"}
-        Scale of phi. With the log and ``outcome_transform="log"``, a slope of 1 is proportionality.
+        Scale of phi. With "log" and ``outcome_transform="log"``, the response is a power of the
+        dose.
     outcome_transform : {"log"}, optional
-        The response is modelled on the log scale, and predicted in its unit.
+        Models the response on the log scale. Predictions are in the response's unit.
     random_slope : bool
         Whether the slope in the dose varies over patients.
     trend : bool
-        A trend in time with a random slope, for period effects.
+        Whether to include a trend in time with a random slope, for period effects.
     carry_over : "auto" or float
-        Half-life of carry-over in the unit of time, 0 for none; by default estimated.
+        Half-life of carry-over in the unit of time, 0 for none; estimated by default.
     own_carry_over : bool
-        Whether the half-life varies over patients, to first order: for drugs whose clearance
-        varies, with doses that change by large factors.
+        Whether the half-life varies over patients (in a first-order approximation). Use it for
+        drugs whose clearance varies, if doses change by large factors.
     ornstein_uhlenbeck : bool
-        Whether to try the process u; it is included where it improves the likelihood enough.
+        Whether to try the process u; it is included if it improves the likelihood enough.
     schema : Schema, optional
-        Of the columns; taken from X where that is a `Table`'s.
+        Column roles and units; by default taken from X if it belongs to a `Table`.
     task : str, optional
         Column of X that names the patient.
 
@@ -78,15 +81,15 @@ class DoseResponse(DosedEstimator[AdaptedDoses]):
     carry_over_ : float
         Half-life of carry-over; 0 without any.
     carry_over_log_sd_ : float
-        Standard error of its logarithm; 0 where it is fixed.
+        Standard error of the logarithm of `carry_over_`; 0 if that was not estimated.
     dose_ : Dose
         Range of the training doses.
     model_ : DoseModel
-        The maximum-likelihood model at that half-life.
+        The restricted-maximum-likelihood model at the half-life `carry_over_`.
     plausible_ : list of PlausibleModel
         Models that represent the uncertainty of variances and half-life in bands and intervals.
     titration_p_value_ : float
-        Small where later doses depend on earlier outcomes; NaN where that cannot be tested.
+        Small if later doses depend on earlier outcomes; NaN if that cannot be tested.
     n_tasks_ : int
         Number of training patients.
 
@@ -180,7 +183,7 @@ class DoseResponse(DosedEstimator[AdaptedDoses]):
         return [mix_normals(posteriors, weights) for posteriors in zip(*by_model, strict=True)]
 
     def _designs(self, rows: DosedRows, features: Array, half_life: float) -> Designs:
-        """Fixed and random design, time in usual gaps, response, and offsets."""
+        """Fixed and random design, time divided by the usual gap, response, and offsets."""
 
         def phi(half_life: float) -> Array:
             dose = exposure(rows.dose, rows.time, rows.starts, half_life, self.gap_)

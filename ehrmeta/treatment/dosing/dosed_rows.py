@@ -55,22 +55,24 @@ def read_rows(
     Raises
     ------
     DataError
-        Time is missing, a dose was given after its response, or a logarithm does not exist.
+        Time is missing, a dose was given after its response, or a value has no logarithm.
     """
     y, time, tasks = inputs.outcome(), inputs.time, inputs.tasks()
     if time is None:
-        raise DataError("time is missing: doses act over time. Pass time= of every row.")
+        raise DataError(
+            "time is missing, but doses act over time. Pass time= with the time of every row."
+        )
     if len(dose) != inputs.n_rows:
         raise DataError(
-            f"dose has {len(dose):,} rows, X has {inputs.n_rows:,}. Pass one value a row of X."
+            f"dose has {len(dose):,} rows, X has {inputs.n_rows:,}. Pass one value per row of X."
         )
     if dose_time is not None:
         late = np.flatnonzero(read_times(dose_time, "dose_time", schema, len(time)) > time)
         if len(late):
             raise DataError(
                 f"the dose was given after its response in {len(late):,} of {len(time):,} rows "
-                f"(first: row {late[0]}), so it cannot have caused it. Remove those rows, or check "
-                "whether the two times are swapped."
+                f"(first: row {late[0]}), so the dose cannot have caused the response. Remove "
+                "those rows, or check whether the two times are swapped."
             )
     for values, what, is_log in zip((dose, y), ("dose", "response"), logs, strict=True):
         low = np.flatnonzero(values <= 0)
@@ -92,14 +94,14 @@ def read_rows(
 
 @dataclass(frozen=True)
 class DosedReader:
-    """Reads a user's rows of patients."""
+    """Reads and checks a user's rows."""
 
     schema: Schema | None
     task: str | None  # column of X that names the patient
     columns: tuple[str, ...] | None = None  # of X at fit, which later rows must have
 
     def read(self, X: Any, y: Any, groups: Any, time: Any) -> Inputs:
-        """Rows with the columns of fit."""
+        """Read rows, and check that their columns are those passed to fit."""
         inputs = read_inputs(
             X,
             y,
@@ -149,9 +151,9 @@ class DosedEstimator(BaseEstimator, Generic[Adapted]):
         groups : array, (row,)
             Patient of every row.
         time : array, (row,)
-            Of the response.
+            Time of the response.
         dose_time : array, (row,), optional
-            When the dose was given; an error where that is after `time`.
+            Time at which the dose was given. It must not be after `time`.
         dose : array, (row,), optional
             Old name of `treatment`, deprecated.
 
@@ -164,14 +166,16 @@ class DosedEstimator(BaseEstimator, Generic[Adapted]):
         reader = DosedReader(schema_of(self.schema, X), self.task)
         inputs = reader.read(X, y, groups, time)
         if inputs.groups is None:
-            raise GroupError("groups is missing: pass the patient of every row.")
+            raise GroupError("groups is missing: pass groups= with the patient of every row.")
         self.reader_ = replace(reader, columns=tuple(inputs.columns))
         if inputs.n_rows == 0:
             raise DataError("X has no rows: pass the rows of several patients.")
         self.dose_ = Dose.fit(dose, "dose")
         rows = self._rows(inputs, dose, dose_time)
         if len(rows.starts) < 3:
-            raise GroupError("groups names one patient for all rows: pass the rows of several.")
+            raise GroupError(
+                "groups names the same patient in all rows. Pass the rows of several patients."
+            )
         _check_feature_names(self, X, reset=True)
         _check_n_features(self, X, reset=True)
         self._fit_rows(rows)
@@ -255,8 +259,8 @@ def titration_p_value(dose: Array, y: Array, starts: Index) -> float:
 
     Over the rows at which a patient's dose changes, the new dose is regressed on the previous dose
     and outcome; the outcome's coefficient is tested with a standard error that is robust to
-    clustering by patient. NaN where the doses of fewer than ten patients change, or where the
-    previous dose determines the new one.
+    clustering by patient. NaN if fewer than ten patients have dose changes, or if the previous dose
+    determines the new one.
 
     Parameters
     ----------
@@ -288,12 +292,12 @@ def titration_p_value(dose: Array, y: Array, starts: Index) -> float:
 
 
 def warn_of_titration(p_value: float, stacklevel: int = 4) -> None:
-    """Warn where doses depend on earlier outcomes."""
+    """Warn if doses depend on earlier outcomes."""
     if p_value < _TITRATED:
         warnings.warn(
-            f"later doses follow earlier outcomes (p = {p_value:.1g}), as in titration. The model "
-            "stays unbiased if it is given all rows of every patient from the first dose on, in "
-            "fit and in adapt.",
+            f"later doses depend on earlier outcomes (p = {p_value:.1g}), as in titration. To "
+            "avoid bias, pass all rows of every patient, from the first dose on, to fit and to "
+            "adapt.",
             DataWarning,
             stacklevel=stacklevel,
         )

@@ -10,8 +10,8 @@ from ehrmeta.treatment.arms import Array, Index
 from ehrmeta.treatment.dosing.dose_model import Designs, DoseModel, dose_model_at, fit_dose_model
 
 _RANGE = (0.1, 10.0)  # of the half-life, in usual gaps between rows
-_GAIN = 2.0  # of the log likelihood that carry-over must bring: the 5 % level of one parameter
-_N_ROUNDS = 2  # of alternating between half-life and variances
+_GAIN = 2.0  # in log-likelihood, for carry-over to be included: the 5 % level of one parameter
+_N_ROUNDS = 2  # of alternating between estimates of half-life and variances
 
 
 def exposure(dose: Array, time: Array, starts: Index, half_life: float, gap: float) -> Array:
@@ -19,8 +19,8 @@ def exposure(dose: Array, time: Array, starts: Index, half_life: float, gap: flo
 
     .. math:: E_j = c_j E_{j-1} + (1 - c_j) D_j, \quad c_j = 2^{-(t_j - t_{j-1}) / T}
 
-    A row's dose is assumed to be given since the previous row, with no dose before the first. The
-    exposure of a constant dose converges to the dose.
+    A row's dose is assumed to be given from the previous row to this one, with no dose before the
+    first. The exposure under a constant dose converges to the dose.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ def exposure(dose: Array, time: Array, starts: Index, half_life: float, gap: flo
 
 
 def usual_gap(time: Array, starts: Index) -> float:
-    """Median time between a task's rows; 1 where no task has two."""
+    """Median time between a task's rows; 1 if no task has two rows at different times."""
     inner = np.ones(len(time), bool)
     inner[starts[:-1][starts[:-1] < starts[1:]]] = False
     gaps = np.diff(time, prepend=0.0)[inner]
@@ -64,17 +64,17 @@ def usual_gap(time: Array, starts: Index) -> float:
 def estimate_half_life(designs: Callable[[float], Designs], gap: float, *, process: bool) -> float:
     """Maximum-likelihood half-life of carry-over; 0 unless it improves the likelihood enough.
 
-    The first search is without a process, the next ones are at the variances of a fit with one:
-    otherwise persistence of the outcome would be mistaken for carry-over of doses.
+    The first search is without a process. The next ones use the variances of a fit with a process,
+    so that persistence of the outcome is not mistaken for carry-over of doses.
 
     Parameters
     ----------
     designs : callable
-        The `Designs` under a half-life.
+        Maps a half-life to its `Designs`.
     gap : float
         Usual time between a patient's rows.
     process : bool
-        Whether the model may have a process.
+        Whether the model may include an Ornstein-Uhlenbeck process.
     """
 
     def fitted(half_life: float, process: bool) -> DoseModel:

@@ -1,4 +1,4 @@
-r"""One-compartment kinetics: the law of one patient, and a population fitted by weighted draws.
+r"""One-compartment kinetics: concentrations of one patient, and the population model.
 
 With clearance CL, volume V, :math:`k = CL / V` and absorption rate :math:`k_a`, a dose D adds
 
@@ -6,14 +6,14 @@ With clearance CL, volume V, :math:`k = CL / V` and absorption rate :math:`k_a`,
           \frac{D}{V} e^{-kt} \text{ (intravenous)}
 
 after time t. Log parameters are ordered :math:`\theta = \log (CL, V, k_a)`, without :math:`k_a` for
-the intravenous route. Over patients
+the intravenous route. Parameters vary over patients, and measurements have an error:
 
 .. math:: \theta_i \sim N(A_i \beta, \Omega), \qquad
           y = c(\theta_i) + e, \quad \mathrm{var}(e) = (\sigma_p c)^2 + \sigma_a^2
 
 The likelihood of a patient is an integral over :math:`\theta_i`. It is estimated by importance
-sampling from a mixture of the population and a normal around the patient's posterior, so nothing is
-linearised.
+sampling from a mixture of the population distribution and a normal approximation of the patient's
+posterior, so the model is not linearised.
 
 References
 ----------
@@ -35,24 +35,24 @@ from ehrmeta.errors import DataError
 from ehrmeta.treatment.arms import Array
 from ehrmeta.treatment.dosing.dosed_rows import DosedRows
 
-_MIN_RATE_GAP = 1e-4  # of k and k_a, relative: the formula has a limit at equal rates
-_N_ROUNDS, _N_STEPS = 8, 20  # of draws, and of the optimiser within a round
-_N_DRAWS = 512  # of a training patient; a power of 2
+_MIN_RATE_GAP = 1e-4  # smallest relative difference of k and k_a; the formula is 0 / 0 at k = k_a
+_N_ROUNDS, _N_STEPS = 8, 20  # rounds of importance sampling, optimiser steps in each
+_N_DRAWS = 512  # per training patient; a power of 2
 _WIDER = 1.3  # factor on the population's sd in the proposal
 _SMALLEST_SD = 0.02  # of a log parameter over patients
 
 
 @dataclass(frozen=True, eq=False)
 class Course:
-    """Measurements of one patient, and the doses before each."""
+    """Concentrations of one patient, and the doses before each."""
 
-    # y, time (row,): concentration, and when
+    # y, time (row,): concentration, and the time of its measurement
     y: Array
     time: Array
-    # dose, last (row,): dose given since the previous row, and the time of the last one
+    # dose, last (row,): amount of each dose since the previous row, and time of the last dose
     dose: Array
     last: Array
-    count: Array  # (row,): number of these doses, one interval apart
+    count: Array  # (row,): number of doses since the previous row, one interval apart
     interval: float
 
     def concentration(self, theta: Array) -> Array:
@@ -70,21 +70,21 @@ class Course:
 
 
 def steady(theta: Array, since: Array, interval: float) -> Array:
-    """Steady-state concentration per unit of dose, (row, draw), at time `since` (row,) after it."""
+    """Steady-state concentration per unit of dose, (row, draw), `since` (row,) after a dose."""
     return _concentration(
         theta, lambda rate: np.exp(-since[:, None] * rate) / -np.expm1(-rate * interval)
     )
 
 
 def courses(rows: DosedRows, since: Array, interval: float) -> list[Course]:
-    """Every patient's course, with the time `since` (row,) the last dose.
+    """Split rows into one `Course` per patient.
 
-    Time counts from the first dose.
+    Times count from the patient's first dose; `since` (row,) is the time since the last dose.
     """
     if (rows.dose < 0).any():
         raise DataError(
             f"dose is negative in {int((rows.dose < 0).sum()):,} of {len(rows.dose):,} rows. Pass "
-            "amounts; 0 where none was given."
+            "amounts, or 0 if no dose was given."
         )
     last = rows.time - since
     by_patient: list[Course] = []
@@ -95,8 +95,8 @@ def courses(rows: DosedRows, since: Array, interval: float) -> list[Course]:
         if (since[at] < 0).any() or (count < 0).any() or (count[:1] < 1).any():
             raise DataError(
                 f"patient {len(by_patient)} of {len(rows.starts) - 1}: times do not agree with "
-                "doses. Count time from the first dose; the time since the last dose must be 0 or "
-                "more and at most that."
+                "doses. Count time from the patient's first dose. The time since the last dose "
+                "must lie between 0 and the time since the first."
             )
         by_patient.append(
             Course(rows.y[at], rows.time[at], rows.dose[at], last[at], count, interval)
@@ -105,7 +105,7 @@ def courses(rows: DosedRows, since: Array, interval: float) -> list[Course]:
 
 
 def _concentration(theta: Array, remaining: Callable[[Array], Array]) -> Array:
-    """Concentrations (row, draw) from the amount remaining under a rate (draw,)."""
+    """Concentrations (row, draw), from a function for the amount remaining at a rate (draw,)."""
     clearance, volume, *absorption = np.exp(theta.T)
     rate = clearance / volume
     if not absorption:
@@ -121,19 +121,19 @@ class Kinetics:
     """Population distribution of the log parameters."""
 
     beta: Array  # (parameter, coefficient): of the log parameters on ``[1, x]``
-    sd: Array  # (parameter,): over patients with equal x
-    # proportional, additive: standard deviations of the error
+    sd: Array  # (parameter,): over patients with the same x
+    # proportional, additive: standard deviations of the measurement error
     proportional: float
     additive: float
 
     def draws(self, x: Array, course: Course | None, n_draws: int) -> tuple[Array, Array]:
-        """Log parameters of a patient (draw, parameter) and their weights, (draw,).
+        """Weighted draws of a patient's log parameters: (draw, parameter), and weights (draw,).
 
         Parameters
         ----------
         x : (feature,)
         course : Course, optional
-            Without one, draws are from the population.
+            Without it, draws are from the population.
         n_draws : int
             A power of 2.
         """
@@ -256,7 +256,11 @@ def _noise(n_patients: int, n_draws: int, n_parameters: int) -> Array:
 def _proposed(
     centre: Array, sd: Array, posterior: tuple[Array, Array] | None, noise: Array
 ) -> tuple[Array, Array]:
-    """Draws (draw, parameter), the first half from the population, and their log densities."""
+    """Draws (draw, parameter) and their log densities.
+
+    With a posterior, given as mean and Cholesky root, the second half is drawn from that; otherwise
+    all are drawn from the population.
+    """
     wide = _WIDER * sd
     theta = centre + wide * noise
     log_p = norm.logpdf(theta, centre, wide).sum(-1)

@@ -1,4 +1,4 @@
-"""One-compartment model of drug concentrations: learned over many patients, adapted to one."""
+"""One-compartment model of drug concentrations: learned from many patients, adapted to new ones."""
 
 from __future__ import annotations
 
@@ -22,31 +22,33 @@ _N_DRAWS = 2048  # of an adapted patient; a power of 2
 
 @dataclass(eq=False, repr=False)
 class OneCompartment(DosedEstimator["AdaptedCompartment"]):
-    """Learns a drug's kinetics over many patients, and adapts to one more from a few levels.
+    """One-compartment kinetics of a drug, learned from many patients and adapted to new ones.
 
-    For a drug given at one interval whose concentration follows the one-compartment law
-    (`ehrmeta.treatment.dosing.kinetics`). Log clearance and volume are linear in the features, with
-    normal random effects. The features of a patient's first row are used; log-transform sizes, such
-    as weight. Adapting samples the whole posterior, not its mode, so that probabilities and bands
-    include the uncertainty of few concentrations. Use `DoseResponse` where the law is not known.
+    For a drug that is given at a constant interval and follows the one-compartment model
+    (`ehrmeta.treatment.dosing.kinetics`). Log clearance and log volume are linear in the features,
+    with normal random effects. The features of a patient's first row are used; log-transform body
+    sizes, such as weight. `adapt` samples the whole posterior instead of its mode, so that
+    probabilities and bands include the uncertainty due to few concentrations. Use `DoseResponse` if
+    the kinetics are not known.
 
     Parameters
     ----------
     since_dose : str
-        Column of X with the time since the last dose; ``"x0"``, ``"x1"``, ... of an array.
+        Column of X with the time since the last dose. The columns of an array are named ``"x0"``,
+        ``"x1"``, ....
     interval : float
-        Between doses, in the unit of time. At `fit` and `adapt`, `time` counts from a patient's
-        first dose.
+        Time between doses. In `fit` and `adapt`, `time` counts from a patient's first dose.
     route : {"oral", "iv"}
         First-order absorption, or intravenous.
     schema : Schema, optional
-        Of the columns; taken from X where that is a `Table`'s.
+        Column roles and units; by default taken from X if it belongs to a `Table`.
     task : str, optional
         Column of X that names the patient.
 
     Attributes
     ----------
     kinetics_ : Kinetics
+        Population distribution of the parameters.
     dose_ : Dose
         Range of the training doses.
     n_tasks_ : int
@@ -108,7 +110,10 @@ class OneCompartment(DosedEstimator["AdaptedCompartment"]):
         """Time since the last dose, (row,)."""
         values = columns[self.since_dose]
         if values.dtype.kind not in "biuf" or not np.isfinite(values).all():
-            raise DataError(f"since_dose '{self.since_dose}' must hold numbers in all rows.")
+            raise DataError(
+                f"since_dose '{self.since_dose}' must have a number in every row. Remove or "
+                "complete the other rows."
+            )
         return values.astype(np.float64)
 
     def _encoded(self, columns: dict[str, AnyArray], *, of_fit: bool = False) -> Array:
@@ -117,10 +122,11 @@ class OneCompartment(DosedEstimator["AdaptedCompartment"]):
 
 
 class AdaptedCompartment(AdaptedPatients):
-    """Patients that a `OneCompartment` was adapted to. It holds levels, so it is patient data.
+    """Kinetics of the patients that a `OneCompartment` was adapted to.
 
-    Made by ``OneCompartment.adapt``. All predictions are of the steady-state concentration under a
-    dose, without measurement error, at the rows' time since the last dose.
+    Returned by ``OneCompartment.adapt``. It is patient data. All predictions are of the
+    steady-state concentration under a dose at the rows' time since the last dose, without
+    measurement error.
 
     Attributes
     ----------
@@ -147,7 +153,7 @@ class AdaptedCompartment(AdaptedPatients):
         model = self.model
         if monotone not in (None, "increasing"):
             raise DataError(
-                f"monotone={monotone!r} contradicts the law: concentrations rise with the dose. "
+                f"monotone={monotone!r} contradicts the model: concentrations rise with the dose. "
                 "Pass 'increasing' or None."
             )
         inputs = self._read(X, groups, time)

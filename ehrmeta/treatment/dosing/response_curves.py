@@ -22,7 +22,7 @@ from ehrmeta.treatment.treated_rows import described
 Monotone = Literal["increasing", "decreasing"] | None
 
 _N_DOSES = 100  # of the default grid
-_N_NODES = 64  # of the slope's distribution where its sign is known
+_N_NODES = 64  # of the slope's distribution if its sign is known
 _N_HALVINGS = 50
 
 
@@ -38,9 +38,9 @@ class Curves(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class ResponseCurves:
-    """Curves ``u + v phi``, (u, v) normal, as a mixture of normals at every phi.
+    """Curves ``u + v phi`` with (u, v) normal; at each phi, a mixture of normals.
 
-    Where the sign of v is known, its distribution is truncated at 0 and represented by 64 values
+    If the sign of v is known, the distribution of v is truncated at 0 and represented by 64 values
     of equal probability; given v, u is normal.
     """
 
@@ -99,7 +99,7 @@ class ResponseCurves:
 
 @dataclass(frozen=True, eq=False)
 class OriginalScale:
-    """Curves of a scaled dose or a log response, in the units of dose and response."""
+    """`ResponseCurves` of a scaled dose or a log response, in the original units."""
 
     curves: ResponseCurves
     scaled: Callable[[Array], Array]  # phi of a dose
@@ -122,12 +122,12 @@ class OriginalScale:
 class SampledCurves:
     """Lines through the origin with weighted draws of the slope."""
 
-    slope: Array  # (row, draw): in rising order, of doses above 0
+    slope: Array  # (row, draw): response per unit of dose, in increasing order
     cumulative: Array  # (row, draw + 1): total weight of the smaller slopes
 
     @classmethod
     def of(cls, slope: Array, weight: Array) -> SampledCurves:
-        """Sort draws (row, draw) of weights that sum to 1."""
+        """Sort draws of the slope, (row, draw), whose weights sum to 1 in each row."""
         order = np.argsort(slope, axis=1)
         total = np.cumsum(np.take_along_axis(weight, order, axis=1), axis=1)
         cumulative = np.column_stack([np.zeros(len(slope)), total])
@@ -155,14 +155,14 @@ class AdaptedPatients(ABC):
     schema: Schema | None
     n_shots_: Index
     doses: Dose  # range of the training doses
-    log_grid: bool  # whether the default grid is geometric; a dose of 0 is then an error
+    log_grid: bool  # whether the default grid is geometric, which excludes a dose of 0
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({described(self.n_shots_, 'patient')})"
 
     @abstractmethod
     def _read(self, X: Any, groups: Any, time: Any) -> Inputs:
-        """Rows with the columns of fit."""
+        """Read rows, and check that their columns are those passed to fit."""
 
     @abstractmethod
     def _curves(self, X: Any, groups: Any, time: Any, monotone: Monotone) -> Curves:
@@ -188,18 +188,18 @@ class AdaptedPatients(ABC):
         groups : array, (row,)
             Patient of every row; not needed if `adapt` was called without groups.
         time : array, (row,)
-            Needed where the model has a trend.
+            Time of every row; needed if the model has a trend.
         confidence_level : float, default 0.9
             Pointwise: of the band at each dose, not of the whole curve.
         monotone : {"increasing", "decreasing"}, optional
-            Known direction of the response to a higher dose; curves of the other direction are
-            excluded.
+            Known direction in which the response changes with the dose; curves in the other
+            direction are excluded.
 
         Returns
         -------
         DataFrame
-            `row`, `dose`, `response` (median), `low`, `high`, and `extrapolated`: the dose lies
-            outside the training doses.
+            `row`, `dose`, `response` (median), `low`, `high`, and `extrapolated` (whether the dose
+            lies outside the training doses).
         """
         tail = 0.5 * (1.0 - check_level(confidence_level))
         doses = self._grid(grid)
@@ -240,7 +240,7 @@ class AdaptedPatients(ABC):
         Returns
         -------
         DataFrame
-            `task` and `time`, where given; `dose`, `response` (median), `lower` and `upper`.
+            `task` and `time` (if given), `dose`, `response` (median), `lower` and `upper`.
         """
         tail = 0.5 * (1.0 - check_frame(confidence_level, as_))
         inputs = self._read(X, groups, time)
@@ -294,8 +294,8 @@ class AdaptedPatients(ABC):
         Returns
         -------
         DataFrame
-            `dose` (the smallest of equally good ones), `probability` of reaching the range with
-            it, and `extrapolated`.
+            `dose` (of equally good doses the smallest), `probability` of a response in the target
+            range, and `extrapolated` (whether the dose lies outside the training doses).
         """
         doses = self._grid(grid, max_dose)
         chance = self.chance(X, doses, target=target, groups=groups, time=time, monotone=monotone)
@@ -318,10 +318,12 @@ class AdaptedPatients(ABC):
             else np.unique(read_column(grid, "grid"))
         )
         if doses.dtype.kind not in "biuf" or not len(doses) or not np.isfinite(doses).all():
-            raise DataError("grid must hold doses: finite numbers, at least one.")
+            raise DataError("grid must contain at least one dose, and only finite numbers.")
         doses = doses.astype(np.float64)
         if log and doses[0] <= 0:
-            raise DataError("grid holds a dose of 0 or below, which has no logarithm.")
+            raise DataError(
+                "grid contains a dose of 0 or below, but the doses are on the log scale. Remove it."
+            )
         if max_dose is not None:
             if max_dose < known.low:
                 raise DataError(

@@ -42,6 +42,6 @@ def test_level_and_slope_have_no_column_in_common() -> None:
 def test_curves_need_numbers_of_a_column_that_is_there() -> None:
     with pytest.raises(SchemaError, match="curve 'hour' is not in X"):
         design(curves=("hour",))
-    with pytest.raises(DataError, match="must hold numbers in all rows"):
+    with pytest.raises(DataError, match="must have a number in every row"):
         missing = COLUMNS | {"hours": np.where(np.arange(40) == 3, np.nan, COLUMNS["hours"])}
         parts(design(), missing)

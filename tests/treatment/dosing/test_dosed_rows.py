@@ -56,7 +56,7 @@ def test_patients_must_be_known() -> None:
         two.dose_response(X[:1], groups=[7])
     with pytest.raises(GroupError, match="2 named tasks"):
         two.dose_response(X[:1])
-    with pytest.raises(SchemaError, match="not those of fit"):
+    with pytest.raises(SchemaError, match="differ from those passed to fit"):
         two.dose_response(np.zeros((1, 2)), groups=[0])
 
 
@@ -67,7 +67,7 @@ def test_the_dose_of_every_row_is_needed() -> None:
 
 def test_titration_is_detected_and_random_order_is_not() -> None:
     titrated = make_nof1(60, titration=True, random_state=3)
-    with pytest.warns(DataWarning, match="later doses follow earlier outcomes"):
+    with pytest.warns(DataWarning, match="later doses depend on earlier outcomes"):
         simple = nof1_fit(titrated, carry_over=0.0, ornstein_uhlenbeck=False)
     assert simple.titration_p_value_ < 1e-6
     pk = make_pk(100, random_state=0)
