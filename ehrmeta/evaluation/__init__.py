@@ -1,4 +1,4 @@
-"""Scores averaged over patients, and the protocols that produce them."""
+"""Scores of forecasts and risks, averaged over patients, and protocols to compute them."""
 
 from ehrmeta.lazy import lazy_names
 

@@ -1,4 +1,4 @@
-"""Calibration of risks: smooth calibration curve, integrated calibration index, recalibration."""
+"""Calibration of risks: smoothed curve, integrated calibration index and recalibration."""
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -7,11 +7,11 @@ from scipy import special
 from ehrmeta.evaluation.discrimination import read_binary
 from ehrmeta.evaluation.metrics import Array, finite
 
-FRAC = 2 / 3  # rms::val.prob's
+FRAC = 2 / 3  # as in rms::val.prob
 _POINTS = 500
 _MAX_STEPS, _LONGEST_STEP, _TOLERANCE = 100, 4.0, 1e-10
-_CHUNK = 1_000_000  # (point, row) cells at a time
-_BISECTIONS = 60  # halve the widest radius to the last digit
+_CHUNK = 1_000_000  # (point, row) cells computed at once
+_BISECTIONS = 60  # enough for float64 precision
 
 
 def smooth_calibration_curve(
@@ -22,7 +22,7 @@ def smooth_calibration_curve(
     frac: float = FRAC,
     sample_weight: ArrayLike | None = None,
 ) -> Array:
-    """Smoothed share of events over the risk, by lowess as in ``rms::val.prob``.
+    """Smoothed share of events as a function of the risk, by lowess as in ``rms::val.prob``.
 
     With few rows the curve may slightly exceed 0 or 1.
 
@@ -31,7 +31,7 @@ def smooth_calibration_curve(
     y_true, y_prob : (row,)
         Outcomes, 0 or 1, and risks.
     at : (point,), optional
-        Risks at which to evaluate, by default those of the rows.
+        Risks at which to evaluate the curve; by default those of the rows.
     frac : float
         Share of the rows used at each point.
     sample_weight : (row,), optional
@@ -54,8 +54,8 @@ def smooth_calibration_curve(
 def calibration_index(y: Array, p: Array, weight: Array) -> Array:
     """Integrated calibration index (ICI): mean distance of risks from `smooth_calibration_curve`.
 
-    With more than 500 distinct risks the curve is interpolated between 250 quantiles and 250
-    equidistant points: exact to 1e-6 for most risks, to 1e-5 where they are dense.
+    With more than 500 distinct risks, the curve is interpolated between 250 quantiles and 250
+    equidistant points. The error is about 1e-6 for most risks, and 1e-5 where risks are dense.
 
     Parameters
     ----------
@@ -102,13 +102,13 @@ def recalibrate(y: Array, p: Array, weight: Array, *, with_slope: bool) -> Array
     weight : (sample, row)
         Each sample is fitted separately.
     with_slope : bool
-        Estimate b, too.
+        Whether to estimate b as well.
 
     Returns
     -------
     (sample, 2)
-        Intercept a and slope b. NaN without a finite estimate: one class only, risks of exactly 0
-        or 1, and for the slope equal risks, or risks that separate the classes.
+        Intercept a and slope b. They are NaN if there is no finite estimate: with only one class or
+        risks of exactly 0 or 1 and, for the slope, if all risks are equal or separate the classes.
 
     Examples
     --------
@@ -139,7 +139,7 @@ def recalibrate(y: Array, p: Array, weight: Array, *, with_slope: bool) -> Array
 
 
 def _overlap(y: Array, x: Array, weight: Array, *, strict: bool) -> NDArray[np.bool_]:
-    """Whether a sample has both classes and, if strict, overlapping x of both, (sample,)."""
+    """Whether a sample has both classes and, if strict, the classes overlap in x, (sample,)."""
     event, other = (weight > 0) & (y == 1), (weight > 0) & (y == 0)
     both: NDArray[np.bool_] = event.any(1) & other.any(1)
     if not strict:
@@ -153,7 +153,7 @@ def _overlap(y: Array, x: Array, weight: Array, *, strict: bool) -> NDArray[np.b
 
 
 def _newton(y: Array, design: Array, offset: Array, w: Array, start: Array) -> Array:
-    """Logistic regression of each sample; NaN where Newton's method does not converge."""
+    """Logistic regression of each sample; NaN if Newton's method does not converge."""
     beta = start.copy()  # (sample, column)
     settled = np.zeros(len(beta), dtype=bool)
     for _ in range(_MAX_STEPS):
@@ -165,7 +165,7 @@ def _newton(y: Array, design: Array, offset: Array, w: Array, start: Array) -> A
             break
         ridge = 1e-14 * np.eye(design.shape[1])  # for flat tails
         step = np.linalg.solve(information + ridge, gradient[:, :, None])[:, :, 0]
-        # From the prevalence a full step rarely overshoots; the bound prevents divergence.
+        # Starting at the prevalence, full steps rarely overshoot; the bound prevents divergence.
         step *= np.minimum(1, _LONGEST_STEP / np.maximum(np.abs(step).max(1), 1e-300))[:, None]
         beta = np.where(settled[:, None], beta, beta + step)
     return np.where(settled[:, None], beta, np.nan)
@@ -176,9 +176,9 @@ def _lowess(
 ) -> Array:
     r"""Lowess without robustness steps, as ``lowess(x, y, iter = 0)`` in R, (point,).
 
-    At a point t it is the weighted least-squares line through the nearest `frac` of the rows (of
-    their weight) with weights :math:`w_i (1 - |x_i - t|^3 / r^3)^3`, where r is the distance of the
-    farthest of them.
+    The value at a point t is that of a weighted least-squares line through the nearest rows, which
+    have a share `frac` of the total weight. The weights are :math:`w_i (1 - |x_i - t|^3 / r^3)^3`,
+    with r the distance of the farthest of these rows.
 
     References
     ----------
@@ -215,7 +215,7 @@ def _lines(x: Array, y: Array, weight: Array, at: Array, radius: Array) -> Array
     """Value of the local line at each point; the local mean if x is nearly constant."""
     span = x[-1] - x[0]
     distance = x - at[:, None]  # (point, row)
-    # Rows at the point have full weight even if the radius is 0, as among tied x.
+    # Rows at the point keep their full weight if the radius is 0, as with tied x.
     u = np.abs(distance) / np.maximum(radius, 1e-12 * max(span, 1.0))[:, None]
     kernel = weight * np.maximum(1 - u**3, 0.0) ** 3
     kernel /= kernel.sum(1, keepdims=True)

@@ -1,7 +1,7 @@
 """Discrimination of risks: AUROC, average precision and net benefit.
 
-The areas equal scikit-learn's `roc_auc_score` and `average_precision_score`, but take many
-weightings per call, as a bootstrap needs.
+The areas equal scikit-learn's `roc_auc_score` and `average_precision_score`, but are computed for
+many weightings per call, as in a bootstrap.
 """
 
 from typing import NamedTuple
@@ -29,12 +29,12 @@ class BinaryRisk(NamedTuple):
 def read_binary(
     y_true: ArrayLike, y_prob: ArrayLike, sample_weight: ArrayLike | None = None
 ) -> BinaryRisk:
-    """Check outcomes, risks and weights: one row of each per patient.
+    """Check outcomes, risks and weights, one row per patient.
 
     Parameters
     ----------
     y_true : (row,)
-        False or True, 0 or 1 (the event).
+        False or True, or 0 or 1, where 1 is the event.
     y_prob : (row,)
         Predicted probability of the event.
     sample_weight : (row,), optional
@@ -43,14 +43,14 @@ def read_binary(
     Raises
     ------
     DataError
-        No row, different lengths, NaN, an outcome other than 0 and 1, a probability outside
-        0 to 1, a negative weight, or weights of 0 only.
+        There are no rows, different lengths, NaN, an outcome other than 0 and 1, a probability
+        outside 0 to 1, a negative weight, or only weights of 0.
     """
     y, p = finite("y_true", y_true), finite("y_prob", y_prob)
     if y.ndim != 1 or y.shape != p.shape or len(y) == 0:
         raise DataError(
             f"y_true {y.shape} and y_prob {p.shape} must have one value for each of the same rows. "
-            "Pass the event's column of predict_proba."
+            "Pass the event's column of predict_proba as y_prob."
         )
     refuse((y != 0) & (y != 1), "y_true is neither 0 nor 1", "Code the event as 1, all else as 0.")
     outside = (p < 0) | (p > 1)
@@ -72,12 +72,12 @@ def auroc(y: Array, p: Array, weight: Array) -> Array:
     y, p : (row,)
         Outcomes, 0 or 1, and risks.
     weight : (sample, row)
-        For example how often a bootstrap sample contains each row.
+        For example, how often a bootstrap sample contains each row.
 
     Returns
     -------
     (sample,)
-        NaN for a sample of one class only.
+        NaN for a sample with only one class.
 
     Examples
     --------
@@ -94,8 +94,8 @@ def auroc(y: Array, p: Array, weight: Array) -> Array:
 def auprc(y: Array, p: Array, weight: Array) -> Array:
     """Average precision: the precision at each event, averaged over the events.
 
-    Parameters and shapes are those of `auroc`; NaN for a sample without event. Random risks give
-    the prevalence.
+    Parameters and shapes are those of `auroc`; NaN for a sample without events. Random risks score
+    about the prevalence.
 
     Examples
     --------
@@ -139,8 +139,8 @@ def net_benefit(
 
     .. math:: \mathrm{NB}(t) = \frac{TP}{n} - \frac{FP}{n} \frac{t}{1 - t}
 
-    where risks of at least t are positive: the threshold t implies that treating one event is worth
-    (1 - t) / t unnecessary treatments.
+    where risks of t or more count as positive. The threshold t implies that treating one patient
+    with the event is worth (1 - t) / t unnecessary treatments.
 
     Parameters
     ----------
@@ -181,7 +181,7 @@ def decision_curve(
     threshold: ArrayLike | None = None,
     sample_weight: ArrayLike | None = None,
 ) -> DecisionCurve:
-    """Net benefit of a model, and of treating all or none.
+    """Net benefit of a model, of treating all patients, and of treating none.
 
     Parameters
     ----------

@@ -39,35 +39,37 @@ def k_shot_curve(
 ) -> pd.DataFrame:
     """Score fitted models on test tasks after k = 0, 1, 3, ... support rows.
 
-    Every model adapts once per k to the supports of all tasks, then predicts later rows. Intervals
-    are from a bootstrap over patients; differences are paired: all methods use the same resamples.
+    For each k, every model is adapted to the supports of all tasks and predicts later rows.
+    Intervals are from a bootstrap over patients. Differences are paired: all methods use the same
+    resamples.
 
     Parameters
     ----------
     models : mapping of str to fitted estimator
         With ``predict(X)`` (k = 0) and ``adapt(X, y, groups=).predict(X, groups=)``.
     X, y, groups : (row, feature), (row,), (row,)
-        Test tasks, none of which a model was fitted on.
+        Test tasks, not used to fit any of the models.
     time : (row,), optional
-        The support is the first k rows of a task; without time it is k random rows.
+        If given, the support is the first k rows of a task; otherwise k random rows.
     outcome_time : (row,), optional
-        When each outcome becomes known, on the clock of `time`: no query row is earlier.
+        Time at which each outcome becomes known, on the clock of `time`. A query row is never
+        earlier than the time at which an outcome of the support becomes known.
     shots : sequence of int
         Sizes k of the support.
     query : {"growing", "fixed"}
-        Score all rows after the first k, or for every k the rows after the largest k, so that the
-        points of a curve are comparable.
+        "growing" scores all rows after the first k. "fixed" scores, for every k, the rows after the
+        largest k, so that the points of a curve are comparable.
     by_horizon : bool or sequence of float
-        Also score by the time since the last support row (since the task's first row at k = 0).
-        Edges are in the unit of `time`; True is 1 and 3 years, if X carries a schema.
+        Also score by the time since the last support row (for k = 0, since the task's first row).
+        Pass edges in the unit of `time`, or True for edges at 1 and 3 years if X has a schema.
     reference : str, optional
-        Name of the model that the others are compared with.
+        Name of the model with which the others are compared.
     confidence_level : float, default 0.9
-        Of the bootstrap intervals.
+        Level of the bootstrap intervals.
     n_bootstrap : int
-        Resamples of the patients; 0 leaves the limits NaN.
+        Number of resamples of the patients; with 0, the limits are NaN.
     random_state : int
-        Of the bootstrap, and of random supports without time.
+        Seed of the bootstrap and, without time, of the random supports.
 
     Returns
     -------
@@ -103,15 +105,15 @@ def k_shot_curve(
     clock = schema.time if schema is not None else None
     inputs = read_inputs(X, y, groups=groups, time=time, clock=clock, clock_is_enough=True)
     if inputs.groups is None or inputs.y is None:
-        raise DataError("a k-shot curve needs y and groups: the task of every row.")
+        raise DataError("a k-shot curve needs y, and groups with the task of every row.")
     y = inputs.y
     if inputs.time is None and (by_horizon or outcome_time is not None):
-        raise DataError("by_horizon and outcome_time need time. Pass time=...")
+        raise DataError("by_horizon and outcome_time require time=. Pass the time of every row.")
     edges = _edges(by_horizon, clock)
     unit = "" if clock is None else f" {clock.unit}"
     tasks = inputs.tasks()
     order = inputs.time
-    if order is None:  # a random order instead of time, so that supports are nested
+    if order is None:  # a random order takes the place of time, so that supports are nested
         order = np.random.default_rng(random_state).permutation(inputs.n_rows).astype(np.float64)
     _, last_rows = first_k(tasks, max(shots), time=order, outcome_time=outcome_time)
 
@@ -149,7 +151,7 @@ def _predict(name: str, model: Any, X: Any, inputs: Inputs, support: Mask, query
     if bad:
         raise DataError(
             f"model '{name}' predicts NaN or infinity in {bad} of {int(query.sum())} query rows. "
-            "Fix the model or exclude it."
+            "Correct the model or leave it out."
         )
     return values
 
@@ -209,8 +211,8 @@ def _edges(by_horizon: bool | Sequence[float], clock: Clock | None) -> Array:
     if by_horizon is True:
         if clock is None:
             raise DataError(
-                "by_horizon=True needs a schema that names the unit of time. Pass a Table's X, or "
-                "the edges in the unit of time, for example by_horizon=(365.25, 1095.75)."
+                "by_horizon=True needs a schema with the unit of time. Pass the X of a Table, or "
+                "pass edges in the unit of time, for example by_horizon=(365.25, 1095.75)."
             )
         return np.array(_YEARS) * SECONDS["a"] / SECONDS[clock.unit]
     edges = np.asarray(by_horizon, dtype=np.float64)
@@ -221,10 +223,10 @@ def _edges(by_horizon: bool | Sequence[float], clock: Clock | None) -> Array:
 
 @dataclass(frozen=True)
 class KShotScorer:
-    """A scorer for ``scoring=``: minus the k-shot error, averaged over support sizes.
+    """Scorer for ``scoring=``: the negative k-shot error, averaged over support sizes.
 
-    Tasks and times are the estimator's `task` and `time` columns, or `groups` and `time` by
-    metadata routing.
+    Tasks and times are read from the estimator's `task` and `time` columns, or passed as `groups`
+    and `time` by metadata routing.
 
     Parameters
     ----------
@@ -255,7 +257,7 @@ class KShotScorer:
     def __call__(
         self, estimator: Any, X: Any, y: Any, *, groups: Any = None, time: Any = None
     ) -> float:
-        """Minus the mean error over `shots`."""
+        """Negative mean error over `shots`."""
         read = estimator.fitted_model().read(X, y, groups=groups, time=time)
         rows: dict[str, Any] = {"groups": read.groups, "time": read.time}
         curve = k_shot_curve({"": estimator}, X, y, **rows, shots=self.shots, n_bootstrap=0)

@@ -1,7 +1,7 @@
-"""Regression metrics over tasks, with a bootstrap over tasks.
+"""Regression metrics averaged over tasks, with a bootstrap over tasks.
 
-Every metric is a weighted mean of losses over tasks, ``sum_i w_i loss_i / sum_i w_i``, or its
-square root.
+Every metric is a weighted mean of the tasks' losses, ``sum_i w_i loss_i / sum_i w_i``, or the
+square root of that.
 """
 
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ class TaskMean:
     weight : (task,)
         1, or the task's number of rows.
     root : bool
-        Take the square root of the mean.
+        Whether the metric is the square root of the mean.
     """
 
     loss: Array
@@ -73,7 +73,7 @@ def task_mean(metric: str, y: ArrayLike, prediction: ArrayLike, groups: ArrayLik
 
 
 def rmse_macro(y: ArrayLike, prediction: ArrayLike, groups: ArrayLike) -> float:
-    """Square root of the mean over patients of the patient's mean squared error (main metric).
+    """Square root of the patients' mean squared errors averaged over patients (the main metric).
 
     Examples
     --------
@@ -84,7 +84,7 @@ def rmse_macro(y: ArrayLike, prediction: ArrayLike, groups: ArrayLike) -> float:
 
 
 def rmse_task(y: ArrayLike, prediction: ArrayLike, groups: ArrayLike) -> float:
-    """Mean over patients of the patient's root mean squared error.
+    """Root mean squared error of each patient, averaged over patients.
 
     Examples
     --------
@@ -95,7 +95,7 @@ def rmse_task(y: ArrayLike, prediction: ArrayLike, groups: ArrayLike) -> float:
 
 
 def rmse_pooled(y: ArrayLike, prediction: ArrayLike, groups: ArrayLike) -> float:
-    """Root mean squared error over rows: patients with many rows count more.
+    """Root mean squared error over all rows, so patients with many rows count more.
 
     Examples
     --------
@@ -106,7 +106,7 @@ def rmse_pooled(y: ArrayLike, prediction: ArrayLike, groups: ArrayLike) -> float
 
 
 def mae_macro(y: ArrayLike, prediction: ArrayLike, groups: ArrayLike) -> float:
-    """Mean over patients of the patient's mean absolute error.
+    """Mean absolute error of each patient, averaged over patients.
 
     Examples
     --------
@@ -138,27 +138,27 @@ def finite(name: str, values: Any) -> Array:
     """Values as float64; raises `DataError` for text, NaN and infinity."""
     try:
         array: Array = np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError):  # numpy's message would show a cell
+    except (TypeError, ValueError):  # NumPy's message would show a value
         raise DataError(f"{name} must be numbers, not text or rows of unequal length.") from None
     refuse(~np.isfinite(array), f"{name} is NaN or infinite")
     return array
 
 
 def refuse(wrong: Any, what: str, remedy: str = "", *, of: str = "rows") -> None:
-    """Raise an error with the number of wrong rows, if there are any."""
+    """Raise a `DataError` with the number of wrong rows, if there are any."""
     n = int(np.count_nonzero(wrong))
     if n:
         raise DataError(f"{what} in {n} of {np.size(wrong)} {of}. {remedy}".rstrip())
 
 
 def check_level(confidence_level: float) -> None:
-    """Raise an error for a confidence level outside 0 to 1."""
+    """Raise a `DataError` if a confidence level does not lie between 0 and 1."""
     if not 0 < confidence_level < 1:
         raise DataError(f"confidence_level is {confidence_level}; it must lie between 0 and 1.")
 
 
 class Difference(NamedTuple):
-    """A difference between two methods and its confidence limits."""
+    """Difference between two methods, with confidence limits."""
 
     difference: float
     low: float
@@ -168,7 +168,7 @@ class Difference(NamedTuple):
 def bootstrap_counts(
     n_tasks: int, n_bootstrap: int, random_state: int | np.random.Generator | None = None
 ) -> Array:
-    """Bootstrap over tasks: how often each sample contains each task, (sample, task)."""
+    """How often each bootstrap sample of the tasks contains each task, (sample, task)."""
     rng = np.random.default_rng(random_state)
     counts = np.empty((n_bootstrap, n_tasks))
     for sample in counts:
@@ -199,7 +199,7 @@ def paired_bootstrap(
 ) -> Difference:
     """Difference ``statistic(a) - statistic(b)`` with a paired bootstrap interval over patients.
 
-    The interval is a 90 % one by default.
+    The interval is 90 % by default.
 
     Parameters
     ----------
@@ -208,8 +208,8 @@ def paired_bootstrap(
     sample_weight : (task,), optional
         Weight of each patient in the mean; equal by default.
     root : bool
-        Whether the statistic is the square root of the mean loss (`rmse_macro` if losses are the
-        patients' mean squared errors), or the mean loss.
+        Whether the statistic is the square root of the mean loss, or the mean loss. If the losses
+        are the patients' mean squared errors, the square root is `rmse_macro`.
 
     Examples
     --------

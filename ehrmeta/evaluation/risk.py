@@ -15,16 +15,16 @@ from ehrmeta.evaluation.metrics import Array, bootstrap_counts, percentile_limit
 
 _NEED_LOGIT = ("calibration_slope", "calibration_in_the_large")
 Scale = tuple[Callable[[Any], Any], Callable[[Any], Any]]
-#: Transformations to a scale on which a score is nearly normal, and back; none for the others.
+#: Transformations to a scale on which a score is nearly normal, and back. Other scores have none.
 POOLING_SCALES: dict[str, Scale] = {
     "auroc": (special.logit, special.expit),
     "e_o_ratio": (np.log, np.exp),
 }
-_CELLS = 2_000_000  # (sample, row) cells at a time
+_CELLS = 2_000_000  # (sample, row) cells computed at once
 
 
 def _log_loss(y: Array, p: Array, weight: Array) -> Array:
-    # as in scikit-learn: wrong risks of 0 or 1 have a large, but finite loss
+    # as in scikit-learn, so that a wrong risk of 0 or 1 has a large but finite loss
     tiny = np.finfo(np.float64).eps
     p = np.clip(p, tiny, 1 - tiny)
     return _mean(-np.log(np.where(y == 1, p, 1 - p)), weight)
@@ -52,8 +52,8 @@ def _mean(loss: Array, weight: Array) -> Array:
     return np.asarray(weight @ loss / weight.sum(1), np.float64)
 
 
-#: Functions of outcomes (row,), risks (row,) and weights (sample, row) to scores (sample,), NaN for
-#: samples in which a score is not defined.
+#: Functions from outcomes (row,), risks (row,) and weights (sample, row) to scores (sample,), which
+#: are NaN for samples in which they are not defined.
 RISK_METRICS: dict[str, Callable[[Array, Array, Array], Array]] = {
     "auroc": auroc,
     "auprc": auprc,
@@ -70,19 +70,20 @@ RISK_METRICS: dict[str, Callable[[Array, Array, Array], Array]] = {
 def risk_score(
     metric: str, y_true: ArrayLike, y_prob: ArrayLike, *, sample_weight: ArrayLike | None = None
 ) -> float:
-    r"""A score of predicted risks.
+    r"""Score of predicted risks.
 
     Parameters
     ----------
     metric : str
         - ``"auroc"``, ``"auprc"`` (average precision): as in scikit-learn.
         - ``"log_loss"``, ``"brier"``: as in scikit-learn.
-        - ``"scaled_brier"``: :math:`1 - B / (\bar y (1 - \bar y))`; 1 is perfect, 0 the prevalence.
+        - ``"scaled_brier"``: :math:`1 - B / (\bar y (1 - \bar y))`; 1 is perfect, 0 is the score of
+          predicting the prevalence.
         - ``"calibration_slope"``: b of the regression
-          :math:`\mathrm{logit} P(y) = a + b\,\mathrm{logit}(p)`; below 1 risks are too extreme.
-        - ``"calibration_in_the_large"``: a of this regression with b = 1; above 0 risks are too
+          :math:`\mathrm{logit} P(y) = a + b\,\mathrm{logit}(p)`; below 1, risks are too extreme.
+        - ``"calibration_in_the_large"``: a of this regression with b = 1; above 0, risks are too
           low.
-        - ``"e_o_ratio"``: expected over observed events; above 1 risks are too high.
+        - ``"e_o_ratio"``: expected over observed events; above 1, risks are too high.
         - ``"ici"``: mean distance of the risks from `smooth_calibration_curve` (lowess).
     y_true, y_prob : (row,)
         Outcomes, 0 or 1, and the predicted probability of 1.
@@ -91,8 +92,8 @@ def risk_score(
     Raises
     ------
     DataError
-        Impossible values, or rows for which the score is not defined (one class only, risks of
-        exactly 0 or 1 for the slope).
+        Values are impossible, or the score is not defined for these rows (only one class or, for
+        the slope, risks of exactly 0 or 1).
 
     References
     ----------
@@ -147,22 +148,22 @@ def risk_intervals(
     Parameters
     ----------
     y_true, y_prob : (row,)
-        One row per patient: outcome, 0 or 1, and its risk.
+        Outcome, 0 or 1, and predicted risk, one row per patient.
     metrics : sequence of str
-        Of `RISK_METRICS`; see `risk_score`. The ICI takes about a second per cohort.
+        Names in `RISK_METRICS`; see `risk_score`. The ICI takes about a second per cohort.
     sample_weight : (row,), optional
-        For example the censoring weights of `labels_at`, which are not resampled.
+        For example the censoring weights of `labels_at`, which are not recomputed in resamples.
     confidence_level : float, default 0.9
     n_bootstrap : int
-        0 leaves the limits NaN.
+        Number of resamples; with 0, the limits are NaN.
     random_state : int or None
 
     Returns
     -------
     DataFrame
-        A row per metric: metric, value, low, high, se (standard error on the scale of pooling, see
-        `pool_sites`), n_undefined (resamples without a value; if more than half, limits and se are
-        NaN), note (why the value is NaN).
+        A row per metric: metric, value, low, high, se (standard error on the scale on which
+        `pool_sites` pools), n_undefined (number of resamples without a value; if more than half,
+        limits and se are NaN), note (why the value is NaN).
 
     Examples
     --------
@@ -219,7 +220,7 @@ def _why_undefined(metric: str, data: BinaryRisk) -> str:
     """Why a metric is NaN on these rows."""
     if not data.has_both_classes:
         events = int(np.count_nonzero(data.y[data.weight > 0]))
-        return f"one class only, {events} events in {np.count_nonzero(data.weight > 0)} rows"
+        return f"only one class, {events} events in {np.count_nonzero(data.weight > 0)} rows"
     certain = int(np.count_nonzero((data.p == 0) | (data.p == 1)))
     if metric in _NEED_LOGIT and certain:
         return f"risks of exactly 0 or 1 in {certain} rows, whose logit is infinite"
@@ -229,7 +230,7 @@ def _why_undefined(metric: str, data: BinaryRisk) -> str:
 
 
 def _standard_error(metric: str, samples: Array) -> float:
-    """Standard deviation on the metric's scale of pooling, over the finite samples."""
+    """Standard deviation of the finite samples, on the scale on which the metric is pooled."""
     to_scale = POOLING_SCALES.get(metric, (np.asarray, np.asarray))[0]
     with np.errstate(divide="ignore"):
         scaled = to_scale(samples)

@@ -1,6 +1,7 @@
-"""Proper scoring rules of predictive distributions, and their calibration error.
+"""Proper scoring rules and calibration error of predictive distributions.
 
-Scores are per row and in the outcome's unit; lower is better, except for the log probability.
+Scores are per row. The CRPS and the interval score are in the outcome's unit, and lower is better;
+for the log probability, higher is better.
 """
 
 import numpy as np
@@ -15,7 +16,7 @@ def crps_normal(y: ArrayLike, mean: ArrayLike, sd: ArrayLike) -> Array:
     r"""Continuous ranked probability score of normal predictions, per row.
 
     ``sd (u (2 Phi(u) - 1) + 2 phi(u) - 1 / sqrt(pi))`` with ``u = (y - mean) / sd``; the absolute
-    error where sd is 0.
+    error if sd is 0.
 
     References
     ----------
@@ -36,7 +37,7 @@ def crps_normal(y: ArrayLike, mean: ArrayLike, sd: ArrayLike) -> Array:
 def crps_student_t(y: ArrayLike, loc: ArrayLike, scale: ArrayLike, dof: ArrayLike) -> Array:
     r"""Continuous ranked probability score of Student-t predictions, per row.
 
-    With ``u = (y - loc) / scale`` and B the beta function it is scale times
+    With ``u = (y - loc) / scale`` and B the beta function, the score is scale times
 
     .. math:: u (2 F_\nu(u) - 1) + 2 f_\nu(u) \frac{\nu + u^2}{\nu - 1}
               - \frac{2 \sqrt\nu}{\nu - 1} \frac{B(1/2, \nu - 1/2)}{B(1/2, \nu/2)^2}
@@ -44,7 +45,7 @@ def crps_student_t(y: ArrayLike, loc: ArrayLike, scale: ArrayLike, dof: ArrayLik
     Parameters
     ----------
     dof : (row,) or float
-        Degrees of freedom, more than 1: the score is infinite otherwise.
+        Degrees of freedom, more than 1; otherwise the score is infinite.
 
     References
     ----------
@@ -73,13 +74,13 @@ def crps_student_t(y: ArrayLike, loc: ArrayLike, scale: ArrayLike, dof: ArrayLik
 def crps_sample(y: ArrayLike, samples: ArrayLike) -> Array:
     """Continuous ranked probability score of draws from the predictive distribution, per row.
 
-    ``mean |x_i - y| - sum_ij |x_i - x_j| / (2 m (m - 1))``, which is unbiased for any number of
+    ``mean |x_i - y| - sum_ij |x_i - x_j| / (2 m (m - 1))``, which is unbiased for any number m of
     draws.
 
     Parameters
     ----------
     samples : (row, draw)
-        At least two draws a row.
+        At least two draws per row.
 
     References
     ----------
@@ -108,8 +109,8 @@ def interval_score(
 ) -> Array:
     """Interval score: width of a central interval plus a penalty if it misses y, per row.
 
-    ``(high - low) + 2 / a * distance to the interval``, a = 1 - confidence_level;
-    90 % by default.
+    ``(high - low) + 2 / a * distance of y from the interval`` with a = 1 - confidence_level. The
+    default is for 90 % intervals.
 
     References
     ----------
@@ -133,13 +134,13 @@ def log_probability_between(
 ) -> Array:
     """Log probability of an interval under normal (or Student-t) predictions, per row.
 
-    For the rounding bin of a recorded value it is a log likelihood that is bounded by 0, unlike a
-    density.
+    If the interval is the range of values that round to a recorded value, this is a log likelihood.
+    Unlike a log density, it is never above 0.
 
     Parameters
     ----------
     low, high : (row,)
-        Ends, of which low may be -inf.
+        Ends of the interval; low may be -inf.
 
     Examples
     --------
@@ -149,7 +150,7 @@ def log_probability_between(
     loc, scale = finite("loc", loc), _scale("scale", scale)
     refuse(scale == 0, "scale is 0")
     a, b = (np.asarray(low, float) - loc) / scale, (np.asarray(high, float) - loc) / scale
-    upper = a > 0  # mirrored, as upper tail probabilities are differences of numbers near 1
+    upper = a > 0  # mirrored, because cdfs near 1 lose precision in a difference
     a, b = np.where(upper, -b, a), np.where(upper, -a, b)
     below = stats.norm if dof is None else stats.t(np.asarray(dof, dtype=np.float64))
     log_a, log_b = below.logcdf(a), below.logcdf(b)
@@ -164,16 +165,16 @@ def calibration_error(
 ) -> float:
     """Mean absolute difference between quantile levels and observed shares below these quantiles.
 
-    0 is perfect; 1/2 results if all predictions are too low, or all too high.
+    0 is perfect. It is about 1/2 if all predictions are too low, or all are too high.
 
     Parameters
     ----------
     pit : (row,)
-        Predictive distribution functions at the outcomes, between 0 and 1.
+        Predictive distribution function of each row at its outcome, between 0 and 1.
     sample_weight : (row,), optional
         Weight of each row; equal by default.
     n_levels : int
-        Levels 1 / n, 2 / n, ..., 1.
+        Number n of levels 1 / n, 2 / n, ..., 1.
 
     References
     ----------
@@ -186,7 +187,9 @@ def calibration_error(
     """
     pit = finite("pit", pit)
     if np.any((pit < 0) | (pit > 1)):
-        raise DataError("pit must lie between 0 and 1: pass values of distribution functions.")
+        raise DataError(
+            "pit must lie between 0 and 1. Pass values of the predictive distribution functions."
+        )
     levels = np.arange(1, n_levels + 1) / n_levels
     weight = np.ones_like(pit) if sample_weight is None else finite("sample_weight", sample_weight)
     order = np.argsort(pit)

@@ -40,8 +40,9 @@ def score_sites(
     Returns
     -------
     DataFrame
-        A row per site and metric: site, n, n_events, and the columns of `risk_intervals`. Where a
-        metric is not defined (one class only), the value is NaN and the note has the reason.
+        A row per site and metric: site, n, n_events, and the columns of `risk_intervals`. If a
+        metric is not defined (for instance with only one class), its value is NaN and the note says
+        why.
 
     Examples
     --------
@@ -50,7 +51,7 @@ def score_sites(
     >>> scores[["site", "n", "n_events", "value", "note"]]
       site  n  n_events  value                                note
     0    a  4         2    1.0
-    1    b  2         0    NaN  one class only, 0 events in 2 rows
+    1    b  2         0    NaN  only one class, 0 events in 2 rows
     """
     data = read_binary(y_true, y_prob, sample_weight)
     sites = index_tasks(groups)
@@ -81,27 +82,26 @@ def score_subgroups(
 ) -> pd.DataFrame:
     """Score each level of each column separately; small cells are suppressed.
 
-    Intervals are 90 % ones by default.
-
-    The table is descriptive: intervals of two levels may overlap although the levels differ, and
-    among many levels some differ by chance.
+    Intervals are 90 % by default. The table is descriptive: intervals of two levels may overlap
+    although the levels differ, and among many levels some differ by chance.
 
     Parameters
     ----------
     subgroups : DataFrame or mapping of str to (row,)
-        Columns of categories; cut numbers such as age into classes first. Rows without a value
+        Columns of categories. Cut numbers, such as age, into classes first. Rows without a value
         form the level "missing".
     min_cell : int
-        Counts and scores are withheld if patients, events or non-events are fewer than this but
-        not 0. (If totals are published too, a second level may have to be withheld.)
+        Counts and scores of a level are withheld if its number of patients, events or non-events is
+        below this, but not 0. If totals are published as well, a second level may have to be
+        withheld.
 
     Other parameters are those of `risk_intervals`.
 
     Returns
     -------
     DataFrame
-        A row per subgroup, level and metric: subgroup, level, n, n_events (<NA> where withheld),
-        and the columns of `risk_intervals`.
+        A row per subgroup, level and metric: subgroup, level, n, n_events (<NA> if withheld), and
+        the columns of `risk_intervals`.
 
     Examples
     --------
@@ -119,7 +119,7 @@ def score_subgroups(
     data = read_binary(y_true, y_prob, sample_weight)
     rng = np.random.default_rng(random_state)
     if not len(subgroups):
-        raise DataError("there is no subgroup. Pass at least one column.")
+        raise DataError("subgroups is empty. Pass at least one column.")
     parts = []
     for name in subgroups:
         column = pd.Series(np.asarray(subgroups[name]))
@@ -158,24 +158,24 @@ def pool_sites(
 ) -> pd.DataFrame:
     """Pool each metric over sites by random effects.
 
-    The AUROC is pooled as its logit, E:O as its logarithm, the others untransformed (see
-    `pool_random_effects`: Paule-Mandel, Hartung-Knapp). The prediction interval is that of a new
+    The AUROC is pooled on the logit scale, E:O on the log scale, and other metrics untransformed,
+    by `pool_random_effects` (Paule-Mandel, Hartung-Knapp). The prediction interval is for a new
     site.
 
     Parameters
     ----------
     scores : DataFrame
-        From `score_sites`. Sites without a standard error, or with an infinite value on the scale
-        of pooling (an AUROC of 1), are excluded and counted.
+        From `score_sites`. Sites without a standard error, or with an infinite value on the pooling
+        scale (an AUROC of 1), are excluded and counted.
     confidence_level : float, default 0.9
     min_sites : int
-        With fewer sites, values are NaN. At least 3.
+        Smallest number of sites to pool, at least 3. With fewer sites, values are NaN.
 
     Returns
     -------
     DataFrame
         A row per metric: metric, value, low, high, prediction_low, prediction_high, tau2 (on the
-        scale of pooling), n_sites, n_left_out, note.
+        pooling scale), n_sites, n_left_out, note.
 
     Examples
     --------
@@ -211,7 +211,7 @@ def pool_sites(
 
 
 class PooledEffect(NamedTuple):
-    """A mean over sites with its interval, and the prediction interval of a new site."""
+    """A mean over sites with its interval, and the prediction interval for a new site."""
 
     value: float
     low: float
@@ -226,20 +226,22 @@ def pool_random_effects(
 ) -> PooledEffect:
     r"""Random-effects mean over sites, with weights :math:`w_s = 1 / (se_s^2 + \tau^2)`.
 
-    :math:`\tau^2` is Paule and Mandel's: :math:`\sum_s w_s (y_s - \mu)^2 = S - 1`, or 0 if the sum
-    is smaller even at 0. The interval is Hartung and Knapp's (Sidik and Jonkman's), uncorrected:
+    :math:`\tau^2` is the Paule-Mandel estimate, which solves
+    :math:`\sum_s w_s (y_s - \mu)^2 = S - 1`; it is 0 if the sum is below S - 1 even at
+    :math:`\tau^2 = 0`. The interval is that of Hartung and Knapp (also Sidik and Jonkman), without
+    a correction:
 
     .. math:: \mu \pm t_{S-1} \sqrt v, \quad
               v = \frac{\sum_s w_s (y_s - \mu)^2}{(S - 1) \sum_s w_s}
 
-    and a new site's value lies in :math:`\mu \pm t_{S-2} \sqrt{\tau^2 + v}` (Higgins).
+    The prediction interval for a new site is :math:`\mu \pm t_{S-2} \sqrt{\tau^2 + v}` (Higgins).
 
     Parameters
     ----------
     estimate, se : (site,)
-        Value and standard error of each site, on a scale where values are nearly normal.
+        Value and standard error of each site, on a scale on which values are nearly normal.
     confidence_level : float, default 0.9
-        Of both intervals.
+        Level of both intervals.
 
     Raises
     ------
@@ -261,7 +263,7 @@ def pool_random_effects(
     if y.ndim != 1 or y.shape != s.shape or len(y) < _MIN_SITES:
         raise DataError(
             f"estimate {y.shape} and se {s.shape} must have one value for each of at least "
-            f"{_MIN_SITES} sites. List fewer sites instead of pooling them."
+            f"{_MIN_SITES} sites. Report fewer sites one by one, without pooling."
         )
     refuse(s <= 0, "se is not positive", of="sites")
     check_level(confidence_level)
@@ -275,7 +277,7 @@ def pool_random_effects(
 
 
 def _mean_and_q(y: Array, variance: Array) -> tuple[float, float]:
-    """Weighted mean and weighted sum of squares about it."""
+    """Weighted mean, and weighted sum of squares about the mean."""
     mean = float(np.average(y, weights=1 / variance))
     return mean, float(np.sum((y - mean) ** 2 / variance))
 
@@ -286,5 +288,5 @@ def _paule_mandel(y: Array, variance: Array) -> float:
 
     if excess(0.0) <= 0:
         return 0.0
-    largest = float(np.sum((y - y.mean()) ** 2))  # where every weight is below 1 / largest
+    largest = float(np.sum((y - y.mean()) ** 2))  # an upper bound: there, weights are < 1 / largest
     return float(optimize.brentq(excess, 0.0, largest, xtol=1e-14))

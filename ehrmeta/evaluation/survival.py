@@ -1,7 +1,7 @@
-"""Survival curves and scores of risks under censoring and competing events.
+"""Survival curves, and scores of risks with censoring and competing events.
 
 Patients whose status at the horizon is known are weighted by the inverse probability of not being
-censored (IPCW). `labels_at` returns labels and weights, which any score of risks accepts:
+censored (IPCW). `labels_at` returns labels and weights that every score of risks accepts:
 ``risk_scores(label, risk, sample_weight=weight)``.
 """
 
@@ -24,25 +24,25 @@ class EventTimes(NamedTuple):
 
 
 def read_event_times(y_true: Any, *, cause: int = 1) -> EventTimes:
-    """Check the structured array of `survival_array`, and the kind of event."""
+    """Check a structured array of `survival_array`, and the code of the event."""
     data = EventTimes(*read_survival(y_true))
     if len(data.time) == 0:
-        raise DataError("there are no event times. Pass one row per patient.")
+        raise DataError("y_true has no rows. Pass one row per patient.")
     if cause < 1 or cause != int(cause):
-        raise DataError(f"cause is {cause}; events have codes from 1, 0 is censored.")
+        raise DataError(f"cause is {cause}; events have codes of 1 and above, and 0 is censored.")
     return data
 
 
 def _read_times(data: EventTimes, times: Any) -> Array:
-    """Times of a score: increasing, from 0, within follow-up, (time,)."""
+    """Check the times of a score: increasing, not negative and within follow-up, (time,)."""
     at = np.atleast_1d(finite("times", times))
     if at.ndim != 1 or len(at) == 0 or np.any(np.diff(at) <= 0) or at[0] < 0:
         raise DataError("times must be increasing and not negative.")
     last = data.time.max()
     if at[-1] > last:
         raise DataError(
-            f"a horizon of {at[-1]:g} lies beyond the last follow-up time, {last:g}. Pass an "
-            "earlier one."
+            f"a time of {at[-1]:g} lies beyond the last follow-up time, {last:g}. Pass earlier "
+            "times."
         )
     return at
 
@@ -52,7 +52,7 @@ class StepCurve(NamedTuple):
 
     start: float
     time: Array  # increasing
-    value: Array  # from each time on
+    value: Array  # at and after each time
 
     def at(self, times: Array) -> Array:
         """Value including the steps at these times."""
@@ -70,7 +70,7 @@ class _Counts(NamedTuple):
     """Counts at each distinct time, (time,)."""
 
     time: Array
-    at_risk: Array  # in follow-up until then
+    at_risk: Array  # followed up to this time or longer
     events: Array  # of any kind
     censored: Array
 
@@ -84,12 +84,12 @@ def _count(data: EventTimes) -> _Counts:
 
 
 def kaplan_meier(y_true: Any, *, times: ArrayLike) -> Array:
-    """Kaplan-Meier estimate of the share of patients without any event by each time, (time,).
+    """Kaplan-Meier estimate of the probability of no event by each time, (time,).
 
     Parameters
     ----------
     y_true : structured array (row,)
-        Of `survival_array`: `event` (0 censored) and `time`.
+        From `survival_array`: `event` (0 if censored) and `time`.
     times : (time,)
         Increasing, within follow-up.
 
@@ -110,10 +110,10 @@ def aalen_johansen(y_true: Any, *, times: ArrayLike, cause: int = 1) -> Array:
     .. math:: F_c(t) = \sum_{t_j \le t} S(t_{j-1})\, d_{cj} / n_j
 
     where S is the Kaplan-Meier curve of any event, and :math:`d_{cj}` of :math:`n_j` patients at
-    risk have an event of kind c at :math:`t_j`. One minus Kaplan-Meier, with competing events as
-    censoring, overestimates it.
+    risk have an event with code c at :math:`t_j`. One minus Kaplan-Meier, with competing events
+    treated as censoring, overestimates the incidence.
 
-    Parameters are those of `kaplan_meier`; `cause` is the kind of event.
+    Parameters are those of `kaplan_meier`; `cause` is the code of the event.
 
     References
     ----------
@@ -160,9 +160,9 @@ def labels_at(
 
     With G the Kaplan-Meier curve of censoring and h the horizon:
 
-    - an event at :math:`T \le h`: weight :math:`1 / G(T-)`, label 1 if it is of the kind `cause`,
-      otherwise 0;
-    - followed to h without event: label 0, weight :math:`1 / G(h-)`;
+    - an event at :math:`T \le h`: label 1 if its code is `cause`, otherwise 0; weight
+      :math:`1 / G(T-)`;
+    - followed to h without an event: label 0, weight :math:`1 / G(h-)`;
     - censored before h: weight 0.
 
     Censoring must be independent of the outcome. Events precede censoring at the same time.
@@ -170,13 +170,13 @@ def labels_at(
     Parameters
     ----------
     y_true : structured array (row,)
-        Of `survival_array`: `event` (0 censored, else the kind of event) and `time`.
+        From `survival_array`: `event` (0 if censored, else the code of the event) and `time`.
     horizon : float
         In the unit of `time`.
     cause : int
-        The kind of event.
+        Code of the event to predict.
     y_train : structured array, optional
-        To estimate G from; by default `y_true`.
+        Patients from whom G is estimated; by default `y_true`.
 
     Returns
     -------
@@ -185,7 +185,7 @@ def labels_at(
     Raises
     ------
     DataError
-        A horizon beyond follow-up, here or in `y_train`.
+        The horizon lies beyond the follow-up of `y_true` or `y_train`.
 
     References
     ----------
@@ -205,23 +205,24 @@ def labels_at(
 def survival_auroc(
     y_true: Any, y_prob: ArrayLike, *, times: ArrayLike, cause: int = 1, y_train: Any = None
 ) -> Array:
-    """Cumulative/dynamic AUROC by each time: patients with the event by then or without, (time,).
+    """Cumulative/dynamic AUROC at each time, (time,).
 
-    Patients with a competing event count as without the event.
+    It compares patients with the event by that time and patients without it. A patient with a
+    competing event counts as without the event.
 
     Parameters
     ----------
     y_true, cause, y_train
         As in `labels_at`.
     y_prob : (row,) or (row, time)
-        Risk of the event: one for all times, or one by each time.
+        Risk of the event: one for all times, or one for each time.
     times : (time,)
         Increasing, within follow-up.
 
     Raises
     ------
     DataError
-        No event or no patient without it by a time, or what `labels_at` raises.
+        By one of the times, no patient or every patient has the event; or as in `labels_at`.
 
     References
     ----------
@@ -281,7 +282,8 @@ def integrated_survival_brier(
 ) -> float:
     """Integrated Brier score: mean of `survival_brier` from the first to the last of `times`.
 
-    By the trapezoidal rule; parameters are those of `survival_brier`, at least two times.
+    The integral is computed by the trapezoidal rule. Parameters are those of `survival_brier`, with
+    at least two times.
 
     Examples
     --------
@@ -292,7 +294,7 @@ def integrated_survival_brier(
     """
     at = np.atleast_1d(np.asarray(times, np.float64))
     if len(at) < 2:
-        raise DataError("an integral needs at least two times. Use survival_brier for one.")
+        raise DataError("an integral needs at least two times. For one time use survival_brier.")
     score = survival_brier(y_true, y_prob, times=at, cause=cause, y_train=y_train)
     return float(np.trapezoid(score, at) / (at[-1] - at[0]))
 
@@ -300,7 +302,7 @@ def integrated_survival_brier(
 def _labelled(
     y_true: Any, times: Any, cause: int, y_train: Any
 ) -> tuple[Array, list[tuple[Array, Array]]]:
-    """Checked times, and by each of them the labels and weights of `labels_at`."""
+    """Checked times, and the labels and weights of `labels_at` at each time."""
     data = read_event_times(y_true, cause=cause)
     at = _read_times(data, times)
     train = data if y_train is None else read_event_times(y_train)
@@ -310,7 +312,7 @@ def _labelled(
     for horizon in at:
         happened = (data.time <= horizon) & (data.event > 0)
         known = happened | (data.time >= horizon)
-        # positive where the outcome is known, as times lie within follow-up
+        # positive if the outcome is known, because times lie within follow-up
         uncensored = censoring.before(np.minimum(data.time, horizon))
         weight = np.divide(1.0, uncensored, out=np.zeros_like(uncensored), where=known)
         labels.append((((data.event == cause) & happened).astype(np.float64), weight))

@@ -1,4 +1,4 @@
-"""Tables and pictures for people."""
+"""Reports, tables and figures."""
 
 from ehrmeta.lazy import lazy_names
 

@@ -23,12 +23,12 @@ from ehrmeta.report.displays._base import Display
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-MIN_CELL = 11  # patients: the scores of smaller groups are withheld
+MIN_CELL = 11  # patients; the scores of smaller groups are withheld
 
 
 @dataclass(frozen=True)
 class TextTable:
-    """A table of text; on an HTML page a `sortable` one can be sorted by any column."""
+    """A table of text. On an HTML page, readers can sort a `sortable` table by any column."""
 
     caption: str
     headings: tuple[str, ...]
@@ -38,7 +38,7 @@ class TextTable:
 
 @dataclass(frozen=True)
 class Picture:
-    """An SVG drawing with its description, and the name shown where one of several is chosen."""
+    """An SVG drawing with its description, and a name by which readers choose it from several."""
 
     svg: str
     words: str
@@ -46,7 +46,7 @@ class Picture:
 
     @classmethod
     def of(cls, display: Display, key: str, words: str, name: str = "") -> Picture:
-        """Render a display, whose figure is closed; ids in the SVG start with `key`."""
+        """Render a display and close its figure; ids in the SVG start with `key`."""
         return cls(_svg_of(display.figure_, key), words, name)
 
 
@@ -90,7 +90,7 @@ class Document:
         Raises
         ------
         DataError
-            The suffix is none of these, or the file cannot be written.
+            The suffix is not one of these, or the file cannot be written.
         """
         form = self.check_path(path)
         try:
@@ -103,7 +103,7 @@ class Document:
         form = Path(path).suffix.lower()
         if form not in self._forms:
             raise DataError(
-                f"'{os.fspath(path)}': a report cannot have the suffix '{form}'. Use "
+                f"'{os.fspath(path)}': reports cannot be saved with the suffix '{form}'. Use "
                 f"{', '.join(self._forms)}."
             )
         folder = Path(path).absolute().parent
@@ -120,7 +120,7 @@ class Document:
         return {".html": self.to_html, ".md": self.to_markdown, ".json": self.to_json}
 
     def to_html(self) -> str:
-        """One HTML page without external resources; text is escaped, scripts pinned by hash."""
+        """One HTML page without external resources. Text is escaped, the script pinned by hash."""
         loader = jinja2.PackageLoader("ehrmeta.report", "")
         environment = jinja2.Environment(
             loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True
@@ -132,7 +132,7 @@ class Document:
         )
 
     def to_markdown(self) -> str:
-        """Markdown with headings, paragraphs and tables; pictures by their descriptions."""
+        """Markdown with headings, paragraphs and tables; descriptions replace pictures."""
         blocks = [f"# {_plain(self.title)}"]
         for section in self.sections:
             blocks.append(f"## {_plain(section.title)}")
@@ -145,7 +145,7 @@ class Document:
         return "\n\n".join(blocks)
 
     def to_json(self) -> str:
-        """JSON of all parts; pictures by their descriptions."""
+        """JSON of all parts; descriptions replace pictures."""
         content = asdict(self)
         for section in content["sections"]:
             section["pictures"] = [picture["words"] for picture in section["pictures"]]
@@ -154,8 +154,8 @@ class Document:
 
 def _cannot_write(path: str | os.PathLike[str], reason: str) -> DataError:
     return DataError(
-        f"cannot write '{os.fspath(path)}': {reason}. Name a file in a folder that exists and can "
-        "be written to."
+        f"cannot write '{os.fspath(path)}': {reason}. Pass the path of a file in an existing, "
+        "writable folder."
     )
 
 
@@ -168,9 +168,9 @@ def model_card(model: BaseEstimator, facts: Sequence[tuple[str, str]], words: st
 
 
 def hidden_counts(sizes: pd.Series) -> set[Any]:
-    """Groups whose size is withheld: small ones, and the next larger one if only one is small.
+    """Groups whose size is withheld: small groups and, if only one is small, the next larger one.
 
-    Otherwise the size of a single small group follows from the sum of all.
+    Otherwise the size of a single small group could be computed from the total.
 
     Examples
     --------
@@ -189,13 +189,13 @@ def hidden_counts(sizes: pd.Series) -> set[Any]:
 def _svg_of(figure: Figure, key: str) -> str:
     """Render a figure as a self-contained SVG element, and close it.
 
-    Its ids start with `key`, so that drawings on one page do not share any.
+    All ids in the SVG start with `key`, so that drawings on one page do not share ids.
     """
     import matplotlib as mpl
     import matplotlib.pyplot as plt
 
     target = io.StringIO()
-    # text is not converted to paths, and ids are the same in every run
+    # keeps text as text, and makes ids reproducible
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "ehrmeta"}):
         figure.savefig(target, format="svg", metadata={"Date": None, "Creator": None})
     plt.close(figure)

@@ -1,4 +1,4 @@
-"""Report on a forecaster: test data, errors, coverage, subgroups, model card, checklists."""
+"""Report on a forecasting model: test data, errors, coverage, subgroups, card, checklists."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,10 +23,10 @@ from ehrmeta.report.tripod import tripod_tables
 from ehrmeta.report.wording import decimals, number, outcome_label, ranged, row_range, with_unit
 
 _MAX_LEVELS = 8  # categorical columns with more levels make no subgroups
-_MIN_LATER = 3  # values after the support, to draw a patient
-_OURS = "the model"  # its name among the methods of a curve
+_MIN_LATER = 3  # values after the support that an example patient needs
+_OURS = "the model"  # name of the reported model among the methods of a curve
 _FEW_PATIENTS = 100
-_RILEY = 234  # patients beyond the predictors: v / chi2(.025, v) < 1.1 ** 2 from v = 233 on
+_RILEY = 234  # patients, plus 1 per predictor: v / chi2(.025, v) < 1.1 ** 2 for all v >= 233
 
 
 def forecast_report(
@@ -45,36 +45,36 @@ def forecast_report(
     examples: int = 0,
     title: str = "",
 ) -> Document:
-    """Report on a fitted forecaster, tested on patients it has not seen.
+    """Report on a fitted forecasting model, tested on patients it has not seen.
 
     Parameters
     ----------
     model : fitted regressor over tasks, or calibrated ConformalRegressor
     X, y, groups, time
-        Test patients, none of whom it was fitted or calibrated on; time is required.
+        Test patients, not used to fit or calibrate the model. `time` is required.
     baselines : mapping of str to fitted estimator, optional
-        For comparison; fit them on the model's training patients.
+        Models to compare with, fitted on the same training patients.
     shots : sequence of int
-        Numbers k of values to adapt to. Errors are scored on the rows after the largest k for
-        every k, intervals on all rows after the first k.
+        Numbers k of values to adapt to. For every k, errors are scored on the rows after the
+        largest k, and intervals on all rows after the first k.
     subgroups : mapping of str to (row,), optional
-        Scored in addition to the model's binary and categorical columns.
+        Subgroups to score in addition to the model's binary and categorical columns.
     findings : sequence of Finding, optional
         ``table.findings``: rows and values that were dropped or masked on reading.
     answers : mapping of str to str, optional
-        Answers by the number of the TRIPOD+AI item, or of the TRIPOD-Cluster item with a C:
-        ``{"17": "...", "C7b": "..."}``.
+        The authors' answers by item number: "17" of TRIPOD+AI, "C7b" of TRIPOD-Cluster.
     confidence_level : float, default 0.9
-        Of the intervals that are checked.
+        Level of the model's intervals, whose coverage is reported.
     examples : int
-        Test patients whose values are drawn under made-up names; the report is then patient data.
+        Number of test patients whose values are drawn under made-up names. With examples, the
+        report is patient data.
     title : str
 
     Returns
     -------
     Document
         Its `save` writes ``.html``, ``.md`` or ``.json``. Without `examples` it contains counts and
-        scores, no patient's values; groups of fewer than 11 patients are withheld.
+        scores, but no patient's values; scores of groups of fewer than 11 patients are withheld.
 
     Raises
     ------
@@ -120,7 +120,7 @@ def forecast_report(
 
 @dataclass(frozen=True)
 class _Tested:
-    """A forecaster and its scores on test patients."""
+    """A forecasting model and its scores on test patients."""
 
     model: TaskRegressor | ConformalRegressor
     fitted: TaskRegressor  # the model without calibration
@@ -137,7 +137,7 @@ class _Tested:
 
     @property
     def unit(self) -> str:
-        """Unit of the outcome, "" if unknown."""
+        """Unit of the outcome; "" if unknown."""
         schema = self.fitted.schema_
         return schema.outcome.unit if schema and schema.outcome else ""
 
@@ -148,7 +148,7 @@ class _Tested:
 
 
 def _subgroups(tested: _Tested, given: Mapping[str, ArrayLike]) -> dict[str, NDArray[Any]]:
-    """Levels of every subgroup column: binary and categorical features, and those given."""
+    """Levels of every subgroup column: binary and categorical features, and given columns."""
     levels = {}
     for feature in tested.fitted.table_.features:
         values = tested.inputs.columns[feature.name]
@@ -187,18 +187,18 @@ def _summary_section(tested: _Tested, checklists: Sequence[TextTable]) -> Sectio
     if n < _FEW_PATIENTS:
         words.append(
             f"Warning: {n} test patients are few. The intervals are wide, and calibration in "
-            f"subgroups cannot be assessed; test on {_FEW_PATIENTS} or more."
+            f"subgroups cannot be assessed. Test on {_FEW_PATIENTS} or more patients."
         )
     if n_training < n_needed:
         words.append(
-            f"Warning: it was fitted to {n_training:,} patients. {n_needed:,} are needed to "
+            f"Warning: the model was fitted to {n_training:,} patients. {n_needed:,} are needed to "
             "estimate the residual standard deviation within 10 % (Riley et al. 2019, "
             "doi:10.1002/sim.7993, third criterion)."
         )
     words.append(
         f"{missing} of {len(items)} items of the reporting checklists still need an answer by the "
-        "authors. This is an evaluation on records: it does not show that using the model helps "
-        "anyone."
+        "authors. This is an evaluation on records: it does not show that using the model "
+        "benefits patients."
     )
     return Section("Summary", tuple(words))
 
@@ -229,7 +229,7 @@ def _data_section(tested: _Tested, findings: Sequence[Finding]) -> Section:
 
 
 def _errors_section(tested: _Tested) -> Section:
-    """Section with the error by k, beside the baselines."""
+    """Section with the error by k, of the model and the baselines."""
     curve = tested.curve
     rows = [
         (str(name), *(row_range(row, tested.digits) for _, row in of_method.iterrows()))
@@ -288,7 +288,7 @@ def _groups_section(tested: _Tested, scores: pd.DataFrame) -> Section:
 
 
 def _examples_section(tested: _Tested, X: Any, n_examples: int) -> Section:
-    """Section with the trajectories of patients at even steps of the ranked errors."""
+    """Section with the trajectories of patients at equally spaced ranks of their errors."""
     inputs, rows = tested.inputs, tested.rows
     patients = rows.groupby("task")["squared"].agg(["mean", "size"])
     patients = patients[patients["size"] >= _MIN_LATER].sort_values("mean")
@@ -305,9 +305,9 @@ def _examples_section(tested: _Tested, X: Any, n_examples: int) -> Section:
         words = f"{name}: {100 * share:.0f} % of the patients have a smaller error than this one."
         pictures.append(Picture.of(display, f"patient{i}", words, name))
     paragraph = (
-        f"Real values of {len(pictures)} test patients under made-up names, chosen at even steps "
-        "of the ranked error among patients with three or more later values. Protect this page "
-        "like the records."
+        f"Real values of {len(pictures)} test patients under made-up names, chosen at equally "
+        "spaced ranks of the error among patients with three or more later values. Protect this "
+        "page like the records."
     )
     return Section("Example patients", (paragraph,), (), tuple(pictures), "Show ")
 
@@ -319,8 +319,8 @@ def _card_section(tested: _Tested) -> Section:
         n_calibrated = max(limits.n_tasks for limits in tested.model.limits_.values())
         facts.append(("intervals", f"calibrated on {n_calibrated:,} further patients"))
     words = (
-        "Intended use: forecasts for patients like those of training and test. The forecasts are "
-        "not causal: they do not say what a treatment would change."
+        "Intended use: forecasts for patients like those in training and test. The forecasts are "
+        "not causal: they do not predict what a treatment would change."
     )
     return model_card(tested.fitted, facts, words)
 

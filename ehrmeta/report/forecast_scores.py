@@ -19,7 +19,7 @@ from ehrmeta.report.document import MIN_CELL, hidden_counts
 def read_test_rows(
     model: Any, X: Any, y: Any, groups: Any, time: Any
 ) -> tuple[TaskRegressor, Inputs]:
-    """The uncalibrated forecaster, and the checked rows of the test patients."""
+    """The model without calibration, and the checked rows of the test patients."""
     fitted = model.model if isinstance(model, ConformalRegressor) else model
     if not isinstance(fitted, TaskRegressor):
         raise DataError(
@@ -27,11 +27,11 @@ def read_test_rows(
         )
     inputs = fitted.fitted_model().read(X, y, groups=groups, time=time)
     if inputs.groups is None:
-        raise GroupError("a report needs groups=: the patient of every row.")
+        raise GroupError("a report needs groups=, the patient of every row.")
     if inputs.time is None:
         raise DataError(
             "a report on forecasts needs a model fitted with time.",
-            Remedy("fit-with-time", "Pass time= to fit, and here."),
+            Remedy("fit-with-time", "Pass time= to fit and to this function."),
         )
     return fitted, inputs
 
@@ -56,7 +56,7 @@ def forecasts(
         parts.append(pd.DataFrame(columns))
     if not parts or parts[-1]["k"].iloc[0] != max(shots):
         raise DataError(
-            f"none of {tasks.n_tasks:,} test patients has a row after the first {max(shots)}.",
+            f"none of the {tasks.n_tasks:,} test patients has a row after the first {max(shots)}.",
             Remedy("fewer-shots", "Lower shots."),
         )
     return pd.concat(parts, ignore_index=True)
@@ -89,7 +89,8 @@ def group_scores(
     -------
     DataFrame
         Columns group, level, n, rmse, rmse_low, rmse_high, coverage, coverage_low, coverage_high.
-        Scores of small levels are NaN, as is an n that would reveal the size of a small level.
+        Scores of small levels are NaN. So is any n from which the size of a small level could be
+        computed.
     """
     records = []
     for name, values in groups.items():
@@ -122,8 +123,8 @@ def _mean_range(values: pd.Series, n_bootstrap: int, *, root: bool) -> tuple[flo
 def event_risk(estimator: Any, X: Any, y: Any, predict: dict[str, Any]) -> tuple[Array, Array]:
     """Indicator and predicted probability of the second class, each (row,).
 
-    `predict` has further arguments of ``predict_proba`` (groups, time). Raises `DataError` unless
-    the classifier has two classes and every outcome is one of them.
+    `predict` has more arguments of ``predict_proba``, such as groups and time. Raises `DataError`
+    unless the classifier has two classes and every outcome is one of them.
     """
     p = np.asarray(estimator.predict_proba(X, **predict), np.float64)
     if p.ndim != 2 or p.shape[1] != 2:
@@ -131,10 +132,10 @@ def event_risk(estimator: Any, X: Any, y: Any, predict: dict[str, Any]) -> tuple
             f"predict_proba returned shape {p.shape}. Pass a classifier of two classes."
         )
     classes, y = np.asarray(estimator.classes_), np.asarray(y)
-    refuse(~np.isin(y, classes), "y holds classes unseen at fit", "Pass the labels of fit.")
+    refuse(~np.isin(y, classes), "y has classes unseen at fit", "Use the class labels of fit.")
     return (y == classes[1]).astype(np.float64), p[:, 1]
 
 
 def name_of(estimator: Any) -> str:
-    """Name of an estimator in a legend."""
+    """Name of an estimator, for a legend."""
     return estimator.model.name if isinstance(estimator, Adapted) else type(estimator).__name__

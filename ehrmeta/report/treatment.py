@@ -1,4 +1,4 @@
-"""Report on a treatment effect: emulated target trial, effect, and checks of its assumptions."""
+"""Report on a treatment effect: emulated target trial, effect, and checks of assumptions."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,10 +14,10 @@ from ehrmeta.report.wording import decimals, number, outcome_label, ranged
 from ehrmeta.treatment import Diagnostics, PooledEffect, TreatmentResponse
 from ehrmeta.treatment.arms import Arms
 
-_MAX_FEATURES = 30  # rows of the table of balance
+_MAX_FEATURES = 30  # in the balance table
 _LARGE_DIFFERENCE = 0.1  # standardised, after weighting
 
-#: parts of a target trial that only the authors know, with the question to answer
+#: Parts of a target trial that only the authors know, with the question to answer.
 DESIGN = {
     "eligibility": "who could enter",
     "time zero": "when eligibility, assignment and follow-up begin",
@@ -36,29 +36,30 @@ def treatment_report(
     design: Mapping[str, str] | None = None,
     title: str = "",
 ) -> Document:
-    """Report on the effect of one arm over another among the tasks that a model was fitted to.
+    """Report on the effect of one arm over another in a model's training tasks.
 
     Parameters
     ----------
     model : TreatmentResponse
         Fitted, with arms.
     T0, T1 : labels of arms, optional
-        The control and, where there are two arms, the other one.
+        The arms to compare; by default the control and the only other arm.
     design : mapping of str to str, optional
-        Protocol of the emulated trial, by the names in `DESIGN`; parts that are not given are
-        listed as missing.
+        Protocol of the emulated trial, with the keys of `DESIGN`. Other parts are listed as
+        missing.
     title : str
 
     Returns
     -------
     Document
         Its `save` writes ``.html``, ``.md`` or ``.json``. It contains counts and effects, but no
-        row's values; tasks of fewer than 11 rows are withheld. Only cohorts are shown by name.
+        row's values. Effects in tasks of fewer than 11 rows are withheld. Tasks are shown by name
+        only if the schema says that they are cohorts.
 
     Raises
     ------
     DataError
-        The model has a dose instead of arms, or `design` has an unknown name.
+        The model has a dose instead of arms, or `design` has an unknown key.
 
     Examples
     --------
@@ -79,7 +80,7 @@ def treatment_report(
         )
     unknown = sorted(set(design or {}) - set(DESIGN))
     if unknown:
-        raise DataError(f"design has unknown names {unknown}. Use {', '.join(DESIGN)}.")
+        raise DataError(f"design has unknown keys {unknown}. Use {', '.join(DESIGN)}.")
     tasks = model.tasks_
     checks, pooled = tasks.diagnostics(T0=T0, T1=T1), tasks.pooled_effect(T0=T0, T1=T1)
     outcome = outcome_label(model.schema_)
@@ -115,18 +116,18 @@ def _summary_section(
             f"standard deviation of {number(pooled.tau)}."
         )
     if supplied:
-        words.append("The probabilities of treatment were given, as in a randomised trial.")
+        words.append("The probabilities of treatment were known, as in a randomised trial.")
     else:
         words.append(
             "Treatment was not assigned by known probabilities. The effect is causal only if the "
             "features and the task include every common cause of treatment and outcome, which data "
-            "cannot show. An unmeasured confounder would need risk ratios of "
-            f"{checks.e_value:.2f} with both to explain the effect away, and of "
-            f"{checks.e_value_limit:.2f} to shift its interval to 0."
+            "cannot show. To explain the effect away, an unmeasured confounder would need a risk "
+            f"ratio of {checks.e_value:.2f} with both; to shift the interval to 0, of "
+            f"{checks.e_value_limit:.2f}."
         )
     if checks.outside > 0.0:
         words.append(
-            f"{100 * checks.outside:.1f} % of rows had a probability of one arm below .05: for "
+            f"In {100 * checks.outside:.1f} % of rows, one arm had a probability below 0.05. For "
             "such patients the comparison is an extrapolation of the model."
         )
     worst = float(checks.balance["after"].abs().max())
@@ -141,7 +142,7 @@ def _summary_section(
 def _trial_section(
     checks: Diagnostics, design: Mapping[str, str], outcome: str, supplied: bool
 ) -> Section:
-    """Section with the protocol of the target trial: parts filled, answered or missing."""
+    """Section with the protocol of the target trial: filled, answered and missing parts."""
     zero, one = checks.arms
     assignment = "by known probabilities" if supplied else "assumed random given the features"
     filled = {
@@ -149,15 +150,15 @@ def _trial_section(
         "assignment": assignment,
         "outcome": outcome,
         "estimand": "average effect over tasks of one arm instead of the other",
-        "analysis": "doubly robust scores, nuisances learned on other tasks; random effects",
+        "analysis": "doubly robust scores, nuisance models from other tasks; random effects",
     }
     rows = [(name, "filled", text) for name, text in filled.items()]
     for name, question in DESIGN.items():
         answer = design.get(name, "")
         rows.append((name, "answered", answer) if answer else (name, "missing", question))
     words = (
-        "An effect is that of a trial, real or emulated. These parts of its protocol define what "
-        "the figures mean (Hernan and Robins 2016, doi:10.1093/aje/kwv254)."
+        "An effect is defined by a trial, real or emulated. These parts of the trial's protocol "
+        "define what the figures mean (Hernan and Robins 2016, doi:10.1093/aje/kwv254)."
     )
     table = TextTable("Protocol", ("part", "status", "description"), tuple(rows))
     return Section("The emulated trial", (words,), (table,))
@@ -166,7 +167,7 @@ def _trial_section(
 def _effects_section(
     model: TreatmentResponse, effects: pd.DataFrame, pooled: PooledEffect, outcome: str
 ) -> Section:
-    """Section with the effect in each task, and the mean."""
+    """Section with the effect in each task and their mean."""
     schema = model.schema_
     is_named = schema is not None and schema.task_kind == "cohort" and schema.task is not None
     low, high = pooled.interval
@@ -196,7 +197,7 @@ def _checks_section(checks: Diagnostics) -> Section:
         for name in order[:_MAX_FEATURES]
     ]
     overlap = (
-        "Rows of both arms by the probability of treatment; where one side is empty, the effect is "
+        "Rows of both arms by the probability of treatment. Where one side is empty, the effect is "
         "an extrapolation of the model."
     )
     balance = (
@@ -226,6 +227,6 @@ def _card_section(model: TreatmentResponse) -> Section:
     facts = [("form of the effect", forms), ("variation of effects over tasks", model.variation_)]
     words = (
         "Effects are averages over people with the same features. Nobody is observed in both arms, "
-        "so no figure here is the effect on one person."
+        "so no figure here is the effect on an individual."
     )
     return document.model_card(model, facts, words)

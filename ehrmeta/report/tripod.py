@@ -9,9 +9,9 @@ from typing import TypeAlias
 from ehrmeta.errors import DataError
 from ehrmeta.report.document import TextTable
 
-_GROUPS = "Groups of patients"  # covers no item if no group is scored
+_GROUPS = "Groups of patients"  # if no group is scored, this section covers no item
 
-#: item of TRIPOD+AI: section of this report, "" where only the authors can answer
+#: Items of TRIPOD+AI, with the section of this report or, if only the authors can answer, "".
 _ITEMS = {
     "1 Title: a study that develops or evaluates a prediction model": "Title",
     "2 Abstract": "",
@@ -67,8 +67,8 @@ _ITEMS = {
     "27c Next steps": "",
 }
 
-#: item of TRIPOD-Cluster: numbers of the equivalent TRIPOD+AI items, otherwise as above. Answers to
-#: open items are numbered with a C: "C7b".
+#: Items of TRIPOD-Cluster, with the numbers of the equivalent TRIPOD+AI items, otherwise as above.
+#: Answers to open items are numbered with a C: "C7b".
 _CLUSTER_ITEMS = {
     "1 Title: development or validation, population, outcome": ("1",),
     "2 Abstract": ("2",),
@@ -118,15 +118,15 @@ def tripod_tables(answers: Mapping[str, str], *, has_groups: bool) -> tuple[Text
     Parameters
     ----------
     answers : mapping of str to str
-        The authors' answers by item number: "5a" of TRIPOD+AI, "C7b" of TRIPOD-Cluster. Items that
-        both have are answered by the number of TRIPOD+AI.
+        The authors' answers by item number: "5a" of TRIPOD+AI, "C7b" of TRIPOD-Cluster. For an item
+        of both checklists, use the number of TRIPOD+AI.
     has_groups : bool
-        Whether the report scores groups of patients; otherwise their items are open.
+        Whether the report scores groups of patients; otherwise the items on groups are open.
 
     Raises
     ------
     DataError
-        An answer is to an unknown item, or to one that the report fills.
+        An answer belongs to an unknown item, or to an item that the report fills.
 
     References
     ----------

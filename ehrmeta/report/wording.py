@@ -20,7 +20,7 @@ def with_unit(text: str, unit: str) -> str:
 
 
 def number(value: float) -> str:
-    """Three significant digits with trailing zeros; numbers of 1000 or more without decimals.
+    """Format to three significant digits with trailing zeros; 1000 or more without decimals.
 
     Examples
     --------
@@ -33,7 +33,7 @@ def number(value: float) -> str:
 
 
 def ranged(value: float, low: float, high: float, *, digits: int | None = None) -> str:
-    """A value with its interval, all with the same number of decimals.
+    """Format a value with its interval, all with the same number of decimals.
 
     Examples
     --------
@@ -46,7 +46,7 @@ def ranged(value: float, low: float, high: float, *, digits: int | None = None) 
 
 
 def row_range(row: Any, digits: int = 2) -> str:
-    """Value and interval of a row with `value`, `low` and `high`, any of which may be NaN."""
+    """Format the value and interval of a row with `value`, `low` and `high`, which may be NaN."""
     if math.isnan(row["value"]):
         return "not defined"
     if math.isnan(row["low"]):
@@ -55,7 +55,7 @@ def row_range(row: Any, digits: int = 2) -> str:
 
 
 def decimals(largest: float) -> int:
-    """Decimals that give the largest of several values three significant digits.
+    """Number of decimals that give the largest of several values three significant digits.
 
     Examples
     --------

@@ -192,7 +192,7 @@ def test_errors_say_what_to_do():
         k_shot_curve(model, X, y, groups=groups, time=days, reference="means")
     with pytest.raises(DataError, match="need time"):
         k_shot_curve(model, X, y, groups=groups, by_horizon=True)
-    with pytest.raises(DataError, match="names the unit of time"):
+    with pytest.raises(DataError, match="schema with the unit of time"):
         k_shot_curve(model, X, y, groups=groups, time=days, by_horizon=True)
     with pytest.raises(DataError, match="increasing edges"):
         k_shot_curve(model, X, y, groups=groups, time=days, by_horizon=(3, 1))

@@ -91,9 +91,9 @@ def test_a_sample_of_one_class_is_nan_and_leaves_the_others_alone():
 @pytest.mark.parametrize(
     ("name", "y", "p", "reason"),
     [
-        ("auroc", [0, 0], [0.1, 0.2], "one class only, 0 events in 2 rows"),
-        ("calibration_slope", [1, 1], [0.1, 0.2], "one class only, 2 events"),
-        ("e_o_ratio", [0, 0], [0.1, 0.2], "one class only, 0 events"),
+        ("auroc", [0, 0], [0.1, 0.2], "only one class, 0 events in 2 rows"),
+        ("calibration_slope", [1, 1], [0.1, 0.2], "only one class, 2 events"),
+        ("e_o_ratio", [0, 0], [0.1, 0.2], "only one class, 0 events"),
         ("calibration_slope", [0, 1, 0], [0.1, 1.0, 0.3], "exactly 0 or 1 in 1 rows"),
         ("calibration_slope", [0, 1], [0.3, 0.3], "all rows have the same risk"),
         ("calibration_slope", [0, 0, 1, 1], [0.1, 0.2, 0.3, 0.4], "separate events"),

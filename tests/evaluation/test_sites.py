@@ -87,7 +87,7 @@ def test_sites_without_a_score_are_counted_with_the_reason(cohort):
     y[site == 1] = p[site == 1] > np.median(p[site == 1])  # ranked without a mistake
     scores = score_sites(y, p, groups=site, n_bootstrap=50).set_index(["site", "metric"])
     assert np.isnan(scores.value[0, "auroc"])
-    assert scores.note[0, "auroc"] == "one class only, 0 events in 150 rows"
+    assert scores.note[0, "auroc"] == "only one class, 0 events in 150 rows"
     assert "separate" in scores.note[1, "calibration_slope"]
     pooled = pool_sites(scores.reset_index()).set_index("metric")
     assert (pooled.n_sites["auroc"], pooled.n_left_out["auroc"]) == (6, 2)  # logit of 1 is infinite

@@ -87,7 +87,7 @@ def test_all_forms_say_the_same(document, tmp_path):
 
 
 def test_a_file_that_cannot_be_written_is_refused(document, tmp_path):
-    with pytest.raises(DataError, match=r"cannot have the suffix '\.pdf'"):
+    with pytest.raises(DataError, match=r"cannot be saved with the suffix '\.pdf'"):
         document.save(tmp_path / "report.pdf")
     with pytest.raises(DataError, match="its folder does not exist"):
         document.save(tmp_path / "nowhere" / "report.html")

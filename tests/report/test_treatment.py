@@ -86,5 +86,5 @@ def test_names_stay_text_and_no_outcome_is_shown(document, model):
 def test_bad_input_is_refused(model):
     with pytest.raises(NotFittedError):
         treatment_report(TreatmentResponse())
-    with pytest.raises(DataError, match="design has unknown names"):
+    with pytest.raises(DataError, match="design has unknown keys"):
         treatment_report(model, design={"time-zero": "?"})

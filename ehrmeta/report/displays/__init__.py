@@ -1,1 +1,1 @@
-"""Displays: data and figure of one picture each."""
+"""Displays: each holds the data of one figure and draws it."""

@@ -1,4 +1,4 @@
-"""Base class of the displays, their colours and line styles."""
+"""Base class of the displays, with colours and line styles."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Axes: TypeAlias = "_Axes"  # matplotlib is slow to load, and is only needed to draw
-# Okabe and Ito's palette: distinct under every common colour blindness, and in grey.
+# Okabe and Ito's palette: distinct with every common form of colour blindness, and in grey.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 LINES: tuple[Any, ...] = ("-", (0, (6, 1.5)), (0, (4, 1.5, 1, 1.5)), (0, (1.2, 1.2)))
@@ -24,8 +24,8 @@ INK, MUTED = "#222222", "#777777"
 class Display(ABC):
     """A dataclass of the data behind one figure.
 
-    The ``from_...`` methods compute the data and draw them on the matplotlib axes `ax`, by default
-    on a new figure; `plot` draws them again. Subclasses implement `_draw`.
+    The ``from_...`` methods compute the data and draw them on the matplotlib axes `ax`, or on a new
+    figure by default. `plot` draws them again. Subclasses implement `_draw`.
 
     Attributes
     ----------
@@ -65,7 +65,7 @@ def legend_below(ax: Axes, gap: float, *, ncols: int = 2) -> None:
 
 
 def select_row(table: pd.DataFrame, row: int) -> pd.DataFrame:
-    """The lines of a table that belong to one row of X."""
+    """The part of a table that belongs to one row of X."""
     part = table[table["row"] == row]
     if part.empty:
         raise DataError(f"row={row}, but X has {table['row'].nunique()} rows (counted from 0).")

@@ -1,4 +1,4 @@
-"""Displays of the assumptions behind an effect: overlap, balance, confounding, refuters."""
+"""Displays of the assumptions behind an effect: overlap, balance, confounding, refutation tests."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import pandas as pd
 from ehrmeta.report.displays._base import INK, LINES, MARKERS, MUTED, PALETTE, Axes, Display
 from ehrmeta.treatment import AdaptedResponse, Diagnostics, PooledEffect, TreatmentResponse, refute
 
-_MAX_FEATURES = 30  # rows of a balance plot
+_MAX_FEATURES = 30  # in a balance plot
 _TICKS = (1, 1.5, 2, 3, 5, 10, 20, 50)  # of risk ratios
 
 
 @dataclass(eq=False)
 class _DiagnosticsDisplay(Display):
-    """A display of the diagnostics of two arms.
+    """A display of the diagnostics of a contrast of two arms.
 
     Attributes
     ----------
@@ -30,7 +30,7 @@ class _DiagnosticsDisplay(Display):
     def from_adapted(
         cls, adapted: AdaptedResponse, *, T0: Any = None, T1: Any = None, ax: Axes | None = None
     ) -> Self:
-        """Draw for the support rows of adapted tasks, or of ``model.tasks_``.
+        """Draw for the support rows of adapted tasks, or for the training tasks ``model.tasks_``.
 
         Examples
         --------
@@ -47,7 +47,7 @@ class _DiagnosticsDisplay(Display):
 
 
 class OverlapDisplay(_DiagnosticsDisplay):
-    """Histogram of the propensities in two arms: one arm upward, the other downward.
+    """Histogram of the propensity in two arms: one arm upward, the other downward.
 
     Where one side is empty, the effect is extrapolated by the outcome models.
     """
@@ -77,7 +77,7 @@ class OverlapDisplay(_DiagnosticsDisplay):
 
 
 class BalanceDisplay(_DiagnosticsDisplay):
-    """Love plot: standardised mean differences by feature, the largest on top."""
+    """Love plot: standardised mean difference of each feature, largest on top."""
 
     @property
     def _size(self) -> tuple[float, float]:
@@ -107,8 +107,9 @@ class ConfoundingDisplay(_DiagnosticsDisplay):
     r"""Strength of an unmeasured confounder that would explain the effect away.
 
     Axes are the confounder's risk ratios with treatment and outcome. Confounders on or above the
-    line could explain the effect, those below could not: they shift a risk ratio by a factor of at
-    most :math:`R_{t} R_{y} / (R_{t} + R_{y} - 1)`. At the E-value both ratios are equal.
+    line could explain the effect away; confounders below it could not, because a confounder shifts
+    a risk ratio by a factor of at most :math:`R_{t} R_{y} / (R_{t} + R_{y} - 1)`. At the E-value
+    both ratios are equal.
 
     References
     ----------
@@ -155,14 +156,14 @@ class ConfoundingDisplay(_DiagnosticsDisplay):
 
 @dataclass(eq=False)
 class RefuterDisplay(Display):
-    """Estimated effect beside the effects of refutation fits, which are 0 by construction.
+    """Estimated effect, beside estimates from refits to data in which the true effect is 0.
 
     Attributes
     ----------
     refuted : DataFrame
         From `refute`.
     effect : PooledEffect
-        Of the original fit.
+        Effect estimated by the original fit.
     """
 
     refuted: pd.DataFrame
@@ -177,7 +178,7 @@ class RefuterDisplay(Display):
         random_state: int = 0,
         ax: Axes | None = None,
     ) -> Self:
-        """Refute a fitted model and draw; each repeat needs two fits."""
+        """Refit a fitted model by `refute`, and draw; each repeat needs two fits."""
         refuted = refute(model, n_repeats=n_repeats, random_state=random_state)
         labels = getattr(model.treatment_, "labels", [0, 1])
         return cls(refuted, model.tasks_.pooled_effect(T1=labels[1])).plot(ax=ax)

@@ -22,16 +22,16 @@ from ehrmeta.treatment import AdaptedCompartment, AdaptedDoses, AdaptedResponse
 
 @dataclass(eq=False)
 class EffectRankDisplay(Display):
-    """Average effects in groups of rows ranked by their predicted effect.
+    """Average effects in groups of rows ranked by predicted effect.
 
-    It shows whether the rows with the largest predicted effects have the largest effects.
+    Shows whether the rows with the largest predicted effects have the largest effects.
 
     Attributes
     ----------
     groups : DataFrame
         From `AdaptedResponse.effects_by_rank`.
     outcome : str
-        With its unit.
+        Outcome with its unit.
     arms : tuple of str
         Control, and the arm compared with it.
     """
@@ -50,7 +50,7 @@ class EffectRankDisplay(Display):
         n_groups: int = 5,
         ax: Axes | None = None,
     ) -> Self:
-        """Draw for the support rows of adapted tasks that the model was not fitted on.
+        """Draw for the support rows of adapted tasks, not used to fit the model.
 
         Examples
         --------
@@ -92,18 +92,18 @@ class EffectRankDisplay(Display):
 
 @dataclass(eq=False)
 class DoseResponseDisplay(Display):
-    """A dose-response curve with its band, dashed beyond the doses of training.
+    """A dose-response curve with its band, dashed outside the range of the training doses.
 
     Attributes
     ----------
     curve : DataFrame
         One row's part of ``adapted.dose_response``.
     outcome : str
-        The response, with its unit.
+        The response with its unit.
     confidence_level : float
-        Of the band.
+        Level of the band.
     target : (low, high), optional
-        Range that the response should lie in, shaded.
+        Range in which the response should lie, shaded.
     """
 
     curve: pd.DataFrame
@@ -155,7 +155,7 @@ class DoseResponseDisplay(Display):
         ax.fill_between(curve["dose"], curve["low"], curve["high"], **band)
         if not is_seen.all():
             beyond: dict[str, Any] = {"color": MUTED, "linestyle": "--", "linewidth": 2.2}
-            beyond["label"] = "beyond the doses of training"
+            beyond["label"] = "outside the training doses"
             ax.plot(curve["dose"], curve["response"], **beyond)
         line: dict[str, Any] = {"color": PALETTE[0], "linewidth": 2.2}
         within = curve["response"].where(is_seen)

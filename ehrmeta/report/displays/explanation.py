@@ -18,15 +18,15 @@ _WORDS = {
     "visits": "visit times, other values",
     "rest": "interaction of several values",
 }
-_MAX_BARS = 10  # the smallest contributions share the last one
+_MAX_BARS = 10  # the smallest contributions are summed in the last bar
 
 
 @dataclass(eq=False)
 class ExplanationDisplay(Display):
     """Waterfall chart of the contributions to one prediction.
 
-    Either from the population prediction, by the patient's values; or from the prediction with
-    other patients' features, by the features.
+    It starts from the population prediction and adds the contributions of the patient's values; or
+    it starts from the prediction with other patients' features and adds those of the features.
 
     Attributes
     ----------
@@ -60,7 +60,8 @@ class ExplanationDisplay(Display):
         X, groups, time, target
             As in `Adapted.explain`.
         background : frame or array, optional
-            Rows of other patients: draws contributions of features (`Adapted.explain_features`).
+            Rows of other patients. If given, contributions of features are drawn
+            (`Adapted.explain_features`).
         row : int
             Number of the row of X.
 
@@ -103,8 +104,8 @@ class ExplanationDisplay(Display):
         labels, digits = [_WORDS[first["part"]]], decimals(steps["contribution"].abs().max())
         beside: dict[str, Any] = {"textcoords": "offset points", "va": "center"}
         connector: dict[str, Any] = {"color": MUTED, "linewidth": 0.8, "zorder": 1}
-        n_values = 0  # so far
-        ax.use_sticky_edges = False  # bars would end at the frame
+        n_values = 0  # drawn so far
+        ax.use_sticky_edges = False  # otherwise bars would end at the frame
         for place, (_, part) in enumerate(steps.iterrows(), start=1):
             change = part["contribution"]
             colour = PALETTE[0] if change >= 0 else PALETTE[1]
@@ -149,7 +150,7 @@ class ExplanationDisplay(Display):
 
 
 def _largest(steps: pd.DataFrame) -> pd.DataFrame:
-    """All contributions of values; the largest of features in order, and the sum of the others."""
+    """All contributions of values; of features, the largest in order and the sum of the others."""
     if steps.empty or steps["part"].iloc[0] != "feature":
         return steps
     steps = steps.sort_values("contribution", key=abs, ascending=False, kind="stable")
@@ -175,6 +176,6 @@ def _with_value(feature: Feature | None, value: Any) -> str:
 
 
 def _plain(value: float) -> str:
-    """Whole numbers, and those of 100 or more, without decimals; others to 3 significant digits."""
+    """Format without decimals if whole or at least 100, otherwise to 3 significant digits."""
     whole = float(value).is_integer() or abs(value) >= 100
     return f"{value:,.0f}" if whole else number(value)

@@ -1,4 +1,4 @@
-"""Forest plots of a score over sites, with pooled mean and prediction interval of a new site."""
+"""Forest plots of a score over sites, with the pooled mean and an interval for a new site."""
 
 from __future__ import annotations
 
@@ -62,8 +62,8 @@ class ForestDisplay(Display):
     ) -> Self:
         """Draw for a fitted or adapted classifier, whose second class is the event.
 
-        `groups` is the site of each row, also passed to an adapted classifier. Further keywords
-        (time) go to ``predict_proba``; the others are those of `from_predictions`.
+        `groups` is the site of each row; it is also passed to an adapted classifier. Other keyword
+        arguments, such as time, are passed to ``predict_proba``.
         """
         if isinstance(estimator, Adapted):
             predict = {"groups": groups, **predict}
@@ -107,10 +107,13 @@ class ForestDisplay(Display):
         confidence_level: float = 0.9,
         ax: Axes | None = None,
     ) -> Self:
-        """Draw a table of `score_sites`, computed with this level, 90 % by default."""
+        """Draw a table of `score_sites`; `confidence_level` must be the one passed to that."""
         sites = scores[scores["metric"] == metric].reset_index(drop=True)
         if len(sites) == 0:
-            raise DataError(f"the scores do not include {metric!r}. Pass it to score_sites.")
+            raise DataError(
+                f"the scores do not include the metric {metric!r}. Add it to metrics= of "
+                "score_sites."
+            )
         pooled = pool_sites(sites, confidence_level=confidence_level).iloc[0]
         return cls(sites, pooled, confidence_level).plot(ax=ax)
 
@@ -142,7 +145,7 @@ class ForestDisplay(Display):
         other.set_frame_on(False)
 
     def _draw_sites(self, ax: Axes) -> None:
-        """Draw intervals as lines and values as squares, larger for more precise ones."""
+        """Draw intervals as lines and values as squares, larger if they are more precise."""
         precision = 1 / self.sites["se"].to_numpy(np.float64)
         share = precision / np.nanmax(precision) if np.isfinite(precision).any() else precision
         for place, row in self.sites.iterrows():
@@ -162,7 +165,7 @@ class ForestDisplay(Display):
 
 
 def _column(ax: Axes, words: list[str]) -> None:
-    """Label the rows on one side, the first label being the heading."""
+    """Label the rows on one side; the first label is the heading."""
     ax.set_yticks(range(-1, len(words) - 1), words, fontsize="small")
     ax.tick_params(axis="y", length=0)
     ax.set_ylim(len(words) - 1.3, -1.6)

@@ -27,18 +27,18 @@ _TIME_WORDS |= {"mo": "months", "a": "years"}
 
 @dataclass(eq=False)
 class TrajectoryDisplay(Display):
-    """One patient's first observations, the adapted forecast with its band, and the later values.
+    """One patient's first values, the forecast adapted to them with its band, and later values.
 
     Attributes
     ----------
     at, y : (visit,)
         Time since the first visit, in `unit`, and the outcome.
     shots : int
-        Visits that the model was adapted to.
+        Number of visits that the model was adapted to.
     lines : DataFrame
         Columns at, population, adapted, low, high; the last three are NaN before the forecast.
     confidence_level : float
-        Of the band.
+        Level of the band.
     unit, outcome : str
         Labels of the axes.
     """
@@ -75,7 +75,7 @@ class TrajectoryDisplay(Display):
         Raises
         ------
         DataError
-            `shots` leaves no row on one side, or the model was fitted without time.
+            `shots` is 0 or leaves no row to predict, or the model was fitted without time.
 
         Examples
         --------
@@ -98,7 +98,8 @@ class TrajectoryDisplay(Display):
         columns = {name: values[order] for name, values in read_columns(X).items()}
         if not 0 < shots < len(y):
             raise DataError(
-                f"shots={shots} of {len(y)} rows: it must leave at least one row to predict."
+                f"shots={shots}, but the patient has {len(y)} rows. Pass at least 1 and leave at "
+                "least one row to predict."
             )
         with warnings.catch_warnings(action="ignore", category=AtypicalWarning):
             first = {name: values[:shots] for name, values in columns.items()}
@@ -145,13 +146,14 @@ class TrajectoryDisplay(Display):
 
 @dataclass(eq=False)
 class CoverageDisplay(Display):
-    """Coverage of the intervals of later values by k, beside the nominal level.
+    """Coverage of intervals for later values by k, beside the nominal level.
 
     Attributes
     ----------
     coverage : DataFrame
         Columns k, value, low, high, n: coverage, its 95 % interval, and number of patients.
     confidence_level : float
+        Level of the model's intervals.
     """
 
     coverage: pd.DataFrame
@@ -170,13 +172,13 @@ class CoverageDisplay(Display):
         confidence_level: float = 0.9,
         ax: Axes | None = None,
     ) -> Self:
-        """Draw the coverage of intervals, 90 % by default, after adapting to the first k values.
+        """Draw the coverage of 90 % intervals (by default) after adapting to the first k values.
 
         Parameters
         ----------
         estimator : fitted regressor over tasks, or calibrated ConformalRegressor
         X, y, groups, time
-            Test patients, none of whom it was fitted or calibrated on.
+            Test patients, not used to fit or calibrate the model.
 
         Examples
         --------
@@ -230,14 +232,14 @@ def _between(columns: dict[str, Any], t: Array, grid: Array) -> dict[str, Any]:
 
 
 def _table(columns: dict[str, Any], model: TaskRegressor) -> Any:
-    """The columns as the model saw them in fit: a frame, or an array without names."""
+    """The columns in the form passed to fit: a frame, or an array without names."""
     if hasattr(model, "feature_names_in_"):
         return pd.DataFrame(columns)
     return np.column_stack(list(columns.values()))
 
 
 def _readable(unit: str, duration: float) -> tuple[float, str]:
-    """Factor and name of a readable unit for a duration: years for two years or more."""
+    """Factor and name of a readable unit for a duration: years if it is two years or more."""
     seconds = duration * SECONDS[unit]
     if SECONDS["h"] <= SECONDS[unit] < SECONDS["a"] and seconds >= 2 * SECONDS["a"]:
         return SECONDS[unit] / SECONDS["a"], "years"

@@ -32,7 +32,7 @@ class KShotDisplay(Display):
     curve : DataFrame
         Rows of one metric of `k_shot_curve`.
     unit : str
-        Of the outcome.
+        Unit of the outcome.
     """
 
     curve: pd.DataFrame
@@ -58,8 +58,8 @@ class KShotDisplay(Display):
         ----------
         estimator : fitted estimator, or mapping of str to fitted estimators
         X, y, groups, time, shots, **options
-            Of `k_shot_curve`. All points are scored on the rows after the largest k, unless
-            ``query="growing"``. If X carries a schema, the axis shows the outcome's unit.
+            As in `k_shot_curve`, but with ``query="fixed"`` by default: all points are scored on
+            the rows after the largest k. If X has a schema, the axis shows the outcome's unit.
 
         Other parameters are those of `from_curve`.
         """
@@ -81,7 +81,7 @@ class KShotDisplay(Display):
         unit: str = "",
         ax: Axes | None = None,
     ) -> Self:
-        """Draw one metric of the table of `k_shot_curve`.
+        """Draw one metric of a table from `k_shot_curve`.
 
         Examples
         --------
@@ -113,14 +113,14 @@ class KShotDisplay(Display):
 def k_shot_table(
     curve: pd.DataFrame, *, reference: str, metric: str = "rmse_macro", unit: str = ""
 ) -> str:
-    """One metric of a k-shot curve as text: a row per method, a column per k, the reference last.
+    """Format one metric of a k-shot curve: a row per method, the reference last; a column per k.
 
     Parameters
     ----------
     curve : DataFrame
         From `k_shot_curve`, with this `reference`.
     reference : str
-        The method that the others are compared with.
+        The method with which the others are compared.
     metric, unit : str
         One of the curve's metrics, and its unit for the heading.
 
@@ -179,7 +179,7 @@ def k_shot_table(
 
 
 def _rows_of(curve: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """Rows of one metric, over all horizons."""
+    """Rows of one metric that score all horizons together."""
     rows = curve[(curve["metric"] == metric) & (curve["horizon"] == "all")]
     if len(rows) == 0:
         known = list(dict.fromkeys(curve["metric"]))

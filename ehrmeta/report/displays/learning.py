@@ -20,7 +20,7 @@ _LABELS = {"loss": "training tasks", "held_out_loss": "held-out tasks"}
 
 @dataclass(eq=False)
 class ShrinkageDisplay(Display):
-    """Histogram of the individual effects of adapted tasks, beside their prior distribution.
+    """Histogram of the random effects of adapted tasks, beside their prior distribution.
 
     If the bars are much narrower than the curve, shrinkage is high: each task has too few rows to
     estimate its effect, and plots of individual effects mislead (Savic and Karlsson 2009,
@@ -31,9 +31,9 @@ class ShrinkageDisplay(Display):
     effects : (task,)
         Mean shift of a task's rows from the population, in the unit of the outcome.
     prior_sd : float
-        Standard deviation of such shifts over tasks.
+        Standard deviation of these shifts over tasks, under the model's prior.
     outcome : str
-        With its unit.
+        Outcome with its unit.
     """
 
     effects: NDArray[np.float64]
@@ -58,8 +58,9 @@ class ShrinkageDisplay(Display):
         effects = effects[estimator.n_shots_ > 0]
         if len(effects) < 2 or not np.isfinite(prior_sd):
             raise DataError(
-                "a histogram of effects needs two or more tasks adapted by a MetaRegressor or a "
-                f"mixed model, got {len(effects)} of a {model.name}. Adapt more tasks."
+                "a histogram of effects needs at least two tasks with rows, adapted by a "
+                f"MetaRegressor or a mixed model. Got {len(effects)} adapted by {model.name}. "
+                "Adapt more tasks."
             )
         scale, outcome = model.table.outcome, outcome_label(model.schema)
         if scale.transform is not None:
@@ -110,8 +111,9 @@ class HistoryDisplay(Display):
         history = getattr(estimator, "history_", None)
         if not history:
             raise DataError(
-                f"this {type(estimator).__name__} has no training history: it is not fitted, or "
-                "was fitted without training steps (the default below 100 tasks)."
+                f"this {type(estimator).__name__} has no training history. Either it is not "
+                "fitted, or it was fitted without training steps, which is the default for fewer "
+                "than 100 tasks."
             )
         return cls(pd.DataFrame(history)).plot(ax=ax)
 

@@ -25,7 +25,7 @@ from ehrmeta.report.forecast_scores import event_risk, name_of
 from ehrmeta.report.wording import row_range
 
 _POINTS, _BINS = 60, 50
-_GAP, _BELOW = 0.07, 0.2  # heights of gap and histogram below the curve, in shares of its height
+_GAP, _BELOW = 0.07, 0.2  # heights of gap and histogram below the curve, as shares of its height
 _SHOWN = {
     "calibration_slope": "calibration slope",
     "calibration_in_the_large": "calibration in the large",
@@ -35,18 +35,18 @@ _SHOWN = {
 
 @dataclass(eq=False)
 class CalibrationDisplay(Display):
-    """Smoothed calibration curve with its band, a histogram of the risks, scores in the legend.
+    """Smoothed calibration curve with its band, a histogram of the risks, and calibration scores.
 
     Attributes
     ----------
     at, observed, low, high : (point,)
-        Risks, the smoothed share of events at them, and its band.
+        Risks, the smoothed share of events at these risks, and its band.
     y_true, y_prob : (row,)
     scores : DataFrame
         From `risk_intervals`.
     confidence_level : float
     name : str
-        Of the model.
+        Name of the model.
     """
 
     at: Array
@@ -74,8 +74,8 @@ class CalibrationDisplay(Display):
     ) -> Self:
         """Draw for a fitted or adapted classifier, whose second class is the event.
 
-        X and y are patients that it was not fitted on. Further keywords (groups, time) go to
-        ``predict_proba``; the others are those of `from_predictions`.
+        X and y are patients not used to fit it. Other keyword arguments, such as groups and time,
+        are passed to ``predict_proba``. The other parameters are as in `from_predictions`.
         """
         options: dict[str, Any] = {"n_bootstrap": n_bootstrap, "random_state": random_state}
         options |= {"name": name_of(estimator) if name is None else name, "ax": ax}
@@ -98,16 +98,16 @@ class CalibrationDisplay(Display):
         Parameters
         ----------
         y_true, y_prob : (row,)
-            One row per patient: outcome, 0 or 1, and its risk.
+            Outcome, 0 or 1, and predicted risk, one row per patient.
         confidence_level : float, default 0.9
-            Of the pointwise band and of the intervals in the legend.
+            Level of the pointwise band and of the intervals in the legend.
         n_bootstrap : int
             Resamples of the patients; at least 2.
 
         Raises
         ------
         DataError
-            One class only, one risk for all, or impossible values.
+            Only one class, the same risk for all patients, or impossible values.
 
         Examples
         --------
@@ -120,8 +120,9 @@ class CalibrationDisplay(Display):
         data = read_binary(y_true, y_prob)
         if not data.has_both_classes or np.ptp(data.p) == 0:
             raise DataError(
-                "a calibration curve needs events, non-events and more than one distinct risk; got "
-                f"{int(data.y.sum())} events in {len(data.y)} rows. Pass patients of both classes."
+                "a calibration curve needs events, non-events and at least two distinct risks; got "
+                f"{int(data.y.sum())} events in {len(data.y)} rows. Pass patients with and without "
+                "the event."
             )
         if n_bootstrap < 2:
             raise DataError(f"n_bootstrap is {n_bootstrap}; a band needs at least 2 resamples.")
@@ -179,7 +180,7 @@ class CalibrationDisplay(Display):
 
 @dataclass(eq=False)
 class DecisionCurveDisplay(Display):
-    """Net benefit over thresholds, for one model or several, beside treat-all and treat-none.
+    """Net benefit by threshold for one or more models, beside treat-all and treat-none.
 
     Attributes
     ----------
@@ -227,7 +228,7 @@ class DecisionCurveDisplay(Display):
         y_prob : (row,) or mapping of str to (row,)
             Risks of one model, or of several by name.
         threshold : (threshold,), optional
-            Rising; by default whole percents up to the risk that one patient in 100 exceeds.
+            Increasing thresholds; by default whole percents up to the 99th percentile of the risks.
 
         Examples
         --------

@@ -40,6 +40,6 @@ def test_doses_beyond_training_are_dashed_and_the_target_is_a_stripe():
     assert np.isnan(within.get_ydata()).tolist() == [False, False, True]
     np.testing.assert_allclose(beyond.get_ydata(), table["response"])
     words = {text.get_text() for text in display.ax_.get_legend().get_texts()}
-    assert {"target", "90 % band", "beyond the doses of training"} <= words
+    assert {"target", "90 % band", "outside the training doses"} <= words
     with pytest.raises(DataError, match="row=2, but X has 1 rows"):
         DoseResponseDisplay.from_adapted(one, [[0.0]], row=2)

@@ -43,7 +43,7 @@ def test_the_title_is_the_shrinkage_of_the_adapted_tasks():
 def test_what_cannot_be_drawn_is_refused(model):
     with pytest.raises(DataError, match="has no training history"):
         HistoryDisplay.from_estimator(MetaRegressor())
-    with pytest.raises(DataError, match="needs two or more tasks"):
+    with pytest.raises(DataError, match="needs at least two tasks"):
         ShrinkageDisplay.from_estimator(model.adapt(X[:2], Y[:2]))
     risk = MetaClassifier(max_steps=2, random_state=0).fit(X, Y > 50, groups=GROUPS)
     with pytest.raises(DataError, match="of a MetaClassifier"):

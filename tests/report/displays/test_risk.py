@@ -82,7 +82,7 @@ def test_what_cannot_be_drawn_is_refused(oracle, cohort):
     _, y, p, _ = cohort
     with pytest.raises(DataError, match="0 events in 360 rows"):
         CalibrationDisplay.from_predictions(0 * y, p)
-    with pytest.raises(DataError, match="more than one distinct risk"):
+    with pytest.raises(DataError, match="at least two distinct risks"):
         CalibrationDisplay.from_predictions(y, np.full(360, 0.3))
     with pytest.raises(DataError, match="at least 2 resamples"):
         CalibrationDisplay.from_predictions(y, p, n_bootstrap=0)
