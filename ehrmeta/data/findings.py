@@ -1,4 +1,4 @@
-"""Findings of table checks, and checks for suspicious values in readable columns."""
+"""Findings of table checks, and checks for suspicious values in the columns of a table."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from ehrmeta.data.tasks import index_tasks
 from ehrmeta.data.units import ANALYTES, analyte_named, convert_units, is_unit, plausible_units
 from ehrmeta.errors import DataError, Remedy
 
-_MOSTLY_MISSING = 0.5  # share of missing values to report
+_MOSTLY_MISSING = 0.5  # share of missing values above which they are reported
 CONSTANT = "distinct value in the column: it is constant"
-_COPY = 0.999  # rank correlation from which a feature counts as a copy of the outcome
-_FEWEST = 20  # values, for a check of shares
-_PLURAL = re.compile(r"\b(outcome|row|task|value)s\b")  # counted by findings
+_COPY = 0.999  # rank correlation above which a feature counts as a copy of the outcome
+_FEWEST = 20  # values that a check of shares needs
+_PLURAL = re.compile(r"\b(outcome|row|task|value)s\b")  # nouns made singular if the count is 1
 
 
 @dataclass(frozen=True)
@@ -31,14 +31,14 @@ class Finding:
     Attributes
     ----------
     what : str
-        The problem, and any change of the data.
+        The problem, and any change made to the data.
     column : str
     count : int
         Number of values or rows, as named in `what`.
     remedy : str or Remedy
         How to solve or avoid it.
     error : DataError, optional
-        Raised by `Table.from_frame`, for findings that are errors.
+        The error that `Table.from_frame` raises, for findings that are errors.
     """
 
     what: str
@@ -54,7 +54,7 @@ class Finding:
 
     @property
     def is_error(self) -> bool:
-        """Whether `Table.from_frame` raises it."""
+        """Whether `Table.from_frame` raises an error for this finding."""
         return self.error is not None
 
     def __str__(self) -> str:
@@ -67,7 +67,7 @@ class Findings(tuple[Finding, ...]):
 
     @property
     def errors(self) -> Findings:
-        """The findings that `Table.from_frame` raises."""
+        """The findings for which `Table.from_frame` raises an error."""
         return Findings(finding for finding in self if finding.is_error)
 
     def to_frame(self) -> pd.DataFrame:
@@ -87,7 +87,7 @@ def numeric_dates(name: str, unit: str, n_rows: int) -> Finding:
 
 
 def odd_keys(columns: Columns, schema: Schema) -> Iterator[Finding]:
-    """Check keys: near-identical task ids, a single task, unsorted times, allowed repeats."""
+    """Check keys: near-identical task ids, a single task, unsorted times and repeated keys."""
     if schema.task not in columns:
         return
     tasks = index_tasks(columns[schema.task])
@@ -95,7 +95,7 @@ def odd_keys(columns: Columns, schema: Schema) -> Iterator[Finding]:
         plain = pd.Series(tasks.labels).str.casefold().str.replace(r"\s+", "", regex=True)
         similar = int(plain.duplicated().sum())
         if similar:
-            what = "ids that differ from another by capitals or spaces only"
+            what = "ids that differ from another id only in capitals or spaces"
             yield Finding(what, schema.task, similar, "Use one spelling for every task.")
     if tasks.n_tasks == 1:
         yield Finding("task only: meta-learning needs many", schema.task, 1, "Check the column.")
@@ -106,7 +106,7 @@ def odd_keys(columns: Columns, schema: Schema) -> Iterator[Finding]:
     unsorted = int((same & (np.diff(time[tasks.order]) < 0)).sum())
     if unsorted:
         what = "rows earlier than the previous row of their task"
-        yield Finding(what, clock, unsorted, "They are sorted by time; check the column.")
+        yield Finding(what, clock, unsorted, "Rows are sorted by time; check the column.")
     if schema.task_kind == "patient" and schema.on_duplicate == "allow":
         repeats = int(pd.DataFrame({"task": tasks.codes, "time": time}).duplicated().sum())
         if repeats:
@@ -129,7 +129,7 @@ def odd_column(columns: Columns, column: Feature | Outcome, schema: Schema) -> I
 
 
 def _numbers_as_text(values: NDArray[Any], name: str) -> Iterator[Finding]:
-    """Check for numbers with a few text cells such as '<5', which make a column categorical."""
+    """Check for numeric columns that are categorical because of text cells such as '<5'."""
     if values.dtype != object:
         return
     present = pd.Series(values).dropna()
@@ -140,7 +140,7 @@ def _numbers_as_text(values: NDArray[Any], name: str) -> Iterator[Finding]:
 
 
 def _odd_unit(numbers: NDArray[np.float64], column: Feature | Outcome) -> Iterator[Finding]:
-    """Check for an unknown unit, and for values implausible for the analyte of the name."""
+    """Check for an unknown unit, and for values implausible for the analyte the name stands for."""
     if column.unit and not is_unit(column.unit):
         what = f"unit, {column.unit!r}, is not a known UCUM code"
         yield Finding(what, column.name, 1, "It is not checked or converted.")

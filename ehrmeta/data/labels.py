@@ -20,10 +20,10 @@ Array = NDArray[np.float64]
 def landmark_times(
     groups: Any, time: Any, shots: int, *, index: float | pd.Series | None = None
 ) -> pd.DataFrame:
-    """Earliest prediction time of each patient: the `shots`-th visit, not before the index.
+    """Earliest prediction time of each patient: the `shots`-th visit, or `index` if that is later.
 
-    Patients with fewer visits are dropped. There is no immortal time: the risk is counted from the
-    prediction time.
+    Patients with fewer visits are dropped. Risks count from the prediction time, so there is no
+    immortal-time bias.
 
     Parameters
     ----------
@@ -32,8 +32,8 @@ def landmark_times(
     shots : int
         Required number of visits.
     index : float or Series, optional
-        Time of entry into the cohort (diagnosis, matching, randomisation): one for all, or one per
-        patient by id.
+        Time of entry into the cohort (diagnosis, matching, randomisation): one time for all, or a
+        series with one per patient, indexed by patient id.
 
     Returns
     -------
@@ -54,20 +54,24 @@ def landmark_times(
     tasks = index_tasks(groups)
     if len(times) != len(tasks.codes):
         raise DataError(
-            f"time has {len(times)} rows and groups {len(tasks.codes)}. Pass one per visit."
+            f"time has {len(times)} rows and groups {len(tasks.codes)}. Pass one of each per visit."
         )
     visits = pd.DataFrame({"code": tasks.codes, "time": times}).drop_duplicates()
     visits = visits.sort_values(["code", "time"])
     kth = visits[visits.groupby("code").cumcount() == shots - 1]
     if len(kth) == 0:
-        raise DataError(f"none of {tasks.n_tasks:,} patients has {shots} visits. Use fewer shots.")
+        raise DataError(
+            f"none of the {tasks.n_tasks:,} patients has {shots} visits. Use fewer shots."
+        )
     labels, at = tasks.labels[kth["code"]], kth["time"].to_numpy()
     first = pd.DataFrame({"subject_id": labels, "prediction_time": at})
     if index is None:
         return first
     entry = first["subject_id"].map(index) if isinstance(index, pd.Series) else float(index)
     if not np.isfinite(entry).all():
-        raise DataError("index is missing or infinite for some patients. Give every patient one.")
+        raise DataError(
+            "index is missing or infinite for some patients. Pass a time for every patient."
+        )
     return first.assign(prediction_time=np.maximum(first["prediction_time"], entry))
 
 
@@ -82,45 +86,46 @@ def label_within(
 ) -> pd.DataFrame:
     """Label each patient by the first event within a horizon after a prediction time.
 
-    Labels depend only on records after the prediction time, and eligibility only on records before
-    it: patients without a prior event who are still followed are at risk.
+    Labels depend only on records after the prediction time, and eligibility only on records up to
+    it. Patients are eligible (at risk) if they had no event before and are still followed.
 
     Parameters
     ----------
     events : frame, (row, column)
-        ``subject_id, time, code`` of all records, also before the prediction times.
+        ``subject_id, time, code`` of all records, including those before the prediction times.
     horizon : float
         In the unit of the times.
     prediction_times : frame, (row, column)
         ``subject_id, prediction_time``; see `landmark_times`. A patient may have several.
     follow_up : frame, (row, column)
-        ``subject_id, time``: end of follow-up of each patient, death included.
+        ``subject_id, time``: each patient's end of follow-up, by death or otherwise.
     event : str or sequence of str
         Codes of the outcome; the first record counts.
     competing : str or sequence of str
-        Codes of competing events, such as death, which are outcomes and not censoring. At the same
-        time, the event precedes the competing event.
+        Codes of competing events, such as death. They are outcomes, not censoring. If both occur at
+        the same time, the event precedes the competing event.
 
     Returns
     -------
     DataFrame
-        One row per prediction time at risk, indexed by its row number: ``subject_id``,
-        ``prediction_time``, ``event`` (0 none, 1 the event, 2 competing) and ``time`` since the
-        prediction time, at most `horizon`, as for `survival_array`; ``status``: "event",
-        "competing", "event-free" (followed to the horizon) or "censored" (before it); and MEDS'
-        ``boolean_value``, missing if censored. ``attrs["findings"]`` counts dropped rows by reason.
+        One row per prediction time at risk, indexed by its row number in `prediction_times`:
+        ``subject_id``; ``prediction_time``; ``event`` (0 none, 1 the event, 2 competing) and
+        ``time`` since the prediction time, at most `horizon`, as `survival_array` takes them;
+        ``status``: "event", "competing", "event-free" (followed to the horizon) or "censored"
+        (before the horizon); and the ``boolean_value`` of MEDS, missing if censored.
+        ``attrs["findings"]`` counts dropped rows by reason.
 
     Raises
     ------
     DataError
-        A column is missing or not numeric, ids are missing or of different types, a patient does
-        not have one end of follow-up, the horizon is not positive or beyond all follow-up, or
-        nobody is at risk.
+        A column is missing or not numeric; ids are missing or of different types; a patient does
+        not have exactly one end of follow-up; the horizon is not positive or lies beyond all
+        follow-up; or nobody is at risk.
 
     Warns
     -----
     DataWarning
-        No record has a code, which may be misspelled.
+        A code occurs in no record; it may be misspelled.
 
     Examples
     --------
@@ -159,15 +164,15 @@ def label_within(
     at_risk = ~prior & ~unobserved
     if not at_risk.any():
         raise DataError(
-            f"none of {len(landmarks):,} prediction times is at risk: {int(prior.sum()):,} are "
-            "after the event, the others after follow-up or a competing event. Check the units and "
-            "origins of the times."
+            f"at none of the {len(landmarks):,} prediction times is the patient at risk: "
+            f"{int(prior.sum()):,} are after the event, the others after the end of follow-up or a "
+            "competing event. Check the units and origins of the times."
         )
     longest = float((end - start)[at_risk].max())
     if horizon > longest:
         raise DataError(
             f"horizon {horizon:g} is beyond the longest follow-up after a prediction time, "
-            f"{longest:g}. Use a shorter one."
+            f"{longest:g}. Use a shorter horizon."
         )
     time = np.minimum.reduce([to_event, to_competitor, np.minimum(end - start, horizon)])
     code = np.select([to_event <= time, to_competitor <= time], [1, 2], 0)
@@ -188,7 +193,7 @@ def label_within(
 
 
 def _nearest_time(landmarks: pd.DataFrame, records: pd.DataFrame, direction: str) -> Array:
-    """Time of the next (forward) or last (backward) record of each prediction time, or NaN."""
+    """Time of the next (forward) or last (backward) record at each prediction time, or NaN."""
     if len(records) == 0:
         return np.full(len(landmarks), np.nan)
     merged = pd.merge_asof(
@@ -220,12 +225,14 @@ def _records_of(records: pd.DataFrame, codes: str | Sequence[str]) -> pd.DataFra
 def _end_of_follow_up(subjects: pd.Series, follow_up: Any) -> Array:
     ends = _frame(follow_up, "follow_up", ("subject_id", "time"))
     if ends["subject_id"].duplicated().any():
-        raise DataError("follow_up has a patient twice. Keep one end of follow-up per patient.")
+        raise DataError(
+            "follow_up has several rows for a patient. Keep one end of follow-up per patient."
+        )
     end: Array = subjects.map(ends.set_index("subject_id")["time"]).to_numpy(np.float64)
     if np.isnan(end).any():
         raise DataError(
             f"follow_up has no end for {int(np.isnan(end).sum()):,} of {len(end):,} prediction "
-            "times. Add them, or drop these patients."
+            "times. Add the ends, or drop these patients."
         )
     return end
 
@@ -237,14 +244,14 @@ def _frame(values: Any, name: str, columns: tuple[str, ...]) -> pd.DataFrame:
     for column in columns:
         what = f"column '{column}' of {name}"
         if column == "subject_id":
-            remedy = "Drop these rows, or look up their patients."
+            remedy = "Drop these rows, or fill in their patients."
             refuse_rows(pd.isna(read[column]), f"{what} is missing", remedy)
         if column.endswith("time"):
             frame[column] = _times(read[column], what)
         elif read[column].dtype.kind in "iuf":
             numbers = read[column].astype(np.float64)
             if not np.any(numbers % 1) and (np.abs(numbers) < 2.0**63).all():  # fit into 64 bits
-                frame[column] = read[column].astype(np.int64)  # an id read as 7.0 is the id 7
+                frame[column] = read[column].astype(np.int64)  # id 7 may have been read as 7.0
     return frame
 
 
@@ -262,7 +269,7 @@ class PersonPeriods(NamedTuple):
 
     person: NDArray[np.int64]  # (row,)
     interval: NDArray[np.int64]  # (row,)
-    event: NDArray[np.int64]  # (row,) event code in the interval, 0 for none
+    event: NDArray[np.int64]  # (row,): event code in the interval; 0 if none
 
 
 def interval_edges(intervals: int | ArrayLike, time: Array) -> Array:
@@ -271,7 +278,7 @@ def interval_edges(intervals: int | ArrayLike, time: Array) -> Array:
     Parameters
     ----------
     intervals : int or array-like
-        A number of intervals of equal length, or all edges, of which the first is 0.
+        Number of intervals of equal length, or all edges, starting at 0.
     time : (person,)
 
     Examples
@@ -284,7 +291,7 @@ def interval_edges(intervals: int | ArrayLike, time: Array) -> Array:
         if number.dtype.kind not in "iuf" or number < 1 or number % 1 != 0:
             raise DataError(f"intervals must be a positive number or edges, got {intervals!r}.")
         if len(time) == 0 or time.max() == 0:
-            raise DataError("no follow-up extends beyond time 0. Check the times.")
+            raise DataError("all follow-up ends at time 0. Check the times.")
         return np.linspace(0.0, time.max(), int(number) + 1)
     edges = np.asarray(intervals, dtype=np.float64)
     if len(edges) < 2 or edges[0] != 0 or not np.all(np.diff(edges) > 0):
@@ -295,10 +302,10 @@ def interval_edges(intervals: int | ArrayLike, time: Array) -> Array:
 def person_period(event: ArrayLike, time: ArrayLike, edges: ArrayLike) -> PersonPeriods:
     """Person-period rows of survival data, with edges ``0 = e_0 < e_1 < ... < e_J``.
 
-    Interval j is ``(e_j, e_(j+1)]``. A person has one row per interval up to the event; a person
-    censored within an interval has a row for it if at least half of it was observed. With an edge
-    at every time, the share of rows with an event is the hazard of Kaplan-Meier and Aalen-Johansen.
-    Events after the last edge are ignored.
+    Interval j is ``(e_j, e_(j+1)]``. A person has one row per interval up to that of the event. A
+    person censored within an interval has a row for it if at least half of it was observed. With an
+    edge at every time, the share of an interval's rows with an event is the hazard of the
+    Kaplan-Meier and Aalen-Johansen estimators. Events after the last edge are ignored.
 
     Parameters
     ----------
@@ -332,14 +339,14 @@ def person_period(event: ArrayLike, time: ArrayLike, edges: ArrayLike) -> Person
 
 
 def survival_array(event: ArrayLike, time: ArrayLike) -> NDArray[Any]:
-    """Structured array of event codes and times, the y of survival models.
+    """Structured array of event codes and times: the y of survival models.
 
     Parameters
     ----------
     event : array-like of bool or int, (row,)
         0 (or False) for censoring, 1 (or True) for the event, 2 and above for competing events.
     time : array-like of float, (row,)
-        Time since entry; since the prediction time in a landmark analysis.
+        Time since entry or, in a landmark analysis, since the prediction time.
 
     Returns
     -------
@@ -349,8 +356,8 @@ def survival_array(event: ArrayLike, time: ArrayLike) -> NDArray[Any]:
     Raises
     ------
     DataError
-        Lengths differ, codes are not whole numbers from 0, a time is missing or negative, or an
-        event is at time 0, that is, not after entry.
+        Lengths differ, codes are not whole numbers of 0 or more, a time is missing or negative, or
+        an event is at time 0 instead of after entry.
 
     Examples
     --------
@@ -359,18 +366,20 @@ def survival_array(event: ArrayLike, time: ArrayLike) -> NDArray[Any]:
     """
     codes, times = np.asarray(event), np.asarray(time)
     if codes.ndim != 1 or codes.shape != times.shape:
-        raise DataError(f"event {codes.shape} and time {times.shape} must hold one value per row.")
+        raise DataError(f"event {codes.shape} and time {times.shape} must have one value per row.")
     if codes.dtype.kind not in "biuf" or times.dtype.kind not in "iuf":
-        raise DataError("event and time must be numeric: a code from 0, and a time since entry.")
+        raise DataError(
+            "event and time must be numeric: an event code (0 if censored), and a time since entry."
+        )
     codes, times = codes.astype(np.float64), times.astype(np.float64)
     for bad, what in (
         (
             ~np.isfinite(codes) | (codes < 0) | (codes % 1 != 0),
-            "event is not a whole number from 0",
+            "event is not a whole number of 0 or more",
         ),
         (~np.isfinite(times), "time is missing or infinite"),
         (times < 0, "time is negative (it counts from entry)"),
-        ((times == 0) & (codes > 0), "an event is at time 0, so not after entry"),
+        ((times == 0) & (codes > 0), "an event is at time 0 instead of after entry"),
     ):
         refuse_rows(bad, what, "Correct or drop these rows.")
     y = np.empty(len(codes), dtype=[("event", np.int64), ("time", np.float64)])
@@ -392,8 +401,7 @@ def read_survival(y: Any) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     y = np.asarray(y)
     if y.dtype.names is None or len(y.dtype.names) != 2:
         raise DataError(
-            "y must be a structured array of event and time. Make one with "
-            "survival_array(event, time)."
+            "y must be a structured array of event and time. Pass survival_array(event, time)."
         )
     event, time = y.dtype.names
     checked = survival_array(y[event], y[time])

@@ -1,8 +1,8 @@
 """Units of common labs and vital signs as UCUM codes, with conversion and plausible ranges.
 
-Amounts of substance convert by molar mass, ``mmol/L = 10 mg/dL / M`` with M in g/mol (atomic
-weights of IUPAC 2021). UCUM: https://ucum.org. Plausible ranges are wider than reference
-intervals: values outside are typing errors or have another unit.
+Mass concentrations are converted to molar ones by ``mmol/L = 10 mg/dL / M``, with the molar mass M
+in g/mol (atomic weights of IUPAC 2021). UCUM: https://ucum.org. Plausible ranges are wider than
+reference intervals: values outside are typing errors or have another unit.
 """
 
 from collections.abc import Mapping
@@ -23,9 +23,10 @@ class Analyte:
     low, high : float
         Plausible range in the first unit.
     units : mapping of str to (float, float)
-        Factor and offset to the first unit by UCUM unit: ``first = factor * value + offset``.
+        For each UCUM unit, factor and offset of the conversion to the first unit:
+        ``first = factor * value + offset``.
     aliases : tuple of str
-        Further column names.
+        Other column names.
     """
 
     low: float
@@ -37,7 +38,7 @@ class Analyte:
 def _mass(
     molar_mass: float, low: float, high: float, *aliases: str, units: str = "mg/dL mmol/L"
 ) -> Analyte:
-    """An analyte in units of mass and of amount of substance."""
+    """An analyte with a unit of mass and a molar unit."""
     mass, molar = units.split()
     per_mass = {"mg/dL": 1e-2, "ug/dL": 1e-5, "ng/dL": 1e-8, "ng/mL": 1e-6, "pg/mL": 1e-9}
     per_molar = {"mmol/L": 1e-3, "umol/L": 1e-6, "nmol/L": 1e-9, "pmol/L": 1e-12}
@@ -88,7 +89,7 @@ ANALYTES: dict[str, Analyte] = {
     "hematocrit": _scaled(5, 80, {"%": 1.0, "L/L": 100.0}, "haematocrit", "hct"),
     "hba1c": Analyte(
         2, 25, {"%": (1.0, 0.0), "mmol/mol": (0.09148, 2.152)}, ("a1c", "glycated_hemoglobin")
-    ),  # the master equation between NGSP and IFCC, Hoelzel 2004, doi:10.1373/clinchem.2003.024802
+    ),  # master equation between NGSP and IFCC: Hoelzel 2004, doi:10.1373/clinchem.2003.024802
     "crp": _scaled(0, 800, {"mg/L": 1.0, "mg/dL": 10.0}, "c_reactive_protein"),
     "alt": _scaled(1, 20_000, _ENZYME, "alanine_aminotransferase", "sgpt"),
     "ast": _scaled(1, 20_000, _ENZYME, "aspartate_aminotransferase", "sgot"),
@@ -120,7 +121,7 @@ _UNITS = {unit for analyte in ANALYTES.values() for unit in analyte.units} | {
 
 
 def analyte_named(column: str) -> str | None:
-    """The analyte of a column name, or None.
+    """The analyte that a column name stands for, or None.
 
     Examples
     --------
@@ -131,7 +132,7 @@ def analyte_named(column: str) -> str | None:
 
 
 def is_unit(unit: str) -> bool:
-    """Whether a UCUM code is known; any code in braces is."""
+    """Whether a UCUM code is known, or is an annotation in braces."""
     return unit in _UNITS or (unit.startswith("{") and unit.endswith("}"))
 
 
@@ -144,9 +145,9 @@ def convert_units(
     ----------
     values : array-like
     analyte : str
-        A key of `ANALYTES`, or a column name of one.
+        A key or an alias in `ANALYTES`.
     source, target : str
-        UCUM codes, case-sensitive.
+        Case-sensitive UCUM codes.
 
     Raises
     ------

@@ -125,7 +125,7 @@ def test_frames_of_polars_and_ids_of_another_width_are_the_same():
         ({"follow_up": until(9.0)}, "no end for 1 of 2"),
         ({"follow_up": until(9.0, np.nan)}, "missing or infinite in 1 of 2"),
         ({"follow_up": pd.concat([until(9.0, 9.0), until(9.0)])}, "a patient twice"),
-        ({"follow_up": until(-1.0, -1.0)}, "none of 2 prediction times is at risk"),
+        ({"follow_up": until(-1.0, -1.0)}, "none of the 2 prediction times is the patient at risk"),
         ({"events": pd.DataFrame({"subject_id": [0], "time": [1.0]})}, "no column 'code'"),
     ],
 )
@@ -236,9 +236,9 @@ def test_scikit_survivals_own_array_is_read():
     [
         ([1, 0], [2.0, -1.0], "time is negative .* 1 of 2 rows"),
         ([1, 0], [np.nan, 1.0], "time is missing"),
-        ([1, 0], [0.0, 1.0], "not after entry"),
-        ([-1, 0], [1.0, 1.0], "not a whole number from 0"),
-        ([0.5, 0], [1.0, 1.0], "not a whole number from 0"),
+        ([1, 0], [0.0, 1.0], "instead of after entry"),
+        ([-1, 0], [1.0, 1.0], "not a whole number of 0 or more"),
+        ([0.5, 0], [1.0, 1.0], "not a whole number of 0 or more"),
         (["a", "b"], [1.0, 1.0], "must be numeric"),
         ([1], [1.0, 1.0], "one value per row"),
     ],

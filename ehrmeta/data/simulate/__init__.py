@@ -1,4 +1,4 @@
-"""Simulated tasks, the truth attached."""
+"""Simulated tasks with their true parameters."""
 
 from ehrmeta.lazy import lazy_names
 

@@ -1,4 +1,4 @@
-"""Base of simulated data, and random sites."""
+"""Base class of simulated data, and random site sizes."""
 
 from dataclasses import dataclass, fields
 from typing import Any
@@ -28,7 +28,7 @@ class Simulated:
     groups: NDArray[np.int64]
 
     def __repr__(self) -> str:
-        """Numbers of rows and tasks, then type and shape of every attribute."""
+        """Numbers of rows and tasks, and the type and shape of every attribute."""
         lines = [f"{type(self).__name__}: {len(self.y):,} rows, {len(set(self.groups)):,} tasks"]
         width = max(len(field.name) for field in fields(self))
         for field in fields(self):
@@ -42,7 +42,7 @@ class Simulated:
 def draw_sites(
     n_sites: int, n_patients: tuple[int, int], random: np.random.Generator
 ) -> NDArray[np.int64]:
-    """Site of every row, (row,), with uniform sizes between the fewest and the most."""
+    """Site of every row, (row,), with site sizes uniform between the two of `n_patients`."""
     if not 1 <= n_patients[0] <= n_patients[1]:
         raise DataError(f"n_patients must be (fewest, most) with 1 <= fewest, got {n_patients}.")
     sizes = random.integers(n_patients[0], n_patients[1] + 1, n_sites)

@@ -1,4 +1,4 @@
-"""Simulated hospitals with different risk models, and their Bayes rule."""
+"""Simulated hospitals with different risk models, and the Bayes-optimal predictions."""
 
 from dataclasses import dataclass
 from itertools import product
@@ -21,7 +21,7 @@ N_NODES = 9  # of the Gauss-Hermite rule per dimension
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Cohorts(Simulated):
-    """Data of `make_cohorts`: ten features, a binary event, and sites as groups.
+    """Data of `make_cohorts`: ten features, a binary outcome, and sites as groups.
 
     Attributes
     ----------
@@ -29,9 +29,8 @@ class Cohorts(Simulated):
         As in `Simulated`.
     probability : ndarray, (row,)
         True risk, including site effects.
-    intercept : float
-    coefficients : ndarray, (10,)
-        Of the average site.
+    intercept, coefficients : float, ndarray (10,)
+        Intercept and coefficients of the average site.
     effect_sd : ndarray, (3,)
         Standard deviations over sites: intercept, first slope, second slope.
     effects : ndarray, (site, 3)
@@ -47,13 +46,14 @@ class Cohorts(Simulated):
     def bayes_rule(self, support: ArrayLike, query: ArrayLike) -> Floats:
         """Bayes-optimal risks given support rows of the same sites.
 
-        Posterior means of the risk, with true coefficients and standard deviations; only the site
-        effects are unknown. No method has a lower expected log loss.
+        These are posterior means of the risk under the true coefficients and standard deviations;
+        only the site effects are unknown. No method has a lower expected log loss.
 
         Parameters
         ----------
         support, query : array-like of bool, (row,)
-            Rows with known outcomes, and rows to predict. A site without support has its prior.
+            Rows with known outcomes, and rows to predict. For a site without support, the prior is
+            used.
 
         Returns
         -------
@@ -84,17 +84,17 @@ def make_cohorts(
 
     ``logit P(y = 1) = -1.5 + b_j0 + sum_m (beta_m + b_jm) x_m``
 
-    with beta = (1, .8, .8, -.6, .6, -.5, .4, -.3, .2, 0), b_j0 of standard deviation
-    `intercept_sd`, b_j1 and b_j2 of `slope_sd`, all other b zero, all normal and independent. About
-    29 % of the patients have the event. Given 50 rows of every site, the log loss of the Bayes rule
-    is 0.8, 3.5 and 10 % below that of the best intercept alone, for a `slope_sd` of .3, .5 and .8
-    (mean of 10 seeds).
+    with beta = (1, .8, .8, -.6, .6, -.5, .4, -.3, .2, 0). The site effects are normal and
+    independent: b_j0 with standard deviation `intercept_sd`, b_j1 and b_j2 with `slope_sd`. All
+    other b are 0. About 29 % of the patients have the event. Given 50 rows of every site, the log
+    loss of the Bayes rule is 0.8, 3.5 and 10 % below that of the best model that adapts only the
+    intercept, for a `slope_sd` of .3, .5 and .8 (mean of 10 seeds).
 
     Parameters
     ----------
     n_sites : int
     n_patients : (int, int)
-        Fewest and most of a site; uniform between.
+        Smallest and largest number of patients at a site; uniform between these.
     intercept_sd, slope_sd : float
         Standard deviations over sites, in logits.
     random_state : int, Generator or None

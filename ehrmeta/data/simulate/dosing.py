@@ -12,21 +12,21 @@ from ehrmeta.data.simulate._base import Floats, Simulated
 from ehrmeta.data.tasks import RandomState
 from ehrmeta.errors import DataError
 
-CLEARANCE, VOLUME, ABSORPTION = 4.0, 40.0, 1.0  # L/h, L, 1/h: at 70 kg and 80 mL/min
-PATIENT_SD = (0.35, 0.2, 0.3)  # of the logarithms
+CLEARANCE, VOLUME, ABSORPTION = 4.0, 40.0, 1.0  # L/h, L, 1/h, at 70 kg and 80 mL/min
+PATIENT_SD = (0.35, 0.2, 0.3)  # of their logarithms, over patients
 WEIGHT, KIDNEY = 70.0, 80.0
 RENAL_EXPONENT = 0.6
 INTERVAL = 12.0  # h between doses
 DOSES_PER_LEVEL = 4
 LEVELS = (100.0, 1200.0)  # mg
-PROPORTIONAL_SD, ADDITIVE_SD, LIMIT = 0.15, 0.2, 0.1  # -, mg/L, mg/L
-TARGET = (5.0, 10.0)  # mg/L, before the next dose
-N_DRAWS = 4000  # of the prior
+PROPORTIONAL_SD, ADDITIVE_SD, LIMIT = 0.15, 0.2, 0.1  # 1, mg/L, mg/L
+TARGET = (5.0, 10.0)  # mg/L, just before the next dose
+N_DRAWS = 4000  # from the prior
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class DosedPatients(Simulated):
-    """Data of `make_pk`: measured concentrations [mg/L], at least 0.1, with patients as groups.
+    """Data of `make_pk`: measured concentrations in mg/L (0.1 or above), with patients as groups.
 
     Attributes
     ----------
@@ -66,7 +66,7 @@ class DosedPatients(Simulated):
 
         Returns
         -------
-        ndarray, of the shape of `dose`, (patient,) for a number
+        ndarray, of the shape of `dose`; (patient,) if that is a number
         """
         parameters = np.stack([self.clearance, self.volume, self.absorption])
         unit = _steady(parameters, hours, self.oral)
@@ -74,7 +74,7 @@ class DosedPatients(Simulated):
         return amount * (unit[:, None] if amount.ndim == 2 else unit)
 
     def in_target(self, dose: ArrayLike) -> NDArray[np.bool_]:
-        """Whether a dose meets the target range, in the shape of `concentration`."""
+        """Whether the trough under a dose lies in the target range; shapes of `concentration`."""
         low, high = self.target
         trough = self.concentration(dose)
         return np.asarray((trough >= low) & (trough <= high))
@@ -82,10 +82,11 @@ class DosedPatients(Simulated):
     def chance(
         self, support: ArrayLike, dose: ArrayLike, random_state: RandomState = None
     ) -> Floats:
-        """Posterior probability that each dose meets the target, given support rows.
+        """Posterior probability, given support rows, that each dose meets the target range.
 
-        The posterior of clearance, volume and absorption under the true population model, by
-        importance weights of 4,000 prior draws. The dose of the highest probability is optimal.
+        The posterior is that of clearance, volume and absorption under the true population model,
+        by importance weights of 4,000 prior draws. The dose with the highest probability is
+        optimal.
 
         Parameters
         ----------
@@ -132,16 +133,16 @@ def make_pk(
     ``k_a = exp(.3 e_3)`` 1/h, where w and r are log-normal around 70 and 80 (sd of logarithms .2
     and .35). A dose D gives, t hours later and with k = CL / V,
 
-    ``D k_a / (V (k_a - k)) (exp(-k t) - exp(-k_a t))`` by mouth, ``D / V exp(-k t)`` in a vein,
+    ``D k_a / (V (k_a - k)) (exp(-k t) - exp(-k_a t))`` if oral, ``D / V exp(-k t)`` if intravenous,
 
-    and concentrations add up. A dose is given every 12 hours. Every four doses it changes to a
-    random one, log-uniform between 100 and 1,200 mg. One concentration is measured per dose level,
-    1 to 12 hours after its last dose: ``y = c (1 + .15 e) + .2 e'``.
+    and the concentrations of all doses add up. A dose is given every 12 hours. After every four
+    doses it changes to a random dose, log-uniform between 100 and 1,200 mg. Each of these doses has
+    one measurement, 1 to 12 hours after it was given last: ``y = c (1 + .15 e) + .2 e'``.
 
     Parameters
     ----------
     n_patients, n_levels : int
-        Dose levels are the rows of a patient.
+        Numbers of patients, and of different doses per patient, which are the rows.
     route : {"oral", "iv"}
     random_state : int, Generator or None
 
@@ -211,7 +212,7 @@ def _steady(parameters: Floats, hours: float, oral: bool) -> Floats:
 
 
 def _compartment(decay: Callable[[Floats], Floats], parameters: Floats, oral: bool) -> Floats:
-    """Concentrations of the one-compartment model; `decay` sums the remaining doses at a rate."""
+    """Concentrations of the one-compartment model; `decay` is the amount remaining at a rate."""
     clearance, volume, absorption = parameters
     rate = clearance / volume
     if not oral:
@@ -221,7 +222,7 @@ def _compartment(decay: Callable[[Floats], Floats], parameters: Floats, oral: bo
 
 
 def _log_likelihood(y: Floats, mean: Floats) -> Floats:
-    """Log likelihood of the rows up to a constant, (parameter set,), ignoring the limit."""
+    """Log likelihood of the rows up to a constant, (parameter set,); ignores the lower limit."""
     sd = np.hypot(PROPORTIONAL_SD * mean, ADDITIVE_SD)
     log_density = np.sum(-0.5 * ((y[:, None] - mean) / sd) ** 2 - np.log(sd), axis=0)
     return np.asarray(log_density - log_density.max())

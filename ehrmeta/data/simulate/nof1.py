@@ -8,8 +8,8 @@ from ehrmeta.data.simulate._base import Floats, Simulated
 from ehrmeta.data.tasks import RandomState
 from ehrmeta.errors import DataError
 
-BASELINE, EFFECT, TREND = 50.0, -4.0, -0.03  # means: -, per unit of dose, per day
-PATIENT_SD = (8.0, 2.0, 0.05)  # of the same
+BASELINE, EFFECT, TREND = 50.0, -4.0, -0.03  # means; effect per unit of dose, trend per day
+PATIENT_SD = (8.0, 2.0, 0.05)  # of baseline, effect and trend
 PERSISTENCE, FLUCTUATION_SD, NOISE_SD = 0.7, 3.0, 2.0
 MAX_DOSE = 3
 TARGET = (38.0, 44.0)  # of titration
@@ -22,11 +22,12 @@ class NofOnePatients(Simulated):
     Attributes
     ----------
     X : ndarray, (row, 4)
-        Dose, dose of the previous period (0 in the first), day of the period from 0, and period.
+        Dose, dose in the previous period (0 in the first), and the numbers, from 0, of the day
+        within the period and of the period.
     treatment : ndarray, (row,)
         Dose: 0 or 1, or 0 to 3 with titration.
     time : ndarray, (row,)
-        Day.
+        Day, from 0.
     exposure : ndarray, (row,)
         Effective dose, including carry-over.
     mean : ndarray, (row,)
@@ -64,12 +65,12 @@ def make_nof1(
 
     where w is an autocorrelated fluctuation, ``w_d = .7 w_(d-1) + 3 sqrt(1 - .7^2) e'_d``, e and e'
     are standard normal, and a, b, s are normal over patients with means 50, -4, -.03 and standard
-    deviations 8, 2, .05. A constant dose eventually changes the score by b per unit.
+    deviations 8, 2, .05. A constant dose eventually changes the score by b per unit of dose.
 
     Without titration the doses are 0 and 1, in random order within each pair of periods. With
-    titration, a patient starts at 0; the dose rises by 1 after a period with a mean score above 44
-    and falls by 1 after one below 38, between 0 and 3. The dose then depends on past outcomes, so
-    comparisons of patients or periods by dose are confounded.
+    titration, a patient starts at dose 0. The dose increases by 1 after a period with a mean score
+    above 44, decreases by 1 after a period with a mean score below 38, and stays between 0 and 3.
+    It then depends on past outcomes, so comparisons of patients or periods by dose are confounded.
 
     Parameters
     ----------
@@ -77,7 +78,7 @@ def make_nof1(
         Numbers of patients, of periods, and of days per period.
     titration : bool
     carry_over : float
-        c, from 0 (none) to below 1: the share of yesterday's exposure that remains.
+        c, at least 0 (none) and below 1: share of the previous day's exposure that remains.
     random_state : int, Generator or None
 
     Examples
@@ -119,7 +120,7 @@ def make_nof1(
 
 
 def _persisting(step: Floats) -> Floats:
-    """Stationary autoregression of normal steps, (day, patient)."""
+    """Stationary first-order autoregression driven by normal steps, (day, patient)."""
     states = FLUCTUATION_SD * step
     for day in range(1, len(step)):
         innovation = np.sqrt(1 - PERSISTENCE**2) * states[day]

@@ -13,8 +13,8 @@ def make_sinusoid(
     """Simulate sinusoids with a random amplitude and phase per task.
 
     ``y = A sin(x - phi) + noise * e`` with A in U[0.1, 5], phi in U[0, pi], x in U[-5, 5] and e
-    standard normal (Finn et al. 2017, arXiv:1703.03400). The mean squared error of predicting 0 is
-    4.25, that of the best model without adaptation 3.01.
+    standard normal (Finn et al. 2017, arXiv:1703.03400). Without noise, the mean squared error is
+    4.25 if 0 is predicted, and 3.01 for the best model without adaptation.
 
     Parameters
     ----------

@@ -15,8 +15,8 @@ N_FEATURES = 5
 EFFECT = (1.0, 0.5, -0.5)  # mean effect, and its slopes for the first two features
 BASELINE_SD = 1.0  # over sites
 EFFECT_SD = (0.7, 0.4, 0.4)  # over sites, at heterogeneity 1
-SITE_CORRELATION = 0.7  # of baseline and treatment inclination
-INCLINATION = (0.4, 0.4, 0.5)  # two features and the site, in logits, at confounding 1
+SITE_CORRELATION = 0.7  # of a site's baseline and its inclination to treat
+INCLINATION = (0.4, 0.4, 0.5)  # of two features and the site, in logits, at confounding 1
 NOISE_SD = 1.0
 
 
@@ -29,7 +29,7 @@ class TreatedSites(Simulated):
     X, y, groups
         As in `Simulated`.
     treatment : ndarray of int64, (row,)
-        1 treated, 0 not.
+        1 if treated, else 0.
     baseline, effect : ndarray, (row,)
         Mean outcome without treatment, and treatment effect, given x and the site.
     propensity : ndarray, (row,)
@@ -54,15 +54,15 @@ class TreatedSites(Simulated):
     def bayes_effect(self, support: ArrayLike, query: ArrayLike) -> tuple[Floats, Floats]:
         """Posterior mean and sd of the effects given support rows of the same sites.
 
-        Baseline and effect of the site are unknown; the shared model, the standard deviations and
-        the sites' treatment inclinations are the true ones. No method has a smaller expected
-        squared error.
+        The site's baseline and effect are unknown. The shared model, the standard deviations and
+        the sites' inclinations to treat are known, with their true values. No method has a smaller
+        expected squared error.
 
         Parameters
         ----------
         support, query : array-like of bool, (row,)
-            Rows with known treatment and outcome, and rows to predict. A site without support has
-            its prior.
+            Rows with known treatment and outcome, and rows to predict. For a site without support,
+            the prior is used.
 
         Returns
         -------
@@ -104,19 +104,20 @@ def make_treatment(
 
     ``logit P(t = 1) = confounding (.4 x_1 + .4 x_2 + z_j / 2)``
 
-    with z_j and a_j standard normal of correlation .7: sites with high outcomes treat more. With
-    confounding, nuisance models pooled over sites are therefore biased.
+    with z_j and a_j standard normal with correlation .7, so that sites with high outcomes treat
+    more patients. With confounding, nuisance models pooled over sites are therefore biased.
 
     Parameters
     ----------
     n_sites : int
     n_patients : (int, int)
-        Fewest and most of a site; uniform between.
+        Smallest and largest number of patients at a site; uniform between these.
     heterogeneity : float
-        Factor of the standard deviations (.7, .4, .4) of u_j; 0: the same effects at all sites.
+        Multiplies the standard deviations (.7, .4, .4) of u_j. With 0, effects are the same at all
+        sites.
     confounding : float
-        0: randomised 1:1 at all sites. At 2, 10 % of the propensities are below .13 and 10 % above
-        .87.
+        With 0, treatment is randomised 1:1 at all sites. With 2, 10 % of the propensities are below
+        .13 and 10 % above .87.
     random_state : int, Generator or None
 
     Examples
