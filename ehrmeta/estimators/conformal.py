@@ -32,7 +32,7 @@ Array = npt.NDArray[np.float64]
 AllLimits: TypeAlias = dict[Cell, tuple[Limits, ...]]
 AllMaps: TypeAlias = dict[Cell, tuple[BetaCalibration, ...]]
 Result = TypeVar("Result", bound=ConformalAdapted)
-_FEWEST = 20  # patients with rows of a class, and of the others, for a recalibration map
+_FEWEST = 20  # patients with a class, and patients with another, that a recalibration map needs
 
 
 class ConformalEstimator(Saved, BaseEstimator, ABC, Generic[Result]):
@@ -63,28 +63,29 @@ class ConformalEstimator(Saved, BaseEstimator, ABC, Generic[Result]):
     def calibrate(
         self, X: Any, y: Any, *, groups: Any, time: Any = None, outcome_time: Any = None
     ) -> Self:
-        """Calibrate on patients that the model was not fitted on.
+        """Calibrate on patients not used to fit the model.
 
-        Each is adapted from its first k rows (random ones without time), for every k in `shots`,
-        and scored on its other rows.
+        For every k in `shots`, the model is adapted to each patient's first k rows (without time,
+        to k random rows) and scored on the patient's other rows.
 
         Parameters
         ----------
         X, y, groups, time
             The rows of calibration patients, as in ``model.fit``.
         outcome_time : (row,), optional
-            Time at which each outcome became known, in the unit of `time`: queries are not earlier.
+            Time at which each outcome became known, in the unit of `time`. Query rows are not
+            earlier than the outcome times of the support rows.
 
         Raises
         ------
         DataError
-            The model is of another kind, a column of `by` cannot be used, or no patient has rows
-            after its support.
+            The model has another type of outcome, a column of `by` cannot be used, or no patient
+            has rows after the support.
         """
         if not isinstance(self.model, self._model_type):
             raise DataError(
-                f"a {type(self.model).__name__} predicts no {self._outcomes} to calibrate. Pass a "
-                f"fitted {self._saved_model.__name__}, or a baseline that predicts them."
+                f"a {type(self.model).__name__} does not predict {self._outcomes}. Pass a fitted "
+                f"{self._saved_model.__name__}, or a baseline that predicts {self._outcomes}."
             )
         if not isinstance(self.shots, Sequence | np.ndarray) or not len(self.shots):
             raise DataError(f"shots must be a sequence of support sizes, got {self.shots!r}.")
@@ -104,8 +105,8 @@ class ConformalEstimator(Saved, BaseEstimator, ABC, Generic[Result]):
             parts.append(pd.DataFrame(columns).assign(shots=k))
         if not parts:
             raise DataError(
-                f"none of {tasks.n_tasks:,} calibration tasks has a row to predict after a support "
-                f"of {min(self.shots)}. Lower shots, or pass tasks with more rows."
+                f"none of the {tasks.n_tasks:,} calibration tasks has a row to predict after a "
+                f"support of {min(self.shots)} rows. Lower shots, or pass tasks with more rows."
             )
         limits, maps = self._learn(pd.concat(parts, ignore_index=True))
         self.calibration_ = Calibration(limits, by, maps)
@@ -123,14 +124,14 @@ class ConformalEstimator(Saved, BaseEstimator, ABC, Generic[Result]):
         return self._adapted(model, None, model.no_rows(), limits=self.calibration_)
 
     def predict(self, X: Any, *, time: Any = None) -> npt.NDArray[Any]:
-        """Population prediction of the model, not calibrated."""
+        """Population prediction of the model, without calibration."""
         return self.model.predict(X, time=time)
 
     def to_state(self) -> State:
-        """Model and sorted nonconformity scores of the calibration rows, without rows or ids.
+        """The model and the sorted nonconformity scores of the calibration rows; no rows or ids.
 
-        The scores are standardised errors, or probabilities of the true class. Subgroups of `by`
-        are named if they have at least eleven patients.
+        The scores are standardised errors, or probabilities of the true class. Names of subgroups
+        of `by` are saved if at least eleven patients belong to them.
         """
         fitted = self._calibrated_model()
         savable = self.model if isinstance(self.model, MetaEstimator) else fitted
@@ -154,7 +155,7 @@ class ConformalEstimator(Saved, BaseEstimator, ABC, Generic[Result]):
 
     @abstractmethod
     def _columns(self, predicted: Any, y: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
-        """Columns to store of every predicted row, (row,) each."""
+        """Columns to store for the predicted rows, (row,) each."""
 
     @abstractmethod
     def _learn(self, rows: pd.DataFrame) -> tuple[AllLimits, AllMaps]:
@@ -164,11 +165,11 @@ class ConformalEstimator(Saved, BaseEstimator, ABC, Generic[Result]):
         return hasattr(self, "calibration_")
 
     def _calibrated_model(self) -> TaskModel:
-        """The fitted model, or a `NotFittedError` before `calibrate`."""
+        """The fitted model; raises `NotFittedError` before `calibrate`."""
         if not hasattr(self, "calibration_"):
             raise NotFittedError(
-                f"This {type(self).__name__} is not calibrated yet. Call 'calibrate' with patients "
-                "that the model was not fitted on."
+                f"this {type(self).__name__} is not calibrated yet. Call calibrate with patients "
+                "not used to fit the model."
             )
         return self.model.fitted_model()
 
@@ -176,15 +177,15 @@ class ConformalEstimator(Saved, BaseEstimator, ABC, Generic[Result]):
 class ConformalRegressor(ConformalEstimator[ConformalAdapted]):
     """Conformal regressor: intervals of a fitted model, calibrated on held-out patients.
 
-    A model's intervals depend on its assumptions, such as normal errors of equal spread in women
-    and men. Conformal intervals are as wide as the errors on held-out patients require. They cover
-    the outcome of a random later visit of a new patient with at least the nominal probability for
-    any distribution, if calibration and new patients are exchangeable (drawn from the same
-    population). This holds separately for every support size k and, with `by`, for every subgroup,
-    but not for a single patient or another hospital.
+    A model's own intervals depend on its assumptions, such as normal errors with the same spread in
+    women and men. Conformal intervals are as wide as the errors on held-out patients require. If
+    calibration patients and new patients are exchangeable (drawn from the same population), the
+    intervals cover the outcome of a random later visit of a new patient with at least the nominal
+    probability, for any distribution. This holds separately for every support size k and, with
+    `by`, for every subgroup, but not for a single patient or another hospital.
 
-    Errors are standardised by the predictive standard deviation of the model (without one, the
-    interval width depends on k only). The two sides are calibrated separately, so that skewed
+    Errors are standardised by the predictive standard deviation of the model. If it has none, the
+    interval width depends only on k. The two sides are calibrated separately, so that skewed
     outcomes have asymmetric intervals.
 
     Parameters
@@ -196,8 +197,8 @@ class ConformalRegressor(ConformalEstimator[ConformalAdapted]):
         limits of all sizes together, with a warning.
     by : mapping of str to sequence of float, or sequence of str, optional
         Columns of X that define subgroups to calibrate separately, with cut points for numbers:
-        ``{"male": (), "age": (45, 60)}``. A sequence of names has no cut points. Choose them before
-        calibration. Every subgroup needs about 20 patients at 90 %, better 200.
+        ``{"male": (), "age": (45, 60)}``. A sequence of names means no cut points. Choose the
+        subgroups before calibration. At 90 %, every subgroup needs about 20 patients, better 200.
 
     Examples
     --------
@@ -220,7 +221,7 @@ class ConformalRegressor(ConformalEstimator[ConformalAdapted]):
 
     @property
     def limits_(self) -> dict[Cell, Limits]:
-        """Limits by (shots, level): of every subgroup, of all rows at each k, and of all rows."""
+        """Limits by (shots, subgroup): of each subgroup at each k, of each k, and of all rows."""
         return {cell: limits for cell, (limits,) in self.calibration_.limits.items()}
 
     def _columns(self, predicted: Any, y: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
@@ -238,22 +239,22 @@ def _limits(rows: pd.DataFrame, column: str) -> Limits:
 class ConformalClassifier(ConformalEstimator[ConformalClassAdapted]):
     """Conformal classifier: prediction sets and probabilities, calibrated on held-out patients.
 
-    A prediction set contains the true class with at least the nominal probability, separately for
-    the rows of every class (Mondrian calibration): a rare event is missed no more often than a
-    non-event. This holds for a random row of a new patient who has rows of that class, for any
-    model, if calibration and new patients are drawn from the same population; and separately for
-    every support size k and, with `by`, every subgroup. If the model cannot distinguish the
-    classes, the set contains both.
+    A prediction set contains the true class with at least the nominal probability. This holds
+    separately for the rows of each class (Mondrian calibration), so that the guarantee for a rare
+    event is the same as for a non-event. It applies to a random row of a new patient who has rows
+    of that class, for any model, if calibration patients and new patients are drawn from the same
+    population; and separately for every support size k and, with `by`, every subgroup. If the model
+    cannot distinguish the classes, the set contains both.
 
-    Probabilities are recalibrated at every k by beta calibration, one map per class, with equal
-    weights of patients; predicted classes may change.
+    Probabilities are recalibrated for every k by beta calibration, with one map per class and equal
+    weights of patients. This may change the predicted class.
 
     Parameters
     ----------
     model : fitted classifier over tasks
         A `MetaClassifier` or a baseline. It is not refitted.
     shots, by
-        As in `ConformalRegressor`. Every subgroup needs 9 patients with each class at 90 %, better
+        As in `ConformalRegressor`. At 90 %, every subgroup needs 9 patients with each class, better
         100.
 
     Examples
@@ -277,20 +278,20 @@ class ConformalClassifier(ConformalEstimator[ConformalClassAdapted]):
 
     @property
     def limits_(self) -> Mapping[Cell, tuple[Limits, ...]]:
-        """Limits of the probability of every class, by (shots, level)."""
+        """Limits of the probability of every class, by (shots, subgroup)."""
         return self.calibration_.limits
 
     @property
     def recalibration_(self) -> Mapping[Cell, tuple[BetaCalibration, ...]]:
-        """Recalibration maps of every class by (shots, None), and of all rows.
+        """Recalibration maps of every class, by (shots, None), and of all rows.
 
-        Missing where there are too few patients; probabilities then do not change.
+        Maps are missing if there were too few patients; probabilities are then not recalibrated.
         """
         return self.calibration_.maps
 
     @property
     def classes_(self) -> npt.NDArray[Any]:
-        """Class labels: the columns of prediction sets and probabilities."""
+        """Class labels, in the order of the columns of prediction sets and probabilities."""
         labels: npt.NDArray[Any] = self.model.fitted_model().table.outcome.labels
         return labels
 
@@ -309,7 +310,7 @@ class ConformalClassifier(ConformalEstimator[ConformalClassAdapted]):
 
 
 def _recalibration(rows: pd.DataFrame, n_classes: int) -> AllMaps:
-    """Maps of all rows and of each k that has enough patients with every class."""
+    """Maps of all rows, and of each k with enough patients in every class."""
 
     def maps(part: pd.DataFrame) -> tuple[BetaCalibration, ...]:
         of_class = [part["label"] == c for c in range(n_classes)]

@@ -28,14 +28,14 @@ Array = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class _Calibrated(Prediction):
-    """Predictions of a model, with the calibration cell of every row."""
+    """Predictions of a model, with the calibration cell (shots and subgroup) of each row."""
 
     model: Any
     limits: Calibration
     cells: list[Cell]  # of every row
 
     def take(self, index: npt.NDArray[np.int64]) -> Self:
-        """The rows of an index, in its order."""
+        """The rows at an index, in that order."""
         cells = [self.cells[row] for row in index]
         return type(self)(self.model.take(index), self.limits, cells)
 
@@ -46,11 +46,11 @@ class _CalibratedPredictive(_Calibrated):
     model: Predictive
 
     def point(self) -> npt.NDArray[Any]:
-        """Mean of the model, not calibrated."""
+        """Mean of the model, without calibration."""
         return self.model.point()
 
     def quantile(self, level: float) -> Array:
-        """Calibrated quantile: one limit of the symmetric central interval, (row,)."""
+        """Calibrated quantile, (row,): a one-sided conformal limit."""
         confidence_level = max(level, 1.0 - level)
         chosen = self.limits.chosen(self.cells, confidence_level, sides=1)
         error = {
@@ -60,13 +60,13 @@ class _CalibratedPredictive(_Calibrated):
         return self._at(np.array([[error[cell]] for cell in self.cells]).reshape(-1, 1))[:, 0]
 
     def interval(self, confidence_level: float) -> Array:
-        """Central interval, (row, 2): lower and upper end."""
+        """Calibrated central interval, (row, 2): lower and upper limit."""
         chosen = self.limits.chosen(self.cells, confidence_level)
         error = {cell: limits.at(confidence_level) for cell, (limits,) in chosen.items()}
         return self._at(np.array([error[cell] for cell in self.cells]).reshape(-1, 2))
 
     def columns(self, confidence_level: float) -> dict[str, npt.NDArray[Any]]:
-        """Mean of the model and calibrated interval."""
+        """Mean of the model, and calibrated interval."""
         return number_columns(self.point(), self.interval(confidence_level))
 
     def _at(self, error: Array) -> Array:
@@ -90,7 +90,7 @@ class _CalibratedClasses(_Calibrated):
         return self.limits.recalibrated(self.model.probabilities(), self.cells)
 
     def columns(self, confidence_level: float) -> dict[str, npt.NDArray[Any]]:
-        """Recalibrated classes and risks, and whether each class is in the prediction set."""
+        """Recalibrated classes and risks, and membership of each class in the prediction set."""
         names = level_names(self.model.labels)
         sets = zip(names, self.members(confidence_level).T, strict=True)
         return class_columns(self, self.model.labels) | {f"in_set_{name}": of for name, of in sets}
@@ -109,10 +109,10 @@ class _CalibratedClasses(_Calibrated):
 class ConformalAdapted(Adapted):
     """Adapted tasks with calibrated intervals and quantiles, from ``ConformalRegressor.adapt``.
 
-    Has all methods of `Adapted`. Intervals use the limits of the row's support size and subgroup.
-    If those were not calibrated, or on too few tasks, they use the limits of all rows of that
-    support size, else of all rows; a `DataWarning` counts such rows. Means, `predict_distribution`
-    and explanations are those of the model.
+    Has all methods of `Adapted`. Intervals use the limits for the row's support size and subgroup.
+    If those are missing or come from too few tasks, the limits for the support size are used, or
+    else those for all rows; a `DataWarning` counts such rows. Means, `predict_distribution` and
+    explanations are those of the model.
 
     Parameters
     ----------
@@ -140,11 +140,11 @@ class ConformalAdapted(Adapted):
 
     @property
     def adapted(self) -> Adapted:
-        """The same tasks without calibration."""
+        """The same adapted tasks without calibration."""
         return Adapted(self.model, self.labels_, self._support, self.transform, state=self._state)
 
     def to_state(self) -> State:
-        """Model, encoded support, labels and calibration; the file is patient data, marked so."""
+        """Model, encoded support, labels and calibration; the file is marked as patient data."""
         tensors, metadata = super().to_state()
         arrays, calibration = self.limits.to_state()
         metadata |= {"kind": self.file_kind, "class": type(self).__name__}
@@ -172,8 +172,8 @@ class ConformalAdapted(Adapted):
 class ConformalClassAdapted(ConformalAdapted):
     """Adapted tasks with calibrated classes, from ``ConformalClassifier.adapt``.
 
-    Has all methods of `Adapted`. Classes and probabilities are recalibrated; explanations are of
-    the model's probability.
+    Has all methods of `Adapted`. Classes and probabilities are recalibrated; explanations are for
+    the model's own probability.
 
     Parameters
     ----------
@@ -194,16 +194,21 @@ class ConformalClassAdapted(ConformalAdapted):
     ) -> npt.NDArray[Any]:
         """Prediction sets as masks, (row, class).
 
-        A set of both classes means that the model cannot distinguish them, an empty set that the
-        row is unlike those of either class. Limits fall back to more rows as in `ConformalAdapted`.
+        A set with both classes means that the model cannot distinguish them. An empty set means
+        that the row is unlike the calibration rows of either class. If there are too few
+        calibration tasks, limits are chosen as in `ConformalAdapted`.
 
         Parameters
         ----------
         X, groups, time, new_groups
             As in `Adapted.predict`.
         confidence_level : float, default 0.9
-            Share of the rows of each class whose set contains the class. A `DataError` says that
-            there are too few calibration tasks with some class.
+            Share of the rows of each class whose set contains the class.
+
+        Raises
+        ------
+        DataError
+            Too few calibration tasks have rows of a class for this level.
         """
 
         def members(prediction: Any) -> npt.NDArray[Any]:

@@ -1,4 +1,4 @@
-"""Conformal limits and beta calibration, by support size and subgroup of rows."""
+"""Conformal limits and beta calibration, by support size and subgroup."""
 
 from __future__ import annotations
 
@@ -20,32 +20,32 @@ from torch import Tensor
 from ehrmeta.errors import BundleError, DataError, DataWarning, SchemaError, did_you_mean
 
 Array = npt.NDArray[np.float64]
-_ROUNDING = 1e-9  # sums of 1 / n are not exact
+_ROUNDING = 1e-9  # tolerance for sums of 1 / n, which are not exact
 _CLIP = 1e-6  # of probabilities
-_INVERSE_PENALTY = 1e3  # keeps coefficients of separated classes finite
-Cell: TypeAlias = tuple[int | None, str | None]  # support size, subgroup; None is all of them
+_INVERSE_PENALTY = 1e3  # keeps coefficients finite if the classes are separable
+Cell: TypeAlias = tuple[int | None, str | None]  # support size, subgroup; None means all
 Value = TypeVar("Value")
 ANY: Cell = (None, None)
-_FEWEST_TASKS = 11  # of a named subgroup
-_MOST_VALUES = 20  # of a column without cut points
+_FEWEST_TASKS = 11  # in a subgroup that is named
+_MOST_VALUES = 20  # in a column without cut points
 
 
 @dataclass(frozen=True)
 class Limits:
     r"""Errors of the calibration tasks, whose quantiles are conformal limits for a new task.
 
-    Errors of one task are correlated, so the tasks are the exchangeable units: with m tasks, each
+    Errors within a task are correlated, so the tasks are the exchangeable units: with m tasks, each
     of the :math:`n_i` rows of task i has weight :math:`1 / ((m + 1) n_i)`, and the new task has
-    weight :math:`1 / (m + 1)` at infinity. An interval of level :math:`1 - a` has weight
-    :math:`a / 2` beyond each limit and covers a random row of a new task with at least that
-    probability, for any distribution of the errors.
+    weight :math:`1 / (m + 1)` at infinity. An interval of level :math:`1 - a` has at most the
+    weight :math:`a / 2` beyond each limit. It covers a random row of a new task with a probability
+    of at least :math:`1 - a`, for any distribution of the errors.
 
     Attributes
     ----------
     error : (row,)
-        Signed and standardised, (outcome - mean) / sd, in ascending order.
+        Signed standardised errors, (outcome - mean) / sd, in ascending order.
     weight : (row,)
-        One over the number of rows of its task.
+        One over the number of rows of the row's task.
     n_tasks : int
 
     References
@@ -79,9 +79,9 @@ class Limits:
         return self._lower(tail), self._upper(tail)
 
     def lower(self, confidence_level: float) -> float:
-        """One-sided lower limit: `confidence_level` of the rows lie on or above it.
+        """One-sided lower limit: a share `confidence_level` of the rows lies on or above it.
 
-        On average over new tasks, each with the same weight.
+        The share is an average over new tasks with equal weights.
 
         Examples
         --------
@@ -97,12 +97,12 @@ class Limits:
         return self._upper(1.0 - confidence_level)
 
     def check_n_tasks(self, confidence_level: float, *, sides: int) -> None:
-        """Raise a `DataError` if there are fewer tasks than a level needs."""
+        """Raise a `DataError` if there are too few tasks for a level."""
         needed = tasks_needed(confidence_level, sides=sides)
         if self.n_tasks < needed:
             raise DataError(
                 f"a level of {100 * confidence_level:g} % needs {needed:,} calibration tasks with "
-                f"rows to predict, here are {self.n_tasks:,}. Calibrate on more patients, or lower "
+                f"rows to predict, got {self.n_tasks:,}. Calibrate on more patients, or lower "
                 "confidence_level."
             )
 
@@ -110,14 +110,14 @@ class Limits:
         return -Limits(-self.error[::-1], self.weight[::-1], self.n_tasks)._lower(tail)
 
     def _lower(self, tail: float) -> float:
-        """The smallest error with at most a share `tail` of the weight below it."""
+        """Largest error such that at most a share `tail` of the weight lies below it."""
         below = np.cumsum(self.weight)
         allowed = tail * (self.n_tasks + 1) - 1.0 + _ROUNDING
         return float(self.error[int(np.searchsorted(below, allowed, side="right"))])
 
 
 def tasks_needed(confidence_level: float, *, sides: int = 2) -> int:
-    """Number of calibration tasks that finite limits of a level need.
+    """Number of calibration tasks needed for finite limits of a level.
 
     Examples
     --------
@@ -161,7 +161,7 @@ class BetaCalibration:
     def of(cls, p: Array, happened: npt.NDArray[np.bool_], weight: Array) -> BetaCalibration:
         """Fit to probabilities, events and weights, (row,) each.
 
-        A negative coefficient is set to 0 and the other one refitted.
+        If a coefficient is negative, it is set to 0 and the other one is fitted again.
         """
         design, used = _design(p), [0, 1]
         coefficients = np.zeros(2)
@@ -189,7 +189,7 @@ def _design(p: Array) -> Array:
 
 
 def finest(limits: Mapping[Cell, Limits], cell: Cell, needed: int) -> Cell:
-    """The finest of the cell, its support size and all rows that has enough tasks."""
+    """The first with enough tasks: the cell, all rows of its support size, or all rows."""
     for wider in (cell, (cell[0], None)):
         if wider in limits and limits[wider].n_tasks >= needed:
             return wider
@@ -197,10 +197,10 @@ def finest(limits: Mapping[Cell, Limits], cell: Cell, needed: int) -> Cell:
 
 
 def by_cell(rows: pd.DataFrame, of: Callable[[pd.DataFrame], Value]) -> dict[Cell, Value]:
-    """Apply `of` to all rows, to those of each k, and to every subgroup at each k.
+    """Apply `of` to all rows, to the rows of each k, and to those of each subgroup at each k.
 
-    Subgroups of fewer than eleven tasks are skipped, so that no rare patient is named. The frame
-    has the columns shots, level and task.
+    Subgroups of fewer than eleven tasks are skipped, so that their names do not identify patients.
+    The frame has the columns shots, level (the subgroup) and task.
     """
     values = {ANY: of(rows)}
     for k, part in rows.groupby("shots"):
@@ -213,16 +213,17 @@ def by_cell(rows: pd.DataFrame, of: Callable[[pd.DataFrame], Value]) -> dict[Cel
 
 @dataclass(frozen=True)
 class Calibration:
-    """Fitted calibration of every cell: support size and subgroup.
+    """Fitted calibration of every cell, a combination of support size and subgroup.
 
     Parameters
     ----------
     limits : mapping of cell to tuple of Limits
-        Limits of standardised errors (one), or of the probability of every class.
+        For regressors, one: limits of the standardised error. For classifiers, limits of the
+        probability of each class.
     by : mapping of str to tuple of float
         Columns that define subgroups, and their cut points.
     maps : mapping of cell to tuple of BetaCalibration
-        Recalibration of the probability of every class, for classifiers.
+        For classifiers, recalibration of the probability of each class.
     """
 
     limits: Mapping[Cell, tuple[Limits, ...]]
@@ -240,8 +241,8 @@ class Calibration:
     ) -> dict[Cell, tuple[Limits, ...]]:
         """Limits for each cell.
 
-        If a cell was not calibrated, or on too few tasks for the level, they are those of all rows
-        of its support size, else of all rows; a `DataWarning` counts the rows.
+        If a cell was not calibrated, or has too few tasks for the level, it gets the limits of all
+        rows of its support size, or else of all rows. A `DataWarning` counts such rows.
         """
         needed, chosen, coarse = tasks_needed(confidence_level, sides=sides), {}, {}
         of_class = [
@@ -264,15 +265,15 @@ class Calibration:
     def _warn_of_coarse(
         self, coarse: Mapping[Cell, tuple[int, int]], confidence_level: float, needed: int
     ) -> None:
-        """Warn of rows that have the limits of coarser cells."""
+        """Warn of rows that get the limits of a larger group."""
         (n_shots, _), (_, n_tasks) = next(iter(coarse.items()))
         n_rows = sum(n_rows for n_rows, _ in coarse.values())
         by = f", by {', '.join(self.by)}" if self.by else ""
         warnings.warn(
-            f"{_counted(n_rows, 'row')} of {_counted(len(coarse), 'subgroup')} (first: after "
-            f"{_counted(n_shots or 0, 'shot')}{by}) had fewer calibration patients than a level "
-            f"of {100 * confidence_level:g} % needs: {needed:,}, here {n_tasks:,}. Limits of a "
-            "larger group are used, with coverage on average over that group only. Calibrate these "
+            f"{_counted(n_rows, 'row')} in {_counted(len(coarse), 'subgroup')} (first: after "
+            f"{_counted(n_shots or 0, 'shot')}{by}) had too few calibration patients: a level of "
+            f"{100 * confidence_level:g} % needs {needed:,}, got {n_tasks:,}. Limits of a larger "
+            "group are used instead, which cover only on average over that group. Calibrate these "
             "shots and subgroups on more patients.",
             DataWarning,
             stacklevel=7,
@@ -289,7 +290,7 @@ class Calibration:
         return np.asarray(p / p.sum(1, keepdims=True))
 
     def to_state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Tensors and JSON-safe metadata: sorted errors, without rows or ids."""
+        """Tensors and JSON-safe metadata: sorted errors, but no rows or ids."""
         tensors, cells = {}, []
         for number, (cell, each) in enumerate(self.limits.items()):
             cells.append({"cell": list(cell), "n_tasks": [limits.n_tasks for limits in each]})
@@ -334,17 +335,17 @@ def _read_limits(tensors: Mapping[str, Tensor], name: str, n_tasks: Any) -> Limi
         raise BundleError(f"tensor {name!r} must be a float64 pair of errors and weights.")
     error, weight = pair[0], pair[1]
     if bool((error.diff() < 0).any()) or bool((weight <= 0).any()) or type(n_tasks) is not int:
-        raise BundleError(f"tensor {name!r} must hold sorted errors and positive weights.")
+        raise BundleError(f"tensor {name!r} must contain sorted errors and positive weights.")
     return Limits(error.numpy(), weight.numpy(), n_tasks)
 
 
 def levels_of(
     columns: Mapping[str, npt.NDArray[Any]], by: Mapping[str, Sequence[float]]
 ) -> npt.NDArray[np.object_]:
-    """Name of every row's subgroup, (row,): values of the columns of `by`, cut at its cut points.
+    """Name of every row's subgroup, (row,), from the columns of `by` and their cut points.
 
-    Raises a `SchemaError` if a column is missing, is text with cut points, or has too many values
-    without cut points.
+    Raises a `SchemaError` if a column is missing, contains text but has cut points, or has too many
+    distinct values and no cut points.
 
     Examples
     --------
@@ -356,8 +357,7 @@ def levels_of(
     for name, cuts in by.items():
         if name not in columns:
             raise SchemaError(
-                f"by names the column '{name}', which X does not have. "
-                f"{did_you_mean(name, columns)}"
+                f"by= names the column '{name}', which is not in X. {did_you_mean(name, columns)}"
             )
         level = _cut(columns[name], cuts, name) if len(cuts) else _values(columns[name], name)
         names = np.asarray(names + np.where(names == "", "", ", ").astype(object) + level)
@@ -384,8 +384,8 @@ def _cut(values: npt.NDArray[Any], cuts: Sequence[float], name: str) -> npt.NDAr
     edges = np.asarray(cuts, dtype=np.float64)
     if values.dtype.kind not in "biuf" or np.any(np.diff(edges) <= 0):
         raise SchemaError(
-            f"column '{name}' of by needs numbers and increasing cut points, got {values.dtype} "
-            f"and cut points {tuple(cuts)}. Leave cut points out for categories."
+            f"column '{name}' in by= needs numbers and increasing cut points, got {values.dtype} "
+            f"and cut points {tuple(cuts)}. Omit the cut points for a column of categories."
         )
     between = [f"{low:g}-{high:g}" for low, high in zip(edges[:-1], edges[1:], strict=True)]
     words = [f"up to {edges[0]:g}", *between, f"over {edges[-1]:g}", "missing"]

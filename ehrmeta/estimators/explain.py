@@ -25,8 +25,8 @@ from ehrmeta.estimators.task_model import OutcomeResponse, TaskModel
 from ehrmeta.nn.batch import TaskRows
 
 Array = npt.NDArray[np.float64]
-_NODES = (1, 4, 16, 64)  # of the quadrature; one is exact for linear predictions
-_TOLERANCE = 1e-4  # of the sum of contributions, in standard deviations of the outcome
+_NODES = (1, 4, 16, 64)  # of the quadrature; one node is exact for linear predictions
+_TOLERANCE = 1e-4  # for the sum of contributions, in standard deviations of the outcome
 _COLUMNS = ("x", "measured", "time", "y", "origin", "offset")
 Game: TypeAlias = Callable[[npt.NDArray[np.bool_], npt.NDArray[np.int64]], Array]
 _AT_ONCE = 2000  # predictions in one call
@@ -46,7 +46,7 @@ def explain_rows(
         else:
             parts.append(_by_weight(response, model.table, given, rows))
     if not parts:
-        raise DataError("explain got no rows. Pass the rows whose predictions to explain.")
+        raise DataError("X has no rows. Pass the rows whose predictions are to be explained.")
     weights = model.own_weight(support, state, query)
     own_weight = pd.Series(weights, index=query.origin.numpy(), name="own_weight")
     table = pd.concat(parts, ignore_index=True).join(own_weight, on="row")
@@ -54,7 +54,7 @@ def explain_rows(
 
 
 def _path_weights(predict: Callable[[Tensor], Tensor], start: Tensor, end: Tensor) -> Tensor:
-    r"""Integrated gradients: mean derivative of a prediction on the line between two supports.
+    r"""Integrated gradients: mean derivative of predictions along the line between two supports.
 
     .. math:: w_j = \int_0^1 \frac{\partial f}{\partial y_j}(m + a (y - m))\, da, \qquad
        f(y) - f(m) = \sum_j w_j (y_j - m_j)
@@ -62,14 +62,14 @@ def _path_weights(predict: Callable[[Tensor], Tensor], start: Tensor, end: Tenso
     Parameters
     ----------
     predict : callable
-        From outcomes of the support, (point,), to predictions, (query,).
+        Maps outcomes of the support, (point,), to predictions, (query,).
     start, end : (point,)
         m and y.
 
     Returns
     -------
     Tensor, (query, point)
-        The coefficients, if f is linear.
+        The weights w. If f is linear, these are its coefficients.
 
     References
     ----------
@@ -94,7 +94,10 @@ def _path_weights(predict: Callable[[Tensor], Tensor], start: Tensor, end: Tenso
 def _by_weight(
     response: OutcomeResponse, table: TableEncoder, support: TaskRows, query: TaskRows
 ) -> pd.DataFrame:
-    """Contributions of the population, of visit times, and of every value (surprise x weight)."""
+    """Contributions of the population, of the visit times, and of each value.
+
+    The contribution of a value is its difference from the expected value times its weight.
+    """
     center, scale = table.outcome.center, table.outcome.scale
     predict, y, expected, population = response
     visits = predict(expected) - population
@@ -114,7 +117,7 @@ def _by_weight(
 def _by_leaving_out(
     model: TaskModel, support: TaskRows, query: TaskRows, label: int | None
 ) -> pd.DataFrame:
-    """Contributions of the population and of every omitted row, and the remainder."""
+    """Contributions of the population and of each row by leaving it out, and the remainder."""
 
     def predicted(rows: TaskRows) -> Array:  # (task, query)
         repeated = query.select(torch.zeros(rows.n_tasks, dtype=torch.int64))
@@ -139,13 +142,13 @@ def _by_leaving_out(
 
 
 def _repeated_rows(rows: TaskRows, index: Tensor, codes: Tensor, n_tasks: int) -> TaskRows:
-    """Rows by their index, possibly repeated, with new task numbers."""
+    """Rows selected by index, possibly repeatedly, with new task numbers."""
     columns = {name: getattr(rows, name)[index] for name in _COLUMNS}
     return TaskRows.from_codes(codes, n_tasks, timed=rows.timed, **columns)
 
 
 def _explained_value(prediction: Prediction, label: int | None) -> Array:
-    """Explained value, (row,): probability of a class, or mean on the transformed scale."""
+    """The value that is explained, (row,): class probability, or mean on the transformed scale."""
     if isinstance(prediction, ClassPredictive) and label is not None:
         return np.asarray(prediction.probabilities()[:, label])
     if not isinstance(prediction, Predictive):
@@ -161,14 +164,14 @@ def _label_number(table: TableEncoder, target: Any) -> int | None:
     classes = getattr(table.outcome, "labels", None)
     if classes is None:
         if target is not None:
-            raise DataError("target is a class, but the outcome is a number. Leave it out.")
+            raise DataError("target= selects a class, but the outcome is a number. Omit target=.")
         return None
     if target is None and len(classes) == 2:
         return 1
     matches = np.flatnonzero(np.asarray(classes == target))
     if len(matches) != 1:
         raise DataError(
-            f"target must be one of the model's {len(classes)} classes, see model.classes_."
+            f"target= must be one of the model's {len(classes)} classes. See model.classes_."
         )
     return int(matches[0])
 
@@ -180,7 +183,7 @@ def _part(name: str, query: TaskRows, contribution: Array) -> pd.DataFrame:
 
 
 def _rows(support: TaskRows) -> Iterator[tuple[int, float]]:
-    """Row number in the user's table and time of every row, sorted by time."""
+    """Row number in the user's table, and time, of each support row, sorted by time."""
     times = support.time.tolist() if support.timed else [np.nan] * support.n_rows
     return zip(support.origin.tolist(), times, strict=True)
 
@@ -196,7 +199,10 @@ def explain_features(
     n_samples: int,
     seed: int,
 ) -> pd.DataFrame:
-    """Shapley values of every query row, read from `columns`; see `Adapted.explain_features`."""
+    """Shapley values of the features for every query row; see `Adapted.explain_features`.
+
+    `columns` holds the feature values of the user's rows, which are listed in the result.
+    """
     label, features = _label_number(model.table, target), model.table.features
     parts = []
     for at, task in enumerate(query.codes.tolist()):
@@ -213,7 +219,7 @@ def explain_features(
         }
         parts.append(pd.DataFrame(shapley))
     if not parts:
-        raise DataError("explain_features got no rows. Pass the rows whose predictions to explain.")
+        raise DataError("X has no rows. Pass the rows whose predictions are to be explained.")
     table = pd.concat(parts).sort_values("row", kind="stable", ignore_index=True)
     measured = {feature.name for feature in features if feature.role == "measured"}
     values = [
@@ -239,12 +245,12 @@ def draw_rows(background: Any, n_samples: int, random_state: int) -> Any:
 def shapley_shares(
     game: Game, n_players: int, n_samples: int, rng: np.random.Generator
 ) -> tuple[Array, Array]:
-    """Shapley values by sampling: marginal contributions over random orders and their reverses.
+    """Shapley values by sampling: marginal contributions in random orders and in their reverses.
 
     Parameters
     ----------
     game : callable
-        From coalitions, (coalition, player), and the number of the background sample of each,
+        Maps coalitions, (coalition, player), and the number of each coalition's background sample,
         (coalition,), to values, (coalition,).
     n_players, n_samples : int
     rng : Generator
@@ -254,7 +260,7 @@ def shapley_shares(
     base : (sample,)
         Value of the empty coalition.
     shares : (sample, player)
-        Base and shares sum to the value of all players.
+        Contribution of each player. Base and shares sum to the value of the full coalition.
 
     References
     ----------
@@ -288,7 +294,10 @@ def shapley_shares(
 def _game(
     model: TaskModel, support: TaskRows, row: TaskRows, background: TaskRows, label: int | None
 ) -> Game:
-    """Prediction of one row as a function of the features that keep their values."""
+    """Prediction of one row as a function of the features that keep their values.
+
+    The other features get those of a background row.
+    """
     of_x, of_measured = _features_of(model.table, row)
     known = [feature.role == "known" for feature in model.table.features]
     fixed_in_support = torch.tensor([*known, True])
@@ -319,7 +328,7 @@ def _game(
 def _features_of(table: TableEncoder, rows: TaskRows) -> tuple[Tensor, Tensor]:
     """Feature number of each column of x and of measured.
 
-    The clock in x has the number after the last feature; it always keeps its value.
+    The time columns of x have the number after the last feature; they always keep their values.
     """
     x = torch.full((rows.x.shape[1],), len(table.features))
     measured = torch.zeros(rows.measured.shape[1], dtype=torch.int64)

@@ -1,4 +1,4 @@
-"""Survival analysis: discrete-time hazards, and forecasts as features at a landmark."""
+"""Survival analysis: a discrete-time hazard model, and features from forecasts at a landmark."""
 
 import warnings
 from typing import Any, Self
@@ -25,7 +25,7 @@ Array = NDArray[np.float64]
 
 
 class DiscreteTimeHazard(BaseEstimator):
-    r"""Discrete-time survival model with competing events, by a classifier of person-periods.
+    r"""Discrete-time survival model with competing events: a classifier of person-periods.
 
     The cause-specific hazard of cause c in interval j,
 
@@ -33,22 +33,22 @@ class DiscreteTimeHazard(BaseEstimator):
               T \text{ not before } j, x),
 
     is predicted by a classifier from the interval's time and the features, with one row per person
-    and interval. Survival and cumulative incidence follow as in the Aalen-Johansen estimator,
+    and interval. Survival and cumulative incidence are computed as in the Aalen-Johansen estimator:
 
     .. math:: S(j) = \prod_{l \le j} \bigl(1 - {\textstyle\sum_c \lambda_c(l)}\bigr), \quad
               F_c(j) = \sum_{l \le j} S(l - 1) \, \lambda_c(l).
 
-    Competing events such as death are outcomes, not censoring: with death as censoring,
-    ``1 - Kaplan-Meier`` estimates the risk if nobody died.
+    Competing events such as death are outcomes, not censoring. If death is treated as censoring,
+    ``1 - Kaplan-Meier`` estimates the risk that there would be if nobody died.
 
     Parameters
     ----------
     classifier : classifier, optional
-        Any scikit-learn classifier with ``predict_proba``; time is the first column. By default a
+        Any scikit-learn classifier with ``predict_proba``; time is its first column. By default a
         (multinomial) logistic regression on a cubic spline of time and standardised features, with
-        imputed missing values and their indicators.
+        imputation of missing values and missingness indicators.
     intervals : int or array-like
-        Number of intervals of equal length up to the longest time, or their edges, starting at 0.
+        Number of intervals of equal length up to the longest time, or the edges, starting at 0.
 
     Attributes
     ----------
@@ -94,7 +94,7 @@ class DiscreteTimeHazard(BaseEstimator):
         Raises
         ------
         DataError
-            A column is not numeric, y is not such an array, or there are no events.
+            A column is not numeric, y is not an array of `survival_array`, or there are no events.
         """
         X = collected(X)
         features = _numbers(X)
@@ -104,8 +104,8 @@ class DiscreteTimeHazard(BaseEstimator):
         causes = np.unique(rows.event[rows.event > 0])
         if len(causes) == 0:
             raise DataError(
-                f"none of {len(event):,} patients has an event by time {edges[-1]:g}. Check the "
-                "event codes and the unit of time."
+                f"none of the {len(event):,} patients has an event by time {edges[-1]:g}. Check "
+                "the event codes and the unit of time."
             )
         classifier = clone(self.classifier) if self.classifier is not None else _spline_logistic()
         self.classifier_ = classifier.fit(_design(features, rows, edges), rows.event)
@@ -115,7 +115,7 @@ class DiscreteTimeHazard(BaseEstimator):
         return self
 
     def predict_hazard(self, X: Any) -> Array:
-        """Cause-specific hazard of every interval, (row, cause, interval), as in `causes_`."""
+        """Cause-specific hazards, (row, cause, interval), with causes in the order of `causes_`."""
         features = self._read(X)
         n_rows, n_intervals = len(features), len(self.edges_) - 1
         person = np.repeat(np.arange(n_rows), n_intervals)
@@ -129,13 +129,13 @@ class DiscreteTimeHazard(BaseEstimator):
     def predict_cumulative_incidence(
         self, X: Any, times: ArrayLike | None = None, *, cause: int = 1
     ) -> Array:
-        """Cumulative incidence: probability of the event of a cause, as first event, by each time.
+        """Cumulative incidence: probability, by each time, that the first event is of a cause.
 
         Parameters
         ----------
         X : frame or array, (row, feature)
         times : array-like, (time,), optional
-            Since entry, with linear interpolation; by default the ends of the intervals.
+            Times since entry, interpolated linearly; by default the ends of the intervals.
         cause : int
             Event code.
 
@@ -146,7 +146,7 @@ class DiscreteTimeHazard(BaseEstimator):
         Raises
         ------
         DataError
-            The training data have no such event, or a time is beyond their follow-up.
+            The training data have no event of this cause, or a time lies beyond their follow-up.
         """
         hazard = self.predict_hazard(X)
         if cause not in self.causes_:
@@ -162,7 +162,7 @@ class DiscreteTimeHazard(BaseEstimator):
         return 1.0 - self._at(1.0 - np.cumprod(1.0 - hazard.sum(axis=1), axis=1), times)
 
     def score(self, X: Any, y: Any) -> float:
-        """Log likelihood of the discrete times, per row of X: higher is better."""
+        """Log likelihood of the discrete times, averaged over rows of X; higher is better."""
         features = self._read(X)
         event, time = _events(y, len(features))
         rows = person_period(event, time, self.edges_)
@@ -173,7 +173,7 @@ class DiscreteTimeHazard(BaseEstimator):
         return float(np.log(np.maximum(likelihood, 1e-300)).sum() / len(features))
 
     def _at(self, incidence: Array, times: ArrayLike | None) -> Array:
-        """Interpolate the incidence at the ends of the intervals (row, interval) to (row, time)."""
+        """Interpolate from the ends of the intervals, (row, interval), to times, (row, time)."""
         if times is None:
             return incidence
         since = np.atleast_1d(np.asarray(times, dtype=np.float64))
@@ -189,7 +189,7 @@ class DiscreteTimeHazard(BaseEstimator):
 
     def _read(self, X: Any) -> Array:
         if not hasattr(self, "classifier_"):
-            raise NotFittedError("This DiscreteTimeHazard instance is not fitted yet. Call 'fit'.")
+            raise NotFittedError("this DiscreteTimeHazard is not fitted yet. Call fit first.")
         X = collected(X)
         features = _numbers(X)
         try:
@@ -222,7 +222,7 @@ def _events(y: Any, n_rows: int) -> tuple[NDArray[np.int64], Array]:
 
 
 def _design(features: Array, rows: PersonPeriods, edges: Array) -> Array:
-    """Middle of the interval and features of the person, (row, 1 + feature)."""
+    """Midpoint of the interval and features of the person, (row, 1 + feature)."""
     middles = 0.5 * (edges[:-1] + edges[1:])
     return np.column_stack([middles[rows.interval], features[rows.person]])
 
@@ -231,7 +231,7 @@ def _numbers(X: Any) -> Array:
     columns = read_columns(X)
     text = [name for name, values in columns.items() if values.dtype.kind not in "biuf"]
     if text:
-        raise SchemaError(f"column(s) {text} hold text or dates. Encode them as numbers first.")
+        raise SchemaError(f"column(s) {text} contain text or dates. Encode them as numbers first.")
     return np.column_stack(list(columns.values())).astype(np.float64)
 
 
@@ -240,32 +240,32 @@ def landmark_posterior(
 ) -> pd.DataFrame:
     """Level, slope and spread of each patient's laboratory value at a landmark.
 
-    Three features for a risk model such as `DiscreteTimeHazard`, from the posterior of the values
+    They are features for a risk model such as `DiscreteTimeHazard`, predicted from the values
     before the landmark.
 
     Parameters
     ----------
     adapted : Adapted
-        A regressor adapted to the values known at the landmark, not to later ones.
+        A regressor adapted to the values known at the landmark, but not to later values.
     X : frame or array, (row, feature)
-        One row per patient: features known ahead, such as age at the landmark.
+        One row per patient: features that are known ahead, such as age at the landmark.
     groups : array, (row,)
-        Patients; those that were not adapted get the population prediction.
+        Patient of every row. Patients that were not adapted get the population prediction.
     time : array, (row,)
-        Landmarks, in the unit and from the origin of the forecaster.
+        Landmarks, on the time scale of the regressor.
     step : float
-        Time step; the slope is the expected change over the next step, per unit of time.
+        Time step. The slope is the expected change over the next step, per unit of time.
 
     Returns
     -------
     DataFrame
-        ``level``, ``slope`` and ``spread`` (predictive standard deviation, if the forecaster has
+        ``level``, ``slope`` and ``spread`` (predictive standard deviation, if the regressor has
         one) on the scale of the outcome transform.
 
     Raises
     ------
     DataError
-        The forecaster is a classifier or was adapted without groups, or the step is not positive.
+        A classifier was adapted, groups were not passed to `adapt`, or `step` is not positive.
 
     Examples
     --------
@@ -284,7 +284,7 @@ def landmark_posterior(
     if not step > 0:
         raise DataError(f"step must be a positive length of time, got {step}.")
     if adapted.labels_ is None:
-        raise GroupError("the forecaster was adapted without groups. Pass groups= to adapt.")
+        raise GroupError("the model was adapted without groups. Pass groups= to adapt.")
     patients, at = read_column(groups, "groups"), np.asarray(time, dtype=np.float64)
     known = np.isin(patients, adapted.labels_)
     table = pd.DataFrame(index=range(len(patients)), columns=["level", "slope", "spread"])
@@ -305,7 +305,7 @@ def _predicted(adapted: Adapted, X: Any, **rows: Any) -> tuple[Array, Array | No
         warnings.filterwarnings("ignore", ".*not later than the last row", DataWarning)
         predicted = adapted.predict_distribution(X, **rows)
     if not isinstance(predicted, Predictive):
-        raise DataError("classes have no level and slope. Adapt a regressor.")
+        raise DataError("a classifier has no level and slope. Adapt a regressor.")
     outcome = predicted.outcome
     scale = None if predicted.scale is None else outcome.scale * predicted.scale
     return outcome.center + outcome.scale * predicted.loc, scale

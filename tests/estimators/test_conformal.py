@@ -157,7 +157,7 @@ def test_kinds_with_too_few_patients_fall_to_all_kinds_of_their_size(fitted):
     found.calibrate(X[few], y[few], groups=groups[few], time=time[few])
     assert {level for _, level in found.limits_} == {None, "sex f"}  # rare kinds are not named
     shown, asked, _ = _shown_asked(_visits(30, seed=9), 1)
-    with pytest.warns(DataWarning, match="fewer calibration patients"):
+    with pytest.warns(DataWarning, match="too few calibration patients"):
         interval = found.adapt(**shown).predict_interval(**asked)
     all_kinds = ConformalRegressor(fitted, shots=(1,))
     all_kinds.calibrate(X[few], y[few], groups=groups[few], time=time[few])
@@ -191,7 +191,7 @@ def test_bad_input_is_refused(fitted, conformal):
         ConformalRegressor(fitted).adapt(X[:1], y[:1], time=time[:1])
     with pytest.raises(NotFittedError, match="not fitted"):
         ConformalRegressor(MixedEffects()).calibrate(X, y, groups=groups, time=time)
-    with pytest.raises(DataError, match="MetaClassifier predicts no numbers"):
+    with pytest.raises(DataError, match="MetaClassifier does not predict numbers"):
         ConformalRegressor(MetaClassifier()).calibrate(X, y, groups=groups, time=time)
     with pytest.raises(GroupError, match="calibrate needs groups"):
         ConformalRegressor(fitted).calibrate(X, y, groups=None, time=time)
@@ -210,7 +210,7 @@ def test_bad_input_is_refused(fitted, conformal):
         ConformalRegressor(fitted, by={"sex": (1,)}).calibrate(X, y, groups=groups, time=time)
     small = ConformalRegressor(fitted).calibrate(X, y, groups=groups, time=time)
     shown, asked, _ = _shown_asked(_visits(3, seed=15), 1)
-    with pytest.raises(DataError, match="a level of 99 % needs 199 calibration tasks.*here are 25"):
+    with pytest.raises(DataError, match="a level of 99 % needs 199 calibration tasks.*got 25"):
         small.adapt(**shown).predict_interval(**asked, confidence_level=0.99)
     with pytest.raises(DataError, match="strictly between 0 and 1"):
         conformal.adapt(**shown).predict_interval(**asked, confidence_level=1.0)

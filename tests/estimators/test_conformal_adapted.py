@@ -90,7 +90,7 @@ def test_other_files_and_altered_ones_are_refused(regressor, saved, tmp_path):
     first = next(name for name in tensors if name.startswith("limits."))
     turned = {**tensors, first: tensors[first].flip(1).contiguous()}
     write_bundle(saved, turned, metadata)
-    with pytest.raises(BundleError, match="must hold sorted errors"):
+    with pytest.raises(BundleError, match="must contain sorted errors"):
         ConformalRegressor.load(saved)
     write_bundle(saved, tensors, {**metadata, "cells": [{"cell": [1]}]})
     with pytest.raises(BundleError, match="do not fit together"):

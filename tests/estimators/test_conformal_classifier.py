@@ -120,13 +120,13 @@ def test_bad_input_is_refused(fitted, conformal):
     X, y, groups = _visits(30, seed=7)
     with pytest.raises(NotFittedError, match="not calibrated yet"):
         ConformalClassifier(fitted).unadapted()
-    with pytest.raises(DataError, match="MetaRegressor predicts no classes"):
+    with pytest.raises(DataError, match="MetaRegressor does not predict classes"):
         ConformalClassifier(MetaRegressor()).calibrate(X, y, groups=groups)
     small = ConformalClassifier(fitted, shots=(0,)).calibrate(X, y, groups=groups)
     with pytest.raises(DataError, match=r"a level of 99 % needs 99 calibration tasks"):
         small.unadapted().predict_set(X, confidence_level=0.99)
     none = ConformalClassifier(fitted, shots=(0,)).calibrate(X, y & False, groups=groups)
-    with pytest.raises(DataError, match="here are 0"):
+    with pytest.raises(DataError, match="got 0"):
         none.unadapted().predict_set(X)
     assert np.allclose(none.unadapted().predict_proba(X), fitted.predict_proba(X))
     with pytest.raises(DataError, match="strictly between 0 and 1"):

@@ -39,7 +39,7 @@ def test_more_patients_than_needed_give_finite_limits_and_fewer_an_error():
         m = tasks_needed(level)
         errors = np.arange(float(m))
         assert Limits.of(errors, np.arange(m)).at(level) == (0.0, m - 1.0)
-        with pytest.raises(DataError, match=f"needs {m} calibration tasks.*here are {m - 1}"):
+        with pytest.raises(DataError, match=f"needs {m} calibration tasks.*got {m - 1}"):
             Limits.of(errors[1:], np.arange(m - 1)).at(level)
 
 

@@ -160,7 +160,7 @@ def test_bad_input_is_refused(one):
     adapted = model.adapt(X[ROWS], y[ROWS], groups=np.zeros(3), time=time[ROWS])
     with pytest.raises(GroupError, match="not adapted"):
         adapted.explain(X[LATER], groups=np.ones(3), time=time[LATER])
-    with pytest.raises(DataError, match="Leave it out"):
+    with pytest.raises(DataError, match="Omit target="):
         adapted.explain(X[LATER], groups=np.zeros(3), time=time[LATER], target="hi")
     with pytest.raises(DataError, match="got no rows"):
         adapted.explain(X[:0], groups=np.zeros(0), time=time[:0])
@@ -347,5 +347,5 @@ def test_bad_input_of_feature_attributions_is_refused(patients, mixed):
             adapted.explain_features(**asked, background=X, n_samples=wrong)
     with pytest.raises(DataError, match="got no rows"):
         adapted.explain_features(X[:0], time=time[:0], background=X)
-    with pytest.raises(DataError, match="Leave it out"):
+    with pytest.raises(DataError, match="Omit target="):
         adapted.explain_features(**asked, background=X, target="m")
