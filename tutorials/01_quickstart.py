@@ -2,10 +2,9 @@
 """
 Quickstart: what will this patient's HDL be?
 ============================================
-HDL cholesterol was measured again and again in 10,190 people of Rochester. A new patient has
-three values. What will the later ones be, and how sure can we be? A model learns from many
-patients how patients differ; `adapt` then takes the three values and says what they mean for
-this one.
+HDL cholesterol was measured repeatedly in 10,190 people in Rochester. A new patient has three
+values. What will the later values be, and how certain is the forecast? A model learns from many
+patients how patients differ. `adapt` then uses the three values to forecast for this patient.
 """
 
 # %%
@@ -22,8 +21,8 @@ hdl = load_dataset("nafld-hdl")
 print(hdl)
 
 # %% [markdown]
-# Split by patient, never by row: a test patient's visits are all unseen. To be quick, a tenth of
-# the patients will do here, and fewer steps than by default.
+# Split by patient, never by row, so that the model has seen no visit of a test patient. To save
+# time, this tutorial uses a tenth of the patients and fewer training steps than the default.
 
 # %%
 few, _ = hdl.split(test_fraction=0.9, random_state=0)
@@ -32,8 +31,8 @@ model = MetaRegressor(max_steps=100, random_state=0, verbose=False)
 model.fit(train.X, train.y, groups=train.groups, time=train.time)
 
 # %% [markdown]
-# The first three visits of all test patients are the support, the later ones the query. One call
-# adapts to them all; the model itself does not change.
+# The first three visits of every test patient are the support, the later visits the query. One
+# call adapts to all patients; the model itself does not change.
 
 # %%
 seen, later = test.support_query(shots=3)
@@ -42,16 +41,16 @@ own = patients.predict(later.X, groups=later.groups, time=later.time)
 interval = patients.predict_interval(
     later.X, groups=later.groups, time=later.time, confidence_level=0.9
 )
-population = model.predict(later.X, time=later.time)  # knows age and sex, and no value
+population = model.predict(later.X, time=later.time)  # uses age and sex, but no HDL value
 print(f"mean error, not adapted: {abs(later.y - population).mean():.1f} mg/dL")
 print(f"mean error, adapted:     {abs(later.y - own).mean():.1f} mg/dL")
 inside = (interval[:, 0] <= later.y) & (later.y <= interval[:, 1])
 print(f"values inside their 90 % interval: {inside.mean():.0%}")
 
 # %% [markdown]
-# Is that good? Ask what simple things reach. The last value and a linear mixed model are hard to
-# beat with one patient's few rows; `Population` is a network that does not adapt. Scores are
-# errors of later values, every patient weighing the same.
+# Is that good? Compare with simple baselines. With few rows per patient, the last value and a
+# linear mixed model are hard to beat. `Population` is a network that does not adapt. The scores
+# are errors of later values, with equal weight for every patient.
 
 # %%
 peers = {
@@ -68,7 +67,8 @@ folder = Path(tempfile.mkdtemp())
 display.figure_.savefig(folder / "errors.png")
 
 # %% [markdown]
-# One patient, as in the README: what was shown, the forecast with its band, what came later.
+# One patient, as in the README: the values shown to the model, the forecast with its interval,
+# and the later values.
 
 # %%
 visits = pd.Series(test.groups).value_counts(sort=False)
@@ -78,5 +78,5 @@ display.figure_.savefig(folder / "patient.png")
 print("pictures:", folder)
 
 # %% [markdown]
-# `model.save("hdl.ehrmeta")` keeps the model, and `MetaRegressor.load` reads it back: see
+# `model.save("hdl.ehrmeta")` saves the model, and `MetaRegressor.load` loads it: see
 # 10_privacy_and_limits.

@@ -1,11 +1,11 @@
 # %% [markdown]
 """
-Your own table: may these visits be used as they are?
+Your own table: can these visits be used as they are?
 =====================================================
-A file from a clinic is never clean. Here is one with the usual faults: visits of patients with
-liver disease (the bundled pbcseq), some of whose bilirubin came in umol/L, with a visit entered
-twice, a lab number among the columns and a result that is missing. The package lists what is
-wrong before it learns anything from it, and never changes a value without saying so.
+A file from a clinic is never clean. This one has typical faults. It contains visits of patients
+with liver disease (the bundled pbcseq data). Some bilirubin values are in umol/L, one visit was
+entered twice, one result is missing, and a column holds lab numbers. The package lists the
+problems before a model is fitted, and reports every value that it changes.
 """
 
 # %%
@@ -50,10 +50,10 @@ frame = pd.read_csv(folder / "visits.csv")
 print(frame.head(3))
 
 # %% [markdown]
-# `Schema.infer` guesses what every column is. A lab of the same visit is not known before the
-# visit, so name it in `measured`: at a later visit only its last known value is used. Undeclared
-# columns that vary within patients are read the same way, with a warning; name planned doses and
-# the like in `known`. Units are UCUM codes.
+# `Schema.infer` guesses the role of every column. A lab value of the visit to predict is not known
+# before that visit, so name it in `measured`: then only its last earlier value is used. Other
+# columns that vary within patients are treated the same way, with a warning. Columns that are
+# known ahead, such as planned doses, belong in `known`. Units are UCUM codes.
 
 # %%
 guess = Schema.infer(
@@ -67,18 +67,18 @@ guess = Schema.infer(
 print(guess)
 
 # %% [markdown]
-# `check` says everything at once: errors keep the table from being used, warnings are for you to
-# judge. On the command line it is `ehrmeta check visits.csv --task patient --time date --target
-# bilirubin`.
+# `check_table` lists all problems at once. A table with errors cannot be used; whether a warning
+# matters is for you to decide. The command is `ehrmeta check visits.csv --task patient --time date
+# --target bilirubin`.
 
 # %%
 findings = check_table(frame, guess)
 print(findings)
 
 # %% [markdown]
-# So the lab number goes, an outcome that is missing leaves its row out, of a visit entered twice
-# the first counts, and bilirubin gets a range that is plausible. Say it once, as a schema;
-# `to_toml` writes it as a file to keep beside the data (`ehrmeta fit visits.csv --schema
+# So drop the lab number and the row with the missing outcome, use the first entry of the visit that
+# was entered twice, and declare a plausible range for bilirubin. Write this down once, in a schema.
+# `to_toml` saves the schema as a file to store with the data (`ehrmeta fit visits.csv --schema
 # visits.toml`).
 
 # %%
@@ -98,7 +98,8 @@ table = Table.from_frame(frame, Schema.from_toml(folder / "visits.toml"), on_mis
 print(table)
 
 # %% [markdown]
-# The table keeps its findings, and brings its schema along to `fit`: units, roles, the log scale.
+# The table stores its findings. Its X passes the schema on to `fit`, with units, roles and the log
+# scale.
 
 # %%
 train, test = table.split(test_fraction=0.3, random_state=0)
@@ -111,8 +112,9 @@ fold = np.exp(abs(np.log(predicted / later.y)))
 print(f"half of the predictions are within a factor of {np.median(fold):.2f}")
 
 # %% [markdown]
-# A report says how well this does, for whom, and what only you can answer: one page to file. Its
-# intervals are first calibrated on patients whom the model has not seen either.
+# A report is one page that says how well the model forecasts, and for whom, and lists the questions
+# that only you can answer. Before that, the intervals are calibrated on patients that the model has
+# not seen.
 
 # %%
 held_out, new = test.split(test_fraction=0.5, random_state=0)
@@ -124,7 +126,8 @@ report.save(folder / "report.html")
 print("\n".join(report.sections[0].paragraphs))
 
 # %% [markdown]
-# An error says what was wrong, where, and what to do; it never shows a patient's value or id.
+# An error message says what is wrong, where it is, and what to do. It never shows a patient's value
+# or id.
 
 # %%
 for faulty in (

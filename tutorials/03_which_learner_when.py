@@ -2,9 +2,10 @@
 """
 Which learner when: does a network help patients with a handful of visits?
 ==========================================================================
-One argument changes the learner, and all are fitted, adapted and scored alike. So the question
-is put to the data: serum albumin in 312 patients with liver disease, four learners and a
-baseline, on patients that none has seen. `docs/which_learner.md` says where to begin and why.
+One argument selects the learner. All learners are fitted, adapted and scored in the same way, so
+they are easy to compare on data: here four learners and a baseline forecast serum albumin in 312
+patients with liver disease, and are tested on patients that they have not seen.
+`docs/which_learner.md` says where to start, and why.
 """
 
 # %%
@@ -40,9 +41,9 @@ for model in models.values():
     model.fit(train.X, train.y, groups=train.groups, time=train.time)
 
 # %% [markdown]
-# `query="fixed"` judges all k on the same visits, those after the third, so that the columns
-# compare. Ranges are intervals of the difference to the last row, paired over patients: with 94
-# test patients small differences cannot be told from chance.
+# With `query="fixed"`, all k are scored on the same visits, those after the third, so that the
+# columns can be compared. Ranges are intervals for the difference from the last row, paired over
+# patients. With 94 test patients, small differences cannot be distinguished from chance.
 
 # %%
 curve = k_shot_curve(
@@ -65,10 +66,10 @@ display.figure_.savefig(folder / "errors.png")
 print("pictures:", folder)
 
 # %% [markdown]
-# Why is the last value worst after two? At the second visit of one patient 8.01 g/dL were
-# recorded, which is hardly possible. The last value carries it forward; a learner with a prior
-# believes a part of it.
+# Why is the last value worst at k = 2? At one patient's second visit, 8.01 g/dL was recorded, which
+# is hardly possible. The last value carries it forward unchanged; a learner with a prior shrinks it
+# toward the population.
 #
-# With few patients begin with the default: it starts as a linear mixed model and leaves it only
-# for a gain on held-out patients. Judge on your own patients, and tune what you compare
-# (08_tuning) before you believe a table.
+# With few patients, start with the default: it begins as a linear mixed model and changes only if
+# that improves forecasts for held-out patients. Compare learners on your own patients, and tune all
+# of them (08_tuning) before you draw conclusions from a table.

@@ -1,10 +1,11 @@
 # %% [markdown]
 """
-One patient over time: when does a patient stop looking like the population?
-============================================================================
-Before the first value a prediction can only be the population's. Every visit tells more. Here
-the visits of one patient arrive one at a time, as in a clinic, and the model says after each
-how wide its interval is and how much of the prediction is the patient's own.
+One patient over time: how fast does a forecast become individual?
+==================================================================
+Before a patient's first value, the only possible prediction is that for the population. Every visit
+adds information. Here the visits of one patient arrive one at a time, as in a clinic. After each of
+them, the model reports the width of its interval, and how much of the prediction comes from the
+patient's own values.
 """
 
 # %%
@@ -25,8 +26,8 @@ model = MetaRegressor(max_steps=100, random_state=0, verbose=False)
 model.fit(train.X, train.y, groups=train.groups, time=train.time)
 
 # %% [markdown]
-# At every visit: what was to be expected of it, and what came. `unadapted` is a task without
-# rows; `update` returns a new one and leaves the old one as it was, so both can be kept.
+# For every visit, print the forecast made before it and the observed value. `unadapted` returns a
+# patient without rows. `update` returns a new adapted patient and does not change the old one.
 
 # %%
 visits = pd.Series(test.groups).value_counts(sort=False)
@@ -44,7 +45,7 @@ for visit in range(8):
             "expected": now.predict(X[row], time=day[row])[0],
             "90 % low": low,
             "90 % high": high,
-            "came": y[visit],
+            "observed": y[visit],
             "own weight": now.own_weight(X[row], time=day[row])[0],
         }
     )
@@ -52,9 +53,9 @@ for visit in range(8):
 print(pd.DataFrame(story).set_index("values seen").round(2))
 
 # %% [markdown]
-# `own_weight` is 1 - posterior / prior variance: 0 before the first value, and the nearer to 1
-# the more the patient's own values settle the matter. It falls with the time ahead, since what
-# was measured long ago says less, and the interval widens again.
+# `own_weight` is 1 - posterior / prior variance. It is 0 before the first value, and approaches 1
+# the more the prediction is determined by the patient's own values. It decreases with the time
+# ahead, because old values say less about the distant future, and the interval becomes wider again.
 
 # %%
 latest = slice(7, 8)
@@ -67,8 +68,9 @@ for years in (0.1, 1, 3, 10):
 print(pd.DataFrame(ahead).T.round(2))
 
 # %% [markdown]
-# Why is the next value predicted as it is? Each value adds its surprise, how far it lay from what
-# the population expected, times its weight; the parts add up to the prediction.
+# Why does the model predict this value? Each earlier value contributes its surprise (its difference
+# from the value expected for the population) times its weight. The contributions sum to the
+# prediction.
 
 # %%
 why = now.explain(X[latest], time=day[latest])
@@ -87,8 +89,8 @@ display.figure_.savefig(folder / "why.png")
 print("pictures:", folder)
 
 # %% [markdown]
-# What would a shifted decimal point do? The value is accepted, but `AtypicalWarning` says that the
-# patient is unlike all others.
+# What would a shifted decimal point do? The value is accepted, but an `AtypicalWarning` says that
+# the patient is unlike the training patients.
 
 # %%
 with warnings.catch_warnings(record=True) as caught:

@@ -1,11 +1,11 @@
 # %% [markdown]
 """
-A new hospital: after how many patients does the model fit there?
-=================================================================
-Who needs little warfarin (21 mg a week or less) bleeds on the usual dose. A risk model from
-other hospitals meets one that it has never seen: its patients, its habits and its laboratory
-differ. Here the task is the site: learn over 16 sites how sites differ, then adapt to a new one
-from its first 20 or 50 patients.
+A new hospital: how many of its patients does the model need?
+=============================================================
+Patients who need little warfarin (21 mg per week or less) are at risk of bleeding on the usual
+dose. A risk model from other hospitals is to be used in a new one, which differs in its patients,
+practice and laboratory. Here a task is a site: the model learns from 16 sites how sites differ, and
+adapts to a new site from its first 20 or 50 patients.
 """
 
 # %%
@@ -25,8 +25,8 @@ train, test = warfarin.split(test_fraction=0.27, random_state=0)  # by site
 print(f"{train.n_tasks} sites to learn from, {test.n_tasks} new ones")
 
 # %% [markdown]
-# `feature_slopes=True` is the learner for cohorts of tens of rows or more: a site may differ in
-# its level and in what every feature does there. How much sites differ is learned from the sites.
+# `feature_slopes=True` suits tasks with tens of rows or more: sites may differ in their level and
+# in the effect of every feature. How much they differ is estimated from the training sites.
 
 # %%
 model = MetaClassifier(
@@ -35,8 +35,8 @@ model = MetaClassifier(
 model.fit(train.X, train.y <= 21, groups=train.groups)
 
 # %% [markdown]
-# The model of the other sites, then adapted to 20 and to 50 patients of each new one. All are
-# judged on the same patients: those who were not among the 50.
+# Compare the unadapted model with the model adapted to 20 and to 50 patients of each new site. All
+# are scored on the same patients: those who are not among the 50.
 
 # %%
 fifty, others = test.support_query(shots=50, random_state=0)
@@ -59,9 +59,9 @@ scores = pd.DataFrame(
 print(scores.T.round(3))
 
 # %% [markdown]
-# Calibration matters more than ranking here: of patients with a risk of 30 %, 30 in 100 should
-# need little. Look at each new site by itself: expected over observed events (E:O), 1 where the
-# risks add up.
+# Calibration matters more than ranking here: of 100 patients with a risk of 30 %, 30 should need a
+# low dose. Look at each new site separately: the ratio of expected to observed events (E:O) is 1 if
+# the risks are right on average.
 
 # %%
 table = pd.DataFrame({"site": others.groups, "observed": low_dose, **risks})
@@ -69,13 +69,13 @@ sites = table.groupby("site").sum()
 expected = sites.drop(columns="observed").div(sites["observed"], axis=0)
 print(expected.assign(events=sites["observed"]).round(2))
 off = np.log(expected).abs().mean()
-print("factor by which a site's expected events are off, mean of the sites:")
+print("factor between expected and observed events, averaged over sites:")
 print(np.exp(off).round(2))
 
 # %% [markdown]
-# Twenty patients already mend most of the level, which is what differs most between sites.
-# Ranking hardly changes, and a look at the slope keeps one honest: below 1 the risks are too far
-# apart, which is the price of learning slopes from 50 patients.
+# Twenty patients already correct most of the level, in which sites differ most. Ranking hardly
+# changes. Check the calibration slope as well: a slope below 1 means that the risks are too
+# extreme, which is the price of estimating slopes from 50 patients.
 
 # %%
 figure, axes = plt.subplots(1, 2, figsize=(13, 6.5), layout="constrained")

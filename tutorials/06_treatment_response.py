@@ -1,11 +1,11 @@
 # %% [markdown]
 """
-Treatment response: what does the drug change, for whom, and at this centre?
-============================================================================
-In a trial of 51 institutions, patients with cystic fibrosis inhaled rhDNase or placebo; the
-outcome is an exacerbation that needed antibiotics. `TreatmentResponse` learns over centres what
-the treatment changes and adapts to one more. Effects are differences of probabilities here:
--0.1 is ten fewer patients in a hundred.
+Treatment response: what is the effect of the drug, for whom, and at this centre?
+=================================================================================
+In a trial at 51 institutions, patients with cystic fibrosis inhaled rhDNase or placebo. The outcome
+is an exacerbation that needed antibiotics. `TreatmentResponse` learns the treatment effect from
+many centres and adapts to a new one. Effects are differences of probabilities here: -0.1 means ten
+fewer exacerbations per hundred patients.
 """
 
 # %%
@@ -23,8 +23,8 @@ train, test = trial.split(test_fraction=0.2, random_state=0)  # by institution
 print(trial)
 
 # %% [markdown]
-# It was randomised 1:1, so say that the propensity is 0.5; without `propensity` it is learned,
-# for treatments that nobody drew by lot. All features must be known before the treatment.
+# The trial was randomised 1:1, so the propensity is 0.5. Without `propensity=` it is estimated, for
+# treatments that were not randomised. All features must be known before the treatment.
 
 # %%
 model = TreatmentResponse(propensity=0.5, random_state=0)
@@ -34,21 +34,21 @@ print("95 % interval for a new centre:", model.ate_interval(train.X).round(3))
 print("form of the effect:", model.forms_, "| differences between centres:", model.variation_)
 
 # %% [markdown]
-# Simple answers are the rule: the form is the simplest that explains the data about as well as
-# the best one, and it may well be that patients and centres cannot be told apart. So ask first
-# what the rows of every centre say by themselves, and together.
+# The model prefers simple answers. It takes the simplest form of the effect that fits about as well
+# as the best one, and often finds no evidence that the effect differs between patients or centres.
+# So look first at the effects estimated in each centre separately, and pool them.
 
 # %%
 print(model.tasks_.pooled_effect())
 
 # %% [markdown]
-# Two intervals for a new centre, and they differ. The model's holds if centres do not differ,
-# which is what it settled for: it did not find that they do. The other one keeps what a dozen
-# patients a centre cannot exclude. Be as careful as the wider one.
+# The two intervals for a new centre differ. The model's is valid if effects are the same in all
+# centres: it selected this because it found no evidence of a difference. The pooled one includes
+# the differences that a dozen patients per centre cannot exclude. Rely on the wider one.
 
 # %% [markdown]
-# Centres that were not in the fit: `adapt` takes their patients so far. With a dozen patients a
-# centre is mostly what the others were.
+# For new centres, pass the patients treated so far to `adapt`. With a dozen patients, the estimate
+# for a centre comes mostly from the other centres.
 
 # %%
 centres = model.adapt(test.X, test.y, treatment=test.treatment, groups=test.groups)
@@ -57,9 +57,9 @@ print(f"first new centre, {len(first.y)} patients:")
 print(centres.ate_interval(first.X, groups=first.groups).round(3))
 
 # %% [markdown]
-# What to do? `recommend` names the better arm at each row, and abstains where the interval of the
-# margin holds 0. `policy_value` says what would have come of a policy among patients that the
-# model has not seen: here, of treating everyone and of treating no one.
+# Which arm should be given? `recommend` returns the better arm for each row, and abstains if the
+# interval of the margin contains 0. `policy_value` estimates the mean outcome under a policy, in
+# patients that the model has not seen: here, treating everyone and treating no one.
 
 # %%
 advice = centres.recommend(test.X, higher_is_better=False, groups=test.groups)
@@ -71,8 +71,9 @@ for policy in (1, 0):
 print(centres.diagnostics())
 
 # %% [markdown]
-# Does it find what is there? In a simulation the truth is known: sites differ in level, in whom
-# they treat and in what the treatment does; nobody drew lots, so the propensity is learned.
+# Does the model find the true effects? In a simulation they are known. Here sites differ in their
+# level, in whom they treat and in the treatment effect. Treatment is not randomised, so the
+# propensity is estimated.
 
 # %%
 sites = make_treatment(20, n_patients=(60, 120), random_state=0)

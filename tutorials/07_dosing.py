@@ -2,10 +2,11 @@
 """
 Dosing: how much does this patient need?
 ========================================
-Patients clear a drug at rates of their own, so one dose suits few of them. `DoseResponse` learns
-over many patients how a response follows the dose, adapts to one more from a few (dose, response)
-pairs, and names the dose that most probably brings the response into a target range. The patients
-here are simulated, so that the recommendations can be held against the truth.
+Patients clear a drug at different rates, so no single dose suits all of them. `DoseResponse` learns
+from many patients how the response depends on the dose. It adapts to a new patient from a few
+(dose, response) pairs, and recommends the dose with the highest probability of a response in a
+target range. The patients here are simulated, so that the recommendations can be compared with the
+truth.
 """
 
 # %%
@@ -21,10 +22,10 @@ X = pd.DataFrame({"log_weight": np.log(weight), "log_clearance": np.log(clearanc
 print(X.assign(dose=dose, concentration=patients.y).head().round(2).to_string())
 
 # %% [markdown]
-# Concentrations multiply: twice the dose, twice the concentration. On the log scale that is a slope
-# of 1, the same for all (`random_slope=False`); what differs is the level and the curve over the
-# hours since the dose (`curves=`). Earlier doses still act a little, for some patients longer than
-# for others (`own_carry_over=`): their half-life is estimated.
+# Concentrations are proportional to the dose. On the log scale this is a slope of 1, the same for
+# all patients (`random_slope=False`). Patients differ in their level, and in the curve over the
+# hours since the dose (`curves=`). Earlier doses still contribute, in some patients longer than in
+# others (`own_carry_over=`); their half-life is estimated.
 
 # %%
 train = patients.groups < 200
@@ -46,8 +47,8 @@ model.fit(
 print(f"half-life of earlier doses: {model.carry_over_:.1f} h")
 
 # %% [markdown]
-# A new patient, two concentrations. The band is about the concentration itself, before the next
-# dose; `extrapolated` would mark doses that no training patient had.
+# A new patient has two measured concentrations. The band is for the true concentration just before
+# the next dose, without measurement error. `extrapolated` marks doses outside the training range.
 
 # %%
 first = np.flatnonzero(patients.groups == 200)
@@ -62,7 +63,8 @@ print(best.round(2).to_string(index=False))
 print(f"the truth at that dose: {patients.concentration(best['dose'][0])[200]:.1f} mg/L")
 
 # %% [markdown]
-# All new patients at once: the share that reaches the target with no concentration, and with two.
+# All new patients at once: the share whose concentration reaches the target range if the dose is
+# chosen with no measured concentration, and with two.
 
 # %%
 new = ~train
@@ -83,11 +85,12 @@ for name, chosen in {"no concentration": blind, "two": adapted}.items():
     given = np.full(300, np.nan)
     given[ids] = chosen["dose"]
     share = patients.in_target(given)[ids].mean()
-    print(f"{name}: {share:.0%} reach it, {chosen['probability'].mean():.0%} promised")
+    print(f"{name}: {share:.0%} in target, {chosen['probability'].mean():.0%} predicted")
 
 # %% [markdown]
-# Where the drug's law is known, say so: `OneCompartment` learns clearance, volume and absorption of
-# the population, and weighs all that a patient's may be by the concentrations seen.
+# If the drug's kinetics are known, use a kinetic model: `OneCompartment` learns the distribution of
+# clearance, volume and absorption in the population, and computes their posterior given a new
+# patient's concentrations.
 
 # %%
 few = patients.groups < 100
@@ -110,12 +113,12 @@ chosen = known_law.recommend(query, target=patients.target, grid=grid, groups=id
 given = np.full(300, np.nan)
 given[ids] = chosen["dose"]
 share = patients.in_target(given)[ids].mean()
-print(f"two, with the law: {share:.0%} reach it, {chosen['probability'].mean():.0%} promised")
+print(f"two, kinetic model: {share:.0%} in target, {chosen['probability'].mean():.0%} predicted")
 
 # %% [markdown]
-# Doses that follow the outcome mislead a comparison of rows: those who do badly get more. The model
-# warns, and conditions on the whole history. Here a unit of dose lowers a symptom score by 4 on
-# average, while higher doses go with *higher* scores.
+# If doses are adjusted to the outcome (titration), comparing rows is misleading, because patients
+# who do badly get more. The model warns, and conditions on the whole history. Here a unit of dose
+# lowers a symptom score by 4 on average, although higher doses go with *higher* scores.
 
 # %%
 titrated = make_nof1(120, titration=True, random_state=7)
@@ -131,4 +134,4 @@ symptoms.fit(
 naive = np.polyfit(titrated.treatment[learn], titrated.y[learn], 1)[0]
 row = titrated.X[:1, 3:]
 effect = symptoms.unadapted().effect(row, T0=0, T1=1, time=[55.0])[0]
-print(f"slope over all rows {naive:+.1f}, effect of a dose held for long {effect:+.1f}")
+print(f"slope over all rows {naive:+.1f}, estimated effect of a constant dose {effect:+.1f}")

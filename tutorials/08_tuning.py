@@ -1,11 +1,11 @@
 # %% [markdown]
 """
-Tuning: is there a better setting than the one it comes with?
-=============================================================
-A setting is judged by its error on patients that training has not seen, after their first
-values. `tune` searches over folds of patients with Optuna; every parameter declares where it is
-worth searching. The small numbers here are for speed: give a study 50 trials and the full
-training.
+Tuning: are there better settings than the defaults?
+====================================================
+Settings are compared by their error on patients that were not used in training, after these
+patients' first values. `tune` searches with Optuna, using cross-validation over patients. Every
+parameter declares a range to search. The small numbers here save time: use 50 trials and full
+training in a real study.
 """
 
 # %%
@@ -32,21 +32,22 @@ tuned = tune(
 print(tuned.params, round(tuned.value, 3))
 
 # %% [markdown]
-# The smallest of many errors is a little too good, so judge the chosen model, `tuned.model`, on
-# patients that the study has not seen, beside the model as it comes.
+# The smallest of many errors is slightly optimistic. So score the chosen model, `tuned.model`, on
+# patients that the study has not seen, and compare it with the default settings.
 
 # %%
 model.fit(train.X, train.y, groups=train.groups, time=train.time)
 scorer = KShotScorer(shots=(3,))
-for name, fitted in (("as it comes", model), ("tuned", tuned.model)):
+for name, fitted in (("default", model), ("tuned", tuned.model)):
     error = -scorer(fitted, test.X, test.y, groups=test.groups, time=test.time)
     print(f"{name}: {error:.3f} g/dL")
 
 # %% [markdown]
-# Where to go on:
+# More on tuning:
 #
 # - `tune_resume.py`: a study in a file, stopped and resumed
-# - `tune_many_workers.py`: one study, many processes
-# - `tune_two_objectives.py`: error against honest intervals, the algorithm as a choice
-# - `tune_objective.py`: a plain Optuna objective, where you want to write the loop yourself
-# - `docs/tuning.md`: how trials are judged and given up, and all declared ranges
+# - `tune_many_workers.py`: one study in several processes
+# - `tune_two_objectives.py`: error and interval calibration as two objectives, and the algorithm
+#   as a choice
+# - `tune_objective.py`: a plain Optuna objective, if you want to write the loop yourself
+# - `docs/tuning.md`: how trials are scored and pruned, and all declared ranges

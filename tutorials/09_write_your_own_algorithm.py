@@ -2,10 +2,10 @@
 """
 Write your own algorithm: do recent values say more?
 ====================================================
-An algorithm is the mathematics of ONE task, in plain tensor algebra; batching, training,
-intervals and scores are the package's. Here is a new one: a network for all patients, plus a
-shift of the patient's own, the mean residual of the visits seen, in which recent visits weigh
-more and which is shrunk toward 0.
+An algorithm is the mathematics of ONE task, written with plain tensors. The package does the
+batching, training, intervals and scores. The new algorithm here has one network for all patients,
+plus a shift for each patient: the weighted mean residual of the patient's visits, shrunk toward 0,
+with more weight on recent visits.
 """
 
 # %%
@@ -21,14 +21,14 @@ from ehrmeta.report import k_shot_table
 
 @dataclass(eq=False, repr=False)
 class RecentShift(Algorithm):
-    """The network f of all patients, plus the patient's own mean residual, recent visits first.
+    """Network f of all patients plus a patient's mean residual, with more weight on recent visits.
 
-    shift = sum_i w_i (y_i - f(x_i)) / (c + sum_i w_i), w_i = exp(-age_i / tau), with the age of a
-    visit counted back from the last one seen.
+    shift = sum_i w_i (y_i - f(x_i)) / (c + sum_i w_i), w_i = exp(-age_i / tau), where the age of a
+    visit is the time from that visit to the last visit of the support.
     """
 
-    prior_count: float = 1.0  # start value of c: visits that the population counts for
-    fade: float = 1000.0  # start value of tau, in the unit of the table's time
+    prior_count: float = 1.0  # initial c: weight of the population, in visits
+    fade: float = 1000.0  # initial tau, in the table's unit of time
 
     def init(self, spec, generator):
         start = {"log_count": self.prior_count, "log_fade": self.fade}
@@ -39,7 +39,7 @@ class RecentShift(Algorithm):
         output = spec.output(params, support.x) + support.offset[:, None]  # (point, output)
         residual = -spec.likelihood.error(part(params, "likelihood"), output, support.y)
         recent = torch.exp(support.time.float() / params["log_fade"].exp())  # time is 0 or less
-        weight = support.weight * recent  # support.weight is 0 where a batch is padded
+        weight = support.weight * recent  # support.weight is 0 in padding
         shift = weight @ residual / (params["log_count"].exp() + weight.sum())  # (output,)
         return {"shift": shift, "n": support.n}
 
@@ -49,10 +49,9 @@ class RecentShift(Algorithm):
 
 
 # %% [markdown]
-# That is all. Without any row the shift is 0: the population model. `c` and `tau` are learned
-# with the network, through the loss that every algorithm has by default, the error of later
-# visits. It works at once in `MetaRegressor` and in `MetaClassifier`, in `clone`, scores and
-# tuning.
+# That is all. Without rows the shift is 0, which is the population model. `c` and `tau` are learned
+# together with the network, by the default loss of all algorithms: the error on later visits. The
+# algorithm works at once in `MetaRegressor` and `MetaClassifier`, with `clone`, scores and tuning.
 
 # %%
 hdl = load_dataset("nafld-hdl")
@@ -60,7 +59,7 @@ few, _ = hdl.split(test_fraction=0.95, random_state=0)
 train, test = few.split(test_fraction=0.4, random_state=0)
 models = {
     "not adapted": MetaRegressor(Population(), max_steps=150, random_state=0, verbose=False),
-    "all values alike": MetaRegressor(
+    "equal weights": MetaRegressor(
         RecentShift(fade=1e9), max_steps=150, random_state=0, verbose=False
     ),
     "recent values first": MetaRegressor(
@@ -83,14 +82,14 @@ curve = k_shot_curve(
 print(k_shot_table(curve, reference="recent values first", unit="mg/dL"))
 
 # %% [markdown]
-# Adapting is worth a lot, and its order hardly anything: HDL stays near a patient's level for
-# years. The ranges say how much of that 179 patients can tell.
+# Adapting helps a lot. Giving recent visits more weight hardly helps, because HDL stays near a
+# patient's level for years. The ranges show how certain this is with 179 patients.
 
 # %% [markdown]
-# A file cannot hold a class of your own (reading it would run code), and `save` says so. To make
-# it part of the package, follow "Add an algorithm in 4 steps" in CONTRIBUTING.md: one line
-# registers it for the command line, model files and the tests that all algorithms must pass
-# (padding, order, empty supports, gradients).
+# A model file cannot contain a class of your own, because reading it would run code; `save` raises
+# an error. To add the algorithm to the package, follow "Add an algorithm in 4 steps" in
+# CONTRIBUTING.md. One line registers it for the command line, for model files, and for the tests
+# that all algorithms must pass (padding, order, empty supports, gradients).
 
 # %%
 try:

@@ -2,8 +2,8 @@
 """
 Privacy and limits: what leaves the hospital with a model file?
 ===============================================================
-A model is to be lent to another hospital. What is in its file, and what is not? And what can
-this package not do for you?
+You want to share a model with another hospital. What does its file contain, and what does it not
+contain? And what can this package not do?
 """
 
 # %%
@@ -25,11 +25,11 @@ model.fit(
 model.save(folder / "bilirubin.ehrmeta")
 
 # %% [markdown]
-# `ehrmeta inspect` says what a file holds, with `--full` every setting and array: weights, no row,
-# no label and no id of a patient. The encoding's means and category names are summaries of the
-# training table. Levels of a category that fewer than eleven patients have are not named: `save`
-# counts them, and the loaded model predicts their rows as the average level. `save(...,
-# rare_levels="keep")` names them, in a file that `inspect` calls patient data.
+# `ehrmeta inspect` shows what a file contains, and with `--full` every setting and array. It
+# contains weights, but no patient's rows, labels or id. It also contains summaries of the training
+# table, such as means and category names. Categories that fewer than eleven patients have are not
+# named: `save` reports how many there are, and the loaded model predicts their rows as the average
+# category. `save(..., rare_levels="keep")` names them, in a file that `inspect` calls patient data.
 
 # %%
 inspect = [sys.executable, "-m", "ehrmeta", "inspect", str(folder / "bilirubin.ehrmeta")]
@@ -37,8 +37,8 @@ shown = subprocess.run(inspect, capture_output=True, text=True, check=True).stdo
 print(shown)
 
 # %% [markdown]
-# Adapted patients are patient data: their rows are what they were adapted to. They are saved on
-# request only, to a file of their own that says so, and never read as a model.
+# Adapted patients contain their support rows, so they are patient data. They are saved only if you
+# ask for it, to a separate file that is marked as patient data and cannot be loaded as a model.
 
 # %%
 seen, later = test.support_query(shots=3)
@@ -53,7 +53,7 @@ except BundleError as error:
     print(error)
 
 # %% [markdown]
-# A file that was damaged, or changed, is refused; nothing in a file is ever run as code.
+# A damaged or altered file is rejected. Nothing in a file is ever run as code.
 
 # %%
 damaged = bytearray((folder / "bilirubin.ehrmeta").read_bytes())
@@ -65,15 +65,16 @@ except BundleError as error:
     print(error)
 
 # %% [markdown]
-# A long training can be stopped and goes on from its checkpoints, which hold weights and a digest
-# of the data. They are deleted by you, when the model is saved.
+# A long training run can be stopped and resumed from its checkpoints, which contain weights and a
+# digest of the data. They are not deleted automatically: delete them once the model is saved.
 
 # %%
 for file in sorted((folder / "checkpoints").iterdir()):
     print(file.name, f"{file.stat().st_size / 1024:.0f} KiB")
 
 # %% [markdown]
-# Errors name columns, counts and the ordinal of a task, so that a log can be shown to others.
+# Error messages contain column names, counts and the number of a task, but no patient's values or
+# ids, so logs can be shown to others.
 
 # %%
 try:
@@ -82,17 +83,18 @@ except DataError as error:
     print(type(error).__name__, "|", error)
 
 # %% [markdown]
-# What a model file does not promise: weights are learned from patients, and nothing here makes
-# them differentially private. Whoever may see the file may ask it anything, so share it as you
-# would share a regression with many coefficients: after someone has judged the table behind it.
+# What a model file does not guarantee: weights are learned from patients, and they are not
+# differentially private. Whoever has the file can query the model without limit. So share it as you
+# would share a regression with many coefficients, after someone has assessed the training table.
 #
 # What the package does not do:
 #
-# - It is research software and no medical device; nothing in it has been tried in care.
-# - It finds no error in a plausible value. Units and ranges are yours to state (02_your_own_table).
-# - Its intervals hold on average over patients like those it learned from; not for every patient,
-#   nor in another hospital (05_a_new_hospital).
-# - Effects of treatments rest on what was measured: no table shows that nothing is missing
-#   (06_treatment_response).
-# - It does not remove names, dates or free text from a table; do that before.
-# - Tables are read whole into memory: about 5 GiB for a million patients of 20 visits.
+# - It is research software, not a medical device, and has not been tested in care.
+# - It does not detect errors in plausible values. You must declare units and ranges
+#   (02_your_own_table).
+# - Its intervals hold on average over patients like those in training, but not for every single
+#   patient or in another hospital (05_a_new_hospital).
+# - Treatment effects depend on the features that were measured. No table can show that all
+#   confounders are among them (06_treatment_response).
+# - It does not remove names, dates or free text from a table. Do that first.
+# - Tables are read into memory as a whole: about 5 GiB for a million patients with 20 visits each.

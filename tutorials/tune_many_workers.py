@@ -2,10 +2,10 @@
 """
 One study, many processes
 =========================
-Any number of processes may work on one study. Start the command in several shells: here two, from
-Python. Should one be killed, another one takes its trial over; no trial is lost or run twice to
-its end. Shells that join later need no table: the study knows the command that made it, so
-`ehrmeta tune --study bilirubin --storage study.journal --trials 50` adds to it.
+Any number of processes can work on one study. Start the command in several shells; here Python
+starts two. If a process is killed, another one takes over its trial. No trial is lost or completed
+twice. Shells that join later do not need to name a table, because the study stores the original
+command: `ehrmeta tune --study bilirubin --storage study.journal --trials 50` adds trials to it.
 """
 
 # %%
@@ -26,7 +26,7 @@ shells = [subprocess.Popen(command, cwd=folder) for _ in range(2)]
 assert [shell.wait() for shell in shells] == [0, 0]
 
 # %% [markdown]
-# With a PostgreSQL server the processes may be on many hosts:
+# With a PostgreSQL server, the processes can run on several hosts:
 # `--storage postgresql://user:password@host/database`
 
 # %%

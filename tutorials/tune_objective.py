@@ -2,8 +2,9 @@
 """
 A plain Optuna objective
 ========================
-What `tune` does, by hand: a setting is judged by its error on patients that training has not
-seen, after their first three values, and given up where it is worse in the first folds.
+This does by hand what `tune` does. Settings are compared by their error on patients that were not
+used in training, after these patients' first three values. A trial is pruned if it is worse than
+others in the first folds.
 """
 
 # %%
@@ -29,7 +30,7 @@ def objective(trial: optuna.Trial) -> float:
         model.fit(train.X, train.y, groups=train.groups, time=train.time)
         errors.append(-scorer(model, test.X, test.y, groups=test.groups, time=test.time))
         trial.report(float(np.mean(errors)), step=len(errors))
-        if trial.should_prune():  # the other folds are not trained
+        if trial.should_prune():  # saves training on the other folds
             raise optuna.TrialPruned
     return float(np.mean(errors))
 

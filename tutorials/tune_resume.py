@@ -2,8 +2,8 @@
 """
 A study that is stopped and resumed
 ===================================
-A study with a name lives in a file. Run the same call again, in this process or in another one,
-and it goes on: `n_trials` counts all trials of the study.
+A study with a name is stored in a file. To continue it, repeat the same call, in this process or in
+another one. `n_trials` counts all trials of the study.
 """
 
 # %%
@@ -18,8 +18,8 @@ file = Path(tempfile.mkdtemp()) / "study.db"
 
 
 # %% [markdown]
-# Every algorithm declares where its parameters are worth searching; name those to search, or give
-# ranges of your own.
+# Every algorithm declares ranges in which to search its parameters. Name the parameters to search,
+# or pass your own ranges.
 
 
 # %%
@@ -52,8 +52,8 @@ assert len(after.study.trials) == 4
 assert [trial.params for trial in after.study.trials[:2]] == first_two
 
 # %% [markdown]
-# `after.model` is fitted to all patients with the best parameters. To look at the study:
-# `optuna-dashboard sqlite:///study.db --host 127.0.0.1`
+# `after.model` is fitted to all patients with the best parameters. To view the study in a browser,
+# run `optuna-dashboard sqlite:///study.db --host 127.0.0.1`.
 
 # %%
 patient = table.take(table.tasks.codes == 0)

@@ -2,9 +2,9 @@
 """
 Two objectives, and the algorithm as a choice
 =============================================
-Small errors and honest intervals, or small errors and fast adapting, may pull apart. A study of
-several objectives finds the settings that no other one beats in everything. The algorithm itself
-is searched here, and each brings the parameters that it declares.
+Small errors and well-calibrated intervals, or small errors and fast adaptation, can be conflicting
+goals. A study with several objectives finds the settings that no other setting beats in all of
+them. Here the algorithm itself is searched too, with the parameters that each algorithm declares.
 """
 
 # %%
