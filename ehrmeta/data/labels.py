@@ -357,7 +357,7 @@ def survival_array(event: ArrayLike, time: ArrayLike) -> NDArray[Any]:
     ------
     DataError
         Lengths differ, codes are not whole numbers of 0 or more, a time is missing or negative, or
-        an event is at time 0 instead of after entry.
+        an event is at time 0 (events must be after entry).
 
     Examples
     --------
@@ -379,7 +379,7 @@ def survival_array(event: ArrayLike, time: ArrayLike) -> NDArray[Any]:
         ),
         (~np.isfinite(times), "time is missing or infinite"),
         (times < 0, "time is negative (it counts from entry)"),
-        ((times == 0) & (codes > 0), "an event is at time 0 instead of after entry"),
+        ((times == 0) & (codes > 0), "the event time is 0 (events must be after entry)"),
     ):
         refuse_rows(bad, what, "Correct or drop these rows.")
     y = np.empty(len(codes), dtype=[("event", np.int64), ("time", np.float64)])

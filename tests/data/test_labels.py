@@ -124,7 +124,7 @@ def test_frames_of_polars_and_ids_of_another_width_are_the_same():
         ({"follow_up": until(9.0, 9.0).astype({"subject_id": str})}, "no end for 2 of 2"),
         ({"follow_up": until(9.0)}, "no end for 1 of 2"),
         ({"follow_up": until(9.0, np.nan)}, "missing or infinite in 1 of 2"),
-        ({"follow_up": pd.concat([until(9.0, 9.0), until(9.0)])}, "a patient twice"),
+        ({"follow_up": pd.concat([until(9.0, 9.0), until(9.0)])}, "several rows for a patient"),
         ({"follow_up": until(-1.0, -1.0)}, "none of the 2 prediction times is the patient at risk"),
         ({"events": pd.DataFrame({"subject_id": [0], "time": [1.0]})}, "no column 'code'"),
     ],
@@ -150,7 +150,7 @@ def test_the_landmark_is_the_later_of_visit_and_index():
 @pytest.mark.parametrize(
     ("shots", "index", "words"),
     [
-        (4, None, "none of 2 patients has 4 visits"),
+        (4, None, "none of the 2 patients has 4 visits"),
         (0, None, "1 or more"),
         (1, pd.Series([0.0], index=[1]), "index is missing"),
         (1, np.inf, "infinite"),
@@ -236,7 +236,7 @@ def test_scikit_survivals_own_array_is_read():
     [
         ([1, 0], [2.0, -1.0], "time is negative .* 1 of 2 rows"),
         ([1, 0], [np.nan, 1.0], "time is missing"),
-        ([1, 0], [0.0, 1.0], "instead of after entry"),
+        ([1, 0], [0.0, 1.0], "must be after entry"),
         ([-1, 0], [1.0, 1.0], "not a whole number of 0 or more"),
         ([0.5, 0], [1.0, 1.0], "not a whole number of 0 or more"),
         (["a", "b"], [1.0, 1.0], "must be numeric"),

@@ -142,7 +142,7 @@ def test_updating_moves_to_the_limits_of_the_larger_support(conformal):
 def test_unseen_support_sizes_fall_to_all_sizes_and_say_so(conformal):
     shown, asked, _ = _shown_asked(_visits(30, seed=7), 2)
     adapted = conformal.adapt(**shown)
-    with pytest.warns(DataWarning, match=r"after 2 shots, by sex.*19, here 0"):
+    with pytest.warns(DataWarning, match=r"after 2 shots, by sex.*19, got 0"):
         interval = adapted.predict_interval(**asked)
     predicted = adapted.adapted.predict_distribution(**asked)
     limits = np.array(conformal.limits_[None, None].at(0.9))
@@ -195,7 +195,7 @@ def test_bad_input_is_refused(fitted, conformal):
         ConformalRegressor(MetaClassifier()).calibrate(X, y, groups=groups, time=time)
     with pytest.raises(GroupError, match="calibrate needs groups"):
         ConformalRegressor(fitted).calibrate(X, y, groups=None, time=time)
-    with pytest.raises(DataError, match="none of 25 calibration tasks"):
+    with pytest.raises(DataError, match="none of the 25 calibration tasks"):
         ConformalRegressor(fitted, shots=(9,)).calibrate(X, y, groups=groups, time=time)
     for wrong in (3, ()):
         with pytest.raises(DataError, match="shots must be a sequence of support sizes"):

@@ -162,7 +162,7 @@ def test_bad_input_is_refused(one):
         adapted.explain(X[LATER], groups=np.ones(3), time=time[LATER])
     with pytest.raises(DataError, match="Omit target="):
         adapted.explain(X[LATER], groups=np.zeros(3), time=time[LATER], target="hi")
-    with pytest.raises(DataError, match="got no rows"):
+    with pytest.raises(DataError, match="X has no rows"):
         adapted.explain(X[:0], groups=np.zeros(0), time=time[:0])
     grades = pd.cut(make_patients().y, 3, labels=["a", "b", "c"]).astype(str)
     P = make_patients()
@@ -345,7 +345,7 @@ def test_bad_input_of_feature_attributions_is_refused(patients, mixed):
     for wrong in (1, 2.5):
         with pytest.raises(DataError, match="n_samples must be a whole number, 2 or more"):
             adapted.explain_features(**asked, background=X, n_samples=wrong)
-    with pytest.raises(DataError, match="got no rows"):
+    with pytest.raises(DataError, match="X has no rows"):
         adapted.explain_features(X[:0], time=time[:0], background=X)
     with pytest.raises(DataError, match="Omit target="):
         adapted.explain_features(**asked, background=X, target="m")

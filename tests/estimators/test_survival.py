@@ -110,8 +110,8 @@ def test_cloning_keeps_the_settings_and_fitting_changes_none():
 @pytest.mark.parametrize(
     ("event", "time", "words"),
     [
-        ([0, 0, 0], [1.0, 2.0, 3.0], "none of 3 patients has an event"),
-        ([0, 0, 0], [0.0, 0.0, 0.0], "beyond time 0"),
+        ([0, 0, 0], [1.0, 2.0, 3.0], "none of the 3 patients has an event"),
+        ([0, 0, 0], [0.0, 0.0, 0.0], "ends at time 0"),
         ([1, 0], [1.0, 2.0], "X has 3 rows and y 2"),
     ],
 )
@@ -132,7 +132,7 @@ def test_questions_that_the_fit_cannot_answer_are_refused():
         model.predict_cumulative_incidence(frame[["a", "b"]], cause=3)
     with pytest.raises(SchemaError, match="columns of fit"):
         model.predict_hazard(frame)
-    with pytest.raises(SchemaError, match=r"\['sex'\] hold text"):
+    with pytest.raises(SchemaError, match=r"\['sex'\] contain text"):
         DiscreteTimeHazard().fit(pd.DataFrame({"sex": ["f"] * 60}), y)
 
 

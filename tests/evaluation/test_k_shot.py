@@ -190,7 +190,7 @@ def test_errors_say_what_to_do():
         k_shot_curve(model, X, y, groups=groups, time=days)
     with pytest.raises(DataError, match="Did you mean 'mean'"):
         k_shot_curve(model, X, y, groups=groups, time=days, reference="means")
-    with pytest.raises(DataError, match="need time"):
+    with pytest.raises(DataError, match="require time="):
         k_shot_curve(model, X, y, groups=groups, by_horizon=True)
     with pytest.raises(DataError, match="schema with the unit of time"):
         k_shot_curve(model, X, y, groups=groups, time=days, by_horizon=True)

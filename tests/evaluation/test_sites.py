@@ -166,7 +166,7 @@ def test_bad_input_is_refused(cohort):
         score_sites(y, p, groups=site, metrics=["auc"])
     with pytest.raises(DataError, match="subgroup 'sex' has 5 rows"):
         score_subgroups(y, p, subgroups={"sex": site[:5]})
-    with pytest.raises(DataError, match="no subgroup"):
+    with pytest.raises(DataError, match="subgroups is empty"):
         score_subgroups(y, p, subgroups={})
     with pytest.raises(DataError, match="at least 3 sites"):
         pool_sites(pd.DataFrame(), min_sites=2)

@@ -115,7 +115,7 @@ def raw(event, time):
         (EVENT, 5, "structured array"),
         (COMPETING[:0], 5, "one row per patient"),
         (raw([1, 0], [-1.0, 2.0]), 1, "negative .* in 1 of 2 rows"),
-        (raw([1, 0], [0.0, 2.0]), 1, "before entry in 1 of 2 rows"),
+        (raw([1, 0], [0.0, 2.0]), 1, r"after entry\) in 1 of 2 rows"),
         (raw([1, 0], [np.nan, 2.0]), 1, "missing or infinite in 1 of 2"),
         (survival_array([1, 0], [1.0, 2.0]), 3, "beyond the last follow-up time, 2"),
         (survival_array([1, 0], [1.0, 2.0]), -1, "not negative"),

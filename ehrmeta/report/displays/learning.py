@@ -59,8 +59,8 @@ class ShrinkageDisplay(Display):
         if len(effects) < 2 or not np.isfinite(prior_sd):
             raise DataError(
                 "a histogram of effects needs at least two tasks with rows, adapted by a "
-                f"MetaRegressor or a mixed model. Got {len(effects)} adapted by {model.name}. "
-                "Adapt more tasks."
+                f"MetaRegressor or a mixed model. Got {len(effects)} adapted by a {model.name}. "
+                "Adapt more tasks with one of these models."
             )
         scale, outcome = model.table.outcome, outcome_label(model.schema)
         if scale.transform is not None:

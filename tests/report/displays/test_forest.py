@@ -71,5 +71,5 @@ def test_nothing_leaves_the_page(scores):
 
 
 def test_a_metric_that_was_not_scored_is_refused(scores):
-    with pytest.raises(DataError, match="do not include 'brier'"):
+    with pytest.raises(DataError, match="do not include the metric 'brier'"):
         ForestDisplay.from_scores(scores, metric="brier")

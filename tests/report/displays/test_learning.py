@@ -46,5 +46,5 @@ def test_what_cannot_be_drawn_is_refused(model):
     with pytest.raises(DataError, match="needs at least two tasks"):
         ShrinkageDisplay.from_estimator(model.adapt(X[:2], Y[:2]))
     risk = MetaClassifier(max_steps=2, random_state=0).fit(X, Y > 50, groups=GROUPS)
-    with pytest.raises(DataError, match="of a MetaClassifier"):
+    with pytest.raises(DataError, match="by a MetaClassifier"):
         ShrinkageDisplay.from_estimator(risk.adapt(X, Y > 50, groups=GROUPS))

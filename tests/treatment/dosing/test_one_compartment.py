@@ -83,7 +83,7 @@ def test_what_no_model_can_use_is_refused():
     one = model.adapt(X[rows], p.y[rows], **given)
     with pytest.raises(GroupError, match="not adapted"):
         one.recommend(X[:1], target=(5, 10), groups=[99])
-    with pytest.raises(DataError, match="contradicts the law"):
+    with pytest.raises(DataError, match="contradicts the model"):
         one.recommend(X[:1], target=(5, 10), groups=[0], monotone="decreasing")
     with pytest.warns(DataWarning, match="outside the training doses"):
         band = one.dose_response(X[:1], [5000.0], groups=[0])

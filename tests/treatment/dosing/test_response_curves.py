@@ -75,7 +75,7 @@ def test_max_dose_limits_the_recommendation() -> None:
         ({"max_dose": 0.5}, "max_dose=0.5 lies below all training doses"),
         ({"max_dose": 1.5, "grid": [2, 3]}, "lies below all doses of the grid"),
         ({"target": (3, 1)}, "target must be a range"),
-        ({"grid": []}, "grid must hold doses"),
+        ({"grid": []}, "grid must contain at least one dose"),
         ({"monotone": "up"}, "monotone must be"),
     ],
 )
