@@ -200,5 +200,5 @@ def test_errors_say_what_to_do():
         k_shot_curve(model, X, y, groups=groups, time=days, query="all")
     with pytest.raises(DataError, match="at least one model"):
         k_shot_curve({}, X, y, groups=groups)
-    with pytest.raises(DataError, match="needs y and groups"):
+    with pytest.raises(DataError, match="needs y, and groups"):
         k_shot_curve(model, X, y, groups=None)

@@ -76,7 +76,10 @@ def test_a_calibrated_model_is_reported_with_its_own_intervals(folder):
 
 def test_wrong_files_are_one_line_before_anything_is_computed(folder):
     for arguments, words in (
-        (("hdl.ehrmeta", "test.csv", "--out", "report.pdf"), "cannot be saved with the suffix '.pdf'"),
+        (
+            ("hdl.ehrmeta", "test.csv", "--out", "report.pdf"),
+            "cannot be saved with the suffix '.pdf'",
+        ),
         (("hdl.ehrmeta", "test.csv", "--out", "no/where.md"), "folder does not exist"),
         (("none.ehrmeta", "test.csv", "--out", "report.md"), "cannot read"),
         (
