@@ -41,7 +41,7 @@ def test_a_state_read_from_a_file_goes_on_bit_for_bit() -> None:
 def test_parameters_of_another_training_are_refused() -> None:
     tensors, numbers = after_a_step().to_file()
     other = {**START, "bias": torch.zeros(2)}
-    with pytest.raises(BundleError, match="not those of this training"):
+    with pytest.raises(BundleError, match="do not match those of this training"):
         TrainingState.from_file(tensors, numbers, other, PLAN)
 
 

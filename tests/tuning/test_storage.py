@@ -122,6 +122,6 @@ def test_a_password_stands_in_its_own_place_only() -> None:
 
 
 def test_a_file_that_is_not_there_is_not_made_to_be_read(tmp_path: Path) -> None:
-    with pytest.raises(StudyError, match="there is no file"):
+    with pytest.raises(StudyError, match="there is no study file"):
         open_storage(tmp_path / "a.db", "a", create=False)
     assert not (tmp_path / "a.db").exists()
