@@ -90,6 +90,9 @@ class Algorithm(BaseEstimator, ABC):
     keeps_start : bool
         Whether training keeps the warm start unless held-out tasks improve by more than two paired
         standard errors.
+    uses_support_offset : bool
+        Whether adaptation corrects for an offset of the support rows' log-odds, as
+        ``adapt(prevalence=)`` sets it.
     """
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -106,6 +109,7 @@ class Algorithm(BaseEstimator, ABC):
     pools: ClassVar[bool] = True
     surrogate_loss: ClassVar[bool] = False
     keeps_start: ClassVar[bool] = False
+    uses_support_offset: ClassVar[bool] = True
 
     def check(self, likelihood: Likelihood) -> None:
         """Raise an error for unsupported kinds of outcome.

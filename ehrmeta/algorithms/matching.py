@@ -3,7 +3,7 @@
 import math
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
@@ -27,6 +27,8 @@ class RowAttention(Algorithm):
     """
 
     n_embedding: Annotated[int, Range(8, 64, log=True)] = 32
+
+    uses_support_offset: ClassVar[bool] = False
 
     def n_outputs(self, likelihood: Likelihood) -> int:
         """Width of the embedding plus the outputs that predict the prior row."""

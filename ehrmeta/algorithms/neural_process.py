@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
@@ -40,6 +40,8 @@ class NeuralProcess(Algorithm):
 
     width: Annotated[int, Range(16, 128, log=True)] = 64
     attentive: Annotated[bool, Choice((True, False))] = True
+
+    uses_support_offset: ClassVar[bool] = False
 
     def n_outputs(self, likelihood: Likelihood) -> int:
         """Width of the embedding."""

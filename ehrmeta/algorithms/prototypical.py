@@ -61,6 +61,7 @@ class PrototypicalNet(Algorithm):
     prior_count: Annotated[float, Range(0.1, 10.0, log=True)] = 1.0
     class_frequencies: bool = True
 
+    uses_support_offset: ClassVar[bool] = False
     serves: ClassVar[tuple[Outcome, ...]] = ("binary", "multiclass")
     refusal: ClassVar[str] = (
         "PrototypicalNet needs classes, but the outcome is real-valued. Use MatchingNet, "

@@ -185,20 +185,20 @@ class TaskEstimator(BaseEstimator, ABC):
             clock_is_enough=True,
         )
 
-    def _score(self, X: Any, y: Any, groups: Any, time: Any) -> float:
+    def _score(self, X: Any, y: Any, groups: Any, time: Any, sample_weight: Any) -> float:
         """``1 - loss / loss of the best constant``, averaged over `score_shots`; see `score`."""
         inputs = self.fitted_model().read(X, y, groups=groups, time=time)
-        y = inputs.outcome()
+        y, weight = inputs.outcome(), _weights(sample_weight, inputs.n_rows)
         if inputs.groups is None:
-            losses, constant = self._losses(self.unadapted(), {"X": X, "time": time}, y)
-            return _skill(losses.mean(), constant)
+            losses, constant = self._losses(self.unadapted(), {"X": X, "time": time}, y, weight)
+            return _skill(np.average(losses, weights=weight), constant)
         scores = []
         for _, support, query in k_shot_splits(inputs, self.score_shots):
             adapted, rows = adapt_to_rows(self, X, inputs, support, query)
-            losses, constant = self._losses(adapted, rows, y[query])
+            losses, constant = self._losses(adapted, rows, y[query], weight[query])
             codes = inputs.tasks().codes[query]
-            counts = np.bincount(codes)
-            by_task = np.bincount(codes, losses)[counts > 0] / counts[counts > 0]
+            total = np.bincount(codes, weight[query])
+            by_task = np.bincount(codes, weight[query] * losses)[total > 0] / total[total > 0]
             scores.append(_skill(by_task.mean(), constant))
         if not scores:
             raise DataError(
@@ -212,8 +212,10 @@ class TaskEstimator(BaseEstimator, ABC):
         """Fit the map from the outcome to the learner's scale."""
 
     @abstractmethod
-    def _losses(self, adapted: Adapted, query: dict[str, Any], y: Any) -> tuple[Array, float]:
-        """Loss of every query row, (row,), and the mean loss of the best constant."""
+    def _losses(
+        self, adapted: Adapted, query: dict[str, Any], y: Any, weight: Array
+    ) -> tuple[Array, float]:
+        """Loss of every query row, (row,), and the weighted mean loss of the best constant."""
 
     @abstractmethod
     def _fit_tasks(self, rows: TaskRows, reader: RowReader) -> TaskModel:
@@ -242,14 +244,16 @@ class TaskRegressor(RegressorMixin, TaskEstimator):
 
     outcome_transform: Transform | None = None
 
-    def score(self, X: Any, y: Any, *, groups: Any = None, time: Any = None) -> float:
+    def score(
+        self, X: Any, y: Any, *, groups: Any = None, time: Any = None, sample_weight: Any = None
+    ) -> float:
         """k-shot R²: 1 - (mean squared error, averaged within then over tasks) / variance of y.
 
         Each task is adapted from k rows (the first k with time, random ones without) and scored on
         its other rows; the result is the mean over k in `score_shots`. Without groups it is the R²
-        of the population prediction.
+        of the population prediction. `sample_weight` (row,) weights the scored rows of a task.
         """
-        return self._score(X, y, groups, time)
+        return self._score(X, y, groups, time, sample_weight)
 
     def _fit_outcome(self, inputs: Inputs, schema: Schema | None) -> OutcomeScale:
         """Mean and sd after `outcome_transform`, by default the schema's."""
@@ -264,13 +268,27 @@ class TaskRegressor(RegressorMixin, TaskEstimator):
             transform = schema.outcome.transform
         return OutcomeScale.fit(y, transform, outcome_name(schema))
 
-    def _losses(self, adapted: Adapted, query: dict[str, Any], y: Any) -> tuple[Array, float]:
-        return np.square(adapted.predict(**query) - y), float(y.var())
+    def _losses(
+        self, adapted: Adapted, query: dict[str, Any], y: Any, weight: Array
+    ) -> tuple[Array, float]:
+        variance = np.average(np.square(y - np.average(y, weights=weight)), weights=weight)
+        return np.square(adapted.predict(**query) - y), float(variance)
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.regressor_tags.poor_score = self.poor_score
         return tags
+
+
+def _weights(sample_weight: Any, n_rows: int) -> Array:
+    """Weights of rows, (row,), 1 by default; raises unless they are positive numbers or 0."""
+    weight = np.ones(n_rows) if sample_weight is None else np.asarray(sample_weight, np.float64)
+    if weight.shape != (n_rows,) or not (np.isfinite(weight) & (weight >= 0)).all():
+        raise DataError(
+            f"sample_weight must be one number per row of X ({n_rows:,}), 0 or more, got shape "
+            f"{weight.shape}."
+        )
+    return weight
 
 
 def _skill(loss: float, constant: float) -> float:
@@ -310,13 +328,15 @@ class TaskClassifier(ClassifierMixin, TaskEstimator):
         """
         return self.unadapted().predict_proba(X, time=time)
 
-    def score(self, X: Any, y: Any, *, groups: Any = None, time: Any = None) -> float:
+    def score(
+        self, X: Any, y: Any, *, groups: Any = None, time: Any = None, sample_weight: Any = None
+    ) -> float:
         """k-shot D²: 1 - (log loss, averaged within then over tasks) / log loss of the base rates.
 
         Unlike accuracy it rewards calibrated probabilities, also where one class is rare. Tasks
-        are adapted and scored as in ``MetaRegressor.score``.
+        are adapted, weighted and scored as in ``MetaRegressor.score``.
         """
-        return self._score(X, y, groups, time)
+        return self._score(X, y, groups, time, sample_weight)
 
     def _fit_outcome(self, inputs: Inputs, schema: Schema | None) -> Classes:
         classes = Classes.fit(inputs.outcome())
@@ -327,11 +347,13 @@ class TaskClassifier(ClassifierMixin, TaskEstimator):
             )
         return classes
 
-    def _losses(self, adapted: Adapted, query: dict[str, Any], y: Any) -> tuple[Array, float]:
+    def _losses(
+        self, adapted: Adapted, query: dict[str, Any], y: Any, weight: Array
+    ) -> tuple[Array, float]:
         """Log loss of every row, and the entropy of the classes in y."""
         codes = self.table_.outcome.forward(y).astype(np.int64)
         p = adapted.predict_proba(**query)[np.arange(len(codes)), codes]
-        rates = np.bincount(codes) / len(codes)
+        rates = np.bincount(codes, weight) / weight.sum()
         entropy = -np.sum(rates[rates > 0] * np.log(rates[rates > 0]))
         return -np.log(np.maximum(p, np.finfo(np.float64).tiny)), float(entropy)
 

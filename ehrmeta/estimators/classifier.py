@@ -79,6 +79,8 @@ callbacks, verbose, random_state
             For support rows sampled by outcome (all cases and some controls): the share of the
             second class among all patients of these tasks. An offset on the support's log-odds
             then corrects for the sampling, so that predictions hold for unsampled patients.
+            Refused by algorithms that compare rows (prototypical, matching and relation networks,
+            neural processes), which have no such offset.
 
         Returns
         -------
@@ -92,6 +94,12 @@ callbacks, verbose, random_state
         model = self.fitted_model()
         labels, support = model.read_support(X, y, groups=groups, time=time)
         if prevalence is not None:
+            algorithm = self.model_.learner.algorithm
+            if not algorithm.uses_support_offset:
+                raise DataError(
+                    f"{type(algorithm).__name__} does not correct for sampling by outcome. Leave "
+                    "prevalence out, or fit with MetaSGD, BayesianHead or DeepMixedEffects."
+                )
             support = _case_control_offset(support, prevalence)
         return Adapted(model, labels, support)
 

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from sklearn.pipeline import Pipeline
 
 from ehrmeta.data import Clock, TaskIndex, first_k
 from ehrmeta.data.clock import SECONDS
@@ -226,7 +227,7 @@ class KShotScorer:
     """Scorer for ``scoring=``: the negative k-shot error, averaged over support sizes.
 
     Tasks and times are read from the estimator's `task` and `time` columns, or passed as `groups`
-    and `time` by metadata routing.
+    and `time` by metadata routing. The estimator may be the last step of a pipeline.
 
     Parameters
     ----------
@@ -258,6 +259,9 @@ class KShotScorer:
         self, estimator: Any, X: Any, y: Any, *, groups: Any = None, time: Any = None
     ) -> float:
         """Negative mean error over `shots`."""
+        if isinstance(estimator, Pipeline):
+            X = estimator[:-1].transform(X) if len(estimator) > 1 else X
+            estimator = estimator[-1]
         read = estimator.fitted_model().read(X, y, groups=groups, time=time)
         rows: dict[str, Any] = {"groups": read.groups, "time": read.time}
         curve = k_shot_curve({"": estimator}, X, y, **rows, shots=self.shots, n_bootstrap=0)

@@ -366,7 +366,9 @@ class AdaptedResponse(RowScores, Saved):
 
     def __repr__(self) -> str:
         tasks = described(self.n_shots_, "task")
-        return f"AdaptedResponse({tasks}, propensity {self.propensity_source_})"
+        treatment = self.model.treatment
+        control = f"control {treatment.labels[0]!s}, " if isinstance(treatment, Arms) else ""
+        return f"AdaptedResponse({tasks}, {control}propensity {self.propensity_source_})"
 
     def _effects(self, X: Any, groups: Any, T0: Any, T1: Any, new_groups: NewGroups) -> Moments:
         """Mean and variance of the effect of every row."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import narwhals.stable.v2 as nw
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -191,6 +192,25 @@ def _numbers(treatment: Any, name: str) -> Array:
         arms = " Pass discrete_treatment=True for arms." if name == "treatment" else ""
         raise DataError(f"{name} contains text or dates, but a dose must be a number.{arms}")
     return values.astype(np.float64)
+
+
+def first_category(treatment: Any) -> Any:
+    """First category that occurs in an ordered categorical or a polars Enum; None of others.
+
+    Examples
+    --------
+    >>> first_category(pd.Categorical(["b", "a"], categories=["c", "b", "a"], ordered=True))
+    'b'
+    """
+    dtype = getattr(treatment, "dtype", None)
+    categories: list[Any] = []
+    if isinstance(dtype, pd.CategoricalDtype) and dtype.ordered:
+        categories = dtype.categories.tolist()
+    elif nw.dependencies.is_polars_series(treatment) and hasattr(dtype, "categories"):
+        series = nw.from_native(treatment, series_only=True)
+        categories = list(series.dtype.categories) if isinstance(series.dtype, nw.Enum) else []
+    present = set(treatment) if categories else set()
+    return next((category for category in categories if category in present), None)
 
 
 def read_treatment(treatment: Any, name: str = "treatment") -> AnyArray:

@@ -14,12 +14,12 @@ from sklearn.utils.validation import _check_feature_names, _check_n_features
 from torch import Tensor
 
 from ehrmeta.data import Schema
-from ehrmeta.data.columns import collected
+from ehrmeta.data.columns import collected, level_names, native_column
 from ehrmeta.errors import NotFittedError
 from ehrmeta.estimators.files import Json, Saved, State, from_json, provenance, to_json
 from ehrmeta.estimators.inputs import schema_of
 from ehrmeta.treatment.adapted_response import AdaptedResponse
-from ehrmeta.treatment.arms import Arms, Dose
+from ehrmeta.treatment.arms import AnyArray, Arms, Dose, first_category
 from ehrmeta.treatment.effect_model import EffectModel
 from ehrmeta.treatment.effects import MixedEffects
 from ehrmeta.treatment.fitting import EffectSettings, fit_effect_model
@@ -82,7 +82,8 @@ class TreatmentResponse(Saved, BaseEstimator):
     discrete_treatment : bool
         Whether the treatment consists of arms (numbers or text) or is a dose.
     control : label, optional
-        The arm with which others are compared; by default the first in sorted order.
+        The arm with which others are compared; by default the first category that occurs in an
+        ordered categorical (or a polars Enum), else the first arm in sorted order.
     schema : Schema, optional
         Column roles and units; by default taken from X if it belongs to a `Table`. All features
         must be known before the treatment.
@@ -185,7 +186,7 @@ class TreatmentResponse(Saved, BaseEstimator):
         names = schema_of(self.schema, X), self.task, self.treatment
         table = read_treated(X, y, treatment, groups, time, propensity, outcome_time, *names)
         kind = (
-            Arms.fit(table.treatment, self.control)
+            Arms.fit(table.treatment, self._control(X, treatment, table.treatment))
             if self.discrete_treatment
             else Dose.fit(table.treatment, groups=table.inputs.groups)
         )
@@ -229,6 +230,22 @@ class TreatmentResponse(Saved, BaseEstimator):
         adapted = AdaptedResponse(model, model.encoder.rows(table))
         adapted.warn_of_gaps()
         return adapted
+
+    def __repr__(self) -> str:
+        text: str = super().__repr__()
+        arms = self.model_.treatment if hasattr(self, "model_") else None
+        return f"{text}, control {arms.labels[0]!s}" if isinstance(arms, Arms) else text
+
+    def _control(self, X: Any, treatment: Any, values: AnyArray | None) -> Any:
+        """The control as given, else the first category of an ordered treatment, if it is one."""
+        if self.control is not None:
+            return self.control
+        if treatment is None and self.treatment is not None:
+            treatment = native_column(X, self.treatment)
+        control = first_category(treatment)
+        if control is not None and values is not None and values.dtype == object:
+            control = level_names(np.array([control]))[0]
+        return control
 
     def unadapted(self) -> AdaptedResponse:
         """The population: a task without rows. Its intervals are those of a new task."""

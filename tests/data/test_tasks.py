@@ -14,7 +14,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 from ehrmeta.data import PatientKFold, before, first_k, index_tasks, random_k, split_tasks
-from ehrmeta.errors import DataError, GroupError, SchemaError
+from ehrmeta.errors import DataError, DataWarning, GroupError, SchemaError
 
 Rows = tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]
 
@@ -234,3 +234,12 @@ def test_folds_that_cannot_be_made_say_why() -> None:
         next(PatientKFold(2).split(frame))
     with pytest.raises(GroupError, match="2 tasks cannot be split into 3 folds"):
         next(PatientKFold(3, task="patient").split(frame))
+
+
+def test_groups_that_only_reach_the_folds_are_warned_of() -> None:
+    folds = PatientKFold(2)
+    with pytest.warns(DataWarning, match="metadata routing is off"):
+        folds.get_n_splits(np.zeros((4, 1)), None, [1, 1, 2, 2])
+    with config_context(enable_metadata_routing=True):
+        assert folds.get_n_splits(np.zeros((4, 1)), None, [1, 1, 2, 2]) == 2
+    assert folds.get_n_splits() == 2

@@ -7,7 +7,19 @@ import pandas as pd
 import pytest
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from ehrmeta import MAML, MLP, Adapted, MetaClassifier, MetaRegressor, MetaSGD
+from ehrmeta import (
+    MAML,
+    MLP,
+    Adapted,
+    MatchingNet,
+    MetaClassifier,
+    MetaRegressor,
+    MetaSGD,
+    NeuralProcess,
+    PrototypicalNet,
+    RelationNet,
+    make_sinusoid,
+)
 from ehrmeta.errors import BundleError, DataError
 
 N_ROWS = 8
@@ -223,3 +235,15 @@ CHECKED = small_classifier(
 @parametrize_with_checks([CHECKED])
 def test_scikit_learn_checks(estimator, check):
     check(estimator)
+
+
+@pytest.mark.parametrize(
+    "algorithm", [MatchingNet(), NeuralProcess(), PrototypicalNet(), RelationNet()]
+)
+def test_learners_without_an_offset_refuse_a_prevalence(algorithm):
+    X, y, groups = make_sinusoid(n_tasks=20, n_points=6, random_state=0)
+    model = MetaClassifier(algorithm, max_steps=1, random_state=0, verbose=False)
+    model.fit(X, y > 0, groups=groups)
+    label = np.arange(6) % 2
+    with pytest.raises(DataError, match=f"{type(algorithm).__name__} does not correct"):
+        model.adapt(X[:6], label.astype(bool), prevalence=0.1)

@@ -267,3 +267,16 @@ def test_point_predictions_refuse_intervals(patients, halves):
 @parametrize_with_checks([CHECKED])
 def test_scikit_learn_checks(estimator, check):
     check(estimator)
+
+
+def test_weights_of_rows_change_the_score_and_equal_ones_do_not(model, new_patients):
+    X, y, groups, time = new_patients
+    rows = {"groups": groups, "time": time}
+    plain = model.score(X, y, **rows)
+    assert model.score(X, y, **rows, sample_weight=np.full(len(y), 2.0)) == pytest.approx(plain)
+    kept = groups < 1010
+    weighted = model.score(X, y, **rows, sample_weight=kept.astype(float))
+    part = {name: values[kept] for name, values in rows.items()}
+    assert weighted == pytest.approx(model.score(X[kept], y[kept], **part))
+    with pytest.raises(DataError, match="sample_weight must be one number per row"):
+        model.score(X, y, **rows, sample_weight=[1.0])

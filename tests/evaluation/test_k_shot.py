@@ -4,7 +4,10 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
 
+from ehrmeta import KShotScorer, MetaRegressor, make_sinusoid
 from ehrmeta.data.schema import Clock, Feature, Schema
 from ehrmeta.errors import DataError
 from ehrmeta.evaluation import METRICS, k_shot_curve, paired_bootstrap, rmse_macro
@@ -202,3 +205,13 @@ def test_errors_say_what_to_do():
         k_shot_curve({}, X, y, groups=groups)
     with pytest.raises(DataError, match="needs y, and groups"):
         k_shot_curve(model, X, y, groups=None)
+
+
+def test_the_scorer_passes_rows_through_a_pipeline():
+    X, y, groups = make_sinusoid(n_tasks=12, n_points=6, random_state=0)
+    X = pd.DataFrame({"x": X[:, 0], "patient": groups})
+    model = MetaRegressor(task="patient", max_steps=1, random_state=0, verbose=False)
+    double = FunctionTransformer(lambda table: table.assign(x=2 * table["x"]))
+    pipeline = make_pipeline(double, model).fit(X, y)
+    scorer = KShotScorer(shots=(2,))
+    assert scorer(pipeline, X, y) == scorer(pipeline[-1], double.transform(X), y)

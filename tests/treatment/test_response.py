@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+import polars as pl
 import pytest
 from sklearn.base import clone
 from sklearn.linear_model import LinearRegression, LogisticRegression
@@ -183,7 +184,7 @@ def test_columns_of_a_frame_may_name_task_and_treatment(train):
 
 def test_a_clone_is_the_same_model_unfitted(model):
     copy = clone(model)
-    assert copy.get_params() == pytest.approx(model.get_params()) or repr(copy) == repr(model)
+    assert repr(model) == f"{copy!r}, control 0"
     with pytest.raises(NotFittedError):
         copy.effect([[0.0, 0.0]])
 
@@ -265,3 +266,25 @@ def test_same_seed_same_numbers(train):
     X = np.zeros((1, 2))
     first, second = (fitted(TreatmentResponse(random_state=3), train).effect(X) for _ in range(2))
     np.testing.assert_array_equal(first, second)
+
+
+@pytest.mark.parametrize("in_table", [False, True])
+@pytest.mark.parametrize("kind", ["pandas", "polars"])
+def test_the_first_ordered_category_is_the_control_and_in_the_repr(kind, in_table):
+    sites = simulate(6, 40)
+    names = np.where(sites.treatment == 1, "drug", "placebo")
+    levels = ["none", "placebo", "drug"]
+    frame = pd.DataFrame({"a": sites.X[:, 0], "b": sites.X[:, 1]})
+    if kind == "pandas":
+        arm = pd.Series(pd.Categorical(names, categories=levels, ordered=True))
+        table = frame.assign(arm=arm)
+    else:
+        frame, arm = pl.DataFrame(frame), pl.Series("arm", names, dtype=pl.Enum(levels))
+        table = frame.with_columns(arm)
+    if in_table:
+        model = plain(treatment="arm").fit(table, sites.y, groups=sites.groups)
+    else:
+        model = plain().fit(frame, sites.y, treatment=arm, groups=sites.groups)
+    assert model.treatment_.labels.tolist() == ["placebo", "drug"]
+    assert repr(model).endswith(", control placebo")
+    assert "control placebo" in repr(model.unadapted())
