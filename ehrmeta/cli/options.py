@@ -163,6 +163,7 @@ table_options = _all_of(
     choice_option("time-unit", "UCUM unit of time; dates are counted in it.", default="d"),
     _columns("--features", "Columns to predict from; by default all others."),
     _columns("--measured", "Features known only once measured, such as labs."),
+    _columns("--known", "Features known ahead although they vary, such as planned doses."),
     _by_column("unit", "COL=UNIT", _pairs, "UCUM unit: hdl=mg/dL."),
     _by_column("range", "COL=LOW:HIGH", _ranges, "Plausible range: hdl=5:200."),
     choice_option("task-kind", "In cohorts several rows may share a time.", default="patient"),

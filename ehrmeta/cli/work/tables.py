@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 FORM = ("sep", "decimal", "encoding")
 _ROWS = re.compile(r"\b(rows?) (\d+(?:(?: and |-)\d+)?)\b")
 ROLES = (
-    *("task", "target", "time", "time_unit", "features", "measured", "units", "ranges"),
+    *("task", "target", "time", "time_unit", "features", "measured", "known", "units", "ranges"),
     *("task_kind", "on_duplicate"),
 )
 
@@ -197,6 +197,7 @@ def roles_of(options: dict[str, Any]) -> dict[str, Any]:
         "time": None if time is None else Clock(time, options["time_unit"]),
         "features": tuple(options["features"]),
         "measured": tuple(options["measured"]),
+        "known": tuple(options.get("known") or ()) or None,
         "units": dict(options["units"]),
         "ranges": {column: ends(text) for column, text in options["ranges"]},
     }

@@ -67,6 +67,13 @@ def test_only_the_named_features_are_used(folder):
     assert "no column 'sx'" in failure(*arguments, "--features", "sx")
 
 
+def test_a_feature_may_be_known_ahead(folder, tmp_path):
+    model = tmp_path / "known.ehrmeta"
+    roles = ["--task", "patient", "--time", "date", "--target", "hdl", "--max-steps", "2"]
+    run("fit", folder / "visits.csv", *roles, "--known", "crp", "--out", model)
+    assert MetaRegressor.load(model).schema_.measured == ()
+
+
 def test_rows_without_a_target_are_an_error_or_left_out(folder, visits):
     path = folder / "gaps.csv"
     visits.assign(hdl=visits.hdl.where(visits.index != 3)).to_csv(path, index=False)
