@@ -89,11 +89,11 @@ class PopulationBoosting(BoostedRegressor):
     Examples
     --------
     >>> from ehrmeta.baselines import PopulationBoosting
-    >>> X = [[i % 2] for i in range(200)]
-    >>> y = [float(row[0]) for row in X]
+    >>> X = [[i % 3] for i in range(200)]
+    >>> y = [float(row[0]) ** 2 for row in X]
     >>> model = PopulationBoosting().fit(X, y, groups=[i // 5 for i in range(200)])
-    >>> model.predict([[0], [1]]).round(1) + 0.0
-    array([0., 1.])
+    >>> model.predict([[0], [1], [2]]).round(1) + 0.0
+    array([0., 1., 4.])
     """
 
     def _fit_tasks(self, rows: TaskRows, reader: RowReader) -> TaskModel:

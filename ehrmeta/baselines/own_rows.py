@@ -47,8 +47,8 @@ class TaskRidge(TaskRegressor):
     Examples
     --------
     >>> from ehrmeta.baselines import TaskRidge
-    >>> X, y = [[0.0], [1.0], [0.0], [1.0]], [1.0, 2.0, 3.0, 6.0]
-    >>> model = TaskRidge(penalty=1e-6).fit(X, y, groups=[1, 1, 2, 2])
+    >>> X, y = [[0.0], [1.0]] * 3, [1.0, 2.0, 3.0, 6.0, 2.0, 4.0]
+    >>> model = TaskRidge(penalty=1e-6).fit(X, y, groups=[1, 1, 2, 2, 3, 3])
     >>> model.adapt(X[:2], [4.0, 5.0]).predict([[2.0]]).round(3)
     array([6.])
     """
@@ -107,8 +107,8 @@ class LastValue(TaskRegressor):
     Examples
     --------
     >>> from ehrmeta.baselines import LastValue
-    >>> X, y = [[0.0], [0.0], [0.0], [0.0]], [1.0, 2.0, 3.0, 6.0]
-    >>> model = LastValue().fit(X, y, groups=[1, 1, 2, 2], time=[0, 1, 0, 1])
+    >>> X, y = [[0.0]] * 6, [1.0, 2.0, 3.0, 6.0, 2.0, 4.0]
+    >>> model = LastValue().fit(X, y, groups=[1, 1, 2, 2, 3, 3], time=[0, 1] * 3)
     >>> model.adapt(X[:2], [4.0, 5.0], time=[0, 1]).predict([[0.0]], time=[2]).round(3)
     array([5.])
     """
@@ -152,8 +152,8 @@ class TaskLogistic(TaskClassifier):
     Examples
     --------
     >>> from ehrmeta.baselines import TaskLogistic
-    >>> X, y = [[0.0], [1.0], [0.0], [1.0]], [0, 1, 1, 0]
-    >>> model = TaskLogistic().fit(X, y, groups=[1, 1, 2, 2])
+    >>> X, y = [[0.0], [1.0]] * 3, [0, 1, 1, 0, 0, 1]
+    >>> model = TaskLogistic().fit(X, y, groups=[1, 1, 2, 2, 3, 3])
     >>> model.adapt(X[:3], [0, 0, 0]).predict_proba([[2.0]]).round(3)
     array([[0.875, 0.125]])
     """
@@ -200,8 +200,8 @@ class TaskMean(TaskRegressor):
     Examples
     --------
     >>> from ehrmeta.baselines import TaskMean
-    >>> X, y = [[0.0], [0.0], [0.0], [0.0]], [1.0, 2.0, 3.0, 6.0]
-    >>> model = TaskMean().fit(X, y, groups=[1, 1, 2, 2])
+    >>> X, y = [[0.0]] * 6, [1.0, 2.0, 3.0, 6.0, 2.0, 4.0]
+    >>> model = TaskMean().fit(X, y, groups=[1, 1, 2, 2, 3, 3])
     >>> model.adapt(X[:2], [4.0, 5.0]).predict([[0.0]]).round(3)
     array([4.5])
     """

@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ehrmeta.data.columns import Columns
+from ehrmeta.data.groups import respelled
 from ehrmeta.data.schema import Feature, Outcome, Schema
 from ehrmeta.data.tasks import index_tasks
 from ehrmeta.data.units import ANALYTES, analyte_named, convert_units, is_unit, plausible_units
@@ -91,14 +92,16 @@ def odd_keys(columns: Columns, schema: Schema) -> Iterator[Finding]:
     if schema.task not in columns:
         return
     tasks = index_tasks(columns[schema.task])
-    if tasks.labels.dtype == object:
-        plain = pd.Series(tasks.labels).str.casefold().str.replace(r"\s+", "", regex=True)
-        similar = int(plain.duplicated().sum())
-        if similar:
-            what = "ids that differ from another id only in capitals or spaces"
-            yield Finding(what, schema.task, similar, "Use one spelling for every task.")
+    similar = respelled(tasks.labels)
+    if similar:
+        what = "ids that differ from another by leading zeros, capitals or spaces only"
+        yield Finding(what, schema.task, similar, "Use one spelling for every task.")
     if tasks.n_tasks == 1:
         yield Finding("task only: meta-learning needs many", schema.task, 1, "Check the column.")
+    elif (tasks.sizes < 2).all():
+        what = "tasks, none of which has two rows"
+        remedy = "Name the column of the patient, not of the visit; see pd.wide_to_long."
+        yield Finding(what, schema.task, tasks.n_tasks, Remedy("rows-per-patient", remedy))
     if schema.time is None or schema.time.name not in columns:
         return
     clock, time = schema.time.name, columns[schema.time.name]
@@ -129,14 +132,14 @@ def odd_column(columns: Columns, column: Feature | Outcome, schema: Schema) -> I
 
 
 def _numbers_as_text(values: NDArray[Any], name: str) -> Iterator[Finding]:
-    """Check for numeric columns that are categorical because of text cells such as '<5'."""
+    """Check for numbers with a few text cells, which make a column categorical."""
     if values.dtype != object:
         return
     present = pd.Series(values).dropna()
     n_text = int(pd.to_numeric(present, errors="coerce").isna().sum())
     if n_text < 0.5 * len(present):
         what = f"of {len(present):,} cells not numeric, so the column is categorical"
-        yield Finding(what, name, n_text, "Replace them, for example '<5' by 5, to use numbers.")
+        yield Finding(what, name, n_text, "Correct them to use numbers.")
 
 
 def _odd_unit(numbers: NDArray[np.float64], column: Feature | Outcome) -> Iterator[Finding]:

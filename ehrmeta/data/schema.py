@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from ehrmeta.data.censored import FLAG, Censored, read_limits, resolve_censored
 from ehrmeta.data.clock import SECONDS, to_time
 from ehrmeta.data.columns import Columns, read_columns, require_columns
 from ehrmeta.data.roles import Measured, find_measured, is_static
@@ -176,6 +177,11 @@ class Schema:
         Column with the time at which the outcome became known, in the unit of `time`.
     on_duplicate : {"error", "first", "last", "mean", "allow"}
         Treatment of repeated (patient, time) rows. In cohorts repeats are kept.
+    censored : {"error", "half", "limit", "column"}
+        Treatment of numbers recorded as ``<5`` or ``>200``: an error, half the lower limit (values
+        above a limit count as the limit), the limit, or the limit and a feature
+        ``<column>_censored``, -1 below and 1 above a limit, else 0. Each distorts somewhat: the
+        limit shifts low values up, and no likelihood knows that the true value lies beyond.
 
     Examples
     --------
@@ -193,11 +199,13 @@ class Schema:
     treatment: str | None = None
     outcome_time: str | None = None
     on_duplicate: OnDuplicate = "error"
+    censored: Censored = "error"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "features", tuple(self.features))
         _check_choice(self.task_kind, TaskKind, "schema", "task_kind")
         _check_choice(self.on_duplicate, OnDuplicate, "schema", "on_duplicate")
+        _check_choice(self.censored, Censored, "schema", "censored")
         columns = self.columns
         repeated = sorted({name for name in columns if columns.count(name) > 1})
         if repeated:
@@ -244,6 +252,7 @@ class Schema:
         outcome_time: str | None = None,
         task_kind: TaskKind = "patient",
         on_duplicate: OnDuplicate = "error",
+        censored: Censored = "error",
         features: Sequence[str] = (),
         measured: Sequence[str] = (),
         known: Sequence[str] | None = None,
@@ -271,7 +280,7 @@ class Schema:
             UCUM units of features and outcome by column name.
         ranges : mapping of str to (low, high), optional
             Plausible ranges of features and outcome by column name; None for no bound.
-        task, outcome, time, treatment, outcome_time, task_kind, on_duplicate
+        task, outcome, time, treatment, outcome_time, task_kind, on_duplicate, censored
             As in `Schema`.
 
         Raises
@@ -289,12 +298,22 @@ class Schema:
         known    dose
         """
         columns, units, ranges = read_columns(frame), units or {}, ranges or {}
+        columns = resolve_censored(columns, censored)
         if isinstance(outcome, str):
             low, high = ranges.get(outcome, (None, None))
             outcome = Outcome(outcome, units.get(outcome, ""), low, high)
         if isinstance(time, str):
             time = Clock(time)
-        others = cls((), outcome, task, task_kind, time, treatment, outcome_time, on_duplicate)
+        others = cls(
+            (), outcome, task, task_kind, time, treatment, outcome_time, on_duplicate, censored
+        )
+        if outcome is not None and outcome.name + FLAG in columns:
+            if time is None or task_kind == "cohort":
+                raise SchemaError(
+                    f"censored='column' tells the outcome '{outcome.name}' ahead in a table "
+                    "without visits in time. Choose 'half' or 'limit'."
+                )
+            measured = (*measured, outcome.name + FLAG)
         require_columns(columns, (*others.columns, *features, *measured, *units, *ranges))
         planned = known or ()
         require_columns(columns, planned)
@@ -398,14 +417,16 @@ def _build(cls: type[T], values: Mapping[str, Any]) -> T:
 
 def _kind_of(values: NDArray[Any], name: str) -> Kind:
     """Kind of a column: text is categorical, 0 and 1 are binary; raises for dates."""
+    if read_limits(values) is not None:
+        return "numeric"  # the check of the table asks how censored values are meant
     if values.dtype == object:
         text = pd.Series(values).dropna()
         not_number = pd.to_numeric(text, errors="coerce").isna()
         if 0 < not_number.sum() < 0.2 * len(text):  # such as one '<5' in a lab
             warnings.warn(
                 f"column '{name}' is categorical because {not_number.sum():,} of {len(text):,} "
-                f"values are not numeric (first: row {not_number.idxmax()}). Replace them, for "
-                "example '<5' by 5, to use numbers.",
+                f"values are not numeric (first: row {not_number.idxmax()}). Correct them to "
+                "use numbers.",
                 DataWarning,
                 stacklevel=3,
             )

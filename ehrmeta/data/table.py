@@ -105,7 +105,8 @@ class Table:
         on_constant_outcome : {"error", "allow"}
             A constant outcome usually is the wrong column, except in a small support.
         **roles
-            Arguments of `Schema.infer`, such as task, outcome, time, measured and units.
+            Arguments of `Schema.infer`, such as task, outcome, time, measured, known, units and
+            censored.
 
         Raises
         ------

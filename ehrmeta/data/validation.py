@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from ehrmeta.data.censored import CHOOSE, FLAG, read_limits, resolve_censored
 from ehrmeta.data.clock import are_numeric_dates, to_time
 from ehrmeta.data.columns import Columns, Mask, read_column, read_columns
 from ehrmeta.data.findings import CONSTANT, Finding, Findings, numeric_dates, odd_column, odd_keys
@@ -166,12 +167,26 @@ def _read(frame: Any, schema: Schema) -> tuple[Columns, list[Finding]]:
                 columns[name] = read_column(native[name], name)
             except DataError as unreadable:
                 findings.append(_unreadable(unreadable, name, len(native)))
+    columns |= _without_censored(columns, schema)
     for name in schema.columns:
-        if name not in names:
+        if name not in (*names, *columns):
             hint = did_you_mean(name, names)
             missing = SchemaError(f"no column '{name}'.", hint)
             findings.append(Finding("column missing", name, 1, hint, missing))
     return {name: columns[name] for name in schema.columns if name in columns}, findings
+
+
+def _without_censored(columns: Columns, schema: Schema) -> Columns:
+    """Numeric columns with the schema's choice for censored values, and its columns of flags."""
+    numeric = [f.name for f in schema.features if f.kind == "numeric"]
+    numeric += [schema.outcome.name] if schema.outcome is not None else []
+    read = {name: columns[name] for name in numeric if name in columns}
+    resolved = resolve_censored(read, schema.censored)
+    if schema.censored == "column":  # where nothing is censored
+        for name, values in read.items():
+            if name + FLAG in numeric and name + FLAG not in columns:
+                resolved.setdefault(name + FLAG, np.zeros(len(values)))
+    return resolved
 
 
 def _check_keys(columns: Columns, schema: Schema) -> Iterator[Finding]:
@@ -222,10 +237,15 @@ def _check_types(columns: Columns, schema: Schema) -> Iterator[Finding]:
         values = columns[column.name]
         if values.dtype.kind not in "biuf" and kind != "categorical":
             held = "dates" if values.dtype.kind in "mM" else "text"
-            remedy = "Convert them to numbers, for example '<5' to 5, or declare it categorical."
+            remedy: str | Remedy = "Convert them to numbers, or declare it categorical."
             if kind == "outcome":
                 remedy = "Convert them to numbers; code two classes as 0 and 1."
             count = int((~pd.isna(values)).sum())
+            limits = read_limits(values)
+            if limits is not None:
+                below, above = int((limits.side < 0).sum()), int((limits.side > 0).sum())
+                held = f"{held}, of which {below:,} are below and {above:,} above a limit"
+                remedy = CHOOSE
             error = DataError if kind == "outcome" else SchemaError
             yield _error(f"values of {held}, not numbers", column.name, count, remedy, kind=error)
             del columns[column.name]
@@ -257,7 +277,10 @@ def _implausible(outside: Mask, column: Feature | Outcome, what: str) -> Iterato
             f"{low} to {high}" if low and high else f"{low} and above" if low else f"up to {high}"
         )
         what = f"{what} outside {ends} {column.unit}".rstrip()
-        yield Finding(what, column.name, int(outside.sum()), "Check unit and range.")
+        remedy = "Check unit and range."
+        if outside.mean() > 0.5:
+            remedy = f"These are most of {len(outside):,}: the range may be in another unit."
+        yield Finding(what, column.name, int(outside.sum()), remedy)
 
 
 def _check_varies(y: NDArray[np.float64], outcome: Outcome, on_constant: str) -> Iterator[Finding]:

@@ -1,5 +1,6 @@
 """Base classes of task estimators: reading, encoding, adapting and scoring."""
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -14,8 +15,9 @@ from sklearn.utils.validation import _get_feature_names, _num_features
 
 from ehrmeta.data import OutcomeScale, Schema
 from ehrmeta.data.columns import collected
+from ehrmeta.data.leaks import n_gross_errors
 from ehrmeta.data.schema import Transform
-from ehrmeta.errors import DataError, NotFittedError
+from ehrmeta.errors import DataError, DataWarning, NotFittedError, Remedy
 from ehrmeta.estimators.adapted import Adapted
 from ehrmeta.estimators.inputs import (
     Inputs,
@@ -263,10 +265,35 @@ class TaskRegressor(RegressorMixin, TaskEstimator):
                 f"outcome '{outcome_name(schema)}' is constant over all {inputs.n_rows:,} rows. "
                 "Check the column."
             )
+        self._warn_of_odd_outcome(y, outcome_name(schema))
         transform = self.outcome_transform
         if transform is None and schema is not None and schema.outcome is not None:
             transform = schema.outcome.transform
         return OutcomeScale.fit(y, transform, outcome_name(schema))
+
+    def _warn_of_odd_outcome(self, y: Array, name: str) -> None:
+        """Warn of an outcome of two classes, and of gross errors if the likelihood is normal."""
+        if set(np.unique(y)) == {0.0, 1.0}:
+            warnings.warn(
+                DataWarning(
+                    f"outcome '{name}' is 0 or 1 in all {len(y):,} rows, and counts as a number.",
+                    Remedy("two-classes", "Use MetaClassifier for probabilities of yes and no."),
+                ),
+                stacklevel=5,
+            )
+        count = n_gross_errors(y)
+        if count and getattr(self, "likelihood", "normal") == "normal":
+            warnings.warn(
+                DataWarning(
+                    f"outcome '{name}' is far from all other values in {count:,} of {len(y):,} "
+                    "rows: probably gross errors, which distort every prediction.",
+                    Remedy(
+                        "gross-errors",
+                        "Correct them, declare a plausible range, or use likelihood='student_t'.",
+                    ),
+                ),
+                stacklevel=5,
+            )
 
     def _losses(
         self, adapted: Adapted, query: dict[str, Any], y: Any, weight: Array

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 from torch import Tensor
 
+from ehrmeta.data.groups import respelled, warn_of_respelled
 from ehrmeta.errors import BundleError, DataError
 from ehrmeta.estimators import files
 from ehrmeta.estimators.explain import draw_rows, explain_features, explain_rows
@@ -477,7 +478,9 @@ class Adapted(files.Saved):
             codes = task_numbers(inputs.groups, self.labels_)
         warn_of_past_rows(inputs.time, codes, self._last_time)
         if not allow_new:
-            refuse_new(codes)
+            refuse_new(codes, inputs.groups, self.labels_)
+        elif inputs.groups is not None and (codes < 0).any():
+            warn_of_respelled(respelled(inputs.groups[codes < 0], self.labels_), stacklevel=4)
         return inputs, codes
 
     def _query(self, X: Any, groups: Any, time: Any) -> TaskRows:

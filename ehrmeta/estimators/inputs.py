@@ -16,6 +16,8 @@ from ehrmeta.data import Clock, Schema, TaskIndex, index_tasks, read_column, rea
 from ehrmeta.data.clock import are_numeric_dates, has_zone, read_times
 from ehrmeta.data.columns import collected, native_column, refuse_rows
 from ehrmeta.data.findings import numeric_dates
+from ehrmeta.data.groups import check_repeated_rows, respelled, warn_of_respelled
+from ehrmeta.data.leaks import refuse_copies
 from ehrmeta.errors import DataError, DataWarning, GroupError, Remedy, SchemaError, did_you_mean
 from ehrmeta.nn.backbone import Backbone
 from ehrmeta.nn.mlp import ACTIVATIONS
@@ -222,6 +224,12 @@ def check_trainable(inputs: Inputs, schema: Schema | None) -> None:
                 "Pass groups= with the patient (or hospital) of every row, or groups=None.",
             ),
         )
+    else:
+        lagged = schema.measured if schema is not None else ()
+        ahead = {name: values for name, values in inputs.columns.items() if name not in lagged}
+        refuse_copies(ahead, inputs.outcome(), outcome_name(schema))
+        check_repeated_rows(tasks, inputs.columns, stacklevel=4)
+        warn_of_respelled(respelled(tasks.labels), stacklevel=4)
     if schema is not None and schema.measured and inputs.time is None:
         raise DataError(
             f"measured feature(s) {list(schema.measured)} need time= to determine their last "

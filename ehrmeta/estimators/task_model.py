@@ -17,6 +17,7 @@ from ehrmeta import errors
 from ehrmeta.data import Schema, index_tasks
 from ehrmeta.data.clock import check_zones
 from ehrmeta.data.columns import collected
+from ehrmeta.data.groups import respelled, spelling_hint, warn_of_respelled
 from ehrmeta.estimators.files import State
 from ehrmeta.estimators.inputs import (
     Inputs,
@@ -134,6 +135,8 @@ class RowReader:
             kind = None if self.schema is None else self.schema.task_kind
             report_repeats(tasks, inputs.time, kind)
         labels = None if inputs.groups is None else tasks.labels
+        if labels is not None:
+            warn_of_respelled(respelled(labels), stacklevel=4)
         return labels, self.table.rows(inputs, tasks.codes, max(tasks.n_tasks, 1))
 
     def read_more(
@@ -153,6 +156,7 @@ class RowReader:
         else:
             index_tasks(inputs.groups)  # refuses missing ids
             _check_id_type(inputs.groups, labels)
+            warn_of_respelled(respelled(inputs.groups, labels), stacklevel=4)
             union = pd.Index(labels).union(pd.Index(inputs.groups).unique())
             old, new = union.get_indexer(labels), union.get_indexer(inputs.groups)
             labels = union.to_numpy()
@@ -327,13 +331,15 @@ def check_new_groups(new_groups: str) -> None:
         )
 
 
-def refuse_new(codes: npt.NDArray[np.int64]) -> None:
+def refuse_new(codes: npt.NDArray[np.int64], groups: Labels, labels: Labels) -> None:
     """Raise if rows belong to tasks that were not adapted, with negative `codes` (row,)."""
     new = codes < 0
     if new.any():
+        alike = 0 if groups is None else respelled(groups[new], labels)
         raise errors.GroupError(
             f"{int(new.sum()):,} of {len(new):,} rows (first: row "
-            f"{int(np.flatnonzero(new)[0])}) belong to tasks that were not adapted.",
+            f"{int(np.flatnonzero(new)[0])}) belong to tasks that were not adapted."
+            + spelling_hint(alike),
             errors.Remedy(
                 "new-groups", "Adapt them first, or pass new_groups='population' or 'nan'."
             ),

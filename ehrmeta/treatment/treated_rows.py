@@ -14,6 +14,8 @@ from torch import Tensor
 
 from ehrmeta.data import Clock, Encoder, Feature, Schema, read_column, to_time
 from ehrmeta.data.columns import collected
+from ehrmeta.data.groups import respelled, spelling_hint, warn_of_respelled
+from ehrmeta.data.leaks import refuse_copies
 from ehrmeta.errors import BundleError, DataError, GroupError, SchemaError
 from ehrmeta.estimators.files import label_bytes, read_label_bytes, tensor_like
 from ehrmeta.estimators.inputs import Inputs, outcome_name, read_inputs
@@ -208,6 +210,8 @@ class TreatmentEncoder:
     ) -> TreatmentEncoder:
         """Learn scales and category levels from the training rows."""
         columns = table.inputs.columns
+        if table.inputs.groups is not None:
+            refuse_copies(columns, table.inputs.outcome(), outcome_name(schema))
         features = known_features(columns, schema)
         tasks = table.inputs.groups
         if schema is None:  # tasks are cohorts, if there are several, or else patients
@@ -308,10 +312,13 @@ def task_numbers(
         )
     task: Index = pd.Index(labels).get_indexer(inputs.groups).astype(np.int64)
     unknown = np.flatnonzero(task < 0)
-    if len(unknown) and not new:
+    alike = respelled(inputs.groups[unknown], labels) if len(unknown) else 0
+    if new:
+        warn_of_respelled(alike, stacklevel=5)
+    elif len(unknown):
         raise GroupError(
             f"{len(unknown):,} of {len(task):,} rows (first: row {unknown[0]}) belong to tasks "
-            f"that were not adapted. Adapt to them first, or {remedy}."
+            f"that were not adapted.{spelling_hint(alike)} Adapt to them first, or {remedy}."
         )
     return task
 

@@ -62,7 +62,7 @@ def test_errors_are_one_line_and_leave_no_file(folder, visits, monkeypatch, argu
     (folder / "short.ehrmeta").write_bytes((folder / "hdl.ehrmeta").read_bytes()[:-10])
     nameless = MetaRegressor(max_steps=1, random_state=0)
     X, groups = np.arange(40.0)[:, None], np.repeat(np.arange(10), 4)
-    nameless.fit(X, X[:, 0], groups=groups).save("nameless.ehrmeta")
+    nameless.fit(X, X[:, 0] ** 2, groups=groups).save("nameless.ehrmeta")
     out = "out.csv" if arguments[0] == "predict" else "out.ehrmeta"
     error = failure(*arguments, "--out", out)
     assert error.startswith("Error: ")

@@ -58,7 +58,8 @@ def test_repeats_that_are_allowed_are_odd_in_patients_only():
 def test_ids_in_two_writings_and_a_single_task_are_odd():
     schema = Schema((), task="id")
     assert whats(odd_keys({"id": np.array(["A 1", "a1"], object)}, schema)) == [
-        "ids that differ from another id only in capitals or spaces"
+        "ids that differ from another by leading zeros, capitals or spaces only",
+        "tasks, none of which has two rows",
     ]
     assert whats(odd_keys({"id": np.array([7, 7])}, schema)) == [
         "task only: meta-learning needs many"

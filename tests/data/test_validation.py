@@ -193,7 +193,7 @@ def test_a_handful_of_rows_says_nothing_of_copies():
 
 @pytest.mark.filterwarnings("error")
 def test_guessing_warns_of_numbers_that_one_text_turns_into_a_category():
-    frame = _set("glucose", [3], "<5")(_frame())[["patient", "glucose", "hdl"]].astype(
+    frame = _set("glucose", [3], "low")(_frame())[["patient", "glucose", "hdl"]].astype(
         {"glucose": str}
     )
     with pytest.warns(DataWarning, match=r"'glucose' is categorical because 1 of 120 .*row 3"):

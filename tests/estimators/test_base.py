@@ -11,10 +11,10 @@ from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
-from ehrmeta import MAML, PatientKFold, adapt
+from ehrmeta import MAML, MetaClassifier, PatientKFold, adapt
 from ehrmeta.baselines import LastValue, MixedEffects, TaskLogistic, TaskMean
-from ehrmeta.errors import DataError, NotFittedError
-from tests.estimators.patients import small_model
+from ehrmeta.errors import DataError, DataWarning, GroupError, NotFittedError
+from tests.estimators.patients import make_patients, small_model
 
 pytestmark = pytest.mark.filterwarnings("ignore::ehrmeta.errors.AtypicalWarning")
 
@@ -121,3 +121,36 @@ def test_what_is_not_fitted_says_so():
         LastValue().predict([[0.0]])
     with pytest.raises(DataError, match=r"ends in StandardScaler, which has no adapt"):
         adapt(make_pipeline(StandardScaler()), [[0.0]], [1.0])
+
+
+def test_ids_spelled_otherwise_are_hinted_at_and_not_shown():
+    X, y, groups, time = make_patients(n_patients=9)
+    ids = np.array([f"p0{group}" for group in groups], dtype=object)
+    model = MixedEffects().fit(X, y, groups=ids, time=time)
+    adapted = model.adapt(X[:3], y[:3], groups=ids[:3], time=time[:3])
+    asked = {"groups": ["P00 "], "time": time[3:4]}
+    with pytest.raises(GroupError, match="1 of their ids differ from known ids by lead") as caught:
+        adapted.predict(X[3:4], **asked)
+    assert "P00" not in str(caught.value)
+    with pytest.warns(DataWarning, match=r"1 id\(s\) differ from another by leading zeros"):
+        adapted.predict(X[3:4], **asked, new_groups="population")
+    with pytest.warns(DataWarning, match=r"1 id\(s\) differ from another by leading zeros"):
+        model.adapt(X[:2], y[:2], groups=["p00", "P00"], time=time[:2])
+    with pytest.warns(DataWarning, match=r"1 id\(s\) differ from another by leading zeros"):
+        adapted.update(X[3:4], y[3:4], **asked)
+
+
+def test_copies_of_the_outcome_and_odd_outcomes_are_told():
+    X, y, groups, time = make_patients(n_patients=20)
+    rows = {"groups": groups, "time": time}
+    with pytest.raises(DataError, match=r"\['unit'\] are copies of the outcome 'y'"):
+        MixedEffects(known=[]).fit(X.assign(unit=y * 0.02586), y, **rows)
+    with pytest.raises(DataError, match=r"\['label'\] are copies of the outcome 'y'"):
+        MetaClassifier(known=[]).fit(X.assign(label=y > 55), np.where(y > 55, "a", "b"), **rows)
+    with pytest.warns(DataWarning, match="outcome 'y' is 0 or 1 in all 120 rows.*MetaClassifier"):
+        MixedEffects().fit(X, y > 55, **rows)
+    gross = np.where(np.arange(120) == 7, 73519.0, y)
+    with pytest.warns(DataWarning, match="far from all other values in 1 of 120 rows"):
+        MixedEffects().fit(X, gross, **rows)
+    with pytest.raises(GroupError, match="none of 120 tasks has two rows"):
+        MixedEffects().fit(X, y, groups=np.arange(120), time=time)

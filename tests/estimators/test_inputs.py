@@ -199,6 +199,7 @@ def test_an_unknown_choice_names_the_choices(fitted):
 
 
 @pytest.mark.filterwarnings("ignore:.*are not later than:ehrmeta.errors.DataWarning")
+@pytest.mark.filterwarnings("ignore:.*gross errors:ehrmeta.errors.DataWarning")
 def test_no_patient_value_is_in_a_message():
     """Canaries: a value and an id that would be recognised anywhere."""
     call = _patients()

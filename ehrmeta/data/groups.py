@@ -1,0 +1,148 @@
+"""Task ids: tasks of one row, wide tables, and ids that differ in their spelling only."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterable
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from ehrmeta.data.tasks import TaskIndex
+from ehrmeta.errors import DataWarning, GroupError, Remedy
+
+_NUMBERED = re.compile(r"(?P<stub>.*?[^\d\W_])(?P<sep>[_. -]?)(?P<number>\d+)$")
+_ARRAY = re.compile(r"x\d+")  # names of the columns of an array
+_FEW_TASKS, _SMALL_SHARE = 10, 0.5  # with two rows
+
+
+def check_repeated_rows(tasks: TaskIndex, columns: Iterable[str], stacklevel: int = 2) -> None:
+    """Raise if no task has two rows, with the likely cause; warn if few tasks have.
+
+    Parameters
+    ----------
+    tasks : TaskIndex
+    columns : iterable of str
+        Names of all columns, of which numbered ones (hdl_1, hdl_2) may be visits.
+    stacklevel : int
+        Of the warning.
+
+    Raises
+    ------
+    GroupError
+        No task has two rows.
+    """
+    n_tasks, repeated = tasks.n_tasks, int((tasks.sizes > 1).sum())
+    if repeated == 0 and n_tasks > 1:
+        wide = wide_columns(columns)
+        named = ", ".join(name for names in wide.values() for name in names)
+        message = f"none of {n_tasks:,} tasks has two rows, so there is nothing to learn of a task."
+        if wide:
+            message += f" The columns {named} look like visits side by side."
+            raise GroupError(message, Remedy("wide-table", _to_long(wide), {"columns": named}))
+        message += " The ids may be of visits or rows, not of patients."
+        raise GroupError(
+            message,
+            Remedy(
+                "patient-not-visit",
+                "Pass groups= with the patient of every row; pd.wide_to_long turns a table with "
+                "one column per visit into one with one row per visit.",
+            ),
+        )
+    if repeated <= 2 or repeated < min(_FEW_TASKS, _SMALL_SHARE * n_tasks):
+        warnings.warn(
+            f"{repeated:,} of {n_tasks:,} tasks have two rows or more: too few to tell how tasks "
+            "differ. Check the ids, or pass more tasks.",
+            DataWarning,
+            stacklevel=stacklevel + 1,
+        )
+
+
+def wide_columns(columns: Iterable[str]) -> dict[tuple[str, str], list[str]]:
+    """Columns that look like visits side by side, by stem and separator.
+
+    Examples
+    --------
+    >>> wide_columns(["age", "hdl_1", "hdl_2", "il6", "b12"])
+    {('hdl', '_'): ['hdl_1', 'hdl_2']}
+    """
+    found: dict[tuple[str, str], dict[int, str]] = {}
+    for name in columns:
+        match = _NUMBERED.match(name)
+        if match and not _ARRAY.fullmatch(name):
+            found.setdefault((match["stub"], match["sep"]), {})[int(match["number"])] = name
+    return {
+        key: list(names.values())
+        for key, names in found.items()
+        if len(names) > 2 or (len(names) == 2 and max(names) - min(names) == 1)
+    }
+
+
+def _to_long(wide: dict[tuple[str, str], list[str]]) -> str:
+    """The call that turns the visits of a wide table into rows."""
+    separators = [separator for _, separator in wide]
+    separator = max(separators, key=separators.count)
+    stubs = [stub for stub, other in wide if other == separator]
+    return (
+        f"Turn them into rows: pd.wide_to_long(frame, {stubs}, i='patient', j='visit', "
+        f"sep={separator!r}).reset_index()."
+    )
+
+
+def respelled(new: NDArray[np.object_], known: NDArray[np.object_] | None = None) -> int:
+    """Count ids that equal another but for leading zeros, capitals or spaces.
+
+    Parameters
+    ----------
+    new : ndarray
+        Ids; numbers are never counted.
+    known : ndarray, optional
+        Other ids; by default the new ones are compared with each other.
+
+    Examples
+    --------
+    >>> respelled(np.array(["p1", "P1 ", "p2"], object))
+    1
+    >>> respelled(np.array(["7", "8"], object), np.array(["007", "8"], object))
+    1
+    """
+    new = pd.unique(new)
+    if (
+        new.dtype != object
+        or len(new) < (2 if known is None else 1)
+        or (known is not None and known.dtype != object)
+    ):
+        return 0
+    if known is None:
+        return int(_plain(new).duplicated().sum())
+    unknown = new[~np.isin(new.astype(str), known.astype(str))]
+    return int(_plain(unknown).isin(_plain(known)).sum())
+
+
+def spelling_hint(count: int) -> str:
+    """Sentence about unknown ids that differ from known ones in their spelling only, if any."""
+    if not count:
+        return ""
+    return (
+        f" {count:,} of their ids differ from known ids by leading zeros, capitals or spaces only: "
+        "use one spelling."
+    )
+
+
+def warn_of_respelled(count: int, stacklevel: int = 2) -> None:
+    """Warn of ids that differ from another in their spelling only, if any."""
+    if count:
+        warnings.warn(
+            f"{count:,} id(s) differ from another by leading zeros, capitals or spaces only, but "
+            "count as separate tasks. Use one spelling for every task.",
+            DataWarning,
+            stacklevel=stacklevel + 1,
+        )
+
+
+def _plain(ids: NDArray[np.object_]) -> pd.Series[str]:
+    """Ids without leading zeros, capitals and spaces."""
+    text = pd.Series(ids, dtype=str).str.casefold()
+    return text.str.replace(r"\s+", "", regex=True).str.replace(r"^0+(?=.)", "", regex=True)
