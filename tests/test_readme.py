@@ -57,6 +57,16 @@ def test_every_python_block_of_the_guide_runs(tmp_path, monkeypatch):
     assert (tmp_path / "report.html").exists()
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::ehrmeta.errors.AtypicalWarning")
+def test_an_export_becomes_predictions_as_the_guide_says(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = run((GUIDE / "your_own_table.md").read_text(encoding="utf-8"))
+    assert names["table"].schema.measured == ("ALT",)
+    assert set(names["curve"]["method"]) == {"ehrmeta", "mixed model", "last value"}
+    assert list(names["visits"]["hdl"]) == [50.0, 41.0, 52.0, 44.0]
+
+
 def study():
     """Visits as the README describes them."""
     rng = np.random.default_rng(0)
