@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -24,8 +23,9 @@ from ehrmeta.nn.mixed_model import MixedModel, orthonormal
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
+Lower = tuple[Index, Index]
 _MAX_ROWS = 64  # per task, because the cost of a factorisation is cubic
-_N_BUCKETS = 8  # groups of tasks of similar size, to limit padding
+_N_BUCKETS, _BUCKET_SIZE = 8, 32  # most groups of tasks of similar size, and tasks in each
 _LOG_RANGE = 6.0  # largest change of a log standard deviation from its start value
 _LOG_TAU = (-6.0, 4.0)
 _RIDGE = 1e-10  # added to the information per row, for columns that are 0 in the rows used
@@ -84,8 +84,10 @@ def fit_mixed_process(
     r"""Fit by restricted maximum likelihood, starting from the mixed model without a process.
 
     Generalised least squares profiles out beta. The profiled deviance is a smooth function of
-    :math:`G = LL'`, :math:`\sigma_u`, :math:`\tau` and :math:`\sigma`, and L-BFGS minimises it.
-    Only the first 64 rows of each task are used.
+    :math:`G = LL'`, :math:`\sigma_u`, :math:`\tau` and :math:`\sigma`, and L-BFGS minimises it with
+    the gradient :math:`\sum_i tr(M_i\, dV_i)`, where
+    :math:`M = V^{-1} - uu' - V^{-1}X (X'V^{-1}X)^{-1} X'V^{-1}` and
+    :math:`u = V^{-1}(y - X\beta)`. Only the first 64 rows of each task are used.
 
     Parameters
     ----------
@@ -121,6 +123,7 @@ def fit_mixed_process(
     """
     unit, back, logdet = orthonormal(x)
     q = z.shape[1]
+    lower = np.tril_indices(q)
     factor = np.ones(len(y)) if noise_factor is None else noise_factor
     buckets = list(_buckets(np.column_stack([unit, y]), z, s, factor, starts))
     n = int(sum(bucket.mask.sum() for bucket in buckets))
@@ -128,42 +131,44 @@ def fit_mixed_process(
     half_noise = 0.5 * np.log(0.5 * max(start.noise_var, 1e-300))
     floor = 1e-6 * max(start.noise_var, 1e-300) * np.eye(q) / np.maximum(np.mean(z * z, 0), 1e-12)
     begin = np.concatenate(
-        [np.linalg.cholesky(start.G + floor)[np.tril_indices(q)], [half_noise, 0.0, half_noise]]
+        [np.linalg.cholesky(start.G + floor)[lower], [half_noise, 0.0, half_noise]]
     )
 
-    def deviance(theta: Tensor) -> tuple[Tensor, Tensor]:
-        gram, log_v = _whitened(buckets, *_covariance(theta, q))
-        information = gram[:p, :p] + _RIDGE * n * torch.eye(p, dtype=gram.dtype)
-        root = torch.linalg.cholesky(information)
-        beta = torch.cholesky_solve(gram[:p, p:], root)[:, 0]
-        log_information = 2.0 * torch.log(torch.diagonal(root)).sum()
-        return log_v + gram[p, p] - gram[:p, p] @ beta + log_information, beta
-
-    def profile(theta: Array) -> tuple[float, Array]:
-        leaf = torch.tensor(theta, requires_grad=True)
-        value = deviance(leaf)[0] / n
-        value.backward()  # type: ignore[no-untyped-call]
-        return float(value.detach()), np.asarray(leaf.grad)
+    def profile(theta: Array) -> tuple[float, Array, Array]:
+        """Deviance without constants, its gradient, and beta."""
+        parts = _covariance(theta, lower)
+        whitened = [_Whitened.of(bucket, *parts) for bucket in buckets]
+        gram = np.sum([part.gram for part in whitened], axis=0)
+        root = np.linalg.cholesky(gram[:p, :p] + _RIDGE * n * np.eye(p))
+        inverse = np.linalg.inv(root)
+        beta = inverse.T @ (inverse @ gram[:p, p])
+        log_information = 2.0 * float(np.log(np.diag(root)).sum())
+        log_v = sum(part.log_v for part in whitened)
+        deviance = log_v + float(gram[p, p] - gram[:p, p] @ beta) + log_information
+        explained = np.zeros((p + 1, p + 1))
+        explained[:p, :p], explained[:p, p], explained[p, p] = inverse.T, -beta, 1.0
+        gradient = np.sum([part.gradient(explained, lower) for part in whitened], axis=0)
+        return deviance, gradient, beta
 
     log_sd = (half_noise - _LOG_RANGE, half_noise + _LOG_RANGE)
     best = minimize(
-        profile,
+        lambda theta: tuple(np.divide(part, n) for part in profile(theta)[:2]),
         begin,
         jac=True,
         method="L-BFGS-B",
         bounds=[(None, None)] * (len(begin) - 3) + [log_sd, _LOG_TAU, log_sd],
         options={"maxiter": 100},
     )
-    value, beta = deviance(torch.tensor(best.x))
-    root, process_var, rate, noise_var = _covariance(torch.tensor(best.x), q)
-    G = (root @ root.mT).numpy()
+    deviance, _, beta = profile(best.x)
+    root, process_var, rate, noise_var = _covariance(best.x, lower)
+    G = root @ root.T
     return MixedProcess(
-        beta=back @ beta.numpy(),
+        beta=back @ beta,
         G=G,
-        process_var=float(process_var),
-        tau=float(1.0 / rate),
-        noise_var=_at_least(float(noise_var), G, float(process_var)),
-        log_likelihood=-0.5 * (float(value) + (n - p) * np.log(2.0 * np.pi) + logdet),
+        process_var=process_var,
+        tau=1.0 / rate,
+        noise_var=_at_least(noise_var, G, process_var),
+        log_likelihood=-0.5 * (deviance + (n - p) * np.log(2.0 * np.pi) + logdet),
     )
 
 
@@ -178,70 +183,108 @@ def held_out_log_likelihood(
     """Log-likelihood of the first 64 rows of each held-out task."""
     residual = (y - x @ model.beta)[:, None]
     buckets = list(_buckets(residual, z, s, np.ones(len(y)), starts))
-    root = np.linalg.cholesky(model.G + 1e-12 * np.eye(len(model.G)))
-    variances = torch.tensor(
-        [model.process_var, 1.0 / model.tau, model.noise_var], dtype=torch.float64
-    )
-    gram, log_v = _whitened(buckets, torch.from_numpy(root), *variances)
-    n = int(sum(bucket.mask.sum() for bucket in buckets))
-    return float(-0.5 * (log_v + gram[0, 0] + n * np.log(2.0 * np.pi)))
+    root = np.asarray(np.linalg.cholesky(model.G + 1e-12 * np.eye(len(model.G))), np.float64)
+    variances = model.process_var, 1.0 / model.tau, model.noise_var
+    whitened = [_Whitened.of(bucket, root, *variances) for bucket in buckets]
+    n = sum(int(bucket.mask.sum()) for bucket in buckets)
+    deviance = sum(float(part.gram[0, 0]) + part.log_v for part in whitened)
+    return -0.5 * (deviance + n * float(np.log(2.0 * np.pi)))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Bucket:
     """Padded rows of tasks of similar size."""
 
-    columns: Tensor  # (task, row, column) fixed design and outcome
-    z: Tensor  # (task, row, effect)
-    s: Tensor  # (task, row)
-    factor: Tensor  # (task, row)
-    mask: Tensor  # (task, row)
+    columns: Array  # (task, row, column) fixed design and outcome
+    z: Array  # (task, row, effect)
+    s: Array  # (task, row)
+    factor: Array  # (task, row)
+    mask: NDArray[np.bool_]  # (task, row)
 
 
 def _buckets(columns: Array, z: Array, s: Array, factor: Array, starts: Index) -> Iterator[_Bucket]:
     sizes = np.minimum(np.diff(starts), _MAX_ROWS)
     order = np.argsort(sizes, kind="stable")
     order = order[sizes[order] > 0]
-    for part in np.array_split(order, min(_N_BUCKETS, len(order))):
+    for part in np.array_split(order, min(_N_BUCKETS, 1 + len(order) // _BUCKET_SIZE)):
         begins, lengths = torch.from_numpy(starts[:-1][part]), torch.from_numpy(sizes[part])
-        index, mask = padded_index(begins, lengths)
-        seen = mask[..., None].double()
-        yield _Bucket(
-            columns=torch.from_numpy(columns)[index] * seen,
-            z=torch.from_numpy(z)[index] * seen,
-            s=torch.from_numpy(s)[index],
-            factor=torch.from_numpy(factor)[index],
-            mask=mask,
+        index, mask = (padded.numpy() for padded in padded_index(begins, lengths))
+        seen = mask[..., None]
+        yield _Bucket(columns[index] * seen, z[index] * seen, s[index], factor[index], mask)
+
+
+def _covariance(theta: Array, lower: Lower) -> tuple[Array, float, float, float]:
+    """Root of G, variance of the process, 1 / tau, and variance of the noise."""
+    q = lower[0][-1] + 1
+    root = np.zeros((q, q))
+    root[lower] = theta[:-3]
+    process_var, rate, noise_var = np.exp(theta[-3:] * [2.0, -1.0, 2.0]).tolist()
+    return root, process_var, rate, noise_var
+
+
+@dataclass(frozen=True, eq=False)
+class _Whitened:
+    """A bucket's columns C multiplied by ``R^-1``, where ``V = R R'`` is the covariance of rows."""
+
+    columns: Array  # (task, row, column)
+    inverse: Array  # R^-1, (task, row, row)
+    z: Array  # (task, row, effect)
+    effects: Array  # z times the root of G
+    memory: Array  # covariance of the process, (task, row, row)
+    distance: Array  # in time, in units of tau, (task, row, row)
+    noise: Array  # variance, 0 where padded or at its floor, (task, row)
+    log_v: float  # sum of log |V|
+
+    @classmethod
+    def of(
+        cls, bucket: _Bucket, root: Array, process_var: float, rate: float, noise_var: float
+    ) -> _Whitened:
+        """Whiten a bucket."""
+        effects, seen = bucket.z @ root, bucket.mask
+        distance = rate * np.abs(bucket.s[:, :, None] - bucket.s[:, None, :])
+        memory = process_var * np.exp(-distance) * (seen[:, :, None] & seen[:, None, :])
+        noise = noise_var * bucket.factor * seen
+        floor = 0.01 * _LEAST_NOISE * float(((effects**2).sum(2) + process_var * seen).max())
+        v = effects @ effects.swapaxes(1, 2) + memory
+        diagonal = np.arange(seen.shape[1])
+        v[:, diagonal, diagonal] += np.where(seen, np.maximum(noise, floor), 1.0)
+        v_root = np.linalg.cholesky(v)
+        inverse = np.linalg.inv(v_root)
+        return cls(
+            columns=inverse @ bucket.columns,
+            inverse=inverse,
+            z=bucket.z,
+            effects=effects,
+            memory=memory,
+            distance=distance,
+            noise=np.where(noise > floor, noise, 0.0),
+            log_v=2.0 * float(np.log(v_root[:, diagonal, diagonal]).sum()),
         )
 
+    @property
+    def gram(self) -> Array:
+        """``sum_i C_i' V_i^-1 C_i``, (column, column)."""
+        columns = self.columns.reshape(-1, self.columns.shape[-1])
+        return columns.T @ columns
 
-def _covariance(theta: Tensor, q: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Root of G, variance of the process, 1 / tau, and variance of the noise."""
-    root = theta.new_zeros(q, q)
-    row, column = torch.tril_indices(q, q)
-    root = root.index_put((row, column), theta[:-3])
-    return root, torch.exp(2.0 * theta[-3]), torch.exp(-theta[-2]), torch.exp(2.0 * theta[-1])
+    def gradient(self, explained: Array, lower: Lower) -> Array:
+        """Of the deviance by the parameters of `_covariance`.
 
-
-def _whitened(
-    buckets: list[_Bucket], root: Tensor, process: Tensor, rate: Tensor, noise: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Sums over tasks: ``sum_i C_i' V_i^-1 C_i`` (column, column) and ``sum_i log |V_i|``."""
-    gram: Any = 0.0
-    log_v: Any = 0.0
-    for bucket in buckets:
-        effects = bucket.z @ root
-        seen = bucket.mask.double()
-        gap = (bucket.s[:, :, None] - bucket.s[:, None, :]).abs()
-        memory = process * torch.exp(-gap * rate) * seen[:, :, None] * seen[:, None, :]
-        prior = effects.square().sum(2) + process * seen
-        floor = 0.01 * _LEAST_NOISE * prior.detach().max()
-        diagonal = torch.where(bucket.mask, torch.maximum(noise * bucket.factor, floor), 1.0)
-        factor = torch.linalg.cholesky(effects @ effects.mT + memory + torch.diag_embed(diagonal))
-        white = torch.linalg.solve_triangular(factor, bucket.columns, upper=False).flatten(0, 1)
-        gram = gram + white.mT @ white
-        log_v = log_v + 2.0 * torch.log(torch.diagonal(factor, dim1=-2, dim2=-1)).sum()
-    return gram, log_v
+        Parameters
+        ----------
+        explained : (column, column)
+            K with ``M = V^-1 - V^-1 C K K' C' V^-1``.
+        lower
+            Indices of the root's entries among the parameters.
+        """
+        back = self.inverse.swapaxes(1, 2)
+        reduced = back @ (self.columns @ explained)
+        m = back @ self.inverse - reduced @ reduced.swapaxes(1, 2)
+        by_root = 2.0 * np.tensordot(self.z, m @ self.effects, ((0, 1), (0, 1)))
+        of_process = m * self.memory
+        by_tau = (of_process * self.distance).sum()
+        by_noise = 2.0 * (np.diagonal(m, axis1=1, axis2=2) * self.noise).sum()
+        return np.array([*by_root[lower], 2.0 * of_process.sum(), by_tau, by_noise])
 
 
 def condition(kernel: Tensor, residual: Tensor, noise: Tensor, mask: Tensor) -> dict[str, Tensor]:
