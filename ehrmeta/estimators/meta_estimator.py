@@ -34,6 +34,7 @@ from ehrmeta.ranges import Range
 from ehrmeta.training import Callback, EpisodeSampler, TrainingPlan, train
 from ehrmeta.training.checkpoints import fingerprint
 from ehrmeta.training.held_out import HELD_OUT_SHARE, hold_out
+from ehrmeta.training.progress import stage
 
 _WARM_EPISODES = 10_000  # of the warm start
 _TASKS_AT_ONCE = 1024
@@ -173,6 +174,7 @@ class MetaEstimator(Saved, TaskEstimator):
             check_compiler(device)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         data_digest = fingerprint({}, [rows])
+        progress_bar = sys.stderr.isatty() if self.verbose is None else self.verbose
         population = None
         if self.population is not None:
             if not is_saved(self.population):
@@ -183,10 +185,12 @@ class MetaEstimator(Saved, TaskEstimator):
                     DataWarning,
                     stacklevel=4,
                 )
-            population, rows = cross_fit_population(self.population, rows)
+            with stage("cross-fitting the population model", shown=progress_bar):
+                population, rows = cross_fit_population(self.population, rows)
         elif (addition := algorithm.population(spec.likelihood)) is not None:
             thin = reader.table.encoder.thin
-            population, rows = add_boosted_offset(addition, rows, thin)
+            with stage("testing boosted trees", shown=progress_bar):
+                population, rows = add_boosted_offset(addition, rows, thin)
         generator = torch.Generator().manual_seed(seed)
         keeps_start = algorithm.keeps_start
         fitted, held_out = hold_out(
@@ -197,7 +201,8 @@ class MetaEstimator(Saved, TaskEstimator):
         def warm_start(tasks: TaskRows) -> Params:
             sampler = EpisodeSampler(tasks, self.shots, self.max_queries, time_unit)
             episodes = _episodes(sampler, seed)
-            started: Params = algorithm.warm_start(spec, initial, tasks, episodes)
+            with stage("fitting start values", shown=progress_bar):
+                started: Params = algorithm.warm_start(spec, initial, tasks, episodes)
             return started
 
         params = start = warm_start(fitted)
@@ -210,7 +215,7 @@ class MetaEstimator(Saved, TaskEstimator):
             TrainingPlan(
                 **{name: value for name, value in settings.items() if name in _PLAN_FIELDS},
                 time_unit=time_unit,
-                progress_bar=sys.stderr.isatty() if self.verbose is None else self.verbose,
+                progress_bar=progress_bar,
             ),
             seed=seed,
             callbacks=self.callbacks,
