@@ -24,6 +24,7 @@ Population: TypeAlias = Any  # sklearn's regressors and classifiers declare no f
 
 _N_FOLDS = 5
 _LEAF_SIZES = (5, 20)
+_FIRST_TREES = 50  # grown before the number of trees is doubled as long as more may predict better
 _FEWEST_TASKS = 20  # below this, too few to select a boosted offset
 _LEAST_PROBABILITY = 1e-5  # trees may predict 0, whose logit is infinite
 
@@ -149,18 +150,24 @@ def _boosted(
 ) -> tuple[HistGradientBoostingRegressor, Array]:
     """Boosting with the number of trees that predicts unseen tasks best, and its predictions.
 
-    Early stopping of scikit-learn would hold out rows of tasks in the training data. `leaf_sizes`
-    are candidates for the least number of rows in a leaf; by default that of the model.
+    Early stopping of scikit-learn would hold out rows of tasks in the training data. Trees are
+    grown until the best number is in the first half of those grown. `leaf_sizes` are candidates for
+    the least number of rows in a leaf; by default that of the model.
     """
-    weight, candidates = _weight(codes), []
+    weight, candidates, folds = _weight(codes), [], list(_folds(codes))
     for leaf_size in leaf_sizes or (model.min_samples_leaf,):
         grown = clone(model).set_params(early_stopping=False, min_samples_leaf=leaf_size)
-        staged = np.empty((model.max_iter, len(y)), np.float32)
-        for train, test in _folds(codes):
-            fitted = _fitted(grown, x[train], y[train], codes[train])
-            staged[:, test] = list(fitted.staged_predict(x[test]))
-        losses = [weight @ (y - predicted) ** 2 for predicted in staged]
-        best = int(np.argmin(losses))
+        of_fold = [clone(grown).set_params(warm_start=True) for _ in folds]
+        n_trees, best = 0, 0
+        while n_trees < model.max_iter and n_trees <= 2 * best:
+            n_trees = min(max(2 * n_trees, _FIRST_TREES), model.max_iter)
+            staged = np.empty((n_trees, len(y)), np.float32)
+            for growing, (train, test) in zip(of_fold, folds, strict=True):
+                growing.set_params(max_iter=n_trees)
+                growing.fit(x[train], y[train], sample_weight=weight[train])
+                staged[:, test] = list(growing.staged_predict(x[test]))
+            losses = [weight @ (y - predicted) ** 2 for predicted in staged]
+            best = int(np.argmin(losses))
         candidates.append((losses[best], best, grown, staged[best].astype(np.float64)))
     _, best, grown, offset = min(candidates, key=lambda candidate: candidate[0])
     return _fitted(grown.set_params(max_iter=best + 1), x, y, codes), offset

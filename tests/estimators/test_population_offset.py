@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,6 +11,7 @@ import torch
 from sklearn.base import BaseEstimator, RegressorMixin, clone
 from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.linear_model import LinearRegression, Ridge
+from sklearn.model_selection import GroupKFold
 
 from ehrmeta import DeepMixedEffects, MetaRegressor
 from ehrmeta.errors import BundleError, DataError, DataWarning, GroupError
@@ -199,6 +202,26 @@ def test_trees_see_no_level_of_few_patients():
     assert usual == new
     usual, new = model.predict(both)
     assert new - usual == pytest.approx(10, abs=2)
+
+
+def test_trees_grow_as_long_as_new_tasks_gain():
+    """The number of trees is that of a search over all numbers, though most are not grown."""
+    rng = np.random.default_rng(0)
+    groups, x = np.repeat(np.arange(60), 6), rng.uniform(0, 10, 360)
+    rows = replace(
+        _rows(60, 6),
+        x=torch.from_numpy(x)[:, None].float(),
+        y=torch.from_numpy(3 * np.sin(x) + rng.normal(0, 1, 360)).float(),
+    )
+    boosting = HistGradientBoostingRegressor(learning_rate=0.06, max_iter=150)
+    fitted, _ = cross_fit_population(boosting, rows)
+    x, y, groups = rows.x.double().numpy(), rows.y.double().numpy(), rows.codes.numpy()
+    loss, weight = np.zeros(150), np.full(len(y), 1 / 6)
+    for train, test in GroupKFold(5).split(x, groups=groups):
+        trees = clone(boosting).set_params(early_stopping=False)
+        trees.fit(x[train], y[train], weight[train])
+        loss += [((y[test] - predicted) ** 2).sum() for predicted in trees.staged_predict(x[test])]
+    assert 50 < fitted.n_iter_ == np.argmin(loss) + 1 < 100
 
 
 def test_by_default_trees_are_added_where_the_mean_bends():
