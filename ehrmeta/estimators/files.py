@@ -312,6 +312,11 @@ def digest(tensors: Mapping[str, Tensor]) -> str:
     return sha.hexdigest()
 
 
+def data_digest(rows: TaskRows) -> str:
+    """SHA-256 of the tasks, times and outcomes of a table, whatever its features are read as."""
+    return digest({"codes": rows.codes, "time": rows.time, "y": rows.y})
+
+
 def append_audit_record(path: str | os.PathLike[str], record: Json) -> None:
     """Append a record and its time to a file, as a line of JSON, and flush it to disk."""
     record = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), **record}

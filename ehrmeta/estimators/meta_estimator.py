@@ -16,7 +16,7 @@ from torch import Tensor
 from ehrmeta.algorithms import Algorithm, MetaSGD, Params
 from ehrmeta.errors import DataWarning
 from ehrmeta.estimators._base import TaskEstimator
-from ehrmeta.estimators.files import Json, Saved, State, check_class
+from ehrmeta.estimators.files import Json, Saved, State, check_class, data_digest
 from ehrmeta.estimators.learner import Learner, pick_device
 from ehrmeta.estimators.meta_model import MetaModel
 from ehrmeta.estimators.population_offset import (
@@ -32,7 +32,6 @@ from ehrmeta.nn.recorded import check_compiler
 from ehrmeta.persistence.sklearn_models import WHAT_IS_SAVED, is_saved
 from ehrmeta.ranges import Range
 from ehrmeta.training import Callback, EpisodeSampler, TrainingPlan, train
-from ehrmeta.training.checkpoints import fingerprint
 from ehrmeta.training.held_out import HELD_OUT_SHARE, hold_out
 from ehrmeta.training.progress import stage
 
@@ -164,6 +163,7 @@ class MetaEstimator(Saved, TaskEstimator):
         resume: bool = True,
     ) -> MetaModel:
         """Meta-train on encoded rows."""
+        training_rows = rows
         algorithm = clone(self.algorithm or self._default_algorithm())
         settings, time_unit = self.get_params(deep=False), reader.table.time_unit
         backbone, n_features = self.backbone or MLP(), visible_width(rows)
@@ -173,7 +173,6 @@ class MetaEstimator(Saved, TaskEstimator):
         if self.compile:
             check_compiler(device)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        data_digest = fingerprint({}, [rows])
         progress_bar = sys.stderr.isatty() if self.verbose is None else self.verbose
         population = None
         if self.population is not None:
@@ -232,7 +231,7 @@ class MetaEstimator(Saved, TaskEstimator):
             settings=settings,
             n_tasks=rows.n_tasks,
             history=history,
-            data_digest=data_digest,
+            data_digest=data_digest(training_rows),
         )
 
 

@@ -56,7 +56,7 @@ class MetaModel(TaskModel, ABC):
     history : sequence of dict
         One record per check during training.
     data_digest : str, optional
-        SHA-256 of the encoded training rows.
+        SHA-256 of the tasks, times and outcomes of the training rows.
     provenance : dict, optional
         Versions and date of saving, if the model was loaded.
     """

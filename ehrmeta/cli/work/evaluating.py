@@ -1,5 +1,6 @@
 """Scores of a model on test patients, beside baselines."""
 
+import warnings
 from typing import Any
 
 import click
@@ -19,12 +20,12 @@ from ehrmeta.cli.work import tables
 from ehrmeta.cli.work.predicting import load_model
 from ehrmeta.cli.work.running import stage
 from ehrmeta.data import Table
-from ehrmeta.errors import DataError, Remedy
+from ehrmeta.errors import DataError, DataWarning, Remedy
 from ehrmeta.estimators import ConformalClassifier, ConformalRegressor, MetaClassifier
+from ehrmeta.estimators.files import data_digest
 from ehrmeta.evaluation import k_shot_class_curve, k_shot_curve
 from ehrmeta.persistence import read_bundle, write_bundle
 from ehrmeta.report import k_shot_table
-from ehrmeta.training.checkpoints import fingerprint
 
 
 def evaluate_model(
@@ -146,7 +147,7 @@ def test_and_baselines(
 def _refuse_training_table(fitted: Any, path: str, test: Table) -> None:
     """Raise an error if a model was trained on this table, or on all of it but what was held out.
 
-    A file holds a digest of the encoded rows of its training.
+    A file holds a digest of the tasks, times and outcomes of its training.
     """
     held_out = read_bundle(path)[1].get("held_out")
     tables_of_fit = [test]
@@ -154,8 +155,10 @@ def _refuse_training_table(fitted: Any, path: str, test: Table) -> None:
         tables_of_fit.append(test.split(held_out["share"], random_state=0)[0])
     for table in tables_of_fit:
         rows = {"groups": table.groups, "time": table.time}
-        _, encoded = fitted.fitted_model().read_support(table.X, table.y, **rows)
-        if fingerprint({}, [encoded]) == fitted.data_digest_:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DataWarning)  # given when the table is scored
+            _, encoded = fitted.fitted_model().read_support(table.X, table.y, **rows)
+        if data_digest(encoded) == fitted.data_digest_:
             advice = "Pass a table of other patients, or --allow-training-table."
             if held_out is not None:
                 advice = f"Pass --hold-out {held_out['share']:g}: these were not in its training."
