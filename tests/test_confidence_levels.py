@@ -41,7 +41,10 @@ def test_the_default_level_is_90_percent_or_95_of_effects_and_documented(name: s
     function = FOUND[name]
     default = inspect.signature(function).parameters[NAME].default
     in_treatment = function.__module__.startswith("ehrmeta.treatment.")
-    is_effect = in_treatment and not name.endswith(".dose_response")
+    is_response = name.endswith(
+        (".dose_response", "Doses.predict_frame", "Compartment.predict_frame")
+    )
+    is_effect = in_treatment and not is_response
     assert default == (0.95 if is_effect else 0.9)
     words = " ".join((inspect.getdoc(function) or "").split())
     expected = (f"{NAME} : float, default {default:g}", f"{100 * default:g} %")

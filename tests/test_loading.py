@@ -23,7 +23,7 @@ def model() -> MetaRegressor:
 def test_a_model_and_its_patients_come_back_in_their_classes(model, tmp_path):
     adapted = model.adapt(X[:3], Y[:3], groups=GROUPS[:3], time=TIME[:3])
     for number, saved in enumerate((model, adapted)):
-        saved.save(tmp_path / f"{number}.ehrmeta")
+        saved.save(tmp_path / f"{number}.ehrmeta", rare_levels="keep")
         loaded = load(tmp_path / f"{number}.ehrmeta")
         assert type(loaded) is type(saved)
     expected = adapted.predict(X[3:5], groups=GROUPS[3:5], time=TIME[3:5])
@@ -41,7 +41,7 @@ def test_a_model_and_its_patients_come_back_in_their_classes(model, tmp_path):
     ids=["kind", "class", "none"],
 )
 def test_what_is_not_known_is_refused(model, change, message, tmp_path):
-    model.save(tmp_path / "model.ehrmeta")
+    model.save(tmp_path / "model.ehrmeta", rare_levels="keep")
     tensors, metadata = read_bundle(tmp_path / "model.ehrmeta")
     metadata = copy.deepcopy(metadata)
     change(metadata)

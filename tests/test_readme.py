@@ -47,6 +47,7 @@ def test_the_example_of_the_readme_runs(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:levels of", "ignore:rows are predicted as the average")
 @pytest.mark.filterwarnings("ignore::ehrmeta.errors.AtypicalWarning")  # of real patients, some are
 def test_every_python_block_of_the_guide_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

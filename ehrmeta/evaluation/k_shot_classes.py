@@ -24,7 +24,7 @@ def k_shot_class_curve(
     time: Any = None,
     shots: Sequence[int] = (1, 3, 5),
     reference: str | None = None,
-    confidence_level: float = 0.95,
+    confidence_level: float = 0.9,
     n_bootstrap: int = 1000,
     random_state: int = 0,
 ) -> pd.DataFrame:
@@ -43,7 +43,7 @@ def k_shot_class_curve(
         Support sizes.
     reference : str, optional
         Name of the model that the others are compared with.
-    confidence_level : float, default 0.95
+    confidence_level : float, default 0.9
         Of the bootstrap intervals over tasks.
     n_bootstrap : int
         Resamples of the tasks.

@@ -74,7 +74,13 @@ def risk_report(
             f"{tasks.n_tasks} test patients are too few: a report needs {MIN_CELL} or more."
         )
     curve = k_shot_class_curve(
-        {**(baselines or {}), _OURS: model}, X, y, groups=groups, time=time, shots=shots
+        {**(baselines or {}), _OURS: model},
+        X,
+        y,
+        groups=groups,
+        time=time,
+        shots=shots,
+        confidence_level=0.95,
     )
     *_, (k, support, query) = k_shot_splits(inputs, sorted(shots))
     adapted, later = adapt_to_rows(model, X, inputs, support, query)

@@ -36,6 +36,7 @@ def test_every_adaptation_adds_one_record(fitted, tmp_path):
     assert first["time"] <= again["time"]
 
 
+@pytest.mark.filterwarnings("ignore:levels of")
 def test_other_rows_or_another_model_give_other_digests(fitted, tmp_path):
     X, y, groups, time = make_patients(n_patients=4, seed=1)
     path = tmp_path / "audit.jsonl"

@@ -139,7 +139,7 @@ def test_intervals_are_refused_and_so_are_a_regressors_classes(fitted, split):
     with pytest.raises(DataError, match=r"MetaClassifier.*Use predict_proba"):
         fitted.adapt(X, y, groups=groups).predict_interval(X, groups=groups)
     regressor = MetaRegressor(MAML(inner_steps=1), max_steps=1, verbose=False)
-    regressor.fit(X, X.a.to_numpy(), groups=groups)
+    regressor.fit(X, np.sin(X.a.to_numpy()), groups=groups)
     with pytest.raises(DataError, match=r"MetaRegressor.*Use predict_quantiles"):
         regressor.unadapted().predict_proba(X)
 

@@ -381,7 +381,7 @@ def test_dates_with_and_without_a_zone_do_not_mix(fitted_with_zone, tmp_path):
     if fitted_with_zone:
         here, other = other, here
     model = small_model(max_steps=2).fit(X, y, groups=groups, time=here)
-    model.save(tmp_path / "model.ehrmeta")
+    model.save(tmp_path / "model.ehrmeta", rare_levels="keep")
     model = MetaRegressor.load(tmp_path / "model.ehrmeta")
     assert np.isfinite(model.predict(X, time=here)).all()
     with pytest.raises(DataError, match="time zone"):

@@ -57,6 +57,7 @@ def test_nested_parameters_clone_and_grid_search_by_patient(patients):
     assert np.isfinite(scores).all()
 
 
+@pytest.mark.filterwarnings("ignore:levels of")
 def test_own_default_parts_are_created_at_fit():
     model = MetaRegressor(max_steps=2, random_state=0, verbose=False)
     X, y, groups, time = make_patients(8, 4)

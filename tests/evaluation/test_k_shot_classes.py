@@ -17,7 +17,7 @@ ROWS = {"groups": GROUPS, "time": TIME}
 
 @pytest.fixture(scope="module")
 def model():
-    return TaskLogistic().fit(X, Y, **ROWS)
+    return TaskLogistic(known=["x0", "x1"]).fit(X, Y, **ROWS)
 
 
 def test_scores_are_those_of_the_later_rows(model):

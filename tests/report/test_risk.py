@@ -20,7 +20,11 @@ ROWS = {"groups": GROUPS, "time": np.tile(np.arange(6.0), 40)}
 def test_the_page_shows_the_scores_of_the_curve(classes):
     cuts = np.quantile(SCORE, np.arange(1, len(classes)) / len(classes))
     y = np.array(classes)[np.searchsorted(cuts, SCORE)]
-    model = TaskLogistic() if len(classes) == 2 else MetaClassifier(max_steps=2, random_state=0)
+    model = (
+        TaskLogistic(known=["x0"])
+        if len(classes) == 2
+        else MetaClassifier(max_steps=2, random_state=0, known=["x0"])
+    )
     model.fit(X, y, **ROWS)
     page = risk_report(model, X, y, **ROWS, baselines={"same": model}, shots=(1, 2))
     curve = k_shot_class_curve({"a": model}, X, y, **ROWS, shots=(1, 2), n_bootstrap=0)
@@ -35,6 +39,6 @@ def test_the_page_shows_the_scores_of_the_curve(classes):
 def test_few_patients_are_not_reported():
     few = GROUPS < 10
     y = np.where(SCORE > 0, "yes", "no")
-    model = TaskLogistic().fit(X, y, **ROWS)
+    model = TaskLogistic(known=["x0"]).fit(X, y, **ROWS)
     with pytest.raises(DataError, match="10 test patients are too few"):
         risk_report(model, X[few], y[few], groups=GROUPS[few], time=ROWS["time"][few])

@@ -107,7 +107,10 @@ class ForestDisplay(Display):
         confidence_level: float = 0.9,
         ax: Axes | None = None,
     ) -> Self:
-        """Draw a table of `score_sites`; `confidence_level` must be the one passed to that."""
+        """Draw a table of `score_sites`.
+
+        `confidence_level` (90 % by default) must be the one passed to `score_sites`.
+        """
         sites = scores[scores["metric"] == metric].reset_index(drop=True)
         if len(sites) == 0:
             raise DataError(

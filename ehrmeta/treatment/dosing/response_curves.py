@@ -234,7 +234,9 @@ class AdaptedPatients(ABC):
         treatment : float, or array, (row,)
             Dose of every row.
         as_ : {"pandas", "polars"}
-        X, groups, time, confidence_level, monotone
+        confidence_level : float, default 0.9
+            Of the interval of every response.
+        X, groups, time, monotone
             As in `dose_response`.
 
         Returns

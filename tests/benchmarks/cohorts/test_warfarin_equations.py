@@ -72,6 +72,7 @@ def test_a_site_intercept_moves_an_equation_part_of_the_way():
     np.testing.assert_allclose(step, step[0])
 
 
+@pytest.mark.filterwarnings("ignore:levels of")
 def test_a_learner_told_an_equation_may_take_it_over():
     """Where the dose is the equation's, a linear learner that is told it needs nothing else."""
     data = load_cohorts("warfarin")

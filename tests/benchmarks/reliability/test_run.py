@@ -9,6 +9,7 @@ FEW = Amounts(damaged_files=400, kills=2, calls_in_threads=100, adapts=200)
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:levels of")
 def test_no_fault_does_harm():
     printed = []
     records = run_reliability(Run(echo=printed.append), FEW)
