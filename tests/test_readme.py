@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
+from ehrmeta.cli.demo import NOT_ADAPTED, OURS
+from ehrmeta.cli.evaluate import comparators
 from ehrmeta.cli.main import main
-from ehrmeta.cli.work.demo import NOT_ADAPTED, OURS
-from ehrmeta.cli.work.evaluating import comparators
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

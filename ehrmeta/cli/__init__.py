@@ -1,5 +1,5 @@
-"""The command line."""
+"""The command line: its options, and the work of every command, imported when it is called."""
 
-from ehrmeta.cli.main import main
+from ehrmeta.lazy import lazy_names
 
-__all__ = ["main"]
+__getattr__, __dir__ = lazy_names(__name__)

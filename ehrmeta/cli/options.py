@@ -1,10 +1,10 @@
 """Options shared by commands. Reading them imports none of the package's rooms.
 
-`ehrmeta --help` and wrong options therefore answer at once; the values of a choice are read when
-one is given, or shown by the help of its command.
+Every help and every wrong option therefore answers at once.
 """
 
 import os
+import re
 from collections.abc import Callable, Sequence
 from functools import reduce
 from pathlib import Path
@@ -12,11 +12,32 @@ from typing import Any
 
 import click
 
-from ehrmeta.cli import work
+from ehrmeta import cli
 
 Option = Callable[[Any], Any]  # a decorator of commands
 SHARE = click.FloatRange(0, 1, min_open=True, max_open=True)
 WRITTEN = (".csv", ".parquet")
+_REGISTRY = Path(__file__).parents[1] / "algorithms" / "registry.py"
+# `MetaSGD as MetaSGD` marks an algorithm there; importing it would load torch.
+_REGISTERED = re.findall(r"\b(\w+) as \1\b", _REGISTRY.read_text(encoding="utf-8"))
+CHOICES: dict[str, tuple[str, ...]] = {
+    "algorithm": tuple(re.sub("(?<=[a-z])(?=[A-Z])", "-", name).lower() for name in _REGISTERED),
+    "likelihood": ("normal", "student_t"),
+    "new-groups": ("error", "population", "nan"),
+    "on-duplicate": ("error", "first", "last", "mean", "allow"),
+    "scoring": (
+        "rmse_macro",
+        "rmse_task",
+        "rmse_pooled",
+        "mae_macro",
+        "interval_error",
+        "adapt_ms",
+    ),
+    "task-kind": ("patient", "cohort"),
+    "time-unit": ("s", "min", "h", "d", "wk", "mo", "a"),
+    "transform": ("log", "sqrt"),
+}
+"""Values by name of the option; tests hold them equal to those of the package."""
 
 
 class Command(click.Command):
@@ -24,30 +45,13 @@ class Command(click.Command):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command, once its options are read."""
-        with work.guarded(ctx.find_root().params.get("threads", 1)):
+        with cli.guarded(ctx.find_root().params.get("threads", 1)):
             return super().invoke(ctx)
-
-
-class Choice(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.3
-    """One of the values that `CHOICES` lists under the name of an option."""
-
-    name = "choice"
-
-    def __init__(self, option: str) -> None:
-        self.option = option
-
-    def get_metavar(self, param: click.Parameter, ctx: Any = None) -> str:
-        """The values, for the help of a command."""
-        return f"[{'|'.join(work.CHOICES[self.option])}]"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
-        """The value, or a usage error that lists the values."""
-        return click.Choice(work.CHOICES[self.option]).convert(value, param, ctx)
 
 
 def choice_option(name: str, text: str | None = None, **settings: Any) -> Option:
     """Option for one of several values."""
-    return click.option(f"--{name}", type=Choice(name), help=text, **settings)
+    return click.option(f"--{name}", type=click.Choice(CHOICES[name]), help=text, **settings)
 
 
 def writable(ctx: click.Context, param: click.Parameter, value: str) -> str:

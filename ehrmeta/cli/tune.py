@@ -1,87 +1,183 @@
-"""Command ``ehrmeta tune``: hyper-parameter search in one or several shells."""
+"""Hyper-parameter search in one or several shells."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
-from ehrmeta.cli import work
-from ehrmeta.cli.options import (
-    Choice,
-    Command,
-    shots_option,
-    table_options,
-    training_options,
-    writable,
-)
-
-_SECONDS = click.FloatRange(0, min_open=True)
-
-
-def _folder(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
-    """Create a folder before the search, or raise an error."""
-    if value is not None:
-        try:
-            Path(value).mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            reason = f"cannot create the folder '{value}': {error.strerror}."
-            raise click.BadParameter(reason) from error
-    return value
+from ehrmeta.algorithms import ALGORITHMS
+from ehrmeta.cli import tables
+from ehrmeta.cli.fit import describe, new_model
+from ehrmeta.data import Schema
+from ehrmeta.estimators import MetaRegressor
+from ehrmeta.evaluation.metrics import METRICS
+from ehrmeta.report.study_pictures import save_study_pictures
+from ehrmeta.tuning import read_space, tune as search
+from ehrmeta.tuning.space import space_of_words
+from ehrmeta.tuning.summary import script_storage, space_table, study_script, study_summary
 
 
-@click.command(cls=Command)
-@click.argument("table", required=False)
-@table_options
-@click.option(
-    "--algorithm",
-    "names",
-    type=Choice("algorithm"),
-    multiple=True,
-    help="May be repeated to search over algorithms.  [default: deep-mixed-effects]",
-)
-@training_options
-@click.option(
-    "--search",
-    "searched",
-    metavar="NAME[=RANGE]",
-    multiple=True,
-    help="Search this parameter, in its declared range or LOW:HIGH, LOW:HIGH:log, A,B,C (64x64 "
-    "for two layers). May be repeated. By default all that --list shows; several algorithms add "
-    "their parameters.",
-)
-@click.option("--list", "listed", is_flag=True, help="Show the search space, and exit.")
-@click.option("--trials", type=click.IntRange(1), default=30)
-@click.option("--timeout", type=_SECONDS, metavar="SECONDS", help="Start no trial after this time.")
-@shots_option("1,3,5", "Numbers k of values of each patient to adapt to.")
-@click.option(
-    "--scoring",
-    type=Choice("scoring"),
-    multiple=True,
-    help="May be repeated: several objectives, without stopping trials early. Classes are scored "
-    "by their log loss.  [default: rmse_macro]",
-)
-@click.option("--folds", type=click.IntRange(2), default=5)
-@click.option("--study", metavar="NAME", help="Study to create or resume.  [default: TABLE's]")
-@click.option(
-    "--storage",
-    metavar="URL",
-    default="ehrmeta-studies.db",
-    help="A file (.db, .journal), or postgresql://user:password@host/database.",
-)
-@click.option("--out", callback=lambda c, p, v: v and writable(c, p, v), help="Best model.")
-@click.option("--pictures", metavar="FOLDER", callback=_folder, help="Save pictures here.")
-@click.option("--export-script", metavar="FILE", help="Write the search as an Optuna script.")
-def tune(**options: Any) -> None:
-    """Search hyper-parameters on the patients of TABLE with Optuna.
+def search_settings(
+    table: str | None,
+    study: str | None,
+    storage: str,
+    timeout: float | None,
+    out: str | None,
+    pictures: str | None,
+    export_script: str | None,
+    listed: bool,
+    **settings: Any,
+) -> None:
+    """Search hyper-parameters, or show the search space or an equal script."""
+    if table is None:
+        if study is None:
+            raise click.UsageError("pass TABLE, or --study and --storage of an existing study.")
+        table, settings = _stored_settings(study, storage, settings)
+    study = study or Path(table).stem
+    table = table if tables.is_bundled(table) else str(Path(table).absolute())
+    if settings.get("schema_file"):
+        settings["schema_file"] = str(Path(settings["schema_file"]).absolute())
+    is_scoring_given = bool(settings["scoring"])
+    settings["scoring"] = settings["scoring"] or ["rmse_macro"]
+    model = _model(settings)
+    searched = _search_space(settings)
+    space = read_space(model, searched)
+    if listed:
+        click.echo(space_table(space, model))
+        return
+    if export_script is not None:
+        metric, *others = settings["scoring"]
+        if others or metric not in METRICS:
+            raise click.UsageError(
+                "--export-script writes a search that minimises one error. Pass one --scoring of "
+                f"{', '.join(METRICS)}."
+            )
+        script = study_script(
+            space,
+            **_table_code(table, settings),
+            model=model,
+            shots=tuple(settings["shots"]),
+            metric=metric,
+            folds=settings["folds"],
+            study=f"{study}-script",
+            storage=script_storage(storage),
+            n_trials=settings["trials"],
+            seed=settings["seed"],
+        )
+        Path(export_script).write_text(script, encoding="utf-8")
+        click.echo(f"saved {export_script}")
+        return
+    rows = tables.read_rows(table, classes="detect", **settings)
+    visits = tables.table_of(rows, table, **settings)
+    click.echo(describe(visits))
+    scoring = settings["scoring"]
+    if rows.classes is not None:
+        model, scoring = _class_model(settings, is_scoring_given), "log_loss"
+    try:
+        tuned = search(
+            model,
+            visits.X,
+            visits.y,
+            groups=visits.groups,
+            time=visits.time,
+            n_trials=settings["trials"],
+            timeout=timeout,
+            space=searched,
+            storage=storage,
+            study_name=study,
+            scoring=scoring,
+            cv=settings["folds"],
+            refit=out is not None,
+            random_state=settings["seed"],
+            callback=_print_trial,
+            notes={"command": json.dumps({"table": table, **settings})},
+        )
+    except KeyboardInterrupt:
+        raise click.ClickException("stopped. Run the same command again to resume.") from None
+    if out is not None:
+        tuned.model.save(out)
+    click.echo(study_summary(tuned.study))
+    if out is not None:
+        click.echo(f"saved {out}")
+    if pictures is not None:
+        for path in save_study_pictures(tuned.study, pictures):
+            click.echo(f"saved {path}")
 
-    A setting is scored by its error on patients that it was not trained on, after their first
-    values. Run it again to resume a study that was stopped. Run it in several shells with the same
-    study and storage to share the trials; the others need no TABLE if they can read the same file.
 
-    \b
-    Examples:
-        ehrmeta tune pbcseq --algorithm maml --trials 50 --pictures pictures
-        ehrmeta tune visits.csv --task patient --time day --target hdl --study hdl
-        ehrmeta tune --study hdl --storage ehrmeta-studies.db
-    """
-    work.search_settings(**options)
+def _model(settings: dict[str, Any], *, of_classes: bool = False) -> Any:
+    """The model to search, with the first of several algorithms."""
+    algorithm = next(iter(settings["names"]), None)
+    model = new_model(algorithm, settings, of_classes=of_classes)
+    return model.set_params(score_shots=tuple(settings["shots"]), verbose=False)
+
+
+def _class_model(settings: dict[str, Any], is_scoring_given: bool) -> Any:
+    """The model of a table of classes, which has one score."""
+    if is_scoring_given:
+        raise click.UsageError("--scoring is for numbers: classes are scored by their log loss.")
+    return _model(settings, of_classes=True)
+
+
+def _stored_settings(
+    study: str, storage: str, settings: dict[str, Any]
+) -> tuple[str, dict[str, Any]]:
+    """Table and settings stored with a study, updated with the options of this command."""
+    from ehrmeta.tuning.study import recall
+
+    command = recall(storage, study, "command")
+    if command is None:
+        raise click.UsageError(f"study '{study}' was not created by ehrmeta tune: pass TABLE.")
+    context = click.get_current_context()
+    given = {
+        name: value
+        for name, value in settings.items()
+        if context.get_parameter_source(name) != ParameterSource.DEFAULT
+    }
+    recalled = {**json.loads(command), **given}
+    return recalled.pop("table"), recalled
+
+
+def _search_space(settings: dict[str, Any]) -> dict[str, Any] | None:
+    """The search space for `tune`."""
+    space = space_of_words(settings["searched"])
+    if len(settings["names"]) < 2:
+        return space
+    parts = {"algorithm": [ALGORITHMS[name]() for name in settings["names"]]}
+    if space is None:
+        declared = (dimension.parameter for dimension in read_space(MetaRegressor()))
+        space = {name: None for name in declared if not name.startswith("algorithm__")}
+    return {**parts, **space}
+
+
+def _table_code(table: str, settings: dict[str, Any]) -> dict[str, str]:
+    """Python code that reads the table like this command, and its import."""
+    if tables.is_bundled(table):
+        return {
+            "table": f"load_dataset({json.dumps(table)})",
+            "reader": "from ehrmeta.data import load_dataset\n",
+        }
+    form = {name: settings[name] for name in tables.FORM if settings.get(name)}
+    if settings.get("schema_file"):
+        schema = Schema.from_toml(settings["schema_file"])
+        text, how = tables.text_columns(schema), [f"Schema.from_toml({settings['schema_file']!r})"]
+    else:
+        roles = {name: value for name, value in tables.roles_of(settings).items() if value}
+        text, how = (settings["task"],), [f"{name}={value!r}" for name, value in roles.items()]
+    if settings["drop_missing_target"]:
+        how.append("on_missing_outcome='drop'")
+    reading = ", ".join([repr(table), *(f"{n}={v!r}" for n, v in {"text": text, **form}.items())])
+    lines = "".join(f"    {line},\n" for line in (f"read_frame({reading})", *how))
+    return {
+        "table": f"Table.from_frame(\n{lines})",
+        "reader": "from ehrmeta.data import Clock, Schema, Table, read_frame\n",
+    }
+
+
+def _print_trial(study: Any, trial: Any) -> None:
+    """Print how a trial ended, on one line."""
+    outcome = f"stopped: {trial.user_attrs.get('reason', trial.state.name)}"
+    if trial.values is not None and "reason" not in trial.user_attrs:
+        outcome = ", ".join(f"{value:.4g}" for value in trial.values)
+    click.echo(f"trial {trial.number}: {outcome}")

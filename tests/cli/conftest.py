@@ -11,7 +11,7 @@ from tests.cli.commands import FIT, run
 def patience():
     """No sign of life of a long stage, however slow the machine."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ehrmeta.cli.work.running._EVERY", 1e6)
+        patch.setattr("ehrmeta.cli.messages._EVERY", 1e6)
         yield
 
 

@@ -9,8 +9,8 @@ import click
 import numpy as np
 import pandas as pd
 
-from ehrmeta.cli.work import tables
-from ehrmeta.cli.work.running import stage
+from ehrmeta.cli import tables
+from ehrmeta.cli.messages import stage
 from ehrmeta.data import Schema, Table
 from ehrmeta.data.clock import to_time
 from ehrmeta.data.columns import require_columns

@@ -1,53 +1,15 @@
-"""Messages in the words of the command line, and how its tables are read."""
+"""How tables are read: roles, classes, exports of other countries, lines of a file."""
 
-import ast
-from pathlib import Path
-
+import numpy as np
 import pandas as pd
 import pytest
 
-from ehrmeta import MetaRegressor
-from ehrmeta.cli.work.tables import COMMAND_WORDS, in_command_words, reworded
-from ehrmeta.data import Finding
-from ehrmeta.errors import BundleError, DataWarning, Remedy
+from ehrmeta import MetaRegressor, Outcome, Schema
+from ehrmeta.cli.tables import classes_of, coded
+from ehrmeta.errors import DataError
 from tests.cli.commands import FIT, failure, run
 
-PACKAGE = Path(__file__).parents[3] / "ehrmeta"
-
-
-def remedies() -> dict[str, set[str]]:
-    """Kind and values of every remedy that the package names."""
-    kinds: dict[str, set[str]] = {}
-    for file in PACKAGE.rglob("*.py"):
-        for node in ast.walk(ast.parse(file.read_text())):
-            if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] == "Remedy":
-                kind, _, *values = node.args
-                names = {key.value for value in values for key in value.keys}
-                kinds[kind.value] = kinds.get(kind.value, set()) | names
-    return kinds
-
-
-def test_every_remedy_has_words_on_the_command_line_and_no_other():
-    assert set(remedies()) == set(COMMAND_WORDS)
-
-
-@pytest.mark.parametrize("kind", sorted(COMMAND_WORDS))
-def test_the_words_of_a_remedy_name_no_python(kind):
-    remedy = Remedy(kind, "", dict.fromkeys(remedies()[kind], "hdl"))
-    text = in_command_words(remedy)
-    assert not {"(", ")", "_", "'"} & set(text.replace("student_t", ""))
-    assert "hdl" in text or not remedy.values
-
-
-def test_a_message_is_one_line_with_its_remedies_reworded():
-    remedy = Remedy("pass-a-model", "Open it with Adapted.load.")
-    error = BundleError("It holds\nadapted patients.", remedy)
-    assert in_command_words(error) == "It holds adapted patients. Pass a file from `fit`."
-    finding = Finding("rows dropped", "hdl", 2, Remedy("keep-small-tasks", "Pass min_rows=1."))
-    assert in_command_words(DataWarning(finding, finding)) == " ".join(
-        2 * ["column 'hdl': 2 rows dropped."]
-    )
-    assert reworded(finding).remedy == ""
+SCHEMA = Schema((), Outcome("died"))
 
 
 def test_row_numbers_are_no_feature(folder, visits):
@@ -143,3 +105,44 @@ def test_the_schema_that_check_writes_is_taken_by_every_command(folder, visits, 
     assert "differ in outcome" in failure("adapt", folder / "hdl.ehrmeta", twice, *given)
     roles = ["--schema", schema, *FIT[:2], "--out", model]
     assert "leave out --task" in run("fit", twice, *roles, code=2).output
+
+
+@pytest.mark.parametrize("given", [FIT[:2], FIT[4:6]], ids=["task", "target"])
+def test_a_schema_names_the_columns_alone(folder, given):
+    done = run("check", folder / "visits.csv", "--schema", "visits.toml", *given, code=2)
+    assert "--schema names the columns: leave out --t" in done.output
+
+
+@pytest.mark.parametrize(
+    ("cells", "classes"),
+    [
+        (["yes", "no", None], ["no", "yes"]),
+        (["mild", "none", "severe"], ["mild", "none", "severe"]),
+        ([1, 0, 1], [0, 1]),
+        ([1.0, 0.0, None], [0, 1]),
+        ([True, False, True], [0, 1]),
+        ([True, None, False], [0, 1]),
+        ([0, 1, 2], None),
+        ([1, 1, 1], None),
+        (["yes", "yes", None], None),
+        (["48", "<5", "50"], None),
+        (pd.to_datetime(["2020-01-01", "2020-01-02"]), None),
+        ([f"patient {i}" for i in range(50)], None),
+    ],
+)
+def test_classes_are_text_or_zero_and_one(cells, classes):
+    found = classes_of(pd.Series(cells))
+    assert (None if found is None else found.tolist()) == classes
+
+
+@pytest.mark.parametrize("cells", [[1, 0, None], [True, False, None], ["1", "0", None]])
+def test_zero_and_one_are_coded_however_they_are_written(cells):
+    frame = coded(pd.DataFrame({"died": cells}), SCHEMA, np.array([0, 1]))
+    np.testing.assert_array_equal(frame.died, [1, 0, np.nan])
+
+
+def test_a_value_that_is_no_class_is_counted_and_not_shown():
+    frame = pd.DataFrame({"died": ["yes", "YES", "no"]})
+    with pytest.raises(DataError, match="column 'died': 1 of 3 values are none") as caught:
+        coded(frame, SCHEMA, np.array(["no", "yes"], dtype=object))
+    assert "YES" not in str(caught.value)

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from ehrmeta import Adapted
-from ehrmeta.cli.work.predicting import groups_of
+from ehrmeta.cli.predict import groups_of
 from ehrmeta.data.clock import to_time
 from tests.cli.commands import FIT, failure, run
 

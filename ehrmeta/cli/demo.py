@@ -9,12 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import click
 import numpy as np
 import pandas as pd
 
-from ehrmeta.cli.work.evaluating import comparators, mark_held_out
-from ehrmeta.data import Table, list_datasets, load_dataset, read_card
+from ehrmeta.cli.evaluate import comparators, mark_held_out
+from ehrmeta.data import Table, load_dataset
 from ehrmeta.errors import AtypicalWarning
 from ehrmeta.estimators import MetaRegressor
 from ehrmeta.evaluation import interval_coverage, k_shot_curve
@@ -152,16 +151,3 @@ def _peak_memory() -> str:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return f"{peak / (2**30 if sys.platform == 'darwin' else 2**20):.2f} GiB"
-
-
-def list_data_sets() -> None:
-    """Print the bundled data sets."""
-    lines = [("name", "rows", "tasks", "licence", "what")]
-    for name in list_datasets():
-        card = read_card(name)
-        counts = (f"{card['loaded'][n]:,}" for n in ("n_rows", "n_tasks"))
-        lines.append((name, *counts, card["licence"], card["title"]))
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for name, rows, tasks, licence, title in lines:
-        size = f"{rows:>{widths[1]}}  {tasks:>{widths[2]}}"
-        click.echo(f"{name:<{widths[0]}}  {size}  {licence:<{widths[3]}}  {title}")

@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 
 from ehrmeta import MetaRegressor, Table
-from ehrmeta.cli.work.demo import STORY_VISITS, NotAdapted, demo_model, median_patient
-from ehrmeta.cli.work.evaluating import comparators
+from ehrmeta.cli.demo import STORY_VISITS, NotAdapted, demo_model, median_patient
+from ehrmeta.cli.evaluate import comparators
 from tests.cli.commands import run
 from tests.estimators.patients import make_patients, small_model
 

@@ -1,6 +1,8 @@
-"""Scores of a model on test patients, beside baselines."""
+"""Scores of a model on test patients beside baselines, printed or as a report."""
 
+import tomllib
 import warnings
+from pathlib import Path
 from typing import Any
 
 import click
@@ -16,16 +18,16 @@ from ehrmeta.baselines import (
     TaskLogistic,
     TaskMean,
 )
-from ehrmeta.cli.work import tables
-from ehrmeta.cli.work.predicting import load_model
-from ehrmeta.cli.work.running import stage
+from ehrmeta.cli import tables
+from ehrmeta.cli.messages import stage
+from ehrmeta.cli.predict import load_model
 from ehrmeta.data import Table
 from ehrmeta.errors import DataError, DataWarning, Remedy
 from ehrmeta.estimators import ConformalClassifier, ConformalRegressor, MetaClassifier
 from ehrmeta.estimators.files import data_digest
 from ehrmeta.evaluation import k_shot_class_curve, k_shot_curve
 from ehrmeta.persistence import read_bundle, write_bundle
-from ehrmeta.report import k_shot_table
+from ehrmeta.report import Document, forecast_report, k_shot_table, risk_report
 
 
 def evaluate_model(
@@ -52,6 +54,46 @@ def evaluate_model(
         click.echo(k_shot_table(curve, reference="ehrmeta", metric=metric, unit=unit))
     if len(models) > 1:
         click.echo("ranges: 95 % interval of (row - ehrmeta), paired over patients; * excludes 0.")
+
+
+def write_report(
+    model: str,
+    table: str,
+    out: str,
+    answers: str | None,
+    examples: int,
+    title: str,
+    shots: tuple[int, ...] | None,
+    **reading: Any,
+) -> None:
+    """Test a forecaster and write the report."""
+    Document(title, ()).check_path(out)
+    forecaster = load_model(model)
+    fitted = uncalibrated(forecaster)
+    test, baselines = test_and_baselines(fitted, model, table, **reading)
+    rows: dict[str, Any] = {"groups": test.groups, "time": test.time, "baselines": baselines}
+    rows |= {"shots": shots_for(test, shots, (0, 1, 2, 3, 5)), "findings": test.findings}
+    with stage("testing"):
+        if hasattr(fitted, "classes_"):
+            if answers or examples:
+                raise click.UsageError("--answers and --examples are for a target of numbers.")
+            document = risk_report(fitted, test.X, test.y, **rows, title=title)
+        else:
+            rows |= {"answers": _read_answers(answers), "examples": examples, "title": title}
+            document = forecast_report(forecaster, test.X, test.y, **rows)
+    document.save(out)
+    click.echo(f"{len(document.sections)} sections on {test.n_tasks:,} patients, saved {out}")
+
+
+def _read_answers(path: str | None) -> dict[str, str]:
+    """Read answers by checklist item from a TOML file, such as ``5a = "..."``."""
+    if path is None:
+        return {}
+    try:
+        answers = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"'{path}' is not a valid TOML file: {error}.") from error
+    return {str(item): str(answer) for item, answer in answers.items()}
 
 
 def shots_for(

@@ -1,4 +1,4 @@
-"""Reading tables on the command line, and the remedies of messages as options."""
+"""Reading tables on the command line: columns by options, classes of a target, lines of a file."""
 
 from __future__ import annotations
 
@@ -16,18 +16,19 @@ import pandas as pd
 from click.core import ParameterSource
 from numpy.typing import NDArray
 
+from ehrmeta.cli.messages import in_command_words
 from ehrmeta.cli.options import ends
-from ehrmeta.cli.work.classes import classes_of, coded, labels
-from ehrmeta.data import Clock, Feature, Finding, Outcome, Schema, Table
+from ehrmeta.data import Clock, Feature, Outcome, Schema, Table
 from ehrmeta.data.catalog import list_datasets, load_dataset, load_frame
 from ehrmeta.data.csv_file import CsvForm
 from ehrmeta.data.table_file import file_suffix, read_frame
-from ehrmeta.errors import DataError, DataWarning, EhrmetaError, Remedy, SchemaError
+from ehrmeta.errors import DataError, DataWarning, EhrmetaError, SchemaError
 
 if TYPE_CHECKING:
     from ehrmeta.estimators import TaskModel
 
 FORM = ("sep", "decimal", "encoding")
+_MOST = 20  # text values of a target; more are no classes
 _ROWS = re.compile(r"\b(rows?) (\d+(?:(?: and |-)\d+)?)\b")
 ROLES = (
     *("task", "target", "time", "time_unit", "features", "measured", "known", "units", "ranges"),
@@ -144,6 +145,56 @@ def _with_classes(frame: pd.DataFrame, schema: Schema, classes: Classes) -> Rows
         listed = ", ".join(map(str, classes))
         click.echo(f"column '{name}' holds {len(classes)} classes, {listed}: predicts the {risks}")
     return Rows(coded(frame, schema, classes), schema, classes)
+
+
+def classes_of(target: pd.Series) -> NDArray[Any] | None:
+    """The classes that a column holds: text values, or 0 and 1; None if it holds numbers.
+
+    Numbers with a few cells of text, such as ``<5``, are no classes.
+
+    Examples
+    --------
+    >>> classes_of(pd.Series(["yes", None, "no"])).tolist(), classes_of(pd.Series([True, False]))
+    (['no', 'yes'], array([0, 1]))
+    >>> classes_of(pd.Series([0.0, 1.0, 2.0])), classes_of(pd.Series(["48", "<5", "50"]))
+    (None, None)
+    """
+    present = target.dropna()
+    if present.map(lambda cell: isinstance(cell, bool | np.bool_)).all():
+        present = present.astype(np.int64)
+    if pd.api.types.is_numeric_dtype(present):
+        return np.array([0, 1]) if set(present.unique()) == {0, 1} else None
+    if pd.api.types.is_datetime64_any_dtype(present):
+        return None
+    text = present.astype("str")
+    if 2 * int(pd.to_numeric(text, errors="coerce").notna().sum()) > len(text):
+        return None
+    classes = np.sort(text.unique().astype(object))
+    return classes if 1 < len(classes) <= _MOST else None
+
+
+def coded(frame: pd.DataFrame, schema: Schema, classes: NDArray[Any]) -> pd.DataFrame:
+    """The frame with the number of its class in every cell of the outcome."""
+    name = schema.outcome.name if schema.outcome else ""
+    cells = frame[name]
+    if classes.dtype.kind in "iuf":
+        true = {True: 1, False: 0, "True": 1, "False": 0}
+        known = pd.to_numeric(cells.map(lambda cell: true.get(cell, cell)), errors="coerce")
+    else:
+        known = cells.astype("str").where(cells.notna(), None)
+    codes = pd.Index(classes).get_indexer(pd.Index(known))
+    unknown = int(((codes < 0) & cells.notna().to_numpy()).sum())
+    if unknown:
+        raise DataError(
+            f"column '{name}': {unknown:,} of {len(cells):,} values are none of the "
+            f"{len(classes)} classes of `fit`. Correct their spelling, or drop those rows."
+        )
+    return frame.assign(**{name: np.where(codes < 0, np.nan, codes)})
+
+
+def labels(table: Table, classes: NDArray[Any]) -> NDArray[Any]:
+    """The classes of the rows of a table with a coded outcome, (row,)."""
+    return classes[table.y.astype(np.int64)]
 
 
 def left_out(table: Table) -> None:
@@ -298,64 +349,3 @@ def _check_bundled(source: str, card: Schema, schema: Schema | None) -> Schema:
 def _columns_of(schema: Schema) -> tuple[Any, ...]:
     """Name and unit of outcome and time, and names of the features."""
     return _named(schema.outcome), _named(schema.time), tuple(sorted(schema.names))
-
-
-# Remedies on the command line, by kind.
-COMMAND_WORDS = {
-    "ask-for-classes": "Pass a regression model: class probabilities are not supported here.",
-    "censored": "Write a number for each of them, such as half the limit, and report that choice.",
-    "convert-units": "{likely}convert them, or correct --unit.",
-    "declare-known": "Name those that are known ahead, such as planned doses, with --known.",
-    "drop-missing": "Fill them in or drop those rows, as `fit` does with --drop-missing-target.",
-    "fewer-shots": "Lower the numbers of --shots.",
-    "fit-with-time": "Fit it with --time.",
-    "give-range": "Write one, such as {name}=1:10.",
-    "gross-errors": "Correct them, pass --range, or --likelihood student_t.",
-    "keep-levels": "",
-    "keep-small-tasks": "",
-    "name-time": "Pass --time, or remove them from --measured.",
-    "new-groups": "Adapt them first, or pass --new-groups population or nan.",
-    "numbers-at-fit": "Convert it to numbers, as at `fit`.",
-    "numbers-or-text": "Write all of its cells as numbers, or all as text.",
-    "one-row-per-time": "Drop them, or `fit` with --on-duplicate first, last, mean or allow.",
-    "one-row-per-visit": "If tasks are patients, `fit` with --on-duplicate first, last or mean; if "
-    "they are cohorts, with --task-kind cohort.",
-    "one-time-zone": "Convert all rows to one zone.",
-    "one-decimal": "Write one form of numbers, or name the decimal by --decimal.",
-    "other-encoding": "Pass another --encoding, or leave it out.",
-    "other-form": "Pass --encoding, --sep or --decimal if this is wrong.",
-    "other-repeats": "`fit` with another --on-duplicate if another is meant.",
-    "other-study": "Pass another --study, or the same table and options as before.",
-    "patient-not-visit": "Pass as --task the column of the patient, and write one row per visit.",
-    "pass-a-model": "Pass a file from `fit`.",
-    "robust-likelihood": "Look for gross errors in the target, or pass --likelihood student_t.",
-    "several-tasks": "Pass as --task the column that identifies patients.",
-    "rows-per-patient": "Pass as --task the column of the patient, and write one row per visit.",
-    "smaller-chunks": "",
-    "smaller-steps": "Pass --likelihood student_t if the target holds gross errors.",
-    "two-classes": "Pass the column of classes as text to predict probabilities.",
-    "wide-table": "Write one row per visit: turn {columns} into one column and a column of visits.",
-    "write-dates": "Write them as YYYY-MM-DD.",
-    "write-range": "Write LOW:HIGH, LOW:HIGH:log or A,B,C.",
-}
-
-
-def in_command_words(message: object) -> str:
-    """Text of an error, a warning or a part of one on one line, with command-line remedies."""
-    if isinstance(message, BaseException):
-        text = " ".join(map(in_command_words, message.args))
-    elif isinstance(message, Remedy):
-        text = COMMAND_WORDS[message.kind].format(**message.values)
-    else:
-        text = str(reworded(message) if isinstance(message, Finding) else message)
-    return " ".join(text.split())
-
-
-def reworded(finding: Finding) -> Finding:
-    """A finding with its remedy for the command line."""
-    return dataclasses.replace(finding, remedy=in_command_words(finding.remedy))
-
-
-def printable(text: str) -> str:
-    """Escape control characters, with which a file could control the terminal."""
-    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)

@@ -1,0 +1,117 @@
+"""Problems of a table, and training of a model on it."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import click
+
+from ehrmeta.algorithms import ALGORITHMS
+from ehrmeta.cli import tables
+from ehrmeta.cli.evaluate import mark_held_out
+from ehrmeta.cli.messages import in_command_words, printable, reworded, stage
+from ehrmeta.data import Finding, Table, check_table
+from ehrmeta.estimators import MetaClassifier, MetaRegressor
+
+_ALIKE = 3  # more findings of one kind are one line
+_NAMED = 3  # columns named in it
+
+
+def check_file(table: str, write_schema: str | None, strict: bool, **options: Any) -> None:
+    """Print the schema of a table and its findings; status 1 if it cannot be used."""
+    rows = tables.read_rows(table, classes="detect", **options)
+    schema = rows.schema
+    click.echo(printable(f"{_sizes(rows)}\n{schema!r}\n"))
+    lines = list(findings_of(rows, table, **options))
+    click.echo("\n".join(map(printable, lines)) or "nothing found")
+    if write_schema is not None:
+        schema.to_toml(write_schema)
+        click.echo(f"\nsaved {write_schema}")
+    is_unusable = any(line.startswith("error") for line in lines)
+    if not is_unusable:  # raises what only the whole table shows
+        is_unusable = tables.table_of(rows, table, **options).n_tasks < 2
+    if is_unusable or (strict and lines):
+        raise SystemExit(1)
+
+
+def findings_of(rows: tables.Rows, source: str, **options: Any) -> Iterator[str]:
+    """Lines with the findings of a check, errors first; alike ones are summed up."""
+    excused = "missing outcomes" if options.get("drop_missing_target") else ""
+    alike: dict[tuple[str, str, str], list[Finding]] = {}
+    for finding in check_table(rows.frame, rows.schema):
+        level = "warning" if finding.what == excused else finding.level
+        alike.setdefault((level, finding.what, str(finding.remedy)), []).append(finding)
+    for (level, what, _), findings in alike.items():
+        if len(findings) > _ALIKE:
+            names = ", ".join(f"'{finding.column}'" for finding in findings[:_NAMED])
+            others = f" and {len(findings) - _NAMED:,} others" if len(findings) > _NAMED else ""
+            remedy = in_command_words(findings[0].remedy)
+            yield f"{level:<7}  {len(findings):,} columns ({names}{others}): {what}. {remedy}"
+        else:
+            yield from (f"{level:<7}  {_text(one, source, options)}" for one in findings)
+
+
+def _sizes(rows: tables.Rows) -> str:
+    """How many rows and tasks there are."""
+    frame, task = rows.frame, rows.schema.task
+    if task is None or task not in frame:
+        return f"{len(frame):,} rows"
+    n_tasks = frame[task].nunique()
+    return f"{len(frame):,} rows of {n_tasks:,} {rows.schema.task_kind}s"
+
+
+def _text(finding: Finding, source: str, options: dict[str, Any]) -> str:
+    """A finding in words of the command line; errors name the first line."""
+    if finding.error is None:
+        return in_command_words(finding)
+    parts = (tables.with_lines(part, source, **options) for part in finding.error.args)
+    return " ".join(map(in_command_words, parts))
+
+
+def fit_model(
+    table: str, algorithm: str | None, hold_out: float | None, out: str, **options: Any
+) -> None:
+    """Train a model, save it and print what was found and how long it took."""
+    rows = tables.read_rows(table, classes="detect", **options)
+    model = new_model(algorithm, options, of_classes=rows.classes is not None)
+    visits = tables.table_of(rows, table, **options)
+    n_tasks = visits.n_tasks
+    if hold_out is not None:
+        visits, _ = visits.split(hold_out, random_state=0)
+    click.echo(describe(visits))
+    if not tables.is_bundled(table):
+        said = tuple(map(in_command_words, visits.findings))
+        for line in findings_of(rows, table, **options):
+            if not line.endswith(said):
+                click.echo(line)
+    with stage("training"):
+        model.fit(visits.X, visits.y, groups=visits.groups, time=visits.time)
+    model.save(out)
+    if hold_out is not None:
+        mark_held_out(out, hold_out, n_tasks)
+    summary = "too few tasks for training steps: mixed model"
+    if model.history_:
+        last = model.history_[-1]
+        summary = f"trained {last['step']:,.0f} steps in {last['seconds']:.0f} s"
+    click.echo(f"{summary}, saved {out}")
+
+
+def new_model(
+    algorithm: str | None, options: Mapping[str, Any], *, of_classes: bool = False
+) -> MetaRegressor | MetaClassifier:
+    """Unfitted model with the values of `training_options`."""
+    given = {name: options[name] for name in ("likelihood", "max_steps") if options[name]}
+    learner = None if algorithm is None else ALGORITHMS[algorithm]()
+    if not of_classes:
+        learner = learner or ALGORITHMS["deep-mixed-effects"]()
+        model = MetaRegressor(learner, outcome_transform=options["transform"])
+        return model.set_params(random_state=options["seed"], **given)
+    for_numbers = [name for name in ("likelihood", "transform") if options[name]]
+    if for_numbers:
+        raise click.UsageError(f"--{for_numbers[0]} is for a target of numbers: leave it out.")
+    return MetaClassifier(learner).set_params(random_state=options["seed"], **given)
+
+
+def describe(table: Table) -> str:
+    """Text of a table, with the remedies of its findings as command-line options."""
+    return repr(dataclasses.replace(table, findings=tuple(map(reworded, table.findings))))
