@@ -43,6 +43,7 @@ def evaluate_model(
     models = fitted_baselines | {"ehrmeta": fitted}
     rows: dict[str, Any] = {"groups": test.groups, "time": test.time}
     settings: dict[str, Any] = {"shots": shots_for(test, shots, (1, 3, 5)), "reference": "ehrmeta"}
+    settings |= {"allow_training_table": True}  # checked above
     of_classes = hasattr(fitted, "classes_")
     curve_of = k_shot_class_curve if of_classes else k_shot_curve
     with stage("scoring"):
@@ -73,6 +74,7 @@ def write_report(
     test, baselines = test_and_baselines(fitted, model, table, **reading)
     rows: dict[str, Any] = {"groups": test.groups, "time": test.time, "baselines": baselines}
     rows |= {"shots": shots_for(test, shots, (0, 1, 2, 3, 5)), "findings": test.findings}
+    rows |= {"allow_training_table": True}  # checked above
     with stage("testing"):
         if hasattr(fitted, "classes_"):
             if answers or examples:

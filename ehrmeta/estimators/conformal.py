@@ -23,7 +23,7 @@ from ehrmeta.estimators.conformal_limits import (
     levels_of,
 )
 from ehrmeta.estimators.files import Json, Saved, State, check_class
-from ehrmeta.estimators.k_shot_protocol import adapt_to_rows, k_shot_splits
+from ehrmeta.estimators.k_shot_protocol import adapt_to_rows, judging, k_shot_splits
 from ehrmeta.estimators.meta_estimator import MetaEstimator
 from ehrmeta.estimators.regressor import MetaRegressor
 from ehrmeta.estimators.task_model import TaskModel
@@ -61,7 +61,14 @@ class ConformalEstimator(Saved, BaseEstimator, ABC, Generic[Result]):
         self.by = by
 
     def calibrate(
-        self, X: Any, y: Any, *, groups: Any, time: Any = None, outcome_time: Any = None
+        self,
+        X: Any,
+        y: Any,
+        *,
+        groups: Any,
+        time: Any = None,
+        outcome_time: Any = None,
+        allow_training_table: bool = False,
     ) -> Self:
         """Calibrate on patients not used to fit the model.
 
@@ -75,12 +82,15 @@ class ConformalEstimator(Saved, BaseEstimator, ABC, Generic[Result]):
         outcome_time : (row,), optional
             Time at which each outcome became known, in the unit of `time`. Query rows are not
             earlier than the outcome times of the support rows.
+        allow_training_table : bool
+            Whether to calibrate on the very table that the model was trained on. Its intervals are
+            then too narrow for new patients.
 
         Raises
         ------
         DataError
-            The model has another type of outcome, a column of `by` cannot be used, or no patient
-            has rows after the support.
+            The model has another type of outcome or was trained on this table, a column of `by`
+            cannot be used, or no patient has rows after the support.
         """
         if not isinstance(self.model, self._model_type):
             raise DataError(
@@ -98,11 +108,12 @@ class ConformalEstimator(Saved, BaseEstimator, ABC, Generic[Result]):
         else:
             by = dict.fromkeys([self.by] if isinstance(self.by, str) else self.by or (), ())
         level, parts = levels_of(inputs.columns, by), []
-        for k, support, query in k_shot_splits(inputs, self.shots, outcome_time=outcome_time):
-            adapted, rows = adapt_to_rows(self.model, X, inputs, support, query)
-            columns = self._columns(adapted.predict_distribution(**rows), outcome[query])
-            columns |= {"task": tasks.codes[query], "level": level[query]}
-            parts.append(pd.DataFrame(columns).assign(shots=k))
+        with judging([self.model], X, inputs, allow_training_table=allow_training_table):
+            for k, support, query in k_shot_splits(inputs, self.shots, outcome_time=outcome_time):
+                adapted, rows = adapt_to_rows(self.model, X, inputs, support, query)
+                columns = self._columns(adapted.predict_distribution(**rows), outcome[query])
+                columns |= {"task": tasks.codes[query], "level": level[query]}
+                parts.append(pd.DataFrame(columns).assign(shots=k))
         if not parts:
             raise DataError(
                 f"none of the {tasks.n_tasks:,} calibration tasks has a row to predict after a "

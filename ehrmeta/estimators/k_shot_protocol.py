@@ -1,7 +1,8 @@
 """The k-shot protocol: adapt every task from k of its rows, score it on the other rows."""
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -9,10 +10,111 @@ import numpy.typing as npt
 
 from ehrmeta.data import TaskIndex, first_k, random_k
 from ehrmeta.data.columns import take_rows
-from ehrmeta.errors import AtypicalWarning
+from ehrmeta.errors import AtypicalWarning, DataError, DataWarning, Remedy
+from ehrmeta.estimators.files import data_digest
 from ehrmeta.estimators.inputs import Inputs
 
 Mask = npt.NDArray[np.bool_]
+
+
+@contextmanager
+def judging(
+    models: Iterable[Any], X: Any, inputs: Inputs, *, allow_training_table: bool
+) -> Iterator[None]:
+    """Check the rows on which models are judged, and give each warning about them once.
+
+    Every model reads all rows first. Within the context, the warnings of its single adaptations are
+    not repeated.
+
+    Parameters
+    ----------
+    models : iterable of estimators
+        Those without ``fitted_model()`` are not checked.
+    X, inputs
+        The rows, and the rows as read.
+    allow_training_table : bool
+        Whether a model may be judged on the table that it was trained on.
+
+    Raises
+    ------
+    DataError
+        A model was trained on these rows. Baselines do not store what they were trained on.
+    """
+    told = set()
+    rows = {"groups": inputs.groups, "time": inputs.time}
+    for model in (getattr(model, "model", model) for model in models):  # under calibrated ones
+        if not hasattr(model, "fitted_model"):
+            continue
+        fitted = model.fitted_model()
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            _, encoded = fitted.read_support(X, inputs.outcome(), **rows)
+        trained_on = getattr(fitted, "data_digest", None)
+        if not allow_training_table and trained_on == data_digest(encoded):
+            raise DataError(
+                f"the {fitted.name} was trained on this very table, whose outcomes it predicts too "
+                "well.",
+                Remedy(
+                    "training-table",
+                    "Pass other patients, for instance those that Table.split holds out, or "
+                    "allow_training_table=True.",
+                ),
+            )
+        for one in caught:
+            if str(one.message) not in told:
+                told.add(str(one.message))
+                warnings.warn(one.message, one.category, stacklevel=4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DataWarning)
+        yield
+
+
+def shots_to_score(
+    tasks: TaskIndex, given: Sequence[int] | None, usual: Sequence[int], stacklevel: int = 2
+) -> tuple[int, ...]:
+    """Support sizes to score: those given, or the usual ones after which half of the tasks go on.
+
+    Parameters
+    ----------
+    tasks : TaskIndex
+    given : sequence of int, optional
+    usual : sequence of int
+        Used unless sizes are given. One warning names those that fewer than half of the tasks bear.
+    stacklevel : int
+        Of the warning.
+
+    Raises
+    ------
+    DataError
+        No task has a row after one of the given sizes.
+
+    Examples
+    --------
+    >>> from ehrmeta.data import index_tasks
+    >>> shots_to_score(index_tasks([1, 1, 1, 2, 2, 2, 3]), None, (0, 1, 2))
+    (0, 1, 2)
+    """
+    sizes = tasks.sizes
+    longest = sizes.max(initial=0)
+    if given is None:
+        chosen = tuple(k for k in usual if 2 * np.sum(sizes > k) >= len(sizes)) or (0,)
+        left_out = [k for k in usual if k not in chosen]
+        if left_out:
+            warnings.warn(
+                f"shots {left_out} are not scored: fewer than half of {len(sizes):,} tasks have a "
+                f"row after so many (the longest has {longest:,}). Pass shots= to score them.",
+                DataWarning,
+                stacklevel=stacklevel + 1,
+            )
+        return chosen
+    too_many = [k for k in given if k >= longest]
+    if too_many:
+        raise DataError(
+            f"none of {len(sizes):,} tasks has a row after the first {too_many[0]}: the longest "
+            f"has {longest:,} rows.",
+            Remedy("fewer-shots", "Lower shots."),
+        )
+    return tuple(given)
 
 
 def k_shot_splits(

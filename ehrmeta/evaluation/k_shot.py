@@ -14,7 +14,12 @@ from ehrmeta.data.clock import SECONDS
 from ehrmeta.data.columns import collected
 from ehrmeta.errors import DataError, did_you_mean
 from ehrmeta.estimators.inputs import Inputs, read_inputs, schema_of
-from ehrmeta.estimators.k_shot_protocol import adapt_to_rows, drop_unscored_tasks
+from ehrmeta.estimators.k_shot_protocol import (
+    adapt_to_rows,
+    drop_unscored_tasks,
+    judging,
+    shots_to_score,
+)
 from ehrmeta.evaluation import metrics
 from ehrmeta.evaluation.metrics import METRICS, Array, TaskMean, percentile_limits
 
@@ -30,12 +35,13 @@ def k_shot_curve(
     groups: Any,
     time: Any = None,
     outcome_time: Any = None,
-    shots: Sequence[int] = (0, 1, 3, 5),
+    shots: Sequence[int] | None = None,
     query: Literal["growing", "fixed"] = "growing",
     by_horizon: bool | Sequence[float] = False,
     reference: str | None = None,
     confidence_level: float = 0.9,
     n_bootstrap: int = 1000,
+    allow_training_table: bool = False,
     random_state: int = 0,
 ) -> pd.DataFrame:
     """Score fitted models on test tasks after k = 0, 1, 3, ... support rows.
@@ -55,8 +61,9 @@ def k_shot_curve(
     outcome_time : (row,), optional
         Time at which each outcome becomes known, on the clock of `time`. A query row is never
         earlier than the time at which an outcome of the support becomes known.
-    shots : sequence of int
-        Sizes k of the support.
+    shots : sequence of int, optional
+        Sizes k of the support; by default those of 0, 1, 3 and 5 after which at least half of the
+        tasks have another row. A warning names those that are left out.
     query : {"growing", "fixed"}
         "growing" scores all rows after the first k. "fixed" scores, for every k, the rows after the
         largest k, so that the points of a curve are comparable.
@@ -69,15 +76,22 @@ def k_shot_curve(
         Level of the bootstrap intervals.
     n_bootstrap : int
         Number of resamples of the patients; with 0, the limits are NaN.
+    allow_training_table : bool
+        Whether a model may be scored on the very table that it was trained on.
     random_state : int
         Seed of the bootstrap and, without time, of the random supports.
 
     Returns
     -------
     DataFrame
-        A row per method, k, horizon and metric, with columns method, k, query, horizon, metric,
-        value, low, high, difference, difference_low, difference_high (method - reference; NaN
-        without reference), n_tasks, n_excluded (tasks without a query row).
+        A row per method, k, horizon and metric, with columns method, k, query, horizon, n_tasks,
+        n_excluded (tasks left out, as they have no query row), metric, value, low, high,
+        difference, difference_low, difference_high (method - reference; NaN without reference).
+
+    Raises
+    ------
+    DataError
+        No task has a row after the first k, a model was trained on this table, or it predicts NaN.
 
     Examples
     --------
@@ -94,7 +108,7 @@ def k_shot_curve(
        k  value  n_tasks  n_excluded
     3  1   0.75        2           1
     """
-    if not models or not len(shots):
+    if not models or (shots is not None and not len(shots)):
         raise DataError("a k-shot curve needs at least one model and one support size.")
     if query not in ("growing", "fixed"):
         raise DataError(f"query must be 'growing' or 'fixed', got {query!r}.")
@@ -116,28 +130,33 @@ def k_shot_curve(
     order = inputs.time
     if order is None:  # a random order takes the place of time, so that supports are nested
         order = np.random.default_rng(random_state).permutation(inputs.n_rows).astype(np.float64)
+    shots, codes = shots_to_score(tasks, shots, (0, 1, 3, 5)), tasks.codes
     _, last_rows = first_k(tasks, max(shots), time=order, outcome_time=outcome_time)
 
     parts = []
-    for k in shots:
-        support, rows = first_k(tasks, k, time=order, outcome_time=outcome_time)
-        rows = last_rows if query == "fixed" else rows
-        support = drop_unscored_tasks(tasks, support, rows)
-        predictions = {
-            name: _predict(name, model, X, inputs, support, rows) for name, model in models.items()
-        }
-        for horizon, part in _horizons(tasks, order, support, rows, edges, unit):
-            losses = {
-                (name, metric): metrics.task_mean(metric, y[part], values[part], tasks.codes[part])
-                for name, values in predictions.items()
-                for metric in METRICS
+    with judging(models.values(), X, inputs, allow_training_table=allow_training_table):
+        for k in shots:
+            support, rows = first_k(tasks, k, time=order, outcome_time=outcome_time)
+            rows = last_rows if query == "fixed" else rows
+            support = drop_unscored_tasks(tasks, support, rows)
+            predictions = {
+                name: _predict(name, model, X, inputs, support, rows)
+                for name, model in models.items()
             }
-            scores = _scores(losses, reference, confidence_level, n_bootstrap, random_state)
-            for place, (name, value) in enumerate((("k", k), ("query", query)), start=1):
-                scores.insert(place, name, value)
-            scores.insert(3, "horizon", horizon)
-            scores["n_excluded"] = tasks.n_tasks - scores["n_tasks"]
-            parts.append(scores)
+            common: dict[str, Any] = {"k": k, "query": query}
+            for horizon, part in _horizons(tasks, order, support, rows, edges, unit):
+                losses = {
+                    (name, metric): metrics.task_mean(metric, y[part], values[part], codes[part])
+                    for name, values in predictions.items()
+                    for metric in METRICS
+                }
+                n_scored = len(np.unique(codes[part]))
+                common |= {"horizon": horizon, "n_tasks": n_scored}
+                common |= {"n_excluded": tasks.n_tasks - n_scored}
+                scores = _scores(losses, reference, confidence_level, n_bootstrap, random_state)
+                for place, (name, value) in enumerate(common.items(), start=1):
+                    scores.insert(place, name, value)
+                parts.append(scores)
     return pd.concat(parts, ignore_index=True)
 
 
@@ -170,7 +189,6 @@ def _scores(
     rows = [
         {"method": method, "metric": metric, "value": loss.value()}
         | dict.fromkeys(undefined, np.nan)
-        | {"n_tasks": n_tasks}
         for (method, metric), loss in losses.items()
     ]
     if n_tasks == 0:
@@ -264,5 +282,6 @@ class KShotScorer:
             estimator = estimator[-1]
         read = estimator.fitted_model().read(X, y, groups=groups, time=time)
         rows: dict[str, Any] = {"groups": read.groups, "time": read.time}
+        rows |= {"allow_training_table": True}  # scikit-learn may ask for scores of training rows
         curve = k_shot_curve({"": estimator}, X, y, **rows, shots=self.shots, n_bootstrap=0)
         return -float(curve.loc[curve.metric == self.metric, "value"].mean())

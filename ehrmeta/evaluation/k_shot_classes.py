@@ -7,8 +7,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ehrmeta.errors import DataError, Remedy
-from ehrmeta.estimators.k_shot_protocol import adapt_to_rows, k_shot_splits
+from ehrmeta.estimators.k_shot_protocol import adapt_to_rows, judging, k_shot_splits, shots_to_score
 from ehrmeta.evaluation.metrics import Array, TaskMean, bootstrap_counts, percentile_limits, refuse
 from ehrmeta.evaluation.risk import risk_score
 
@@ -22,10 +21,11 @@ def k_shot_class_curve(
     *,
     groups: Any,
     time: Any = None,
-    shots: Sequence[int] = (1, 3, 5),
+    shots: Sequence[int] | None = None,
     reference: str | None = None,
     confidence_level: float = 0.9,
     n_bootstrap: int = 1000,
+    allow_training_table: bool = False,
     random_state: int = 0,
 ) -> pd.DataFrame:
     """Log loss, Brier score and AUROC of classifiers after k values of each new task.
@@ -39,14 +39,17 @@ def k_shot_class_curve(
         All with the same classes.
     X, y, groups, time
         Test rows, as in ``MetaClassifier.fit``.
-    shots : sequence of int
-        Support sizes.
+    shots : sequence of int, optional
+        Support sizes; by default those of 1, 3 and 5 after which at least half of the tasks have
+        another row. A warning names those that are left out.
     reference : str, optional
         Name of the model that the others are compared with.
     confidence_level : float, default 0.9
         Of the bootstrap intervals over tasks.
     n_bootstrap : int
         Resamples of the tasks.
+    allow_training_table : bool
+        Whether a model may be scored on the very table that it was trained on.
     random_state : int
 
     Returns
@@ -57,7 +60,8 @@ def k_shot_class_curve(
     Raises
     ------
     DataError
-        An outcome is none of the classes, or no task has a row after the first k.
+        An outcome is none of the classes, no task has a row after the first k, or a model was
+        trained on this table.
 
     Examples
     --------
@@ -76,40 +80,37 @@ def k_shot_class_curve(
     outcome = np.asarray(inputs.outcome(), dtype=classes.dtype)
     refuse(~np.isin(outcome, classes), "y holds classes unseen at fit", "Pass the labels of fit.")
     codes = np.searchsorted(classes, outcome)
+    shots = shots_to_score(tasks, shots, (1, 3, 5))
     rows: list[dict[str, Any]] = []
-    for k, support, query in k_shot_splits(inputs, shots):
-        scored = tasks.codes[query]
-        n_tasks = len(np.unique(scored))
-        losses: dict[tuple[str, str], TaskMean] = {}
-        at_k: list[dict[str, Any]] = []
-        common = {"k": k, "query": "growing", "horizon": "all", **dict.fromkeys(_UNDEFINED, np.nan)}
-        common |= {"n_tasks": n_tasks, "n_excluded": tasks.n_tasks - n_tasks}
-        for name, model in models.items():
-            adapted, later = adapt_to_rows(model, X, inputs, support, query)
-            p = np.asarray(adapted.predict_proba(**later), np.float64)
-            for metric, loss in _losses(p, codes[query]):
-                losses[name, metric] = _mean_of_tasks(loss, scored)
-                at_k.append({"method": name, "metric": metric, **common})
-            if len(classes) == 2:
-                value = risk_score("auroc", codes[query], p[:, 1])
-                at_k.append({"method": name, "metric": "auroc", "value": value, **common})
-        counts = bootstrap_counts(n_tasks, n_bootstrap, random_state)
-        samples = {key: loss.resampled(counts) for key, loss in losses.items()}
-        for row in at_k:
-            key, other = (row["method"], row["metric"]), (reference, row["metric"])
-            if key in losses:
-                row["value"] = losses[key].value()
-                row["low"], row["high"] = percentile_limits(samples[key], confidence_level)
-            if key in losses and other in losses:
-                row["difference"] = losses[key].value() - losses[other].value()
-                ends = percentile_limits(samples[key] - samples[other], confidence_level)
-                row["difference_low"], row["difference_high"] = ends
-        rows += at_k
-    if len({row["k"] for row in rows}) < len(set(shots)):
-        raise DataError(
-            f"none of {tasks.n_tasks:,} tasks has a row after the first {max(shots)}.",
-            Remedy("fewer-shots", "Lower shots."),
-        )
+    with judging(models.values(), X, inputs, allow_training_table=allow_training_table):
+        for k, support, query in k_shot_splits(inputs, shots):
+            scored = tasks.codes[query]
+            n_tasks = len(np.unique(scored))
+            losses: dict[tuple[str, str], TaskMean] = {}
+            at_k: list[dict[str, Any]] = []
+            common = {"k": k, "query": "growing", "horizon": "all", "n_tasks": n_tasks}
+            common |= {"n_excluded": tasks.n_tasks - n_tasks, **dict.fromkeys(_UNDEFINED, np.nan)}
+            for name, model in models.items():
+                adapted, later = adapt_to_rows(model, X, inputs, support, query)
+                p = np.asarray(adapted.predict_proba(**later), np.float64)
+                for metric, loss in _losses(p, codes[query]):
+                    losses[name, metric] = _mean_of_tasks(loss, scored)
+                    at_k.append({"method": name, "metric": metric, **common})
+                if len(classes) == 2:
+                    value = risk_score("auroc", codes[query], p[:, 1])
+                    at_k.append({"method": name, "metric": "auroc", "value": value, **common})
+            counts = bootstrap_counts(n_tasks, n_bootstrap, random_state)
+            samples = {key: loss.resampled(counts) for key, loss in losses.items()}
+            for row in at_k:
+                key, other = (row["method"], row["metric"]), (reference, row["metric"])
+                if key in losses:
+                    row["value"] = losses[key].value()
+                    row["low"], row["high"] = percentile_limits(samples[key], confidence_level)
+                if key in losses and other in losses:
+                    row["difference"] = losses[key].value() - losses[other].value()
+                    ends = percentile_limits(samples[key] - samples[other], confidence_level)
+                    row["difference_low"], row["difference_high"] = ends
+            rows += at_k
     return pd.DataFrame(rows)
 
 

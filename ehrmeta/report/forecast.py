@@ -14,6 +14,7 @@ from ehrmeta.errors import DataError
 from ehrmeta.estimators import ConformalRegressor
 from ehrmeta.estimators._base import TaskRegressor
 from ehrmeta.estimators.inputs import Inputs
+from ehrmeta.estimators.k_shot_protocol import shots_to_score
 from ehrmeta.evaluation import k_shot_curve
 from ehrmeta.report.displays.intervals import CoverageDisplay, TrajectoryDisplay
 from ehrmeta.report.displays.k_shot import KShotDisplay
@@ -37,12 +38,13 @@ def forecast_report(
     groups: Any,
     time: Any = None,
     baselines: Mapping[str, Any] | None = None,
-    shots: Sequence[int] = (0, 1, 2, 3, 5),
+    shots: Sequence[int] | None = None,
     subgroups: Mapping[str, ArrayLike] | None = None,
     findings: Sequence[Finding] = (),
     answers: Mapping[str, str] | None = None,
     confidence_level: float = 0.9,
     examples: int = 0,
+    allow_training_table: bool = False,
     title: str = "",
 ) -> Document:
     """Report on a fitted forecasting model, tested on patients it has not seen.
@@ -54,9 +56,10 @@ def forecast_report(
         Test patients, not used to fit or calibrate the model. `time` is required.
     baselines : mapping of str to fitted estimator, optional
         Models to compare with, fitted on the same training patients.
-    shots : sequence of int
-        Numbers k of values to adapt to. For every k, errors are scored on the rows after the
-        largest k, and intervals on all rows after the first k.
+    shots : sequence of int, optional
+        Numbers k of values to adapt to; by default those of 0, 1, 2, 3 and 5 after which at least
+        half of the patients have another value. For every k, errors are scored on the rows after
+        the largest k, and intervals on all rows after the first k.
     subgroups : mapping of str to (row,), optional
         Subgroups to score in addition to the model's binary and categorical columns.
     findings : sequence of Finding, optional
@@ -68,6 +71,8 @@ def forecast_report(
     examples : int
         Number of test patients whose values are drawn under made-up names. With examples, the
         report is patient data.
+    allow_training_table : bool
+        Whether the model may be tested on the very table that it was trained on.
     title : str
 
     Returns
@@ -79,8 +84,8 @@ def forecast_report(
     Raises
     ------
     DataError
-        The model does not predict numbers, groups or time are missing, or no patient has enough
-        rows.
+        The model does not predict numbers or was trained on this table, groups or time are missing,
+        or no patient has enough rows.
 
     Examples
     --------
@@ -95,10 +100,12 @@ def forecast_report(
     ['Summary', 'Data', 'Error after k values']
     """
     fitted, inputs = read_test_rows(model, X, y, groups, time)
-    rows = forecasts(model, X, inputs, shots=shots, confidence_level=confidence_level)
+    shots = shots_to_score(inputs.tasks(), shots, (0, 1, 2, 3, 5))
     models = {**(baselines or {}), _OURS: model}
     protocol: dict[str, Any] = {"shots": shots, "query": "fixed", "reference": _OURS}
+    protocol["allow_training_table"] = allow_training_table
     curve = k_shot_curve(models, X, y, groups=groups, time=time, confidence_level=0.95, **protocol)
+    rows = forecasts(model, X, inputs, shots=shots, confidence_level=confidence_level)
     curve, last_rows = curve[curve["metric"] == "rmse_macro"], rows[rows["k"] == max(shots)]
     coverage = coverage_by_k(rows)
     tested = _Tested(model, fitted, inputs, last_rows, curve, coverage, confidence_level)

@@ -8,7 +8,7 @@ import pandas as pd
 
 from ehrmeta.data.findings import Finding
 from ehrmeta.errors import DataError
-from ehrmeta.estimators.k_shot_protocol import adapt_to_rows, k_shot_splits
+from ehrmeta.estimators.k_shot_protocol import adapt_to_rows, k_shot_splits, shots_to_score
 from ehrmeta.evaluation import k_shot_class_curve
 from ehrmeta.report.displays.risk import CalibrationDisplay
 from ehrmeta.report.document import MIN_CELL, Document, Picture, Section, TextTable, model_card
@@ -26,8 +26,9 @@ def risk_report(
     groups: Any,
     time: Any = None,
     baselines: Mapping[str, Any] | None = None,
-    shots: Sequence[int] = (0, 1, 2, 3, 5),
+    shots: Sequence[int] | None = None,
     findings: Sequence[Finding] = (),
+    allow_training_table: bool = False,
     title: str = "",
 ) -> Document:
     """Report on a fitted classifier over tasks, tested on patients it has not seen.
@@ -39,10 +40,13 @@ def risk_report(
         Test patients, none of whom it was fitted on.
     baselines : mapping of str to fitted classifier, optional
         For comparison; fit them on the model's training patients.
-    shots : sequence of int
-        Numbers k of values to adapt to. Risks are scored on all rows after the first k.
+    shots : sequence of int, optional
+        Numbers k of values to adapt to; by default those of 0, 1, 2, 3 and 5 after which at least
+        half of the patients have another value. Risks are scored on all rows after the first k.
     findings : sequence of Finding, optional
         ``table.findings``: rows and values that were dropped or masked on reading.
+    allow_training_table : bool
+        Whether the model may be tested on the very table that it was trained on.
     title : str
 
     Returns
@@ -54,7 +58,8 @@ def risk_report(
     Raises
     ------
     DataError
-        Fewer than eleven patients, an unknown class, or no row after the largest k.
+        Fewer than eleven patients, an unknown class, no row after the largest k, or the table that
+        the model was trained on.
 
     Examples
     --------
@@ -73,6 +78,7 @@ def risk_report(
         raise DataError(
             f"{tasks.n_tasks} test patients are too few: a report needs {MIN_CELL} or more."
         )
+    shots = shots_to_score(tasks, shots, (0, 1, 2, 3, 5))
     curve = k_shot_class_curve(
         {**(baselines or {}), _OURS: model},
         X,
@@ -81,6 +87,7 @@ def risk_report(
         time=time,
         shots=shots,
         confidence_level=0.95,
+        allow_training_table=allow_training_table,
     )
     *_, (k, support, query) = k_shot_splits(inputs, sorted(shots))
     adapted, later = adapt_to_rows(model, X, inputs, support, query)

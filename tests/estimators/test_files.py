@@ -262,7 +262,7 @@ def test_every_file_names_rare_levels_on_request_only(saves, tmp_path):
         saved = MetaClassifier(MAML(), max_steps=1, random_state=0).fit(X, y > 52, **rows)
     else:
         saved = ConformalRegressor(small_model(max_steps=1).fit(X, y, **rows), shots=(2,))
-        saved = saved.calibrate(X, y, **rows)
+        saved = saved.calibrate(X, y, **rows, allow_training_table=True)
     if saves == "calibrated adapted":
         saved = saved.adapt(X[:3], y[:3], time=time[:3])
     path = tmp_path / "it.ehrmeta"

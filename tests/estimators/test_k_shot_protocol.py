@@ -5,9 +5,24 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from ehrmeta import (
+    ConformalClassifier,
+    ConformalRegressor,
+    KShotScorer,
+    MetaClassifier,
+    MetaRegressor,
+)
 from ehrmeta.baselines import LastValue, TaskMean
+from ehrmeta.errors import DataError, DataWarning
 from ehrmeta.estimators.inputs import read_inputs
-from ehrmeta.estimators.k_shot_protocol import adapt_to_rows, drop_unscored_tasks, k_shot_splits
+from ehrmeta.estimators.k_shot_protocol import (
+    adapt_to_rows,
+    drop_unscored_tasks,
+    k_shot_splits,
+    shots_to_score,
+)
+from ehrmeta.evaluation import k_shot_class_curve, k_shot_curve
+from ehrmeta.report import forecast_report, risk_report
 
 GROUPS = np.array([1, 1, 1, 1, 2, 2, 3])
 TIME = np.array([0.0, 1.0, 2.0, 3.0, 0.0, 1.0, 0.0])
@@ -70,3 +85,64 @@ def test_anything_with_adapt_and_predict_will_do():
     nothing = np.zeros(7, dtype=bool)
     adapted, rows = adapt_to_rows(Constant(), X, inputs, nothing, ~nothing)
     assert adapted.predict(**rows).tolist() == [1.0] * 7
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """A regressor and a classifier, and the table of both."""
+    rng = np.random.default_rng(0)
+    groups, time = np.repeat(np.arange(24), 5), np.tile(np.arange(5.0), 24)
+    X, y = rng.normal(size=(120, 1)), rng.normal(size=24)[groups] + rng.normal(size=120)
+    settings = {"max_steps": 1, "random_state": 0, "verbose": False, "known": ["x0"]}
+    rows = {"groups": groups, "time": time}
+    numbers = MetaRegressor(**settings).fit(X, y, **rows)
+    classes = MetaClassifier(**settings).fit(X, y > 0, **rows)
+    return numbers, classes, {"X": X, "y": y, **rows}
+
+
+JUDGES = {
+    "k_shot_curve": (k_shot_curve, False),
+    "k_shot_class_curve": (k_shot_class_curve, True),
+    "forecast_report": (forecast_report, False),
+    "risk_report": (risk_report, True),
+    "ConformalRegressor": (ConformalRegressor, False),
+    "ConformalClassifier": (ConformalClassifier, True),
+}
+
+
+@pytest.mark.parametrize("name", JUDGES)
+def test_no_model_is_judged_on_its_training_table_unless_allowed(trained, name):
+    numbers, classes, rows = trained
+    judge, of_classes = JUDGES[name]
+    model = classes if of_classes else numbers
+    given = {**rows, "y": rows["y"] > 0} if of_classes else rows
+
+    def call(**more):
+        if name.startswith("Conformal"):
+            return judge(model, shots=(1,)).calibrate(**given, **more)
+        if name.endswith("report"):
+            return judge(model, **given, shots=(1,), **more)
+        return judge({"m": model}, **given, shots=(1,), n_bootstrap=10, **more)
+
+    with pytest.raises(DataError, match="trained on this very table.*allow_training_table=True"):
+        call()
+    assert call(allow_training_table=True) is not None
+    given = {**given, "y": given["y"][::-1]}
+    assert call() is not None, "another table"
+
+
+def test_estimators_and_searches_still_score_training_rows(trained):
+    numbers, _, rows = trained
+    assert KShotScorer(shots=(1,))(numbers, **rows) < 0
+    assert numbers.score(**rows) < 1
+
+
+def test_sizes_that_few_tasks_bear_are_named_and_not_scored():
+    tasks = read_inputs(X, Y, groups=GROUPS, time=TIME).tasks()  # of 4, 2 and 1 rows
+    with pytest.warns(DataWarning, match=r"shots \[2, 3\] are not scored: fewer than half of 3"):
+        assert shots_to_score(tasks, None, (0, 1, 2, 3)) == (0, 1)
+    with pytest.warns(DataWarning, match=r"shots \[3\]"):
+        assert shots_to_score(tasks, None, (3,)) == (0,), "the population, if nothing else"
+    assert shots_to_score(tasks, (3,), (0, 1)) == (3,), "as asked for"
+    with pytest.raises(DataError, match="first 4: the longest has 4 rows. Lower shots"):
+        shots_to_score(tasks, (1, 4), (0, 1))

@@ -1,5 +1,7 @@
 """Laws of the k-shot curve: no look-ahead, one adaptation per k, paired intervals."""
 
+import warnings
+
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -9,7 +11,7 @@ from sklearn.preprocessing import FunctionTransformer
 
 from ehrmeta import KShotScorer, MetaRegressor, make_sinusoid
 from ehrmeta.data.schema import Clock, Feature, Schema
-from ehrmeta.errors import DataError
+from ehrmeta.errors import DataError, DataWarning
 from ehrmeta.evaluation import METRICS, k_shot_curve, paired_bootstrap, rmse_macro
 
 
@@ -162,10 +164,10 @@ def test_horizons_part_the_query_rows():
 def test_a_stretch_without_rows_is_counted_not_scored():
     X, y, groups, days = table()
     curve = k_shot_curve(
-        {"m": TaskMeans()}, X, y, groups=groups, time=days, shots=(1, 99), by_horizon=(5000,),
+        {"m": TaskMeans()}, X, y, groups=groups, time=days, shots=(1,), by_horizon=(5000,),
         n_bootstrap=5,
     )  # fmt: skip
-    empty = pd.concat([pick(curve, horizon="over 5000"), pick(curve, k=99)])
+    empty = pick(curve, horizon="over 5000")
     assert empty["value"].isna().all()
     assert (empty["n_excluded"] == 8).all()
 
@@ -178,12 +180,63 @@ def test_the_curve_is_tidy_and_the_same_for_every_kind_of_frame():
         for frame in (X, pandas, pl.from_pandas(pandas))
     ]
     assert list(curves[0].columns) == [
-        "method", "k", "query", "horizon", "metric", "value", "low", "high",
-        "difference", "difference_low", "difference_high", "n_tasks", "n_excluded",
+        "method", "k", "query", "horizon", "n_tasks", "n_excluded", "metric", "value", "low",
+        "high", "difference", "difference_low", "difference_high",
     ]  # fmt: skip
     assert len(curves[0]) == 4 * len(METRICS)
     pd.testing.assert_frame_equal(curves[0], curves[1])
     pd.testing.assert_frame_equal(curves[0], curves[2])
+
+
+def test_default_shots_are_those_that_half_of_the_tasks_bear():
+    X, y, groups, days = table()
+    rows = np.isin(groups, list("efgh"))  # of 4, 3, 2 and 1 rows
+    new = {"groups": groups[rows], "time": days[rows], "n_bootstrap": 5}
+    with pytest.warns(DataWarning, match=r"shots \[3, 5\] are not scored: .* of 4 tasks"):
+        curve = k_shot_curve({"m": TaskMeans()}, X[rows], y[rows], **new)
+    assert curve["k"].unique().tolist() == [0, 1]
+    with pytest.raises(DataError, match=r"none of 4 tasks has a row after the first 9.* Lower"):
+        k_shot_curve({"m": TaskMeans()}, X[rows], y[rows], **new, shots=(1, 9))
+
+
+@pytest.fixture(scope="module")
+def trained():
+    rng = np.random.default_rng(0)
+    X, groups, time = (
+        rng.normal(size=(60, 1)),
+        np.repeat(np.arange(12), 5),
+        np.tile(np.arange(5), 12),
+    )
+    y = rng.normal(size=12)[groups] + rng.normal(size=60)
+    model = MetaRegressor(max_steps=1, random_state=0, verbose=False, known=["x0"])
+    return model.fit(X, y, groups=groups, time=time), X, y, {"groups": groups, "time": time}
+
+
+def test_the_training_table_is_refused_unless_allowed(trained):
+    model, X, y, rows = trained
+    given = {"shots": (1,), "n_bootstrap": 0}
+    shuffled = np.random.default_rng(1).permutation(60)
+    again = {name: values[shuffled] for name, values in rows.items()}
+    for table in ((X, y, rows), (X[shuffled], y[shuffled], again)):
+        with pytest.raises(DataError, match="was trained on this very table"):
+            k_shot_curve({"m": model}, *table[:2], **table[2], **given)
+    allowed = k_shot_curve({"m": model}, X, y, **rows, **given, allow_training_table=True)
+    other = k_shot_curve({"m": model}, X, np.r_[y[:-1], y[-1] + 1e-3], **rows, **given)
+    np.testing.assert_allclose(allowed["value"], other["value"], rtol=1e-3)
+
+
+def test_warnings_about_the_rows_are_given_once_and_count_all_rows(trained):
+    model, X, y, rows = trained
+    odd = rows["time"].copy()
+    odd[[3, 8]] = odd[[2, 7]]  # two repeated visits
+    odd[[4, 9, 14]] = 999  # far outside the training period
+    given = {"groups": rows["groups"], "time": odd, "shots": (0, 1, 2, 3), "n_bootstrap": 0}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        k_shot_curve({"a": model, "b": model}, X, y, **given)
+    repeats, far = sorted(str(one.message) for one in caught)
+    assert repeats.startswith("2 rows repeat") and far.startswith("the time of 3 of 60 rows")
+    assert {one.filename for one in caught} == {__file__}
 
 
 def test_errors_say_what_to_do():

@@ -26,8 +26,9 @@ def test_the_page_shows_the_scores_of_the_curve(classes):
         else MetaClassifier(max_steps=2, random_state=0, known=["x0"])
     )
     model.fit(X, y, **ROWS)
-    page = risk_report(model, X, y, **ROWS, baselines={"same": model}, shots=(1, 2))
-    curve = k_shot_class_curve({"a": model}, X, y, **ROWS, shots=(1, 2), n_bootstrap=0)
+    given = {**ROWS, "shots": (1, 2), "allow_training_table": True}
+    page = risk_report(model, X, y, **given, baselines={"same": model})
+    curve = k_shot_class_curve({"a": model}, X, y, **given, n_bootstrap=0)
     text = page.to_markdown()
     for value in curve["value"]:
         assert f"{value:.3f}" in text

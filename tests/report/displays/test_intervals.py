@@ -80,7 +80,8 @@ def test_the_legend_lies_below_the_axes_and_explains_every_mark(figure, tmp_path
 def test_a_calibrated_model_draws_its_own_band_on_given_axes(cohort):
     model, X, y, time = cohort
     conformal = ConformalRegressor(model, shots=(3,))
-    conformal.calibrate(X, y, groups=np.repeat(np.arange(30), VISITS), time=time)
+    rows = {"groups": np.repeat(np.arange(30), VISITS), "time": time}
+    conformal.calibrate(X, y, **rows, allow_training_table=True)
     ax = plt.subplots()[1]
     first = {"X": X[:VISITS], "y": y[:VISITS], "time": time[:VISITS]}
     drawn = TrajectoryDisplay.from_estimator(conformal, **first, ax=ax)
