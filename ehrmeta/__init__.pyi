@@ -18,22 +18,26 @@ from ehrmeta.data.schema import (
     Outcome as Outcome,
     Schema as Schema,
 )
-from ehrmeta.data.simulate.cohorts import make_cohorts as make_cohorts
+from ehrmeta.data.simulate.cohorts import (
+    make_cohorts as make_cohorts,
+    make_sinusoid as make_sinusoid,
+)
 from ehrmeta.data.simulate.dosing import make_pk as make_pk
 from ehrmeta.data.simulate.nof1 import make_nof1 as make_nof1
-from ehrmeta.data.simulate.sinusoid import make_sinusoid as make_sinusoid
 from ehrmeta.data.simulate.treatment import make_treatment as make_treatment
 from ehrmeta.data.table import Table as Table
 from ehrmeta.data.tasks import PatientKFold as PatientKFold
 from ehrmeta.data.validation import check_table as check_table
 from ehrmeta.estimators._base import adapt as adapt
 from ehrmeta.estimators.adapted import Adapted as Adapted
-from ehrmeta.estimators.classifier import MetaClassifier as MetaClassifier
 from ehrmeta.estimators.conformal import (
     ConformalClassifier as ConformalClassifier,
     ConformalRegressor as ConformalRegressor,
 )
-from ehrmeta.estimators.regressor import MetaRegressor as MetaRegressor
+from ehrmeta.estimators.meta_estimator import (
+    MetaClassifier as MetaClassifier,
+    MetaRegressor as MetaRegressor,
+)
 from ehrmeta.estimators.survival import (
     DiscreteTimeHazard as DiscreteTimeHazard,
     landmark_posterior as landmark_posterior,

@@ -14,7 +14,7 @@ from scipy.linalg import qr
 
 from benchmarks.suite.arrays import Array, Index
 from benchmarks.suite.peers import require
-from ehrmeta.baselines import MixedProcessEffects, history
+from ehrmeta.baselines import MixedProcessEffects, boosting
 from ehrmeta.baselines.mixed_effects import designs, time_since_first
 from ehrmeta.estimators._base import TaskRegressor
 from ehrmeta.estimators.predictions import Prediction, Predictive
@@ -78,7 +78,7 @@ class HistoryLightGBM(TaskRegressor):
             numbers = np.flatnonzero(tasks)
             for _ in range(_N_DRAWS):
                 part = rows.select(torch.from_numpy(numbers))
-                support, query = history.draw_episodes(part, _SHOTS, _MAX_QUERIES, rng)
+                support, query = boosting.draw_episodes(part, _SHOTS, _MAX_QUERIES, rng)
                 design, expected, _ = _design(process, support, query)
                 y = query.y.double().numpy()
                 parts.append((design, y - expected, numbers[query.codes.numpy()]))
@@ -207,7 +207,7 @@ class GPBoost(TaskRegressor):
         """Inputs of the trees, and the input of the random slope."""
         x, z = designs(support, rows, table, mean_elapsed=self.mean_elapsed_, random_slope=True)
         s = z[:, 1] if table.timed else np.zeros(rows.n_rows)
-        columns = [x[:, 1:], *([history.carried_forward(support, rows)] if self.as_of else [])]
+        columns = [x[:, 1:], *([boosting.carried_forward(support, rows)] if self.as_of else [])]
         return np.column_stack([*columns, s]), s
 
 
@@ -261,7 +261,7 @@ def _design(
     process: TaskModel | None, support: TaskRows, query: TaskRows
 ) -> tuple[Array, Array, Array | None]:
     """Inputs of the trees, and the process's prediction and its sd."""
-    design = history.history_design(support, history.outcome_history(support), query)
+    design = boosting.history_design(support, boosting.outcome_history(support), query)
     if process is None:
         return design, np.zeros(query.n_rows), None
     predicted: Any = process.predict(support, process.adapt(support), query)

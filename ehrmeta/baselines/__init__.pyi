@@ -1,7 +1,9 @@
 """Public names of this package, imported when they are first read."""
 
-from ehrmeta.baselines.boosting import PopulationBoosting as PopulationBoosting
-from ehrmeta.baselines.history import HistoryBoosting as HistoryBoosting
+from ehrmeta.baselines.boosting import (
+    HistoryBoosting as HistoryBoosting,
+    PopulationBoosting as PopulationBoosting,
+)
 from ehrmeta.baselines.mixed_effects import (
     MixedEffects as MixedEffects,
     MixedEffectsLogistic as MixedEffectsLogistic,

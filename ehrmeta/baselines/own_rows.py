@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.special import logit
 from sklearn.linear_model import LogisticRegression
 
-from ehrmeta.baselines.history import last_of_tasks
+from ehrmeta.baselines.boosting import last_of_tasks
 from ehrmeta.estimators._base import TaskClassifier, TaskRegressor
 from ehrmeta.estimators.predictions import ClassPredictive, Predictive
 from ehrmeta.estimators.task_model import RowReader, TaskModel

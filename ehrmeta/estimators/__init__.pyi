@@ -2,7 +2,6 @@
 
 from ehrmeta.estimators._base import adapt as adapt
 from ehrmeta.estimators.adapted import Adapted as Adapted
-from ehrmeta.estimators.classifier import MetaClassifier as MetaClassifier
 from ehrmeta.estimators.conformal import (
     ConformalClassifier as ConformalClassifier,
     ConformalRegressor as ConformalRegressor,
@@ -11,7 +10,10 @@ from ehrmeta.estimators.conformal_adapted import (
     ConformalAdapted as ConformalAdapted,
     ConformalClassAdapted as ConformalClassAdapted,
 )
-from ehrmeta.estimators.regressor import MetaRegressor as MetaRegressor
+from ehrmeta.estimators.meta_estimator import (
+    MetaClassifier as MetaClassifier,
+    MetaRegressor as MetaRegressor,
+)
 from ehrmeta.estimators.survival import (
     DiscreteTimeHazard as DiscreteTimeHazard,
     landmark_posterior as landmark_posterior,

@@ -16,14 +16,15 @@ from ehrmeta.estimators import files
 from ehrmeta.estimators.explain import draw_rows, explain_features, explain_rows
 from ehrmeta.estimators.inputs import Inputs
 from ehrmeta.estimators.meta_model import MetaModel
-from ehrmeta.estimators.prediction_frame import (
+from ehrmeta.estimators.predictions import (
     FrameNames,
     FrameType,
+    Prediction,
     check_frame,
+    check_level,
     join_rows,
     prediction_frame,
 )
-from ehrmeta.estimators.predictions import Prediction, check_level
 from ehrmeta.estimators.task_model import (
     Labels,
     TaskModel,

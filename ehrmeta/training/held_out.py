@@ -7,8 +7,7 @@ from torch import Tensor
 
 from ehrmeta.algorithms import Params
 from ehrmeta.nn import TaskRows
-from ehrmeta.training.episodes import EpisodeSampler
-from ehrmeta.training.gradient import EpisodeLoss
+from ehrmeta.training.episodes import EpisodeLoss, EpisodeSampler
 
 HELD_OUT_SHARE = 0.1  # of the training tasks, unless `validation_fraction` says otherwise
 _MIN_TASKS = 20  # with fewer training tasks, none is held out

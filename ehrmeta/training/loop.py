@@ -1,4 +1,4 @@
-"""The meta-training loop."""
+"""The meta-training loop, and the progress of the stages before it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import signal
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice
 
 import torch
@@ -18,8 +19,7 @@ from ehrmeta.algorithms._base import Algorithm, Spec
 from ehrmeta.errors import DataWarning, DivergenceError, Remedy
 from ehrmeta.nn.batch import TaskRows, TaskSet
 from ehrmeta.training.checkpoints import Checkpoints, fingerprint, on_termination
-from ehrmeta.training.episodes import EpisodeSampler
-from ehrmeta.training.gradient import EpisodeLoss
+from ehrmeta.training.episodes import EpisodeLoss, EpisodeSampler
 from ehrmeta.training.held_out import HeldOut, gained
 from ehrmeta.training.state import History, TrainingPlan, TrainingState, snapshot
 
@@ -222,3 +222,23 @@ def _diverged(dropped: Tensor, step: int) -> DivergenceError:
             "outcomes contain gross errors.",
         ),
     )
+
+
+@contextmanager
+def stage(name: str, *, shown: bool) -> Iterator[None]:
+    """Show the name of a stage when it begins, and the time that it took when it ends.
+
+    Parameters
+    ----------
+    name : str
+        What is being done.
+    shown : bool
+        If False, nothing is written.
+
+    Examples
+    --------
+    >>> with stage("fitting start values", shown=False):
+    ...     pass
+    """
+    with tqdm(bar_format="{desc} [{elapsed}]", desc=name, disable=not shown):
+        yield

@@ -6,19 +6,20 @@ from ehrmeta.treatment.diagnostics import (
     e_value as e_value,
     robustness_value as robustness_value,
 )
-from ehrmeta.treatment.dosing.adapted_doses import AdaptedDoses as AdaptedDoses
-from ehrmeta.treatment.dosing.dose_response import DoseResponse as DoseResponse
+from ehrmeta.treatment.dosing.dose_response import (
+    AdaptedDoses as AdaptedDoses,
+    DoseResponse as DoseResponse,
+)
 from ehrmeta.treatment.dosing.one_compartment import (
     AdaptedCompartment as AdaptedCompartment,
     OneCompartment as OneCompartment,
 )
 from ehrmeta.treatment.effect_model import EffectModel as EffectModel
+from ehrmeta.treatment.model_checks import EffectScorer as EffectScorer, refute as refute
 from ehrmeta.treatment.policy import (
     PolicyTree as PolicyTree,
     PolicyValue as PolicyValue,
     Ranking as Ranking,
 )
 from ehrmeta.treatment.pooling import PooledEffect as PooledEffect, pool_effects as pool_effects
-from ehrmeta.treatment.refuters import refute as refute
 from ehrmeta.treatment.response import TreatmentResponse as TreatmentResponse
-from ehrmeta.treatment.selection import EffectScorer as EffectScorer

@@ -12,7 +12,7 @@ from torch import Tensor
 from ehrmeta.data.columns import level_names
 from ehrmeta.errors import BundleError, DataError, DataWarning, warn_renamed
 from ehrmeta.estimators.files import Json, Saved, State, label_type
-from ehrmeta.estimators.prediction_frame import FrameType, check_frame, prediction_frame
+from ehrmeta.estimators.predictions import FrameType, check_frame, prediction_frame
 from ehrmeta.treatment.arms import Arms, Array, Dose
 from ehrmeta.treatment.cross_fitting import Stack
 from ehrmeta.treatment.effect_model import EffectModel, TaskEffects

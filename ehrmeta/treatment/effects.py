@@ -25,9 +25,8 @@ from ehrmeta.nn.mixed_model import cross_products, orthonormal
 from ehrmeta.treatment.arms import Array
 from ehrmeta.treatment.cross_fitting import CrossFitted
 from ehrmeta.treatment.deviations import Deviations, TaskDeviations, fit_deviations
-from ehrmeta.treatment.dose_nuisances import TaskDoseNuisances
 from ehrmeta.treatment.learners import EffectForm, PseudoOutcomes
-from ehrmeta.treatment.nuisances import Nuisances, TaskNuisances
+from ehrmeta.treatment.nuisances import Nuisances, TaskDoseNuisances, TaskNuisances
 from ehrmeta.treatment.treated_rows import TreatedRows
 
 AnyTaskNuisances = TaskNuisances | TaskDoseNuisances

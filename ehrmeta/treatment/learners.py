@@ -37,8 +37,12 @@ from sklearn.linear_model import LinearRegression
 from ehrmeta.errors import DataError
 from ehrmeta.treatment.arms import Array, Index, Mask
 from ehrmeta.treatment.cross_fitting import CrossFitted, Stack, cross_fit, fit_model, model_outputs
-from ehrmeta.treatment.dose_nuisances import TaskDoseNuisances, rows_of_varied_dose
-from ehrmeta.treatment.nuisances import Nuisances, TaskNuisances
+from ehrmeta.treatment.nuisances import (
+    Nuisances,
+    TaskDoseNuisances,
+    TaskNuisances,
+    rows_of_varied_dose,
+)
 from ehrmeta.treatment.treated_rows import TreatedRows
 
 _SMALLEST_RESIDUAL = 1e-3  # of a dose, in its standard deviations; other rows are dropped

@@ -20,9 +20,8 @@ from ehrmeta.estimators.files import Json, Saved, State, from_json, provenance, 
 from ehrmeta.estimators.inputs import schema_of
 from ehrmeta.treatment.adapted_response import AdaptedResponse
 from ehrmeta.treatment.arms import AnyArray, Arms, Dose, first_category
-from ehrmeta.treatment.effect_model import EffectModel
+from ehrmeta.treatment.effect_model import EffectModel, EffectSettings, fit_effect_model
 from ehrmeta.treatment.effects import MixedEffects
-from ehrmeta.treatment.fitting import EffectSettings, fit_effect_model
 from ehrmeta.treatment.meta_effects import MetaEffects, MetaOutcomes
 from ehrmeta.treatment.treated_rows import TreatmentEncoder, read_treated
 

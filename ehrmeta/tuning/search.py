@@ -19,8 +19,7 @@ from ehrmeta.errors import DataError, Remedy, StudyError
 from ehrmeta.estimators._base import TaskEstimator
 from ehrmeta.estimators.inputs import Inputs
 from ehrmeta.tuning.comparison import REASON, best_full_trial
-from ehrmeta.tuning.measures import Rows, Scoring, read_scoring
-from ehrmeta.tuning.objective import Fold, Objective, read_folds
+from ehrmeta.tuning.objective import Fold, Objective, Rows, Scoring, read_folds, read_scoring
 from ehrmeta.tuning.space import Dimension, Space, Suggest, read_space, suggested
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from ehrmeta.errors import NotFittedError
 from ehrmeta.estimators import Adapted
 from ehrmeta.estimators._base import TaskEstimator
 from ehrmeta.tuning.comparison import full_trials, sign_of
-from ehrmeta.tuning.measures import Scoring
+from ehrmeta.tuning.objective import Scoring
 from ehrmeta.tuning.search import tune
 from ehrmeta.tuning.space import Space
 

@@ -11,7 +11,7 @@ from ehrmeta.data.clock import SECONDS
 from ehrmeta.data.schema import OnDuplicate, TaskKind, Transform
 from ehrmeta.estimators.adapted import NewGroups
 from ehrmeta.nn.likelihoods import LIKELIHOODS
-from ehrmeta.tuning.measures import MEASURES
+from ehrmeta.tuning.objective import MEASURES
 from tests.cli.commands import FIT, run
 
 HEAVY = ("numpy", "pandas", "sklearn", "torch")

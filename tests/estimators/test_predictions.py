@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
+import polars as pl
 import pytest
 
+from ehrmeta import ConformalClassifier, ConformalRegressor, MetaClassifier
+from ehrmeta.baselines import LastValue
 from ehrmeta.data import OutcomeScale
+from ehrmeta.errors import DataError
 from ehrmeta.estimators.predictions import Predictive
+from tests.estimators.patients import make_patients
 
 LOGS = OutcomeScale(center=0.5, scale=1.2, transform="log")
 
@@ -35,3 +41,134 @@ def test_no_mean_of_logs_rests_on_a_tail_that_was_never_seen(scale: float) -> No
 def test_the_mean_of_logs_grows_with_the_median() -> None:
     loc = np.linspace(-5.0, 8.0, 200)
     assert (np.diff(Predictive(loc, LOGS, np.full(200, 0.8)).mean()) > 0.0).all()
+
+
+DATES = pd.Timestamp("2020-01-01")
+
+
+@pytest.fixture(scope="module")
+def adapted(model, halves):
+    support, _ = halves
+    return model.adapt(support.X, support.y, groups=support.groups, time=support.time)
+
+
+@pytest.fixture(scope="module")
+def classes(patients):
+    return {
+        n: MetaClassifier(max_steps=2, random_state=0, verbose=False).fit(
+            patients.X, _labels(patients.y, n), groups=patients.groups, time=patients.time
+        )
+        for n in (2, 3)
+    }
+
+
+def _labels(y, n_classes):
+    return np.array(["high", "low", "middle"][:n_classes])[(y * 10).astype(int) % n_classes]
+
+
+def test_numbers_have_mean_and_limits_and_keep_the_index(adapted, halves):
+    _, query = halves
+    rows = {"groups": query.groups, "time": query.time}
+    frame = adapted.predict_frame(query.X, **rows, confidence_level=0.8)
+    assert list(frame) == ["task", "time", "mean", "lower", "upper"]
+    assert frame.index.equals(query.X.index)
+    np.testing.assert_array_equal(frame["mean"], adapted.predict(query.X, **rows))
+    interval = adapted.predict_interval(query.X, **rows, confidence_level=0.8)
+    np.testing.assert_array_equal(frame[["lower", "upper"]], interval)
+    np.testing.assert_array_equal(frame["task"], query.groups)
+    np.testing.assert_array_equal(frame["time"], query.time)
+
+
+def test_new_tasks_are_predicted_as_in_predict(adapted, halves):
+    _, query = halves
+    rows = {"groups": np.where(query.groups < 1010, query.groups, 7), "time": query.time}
+    frame = adapted.predict_frame(query.X, **rows, new_groups="population")
+    expected = adapted.predict(query.X, **rows, new_groups="population")
+    np.testing.assert_array_equal(frame["mean"], expected)
+    missing = adapted.predict_frame(query.X, **rows, new_groups="nan")
+    np.testing.assert_array_equal(missing["upper"].isna(), query.groups >= 1010)
+
+
+def test_polars_holds_the_same(adapted, halves):
+    _, query = halves
+    rows = {"groups": query.groups, "time": query.time}
+    frame = adapted.predict_frame(query.X, **rows, as_="polars")
+    assert isinstance(frame, pl.DataFrame)
+    expected = adapted.predict_frame(query.X, **rows).reset_index(drop=True)
+    pd.testing.assert_frame_equal(frame.to_pandas(), expected)
+
+
+def test_one_task_without_id_and_time_has_predictions_only(halves):
+    X, y, groups, _ = make_patients(n_patients=20)
+    one = LastValue().fit(X, y, groups=groups).adapt(X[:2], y[:2])
+    frame = one.predict_frame(X[:3])
+    assert list(frame) == ["mean", "lower", "upper"]
+    assert frame["mean"].notna().all()
+    assert frame["lower"].isna().all()
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_classes_have_the_likeliest_and_risks(classes, halves, n_classes):
+    support, query = halves
+    given = {"groups": support.groups, "time": support.time}
+    adapted = classes[n_classes].adapt(support.X, _labels(support.y, n_classes), **given)
+    rows = {"groups": query.groups, "time": query.time}
+    frame = adapted.predict_frame(query.X, **rows)
+    p = adapted.predict_proba(query.X, **rows)
+    if n_classes == 2:
+        np.testing.assert_array_equal(frame["risk"], p[:, 1])
+    else:
+        np.testing.assert_array_equal(frame[["risk_high", "risk_low", "risk_middle"]], p)
+        with pytest.raises(DataError, match="one of two classes"):
+            adapted.predict_frame(query.X, **rows, names="meds")
+    assert frame["class"].tolist() == adapted.predict(query.X, **rows).tolist()
+
+
+def test_meds_evaluators_find_their_names(patients, halves):
+    _, query = halves
+    label = patients.y > 54
+    model = MetaClassifier(max_steps=2, random_state=0, verbose=False)
+    day = DATES + pd.to_timedelta(patients.time, unit="D")
+    model.fit(patients.X, label, groups=patients.groups, time=day)
+    adapted = model.adapt(query.X[:0], label[:0], time=day[:0])
+    later = DATES + pd.to_timedelta(query.time, unit="D")
+    rows = {"groups": query.groups, "time": later}
+    frame = adapted.predict_frame(query.X, **rows, names="meds", as_="polars")
+    assert frame.schema == {
+        "subject_id": pl.Int64,
+        "prediction_time": pl.Datetime("us"),
+        "predicted_boolean_probability": pl.Float64,
+    }
+    np.testing.assert_array_equal(
+        frame["predicted_boolean_probability"], adapted.predict_proba(query.X, time=later)[:, 1]
+    )
+    with pytest.raises(DataError, match="subject and a prediction time, but task"):
+        adapted.predict_frame(query.X, time=later, names="meds")
+
+
+def test_calibrated_tasks_have_their_intervals_and_sets(model, classes, patients, halves):
+    support, query = halves
+    given, rows = ({"groups": part.groups, "time": part.time} for part in (support, query))
+    held_out = make_patients(n_patients=60, seed=3)
+    other = {"groups": held_out.groups, "time": held_out.time}
+    numbers = ConformalRegressor(model, shots=(3,)).calibrate(held_out.X, held_out.y, **other)
+    adapted = numbers.adapt(support.X, support.y, **given)
+    frame = adapted.predict_frame(query.X, **rows)
+    interval = adapted.predict_interval(query.X, **rows)
+    np.testing.assert_array_equal(frame[["lower", "upper"]], interval)
+    sets = ConformalClassifier(classes[2], shots=(3,))
+    sets.calibrate(held_out.X, _labels(held_out.y, 2), **other)
+    adapted = sets.adapt(support.X, _labels(support.y, 2), **given)
+    frame = adapted.predict_frame(query.X, **rows)
+    assert list(frame)[2:] == ["class", "risk", "in_set_high", "in_set_low"]
+    members = adapted.predict_set(query.X, **rows)
+    np.testing.assert_array_equal(frame[["in_set_high", "in_set_low"]], members)
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"), [("as_", "arrow"), ("names", "omop"), ("confidence_level", 90)]
+)
+def test_unknown_arguments_are_named(adapted, halves, argument, value):
+    _, query = halves
+    with pytest.raises(DataError, match=argument):
+        adapted.predict_frame(query.X, groups=query.groups, time=query.time, **{argument: value})

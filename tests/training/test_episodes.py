@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 import pytest
 import torch
+from torch._C._functorch import get_unwrapped
 
-from ehrmeta.training import EpisodeSampler
+from ehrmeta import MAML, MLP, DeepMixedEffects
+from ehrmeta.errors import MemoryWarning
+from ehrmeta.nn import Categorical, ClassLikelihood, Normal, TaskSet
+from ehrmeta.training import EpisodeLoss, EpisodeSampler
+from tests.algorithms.test_contract import CASES as CONTRACT_CASES
 from tests.training.small import rows_of
 
 
@@ -45,3 +52,127 @@ def test_untimed_support_and_query_are_disjoint_randomrows_of():
         assert not chosen & queried
         firsts |= chosen
     assert len(firsts) == 15  # every row gets its turn
+
+
+N_TASKS, N_FEATURES = 6, 3
+
+
+def _episode(likelihood, n_points: int, n_real: list[int], seed: int) -> TaskSet:
+    generator = torch.Generator().manual_seed(seed)
+    shape = (N_TASKS, n_points)
+    mask = torch.arange(n_points) < torch.tensor(n_real)[:, None]
+    y = torch.randn(shape, generator=generator)
+    if isinstance(likelihood, ClassLikelihood):
+        y = torch.randint(0, 3, shape, generator=generator).float()
+    return TaskSet(
+        x=torch.randn(*shape, N_FEATURES, generator=generator) * mask[..., None],
+        y=y * mask,
+        time=torch.rand(shape, generator=generator).double() * mask,
+        mask=mask,
+        weight=mask.float(),
+        offset=torch.zeros(shape),
+    )
+
+
+def _problem(algorithm, likelihood):
+    spec = algorithm.spec(MLP((8, 8), "tanh"), likelihood, N_FEATURES)
+    params = algorithm.init(spec, torch.Generator().manual_seed(0))
+    support = _episode(likelihood, 4, [0, 1, 2, 3, 4, 4], seed=1)
+    query = _episode(likelihood, 5, [5, 4, 0, 2, 1, 5], seed=2)
+    return spec, params, support, query
+
+
+CASES = {**CONTRACT_CASES, "DeepMixedEffects": DeepMixedEffects()}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_recorded_equals_plain_bit_for_bit(name):
+    algorithm = CASES[name]
+    likelihood = Normal() if "real" in algorithm.serves else Categorical(3)
+    spec, params, *episode = _problem(algorithm, likelihood)
+    plain = EpisodeLoss(algorithm, spec, plain_calls=10)
+    recorded = EpisodeLoss(algorithm, spec, plain_calls=0)
+    for progress in (0.1, 0.9) if name == "maml, annealed" else (0.9,):
+        losses, gradient = plain.gradient(params, *episode, progress)
+        again, same = recorded.gradient(params, *episode, progress)
+        assert losses[2] == 0.0  # a task without a query
+        assert gradient.keys() == same.keys()
+        torch.testing.assert_close(again, losses, rtol=0.0, atol=0.0)
+        torch.testing.assert_close(same, gradient, rtol=0.0, atol=0.0)
+    plain_losses, recorded_losses = (loss.losses(params, *episode) for loss in (plain, recorded))
+    torch.testing.assert_close(recorded_losses, plain_losses, rtol=0.0, atol=0.0)
+
+
+@pytest.mark.parametrize("chunk_size", [1, 4])
+def test_chunks_add_up_to_the_whole(chunk_size):
+    spec, params, *episode = _problem(MAML(), Normal())
+    whole = EpisodeLoss(MAML(), spec).gradient(params, *episode, 0.5)
+    chunked = EpisodeLoss(MAML(), spec, chunk_size=chunk_size).gradient(params, *episode, 0.5)
+    torch.testing.assert_close(chunked, whole)
+
+
+def test_a_full_device_halves_the_chunk_and_says_so_once(monkeypatch):
+    spec, params, *episode = _problem(MAML(), Normal())
+    whole = EpisodeLoss(MAML(), spec).gradient(params, *episode, 0.5)
+    exact = MAML.loss
+
+    def loss_of_few(self, spec, params, support, query, progress):
+        if get_unwrapped(query.y).shape[0] > 2:
+            raise torch.OutOfMemoryError("no memory left")
+        return exact(self, spec, params, support, query, progress)
+
+    monkeypatch.setattr(MAML, "loss", loss_of_few)
+    small = EpisodeLoss(MAML(), spec)
+    with pytest.warns(MemoryWarning, match="at most 3 tasks at once") as warned:
+        halved = small.gradient(params, *episode, 0.5)
+        small.gradient(params, *episode, 0.5)
+    assert len(warned) == 1
+    torch.testing.assert_close(halved, whole)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("algorithm", [MAML(), MAML(inner_steps=1)], ids=["materialised", "keys"])
+def test_compiled_differs_by_rounding_only(algorithm):
+    spec, params, *episode = _problem(algorithm, Normal())
+    plain = EpisodeLoss(algorithm, spec).gradient(params, *episode, 0.5)
+    compiled = EpisodeLoss(algorithm, spec, compiled=True).gradient(params, *episode, 0.5)
+    torch.testing.assert_close(compiled, plain, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("plain_calls", [0, 9])
+def test_short_factors_change_the_gradient_by_their_own_rounding(plain_calls):
+    spec, params, *episode = _problem(MAML(), Normal())
+    exact = EpisodeLoss(MAML(), spec).gradient(params, *episode, 0.5)
+    loss = EpisodeLoss(MAML(), spec, precision="bf16", plain_calls=plain_calls)
+    short = loss.gradient(params, *episode, 0.5)
+    torch.testing.assert_close(short, exact, rtol=0.1, atol=0.02)
+    assert not torch.equal(short[0], exact[0])
+
+
+@dataclass(eq=False, repr=False)
+class Doubled(MAML):
+    """MAML at twice the loss."""
+
+    weights: list[float] = field(default_factory=lambda: [1.0, 2.0])
+
+    def at(self, progress):
+        return self if progress < 0.5 else Zeroed(**self.get_params(deep=False))
+
+    def loss(self, *args):
+        return self.weights[1] * super().loss(*args)
+
+
+class Zeroed(Doubled):
+    """The same values in another class."""
+
+    def loss(self, *args):
+        return 0.0 * super().loss(*args)
+
+
+def test_stages_of_another_class_and_lists_as_parameters_have_their_own_gradient():
+    spec, params, *episode = _problem(MAML(), Normal())
+    losses, _ = EpisodeLoss(MAML(), spec).gradient(params, *episode, 0.1)
+    staged = EpisodeLoss(Doubled(), spec, plain_calls=0)
+    for _ in range(2):
+        torch.testing.assert_close(staged.gradient(params, *episode, 0.1)[0], 2.0 * losses)
+        assert (staged.gradient(params, *episode, 0.9)[0] == 0.0).all()

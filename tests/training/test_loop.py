@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
-from ehrmeta import MAML, MLP
+from ehrmeta import MAML, MLP, MetaRegressor
 from ehrmeta.algorithms import Spec
 from ehrmeta.errors import DataWarning, DivergenceError
 from ehrmeta.nn import Normal, TaskRows
 from ehrmeta.training import TrainingPlan, train
+from ehrmeta.training.loop import stage
 from tests.training.small import rows_of
 
 
@@ -101,3 +103,18 @@ def test_lasting_divergence_names_the_task_and_the_step():
     with pytest.raises(DivergenceError, match=r"task \d+ .* not finite at step 4") as error:
         _fit(rows, PLAN)
     assert "inner_lr" in str(error.value)
+
+
+def test_a_stage_is_named_before_it_begins(capsys):
+    with stage("fitting", shown=True):
+        assert "fitting [00:00]" in capsys.readouterr().err
+    assert capsys.readouterr().err.endswith("\n")
+
+
+@pytest.mark.parametrize("verbose", [True, False])
+def test_fit_names_its_stages_if_it_is_verbose(verbose, capsys):
+    X, y = np.arange(60.0)[:, None], np.arange(60.0) % 7
+    MetaRegressor(verbose=verbose).fit(X, y, groups=np.arange(60) // 3)
+    shown = capsys.readouterr().err
+    trees, start = shown.find("testing boosted trees"), shown.find("fitting start values")
+    assert 0 <= trees < start if verbose else not shown

@@ -8,7 +8,13 @@ from scipy.special import softmax
 from sklearn.linear_model import LinearRegression, LogisticRegression
 
 from ehrmeta.errors import DataError
-from ehrmeta.treatment.nuisances import LogitShifts, fit_arm_levels, fit_nuisances
+from ehrmeta.treatment.nuisances import (
+    LogitShifts,
+    fit_arm_levels,
+    fit_dose_nuisances,
+    fit_nuisances,
+    rows_of_varied_dose,
+)
 from ehrmeta.treatment.treated_rows import TreatedRows
 
 
@@ -57,3 +63,34 @@ def test_outcomes_of_0_and_1_stay_between(cases):
     assert adapted.mu.min() >= 0
     assert adapted.mu.max() <= 1
     assert ((adapted.population_mu < 0) | (adapted.population_mu > 1)).any()
+
+
+@pytest.fixture(scope="module")
+def dosed_cases():
+    rng = np.random.default_rng(0)
+    task, x = np.repeat(np.arange(20), 15), rng.normal(size=(300, 1))
+    level = rng.normal(size=20)[task]
+    dose = x[:, 0] + level + rng.normal(size=300)
+    return TreatedRows(x, 2 * dose + level + rng.normal(size=300), dose, task, 20)
+
+
+def test_levels_of_tasks_are_learned_from_their_other_rows(dosed_cases):
+    models = [LinearRegression()]
+    nuisances, _ = fit_dose_nuisances(
+        dosed_cases, dosed_cases.task % 5, outcome=models, dose=models
+    )
+    new = dosed_cases.take(np.arange(15))
+    adapted = nuisances.adapt(new)
+    shifted = new.y.copy()
+    shifted[3] += 5.0
+    again = nuisances.adapt(TreatedRows(new.x, shifted, new.arm, new.task, 20))
+    assert again.m[3] == pytest.approx(adapted.m[3])
+    assert (np.delete(again.m - adapted.m, 3) > 0.1).all()
+    np.testing.assert_allclose(again.dose, adapted.dose)
+    np.testing.assert_allclose(adapted.residual(new)[:, 0], new.arm - adapted.dose)
+
+
+def test_a_task_of_one_dose_says_nothing_of_its_effect(dosed_cases):
+    constant = np.where(dosed_cases.task == 2, 1.0, dosed_cases.arm)
+    same = TreatedRows(dosed_cases.x, dosed_cases.y, constant, dosed_cases.task, 20)
+    np.testing.assert_array_equal(rows_of_varied_dose(same), dosed_cases.task != 2)

@@ -10,7 +10,7 @@ from ehrmeta.baselines import TaskRidge
 from ehrmeta.errors import DivergenceError
 from ehrmeta.estimators.task_model import RowReader, TaskModel
 from ehrmeta.nn.batch import TaskRows
-from ehrmeta.tuning.measures import Rows
+from ehrmeta.tuning.objective import Rows
 
 SPACE: dict[str, Any] = {"penalty": (0.01, 100.0, "log")}
 

@@ -1,5 +1,6 @@
 """Scores without counterfactuals prefer what is nearer to the truth."""
 
+import numpy as np
 import pandas as pd
 import pytest
 from sklearn.linear_model import LinearRegression, LogisticRegression
@@ -7,8 +8,8 @@ from sklearn.model_selection import cross_val_score
 
 from ehrmeta import PatientKFold
 from ehrmeta.errors import DataError
-from ehrmeta.treatment import EffectScorer
-from tests.treatment.sites import plain, simulate
+from ehrmeta.treatment import EffectScorer, refute
+from tests.treatment.sites import fitted, plain, simulate
 
 JUDGE = {"outcome": LinearRegression(), "propensity": LogisticRegression()}
 
@@ -62,3 +63,20 @@ def test_unknown_kinds_are_refused(table):
     model = plain(task="site", treatment="arm").fit(X, y)
     with pytest.raises(DataError, match="kind must be one of"):
         EffectScorer("auc")(model, X, y)
+
+
+def test_refuters_find_no_effect():
+    model = fitted(plain(), simulate())
+    refits = refute(model, n_repeats=3)
+    assert len(refits) == 6
+    assert refits.holds_0.sum() >= 5
+    assert refits.effect.abs().max() < 0.3
+
+
+def test_a_dose_has_no_arms_to_deal():
+    rng = np.random.default_rng(0)
+    X, dose = rng.normal(size=(100, 1)), rng.normal(size=100)
+    model = plain(learner="r", discrete_treatment=False, propensity=LinearRegression())
+    model.fit(X, dose + rng.normal(size=100), treatment=dose)
+    with pytest.raises(DataError, match="refute permutes arms"):
+        refute(model)
