@@ -1,4 +1,4 @@
-"""Search ranges of hyper-parameters, declared in their type annotations.
+"""Ranges: search ranges of hyper-parameters, declared in their type annotations; valid levels.
 
 ``inner_lr: Annotated[float, Range(1e-3, 0.5, log=True)] = 0.1`` has type, range, scale and default.
 Tuner, command line and docs read them from there.
@@ -12,6 +12,15 @@ from numbers import Integral
 from typing import Any, get_type_hints
 
 from ehrmeta.errors import DataError
+
+
+def check_level(confidence_level: float) -> float:
+    """The level itself, or an error unless it lies strictly between 0 and 1."""
+    if not 0.0 < confidence_level < 1.0:
+        raise DataError(
+            f"confidence_level must lie strictly between 0 and 1, got {confidence_level}."
+        )
+    return confidence_level
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import pytest
 
 from ehrmeta.algorithms import ALGORITHMS
 from ehrmeta.errors import DataError
-from ehrmeta.ranges import Choice, Range, declared_ranges
+from ehrmeta.ranges import Choice, Range, check_level, declared_ranges
 
 
 @pytest.mark.parametrize(
@@ -73,3 +73,9 @@ def test_the_defaults_of_every_algorithm_are_in_their_ranges(name):
             assert default in declared.values
         else:
             assert declared.low <= default <= declared.high
+
+
+@pytest.mark.parametrize("level", [0, 1, 1.5, float("nan")])
+def test_a_level_lies_strictly_between_0_and_1(level):
+    with pytest.raises(DataError, match="strictly between 0 and 1"):
+        check_level(level)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -13,10 +13,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from ehrmeta.data.censored import Censored
 from ehrmeta.data.clock import check_zones, has_zone, to_time
 from ehrmeta.data.columns import collected, native_column
 from ehrmeta.data.findings import Finding
-from ehrmeta.data.schema import Schema
+from ehrmeta.data.schema import Clock, OnDuplicate, Outcome, Schema, TaskKind
 from ehrmeta.data.tasks import (
     PatientKFold,
     RandomState,
@@ -87,7 +88,19 @@ class Table:
         *,
         on_missing_outcome: Literal["error", "drop"] = "error",
         on_constant_outcome: Literal["error", "allow"] = "error",
-        **roles: Any,
+        task: str | None = None,
+        outcome: str | Outcome | None = None,
+        time: str | Clock | None = None,
+        treatment: str | None = None,
+        outcome_time: str | None = None,
+        task_kind: TaskKind | None = None,
+        on_duplicate: OnDuplicate | None = None,
+        censored: Censored | None = None,
+        features: Sequence[str] | None = None,
+        measured: Sequence[str] | None = None,
+        known: Sequence[str] | None = None,
+        units: Mapping[str, str] | None = None,
+        ranges: Mapping[str, tuple[float | None, float | None]] | None = None,
     ) -> Table:
         """Check a frame and create a table; rows keep their order.
 
@@ -99,14 +112,14 @@ class Table:
         frame : pandas, polars or pyarrow frame, or 2-D array, (row, column)
         schema : Schema, optional
             Only its columns are read. By default `Schema.infer` infers one from the frame and
-            `roles`.
+            the roles.
         on_missing_outcome : {"error", "drop"}
             Whether rows without an outcome raise or are dropped and counted.
         on_constant_outcome : {"error", "allow"}
             A constant outcome usually is the wrong column, except in a small support.
-        **roles
-            Arguments of `Schema.infer`, such as task, outcome, time, measured, known, units and
-            censored.
+        task, outcome, time, treatment, outcome_time, task_kind, on_duplicate, censored, \
+features, measured, known, units, ranges
+            Roles of columns, as in `Schema.infer`; without a schema only.
 
         Raises
         ------
@@ -118,6 +131,22 @@ class Table:
             No valid row; the outcome is text, constant or missing; a time is missing or unreadable;
             or (task, time) repeats in a table of patients.
         """
+        roles: dict[str, Any] = {
+            "task": task,
+            "outcome": outcome,
+            "time": time,
+            "treatment": treatment,
+            "outcome_time": outcome_time,
+            "task_kind": task_kind,
+            "on_duplicate": on_duplicate,
+            "censored": censored,
+            "features": features,
+            "measured": measured,
+            "known": known,
+            "units": units,
+            "ranges": ranges,
+        }
+        roles = {name: role for name, role in roles.items() if role is not None}
         frame = collected(frame)
         if schema is None:
             schema = Schema.infer(frame, **roles)

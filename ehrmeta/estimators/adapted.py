@@ -21,7 +21,6 @@ from ehrmeta.estimators.predictions import (
     FrameType,
     Prediction,
     check_frame,
-    check_level,
     join_rows,
     prediction_frame,
 )
@@ -36,6 +35,7 @@ from ehrmeta.estimators.task_model import (
     warn_of_past_rows,
 )
 from ehrmeta.nn.batch import TaskRows
+from ehrmeta.ranges import check_level
 
 Array = npt.NDArray[np.float64]
 NewGroups = Literal["error", "population", "nan"]

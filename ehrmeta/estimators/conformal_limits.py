@@ -18,6 +18,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from ehrmeta.errors import BundleError, DataError, DataWarning, SchemaError, did_you_mean
+from ehrmeta.ranges import check_level
 
 Array = npt.NDArray[np.float64]
 _ROUNDING = 1e-9  # tolerance for sums of 1 / n, which are not exact
@@ -124,11 +125,7 @@ def tasks_needed(confidence_level: float, *, sides: int = 2) -> int:
     >>> tasks_needed(0.9), tasks_needed(0.95), tasks_needed(0.9, sides=1)
     (19, 39, 9)
     """
-    if not 0.0 < confidence_level < 1.0:
-        raise DataError(
-            f"confidence_level must lie strictly between 0 and 1, got {confidence_level}."
-        )
-    return math.ceil(sides / (1.0 - confidence_level) - 1.0 - _ROUNDING)
+    return math.ceil(sides / (1.0 - check_level(confidence_level)) - 1.0 - _ROUNDING)
 
 
 @dataclass(frozen=True)

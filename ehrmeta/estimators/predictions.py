@@ -16,6 +16,7 @@ from ehrmeta.data import OutcomeScale
 from ehrmeta.data.columns import level_names
 from ehrmeta.errors import DataError, Remedy
 from ehrmeta.estimators.inputs import Inputs
+from ehrmeta.ranges import check_level
 
 Array = npt.NDArray[np.float64]
 
@@ -151,15 +152,6 @@ class Predictive(Prediction):
         if self.dof is None:
             return stats.norm(self.loc, self.scale)
         return stats.t(self.dof, self.loc, self.scale)
-
-
-def check_level(confidence_level: float) -> float:
-    """The level itself, or an error unless it lies strictly between 0 and 1."""
-    if not 0.0 < confidence_level < 1.0:
-        raise DataError(
-            f"confidence_level must lie strictly between 0 and 1, got {confidence_level}."
-        )
-    return confidence_level
 
 
 def number_columns(mean: Array, limits: Array) -> dict[str, npt.NDArray[Any]]:

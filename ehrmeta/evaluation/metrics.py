@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ehrmeta.data.tasks import index_tasks
 from ehrmeta.errors import DataError, renamed_argument
+from ehrmeta.ranges import check_level
 
 Array = NDArray[np.float64]
 METRICS = ("rmse_macro", "rmse_task", "rmse_pooled", "mae_macro")
@@ -149,12 +150,6 @@ def refuse(wrong: Any, what: str, remedy: str = "", *, of: str = "rows") -> None
     n = int(np.count_nonzero(wrong))
     if n:
         raise DataError(f"{what} in {n} of {np.size(wrong)} {of}. {remedy}".rstrip())
-
-
-def check_level(confidence_level: float) -> None:
-    """Raise a `DataError` if a confidence level does not lie between 0 and 1."""
-    if not 0 < confidence_level < 1:
-        raise DataError(f"confidence_level is {confidence_level}; it must lie between 0 and 1.")
 
 
 class Difference(NamedTuple):

@@ -9,7 +9,8 @@ from numpy.typing import ArrayLike
 from scipy import special, stats
 
 from ehrmeta.errors import DataError, renamed_argument
-from ehrmeta.evaluation.metrics import Array, check_level, finite, refuse
+from ehrmeta.evaluation.metrics import Array, finite, refuse
+from ehrmeta.ranges import check_level
 
 
 def crps_normal(y: ArrayLike, mean: ArrayLike, sd: ArrayLike) -> Array:

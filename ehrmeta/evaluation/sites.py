@@ -11,8 +11,9 @@ from scipy import optimize, stats
 from ehrmeta.data import index_tasks
 from ehrmeta.errors import DataError
 from ehrmeta.evaluation.discrimination import BinaryRisk, read_binary
-from ehrmeta.evaluation.metrics import Array, check_level, finite, refuse
+from ehrmeta.evaluation.metrics import Array, finite, refuse
 from ehrmeta.evaluation.risk import POOLING_SCALES, interval_rows
+from ehrmeta.ranges import check_level
 
 _MIN_SITES = 3  # the prediction interval has S - 2 degrees of freedom
 

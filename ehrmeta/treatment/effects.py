@@ -20,8 +20,8 @@ import pandas as pd
 from scipy import stats
 
 from ehrmeta.errors import DataError
-from ehrmeta.estimators.predictions import check_level
 from ehrmeta.nn.mixed_model import cross_products, orthonormal
+from ehrmeta.ranges import check_level
 from ehrmeta.treatment.arms import Array
 from ehrmeta.treatment.cross_fitting import CrossFitted
 from ehrmeta.treatment.deviations import Deviations, TaskDeviations, fit_deviations

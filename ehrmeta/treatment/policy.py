@@ -22,7 +22,7 @@ from scipy import stats
 from sklearn.tree import DecisionTreeRegressor, export_text
 
 from ehrmeta.errors import DataError
-from ehrmeta.estimators.predictions import check_level
+from ehrmeta.ranges import check_level
 from ehrmeta.treatment.arms import AnyArray, Array, Index, Mask
 
 _FEW_TASKS = 10  # with fewer, rows are the independent units rather than tasks
@@ -105,7 +105,7 @@ def policy_value(
     >>> value.value, value.n_eff
     (2.0, 2.0)
     """
-    rows = np.arange(len(y))
+    rows, level = np.arange(len(y)), 0.5 + 0.5 * check_level(confidence_level)
     agree = given == policy
     if not agree.any():
         raise DataError(
@@ -122,7 +122,7 @@ def policy_value(
         se = float(np.sqrt(np.sum((weight * (y - value)) ** 2)) / weight.sum())
     else:
         raise DataError(f"method must be 'dr' or 'ipw', got {method!r}.")
-    wide = float(stats.norm.ppf(0.5 + 0.5 * confidence_level)) * se
+    wide = float(stats.norm.ppf(level)) * se
     return PolicyValue(
         value,
         se,
@@ -225,7 +225,7 @@ def rate(
     task : (row,), optional
         With ten tasks or more, whole tasks are resampled; otherwise rows.
     """
-    random = np.random.default_rng(random_state)
+    level, random = 0.5 + 0.5 * check_level(confidence_level), np.random.default_rng(random_state)
     n_tasks = 0 if task is None else len(np.unique(task))
     unit = (
         np.arange(len(effect))
@@ -241,7 +241,7 @@ def rate(
         rows = half[unit]
         resampled[at] = rank_score(effect[rows], scores[rows], kind=kind)
     se = float(resampled.std(ddof=1))
-    wide = float(stats.norm.ppf(0.5 + 0.5 * confidence_level)) * se
+    wide = float(stats.norm.ppf(level)) * se
     return Ranking(value, se, value - wide, value + wide)
 
 

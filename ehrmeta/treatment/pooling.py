@@ -9,7 +9,7 @@ from scipy import stats
 from scipy.optimize import brentq
 
 from ehrmeta.errors import DataError
-from ehrmeta.estimators.predictions import check_level
+from ehrmeta.ranges import check_level
 from ehrmeta.treatment.arms import AnyArray, Array, Index
 
 
@@ -121,7 +121,7 @@ def mean_by_task(
     tasks = np.flatnonzero(n > 2)
     mean, square = (np.bincount(task, of)[tasks] / n[tasks] for of in (values, values**2))
     se = np.sqrt((square - mean**2) / (n[tasks] - 1))
-    wide = stats.t.ppf(0.5 + 0.5 * confidence_level, n[tasks] - 1) * se
+    wide = stats.t.ppf(0.5 + 0.5 * check_level(confidence_level), n[tasks] - 1) * se
     columns = {"n": n[tasks], "effect": mean, "se": se, "low": mean - wide, "high": mean + wide}
     names = tasks if labels is None else labels[tasks]
     return pd.DataFrame(columns, index=pd.Index(names, name="task"))

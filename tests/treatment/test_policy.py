@@ -12,6 +12,7 @@ from ehrmeta.treatment.policy import (
     rank_score,
     rate,
 )
+from ehrmeta.treatment.pooling import mean_by_task
 
 RNG = np.random.default_rng(0)
 
@@ -65,3 +66,24 @@ def test_tasks_are_resampled_whole():
     by_row, by_task = rate(effect, scores), rate(effect, scores, task=task)
     assert by_row.value == by_task.value > by_row.low > 0
     assert by_row.se != by_task.se
+
+
+@pytest.mark.parametrize(
+    "interval_of",
+    [
+        lambda level: policy_value(
+            np.zeros((4, 2)),
+            np.arange(4.0),
+            np.ones(4, int),
+            np.full((4, 2), 0.5),
+            np.zeros(4, bool),
+            np.ones(4, int),
+            confidence_level=level,
+        ),
+        lambda level: rate(np.arange(4.0), np.arange(4.0), confidence_level=level),
+        lambda level: mean_by_task(np.arange(4.0), np.zeros(4, int), confidence_level=level),
+    ],
+)
+def test_every_interval_refuses_an_impossible_level(interval_of):
+    with pytest.raises(DataError, match="confidence_level must lie strictly between 0 and 1"):
+        interval_of(1.2)

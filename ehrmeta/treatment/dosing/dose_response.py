@@ -13,7 +13,7 @@ from scipy import stats
 from ehrmeta.data import Schema
 from ehrmeta.errors import DataError, DataWarning
 from ehrmeta.estimators.inputs import Inputs
-from ehrmeta.estimators.predictions import check_level
+from ehrmeta.ranges import check_level
 from ehrmeta.treatment.arms import Array, Dose
 from ehrmeta.treatment.dosing.dose_design import DoseDesign
 from ehrmeta.treatment.dosing.dose_model import (

@@ -14,7 +14,7 @@ from sklearn.utils.validation import _check_feature_names, _check_n_features
 
 from ehrmeta.data import Schema
 from ehrmeta.data.columns import collected
-from ehrmeta.errors import DataError, DataWarning, GroupError, NotFittedError, warn_renamed
+from ehrmeta.errors import DataError, DataWarning, GroupError, NotFittedError, renamed_argument
 from ehrmeta.estimators.inputs import Inputs, outcome_name, read_inputs, schema_of
 from ehrmeta.treatment.arms import AnyArray, Array, Dose, Index
 from ehrmeta.treatment.treated_rows import check_columns, read_times
@@ -124,9 +124,10 @@ class DosedEstimator(BaseEstimator, Generic[Adapted]):
     dose_: Dose
     reader_: DosedReader
     __metadata_request__fit: ClassVar[dict[str, bool]] = dict.fromkeys(
-        ("treatment", "groups", "time", "dose_time", "dose"), True
+        ("treatment", "groups", "time", "dose_time"), True
     )
 
+    @renamed_argument("dose", "treatment")
     def fit(
         self,
         X: Any,
@@ -136,7 +137,6 @@ class DosedEstimator(BaseEstimator, Generic[Adapted]):
         groups: Any = None,
         time: Any = None,
         dose_time: Any = None,
-        dose: Any = None,
     ) -> Self:
         """Learn from the doses and responses of many patients.
 
@@ -154,15 +154,13 @@ class DosedEstimator(BaseEstimator, Generic[Adapted]):
             Time of the response.
         dose_time : array, (row,), optional
             Time at which the dose was given. It must not be after `time`.
-        dose : array, (row,), optional
-            Old name of `treatment`, deprecated.
 
         Returns
         -------
         self
         """
         self._check_parameters()
-        X, dose = collected(X), given_dose(treatment, dose)
+        X = collected(X)
         reader = DosedReader(schema_of(self.schema, X), self.task)
         inputs = reader.read(X, y, groups, time)
         if inputs.groups is None:
@@ -170,8 +168,8 @@ class DosedEstimator(BaseEstimator, Generic[Adapted]):
         self.reader_ = replace(reader, columns=tuple(inputs.columns))
         if inputs.n_rows == 0:
             raise DataError("X has no rows: pass the rows of several patients.")
-        self.dose_ = Dose.fit(dose, "dose")
-        rows = self._rows(inputs, dose, dose_time)
+        self.dose_ = Dose.fit(_given(treatment), "dose")
+        rows = self._rows(inputs, treatment, dose_time)
         if len(rows.starts) < 3:
             raise GroupError(
                 "groups names the same patient in all rows. Pass the rows of several patients."
@@ -182,6 +180,7 @@ class DosedEstimator(BaseEstimator, Generic[Adapted]):
         self.n_tasks_ = len(rows.starts) - 1
         return self
 
+    @renamed_argument("dose", "treatment")
     def adapt(
         self,
         X: Any,
@@ -191,13 +190,12 @@ class DosedEstimator(BaseEstimator, Generic[Adapted]):
         groups: Any = None,
         time: Any = None,
         dose_time: Any = None,
-        dose: Any = None,
     ) -> Adapted:
         """Adapt to new patients from their first rows, without refitting.
 
         Parameters
         ----------
-        X, y, treatment, groups, time, dose_time, dose
+        X, y, treatment, groups, time, dose_time
             The support rows, as in `fit`. Without groups they are one patient.
 
         Returns
@@ -205,7 +203,6 @@ class DosedEstimator(BaseEstimator, Generic[Adapted]):
         AdaptedDoses or AdaptedCompartment
         """
         self._check_is_fitted()
-        treatment = given_dose(treatment, dose)
         inputs = self.reader_.read(X, y, groups, time)
         if inputs.n_rows == 0:
             return self.unadapted()
@@ -232,7 +229,7 @@ class DosedEstimator(BaseEstimator, Generic[Adapted]):
         return False, False
 
     def _rows(self, inputs: Inputs, dose: Any, dose_time: Any) -> DosedRows:
-        doses = self.dose_.codes(dose, "dose")
+        doses = self.dose_.codes(_given(dose), "dose")
         return read_rows(inputs, doses, dose_time, self.reader_.schema, self._logs)
 
     def _check_is_fitted(self) -> None:
@@ -244,14 +241,10 @@ class DosedEstimator(BaseEstimator, Generic[Adapted]):
         return hasattr(self, "n_tasks_")
 
 
-def given_dose(treatment: Any, dose: Any) -> Any:
-    """The dose of every row, also under the argument's deprecated name."""
-    if dose is not None:
-        warn_renamed("dose=", "pass treatment=", stacklevel=4)
-        treatment = dose
-    if treatment is None:
+def _given(dose: Any) -> Any:
+    if dose is None:
         raise DataError("treatment is missing: pass treatment= with the dose of every row.")
-    return treatment
+    return dose
 
 
 def titration_p_value(dose: Array, y: Array, starts: Index) -> float:

@@ -14,7 +14,8 @@ from scipy import stats
 from ehrmeta.data import Schema, read_column
 from ehrmeta.errors import DataError
 from ehrmeta.estimators.inputs import Inputs
-from ehrmeta.estimators.predictions import FrameType, check_frame, check_level, prediction_frame
+from ehrmeta.estimators.predictions import FrameType, check_frame, prediction_frame
+from ehrmeta.ranges import check_level
 from ehrmeta.treatment.arms import Array, Dose, Index
 from ehrmeta.treatment.treated_rows import described
 
