@@ -4,11 +4,11 @@ import hashlib
 import io
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
-import polars as pl
+import pyarrow.parquet as pq
 
 from ehrmeta.data.findings import Finding
 from ehrmeta.data.schema import Schema
@@ -69,6 +69,8 @@ def load_dataset(
     """
     card = read_card(name)
     frame, schema = _instance(card, instance), _schema(card, outcome)
+    short = frame.select_dtypes("float32")
+    frame = frame.astype(dict.fromkeys(short.columns[short.isna().any()], np.float64))
     table = Table.from_frame(frame, schema, on_missing_outcome="drop")
     min_rows = card.get("min_rows", 1) if min_rows is None else min_rows
     if min_rows < 1:
@@ -101,7 +103,7 @@ def load_frame(name: str, *, instance: int = 1) -> pd.DataFrame:
     >>> load_frame("pbcseq").loc[table.X.index, ["follow_up", "event"]].shape
     (1945, 2)
     """
-    return _instance(read_card(name), instance).to_pandas()
+    return _instance(read_card(name), instance)
 
 
 def load_events(name: str) -> pd.DataFrame:
@@ -125,7 +127,7 @@ def load_events(name: str) -> pd.DataFrame:
     if "events" not in card:
         others = [other for other in list_datasets() if "events" in read_card(other)]
         raise DataError(f"data set '{name}' has no events. {did_you_mean(name, others)}")
-    return _read(card, card["events"]["file"], card["events"]["sha256"]).to_pandas()
+    return _read(card, card["events"]["file"], card["events"]["sha256"])
 
 
 def read_card(name: str) -> dict[str, Any]:
@@ -143,18 +145,22 @@ def read_card(name: str) -> dict[str, Any]:
     return tomllib.loads(path.read_text(encoding="utf-8"))
 
 
-def _read(card: dict[str, Any], file: str, sha256: str | None = None) -> pl.DataFrame:
-    """Read a file of a data set and check it against the digest of the card."""
+def _read(card: dict[str, Any], file: str, sha256: str | None = None) -> pd.DataFrame:
+    """Read a file of a data set and check it against the digest of the card.
+
+    In one thread: a forked process has none of its parent's, and would wait for them forever.
+    """
     content = (_folder() / card["name"] / file).read_bytes()
     if hashlib.sha256(content).hexdigest() != (sha256 or card["sha256"]):
         raise DataError(
             f"data set '{card['name']}': {file} is damaged (its SHA-256 is not that of the card). "
             "Install the package again."
         )
-    return pl.read_parquet(io.BytesIO(content))
+    table = pq.ParquetFile(io.BytesIO(content)).read(use_threads=False)
+    return cast(pd.DataFrame, table.to_pandas(use_threads=False))
 
 
-def _instance(card: dict[str, Any], instance: int) -> pl.DataFrame:
+def _instance(card: dict[str, Any], instance: int) -> pd.DataFrame:
     """Rows of a data set with the columns of one instance."""
     repeated = card.get("instances", {"n": 1, "columns": []})
     numbers = range(1, repeated["n"] + 1)
@@ -165,7 +171,7 @@ def _instance(card: dict[str, Any], instance: int) -> pl.DataFrame:
     frame = _read(card, "data.parquet")
     names = repeated["columns"]
     others = [f"{name}_{i}" for name in names for i in numbers if i != instance]
-    return frame.drop(others).rename({f"{name}_{instance}": name for name in names})
+    return frame.drop(columns=others).rename(columns={f"{name}_{instance}": name for name in names})
 
 
 def _folder() -> Path:

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
+from threadpoolctl import threadpool_limits
 
 from ehrmeta.errors import DataError, MemoryWarning, Remedy
 
@@ -95,7 +96,7 @@ def on_one_core(work: Callable[[], Out]) -> Out:
     return work() if n_threads == 1 else _pool(n_threads).submit(work).result()
 
 
-_POOLS: dict[tuple[int, int], ThreadPoolExecutor] = {}  # by process, as forks have no threads
+_POOLS: dict[int, ThreadPoolExecutor] = {}  # by number of threads
 _POOLS_LOCK = threading.Lock()
 
 
@@ -106,9 +107,8 @@ def _pool(n_threads: int) -> ThreadPoolExecutor:
     threads. This default is lowered only while the threads start.
     """
     with _POOLS_LOCK:
-        key = os.getpid(), n_threads
-        if key not in _POOLS:
-            _POOLS[key] = ThreadPoolExecutor(n_threads, thread_name_prefix="ehrmeta")
+        if n_threads not in _POOLS:
+            _POOLS[n_threads] = ThreadPoolExecutor(n_threads, thread_name_prefix="ehrmeta")
             started = threading.Barrier(n_threads + 1)
 
             def start() -> None:
@@ -117,10 +117,26 @@ def _pool(n_threads: int) -> ThreadPoolExecutor:
                 started.wait()
 
             for _ in range(n_threads):
-                _POOLS[key].submit(start)
+                _POOLS[n_threads].submit(start)
             started.wait()
             torch.set_num_threads(n_threads)
-        return _POOLS[key]
+        return _POOLS[n_threads]
+
+
+def _start_forked() -> None:
+    """Compute on one core in a forked process: it has none of its parent's threads.
+
+    OpenMP would wait for them forever, in torch and in scikit-learn.
+    """
+    # Another thread of the parent may hold the old lock.
+    global _POOLS_LOCK  # noqa: PLW0603 -- a lock cannot be released by another process
+    _POOLS_LOCK = threading.Lock()
+    _POOLS.clear()
+    torch.set_num_threads(1)
+    threadpool_limits(1)
+
+
+os.register_at_fork(after_in_child=_start_forked)
 
 
 def check_precision(precision: str, device: torch.device) -> torch.dtype:
