@@ -11,8 +11,8 @@ from torch.nn.functional import linear
 from ehrmeta.algorithms._base import Params, Spec, State
 from ehrmeta.algorithms.maml import GradientLearner, positive_rate, raw_positive, support_error
 from ehrmeta.nn import Distribution, Likelihood, TaskSet
-from ehrmeta.nn.fast_weights import clipping, squared_norm
-from ehrmeta.nn.mlp import ACTIVATIONS
+from ehrmeta.nn.backbone import clipping
+from ehrmeta.nn.mlp import ACTIVATIONS, squared_norm
 from ehrmeta.ranges import Range
 
 

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from ehrmeta.algorithms._base import Params, Spec, State, part, prefixed
 from ehrmeta.algorithms.maml import GradientLearner, raw_signed, signed_rate, support_error
+from ehrmeta.nn.backbone import clipping
 from ehrmeta.nn.batch import TaskSet
-from ehrmeta.nn.fast_weights import clipping
 
 
 @dataclass(eq=False, repr=False)

@@ -21,6 +21,9 @@ from ehrmeta.ranges import check_level
 Array = npt.NDArray[np.float64]
 
 _LARGEST_LOG = 3.0  # truncation of log outcomes, on the learner's scale
+FrameType = Literal["pandas", "polars"]
+FrameNames = Literal["ehrmeta", "meds"]
+Column = npt.NDArray[Any]
 
 
 class Prediction(ABC):
@@ -209,11 +212,6 @@ class CarriedPredictive(Predictive):
         """The rows of an index, in its order."""
         taken = super().take(index)
         return replace(taken, unchanged=self.unchanged[index], last=self.last[index])
-
-
-FrameType = Literal["pandas", "polars"]
-FrameNames = Literal["ehrmeta", "meds"]
-Column = npt.NDArray[Any]
 
 
 def prediction_frame(

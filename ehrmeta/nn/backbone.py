@@ -12,7 +12,6 @@ from torch import Tensor
 from torch.func import functional_call, vjp
 
 from ehrmeta.errors import DataError
-from ehrmeta.nn.fast_weights import clipping
 
 Params = Mapping[str, Tensor]
 Fast = dict[str, Tensor]
@@ -196,6 +195,13 @@ class _ModuleNetwork(Network):
     def change(self, fast: Fast) -> dict[str, Tensor]:
         """The fast weights themselves, which are the changes."""
         return dict(fast)
+
+
+def clipping(squared: Tensor, max_norm: float | None) -> Tensor | float:
+    """Factor that clips a gradient with this squared norm to `max_norm`; 1 without a bound."""
+    if max_norm is None:
+        return 1.0
+    return max_norm * torch.rsqrt(squared.clamp(min=max_norm**2))
 
 
 def _curved(name: str, gradient: Tensor, curvature: Params) -> Tensor:

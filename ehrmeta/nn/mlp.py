@@ -1,4 +1,15 @@
-"""Multi-layer perceptron with closed-form inner gradients and low-rank fast weights."""
+r"""Multi-layer perceptron with closed-form inner gradients and low-rank fast weights.
+
+One gradient step on a linear layer with inputs ``h`` (n x i) and back-propagated errors ``d``
+(n x o) gives :math:`W' = W - \alpha d^T h,\; b' = b - \alpha \sum d`. So for any input
+
+.. math:: W'x + b' = Wx + b + V^T (Kx + 1), \qquad K = h,\; V = -\alpha d,
+
+and S steps stack S blocks. The first layer has the same inputs at every step, so its values are
+summed on one block of keys. The low-rank form stores keys and values per task; the product with the
+shared ``W`` is computed for all tasks at once. The materialised form stores the change of ``W`` per
+task. It is needed where every weight has its own rate. Both forms are exact.
+"""
 
 import math
 from collections.abc import Callable
@@ -8,9 +19,104 @@ from typing import Annotated, NamedTuple
 import torch
 from torch import Tensor
 
-from ehrmeta.nn import fast_weights
-from ehrmeta.nn.backbone import PLAIN_STEP, Backbone, Error, Fast, Network, Params, StepOptions
+from ehrmeta.nn.backbone import (
+    PLAIN_STEP,
+    Backbone,
+    Error,
+    Fast,
+    Network,
+    Params,
+    StepOptions,
+    clipping,
+)
 from ehrmeta.ranges import Choice
+
+
+class FastLayer(NamedTuple):
+    """Change of one linear layer by adaptation.
+
+    Low rank: `first` are the keys K (m, i), `second` the values V (m, o). Materialised: `first` is
+    the change of the weight (o, i), `second` of the bias (o,).
+    """
+
+    first: Tensor
+    second: Tensor
+
+    @property
+    def low_rank(self) -> bool:
+        """Whether the change is stored as keys and values."""
+        return self.second.ndim == 2
+
+
+def prefers_low_rank(n_points: int, n_steps: int, shapes: list[tuple[int, int]]) -> bool:
+    """Whether keys and values cost fewer operations per query point than full matrices.
+
+    A layer (o, i) costs ``2 m (i + o)`` operations per point in low-rank form with ``m = n_points *
+    n_steps`` keys (the first layer with ``m = n_points``), and ``2 o i`` with a matrix per task.
+    The latter is doubled here, because every task has to read its matrix.
+    """
+    low_rank = sum(
+        n_points * (n_steps if layer else 1) * (i + o) for layer, (o, i) in enumerate(shapes)
+    )
+    return low_rank <= 2 * sum(o * i for o, i in shapes)
+
+
+def affine(weight: Tensor, bias: Tensor, x: Tensor, fast: FastLayer | None) -> Tensor:
+    """``x W'^T + b'`` for points x (point, i): shared product plus the adapted change."""
+    shared = torch.nn.functional.linear(x, weight, bias)
+    if fast is None:
+        return shared
+    if fast.low_rank:
+        return shared + (x @ fast.first.mT + 1.0) @ fast.second
+    return shared + (x @ fast.first.mT + fast.second)
+
+
+def back_affine(weight: Tensor, d: Tensor, fast: FastLayer | None) -> Tensor:
+    """``d W'``: back-propagate errors (point, o) to the inputs (point, i)."""
+    shared = d @ weight
+    if fast is None:
+        return shared
+    if fast.low_rank:
+        return shared + (d @ fast.second.mT) @ fast.first
+    return shared + d @ fast.first
+
+
+def descend(
+    fast: FastLayer | None,
+    h: Tensor,
+    d: Tensor,
+    weight_rate: Tensor,
+    bias_rate: Tensor,
+    low_rank: bool,
+    same_keys: bool,
+) -> FastLayer:
+    """One gradient step from inputs h (n, i) and errors d (n, o).
+
+    The low-rank form needs one rate per layer or per output unit, shared by weight and bias.
+    `same_keys` says that h is the same as in earlier steps.
+    """
+    if low_rank:
+        values = -weight_rate * d
+        if fast is None:
+            return FastLayer(h, values)
+        if same_keys:
+            return FastLayer(fast.first, fast.second + values)
+        return FastLayer(torch.cat([fast.first, h]), torch.cat([fast.second, values]))
+    weight_gradient, bias_gradient = d.mT @ h, d.sum(0)
+    if fast is None:
+        return FastLayer(-weight_rate * weight_gradient, -bias_rate * bias_gradient)
+    return FastLayer(
+        torch.addcmul(fast.first, weight_rate, weight_gradient, value=-1.0),
+        torch.addcmul(fast.second, bias_rate, bias_gradient, value=-1.0),
+    )
+
+
+def squared_norm(h: Tensor, d: Tensor) -> Tensor:
+    """Squared Frobenius norm of the layer's gradient (weight and bias), from its factors.
+
+    ``|d^T h|^2 + |sum d|^2 = sum_ab (d d^T)_ab (h h^T + 1)_ab``.
+    """
+    return ((d @ d.mT) * (h @ h.mT + 1.0)).sum()
 
 
 @dataclass(eq=False, repr=False)
@@ -64,7 +170,7 @@ class _Perceptron(Network):
     def low_rank(self, params: Params, n_points: int, n_steps: int) -> bool:
         """Whether the low-rank form needs fewer operations; see `prefers_low_rank`."""
         shapes = list(zip(self.widths[1:], self.widths[:-1], strict=True))
-        return fast_weights.prefers_low_rank(n_points, n_steps, shapes)
+        return prefers_low_rank(n_points, n_steps, shapes)
 
     def forward(self, params: Params, fast: Fast, x: Tensor) -> Tensor:
         """Outputs (point, output)."""
@@ -88,13 +194,13 @@ class _Perceptron(Network):
                 (h @ curvature[f"right.{layer}.weight"], d @ curvature[f"left.{layer}.weight"].mT)
                 for layer, (h, d) in enumerate(factors)
             ]
-        squared = torch.stack([fast_weights.squared_norm(h, d) for h, d in factors]).sum()
-        shrink = fast_weights.clipping(squared, options.max_norm)
+        squared = torch.stack([squared_norm(h, d) for h, d in factors]).sum()
+        shrink = clipping(squared, options.max_norm)
         factors = [(h, shrink * d) for h, d in factors]
         adapted: Fast = {}
         for layer, (h, d) in enumerate(factors):
             layer_rates = rates[f"{layer}.weight"], rates[f"{layer}.bias"]
-            after = fast_weights.descend(
+            after = descend(
                 _fast_layer(fast, layer), h, d, *layer_rates, options.low_rank, same_keys=layer == 0
             )
             adapted[f"{layer}.first"], adapted[f"{layer}.second"] = after
@@ -111,9 +217,7 @@ class _Perceptron(Network):
         """Changes of weights and biases; keys and values are multiplied out."""
         changes = {}
         for layer in range(self.n_layers if fast else 0):
-            weight, bias = pair = fast_weights.FastLayer(
-                fast[f"{layer}.first"], fast[f"{layer}.second"]
-            )
+            weight, bias = pair = FastLayer(fast[f"{layer}.first"], fast[f"{layer}.second"])
             if pair.low_rank:
                 weight, bias = pair.second.mT @ pair.first, pair.second.sum(0)
             changes[f"{layer}.weight"], changes[f"{layer}.bias"] = weight, bias
@@ -127,7 +231,7 @@ class _Perceptron(Network):
         d = error(output)
         factors = [(inputs[-1], d)]
         for layer in range(self.n_layers - 1, 0, -1):
-            d = fast_weights.back_affine(params[f"{layer}.weight"], d, _fast_layer(fast, layer))
+            d = back_affine(params[f"{layer}.weight"], d, _fast_layer(fast, layer))
             d = d * self.activation.derivative(pre[layer - 1], inputs[layer])
             factors.append((inputs[layer - 1], d))
         return factors[::-1]
@@ -144,11 +248,11 @@ class _Perceptron(Network):
 
     def _affine(self, params: Params, fast: Fast, layer: int, x: Tensor) -> Tensor:
         weight, bias = params[f"{layer}.weight"], params[f"{layer}.bias"]
-        return fast_weights.affine(weight, bias, x, _fast_layer(fast, layer))
+        return affine(weight, bias, x, _fast_layer(fast, layer))
 
 
-def _fast_layer(fast: Fast, layer: int) -> fast_weights.FastLayer | None:
-    return fast_weights.FastLayer(fast[f"{layer}.first"], fast[f"{layer}.second"]) if fast else None
+def _fast_layer(fast: Fast, layer: int) -> FastLayer | None:
+    return FastLayer(fast[f"{layer}.first"], fast[f"{layer}.second"]) if fast else None
 
 
 class Activation(NamedTuple):

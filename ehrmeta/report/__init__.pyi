@@ -1,14 +1,12 @@
 """Public names of this package, imported when they are first read."""
 
-from ehrmeta.report.displays.assumptions import (
+from ehrmeta.report.displays.effects import (
     BalanceDisplay as BalanceDisplay,
     ConfoundingDisplay as ConfoundingDisplay,
-    OverlapDisplay as OverlapDisplay,
-    RefuterDisplay as RefuterDisplay,
-)
-from ehrmeta.report.displays.effects import (
     DoseResponseDisplay as DoseResponseDisplay,
     EffectRankDisplay as EffectRankDisplay,
+    OverlapDisplay as OverlapDisplay,
+    RefuterDisplay as RefuterDisplay,
 )
 from ehrmeta.report.displays.explanation import ExplanationDisplay as ExplanationDisplay
 from ehrmeta.report.displays.forest import ForestDisplay as ForestDisplay
@@ -16,13 +14,11 @@ from ehrmeta.report.displays.intervals import (
     CoverageDisplay as CoverageDisplay,
     TrajectoryDisplay as TrajectoryDisplay,
 )
-from ehrmeta.report.displays.k_shot import (
-    KShotDisplay as KShotDisplay,
-    k_shot_table as k_shot_table,
-)
 from ehrmeta.report.displays.learning import (
     HistoryDisplay as HistoryDisplay,
+    KShotDisplay as KShotDisplay,
     ShrinkageDisplay as ShrinkageDisplay,
+    k_shot_table as k_shot_table,
 )
 from ehrmeta.report.displays.risk import (
     CalibrationDisplay as CalibrationDisplay,

@@ -17,7 +17,7 @@ from ehrmeta.estimators.inputs import Inputs
 from ehrmeta.estimators.k_shot_protocol import shots_to_score
 from ehrmeta.evaluation import k_shot_curve
 from ehrmeta.report.displays.intervals import CoverageDisplay, TrajectoryDisplay
-from ehrmeta.report.displays.k_shot import KShotDisplay
+from ehrmeta.report.displays.learning import KShotDisplay
 from ehrmeta.report.document import MIN_CELL, Document, Picture, Section, TextTable, model_card
 from ehrmeta.report.forecast_scores import coverage_by_k, forecasts, group_scores, read_test_rows
 from ehrmeta.report.tripod import tripod_tables

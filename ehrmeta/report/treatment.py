@@ -8,7 +8,7 @@ import pandas as pd
 
 from ehrmeta.errors import DataError
 from ehrmeta.report import document
-from ehrmeta.report.displays.assumptions import BalanceDisplay, ConfoundingDisplay, OverlapDisplay
+from ehrmeta.report.displays.effects import BalanceDisplay, ConfoundingDisplay, OverlapDisplay
 from ehrmeta.report.document import Document, Picture, Section, TextTable
 from ehrmeta.report.wording import decimals, number, outcome_label, ranged
 from ehrmeta.treatment import Diagnostics, PooledEffect, TreatmentResponse

@@ -14,6 +14,10 @@ from ehrmeta.nn.batch import TaskRows, TaskSet, padded_index, padded_set
 from ehrmeta.nn.device import Chunks, matrix_products
 from ehrmeta.nn.recorded import Recorded
 
+Gradient = dict[str, Tensor]
+Stage = tuple[type[Algorithm], dict[str, Any]]
+LossAndGradient = Callable[[Params, TaskSet, TaskSet, Tensor], tuple[Tensor, Gradient]]
+
 
 @dataclass(frozen=True)
 class EpisodeSampler:
@@ -77,11 +81,6 @@ class EpisodeSampler:
         support = padded_set(self.rows, support_index, support_mask, **source)  # type: ignore[arg-type]
         query = padded_set(self.rows, query_index, query_mask, **source)  # type: ignore[arg-type]
         return support, query
-
-
-Gradient = dict[str, Tensor]
-Stage = tuple[type[Algorithm], dict[str, Any]]
-LossAndGradient = Callable[[Params, TaskSet, TaskSet, Tensor], tuple[Tensor, Gradient]]
 
 
 @dataclass(eq=False, repr=False)

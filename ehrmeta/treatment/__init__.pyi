@@ -21,5 +21,5 @@ from ehrmeta.treatment.policy import (
     PolicyValue as PolicyValue,
     Ranking as Ranking,
 )
-from ehrmeta.treatment.pooling import PooledEffect as PooledEffect, pool_effects as pool_effects
 from ehrmeta.treatment.response import TreatmentResponse as TreatmentResponse
+from ehrmeta.treatment.row_scores import PooledEffect as PooledEffect, pool_effects as pool_effects

@@ -26,6 +26,9 @@ from ehrmeta.evaluation.metrics import METRICS, Array, task_mean
 from ehrmeta.tuning.comparison import BLOCKS, FIRST_FOLD, REASON, expected_error
 from ehrmeta.tuning.space import Dimension, Suggest, suggested
 
+_MAX_BLOCKS = 10  # per fold: enough for a paired rank test after the first fold
+_MIN_PATIENTS = 5  # per block
+
 if TYPE_CHECKING:
     from optuna.trial import Trial
 
@@ -207,10 +210,6 @@ def _scored_by(scorer: Scorer) -> Measure:
         return np.array(scores, float)
 
     return measure
-
-
-_MAX_BLOCKS = 10  # per fold: enough for a paired rank test after the first fold
-_MIN_PATIENTS = 5  # per block
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,12 @@
 """The perceptron against torch's own layers and gradients."""
 
+from __future__ import annotations
+
 import pytest
 import torch
-from torch.func import grad
+from torch.func import grad, vmap
 
-from ehrmeta import MLP
+from ehrmeta.nn import MLP, TorchModule
 from ehrmeta.nn.backbone import StepOptions
 from ehrmeta.nn.mlp import ACTIVATIONS
 
@@ -62,3 +64,162 @@ def test_derivatives_are_those_of_the_functions(activation):
     z = torch.linspace(-2, 2, 8, dtype=torch.float64).requires_grad_()
     (expected,) = torch.autograd.grad(function(z).sum(), z)
     torch.testing.assert_close(derivative(z, function(z)).detach(), expected)
+
+
+STEPS, RATE = 3, 0.07
+
+
+def _task(generator: torch.Generator, n: int = 6) -> tuple[torch.Tensor, torch.Tensor]:
+    x = torch.randn(n, 3, generator=generator, dtype=torch.float64)
+    return x, torch.randn(n, generator=generator, dtype=torch.float64)
+
+
+def _adapted_output(network, params, x, y, query, *, low_rank, max_norm=None, full_rates=False):
+    rates = {
+        name: torch.full_like(p, RATE) if full_rates else torch.tensor(RATE, dtype=p.dtype)
+        for name, p in params.items()
+    }
+    fast = {}
+    for _ in range(STEPS):
+        fast = network.step(
+            params,
+            fast,
+            x,
+            lambda output: (output - y[:, None]) / len(y),
+            rates,
+            StepOptions(low_rank=low_rank, max_norm=max_norm),
+        )
+    return network.forward(params, fast, query)
+
+
+def _textbook_output(network, params, x, y, query):
+    """Full-weight SGD through ``torch.func.grad``."""
+
+    def loss(weights):
+        return 0.5 * (network.forward(weights, {}, x)[:, 0] - y).square().mean()
+
+    for _ in range(STEPS):
+        gradient = grad(loss)(params)
+        params = {name: p - RATE * gradient[name] for name, p in params.items()}
+    return network.forward(params, {}, query)
+
+
+@pytest.fixture
+def generator() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+@pytest.mark.parametrize("activation", ["relu", "silu", "tanh"])
+@pytest.mark.parametrize("form", ["low_rank", "scalar rates", "full rates"])
+def test_fast_weights_equal_full_weight_sgd(generator, activation, form):
+    network = MLP((8, 5), activation).network(3, 1)
+    params = {name: p.double() for name, p in network.init(generator).items()}
+    (x, y), (query, _) = _task(generator), _task(generator, 4)
+    adapted = _adapted_output(
+        network, params, x, y, query, low_rank=form == "low_rank", full_rates=form == "full rates"
+    )
+    torch.testing.assert_close(adapted, _textbook_output(network, params, x, y, query))
+
+
+@pytest.mark.parametrize("low_rank", [True, False])
+def test_meta_gradients_equal_torch_func_over_a_batch(generator, low_rank):
+    network = MLP((16, 16), "relu").network(3, 1)
+    params = network.init(generator)
+    x, y = torch.randn(7, 6, 3, generator=generator), torch.randn(7, 6, generator=generator)
+    query = torch.randn(7, 5, 3, generator=generator)
+
+    def meta_loss(params, output_of):
+        outputs = vmap(lambda x, y, q: output_of(network, params, x, y, q))(x, y, query)
+        return outputs.square().mean()
+
+    leaves = {name: p.clone().requires_grad_() for name, p in params.items()}
+    meta_loss(leaves, lambda *a: _adapted_output(*a, low_rank=low_rank)).backward()
+    expected = grad(lambda p: meta_loss(p, _textbook_output))(params)
+    for name, p in leaves.items():
+        error = (p.grad - expected[name]).norm() / expected[name].norm()
+        assert error < 1e-5, name
+
+
+@pytest.mark.parametrize("low_rank", [True, False])
+def test_meta_gradients_equal_finite_differences(generator, low_rank):
+    network = MLP((4,), "tanh").network(3, 1)
+    params = {name: p.double() for name, p in network.init(generator).items()}
+    (x, y), (query, _) = _task(generator, 3), _task(generator, 2)
+
+    def output(*leaves):
+        return _adapted_output(
+            network, dict(zip(params, leaves, strict=True)), x, y, query, low_rank=low_rank
+        )
+
+    leaves = [p.clone().requires_grad_() for p in params.values()]
+    assert torch.autograd.gradcheck(output, leaves)
+
+
+def test_clipping_bounds_the_inner_gradient_alike_in_both_forms(generator):
+    network = MLP((8,), "relu").network(3, 1)
+    params = {name: p.double() for name, p in network.init(generator).items()}
+    x, y = _task(generator)
+    y = 1000.0 * y
+    clipped = [
+        _adapted_output(network, params, x, y, x, low_rank=low_rank, max_norm=1.0)
+        for low_rank in (True, False)
+    ]
+    torch.testing.assert_close(clipped[0], clipped[1])
+    rates = {name: torch.tensor(1.0, dtype=p.dtype) for name, p in params.items()}
+    step = network.step(
+        params, {}, x, lambda output: output - y[:, None], rates, StepOptions(max_norm=1.0)
+    )
+    norm = torch.stack([change.square().sum() for change in step.values()]).sum().sqrt()
+    assert abs(float(norm) - 1.0) < 1e-9
+
+
+def test_torch_module_equals_the_same_perceptron(generator):
+    network = MLP((8,), "tanh").network(3, 1)
+    module = TorchModule(
+        lambda i, o: torch.nn.Sequential(
+            torch.nn.Linear(i, 8, dtype=torch.float64),
+            torch.nn.Tanh(),
+            torch.nn.Linear(8, o, dtype=torch.float64),
+        )
+    ).network(3, 1)
+    params = {name: p.double() for name, p in network.init(generator).items()}
+    renamed = {f"{2 * int(name[0])}{name[1:]}": value for name, value in params.items()}
+    (x, y), (query, _) = _task(generator), _task(generator, 4)
+    torch.testing.assert_close(
+        _adapted_output(module, renamed, x, y, query, low_rank=False),
+        _adapted_output(network, params, x, y, query, low_rank=True),
+    )
+
+
+def test_first_order_drops_the_second_derivative(generator):
+    network = MLP((8,), "tanh").network(3, 1)
+    params = network.init(generator)
+    x, y = torch.randn(6, 3, generator=generator), torch.randn(6, generator=generator)
+
+    def meta_gradient(first_order):
+        leaves = {name: p.clone().requires_grad_() for name, p in params.items()}
+        rates = {name: torch.tensor(RATE) for name in params}
+        fast = network.step(
+            leaves,
+            {},
+            x,
+            lambda o: (o - y[:, None]) / 6,
+            rates,
+            StepOptions(first_order=first_order),
+        )
+        network.forward(leaves, fast, x).square().mean().backward()
+        return leaves, fast
+
+    leaves, fast = meta_gradient(True)
+    # FOMAML: the outer gradient taken at the adapted weights
+    adapted = {
+        "0.weight": params["0.weight"] + fast["0.first"].detach(),
+        "0.bias": params["0.bias"] + fast["0.second"].detach(),
+        "1.weight": params["1.weight"] + fast["1.first"].detach(),
+        "1.bias": params["1.bias"] + fast["1.second"].detach(),
+    }
+    expected = grad(lambda p: network.forward(p, {}, x).square().mean())(adapted)
+    for name, leaf in leaves.items():
+        torch.testing.assert_close(leaf.grad, expected[name])
+    second, _ = meta_gradient(False)
+    assert not torch.allclose(second["0.weight"].grad, leaves["0.weight"].grad)

@@ -12,7 +12,7 @@ from ehrmeta.treatment.policy import (
     rank_score,
     rate,
 )
-from ehrmeta.treatment.pooling import mean_by_task
+from ehrmeta.treatment.row_scores import mean_by_task
 
 RNG = np.random.default_rng(0)
 

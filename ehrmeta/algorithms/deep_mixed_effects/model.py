@@ -29,7 +29,7 @@ from ehrmeta.algorithms.deep_mixed_effects.start import (
     simulated_starts,
 )
 from ehrmeta.nn import Distribution, Likelihood, Outcome, TaskRows, TaskSet
-from ehrmeta.nn.expectation_propagation import N_SWEEPS, matched_observations
+from ehrmeta.nn.generalised_mixed_model import N_SWEEPS, matched_observations
 from ehrmeta.nn.mixed_process import condition, condition_effects, posterior, posterior_effects
 from ehrmeta.ranges import Choice, Range
 

@@ -41,6 +41,8 @@ from ehrmeta.treatment.dosing.response_curves import (
 )
 from ehrmeta.treatment.treated_rows import known_features, task_numbers
 
+_STEP = 0.1  # of the log half-life, for a finite difference
+
 
 @dataclass(frozen=True, eq=False)
 class FittedDoses:
@@ -146,9 +148,6 @@ class AdaptedDoses(AdaptedPatients):
         both = np.stack([level, slope], axis=1)  # (row, 2, coefficient)
         mean = np.einsum("nkc,nc->nk", both, self._mean[task])
         return mean, both @ self._cov[task] @ both.transpose(0, 2, 1)
-
-
-_STEP = 0.1  # of the log half-life, for a finite difference
 
 
 @dataclass(eq=False, repr=False)
