@@ -162,16 +162,16 @@ class Algorithm(BaseEstimator, ABC):
 
     @abstractmethod
     def adapt(self, spec: Spec, params: Params, support: TaskSet) -> State:
-        """Adapted state of one task: a pure, differentiable function of its support."""
+        """Adapted state of one task: a pure, differentiable function of its support.
+
+        The tensor ``distance`` () of a state, if any, is ``r' V^-1 r``: r are the support's
+        outcomes minus their prior mean, and V is their prior covariance. It tells which tasks are
+        atypical. Without it, tasks are assumed to differ by a shift.
+        """
 
     @abstractmethod
     def predict(self, spec: Spec, params: Params, state: State, query: TaskSet) -> Distribution:
         """Predictive distribution of the query points, (point, ...)."""
-
-    @property
-    def differs_by_shift(self) -> bool:
-        """Whether tasks differ mainly by a shift, as the check for atypical tasks assumes."""
-        return True
 
     def at(self, progress: float) -> Algorithm:
         """Algorithm to use at this stage of training; by default this one throughout."""

@@ -97,7 +97,12 @@ class BayesianHead(Algorithm):
                 step = step * (_MAX_STEP / largest).clamp(max=1.0)
             u = u + step
         _, curvature = spec.likelihood.curvature(likelihood, prior + design @ u, y, floor)
-        return {"n": support.n, "u": u, "factor": _factor(design, weight * curvature)}
+        state = {"n": support.n, "u": u, "factor": _factor(design, weight * curvature)}
+        if exact:  # r' V^-1 r = r' N^-1 (r - A u) with the variances N of the noise
+            residual = y[:, None] - prior
+            shares = weight * curvature * residual * (residual - design @ u)
+            state["distance"] = torch.where(support.mask[:, None], shares, 0.0).sum()
+        return state
 
     def predict(self, spec: Spec, params: Params, state: State, query: TaskSet) -> Distribution:
         """Average over the posterior of the latent outcome."""

@@ -168,12 +168,11 @@ class _MixedEffectsModel(_LinearMixedModel):
     def effects(self, support: TaskRows, state: Posterior) -> tuple[Array, float]:
         return state[0][:, 0], float(np.sqrt(self.mixed.G[0, 0])) or np.nan
 
-    def atypical(self, support: TaskRows) -> Array:
+    def atypical(self, support: TaskRows, state: Posterior) -> Array:
         x, z = self._designs(support, support)
         codes, n = support.codes.numpy(), support.sizes.numpy()
         residual = support.y.double().numpy() - x @ self.mixed.beta
-        effects, _ = self.adapt(support)
-        explained = np.sum(z * effects[codes], axis=1)  # r' V^-1 r = r'(r - Z b) / sigma^2
+        explained = np.sum(z * state[0][codes], axis=1)  # r' V^-1 r = r'(r - Z b) / sigma^2
         distance = np.bincount(codes, residual * (residual - explained), len(n))
         p = stats.chi2.sf(distance / self.mixed.noise_var, np.maximum(n, 1))
         return np.where(n > 0, p, 1.0)

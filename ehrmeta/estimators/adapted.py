@@ -406,7 +406,7 @@ class Adapted(files.Saved):
     @cached_property
     def atypical_(self) -> Array:
         """Prior-predictive p-value of every support, (task,); small: unlike the training tasks."""
-        return self.model.atypical(self._support)
+        return self.model.atypical(self._support, self._state)
 
     def __repr__(self) -> str:
         low, high = self.n_shots_.min(), self.n_shots_.max()

@@ -31,7 +31,15 @@ from ehrmeta.estimators.table_encoder import TableEncoder
 from ehrmeta.estimators.task_model import OutcomeResponse, TaskModel
 from ehrmeta.nn import MLP, Backbone, TaskRows, TaskSet
 from ehrmeta.nn.batch import padded_index, padded_set
-from ehrmeta.nn.likelihoods import LIKELIHOODS, Bernoulli, Categorical, Distribution, Likelihood
+from ehrmeta.nn.likelihoods import (
+    LIKELIHOODS,
+    Bernoulli,
+    Categorical,
+    Distribution,
+    Likelihood,
+    StudentT,
+    degrees_of_freedom,
+)
 from ehrmeta.persistence.sklearn_models import WHAT_IS_SAVED, is_saved, read_model, written_model
 
 Array = npt.NDArray[np.float64]
@@ -278,30 +286,24 @@ class RegressionModel(MetaModel):
         total = np.bincount(codes, adapted.loc - population.loc, minlength=support.n_tasks)
         return total / np.maximum(counts, 1), self._variances(population)[1] ** 0.5
 
-    def atypical(self, support: TaskRows) -> Array:
-        """Tail probability of ``r' V^-1 r`` under the population model, (task,).
+    def atypical(self, support: TaskRows, state: Chunks) -> Array:
+        """Tail probability of ``r' V^-1 r``, (task,), under the population model.
 
-        V is ``sigma^2 I + tau^2 11'``. For algorithms whose tasks differ by more than a shift, V is
-        implied by the posterior f of the support: ``r' V^-1 r = r'(r - f) / sigma^2``.
+        V is estimated from the training tasks, so the reference is an F distribution with their
+        number as degrees of freedom, or those of Student's t if they are fewer. For algorithms
+        that do not compute the distance, V is ``sigma^2 I + tau^2 11'``.
         """
-        support = self._with_offset(support)
-        population = self._prediction(self.learner.population(support))
-        within, between = self._variances(population)
-        y, codes, n_tasks = support.y.double().numpy(), support.codes.numpy(), support.n_tasks
-        residual, n = y - population.loc, np.bincount(codes, minlength=n_tasks)
-        if self.learner.algorithm.differs_by_shift:
-            total = np.bincount(codes, residual, minlength=n_tasks)
-            squares = np.bincount(codes, residual**2, minlength=n_tasks)
-            distance = (squares - between / (within + n * between) * total**2) / within
+        n, dof = support.sizes.numpy(), max(self.n_tasks - 1.0 - self.learner.spec.n_features, 4.0)
+        if isinstance(self.learner.spec.likelihood, StudentT):
+            likelihood = part(self.learner.params, "likelihood")
+            dof = min(dof, float(degrees_of_freedom(likelihood)))
+        distance = np.zeros(support.n_tasks)
+        if all("distance" in chunk.state for chunk in state):
+            for chunk in state:
+                distance[chunk.tasks.numpy()] = chunk.state["distance"].double().cpu().numpy()
         else:
-            state = self.learner.adapt(support)
-            posterior = self._prediction(self.learner.predict(support, state, support)).loc
-            distance = np.bincount(codes, residual * (y - posterior), minlength=n_tasks) / within
-        if population.dof is None:
-            p = special.chdtrc(np.maximum(n, 1), distance)
-        else:
-            dof = float(population.dof[0]) if len(population.dof) else 1.0
-            p = special.fdtrc(np.maximum(n, 1), dof, distance / np.maximum(n, 1))
+            distance = self._distance_of_shift(support)
+        p = special.fdtrc(np.maximum(n, 1), dof, distance / np.maximum(n, 1))
         return np.where(n > 0, p, 1.0)
 
     def response(self, support: TaskRows, query: TaskRows) -> OutcomeResponse:
@@ -330,6 +332,18 @@ class RegressionModel(MetaModel):
         if "unchanged" in values:
             return CarriedPredictive(*parts, unchanged=values["unchanged"], last=values["last"])
         return Predictive(*parts)
+
+    def _distance_of_shift(self, support: TaskRows) -> Array:
+        """``r' V^-1 r`` of the support's residuals r, (task,), if tasks differ by a shift."""
+        support = self._with_offset(support)
+        population = self._prediction(self.learner.population(support))
+        within, between = self._variances(population)
+        residual, codes = support.y.double().numpy() - population.loc, support.codes.numpy()
+        n = support.sizes.numpy()
+        total = np.bincount(codes, residual, minlength=len(n))
+        squares = np.bincount(codes, residual**2, minlength=len(n))
+        distance: Array = (squares - between / (within + n * between) * total**2) / within
+        return distance
 
     def _variances(self, population: Predictive) -> tuple[float, float]:
         """Variance within tasks, and between tasks: the rest of the population variance."""

@@ -278,7 +278,7 @@ class TaskModel(RowReader, ABC):
         """Individual effect of every task, (task,), and its prior sd; NaN if the model has none."""
         return np.full(support.n_tasks, np.nan), np.nan
 
-    def atypical(self, support: TaskRows) -> Array:
+    def atypical(self, support: TaskRows, state: Any) -> Array:
         """Prior-predictive p-value of every support, (task,); NaN without a distribution."""
         return np.full(support.n_tasks, np.nan)
 
@@ -388,12 +388,13 @@ def warn_of_past_rows(time: Array | None, codes: npt.NDArray[np.int64], last_tim
 def warn_of_atypical_tasks(p: Array) -> None:
     """Warn of tasks whose supports have small prior-predictive p-values, (task,)."""
     p = np.nan_to_num(p, nan=1.0)
-    atypical = np.flatnonzero(p < _ATYPICAL / len(p))  # Bonferroni correction
+    atypical = np.flatnonzero(p < _ATYPICAL)
     if len(atypical):
         warnings.warn(
             f"{len(atypical):,} of {len(p):,} adapted tasks (first: task {atypical[0]}) have "
-            f"supports unlike the training tasks (prior-predictive p < {_ATYPICAL} / number of "
-            "tasks); see atypical_. Check units and values before relying on predictions.",
+            f"supports unlike the training tasks (prior-predictive p < {_ATYPICAL}; "
+            f"{_ATYPICAL * len(p):.2g} expected by chance); see atypical_. Check units and values "
+            "before relying on predictions.",
             errors.AtypicalWarning,
             stacklevel=6,
         )

@@ -304,7 +304,8 @@ def condition(kernel: Tensor, residual: Tensor, noise: Tensor, mask: Tensor) -> 
     Returns
     -------
     dict
-        ``factor`` (point, point), ``alpha`` (point,) and ``seen`` (point,), for `posterior`.
+        ``factor`` (point, point), ``alpha`` (point,) and ``seen`` (point,), for `posterior`, and
+        ``distance`` (): ``r' V^-1 r`` of the residuals r with prior covariance V.
     """
     seen = mask.to(kernel.dtype)
     kernel = kernel * seen[:, None] * seen
@@ -312,8 +313,9 @@ def condition(kernel: Tensor, residual: Tensor, noise: Tensor, mask: Tensor) -> 
     floor = _NOISE_FLOOR * diagonal.sum() / seen.sum().clamp(min=1.0)
     noise = torch.where(mask, torch.maximum(noise, floor), 1.0)
     factor, _ = torch.linalg.cholesky_ex(kernel + torch.diag(noise))
-    alpha = torch.cholesky_solve((residual * seen)[:, None], factor)[:, 0]
-    return {"factor": factor, "alpha": alpha, "seen": seen}
+    residual = residual * seen
+    alpha = torch.cholesky_solve(residual[:, None], factor)[:, 0]
+    return {"factor": factor, "alpha": alpha, "seen": seen, "distance": residual @ alpha}
 
 
 def posterior(state: Params, cross: Tensor, prior: Tensor) -> tuple[Tensor, Tensor]:
@@ -352,7 +354,8 @@ def condition_effects(
     Returns
     -------
     dict
-        ``root`` (effect, effect) and ``b`` (effect,), for `posterior_effects`.
+        ``root`` (effect, effect) and ``b`` (effect,), for `posterior_effects`, and ``distance`` ()
+        as in `condition`.
     """
     seen = mask.to(effects.dtype)
     effects = effects * seen[:, None]
@@ -360,8 +363,10 @@ def condition_effects(
     precision = torch.where(mask, 1.0 / torch.maximum(noise, floor), 0.0)
     identity = torch.eye(effects.shape[1], dtype=effects.dtype, device=effects.device)
     root, _ = torch.linalg.cholesky_ex(identity + (effects * precision[:, None]).mT @ effects)
-    pull = effects.mT @ (precision * torch.where(mask, residual, 0.0))
-    return {"root": root, "b": torch.cholesky_solve(pull[:, None], root)[:, 0]}
+    residual = torch.where(mask, residual, 0.0)
+    pull = effects.mT @ (precision * residual)
+    b = torch.cholesky_solve(pull[:, None], root)[:, 0]
+    return {"root": root, "b": b, "distance": precision @ residual.square() - pull @ b}
 
 
 def posterior_effects(state: Params, effects: Tensor) -> tuple[Tensor, Tensor]:

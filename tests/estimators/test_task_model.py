@@ -46,7 +46,7 @@ def test_no_rows_are_the_population(estimator, model):
     point = model.predict(nothing, model.adapt(nothing), query).point()
     expected = estimator.predict(NEW.X, time=NEW.time)
     np.testing.assert_array_equal(point[np.argsort(query.origin.numpy())], expected)
-    assert model.atypical(nothing) == [1.0]
+    assert model.atypical(nothing, model.adapt(nothing)) == [1.0]
 
 
 def test_rows_of_a_further_call_join_their_tasks(model):

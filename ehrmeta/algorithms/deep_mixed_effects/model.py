@@ -229,6 +229,8 @@ class DeepMixedEffects(Algorithm):
         for n_left in reversed(range(spec.likelihood.n_rounds)):
             target, spread = spec.likelihood.pseudo_observations(likelihood, y, mean, noise, latent)
             conditioned = condition_on(kernel, target, spread / weight, support.mask)
+            if latent is None:
+                distance = conditioned["distance"]  # before outliers lose weight
             if n_left:
                 latent = spec.likelihood.damped(latent, at_support(conditioned))
         observed = target, spread / weight
@@ -236,12 +238,14 @@ class DeepMixedEffects(Algorithm):
         for _ in range(N_SWEEPS if matches_moments else 0):
             observed = matched_observations(y, weight, mean, observed, at_support(conditioned))
             conditioned = condition_on(kernel, *observed, support.mask)
+        unknown = params["inflation"][0].double().square() - 1.0  # of the level, in prior variances
         return {
             **origin,
             **conditioned,
             "effects": effects,
             "s": s,
             "summary": summary(y - mean, support),
+            "distance": distance / (1.0 + unknown / support.n.clamp(min=1.0)),
         }
 
     def predict(self, spec: Spec, params: Params, state: State, query: TaskSet) -> Distribution:
@@ -327,11 +331,6 @@ class DeepMixedEffects(Algorithm):
         if self.heteroscedastic:
             noise = noise * torch.exp(params["noise_gain"] * output[:, -1]).double()
         return (mean + offset).double(), effects, s, noise
-
-    @property
-    def differs_by_shift(self) -> bool:
-        """False with random slopes of the features."""
-        return not self.feature_slopes
 
     @property
     def _has_process(self) -> bool:

@@ -310,3 +310,31 @@ def test_near_copies_of_a_feature_do_not_spoil_where_they_part():
     model = MetaRegressor(DeepMixedEffects(), max_steps=1, random_state=0)
     model.fit(X[seen], y[seen], groups=groups[seen], time=hour[seen])
     assert np.abs(model.predict(X[~seen], time=hour[~seen]) - late[~seen]).max() < 10.0
+
+
+@pytest.mark.filterwarnings("ignore::ehrmeta.errors.AtypicalWarning")
+@pytest.mark.parametrize("n_tasks", [20, 100])
+def test_atypical_tasks_are_as_rare_as_their_p_values_say(n_tasks):
+    """Tasks with an intercept, a slope and a process of their own, as those of the training."""
+
+    def drawn(n, seed):
+        rng, s = np.random.default_rng(seed), np.arange(6.0)
+        covariance = 4 + 0.1 * np.outer(s, s) + 4 * np.exp(-abs(s[:, None] - s) / 3)
+        y = rng.multivariate_normal(np.zeros(6), covariance + 0.25 * np.eye(6), n)
+        return (
+            rng.normal(size=(n, 1)).repeat(6, 0),
+            y.ravel(),
+            np.repeat(np.arange(n), 6),
+            np.tile(s, n),
+        )
+
+    X, y, groups, time = drawn(n_tasks, 0)
+    model = MetaRegressor(max_steps=1, random_state=0, verbose=False)
+    model.fit(X, y, groups=groups, time=time)
+    X, y, groups, time = drawn(1000, 1)
+    for shots in (1, 3, 5):
+        seen = time < shots
+        rows = {"groups": groups[seen], "time": time[seen]}
+        p = model.adapt(X[seen], y[seen], **rows).atypical_
+        assert 0.02 < np.mean(p < 0.05) < 0.09 and np.mean(p < 0.001) < 0.006, shots
+        assert np.mean(model.adapt(X[seen], y[seen] + 40, **rows).atypical_ < 0.001) > 0.95
