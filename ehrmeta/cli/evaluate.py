@@ -19,7 +19,7 @@ from ehrmeta.baselines import (
     TaskMean,
 )
 from ehrmeta.cli import tables
-from ehrmeta.cli.messages import stage
+from ehrmeta.cli.messages import printable, stage
 from ehrmeta.cli.predict import load_model
 from ehrmeta.data import Table
 from ehrmeta.errors import DataError, DataWarning, Remedy
@@ -84,7 +84,7 @@ def write_report(
             rows |= {"answers": _read_answers(answers), "examples": examples, "title": title}
             document = forecast_report(forecaster, test.X, test.y, **rows)
     document.save(out)
-    click.echo(f"{len(document.sections)} sections on {test.n_tasks:,} patients, saved {out}")
+    click.echo(printable(f"{document.sections[0].paragraphs[0]} Saved {out}."))
 
 
 def _read_answers(path: str | None) -> dict[str, str]:

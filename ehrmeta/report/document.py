@@ -11,10 +11,9 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import jinja2
-import pandas as pd
 from sklearn.base import BaseEstimator
 
 from ehrmeta.errors import DataError
@@ -22,8 +21,6 @@ from ehrmeta.report.displays._base import Display
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-MIN_CELL = 11  # patients; the scores of smaller groups are withheld
 
 
 @dataclass(frozen=True)
@@ -165,25 +162,6 @@ def model_card(model: BaseEstimator, facts: Sequence[tuple[str, str]], words: st
     settings = model.get_params(deep=False)
     rows += [(name, repr(value)) for name, value in settings.items() if name != "schema"]
     return Section("Model card", (words,), (TextTable("Settings", ("name", "value"), tuple(rows)),))
-
-
-def hidden_counts(sizes: pd.Series) -> set[Any]:
-    """Groups whose size is withheld: small groups and, if only one is small, the next larger one.
-
-    Otherwise the size of a single small group could be computed from the total.
-
-    Examples
-    --------
-    >>> sorted(hidden_counts(pd.Series({"a": 3, "b": 40, "c": 60})))
-    ['a', 'b']
-    >>> sorted(hidden_counts(pd.Series({"a": 3, "b": 9, "c": 60})))
-    ['a', 'b']
-    >>> hidden_counts(pd.Series({"b": 40, "c": 60}))
-    set()
-    """
-    ordered = sizes.sort_values(kind="stable")
-    n_small = int((ordered < MIN_CELL).sum())
-    return set(ordered.index[: max(n_small, 2)]) if n_small else set()
 
 
 def _svg_of(figure: Figure, key: str) -> str:

@@ -10,15 +10,23 @@ from numpy.typing import ArrayLike, NDArray
 
 from ehrmeta.data.columns import take_rows
 from ehrmeta.data.findings import Finding
-from ehrmeta.errors import DataError
+from ehrmeta.errors import DataError, Remedy
 from ehrmeta.estimators import ConformalRegressor
 from ehrmeta.estimators._base import TaskRegressor
 from ehrmeta.estimators.inputs import Inputs
 from ehrmeta.estimators.k_shot_protocol import shots_to_score
 from ehrmeta.evaluation import k_shot_curve
+from ehrmeta.report.disclosure import (
+    MIN_CELL,
+    OTHER,
+    count_text,
+    left_out_text,
+    rounded,
+    share_text,
+)
 from ehrmeta.report.displays.intervals import CoverageDisplay, TrajectoryDisplay
 from ehrmeta.report.displays.learning import KShotDisplay
-from ehrmeta.report.document import MIN_CELL, Document, Picture, Section, TextTable, model_card
+from ehrmeta.report.document import Document, Picture, Section, TextTable, model_card
 from ehrmeta.report.forecast_scores import coverage_by_k, forecasts, group_scores, read_test_rows
 from ehrmeta.report.tripod import tripod_tables
 from ehrmeta.report.wording import decimals, number, outcome_label, ranged, row_range, with_unit
@@ -78,14 +86,15 @@ def forecast_report(
     Returns
     -------
     Document
-        Its `save` writes ``.html``, ``.md`` or ``.json``. Without `examples` it contains counts and
-        scores, but no patient's values; scores of groups of fewer than 11 patients are withheld.
+        Its `save` writes ``.html``, ``.md`` or ``.json``. Without `examples` it contains rounded
+        counts and scores, but no patient's values: levels of fewer than 11 patients are merged, and
+        no difference of its groups has fewer.
 
     Raises
     ------
     DataError
         The model does not predict numbers or was trained on this table, groups or time are missing,
-        or no patient has enough rows.
+        or fewer than 11 patients have enough rows.
 
     Examples
     --------
@@ -106,18 +115,27 @@ def forecast_report(
     protocol["allow_training_table"] = allow_training_table
     curve = k_shot_curve(models, X, y, groups=groups, time=time, confidence_level=0.95, **protocol)
     rows = forecasts(model, X, inputs, shots=shots, confidence_level=confidence_level)
-    curve, last_rows = curve[curve["metric"] == "rmse_macro"], rows[rows["k"] == max(shots)]
+    last_rows = rows[rows["k"] == max(shots)]
+    n_scored = last_rows["task"].nunique()
+    if n_scored < MIN_CELL:
+        raise DataError(
+            f"{n_scored} patients have a value after the first {max(shots)}: a report needs "
+            f"{MIN_CELL} or more.",
+            Remedy("fewer-shots", "Lower shots, or test on more patients."),
+        )
+    curve = curve[curve["metric"] == "rmse_macro"].assign(n_tasks=int(rounded(n_scored)))
     coverage = coverage_by_k(rows)
+    coverage["n"] = rounded(coverage["n"])
     tested = _Tested(model, fitted, inputs, last_rows, curve, coverage, confidence_level)
-    scores = group_scores(tested.rows, _subgroups(tested, subgroups or {}))
-    has_groups = "rmse" in scores and bool(scores["rmse"].notna().any())
-    checklists = tripod_tables(answers or {}, has_groups=has_groups)
+    groups_scored = _subgroups(tested, subgroups or {})
+    scores = group_scores(tested.rows, groups_scored)
+    checklists = tripod_tables(answers or {}, has_groups=not scores.empty)
     sections = (
         _summary_section(tested, checklists),
         _data_section(tested, findings),
         _errors_section(tested),
         _intervals_section(tested),
-        _groups_section(tested, scores),
+        _groups_section(tested, scores, list(groups_scored)),
         *([_examples_section(tested, X, examples)] if examples else []),
         _card_section(tested),
         Section("Checklists", (), checklists),
@@ -176,7 +194,8 @@ def _summary_section(tested: _Tested, checklists: Sequence[TextTable]) -> Sectio
     """Section with the scores in plain words, and warnings."""
     ours, coverage = tested.curve[tested.curve["method"] == _OURS], tested.coverage.iloc[-1]
     first, last = ours.iloc[0], ours.iloc[-1]
-    n, n_training = int(last["n_tasks"]), tested.fitted.n_tasks_
+    n, n_training = tested.rows["task"].nunique(), tested.fitted.n_tasks_
+    k, n_tested = int(last["k"]), tested.inputs.tasks().n_tasks
     n_needed = _RILEY + len(tested.fitted.table_.features)
     items = [row for table in checklists for row in table.rows]
     missing = sum(row[1] == "missing" for row in items)
@@ -184,22 +203,23 @@ def _summary_section(tested: _Tested, checklists: Sequence[TextTable]) -> Sectio
         f"{row_range(row, tested.digits)} {tested.unit}".rstrip() for row in (first, last)
     )
     words = [
-        f"The model forecasts {tested.outcome}. It was tested on {n:,} patients. After {last['k']} "
-        f"values of a new patient its typical error on later ones is {late}; after {first['k']} "
-        f"values it is {early}. (Square root of the mean squared error with equal weight per "
-        "patient, 95 % interval.)",
+        f"The model forecasts {tested.outcome}. {left_out_text(n_tested, n, k)}",
+        f"After {k} values of a new patient its typical error on later ones is {late}; after "
+        f"{first['k']} values it is {early}. (Square root of the mean squared error with equal "
+        "weight per patient, 95 % interval.)",
         f"Its {100 * tested.level:g} % intervals contained {100 * coverage['value']:.1f} % of the "
         f"later values ({100 * coverage['low']:.1f} to {100 * coverage['high']:.1f}).",
     ]
     if n < _FEW_PATIENTS:
         words.append(
-            f"Warning: {n} test patients are few. The intervals are wide, and calibration in "
-            f"subgroups cannot be assessed. Test on {_FEW_PATIENTS} or more patients."
+            f"Warning: {count_text(n)} test patients are few. The intervals are wide, and "
+            "calibration in subgroups cannot be assessed. Test on "
+            f"{_FEW_PATIENTS} or more patients."
         )
     if n_training < n_needed:
         words.append(
-            f"Warning: the model was fitted to {n_training:,} patients. {n_needed:,} are needed to "
-            "estimate the residual standard deviation within 10 % (Riley et al. 2019, "
+            f"Warning: the model was fitted to {count_text(n_training)} patients. {n_needed:,} are "
+            "needed to estimate the residual standard deviation within 10 % (Riley et al. 2019, "
             "doi:10.1002/sim.7993, third criterion)."
         )
     words.append(
@@ -215,19 +235,22 @@ def _data_section(tested: _Tested, findings: Sequence[Finding]) -> Section:
     inputs, rows = tested.inputs, tested.rows
     tasks, y, scored = inputs.tasks(), inputs.outcome(), rows["task"].nunique()
     flow = [
-        ("patients in the test table", f"{tasks.n_tasks:,}"),
-        ("their rows", f"{inputs.n_rows:,}"),
+        ("patients in the test table", count_text(tasks.n_tasks)),
+        ("their rows", count_text(inputs.n_rows)),
         ("rows of a patient, median", f"{np.median(tasks.sizes):g}"),
-        ("patients with no row after the largest k, left out", f"{tasks.n_tasks - scored:,}"),
-        ("patients scored", f"{scored:,}"),
-        ("rows scored", f"{rows['row'].nunique():,}"),
+        ("patients with no row after the largest k, left out", count_text(tasks.n_tasks - scored)),
+        ("patients scored", count_text(scored)),
+        ("rows scored", count_text(rows["row"].nunique())),
         (f"{tested.outcome}, mean (sd) over rows", f"{number(y.mean())} ({number(y.std())})"),
-        *((f"{finding.what} ({finding.column})", f"{finding.count:,}") for finding in findings),
+        *(
+            (f"{finding.what} ({finding.column})", count_text(finding.count))
+            for finding in findings
+        ),
     ]
     columns = [
-        (f.label or f.name, f.role, f.kind, f.unit, f"{100 * np.mean(pd.isna(values)):.1f} %")
+        (f.label or f.name, f.role, f.kind, f.unit, share_text(missing, tasks.codes))
         for f in tested.fitted.table_.features
-        for values in [inputs.columns[f.name]]
+        for missing in [np.asarray(pd.isna(inputs.columns[f.name]))]
     ]
     headings = ("column", "role", "kind", "unit", "missing")
     counts = TextTable("Flow of patients and rows", ("step", "count"), tuple(flow))
@@ -269,29 +292,34 @@ def _intervals_section(tested: _Tested) -> Section:
     return Section("Intervals", (paragraph,), (table,), (picture,))
 
 
-def _groups_section(tested: _Tested, scores: pd.DataFrame) -> Section:
+def _groups_section(tested: _Tested, scores: pd.DataFrame, given: list[str]) -> Section:
     """Section with the scores of subgroups."""
+    title, columns = "Groups of patients", [] if scores.empty else list(scores["group"])
+    omitted = [name for name in given if name not in columns]
+    words = [] if given else ["No subgroup was scored: pass subgroups=."]
+    if omitted:
+        words.append(
+            f"Not shown, as fewer than {MIN_CELL} patients could be told apart: "
+            f"{', '.join(omitted)}."
+        )
     if scores.empty:
-        return Section("Groups of patients", ("No subgroup was scored: pass subgroups=.",))
+        return Section(title, tuple(words))
+    digits = decimals(scores["rmse_high"].max())
     rows = []
     for _, row in scores.iterrows():
-        if pd.notna(row.get("rmse")):
-            digits = decimals(scores["rmse_high"].max())
-            error = ranged(row["rmse"], row["rmse_low"], row["rmse_high"], digits=digits)
-            size = f"{row['n']:,.0f}" if pd.notna(row["n"]) else "withheld"
-            shown = (size, error, _percent(row, "coverage", "coverage_low", "coverage_high"))
-        else:
-            shown = (f"under {MIN_CELL}", "withheld", "withheld")
-        rows.append((f"{row['group']}: {row['level']}", *shown))
+        error = ranged(row["rmse"], row["rmse_low"], row["rmse_high"], digits=digits)
+        covered = _percent(row, "coverage", "coverage_low", "coverage_high")
+        rows.append((f"{row['group']}: {row['level']}", count_text(row["n"]), error, covered))
     headings = ("group", "patients", with_unit("RMSE", tested.unit), "coverage, %")
-    words = (
+    descriptive = (
         "This table is descriptive: intervals of two groups may overlap although the groups "
-        "differ, and among many groups some look different by chance. Groups of fewer than "
-        f"{MIN_CELL} patients are withheld, as is any size that would reveal theirs."
+        "differ, and among many groups some look different by chance. Levels of few patients are "
+        f"merged into {OTHER!r}, so that neither a group nor a difference of groups has fewer than "
+        f"{MIN_CELL} patients."
     )
     caption = f"After {tested.rows['k'].iloc[0]} values, with 95 % intervals"
     table = TextTable(caption, headings, tuple(rows), sortable=True)
-    return Section("Groups of patients", (words,), (table,))
+    return Section(title, (descriptive, *words), (table,))
 
 
 def _examples_section(tested: _Tested, X: Any, n_examples: int) -> Section:
@@ -321,10 +349,10 @@ def _examples_section(tested: _Tested, X: Any, n_examples: int) -> Section:
 
 def _card_section(tested: _Tested) -> Section:
     """Section with the model and its settings."""
-    facts = [("training patients", f"{tested.fitted.n_tasks_:,}")]
+    facts = [("training patients", count_text(tested.fitted.n_tasks_))]
     if isinstance(tested.model, ConformalRegressor):
         n_calibrated = max(limits.n_tasks for limits in tested.model.limits_.values())
-        facts.append(("intervals", f"calibrated on {n_calibrated:,} further patients"))
+        facts.append(("intervals", f"calibrated on {count_text(n_calibrated)} further patients"))
     words = (
         "Intended use: forecasts for patients like those in training and test. The forecasts are "
         "not causal: they do not predict what a treatment would change."

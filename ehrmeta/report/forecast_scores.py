@@ -13,7 +13,7 @@ from ehrmeta.estimators._base import TaskRegressor
 from ehrmeta.estimators.inputs import Inputs
 from ehrmeta.estimators.k_shot_protocol import adapt_to_rows, k_shot_splits
 from ehrmeta.evaluation.metrics import Array, TaskMean, bootstrap_counts, percentile_limits, refuse
-from ehrmeta.report.document import MIN_CELL, hidden_counts
+from ehrmeta.report.disclosure import protect_levels
 
 
 def read_test_rows(
@@ -76,7 +76,7 @@ def coverage_by_k(rows: pd.DataFrame, *, n_bootstrap: int = 500) -> pd.DataFrame
 def group_scores(
     rows: pd.DataFrame, groups: Mapping[str, NDArray[Any]], *, n_bootstrap: int = 500
 ) -> pd.DataFrame:
-    """RMSE and coverage in each level of each column; small levels are withheld.
+    """RMSE and coverage in each level of each column, after `protect_levels`.
 
     Parameters
     ----------
@@ -89,25 +89,21 @@ def group_scores(
     -------
     DataFrame
         Columns group, level, n, rmse, rmse_low, rmse_high, coverage, coverage_low, coverage_high.
-        Scores of small levels are NaN. So is any n from which the size of a small level could be
-        computed.
+        Columns of `groups` that cannot be shown are missing.
     """
+    named = {
+        name: pd.Series(values[rows["row"]], dtype=object).fillna("missing").astype(str).to_numpy()
+        for name, values in groups.items()
+    }
     records = []
-    for name, values in groups.items():
-        levels = pd.Series(values[rows["row"]], dtype=object).fillna("missing").astype(str)
-        sizes = rows["task"].groupby(levels.to_numpy()).nunique()
-        hidden = hidden_counts(sizes)
-        for level, part in rows.groupby(levels.to_numpy()):
+    for name, levels in protect_levels(rows["task"].to_numpy(), named).items():
+        for level, part in rows.groupby(levels):
             patients = part.groupby("task")[["squared", "covered"]].mean()
-            n = len(patients)
-            is_small = n < MIN_CELL
-            shown = np.nan if level in hidden and not is_small else n
-            record: dict[str, Any] = {"group": name, "level": level, "n": shown}
-            if not is_small:
-                for score, column in (("rmse", "squared"), ("coverage", "covered")):
-                    ends = _mean_range(patients[column], n_bootstrap, root=score == "rmse")
-                    names = (score, f"{score}_low", f"{score}_high")
-                    record |= dict(zip(names, ends, strict=True))
+            record: dict[str, Any] = {"group": name, "level": level, "n": len(patients)}
+            for score, column in (("rmse", "squared"), ("coverage", "covered")):
+                ends = _mean_range(patients[column], n_bootstrap, root=score == "rmse")
+                names = (score, f"{score}_low", f"{score}_high")
+                record |= dict(zip(names, ends, strict=True))
             records.append(record)
     return pd.DataFrame(records)
 

@@ -10,8 +10,9 @@ from ehrmeta.data.findings import Finding
 from ehrmeta.errors import DataError
 from ehrmeta.estimators.k_shot_protocol import adapt_to_rows, k_shot_splits, shots_to_score
 from ehrmeta.evaluation import k_shot_class_curve
+from ehrmeta.report.disclosure import MIN_CELL, count_text, left_out_text, protect_levels
 from ehrmeta.report.displays.risk import CalibrationDisplay
-from ehrmeta.report.document import MIN_CELL, Document, Picture, Section, TextTable, model_card
+from ehrmeta.report.document import Document, Picture, Section, TextTable, model_card
 from ehrmeta.report.wording import outcome_label, row_range
 
 _OURS = "the model"
@@ -52,14 +53,14 @@ def risk_report(
     Returns
     -------
     Document
-        Counts, scores and a calibration curve, which is left out of more than two classes; no
-        patient's values.
+        Rounded counts, scores and a calibration curve, which is left out of more than two classes
+        and where a class has fewer than eleven patients; no patient's values.
 
     Raises
     ------
     DataError
-        Fewer than eleven patients, an unknown class, no row after the largest k, or the table that
-        the model was trained on.
+        Fewer than eleven patients have a row after the largest k, a class is unknown, or the model
+        was trained on this table.
 
     Examples
     --------
@@ -74,11 +75,14 @@ def risk_report(
     """
     inputs = model.fitted_model().read(X, y, groups=groups, time=time)
     tasks, classes = inputs.tasks(), np.asarray(model.classes_)
-    if tasks.n_tasks < MIN_CELL:
-        raise DataError(
-            f"{tasks.n_tasks} test patients are too few: a report needs {MIN_CELL} or more."
-        )
     shots = shots_to_score(tasks, shots, (0, 1, 2, 3, 5))
+    *_, (k, support, query) = k_shot_splits(inputs, sorted(shots))
+    n_rows, n_scored = int(query.sum()), len(np.unique(tasks.codes[query]))
+    if n_scored < MIN_CELL:
+        raise DataError(
+            f"{n_scored} test patients are too few: a report needs {MIN_CELL} or more who have a "
+            f"value after the first {k}."
+        )
     curve = k_shot_class_curve(
         {**(baselines or {}), _OURS: model},
         X,
@@ -89,34 +93,46 @@ def risk_report(
         confidence_level=0.95,
         allow_training_table=allow_training_table,
     )
-    *_, (k, support, query) = k_shot_splits(inputs, sorted(shots))
     adapted, later = adapt_to_rows(model, X, inputs, support, query)
     outcome = outcome_label(model.schema_)
-    n_rows, n_scored = int(query.sum()), len(np.unique(tasks.codes[query]))
-    counts = pd.Series(inputs.outcome()).value_counts()
+    # A class of few patients has no count, and neither an AUROC nor a calibration curve.
+    labels = np.asarray(inputs.outcome()).astype(str)
+    shown = protect_levels(tasks.codes, {"class": labels}).get("class", np.full(len(labels), ""))
+    n_with = pd.Series(tasks.codes[query]).groupby(labels[query]).nunique()
+    is_ranked = len(n_with) == len(classes) == 2 and n_with.min() >= MIN_CELL
+    if not is_ranked:
+        curve = curve[curve["metric"] != "auroc"]
+    n_out = tasks.n_tasks - n_scored
     rows = [
-        ("patients in the test table", f"{tasks.n_tasks:,}"),
-        ("their rows", f"{inputs.n_rows:,}"),
-        (f"patients with no row after the first {k}, left out", f"{tasks.n_tasks - n_scored:,}"),
-        (f"rows scored after the first {k}", f"{n_rows:,}"),
-        *((f"rows of class {label}", f"{counts.get(label, 0):,}") for label in classes),
-        *((f"{finding.what} ({finding.column})", f"{finding.count:,}") for finding in findings),
+        ("patients in the test table", count_text(tasks.n_tasks)),
+        ("their rows", count_text(inputs.n_rows)),
+        (f"patients with no row after the first {k}, left out", count_text(n_out)),
+        ("patients scored", count_text(n_scored)),
+        (f"rows scored after the first {k}", count_text(n_rows)),
+        *(
+            (f"rows of class {label}", count_text(np.sum(shown == label)))
+            for label in sorted(set(shown) - {""})
+        ),
+        *(
+            (f"{finding.what} ({finding.column})", count_text(finding.count))
+            for finding in findings
+        ),
     ]
     data = TextTable("Flow of patients and rows", ("step", "count"), tuple(rows))
     sections = [
-        Section("Summary", _summary(curve, outcome, classes)),
+        Section("Summary", _summary(curve, outcome, classes, tasks.n_tasks, n_scored)),
         Section("Data", (), (data,)),
         _scores_section(curve),
     ]
-    if len(classes) == 2:
+    if is_ranked:
         event = np.asarray(inputs.outcome())[query] == classes[1]
         risk = adapted.predict_proba(**later)[:, 1]
-        display = CalibrationDisplay.from_predictions(event, risk, name=_OURS)
+        display = CalibrationDisplay.from_predictions(event, risk, name=_OURS, min_cell=MIN_CELL)
         words = f"Share of rows of class {classes[1]} over their predicted risk, after {k} values."
         paragraph = "Rows of one patient count as separate: the band is narrower than it should be."
         picture = Picture.of(display, "calibration", words)
         sections.append(Section("Calibration", (paragraph,), (), (picture,)))
-    facts = [("training patients", f"{model.n_tasks_:,}"), ("classes", f"{len(classes)}")]
+    facts = [("training patients", count_text(model.n_tasks_)), ("classes", f"{len(classes)}")]
     words = (
         "Intended use: risks of patients like those of training and test. They are not causal: "
         "they do not say what a treatment would change."
@@ -125,14 +141,16 @@ def risk_report(
     return Document(title or f"Evaluation of a prediction model: {outcome}", tuple(sections))
 
 
-def _summary(curve: pd.DataFrame, outcome: str, classes: Any) -> tuple[str, ...]:
+def _summary(
+    curve: pd.DataFrame, outcome: str, classes: Any, n_tested: int, n: int
+) -> tuple[str, ...]:
     """The scores of the model in plain words."""
     ours = curve[(curve["method"] == _OURS)].sort_values("k", kind="stable")
     last = ours[ours["k"] == ours["k"].max()].set_index("metric")
-    n, k = int(last["n_tasks"].iloc[0]), int(last["k"].iloc[0])
+    k = int(last["k"].iloc[0])
     ranked = f" AUROC {last['value']['auroc']:.3f}." if "auroc" in last.index else ""
     return (
-        f"The model predicts {outcome}, {len(classes)} classes. It was tested on {n:,} patients. "
+        f"The model predicts {outcome}, {len(classes)} classes. {left_out_text(n_tested, n, k)}",
         f"After {k} values of a new patient its log loss on later rows is "
         f"{row_range(last.loc['log_loss'], 3)} (mean over patients, 95 % interval).{ranked}",
         "This is an evaluation on records: it does not show that using the model helps anyone.",

@@ -1,13 +1,16 @@
 """Report on a treatment effect: emulated target trial, effect, and checks of assumptions."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from ehrmeta.errors import DataError
 from ehrmeta.report import document
+from ehrmeta.report.disclosure import BASE, MIN_CELL, OTHER, count_text, rounded
 from ehrmeta.report.displays.effects import BalanceDisplay, ConfoundingDisplay, OverlapDisplay
 from ehrmeta.report.document import Document, Picture, Section, TextTable
 from ehrmeta.report.wording import decimals, number, outcome_label, ranged
@@ -52,14 +55,15 @@ def treatment_report(
     Returns
     -------
     Document
-        Its `save` writes ``.html``, ``.md`` or ``.json``. It contains counts and effects, but no
-        row's values. Effects in tasks of fewer than 11 rows are withheld. Tasks are shown by name
-        only if the schema says that they are cohorts.
+        Its `save` writes ``.html``, ``.md`` or ``.json``. It contains rounded counts and effects,
+        but no row's values. Effects in tasks are shown only if the schema says that the tasks are
+        cohorts; those of fewer than 11 rows are merged.
 
     Raises
     ------
     DataError
-        The model has a dose instead of arms, or `design` has an unknown key.
+        The model has a dose instead of arms, an arm has fewer than 11 rows, or `design` has an
+        unknown key.
 
     Examples
     --------
@@ -83,10 +87,12 @@ def treatment_report(
         raise DataError(f"design has unknown keys {unknown}. Use {', '.join(DESIGN)}.")
     tasks = model.tasks_
     checks, pooled = tasks.diagnostics(T0=T0, T1=T1), tasks.pooled_effect(T0=T0, T1=T1)
+    n_rows = int(checks.overlap.to_numpy().sum())
+    checks = _publishable(checks, tasks.support.x)
     outcome = outcome_label(model.schema_)
     supplied = tasks.propensity_source_ == "supplied"
     sections = (
-        _summary_section(checks, pooled, outcome, supplied),
+        _summary_section(checks, pooled, outcome, supplied, n_rows),
         _trial_section(checks, design or {}, outcome, supplied),
         _effects_section(model, tasks.task_effects(T0=T0, T1=T1), pooled, outcome),
         _checks_section(checks),
@@ -95,17 +101,31 @@ def treatment_report(
     return Document(title or f"Effect of a treatment on {outcome}", sections)
 
 
+def _publishable(checks: Diagnostics, x: NDArray[Any]) -> Diagnostics:
+    """Diagnostics with rounded bins of 11 rows or more, and without features of fewer."""
+    smallest = int(checks.overlap.sum().min())
+    if smallest < MIN_CELL:
+        raise DataError(
+            f"an arm has {smallest} rows: a report needs {MIN_CELL} or more in both. Compare other "
+            "arms with T0 and T1."
+        )
+    bins = checks.overlap.where(checks.overlap >= MIN_CELL, 0).apply(rounded)
+    sizes = [np.unique(column, return_counts=True)[1] for column in x.T]
+    shown = [len(of) != 2 or of.min() >= MIN_CELL for of in sizes]  # two values: a level, or yes/no
+    outside = round(checks.outside, 2)
+    return replace(checks, overlap=bins, balance=checks.balance[shown], outside=outside)
+
+
 def _summary_section(
-    checks: Diagnostics, pooled: PooledEffect, outcome: str, supplied: bool
+    checks: Diagnostics, pooled: PooledEffect, outcome: str, supplied: bool, n_rows: int
 ) -> Section:
     """Section with the effect in plain words, and warnings."""
     zero, one = checks.arms
     low, high = pooled.interval
-    n_rows = int(checks.overlap.to_numpy().sum())
     words = [
         f"Compared with arm {zero}, arm {one} changes {outcome} by "
         f"{ranged(pooled.effect, low, high)} on average (95 % interval; {pooled.n_tasks:,} tasks, "
-        f"{n_rows:,} rows of these two arms)."
+        f"{count_text(n_rows)} rows of these two arms). Counts are rounded to multiples of {BASE}."
     ]
     ends = pooled.prediction_interval
     if np.isfinite(ends).all():
@@ -127,7 +147,7 @@ def _summary_section(
         )
     if checks.outside > 0.0:
         words.append(
-            f"In {100 * checks.outside:.1f} % of rows, one arm had a probability below 0.05. For "
+            f"In {100 * checks.outside:.0f} % of rows, one arm had a probability below 0.05. For "
             "such patients the comparison is an extrapolation of the model."
         )
     worst = float(checks.balance["after"].abs().max())
@@ -167,24 +187,30 @@ def _trial_section(
 def _effects_section(
     model: TreatmentResponse, effects: pd.DataFrame, pooled: PooledEffect, outcome: str
 ) -> Section:
-    """Section with the effect in each task and their mean."""
+    """Section with the effect in each cohort and the mean over tasks."""
     schema = model.schema_
-    is_named = schema is not None and schema.task_kind == "cohort" and schema.task is not None
+    words = "Tasks with fewer than three rows, or with one arm only, have no estimate."
     low, high = pooled.interval
     digits = decimals(max(effects["low"].abs().max(), effects["high"].abs().max()))
-    hidden, rows = document.hidden_counts(effects["n"]), []
-    for place, (task, row) in enumerate(effects.iterrows(), start=1):
-        name = f"{schema.task} {task}" if is_named and schema is not None else f"task {place}"
-        size = "withheld" if task in hidden else f"{int(row['n']):,}"
-        if row["n"] < document.MIN_CELL:
-            rows.append((name, f"under {document.MIN_CELL}", "withheld"))
-        else:
+    rows: list[tuple[str, ...]] = []
+    if schema is None or schema.task_kind != "cohort":
+        words += " Single tasks are not shown: the schema does not say that they are cohorts."
+    else:
+        ordered = effects.sort_values("n", kind="stable")
+        n_merged = int((ordered["n"] < MIN_CELL).sum())
+        while n_merged and n_merged < len(ordered) and ordered["n"][:n_merged].sum() < MIN_CELL:
+            n_merged += 1
+        merged = ordered.index[:n_merged]
+        for place, (task, row) in enumerate(effects.drop(merged).iterrows(), start=1):
+            name = f"{schema.task} {task}" if schema.task is not None else f"task {place}"
             effect = ranged(row["effect"], row["low"], row["high"], digits=digits)
-            rows.append((name, size, effect))
+            rows.append((name, count_text(row["n"]), effect))
+        if n_merged:
+            size = count_text(effects.loc[merged, "n"].sum())
+            rows.append((f"{OTHER}, of few rows", size, "not shown"))
     rows.append(("mean over tasks", "", ranged(pooled.effect, low, high, digits=digits)))
     caption = f"Effect on {outcome} with 95 % interval, from each task's rows"
     heading = ("task", "rows", "effect (95 % interval)")
-    words = "Tasks with fewer than three rows, or with one arm only, have no estimate."
     return Section("Effect", (words,), (TextTable(caption, heading, tuple(rows), sortable=True),))
 
 

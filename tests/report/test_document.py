@@ -7,13 +7,12 @@ import hashlib
 import json
 import re
 
-import pandas as pd
 import pytest
 from sklearn.linear_model import Ridge
 
 from ehrmeta.errors import DataError
 from ehrmeta.report import DecisionCurveDisplay, Document
-from ehrmeta.report.document import MIN_CELL, Picture, Section, TextTable, hidden_counts, model_card
+from ehrmeta.report.document import Picture, Section, TextTable, model_card
 from tests.report.page import Page
 
 HOSTILE = '<script>alert("x")</script> | a&b'
@@ -101,11 +100,3 @@ def test_a_file_that_cannot_be_written_is_refused(document, tmp_path):
 def test_a_card_holds_class_facts_and_settings(document):
     rows = dict(document.sections[-1].tables[0].rows)
     assert (rows["model"], rows["training patients"], rows["alpha"]) == ("Ridge", "40", "2.0")
-
-
-@pytest.mark.parametrize("sizes", [[3, 40, 60], [3, 9, 60], [3, 9, 10, 40], [10, 11]])
-def test_no_withheld_size_is_the_sum_less_the_others(sizes):
-    sizes = pd.Series(sizes)
-    hidden = sizes[list(hidden_counts(sizes))]
-    assert len(hidden) >= 2
-    assert set(sizes[sizes < MIN_CELL].index) <= set(hidden.index)

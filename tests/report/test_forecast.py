@@ -74,15 +74,14 @@ def test_every_section_has_its_tables_and_pictures(page, document):
     assert len(page.ids) == len(set(page.ids))
 
 
-def test_small_groups_are_withheld_and_so_is_a_size_that_would_tell_theirs(document):
+def test_levels_of_few_patients_are_merged_and_never_named(document):
     table = next(s for s in document.sections if s.title == "Groups of patients").tables[0]
-    shown = {row[0].rpartition(": ")[2]: row[1:] for row in table.rows}
-    assert shown["rare"] == ("under 11", "withheld", "withheld")
-    counts = {word: shown[word][0] for word in "ab"}
-    assert list(counts.values()).count("withheld") == 1
-    (largest,) = (int(count) for count in counts.values() if count != "withheld")
-    assert 57 / 2 <= largest < 57
-    assert all(" to " in shown[word][1] for word in "ab")
+    counts = {row[0].rpartition(": ")[2]: int(row[1]) for row in table.rows}
+    assert "other" in counts
+    assert "rare" not in counts
+    assert len(counts) == 2
+    assert sum(counts.values()) == 60
+    assert all(" to " in cell for row in table.rows for cell in row[2:])
 
 
 def test_yes_and_no_are_the_groups_of_a_binary_column():

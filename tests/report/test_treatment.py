@@ -52,13 +52,13 @@ def test_the_effect_is_that_of_the_model(document, model):
     assert mean.split(" ")[0] in document.sections[0].paragraphs[0]
 
 
-def test_small_tasks_are_withheld_and_cohorts_have_their_names(document):
+def test_small_tasks_are_merged_and_cohorts_have_their_names(document):
     effects = _table(document, "Effect")
-    assert effects["ward tiny"] == ("under 11", "withheld")
+    assert "ward tiny" not in effects
     assert effects["ward north"][0] == "100"
-    size, effect = effects["ward east"]  # the least of the others, of which the sum would tell
-    assert size == "withheld"
-    assert " to " in effect
+    assert " to " in effects["ward north"][1]
+    assert "ward east" not in effects  # the least of the others, of which the sum would tell
+    assert effects["other, of few rows"] == ("70", "not shown")
 
 
 def test_the_protocol_is_filled_answered_or_missing(document):

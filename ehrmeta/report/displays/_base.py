@@ -46,6 +46,8 @@ class Display(ABC):
         ax.spines[["top", "right"]].set_visible(False)
         ax.spines[["left", "bottom"]].set_color(MUTED)
         ax.tick_params(color=MUTED)
+        for text in ax.findobj(_has_dollar):
+            text.set_parse_math(False)  # type: ignore[attr-defined]
         self.ax_, self.figure_ = ax, cast("Figure", ax.get_figure(root=True))
         return self
 
@@ -57,6 +59,11 @@ class Display(ABC):
     @abstractmethod
     def _draw(self, ax: Axes) -> None:
         """Draw the data and all labels on the axes."""
+
+
+def _has_dollar(artist: Any) -> bool:
+    """Whether an artist is text with a dollar sign, which matplotlib would read as a formula."""
+    return hasattr(artist, "set_parse_math") and "$" in artist.get_text()
 
 
 def legend_below(ax: Axes, gap: float, *, ncols: int = 2) -> None:

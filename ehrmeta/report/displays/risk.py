@@ -20,11 +20,12 @@ from ehrmeta.evaluation import (
 )
 from ehrmeta.evaluation.discrimination import read_binary
 from ehrmeta.evaluation.metrics import Array
+from ehrmeta.report.disclosure import count_text, rounded
 from ehrmeta.report.displays._base import INK, LINES, MUTED, PALETTE, Axes, Display
 from ehrmeta.report.forecast_scores import event_risk, name_of
 from ehrmeta.report.wording import row_range
 
-_POINTS, _BINS = 60, 50
+_POINTS, _BINS, _WIDE_BINS = 60, 50, 10
 _GAP, _BELOW = 0.07, 0.2  # heights of gap and histogram below the curve, as shares of its height
 _SHOWN = {
     "calibration_slope": "calibration slope",
@@ -47,6 +48,8 @@ class CalibrationDisplay(Display):
     confidence_level : float
     name : str
         Name of the model.
+    min_cell : int
+        Bars of fewer rows are not drawn; above 1, bars are wide and counts are rounded.
     """
 
     at: Array
@@ -58,6 +61,7 @@ class CalibrationDisplay(Display):
     scores: pd.DataFrame
     confidence_level: float
     name: str
+    min_cell: int = 1
 
     @classmethod
     def from_estimator(
@@ -92,6 +96,7 @@ class CalibrationDisplay(Display):
         confidence_level: float = 0.9,
         n_bootstrap: int = 200,
         random_state: int = 0,
+        min_cell: int = 1,
     ) -> Self:
         """Draw for predicted risks.
 
@@ -103,6 +108,8 @@ class CalibrationDisplay(Display):
             Level of the pointwise band and of the intervals in the legend.
         n_bootstrap : int
             Resamples of the patients; at least 2.
+        min_cell : int
+            For publication: bars of fewer rows are not drawn.
 
         Raises
         ------
@@ -138,7 +145,7 @@ class CalibrationDisplay(Display):
         options |= {"metrics": tuple(_SHOWN), "confidence_level": confidence_level}
         scores = risk_intervals(data.y, data.p, **options)
         observed = np.clip(observed, 0, 1)
-        drawn = at, observed, low, high, data.y, data.p, scores, confidence_level, name
+        drawn = at, observed, low, high, data.y, data.p, scores, confidence_level, name, min_cell
         return cls(*drawn).plot(ax=ax)
 
     _size = (6.0, 7.2)
@@ -159,19 +166,24 @@ class CalibrationDisplay(Display):
 
     def _draw_risks(self, ax: Axes, end: float) -> None:
         """Draw a histogram below the curve: events upward, non-events downward."""
-        edges = np.linspace(0, end, _BINS + 1)
-        events, others = (np.histogram(self.y_prob[self.y_true == v], edges)[0] for v in (1, 0))
-        unit = _BELOW * end / (events.max() + others.max())
+        edges = np.linspace(0, end, (_WIDE_BINS if self.min_cell > 1 else _BINS) + 1)
+        bins = (np.histogram(self.y_prob[self.y_true == v], edges)[0] for v in (1, 0))
+        n_events, n = int(self.y_true.sum()), len(self.y_true)
+        counts = [f"{n_events:,}", f"{n - n_events:,}"]
+        if self.min_cell > 1:
+            bins = (np.where(of < self.min_cell, 0, rounded(of)) for of in bins)
+            counts = [count_text(n_events), count_text(n - n_events)]
+        events, others = bins
+        unit = _BELOW * end / max(events.max() + others.max(), 1)
         base, bottom = -_GAP * end - unit * events.max(), -(_GAP + _BELOW) * end
         bars: dict[str, Any] = {"width": 0.8 * (edges[1] - edges[0]), "bottom": base}
         centers = 0.5 * (edges[1:] + edges[:-1])
         ax.bar(centers, unit * events, color=PALETTE[1], **bars)
         ax.bar(centers, -unit * others, color=MUTED, **bars)
         style: dict[str, Any] = {"fontsize": "small", "ha": "right"}
-        n_events, n = int(self.y_true.sum()), len(self.y_true)
-        top, label = -0.015 * end, f"{n_events:,} with event"
+        top, label = -0.015 * end, f"{counts[0]} with event"
         ax.text(end, top, label, va="top", color=PALETTE[1], **style)
-        ax.text(end, bottom, f"{n - n_events:,} without event", color=INK, **style)
+        ax.text(end, bottom, f"{counts[1]} without event", color=INK, **style)
         ticks = [tick for tick in ax.get_yticks() if 0 <= tick <= end * 1.001]
         ax.set_ylim(bottom - 0.02 * end, end)
         ax.set_yticks(ticks)

@@ -1,5 +1,7 @@
 """All displays share their axes and their frame."""
 
+import html
+import re
 from dataclasses import dataclass
 
 import matplotlib.pyplot as plt
@@ -11,6 +13,7 @@ from matplotlib.colors import to_hex
 from ehrmeta import report
 from ehrmeta.errors import DataError
 from ehrmeta.report.displays._base import MUTED, PALETTE, Display, select_row
+from ehrmeta.report.document import Picture
 
 
 @dataclass
@@ -72,3 +75,15 @@ def test_a_row_that_is_not_there_is_refused():
     assert list(select_row(table, 0)["x"]) == [1, 2]
     with pytest.raises(DataError, match="row=2, but X has 2 rows"):
         select_row(table, 2)
+
+
+@pytest.mark.parametrize("name", [r"$\frac{$", "cost in $ per $", r"a\$b$"])
+@pytest.mark.parametrize("has_axes", [False, True])
+def test_a_name_with_dollars_is_drawn_as_text(name, has_axes):
+    curve = pd.DataFrame({"method": [name] * 2, "k": [0, 1], "value": [2.0, 1.0], "n_tasks": 40})
+    curve = curve.assign(low=curve.value - 0.1, high=curve.value + 0.1, metric="rmse_macro")
+    ax = plt.subplots()[1] if has_axes else None
+    drawn = report.KShotDisplay(curve, unit=name).plot(ax=ax)
+    picture = Picture.of(drawn, "key", "words")
+    svg = " ".join(re.sub("<[^>]*>", "", picture.svg).split())
+    assert svg.count(html.escape(name, quote=False)) == 2  # legend and axis
