@@ -150,6 +150,16 @@ def renamed_argument(
     return decorate
 
 
+def renamed_parameter(old: str, new: str) -> Callable[[type[Value]], type[Value]]:
+    """Decorator of classes that can still be made with a parameter under its deprecated name."""
+
+    def decorate(cls: type[Value]) -> type[Value]:
+        cls.__init__ = renamed_argument(old, new)(cls.__init__)  # type: ignore[method-assign]
+        return cls
+
+    return decorate
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Names closest to `name`, as a sentence at the end of an error message.
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import ehrmeta
+from ehrmeta import BayesianHead, MatchingNet, PrototypicalNet, RelationNet
 from ehrmeta.data import make_treatment
 from ehrmeta.errors import RenamedWarning
 from ehrmeta.evaluation import calibration_error, paired_bootstrap
@@ -50,11 +51,19 @@ def renamed_weight(score: Callable[..., Any], *data: list[float]) -> tuple[Call,
     return lambda: score(*data, weight=[2, 1]), lambda: score(*data, sample_weight=[2, 1])
 
 
+def renamed_width(algorithm: type[Any], old: str) -> tuple[Call, Call]:
+    return lambda: algorithm(**{old: 4}).width, lambda: algorithm(width=4).width
+
+
 CASES: dict[str, Callable[[], tuple[Call, Call]]] = {
     "dose= of fit": renamed_dose_at_fit,
     "dose= of adapt": renamed_dose_at_adapt,
     "weight= of calibration_error": lambda: renamed_weight(calibration_error, [0.1, 0.6]),
     "weight= of paired_bootstrap": lambda: renamed_weight(paired_bootstrap, [4, 1], [1, 1]),
+    "n_embedding= of MatchingNet": lambda: renamed_width(MatchingNet, "n_embedding"),
+    "n_embedding= of PrototypicalNet": lambda: renamed_width(PrototypicalNet, "n_embedding"),
+    "n_embedding= of RelationNet": lambda: renamed_width(RelationNet, "n_embedding"),
+    "n_features= of BayesianHead": lambda: renamed_width(BayesianHead, "n_features"),
     "marginal_effect(X)": lambda: renamed_arm_effects(lambda model: model),
     "tasks_.marginal_effect(X)": lambda: renamed_arm_effects(
         lambda model: model.tasks_, groups=[0, 1, 2]
@@ -76,6 +85,6 @@ def test_an_old_name_warns_once_and_gives_the_same_numbers(name: str) -> None:
 def test_every_old_name_of_the_package_is_tested() -> None:
     package = Path(ehrmeta.__file__).parent
     source = "".join(path.read_text() for path in package.rglob("*.py"))
-    warned = re.findall(r"(?<!def )(?:warn_renamed|renamed_argument)\(\s*\"(\w+)", source)
+    warned = re.findall(r"(?<!def )(?:warn_renamed|renamed_\w+)\(\s*\"(\w+)", source)
     assert sorted(set(warned)) == sorted({re.search(r"(\w+)[=(]", name)[1] for name in CASES})
-    assert source.count(", RenamedWarning") == 1  # in `warn_renamed`
+    assert source.count("message, RenamedWarning") == 1  # in `warn_renamed`

@@ -82,13 +82,13 @@ METHODS: dict[str, Training] = {
         5e-3,
         validation_fraction=0.02,
     ),
-    "Bayesian head": Training(algorithms.BayesianHead(n_features=40), 5000, 5e-3),
+    "Bayesian head": Training(algorithms.BayesianHead(width=40), 5000, 5e-3),
     "neural process, attentive": Training(algorithms.NeuralProcess(width=40), 15_000, 5e-3),
     "neural process, conditional": Training(
         algorithms.NeuralProcess(width=40, attentive=False), 15_000, 5e-3
     ),
-    "matching net": Training(algorithms.MatchingNet(n_embedding=40, similarity="dot"), 6000, 5e-3),
-    "relation net": Training(algorithms.RelationNet(n_embedding=40, hidden=40), 8000, 5e-3),
+    "matching net": Training(algorithms.MatchingNet(width=40, similarity="dot"), 6000, 5e-3),
+    "relation net": Training(algorithms.RelationNet(width=40, hidden=40), 8000, 5e-3),
     "Reptile, 10 steps": Training(algorithms.Reptile(), 4000),
     "learned optimiser, 5 steps": Training(
         algorithms.LearnedOptimizer(inner_steps=5, pseudo_count=0.0), 4000, 2e-2, 32

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ehrmeta.algorithms._base import Algorithm, Params, Spec, State, part
+from ehrmeta.errors import renamed_parameter
 from ehrmeta.nn import Distribution, Likelihood, TaskSet
 from ehrmeta.ranges import Range
 
@@ -15,6 +16,7 @@ _NOISE_FLOOR = 1e-6  # relative to the mean prior variance
 _MAX_STEP = 4.0  # largest change of log-odds in a Newton step, against overshooting
 
 
+@renamed_parameter("n_features", "width")
 @dataclass(eq=False, repr=False)
 class BayesianHead(Algorithm):
     r"""Bayesian linear regression (or classification) per task, on features learned over tasks.
@@ -29,7 +31,7 @@ class BayesianHead(Algorithm):
 
     Parameters
     ----------
-    n_features : int
+    width : int
         Number of learned features.
     newton_steps : int
         Newton steps for classes and Student's t.
@@ -49,7 +51,7 @@ class BayesianHead(Algorithm):
     True
     """
 
-    n_features: Annotated[int, Range(8, 64, log=True)] = 32
+    width: Annotated[int, Range(8, 64, log=True)] = 32
     newton_steps: int = 8
 
     has_posterior: ClassVar[bool] = True
@@ -57,11 +59,11 @@ class BayesianHead(Algorithm):
 
     def n_outputs(self, likelihood: Likelihood) -> int:
         """Number of learned features."""
-        return self.n_features
+        return self.width
 
     def init(self, spec: Spec, generator: torch.Generator) -> dict[str, Tensor]:
         """Network, likelihood, and a prior of mean 0 and about unit variance of the output."""
-        size = self.n_features + 1
+        size = self.width + 1
         return {
             **super().init(spec, generator),
             "mean": torch.zeros(size, spec.likelihood.n_outputs),

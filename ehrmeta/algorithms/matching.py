@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ehrmeta.algorithms._base import Algorithm, Params, Spec, State, part
-from ehrmeta.errors import DataError
+from ehrmeta.errors import DataError, renamed_parameter
 from ehrmeta.nn import Distribution, Likelihood, TaskSet
 from ehrmeta.ranges import Choice, Range
 
@@ -22,23 +22,23 @@ class RowAttention(Algorithm):
 
     Parameters
     ----------
-    n_embedding : int
+    width : int
         Width of the embedding f.
     """
 
-    n_embedding: Annotated[int, Range(8, 64, log=True)] = 32
+    width: Annotated[int, Range(8, 64, log=True)] = 32
 
     uses_support_offset: ClassVar[bool] = False
 
     def n_outputs(self, likelihood: Likelihood) -> int:
         """Width of the embedding plus the outputs that predict the prior row."""
-        return self.n_embedding + likelihood.n_outputs
+        return self.width + likelihood.n_outputs
 
     def adapt(self, spec: Spec, params: Params, support: TaskSet) -> State:
         """Embedding, outcome and weight of every support row."""
         return {
             "n": support.n,
-            "embedding": spec.output(params, support.x)[:, : self.n_embedding],
+            "embedding": spec.output(params, support.x)[:, : self.width],
             "y": support.y - support.offset,
             "weight": support.weight,
         }
@@ -46,7 +46,7 @@ class RowAttention(Algorithm):
     def predict(self, spec: Spec, params: Params, state: State, query: TaskSet) -> Distribution:
         """Attention-weighted outcomes of the support and of the prior row."""
         output, likelihood = spec.output(params, query.x), part(params, "likelihood")
-        attention, prior = self._attention(params, state, output), output[:, self.n_embedding :]
+        attention, prior = self._attention(params, state, output), output[:, self.width :]
         mixed = spec.likelihood.mixture(likelihood, attention, state["y"], prior, state["n"])
         return spec.likelihood.shift(mixed, query.offset)
 
@@ -55,7 +55,7 @@ class RowAttention(Algorithm):
         return self._attention(params, state, spec.output(params, query.x))
 
     def _attention(self, params: Params, state: State, output: Tensor) -> Tensor:
-        scores = self._scores(params, state, output[:, : self.n_embedding])
+        scores = self._scores(params, state, output[:, : self.width])
         return attend(scores, params["prior_score"], state["weight"])
 
     @abstractmethod
@@ -63,6 +63,7 @@ class RowAttention(Algorithm):
         """Score (point, support) of every support row for embedded queries (point, embedding)."""
 
 
+@renamed_parameter("n_embedding", "width")
 @dataclass(eq=False, repr=False)
 class MatchingNet(RowAttention):
     r"""Matching network: predicts an average of the outcomes of similar support rows.
@@ -105,8 +106,8 @@ class MatchingNet(RowAttention):
     def init(self, spec: Spec, generator: torch.Generator) -> dict[str, Tensor]:
         """Network, likelihood, scale of the similarity and score of the prior row."""
         start = {
-            "rbf": -math.log(self.n_embedding),
-            "dot": -0.5 * math.log(self.n_embedding),
+            "rbf": -math.log(self.width),
+            "dot": -0.5 * math.log(self.width),
             "cosine": math.log(5.0),
         }
         learned = {

@@ -8,13 +8,14 @@ import torch
 from torch import Tensor
 
 from ehrmeta.algorithms._base import Algorithm, Params, Spec, State
-from ehrmeta.errors import DataError
+from ehrmeta.errors import DataError, renamed_parameter
 from ehrmeta.nn import Distribution, Likelihood, Outcome, TaskSet
 from ehrmeta.ranges import Choice, Range
 
 _MIN_COUNT = 1e-6  # smallest prior weight in rows, so that a missing class has a prototype
 
 
+@renamed_parameter("n_embedding", "width")
 @dataclass(eq=False, repr=False)
 class PrototypicalNet(Algorithm):
     r"""Prototypical network: classifies by distance to the mean embedding of each class.
@@ -27,7 +28,7 @@ class PrototypicalNet(Algorithm):
 
     Parameters
     ----------
-    n_embedding : int
+    width : int
         Width of the embedding f.
     distance : {"euclidean", "mahalanobis"}
         "mahalanobis" uses the task's pooled covariance within classes, shrunk towards a learned
@@ -56,7 +57,7 @@ class PrototypicalNet(Algorithm):
     (5,)
     """
 
-    n_embedding: Annotated[int, Range(8, 64, log=True)] = 32
+    width: Annotated[int, Range(8, 64, log=True)] = 32
     distance: Annotated[str, Choice(("euclidean", "mahalanobis"))] = "euclidean"
     prior_count: Annotated[float, Range(0.1, 10.0, log=True)] = 1.0
     class_frequencies: bool = True
@@ -78,19 +79,19 @@ class PrototypicalNet(Algorithm):
 
     def n_outputs(self, likelihood: Likelihood) -> int:
         """Width of the embedding."""
-        return self.n_embedding
+        return self.width
 
     def init(self, spec: Spec, generator: torch.Generator) -> dict[str, Tensor]:
         """Network, prior prototypes and, for Mahalanobis, a covariance."""
         n_classes = spec.likelihood.n_classes
         params = {
             **super().init(spec, generator),
-            **start_prototypes(n_classes, self.n_embedding, self.prior_count, generator),
-            "log_scale": torch.tensor(math.log(8.0 / self.n_embedding)),
+            **start_prototypes(n_classes, self.width, self.prior_count, generator),
+            "log_scale": torch.tensor(math.log(8.0 / self.width)),
         }
         if self.distance == "mahalanobis":
-            params["root"] = torch.eye(self.n_embedding)
-            params["log_cov_count"] = torch.tensor(float(self.n_embedding)).log()
+            params["root"] = torch.eye(self.width)
+            params["log_cov_count"] = torch.tensor(float(self.width)).log()
         return params
 
     def adapt(self, spec: Spec, params: Params, support: TaskSet) -> State:
@@ -112,7 +113,7 @@ class PrototypicalNet(Algorithm):
         embedding = spec.output(params, query.x)
         gap = embedding[:, None, :] - state["prototypes"]  # (point, class, embedding)
         if self.distance == "mahalanobis":
-            flat = gap.reshape(-1, self.n_embedding).double()
+            flat = gap.reshape(-1, self.width).double()
             white = torch.linalg.solve_triangular(state["factor"], flat.mT, upper=False)
             gap = white.mT.reshape(gap.shape).to(gap.dtype)
         squared = gap.square().sum(-1)
@@ -131,11 +132,11 @@ def _covariance_root(params: Params, residual: Tensor, weight: Tensor) -> Tensor
 
 
 def start_prototypes(
-    n_classes: int, n_embedding: int, prior_count: float, generator: torch.Generator
+    n_classes: int, width: int, prior_count: float, generator: torch.Generator
 ) -> dict[str, Tensor]:
     """Prior prototypes near 0, equal class frequencies, and the weights of both in rows."""
     return {
-        "prior": 0.1 * torch.randn(n_classes, n_embedding, generator=generator),
+        "prior": 0.1 * torch.randn(n_classes, width, generator=generator),
         "log_prior_count": torch.tensor(max(prior_count, _MIN_COUNT)).log(),
         "class_logit": torch.zeros(n_classes),
         "log_class_count": torch.tensor(2.0 * n_classes).log(),

@@ -10,10 +10,12 @@ from torch import Tensor
 from ehrmeta.algorithms._base import Algorithm, Params, Spec, State, part, prefixed
 from ehrmeta.algorithms.matching import RowAttention
 from ehrmeta.algorithms.prototypical import class_counts, frequencies, prototypes, start_prototypes
+from ehrmeta.errors import renamed_parameter
 from ehrmeta.nn import MLP, Distribution, Likelihood, Network, TaskSet
 from ehrmeta.ranges import Choice, Range
 
 
+@renamed_parameter("n_embedding", "width")
 @dataclass(eq=False, repr=False)
 class RelationNet(RowAttention):
     r"""Relation network: a learned network scores pairs of embeddings for similarity.
@@ -46,7 +48,7 @@ class RelationNet(RowAttention):
 
     def n_outputs(self, likelihood: Likelihood) -> int:
         """Width of the embedding plus, for real-valued outcomes, the outputs of the prior row."""
-        return self.n_embedding + (0 if likelihood.n_classes else likelihood.n_outputs)
+        return self.width + (0 if likelihood.n_classes else likelihood.n_outputs)
 
     def init(self, spec: Spec, generator: torch.Generator) -> dict[str, Tensor]:
         """Embedding and relation networks; prior prototypes or the score of the prior row."""
@@ -54,10 +56,10 @@ class RelationNet(RowAttention):
         params |= prefixed("relation", self._relation().init(generator))
         if self.additive:
             params["relation.1.weight"] = torch.zeros(1, self.hidden)
-            params["log_scale"] = torch.tensor(math.log(8.0 / self.n_embedding))
+            params["log_scale"] = torch.tensor(math.log(8.0 / self.width))
         if not (n_classes := spec.likelihood.n_classes):
             return params | {"prior_score": torch.zeros(())}
-        return params | start_prototypes(n_classes, self.n_embedding, self.prior_count, generator)
+        return params | start_prototypes(n_classes, self.width, self.prior_count, generator)
 
     def adapt(self, spec: Spec, params: Params, support: TaskSet) -> State:
         """Class prototypes and frequencies, or embedded rows."""
@@ -84,7 +86,7 @@ class RelationNet(RowAttention):
 
     def _scores(self, params: Params, state: State, query: Tensor) -> Tensor:
         reference = state["embedding"]  # support rows, or prototypes
-        shape = (len(query), len(reference), self.n_embedding)
+        shape = (len(query), len(reference), self.width)
         query, reference = query[:, None].expand(shape), reference.expand(shape)
         squared = (query - reference).square()
         pairs = torch.stack([query, reference, squared], 2)  # (point, reference, 3, embedding)
@@ -95,4 +97,4 @@ class RelationNet(RowAttention):
         return params["log_scale"].exp() * (scores.reshape(shape) - 0.5 * squared).sum(-1)
 
     def _relation(self) -> Network:
-        return MLP((self.hidden,)).network(3 if self.additive else 3 * self.n_embedding, 1)
+        return MLP((self.hidden,)).network(3 if self.additive else 3 * self.width, 1)

@@ -213,34 +213,19 @@ def draw_episodes(
 ) -> tuple[TaskRows, TaskRows]:
     """Split every task into a support of random size and at most `max_queries` later rows."""
     if not rows.timed:
-        rows = _subset(rows, rng.permutation(rows.n_rows))
+        rows = rows.take(torch.from_numpy(rng.permutation(rows.n_rows)))
     codes, sizes = rows.codes.numpy(), rows.sizes.numpy()
     k = np.minimum(rng.integers(shots[0], shots[1] + 1, rows.n_tasks), sizes - 1)
     position = np.arange(rows.n_rows) - rows.starts.numpy()[codes]
-    support = _subset(rows, np.flatnonzero(position < k[codes]))
+    support = rows.take(torch.from_numpy(np.flatnonzero(position < k[codes])))
     later = position >= k[codes]
     if rows.timed:
         later &= ~(time_since_support(support, rows) <= 0)
     candidates = rng.permutation(np.flatnonzero(later))
     candidates = candidates[np.argsort(codes[candidates], kind="stable")]
     first = np.searchsorted(codes[candidates], codes[candidates])
-    query = _subset(rows, np.sort(candidates[np.arange(len(candidates)) - first < max_queries]))
-    return support, query
-
-
-def _subset(rows: TaskRows, index: NDArray[np.int64]) -> TaskRows:
-    """Rows at `index`; tasks keep their numbers."""
-    at = torch.from_numpy(index)
-    return TaskRows.from_codes(
-        rows.codes[at],
-        rows.n_tasks,
-        timed=rows.timed,
-        x=rows.x[at],
-        measured=rows.measured[at],
-        time=rows.time[at],
-        y=rows.y[at],
-        origin=rows.origin[at],
-    )
+    chosen = np.sort(candidates[np.arange(len(candidates)) - first < max_queries])
+    return support, rows.take(torch.from_numpy(chosen))
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -259,17 +244,10 @@ class HistoryBoosting(BoostedRegressor):
         Number of supports drawn per training task.
     max_queries : int
         Largest number of query rows per support.
-    max_iter, learning_rate, max_leaf_nodes
-        As in `PopulationBoosting`.
     random_state : int, optional
         Seed of the draws and of the held-out tasks.
-    schema, task, time, known, outcome_transform, score_shots
-        As in `MetaRegressor`.
-
-    Attributes
-    ----------
-    n_iter_ : int
-        Number of trees.
+    max_iter, learning_rate, max_leaf_nodes and others
+        As in `PopulationBoosting`, which has the same attributes.
 
     Examples
     --------

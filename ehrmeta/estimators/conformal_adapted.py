@@ -20,7 +20,7 @@ from ehrmeta.estimators.predictions import (
     class_columns,
     number_columns,
 )
-from ehrmeta.estimators.task_model import Labels, TaskModel
+from ehrmeta.estimators.task_model import Labels
 from ehrmeta.nn.batch import TaskRows
 
 Array = npt.NDArray[np.float64]
@@ -125,17 +125,8 @@ class ConformalAdapted(Adapted):
     file_kind: ClassVar[str] = "calibrated adapted"
     _calibrate: ClassVar[Callable[..., Prediction]] = _CalibratedPredictive
 
-    def __init__(
-        self,
-        model: TaskModel,
-        labels: Labels,
-        support: TaskRows,
-        transform: Callable[[Any], Any] | None = None,
-        *,
-        state: Any = None,
-        limits: Calibration,
-    ) -> None:
-        super().__init__(model, labels, support, transform, state=state)
+    def __init__(self, *adapted: Any, limits: Calibration, **state: Any) -> None:
+        super().__init__(*adapted, **state)
         self.limits = limits
 
     @property

@@ -27,7 +27,6 @@ from ehrmeta.nn.batch import TaskRows
 Array = npt.NDArray[np.float64]
 _NODES = (1, 4, 16, 64)  # of the quadrature; one node is exact for linear predictions
 _TOLERANCE = 1e-4  # for the sum of contributions, in standard deviations of the outcome
-_COLUMNS = ("x", "measured", "time", "y", "origin", "offset")
 Game: TypeAlias = Callable[[npt.NDArray[np.bool_], npt.NDArray[np.int64]], Array]
 _AT_ONCE = 2000  # predictions in one call
 
@@ -125,26 +124,17 @@ def _by_leaving_out(
         return _explained_value(prediction, label).reshape(rows.n_tasks, -1)
 
     none = torch.empty(0, dtype=torch.int64)
-    adapted, population = (
-        predicted(support)[0],
-        predicted(_repeated_rows(support, none, none, 1))[0],
-    )
+    adapted, population = predicted(support)[0], predicted(support.take(none, none, 1))[0]
     parts, rest = [_part("population", query, population)], adapted - population
     if support.n_rows:
         others = ~torch.eye(support.n_rows, dtype=torch.bool)  # (omitted row, row)
         codes, index = others.nonzero(as_tuple=True)
-        without = predicted(_repeated_rows(support, index, codes, support.n_rows))
+        without = predicted(support.take(index, codes, support.n_rows))
         for at, (row, time) in enumerate(_rows(support)):
             value = _part("value", query, adapted - without[at])
             parts.append(value.assign(support_row=row, before=query.time.numpy() - time))
         rest = rest - (adapted - without).sum(0)
     return pd.concat([*parts, _part("rest", query, rest)], ignore_index=True)
-
-
-def _repeated_rows(rows: TaskRows, index: Tensor, codes: Tensor, n_tasks: int) -> TaskRows:
-    """Rows selected by index, possibly repeatedly, with new task numbers."""
-    columns = {name: getattr(rows, name)[index] for name in _COLUMNS}
-    return TaskRows.from_codes(codes, n_tasks, timed=rows.timed, **columns)
 
 
 def _explained_value(prediction: Prediction, label: int | None) -> Array:
@@ -206,7 +196,7 @@ def explain_features(
     label, features = _label_number(model.table, target), model.table.features
     parts = []
     for at, task in enumerate(query.codes.tolist()):
-        row = _repeated_rows(query, torch.tensor([at]), torch.zeros(1, dtype=torch.int64), 1)
+        row = query.take(torch.tensor([at]), torch.zeros(1, dtype=torch.int64), 1)
         game = _game(model, support.select(torch.tensor([task])), row, background, label)
         rng = np.random.default_rng(seed)  # the same draws for every row
         base, shares = shapley_shares(game, len(features), n_samples, rng)
@@ -307,10 +297,10 @@ def _game(
         n, other = len(joined), torch.from_numpy(sample % background.n_rows)
         keeps_value = torch.cat([torch.from_numpy(joined), torch.ones(n, 1, dtype=torch.bool)], 1)
         tasks = torch.arange(n)
-        query = _repeated_rows(row, torch.zeros_like(tasks), tasks, n)
+        query = row.take(torch.zeros_like(tasks), tasks, n)
         query = replace(query, x=torch.where(keeps_value[:, of_x], query.x, background.x[other]))
         of_task = tasks.repeat_interleave(n_support)
-        rows = _repeated_rows(support, torch.arange(n_support).repeat(n), of_task, n)
+        rows = support.take(torch.arange(n_support).repeat(n), of_task, n)
         keeps_value, other = (keeps_value | fixed_in_support)[of_task], other[of_task]
         rows = replace(
             rows,

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from ehrmeta.algorithms import ALGORITHMS
 from ehrmeta.data import Encoder, Schema
-from ehrmeta.errors import BundleError, DataError, DataWarning, Remedy
+from ehrmeta.errors import BundleError, DataError, DataWarning, Remedy, RenamedWarning
 from ehrmeta.nn import MLP, TaskRows
 from ehrmeta.persistence import read_bundle, write_bundle
 from ehrmeta.persistence.sklearn_models import SAVED_MODELS
@@ -216,7 +216,9 @@ def from_json(value: Any) -> Any:
     if value["class"] not in _PARTS:
         raise BundleError(f"its class {value['class']!r} is not allowed in model files.")
     params = {name: from_json(item) for name, item in value["params"].items()}
-    return _PARTS[value["class"]](**params)
+    with warnings.catch_warnings():  # files of earlier versions hold old names of parameters
+        warnings.simplefilter("ignore", RenamedWarning)
+        return _PARTS[value["class"]](**params)
 
 
 def support_tensors(support: TaskRows) -> dict[str, Tensor]:

@@ -357,7 +357,7 @@ _POSITIVE: Rule = ("a positive number", lambda value: _is_number(value) and valu
 _NOT_NEGATIVE: Rule = ("0 or more", lambda value: _is_number(value) and value >= 0)
 _COUNTS = (
     *("max_queries", "max_steps", "batch_size", "patience", "inner_steps", "newton_steps"),
-    *("width", "base_width", "meta_width", "n_embedding", "n_features"),
+    *("width", "base_width", "meta_width"),
 )
 _RULES: dict[str, Rule] = {
     "algorithm": _optional_type("an algorithm such as MetaSGD()", Algorithm),

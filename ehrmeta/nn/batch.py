@@ -250,6 +250,15 @@ class TaskRows:
             self, starts=starts, **{name: getattr(self, name)[index] for name in _ROW_COLUMNS}
         )
 
+    def take(
+        self, index: Tensor, codes: Tensor | None = None, n_tasks: int | None = None
+    ) -> TaskRows:
+        """Rows at an index, which may repeat; `codes` are their task numbers, by default as now."""
+        columns = {name: getattr(self, name)[index] for name in _ROW_COLUMNS}
+        codes = self.codes[index] if codes is None else codes
+        n_tasks = self.n_tasks if n_tasks is None else n_tasks
+        return TaskRows.from_codes(codes, n_tasks, timed=self.timed, **columns)
+
     def merge(self, codes: Tensor, n_tasks: int, other: TaskRows, other_codes: Tensor) -> TaskRows:
         """Concatenate with the rows of `other`, to add visits to a support.
 

@@ -135,29 +135,6 @@ class MetaOutcomes(_PointEffects):
         """Outcome of every row under a treatment, (row,)."""
         return _predicted(self.model, state, _with_treatment(cases.x, given), cases)
 
-    def predict_interval(
-        self, cases: TreatedRows, state: Any, given: Array, confidence_level: float
-    ) -> Array:
-        """Interval of a new outcome under a treatment, (row, 2).
-
-        Raises
-        ------
-        DataError
-            The estimator has no intervals.
-        """
-        adapted = self.model.unadapted() if state is None else state
-        if not hasattr(adapted, "predict_interval"):
-            raise DataError(
-                f"{type(self.model).__name__} has no predict_interval. Use an estimator with one."
-            )
-        interval = adapted.predict_interval(
-            _with_treatment(cases.x, given),
-            confidence_level=confidence_level,
-            **({} if state is None else {"groups": cases.task, "new_groups": "population"}),
-            **cases.timed,
-        )
-        return np.asarray(interval, np.float64)
-
     def _effect(self, cases: TreatedRows, state: Any, zero: Array, one: Array) -> Array:
         return self.predict(cases, state, one) - self.predict(cases, state, zero)
 

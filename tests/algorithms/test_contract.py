@@ -32,12 +32,12 @@ SMALL = {
     "deep-mixed-effects": {"n_deep": 2},
     "fine-tune": {"inner_steps": 5},
     "learned-optimizer": {"inner_steps": 2, "width": 2},
-    "matching-net": {"n_embedding": 4},
+    "matching-net": {"width": 4},
     "meta-networks": {"width": 4, "base_width": 5, "meta_width": 3},
     "neural-process": {"width": 6},
     "per-task": {"inner_steps": 5},
-    "prototypical-net": {"n_embedding": 4},
-    "relation-net": {"n_embedding": 4, "hidden": 5},
+    "prototypical-net": {"width": 4},
+    "relation-net": {"width": 4, "hidden": 5},
     "reptile": {"inner_steps": 3},
 }
 CASES: dict[str, Algorithm] = {

@@ -26,6 +26,7 @@ from ehrmeta import (
     load,
 )
 from ehrmeta.errors import BundleError, DataError, DataWarning, NotFittedError
+from ehrmeta.estimators.files import from_json
 from ehrmeta.estimators.table_encoder import Classes
 from ehrmeta.persistence import read_bundle, write_bundle
 from tests.estimators.patients import make_patients, small_model
@@ -549,3 +550,7 @@ def test_what_no_file_may_ask_for_is_not_saved(model, tmp_path):
 def test_a_forged_type_of_classes_takes_no_memory(dtype):
     with pytest.raises(DataError, match="class labels"):
         Classes.from_dict({"labels": [0, 1], "dtype": dtype})
+
+
+def test_a_file_of_an_earlier_version_may_hold_an_old_name_of_a_parameter():
+    assert from_json({"class": "MatchingNet", "params": {"n_embedding": 4}}).width == 4
