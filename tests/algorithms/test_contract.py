@@ -27,7 +27,7 @@ from ehrmeta.nn import Bernoulli, Categorical, ClassLikelihood, Normal, StudentT
 # Small enough for finite differences; the others are small at their defaults.
 SMALL = {
     "anil": {"width": 6},
-    "bayesian-head": {"n_features": 4, "newton_steps": 3},
+    "bayesian-head": {"width": 4, "newton_steps": 3},
     "carry-forward": {"n_deep": 2},
     "deep-mixed-effects": {"n_deep": 2},
     "fine-tune": {"inner_steps": 5},
