@@ -105,3 +105,13 @@ def test_selecting_and_merging_rows_keep_every_row_with_its_task():
     assert sorted(merged.y.tolist()) == sorted([*rows.y.tolist(), *picked.y.tolist()])
     for task in range(5):
         assert (merged.time[merged.codes == task].diff() >= 0).all()
+
+
+def test_taken_rows_keep_their_tasks_or_get_the_given_ones():
+    rows = _rows([3, 0, 4, 2])
+    kept = rows.take(torch.tensor([8, 0, 3]))
+    assert kept.sizes.tolist() == [1, 0, 1, 1]
+    torch.testing.assert_close(kept.y, rows.y[[0, 3, 8]])
+    repeated = rows.take(torch.tensor([5, 5]), torch.tensor([1, 0]), 2)
+    torch.testing.assert_close(repeated.y, rows.y[[5, 5]])
+    assert repeated.sizes.tolist() == [1, 1]
