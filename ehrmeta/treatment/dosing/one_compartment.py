@@ -40,19 +40,15 @@ class OneCompartment(DosedEstimator["AdaptedCompartment"]):
         Time between doses. In `fit` and `adapt`, `time` counts from a patient's first dose.
     route : {"oral", "iv"}
         First-order absorption, or intravenous.
-    schema : Schema, optional
-        Column roles and units; by default taken from X if it belongs to a `Table`.
-    task : str, optional
-        Column of X that names the patient.
+    schema, task
+        As in `DoseResponse`.
 
     Attributes
     ----------
     kinetics_ : Kinetics
         Population distribution of the parameters.
-    dose_ : Dose
-        Range of the training doses.
-    n_tasks_ : int
-        Number of training patients.
+    dose_, n_tasks_
+        As in `DoseResponse`.
 
     Examples
     --------
@@ -130,10 +126,8 @@ class AdaptedCompartment(AdaptedPatients):
 
     Attributes
     ----------
-    labels_ : ndarray, (patient,), or None
-        Groups of the support, sorted; None if `adapt` was called without groups.
-    n_shots_ : ndarray, (patient,)
-        Support rows of every patient.
+    labels_, n_shots_
+        As in `AdaptedDoses`.
     """
 
     def __init__(
