@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from ehrmeta.cli.evaluate import comparators, mark_held_out
+from ehrmeta.cli.messages import stage
 from ehrmeta.data import Table, load_dataset
 from ehrmeta.errors import AtypicalWarning
 from ehrmeta.estimators import MetaRegressor
@@ -65,7 +66,8 @@ def run_demo(folder: str | Path, echo: Callable[[str], None], *, quick: bool = F
     echo(f"meta-training on {train.n_tasks:,} patients; {test.n_tasks:,} others are never seen\n")
 
     model = demo_model(quick=quick)
-    model.fit(train.X, train.y, groups=train.groups, time=train.time)
+    with stage("meta-training"):
+        model.fit(train.X, train.y, groups=train.groups, time=train.time)
     last = model.history_[-1]
     steps, rate = f"{last['step']:,.0f} steps", f"{last['tasks_per_second']:,.0f} tasks/s"
     echo(f"meta-training: {steps} in {last['seconds']:.0f} s, {rate}")
@@ -73,18 +75,20 @@ def run_demo(folder: str | Path, echo: Callable[[str], None], *, quick: bool = F
         warnings.simplefilter("ignore", AtypicalWarning)  # counted below
         echo(_adapting_line(model, test))
         baselines = comparators()
-        for baseline in baselines.values():
-            baseline.fit(train.X, train.y, groups=train.groups, time=train.time)
-        curve = k_shot_curve(
-            baselines | {NOT_ADAPTED: NotAdapted(model), OURS: model},
-            test.X,
-            test.y,
-            groups=test.groups,
-            time=test.time,
-            shots=SHOTS,
-            reference=OURS,
-            confidence_level=0.95,
-        )
+        with stage("fitting baselines"):
+            for baseline in baselines.values():
+                baseline.fit(train.X, train.y, groups=train.groups, time=train.time)
+        with stage("scoring"):
+            curve = k_shot_curve(
+                baselines | {NOT_ADAPTED: NotAdapted(model), OURS: model},
+                test.X,
+                test.y,
+                groups=test.groups,
+                time=test.time,
+                shots=SHOTS,
+                reference=OURS,
+                confidence_level=0.95,
+            )
         echo(f"\nError after k values of each new patient, on all later values ({DATA_SET}):\n")
         echo(k_shot_table(curve, reference=OURS, unit=unit))
         echo(

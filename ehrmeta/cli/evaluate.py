@@ -2,6 +2,7 @@
 
 import tomllib
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -98,9 +99,7 @@ def _read_answers(path: str | None) -> dict[str, str]:
     return {str(item): str(answer) for item, answer in answers.items()}
 
 
-def shots_for(
-    table: Table, given: tuple[int, ...] | None, usual: tuple[int, ...]
-) -> tuple[int, ...]:
+def shots_for(table: Table, given: Sequence[int] | None, usual: tuple[int, ...]) -> tuple[int, ...]:
     """Numbers of values to adapt to: those given, or the usual ones after which half go on.
 
     A number after which no patient has another value is an error.
@@ -115,7 +114,7 @@ def shots_for(
             f"series has {sizes.max()} values.",
             Remedy("fewer-shots", "Lower shots."),
         )
-    return given
+    return tuple(given)
 
 
 def uncalibrated(model: Any) -> Any:
@@ -163,7 +162,6 @@ def test_and_baselines(
     reading = {
         "schema": tables.schema_of(fitted.model_, path, schema_file),
         "classes": classes,
-        "drop_missing_target": True,
         **form,
     }
     test = tables.read_table(table, **reading)

@@ -1,7 +1,7 @@
 """Problems of a table, and training of a model on it."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import click
@@ -11,6 +11,7 @@ from ehrmeta.cli import tables
 from ehrmeta.cli.evaluate import mark_held_out
 from ehrmeta.cli.messages import in_command_words, printable, reworded, stage
 from ehrmeta.data import Finding, Table, check_table
+from ehrmeta.errors import Remedy
 from ehrmeta.estimators import MetaClassifier, MetaRegressor
 
 _ALIKE = 3  # more findings of one kind are one line
@@ -22,33 +23,42 @@ def check_file(table: str, write_schema: str | None, strict: bool, **options: An
     rows = tables.read_rows(table, classes="detect", **options)
     schema = rows.schema
     click.echo(printable(f"{_sizes(rows)}\n{schema!r}\n"))
-    lines = list(findings_of(rows, table, **options))
+    findings = check_table(rows.frame, schema)
+    lines = list(_lines(findings, table, **options))
     click.echo("\n".join(map(printable, lines)) or "nothing found")
     if write_schema is not None:
         schema.to_toml(write_schema)
         click.echo(f"\nsaved {write_schema}")
-    is_unusable = any(line.startswith("error") for line in lines)
+    is_unusable = any(_level(finding) == "error" for finding in findings)
     if not is_unusable:  # raises what only the whole table shows
         is_unusable = tables.table_of(rows, table, **options).n_tasks < 2
     if is_unusable or (strict and lines):
         raise SystemExit(1)
 
 
-def findings_of(rows: tables.Rows, source: str, **options: Any) -> Iterator[str]:
-    """Lines with the findings of a check, errors first; alike ones are summed up."""
-    excused = "missing outcomes" if options.get("drop_missing_target") else ""
+def _lines(findings: Iterable[Finding], source: str, **options: Any) -> Iterator[str]:
+    """Lines with the findings of a check; alike ones are summed up."""
     alike: dict[tuple[str, str, str], list[Finding]] = {}
-    for finding in check_table(rows.frame, rows.schema):
-        level = "warning" if finding.what == excused else finding.level
-        alike.setdefault((level, finding.what, str(finding.remedy)), []).append(finding)
-    for (level, what, _), findings in alike.items():
-        if len(findings) > _ALIKE:
-            names = ", ".join(f"'{finding.column}'" for finding in findings[:_NAMED])
-            others = f" and {len(findings) - _NAMED:,} others" if len(findings) > _NAMED else ""
-            remedy = in_command_words(findings[0].remedy)
-            yield f"{level:<7}  {len(findings):,} columns ({names}{others}): {what}. {remedy}"
+    for finding in findings:
+        key = _level(finding), finding.what, str(finding.remedy)
+        alike.setdefault(key, []).append(finding)
+    for (level, what, _), same in alike.items():
+        if len(same) > _ALIKE:
+            names = ", ".join(f"'{finding.column}'" for finding in same[:_NAMED])
+            remedy = in_command_words(same[0].remedy)
+            columns = f"{len(same):,} columns ({names} and {len(same) - _NAMED:,} others)"
+            yield f"{level:<7}  {columns}: {what}. {remedy}"
         else:
-            yield from (f"{level:<7}  {_text(one, source, options)}" for one in findings)
+            yield from (f"{level:<7}  {_text(one, source, options)}" for one in same)
+
+
+def _level(finding: Finding) -> str:
+    """Level of a finding here, where rows without a target are left out."""
+    return "warning" if _is_left_out(finding) else finding.level
+
+
+def _is_left_out(finding: Finding) -> bool:
+    return isinstance(finding.remedy, Remedy) and finding.remedy.kind == "drop-missing"
 
 
 def _sizes(rows: tables.Rows) -> str:
@@ -80,11 +90,11 @@ def fit_model(
         visits, _ = visits.split(hold_out, random_state=0)
     click.echo(describe(visits))
     if not tables.is_bundled(table):
-        said = tuple(map(in_command_words, visits.findings))
-        for line in findings_of(rows, table, **options):
-            if not line.endswith(said):
-                click.echo(line)
-    with stage("training"):
+        findings = check_table(rows.frame, rows.schema)
+        new = (f for f in findings if f not in visits.findings and not _is_left_out(f))
+        for line in _lines(new, table, **options):
+            click.echo(printable(line))
+    with tables.in_lines(table, visits.X.index, **options), stage("training"):
         model.fit(visits.X, visits.y, groups=visits.groups, time=visits.time)
     model.save(out)
     if hold_out is not None:

@@ -220,7 +220,7 @@ def _folder(ctx: click.Context, param: click.Parameter, value: str | None) -> st
 @click.option("--list", "listed", is_flag=True, help="Show the search space, and exit.")
 @click.option("--trials", type=click.IntRange(1), default=30)
 @click.option("--timeout", type=_SECONDS, metavar="SECONDS", help="Start no trial after this time.")
-@shots_option("1,3,5", "Numbers k of values of each patient to adapt to.")
+@shots_option("1,3,5")
 @click.option(
     "--scoring",
     type=click.Choice(CHOICES["scoring"]),

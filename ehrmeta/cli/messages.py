@@ -20,10 +20,11 @@ _EVERY = 10.0  # seconds between two signs of life
 # Remedies on the command line, by kind.
 COMMAND_WORDS = {
     "ask-for-classes": "Pass a regression model: class probabilities are not supported here.",
-    "censored": "Write a number for each of them, such as half the limit, and report that choice.",
+    "censored": "Choose --censored half, limit or column: half of a lower limit, the limit itself, "
+    "or the limit and a column of flags.",
     "convert-units": "{likely}convert them, or correct --unit.",
     "declare-known": "Name those that are known ahead, such as planned doses, with --known.",
-    "drop-missing": "Fill them in or drop those rows, as `fit` does with --drop-missing-target.",
+    "drop-missing": "Those rows are left out.",
     "fewer-shots": "Lower the numbers of --shots.",
     "fit-with-time": "Fit it with --time.",
     "give-range": "Write one, such as {name}=1:10.",

@@ -19,9 +19,10 @@ SHARE = click.FloatRange(0, 1, min_open=True, max_open=True)
 WRITTEN = (".csv", ".parquet")
 _REGISTRY = Path(__file__).parents[1] / "algorithms" / "registry.py"
 # `MetaSGD as MetaSGD` marks an algorithm there; importing it would load torch.
-_REGISTERED = re.findall(r"\b(\w+) as \1\b", _REGISTRY.read_text(encoding="utf-8"))
+_REGISTERED = re.findall(r"\b(\w\w+) as \1\b", _REGISTRY.read_text(encoding="utf-8"))
 CHOICES: dict[str, tuple[str, ...]] = {
     "algorithm": tuple(re.sub("(?<=[a-z])(?=[A-Z])", "-", name).lower() for name in _REGISTERED),
+    "censored": ("error", "half", "limit", "column"),
     "likelihood": ("normal", "student_t"),
     "new-groups": ("error", "population", "nan"),
     "on-duplicate": ("error", "first", "last", "mean", "allow"),
@@ -144,9 +145,13 @@ def _by_column(name: str, metavar: str, callback: Callable[..., Any], text: str)
     )
 
 
-def shots_option(default: str | None, text: str) -> Option:
+def shots_option(usual: str) -> Option:
     """Option for several k, separated by commas."""
-    return click.option("--shots", metavar="N,N", callback=numbers, default=default, help=text)
+    text = (
+        f"Numbers k of values of each patient to adapt to.  [default: those of {usual} after which "
+        "half of the patients have another]"
+    )
+    return click.option("--shots", metavar="N,N", callback=numbers, help=text)
 
 
 # Options of reading a file.
@@ -172,7 +177,12 @@ table_options = _all_of(
     _by_column("range", "COL=LOW:HIGH", _ranges, "Plausible range: hdl=5:200."),
     choice_option("task-kind", "In cohorts several rows may share a time.", default="patient"),
     choice_option("on-duplicate", "How to handle a repeated (patient, time).", default="error"),
-    click.option("--drop-missing-target", is_flag=True, help="Drop rows without a target."),
+    choice_option(
+        "censored",
+        "Read values such as <5 as half the limit, the limit, or the limit and a column of flags.",
+        default="error",
+    ),
+    click.option("--drop-missing-target", is_flag=True, hidden=True),  # they always are
     file_options,
 )
 
@@ -189,11 +199,7 @@ training_options = _all_of(
 def scoring_options(shots: str) -> Option:
     """Options for the test patients and the baselines."""
     return _all_of(
-        shots_option(
-            None,
-            f"Numbers k of values of each patient to adapt to.  [default: those of {shots} after "
-            "which half of the patients have another]",
-        ),
+        shots_option(shots),
         click.option("--train", metavar="TABLE", help="Table to fit baselines on."),
         click.option(
             "--hold-out",

@@ -34,7 +34,7 @@ def adapt_model(model: str, visits: str, out: str, schema_file: str | None, **fo
     fitted = load_model(model)
     schema = tables.schema_of(fitted.unadapted().model, model, schema_file)
     support = _read_support(visits, schema, fitted, form)
-    with stage("adapting"):
+    with tables.in_lines(visits, support.X.index, **form), stage("adapting"):
         adapted = fitted.adapt(support.X, support.y, groups=support.groups, time=support.time)
     umask = os.umask(0o077)  # readable by the owner only, from the first byte
     try:
@@ -64,7 +64,7 @@ def predict_rows(
         visits = _read_support(support, schema, patients, form)
         groups = groups_of(pd.Series(visits.groups, name=task), patients, joining=True)
         add = loaded.update if isinstance(loaded, Adapted) else loaded.adapt
-        with stage("adapting"):
+        with tables.in_lines(support, visits.X.index, **form), stage("adapting"):
             patients = add(visits.X, visits.y, groups=groups, time=visits.time)
 
     frame = tables.read_rows(rows, schema, **form).frame
@@ -72,7 +72,7 @@ def predict_rows(
     require_columns(frame, needed)
     require_columns(frame, (f.name for f in schema.features if f.role != "measured"))
     ids = [name for name in dict.fromkeys((task, *needed)) if name in frame]
-    query: dict[str, Any] = {"X": frame.reindex(columns=list(schema.names)), "time": None}
+    query: dict[str, Any] = {"X": tables.features_of(frame, schema), "time": None}
     with tables.in_lines(rows, **form), stage("predicting"):
         query["groups"] = groups_of(frame[task], patients) if task in needed else None
         if clock is not None:
@@ -115,7 +115,6 @@ def _read_support(source: str, schema: Schema, model: Any, form: dict[str, Any])
         source,
         schema,
         classes=getattr(model, "classes_", None),
-        drop_missing_target=True,
         on_constant_outcome="allow",
         **form,
     )

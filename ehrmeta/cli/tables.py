@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -16,10 +16,11 @@ import pandas as pd
 from click.core import ParameterSource
 from numpy.typing import NDArray
 
-from ehrmeta.cli.messages import in_command_words
+from ehrmeta.cli.messages import in_command_words, stage
 from ehrmeta.cli.options import ends
 from ehrmeta.data import Clock, Feature, Outcome, Schema, Table
 from ehrmeta.data.catalog import list_datasets, load_dataset, load_frame
+from ehrmeta.data.censored import read_limits, resolve_censored
 from ehrmeta.data.csv_file import CsvForm
 from ehrmeta.data.table_file import file_suffix, read_frame
 from ehrmeta.errors import DataError, DataWarning, EhrmetaError, SchemaError
@@ -32,7 +33,7 @@ _MOST = 20  # text values of a target; more are no classes
 _ROWS = re.compile(r"\b(rows?) (\d+(?:(?: and |-)\d+)?)\b")
 ROLES = (
     *("task", "target", "time", "time_unit", "features", "measured", "known", "units", "ranges"),
-    *("task_kind", "on_duplicate"),
+    *("task_kind", "on_duplicate", "censored"),
 )
 
 
@@ -78,11 +79,10 @@ def table_of(
     rows: Rows,
     source: str,
     *,
-    drop_missing_target: bool = False,
     on_constant_outcome: Literal["error", "allow"] = "error",
     **options: Any,
 ) -> Table:
-    """Check the rows of a source; see `read_table`."""
+    """Check the rows of a source; those without an outcome are left out. See `read_table`."""
     if is_bundled(source):
         table = load_dataset(source)
     else:
@@ -90,7 +90,7 @@ def table_of(
             table = Table.from_frame(
                 rows.frame,
                 rows.schema,
-                on_missing_outcome="drop" if drop_missing_target else "error",
+                on_missing_outcome="drop",
                 on_constant_outcome=on_constant_outcome,
             )
     if rows.classes is None:
@@ -144,6 +144,10 @@ def _with_classes(frame: pd.DataFrame, schema: Schema, classes: Classes) -> Rows
         risks = f"risk of {classes[1]}" if len(classes) == 2 else "risk of each"
         listed = ", ".join(map(str, classes))
         click.echo(f"column '{name}' holds {len(classes)} classes, {listed}: predicts the {risks}")
+    if schema.on_duplicate == "mean":
+        raise DataError(
+            f"column '{name}' holds classes, which have no mean. Pass --on-duplicate first or last."
+        )
     return Rows(coded(frame, schema, classes), schema, classes)
 
 
@@ -167,6 +171,8 @@ def classes_of(target: pd.Series) -> NDArray[Any] | None:
     if pd.api.types.is_datetime64_any_dtype(present):
         return None
     text = present.astype("str")
+    if read_limits(text.to_numpy(object)) is not None:
+        return None
     if 2 * int(pd.to_numeric(text, errors="coerce").notna().sum()) > len(text):
         return None
     classes = np.sort(text.unique().astype(object))
@@ -177,19 +183,23 @@ def coded(frame: pd.DataFrame, schema: Schema, classes: NDArray[Any]) -> pd.Data
     """The frame with the number of its class in every cell of the outcome."""
     name = schema.outcome.name if schema.outcome else ""
     cells = frame[name]
-    if classes.dtype.kind in "iuf":
-        true = {True: 1, False: 0, "True": 1, "False": 0}
-        known = pd.to_numeric(cells.map(lambda cell: true.get(cell, cell)), errors="coerce")
-    else:
-        known = cells.astype("str").where(cells.notna(), None)
-    codes = pd.Index(classes).get_indexer(pd.Index(known))
-    unknown = int(((codes < 0) & cells.notna().to_numpy()).sum())
+    codes = cells.astype(object).map(codes_of(classes))
+    unknown = int((codes.isna() & cells.notna()).sum())
     if unknown:
         raise DataError(
             f"column '{name}': {unknown:,} of {len(cells):,} values are none of the "
             f"{len(classes)} classes of `fit`. Correct their spelling, or drop those rows."
         )
-    return frame.assign(**{name: np.where(codes < 0, np.nan, codes)})
+    return frame.assign(**{name: codes.astype(np.float64)})
+
+
+def codes_of(classes: NDArray[Any]) -> dict[Any, int]:
+    """The number of every class, however it is written."""
+    codes = {label: number for number, label in enumerate(classes.tolist())}
+    if classes.dtype.kind in "iuf":
+        codes |= {str(label): number for label, number in codes.items()}
+        codes |= {"True": 1, "False": 0} if codes.keys() >= {0, 1} else {}
+    return codes
 
 
 def labels(table: Table, classes: NDArray[Any]) -> NDArray[Any]:
@@ -205,37 +215,51 @@ def left_out(table: Table) -> None:
 
 
 @contextmanager
-def in_lines(source: str, **options: Any) -> Iterator[None]:
-    """Within, errors and warnings name lines of a CSV file instead of rows of its frame."""
-    warned: list[warnings.WarningMessage] = []
-    try:
-        with warnings.catch_warnings(record=True) as warned:
+def in_lines(source: str, rows: Sequence[int] | None = None, **options: Any) -> Iterator[None]:
+    """Within, errors and warnings name lines of a CSV file instead of rows of its frame.
+
+    `rows` are those of the frame that a message counts, by default all.
+    """
+    show = warnings.showwarning
+
+    def show_in_lines(message: Warning | str, *where: Any, **more: Any) -> None:
+        if isinstance(message, DataWarning):
+            message.args = tuple(with_lines(part, source, rows, **options) for part in message.args)
+        show(message, *where, **more)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show_in_lines
+        try:
             yield
-    except EhrmetaError as error:
-        error.args = tuple(with_lines(part, source, **options) for part in error.args)
-        raise
-    finally:
-        for message in (entry.message for entry in warned):
-            if isinstance(message, DataWarning):
-                message.args = tuple(with_lines(part, source, **options) for part in message.args)
-            warnings.warn(message, stacklevel=1)
+        except EhrmetaError as error:
+            error.args = tuple(with_lines(part, source, rows, **options) for part in error.args)
+            raise
 
 
 def with_lines(
-    part: Any, source: str, sep: str | None = None, encoding: str | None = None, **_: Any
+    part: Any,
+    source: str,
+    rows: Sequence[int] | None = None,
+    sep: str | None = None,
+    encoding: str | None = None,
+    **_: Any,
 ) -> Any:
     """A part of a message with ``line 5`` instead of ``row 3``, if it is text on a CSV file."""
     is_text = isinstance(part, str) and _ROWS.search(part) is not None
-    if not is_text or is_bundled(source) or file_suffix(Path(source)) == ".parquet":
+    if not is_text or is_bundled(source):
         return part
-    path = Path(source)
-    lines = [begin for begin, _ in CsvForm.detect(path, sep, encoding).rows(path)][1:]
+    path, lines = Path(source), None
+    if file_suffix(path) != ".parquet":
+        lines = [begin for begin, _ in CsvForm.detect(path, sep, encoding).rows(path)][1:]
 
-    def line(row: re.Match[str]) -> str:
-        return str(lines[int(row[0])]) if int(row[0]) < len(lines) else row[0]
+    def place(number: re.Match[str]) -> str:
+        row = int(number[0])
+        row = row if rows is None or row >= len(rows) else int(rows[row])
+        return str(row if lines is None or row >= len(lines) else lines[row])
 
-    def named(rows: re.Match[str]) -> str:
-        return f"{rows[1].replace('row', 'line')} {re.sub('[0-9]+', line, rows[2])}"
+    def named(found: re.Match[str]) -> str:
+        word = found[1] if lines is None else found[1].replace("row", "line")
+        return f"{word} {re.sub('[0-9]+', place, found[2])}"
 
     return _ROWS.sub(named, part)
 
@@ -243,7 +267,8 @@ def with_lines(
 def roles_of(options: dict[str, Any]) -> dict[str, Any]:
     """Values of `table_options` as keywords of `Schema.infer`."""
     time = options["time"]
-    return {name: options[name] for name in ("task", "task_kind", "on_duplicate")} | {
+    choices = ("task", "task_kind", "on_duplicate", "censored")
+    return {name: options[name] for name in choices if name in options} | {
         "outcome": options["target"],
         "time": None if time is None else Clock(time, options["time_unit"]),
         "features": tuple(options["features"]),
@@ -258,6 +283,15 @@ def text_columns(schema: Schema) -> tuple[str, ...]:
     """Columns to read from a CSV as text: the task and the categories."""
     categories = (f.name for f in schema.features if f.kind == "categorical")
     return (*(() if schema.task is None else (schema.task,)), *categories)
+
+
+def features_of(frame: pd.DataFrame, schema: Schema) -> pd.DataFrame:
+    """Columns of the features, missing where the frame has none; censored values as in `fit`."""
+    columns = {name: frame[name].to_numpy() for name in schema.names if name in frame}
+    text = {name: cells.astype(object) for name, cells in columns.items() if cells.dtype == object}
+    numeric = {f.name for f in schema.features if f.kind == "numeric"} & text.keys()
+    resolved = resolve_censored({name: text[name] for name in numeric}, schema.censored)
+    return frame.assign(**resolved).reindex(columns=list(schema.names))
 
 
 def schema_of(model: TaskModel, path: str, schema_file: str | None = None) -> Schema:
@@ -308,7 +342,10 @@ def _meaning(feature: Feature | None) -> tuple[str, ...] | None:
 
 def _read_file(path: str, text: tuple[str, ...], form: dict[str, Any]) -> pd.DataFrame:
     """Read a file with `read_frame`; raises an error for no rows."""
-    frame = read_frame(path, text=text, **form)
+    with stage("reading"):
+        frame = read_frame(path, text=text, **form)
+    filled = np.flatnonzero(frame.notna().any(axis=1))
+    frame = frame[: 1 + filled.max(initial=-1)]  # spreadsheets end in rows of separators
     if frame.empty:
         raise DataError(f"'{path}' has a header, but no rows. Check the file.")
     return frame

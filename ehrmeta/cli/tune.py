@@ -1,6 +1,7 @@
 """Hyper-parameter search in one or several shells."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,10 @@ from click.core import ParameterSource
 
 from ehrmeta.algorithms import ALGORITHMS
 from ehrmeta.cli import tables
+from ehrmeta.cli.evaluate import shots_for
 from ehrmeta.cli.fit import describe, new_model
+from ehrmeta.cli.messages import stage
 from ehrmeta.data import Schema
-from ehrmeta.estimators import MetaRegressor
 from ehrmeta.evaluation.metrics import METRICS
 from ehrmeta.report.study_pictures import save_study_pictures
 from ehrmeta.tuning import read_space, tune as search
@@ -39,26 +41,31 @@ def search_settings(
     table = table if tables.is_bundled(table) else str(Path(table).absolute())
     if settings.get("schema_file"):
         settings["schema_file"] = str(Path(settings["schema_file"]).absolute())
-    is_scoring_given = bool(settings["scoring"])
-    settings["scoring"] = settings["scoring"] or ["rmse_macro"]
-    model = _model(settings)
-    searched = _search_space(settings)
+    rows = tables.read_rows(table, classes="detect", **settings)
+    of_classes = rows.classes is not None
+    scoring = _scoring(settings["scoring"], of_classes=of_classes)
+    visits = tables.table_of(rows, table, **settings)
+    shots = shots_for(visits, settings["shots"], (1, 3, 5))
+    algorithm = next(iter(settings["names"]), None)
+    model = new_model(algorithm, settings, of_classes=of_classes)
+    model.set_params(score_shots=shots, verbose=False)
+    searched = _search_space(model, settings)
     space = read_space(model, searched)
     if listed:
         click.echo(space_table(space, model))
         return
     if export_script is not None:
-        metric, *others = settings["scoring"]
-        if others or metric not in METRICS:
+        metric, *others = scoring
+        if others or metric not in (*METRICS, "log_loss"):
             raise click.UsageError(
                 "--export-script writes a search that minimises one error. Pass one --scoring of "
                 f"{', '.join(METRICS)}."
             )
         script = study_script(
             space,
-            **_table_code(table, settings),
+            **_table_code(table, settings, rows),
             model=model,
-            shots=tuple(settings["shots"]),
+            shots=shots,
             metric=metric,
             folds=settings["folds"],
             study=f"{study}-script",
@@ -69,31 +76,27 @@ def search_settings(
         Path(export_script).write_text(script, encoding="utf-8")
         click.echo(f"saved {export_script}")
         return
-    rows = tables.read_rows(table, classes="detect", **settings)
-    visits = tables.table_of(rows, table, **settings)
     click.echo(describe(visits))
-    scoring = settings["scoring"]
-    if rows.classes is not None:
-        model, scoring = _class_model(settings, is_scoring_given), "log_loss"
     try:
-        tuned = search(
-            model,
-            visits.X,
-            visits.y,
-            groups=visits.groups,
-            time=visits.time,
-            n_trials=settings["trials"],
-            timeout=timeout,
-            space=searched,
-            storage=storage,
-            study_name=study,
-            scoring=scoring,
-            cv=settings["folds"],
-            refit=out is not None,
-            random_state=settings["seed"],
-            callback=_print_trial,
-            notes={"command": json.dumps({"table": table, **settings})},
-        )
+        with stage("searching"):
+            tuned = search(
+                model,
+                visits.X,
+                visits.y,
+                groups=visits.groups,
+                time=visits.time,
+                n_trials=settings["trials"],
+                timeout=timeout,
+                space=searched,
+                storage=storage,
+                study_name=study,
+                scoring=scoring,
+                cv=settings["folds"],
+                refit=out is not None,
+                random_state=settings["seed"],
+                callback=_print_trial,
+                notes={"command": json.dumps({"table": table, **settings})},
+            )
     except KeyboardInterrupt:
         raise click.ClickException("stopped. Run the same command again to resume.") from None
     if out is not None:
@@ -106,18 +109,11 @@ def search_settings(
             click.echo(f"saved {path}")
 
 
-def _model(settings: dict[str, Any], *, of_classes: bool = False) -> Any:
-    """The model to search, with the first of several algorithms."""
-    algorithm = next(iter(settings["names"]), None)
-    model = new_model(algorithm, settings, of_classes=of_classes)
-    return model.set_params(score_shots=tuple(settings["shots"]), verbose=False)
-
-
-def _class_model(settings: dict[str, Any], is_scoring_given: bool) -> Any:
-    """The model of a table of classes, which has one score."""
-    if is_scoring_given:
+def _scoring(given: Sequence[str], *, of_classes: bool) -> list[str]:
+    """Scores to minimise; a table of classes has one."""
+    if of_classes and given:
         raise click.UsageError("--scoring is for numbers: classes are scored by their log loss.")
-    return _model(settings, of_classes=True)
+    return list(given) or ["log_loss" if of_classes else "rmse_macro"]
 
 
 def _stored_settings(
@@ -139,19 +135,19 @@ def _stored_settings(
     return recalled.pop("table"), recalled
 
 
-def _search_space(settings: dict[str, Any]) -> dict[str, Any] | None:
+def _search_space(model: Any, settings: dict[str, Any]) -> dict[str, Any] | None:
     """The search space for `tune`."""
     space = space_of_words(settings["searched"])
     if len(settings["names"]) < 2:
         return space
     parts = {"algorithm": [ALGORITHMS[name]() for name in settings["names"]]}
     if space is None:
-        declared = (dimension.parameter for dimension in read_space(MetaRegressor()))
+        declared = (dimension.parameter for dimension in read_space(model))
         space = {name: None for name in declared if not name.startswith("algorithm__")}
     return {**parts, **space}
 
 
-def _table_code(table: str, settings: dict[str, Any]) -> dict[str, str]:
+def _table_code(table: str, settings: dict[str, Any], rows: tables.Rows) -> dict[str, str]:
     """Python code that reads the table like this command, and its import."""
     if tables.is_bundled(table):
         return {
@@ -165,10 +161,13 @@ def _table_code(table: str, settings: dict[str, Any]) -> dict[str, str]:
     else:
         roles = {name: value for name, value in tables.roles_of(settings).items() if value}
         text, how = (settings["task"],), [f"{name}={value!r}" for name, value in roles.items()]
-    if settings["drop_missing_target"]:
-        how.append("on_missing_outcome='drop'")
+    how.append("on_missing_outcome='drop'")
     reading = ", ".join([repr(table), *(f"{n}={v!r}" for n, v in {"text": text, **form}.items())])
-    lines = "".join(f"    {line},\n" for line in (f"read_frame({reading})", *how))
+    frame = f"read_frame({reading})"
+    if rows.classes is not None and rows.schema.outcome:
+        target, codes = rows.schema.outcome.name, tables.codes_of(rows.classes)
+        frame += f".assign(**{{{target!r}: lambda frame: frame[{target!r}].map({codes})}})"
+    lines = "".join(f"    {line},\n" for line in (frame, *how))
     return {
         "table": f"Table.from_frame(\n{lines})",
         "reader": "from ehrmeta.data import Clock, Schema, Table, read_frame\n",

@@ -315,8 +315,10 @@ def digest(tensors: Mapping[str, Tensor]) -> str:
 
 
 def data_digest(rows: TaskRows) -> str:
-    """SHA-256 of the tasks, times and outcomes of a table, whatever its features are read as."""
-    return digest({"codes": rows.codes, "time": rows.time, "y": rows.y})
+    """SHA-256 of a table's tasks, times and outcomes, whatever its features and order of rows."""
+    columns = {"codes": rows.codes, "time": rows.time, "y": rows.y}
+    order = torch.from_numpy(np.lexsort([columns[name].numpy() for name in ("y", "time", "codes")]))
+    return digest({name: values[order] for name, values in columns.items()})
 
 
 def append_audit_record(path: str | os.PathLike[str], record: Json) -> None:

@@ -21,6 +21,7 @@ from ehrmeta.estimators.k_shot_protocol import (
     shots_to_score,
 )
 from ehrmeta.evaluation import metrics
+from ehrmeta.evaluation.k_shot_classes import k_shot_class_curve
 from ehrmeta.evaluation.metrics import METRICS, Array, TaskMean, percentile_limits
 
 Mask = NDArray[np.bool_]
@@ -251,7 +252,7 @@ class KShotScorer:
     ----------
     shots : tuple of int
         Support sizes.
-    metric : {"rmse_macro", "rmse_task", "rmse_pooled", "mae_macro"}
+    metric : {"rmse_macro", "rmse_task", "rmse_pooled", "mae_macro"}, or "log_loss" of classifiers
 
     Examples
     --------
@@ -283,5 +284,6 @@ class KShotScorer:
         read = estimator.fitted_model().read(X, y, groups=groups, time=time)
         rows: dict[str, Any] = {"groups": read.groups, "time": read.time}
         rows |= {"allow_training_table": True}  # scikit-learn may ask for scores of training rows
-        curve = k_shot_curve({"": estimator}, X, y, **rows, shots=self.shots, n_bootstrap=0)
+        curve_of = k_shot_class_curve if self.metric == "log_loss" else k_shot_curve
+        curve = curve_of({"": estimator}, X, y, **rows, shots=self.shots, n_bootstrap=0)
         return -float(curve.loc[curve.metric == self.metric, "value"].mean())

@@ -7,6 +7,7 @@ import pytest
 from ehrmeta.algorithms import ALGORITHMS
 from ehrmeta.cli.main import main
 from ehrmeta.cli.options import CHOICES, ends
+from ehrmeta.data.censored import Censored
 from ehrmeta.data.clock import SECONDS
 from ehrmeta.data.schema import OnDuplicate, TaskKind, Transform
 from ehrmeta.estimators.adapted import NewGroups
@@ -49,6 +50,7 @@ def test_help_and_wrong_options_need_no_library(arguments, message):
 def test_choices_are_those_of_the_package():
     values = {
         "algorithm": ALGORITHMS,
+        "censored": get_args(Censored),
         "likelihood": LIKELIHOODS,
         "new-groups": get_args(NewGroups),
         "on-duplicate": get_args(OnDuplicate),

@@ -36,13 +36,30 @@ def test_a_feature_may_be_known_ahead(folder, tmp_path):
     assert MetaRegressor.load(model).schema_.measured == ()
 
 
-def test_rows_without_a_target_are_an_error_or_left_out(folder, visits):
-    path = folder / "gaps.csv"
-    visits.assign(hdl=visits.hdl.where(visits.index != 3)).to_csv(path, index=False)
-    arguments = ["fit", path, *FIT, "--out", folder / "gaps.ehrmeta"]
-    assert "1 missing outcome (first: line 5)" in failure(*arguments)
-    assert "--drop-missing-target" in failure(*arguments)
-    assert "239 rows" in run(*arguments, "--drop-missing-target").output
+def test_rows_without_a_target_are_left_out_and_counted_by_every_command(folder, visits, tmp_path):
+    gaps = visits.assign(hdl=visits.hdl.where(visits.index % 40 != 3))
+    path, new, out = tmp_path / "gaps.csv", tmp_path / "new.csv", tmp_path / "gaps.ehrmeta"
+    gaps.to_csv(path, index=False)
+    gaps[gaps.patient >= "030"].to_csv(new, index=False)
+    tune = ["--trials", "1", "--folds", "2", "--storage", tmp_path / "s.db"]
+    fitted = run("fit", path, *FIT[:-1], "2", "--out", out).output
+    assert "234 rows" in fitted
+    assert "column 'hdl': 6 rows dropped: no outcome" in fitted
+    assert "missing outcome" not in fitted
+    again = run("fit", path, *FIT[:-1], "2", "--drop-missing-target", "--out", out).output
+    assert again.splitlines()[:5] == fitted.splitlines()[:5]
+    checked = run("check", path, *FIT[:-2]).output
+    assert "warning  column 'hdl': 6 missing outcomes (first: line 5). Those rows are" in checked
+    tuned = run("tune", path, *FIT[:-1], "1", *tune, "--search", "learning_rate=0.01:0.02").output
+    assert "column 'hdl': 6 rows dropped: no outcome" in tuned
+    model = folder / "hdl.ehrmeta"
+    for command in (
+        ["adapt", model, new, "--out", tmp_path / "p.ehrmeta"],
+        ["evaluate", model, new, "--shots", "1"],
+        ["report", model, new, "--shots", "1", "--out", tmp_path / "r.md"],
+        ["predict", model, new, "--support", new, "--out", tmp_path / "p.csv"],
+    ):
+        assert "column 'hdl': 1 row dropped: no outcome" in run(*command, code=None).stderr
 
 
 @pytest.mark.parametrize("out", ["nowhere/model.ehrmeta", "."], ids=["no folder", "a folder"])
@@ -74,13 +91,13 @@ def test_an_export_is_read_and_its_form_is_told(export, tmp_path):
 
 
 def test_messages_name_lines_of_the_file(visits, tmp_path):
-    path = tmp_path / "gaps.csv"
-    visits.assign(hdl=visits.hdl.where(visits.index != 3)).to_csv(path, index=False)
+    path, gaps = tmp_path / "gaps.csv", visits.assign(date=visits.date.where(visits.index != 3))
+    gaps.to_csv(path, index=False)
     assert "(first: line 5)" in failure("fit", path, *FIT, "--out", tmp_path / "m.ehrmeta")
     path.write_text("sep=,\n" + path.read_text().replace("\n", "\n\n", 1))
     assert "(first: line 7)" in failure("fit", path, *FIT, "--out", tmp_path / "m.ehrmeta")
     assert "(first: line 7)" in run("check", path, *FIT[:-2], code=1).stdout
-    visits.assign(hdl=visits.hdl.where(visits.index != 3)).to_parquet(tmp_path / "gaps.parquet")
+    gaps.to_parquet(tmp_path / "gaps.parquet")
     error = failure("fit", tmp_path / "gaps.parquet", *FIT, "--out", tmp_path / "m.ehrmeta")
     assert "(first: row 3)" in error
 
@@ -146,3 +163,42 @@ def test_a_value_that_is_no_class_is_counted_and_not_shown():
     with pytest.raises(DataError, match="column 'died': 1 of 3 values are none") as caught:
         coded(frame, SCHEMA, np.array(["no", "yes"], dtype=object))
     assert "YES" not in str(caught.value)
+
+
+def test_warnings_while_adapting_name_lines_of_the_file(folder, visits, tmp_path):
+    path = tmp_path / "far.csv"
+    new = visits[visits.patient >= "030"].reset_index(drop=True)
+    new.loc[2, "hdl"] = np.nan  # a row less in the table
+    new.loc[7, "date"] = "2200-01-01"
+    new.to_csv(path, index=False)
+    done = run("adapt", folder / "hdl.ehrmeta", path, "--out", tmp_path / "p.ehrmeta")
+    assert "first: line 9" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("choice", "more"), [("half", []), ("limit", []), ("column", ["crp_censored"])]
+)
+def test_censored_values_are_read_as_chosen_by_every_command(visits, tmp_path, choice, more):
+    low = visits.assign(crp=visits.crp.astype("str").where(visits.crp >= 3, "<3"))
+    path, model, schema = (tmp_path / name for name in ("low.csv", "m.ehrmeta", "low.toml"))
+    low.to_csv(path, index=False)
+    fit = ["fit", path, *FIT[:-1], "2", "--out", model]
+    assert "--censored half" in failure(*fit)
+    assert "--censored half" in run("check", path, *FIT[:-2], code=1).output
+    run("check", path, *FIT[:-2], "--censored", choice, "--write-schema", schema)
+    run("fit", path, "--schema", schema, "--max-steps", "2", "--out", model)
+    assert sorted(MetaRegressor.load(model).schema_.names) == ["crp", *more, "sex"]
+    run("evaluate", model, path, "--shots", "1", "--allow-training-table")
+    run("predict", model, path, "--support", path, "--out", tmp_path / "p.csv")
+    assert pd.read_csv(tmp_path / "p.csv").prediction.notna().all()
+
+
+def test_rows_of_separators_at_the_end_are_no_rows(visits, tmp_path):
+    path = tmp_path / "excel.csv"
+    path.write_text(visits.to_csv(index=False) + 9 * ",,,,\n")
+    assert "240 rows of 40 patients" in run("check", path, *FIT[:-2]).output
+
+
+def test_classes_have_no_mean(risky, tmp_path):
+    mean = ["--on-duplicate", "mean", "--out", tmp_path / "m.ehrmeta"]
+    assert "classes, which have no mean" in failure("fit", risky / "visits.csv", *FIT, *mean)

@@ -148,6 +148,25 @@ def test_classes_are_searched_by_their_log_loss() -> None:
     done = run(*ROLES, *SMALL, "--trials", "2")
     assert done.exit_code == 0, done.output
     assert "best of 2 trials: log_loss" in done.output
+    listed = run(*ROLES, *SMALL, "--list")
+    assert listed.exit_code == 0, listed.output
+    written = run(*ROLES, *SMALL, "--trials", "2", "--export-script", "search.py")
+    assert written.exit_code == 0, written.output
+    runpy.run_path("search.py", run_name="__main__")
+    study = optuna.load_study(study_name="visits-script", storage="sqlite:///ehrmeta-studies.db")
+    scripted = [trial.value for trial in study.trials]
+    study._storage.remove_session()
+    assert 0 < min(scripted) < 1
+    assert "classes are scored by" in run(*ROLES, *SMALL, "--scoring", "rmse_macro").output
+
+
+@pytest.mark.usefixtures("visits")
+def test_default_shots_are_those_that_the_patients_have() -> None:
+    table = pd.read_csv("visits.csv")
+    table[table.groupby("patient").cumcount() < 4].to_csv("visits.csv", index=False)
+    written = run(*ROLES, *SMALL[:-2], "--export-script", "search.py")
+    assert written.exit_code == 0, written.output
+    assert "KShotScorer(shots=(1, 3)," in Path("search.py").read_text()
 
 
 def test_the_help_shows_the_default_storage() -> None:
