@@ -2,12 +2,10 @@
 
 import tomllib
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
-import numpy as np
 
 from ehrmeta.algorithms import Population
 from ehrmeta.baselines import (
@@ -26,6 +24,7 @@ from ehrmeta.data import Table
 from ehrmeta.errors import DataError, DataWarning, Remedy
 from ehrmeta.estimators import ConformalClassifier, ConformalRegressor, MetaClassifier
 from ehrmeta.estimators.files import data_digest
+from ehrmeta.estimators.k_shot_protocol import shots_to_score
 from ehrmeta.evaluation import k_shot_class_curve, k_shot_curve
 from ehrmeta.persistence import read_bundle, write_bundle
 from ehrmeta.report import Document, forecast_report, k_shot_table, risk_report
@@ -43,7 +42,10 @@ def evaluate_model(
     )
     models = fitted_baselines | {"ehrmeta": fitted}
     rows: dict[str, Any] = {"groups": test.groups, "time": test.time}
-    settings: dict[str, Any] = {"shots": shots_for(test, shots, (1, 3, 5)), "reference": "ehrmeta"}
+    settings: dict[str, Any] = {
+        "shots": shots_to_score(test.tasks, shots, (1, 3, 5)),
+        "reference": "ehrmeta",
+    }
     settings |= {"allow_training_table": True}  # checked above
     of_classes = hasattr(fitted, "classes_")
     curve_of = k_shot_class_curve if of_classes else k_shot_curve
@@ -74,7 +76,7 @@ def write_report(
     fitted = uncalibrated(forecaster)
     test, baselines = test_and_baselines(fitted, model, table, **reading)
     rows: dict[str, Any] = {"groups": test.groups, "time": test.time, "baselines": baselines}
-    rows |= {"shots": shots_for(test, shots, (0, 1, 2, 3, 5)), "findings": test.findings}
+    rows |= {"shots": shots_to_score(test.tasks, shots, (0, 1, 2, 3, 5)), "findings": test.findings}
     rows |= {"allow_training_table": True}  # checked above
     with stage("testing"):
         if hasattr(fitted, "classes_"):
@@ -97,24 +99,6 @@ def _read_answers(path: str | None) -> dict[str, str]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise DataError(f"'{path}' is not a valid TOML file: {error}.") from error
     return {str(item): str(answer) for item, answer in answers.items()}
-
-
-def shots_for(table: Table, given: Sequence[int] | None, usual: tuple[int, ...]) -> tuple[int, ...]:
-    """Numbers of values to adapt to: those given, or the usual ones after which half go on.
-
-    A number after which no patient has another value is an error.
-    """
-    sizes = table.tasks.sizes
-    if given is None:
-        return tuple(k for k in usual if 2 * np.sum(sizes > k) >= len(sizes)) or (0,)
-    too_many = [k for k in given if k >= sizes.max()]
-    if too_many:
-        raise DataError(
-            f"no patient of the table has a value after the first {too_many[0]}: the longest "
-            f"series has {sizes.max()} values.",
-            Remedy("fewer-shots", "Lower shots."),
-        )
-    return tuple(given)
 
 
 def uncalibrated(model: Any) -> Any:
@@ -201,12 +185,13 @@ def _refuse_training_table(fitted: Any, path: str, test: Table) -> None:
             warnings.simplefilter("ignore", DataWarning)  # given when the table is scored
             _, encoded = fitted.fitted_model().read_support(table.X, table.y, **rows)
         if data_digest(encoded) == fitted.data_digest_:
-            advice = "Pass a table of other patients, or --allow-training-table."
+            advice: str | Remedy = Remedy("training-table", "")
             if held_out is not None:
                 advice = f"Pass --hold-out {held_out['share']:g}: these were not in its training."
             raise DataError(
                 f"the model in '{path}' was trained on patients of this table, whose values it "
-                f"predicts too well. {advice}"
+                "predicts too well.",
+                advice,
             )
 
 

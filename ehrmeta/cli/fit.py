@@ -5,12 +5,15 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import click
+import numpy as np
+import pandas as pd
 
 from ehrmeta.algorithms import ALGORITHMS
 from ehrmeta.cli import tables
 from ehrmeta.cli.evaluate import mark_held_out
 from ehrmeta.cli.messages import in_command_words, printable, reworded, stage
 from ehrmeta.data import Finding, Table, check_table
+from ehrmeta.data.leaks import n_gross_errors
 from ehrmeta.errors import Remedy
 from ehrmeta.estimators import MetaClassifier, MetaRegressor
 
@@ -23,7 +26,7 @@ def check_file(table: str, write_schema: str | None, strict: bool, **options: An
     rows = tables.read_rows(table, classes="detect", **options)
     schema = rows.schema
     click.echo(printable(f"{_sizes(rows)}\n{schema!r}\n"))
-    findings = check_table(rows.frame, schema)
+    findings = [*check_table(rows.frame, schema), *_gross_errors(rows)]
     lines = list(_lines(findings, table, **options))
     click.echo("\n".join(map(printable, lines)) or "nothing found")
     if write_schema is not None:
@@ -50,6 +53,19 @@ def _lines(findings: Iterable[Finding], source: str, **options: Any) -> Iterator
             yield f"{level:<7}  {columns}: {what}. {remedy}"
         else:
             yield from (f"{level:<7}  {_text(one, source, options)}" for one in same)
+
+
+def _gross_errors(rows: tables.Rows) -> Iterator[Finding]:
+    """What `fit` warns of in a target of numbers."""
+    outcome = rows.schema.outcome
+    if rows.classes is None and outcome is not None and outcome.name in rows.frame:
+        y = pd.to_numeric(rows.frame[outcome.name], errors="coerce").dropna()
+        low, high = outcome.low, outcome.high
+        y = y[y.between(-np.inf if low is None else low, np.inf if high is None else high)]
+        count = n_gross_errors(y.to_numpy(np.float64)) if len(y) else 0
+        if count:
+            what = "values far from all others, probably gross errors"
+            yield Finding(what, outcome.name, count, Remedy("gross-errors", ""))
 
 
 def _level(finding: Finding) -> str:

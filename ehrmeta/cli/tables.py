@@ -144,6 +144,11 @@ def _with_classes(frame: pd.DataFrame, schema: Schema, classes: Classes) -> Rows
         risks = f"risk of {classes[1]}" if len(classes) == 2 else "risk of each"
         listed = ", ".join(map(str, classes))
         click.echo(f"column '{name}' holds {len(classes)} classes, {listed}: predicts the {risks}")
+        spelled = {str(label).strip().casefold() for label in classes}
+        if len(spelled) < len(classes):
+            raise DataError(
+                f"column '{name}': classes differ in capitals or spaces only. Use one spelling."
+            )
     if schema.on_duplicate == "mean":
         raise DataError(
             f"column '{name}' holds classes, which have no mean. Pass --on-duplicate first or last."

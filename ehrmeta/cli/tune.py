@@ -10,10 +10,10 @@ from click.core import ParameterSource
 
 from ehrmeta.algorithms import ALGORITHMS
 from ehrmeta.cli import tables
-from ehrmeta.cli.evaluate import shots_for
 from ehrmeta.cli.fit import describe, new_model
 from ehrmeta.cli.messages import stage
 from ehrmeta.data import Schema
+from ehrmeta.estimators.k_shot_protocol import shots_to_score
 from ehrmeta.evaluation.metrics import METRICS
 from ehrmeta.report.study_pictures import save_study_pictures
 from ehrmeta.tuning import read_space, tune as search
@@ -45,7 +45,7 @@ def search_settings(
     of_classes = rows.classes is not None
     scoring = _scoring(settings["scoring"], of_classes=of_classes)
     visits = tables.table_of(rows, table, **settings)
-    shots = shots_for(visits, settings["shots"], (1, 3, 5))
+    shots = shots_to_score(visits.tasks, settings["shots"], (1, 3, 5))
     algorithm = next(iter(settings["names"]), None)
     model = new_model(algorithm, settings, of_classes=of_classes)
     model.set_params(score_shots=shots, verbose=False)

@@ -70,6 +70,13 @@ class CsvForm:
 
     def read(self, path: Path, text: tuple[str, ...], decimal: str) -> pd.DataFrame:
         """Rows longer than the header raise an error; pandas would shift or cut them."""
+        rows = self.rows(path)
+        (_, header), (line, first) = next(rows, (0, [])), next(rows, (0, []))
+        if len(first) > len(header) == 1:
+            raise ValueError(
+                f"its first line has one cell, line {line} has {len(first)}. Delete the lines "
+                "above the names of the columns"
+            )
         with warnings.catch_warnings(), open_bytes(path) as file:
             warnings.simplefilter("error", pd.errors.ParserWarning)
             return pd.read_csv(
@@ -167,16 +174,18 @@ def _text_columns(frame: pd.DataFrame, text: tuple[str, ...]) -> Iterator[tuple[
 def _has_decimal_commas(frame: pd.DataFrame, text: tuple[str, ...]) -> bool:
     """Whether a column holds numbers with decimal commas; raises if they may be thousands."""
     n_commas = n_grouped = 0
-    for _, cells in _text_columns(frame, text):
+    names = []
+    for i, cells in _text_columns(frame, text):
         commas = cells.str.fullmatch(_COMMA)
         n_numbers = int((commas | cells.str.fullmatch(r"\s*[+-]?\d+\s*")).sum())
         if commas.any() and 2 * n_numbers >= len(cells):
+            names.append(str(frame.columns[i]))
             n_commas += int(commas.sum())
             n_grouped += int(cells.str.fullmatch(_GROUPED).sum())
     if n_commas and n_grouped == n_commas:
         raise ValueError(
-            f"{n_commas:,} cells are written as 1,234, which may be a decimal or thousands. Write "
-            "them with a point or without a comma"
+            f"{n_commas:,} cells of {names} are written as 1,234, which may be a decimal or "
+            "thousands. Write them with a point or without a comma"
         )
     return n_commas > 0
 

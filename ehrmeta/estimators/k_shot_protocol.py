@@ -100,12 +100,12 @@ def shots_to_score(
         chosen = tuple(k for k in usual if 2 * np.sum(sizes > k) >= len(sizes)) or (0,)
         left_out = [k for k in usual if k not in chosen]
         if left_out:
-            warnings.warn(
+            what = (
                 f"shots {left_out} are not scored: fewer than half of {len(sizes):,} tasks have a "
-                f"row after so many (the longest has {longest:,}). Pass shots= to score them.",
-                DataWarning,
-                stacklevel=stacklevel + 1,
+                f"row after so many (the longest has {longest:,})."
             )
+            remedy = Remedy("name-shots", "Pass shots= to score them.")
+            warnings.warn(DataWarning(what, remedy), stacklevel=stacklevel + 1)
         return chosen
     too_many = [k for k in given if k >= longest]
     if too_many:

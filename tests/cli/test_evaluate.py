@@ -72,7 +72,7 @@ def test_shots_are_what_the_patients_have(folder, visits):
     arguments = ["evaluate", folder / "hdl.ehrmeta", table]
     assert re.search(r"k = 1 +k = 3\n", run(*arguments).output)
     error = failure(*arguments, "--shots", "1,4")
-    assert "no patient of the table has a value after the first 4" in error
+    assert "tasks has a row after the first 4" in error
     assert "Lower the numbers of --shots" in error
 
 

@@ -26,7 +26,7 @@ from ehrmeta import (
     load,
 )
 from ehrmeta.errors import BundleError, DataError, DataWarning, NotFittedError
-from ehrmeta.estimators.files import from_json
+from ehrmeta.estimators.files import data_digest, from_json
 from ehrmeta.estimators.table_encoder import Classes
 from ehrmeta.persistence import read_bundle, write_bundle
 from tests.estimators.patients import make_patients, small_model
@@ -113,6 +113,14 @@ def test_the_digest_of_the_data_changes_with_the_data_alone(patients):
         for seed, outcome in ((0, y), (1, y), (0, y + np.arange(len(y)) / 100))
     )
     assert one.data_digest_ == same.data_digest_ != other.data_digest_
+
+
+def test_the_digest_of_the_data_ignores_the_order_of_rows(patients):
+    X, y, groups, _ = patients
+    order = np.random.default_rng(0).permutation(len(y))
+    one = small_model(max_steps=1).fit(X, y, groups=groups)
+    _, rows = one.model_.read_support(X.iloc[order], y[order], groups=groups[order])
+    assert data_digest(rows) == one.data_digest_
 
 
 def test_settings_come_back_in_their_own_types(patients, tmp_path):
