@@ -72,6 +72,8 @@ def read_column(values: Any, name: str) -> Column:
     array([ 1., nan,  3.])
     """
     values = collected(values)
+    if isinstance(values, pd.Series):
+        return _read_pandas(values, name)
     if not isinstance(values, np.ndarray) and nw.dependencies.is_into_series(values):
         return _read_series(nw.from_native(values, series_only=True), name)
     array = _as_array(values)
@@ -124,6 +126,8 @@ def collected(X: Any) -> Any:
     >>> collected(pl.LazyFrame({"age": [61, 40]})).height
     2
     """
+    if isinstance(X, np.ndarray | pd.DataFrame | pd.Series):
+        return X
     X = X.to_native() if hasattr(X, "to_native") else X  # of any narwhals version
     return X.collect() if nw.dependencies.is_polars_lazyframe(X) else X
 
@@ -144,11 +148,13 @@ def _read_frame(X: Any) -> dict[str, Column]:
         repeated = sorted({name for name in names if names.count(name) > 1})
         if repeated:
             raise SchemaError(f"column name(s) {repeated} occur more than once. Rename them.")
-        X = pd.DataFrame(X, copy=False)  # without attrs, which are copied to every column
-        X.columns = pd.Index(names, dtype=object)
+        if X.attrs:
+            X = pd.DataFrame(X, copy=False)  # without attrs, which are copied to every column
         types = set(X.dtypes)
         if X.size <= _FEW_CELLS and len(types) == 1 and _is_numeric(*types):
             return _read_array(X.to_numpy(), names)
+        columns = zip(names, X.items(), strict=True)
+        return {name: _read_pandas(column, name) for name, (_, column) in columns}
     frame = nw.from_native(X, eager_only=True)
     return {name: _read_series(frame[name], name) for name in frame.columns}
 
@@ -187,11 +193,14 @@ def _is_numeric(dtype: Any) -> bool:
     return isinstance(dtype, np.dtype) and dtype.kind in "biuf"
 
 
+def _read_pandas(series: pd.Series, name: str) -> Column:
+    if _is_numeric(series.dtype):  # the most frequent type, read without narwhals
+        return _checked_numbers(series.to_numpy(), name)
+    return _read_series(nw.from_native(series, series_only=True), name)
+
+
 def _read_series(series: nw.Series[Any], name: str) -> Column:
-    native = series.to_native()
-    if isinstance(native, pd.Series) and _is_numeric(native.dtype):
-        return _checked_numbers(native.to_numpy(), name)
-    dtype = series.dtype
+    native, dtype = series.to_native(), series.dtype
     if isinstance(dtype, nw.Datetime | nw.Date):
         if getattr(dtype, "time_zone", None) is not None:
             series = series.dt.convert_time_zone("UTC").dt.replace_time_zone(None)

@@ -15,7 +15,7 @@ from torch.func import vmap
 from ehrmeta.algorithms._base import Algorithm, Params, Spec, State
 from ehrmeta.errors import DataError
 from ehrmeta.nn.batch import TaskRows, TaskSet, empty_set, padded_index, padded_set
-from ehrmeta.nn.device import Chunks, check_precision, in_threads, on_one_core
+from ehrmeta.nn.device import FEW_POINTS, Chunks, check_precision, for_points, in_threads
 from ehrmeta.nn.likelihoods import Distribution
 
 _TASKS_AT_ONCE = 256  # measured: fits into the cache of a core
@@ -23,7 +23,6 @@ _TASKS_AT_ONCE_ON_GPU = 8192  # not measured: enough to use a GPU fully
 _POINTS_EACH = 64  # mean padded points per task of a chunk: a long record must not pad hundreds
 _POINTS_AT_ONCE = 64  # queries of a task are split into runs of at most this many
 _POINTS_OF_ONE_TASK = 4096  # the same for a single task
-_FEW_POINTS = 1024  # up to here a second thread costs more than it saves
 
 Out = TypeVar("Out")
 Outputs = dict[str, Tensor]
@@ -201,10 +200,8 @@ class Learner:
         self, work: Callable[[Any], list[Out]], pieces: list[Any], n_points: int
     ) -> list[Out]:
         """Results of `work` for all pieces in one list, in threads if there are many points."""
-        if self.device.type != "cpu":
-            lists = [work(piece) for piece in pieces]
-        elif n_points <= _FEW_POINTS:
-            lists = on_one_core(lambda: [work(piece) for piece in pieces])
+        if self.device.type != "cpu" or n_points <= FEW_POINTS:
+            lists = for_points(n_points, lambda: [work(piece) for piece in pieces], self.device)
         else:
             lists = in_threads(work, pieces)
         return [piece for pieces in lists for piece in pieces]

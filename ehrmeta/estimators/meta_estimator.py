@@ -3,14 +3,15 @@
 import os
 import sys
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self, TypeVar
 
 import torch
 from sklearn.base import clone
 from sklearn.utils import check_random_state
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from ehrmeta.algorithms import Algorithm, DeepMixedEffects, MetaSGD, Params
@@ -28,7 +29,7 @@ from ehrmeta.estimators.population_offset import (
 from ehrmeta.estimators.task_model import RowReader
 from ehrmeta.nn import MLP, Backbone, TaskSet
 from ehrmeta.nn.batch import TaskRows, visible_width
-from ehrmeta.nn.device import check_precision
+from ehrmeta.nn.device import FEW_POINTS, check_precision, on_one_core
 from ehrmeta.nn.recorded import check_compiler
 from ehrmeta.persistence.sklearn_models import WHAT_IS_SAVED, is_saved
 from ehrmeta.ranges import Range
@@ -38,6 +39,7 @@ from ehrmeta.training.loop import stage
 
 _WARM_EPISODES = 10_000  # of the warm start
 _TASKS_AT_ONCE = 1024
+Out = TypeVar("Out")
 _PLAN_FIELDS = {field.name for field in fields(TrainingPlan)}
 
 
@@ -190,7 +192,8 @@ class MetaEstimator(Saved, TaskEstimator):
         elif (addition := algorithm.population(spec.likelihood)) is not None:
             thin = reader.table.encoder.thin
             with stage("testing boosted trees", shown=progress_bar):
-                population, rows = add_boosted_offset(addition, rows, thin)
+                add = partial(add_boosted_offset, addition, rows, thin)
+                population, rows = _computed(add, rows.n_rows)
         generator = torch.Generator().manual_seed(seed)
         keeps_start = algorithm.keeps_start
         fitted, held_out = hold_out(
@@ -202,7 +205,8 @@ class MetaEstimator(Saved, TaskEstimator):
             sampler = EpisodeSampler(tasks, self.shots, self.max_queries, time_unit)
             episodes = _episodes(sampler, seed)
             with stage("fitting start values", shown=progress_bar):
-                started: Params = algorithm.warm_start(spec, initial, tasks, episodes)
+                start = partial(algorithm.warm_start, spec, initial, tasks, episodes)
+                started: Params = _computed(start, tasks.n_rows)
             return started
 
         params = start = warm_start(fitted)
@@ -234,6 +238,21 @@ class MetaEstimator(Saved, TaskEstimator):
             history=history,
             data_digest=data_digest(training_rows),
         )
+
+
+def _computed(work: Callable[[], Out], n_rows: int) -> Out:
+    """Result of ``work()``, on one core of torch and OpenMP for few rows, as threads would wait.
+
+    The limits are those of single threads, so nothing changes for the rest of the process.
+    """
+    if n_rows > FEW_POINTS:
+        return work()
+
+    def limited() -> Out:
+        with threadpool_limits(1, user_api="openmp"):
+            return work()
+
+    return on_one_core(limited)
 
 
 def _episodes(sampler: EpisodeSampler, seed: int) -> Iterator[tuple[Tensor, TaskSet, TaskSet]]:

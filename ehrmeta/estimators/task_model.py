@@ -194,19 +194,8 @@ class RowReader:
 
     def _check_columns(self, X: Any, inputs: Inputs) -> None:
         """Raise if the columns are not those of fit, with scikit-learn's messages first."""
-        attributes: dict[str, Any] = {"n_features_in_": self.n_columns}
-        if self.column_names is not None:
-            attributes["feature_names_in_"] = np.asarray(self.column_names, dtype=object)
-        fitted = type(
-            self.name, (), attributes
-        )()  # a stand-in: scikit-learn reads these attributes only
-        try:
-            _check_feature_names(fitted, X, reset=False)
-            _check_n_features(fitted, X, reset=False)
-        except ValueError as error:
-            raise errors.SchemaError(
-                f"{error} Pass the columns of fit in the same order."
-            ) from error
+        if not (isinstance(X, pd.DataFrame) and tuple(X.columns) == self.column_names):
+            self._check_like_sklearn(X)
         expected = [feature.name for feature in self.table.features]
         missing = [name for name in expected if name not in inputs.columns]
         unknown = [name for name in inputs.columns if name not in expected]
@@ -215,6 +204,20 @@ class RowReader:
                 f"X does not have the columns of fit: missing {missing}, unknown {unknown}. Add or "
                 "drop these columns."
             )
+
+    def _check_like_sklearn(self, X: Any) -> None:
+        """Raise scikit-learn's errors for columns that are not those of fit."""
+        attributes: dict[str, Any] = {"n_features_in_": self.n_columns}
+        if self.column_names is not None:
+            attributes["feature_names_in_"] = np.asarray(self.column_names, dtype=object)
+        fitted = type(self.name, (), attributes)()  # scikit-learn reads these attributes only
+        try:
+            _check_feature_names(fitted, X, reset=False)
+            _check_n_features(fitted, X, reset=False)
+        except ValueError as error:
+            raise errors.SchemaError(
+                f"{error} Pass the columns of fit in the same order."
+            ) from error
 
 
 class OutcomeResponse(NamedTuple):

@@ -19,6 +19,7 @@ from ehrmeta.errors import DataError, MemoryWarning, Remedy
 
 Out = TypeVar("Out")
 In = TypeVar("In")
+FEW_POINTS = 1024  # up to here a second thread costs more than it saves
 PRECISIONS = ("float32", "float64", "tf32", "bf16")
 
 
@@ -94,6 +95,18 @@ def on_one_core(work: Callable[[], Out]) -> Out:
     """Compute ``work()`` on one core, for operators that are too short to run in parallel."""
     n_threads = torch.get_num_threads()
     return work() if n_threads == 1 else _pool(n_threads).submit(work).result()
+
+
+def for_points(n_points: int, work: Callable[[], Out], device: torch.device) -> Out:
+    """Result of ``work()``, on one core if there are few points and they are on the CPU.
+
+    Examples
+    --------
+    >>> for_points(100, torch.get_num_threads, torch.device("cpu"))
+    1
+    """
+    is_little = device.type == "cpu" and n_points <= FEW_POINTS
+    return on_one_core(work) if is_little else work()
 
 
 _POOLS: dict[int, ThreadPoolExecutor] = {}  # by number of threads

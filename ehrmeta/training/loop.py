@@ -9,6 +9,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from itertools import islice
 
 import torch
@@ -18,6 +19,7 @@ from tqdm import tqdm
 from ehrmeta.algorithms._base import Algorithm, Spec
 from ehrmeta.errors import DataWarning, DivergenceError, Remedy
 from ehrmeta.nn.batch import TaskRows, TaskSet
+from ehrmeta.nn.device import for_points
 from ehrmeta.training.checkpoints import Checkpoints, fingerprint, on_termination
 from ehrmeta.training.episodes import EpisodeLoss, EpisodeSampler
 from ehrmeta.training.held_out import HeldOut, gained
@@ -82,9 +84,10 @@ def train(
         held_out_sampler = EpisodeSampler(held_out, plan.shots, queries, plan.time_unit)
         evaluation = HeldOut(held_out_sampler, loss, seed + 1)
 
-    start, state = snapshot(params), TrainingState.at_start(params, plan)
+    start = snapshot(params)
     if evaluation is None and algorithm.keeps_start:
         return start, []
+    state = TrainingState.at_start(params, plan)
     checkpoints = None
     if checkpoint_dir is not None:
         settings = type(algorithm).__name__, algorithm.get_params(), plan, seed
@@ -103,7 +106,9 @@ def train(
         while not state.over:
             batch, generator = next(batches)
             support, query = sampler.draw(batch.to(tasks.y.device), generator)
-            _step(state, loss, batch, support, query, plan)
+            n_points = support.y.numel() + query.y.numel()
+            step = partial(_step, state, loss, batch, support, query, plan)
+            for_points(n_points, step, query.y.device)
             bar.update()
             if state.step % plan.check_every == 0 or state.step == plan.max_steps:
                 record = _check(state, evaluation, plan, time.perf_counter() - began)

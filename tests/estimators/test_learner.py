@@ -96,7 +96,7 @@ def test_chunk_size_changes_results_by_rounding_only(learner, chunk_size):
 
 
 def test_threads_change_nothing_but_the_rounding(learner, monkeypatch):
-    monkeypatch.setattr(module, "_FEW_POINTS", 0)
+    monkeypatch.setattr(module, "FEW_POINTS", 0)
     alone = predict(replace(learner, chunk_size=4))
     before = torch.get_num_threads()
     torch.set_num_threads(2)

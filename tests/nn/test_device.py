@@ -5,9 +5,11 @@ import torch
 
 from ehrmeta.errors import DataError, MemoryWarning
 from ehrmeta.nn.device import (
+    FEW_POINTS,
     PRECISIONS,
     Chunks,
     check_precision,
+    for_points,
     in_threads,
     matrix_products,
     on_one_core,
@@ -91,6 +93,13 @@ def test_little_work_is_done_on_one_core(two_threads):
     with pytest.raises(ZeroDivisionError):
         on_one_core(lambda: 1 // 0)
     assert torch.get_num_threads() == 2
+
+
+def test_few_points_on_the_cpu_are_computed_on_one_core(two_threads):
+    cpu = torch.device("cpu")
+    assert for_points(FEW_POINTS, torch.get_num_threads, cpu) == 1
+    assert for_points(FEW_POINTS + 1, torch.get_num_threads, cpu) == 2
+    assert for_points(1, torch.get_num_threads, torch.device("cuda")) == 2
 
 
 def test_threads_that_others_start_meanwhile_keep_the_usual_number(two_threads):

@@ -177,10 +177,11 @@ class DeepMixedEffects(Algorithm):
             params: Params, support: TaskSet, query: TaskSet
         ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
             state = self.adapt(spec, params, support)
-            mean, shift, variance, _ = self._posterior(spec, params, state, query)
+            prior = self._parts(spec, params, state, query)
+            shift, variance, _ = self._posterior(params, state, prior)
             noise = spec.likelihood.noise_variance(part(params, "likelihood"))
             sd = torch.sqrt(variance + 1e-12)
-            return state["summary"], mean, shift, sd, variance + noise
+            return state["summary"], prior[0], shift, sd, variance + noise
 
         if tasks.n_tasks < FEW_TASKS and not spec.likelihood.n_classes:
             episodes = list(episodes)
@@ -276,8 +277,8 @@ class DeepMixedEffects(Algorithm):
         self, spec: Spec, params: Params, state: State, query: TaskSet
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Corrected mean, posterior variance, noise, and factor of the scale, (point,) each."""
-        mean, shift, variance, _ = self._posterior(spec, params, state, query)
-        *_, noise = self._parts(spec, params, state, query)
+        mean, *_, noise = parts = self._parts(spec, params, state, query)
+        shift, variance, _ = self._posterior(params, state, parts)
         loc = mean + shift
         inflation = params["inflation"].double()
         factor = torch.where(state["n"] > 0, inflation[1], inflation[0]) * torch.ones_like(loc)
@@ -291,21 +292,22 @@ class DeepMixedEffects(Algorithm):
 
     def own_weight(self, spec: Spec, params: Params, state: State, query: TaskSet) -> Tensor:
         """``1 - posterior / prior variance`` of f."""
-        _, _, variance, prior = self._posterior(spec, params, state, query)
+        parts = self._parts(spec, params, state, query)
+        _, variance, prior = self._posterior(params, state, parts)
         return (1.0 - variance / prior.clamp(min=1e-12)).to(query.y.dtype)
 
     def _posterior(
-        self, spec: Spec, params: Params, state: State, query: TaskSet
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Mean, posterior mean of f, its posterior and its prior variance, (point,) each."""
-        mean, effects, s, _ = self._parts(spec, params, state, query)
+        self, params: Params, state: State, parts: tuple[Tensor, Tensor, Tensor, Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Posterior mean of f, its posterior and its prior variance, (point,) each."""
+        _, effects, s, _ = parts
         prior = effects.square().sum(-1)
         if "b" in state:
-            return mean, *posterior_effects(state, effects), prior
+            return *posterior_effects(state, effects), prior
         cross = self._kernel(params, effects, state["effects"], s, state["s"])
         if self._has_process:
             prior = prior + torch.exp(2.0 * params["log_ou"])
-        return mean, *posterior(state, cross, prior), prior
+        return *posterior(state, cross, prior), prior
 
     def _parts(
         self, spec: Spec, params: Params, state: Params, rows: TaskSet
