@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, cross_val_score
 
@@ -37,6 +38,22 @@ def test_same_seed_gives_the_same_numbers(patients, halves):
     X, y, groups, time = patients
     fits = [small_model(max_steps=20).fit(X, y, groups=groups, time=time) for _ in range(2)]
     assert np.array_equal(*(_predict(_adapt(m, support), query) for m in fits))
+
+
+@pytest.mark.parametrize("make", [MetaRegressor, MetaClassifier])
+@pytest.mark.filterwarnings("ignore:levels of")
+def test_a_small_fit_gives_the_same_numbers_with_any_number_of_threads(make):
+    X, y, groups, time = make_patients(25, 4)
+    if make is MetaClassifier:
+        y = np.where(y > np.median(y), "high", "low")
+    before, fits = torch.get_num_threads(), []
+    for n_threads in (1, 2):
+        torch.set_num_threads(n_threads)
+        model = make(max_steps=3, random_state=0, verbose=False)
+        fits.append(model.fit(X, y, groups=groups, time=time).model_.learner.params)
+        assert torch.get_num_threads() == n_threads
+    torch.set_num_threads(before)
+    assert all(torch.equal(value, fits[1][name]) for name, value in fits[0].items())
 
 
 def test_nested_parameters_clone_and_grid_search_by_patient(patients):
