@@ -41,7 +41,8 @@ def adapted_intercept(beta, sd, x, y, *, mean=False):
     x, y = torch.from_numpy(x).float(), torch.from_numpy(y).float()
     rows = TaskSet(x, y, zeros.double(), torch.ones(len(y)).bool(), torch.ones(len(y)), zeros)
     state = algorithm.adapt(spec, params, rows)
-    _, shift, _, _ = algorithm._posterior(spec, params, state, rows)
+    parts = algorithm._parts(spec, params, state, rows)
+    shift, _, _ = algorithm._posterior(params, state, parts)
     return float(shift[0])
 
 
