@@ -12,6 +12,7 @@ from ehrmeta.cli.options import (
     Command,
     choice_option,
     file_options,
+    mode_option,
     scoring_options,
     shots_option,
     table_options,
@@ -108,6 +109,7 @@ def fit(**options: Any) -> None:
 @click.argument("visits")
 @file_options
 @click.option("--out", required=True, callback=writable, help="File to write: patient data.")
+@mode_option
 def adapt(**options: Any) -> None:
     """Adapt MODEL to new patients from the VISITS they have had so far.
 
@@ -128,6 +130,7 @@ def adapt(**options: Any) -> None:
 @file_options
 @click.option("--confidence-level", type=SHARE, default=0.9, help="Of the intervals.")
 @click.option("--out", required=True, callback=writable, help="Table to write: .csv or .parquet.")
+@mode_option
 def predict(**options: Any) -> None:
     """Predict every row of ROWS with MODEL, a file from `fit` or `adapt`.
 

@@ -70,6 +70,23 @@ def writable(ctx: click.Context, param: click.Parameter, value: str) -> str:
     return value
 
 
+def _permissions(_ctx: object, _param: object, value: str) -> int:
+    """Parse octal permissions such as 640."""
+    if not re.fullmatch("[0-7]{3}", value):
+        raise click.BadParameter(f"{value!r} is not three octal digits such as 640.")
+    return int(value, 8)
+
+
+mode_option = click.option(
+    "--mode",
+    metavar="OCTAL",
+    default="600",
+    show_default=True,
+    callback=_permissions,
+    help="Permissions of the file: 640 lets a service's group read it.",
+)
+
+
 def numbers(_ctx: object, _param: object, value: str | None) -> tuple[int, ...] | None:
     """Parse ``1,3,5`` into a tuple."""
     if value is None:

@@ -1,8 +1,6 @@
 """Adaptation to the visits of new patients, and predictions for them."""
 
-import os
 from decimal import Decimal, InvalidOperation
-from pathlib import Path
 from typing import Any
 
 import click
@@ -29,19 +27,16 @@ from ehrmeta.loading import load
 MODELS = (MetaRegressor, MetaClassifier, ConformalRegressor, ConformalClassifier)
 
 
-def adapt_model(model: str, visits: str, out: str, schema_file: str | None, **form: Any) -> None:
+def adapt_model(
+    model: str, visits: str, out: str, schema_file: str | None, mode: int, **form: Any
+) -> None:
     """Adapt a model to a table of visits and save the adapted patients."""
     fitted = load_model(model)
     schema = tables.schema_of(fitted.unadapted().model, model, schema_file)
     support = _read_support(visits, schema, fitted, form)
     with tables.in_lines(visits, support.X.index, **form), stage("adapting"):
         adapted = fitted.adapt(support.X, support.y, groups=support.groups, time=support.time)
-    umask = os.umask(0o077)  # readable by the owner only, from the first byte
-    try:
-        adapted.save(out)
-    finally:
-        os.umask(umask)
-    Path(out).chmod(0o600)  # overwriting does not change permissions
+    adapted.save(out, mode=mode)
     click.echo(f"{adapted}, saved {out} (patient data: protect it like the visits)")
 
 
@@ -53,6 +48,7 @@ def predict_rows(
     confidence_level: float,
     out: str,
     schema_file: str | None,
+    mode: int,
     **form: Any,
 ) -> None:
     """Predict every row of a table and write the predictions."""
@@ -89,7 +85,7 @@ def predict_rows(
             f"column(s) {clashes} of '{rows}' would be overwritten by the predictions. Rename "
             "them, and fit again with the new names."
         )
-    write_frame(frame[ids].join(predicted), out)
+    write_frame(frame[ids].join(predicted), out, mode=mode)
     source = "the population"
     if task in needed:
         codes = pd.Index(patients.labels_).get_indexer(pd.Index(query["groups"]))

@@ -1,10 +1,10 @@
 """Reading and writing of CSV and Parquet files."""
 
-import os
+import csv
 import re
-import secrets
 import warnings
 import zlib
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,14 @@ from pyarrow.lib import ArrowException
 
 from ehrmeta.data.csv_file import read_csv
 from ehrmeta.errors import DataError, DataWarning, Remedy, SchemaError
+from ehrmeta.whole_file import replace_file
 
 SUFFIXES = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".parquet")
 _WRITTEN = (".csv", ".parquet")
+# Text that spreadsheets run, and text that was escaped; numbers such as -5 are harmless.
+_NUMBER = r"[+-]?\d+(?:[.,]\d+)?$"
+_FORMULA = rf"(?!{_NUMBER})'*[=+\-@\t\r\n]"
+_ESCAPED = r"'+[=+\-@\t\r\n]"
 
 
 def read_frame(
@@ -29,7 +34,8 @@ def read_frame(
     r"""Read a ``.csv``, ``.tsv`` or ``.parquet`` file; the first two may end in ``.gz``, too.
 
     Separator, decimal comma and encoding of a CSV are detected. A `DataWarning` names them where
-    they are not commas (tabs in a ``.tsv``), points and UTF-8.
+    they are not commas (tabs in a ``.tsv``), points and UTF-8. The apostrophe that `write_frame`
+    puts before a cell such as ``=1+1`` is taken away.
 
     Parameters
     ----------
@@ -64,7 +70,9 @@ def read_frame(
     try:
         is_parquet = suffix == ".parquet"
         frame = (
-            pd.read_parquet(path) if is_parquet else read_csv(path, text, sep, decimal, encoding)
+            pd.read_parquet(path)
+            if is_parquet
+            else _unescaped(read_csv(path, text, sep, decimal, encoding))
         )
     except SchemaError:
         raise
@@ -95,28 +103,88 @@ def read_frame(
     return frame.drop(columns=unnamed)
 
 
-def write_frame(frame: pd.DataFrame, path: str | Path) -> None:
-    """Write a ``.csv`` or ``.parquet`` file, whole or not at all.
+def write_frame(frame: pd.DataFrame, path: str | Path, *, mode: int = 0o600) -> None:
+    r"""Write a ``.csv`` or ``.parquet`` file, whole or not at all.
+
+    Spreadsheets run cells of a CSV that begin with ``=``, ``+``, ``-``, ``@``, a tab or a line end.
+    Text that does, and is no number, is written with an apostrophe before it, with a `DataWarning`;
+    `read_frame` takes it away.
+
+    Parameters
+    ----------
+    frame : DataFrame
+    path : str or Path
+    mode : int
+        Permissions; by default only the owner may read the file.
 
     Raises
     ------
     DataError
         The file cannot be written, or has another suffix.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> warnings.simplefilter("ignore", DataWarning)
+    >>> path = Path(tempfile.mkdtemp(), "predictions.csv")
+    >>> write_frame(pd.DataFrame({"patient": ["=1+1", "-5"]}), path)
+    >>> path.read_text().split(), read_frame(path)["patient"].tolist()
+    (['patient', "'=1+1", '-5'], ['=1+1', '-5'])
     """
     path = Path(path)
     suffix = file_suffix(path, _WRITTEN)
-    partial = path.with_name(f".{secrets.token_hex(8)}.tmp")
+    write: Any = frame.to_parquet
+    if suffix == ".csv":
+        # By itself, pandas does not quote a cell with a line end of old Macs.
+        texts = frame.select_dtypes(exclude="number").astype("str")
+        has_line_end = any(texts[name].str.contains("\r").any() for name in texts)
+        quoting = csv.QUOTE_NONNUMERIC if has_line_end else csv.QUOTE_MINIMAL
+        write = partial(_escaped(frame, path).to_csv, quoting=quoting)
     try:
-        write: Any = frame.to_parquet if suffix == ".parquet" else frame.to_csv
-        write(partial, index=False)
-        with partial.open("rb+") as handle:
-            os.fsync(handle.fileno())
-        partial.replace(path)
+        replace_file(path, lambda temporary: write(temporary, index=False), mode)
     except OSError as error:
         reason = error.strerror or error
         raise DataError(f"cannot write '{path}': {reason}. No file was changed.") from error
-    finally:
-        partial.unlink(missing_ok=True)
+
+
+def _escaped(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """Apostrophes before text that spreadsheets would run, with a warning."""
+    names = frame.columns.astype("str")
+    escaped = frame.set_axis(names.where(~names.str.match(_FORMULA), "'" + names), axis=1)
+    counts = {}
+    for i, name in enumerate(names):
+        if pd.api.types.is_numeric_dtype(frame.dtypes.iloc[i]):
+            continue
+        cells = frame.iloc[:, i]
+        text = cells.astype("str")
+        formula = text.str.match(_FORMULA) & cells.notna()
+        if formula.any():
+            counts[name] = int(formula.sum())
+            escaped.isetitem(i, cells.where(~formula, "'" + text))
+    if counts:
+        listed = ", ".join(f"'{name}': {count:,}" for name, count in counts.items())
+        warnings.warn(
+            f"'{path}': cells that a spreadsheet would run as formulas are written with an "
+            f"apostrophe before them ({listed}). ehrmeta reads them without it; write .parquet to "
+            "keep them as they are for others.",
+            DataWarning,
+            stacklevel=3,
+        )
+    return escaped
+
+
+def _unescaped(frame: pd.DataFrame) -> pd.DataFrame:
+    """The inverse of `_escaped`."""
+    names = frame.columns.astype("str")
+    frame = frame.set_axis(names.where(~names.str.match(_ESCAPED), names.str[1:]), axis=1)
+    for i in range(len(names)):
+        cells = frame.iloc[:, i]
+        if pd.api.types.is_numeric_dtype(cells):
+            continue
+        escaped = cells.astype("str").str.match(_ESCAPED) & cells.notna()
+        if escaped.any():
+            frame.isetitem(i, cells.where(~escaped, cells.astype("str").str[1:]))
+    return frame
 
 
 def file_suffix(path: Path, allowed: tuple[str, ...] = SUFFIXES) -> str:

@@ -27,7 +27,12 @@ _INVERSE_PENALTY = 1e3  # keeps coefficients finite if the classes are separable
 Cell: TypeAlias = tuple[int | None, str | None]  # support size, subgroup; None means all
 Value = TypeVar("Value")
 ANY: Cell = (None, None)
-_FEWEST_TASKS = 11  # in a subgroup that is named
+FEWEST_TASKS = 11  # in a cell
+_TAILS = (  # levels at which limits are kept: confidence levels are 1 - 2 tail
+    *(0.001, 0.0025, 0.005, 0.01, 0.015, 0.02, 0.025, 0.03, 0.04, 0.05, 0.06, 0.075, 0.1, 0.125),
+    *(0.15, 0.175, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5),
+)
+_STEPS = 32  # at least, of rounded limits, between the 10 % and the 90 % limit
 _MOST_VALUES = 20  # in a column without cut points
 
 
@@ -46,7 +51,7 @@ class Limits:
     error : (row,)
         Signed standardised errors, (outcome - mean) / sd, in ascending order.
     weight : (row,)
-        One over the number of rows of the row's task.
+        One over the number of rows of the row's task. The limits of `coarse` have other rows.
     n_tasks : int
 
     References
@@ -67,11 +72,43 @@ class Limits:
 
     @classmethod
     def of(cls, error: Array, tasks: npt.NDArray[np.int64]) -> Limits:
-        """Limits from errors, (row,), and task numbers, (row,)."""
+        """Exact limits from errors, (row,), and task numbers, (row,)."""
         counts = np.bincount(tasks)
         order = np.argsort(error, kind="stable")
         weight = (1.0 / np.maximum(counts, 1))[tasks]
         return cls(error[order], weight[order], int(np.count_nonzero(counts)))
+
+    def coarse(self) -> Limits:
+        """Limits at a few levels, rounded outwards, that hold no error of a calibration row.
+
+        At any other level they are those of the next higher confidence level, so they cover at
+        least as much. A step is at most a 32nd of the distance from the 10 % to the 90 % limit.
+
+        Examples
+        --------
+        >>> exact = Limits.of(np.random.default_rng(0).normal(size=5000), np.arange(5000))
+        >>> np.array([exact.at(0.9), exact.coarse().at(0.9)]).round(3)
+        array([[-1.626,  1.649],
+               [-1.688,  1.688]])
+        >>> len(exact.coarse().error)
+        48
+        """
+        n = self.n_tasks + 1
+        if n == 1:
+            return self
+        tails = np.array([1.0 / n, *(tail for tail in _TAILS if tail * n > 1.0 + _ROUNDING)])
+        lower, upper = (
+            np.array([limit(tail) for tail in tails]) for limit in (self._lower, self._upper)
+        )
+        decile = int(np.searchsorted(tails, 0.1).clip(max=len(tails) - 1))
+        distance = upper[decile] - lower[decile]
+        if distance > 0.0:
+            step = 2.0 ** np.floor(np.log2(distance / _STEPS))
+            lower, upper = step * np.floor(lower / step), step * np.ceil(upper / step)
+        # Pseudo-rows with the weights at which `_lower` and `_upper` give these limits.
+        weight = np.append(np.diff(tails) * n, 0.5)
+        error = np.concatenate([lower, upper[::-1]])
+        return Limits(error, np.concatenate([weight, weight[::-1]]), self.n_tasks)
 
     def at(self, confidence_level: float) -> tuple[float, float]:
         """Two-sided limits of the standardised error."""
@@ -111,9 +148,9 @@ class Limits:
         return -Limits(-self.error[::-1], self.weight[::-1], self.n_tasks)._lower(tail)
 
     def _lower(self, tail: float) -> float:
-        """Largest error such that at most a share `tail` of the weight lies below it."""
+        """Largest error such that at most a share `tail`, up to 0.5, of the weight lies below."""
         below = np.cumsum(self.weight)
-        allowed = tail * (self.n_tasks + 1) - 1.0 + _ROUNDING
+        allowed = min(tail, 0.5) * (self.n_tasks + 1) - 1.0 + _ROUNDING
         return float(self.error[int(np.searchsorted(below, allowed, side="right"))])
 
 
@@ -196,14 +233,15 @@ def finest(limits: Mapping[Cell, Limits], cell: Cell, needed: int) -> Cell:
 def by_cell(rows: pd.DataFrame, of: Callable[[pd.DataFrame], Value]) -> dict[Cell, Value]:
     """Apply `of` to all rows, to the rows of each k, and to those of each subgroup at each k.
 
-    Subgroups of fewer than eleven tasks are skipped, so that their names do not identify patients.
+    Cells of fewer than eleven tasks are skipped, so that they do not describe single patients.
     The frame has the columns shots, level (the subgroup) and task.
     """
     values = {ANY: of(rows)}
     for k, part in rows.groupby("shots"):
-        values[(int(k), None)] = of(part)
+        if part["task"].nunique() >= FEWEST_TASKS:
+            values[(int(k), None)] = of(part)
     for (k, level), part in rows.groupby(["shots", "level"]):
-        if part["task"].nunique() >= _FEWEST_TASKS:
+        if part["task"].nunique() >= FEWEST_TASKS:
             values[(int(k), str(level))] = of(part)
     return values
 
@@ -287,14 +325,16 @@ class Calibration:
         return np.asarray(p / p.sum(1, keepdims=True))
 
     def to_state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Tensors and JSON-safe metadata: sorted errors, but no rows or ids."""
+        """Tensors and JSON-safe metadata, marked as patient data if limits are of few tasks."""
         tensors, cells = {}, []
         for number, (cell, each) in enumerate(self.limits.items()):
             cells.append({"cell": list(cell), "n_tasks": [limits.n_tasks for limits in each]})
             for place, limits in enumerate(each):
                 pair = [torch.from_numpy(part.copy()) for part in (limits.error, limits.weight)]
                 tensors[f"limits.{number}.{place}"] = torch.stack(pair)
-        return tensors, {
+        few = any(0 < one.n_tasks < FEWEST_TASKS for each in self.limits.values() for one in each)
+        mark = {"contains_patient_data": True} if few else {}
+        return tensors, mark | {
             "by": [[name, [float(cut) for cut in cuts]] for name, cuts in self.by.items()],
             "cells": cells,
             "recalibration": [

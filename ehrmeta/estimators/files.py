@@ -61,7 +61,11 @@ class Saved(ABC):
     file_kind: ClassVar[str]
 
     def save(
-        self, path: str | os.PathLike[str], *, rare_levels: Literal["drop", "keep"] = "drop"
+        self,
+        path: str | os.PathLike[str],
+        *,
+        rare_levels: Literal["drop", "keep"] = "drop",
+        mode: int | None = None,
     ) -> None:
         """Save to one file; `to_state` lists what it contains.
 
@@ -75,6 +79,9 @@ class Saved(ABC):
             Levels of categorical features that fewer than eleven patients have could identify them.
             By default the file does not name them, with a warning: a loaded model predicts their
             rows as of an unknown level. "keep" names all, and marks the file as patient data.
+        mode : int, optional
+            Permissions of the file, such as ``0o640``. By default only the owner may read a file
+            of patient data; other files keep those of the file they replace.
 
         Warns
         -----
@@ -95,7 +102,9 @@ class Saved(ABC):
         left_out: Counter[str] = Counter()
         if rare_levels == "drop":
             metadata = _without_rare_levels(metadata, left_out)
-        write_bundle(path, tensors, metadata)
+        if mode is None and metadata.get("contains_patient_data"):
+            mode = 0o600
+        write_bundle(path, tensors, metadata, mode=mode)
         if left_out:
             counts = ", ".join(f"'{name}': {n:,}" for name, n in left_out.items())
             remedy = "Pass rare_levels='keep' to name them, in a file that is then patient data."

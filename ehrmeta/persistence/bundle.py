@@ -8,32 +8,41 @@ The text under ``__metadata__`` of the file's header is one canonical JSON objec
      "tensors": {name: {"dtype": "F32", "shape": [2, 3], "sha256": "..."}}}
 
 Everything that is read is compared with a digest. The digests detect damage, not forgery: whoever
-can rewrite the file can rewrite them too. Nothing in the file is ever executed.
+can rewrite the file can rewrite them too. Sizes are therefore checked before data are read, and
+nothing in the file is ever executed.
 """
 
 import hashlib
 import json
+import math
 import os
-import secrets
-import stat
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, TypeAlias
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import save
 
 from ehrmeta.errors import BundleError
+from ehrmeta.whole_file import replace_file
 
 FORMAT_VERSION = 1
-MAX_HEADER_BYTES = 2**24
+MAX_HEADER_BYTES = 2**22
 MAX_TENSORS = 10_000
 
 _MANIFEST = "ehrmeta"  # the one key under __metadata__
 _PREFIX_BYTES = 8  # a safetensors file starts with the length of its header
-_MALFORMED = (AttributeError, LookupError, RecursionError, SafetensorError, TypeError, ValueError)
+_MALFORMED = (
+    AttributeError,
+    LookupError,
+    OverflowError,
+    RecursionError,
+    SafetensorError,
+    TypeError,
+    ValueError,
+)
 _DTYPES = {
     torch.bool: "BOOL",
     torch.uint8: "U8",
@@ -46,10 +55,17 @@ _DTYPES = {
     torch.float32: "F32",
     torch.float64: "F64",
 }
+_BY_NAME = {name: dtype for dtype, name in _DTYPES.items()}
+_LARGE = 2**26  # bytes from which a file with holes is refused
+Place: TypeAlias = tuple[torch.dtype, list[int], int]  # type, shape and number of bytes of a tensor
 
 
 def write_bundle(
-    path: str | os.PathLike[str], tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, Any]
+    path: str | os.PathLike[str],
+    tensors: Mapping[str, torch.Tensor],
+    metadata: Mapping[str, Any],
+    *,
+    mode: int | None = None,
 ) -> None:
     """Write named tensors and JSON metadata to one file, atomically.
 
@@ -59,12 +75,15 @@ def write_bundle(
     Parameters
     ----------
     path : str or path-like
-        The file to write. An existing file is replaced and keeps its permissions.
+        The file to write. An existing file is replaced.
     tensors : mapping of str to torch.Tensor
         Boolean, integer or finite floating tensors of any shape, device and memory layout.
     metadata : mapping
         Values that survive a JSON round trip: strings, finite numbers, booleans, None, lists (no
         tuples) and dicts with text keys, whose order may change.
+    mode : int, optional
+        Permissions of the file, such as ``0o600``; by default those of an existing file, or those
+        of any new file.
 
     Raises
     ------
@@ -97,7 +116,7 @@ def write_bundle(
         manifest["sha256"] = _digest(_canonical(manifest))
         content = save(copies, {_MANIFEST: _canonical(manifest).decode()})
         _header_length(content[:_PREFIX_BYTES])
-        _replace(Path(os.path.realpath(path)), content)
+        replace_file(path, lambda temporary: temporary.write_bytes(content), mode)
 
 
 def read_bundle(path: str | os.PathLike[str]) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
@@ -123,19 +142,18 @@ def read_bundle(path: str | os.PathLike[str]) -> tuple[dict[str, torch.Tensor], 
     with _named("read", path, "Check the path, or copy or save the file again."), _well_formed():
         _check_regular(Path(path))
         with Path(path).open("rb") as handle:
-            prefix = handle.read(_PREFIX_BYTES)
-            length = _header_length(prefix)
+            length = _header_length(handle.read(_PREFIX_BYTES))
             header = handle.read(length)
             if len(header) < length:
                 raise BundleError("it was truncated within its header.")
-            manifest, n_bytes = _parse(header)
-            data = handle.read()
-        if len(data) != n_bytes:
-            raise BundleError(
-                f"it was truncated or altered: it has {len(data)} of {n_bytes} data bytes."
-            )
-        tensors = _load(prefix + header + data, manifest["tensors"])
-        return tensors, dict(manifest["metadata"])
+            manifest, places = _parse(header)
+            _check_size(os.fstat(handle.fileno()), _PREFIX_BYTES + length, places)
+            tensors = {name: _read_tensor(handle, name, *place) for name, place in places.items()}
+        for name, tensor in tensors.items():
+            if _describe(tensor) != manifest["tensors"][name]:
+                raise BundleError(f"it was altered: tensor {name!r} does not match its SHA-256.")
+            _check_finite(name, tensor)
+        return {name: tensors[name] for name in manifest["tensors"]}, dict(manifest["metadata"])
 
 
 @contextmanager
@@ -227,14 +245,25 @@ def _header_length(prefix: bytes) -> int:
     return length
 
 
-def _parse(header: bytes) -> tuple[dict[str, Any], int]:
-    """The verified manifest, and the number of data bytes after the header."""
-    entries = json.loads(header)
-    manifest = json.loads(entries.pop("__metadata__")[_MANIFEST])
-    if manifest["format_version"] > FORMAT_VERSION:
+def _unrepeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object, each of whose keys occurs once: readers would differ in which they take."""
+    entries = dict(pairs)
+    if len(entries) < len(pairs):
+        raise BundleError("it was altered: a key occurs twice in its header.")
+    return entries
+
+
+def _parse(header: bytes) -> tuple[dict[str, Any], dict[str, Place]]:
+    """The verified manifest, and the places of the tensors in the order of their bytes."""
+    entries = json.loads(header, object_pairs_hook=_unrepeated)
+    manifest = json.loads(entries.pop("__metadata__")[_MANIFEST], object_pairs_hook=_unrepeated)
+    version = manifest["format_version"]
+    if type(version) is not int or version < 1:
+        raise BundleError("it is not an ehrmeta model file, or it is damaged: it has no version.")
+    if version > FORMAT_VERSION:
         raise BundleError(
-            f"its format {manifest['format_version']} is newer than {FORMAT_VERSION}, the latest "
-            "format that this version reads; upgrade ehrmeta."
+            f"its format {version} is newer than {FORMAT_VERSION}, the latest format that this "
+            "version reads; upgrade ehrmeta."
         )
     if manifest.pop("sha256") != _digest(_canonical(manifest)):
         raise BundleError("it was altered: its manifest does not match its SHA-256.")
@@ -244,38 +273,40 @@ def _parse(header: bytes) -> tuple[dict[str, Any], int]:
     described = manifest["tensors"]
     if shapes != {name: (item["dtype"], item["shape"]) for name, item in described.items()}:
         raise BundleError("it was altered: its tensors do not match its manifest.")
-    return manifest, max((entry["data_offsets"][1] for entry in entries.values()), default=0)
+    by_place = sorted(entries, key=lambda name: entries[name]["data_offsets"])
+    places, end = {}, 0
+    for name in by_place:
+        dtype, shape = _BY_NAME[entries[name]["dtype"]], entries[name]["shape"]
+        n_bytes = math.prod(shape) * dtype.itemsize
+        is_shape = all(type(side) is int and side >= 0 for side in shape)
+        if not is_shape or entries[name]["data_offsets"] != [end, end + n_bytes]:
+            raise BundleError(f"it was altered: tensor {name!r} is not where its shape implies.")
+        places[name], end = (dtype, shape, n_bytes), end + n_bytes
+    return manifest, places
 
 
-def _load(content: bytes, described: dict[str, Any]) -> dict[str, torch.Tensor]:
-    """The tensors of a file, verified against its manifest."""
-    tensors = load(content)
-    for name, tensor in tensors.items():
-        if _describe(tensor) != described[name]:
-            raise BundleError(f"it was altered: tensor {name!r} does not match its SHA-256.")
-        _check_finite(name, tensor)
-    return {name: tensors[name] for name in described}
+def _check_size(status: os.stat_result, start: int, places: Mapping[str, Place]) -> None:
+    """Raise if a file is not as long as its header implies, or if most of it is a hole."""
+    n_bytes = sum(n_bytes for _, _, n_bytes in places.values())
+    if status.st_size != start + n_bytes:
+        raise BundleError(
+            f"it was truncated or altered: it has {status.st_size - start:,} of {n_bytes:,} data "
+            "bytes."
+        )
+    stored = 512 * getattr(status, "st_blocks", n_bytes)  # Windows does not say
+    if n_bytes > _LARGE and stored < n_bytes // 8:
+        raise BundleError("it was altered: most of its bytes were never written.")
 
 
-def _replace(target: Path, content: bytes) -> None:
-    """Write the bytes to `target` atomically."""
-    _check_regular(target)
-    temporary = target.with_name(f".{secrets.token_hex(8)}.tmp")
-    try:
-        with temporary.open("xb") as handle:
-            if target.exists():
-                temporary.chmod(stat.S_IMODE(target.stat().st_mode))
-            handle.write(content)
-            handle.flush()
-            os.fsync(handle.fileno())
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
-    # Not every system can sync a folder. Where it cannot, a power cut leaves either the old or the
-    # new file, complete.
-    with suppress(OSError):
-        descriptor = os.open(target.parent, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+def _read_tensor(
+    handle: BinaryIO, name: str, dtype: torch.dtype, shape: list[int], n_bytes: int
+) -> torch.Tensor:
+    """The next tensor of a file."""
+    raw = bytearray(handle.read(n_bytes))
+    if len(raw) < n_bytes:
+        raise BundleError(f"it was truncated within tensor {name!r}.")
+    return (
+        torch.frombuffer(raw, dtype=dtype).reshape(shape)
+        if raw
+        else torch.empty(shape, dtype=dtype)
+    )

@@ -1,20 +1,23 @@
 """Checkpoints of a training run: written atomically, verified on reading, resumed bit for bit."""
 
+import functools
 import hashlib
 import os
 import signal
 import threading
+import types
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from ehrmeta.errors import BundleError, DataWarning
-from ehrmeta.nn.batch import TaskRows
 from ehrmeta.persistence import read_bundle, write_bundle
 from ehrmeta.training.state import TrainingPlan, TrainingState
 
@@ -107,18 +110,54 @@ class Checkpoints:
         return sorted(self.folder.glob(_PATTERN))
 
 
-def fingerprint(start: Mapping[str, Tensor], tasks: list[TaskRows | None], *settings: Any) -> str:
-    """SHA-256 of everything that determines a run: start values, rows and settings."""
-    digest = hashlib.sha256(repr(settings).encode())
-    for name in sorted(start):
-        _add(digest, name, start[name])
-    for rows in tasks:
-        columns = [] if rows is None else [field.name for field in fields(rows)]
-        for name in columns:
-            value = getattr(rows, name)
-            if isinstance(value, Tensor):
-                _add(digest, name, value)
+def fingerprint(*parts: Any) -> str:
+    """SHA-256 of everything that determines a run, with all attributes of every object in it."""
+    digest = hashlib.sha256()
+    _add(digest, parts)
     return digest.hexdigest()
+
+
+def _add(digest: Any, value: Any) -> None:
+    """Add a value and, of an object, its class and the values that it holds."""
+    digest.update(f"{type(value).__module__}.{type(value).__qualname__}(".encode())
+    if isinstance(value, Tensor):
+        digest.update(f"{value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    elif isinstance(value, np.ndarray):
+        digest.update(f"{value.dtype} {value.shape} {value.tolist()!r}".encode())
+    elif isinstance(value, torch.nn.Module):
+        digest.update(repr(value).encode())
+        settings = [_public(module) for module in value.modules()]
+        _add(digest, [value.state_dict(), *settings])
+    elif isinstance(value, functools.partial):
+        _add(digest, (value.func, value.args, value.keywords))
+    elif isinstance(value, Mapping):
+        for name in sorted(value, key=repr):
+            digest.update(repr(name).encode())
+            _add(digest, value[name])
+    elif isinstance(value, list | tuple):
+        for item in value:
+            _add(digest, item)
+    elif isinstance(value, type | types.FunctionType | types.BuiltinFunctionType):
+        digest.update(f"{value.__module__}.{value.__qualname__}".encode())
+        digest.update(getattr(getattr(value, "__code__", None), "co_code", b""))
+    elif is_dataclass(value):
+        names = [part.name for part in fields(value) if part.compare]
+        _add(digest, {name: getattr(value, name) for name in names})
+    elif hasattr(value, "__dict__"):
+        _add(digest, vars(value))
+    else:
+        digest.update(repr(value).encode())
+    digest.update(b")")
+
+
+def _public(module: torch.nn.Module) -> dict[str, Any]:
+    """Attributes of a module that are neither private nor modules."""
+    return {
+        name: value
+        for name, value in vars(module).items()
+        if not (name.startswith("_") or isinstance(value, torch.nn.Module))
+    }
 
 
 @contextmanager
@@ -137,8 +176,3 @@ def on_termination(*, active: bool) -> Iterator[Callable[[], bool]]:
         yield received.is_set
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _add(digest: Any, name: str, value: Tensor) -> None:
-    digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-    digest.update(value.detach().cpu().contiguous().numpy().tobytes())

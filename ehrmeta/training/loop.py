@@ -90,8 +90,7 @@ def train(
     state = TrainingState.at_start(params, plan)
     checkpoints = None
     if checkpoint_dir is not None:
-        settings = type(algorithm).__name__, algorithm.get_params(), plan, seed
-        training = fingerprint(start, [tasks, held_out], *settings)
+        training = fingerprint(algorithm, spec, start, tasks, held_out, plan, seed)
         checkpoints = Checkpoints(checkpoint_dir, training, resume=resume)
         state = checkpoints.newest(start, plan) or state
 

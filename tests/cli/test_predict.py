@@ -117,8 +117,13 @@ def test_codes_stay_text_when_a_later_file_holds_numbers_only(folder, visits):
     assert "from 3 adapted tasks" in done.output
 
 
-def test_adapted_patients_are_for_the_owner_alone(folder):
+def test_adapted_patients_and_predictions_are_for_the_owner_alone_unless_told(folder):
     assert stat.S_IMODE((folder / "new.ehrmeta").stat().st_mode) == 0o600
+    out = folder / "shared.csv"
+    rows = folder / "later.csv"
+    for words, mode in (((), 0o600), (("--mode", "640"), 0o640)):
+        run("predict", folder / "new.ehrmeta", rows, "--out", out, *words)
+        assert stat.S_IMODE(out.stat().st_mode) == mode
 
 
 def test_an_id_called_prediction_is_not_overwritten(folder, visits):

@@ -1,8 +1,11 @@
+import csv
+import stat
+
 import pandas as pd
 import pytest
 
 from ehrmeta.data.table_file import read_frame, write_frame
-from ehrmeta.errors import DataError
+from ehrmeta.errors import DataError, DataWarning
 
 
 @pytest.mark.parametrize("name", ["table.csv", "table.parquet", "TABLE.CSV"])
@@ -76,3 +79,30 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     with pytest.raises(DataError, match="No space left on device"):
         write_frame(pd.DataFrame({"a": [2]}), path)
     assert path.read_text() == "a\n1\n"
+
+
+FORMULAS = ["=cmd|' /C calc'!A0", "+1+1", "-1-1", "@SUM(1)", "\tx", "\rx", "'=1", "''=1", "=1"]
+HARMLESS = ["-5", "+5.5", "p1", "'quoted'", "a=b", "", "é"]
+
+
+def test_formulas_are_escaped_with_a_warning_and_read_back(tmp_path):
+    path = tmp_path / "predictions.csv"
+    frame = pd.DataFrame({"=id": FORMULAS + HARMLESS, "prediction": -1.5})
+    with pytest.warns(DataWarning, match=r"apostrophe before them \('=id': 9\)"):
+        write_frame(frame, path)
+    with path.open(newline="") as file:
+        cells = [row[0] for row in csv.reader(file)]
+    assert cells == ["'=id", *("'" + cell for cell in FORMULAS), *HARMLESS]
+    back = read_frame(path, text=("'=id",))
+    assert back["=id"].fillna("").tolist() == FORMULAS + HARMLESS
+    write_frame(frame, path.with_suffix(".parquet"))
+    pd.testing.assert_frame_equal(read_frame(path.with_suffix(".parquet")), frame)
+
+
+def test_only_the_owner_reads_predictions_unless_told(tmp_path):
+    frame, path = pd.DataFrame({"a": [1]}), tmp_path / "t.csv"
+    path.touch(0o644)
+    write_frame(frame, path)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    write_frame(frame, path, mode=0o640)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from ehrmeta import (
     Adapted,
@@ -67,6 +68,22 @@ def test_sets_and_probabilities_come_back_bit_for_bit(classifier, tmp_path):
     assert classifier.recalibration_
     np.testing.assert_array_equal(before.predict_proba(**asked), after.predict_proba(**asked))
     np.testing.assert_array_equal(before.predict_set(**asked), after.predict_set(**asked))
+
+
+def test_no_score_of_a_calibration_row_is_in_the_file(regressor, saved):
+    tensors, metadata = read_bundle(saved)
+    limits = torch.cat([t[0] for name, t in tensors.items() if name.startswith("limits.")])
+    assert all(64 * float(error) % 1 == 0 for error in limits)  # a coarse grid
+    assert len(limits) <= 48 * len(regressor.limits_)
+    assert "contains_patient_data" not in metadata
+
+
+def test_a_calibration_on_few_patients_is_marked_as_patient_data(regressor, tmp_path):
+    X, y, groups, time = make_patients(n_patients=9, seed=3)
+    few = ConformalRegressor(regressor.model, shots=(1,))
+    few.calibrate(X, y, groups=groups, time=time).save(tmp_path / "few.ehrmeta")
+    assert read_bundle(tmp_path / "few.ehrmeta")[1]["contains_patient_data"]
+    assert (tmp_path / "few.ehrmeta").stat().st_mode & 0o777 == 0o600
 
 
 def test_no_outcome_and_no_id_is_in_the_file(saved):

@@ -34,6 +34,25 @@ def test_patients_weigh_the_same_however_many_rows_they_have():
         assert often.at(level) == once.at(level)
 
 
+@pytest.mark.parametrize(("n_tasks", "n_rows"), [(19, 1), (40, 3), (200, 1), (1500, 4)])
+def test_coarse_limits_contain_the_exact_ones_and_are_hardly_wider(n_tasks, n_rows):
+    rng = np.random.default_rng(n_tasks)
+    tasks = np.repeat(np.arange(n_tasks), n_rows)
+    exact = Limits.of(rng.standard_t(5, len(tasks)), tasks)
+    coarse = exact.coarse()
+    for level in np.arange(0.1, 0.999, 0.0137):
+        if tasks_needed(level) <= n_tasks:
+            inner, outer = exact.at(level), coarse.at(level)
+            assert outer[0] <= inner[0] <= inner[1] <= outer[1]
+            assert coarse.lower(level) <= exact.lower(level)
+            assert coarse.upper(level) >= exact.upper(level)
+    low, high = exact.at(0.9)
+    assert np.diff(coarse.at(0.9)) <= 1.07 * (high - low)
+    assert not np.isin(coarse.error, exact.error).any()
+    assert len(coarse.error) <= 48
+    assert Limits.of(np.empty(0), np.empty(0, np.int64)).coarse().n_tasks == 0
+
+
 def test_more_patients_than_needed_give_finite_limits_and_fewer_an_error():
     for level in (0.5, 0.8, 0.9, 0.95, 0.99):
         m = tasks_needed(level)

@@ -163,6 +163,47 @@ def test_bytes_after_the_end_are_refused(path: Path) -> None:
         read_bundle(path)
 
 
+def test_a_file_with_holes_is_refused_before_its_data_are_read(path: Path) -> None:
+    os.truncate(path, 3 << 30)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(BundleError, match="truncated or altered"):
+        read_bundle(path)
+    shape, n_bytes = [2**28], 2**30
+    described = {"z": {"dtype": "F32", "shape": shape, "sha256": "0"}}
+    manifest: dict[str, Any] = {"format_version": 1, "metadata": {}, "tensors": described}
+    manifest["sha256"] = bundle._digest(bundle._canonical(manifest))
+    entry = {"dtype": "F32", "shape": shape, "data_offsets": [0, n_bytes]}
+    header = json.dumps({"__metadata__": {"ehrmeta": json.dumps(manifest)}, "z": entry}).encode()
+    path.write_bytes(len(header).to_bytes(8, "little") + header)
+    os.truncate(path, 8 + len(header) + n_bytes)
+    with pytest.raises(BundleError, match="most of its bytes were never written"):
+        read_bundle(path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000
+
+
+def test_a_key_that_occurs_twice_is_refused(path: Path) -> None:
+    content = path.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    header = content[8 : 8 + length].rstrip()
+    twice = header[:-1] + b',"flag":' + json.dumps(json.loads(header)["flag"]).encode() + b"}"
+    path.write_bytes(len(twice).to_bytes(8, "little") + twice + content[8 + length :])
+    with pytest.raises(BundleError, match="a key occurs twice"):
+        read_bundle(path)
+
+
+@pytest.mark.parametrize("version", [0, True, 1.0])
+def test_a_version_is_a_number_from_one_on(path: Path, version: Any) -> None:
+    path.write_bytes(forged(TENSORS, format_version=version))
+    with pytest.raises(BundleError, match="no version"):
+        read_bundle(path)
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o640])
+def test_permissions_are_those_asked_for(path: Path, mode: int) -> None:
+    write_bundle(path, TENSORS, METADATA, mode=mode)
+    assert stat.S_IMODE(path.stat().st_mode) == mode
+
+
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match=r"cannot read .*nothing\.ehrmeta.*No such file"):
         read_bundle(tmp_path / "nothing.ehrmeta")

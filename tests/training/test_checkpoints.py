@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import random
 import signal
@@ -13,12 +14,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from ehrmeta import MAML, MLP, MetaRegressor, make_sinusoid
+from ehrmeta import MAML, MLP, MetaRegressor, TorchModule, make_sinusoid
 from ehrmeta.algorithms import Spec
 from ehrmeta.errors import BundleError, DataWarning
 from ehrmeta.nn import Normal, TaskRows
 from ehrmeta.training import TrainingPlan, train
-from ehrmeta.training.checkpoints import Checkpoints
+from ehrmeta.training.checkpoints import Checkpoints, fingerprint
 from ehrmeta.training.state import TrainingState
 
 PLAN = TrainingPlan(max_steps=40, check_every=10, batch_size=8, progress_bar=False)
@@ -129,6 +130,40 @@ def test_a_checkpoint_of_another_training_is_refused(tmp_path, other):
     _interrupted(tmp_path)
     with pytest.raises(BundleError, match="belongs to another training"):
         fit(tmp_path, **other)
+
+
+def _scaled(n_inputs, n_outputs, scale=1.0):
+    module = torch.nn.Linear(n_inputs, n_outputs)
+    module.scale = scale
+    return module
+
+
+OTHERS = {
+    "activation": {"backbone": MLP((4,), "relu")},
+    "likelihood": {"likelihood": "student_t"},
+    "inner rate": {"algorithm": MAML(inner_steps=1, inner_lr=0.02)},
+    "batches": {"batch_size": 5},
+    "share": {"validation_fraction": 0.3},
+    "module": {"backbone": TorchModule(_scaled)},
+}
+
+
+@pytest.mark.parametrize("other", OTHERS.values(), ids=OTHERS)
+def test_a_checkpoint_of_other_settings_is_refused(tmp_path, other):
+    X, y, groups = make_sinusoid(n_tasks=20, n_points=6, random_state=0)
+    first = {"algorithm": MAML(inner_steps=1), "backbone": MLP((4,), "tanh"), "max_steps": 2}
+    first |= {"batch_size": 4, "random_state": 1, "verbose": False}
+    MetaRegressor(**first).fit(X, y, groups=groups, checkpoint_dir=tmp_path)
+    with pytest.raises(BundleError, match="belongs to another training"):
+        MetaRegressor(**first | other).fit(X, y, groups=groups, checkpoint_dir=tmp_path)
+
+
+def test_a_fingerprint_is_the_same_in_every_process_and_sees_all_attributes():
+    one = fingerprint(TorchModule(_scaled).network(2, 1), PLAN, _rows(0))
+    assert one == fingerprint(TorchModule(_scaled).network(2, 1), PLAN, _rows(0))
+    scaled = TorchModule(functools.partial(_scaled, scale=2.0)).network(2, 1)
+    assert fingerprint(scaled.module) != fingerprint(TorchModule(_scaled).network(2, 1).module)
+    assert one != fingerprint(TorchModule(_scaled).network(2, 1), PLAN, _rows(1))
 
 
 def test_the_estimator_resumes_and_names_a_folder_that_cannot_be_made(tmp_path):
