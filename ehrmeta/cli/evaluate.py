@@ -28,6 +28,7 @@ from ehrmeta.estimators.k_shot_protocol import shots_to_score
 from ehrmeta.evaluation import k_shot_class_curve, k_shot_curve
 from ehrmeta.persistence import read_bundle, write_bundle
 from ehrmeta.report import Document, forecast_report, k_shot_table, risk_report
+from ehrmeta.report.disclosure import MIN_CELL
 
 
 def evaluate_model(
@@ -76,7 +77,8 @@ def write_report(
     fitted = uncalibrated(forecaster)
     test, baselines = test_and_baselines(fitted, model, table, **reading)
     rows: dict[str, Any] = {"groups": test.groups, "time": test.time, "baselines": baselines}
-    rows |= {"shots": shots_to_score(test.tasks, shots, (0, 1, 2, 3, 5)), "findings": test.findings}
+    usual = [k for k in (0, 1, 2, 3, 5) if (test.tasks.sizes > k).sum() >= MIN_CELL]
+    rows |= {"shots": shots_to_score(test.tasks, shots, usual), "findings": test.findings}
     rows |= {"allow_training_table": True}  # checked above
     with stage("testing"):
         if hasattr(fitted, "classes_"):
@@ -187,7 +189,8 @@ def _refuse_training_table(fitted: Any, path: str, test: Table) -> None:
         if data_digest(encoded) == fitted.data_digest_:
             advice: str | Remedy = Remedy("training-table", "")
             if held_out is not None:
-                advice = f"Pass --hold-out {held_out['share']:g}: these were not in its training."
+                share = f"--hold-out {held_out['share']:g}"
+                advice = f"Pass {share} to test it on those that were not in its training."
             raise DataError(
                 f"the model in '{path}' was trained on patients of this table, whose values it "
                 "predicts too well.",

@@ -69,6 +69,22 @@ def test_fit_takes_every_algorithm_or_says_why_not(name: str, visits: str) -> No
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)
+def test_fit_takes_classes_with_every_algorithm_or_says_why_not(name: str, visits: str) -> None:
+    table, out = visits.replace(".csv", "-signs.csv"), visits.replace(".csv", "-signs.ehrmeta")
+    frame = pd.read_csv(visits)
+    frame.assign(level=(frame.level > 0).map({True: "up", False: "down"})).to_csv(table)
+    columns = ["--task", "patient", "--target", "level"]
+    settings = ["--algorithm", name, "--max-steps", "1", "--out", out]
+    ended = CliRunner().invoke(main, ["fit", table, *columns, *settings])
+    if "binary" in ALGORITHMS[name].serves:
+        assert ended.exit_code == 0, ended.output
+        assert type(ehrmeta.MetaClassifier.load(out).algorithm) is ALGORITHMS[name]
+    else:
+        assert ended.exit_code == 1
+        assert len(ended.stderr.splitlines()) <= 2
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
 def test_tune_lists_what_it_would_search_of_every_algorithm(name: str, visits: str) -> None:
     columns = ["--task", "patient", "--target", "level"]
     ended = CliRunner().invoke(main, ["tune", visits, *columns, "--algorithm", name, "--list"])

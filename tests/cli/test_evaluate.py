@@ -91,7 +91,7 @@ def test_a_table_with_held_out_patients_is_refused_as_a_whole(folder, tmp_path):
     model = tmp_path / "held-out.ehrmeta"
     steps = [*FIT[:-1], "2", "--hold-out", "0.3"]
     run("fit", folder / "visits.csv", *steps, "--out", model)
-    assert "Pass --hold-out 0.3" in failure("evaluate", model, folder / "visits.csv")
+    assert "Pass --hold-out 0.3 to test" in failure("evaluate", model, folder / "visits.csv")
 
 
 def _visits(n_patients: int, seed: int) -> pd.DataFrame:
@@ -180,3 +180,16 @@ def test_a_report_on_classes_shows_their_calibration(risky):
     assert "AUROC over all rows" in text
     assert "## Calibration" in text
     assert "--answers and --examples are for" in run(*arguments, "--examples", "1", code=2).output
+
+
+def test_the_default_shots_of_a_report_leave_enough_patients(forecasts):
+    visits = _visits(16, 2)
+    is_long = visits.patient.isin([f"p{i}" for i in range(9)])
+    few = visits[is_long | (visits.day < 270)]  # nine of sixteen have a fourth visit
+    few.to_csv(forecasts / "few.csv", index=False)
+    done = report(forecasts, "hdl.ehrmeta", "few.csv", "--out", "few.md")
+    assert done.exit_code == 0, done.output
+    assert (
+        "a report needs"
+        in report(forecasts, "hdl.ehrmeta", "few.csv", "--shots", "3", "--out", "few.md").output
+    )
