@@ -303,6 +303,8 @@ def _levels(columns: Mapping[str, NDArray[Any]], feature: Feature) -> pd.Categor
 class OutcomeScale:
     """Scale of the outcome: ``z = (g(y) - center) / scale``, g the log, square root or identity.
 
+    `low` and `high` are the ends of the outcome's declared range; `inverse` keeps to it.
+
     Examples
     --------
     >>> scale = OutcomeScale.fit([1.0, 10.0, 100.0], transform="log")
@@ -314,9 +316,19 @@ class OutcomeScale:
     scale: float = 1.0
     transform: Transform | None = None
     name: str = "y"
+    low: float | None = None
+    high: float | None = None
 
     @classmethod
-    def fit(cls, y: Any, transform: Transform | None = None, name: str = "y") -> OutcomeScale:
+    def fit(
+        cls,
+        y: Any,
+        transform: Transform | None = None,
+        name: str = "y",
+        *,
+        low: float | None = None,
+        high: float | None = None,
+    ) -> OutcomeScale:
         """Fit mean and standard deviation after the transform; a constant has scale 1."""
         g = _apply(y, transform, name)
         if len(g) == 0:
@@ -326,7 +338,7 @@ class OutcomeScale:
                 f"outcome '{name}' exceeds {_LARGEST_OUTCOME:g} in size. Check its unit."
             )
         sd = float(np.std(g)) if np.ptp(g) > 0 else 0.0
-        return cls(float(np.mean(g)), sd or 1.0, transform, name)
+        return cls(float(np.mean(g)), sd or 1.0, transform, name, low, high)
 
     def forward(self, y: Any) -> NDArray[np.float64]:
         """Outcome to learner's scale, (row,); raises beyond a million standard deviations."""
@@ -340,12 +352,18 @@ class OutcomeScale:
         g = np.asarray(z, dtype=np.float64) * self.scale + self.center
         if self.transform == "log":
             with np.errstate(over="ignore"):
-                return np.exp(g)
-        return np.maximum(g, 0.0) ** 2 if self.transform == "sqrt" else g
+                return self.clip(np.exp(g))
+        return self.clip(np.maximum(g, 0.0) ** 2 if self.transform == "sqrt" else g)
+
+    def clip(self, y: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Outcomes with those beyond an end of the range moved to it."""
+        return y if self.low is None and self.high is None else np.clip(y, self.low, self.high)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-safe values for `from_dict`."""
-        return dataclasses.asdict(self)
+        values = dataclasses.asdict(self)
+        ends = ("low", "high")
+        return {name: v for name, v in values.items() if v is not None or name not in ends}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> OutcomeScale:

@@ -88,7 +88,8 @@ class Outcome:
     Parameters
     ----------
     name, unit, low, high, label
-        As in `Feature`; a `Table` drops rows whose outcome is outside the range.
+        As in `Feature`; a `Table` drops rows whose outcome is outside the range, and predictions
+        keep to it.
     transform : {"log", "sqrt"}, optional
         Transform for the model; predictions are on the original scale.
     resolution : float, optional

@@ -266,10 +266,11 @@ class TaskRegressor(RegressorMixin, TaskEstimator):
                 "Check the column."
             )
         self._warn_of_odd_outcome(y, outcome_name(schema))
-        transform = self.outcome_transform
-        if transform is None and schema is not None and schema.outcome is not None:
-            transform = schema.outcome.transform
-        return OutcomeScale.fit(y, transform, outcome_name(schema))
+        declared = None if schema is None else schema.outcome
+        if declared is None:
+            return OutcomeScale.fit(y, self.outcome_transform, outcome_name(schema))
+        transform = self.outcome_transform or declared.transform
+        return OutcomeScale.fit(y, transform, declared.name, low=declared.low, high=declared.high)
 
     def _warn_of_odd_outcome(self, y: Array, name: str) -> None:
         """Warn of an outcome of two classes, and of gross errors if the likelihood is normal."""

@@ -110,18 +110,37 @@ class Predictive(Prediction):
         the distribution truncated at three standard deviations above the training mean (at least
         one above the median), because ``exp(m + s^2 / 2)`` depends on a tail without training
         outcomes. A log Student's t has no mean.
+
+        Probability beyond an end of the outcome's range counts as at that end:
+        ``E[min(max(y, low), high)]``.
         """
         transform = self.outcome.transform
-        if self.scale is None or transform is None or (transform == "log" and self.dof is not None):
+        if self.scale is None or (transform == "log" and self.dof is not None):
             return self.outcome.inverse(self.loc)
         m = self.outcome.center + self.outcome.scale * self.loc
-        s = self.outcome.scale * self.scale
+        s = np.maximum(self.outcome.scale * self.scale, 1e-300)
+        if transform is None:
+            return self._within_range(m, s)
         if transform == "log":
             limit = np.maximum(_LARGEST_LOG - self.loc, 1.0) / self.scale
             share = special.log_ndtr(limit - s) - special.log_ndtr(limit)
-            return np.asarray(np.exp(m + 0.5 * s**2 + share))
+            return self.outcome.clip(np.asarray(np.exp(m + 0.5 * s**2 + share)))
         inflation = 1.0 if self.dof is None else self.dof / (self.dof - 2.0)
-        return m**2 + s**2 * inflation
+        return self.outcome.clip(m**2 + s**2 * inflation)
+
+    def _within_range(self, m: Array, s: Array) -> Array:
+        """Mean after values beyond an end of the range have moved to it, (row,)."""
+        low, high = self.outcome.low, self.outcome.high
+        below = 0.0 if low is None else s * self._excess((low - m) / s)
+        above = 0.0 if high is None else s * self._excess((m - high) / s)
+        return m + below - above
+
+    def _excess(self, z: Array) -> Array:
+        """``E[max(z - e, 0)]`` of a standard normal or Student's t variable e, (row,)."""
+        if self.dof is None:
+            return np.asarray(z * special.ndtr(z) + stats.norm.pdf(z))
+        density = stats.t.pdf(z, self.dof) * (self.dof + z**2) / (self.dof - 1.0)
+        return np.asarray(z * stats.t.cdf(z, self.dof) + density)
 
     def quantile(self, level: float) -> Array:
         """Quantile at one level, (row,)."""
@@ -143,7 +162,9 @@ class Predictive(Prediction):
     def cdf(self, y: Array) -> tuple[Array, Array]:
         """Distribution function just below and at the outcomes, (row,) each."""
         p = np.asarray(self._frozen().cdf(self.outcome.forward(y)))
-        return p, p
+        y, low, high = np.asarray(y, np.float64), self.outcome.low, self.outcome.high
+        below = np.where(y <= (-np.inf if low is None else low), 0.0, p)
+        return below, np.where(y >= (np.inf if high is None else high), 1.0, p)
 
     def take(self, index: npt.NDArray[np.int64]) -> Self:
         """The rows of an index, in its order."""

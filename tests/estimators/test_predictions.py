@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
+from scipy import stats
 
 from ehrmeta import ConformalClassifier, ConformalRegressor, MetaClassifier
 from ehrmeta.baselines import LastValue
@@ -172,3 +173,31 @@ def test_unknown_arguments_are_named(adapted, halves, argument, value):
     _, query = halves
     with pytest.raises(DataError, match=argument):
         adapted.predict_frame(query.X, groups=query.groups, time=query.time, **{argument: value})
+
+
+@pytest.mark.parametrize("dof", [None, np.array([4.0, 4.0, 30.0])])
+def test_probability_beyond_the_range_counts_at_its_ends(dof):
+    outcome = OutcomeScale(20.0, 5.0, low=0.0, high=30.0)
+    loc, scale = np.array([1.9, -4.5, 0.0]), np.array([0.5, 1.0, 2.0])
+    predictive = Predictive(loc, outcome, scale, dof)
+    levels = (np.arange(100_000) + 0.5) / 100_000
+    e = stats.norm.ppf(levels) if dof is None else stats.t.ppf(levels[:, None], dof)
+    draws = np.clip(20.0 + 5.0 * (loc + scale * e.reshape(len(levels), -1)), 0.0, 30.0)
+    np.testing.assert_allclose(predictive.mean(), draws.mean(0), atol=2e-3)
+    for level in (0.001, 0.5, 0.999):
+        np.testing.assert_allclose(
+            predictive.quantile(level), np.quantile(draws, level, axis=0), atol=0.05
+        )
+    below, up_to = predictive.cdf(np.array([30.0, 0.0, 10.0]))
+    np.testing.assert_allclose(
+        below, [(draws[:, 0] < 30).mean(), 0.0, (draws[:, 2] < 10).mean()], atol=1e-3
+    )
+    np.testing.assert_allclose(
+        up_to, [1.0, (draws[:, 1] <= 0).mean(), (draws[:, 2] <= 10).mean()], atol=1e-3
+    )
+
+
+def test_an_outcome_without_a_range_is_written_as_before():
+    assert "low" not in OutcomeScale(1.0, 2.0).to_dict()
+    bounded = OutcomeScale(1.0, 2.0, low=0.0)
+    assert OutcomeScale.from_dict(bounded.to_dict()) == bounded
