@@ -151,11 +151,11 @@ def _attacks(
             yield damaged == content, lambda damaged=damaged: path.write_bytes(damaged)  # type: ignore[misc]
         else:
             forged = json.loads(json.dumps(metadata))
-            _forge(forged, random)
+            forge_settings(forged, random)
             yield True, lambda t=tensors, f=forged: write_bundle(path, t, f)  # type: ignore[misc]
 
 
-def _forge(settings: Any, random: Random) -> None:
+def forge_settings(settings: Any, random: Random) -> None:
     """Replace or delete a random value in nested settings."""
     while True:
         keys = list(settings) if isinstance(settings, dict) else list(range(len(settings)))

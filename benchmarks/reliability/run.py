@@ -12,6 +12,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from benchmarks.reliability.canaries import count_leaked_cells, marked_table
 from benchmarks.reliability.damage import refuse_damaged_files
 from benchmarks.reliability.faults import fail_every_write
+from benchmarks.reliability.forgery import subjects, use_forged_files
 from benchmarks.reliability.interruptions import adapt_in_threads, grow_by_adapting, kill_trainings
 from benchmarks.suite.cells import Run
 from benchmarks.suite.command import SEED, suite
@@ -27,13 +28,16 @@ class Amounts:
     """Number of repetitions of each fault."""
 
     damaged_files: int
+    forged_files: int
     kills: int
     calls_in_threads: int
     adapts: int
 
 
-FULL = Amounts(damaged_files=5_000, kills=100, calls_in_threads=2_000, adapts=10_000)
-QUICK = Amounts(damaged_files=400, kills=3, calls_in_threads=200, adapts=500)
+FULL = Amounts(
+    damaged_files=5_000, forged_files=5_000, kills=100, calls_in_threads=2_000, adapts=10_000
+)
+QUICK = Amounts(damaged_files=400, forged_files=200, kills=3, calls_in_threads=200, adapts=500)
 
 
 @suite(SEED)
@@ -71,6 +75,13 @@ def _damaged_files(model: MetaRegressor, amounts: Amounts, seed: int) -> dict[st
     return {"tried": n, "failures": failures, "slowest_s": slowest, "growth_gib": growth}
 
 
+def _forged_files(model: MetaRegressor, amounts: Amounts, seed: int) -> dict[str, float]:
+    outcomes = use_forged_files(subjects(), amounts.forged_files, seed)
+    failures = sum(outcomes.failures.values())
+    sizes = {"slowest_s": outcomes.slowest, "growth_gib": outcomes.growth}
+    return {"tried": amounts.forged_files, "failures": failures, **sizes}
+
+
 def _failed_writes(model: MetaRegressor, amounts: Amounts, seed: int) -> dict[str, float]:
     failures, n_faults = fail_every_write(model)
     return {"tried": n_faults, "failures": failures}
@@ -98,6 +109,7 @@ def _killed_trainings(model: MetaRegressor, amounts: Amounts, seed: int) -> dict
 
 _FAULTS: dict[str, Callable[[MetaRegressor, Amounts, int], dict[str, float]]] = {
     "damaged and forged model files": _damaged_files,
+    "forged model files, loaded and used": _forged_files,
     "disk full or broken at a step of a write": _failed_writes,
     "cells of a table in files, output, errors": _leaked_cells,
     "adapt and predict in 8 threads": _threads,

@@ -23,6 +23,7 @@ from ehrmeta.estimators.predictions import (
     check_frame,
     join_rows,
     prediction_frame,
+    refuse_overflow,
 )
 from ehrmeta.estimators.task_model import (
     Labels,
@@ -459,9 +460,12 @@ class Adapted(files.Saved):
         """Columns that summarise the predictions of the masked rows, with tasks `codes` (row,)."""
         prediction = self._calibrated(self._predict(inputs, codes), inputs, self.n_shots_[codes])
         try:
-            return summarise(prediction.take(np.flatnonzero(rows)))
+            columns = summarise(prediction.take(np.flatnonzero(rows)))
         except DataError as error:
             raise DataError(f"{self.model.name}:", *error.args) from error
+        if isinstance(self.model, MetaModel):
+            refuse_overflow(columns)
+        return columns
 
     def _predict(self, inputs: Inputs, codes: npt.NDArray[np.int64]) -> Prediction:
         """Predictive distributions of the model, in the order of the rows."""

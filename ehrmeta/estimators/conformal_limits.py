@@ -357,6 +357,11 @@ class Calibration:
             _read_cell(one["cell"]): tuple(BetaCalibration(*map(float, abc)) for abc in one["maps"])
             for one in metadata["recalibration"]
         }
+        outcome = metadata["model"]["table"]["outcome"]
+        n_limits = len(outcome["labels"]) if "labels" in outcome else 1
+        sizes = {*map(len, limits.values()), *map(len, maps.values())}
+        if sizes != {n_limits} or ANY not in limits:
+            raise BundleError("its calibration is not that of its outcome.")
         by = {str(name): tuple(map(float, cuts)) for name, cuts in metadata["by"]}
         return cls(limits, by, maps)
 

@@ -44,6 +44,7 @@ from ehrmeta.persistence.sklearn_models import WHAT_IS_SAVED, is_saved, read_mod
 
 Array = npt.NDArray[np.float64]
 Chunks: TypeAlias = list[AdaptedChunk]
+_LARGEST_WEIGHT = 1e6
 _MOST_STEPS = 10_000  # of adaptation: a forged file must not run for ever
 
 
@@ -216,6 +217,7 @@ class MetaModel(TaskModel, ABC):
         table = TableEncoder.from_dict(state["table"])
         spec = model_class.spec(algorithm, backbone, settings, table, state["n_visible"])
         _check_numbers(state)
+        _check_names(state, settings)
         dtype = getattr(torch, settings["precision"])
         with torch.device("meta"):  # shapes only: a forged width must not allocate memory
             expected = algorithm.init(spec, torch.Generator().manual_seed(0))
@@ -225,6 +227,9 @@ class MetaModel(TaskModel, ABC):
         }
         if n_saved != len(params):
             raise BundleError(f"it has {n_saved} weight tensors; its settings imply {len(params)}.")
+        weights = [value for value in params.values() if value.numel()]
+        if any(float(value.abs().max()) > _LARGEST_WEIGHT for value in weights):
+            raise BundleError("its weights are larger than any training gives.")
         names = state["feature_names_in"]
         history = [
             {name: math.nan if value is None else value for name, value in record.items()}
@@ -404,11 +409,24 @@ def _check_numbers(state: files.Json) -> None:
     others += [
         coding[name] for coding in table["encoder"]["codings"] for name in ("center", "scale")
     ]
+    others += table.get("period") or ()
     others += [value for record in state["history"] for value in record.values() if value]
-    if not all(isinstance(value, int | float) for value in scales + others) or min(scales) <= 0:
+    numbers = all(isinstance(value, int | float) for value in scales + others)
+    if not numbers or min(scales) <= 0 or len(table.get("period") or (0, 0)) != 2:
         raise BundleError("its scales must be positive numbers.")
     if not all(isinstance(state["provenance"][name], str) for name in ("saved", "ehrmeta")):
         raise BundleError("its date and version of ehrmeta are missing.")
+
+
+def _check_names(state: files.Json, settings: Mapping[str, Any]) -> None:
+    """Raise if names of columns are not text, or counts are not whole numbers."""
+    names = [*(state["feature_names_in"] or ()), settings["task"] or "", settings["time"] or ""]
+    names += [feature["name"] for feature in state["table"]["features"]]
+    if not all(isinstance(name, str) for name in names):
+        raise BundleError("its names of columns must be text.")
+    counts = [state[name] for name in ("n_tasks", "n_features_in", "n_visible")]
+    if not all(type(count) is int and count >= 0 for count in counts):
+        raise BundleError("its counts must be whole numbers.")
 
 
 def _check_steps(algorithm: Algorithm) -> None:

@@ -339,3 +339,22 @@ def _in_meds_names(rows: Mapping[str, Column]) -> dict[str, Column]:
         "prediction_time": time,
         "predicted_boolean_probability": rows["risk"],
     }
+
+
+def refuse_overflow(columns: Mapping[str, npt.NDArray[Any]]) -> None:
+    """Raise a `DataError` if a prediction overflowed: weights, or values of the rows, are absurd.
+
+    Examples
+    --------
+    >>> refuse_overflow({"mean": np.array([1.0, np.inf])})
+    Traceback (most recent call last):
+    ehrmeta.errors.DataError: the predictions of 1 of 2 rows are not finite...
+    """
+    for values in columns.values():
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            bad = ~np.isfinite(values).reshape(len(values), -1).all(1)
+            raise DataError(
+                f"the predictions of {int(bad.sum()):,} of {len(bad):,} rows are not finite: their "
+                "values, those of their supports, or weights of the model are too large. Check the "
+                "units, or fit the model again."
+            )

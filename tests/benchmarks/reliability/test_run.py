@@ -5,7 +5,7 @@ import pytest
 from benchmarks.reliability.run import Amounts, reliability_table, run_reliability
 from benchmarks.suite.cells import Run
 
-FEW = Amounts(damaged_files=400, kills=2, calls_in_threads=100, adapts=200)
+FEW = Amounts(damaged_files=400, forged_files=14, kills=2, calls_in_threads=100, adapts=200)
 
 
 @pytest.mark.slow
