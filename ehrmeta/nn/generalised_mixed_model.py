@@ -206,7 +206,7 @@ def fit_generalised_mixed_model(
     >>> bool(abs(model.sd[0] - 1) < 0.1)
     True
     """
-    tasks = _Padded.of(x, z, y, starts, offset, binary=binary)
+    tasks = _Tasks(x, z, y, starts, offset, binary=binary)
     shared = np.arange(z.shape[1]) if shared is None else np.unique(shared, return_inverse=True)[1]
     n_sds, group = int(shared.max()) + 1, torch.from_numpy(shared)
     shrunk = np.full(x.shape[1], -1) if shrunk is None else shrunk
@@ -215,33 +215,34 @@ def fit_generalised_mixed_model(
     is_positive = torch.from_numpy(np.zeros(z.shape[1], bool) if positive is None else positive)
     prior_rate = torch.from_numpy(np.zeros(z.shape[1]) if rate is None else rate)
 
-    def parts(theta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def parts(values: Array) -> tuple[Tensor, Tensor, Tensor]:
         """Prior sds of the effects (effect,) and of beta (feature,), and noise variance ()."""
-        weak = torch.full_like(learned, beta_sd, dtype=theta.dtype)
-        of_beta = weak
+        theta = torch.from_numpy(values)
+        of_beta = torch.full_like(learned, beta_sd, dtype=theta.dtype)
         if n_priors:
-            of_beta = torch.where(learned, torch.exp(theta[n_sds:-1])[prior], weak)
+            of_beta = torch.where(learned, torch.exp(theta[n_sds:-1])[prior], of_beta)
         return torch.exp(theta[:n_sds])[group], of_beta, torch.exp(2.0 * theta[-1])
 
     def objective(values: Array) -> tuple[float, Array]:
-        theta = torch.from_numpy(values).requires_grad_()
-        sd, of_beta, noise_var = parts(theta)
-        unit = _LOGISTIC_SD if binary else torch.sqrt(noise_var.detach())
-        prior = torch.log(sd[is_positive]).sum() - (prior_rate * sd / unit).sum()
-        loss = -tasks.log_likelihood(sd, of_beta, noise_var) - prior
-        (gradient,) = torch.autograd.grad(loss, theta)
-        return float(loss.detach()), gradient.numpy()
+        sd, of_beta, noise_var = parts(values)
+        value, of_sd, of_beta_sd, of_noise = tasks.log_likelihood(sd, of_beta, noise_var)
+        cost = prior_rate * sd / (_LOGISTIC_SD if binary else torch.sqrt(noise_var))
+        value += float(torch.log(sd[is_positive]).sum() - cost.sum())
+        of_sd = torch.zeros(n_sds).double().index_add(0, group, of_sd + is_positive.double() - cost)
+        of_prior = torch.zeros(n_priors).double()
+        of_prior = of_prior.index_add(0, prior[learned], of_beta_sd[learned])
+        return -value, -torch.cat([of_sd, of_prior, of_noise[None]]).numpy()
 
     noise = 0.0 if binary else 0.5 * np.log(max(float(np.var(y)), 1e-12))
     first = np.concatenate([np.full(n_sds + n_priors, np.log(_FIRST_SD)), [noise]])
     limits = [tuple(np.log(_SD_RANGE))] * (n_sds + n_priors) + [(None, None)]
     best = minimize(objective, first, jac=True, method="L-BFGS-B", bounds=limits, options=_SEARCH)
-    sd, of_beta, noise_var = parts(torch.from_numpy(best.x))
-    log_likelihood = float(tasks.log_likelihood(sd, of_beta, noise_var))
-    beta, _, given = tasks.posterior(sd, of_beta, noise_var)
+    sd, of_beta, noise_var = parts(best.x)
+    log_likelihood, *_ = tasks.log_likelihood(sd, of_beta, noise_var)
+    found = tasks.posterior(sd, of_beta, noise_var)
     return GeneralisedMixedModel(
-        beta=beta.numpy(),
-        beta_cov=torch.cholesky_inverse(given.of_beta).numpy(),
+        beta=found.beta.numpy(),
+        beta_cov=found.beta_cov.numpy(),
         sd=sd.numpy(),
         noise_var=None if binary else float(noise_var),
         log_likelihood=log_likelihood,
@@ -262,143 +263,183 @@ def posterior_effects(
     """
     binary = model.noise_var is None
     fixed = x @ model.beta + (0.0 if offset is None else offset)
-    tasks = _Padded.of(x[:, :0], z, y, starts, fixed, binary=binary)
+    tasks = _Tasks(x[:, :0], z, y, starts, fixed, binary=binary)
     sd = torch.from_numpy(model.sd)
     noise_var = torch.tensor(1.0 if binary else model.noise_var, dtype=torch.float64)
-    _, u, given = tasks.posterior(sd, sd[:0], noise_var)
-    covariance = torch.cholesky_inverse(given.of_effects)
-    return (sd * u).numpy(), (sd[:, None] * covariance * sd).numpy()
+    found = tasks.posterior(sd, sd[:0], noise_var)
+    order = np.argsort(np.concatenate(tasks.order), kind="stable")
+    mean = torch.cat(found.u)[order]
+    covariance = torch.cat([torch.cholesky_inverse(one.root) for one in found.factors])[order]
+    return (sd * mean).numpy(), (sd[:, None] * covariance * sd).numpy()
 
 
 @dataclass(frozen=True, eq=False)
-class _Curvature:
-    """Factors of the negative Hessian of the joint log density of beta and u, given the sites.
-
-    A is Z times the sds, and W holds the precisions of the sites.
-    """
-
-    of_effects: Tensor  # (task, effect, effect) root of I + A'WA
-    explained: Tensor  # (task, effect, feature) (I + A'WA)^-1 A'WX
-    of_beta: Tensor  # (feature, feature) root of the Schur complement that eliminates u
-
-
-@dataclass(eq=False)
-class _Padded:
-    """Rows of all tasks, (task, row, ...), 0 where padded, and current sites for two classes."""
+class _Bucket:
+    """Tasks of similar size: rows (task, row, ...), 0 where padded."""
 
     x: Tensor
     z: Tensor
     y: Tensor
     offset: Tensor
     mask: Tensor  # 1 or 0
-    binary: bool
-    n_rows: int
-    sites: Sites
 
-    @classmethod
-    def of(
-        cls, x: Array, z: Array, y: Array, starts: Index, offset: Array | None, *, binary: bool
-    ) -> _Padded:
-        n_rows, offset = len(y), np.zeros(len(y)) if offset is None else offset
+
+class _Factors(NamedTuple):
+    """Of the negative Hessian of the joint log density of beta and u, given the sites.
+
+    A is Z times the sds, and W holds the precisions of the sites.
+    """
+
+    a: Tensor  # (task, row, effect)
+    root: Tensor  # (task, effect, effect) root of I + A'WA
+    explained: Tensor  # (task, effect, feature) (I + A'WA)^-1 A'WX
+
+
+class _Posterior(NamedTuple):
+    """Mean of beta and u, given the sites, and the factors of their precision."""
+
+    beta: Tensor  # (feature,)
+    u: list[Tensor]  # (task, effect) of each bucket
+    eta: list[Tensor]  # (task, row) linear predictor
+    factors: list[_Factors]
+    of_beta: Tensor  # (feature, feature) root of the Schur complement that eliminates u
+
+    @property
+    def beta_cov(self) -> Tensor:
+        """Covariance of beta, (feature, feature)."""
+        return torch.cholesky_inverse(self.of_beta)
+
+
+class _Tasks:
+    """Rows of all tasks in buckets, so that a large one pads few others, and current sites.
+
+    Sizes differ by less than a factor of 2 within a bucket. ``order`` are the buckets' tasks.
+    """
+
+    def __init__(
+        self, x: Array, z: Array, y: Array, starts: Index, offset: Array | None, *, binary: bool
+    ) -> None:
+        self.binary, self.n_rows = binary, len(y)
+        offset = np.zeros(len(y)) if offset is None else offset
         if not binary:
             x, z, y, starts = _compressed(x, z, y - offset, starts)
             offset = np.zeros(len(y))
-        first = torch.from_numpy(np.asarray(starts, np.int64))
-        index, mask = padded_index(first[:-1], first.diff())
+        sizes = np.diff(starts)
+        doublings = np.frexp(sizes)[1]
+        sizes_alike = [np.flatnonzero(doublings == one) for one in np.unique(doublings)]
+        self.order = sizes_alike or [np.flatnonzero(doublings)]
+        columns = [torch.from_numpy(np.asarray(one, np.float64)) for one in (x, z, y, offset)]
+        first, n = (torch.from_numpy(np.asarray(one, np.int64)) for one in (starts[:-1], sizes))
+        self.buckets, self.sites = [], []
+        for tasks in self.order:
+            index, mask = padded_index(first[tasks], n[tasks])
+            real = mask.double()
+            wide = real[..., None]
+            padded_x, padded_z = (one[index] * wide for one in columns[:2])
+            outcome, known = (one[index] * real for one in columns[2:])
+            self.buckets.append(_Bucket(padded_x, padded_z, outcome, known, real))
+            p = torch.sigmoid(known)
+            precision = p * (1.0 - p) * real
+            pull = (outcome - p) * real + precision * known
+            self.sites.append(Sites(precision, pull, 0.0 * real))
 
-        def padded(column: Array) -> Tensor:
-            rows = torch.from_numpy(np.asarray(column, np.float64))
-            if not len(rows):
-                return rows.new_zeros((*mask.shape, *rows.shape[1:]))
-            return rows[index] * mask.reshape(*mask.shape, *[1] * (rows.ndim - 1))
+    def log_likelihood(
+        self, sd: Tensor, beta_sd: Tensor, noise_var: Tensor
+    ) -> tuple[float, Tensor, Tensor, Tensor]:
+        """Marginal log-likelihood over beta and the effects of all tasks, and its derivatives.
 
-        real, outcome, known = mask.double(), padded(y), padded(offset)
-        p = torch.sigmoid(known)
-        precision = p * (1.0 - p) * real
-        curved = Sites(precision, (outcome - p) * real + precision * known, 0.0 * real)
-        return cls(padded(x), padded(z), outcome, known, real, binary, n_rows, curved)
-
-    def log_likelihood(self, sd: Tensor, beta_sd: Tensor, noise_var: Tensor) -> Tensor:
-        """Marginal log-likelihood over beta and the effects of all tasks, ().
-
-        Its derivative with respect to sites and mode is 0, so they are treated as constants.
+        They are by the logarithms of `sd` (effect,), of `beta_sd` (feature,) and of the noise's sd
+        (): posterior minus prior moments, because the derivative by sites and mode is 0.
         """
-        with torch.no_grad():
-            beta, u, _ = self.posterior(sd, beta_sd, noise_var, _WHILE_SEARCHING)
-        sites = self._sites(noise_var)
-        eta = self._eta(beta, u, sd)
-        given = (sites.log_scale + sites.pull * eta - 0.5 * sites.precision * eta.square()).sum()
-        prior = -0.5 * (u.square().sum() + (beta / beta_sd).square().sum())
-        factors = self._curvature(sites, sd, beta_sd)
-        volume = _log_det(factors.of_effects) + _log_det(factors.of_beta) + torch.log(beta_sd).sum()
-        return given + prior - volume
+        found = self.posterior(sd, beta_sd, noise_var, _WHILE_SEARCHING)
+        covariance, beta = found.beta_cov, found.beta
+        value = -0.5 * (beta / beta_sd).square().sum() - torch.log(beta_sd).sum()
+        value = value - _log_det(found.of_beta)
+        of_sd, of_noise = torch.zeros_like(sd), torch.zeros(()).double()
+        parts = zip(self.buckets, self.sites, found.u, found.eta, found.factors, strict=True)
+        for rows, sites, u, eta, factors in parts:
+            precision, pull, log_scale = sites
+            value = value + (log_scale + pull * eta - 0.5 * precision * eta.square()).sum()
+            value = value - 0.5 * u.square().sum() - _log_det(factors.root)
+            inverse = torch.diagonal(torch.cholesky_inverse(factors.root), dim1=-2, dim2=-1)
+            from_beta = ((factors.explained @ covariance) * factors.explained).sum(-1)
+            of_sd = of_sd + (u.square() + inverse + from_beta - 1.0).sum(0)
+            if not self.binary:
+                value = value - 0.5 * (precision * rows.y.square()).sum()
+                spread = (rows.y - eta).square() + _variance(rows, factors, found.of_beta)
+                of_noise = of_noise + (precision * spread).sum()
+        if not self.binary:
+            value = value - 0.5 * self.n_rows * torch.log(2.0 * torch.pi * noise_var)
+        of_beta_sd = (beta.square() + torch.diagonal(covariance)) / beta_sd.square() - 1.0
+        return float(value), of_sd, of_beta_sd, of_noise - (0.0 if self.binary else self.n_rows)
 
     def posterior(
         self, sd: Tensor, beta_sd: Tensor, noise_var: Tensor, converged: float = _CONVERGED
-    ) -> tuple[Tensor, Tensor, _Curvature]:
-        """Mean of beta (feature,) and u (task, effect), and the factors of their precision.
+    ) -> _Posterior:
+        """Posterior of beta and u.
 
         For two classes, the sites are matched until convergence, starting from the current ones.
         """
-        sites = self._sites(noise_var)
-        beta, u, factors = self._solve(sites, sd, beta_sd)
-        eta = self._eta(beta, u, sd)
+        if not self.binary:
+            precisions = [rows.mask / noise_var for rows in self.buckets]
+            self.sites = [
+                Sites(precision, precision * rows.y, torch.zeros_like(precision))
+                for rows, precision in zip(self.buckets, precisions, strict=True)
+            ]
+        found = self._solve(sd, beta_sd)
         for _ in range(_MAX_SWEEPS if self.binary else 0):
-            variance = self._variance(factors, sd)
-            matched = matched_sites(self.y, self.mask, eta, variance, sites)
-            sites = Sites(*(part * self.mask for part in matched))
-            beta, u, factors = self._solve(sites, sd, beta_sd)
-            before, eta = eta, self._eta(beta, u, sd)
-            if float(torch.abs((eta - before) * self.mask).sum()) < converged * self.n_rows:
+            before = found.eta
+            for i, rows in enumerate(self.buckets):
+                variance = _variance(rows, found.factors[i], found.of_beta)
+                matched = matched_sites(rows.y, rows.mask, before[i], variance, self.sites[i])
+                self.sites[i] = Sites(*(part * rows.mask for part in matched))
+            found = self._solve(sd, beta_sd)
+            changes = (
+                (torch.abs(now - then) * rows.mask).sum()
+                for now, then, rows in zip(found.eta, before, self.buckets, strict=True)
+            )
+            if float(sum(changes)) < converged * self.n_rows:
                 break
-        self.sites = sites
-        return beta, u, factors
+        return found
 
-    def _sites(self, noise_var: Tensor) -> Sites:
-        """Sites of all rows: the current ones for two classes, exact ones for a normal outcome."""
-        if self.binary:
-            return self.sites
-        precision = self.mask / noise_var
-        squares = -0.5 * self.y.square() / noise_var
-        scale = squares - 0.5 * self.n_rows / self.y.numel() * torch.log(2.0 * torch.pi * noise_var)
-        return Sites(precision, precision * self.y, scale)
+    def _solve(self, sd: Tensor, beta_sd: Tensor) -> _Posterior:
+        """Posterior of beta and u, given the sites."""
+        schur, of_beta = torch.diag(beta_sd**-2), torch.zeros_like(beta_sd)
+        factors, pulled = [], []
+        identity = torch.eye(len(sd), dtype=sd.dtype)
+        for rows, sites in zip(self.buckets, self.sites, strict=True):
+            a, weighted_x = rows.z * sd, rows.x * sites.precision[..., None]
+            root = torch.linalg.cholesky((a * sites.precision[..., None]).mT @ a + identity)
+            cross = a.mT @ weighted_x
+            explained = torch.cholesky_solve(cross, root)
+            pull = sites.pull - sites.precision * rows.offset
+            of_u = (a.mT @ pull[..., None])[..., 0]
+            gram = rows.x.flatten(0, 1).mT @ weighted_x.flatten(0, 1)
+            schur = schur + gram - cross.flatten(0, 1).mT @ explained.flatten(0, 1)
+            of_beta = of_beta + torch.einsum("tni,tn->i", rows.x, pull)
+            of_beta = of_beta - torch.einsum("tqi,tq->i", explained, of_u)
+            factors.append(_Factors(a, root, explained))
+            pulled.append(of_u)
+        root = torch.linalg.cholesky(schur)
+        beta = torch.cholesky_solve(of_beta[:, None], root)[:, 0]
+        u = [
+            torch.cholesky_solve(of_u[..., None], one.root)[..., 0] - one.explained @ beta
+            for one, of_u in zip(factors, pulled, strict=True)
+        ]
+        eta = [
+            rows.offset + rows.x @ beta + (one.a @ effects[..., None])[..., 0]
+            for rows, one, effects in zip(self.buckets, factors, u, strict=True)
+        ]
+        return _Posterior(beta, u, eta, factors, root)
 
-    def _eta(self, beta: Tensor, u: Tensor, sd: Tensor) -> Tensor:
-        """Linear predictor (task, row)."""
-        return self.offset + self.x @ beta + (self.z @ (sd * u)[..., None])[..., 0]
 
-    def _curvature(self, sites: Sites, sd: Tensor, beta_sd: Tensor) -> _Curvature:
-        a = self.z * sd
-        weighted = (a * sites.precision[..., None]).mT
-        identity = torch.eye(a.shape[-1], dtype=a.dtype)
-        of_effects = torch.linalg.cholesky(weighted @ a + identity)
-        cross = weighted @ self.x
-        explained = torch.cholesky_solve(cross, of_effects)
-        gram = torch.einsum("tni,tn,tnj->ij", self.x, sites.precision, self.x)
-        schur = torch.diag(beta_sd**-2) + gram - torch.einsum("tqi,tqj->ij", cross, explained)
-        return _Curvature(of_effects, explained, torch.linalg.cholesky(schur))
-
-    def _solve(
-        self, sites: Sites, sd: Tensor, beta_sd: Tensor
-    ) -> tuple[Tensor, Tensor, _Curvature]:
-        """Mean of beta and u given the sites, and the factors."""
-        factors = self._curvature(sites, sd, beta_sd)
-        pull = sites.pull - sites.precision * self.offset
-        of_u = sd * (self.z.mT @ pull[..., None])[..., 0]
-        of_beta = torch.einsum("tni,tn->i", self.x, pull)
-        of_beta = of_beta - torch.einsum("tqi,tq->i", factors.explained, of_u)
-        beta = torch.cholesky_solve(of_beta[:, None], factors.of_beta)[:, 0]
-        u = torch.cholesky_solve(of_u[..., None], factors.of_effects)[..., 0]
-        return beta, u - factors.explained @ beta, factors
-
-    def _variance(self, factors: _Curvature, sd: Tensor) -> Tensor:
-        """Variance of the linear predictor, (task, row)."""
-        a = self.z * sd
-        effects = torch.linalg.solve_triangular(factors.of_effects, a.mT, upper=False)
-        residual = (self.x - a @ factors.explained).flatten(0, 1)
-        common = torch.linalg.solve_triangular(factors.of_beta, residual.mT, upper=False)
-        variance: Tensor = effects.square().sum(1) + common.square().sum(0).reshape(self.mask.shape)
-        return variance
+def _variance(rows: _Bucket, factors: _Factors, of_beta: Tensor) -> Tensor:
+    """Variance of the linear predictor, (task, row)."""
+    effects = torch.linalg.solve_triangular(factors.root, factors.a.mT, upper=False)
+    residual = (rows.x - factors.a @ factors.explained).flatten(0, 1)
+    common = torch.linalg.solve_triangular(of_beta, residual.mT, upper=False)
+    variance: Tensor = effects.square().sum(1) + common.square().sum(0).reshape(rows.mask.shape)
+    return variance
 
 
 def _compressed(x: Array, z: Array, y: Array, starts: Index) -> tuple[Array, Array, Array, Index]:

@@ -1,11 +1,14 @@
 """The generalised mixed model against normal theory, its own definition and finite samples."""
 
+import time
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
 from scipy.integrate import quad
 from scipy.special import expit, log_expit, logsumexp
-from scipy.stats import norm
+from scipy.stats import multivariate_normal, norm
 
 from ehrmeta.nn.generalised_mixed_model import (
     GeneralisedMixedModel,
@@ -79,6 +82,60 @@ def test_few_rows_a_task_are_met_as_by_quadrature(sd):
     effects, covariance = posterior_effects(found, *rows, offset.ravel())
     np.testing.assert_allclose(effects[:, 0], exact[0.0][1], atol=0.03 * sd)
     np.testing.assert_allclose(covariance[:, 0, 0], exact[0.0][2], rtol=0.12)
+
+
+def by_all_rows_at_once(x, z, y, starts, sd, offset, beta_sd=10.0):
+    """Expectation propagation with the covariance of all rows: log-likelihood, mean of beta."""
+    task = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
+    prior = beta_sd**2 * x @ x.T + (task[:, None] == task) * ((z * sd**2) @ z.T)
+    p = expit(offset)
+    first = (p * (1 - p), y - p + p * (1 - p) * offset, 0 * p)
+    sites = Sites(*(torch.from_numpy(part) for part in first))
+    for _ in range(20):
+        precision, pull, log_scale = (part.numpy() for part in sites)
+        target, noise = pull / precision, 1 / precision
+        gain = np.linalg.solve(prior + np.diag(noise), prior).T
+        mean, variance = offset + gain @ (target - offset), np.diag(prior - gain @ prior)
+        moments = [torch.from_numpy(part.copy()) for part in (y, 0 * y + 1, mean, variance)]
+        sites = matched_sites(*moments, sites)
+    marginal = multivariate_normal(offset, prior + np.diag(noise)).logpdf(target)
+    total = log_scale + 0.5 * np.log(2 * np.pi * noise) + 0.5 * pull * target
+    weight = np.linalg.solve(prior + np.diag(noise), target - offset)
+    return marginal + total.sum(), beta_sd**2 * x.T @ weight
+
+
+def test_tasks_of_all_sizes_are_met_as_by_all_rows_at_once():
+    sizes = [1, 2, 3, 3, 5, 6, 9, 120, 0, 40]
+    starts, rng = np.concatenate([[0], np.cumsum(sizes)]), np.random.default_rng(1)
+    z = np.column_stack([np.ones(starts[-1]), rng.normal(size=starts[-1])])
+    effects = np.repeat(rng.normal(size=(len(sizes), 2)), sizes, axis=0)
+    offset = rng.normal(size=len(z))
+    y = (rng.random(len(z)) < expit(offset + np.sum(z * effects, axis=1))).astype(float)
+    found = fit_generalised_mixed_model(z, z, y, starts, binary=True, offset=offset)
+    log_likelihood, beta = by_all_rows_at_once(z, z, y, starts, found.sd, offset)
+    assert found.log_likelihood == pytest.approx(log_likelihood, abs=1e-3)
+    np.testing.assert_allclose(found.beta, beta, atol=1e-6)
+    for move in ([1.1, 1], [1 / 1.1, 1], [1, 1.1], [1, 1 / 1.1]):
+        other, _ = by_all_rows_at_once(z, z, y, starts, found.sd * move, offset)
+        assert other < log_likelihood, "the estimate is a maximum"
+    effects, covariance = posterior_effects(found, z, z, y, starts, offset)
+    for i, (a, b) in enumerate(pairwise(starts)):
+        alone = posterior_effects(found, z[a:b], z[a:b], y[a:b], np.array([0, b - a]), offset[a:b])
+        np.testing.assert_allclose(effects[i], alone[0][0], atol=1e-6)
+        np.testing.assert_allclose(covariance[i], alone[1][0], atol=1e-6)
+
+
+def test_one_large_task_does_not_make_all_tasks_large():
+    z, eta, starts, rng = make(n_tasks=300, n_rows=5, sd=(0.8, 0.5))
+    starts = np.append(starts[:-100], starts[-1])  # the last 101 tasks are one
+    y = (rng.random(len(eta)) < expit(eta)).astype(float)
+
+    def seconds(starts):
+        began = time.process_time()
+        fit_generalised_mixed_model(z, z, y, starts, binary=True)
+        return time.process_time() - began
+
+    assert seconds(starts) < 5 * seconds(np.arange(0, len(y) + 1, 5))
 
 
 def test_a_rate_takes_what_few_tasks_leave_open_to_be_small():
