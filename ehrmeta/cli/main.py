@@ -274,3 +274,55 @@ def inspect(**options: Any) -> None:
         ehrmeta inspect hdl.ehrmeta --full
     """
     cli.describe_file(**options)
+
+
+@main.group()
+def privacy() -> None:
+    """Measure what a model tells of its patients.
+
+    \b
+    Example:
+        ehrmeta privacy audit hdl.ehrmeta training_visits.csv other_visits.csv
+    """
+
+
+@privacy.command("audit", cls=Command)
+@click.argument("model")
+@click.argument("members")
+@click.argument("non_members")
+@shots_option("0,1,3")
+@file_options
+def audit_members(**options: Any) -> None:
+    """Measure how well MEMBERS, who are in MODEL, can be told from NON_MEMBERS, who are not.
+
+    Prints the area under the curve (0.5: they cannot) and the share of members found at 1 and 5 %
+    false positives, by the loss, by the numbers of a calibration and by the report on the members.
+
+    \b
+    Example:
+        ehrmeta privacy audit hdl.ehrmeta training_visits.csv other_visits.csv
+    """
+    cli.audit_membership(**options)
+
+
+@main.group()
+def audit() -> None:
+    """Check logs of adaptations.
+
+    \b
+    Example:
+        ehrmeta audit verify adaptations.jsonl --key-file audit.key
+    """
+
+
+@audit.command(cls=Command)
+@click.argument("log")
+@click.option("--key-file", metavar="FILE", help="Key of the log.  [default: EHRMETA_AUDIT_KEY]")
+def verify(**options: Any) -> None:
+    """Check that no line of an audit LOG was changed, removed or inserted.
+
+    \b
+    Example:
+        ehrmeta audit verify adaptations.jsonl --key-file audit.key
+    """
+    cli.verify_log(**options)

@@ -36,6 +36,7 @@ from ehrmeta.estimators.task_model import (
     warn_of_past_rows,
 )
 from ehrmeta.nn.batch import TaskRows
+from ehrmeta.persistence.audit import append_audit_record, read_key
 from ehrmeta.ranges import check_level
 
 Array = npt.NDArray[np.float64]
@@ -377,17 +378,16 @@ class Adapted(files.Saved):
             labels = files.read_label_bytes(tensors["labels"], metadata["labels"], support.n_tasks)
         return cls(model, labels, support, **more)
 
-    def add_audit_record(self, path: str | os.PathLike[str]) -> None:
-        """Append an audit record of this adaptation to a file, as a line of JSON.
+    def add_audit_record(self, path: str | os.PathLike[str], *, key_file: Any = None) -> None:
+        """Append the time and the numbers of tasks and rows to a file, as a line of JSON.
 
-        It holds the time, the numbers of tasks and rows, and SHA-256 digests of the parameters
-        (`model`) and of the adapted state (`output`), but no value or label of a patient. The same
-        model and rows give the same digests. The line is flushed to disk before the method returns.
-        A `DataError` says that the file cannot be written, or that the model is a baseline.
+        No value or label is written. With a key, from `key_file` or the variable EHRMETA_AUDIT_KEY,
+        the line holds HMAC-SHA256 digests of the parameters (`model`), the adapted state (`output`)
+        and the line before it. A `DataError` says that file or key cannot be used.
         """
-        model, output = self.model.digests(self._state)
+        digests = dict(zip(("model", "output"), self.model.digests(self._state), strict=True))
         rows = {"n_tasks": self.n_tasks, "n_rows": self._support.n_rows}
-        files.append_audit_record(path, {"model": model, **rows, "output": output})
+        append_audit_record(path, rows, digests, read_key(key_file))
 
     @cached_property
     def effects_(self) -> tuple[Array, float]:

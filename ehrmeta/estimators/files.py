@@ -17,7 +17,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, TypeAlias
 
 import numpy as np
@@ -328,18 +327,3 @@ def data_digest(rows: TaskRows) -> str:
     columns = {"codes": rows.codes, "time": rows.time, "y": rows.y}
     order = torch.from_numpy(np.lexsort([columns[name].numpy() for name in ("y", "time", "codes")]))
     return digest({name: values[order] for name, values in columns.items()})
-
-
-def append_audit_record(path: str | os.PathLike[str], record: Json) -> None:
-    """Append a record and its time to a file, as a line of JSON, and flush it to disk."""
-    record = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), **record}
-    try:
-        with Path(path).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        raise DataError(
-            f"the audit record cannot be written to {os.fspath(path)!r}: "
-            f"{error.strerror or error}. Choose a file in a writable folder."
-        ) from error

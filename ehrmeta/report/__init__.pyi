@@ -26,6 +26,7 @@ from ehrmeta.report.displays.risk import (
 )
 from ehrmeta.report.document import Document as Document
 from ehrmeta.report.forecast import forecast_report as forecast_report
+from ehrmeta.report.membership import membership_audit as membership_audit
 from ehrmeta.report.risk import risk_report as risk_report
 from ehrmeta.report.study_pictures import save_study_pictures as save_study_pictures
 from ehrmeta.report.treatment import treatment_report as treatment_report

@@ -20,6 +20,11 @@ def fitted():
     return small_model(max_steps=5).fit(X, y, groups=groups, time=time)
 
 
+@pytest.fixture(autouse=True)
+def key(monkeypatch):
+    monkeypatch.setenv("EHRMETA_AUDIT_KEY", "a key of 16 bytes or more")
+
+
 def _records(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
@@ -56,6 +61,14 @@ def test_no_value_and_no_label_is_written(fitted, tmp_path):
     text = path.read_text()
     assert "canary" not in text
     assert not any(repr(float(value)) in text for value in (*y, *X.age))
+
+
+def test_without_a_key_a_record_holds_no_digest(fitted, tmp_path, monkeypatch):
+    monkeypatch.delenv("EHRMETA_AUDIT_KEY")
+    X, y, groups, time = make_patients(n_patients=4, seed=1)
+    path = tmp_path / "audit.jsonl"
+    fitted.adapt(X, y, groups=groups, time=time).add_audit_record(path)
+    assert set(_records(path)[0]) == {"time", "n_tasks", "n_rows"}
 
 
 def test_a_record_that_cannot_be_written_is_an_error(fitted, tmp_path):
