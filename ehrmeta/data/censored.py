@@ -16,7 +16,7 @@ FLAG = "_censored"  # end of the name of a column that says which values are cen
 CHOOSE = Remedy(
     "censored",
     "Choose censored='half' (half the lower limit), 'limit' (the limit), or 'column' (the limit, "
-    "and a column that says which values are censored).",
+    "and a column that says which values are censored) in Table.from_frame or the schema.",
 )
 _PATTERN = r"^\s*(<=|>=|<|>|≤|≥)?\s*(\S+)\s*$"
 

@@ -21,6 +21,7 @@ SECONDS = {  # seconds per UCUM unit of time
     "a": 365.25 * 86400.0,
 }
 _FIRST_DATE, _LAST_DATE = 19000101, 21001231
+FAR, ABSURD = 1_000, 1_000_000  # `distance_from_others` of placeholders, and of errors
 _FEWEST_DATES = 3  # below, numbers may look like dates by chance
 _FILL_IN = "Fill it in or drop those rows."
 _LARGEST = 2.0**63  # of times as numbers: nanoseconds since 1970 are possible, more is an error
@@ -147,6 +148,19 @@ def check_zones(here: bool | None, before: bool | None, what: str, name: str = "
             "dates.dt.tz_convert('UTC').dt.tz_localize(None) removes it.",
         ),
     )
+
+
+def distance_from_others(time: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Distance of times from their median, in widths of the middle 90 %, (row,).
+
+    Examples
+    --------
+    >>> distance_from_others(np.array([*range(101), 90_050.0])).round()[-1]
+    np.float64(990.0)
+    """
+    low, median, high = np.quantile(time, (0.05, 0.5, 0.95)) if len(time) else (0.0, 0.0, 0.0)
+    width = high - low if high > low else np.inf
+    return np.asarray(np.abs(time - median) / width)
 
 
 def are_numeric_dates(values: NDArray[Any]) -> bool:

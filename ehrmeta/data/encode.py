@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from ehrmeta.data.censored import CHOOSE, read_limits
 from ehrmeta.data.coding import (
     MANY_PATIENTS,
     Coding,
@@ -276,9 +277,10 @@ def _numbers(columns: Mapping[str, NDArray[Any]], feature: Feature) -> NDArray[n
     if values.dtype.kind not in "biuf":
         held = "dates" if values.dtype.kind in "mM" else "text"
         advice = "Convert it to numbers, or declare it kind='categorical' at fit."
+        is_censored = read_limits(values) is not None
         raise SchemaError(
             f"column '{feature.name}' is a {feature.kind} feature, but holds {held}.",
-            Remedy("numbers-at-fit", advice),
+            CHOOSE if is_censored else Remedy("numbers-at-fit", advice),
         )
     numbers = values.astype(np.float64)
     remedy = "Replace it by NaN or by a number."

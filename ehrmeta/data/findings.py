@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from ehrmeta.data.clock import FAR, distance_from_others
 from ehrmeta.data.columns import Columns
 from ehrmeta.data.groups import respelled
 from ehrmeta.data.schema import Feature, Outcome, Schema
@@ -110,6 +111,10 @@ def odd_keys(columns: Columns, schema: Schema) -> Iterator[Finding]:
     if unsorted:
         what = "rows earlier than the previous row of their task"
         yield Finding(what, clock, unsorted, "Rows are sorted by time; check the column.")
+    far = int((distance_from_others(time) > FAR).sum())
+    if far:
+        what = f"rows more than {FAR:,} times as far from the median time as 90 % of rows"
+        yield Finding(what, clock, far, "Check for placeholders: correct these rows or drop them.")
     if schema.task_kind == "patient" and schema.on_duplicate == "allow":
         repeats = int(pd.DataFrame({"task": tasks.codes, "time": time}).duplicated().sum())
         if repeats:

@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from ehrmeta.data.censored import Censored
-from ehrmeta.data.clock import check_zones, has_zone, to_time
+from ehrmeta.data.clock import has_zone, to_time
 from ehrmeta.data.columns import collected, native_column
 from ehrmeta.data.findings import Finding
 from ehrmeta.data.schema import Clock, OnDuplicate, Outcome, Schema, TaskKind
@@ -314,15 +314,9 @@ features, measured, known, units, ranges
 
 
 def _with_zone(schema: Schema, frame: Any) -> Schema:
-    """The schema, with whether its times have a zone; a `DataError` if two columns differ in it."""
+    """The schema, with whether its times have a zone."""
     clock = schema.time
-    if clock is None:
-        return schema
-    zoned = has_zone(native_column(frame, clock.name))
-    check_zones(zoned, clock.zoned, "those that the schema describes", clock.name)
-    if schema.outcome_time is not None:
-        of_outcome = has_zone(native_column(frame, schema.outcome_time))
-        check_zones(of_outcome, zoned, f"those of '{clock.name}'", schema.outcome_time)
-    if zoned is None:
+    zoned = None if clock is None else has_zone(native_column(frame, clock.name))
+    if clock is None or zoned is None:
         return schema
     return dataclasses.replace(schema, time=dataclasses.replace(clock, zoned=zoned))

@@ -10,8 +10,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ehrmeta.data.censored import CHOOSE, FLAG, read_limits, resolve_censored
-from ehrmeta.data.clock import are_numeric_dates, to_time
-from ehrmeta.data.columns import Columns, Mask, read_column, read_columns
+from ehrmeta.data.clock import are_numeric_dates, check_zones, has_zone, to_time
+from ehrmeta.data.columns import Columns, Mask, collected, native_column, read_column, read_columns
 from ehrmeta.data.findings import CONSTANT, Finding, Findings, numeric_dates, odd_column, odd_keys
 from ehrmeta.data.schema import Feature, Outcome, Schema
 from ehrmeta.data.tasks import index_tasks
@@ -100,7 +100,9 @@ def clean_rows(
 
     A column with an error is skipped by later checks. Parameters are those of `Table.from_frame`.
     """
+    frame = collected(frame)
     columns, findings = _read(frame, schema)
+    findings += _check_zones(frame, columns, schema)
     for check in (_check_keys, _check_times, _check_types):
         findings += check(columns, schema)
     read, rows = dict(columns), np.arange(len(next(iter(columns.values()), ())))
@@ -226,6 +228,23 @@ def _check_times(columns: Columns, schema: Schema) -> Iterator[Finding]:
             what = f"outcomes known before the '{clock.name}' of their row"
             remedy = "Correct one of the times, or drop these rows."
             yield _error(what, known, len(early), remedy, first=f"row {early[0]}")
+
+
+def _check_zones(frame: Any, columns: Columns, schema: Schema) -> Iterator[Finding]:
+    """Check that dates have a time zone, or none, as those of the schema and of each other."""
+    clock = schema.time
+    if clock is None:
+        return
+    before, what = clock.zoned, "those that the schema describes"
+    for name in (clock.name, schema.outcome_time):
+        if name is None or name not in columns:
+            continue
+        zoned = has_zone(native_column(frame, name))
+        try:
+            check_zones(zoned, before, what, name)
+        except DataError as error:
+            yield _unreadable(error, name, len(columns.pop(name)))
+        before, what = (before if zoned is None else zoned), f"those of '{clock.name}'"
 
 
 def _check_types(columns: Columns, schema: Schema) -> Iterator[Finding]:

@@ -13,7 +13,15 @@ from sklearn.utils.validation import column_or_1d
 
 from ehrmeta.algorithms import Algorithm
 from ehrmeta.data import Clock, Schema, TaskIndex, index_tasks, read_column, read_columns
-from ehrmeta.data.clock import are_numeric_dates, has_zone, read_times
+from ehrmeta.data.censored import CHOOSE, read_limits
+from ehrmeta.data.clock import (
+    ABSURD,
+    FAR,
+    are_numeric_dates,
+    distance_from_others,
+    has_zone,
+    read_times,
+)
 from ehrmeta.data.columns import collected, native_column, refuse_rows
 from ehrmeta.data.findings import numeric_dates
 from ehrmeta.data.groups import check_repeated_rows, respelled, warn_of_respelled
@@ -23,7 +31,6 @@ from ehrmeta.nn.backbone import Backbone
 from ehrmeta.nn.mlp import ACTIVATIONS
 
 Array = npt.NDArray[Any]
-_FAR, _ABSURD = 1_000, 1_000_000  # distance from the median, in widths of the middle 90 %
 Rule: TypeAlias = tuple[str, Callable[[Any], bool]]  # requirement in words, and its check
 
 
@@ -124,6 +131,12 @@ def read_inputs(
 def read_numbers(y: Any, name: str) -> npt.NDArray[np.float64]:
     """A real-valued outcome: numbers, NaN where missing, (row,)."""
     column = read_column(y, name)
+    if (limits := read_limits(column)) is not None:
+        raise DataError(
+            f"outcome '{name}' is below or above a limit, such as '<5', in "
+            f"{int((limits.side != 0).sum()):,} of {len(column):,} rows.",
+            CHOOSE,
+        )
     if column.dtype.kind not in "biuf":
         raise DataError(
             f"outcome '{name}' holds text or dates ({column.dtype}). Convert it to numbers; "
@@ -227,9 +240,7 @@ def check_trainable(inputs: Inputs, schema: Schema | None) -> None:
     else:
         lagged = schema.measured if schema is not None else ()
         ahead = {name: values for name, values in inputs.columns.items() if name not in lagged}
-        refuse_copies(ahead, inputs.outcome(), outcome_name(schema))
-        check_repeated_rows(tasks, inputs.columns, stacklevel=4)
-        warn_of_respelled(respelled(tasks.labels), stacklevel=4)
+        check_tasks(tasks, ahead, inputs, schema, stacklevel=5)
     if schema is not None and schema.measured and inputs.time is None:
         raise DataError(
             f"measured feature(s) {list(schema.measured)} need time= to determine their last "
@@ -243,29 +254,44 @@ def check_trainable(inputs: Inputs, schema: Schema | None) -> None:
             stacklevel=4,
         )
     if inputs.time is not None:
-        clock = Clock("time") if schema is None or schema.time is None else schema.time
-        _check_spread(inputs.time, clock.name)
-        if are_numeric_dates(inputs.time):
-            finding = numeric_dates(clock.name, clock.unit, inputs.n_rows)
-            warnings.warn(DataWarning(finding), stacklevel=4)
+        check_times(inputs.time, schema, stacklevel=5)
         report_repeats(tasks, inputs.time, None if schema is None else schema.task_kind)
 
 
-def _check_spread(time: npt.NDArray[np.float64], name: str) -> None:
+def check_tasks(
+    tasks: TaskIndex,
+    ahead: Mapping[str, Array],
+    inputs: Inputs,
+    schema: Schema | None,
+    stacklevel: int,
+) -> None:
+    """Raise if no task has two rows, or a feature known `ahead` of the outcome is a copy of it."""
+    refuse_copies(dict(ahead), inputs.outcome(), outcome_name(schema))
+    check_repeated_rows(tasks, inputs.columns, stacklevel=stacklevel)
+    warn_of_respelled(respelled(tasks.labels), stacklevel=stacklevel)
+
+
+def check_times(time: npt.NDArray[np.float64], schema: Schema | None, stacklevel: int) -> None:
+    """Raise or warn if training times, (row,), are absurd, placeholders or dates as numbers."""
+    clock = Clock("time") if schema is None or schema.time is None else schema.time
+    _check_spread(time, clock.name, stacklevel + 1)
+    if are_numeric_dates(time):
+        finding = numeric_dates(clock.name, clock.unit, len(time))
+        warnings.warn(DataWarning(finding), stacklevel=stacklevel)
+
+
+def _check_spread(time: npt.NDArray[np.float64], name: str, stacklevel: int) -> None:
     """Raise or warn if a few training times are far from all others, as placeholders are."""
-    low, median, high = np.quantile(time, (0.05, 0.5, 0.95))
-    if high == low:
-        return
-    distance = np.abs(time - median) / (high - low)
+    distance = distance_from_others(time)
     what = f"column '{name}': the time is absurdly far from the others"
-    refuse_rows(distance > _ABSURD, what, "Correct these rows, or drop them.")
-    far = np.flatnonzero(distance > _FAR)
+    refuse_rows(distance > ABSURD, what, "Correct these rows, or drop them.")
+    far = np.flatnonzero(distance > FAR)
     if len(far):
         warnings.warn(
-            f"time '{name}' is more than {_FAR:,} times as far from its median as 90 % of rows in "
+            f"time '{name}' is more than {FAR:,} times as far from its median as 90 % of rows in "
             f"{len(far):,} of {len(time):,} rows (first: row {far[0]}). Check for placeholders.",
             DataWarning,
-            stacklevel=5,
+            stacklevel=stacklevel,
         )
 
 

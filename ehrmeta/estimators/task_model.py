@@ -316,6 +316,20 @@ def task_numbers(
     return np.asarray(pd.Index(labels).get_indexer(groups), np.int64)
 
 
+def one_task(inputs: Inputs, n_support: int) -> npt.NDArray[np.int64]:
+    """Task number 0 of every row, (row,); raises if they are of several tasks, unlike the support.
+
+    Without support rows, the rows of all tasks get the population's prediction.
+    """
+    n_groups = 0 if inputs.groups is None or n_support == 0 else len(pd.unique(inputs.groups))
+    if n_groups > 1:
+        raise errors.GroupError(
+            f"the rows are of {n_groups:,} tasks, but the model was adapted to one, without "
+            "groups. Pass groups= to adapt too, or only the rows of that task."
+        )
+    return np.zeros(inputs.n_rows, np.int64)
+
+
 def _check_id_type(groups: npt.NDArray[Any], labels: Labels) -> None:
     """Raise if task ids are text and were numbers at adaptation, or the reverse."""
     if labels is not None and (groups.dtype == object) != (labels.dtype == object):

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from sklearn.base import is_classifier
 from sklearn.pipeline import Pipeline
 
 from ehrmeta.data import Clock, TaskIndex, first_k
@@ -252,7 +253,8 @@ class KShotScorer:
     ----------
     shots : tuple of int
         Support sizes.
-    metric : {"rmse_macro", "rmse_task", "rmse_pooled", "mae_macro"}, or "log_loss" of classifiers
+    metric : {"rmse_macro", "rmse_task", "rmse_pooled", "mae_macro", "log_loss", "brier"}
+        The last two are for classifiers.
 
     Examples
     --------
@@ -281,9 +283,15 @@ class KShotScorer:
         if isinstance(estimator, Pipeline):
             X = estimator[:-1].transform(X) if len(estimator) > 1 else X
             estimator = estimator[-1]
+        of_classes = self.metric in ("log_loss", "brier")
+        if of_classes != is_classifier(estimator):
+            raise DataError(
+                f"metric={self.metric!r} does not fit a {type(estimator).__name__}. Choose "
+                f"{'one for numbers' if of_classes else 'log_loss or brier'}."
+            )
         read = estimator.fitted_model().read(X, y, groups=groups, time=time)
         rows: dict[str, Any] = {"groups": read.groups, "time": read.time}
         rows |= {"allow_training_table": True}  # scikit-learn may ask for scores of training rows
-        curve_of = k_shot_class_curve if self.metric == "log_loss" else k_shot_curve
+        curve_of = k_shot_class_curve if of_classes else k_shot_curve
         curve = curve_of({"": estimator}, X, y, **rows, shots=self.shots, n_bootstrap=0)
         return -float(curve.loc[curve.metric == self.metric, "value"].mean())

@@ -9,6 +9,7 @@ the dataclass.
 import types
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from dataclasses import MISSING, fields
 from functools import lru_cache
 from typing import Any, Literal, TypeAlias, Union, get_args, get_origin, get_type_hints
 
@@ -150,8 +151,9 @@ def read_state(
         if "values" in plain:
             return made.from_dict(plain["values"])
         parts = {key: read(part) for key, part in plain["fields"].items()}
-        hints = _hints(made)
-        if parts.keys() != hints.keys() or not all(_fits(parts[key], hints[key]) for key in hints):
+        hints, required = _hints(made), {f.name for f in fields(made) if f.default is MISSING}
+        is_complete = required <= parts.keys() <= hints.keys()  # older files have fewer fields
+        if not is_complete or not all(_fits(parts[key], hints[key]) for key in parts):
             raise BundleError(f"its {plain['class']} has wrong fields.")
         return made(**parts)
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ehrmeta.data import Schema
 from ehrmeta.data.columns import collected, level_names, native_column
-from ehrmeta.errors import NotFittedError
+from ehrmeta.errors import GroupError, NotFittedError
 from ehrmeta.estimators.files import Json, Saved, State, from_json, provenance, to_json
 from ehrmeta.estimators.inputs import schema_of
 from ehrmeta.treatment.adapted_response import AdaptedResponse
@@ -32,12 +32,18 @@ Value = TypeVar("Value")
 def _of_population(
     method: Callable[Concatenate[AdaptedResponse, Arguments], Value],
 ) -> Callable[Concatenate[TreatmentResponse, Arguments], Value]:
-    """Apply a method of `AdaptedResponse` to the population: a task without rows."""
+    """Apply a method of `AdaptedResponse` to the population, a task without rows and no other."""
 
     @wraps(method)
     def of_population(
         model: TreatmentResponse, /, *args: Arguments.args, **kwargs: Arguments.kwargs
     ) -> Value:
+        if kwargs.get("groups") is not None or kwargs.get("new_groups", "error") != "error":
+            raise GroupError(
+                f"{method.__name__} of a TreatmentResponse is for the population, whatever the "
+                "task. Leave groups= and new_groups= out, or call it on adapt(...), or on tasks_ "
+                "for the training tasks."
+            )
         return method(model.unadapted(), *args, **kwargs)
 
     return of_population

@@ -13,13 +13,14 @@ import torch
 from torch import Tensor
 
 from ehrmeta.data import Clock, Encoder, Feature, Schema, read_column, to_time
+from ehrmeta.data.clock import check_zones, has_zone
 from ehrmeta.data.columns import collected
 from ehrmeta.data.groups import respelled, spelling_hint, warn_of_respelled
 from ehrmeta.data.leaks import refuse_copies
 from ehrmeta.errors import BundleError, DataError, GroupError, SchemaError
 from ehrmeta.estimators.files import label_bytes, read_label_bytes, tensor_like
-from ehrmeta.estimators.inputs import Inputs, outcome_name, read_inputs
-from ehrmeta.estimators.task_model import check_new_groups
+from ehrmeta.estimators.inputs import Inputs, check_tasks, check_times, outcome_name, read_inputs
+from ehrmeta.estimators.task_model import check_new_groups, one_task
 from ehrmeta.treatment.arms import (
     AnyArray,
     Arms,
@@ -175,7 +176,7 @@ def read_treated(
     inputs = replace(inputs, columns=columns)
     if y is None:
         return TreatedTable(inputs, None)
-    _check_order(inputs.time, outcome_time, schema)
+    _check_order(inputs, outcome_time, schema)
     values = in_table if treatment is None else treatment
     if values is None:
         raise DataError("treatment is missing: pass treatment= with the arm of every row.")
@@ -198,6 +199,7 @@ class TreatmentEncoder:
     # task_column, treatment_column: columns of X that name the task and the treatment
     task_column: str | None = None
     treatment_column: str | None = None
+    zoned: bool | None = None  # whether the training times had a time zone
 
     @classmethod
     def fit(
@@ -208,24 +210,26 @@ class TreatmentEncoder:
         task_column: str | None = None,
         treatment_column: str | None = None,
     ) -> TreatmentEncoder:
-        """Learn scales and category levels from the training rows."""
-        columns = table.inputs.columns
-        if table.inputs.groups is not None:
-            refuse_copies(columns, table.inputs.outcome(), outcome_name(schema))
+        """Learn scales and category levels from the training rows, which are checked first."""
+        inputs, columns = table.inputs, table.inputs.columns
+        check_training_rows(inputs, schema)
         features = known_features(columns, schema)
-        tasks = table.inputs.groups
+        tasks = inputs.groups
         if schema is None:  # tasks are cohorts, if there are several, or else patients
             encoder = Encoder.fit(columns, features, sites=tasks)
         else:
             in_cohorts = schema.task_kind == "cohort"
             encoder = Encoder.fit(columns, features, groups=None if in_cohorts else tasks)
-        return cls(treatment, tuple(columns), encoder, schema, task_column, treatment_column)
+        names = schema, task_column, treatment_column
+        return cls(treatment, tuple(columns), encoder, *names, inputs.zoned)
 
     def read(self, X: Any, y: Any = None, *others: Any, **named: Any) -> TreatedTable:
         """Read rows as at fit; other arguments as in `read_treated`."""
         for name in ("schema", "task_column", "treatment_column"):
             named[name] = getattr(self, name)
-        return read_treated(X, y, *others, **named)
+        table = read_treated(X, y, *others, **named)
+        check_zones(table.inputs.zoned, self.zoned, "those that the model was fitted on")
+        return table
 
     def rows(self, table: TreatedTable, *, of_fit: bool = False) -> TreatedRows:
         """Encode rows with their treatments and known propensities.
@@ -262,7 +266,8 @@ class TreatmentEncoder:
         inputs = self.read(X, groups=groups).inputs
         x = self._x(inputs)
         remedy = "pass new_groups='population' or 'nan'"
-        task = task_numbers(inputs, adapted.labels, new=new_groups != "error", remedy=remedy)
+        new, n_support = new_groups != "error", adapted.n_rows
+        task = task_numbers(inputs, adapted.labels, n_support=n_support, new=new, remedy=remedy)
         is_known = task >= 0
         no_outcome, no_arm = np.full(inputs.n_rows, np.nan), np.zeros(inputs.n_rows, np.int64)
         rows = TreatedRows(x, no_outcome, no_arm, np.maximum(task, 0), adapted.n_tasks)
@@ -293,6 +298,7 @@ def task_numbers(
     inputs: Inputs,
     labels: AnyArray | None,
     *,
+    n_support: int = 0,
     new: bool = False,
     remedy: str = "predict with unadapted()",
 ) -> Index:
@@ -301,10 +307,11 @@ def task_numbers(
     Raises
     ------
     GroupError
-        The rows name no task, or a new task although `new` is False.
+        The rows name no task, a new task although `new` is False, or several although the model
+        was adapted to `n_support` rows of one.
     """
     if labels is None:
-        return np.zeros(inputs.n_rows, np.int64)
+        return one_task(inputs, n_support)
     if inputs.groups is None:
         raise GroupError(
             f"groups is missing: the model was adapted to {len(labels):,} named tasks, so pass "
@@ -347,24 +354,40 @@ def described(n_shots: Index, noun: str) -> str:
     return f"{tasks}, {low if low == high else f'{low}-{high}'} rows each"
 
 
-def read_times(values: Any, name: str, schema: Schema | None, n_rows: int) -> Array:
-    """Times of rows, in the unit and from the origin of the schema's clock."""
+def check_training_rows(inputs: Inputs, schema: Schema | None, stacklevel: int = 5) -> None:
+    """Raise or warn if tasks, outcome or times are unfit for learning, as in ``MetaRegressor``."""
+    tasks = inputs.tasks()
+    if inputs.groups is None or tasks.n_tasks == 1:
+        refuse_copies(inputs.columns, inputs.outcome(), outcome_name(schema))
+    else:
+        check_tasks(tasks, inputs.columns, inputs, schema, stacklevel)
+    clock = schema.time if schema is not None else None
+    if clock is not None:
+        check_zones(inputs.zoned, clock.zoned, "those that the schema describes", clock.name)
+    if inputs.time is not None:
+        check_times(inputs.time, schema, stacklevel)
+
+
+def read_times(values: Any, name: str, schema: Schema | None, inputs: Inputs) -> Array:
+    """Other times of the rows, in the unit and from the origin of the schema's clock."""
     clock = schema.time if schema is not None and schema.time is not None else Clock(name)
+    check_zones(has_zone(values), inputs.zoned, "those of time=", name)
     times = to_time(read_column(values, name), unit=clock.unit, origin=clock.origin, name=name)
-    if times.shape != (n_rows,):
+    if times.shape != (inputs.n_rows,):
         raise DataError(
-            f"{name} has {len(times):,} rows, X has {n_rows:,}. Pass one value per row of X."
+            f"{name} has {len(times):,} rows, X has {inputs.n_rows:,}. Pass one value per row of X."
         )
     return times
 
 
-def _check_order(time: Array | None, outcome_time: Any, schema: Schema | None) -> None:
+def _check_order(inputs: Inputs, outcome_time: Any, schema: Schema | None) -> None:
     """Raise `DataError` if an outcome was known before the treatment."""
     if outcome_time is None:
         return
+    time = inputs.time
     if time is None:
         raise DataError("outcome_time= requires time=, the time of the treatment.")
-    known = read_times(outcome_time, "outcome_time", schema, len(time))
+    known = read_times(outcome_time, "outcome_time", schema, inputs)
     early = np.flatnonzero(known < time)
     if len(early):
         raise DataError(

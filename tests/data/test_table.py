@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 from hypothesis import given, strategies as st
 
-from ehrmeta.data import Clock, Feature, Outcome, Schema, Table, load_dataset
+from ehrmeta.data import Clock, Feature, Outcome, Schema, Table, check_table, load_dataset
 from ehrmeta.errors import DataError, DataWarning, GroupError, SchemaError
 
 SCHEMA = Schema(
@@ -303,6 +303,8 @@ def test_tables_with_and_without_time_zones_do_not_mix() -> None:
         Table.from_frame(naive, schema)
     with pytest.raises(DataError, match="dates of 'known' have a time zone, but those of 'day'"):
         Table.from_frame(naive.assign(known=zoned["day"]), **named, outcome_time="known")
+    (finding,) = check_table(naive, schema).errors
+    assert "have no time zone, but those that the schema describes have one" in str(finding)
 
 
 def test_a_lazy_frame_is_read() -> None:

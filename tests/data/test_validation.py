@@ -100,6 +100,7 @@ FAULTS = {
         120,
         False,
     ),
+    "a placeholder for a date": (_set("day", [8], 1e7), "day", 1, False),
     "known too early": (_set("known", [8], -5.0), "known", 1, True),
     "a constant": (_replace("ward", lambda f: "north"), "ward", 1, False),
     "mostly missing": (_set("glucose", list(range(90)), np.nan), "glucose", 90, False),

@@ -7,19 +7,8 @@ import pandas as pd
 import pytest
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from ehrmeta import (
-    MAML,
-    MLP,
-    Adapted,
-    MatchingNet,
-    MetaClassifier,
-    MetaRegressor,
-    MetaSGD,
-    NeuralProcess,
-    PrototypicalNet,
-    RelationNet,
-    make_sinusoid,
-)
+from ehrmeta import MAML, MLP, Adapted, MetaClassifier, MetaRegressor, MetaSGD, make_sinusoid
+from ehrmeta.algorithms.registry import ALGORITHMS
 from ehrmeta.errors import BundleError, DataError
 
 N_ROWS = 8
@@ -237,13 +226,28 @@ def test_scikit_learn_checks(estimator, check):
     check(estimator)
 
 
-@pytest.mark.parametrize(
-    "algorithm", [MatchingNet(), NeuralProcess(), PrototypicalNet(), RelationNet()]
-)
-def test_learners_without_an_offset_refuse_a_prevalence(algorithm):
+@pytest.mark.filterwarnings("ignore::ehrmeta.errors.AtypicalWarning")
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_every_learner_lowers_risks_by_a_prevalence_or_refuses_it(name):
     X, y, groups = make_sinusoid(n_tasks=20, n_points=6, random_state=0)
-    model = MetaClassifier(algorithm, max_steps=1, random_state=0, verbose=False)
+    model = MetaClassifier(ALGORITHMS[name](), max_steps=3, random_state=0, verbose=False)
     model.fit(X, y > 0, groups=groups)
-    label = np.arange(6) % 2
-    with pytest.raises(DataError, match=f"{type(algorithm).__name__} does not correct"):
-        model.adapt(X[:6], label.astype(bool), prevalence=0.1)
+    label = (np.arange(6) % 2).astype(bool)
+    if not model.algorithm.uses_support_offset:
+        with pytest.raises(DataError, match=f"{type(model.algorithm).__name__} does not correct"):
+            model.adapt(X[:6], label, prevalence=0.1)
+        return
+    sampled, corrected = (
+        model.adapt(X[:6], label, **given).predict_proba(X[:6])[:, 1].mean()
+        for given in ({}, {"prevalence": 0.01})
+    )
+    assert corrected == sampled if name == "population" else corrected < sampled  # it has none
+
+
+def test_weights_of_rows_change_the_score_of_classes(fitted, labels):
+    X, y, groups = make_events(n_tasks=20, labels=labels, seed=2)
+    plain, kept = fitted.score(X, y, groups=groups), groups < 10
+    same = fitted.score(X, y, groups=groups, sample_weight=np.full(len(y), 3.0))
+    part = fitted.score(X, y, groups=groups, sample_weight=kept.astype(float))
+    assert same == pytest.approx(plain)
+    assert part == pytest.approx(fitted.score(X[kept], y[kept], groups=groups[kept]))

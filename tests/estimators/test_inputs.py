@@ -37,6 +37,14 @@ def _patients() -> dict:
 BAD_FITS = {
     "outcome is constant": (lambda c: {"y": np.ones(100)}, "'hdl' is constant over all 100 rows"),
     "outcome is text": (lambda c: {"y": ["high"] * 100}, "'hdl' holds text.*numbers"),
+    "outcome has limits": (
+        lambda c: {"y": ["<5", *c["y"][1:].astype(str)]},
+        "'hdl' is below or above a limit, such as '<5', in 1 of 100 rows.*censored='half'",
+    ),
+    "a feature has limits": (
+        lambda c: {"X": c["X"].assign(age=["<5", *c["X"]["age"][1:].astype(str)])},
+        "column 'age' is a numeric feature, but holds text. Choose censored='half'",
+    ),
     "outcome is NaN": (
         lambda c: {"y": np.where(np.arange(100) == 7, np.nan, c["y"])},
         r"'hdl' is NaN in 1 of 100 rows \(first: row 7, of task 1 of 25\). Drop these rows",

@@ -11,7 +11,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from ehrmeta import MAML, MLP, MetaRegressor
 from ehrmeta.baselines import LastValue
 from ehrmeta.data import Clock, Feature, Outcome, Schema
-from ehrmeta.errors import DataError
+from ehrmeta.errors import DataError, GroupError
 from tests.estimators.patients import small_model
 
 pytestmark = pytest.mark.filterwarnings("ignore::ehrmeta.errors.AtypicalWarning")
@@ -280,3 +280,12 @@ def test_weights_of_rows_change_the_score_and_equal_ones_do_not(model, new_patie
     assert weighted == pytest.approx(model.score(X[kept], y[kept], **part))
     with pytest.raises(DataError, match="sample_weight must be one number per row"):
         model.score(X, y, **rows, sample_weight=[1.0])
+
+
+def test_rows_of_several_tasks_are_not_predicted_from_one_support(model, new_patients):
+    X, y, groups, time = new_patients
+    one = model.adapt(X[:2], y[:2], time=time[:2])
+    assert len(one.predict(X[2:4], time=time[2:4], groups=[7, 7])) == 2
+    with pytest.raises(GroupError, match="of 2 tasks, but the model was adapted to one, without"):
+        one.predict(X[2:4], time=time[2:4], groups=[7, 8])
+    assert len(model.unadapted().predict(X[2:4], time=time[2:4], groups=[7, 8])) == 2

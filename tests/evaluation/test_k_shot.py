@@ -267,4 +267,6 @@ def test_the_scorer_passes_rows_through_a_pipeline():
     double = FunctionTransformer(lambda table: table.assign(x=2 * table["x"]))
     pipeline = make_pipeline(double, model).fit(X, y)
     scorer = KShotScorer(shots=(2,))
+    with pytest.raises(DataError, match="metric='brier' does not fit a MetaRegressor"):
+        KShotScorer(metric="brier")(pipeline, X, y)
     assert scorer(pipeline, X, y) == scorer(pipeline[-1], double.transform(X), y)

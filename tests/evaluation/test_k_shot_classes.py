@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import log_loss, roc_auc_score
 
+from ehrmeta import KShotScorer
 from ehrmeta.baselines import TaskLogistic
 from ehrmeta.errors import DataError
 from ehrmeta.evaluation import k_shot_class_curve
@@ -46,3 +47,12 @@ def test_shots_that_no_task_has_are_refused(model):
 def test_a_class_unseen_at_fit_is_refused(model):
     with pytest.raises(DataError, match="unseen at fit"):
         k_shot_class_curve({"a": model}, X, np.where(Y == "no", "never", Y), **ROWS)
+
+
+@pytest.mark.parametrize("metric", ["log_loss", "brier"])
+def test_the_scorer_of_classifiers_is_the_mean_over_its_shots(model, metric):
+    curve = k_shot_class_curve({"a": model}, X, Y, **ROWS, shots=(1, 3), n_bootstrap=0)
+    expected = -curve.loc[curve["metric"] == metric, "value"].mean()
+    assert KShotScorer(shots=(1, 3), metric=metric)(model, X, Y, **ROWS) == pytest.approx(expected)
+    with pytest.raises(DataError, match="'rmse_macro' does not fit a TaskLogistic.*log_loss"):
+        KShotScorer()(model, X, Y, **ROWS)

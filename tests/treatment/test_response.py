@@ -9,7 +9,7 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 
 from ehrmeta import MetaRegressor
 from ehrmeta.baselines import TaskRidge
-from ehrmeta.errors import DataError, DataWarning, NotFittedError, SchemaError
+from ehrmeta.errors import DataError, DataWarning, GroupError, NotFittedError, SchemaError
 from ehrmeta.treatment import TreatmentResponse
 from ehrmeta.treatment.cross_fitting import cross_fit_folds
 from tests.treatment.sites import adapted, fitted, pehe, plain, simulate
@@ -288,3 +288,21 @@ def test_the_first_ordered_category_is_the_control_and_in_the_repr(kind, in_tabl
     assert model.treatment_.labels.tolist() == ["placebo", "drug"]
     assert repr(model).endswith(", control placebo")
     assert "control placebo" in repr(model.unadapted())
+
+
+def test_the_population_has_no_groups(model, new):
+    query = new[1]
+    for given in ({"groups": query.groups}, {"new_groups": "nan"}):
+        with pytest.raises(GroupError, match=r"is for the population.*call it on adapt"):
+            model.effect(query.X, **given)
+    with pytest.raises(GroupError, match="recommend of a TreatmentResponse"):
+        model.recommend(query.X, higher_is_better=True, groups=query.groups)
+
+
+def test_rows_of_several_tasks_are_not_predicted_from_one_support(model, new):
+    support, query = new
+    first, later = support.groups == support.groups[0], slice(0, 3)
+    one = model.adapt(support.X[first], support.y[first], treatment=support.treatment[first])
+    assert len(one.effect(query.X[later], groups=["a", "a", "a"])) == 3
+    with pytest.raises(GroupError, match="of 2 tasks, but the model was adapted to one"):
+        one.effect(query.X[later], groups=["a", "a", "b"])

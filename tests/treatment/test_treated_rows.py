@@ -4,9 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ehrmeta.errors import DataError, GroupError
+from ehrmeta.data import Clock, Schema
+from ehrmeta.errors import DataError, DataWarning, GroupError
 from ehrmeta.treatment.arms import Arms
-from ehrmeta.treatment.treated_rows import TreatmentEncoder, read_treated
+from ehrmeta.treatment.treated_rows import TreatmentEncoder, check_training_rows, read_treated
 
 FRAME = pd.DataFrame(
     {"age": [50.0, 60.0, 70.0, 80.0], "site": ["b", "a", "b", "a"], "arm": ["x", "y", "y", "x"]}
@@ -16,7 +17,8 @@ FRAME = pd.DataFrame(
 @pytest.fixture(scope="module")
 def encoder():
     table = read_treated(FRAME, np.arange(4), task_column="site", treatment_column="arm")
-    return TreatmentEncoder.fit(table, Arms.fit(table.treatment), None, "site", "arm")
+    with pytest.warns(DataWarning, match="2 of 2 tasks have two rows or more: too few"):
+        return TreatmentEncoder.fit(table, Arms.fit(table.treatment), None, "site", "arm")
 
 
 def test_columns_of_task_and_treatment_are_no_features(encoder):
@@ -48,3 +50,67 @@ def test_an_outcome_known_before_the_treatment_is_refused():
     read_treated(FRAME[["age"]], np.arange(4), outcome_time=np.arange(4.0), **given)
     with pytest.raises(DataError, match="known before the treatment in 3 of 4 rows"):
         read_treated(FRAME[["age"]], np.arange(4), outcome_time=np.zeros(4), **given)
+
+
+def trained_on(groups=None, time=None, y=None, schema=None, **columns):
+    """Check 60 training rows of twelve tasks with odd parts."""
+    rng = np.random.default_rng(0)
+    X = pd.DataFrame({"age": rng.normal(50, 9, 60), **columns})
+    y = rng.normal(size=60) if y is None else y
+    groups = np.repeat(np.arange(12), 5) if groups is None else groups
+    table = read_treated(X, y, np.tile([0, 1], 30), groups, time, schema=schema)
+    check_training_rows(table.inputs, schema)
+
+
+DAYS = pd.Series(pd.Timestamp("2020-01-01") + pd.to_timedelta(np.tile(np.arange(5), 12), unit="D"))
+Y = np.random.default_rng(1).normal(50, 9, 60)
+
+
+@pytest.mark.parametrize(
+    ("odd", "message"),
+    [
+        ({"groups": np.arange(60)}, "none of 60 tasks has two rows.*of visits.*Pass groups="),
+        ({"y": Y, "hdl": 2 * Y + 1}, r"\['hdl'\] are copies of the outcome 'y'.*Drop them"),
+        ({"y": Y, "hdl": Y, "groups": np.zeros(60)}, r"\['hdl'\] are copies of the outcome"),
+        ({"y": ["<5", *map(str, Y[1:])]}, "limit, such as '<5', in 1 of 60 rows.*censored='half'"),
+        ({"time": np.r_[1e12, np.arange(59)]}, "absurdly far from the others in 1 of 60 rows"),
+        (
+            {"time": DAYS, "schema": Schema((), time=Clock("day", zoned=True))},
+            "dates of 'day' have no time zone, but those that the schema describes have one",
+        ),
+    ],
+)
+def test_rows_that_teach_nothing_are_refused_as_by_the_meta_learners(odd, message):
+    trained_on()
+    with pytest.raises(DataError, match=message):
+        trained_on(**odd)
+
+
+@pytest.mark.parametrize(
+    ("odd", "message"),
+    [
+        ({"groups": np.repeat([0, 1], 30)}, "2 of 2 tasks have two rows or more: too few"),
+        (
+            {"groups": np.array([f"{'0' * (i == 0)}{i // 5}" for i in range(60)], object)},
+            r"1 id\(s\) differ from another by leading zeros",
+        ),
+        ({"time": np.r_[99999.0, np.arange(59) % 5]}, "1,000 times as far.*1 of 60 rows"),
+        ({"time": 20200101 + np.arange(60) % 28}, "look like dates"),
+    ],
+)
+def test_odd_tasks_and_times_are_told(odd, message):
+    with pytest.warns(DataWarning, match=message):
+        trained_on(**odd)
+
+
+def test_times_with_and_without_a_zone_do_not_mix():
+    zoned = DAYS.dt.tz_localize("UTC")
+    X, y, given = np.zeros((60, 1)), Y, {"treatment": np.tile([0, 1], 30)}
+    groups = np.repeat(np.arange(12), 5)
+    with pytest.raises(DataError, match="'outcome_time' have a time zone, but those of time="):
+        read_treated(X, y, **given, groups=groups, time=DAYS, outcome_time=zoned)
+    table = read_treated(X, y, **given, groups=groups, time=DAYS)
+    encoder = TreatmentEncoder.fit(table, Arms.fit(table.treatment))
+    encoder.read(X, y, **given, groups=groups, time=DAYS)
+    with pytest.raises(DataError, match="those that the model was fitted on have none"):
+        encoder.read(X, y, **given, groups=groups, time=zoned)

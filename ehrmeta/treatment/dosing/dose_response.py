@@ -140,7 +140,7 @@ class AdaptedDoses(AdaptedPatients):
     def _level_and_slope(self, X: Any, groups: Any, time: Any) -> tuple[Array, Array]:
         """Posterior mean (row, 2) and covariance (row, 2, 2) of each curve's level and slope."""
         design, inputs = self.model.design, self._read(X, groups, time)
-        task = task_numbers(inputs, self.labels_)
+        task = task_numbers(inputs, self.labels_, n_support=self.n_shots_.sum())
         at = np.full(inputs.n_rows, design.time_center) if inputs.time is None else inputs.time
         memory = np.zeros((inputs.n_rows, int(self.model.has_memory)))
         parts = design.parts(design.encoded(inputs.columns), inputs.columns, at, memory)

@@ -13,11 +13,12 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import _check_feature_names, _check_n_features
 
 from ehrmeta.data import Schema
+from ehrmeta.data.clock import check_zones
 from ehrmeta.data.columns import collected
 from ehrmeta.errors import DataError, DataWarning, GroupError, NotFittedError, renamed_argument
-from ehrmeta.estimators.inputs import Inputs, outcome_name, read_inputs, schema_of
+from ehrmeta.estimators.inputs import Inputs, outcome_name, read_inputs, report_repeats, schema_of
 from ehrmeta.treatment.arms import AnyArray, Array, Dose, Index
-from ehrmeta.treatment.treated_rows import check_columns, read_times
+from ehrmeta.treatment.treated_rows import check_columns, check_training_rows, read_times
 
 Adapted = TypeVar("Adapted")
 _TITRATED = 0.001  # p-value below which titration is reported
@@ -67,7 +68,7 @@ def read_rows(
             f"dose has {len(dose):,} rows, X has {inputs.n_rows:,}. Pass one value per row of X."
         )
     if dose_time is not None:
-        late = np.flatnonzero(read_times(dose_time, "dose_time", schema, len(time)) > time)
+        late = np.flatnonzero(read_times(dose_time, "dose_time", schema, inputs) > time)
         if len(late):
             raise DataError(
                 f"the dose was given after its response in {len(late):,} of {len(time):,} rows "
@@ -99,6 +100,7 @@ class DosedReader:
     schema: Schema | None
     task: str | None  # column of X that names the patient
     columns: tuple[str, ...] | None = None  # of X at fit, which later rows must have
+    zoned: bool | None = None  # whether the times of fit had a time zone
 
     def read(self, X: Any, y: Any, groups: Any, time: Any) -> Inputs:
         """Read rows, and check that their columns are those passed to fit."""
@@ -113,6 +115,7 @@ class DosedReader:
         )
         if self.columns is not None:
             check_columns(inputs, self.columns)
+        check_zones(inputs.zoned, self.zoned, "those that the model was fitted on")
         return inputs
 
 
@@ -165,9 +168,11 @@ class DosedEstimator(BaseEstimator, Generic[Adapted]):
         inputs = reader.read(X, y, groups, time)
         if inputs.groups is None:
             raise GroupError("groups is missing: pass groups= with the patient of every row.")
-        self.reader_ = replace(reader, columns=tuple(inputs.columns))
+        self.reader_ = replace(reader, columns=tuple(inputs.columns), zoned=inputs.zoned)
         if inputs.n_rows == 0:
             raise DataError("X has no rows: pass the rows of several patients.")
+        inputs.outcome()
+        check_training_rows(inputs, reader.schema, stacklevel=4)
         self.dose_ = Dose.fit(_given(treatment), "dose")
         rows = self._rows(inputs, treatment, dose_time)
         if len(rows.starts) < 3:
@@ -229,8 +234,10 @@ class DosedEstimator(BaseEstimator, Generic[Adapted]):
         return False, False
 
     def _rows(self, inputs: Inputs, dose: Any, dose_time: Any) -> DosedRows:
-        doses = self.dose_.codes(_given(dose), "dose")
-        return read_rows(inputs, doses, dose_time, self.reader_.schema, self._logs)
+        schema, doses = self.reader_.schema, self.dose_.codes(_given(dose), "dose")
+        if inputs.time is not None:
+            report_repeats(inputs.tasks(), inputs.time, schema.task_kind if schema else None)
+        return read_rows(inputs, doses, dose_time, schema, self._logs)
 
     def _check_is_fitted(self) -> None:
         if not self.__sklearn_is_fitted__():

@@ -151,7 +151,8 @@ class AdaptedCompartment(AdaptedPatients):
                 "Pass 'increasing' or None."
             )
         inputs = self._read(X, groups, time)
-        patient, since = task_numbers(inputs, self.labels_), model._since(inputs.columns)
+        patient = task_numbers(inputs, self.labels_, n_support=self.n_shots_.sum())
+        since = model._since(inputs.columns)
         x = model._encoded(inputs.columns)
         unit, weight = np.empty((2, inputs.n_rows, _N_DRAWS))
         for row in range(inputs.n_rows):

@@ -37,6 +37,40 @@ def test_rows_come_by_patient_and_time_with_their_doses() -> None:
     np.testing.assert_allclose(rows.y, [0.0, 2.0, 1.0])
 
 
+DAYS = pd.Series(pd.Timestamp("2020-01-01") + pd.to_timedelta(np.tile(np.arange(5), 12), unit="D"))
+DOSES = np.random.default_rng(0).uniform(1, 5, 60)
+RESPONSES = DOSES + np.random.default_rng(1).normal(size=60)
+
+
+def dosed(**odd):
+    """A fit to 60 rows of twelve patients with odd parts."""
+    rows = {"X": np.zeros((60, 1)), "y": RESPONSES, "treatment": DOSES, "time": DAYS}
+    return DoseResponse().fit(**({**rows, "groups": np.repeat(np.arange(12), 5)} | odd))
+
+
+@pytest.mark.parametrize(
+    ("odd", "message"),
+    [
+        ({"groups": np.arange(60)}, "none of 60 tasks has two rows.*of visits"),
+        ({"X": RESPONSES[:, None]}, r"\['x0'\] are copies of the outcome"),
+        ({"y": ["<5", *map(str, RESPONSES[1:])]}, "such as '<5', in 1 of 60 rows.*censored='half'"),
+        ({"time": np.r_[1e12, np.arange(59)]}, "absurdly far from the others in 1 of 60 rows"),
+        ({"dose_time": DAYS.dt.tz_localize("UTC")}, "have a time zone, but those of time= have"),
+    ],
+)
+def test_rows_that_teach_nothing_are_refused_as_by_the_meta_learners(odd, message) -> None:
+    with pytest.raises(DataError, match=message):
+        dosed(**odd)
+
+
+def test_a_repeated_visit_is_told_and_zones_do_not_mix() -> None:
+    with pytest.warns(DataWarning, match="1 rows repeat the time of another row of their task"):
+        model = dosed(time=DAYS.where(np.arange(60) != 1, DAYS[0]))
+    with pytest.raises(DataError, match="those that the model was fitted on have none"):
+        rows = {"treatment": DOSES[:5], "time": DAYS[:5].dt.tz_localize("UTC")}
+        model.adapt(np.zeros((5, 1)), RESPONSES[:5], **rows)
+
+
 def test_without_rows_it_is_the_population_bit_for_bit() -> None:
     model = fitted()
     none = model.adapt(np.zeros((0, 1)), [], treatment=[], time=[])
