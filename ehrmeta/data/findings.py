@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,9 +14,17 @@ from numpy.typing import NDArray
 from ehrmeta.data.clock import FAR, distance_from_others
 from ehrmeta.data.columns import Columns
 from ehrmeta.data.groups import respelled
+from ehrmeta.data.leaks import missing_codes
 from ehrmeta.data.schema import Feature, Outcome, Schema
 from ehrmeta.data.tasks import index_tasks
-from ehrmeta.data.units import ANALYTES, analyte_named, convert_units, is_unit, plausible_units
+from ehrmeta.data.units import (
+    ANALYTES,
+    analyte_named,
+    convert_units,
+    is_unit,
+    mixed_units,
+    plausible_units,
+)
 from ehrmeta.errors import DataError, Remedy
 
 _MOSTLY_MISSING = 0.5  # share of missing values above which they are reported
@@ -86,6 +94,20 @@ def numeric_dates(name: str, unit: str, n_rows: int) -> Finding:
     what = f"values that look like dates (YYYYMMDD), but count as numbers in {unit}"
     advice = f"Convert them first: pd.to_datetime(frame['{name}'].astype(str), format='%Y%m%d')."
     return Finding(what, name, n_rows, Remedy("write-dates", advice))
+
+
+def odd_codes(columns: Columns, names: Iterable[str]) -> Iterator[Finding]:
+    """Check for codes that mean "missing" among numbers, and for values in several units."""
+    for name in names:
+        for code, count in missing_codes(columns[name]).items():
+            what = f"values of {code}, far from all others: probably a code for 'missing'"
+            remedy = "Replace them by NaN, or write categories as text."
+            yield Finding(what, name, count, remedy)
+        units = mixed_units(columns[name])
+        if units:
+            what = f"units ({', '.join(units)}) in a column: values beside it may be in several"
+            remedy = "Convert them to one with convert_units, and drop the column."
+            yield Finding(what, name, len(units), remedy)
 
 
 def odd_keys(columns: Columns, schema: Schema) -> Iterator[Finding]:

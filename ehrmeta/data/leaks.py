@@ -1,4 +1,4 @@
-"""Outcomes that a table gives away or misstates: copies among the features, and gross errors."""
+"""Copies of the outcome among the features, gross errors, and codes for missing values."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from ehrmeta.errors import DataError
 Floats = NDArray[np.float64]
 _FEWEST = 20  # rows: below, a feature may follow the outcome by chance
 _LEAST_R2 = 0.999  # of an affine copy, which may be rounded
+_CODES = [9, 99, 999, 9999, 99999, 88, 888, 8888]  # and their negatives
 _GROSS = (50.0, 8.0)  # robust sds from the median, of values and of their logarithms
 
 
@@ -76,6 +77,30 @@ def _renames(values: Column, y: Column) -> bool:
     if len(levels) != len(labels) or len(levels) < 2:
         return False
     return len(np.unique(codes * len(labels) + classes)) == len(levels)
+
+
+def missing_codes(values: Column) -> dict[int, int]:
+    """Codes such as 9, 99, -9 or 999 that probably mean "missing", with their counts.
+
+    They lie outside all other values, by more than the width of their range.
+
+    Examples
+    --------
+    >>> missing_codes(np.array([*[1.0, 2.0] * 20, 9.0, 9.0]))
+    {9: 2}
+    >>> missing_codes(np.arange(100.0))
+    {}
+    """
+    numbers = values.astype(np.float64) if values.dtype.kind in "iuf" else np.empty(0)
+    numbers = numbers[np.isfinite(numbers)]
+    is_code = np.isin(np.abs(numbers), _CODES)
+    others = numbers[~is_code]
+    if len(others) < _FEWEST or is_code.sum() > len(others) or np.ptp(others) == 0:
+        return {}
+    low, high, width = others.min(), others.max(), np.ptp(others)
+    far = is_code & ((numbers > high + width) | (numbers < low - width))
+    codes, counts = np.unique(numbers[far], return_counts=True)
+    return {int(code): int(count) for code, count in zip(codes, counts, strict=True)}
 
 
 def n_gross_errors(y: Floats) -> int:

@@ -7,8 +7,10 @@ reference intervals: values outside are typing errors or have another unit.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from ehrmeta.errors import SchemaError, did_you_mean
@@ -134,6 +136,21 @@ def analyte_named(column: str) -> str | None:
 def is_unit(unit: str) -> bool:
     """Whether a UCUM code is known, or is an annotation in braces."""
     return unit in _UNITS or (unit.startswith("{") and unit.endswith("}"))
+
+
+def mixed_units(values: NDArray[Any]) -> list[str]:
+    """The units that a column of text holds beside values, if it holds two or more and no else.
+
+    Examples
+    --------
+    >>> mixed_units(np.array(["mg/dL", "mmol/l", None], dtype=object))
+    ['mg/dL', 'mmol/l']
+    """
+    names = sorted({str(value).strip() for value in values[~pd.isna(values)]})
+    if values.dtype != object or len(names) < 2 or not all("/" in name for name in names):
+        return []
+    known = {unit.lower() for unit in _UNITS}
+    return names if all(name.lower() in known for name in names) else []
 
 
 def convert_units(

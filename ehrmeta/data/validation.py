@@ -12,7 +12,15 @@ from numpy.typing import NDArray
 from ehrmeta.data.censored import CHOOSE, FLAG, read_limits, resolve_censored
 from ehrmeta.data.clock import are_numeric_dates, check_zones, has_zone, to_time
 from ehrmeta.data.columns import Columns, Mask, collected, native_column, read_column, read_columns
-from ehrmeta.data.findings import CONSTANT, Finding, Findings, numeric_dates, odd_column, odd_keys
+from ehrmeta.data.findings import (
+    CONSTANT,
+    Finding,
+    Findings,
+    numeric_dates,
+    odd_codes,
+    odd_column,
+    odd_keys,
+)
 from ehrmeta.data.schema import Feature, Outcome, Schema
 from ehrmeta.data.tasks import index_tasks
 from ehrmeta.errors import DataError, GroupError, Remedy, SchemaError, did_you_mean
@@ -123,6 +131,8 @@ def clean_rows(
                 columns[feature.name] = np.where(outside, np.nan, columns[feature.name])
     columns = {name: values[rows] for name, values in columns.items()}
     columns, kept, repeats = _merge_repeats(columns, schema, rows)
+    told = [part.name for part in (schema.outcome, *schema.features) if part is not None]
+    implausible += odd_codes(columns, [name for name in told if name in columns])
     findings += [*implausible, *repeats]
     if outcome is not None:
         findings += _check_varies(columns[outcome.name], outcome, on_constant_outcome)

@@ -15,6 +15,7 @@ from sklearn.utils.multiclass import check_classification_targets
 
 from ehrmeta.data import Encoder, Feature, OutcomeScale, Schema
 from ehrmeta.data.columns import require_columns
+from ehrmeta.data.findings import odd_codes
 from ehrmeta.data.roles import find_measured
 from ehrmeta.data.validation import outside_range
 from ehrmeta.errors import DataError, DataWarning, SchemaError
@@ -199,6 +200,9 @@ def _infer_features(inputs: Inputs, known: Sequence[str] | None) -> tuple[Featur
     """Features as the data suggest, with those measured that turn out at the visit."""
     columns = inputs.columns
     features = Schema.infer(pd.DataFrame(dict(columns))).features
+    odd = tuple(odd_codes(dict(columns), columns))
+    if odd:
+        warnings.warn(DataWarning(*odd), stacklevel=6)
     if inputs.time is None or inputs.groups is None:
         return features
     undeclared = [name for name in columns if name not in (known or ())]

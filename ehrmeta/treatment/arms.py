@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from ehrmeta.data import read_column
 from ehrmeta.errors import DataError, DataWarning, did_you_mean
 
+_CONTROL = re.compile(r"placebo|control|sham|untreated|usual|standard|^no(ne)?$", re.IGNORECASE)
 _MANY_ARMS = 20
 _MIN_TASKS = 10  # tasks that must reach a dose before it may be written to a file
 Array = NDArray[np.float64]
@@ -53,6 +55,7 @@ class Arms:
                 "dose, pass discrete_treatment=False."
             )
         if control is None:
+            _warn_of_likely_control(labels)
             return cls(labels)
         first = labels == control
         if not first.any():
@@ -125,6 +128,18 @@ class Arms:
     def vectors(self) -> Array:
         """All arms, encoded by `vector`, (arm, n_arms - 1)."""
         return np.eye(self.n_arms)[:, 1:]
+
+
+def _warn_of_likely_control(labels: AnyArray) -> None:
+    """Warn if the first label is the control although another one is named as such."""
+    likely = [str(label) for label in labels[1:] if _CONTROL.search(str(label))]
+    if likely and not _CONTROL.search(str(labels[0])):
+        warnings.warn(
+            f"the control is {str(labels[0])!r}, the first arm in sorted order, but {likely[0]!r} "
+            "may be meant. Pass control=, or an ordered categorical.",
+            DataWarning,
+            stacklevel=4,
+        )
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ehrmeta.data.leaks import is_copy, n_gross_errors, refuse_copies
+from ehrmeta.data.leaks import is_copy, missing_codes, n_gross_errors, refuse_copies
 from ehrmeta.errors import DataError
 
 RNG = np.random.default_rng(0)
@@ -54,3 +54,19 @@ def test_gross_errors_are_counted_and_skewed_outcomes_have_none():
     assert n_gross_errors(np.append(RNG.normal(0, 1, 300), -999.0)) == 1
     assert n_gross_errors(RNG.lognormal(0, 2, 5_000)) == 0
     assert n_gross_errors(np.array([0.0] * 90 + [1.0] * 10)) == 0
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (np.repeat([1, 2, 9], [30, 30, 4]), {9: 4}),
+        (np.r_[RNG.normal(6.5, 1, 100).clip(4, 9), -9, 999, 999], {-9: 1, 999: 2}),
+        (RNG.normal(80, 20, 300).round(), {}),  # 88 and 99 are values like others
+        (np.repeat([0, 1, 2, 3], 20), {}),
+        (np.r_[np.zeros(40), 9.0], {}),  # all others are alike
+        (np.repeat([1, 2, 9], [3, 3, 4]), {}),  # too few to tell
+        (np.array(["1", "9"] * 30, dtype=object), {}),
+    ],
+)
+def test_codes_for_missing_values_lie_far_from_all_others(values, expected):
+    assert missing_codes(values) == expected

@@ -101,6 +101,13 @@ FAULTS = {
         False,
     ),
     "a placeholder for a date": (_set("day", [8], 1e7), "day", 1, False),
+    "a code for missing": (_set("glucose", [8, 9], 9999.0), "glucose", 2, False),
+    "units beside values": (
+        _replace("ward", lambda f: ["mg/dL", "mmol/L"] * (len(f) // 2)),
+        "ward",
+        2,
+        False,
+    ),
     "known too early": (_set("known", [8], -5.0), "known", 1, True),
     "a constant": (_replace("ward", lambda f: "north"), "ward", 1, False),
     "mostly missing": (_set("glucose", list(range(90)), np.nan), "glucose", 90, False),

@@ -6,6 +6,15 @@ import pytest
 from ehrmeta.errors import DataError, DataWarning
 from ehrmeta.treatment.arms import Arms, Dose, read_probabilities, read_propensities
 
+
+def test_a_control_by_name_that_is_not_the_control_is_told():
+    with pytest.warns(DataWarning, match="control is 'high dose'.*but 'placebo' may be meant"):
+        assert Arms.fit(["placebo", "high dose", "low dose"]).labels[0] == "high dose"
+    for arms in (["drug", "other"], ["control", "drug"], [0, 1]):
+        assert Arms.fit(arms).n_arms == 2
+    assert Arms.fit(["drug", "placebo"], control="placebo").labels[0] == "placebo"
+
+
 ARMS = Arms.fit(["b", "a", "c", "a"], control="b")
 
 
