@@ -30,7 +30,6 @@ from ehrmeta.estimators.task_model import (
     TaskModel,
     check_new_groups,
     last_times,
-    one_task,
     refuse_new,
     task_numbers,
     warn_of_atypical_tasks,
@@ -479,10 +478,7 @@ class Adapted(files.Saved):
     ) -> tuple[Inputs, npt.NDArray[np.int64]]:
         """Rows and their task numbers, (row,); -1 for tasks that were not adapted, if allowed."""
         inputs = self.model.read(self._transformed(X), groups=groups, time=time)
-        if self.labels_ is None:
-            codes = one_task(inputs, self._support.n_rows)
-        else:
-            codes = task_numbers(inputs.groups, self.labels_)
+        codes = task_numbers(inputs, self.labels_, self._support.n_rows)
         warn_of_past_rows(inputs.time, codes, self._last_time)
         if not allow_new:
             refuse_new(codes, inputs.groups, self.labels_)

@@ -303,10 +303,14 @@ class TaskModel(RowReader, ABC):
         )
 
 
-def task_numbers(
-    groups: npt.NDArray[Any] | None, labels: npt.NDArray[Any]
-) -> npt.NDArray[np.int64]:
-    """Position of every row's task among the labels, (row,); -1 for tasks not adapted."""
+def task_numbers(inputs: Inputs, labels: Labels, n_support: int) -> npt.NDArray[np.int64]:
+    """Position of every row's task among the labels, (row,); -1 for tasks not adapted.
+
+    Without labels there is `one_task`, with `n_support` rows.
+    """
+    if labels is None:
+        return one_task(inputs, n_support)
+    groups = inputs.groups
     if groups is None:
         raise errors.GroupError(
             f"groups is missing: the model was adapted to {len(labels):,} tasks with ids. Pass "
