@@ -88,7 +88,7 @@ class Choice:
     kind = "choice"
 
     def __post_init__(self) -> None:
-        """Raise an error for an empty choice or equal labels."""
+        """Raise an error if the choice is empty or repeats a label."""
         if not self.values:
             raise DataError("the choice is empty: pass at least one value.")
         if len(set(self.labels)) < len(self.labels):

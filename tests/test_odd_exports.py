@@ -207,7 +207,7 @@ def test_every_way_to_write_no_and_yes_gives_the_same_risks(written, folder, exp
     ("odd", "command"),
     [(o, c) for o in TOLD for c in COMMANDS if c != "predict" or o not in OF_TRAINING],
 )
-def test_what_cannot_be_meant_is_told_with_its_column(odd, command, folder):
+def test_impossible_values_are_reported_with_their_column(odd, command, folder):
     write, named = TOLD[odd]
     path, out = folder / "told.csv", folder / "told.ehrmeta"
     path.write_bytes(write(plain()))

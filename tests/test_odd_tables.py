@@ -285,7 +285,7 @@ def test_every_kind_of_clock_gives_the_same_numbers(call, clocked, expected):
         if call not in EFFECTS or column in FEATURES[:2] and odd not in WITHOUT_EFFECTS
     ],
 )
-def test_what_cannot_be_meant_is_told_with_its_column(odd, call, models, expected):
+def test_impossible_values_are_reported_with_their_column(odd, call, models, expected):
     make, column = TOLD[odd]
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

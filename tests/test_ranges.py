@@ -32,7 +32,7 @@ def test_whole_ends_make_whole_numbers():
     assert str(Range(1e-3, 1.0, log=True)) == "0.001 to 1, log scale"
 
 
-def test_choices_are_told_apart_by_their_labels():
+def test_choices_are_distinguished_by_their_labels():
     assert str(Choice((True, "rbf"))) == "True | rbf"
     with pytest.raises(DataError, match="repeats"):
         Choice((1, 1))

@@ -85,7 +85,7 @@ def study():
     return pd.DataFrame(columns)
 
 
-def test_the_commands_for_an_own_csv_run_in_their_order(tmp_path, monkeypatch):
+def test_the_commands_for_a_csv_run_in_order(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     visits = study()
     page = (GUIDE / "command_line.md").read_text(encoding="utf-8")

@@ -118,7 +118,7 @@ def private_reads(file: Path) -> Iterator[str]:
                 yield f"{where}:{node.lineno} {read}"
 
 
-def test_a_circle_is_found_however_long():
+def test_a_cycle_of_any_length_is_detected():
     graph = {"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}
     assert circles(graph) == [["a", "b", "c"]]
 

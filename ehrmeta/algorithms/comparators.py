@@ -142,7 +142,7 @@ class FineTune(maml.InnerLoop):
     surrogate_loss: ClassVar[bool] = True
 
     def init(self, spec: Spec, generator: torch.Generator) -> dict[str, Tensor]:
-        """Network, likelihood and the rate."""
+        """Initial network, likelihood and learning rate."""
         rate = maml.raw_positive(torch.tensor(self.inner_lr), self.max_inner_lr)
         return {**super().init(spec, generator), "rate": rate}
 

@@ -1,4 +1,4 @@
-"""Meta networks."""
+"""Meta networks: fast weights that are read from a memory of the support."""
 
 import math
 from dataclasses import dataclass

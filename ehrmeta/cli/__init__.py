@@ -1,4 +1,4 @@
-"""The command line: its options, and the work of every command, imported when it is called."""
+"""Command line: options, and the code of each command, imported when the command runs."""
 
 from ehrmeta.lazy import lazy_names
 

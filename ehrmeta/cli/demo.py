@@ -140,7 +140,7 @@ def _adapting_line(model: MetaRegressor, test: Table) -> str:
 
 
 def median_patient(test: Table, query: Table, predicted: Any) -> Table:
-    """All rows of the test patient of median error among those with enough visits."""
+    """All rows of the test patient with the median error, among those with enough visits."""
     error = pd.Series((predicted - query.y) ** 2).groupby(query.groups).mean()
     enough = test.tasks.labels[test.tasks.sizes >= STORY_VISITS]
     ranked = error[error.index.isin(enough)].sort_values(kind="stable")

@@ -141,8 +141,8 @@ def test_and_baselines(
 ) -> tuple[Table, dict[str, Any]]:
     """The test patients in `table`, and baselines fitted on other patients if there are any.
 
-    These are in the table `train`, or in `table` if only a share `hold_out` of it, which was
-    excluded when the model was fitted, is for testing.
+    Baselines are fitted to the table `train`. With `hold_out`, the test patients are that share of
+    `table`, which was excluded when the model was fitted, and baselines are fitted to the others.
     """
     classes = getattr(fitted, "classes_", None)
     reading = {
@@ -173,7 +173,7 @@ def test_and_baselines(
 
 
 def _refuse_training_table(fitted: Any, path: str, test: Table) -> None:
-    """Raise an error if a model was trained on this table, or on all of it but what was held out.
+    """Raise an error if a model was trained on this table, or on all of it except held-out tasks.
 
     A file holds a digest of the tasks, times and outcomes of its training.
     """
@@ -192,8 +192,8 @@ def _refuse_training_table(fitted: Any, path: str, test: Table) -> None:
                 share = f"--hold-out {held_out['share']:g}"
                 advice = f"Pass {share} to test it on those that were not in its training."
             raise DataError(
-                f"the model in '{path}' was trained on patients of this table, whose values it "
-                "predicts too well.",
+                f"the model in '{path}' was trained on patients of this table: scores on them "
+                "are too optimistic.",
                 advice,
             )
 
@@ -215,7 +215,7 @@ def _check_held_out(path: str, share: float, n_tasks: int) -> None:
         )
     if training != {"share": share, "n_tasks": n_tasks}:
         raise DataError(
-            f"--hold-out {share:g} of {n_tasks:,} tasks selects other tasks than those held out "
+            f"--hold-out {share:g} of {n_tasks:,} tasks does not select the tasks held out "
             f"when '{path}' was fitted ({training['share']:g} of {training['n_tasks']:,}). Pass "
             f"the table of `fit` and --hold-out {training['share']:g}."
         )

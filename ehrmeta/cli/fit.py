@@ -40,7 +40,7 @@ def check_file(table: str, write_schema: str | None, strict: bool, **options: An
 
 
 def _lines(findings: Iterable[Finding], source: str, **options: Any) -> Iterator[str]:
-    """Lines with the findings of a check; alike ones are summed up."""
+    """Findings of a check as lines of text; many of one kind are merged into one line."""
     alike: dict[tuple[str, str, str], list[Finding]] = {}
     for finding in findings:
         key = _level(finding), finding.what, str(finding.remedy)
@@ -56,7 +56,7 @@ def _lines(findings: Iterable[Finding], source: str, **options: Any) -> Iterator
 
 
 def _gross_errors(rows: tables.Rows) -> Iterator[Finding]:
-    """What `fit` warns of in a target of numbers."""
+    """Finding for gross errors in a numeric target, of which `fit` warns as well."""
     outcome = rows.schema.outcome
     if rows.classes is None and outcome is not None and outcome.name in rows.frame:
         y = pd.to_numeric(rows.frame[outcome.name], errors="coerce").dropna()
@@ -69,7 +69,7 @@ def _gross_errors(rows: tables.Rows) -> Iterator[Finding]:
 
 
 def _level(finding: Finding) -> str:
-    """Level of a finding here, where rows without a target are left out."""
+    """Level of a finding; rows without a target are only a warning, as commands drop them."""
     return "warning" if _is_left_out(finding) else finding.level
 
 
@@ -78,7 +78,7 @@ def _is_left_out(finding: Finding) -> bool:
 
 
 def _sizes(rows: tables.Rows) -> str:
-    """How many rows and tasks there are."""
+    """Numbers of rows and tasks, as text."""
     frame, task = rows.frame, rows.schema.task
     if task is None or task not in frame:
         return f"{len(frame):,} rows"
@@ -97,7 +97,7 @@ def _text(finding: Finding, source: str, options: dict[str, Any]) -> str:
 def fit_model(
     table: str, algorithm: str | None, hold_out: float | None, out: str, **options: Any
 ) -> None:
-    """Train a model, save it and print what was found and how long it took."""
+    """Train a model, save it, and print findings of the table and the time taken."""
     rows = tables.read_rows(table, classes="detect", **options)
     model = new_model(algorithm, options, of_classes=rows.classes is not None)
     visits = tables.table_of(rows, table, **options)

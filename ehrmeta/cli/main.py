@@ -155,7 +155,7 @@ def predict(**options: Any) -> None:
 def evaluate(**options: Any) -> None:
     """Score MODEL on the patients of TABLE after 1, 3, 5 values of each.
 
-    None of them may have been in training: pass another table, or hold patients out.
+    The patients must not have been in training: pass another table, or hold patients out.
 
     \b
     Examples:
@@ -171,12 +171,14 @@ def evaluate(**options: Any) -> None:
 @click.option("--out", required=True, help="File to write: .html, .md or .json.")
 @scoring_options("0,1,2,3,5")
 @click.option("--answers", metavar="FILE", help='TOML file of checklist answers: 5a = "...".')
-@click.option("--examples", type=click.IntRange(0, 20), default=0, help="Draw so many patients.")
+@click.option(
+    "--examples", type=click.IntRange(0, 20), default=0, help="Number of patients to draw."
+)
 @click.option("--title", default="", show_default=False, help="Of the report.")
 def report(**options: Any) -> None:
     """Write a report on how well MODEL forecasts the patients of TABLE, overall and in subgroups.
 
-    None of them may have been in training: pass another table, or hold patients out.
+    The patients must not have been in training: pass another table, or hold patients out.
 
     \b
     Examples:

@@ -1,4 +1,4 @@
-"""What a command prints: errors and warnings in words of its options, and signs of life."""
+"""Output of commands: errors and warnings in terms of their options, and progress lines."""
 
 import dataclasses
 import sys
@@ -15,7 +15,7 @@ import torch
 from ehrmeta.data import Finding
 from ehrmeta.errors import DataWarning, EhrmetaError, Remedy
 
-_EVERY = 10.0  # seconds between two signs of life
+_EVERY = 10.0  # seconds between two progress lines
 
 # Remedies on the command line, by kind.
 COMMAND_WORDS = {
@@ -62,7 +62,7 @@ COMMAND_WORDS = {
 
 @contextmanager
 def guarded(threads: int) -> Iterator[None]:
-    """Run a command on so many CPU threads; each error and each warning is printed in one line."""
+    """Run a command on `threads` CPU threads, and print each error or warning on one line."""
     torch.set_num_threads(threads)
     with warnings.catch_warnings():
         warnings.simplefilter("always", DataWarning)

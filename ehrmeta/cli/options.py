@@ -1,6 +1,6 @@
-"""Options shared by commands. Reading them imports none of the package's rooms.
+"""Options shared by commands.
 
-Every help and every wrong option therefore answers at once.
+Importing them loads no other subpackage, so that help and errors of options are fast.
 """
 
 import os
@@ -137,7 +137,7 @@ def ends(text: str) -> tuple[float | None, float | None]:
 
 
 def _all_of(*options: Option) -> Option:
-    """One decorator for several options, in the order of the help."""
+    """Combine several options in one decorator, in the order of the help."""
     return lambda command: reduce(lambda inner, option: option(inner), reversed(options), command)
 
 
@@ -165,8 +165,8 @@ def _by_column(name: str, metavar: str, callback: Callable[..., Any], text: str)
 def shots_option(usual: str) -> Option:
     """Option for several k, separated by commas."""
     text = (
-        f"Numbers k of values of each patient to adapt to.  [default: those of {usual} after which "
-        "half of the patients have another]"
+        f"Numbers k of values of each patient to adapt to.  [default: those of {usual} that at "
+        "least half of the patients exceed]"
     )
     return click.option("--shots", metavar="N,N", callback=numbers, help=text)
 
@@ -223,8 +223,6 @@ def scoring_options(shots: str) -> Option:
             type=SHARE,
             help="Test on the patients held out by `fit --hold-out`; fit baselines on the others.",
         ),
-        click.option(
-            "--allow-training-table", is_flag=True, help="Score the patients of `fit`, too well."
-        ),
+        click.option("--allow-training-table", is_flag=True, help="Allow the patients of `fit`."),
         file_options,
     )

@@ -58,7 +58,7 @@ def predict_rows(
     task, clock = str(schema.task), schema.time
     if support is not None:
         visits = _read_support(support, schema, patients, form)
-        groups = groups_of(pd.Series(visits.groups, name=task), patients, joining=True)
+        groups = groups_of(pd.Series(visits.groups, name=task), patients, keep_new=True)
         add = loaded.update if isinstance(loaded, Adapted) else loaded.adapt
         with tables.in_lines(support, visits.X.index, **form), stage("adapting"):
             patients = add(visits.X, visits.y, groups=groups, time=visits.time)
@@ -118,16 +118,16 @@ def _read_support(source: str, schema: Schema, model: Any, form: dict[str, Any])
     return table
 
 
-def groups_of(ids: pd.Series, patients: Adapted, *, joining: bool = False) -> Any:
+def groups_of(ids: pd.Series, patients: Adapted, *, keep_new: bool = False) -> Any:
     """Convert task ids, text in a CSV, to the type of the adapted tasks' labels, (row,).
 
     Numbers are compared exactly, never as floats. An unknown id becomes a number that no adapted
-    task has, or keeps its value if it is `joining` them.
+    task has; with `keep_new` it keeps its value, as for rows that add to the supports.
     """
     labels = patients.labels_
     text = ids.astype("str").where(ids.notna(), None)
     if labels is None:
-        return ids if joining else text
+        return ids if keep_new else text
     if labels.dtype == object:
         return text
     if labels.dtype.kind == "M":
@@ -138,7 +138,7 @@ def groups_of(ids: pd.Series, patients: Adapted, *, joining: bool = False) -> An
     wrong = [
         i
         for i, value in enumerate(values)
-        if value is None or (joining and whole and value != value.to_integral_value())
+        if value is None or (keep_new and whole and value != value.to_integral_value())
     ]
     bad = (codes < 0) | np.isin(codes, wrong)
     if bad.any():
@@ -147,7 +147,7 @@ def groups_of(ids: pd.Series, patients: Adapted, *, joining: bool = False) -> An
             "but the ids of the adapted tasks are. Correct those rows."
         )
     dtype = np.dtype(np.int64) if labels.dtype.kind in "ib" else labels.dtype
-    if joining:
+    if keep_new:
         return np.array([int(Decimal(one)) if whole else float(one) for one in texts], dtype)[codes]
     known = {_number(str(label)): label for label in labels.tolist()}
     unused = next(n for n in range(len(known) + 1) if Decimal(n) not in known)

@@ -213,7 +213,7 @@ def labels(table: Table, classes: NDArray[Any]) -> NDArray[Any]:
 
 
 def left_out(table: Table) -> None:
-    """Print how many rows of a table were dropped for want of an outcome, or merged."""
+    """Print how many rows of a table were dropped without an outcome, or merged."""
     for finding in table.findings:
         if finding.what.startswith(("rows dropped: no outcome", "rows that repeated")):
             click.echo(in_command_words(finding), err=True)
@@ -221,7 +221,7 @@ def left_out(table: Table) -> None:
 
 @contextmanager
 def in_lines(source: str, rows: Sequence[int] | None = None, **options: Any) -> Iterator[None]:
-    """Within, errors and warnings name lines of a CSV file instead of rows of its frame.
+    """Context in which errors and warnings name lines of a CSV file instead of rows.
 
     `rows` are those of the frame that a message counts, by default all.
     """
@@ -262,9 +262,9 @@ def with_lines(
         row = row if rows is None or row >= len(rows) else int(rows[row])
         return str(row if lines is None or row >= len(lines) else lines[row])
 
-    def named(found: re.Match[str]) -> str:
-        word = found[1] if lines is None else found[1].replace("row", "line")
-        return f"{word} {re.sub('[0-9]+', place, found[2])}"
+    def named(match: re.Match[str]) -> str:
+        word = match[1] if lines is None else match[1].replace("row", "line")
+        return f"{word} {re.sub('[0-9]+', place, match[2])}"
 
     return _ROWS.sub(named, part)
 
@@ -302,25 +302,25 @@ def features_of(frame: pd.DataFrame, schema: Schema) -> pd.DataFrame:
 def schema_of(model: TaskModel, path: str, schema_file: str | None = None) -> Schema:
     """Schema that a model was fitted on, without treatment and outcome time.
 
-    A file with the same columns changes how the rows of a table are read: plausible ranges and
-    what is done with repeated ones.
+    A schema file with the same columns may change how rows are read: plausible ranges, and how
+    repeated rows are resolved.
     """
-    own = model.schema
-    if own is None or own.task is None or own.outcome is None:
+    stored = model.schema
+    if stored is None or stored.task is None or stored.outcome is None:
         raise SchemaError(
             f"the model in '{path}' does not know its columns by name. Fit it on the command line, "
             "or in Python on the X of a Table."
         )
-    own = dataclasses.replace(own, treatment=None, outcome_time=None)
+    stored = dataclasses.replace(stored, treatment=None, outcome_time=None)
     if schema_file is None:
-        return own
+        return stored
     given = Schema.from_toml(schema_file)
     features = {feature.name: feature for feature in given.features}
     differing = [
-        *([] if given.task == own.task else ["task"]),
-        *([] if _named(given.outcome) == _named(own.outcome) else ["outcome"]),
-        *([] if _named(given.time) == _named(own.time) else ["time"]),
-        *(f.name for f in own.features if _meaning(f) != _meaning(features.get(f.name))),
+        *([] if given.task == stored.task else ["task"]),
+        *([] if _named(given.outcome) == _named(stored.outcome) else ["outcome"]),
+        *([] if _named(given.time) == _named(stored.time) else ["time"]),
+        *(f.name for f in stored.features if _meaning(f) != _meaning(features.get(f.name))),
     ]
     if differing:
         raise SchemaError(
@@ -328,8 +328,8 @@ def schema_of(model: TaskModel, path: str, schema_file: str | None = None) -> Sc
             "schema of `fit`, or leave --schema out: the model knows its columns."
         )
     return dataclasses.replace(
-        own,
-        features=tuple(features[name] for name in own.names),
+        stored,
+        features=tuple(features[name] for name in stored.names),
         outcome=given.outcome,
         on_duplicate=given.on_duplicate,
     )
@@ -341,7 +341,7 @@ def _named(column: Outcome | Clock | None) -> tuple[str, str] | None:
 
 
 def _meaning(feature: Feature | None) -> tuple[str, ...] | None:
-    """What a model knows of a feature."""
+    """Name, kind, role and unit of a feature, to compare schemas."""
     return None if feature is None else (feature.name, feature.kind, feature.role, feature.unit)
 
 
@@ -357,7 +357,7 @@ def _read_file(path: str, text: tuple[str, ...], form: dict[str, Any]) -> pd.Dat
 
 
 def _given(*names: str) -> list[str]:
-    """Options of the running command, among these, that were passed."""
+    """Options passed to the running command, out of those in `names`."""
     context = click.get_current_context()
     return [
         param.opts[0]

@@ -1,4 +1,4 @@
-"""Checked tables of many tasks: reading, meaning, splitting, encoding, bundled data sets."""
+"""Tables of many tasks: reading, checking, splitting, encoding, and bundled data sets."""
 
 from ehrmeta.lazy import lazy_names
 

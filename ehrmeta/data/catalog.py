@@ -41,7 +41,7 @@ def load_dataset(
         One of `list_datasets`.
     min_rows : int, optional
         Keep tasks with at least this many rows; by default that of the card, 1 for all. Use all
-        tasks to study risk: patients with many visits have survived them.
+        tasks to study risk: selecting patients with many visits would select survivors.
     outcome : str, optional
         Another outcome of the card; the default outcome is then a measured feature.
     instance : int
@@ -50,7 +50,7 @@ def load_dataset(
     Returns
     -------
     Table
-        Its findings list dropped values and rows; a `DataWarning` reports implausible ones.
+        Its findings list dropped values and rows; a `DataWarning` reports implausible values.
 
     Raises
     ------
@@ -148,7 +148,7 @@ def read_card(name: str) -> dict[str, Any]:
 def _read(card: dict[str, Any], file: str, sha256: str | None = None) -> pd.DataFrame:
     """Read a file of a data set and check it against the digest of the card.
 
-    In one thread: a forked process has none of its parent's, and would wait for them forever.
+    It is read in one thread, because a forked process would wait forever for its parent's threads.
     """
     content = (_folder() / card["name"] / file).read_bytes()
     if hashlib.sha256(content).hexdigest() != (sha256 or card["sha256"]):

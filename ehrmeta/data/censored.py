@@ -12,7 +12,7 @@ from ehrmeta.data.columns import Column, Columns
 from ehrmeta.errors import Remedy
 
 Censored = Literal["error", "half", "limit", "column"]
-FLAG = "_censored"  # end of the name of a column that says which values are censored
+FLAG = "_censored"  # suffix of the column that flags censored values
 CHOOSE = Remedy(
     "censored",
     "Choose censored='half' (half the lower limit), 'limit' (the limit), or 'column' (the limit, "
@@ -70,12 +70,12 @@ def resolve_censored(columns: Columns, choice: Censored) -> Columns:
         return columns
     resolved: Columns = {}
     for name, values in columns.items():
-        found = read_limits(values)
-        if found is None:
+        limits = read_limits(values)
+        if limits is None:
             resolved.setdefault(name, values)
             continue
-        below = (found.side < 0) & (choice == "half")
-        resolved[name] = np.where(below, found.limit / 2, found.limit)
+        below = (limits.side < 0) & (choice == "half")
+        resolved[name] = np.where(below, limits.limit / 2, limits.limit)
         if choice == "column":
-            resolved[name + FLAG] = found.side
+            resolved[name + FLAG] = limits.side
     return resolved

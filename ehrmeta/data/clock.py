@@ -30,10 +30,10 @@ _OFFSET = r"[T ]\d{2}.*?(Z|[+-]\d{2}(?::?\d{2})?)$"
 
 
 class Times(NamedTuple):
-    """Times of rows as numbers, and as the dates that they were."""
+    """Times of rows as numbers and, if they were given as dates, as dates."""
 
     numbers: NDArray[np.float64]  # (row,): in the unit and from the origin of a clock
-    dates: NDArray[np.datetime64] | None  # (row,): in UTC if they have a zone; None of numbers
+    dates: NDArray[np.datetime64] | None  # (row,): in UTC if zoned; None if numbers
 
 
 def to_time(
@@ -62,7 +62,7 @@ def to_time(
     Raises
     ------
     DataError
-        Missing, infinite, absurdly large or unparsable times, or mixed time zones.
+        Missing, infinite, implausibly large or unparsable times, or mixed time zones.
 
     Examples
     --------
@@ -83,7 +83,8 @@ def read_times(
         time = column.astype(np.float64)
         refuse_rows(np.isnan(time), f"column '{name}': the time is missing", _FILL_IN)
         remedy = "Correct these rows, or drop them."
-        refuse_rows(np.abs(time) > _LARGEST, f"column '{name}': the time is absurd", remedy)
+        what = f"column '{name}': the time is implausibly large"
+        refuse_rows(np.abs(time) > _LARGEST, what, remedy)
         return Times(time, None)
     if column.dtype == object:
         column = _parse(column, name)

@@ -1,10 +1,11 @@
 """Coding of one feature: the scale of a number, or the columns of a category's levels.
 
-A level of few patients is noisy, so it is shrunk: rows to predict for are encoded as n / (n + k) of
-the level and k / (n + k) of the average level, with n its patients. k is the variance of patients'
-mean outcomes within levels over that between levels, at most 1, so this is the prediction of a
-random effect. Rows of the fit are encoded in full. Ten patients or more are not shrunk; fewer than
-three are the average, also at the fit, and so is an unknown level.
+Levels of few patients are noisy, so predictions shrink them towards the average level, as a random
+effect is shrunk. A level of n patients has weight n / (n + k), and the average level k / (n + k).
+Here k is the variance of patients' mean outcomes within levels, divided by that between levels, and
+at most 1. Levels of ten patients or more are not shrunk, nor are the rows of the fit. Levels of
+fewer than three patients are encoded as the average level, also in the fit, and so are unknown
+levels.
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ from ehrmeta.errors import DataError
 Floats = NDArray[np.float32]
 Index = NDArray[np.int64]
 CLIP = 8.0  # robust standard deviations
-MANY_PATIENTS = 10  # a level of so many has a column of its own in every case, and is not shrunk
-_FEWEST_PATIENTS = 3  # of a column: one of fewer may have none outside a fold or held-out tasks
-_MOST_LEVELS = 20  # of a column in which levels of fewer patients have one too
+MANY_PATIENTS = 10  # levels with ten or more have a column and are not shrunk
+_FEWEST_PATIENTS = 3  # for a column: with fewer, a training fold may have none
+_MOST_LEVELS = 20  # of a feature whose smaller levels may have a column
 _SMALLEST_PRIOR = 0.001  # k: above 0, so that the weight of a level of few patients is below 1
-_SMALLEST_SHARE = 0.01  # of all patients, for a level of fewer
-_NAMED_IN_FILES = 11  # patients of a level that a file may name
+_SMALLEST_SHARE = 0.01  # of all patients, for a smaller level to have a column
+_NAMED_IN_FILES = 11  # a file names levels with eleven patients or more
 
 
 @dataclass(frozen=True)
@@ -68,15 +69,15 @@ class Coding:
         n_columns = len(self.levels) + 1
         sizes = {len(self.shares), len(self.weights), len(self.rare) + 1 if self.rare else 0}
         if not sizes <= {0, n_columns}:
-            raise DataError(f"a coding of {n_columns - 1} levels has shares or weights of others.")
+            raise DataError(f"a coding of {n_columns - 1} levels has another number of shares.")
 
     @property
     def hides_names(self) -> bool:
-        """Whether names of levels were left out of the file that the coding comes from."""
+        """Whether the coding was loaded from a file without the names of rare levels."""
         return None in self.levels or (sum(self.shares[-1:]) > 0 and not self.merged)
 
     def without_rare_levels(self) -> tuple[Coding, int]:
-        """The same columns without names of rare levels, and how many were left out."""
+        """The coding without names of rare levels, and the number of names omitted."""
         rare = self.rare or (False,) * len(self.levels)
         named = zip(self.levels, rare, strict=True)
         levels = tuple(None if is_rare else level for level, is_rare in named)
@@ -84,7 +85,7 @@ class Coding:
         return replace(self, levels=levels, rare=(), merged=()), n_left_out
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-safe values for `from_dict`; what only categories have is left out of others."""
+        """JSON-safe values for `from_dict`, without empty fields of categories."""
         values = {
             name: list(value) if isinstance(value, tuple) else value
             for name, value in vars(self).items()
@@ -129,8 +130,8 @@ def write_numbers(
         out[:, 1] = missing
 
 
-class _Held(NamedTuple):
-    """Which patients have the levels of a column."""
+class _LevelCounts(NamedTuple):
+    """Levels of a column, and the numbers of patients who have them."""
 
     names: Sequence[str]  # (level,)
     codes: Index  # (row,), -1 if missing
@@ -138,7 +139,7 @@ class _Held(NamedTuple):
     size: Index  # (level,): patients, or rows of patients who have several levels
     is_static: bool  # whether no patient has several levels
     rare: NDArray[np.bool_]  # (level,)
-    prior: float  # patients that the average level counts for: k
+    prior: float  # k: weight of the average level, in patients
 
 
 def fit_levels(
@@ -151,10 +152,10 @@ def fit_levels(
 ) -> dict[str, Coding]:
     """Choose the levels with a column of their own, and how far each is shrunk.
 
-    A level has its own column if ten patients have it. So has a level of three or more in a feature
-    of at most 20 levels, if they are 1 % of the patients and all such levels together are not more
-    than half as many as the patients (else the smallest are merged, in all features up to one
-    size).
+    A level has its own column if ten patients have it. In a feature of at most 20 levels, smaller
+    levels have one too, if at least three patients and 1 % of all patients have them. There may be
+    at most half as many smaller levels as patients, over all features; otherwise the smallest are
+    merged.
 
     Parameters
     ----------
@@ -170,7 +171,7 @@ def fit_levels(
     """
     if not columns:
         return {}
-    held = {name: _held(values, tasks, y, sites) for name, values in columns.items()}
+    held = {name: _count_levels(values, tasks, y, sites) for name, values in columns.items()}
     n_rows = len(next(iter(held.values())).codes)
     n_patients = n_rows if tasks is None else len(np.unique(tasks))
     small = {
@@ -193,9 +194,9 @@ def fit_levels(
     }
 
 
-def _held(
+def _count_levels(
     values: pd.Categorical, tasks: Index | None, y: NDArray[np.float64] | None, sites: Index | None
-) -> _Held:
+) -> _LevelCounts:
     names, codes = list(values.categories), np.asarray(values.codes, dtype=np.int64)
     n, present = len(names), codes >= 0
     level = codes[present]
@@ -214,7 +215,7 @@ def _held(
     if y is not None and alone.any():
         mean = np.bincount(of_row, y[present]) / n_rows
         prior = _variance_ratio(mean[alone], of_level[alone])
-    return _Held(names, codes, patients, size, bool(alone.all()), rare, prior)
+    return _LevelCounts(names, codes, patients, size, bool(alone.all()), rare, prior)
 
 
 def _variance_ratio(mean: NDArray[np.float64], level: Index) -> float:
@@ -233,19 +234,19 @@ def _variance_ratio(mean: NDArray[np.float64], level: Index) -> float:
     return float(np.clip(within / between, _SMALLEST_PRIOR, 1.0)) if between > 0 else 1.0
 
 
-def _coding(held: _Held, has_column: NDArray[np.bool_], many: int) -> Coding:
-    own, others = (np.flatnonzero(part).tolist() for part in (has_column, ~has_column))
-    own.sort(key=lambda level: held.names[level])
-    place = np.full(len(held.names), len(own))
-    place[own] = np.arange(len(own))
+def _coding(held: _LevelCounts, has_column: NDArray[np.bool_], many: int) -> Coding:
+    named, others = (np.flatnonzero(part).tolist() for part in (has_column, ~has_column))
+    named.sort(key=lambda level: held.names[level])
+    place = np.full(len(held.names), len(named))
+    place[named] = np.arange(len(named))
     present = held.codes[held.codes >= 0]
-    shares = np.bincount(place[present], minlength=len(own) + 1) / max(len(present), 1)
-    size = np.bincount(place, held.size, minlength=len(own) + 1)
+    shares = np.bincount(place[present], minlength=len(named) + 1) / max(len(present), 1)
+    size = np.bincount(place, held.size, minlength=len(named) + 1)
     weights = np.where(size >= many, 1.0, size / (size + held.prior))
     weights[size < min(_FEWEST_PATIENTS, many)] = 0.0
-    rare = tuple(bool(held.rare[level]) for level in own)
+    rare = tuple(bool(held.rare[level]) for level in named)
     return Coding(
-        levels=tuple(held.names[level] for level in own),
+        levels=tuple(held.names[level] for level in named),
         missing=len(present) < len(held.codes),
         shares=tuple(shares.tolist()),
         weights=tuple(weights.tolist()),
@@ -279,7 +280,7 @@ def write_levels(
     of_level = np.array([*(place.get(level, n + 1) for level in values.categories), n + 2])
     column = of_level[values.codes]  # code -1 (missing) reads the last entry
     out[:] = _encoded_levels(feature, coding, shrink)[column]
-    if n == 0 or not coding.shares:  # it carries nothing, or is of an older version
+    if n == 0 or not coding.shares:  # no level has a column, or the file is of an older version
         return Unknown(0, 0, 0, len(column))
     is_fixed = feature.role != "measured"
     n_missing = int((column == n + 2).sum()) if is_fixed and not coding.missing else 0
@@ -322,7 +323,7 @@ def _encoded_levels(feature: Feature, coding: Coding, shrink: bool) -> NDArray[n
 
 
 def column_names(feature: Feature, coding: Coding) -> list[str]:
-    """Encoded columns of a feature; measured ones have NaN instead of other and missing."""
+    """Names of a feature's encoded columns; measured features have no "other" and "missing"."""
     is_category, is_fixed = feature.kind == "categorical", feature.role != "measured"
     names = [feature.name]
     if is_category:

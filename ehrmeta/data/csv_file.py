@@ -33,7 +33,7 @@ _DATE = r"\s*\d{1,2}\.\d{1,2}\.\d{2,4}.*"
 
 @dataclass(frozen=True)
 class CsvForm:
-    """How a CSV file is written.
+    """Format of a CSV file.
 
     Attributes
     ----------
@@ -48,7 +48,7 @@ class CsvForm:
 
     @classmethod
     def detect(cls, path: Path, sep: str | None = None, encoding: str | None = None) -> CsvForm:
-        """Detect the form of a file, but for what is given."""
+        """Detect the format of a file, except for the parts given as arguments."""
         encoding = encoding or _detect_encoding(path)
         with _open_text(path, encoding) as file:
             sample = file.read(_SAMPLE)
@@ -94,7 +94,7 @@ class CsvForm:
 def read_csv(
     path: Path, text: tuple[str, ...], sep: str | None, decimal: str | None, encoding: str | None
 ) -> pd.DataFrame:
-    """Read a CSV file; what is detected and not as usual is named in a warning.
+    """Read a CSV file; a warning names an unusual encoding, separator or decimal mark.
 
     Parameters are those of `read_frame`. A column named twice is an error: pandas would rename the
     second ``hdl`` to ``hdl.1``, a feature that copies the outcome.
@@ -150,8 +150,8 @@ def _detect_encoding(path: Path) -> str:
 
 
 def _detect_separator(sample: str) -> str:
-    """The separator that cuts most lines into as many cells as the header, which has two."""
-    best, found = (0.0, 0), ","
+    """Separator that gives most lines as many cells as the header, which needs at least two."""
+    best, chosen = (0.0, 0), ","
     lines = sample.splitlines(keepends=True)
     whole = lines[:-1] if len(sample) == _SAMPLE else lines
     for separator in _SEPARATORS:
@@ -159,12 +159,12 @@ def _detect_separator(sample: str) -> str:
         if widths and widths[0] > 1:
             fit = (sum(width == widths[0] for width in widths) / len(widths), widths[0])
             if fit > best:
-                best, found = fit, separator
-    return found
+                best, chosen = fit, separator
+    return chosen
 
 
 def _text_columns(frame: pd.DataFrame, text: tuple[str, ...]) -> Iterator[tuple[int, pd.Series]]:
-    """Position and cells of the columns that hold text although it was not asked for."""
+    """Position and cells of the columns that hold text, except those read as `text`."""
     for i, name in enumerate(frame.columns):
         cells = frame.iloc[:, i]
         if name not in text and not pd.api.types.is_numeric_dtype(cells):
@@ -191,7 +191,7 @@ def _has_decimal_commas(frame: pd.DataFrame, text: tuple[str, ...]) -> bool:
 
 
 def _with_points(frame: pd.DataFrame, text: tuple[str, ...], path: Path) -> pd.DataFrame:
-    """Points in the other cells with decimal commas, such as ``<0,5``.
+    """Replace decimal commas by points in other cells, such as ``<0,5``.
 
     Columns of numbers with points are named in a warning: they may hold thousands or codes.
     """
@@ -211,7 +211,7 @@ def _with_points(frame: pd.DataFrame, text: tuple[str, ...], path: Path) -> pd.D
         )
         warnings.warn(
             DataWarning(
-                f"'{path}': column(s) {pointed} hold numbers with points, although the file has "
+                f"'{path}': column(s) {pointed} hold numbers with decimal points in a file with "
                 "decimal commas: they are read as text.",
                 remedy,
             ),

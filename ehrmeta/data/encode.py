@@ -93,8 +93,8 @@ class Encoder:
         y : ndarray, (row,), optional
             Outcome on the learner's scale, which decides how far levels of few patients are shrunk.
         sites : array-like, (row,), optional
-            Cohort of every row, where rows are patients: a file does not name a level of one
-            cohort.
+            Cohort of every row, where rows are patients: a file does not name a level that only
+            one cohort has.
         min_level_count : int
             Levels of as many patients are neither merged nor shrunk.
 
@@ -145,7 +145,7 @@ class Encoder:
 
     @cached_property
     def thin(self) -> NDArray[np.bool_]:
-        """Which fixed columns are of levels of few patients, and shrunk."""
+        """Mask of the fixed columns of levels that are shrunk, as few patients have them."""
         thin = np.zeros(len(self.fixed_names), dtype=np.bool_)
         for feature, coding, place in zip(self.features, self.codings, self.places, strict=True):
             if feature.role != "measured":
@@ -186,7 +186,7 @@ class Encoder:
         SchemaError
             As in `fit`.
         DataError
-            A column holds several levels, and none that was there at the fit.
+            A column holds several levels, and none that the training rows held.
 
         Warns
         -----
@@ -242,14 +242,14 @@ def _warn_of_merged(codings: Mapping[str, Coding], n_rows: int) -> None:
     ]
     _warn(
         merged,
-        "levels of too few patients are not told apart (",
+        "levels of too few patients are merged (",
         "). Combine levels by their meaning before the fit, or drop a column of ids or free text.",
     )
 
 
 def _warn_of_unknown(unknown: Mapping[str, Unknown]) -> None:
     """Warn of rows that are encoded as the average level."""
-    found = []
+    columns = []
     for name, rows in unknown.items():
         counts = {
             "with an unknown level": rows.n_unknown,
@@ -258,17 +258,17 @@ def _warn_of_unknown(unknown: Mapping[str, Unknown]) -> None:
         }
         parts = [f"{n:,} {what}" for what, n in counts.items() if n]
         if parts:
-            found.append(f"'{name}': {', '.join(parts)}, of {rows.n_rows:,} rows")
+            columns.append(f"'{name}': {', '.join(parts)}, of {rows.n_rows:,} rows")
     _warn(
-        found,
+        columns,
         "rows are predicted as the average level (",
         "). Spell levels as at fit, and fill in what is missing.",
     )
 
 
-def _warn(found: list[str], before: str, after: str) -> None:
-    if found:
-        warnings.warn(before + "; ".join(found) + after, DataWarning, stacklevel=6)
+def _warn(columns: list[str], before: str, after: str) -> None:
+    if columns:
+        warnings.warn(before + "; ".join(columns) + after, DataWarning, stacklevel=6)
 
 
 def _numbers(columns: Mapping[str, NDArray[Any]], feature: Feature) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""Task ids: tasks of one row, wide tables, and ids that differ in their spelling only."""
+"""Checks of task ids: single-row tasks, wide tables, and ids that differ in spelling only."""
 
 from __future__ import annotations
 
@@ -68,14 +68,14 @@ def wide_columns(columns: Iterable[str]) -> dict[tuple[str, str], list[str]]:
     >>> wide_columns(["age", "hdl_1", "hdl_2", "il6", "b12"])
     {('hdl', '_'): ['hdl_1', 'hdl_2']}
     """
-    found: dict[tuple[str, str], dict[int, str]] = {}
+    by_stem: dict[tuple[str, str], dict[int, str]] = {}
     for name in columns:
         match = _NUMBERED.match(name)
         if match and not _ARRAY.fullmatch(name):
-            found.setdefault((match["stub"], match["sep"]), {})[int(match["number"])] = name
+            by_stem.setdefault((match["stub"], match["sep"]), {})[int(match["number"])] = name
     return {
         key: list(names.values())
-        for key, names in found.items()
+        for key, names in by_stem.items()
         if len(names) > 2 or (len(names) == 2 and max(names) - min(names) == 1)
     }
 
@@ -122,7 +122,7 @@ def respelled(new: NDArray[np.object_], known: NDArray[np.object_] | None = None
 
 
 def spelling_hint(count: int) -> str:
-    """Sentence about unknown ids that differ from known ones in their spelling only, if any."""
+    """Sentence on unknown ids that match a known id except for spelling; empty without any."""
     if not count:
         return ""
     return (

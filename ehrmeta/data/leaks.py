@@ -1,4 +1,4 @@
-"""Copies of the outcome among the features, gross errors, and codes for missing values."""
+"""Checks for copies of the outcome, gross errors, and codes for missing values."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def refuse_copies(columns: Columns, y: Column, name: str) -> None:
     Raises
     ------
     DataError
-        Features give the outcome away; the message names them.
+        Features reveal the outcome; the message names them.
     """
     copies = [column for column, values in columns.items() if is_copy(values, y)]
     if copies:

@@ -1,4 +1,4 @@
-"""What is known when: static columns, columns known ahead of time, and measured columns."""
+"""Roles of columns: static, known ahead of time, or measured."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _MOST_NAMED = 12  # columns in a warning
 
 @dataclass(frozen=True)
 class Measured:
-    """Columns that are known only once measured, as the data suggest.
+    """Columns inferred to be known only once measured.
 
     Attributes
     ----------
@@ -138,7 +138,7 @@ def _numbers(values: Column) -> Floats:
 def _varying(values: Floats, starts: Codes) -> Mask:
     """Whether a column varies in each task, (task,).
 
-    Missing cells are a value of their own, unless the column is a constant with few of them.
+    A missing cell counts as a different value, unless few cells of the column are missing.
     """
     low, high = np.fmin.reduceat(values, starts), np.fmax.reduceat(values, starts)
     varying = high > low

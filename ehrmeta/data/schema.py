@@ -181,8 +181,8 @@ class Schema:
     censored : {"error", "half", "limit", "column"}
         Treatment of numbers recorded as ``<5`` or ``>200``: an error, half the lower limit (values
         above a limit count as the limit), the limit, or the limit and a feature
-        ``<column>_censored``, -1 below and 1 above a limit, else 0. Each distorts somewhat: the
-        limit shifts low values up, and no likelihood knows that the true value lies beyond.
+        ``<column>_censored``, -1 below and 1 above a limit, else 0. All are approximations:
+        the limit shifts low values up, and no likelihood accounts for the censoring.
 
     Examples
     --------
@@ -311,7 +311,7 @@ class Schema:
         if outcome is not None and outcome.name + FLAG in columns:
             if time is None or task_kind == "cohort":
                 raise SchemaError(
-                    f"censored='column' tells the outcome '{outcome.name}' ahead in a table "
+                    f"censored='column' reveals the outcome '{outcome.name}' in a table "
                     "without visits in time. Choose 'half' or 'limit'."
                 )
             measured = (*measured, outcome.name + FLAG)
@@ -323,13 +323,13 @@ class Schema:
             raise SchemaError(f"column(s) {both} are both measured and known. Choose one.")
         names = [name for name in dict.fromkeys(features or columns) if name not in others.columns]
         undeclared = [name for name in names if name not in {*measured, *planned}]
-        found = others._find_measured(columns, undeclared)
+        varying = others._find_measured(columns, undeclared)
         if known is None:
-            found.warn()
+            varying.warn()
         inferred = []
         for name in names:
             role: Role = "known"
-            if name in measured or name in found.n_varying:
+            if name in measured or name in varying.n_varying:
                 role = "measured"
             elif task is not None and is_static(columns[name], columns[task]):
                 role = "static"
@@ -338,7 +338,7 @@ class Schema:
         return dataclasses.replace(others, features=tuple(inferred))
 
     def _find_measured(self, columns: Columns, names: Sequence[str]) -> Measured:
-        """Columns that only turn out at a visit, in a table of patients with time."""
+        """Columns that become known only at a visit, in a table of patients with time."""
         clock = self.time
         if clock is None or self.task is None or self.task_kind == "cohort":
             return Measured({}, (), 0)

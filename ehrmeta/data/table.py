@@ -213,8 +213,10 @@ features, measured, known, units, ranges
         X = self.X.iloc[index]
         X.attrs = {"ehrmeta_schema": self.schema.to_dict()}
         arrays = {name: getattr(self, name) for name in ("time", "treatment", "outcome_time")}
-        some = {name: values[index] for name, values in arrays.items() if values is not None}
-        return dataclasses.replace(self, X=X, y=self.y[index], groups=self.groups[index], **some)
+        selected = {name: values[index] for name, values in arrays.items() if values is not None}
+        return dataclasses.replace(
+            self, X=X, y=self.y[index], groups=self.groups[index], **selected
+        )
 
     def with_findings(self, *findings: Finding) -> Table:
         """Add findings."""

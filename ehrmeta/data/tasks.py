@@ -196,7 +196,7 @@ class PatientKFold(BaseCrossValidator):
     def get_n_splits(self, X: Any = None, y: Any = None, groups: Any = None) -> int:
         """Return the number of folds.
 
-        Searches ask for it first. A `DataWarning` tells that `groups` then reaches the folds only,
+        Searches call it first. With `groups`, a `DataWarning` says that they reach the folds only,
         unless scikit-learn's metadata routing is enabled.
         """
         if groups is not None and not get_config()["enable_metadata_routing"]:

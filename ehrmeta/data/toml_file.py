@@ -11,7 +11,7 @@ from ehrmeta.errors import SchemaError
 
 
 def read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read a file; raises a `SchemaError` if it is unreadable or invalid."""
+    """Read a TOML file; raises a `SchemaError` if it is unreadable or invalid."""
     try:
         return tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
@@ -21,7 +21,7 @@ def read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def write_toml(values: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
-    """Write a file without the keys whose value is None, empty text or an empty list."""
+    """Write a TOML file, without keys whose value is None, empty text or an empty list."""
     try:
         Path(path).write_text("\n".join(_lines(values)) + "\n", encoding="utf-8")
     except OSError as error:

@@ -1,8 +1,8 @@
 """Units of common labs and vital signs as UCUM codes, with conversion and plausible ranges.
 
-Mass concentrations are converted to molar ones by ``mmol/L = 10 mg/dL / M``, with the molar mass M
-in g/mol (atomic weights of IUPAC 2021). UCUM: https://ucum.org. Plausible ranges are wider than
-reference intervals: values outside are typing errors or have another unit.
+Mass concentrations are converted to molar concentrations by ``mmol/L = 10 mg/dL / M``, with the
+molar mass M in g/mol (atomic weights of IUPAC 2021). UCUM: https://ucum.org. Plausible ranges are
+wider than reference intervals: values outside are typing errors or have another unit.
 """
 
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""The scikit-learn face."""
+"""Estimators in the style of scikit-learn: fit, adapt, predict, score, save and load."""
 
 from ehrmeta.lazy import lazy_names
 

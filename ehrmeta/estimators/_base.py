@@ -273,12 +273,12 @@ class TaskRegressor(RegressorMixin, TaskEstimator):
         return OutcomeScale.fit(y, transform, declared.name, low=declared.low, high=declared.high)
 
     def _warn_of_odd_outcome(self, y: Array, name: str) -> None:
-        """Warn of an outcome of two classes, and of gross errors if the likelihood is normal."""
+        """Warn of a 0/1 outcome and, under a normal likelihood, of gross errors."""
         if set(np.unique(y)) == {0.0, 1.0}:
             warnings.warn(
                 DataWarning(
-                    f"outcome '{name}' is 0 or 1 in all {len(y):,} rows, and counts as a number.",
-                    Remedy("two-classes", "Use MetaClassifier for probabilities of yes and no."),
+                    f"outcome '{name}' is 0 or 1 in all {len(y):,} rows and modelled as a number.",
+                    Remedy("two-classes", "Use MetaClassifier to predict probabilities."),
                 ),
                 stacklevel=5,
             )
@@ -309,7 +309,7 @@ class TaskRegressor(RegressorMixin, TaskEstimator):
 
 
 def _weights(sample_weight: Any, n_rows: int) -> Array:
-    """Weights of rows, (row,), 1 by default; raises unless they are positive numbers or 0."""
+    """Weights of rows, (row,), 1 by default; raises if one is negative or not a number."""
     weight = np.ones(n_rows) if sample_weight is None else np.asarray(sample_weight, np.float64)
     if weight.shape != (n_rows,) or not (np.isfinite(weight) & (weight >= 0)).all():
         raise DataError(

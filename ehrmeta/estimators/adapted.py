@@ -227,10 +227,11 @@ class Adapted(files.Saved):
         """Contribution of every support row to a prediction; contributions add up to it.
 
         For numbers, a support row contributes its surprise (observed minus population prediction)
-        times its weight: the coefficient of the outcome in linear learners, and in others the mean
-        derivative from the expected to the observed outcomes. `visits` is the contribution of visit
-        times and measured features. For classes and baselines, a row contributes the change of the
-        prediction when it is left out; `rest` is the remainder. With an outcome transform, all are
+        times its weight. The weight is the coefficient of the row's outcome in linear learners; in
+        others it is the derivative of the prediction with respect to that outcome, averaged from
+        the expected to the observed outcomes. `visits` is the contribution of visit times and
+        measured features. For classes and baselines, a row contributes the change of the prediction
+        when it is left out; `rest` is the remainder. With an outcome transform, contributions are
         on the transformed scale.
 
         Parameters
@@ -383,7 +384,7 @@ class Adapted(files.Saved):
 
         No value or label is written. With a key, from `key_file` or the variable EHRMETA_AUDIT_KEY,
         the line holds HMAC-SHA256 digests of the parameters (`model`), the adapted state (`output`)
-        and the line before it. A `DataError` says that file or key cannot be used.
+        and the line before it. Raises a `DataError` if the file or the key cannot be used.
         """
         digests = dict(zip(("model", "output"), self.model.digests(self._state), strict=True))
         rows = {"n_tasks": self.n_tasks, "n_rows": self._support.n_rows}
@@ -400,13 +401,13 @@ class Adapted(files.Saved):
 
     @property
     def eta_shrinkage_(self) -> float:
-        """Shrinkage ``1 - sd(individual effect) / prior sd`` over tasks: 1 is the population."""
+        """Shrinkage ``1 - sd(individual effect) / prior sd`` over tasks; 1 means no adaptation."""
         effects, prior = self.effects_
         return float(1.0 - np.std(effects[self.n_shots_ > 0]) / prior)
 
     @cached_property
     def atypical_(self) -> Array:
-        """Prior-predictive p-value of every support, (task,); small: unlike the training tasks."""
+        """Prior-predictive p-value of every support, (task,); small if it is atypical."""
         return self.model.atypical(self._support, self._state)
 
     def __repr__(self) -> str:

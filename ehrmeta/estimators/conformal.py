@@ -22,7 +22,7 @@ from ehrmeta.estimators.conformal_limits import (
     levels_of,
 )
 from ehrmeta.estimators.files import Json, Saved, State, check_class
-from ehrmeta.estimators.k_shot_protocol import adapt_to_rows, judging, k_shot_splits
+from ehrmeta.estimators.k_shot_protocol import adapt_to_rows, k_shot_splits, scoring_checks
 from ehrmeta.estimators.meta_estimator import MetaClassifier, MetaEstimator, MetaRegressor
 from ehrmeta.estimators.task_model import TaskModel
 
@@ -30,7 +30,7 @@ Array = npt.NDArray[np.float64]
 AllLimits: TypeAlias = dict[Cell, tuple[Limits, ...]]
 AllMaps: TypeAlias = dict[Cell, tuple[BetaCalibration, ...]]
 Result = TypeVar("Result", bound=ConformalAdapted)
-_FEWEST = 20  # patients with a class, and patients with another, that a recalibration map needs
+_FEWEST = 20  # patients needed with a class, and with another class, for a recalibration map
 
 
 class ConformalEstimator(Saved, BaseEstimator, ABC, Generic[Result]):
@@ -81,7 +81,7 @@ class ConformalEstimator(Saved, BaseEstimator, ABC, Generic[Result]):
             Time at which each outcome became known, in the unit of `time`. Query rows are not
             earlier than the outcome times of the support rows.
         allow_training_table : bool
-            Whether to calibrate on the very table that the model was trained on. Its intervals are
+            Whether to calibrate on the table that the model was trained on. Its intervals are
             then too narrow for new patients.
 
         Raises
@@ -106,7 +106,7 @@ class ConformalEstimator(Saved, BaseEstimator, ABC, Generic[Result]):
         else:
             by = dict.fromkeys([self.by] if isinstance(self.by, str) else self.by or (), ())
         level, parts = levels_of(inputs.columns, by), []
-        with judging([self.model], X, inputs, allow_training_table=allow_training_table):
+        with scoring_checks([self.model], X, inputs, allow_training_table=allow_training_table):
             for k, support, query in k_shot_splits(inputs, self.shots, outcome_time=outcome_time):
                 adapted, rows = adapt_to_rows(self.model, X, inputs, support, query)
                 columns = self._columns(adapted.predict_distribution(**rows), outcome[query])

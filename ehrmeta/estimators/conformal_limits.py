@@ -223,7 +223,7 @@ def _design(p: Array) -> Array:
 
 
 def finest(limits: Mapping[Cell, Limits], cell: Cell, needed: int) -> Cell:
-    """The first with enough tasks: the cell, all rows of its support size, or all rows."""
+    """First group with enough tasks: the cell, all rows of its support size, or all rows."""
     for wider in (cell, (cell[0], None)):
         if wider in limits and limits[wider].n_tasks >= needed:
             return wider

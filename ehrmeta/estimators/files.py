@@ -1,4 +1,4 @@
-"""Saving to files: the base class of all that is saved, and the JSON of settings and labels.
+"""Saving to files: base class of saved objects, and JSON encoding of settings and labels.
 
 A ``model`` file holds learned weights, settings and summary statistics (scales, levels that eleven
 or more patients have), never a task label. An ``adapted`` file also holds the encoded support and
@@ -55,7 +55,7 @@ _OTHER_KINDS = {  # content of each kind of file, and how to load it
 
 
 class Saved(ABC):
-    """Base of what can be saved to one file as tensors and metadata."""
+    """Base of objects that can be saved to one file, as tensors and metadata."""
 
     file_kind: ClassVar[str]
 
@@ -152,7 +152,7 @@ class Saved(ABC):
 
 
 def _without_rare_levels(plain: Any, left_out: Counter[str]) -> Any:
-    """Metadata of which no encoder names a rare level; counts those left out by feature."""
+    """Metadata without names of rare levels; `left_out` counts them by feature."""
     if isinstance(plain, list):
         return [_without_rare_levels(item, left_out) for item in plain]
     if not isinstance(plain, dict):

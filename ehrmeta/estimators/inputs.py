@@ -272,7 +272,7 @@ def check_tasks(
 
 
 def check_times(time: npt.NDArray[np.float64], schema: Schema | None, stacklevel: int) -> None:
-    """Raise or warn if training times, (row,), are absurd, placeholders or dates as numbers."""
+    """Raise or warn if training times look like errors, placeholders or dates as numbers."""
     clock = Clock("time") if schema is None or schema.time is None else schema.time
     _check_spread(time, clock.name, stacklevel + 1)
     if are_numeric_dates(time):
@@ -283,13 +283,14 @@ def check_times(time: npt.NDArray[np.float64], schema: Schema | None, stacklevel
 def _check_spread(time: npt.NDArray[np.float64], name: str, stacklevel: int) -> None:
     """Raise or warn if a few training times are far from all others, as placeholders are."""
     distance = distance_from_others(time)
-    what = f"column '{name}': the time is absurdly far from the others"
+    what = f"column '{name}': the time is implausibly far from the others"
     refuse_rows(distance > ABSURD, what, "Correct these rows, or drop them.")
     far = np.flatnonzero(distance > FAR)
     if len(far):
         warnings.warn(
-            f"time '{name}' is more than {FAR:,} times as far from its median as 90 % of rows in "
-            f"{len(far):,} of {len(time):,} rows (first: row {far[0]}). Check for placeholders.",
+            f"time '{name}' is far from all others in {len(far):,} of {len(time):,} rows (first: "
+            f"row {far[0]}): over {FAR:,} times the range of the middle 90 % from the median. "
+            "Check for placeholders.",
             DataWarning,
             stacklevel=stacklevel,
         )

@@ -18,13 +18,13 @@ Mask = npt.NDArray[np.bool_]
 
 
 @contextmanager
-def judging(
+def scoring_checks(
     models: Iterable[Any], X: Any, inputs: Inputs, *, allow_training_table: bool
 ) -> Iterator[None]:
-    """Check the rows on which models are judged, and give each warning about them once.
+    """Context for scoring models on test rows: check the rows, and give each warning once.
 
-    Every model reads all rows first. Within the context, the warnings of its single adaptations are
-    not repeated.
+    Every model first reads all rows. Within the context, later adaptations do not repeat the
+    warnings about these rows.
 
     Parameters
     ----------
@@ -33,14 +33,14 @@ def judging(
     X, inputs
         The rows, and the rows as read.
     allow_training_table : bool
-        Whether a model may be judged on the table that it was trained on.
+        Whether a model may be scored on the table that it was trained on.
 
     Raises
     ------
     DataError
         A model was trained on these rows. Baselines do not store what they were trained on.
     """
-    told = set()
+    shown = set()
     rows = {"groups": inputs.groups, "time": inputs.time}
     for model in (getattr(model, "model", model) for model in models):  # under calibrated ones
         if not hasattr(model, "fitted_model"):
@@ -52,8 +52,8 @@ def judging(
         trained_on = getattr(fitted, "data_digest", None)
         if not allow_training_table and trained_on == data_digest(encoded):
             raise DataError(
-                f"the {fitted.name} was trained on this very table, whose outcomes it predicts too "
-                "well.",
+                f"the {fitted.name} was trained on this very table: scores on it are too "
+                "optimistic.",
                 Remedy(
                     "training-table",
                     "Pass other patients, for instance those that Table.split holds out, or "
@@ -61,8 +61,8 @@ def judging(
                 ),
             )
         for one in caught:
-            if str(one.message) not in told:
-                told.add(str(one.message))
+            if str(one.message) not in shown:
+                shown.add(str(one.message))
                 warnings.warn(one.message, one.category, stacklevel=4)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DataWarning)
@@ -72,14 +72,14 @@ def judging(
 def shots_to_score(
     tasks: TaskIndex, given: Sequence[int] | None, usual: Sequence[int], stacklevel: int = 2
 ) -> tuple[int, ...]:
-    """Support sizes to score: those given, or the usual ones after which half of the tasks go on.
+    """Support sizes to score: those given, or the usual ones that half of the tasks exceed.
 
     Parameters
     ----------
     tasks : TaskIndex
     given : sequence of int, optional
     usual : sequence of int
-        Used unless sizes are given. One warning names those that fewer than half of the tasks bear.
+        Defaults. A warning names those left out because fewer than half of the tasks exceed them.
     stacklevel : int
         Of the warning.
 
@@ -102,7 +102,7 @@ def shots_to_score(
         if left_out:
             what = (
                 f"shots {left_out} are not scored: fewer than half of {len(sizes):,} tasks have a "
-                f"row after so many (the longest has {longest:,})."
+                f"row after that many (the longest has {longest:,})."
             )
             remedy = Remedy("name-shots", "Pass shots= to score them.")
             warnings.warn(DataWarning(what, remedy), stacklevel=stacklevel + 1)

@@ -118,7 +118,7 @@ class Learner:
     def support_weights(
         self, support: TaskRows, chunks: list[AdaptedChunk], query: TaskRows
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Attention triples: origins of the query and the support row (-1: population), weight."""
+        """Attention weights as triples: query row, support row (-1: population), weight."""
         pad = torch.nn.functional.pad
         attention = self._over_tasks(self.algorithm.attention, "weight")
 
@@ -223,7 +223,7 @@ class Learner:
     ) -> Callable[..., Outputs]:
         """A method for one task over a batch: ``vmap``, or a plain call for a single task.
 
-        `name` is that of a single output. Nothing is recorded: replaying a recording is slower for
+        `name` is that of a single output. Calls are not traced: replaying a trace is slower for
         one task, and hardly faster for a chunk of small tasks.
         """
 

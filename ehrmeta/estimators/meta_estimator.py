@@ -241,9 +241,9 @@ class MetaEstimator(Saved, TaskEstimator):
 
 
 def _computed(work: Callable[[], Out], n_rows: int) -> Out:
-    """Result of ``work()``, on one core of torch and OpenMP for few rows, as threads would wait.
+    """Result of ``work()``; with few rows it runs on one core, as threads would mostly wait.
 
-    The limits are those of single threads, so nothing changes for the rest of the process.
+    The limit applies to this thread only; the rest of the process is not affected.
     """
     if n_rows > FEW_POINTS:
         return work()
@@ -305,9 +305,9 @@ class MetaRegressor(MetaEstimator, TaskRegressor):
     learning_rate, weight_decay : float
         Of AdamW; the rate warms up and decays along half a cosine.
     validation_fraction : float
-        Share of training tasks held out for early stopping; none of fewer than 20 tasks.
-        `DeepMixedEffects` holds out at least 30 of 100 or more tasks; with fewer it keeps its
-        start, the mixed model.
+        Share of training tasks held out for early stopping; with fewer than 20 tasks, none.
+        With 100 tasks or more, `DeepMixedEffects` holds out at least 30; with fewer it is not
+        trained beyond its start, the mixed model.
     patience : int
         Stop after this many checks (one per 50 steps) without a better held-out loss.
     score_shots : tuple of int

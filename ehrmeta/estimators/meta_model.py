@@ -45,7 +45,7 @@ from ehrmeta.persistence.sklearn_models import WHAT_IS_SAVED, is_saved, read_mod
 Array = npt.NDArray[np.float64]
 Chunks: TypeAlias = list[AdaptedChunk]
 _LARGEST_WEIGHT = 1e6
-_MOST_STEPS = 10_000  # of adaptation: a forged file must not run for ever
+_MOST_STEPS = 10_000  # limit of adaptation steps, so that a forged file cannot run for ever
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -130,10 +130,10 @@ class MetaModel(TaskModel, ABC):
 
     @abstractmethod
     def _prediction(self, distribution: Distribution) -> Prediction:
-        """Prediction from the likelihood's parameters, which are missing for no rows."""
+        """Prediction from the likelihood's parameters, (row, ...); empty if there are no rows."""
 
     def to_state(self) -> files.State:
-        """As ``MetaRegressor.to_state``."""
+        """State to save, as in ``MetaRegressor.to_state``."""
         if self.name != self.estimator:  # a user's subclass
             return super().to_state()
         learner, settings = self.learner, dict(self.settings)

@@ -24,7 +24,7 @@ Population: TypeAlias = Any  # sklearn's regressors and classifiers declare no f
 
 _N_FOLDS = 5
 _LEAF_SIZES = (5, 20)
-_FIRST_TREES = 50  # grown before the number of trees is doubled as long as more may predict better
+_FIRST_TREES = 50  # number of trees at first; doubled while more may predict better
 _FEWEST_TASKS = 20  # below this, too few to select a boosted offset
 _LEAST_PROBABILITY = 1e-5  # trees may predict 0, whose logit is infinite
 
@@ -73,10 +73,12 @@ def add_boosted_offset(
 
     The offset is the mean of two models: trees fitted to the residuals of a ridge regression, and
     trees fitted to the outcome. Number of trees and leaf size are those that predict unseen tasks
-    best. Together with half of the ridge regression they must lower its squared error by more than
-    one paired standard error. They are not fitted to rows of levels of few tasks: those of one fold
-    would be counted twice, by the trees that know them and by the linear mean that corrects the
-    cross-fitted trees that do not.
+    best. The offset plus half of the ridge prediction must have a lower squared error than the
+    ridge regression, by more than one paired standard error.
+
+    Trees are not fitted to rows with a level of few tasks. If such a level occurs in one fold only,
+    its effect would be counted twice: by the final trees, which are fitted to it, and by the linear
+    mean, which is fitted beside cross-fitted trees that are not.
 
     Parameters
     ----------
@@ -194,7 +196,7 @@ def _fitted(population: Population, x: Array, y: Array, codes: Codes) -> Populat
 
 
 def _weight(codes: Codes) -> Array:
-    """One over the number of rows of each row's task."""
+    """Weight of each row: one over the number of rows of its task."""
     return 1.0 / np.bincount(codes)[codes]
 
 

@@ -184,7 +184,7 @@ def number_columns(mean: Array, limits: Array) -> dict[str, npt.NDArray[Any]]:
 
 
 def class_columns(prediction: Prediction, labels: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
-    """Columns of a data frame: the likeliest class and its risks: of two, the second's only."""
+    """Columns of a data frame: likeliest class, and risk of each class (of two, the second)."""
     p = prediction.probabilities()
     if len(labels) == 2:
         return {"class": prediction.point(), "risk": p[:, 1]}

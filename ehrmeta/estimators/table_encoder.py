@@ -49,10 +49,10 @@ class TableEncoder:
     clock_is_feature : bool
         Whether the clock's origin is known ahead, so that time can be a feature.
     zoned : bool, optional
-        Whether the training times were dates with a time zone; None of numbers and older files.
+        Whether the training times were dates with a time zone; None for numbers and in older files.
     period : (float, float), optional
         First and last training time, rounded outwards to whole standard deviations from the mean;
-        None without time and of older files.
+        None without time and in older files.
     """
 
     features: tuple[Feature, ...]
@@ -197,7 +197,7 @@ def _features(
 
 
 def _infer_features(inputs: Inputs, known: Sequence[str] | None) -> tuple[Feature, ...]:
-    """Features as the data suggest, with those measured that turn out at the visit."""
+    """Infer features from the columns; those known only at the visit become measured."""
     columns = inputs.columns
     features = Schema.infer(pd.DataFrame(dict(columns))).features
     odd = tuple(odd_codes(dict(columns), columns))
@@ -206,11 +206,11 @@ def _infer_features(inputs: Inputs, known: Sequence[str] | None) -> tuple[Featur
     if inputs.time is None or inputs.groups is None:
         return features
     undeclared = [name for name in columns if name not in (known or ())]
-    found = find_measured(columns, undeclared, inputs.groups, inputs.time)
+    inferred = find_measured(columns, undeclared, inputs.groups, inputs.time)
     if known is None:
-        found.warn(stacklevel=6)
+        inferred.warn(stacklevel=6)
     return tuple(
-        replace(feature, role="measured") if feature.name in found.n_varying else feature
+        replace(feature, role="measured") if feature.name in inferred.n_varying else feature
         for feature in features
     )
 

@@ -33,7 +33,7 @@ from ehrmeta.nn.batch import TaskRows
 
 Array = npt.NDArray[np.float64]
 Labels = npt.NDArray[Any] | None
-_ATYPICAL = 0.001  # p-value of a support that is reported
+_ATYPICAL = 0.001  # supports with a smaller p-value are reported
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -18,7 +18,7 @@ from ehrmeta.estimators.inputs import Inputs, read_inputs, schema_of
 from ehrmeta.estimators.k_shot_protocol import (
     adapt_to_rows,
     drop_unscored_tasks,
-    judging,
+    scoring_checks,
     shots_to_score,
 )
 from ehrmeta.evaluation import metrics
@@ -79,7 +79,7 @@ def k_shot_curve(
     n_bootstrap : int
         Number of resamples of the patients; with 0, the limits are NaN.
     allow_training_table : bool
-        Whether a model may be scored on the very table that it was trained on.
+        Whether a model may be scored on the table that it was trained on.
     random_state : int
         Seed of the bootstrap and, without time, of the random supports.
 
@@ -136,7 +136,7 @@ def k_shot_curve(
     _, last_rows = first_k(tasks, max(shots), time=order, outcome_time=outcome_time)
 
     parts = []
-    with judging(models.values(), X, inputs, allow_training_table=allow_training_table):
+    with scoring_checks(models.values(), X, inputs, allow_training_table=allow_training_table):
         for k in shots:
             support, rows = first_k(tasks, k, time=order, outcome_time=outcome_time)
             rows = last_rows if query == "fixed" else rows
@@ -185,7 +185,7 @@ def _scores(
     n_bootstrap: int,
     random_state: int,
 ) -> pd.DataFrame:
-    """One row per method and metric."""
+    """Scores and differences from the reference, one row per method and metric."""
     n_tasks = len(next(iter(losses.values())).loss)
     undefined = ("low", "high", "difference", "difference_low", "difference_high")
     rows = [

@@ -7,7 +7,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ehrmeta.estimators.k_shot_protocol import adapt_to_rows, judging, k_shot_splits, shots_to_score
+from ehrmeta.estimators.k_shot_protocol import (
+    adapt_to_rows,
+    k_shot_splits,
+    scoring_checks,
+    shots_to_score,
+)
 from ehrmeta.evaluation.metrics import Array, TaskMean, bootstrap_counts, percentile_limits, refuse
 from ehrmeta.evaluation.risk import risk_score
 
@@ -49,7 +54,7 @@ def k_shot_class_curve(
     n_bootstrap : int
         Resamples of the tasks.
     allow_training_table : bool
-        Whether a model may be scored on the very table that it was trained on.
+        Whether a model may be scored on the table that it was trained on.
     random_state : int
 
     Returns
@@ -82,7 +87,7 @@ def k_shot_class_curve(
     codes = np.searchsorted(classes, outcome)
     shots = shots_to_score(tasks, shots, (1, 3, 5))
     rows: list[dict[str, Any]] = []
-    with judging(models.values(), X, inputs, allow_training_table=allow_training_table):
+    with scoring_checks(models.values(), X, inputs, allow_training_table=allow_training_table):
         for k, support, query in k_shot_splits(inputs, shots):
             scored = tasks.codes[query]
             n_tasks = len(np.unique(scored))

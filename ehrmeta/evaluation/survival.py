@@ -48,7 +48,7 @@ def _read_times(data: EventTimes, times: Any) -> Array:
 
 
 class StepCurve(NamedTuple):
-    """A step function."""
+    """A step function of time, such as a survival curve."""
 
     start: float
     time: Array  # increasing

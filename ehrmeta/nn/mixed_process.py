@@ -268,7 +268,7 @@ class _Whitened:
         return columns.T @ columns
 
     def gradient(self, explained: Array, lower: Lower) -> Array:
-        """Of the deviance by the parameters of `_covariance`.
+        """Gradient of the deviance with respect to the parameters of `_covariance`.
 
         Parameters
         ----------

@@ -65,7 +65,7 @@ def left_out_text(n_tested: int, n_scored: int, k: int) -> str:
 
 
 def share_text(rows: NDArray[np.bool_], patient: NDArray[Any]) -> str:
-    """The percentage of rows in a mask, unless they, or the other rows, are of few patients."""
+    """Percentage of rows in a mask; withheld if these or the other rows have few patients."""
     n_with, n_without = (len(np.unique(patient[mask])) for mask in (rows, ~rows))
     if 0 < n_with < MIN_CELL:
         return f"under {MIN_CELL} patients"

@@ -80,7 +80,7 @@ def forecast_report(
         Number of test patients whose values are drawn under made-up names. With examples, the
         report is patient data.
     allow_training_table : bool
-        Whether the model may be tested on the very table that it was trained on.
+        Whether the model may be tested on the table that it was trained on.
     title : str
 
     Returns
@@ -299,7 +299,7 @@ def _groups_section(tested: _Tested, scores: pd.DataFrame, given: list[str]) -> 
     words = [] if given else ["No subgroup was scored: pass subgroups=."]
     if omitted:
         words.append(
-            f"Not shown, as fewer than {MIN_CELL} patients could be told apart: "
+            f"Not shown, as fewer than {MIN_CELL} patients could be distinguished: "
             f"{', '.join(omitted)}."
         )
     if scores.empty:

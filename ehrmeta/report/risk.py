@@ -47,7 +47,7 @@ def risk_report(
     findings : sequence of Finding, optional
         ``table.findings``: rows and values that were dropped or masked on reading.
     allow_training_table : bool
-        Whether the model may be tested on the very table that it was trained on.
+        Whether the model may be tested on the table that it was trained on.
     title : str
 
     Returns

@@ -141,7 +141,7 @@ class EpisodeLoss:
         return torch.cat(losses), {name: g / len(query.y) for name, g in total.items()}
 
     def _at(self, algorithm: Algorithm) -> LossAndGradient:
-        """Gradient function of the algorithm at one stage of training, recorded once per stage."""
+        """Gradient function of the algorithm at its current stage, traced once per stage."""
         stage = type(algorithm), dict(vars(algorithm))
         for known, recorded in self._recorded:
             if known == stage:

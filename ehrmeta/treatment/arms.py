@@ -176,7 +176,7 @@ class Dose:
         return self.vector(0.0 if T0 is None else T0), self.vector(1.0 if T1 is None else T1)
 
     def vector(self, T: Any) -> Array:
-        """One dose, (1,), or one per row, (row, 1)."""
+        """Doses as features: one dose, (1,), or one per row, (row, 1)."""
         dose = np.asarray(T, dtype=np.float64)
         return dose.reshape(-1, 1) if dose.ndim else dose[None]
 
@@ -210,7 +210,7 @@ def _numbers(treatment: Any, name: str) -> Array:
 
 
 def first_category(treatment: Any) -> Any:
-    """First category that occurs in an ordered categorical or a polars Enum; None of others.
+    """First category that occurs in an ordered categorical or a polars Enum; else None.
 
     Examples
     --------

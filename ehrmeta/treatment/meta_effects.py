@@ -140,7 +140,7 @@ class MetaOutcomes(_PointEffects):
 
 
 def _unfitted(estimator: Any, x: Array) -> Any:
-    """A clone for columns that are all known before the treatment."""
+    """Unfitted clone of an estimator, with all columns declared as known ahead."""
     model = clone(estimator)
     if "known" in model.get_params(deep=False):
         model.set_params(known=tuple(f"x{i}" for i in range(x.shape[1])))

@@ -303,7 +303,7 @@ class TreatmentResponse(Saved, BaseEstimator):
 
     @property
     def variation_(self) -> str:
-        """How effects differ over tasks."""
+        """Variation of the effects over tasks."""
         effects = self.fitted_model().effects
         if isinstance(effects, MixedEffects):
             return effects.deviations.variation

@@ -86,7 +86,7 @@ def pool_effects(
     if n < 1 or theta.shape != s.shape or not (s > 0).all():
         raise DataError(
             f"pooling needs an effect and a positive standard error for each task, got shapes "
-            f"{theta.shape} and {s.shape}. Remove tasks without one of them."
+            f"{theta.shape} and {s.shape}. Remove tasks that lack either."
         )
     level = 0.5 + 0.5 * check_level(confidence_level)
     if n == 1:

@@ -37,7 +37,7 @@ NewGroups = Literal["error", "population", "nan"]
 
 @dataclass(frozen=True, eq=False)
 class TreatedRows:
-    """Encoded rows, in the user's order."""
+    """Encoded rows with outcomes and treatments, in the user's order."""
 
     x: Array  # (row, feature): encoded features, known before the treatment
     y: Array  # (row,): outcome

@@ -69,7 +69,7 @@ Measure = Callable[[Any, Rows, npt.NDArray[np.int64]], Array]
 
 @dataclass(frozen=True)
 class _Round:
-    """All tasks adapted to k rows each, and their query rows."""
+    """A scoring round: all tasks adapted to k rows each, and their query rows."""
 
     adapted: Adapted
     query: dict[str, Any]
@@ -251,7 +251,7 @@ class Objective:
     by_block: bool = False
 
     def __call__(self, trial: Trial) -> list[float]:
-        """One error per measure, the mean over all blocks.
+        """Error of each measure, averaged over all blocks.
 
         A trial stopped by a test against the best one returns its expected error over all folds,
         which tells the sampler more than a pruned trial. It gets the attribute "reason".

@@ -24,7 +24,7 @@ _WORDS = {"true": True, "false": False, "none": None}
 
 @dataclass(frozen=True)
 class Dimension:
-    """One parameter to search.
+    """Dimension of a search space: a parameter and its range.
 
     Parameters
     ----------

@@ -211,7 +211,7 @@ def open_study(
 
 
 def _difference(study: optuna.Study, wanted: Mapping[str, str]) -> str | None:
-    """First property of a study that differs from the wanted ones, if any."""
+    """First property in which a stored study differs from the requested one, if any."""
     for name, value in wanted.items():
         stored = study.user_attrs.get(name)
         if stored != value:

@@ -25,7 +25,7 @@ def test_a_frozen_cell_of_minus_rate_times_gradient_is_maml():
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-7)
 
 
-def test_a_step_is_bounded_whatever_the_cell_says():
+def test_a_step_is_bounded_for_any_output_of_the_cell():
     algorithm = LearnedOptimizer(inner_steps=1, max_inner_lr=0.5, max_inner_norm=2.0)
     spec, params = started(algorithm)
     wild = {k: 1e3 * v if k.startswith("cell") else v for k, v in params.items()}

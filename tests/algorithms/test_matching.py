@@ -89,8 +89,8 @@ def test_support_weights_name_the_rows(sinusoids):
     assert len(table) == 2 * (4 + 4 + 3) + len(query)
     np.testing.assert_allclose(table.groupby("row").weight.sum(), 1.0, rtol=1e-5)
     own = table[table.support_row >= 0]
-    asked, used = groups[query][own.row], groups[support][own.support_row]
-    np.testing.assert_array_equal(asked, used)
+    queried, used = groups[query][own.row], groups[support][own.support_row]
+    np.testing.assert_array_equal(queried, used)
     assert own.groupby("row").weight.is_monotonic_decreasing.all()
 
     early, late = support[::2], support[1::2]
@@ -114,7 +114,7 @@ def test_the_population_rests_on_nobody(sinusoids):
     assert table.weight.tolist() == [1.0, 1.0, 1.0]
 
 
-def test_learners_that_weigh_no_rows_say_so(sinusoids):
+def test_learners_without_support_weights_raise(sinusoids):
     X, y, groups = sinusoids
     model = MetaRegressor(MAML(inner_steps=1), max_steps=2, random_state=0, verbose=False)
     with pytest.raises(DataError, match=r"MAML has no support weights.*MatchingNet"):

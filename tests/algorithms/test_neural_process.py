@@ -31,7 +31,7 @@ def test_the_conditional_one_reads_the_mean_encoding_and_the_share_of_its_rows_o
 
 
 @pytest.mark.parametrize("attentive", [True, False])
-def test_rows_seen_again_and_again_say_no_more_in_the_end(attentive):
+def test_repeated_rows_add_less_and_less_information(attentive):
     """So a support far larger than those of training leads nowhere new."""
     algorithm = NeuralProcess(8, attentive=attentive)
     spec, params = started(algorithm)

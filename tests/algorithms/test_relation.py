@@ -12,7 +12,7 @@ from ehrmeta.nn import MLP, Categorical
 from tests.algorithms.one_task import N_FEATURES, points, started
 
 
-def test_a_relation_network_that_is_silent_weighs_all_rows_alike():
+def test_a_zero_initialised_relation_network_weights_all_rows_equally():
     algorithm = RelationNet(4)
     spec, params = started(algorithm)
     params |= {k: torch.zeros_like(v) for k, v in params.items() if k.startswith("relation.1")}

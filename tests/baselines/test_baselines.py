@@ -114,7 +114,7 @@ def test_population_prediction_is_defined_without_support(model):
 
 
 @every_model
-def test_every_opponent_runs_in_the_k_shot_curve(model):
+def test_every_baseline_runs_in_the_k_shot_curve(model):
     X, y, groups, days = cohort(30, seed=2)
     curve = k_shot_curve(
         {"m": fitted(model)}, X, y, groups=groups, time=days, query="fixed", n_bootstrap=20

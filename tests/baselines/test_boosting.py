@@ -98,7 +98,7 @@ def test_summary_equals_pandas():
     assert np.isnan(history.loc[2, ["sd", "slope"]]).all()
 
 
-def test_without_time_order_says_nothing():
+def test_without_time_the_order_of_rows_has_no_effect():
     history = outcome_history(history_rows([4, 2], seed=0, timed=False))
     assert np.isnan(history[:, 3:]).all() and np.isfinite(history[:, :3]).all()
 

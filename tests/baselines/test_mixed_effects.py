@@ -32,7 +32,7 @@ def arms(sizes, seed=0):
 
 
 @pytest.mark.parametrize("sizes", [(9, 9, 9), (30, 30, 3), (4, 4, 4)])
-def test_arms_of_few_patients_are_told_apart(sizes):
+def test_arms_of_few_patients_are_distinguished(sizes):
     X, y, groups = arms(sizes)
     model = MixedEffects().fit(X, y, groups=groups)
     means = pd.Series(y).groupby(X["arm"]).mean()
@@ -105,7 +105,7 @@ def test_intervals_cover_new_patients():
 
 
 @pytest.mark.filterwarnings("ignore:.*are not later than:ehrmeta.errors.DataWarning")
-def test_own_weight_and_shrinkage_tell_population_from_own_data():
+def test_own_weight_and_shrinkage_separate_population_from_own_data():
     X, y, groups, days = longitudinal()
     model = MixedEffects().fit(X, y, groups=groups, time=days)
     np.testing.assert_allclose(model.unadapted().own_weight(X[:4], time=days[:4]), 0, atol=1e-12)
@@ -175,7 +175,7 @@ def model():
     return MixedProcessEffects().fit(X, y, groups=groups, time=days)
 
 
-def test_the_parameters_are_found_again(model):
+def test_the_parameters_are_recovered(model):
     variance = model.table_.outcome.scale**2
     assert model.tau_ == pytest.approx(5, rel=0.4)
     assert model.process_var_ * variance == pytest.approx(4, rel=0.3)

@@ -119,7 +119,7 @@ def test_any_classifier_may_be_below():
     assert model.adapt(X, y).predict_proba(X).shape == (50, 2)
 
 
-def test_an_own_fit_is_scikit_learns():
+def test_a_new_fit_is_scikit_learns():
     X, y = new_site(200)
     model = TaskLogistic(C=0.5).fit(X, y, groups=np.arange(200) % 3)
     x = (X - X.mean(0)) / X.std(0)

@@ -16,7 +16,7 @@ def test_both_settings_are_scored_on_the_same_new_patients():
     assert records[tuned].n_tasks == records[defaults].n_tasks > 1000
 
 
-def test_the_table_says_what_stopping_early_saves():
+def test_the_table_shows_what_stopping_early_saves():
     cpu, error = {PRUNED: 25.0, IN_FULL: 100.0}, {PRUNED: 10.1, IN_FULL: 10.0}
     records = [
         Record("tuning", "nafld-hdl", method, metric, value, note=note)

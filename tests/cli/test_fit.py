@@ -46,7 +46,7 @@ def test_fit_keeps_names_units_ranges_and_roles(folder):
     assert (outcome.name, outcome.unit, outcome.low, outcome.high) == ("hdl", "mg/dL", 5.0, 200.0)
 
 
-def test_two_classes_are_found_and_a_classifier_is_trained(risky):
+def test_two_classes_are_detected_and_a_classifier_is_trained(risky):
     done = run("fit", risky / "visits.csv", *FIT, "--out", risky / "again.ehrmeta")
     assert "column 'hdl' holds 2 classes, no, yes: predicts the risk of yes" in done.output
     model = MetaClassifier.load(risky / "again.ehrmeta")

@@ -49,7 +49,7 @@ def test_a_message_is_one_line_with_its_remedies_reworded():
     assert reworded(finding).remedy == ""
 
 
-def test_a_long_stage_says_that_it_goes_on(monkeypatch, capsys):
+def test_a_long_stage_prints_progress(monkeypatch, capsys):
     monkeypatch.setattr(messages, "_EVERY", 0.02)
     with messages.stage("training"):
         time.sleep(0.2)
@@ -58,7 +58,7 @@ def test_a_long_stage_says_that_it_goes_on(monkeypatch, capsys):
     assert set(lines) == {"training: 0 s"}
 
 
-def test_a_short_stage_says_nothing(capsys):
+def test_a_short_stage_prints_nothing(capsys):
     with messages.stage("training"):
         pass
     assert capsys.readouterr().err == ""

@@ -15,13 +15,13 @@ def test_predict_is_what_the_library_predicts(folder, visits):
     out = folder / "predictions.csv"
     done = run("predict", folder / "new.ehrmeta", folder / "later.csv", "--out", out)
     assert "predicted 30 rows from 10 adapted tasks" in done.output
-    asked = pd.read_csv(folder / "later.csv", dtype={"patient": "str"})
+    queried = pd.read_csv(folder / "later.csv", dtype={"patient": "str"})
     found = pd.read_csv(out, dtype={"patient": "str"})
     assert list(found) == ["patient", "date", "prediction", "lower", "upper"]
-    pd.testing.assert_frame_equal(found[["patient", "date"]], asked[["patient", "date"]])
-    X = asked[["sex"]].assign(crp=np.nan)
+    pd.testing.assert_frame_equal(found[["patient", "date"]], queried[["patient", "date"]])
+    X = queried[["sex"]].assign(crp=np.nan)
     adapted = Adapted.load(folder / "new.ehrmeta")
-    keys = {"groups": asked.patient, "time": to_time(asked.date)}
+    keys = {"groups": queried.patient, "time": to_time(queried.date)}
     np.testing.assert_allclose(found.prediction, adapted.predict(X, **keys), rtol=1e-12)
     interval = adapted.predict_interval(X, **keys, confidence_level=0.9)
     np.testing.assert_allclose(found[["lower", "upper"]], interval, rtol=1e-12)
@@ -78,7 +78,7 @@ def test_a_wider_interval_at_a_higher_level(folder):
     assert widths[0] < widths[1]
 
 
-def test_new_patients_are_never_silent(folder):
+def test_new_patients_raise_or_warn(folder):
     arguments = ["predict", folder / "new.ehrmeta", folder / "visits.csv"]
     out = folder / "new-groups.csv"
     assert "belong to tasks that were not adapted" in failure(*arguments, "--out", out)
@@ -90,7 +90,7 @@ def test_new_patients_are_never_silent(folder):
     assert pd.read_csv(out).prediction.notna().all()
 
 
-def test_numbered_patients_are_found_in_a_csv(folder, visits):
+def test_numeric_patient_ids_match_those_in_a_csv(folder, visits):
     numbered = visits.assign(patient=visits.patient.astype(int))
     model = folder / "numbered.ehrmeta"
     numbered.to_parquet(folder / "numbered.parquet")
@@ -138,8 +138,8 @@ def test_an_id_called_prediction_is_not_overwritten(folder, visits):
 def test_numbered_ids_match_digit_by_digit(dtype):
     labels = np.array([2**53, 2**53 + 2, 7], dtype)
     patients = SimpleNamespace(labels_=labels)
-    asked = pd.Series(["9007199254740993", "9007199254740994", "7.0", "7.3"], name="id")
-    found = groups_of(asked, patients)
+    queried = pd.Series(["9007199254740993", "9007199254740994", "7.0", "7.3"], name="id")
+    found = groups_of(queried, patients)
     assert found.dtype == dtype
     assert pd.Index(labels).get_indexer(found).tolist() == [-1, 1, 2, -1]
 

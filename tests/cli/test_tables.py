@@ -79,7 +79,7 @@ def export(visits, tmp_path):
     return path
 
 
-def test_an_export_is_read_and_its_form_is_told(export, tmp_path):
+def test_an_export_is_read_and_its_format_is_reported(export, tmp_path):
     done = run("fit", export, *FIT, "--out", tmp_path / "export.ehrmeta")
     assert "is read as: encoding cp1252, separated by semicolons, decimal commas." in done.stderr
     assert "--encoding, --sep or --decimal" in done.stderr

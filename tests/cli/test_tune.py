@@ -84,7 +84,7 @@ def test_an_exported_script_runs(visits: Path, algorithms: list[str]) -> None:
 
 
 @pytest.mark.usefixtures("visits")
-def test_an_exported_script_has_the_error_asked_for_and_no_password() -> None:
+def test_an_exported_script_has_the_chosen_error_and_no_password() -> None:
     server = "postgresql://me:secret@host/base"
     written = run(
         "pbcseq", "--scoring", "mae_macro", "--storage", server, "--export-script", "s.py"

@@ -190,7 +190,7 @@ def test_typing_errors_stay_in_the_file_and_out_of_the_table() -> None:
     assert table.findings[0].count == 7
 
 
-def test_the_trial_has_its_treatment_apart() -> None:
+def test_the_trial_has_a_separate_treatment_column() -> None:
     table = load("pbcseq")
     assert table.treatment is not None
     assert "treatment" not in table.X
@@ -288,7 +288,7 @@ def test_instances_share_the_features_and_have_their_own_truth() -> None:
         load_frame("pbcseq", instance=2)
 
 
-def test_randomised_arms_come_as_often_as_the_card_says() -> None:
+def test_randomised_arms_have_the_shares_of_the_card() -> None:
     for name in NAMES:
         card = read_card(name)
         if "propensity" in card:

@@ -48,7 +48,7 @@ def test_without_a_choice_the_error_counts_and_names_the_choices():
         Table.from_frame(visits(), **ROLES, measured=["crp"])
 
 
-def test_an_outcome_may_be_censored_but_not_told_ahead():
+def test_an_outcome_may_be_censored_but_not_revealed_by_a_feature():
     outcome = ["<5", *map(str, range(11))]
     frame = visits(hdl=outcome, crp=1.0)
     with pytest.raises(DataError, match="'hdl': 12 values of text, of which 1 are below"):
@@ -56,7 +56,7 @@ def test_an_outcome_may_be_censored_but_not_told_ahead():
     assert Table.from_frame(frame, **ROLES, censored="half").y[0] == 2.5
     table = Table.from_frame(frame, **ROLES, censored="column")
     assert table.schema.measured == ("hdl_censored",)
-    with pytest.raises(SchemaError, match="tells the outcome 'hdl' ahead"):
+    with pytest.raises(SchemaError, match="reveals the outcome 'hdl'"):
         Table.from_frame(frame.drop(columns="day"), task="id", outcome="hdl", censored="column")
 
 

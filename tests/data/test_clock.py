@@ -100,7 +100,7 @@ def test_a_period_counts_from_its_first_moment() -> None:
 @pytest.mark.parametrize("value", [1e19, -1e308])
 def test_absurd_numbers_are_refused_and_nanoseconds_are_not(value: float) -> None:
     with pytest.raises(
-        DataError, match=r"'visit': the time is absurd in 1 of 2 rows \(first: row 1"
+        DataError, match=r"'visit': the time is implausibly large in 1 of 2 rows \(first: row 1"
     ):
         to_time([0.0, value], name="visit")
     assert to_time([1.8e18]).tolist() == [1.8e18]

@@ -151,5 +151,5 @@ def test_a_coding_survives_json_and_one_of_numbers_is_short() -> None:
 
 @pytest.mark.parametrize("part", [{"shares": [1.0]}, {"weights": [1.0]}, {"rare": [True, False]}])
 def test_parts_of_other_lengths_are_refused(part: dict[str, Any]) -> None:
-    with pytest.raises(DataError, match="of 1 levels has shares or weights of others"):
+    with pytest.raises(DataError, match="of 1 levels has another number of shares"):
         Coding.from_dict({"levels": ["a"]} | part)

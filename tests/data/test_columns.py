@@ -225,7 +225,7 @@ def test_a_lazy_frame_is_collected() -> None:
     assert take_rows(pl.LazyFrame(rows), np.array([False, True])).rows() == [(2, None)]
 
 
-def test_a_column_of_any_table_is_found_by_its_name() -> None:
+def test_a_column_of_any_table_is_selected_by_its_name() -> None:
     for table in (pd.DataFrame([[1, 2]]), pl.DataFrame({"0": [1], "1": [2]})):
         assert list(native_column(table, "1")) == [2]
     assert native_column([[1, 2]], "x1").tolist() == [2]

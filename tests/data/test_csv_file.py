@@ -70,16 +70,18 @@ def test_numbers_are_read_with_their_decimals(text, expected, tmp_path):
     assert read_frame(written(tmp_path / "t.csv", text)).hdl.tolist() == expected
 
 
-def test_what_may_be_thousands_is_refused_until_told(tmp_path):
+def test_possible_thousands_are_refused_without_a_decimal(tmp_path):
     path = written(tmp_path / "t.csv", "id;hdl\n1;1,234\n2;950\n")
     with pytest.raises(DataError, match="a decimal or thousands"):
         read_frame(path, sep=";")
     assert read_frame(path, sep=";", decimal=",").hdl.tolist() == [1.234, 950]
 
 
-def test_points_among_decimal_commas_are_told(tmp_path):
+def test_points_among_decimal_commas_are_reported(tmp_path):
     path = written(tmp_path / "t.csv", "id;hdl;cells\n1;48,5;1.234\n2;50;2.500\n")
-    with pytest.warns(DataWarning, match=r"column\(s\) \['cells'\] hold numbers with points"):
+    with pytest.warns(
+        DataWarning, match=r"column\(s\) \['cells'\] hold numbers with decimal points"
+    ):
         frame = read_frame(path, sep=";", decimal=",")
     assert frame.cells.tolist() == ["1.234", "2.500"]
 

@@ -135,7 +135,7 @@ def test_merged_levels_are_counted_at_the_fit_and_known_later() -> None:
     village = np.array([f"village {i // 2}" for i in range(60)], object)
     cells = columns() | {"village": village}
     feature = Feature("village", "categorical")
-    with pytest.warns(DataWarning, match=r"not told apart \('village': 30 in 60 rows\)") as caught:
+    with pytest.warns(DataWarning, match=r"are merged \('village': 30 in 60 rows\)") as caught:
         encoder = Encoder.fit(cells, (SEX, feature))
     assert not any("village 1" in str(warning.message) for warning in caught)
     assert encoder.fixed_names[-1] == "village other"
@@ -176,7 +176,7 @@ def test_whole_numbers_are_the_same_category_as_int_float_or_bool() -> None:
         np.testing.assert_array_equal(encoder.transform({"code": other})[0], expected)
 
 
-def test_measured_features_are_apart_and_missing_where_missing() -> None:
+def test_measured_features_are_separate_and_missing_where_missing() -> None:
     encoder = Encoder.fit(columns(), ALL)
     assert encoder.fixed_names == ("age", "sex=f", "sex=m", "sex other", "sex missing")
     assert encoder.measured_names == ("crp", "stage=I", "stage=II")

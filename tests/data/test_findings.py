@@ -18,7 +18,7 @@ def test_one_is_not_written_as_many():
     )
 
 
-def test_errors_are_told_apart_and_remedies_written_out():
+def test_errors_are_distinguished_and_remedies_written_out():
     odd = Finding("rows dropped", "hdl", 2, REMEDY)
     wrong = Finding("missing values", "id", 1, "Fill in.", DataError("no id"))
     findings = Findings((wrong, odd))

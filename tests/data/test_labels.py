@@ -53,10 +53,10 @@ def histories(draw):
 @settings(max_examples=60, deadline=None)
 @given(histories(), st.integers(1, 8))
 def test_labels_are_those_of_a_loop_over_patients(history, horizon):
-    events, asked, ends = history
-    found = label(events, asked, ends, float(horizon))
+    events, queried, ends = history
+    found = label(events, queried, ends, float(horizon))
     expected = {}
-    for row, (subject, start) in enumerate(asked.itertuples(index=False)):
+    for row, (subject, start) in enumerate(queried.itertuples(index=False)):
         own = events[events.subject_id == subject]
         end = ends.time[subject]
         known = own[own.time <= start]
@@ -80,11 +80,11 @@ def test_labels_are_those_of_a_loop_over_patients(history, horizon):
 @settings(max_examples=30, deadline=None)
 @given(histories(), st.integers(1, 8))
 def test_what_comes_after_the_horizon_changes_no_label(history, horizon):
-    events, asked, ends = history
-    found = label(events, asked, ends, float(horizon))
-    last = asked.prediction_time.max() + horizon
-    noise = records(asked.subject_id, last + 1.0, "stroke")
-    again = label(pd.concat([events, noise]), asked, ends, float(horizon))
+    events, queried, ends = history
+    found = label(events, queried, ends, float(horizon))
+    last = queried.prediction_time.max() + horizon
+    noise = records(queried.subject_id, last + 1.0, "stroke")
+    again = label(pd.concat([events, noise]), queried, ends, float(horizon))
     pd.testing.assert_frame_equal(found, again)
 
 
@@ -96,10 +96,10 @@ def test_what_is_known_at_the_prediction_time_is_prior():
     assert [finding.count for finding in found.attrs["findings"]] == [1]
 
 
-def test_a_patient_may_be_asked_about_again():
+def test_a_patient_may_have_several_prediction_times():
     events = records([0], [4.0], ["stroke"])
-    asked = pd.DataFrame({"subject_id": [0, 0, 0], "prediction_time": [0.0, 3.0, 4.0]})
-    found = label(events, asked, until(9.0))
+    queried = pd.DataFrame({"subject_id": [0, 0, 0], "prediction_time": [0.0, 3.0, 4.0]})
+    found = label(events, queried, until(9.0))
     assert found.time.tolist() == [4.0, 1.0]
 
 

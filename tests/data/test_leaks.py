@@ -24,7 +24,7 @@ CLASSES = np.array(["yes", "no"], object)[RNG.integers(0, 2, 200)]
         pytest.param((CLASSES == "yes").astype(int), CLASSES, id="classes as numbers"),
     ],
 )
-def test_copies_are_found(values, y):
+def test_copies_are_detected(values, y):
     assert is_copy(values, y)
 
 

@@ -113,7 +113,7 @@ def repeated() -> pd.DataFrame:
     ("policy", "outcome", "crp", "row"),
     [("first", 124.0, np.nan, 4), ("last", 130.0, 1.0, 12), ("mean", 127.0, 1.0, 4)],
 )
-def test_repeated_times_are_resolved_as_asked(
+def test_repeated_times_are_resolved_by_the_policy(
     policy: Any, outcome: float, crp: float, row: int
 ) -> None:
     schema = Schema.from_dict(SCHEMA.to_dict() | {"on_duplicate": policy})

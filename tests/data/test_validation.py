@@ -1,4 +1,4 @@
-"""Every fault put into a clean table is found, counted and told apart; a clean one is silent."""
+"""Every fault put into a clean table is found, counted and distinguished."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", [name for name in FAULTS if name != "mmol/L"])
-def test_a_fault_is_found_counted_and_told_apart(fault):
+def test_each_fault_is_found_counted_and_distinguished(fault):
     spoil, column, count, is_error = FAULTS[fault]
     found = [f for f in check_table(spoil(_frame()), SCHEMA) if f.column == column]
     assert [(f.count, f.is_error) for f in found] == [(count, is_error)]
@@ -142,7 +142,7 @@ def test_a_fault_is_found_counted_and_told_apart(fault):
         check_table(spoil(_frame()), SCHEMA, strict=True)
 
 
-def test_a_clean_table_is_silent_in_pandas_and_polars():
+def test_a_clean_table_has_no_findings_in_pandas_and_polars():
     assert repr(check_table(_frame(), SCHEMA, strict=True)) == "nothing found"
     assert not check_table(pl.from_pandas(_frame()), SCHEMA)
 
@@ -193,7 +193,7 @@ def test_repeated_times_are_normal_in_cohorts():
     assert not [f for f in check_table(_frame(), wards) if "repeating" in f.what]
 
 
-def test_a_handful_of_rows_says_nothing_of_copies():
+def test_copies_are_not_reported_in_few_rows():
     schema = Schema((Feature("age"),), Outcome("hdl"), task="patient")
     frame = _frame().iloc[:9].assign(age=lambda f: f.hdl + 1)
     assert not check_table(frame, schema)

@@ -128,19 +128,19 @@ def test_ids_spelled_otherwise_are_hinted_at_and_not_shown():
     ids = np.array([f"p0{group}" for group in groups], dtype=object)
     model = MixedEffects().fit(X, y, groups=ids, time=time)
     adapted = model.adapt(X[:3], y[:3], groups=ids[:3], time=time[:3])
-    asked = {"groups": ["P00 "], "time": time[3:4]}
+    queried = {"groups": ["P00 "], "time": time[3:4]}
     with pytest.raises(GroupError, match="1 of their ids differ from known ids by lead") as caught:
-        adapted.predict(X[3:4], **asked)
+        adapted.predict(X[3:4], **queried)
     assert "P00" not in str(caught.value)
     with pytest.warns(DataWarning, match=r"1 id\(s\) differ from another by leading zeros"):
-        adapted.predict(X[3:4], **asked, new_groups="population")
+        adapted.predict(X[3:4], **queried, new_groups="population")
     with pytest.warns(DataWarning, match=r"1 id\(s\) differ from another by leading zeros"):
         model.adapt(X[:2], y[:2], groups=["p00", "P00"], time=time[:2])
     with pytest.warns(DataWarning, match=r"1 id\(s\) differ from another by leading zeros"):
-        adapted.update(X[3:4], y[3:4], **asked)
+        adapted.update(X[3:4], y[3:4], **queried)
 
 
-def test_copies_of_the_outcome_and_odd_outcomes_are_told():
+def test_copies_of_the_outcome_and_odd_outcomes_are_reported():
     X, y, groups, time = make_patients(n_patients=20)
     rows = {"groups": groups, "time": time}
     with pytest.raises(DataError, match=r"\['unit'\] are copies of the outcome 'y'"):

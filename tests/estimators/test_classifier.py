@@ -108,7 +108,7 @@ def test_update_equals_adapting_to_all_rows(fitted, split):
     )
 
 
-def test_new_groups_are_never_silent(fitted, split):
+def test_new_groups_raise_or_warn(fitted, split):
     (X, y, groups), (later, _, later_groups) = split
     known = groups < 30
     adapted = fitted.adapt(X[known], y[known], groups=groups[known])

@@ -39,8 +39,8 @@ def _rows(patients: Patients, mask: np.ndarray) -> dict:
 def _shown_asked(patients: Patients, k: int) -> tuple[dict, dict, np.ndarray]:
     """The first k rows of every patient, the others, and their outcomes."""
     early = patients.time < 30 * k
-    asked = _rows(patients, ~early)
-    return _rows(patients, early), asked, asked.pop("y")
+    queried = _rows(patients, ~early)
+    return _rows(patients, early), queried, queried.pop("y")
 
 
 @pytest.fixture(scope="module")
@@ -70,12 +70,12 @@ def _coverage(model, k: int, by: tuple[str, ...]) -> pd.DataFrame:
         )
         conformal = ConformalRegressor(model, shots=(k,), by=by)
         conformal.calibrate(*held_out[:2], groups=held_out.groups, time=held_out.time)
-        shown, asked, y = _shown_asked(test, k)
-        rows = {"sex": asked["X"]["sex"].to_numpy(), "patient": asked["groups"]}
+        shown, queried, y = _shown_asked(test, k)
+        rows = {"sex": queried["X"]["sex"].to_numpy(), "patient": queried["groups"]}
         for name, source in (("calibrated", conformal), ("own", model)):
             if name == "own" and isinstance(model, LastValue):
                 continue
-            given = dict(asked)
+            given = dict(queried)
             if k == 0:
                 given.pop("groups")
             adapted = source.adapt(**shown) if k else source.unadapted()
@@ -98,16 +98,16 @@ def test_a_model_without_spread_is_covered_by_intervals_of_one_width():
     last = LastValue().fit(X, y, groups=groups, time=time)
     assert _coverage(last, 1, by=("sex",))["calibrated"].between(0.88, 0.92 + SURPLUS).all()
     found = ConformalRegressor(last, shots=(1,)).calibrate(X, y, groups=groups, time=time)
-    shown, asked, _ = _shown_asked(_visits(20, seed=12), 1)
-    low, high = found.adapt(**shown).predict_interval(**asked).T
+    shown, queried, _ = _shown_asked(_visits(20, seed=12), 1)
+    low, high = found.adapt(**shown).predict_interval(**queried).T
     assert high - low == pytest.approx(high[0] - low[0])
 
 
 def test_calibrating_changes_neither_the_prediction_nor_the_model(conformal, fitted):
-    shown, asked, _ = _shown_asked(_visits(30, seed=4), 3)
+    shown, queried, _ = _shown_asked(_visits(30, seed=4), 3)
     adapted = conformal.adapt(**shown)
-    assert np.array_equal(adapted.predict(**asked), fitted.adapt(**shown).predict(**asked))
-    wide, narrow = (adapted.predict_interval(**asked, confidence_level=c) for c in (0.9, 0.5))
+    assert np.array_equal(adapted.predict(**queried), fitted.adapt(**shown).predict(**queried))
+    wide, narrow = (adapted.predict_interval(**queried, confidence_level=c) for c in (0.9, 0.5))
     assert np.all((wide[:, 0] < narrow[:, 0]) & (narrow[:, 1] < wide[:, 1]))
 
 
@@ -122,29 +122,29 @@ def test_each_patient_has_the_limits_of_its_own_support_size(conformal):
     parts = [one["X"][one["groups"] < 15], three["X"][three["groups"] >= 15]]
     together = conformal.adapt(X=pd.concat(parts), **mixed)
     for shown, mask in ((one, first & last), (three, ~first & last)):
-        asked = _rows(patients, mask)
-        asked.pop("y")
-        apart = conformal.adapt(**shown).predict_interval(**asked)
-        assert together.predict_interval(**asked) == pytest.approx(apart, rel=1e-9)
+        queried = _rows(patients, mask)
+        queried.pop("y")
+        apart = conformal.adapt(**shown).predict_interval(**queried)
+        assert together.predict_interval(**queried) == pytest.approx(apart, rel=1e-9)
 
 
 def test_updating_moves_to_the_limits_of_the_larger_support(conformal):
     patients = _visits(20, seed=6)
     one, three = (_shown_asked(patients, k)[0] for k in (1, 3))
     later = _rows(patients, (patients.time >= 30) & (patients.time < 90))
-    asked = _shown_asked(patients, 3)[1]
+    queried = _shown_asked(patients, 3)[1]
     updated = conformal.adapt(**one).update(**later)
     direct = conformal.adapt(**three)
-    expected = direct.predict_interval(**asked)
-    assert updated.predict_interval(**asked) == pytest.approx(expected, rel=1e-9)
+    expected = direct.predict_interval(**queried)
+    assert updated.predict_interval(**queried) == pytest.approx(expected, rel=1e-9)
 
 
-def test_unseen_support_sizes_fall_to_all_sizes_and_say_so(conformal):
-    shown, asked, _ = _shown_asked(_visits(30, seed=7), 2)
+def test_unseen_support_sizes_use_limits_of_all_sizes_with_a_warning(conformal):
+    shown, queried, _ = _shown_asked(_visits(30, seed=7), 2)
     adapted = conformal.adapt(**shown)
     with pytest.warns(DataWarning, match=r"after 2 shots, by sex.*19, got 0"):
-        interval = adapted.predict_interval(**asked)
-    predicted = adapted.adapted.predict_distribution(**asked)
+        interval = adapted.predict_interval(**queried)
+    predicted = adapted.adapted.predict_distribution(**queried)
     limits = np.array(conformal.limits_[None, None].at(0.9))
     expected = predicted.loc[:, None] + predicted.scale[:, None] * limits
     assert interval == pytest.approx(predicted.outcome.inverse(expected))
@@ -156,13 +156,13 @@ def test_kinds_with_too_few_patients_fall_to_all_kinds_of_their_size(fitted):
     found = ConformalRegressor(fitted, shots=(1,), by=("sex",))
     found.calibrate(X[few], y[few], groups=groups[few], time=time[few])
     assert {level for _, level in found.limits_} == {None, "sex f"}  # rare kinds are not named
-    shown, asked, _ = _shown_asked(_visits(30, seed=9), 1)
+    shown, queried, _ = _shown_asked(_visits(30, seed=9), 1)
     with pytest.warns(DataWarning, match="too few calibration patients"):
-        interval = found.adapt(**shown).predict_interval(**asked)
+        interval = found.adapt(**shown).predict_interval(**queried)
     all_kinds = ConformalRegressor(fitted, shots=(1,))
     all_kinds.calibrate(X[few], y[few], groups=groups[few], time=time[few])
-    men = (asked["X"]["sex"] == "m").to_numpy()
-    expected = all_kinds.adapt(**shown).predict_interval(**asked)
+    men = (queried["X"]["sex"] == "m").to_numpy()
+    expected = all_kinds.adapt(**shown).predict_interval(**queried)
     assert np.array_equal(interval[men], expected[men])
     assert not np.any(np.all(interval[~men] == expected[~men], axis=1))
 
@@ -209,8 +209,8 @@ def test_bad_input_is_refused(fitted, conformal):
     with pytest.raises(SchemaError, match="needs numbers and increasing cut points"):
         ConformalRegressor(fitted, by={"sex": (1,)}).calibrate(X, y, groups=groups, time=time)
     small = ConformalRegressor(fitted).calibrate(X, y, groups=groups, time=time)
-    shown, asked, _ = _shown_asked(_visits(3, seed=15), 1)
+    shown, queried, _ = _shown_asked(_visits(3, seed=15), 1)
     with pytest.raises(DataError, match="a level of 99 % needs 199 calibration tasks.*got 25"):
-        small.adapt(**shown).predict_interval(**asked, confidence_level=0.99)
+        small.adapt(**shown).predict_interval(**queried, confidence_level=0.99)
     with pytest.raises(DataError, match="strictly between 0 and 1"):
-        conformal.adapt(**shown).predict_interval(**asked, confidence_level=1.0)
+        conformal.adapt(**shown).predict_interval(**queried, confidence_level=1.0)

@@ -64,10 +64,10 @@ def test_sets_and_probabilities_come_back_bit_for_bit(classifier, tmp_path):
     loaded = ConformalClassifier.load(tmp_path / "risk.ehrmeta")
     seen = (NEW.X[FIRST], NEW.y[FIRST] > 55)
     before, after = (found.adapt(*seen, time=NEW.time[FIRST]) for found in (classifier, loaded))
-    asked = {"X": NEW.X[LATER], "time": NEW.time[LATER]}
+    queried = {"X": NEW.X[LATER], "time": NEW.time[LATER]}
     assert classifier.recalibration_
-    np.testing.assert_array_equal(before.predict_proba(**asked), after.predict_proba(**asked))
-    np.testing.assert_array_equal(before.predict_set(**asked), after.predict_set(**asked))
+    np.testing.assert_array_equal(before.predict_proba(**queried), after.predict_proba(**queried))
+    np.testing.assert_array_equal(before.predict_set(**queried), after.predict_set(**queried))
 
 
 def test_no_score_of_a_calibration_row_is_in_the_file(regressor, saved):
@@ -127,21 +127,21 @@ def test_what_a_file_cannot_hold_is_said(tmp_path):
 def test_an_adapted_patient_does_all_that_one_without_calibration_does(regressor, tmp_path):
     given = {"groups": ["a", "a"], "time": NEW.time[FIRST]}
     adapted = regressor.adapt(NEW.X[FIRST], NEW.y[FIRST], **given)
-    asked = {"X": NEW.X[LATER], "groups": ["a"] * 4, "time": NEW.time[LATER]}
-    interval = adapted.predict_interval(**asked, confidence_level=0.8)
-    quantiles = adapted.predict_quantiles(**asked, levels=(0.1, 0.9))
+    queried = {"X": NEW.X[LATER], "groups": ["a"] * 4, "time": NEW.time[LATER]}
+    interval = adapted.predict_interval(**queried, confidence_level=0.8)
+    quantiles = adapted.predict_quantiles(**queried, levels=(0.1, 0.9))
     np.testing.assert_allclose(interval, quantiles, rtol=1e-12)
-    assert (interval != adapted.adapted.predict_interval(**asked, confidence_level=0.8)).any()
-    np.testing.assert_array_equal(adapted.predict(**asked), adapted.adapted.predict(**asked))
-    total = adapted.explain(**asked).groupby("row")["contribution"].sum()
-    np.testing.assert_allclose(total, adapted.predict(**asked), atol=2e-3)
+    assert (interval != adapted.adapted.predict_interval(**queried, confidence_level=0.8)).any()
+    np.testing.assert_array_equal(adapted.predict(**queried), adapted.adapted.predict(**queried))
+    total = adapted.explain(**queried).groupby("row")["contribution"].sum()
+    np.testing.assert_allclose(total, adapted.predict(**queried), atol=2e-3)
     adapted.save(tmp_path / "patient.ehrmeta")
     for loaded in (
         ConformalAdapted.load(tmp_path / "patient.ehrmeta"),
         load(tmp_path / "patient.ehrmeta"),
     ):
         np.testing.assert_array_equal(
-            loaded.predict_interval(**asked, confidence_level=0.8), interval
+            loaded.predict_interval(**queried, confidence_level=0.8), interval
         )
     with pytest.raises(BundleError, match="adapted from a calibrated model"):
         Adapted.load(tmp_path / "patient.ehrmeta")

@@ -62,19 +62,19 @@ def _shares(held: np.ndarray, y: np.ndarray, groups: np.ndarray) -> dict[bool, f
 
 
 @pytest.mark.parametrize("k", [0, 1])
-def test_each_class_is_in_its_rows_sets_as_often_as_asked(conformal, k):
+def test_sets_contain_each_class_at_the_nominal_level(conformal, k):
     X, y, groups = _visits(3000, seed=3)
     first = ~pd.Series(groups).duplicated().to_numpy()
-    asked = slice(None) if k == 0 else ~first
+    queried = slice(None) if k == 0 else ~first
     if k:
         adapted = conformal.adapt(X[first], y[first], groups=groups[first])
-        held = adapted.predict_set(X[asked], groups=groups[asked], confidence_level=0.8)
+        held = adapted.predict_set(X[queried], groups=groups[queried], confidence_level=0.8)
     else:
         held = conformal.unadapted().predict_set(X, confidence_level=0.8)
     assert y.mean() < 0.25  # events are few, and not given up
     for sex in "fm":
-        rows = (X["sex"][asked] == sex).to_numpy()
-        shares = _shares(held[rows], y[asked][rows], groups[asked][rows])
+        rows = (X["sex"][queried] == sex).to_numpy()
+        shares = _shares(held[rows], y[queried][rows], groups[queried][rows])
         assert shares[False] == pytest.approx(0.8, abs=0.06)
         assert shares[True] == pytest.approx(0.8, abs=0.09)
 

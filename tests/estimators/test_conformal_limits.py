@@ -9,7 +9,7 @@ from ehrmeta.errors import DataError
 from ehrmeta.estimators.conformal_limits import BetaCalibration, Limits, tasks_needed
 
 
-def test_a_random_row_of_a_new_task_is_held_as_often_as_asked():
+def test_limits_cover_a_random_row_of_a_new_task_at_the_nominal_level():
     """Exact on exchangeable tasks of different sizes, whose errors are alike within the task."""
     rng = np.random.default_rng(0)
     level, n_tasks, held = 0.8, 29, []
@@ -101,7 +101,7 @@ def test_limits_are_quantiles_of_the_weighted_errors_and_one_task_beyond(seed):
         assert limits.lower(level) == quantile(error, 1.0 - level)
 
 
-def test_a_lower_limit_leaves_out_as_many_as_asked():
+def test_a_lower_limit_excludes_the_nominal_share():
     """Exact on exchangeable tasks of different sizes, whose errors are alike within the task."""
     rng = np.random.default_rng(0)
     n_tasks, above = 24, []

@@ -106,19 +106,19 @@ def test_many_patients_are_explained_each_by_its_own_rows():
     X, y, groups, time = make_patients(n_patients=4, seed=6)
     early = time < 90
     many = model.adapt(X[early], y[early], groups=groups[early], time=time[early])
-    asked = {"X": X[~early][::-1], "groups": groups[~early][::-1], "time": time[~early][::-1]}
-    found = many.explain(**asked)
+    queried = {"X": X[~early][::-1], "groups": groups[~early][::-1], "time": time[~early][::-1]}
+    found = many.explain(**queried)
     total = found.groupby("row")["contribution"].sum()
-    np.testing.assert_allclose(total, many.predict(**asked), atol=2e-3)
+    np.testing.assert_allclose(total, many.predict(**queried), atol=2e-3)
     values = found[found["part"] == "value"]
     owner = groups[early][values["support_row"]]
-    np.testing.assert_array_equal(owner, asked["groups"][values["row"]])
-    gap = asked["time"][values["row"]] - time[early][values["support_row"]]
+    np.testing.assert_array_equal(owner, queried["groups"][values["row"]])
+    gap = queried["time"][values["row"]] - time[early][values["support_row"]]
     np.testing.assert_array_equal(values["before"], gap)
-    np.testing.assert_allclose(values["own_weight"], many.own_weight(**asked)[values["row"]])
+    np.testing.assert_allclose(values["own_weight"], many.own_weight(**queried)[values["row"]])
 
 
-def test_baselines_and_classes_say_what_leaving_a_row_out_takes_away(one):
+def test_baselines_and_classes_are_explained_by_leaving_rows_out(one):
     X, y, groups, time = make_patients()
     patient, outcome, times = one
     mixed = MixedEffects().fit(X, y, groups=groups, time=time)
@@ -127,12 +127,16 @@ def test_baselines_and_classes_say_what_leaving_a_row_out_takes_away(one):
     for model, seen in ((mixed, outcome), (last, outcome), (risk, outcome > 54)):
         adapted = model.adapt(patient[ROWS], seen[ROWS], time=times[ROWS])
         found = adapted.explain(patient[LATER], time=times[LATER])
-        asked = {"X": patient[LATER], "time": times[LATER]}
-        own = adapted.predict_proba(**asked)[:, 1] if model is risk else adapted.predict(**asked)
+        queried = {"X": patient[LATER], "time": times[LATER]}
+        own = (
+            adapted.predict_proba(**queried)[:, 1] if model is risk else adapted.predict(**queried)
+        )
         np.testing.assert_allclose(found.groupby("row")["contribution"].sum(), own, rtol=1e-6)
         kept = np.array([0, 2])
         without = model.adapt(patient.iloc[kept], seen[kept], time=times[kept])
-        left = without.predict_proba(**asked)[:, 1] if model is risk else without.predict(**asked)
+        left = (
+            without.predict_proba(**queried)[:, 1] if model is risk else without.predict(**queried)
+        )
         second = found[(found["part"] == "value") & (found["support_row"] == 1)]
         np.testing.assert_allclose(second["contribution"], own - left, atol=1e-6)
 
@@ -247,8 +251,10 @@ def test_base_and_shares_add_up_to_the_prediction(name, patients, mixed):
     }[name]()
     adapted = model.adapt(X[ROWS], y[ROWS], time=time[ROWS])
     shares = _shares(adapted, patients, n_samples=8)
-    asked = {"X": X[LATER], "time": time[LATER]}
-    own = adapted.predict_proba(**asked)[:, 1] if name == "classes" else adapted.predict(**asked)
+    queried = {"X": X[LATER], "time": time[LATER]}
+    own = (
+        adapted.predict_proba(**queried)[:, 1] if name == "classes" else adapted.predict(**queried)
+    )
     np.testing.assert_allclose(shares.sum(axis=1), own, rtol=1e-5)
     np.testing.assert_allclose(shares["nothing"], 0.0, atol=1e-5)
     if name == "last value":
@@ -267,7 +273,7 @@ def test_where_the_model_is_linear_a_share_is_the_gap_to_the_mean(patients, mixe
         assert shares["age"][row] == pytest.approx(gap[0], abs=1e-5)
 
 
-def test_what_own_outcomes_tell_is_not_ascribed_to_a_static_feature(patients, mixed):
+def test_information_of_outcomes_is_not_ascribed_to_a_static_feature(patients, mixed):
     X, y, _, time = patients
     alone, few, many = (
         _shares(mixed.adapt(X[:k], y[:k], time=time[:k]) if k else mixed.unadapted(), patients,
@@ -286,18 +292,18 @@ def test_a_measured_feature_counts_through_the_support():
                      Feature("lab", role="measured")), time=Clock("day"))  # fmt: skip
     model = MetaRegressor(DeepMixedEffects(trees=False), max_steps=5, random_state=0, schema=schema)
     model.fit(X, y, groups=groups, time=time)
-    asked = {"X": X[3:4], "time": time[3:4], "background": X[6:], "n_samples": 10}
-    none = model.unadapted().explain_features(**asked).set_index("feature")["contribution"]
-    seen = model.adapt(X[:3], y[:3], time=time[:3]).explain_features(**asked)
+    queried = {"X": X[3:4], "time": time[3:4], "background": X[6:], "n_samples": 10}
+    none = model.unadapted().explain_features(**queried).set_index("feature")["contribution"]
+    seen = model.adapt(X[:3], y[:3], time=time[:3]).explain_features(**queried)
     assert none["lab"] == pytest.approx(0.0, abs=1e-5)
     assert abs(seen.set_index("feature")["contribution"]["lab"]) > 0.1
 
 
-def test_the_error_says_how_far_two_samples_differ(patients, mixed):
+def test_the_error_is_the_spread_between_two_samples(patients, mixed):
     X, _, _, time = patients
-    asked = {"X": X[LATER], "time": time[LATER], "background": X[6:], "n_samples": 40}
-    one, other = (mixed.unadapted().explain_features(**asked, random_state=s) for s in (0, 1))
-    pd.testing.assert_frame_equal(one, mixed.unadapted().explain_features(**asked))
+    queried = {"X": X[LATER], "time": time[LATER], "background": X[6:], "n_samples": 40}
+    one, other = (mixed.unadapted().explain_features(**queried, random_state=s) for s in (0, 1))
+    pd.testing.assert_frame_equal(one, mixed.unadapted().explain_features(**queried))
     gap = np.abs(one["contribution"] - other["contribution"])
     assert gap.max() > 0.0
     assert (gap <= 5.0 * np.hypot(one["error"], other["error"]) + 1e-9).all()
@@ -309,10 +315,10 @@ def test_many_patients_are_each_compared_with_their_own_rows(patients, mixed):
     late = np.flatnonzero((time >= 90) & (groups < 3))[::-1]
     many = mixed.adapt(X[early], y[early], groups=groups[early], time=time[early])
     given = {"background": X[18:], "n_samples": 5}
-    asked = {"groups": groups[late], "time": time[late]}
-    found = many.explain_features(X.iloc[late], **asked, **given)
+    queried = {"groups": groups[late], "time": time[late]}
+    found = many.explain_features(X.iloc[late], **queried, **given)
     total = found.groupby("row")["contribution"].sum()
-    np.testing.assert_allclose(total, many.predict(X.iloc[late], **asked), rtol=1e-6)
+    np.testing.assert_allclose(total, many.predict(X.iloc[late], **queried), rtol=1e-6)
     assert list(found["row"].unique()) == list(range(9))
 
 
@@ -337,15 +343,15 @@ def test_scikit_learns_importance_ranks_features_over_all_patients(patients):
 
 def test_bad_input_of_feature_attributions_is_refused(patients, mixed):
     X, _, _, time = patients
-    adapted, asked = mixed.unadapted(), {"X": X[LATER], "time": time[LATER]}
+    adapted, queried = mixed.unadapted(), {"X": X[LATER], "time": time[LATER]}
     with pytest.raises(DataError, match="background has no rows"):
-        adapted.explain_features(**asked, background=X[:0])
+        adapted.explain_features(**queried, background=X[:0])
     with pytest.raises(SchemaError, match="Pass the columns of fit"):
-        adapted.explain_features(**asked, background=X[["age"]])
+        adapted.explain_features(**queried, background=X[["age"]])
     for wrong in (1, 2.5):
         with pytest.raises(DataError, match="n_samples must be a whole number, 2 or more"):
-            adapted.explain_features(**asked, background=X, n_samples=wrong)
+            adapted.explain_features(**queried, background=X, n_samples=wrong)
     with pytest.raises(DataError, match="X has no rows"):
         adapted.explain_features(X[:0], time=time[:0], background=X)
     with pytest.raises(DataError, match="Omit target="):
-        adapted.explain_features(**asked, background=X, target="m")
+        adapted.explain_features(**queried, background=X, target="m")

@@ -36,9 +36,9 @@ LEVELS = (0.05, 0.5, 0.95)
 
 def forecasts(adapted, query):
     X, _, groups, time = query
-    asked = {"groups": groups, "time": time}
-    point = adapted.predict(X, **asked)
-    return np.column_stack([point, adapted.predict_quantiles(X, LEVELS, **asked)])
+    queried = {"groups": groups, "time": time}
+    point = adapted.predict(X, **queried)
+    return np.column_stack([point, adapted.predict_quantiles(X, LEVELS, **queried)])
 
 
 def rewritten(path, change, tensors=lambda found: found):
@@ -223,14 +223,14 @@ def test_one_unnamed_patient_and_missing_measurements_come_back(patients, halves
     adapted.save(tmp_path / "one.ehrmeta")
     loaded = Adapted.load(tmp_path / "one.ehrmeta")
     assert loaded.labels_ is None
-    asked = {"time": time[3:6]}
+    queried = {"time": time[3:6]}
     np.testing.assert_array_equal(
-        adapted.predict(table[3:6], **asked), loaded.predict(table[3:6], **asked)
+        adapted.predict(table[3:6], **queried), loaded.predict(table[3:6], **queried)
     )
     model.unadapted().save(tmp_path / "nobody.ehrmeta")
     nobody = Adapted.load(tmp_path / "nobody.ehrmeta")
     np.testing.assert_array_equal(
-        nobody.predict(table[3:6], **asked), model.predict(table[3:6], **asked)
+        nobody.predict(table[3:6], **queried), model.predict(table[3:6], **queried)
     )
 
 
@@ -435,7 +435,7 @@ def test_what_no_file_can_hold_is_refused_and_the_old_file_survives(parameters, 
     assert path.read_text() == "the old file"
 
 
-def test_a_class_of_ones_own_is_refused(model, tmp_path):
+def test_a_user_class_is_refused(model, tmp_path):
     own = copy.copy(model)
     own.__class__ = OwnModel
     with pytest.raises(BundleError, match="OwnModel cannot be saved"):

@@ -197,11 +197,11 @@ def test_groups_are_required_after_adapting_to_groups(fitted):
 def test_an_unknown_choice_names_the_choices(fitted):
     call = _patients()
     adapted = fitted.adapt(**call)
-    asked = {name: call[name] for name in ("X", "groups", "time")}
+    queried = {name: call[name] for name in ("X", "groups", "time")}
     with pytest.raises(DataError, match="'error', 'population' or 'nan'"):
-        adapted.predict(**asked, new_groups="mean")
+        adapted.predict(**queried, new_groups="mean")
     with pytest.raises(DataError, match="confidence_level must lie strictly between 0 and 1"):
-        adapted.predict_interval(**asked, confidence_level=95)
+        adapted.predict_interval(**queried, confidence_level=95)
     with pytest.raises(DataError, match=r"likelihood must be one of \['normal', 'student_t'\]"):
         small_model(likelihood="poisson").fit(**call)
 
@@ -295,7 +295,7 @@ def test_an_unknown_device_is_named(device):
         small_model(device=device).fit(**_patients())
 
 
-def test_ids_beyond_the_floats_stay_apart():
+def test_ids_beyond_float_precision_stay_distinct():
     ids = np.array([2**60 + i for i in range(25)], dtype=object)
     call = _patients()
     model = small_model(max_steps=2).fit(**(call | {"groups": ids[call["groups"]]}))
@@ -426,15 +426,15 @@ def test_rows_far_outside_the_training_period_are_counted(fitted):
 
 
 @pytest.mark.parametrize(("value", "kind"), [(1e6, "warned"), (1e12, "refused")])
-def test_training_times_far_from_all_others_are_told(value, kind):
+def test_training_times_far_from_all_others_are_reported(value, kind):
     call = _fit_call()
     call["time"][7] = value
     model = small_model(max_steps=1)
     if kind == "warned":
-        with pytest.warns(DataWarning, match=r"'time' is more than .* in 1 of 100 rows .*row 7"):
+        with pytest.warns(DataWarning, match=r"'time' is far from all .* in 1 of 100 rows .*row 7"):
             model.fit(**call)
     else:
-        with pytest.raises(DataError, match=r"'time': the time is absurdly far.* 1 of 100 rows"):
+        with pytest.raises(DataError, match=r"'time': the time is implausibly far.* 1 of 100 rows"):
             model.fit(**call)
 
 

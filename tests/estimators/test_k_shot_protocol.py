@@ -48,7 +48,7 @@ def test_no_query_row_is_known_before_the_support():
     assert Y[support].tolist() == [1.0], "the second task has no row left to judge"
 
 
-def test_without_time_the_support_is_drawn_and_all_others_are_judged():
+def test_without_time_the_support_is_random_and_all_others_are_scored():
     inputs = read_inputs(X, Y, groups=GROUPS)
     ((_, support, query),) = k_shot_splits(inputs, (1,))
     assert np.bincount(GROUPS[support]).tolist() == [0, 1, 1]
@@ -111,7 +111,7 @@ JUDGES = {
 
 
 @pytest.mark.parametrize("name", JUDGES)
-def test_no_model_is_judged_on_its_training_table_unless_allowed(trained, name):
+def test_no_model_is_scored_on_its_training_table_unless_allowed(trained, name):
     numbers, classes, rows = trained
     judge, of_classes = JUDGES[name]
     model = classes if of_classes else numbers
@@ -143,6 +143,6 @@ def test_sizes_that_few_tasks_bear_are_named_and_not_scored():
         assert shots_to_score(tasks, None, (0, 1, 2, 3)) == (0, 1)
     with pytest.warns(DataWarning, match=r"shots \[3\]"):
         assert shots_to_score(tasks, None, (3,)) == (0,), "the population, if nothing else"
-    assert shots_to_score(tasks, (3,), (0, 1)) == (3,), "as asked for"
+    assert shots_to_score(tasks, (3,), (0, 1)) == (3,), "given sizes are unchanged"
     with pytest.raises(DataError, match="first 4: the longest has 4 rows. Lower shots"):
         shots_to_score(tasks, (1, 4), (0, 1))

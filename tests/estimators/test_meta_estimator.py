@@ -105,7 +105,7 @@ def test_a_state_makes_the_same_model_and_no_other_class(model, halves):
 
 
 @pytest.mark.parametrize(("fraction", "held_out"), [(0.0, False), (0.25, True)])
-def test_held_out_tasks_are_judged_where_a_share_is_asked_for(fraction, held_out):
+def test_held_out_tasks_are_scored_if_a_share_is_given(fraction, held_out):
     X, y, groups, time = make_patients(24, 4)
     fitted = small_model(validation_fraction=fraction, max_steps=50)
     history = fitted.fit(X, y, groups=groups, time=time).history_

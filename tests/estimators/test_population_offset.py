@@ -103,7 +103,7 @@ def test_what_the_population_model_misses_is_adapted():
     assert errors["with", 0] < errors["without", 0]
 
 
-def test_atypical_supports_are_judged_beyond_the_population_model():
+def test_atypical_supports_are_compared_with_the_population_model():
     X, _, groups, time = make_patients()
     y = 50.0 * X.age.to_numpy() + np.random.default_rng(0).normal(size=len(X))
     model = MetaRegressor(DeepMixedEffects(), population=LinearRegression(), max_steps=1)
@@ -162,7 +162,7 @@ def test_saved_population_models_predict_bit_for_bit_the_same(population, tmp_pa
 
 
 def test_trees_are_as_many_as_serve_new_tasks():
-    """Pure noise of the tasks, told apart by a feature: rows of one task would ask for more."""
+    """Noise of tasks, identified by a feature: a split by row would favour more trees."""
     rng = np.random.default_rng(0)
     X, groups = rng.normal(size=60)[:, None], np.arange(60)
     y = rng.normal(size=60)[np.repeat(groups, 10)] + rng.normal(0, 0.1, 600)

@@ -41,8 +41,8 @@ def test_adapting_beats_the_population_and_more_rows_help(model, new_patients):
             if shots
             else model.unadapted()
         )
-        asked = groups[query] if shots else None
-        predicted = adapted.predict(X[query], groups=asked, time=time[query])
+        queried = groups[query] if shots else None
+        predicted = adapted.predict(X[query], groups=queried, time=time[query])
         errors.append(np.mean((predicted - y[query]) ** 2))
     assert errors[2] < errors[1] < errors[0]
 
@@ -225,7 +225,7 @@ def test_datetimes_serve_as_time(patients):
     )
 
 
-def test_rows_of_new_tasks_are_never_silent(model, halves):
+def test_rows_of_new_tasks_raise_or_warn(model, halves):
     support, query = halves
     some = support.groups < 1010
     X, y, groups, time = support

@@ -61,15 +61,15 @@ def test_a_fine_grid_comes_close_to_kaplan_meier():
     alone = survival_array(y["event"] == 1, y["time"])
     nothing = np.zeros((2000, 1))
     model = DiscreteTimeHazard(intervals=100).fit(nothing, alone)
-    asked = np.arange(1.0, 10.0)
+    queried = np.arange(1.0, 10.0)
     _, survival = aalen_johansen(alone)
-    expected = survival[np.searchsorted(np.unique(alone["time"]), asked, side="right") - 1]
-    found = model.predict_survival_function(nothing[:1], times=asked)[0]
+    expected = survival[np.searchsorted(np.unique(alone["time"]), queried, side="right") - 1]
+    found = model.predict_survival_function(nothing[:1], times=queried)[0]
     np.testing.assert_allclose(found, expected, atol=0.015)
 
 
 @pytest.mark.parametrize("intervals", [8, 40])
-def test_the_true_cumulative_incidence_is_found(intervals):
+def test_the_true_cumulative_incidence_is_recovered(intervals):
     X, y, incidence = competing(4000)
     model = DiscreteTimeHazard(intervals=intervals).fit(X, y)
     found = model.predict_cumulative_incidence(X, times=[2.0, 6.0])
@@ -84,9 +84,9 @@ def test_incidences_and_survival_add_up_and_only_grow(classifier):
     X, y, _ = competing(400)
     X[::7, 1] = np.nan
     model = DiscreteTimeHazard(classifier, intervals=6).fit(X, y)
-    asked = np.linspace(0, model.edges_[-1], 23)
-    parts = [model.predict_cumulative_incidence(X, asked, cause=cause) for cause in (1, 2)]
-    survival = model.predict_survival_function(X, asked)
+    queried = np.linspace(0, model.edges_[-1], 23)
+    parts = [model.predict_cumulative_incidence(X, queried, cause=cause) for cause in (1, 2)]
+    survival = model.predict_survival_function(X, queried)
     np.testing.assert_allclose(sum(parts) + survival, 1.0, atol=1e-12)
     for part in parts:
         assert np.all(part[:, 0] == 0) and np.all(np.diff(part, axis=1) >= 0)

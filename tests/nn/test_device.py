@@ -81,7 +81,7 @@ def test_pieces_come_back_in_order_from_threads_that_work_alone(two_threads):
     assert torch.get_num_threads() == 2
 
 
-def test_an_error_comes_through_and_the_number_of_threads_is_kept(two_threads):
+def test_an_error_propagates_and_the_number_of_threads_is_unchanged(two_threads):
     with pytest.raises(ZeroDivisionError):
         in_threads(lambda piece: 1 // piece, [1, 0, 2])
     assert torch.get_num_threads() == 2

@@ -234,6 +234,6 @@ def test_where_nothing_varies_the_site_is_the_curvature():
     assert float(sites.pull - 0.7 * sites.precision) == pytest.approx(1 - p, rel=1e-4)
 
 
-def test_a_row_of_no_weight_says_nothing():
+def test_a_row_of_weight_zero_has_no_effect():
     sites = matched_sites(*one(1.0, 0.0, 0.7, 2.0), NONE)
     np.testing.assert_allclose([float(part) for part in sites], 0.0, atol=1e-8)

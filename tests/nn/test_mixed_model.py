@@ -204,7 +204,7 @@ def test_errors_say_what_to_do():
         fit_mixed_model(x, 0 * z, y, starts)
 
 
-def test_a_pattern_keeps_effects_apart_or_makes_them_share():
+def test_a_pattern_separates_effects_or_makes_them_share():
     x, z, y, starts, _ = simulate(np.full(400, 12), np.diag([4.0, 1.0]), 2, seed=3)
     free = fit_mixed_model(x, z, y, starts)
     full = fit_mixed_model(x, z, y, starts, pattern=np.array([[0, -1], [1, 2]]))

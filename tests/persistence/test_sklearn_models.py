@@ -112,7 +112,7 @@ def test_classifiers_give_bit_for_bit_the_same_probabilities(data, model, cuts):
         DummyClassifier(strategy="stratified"),
     ],
 )
-def test_what_arrays_cannot_say_is_known_before_a_fit(model):
+def test_what_arrays_cannot_hold_is_refused_before_a_fit(model):
     assert not is_saved(model)
 
 

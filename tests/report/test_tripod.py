@@ -15,7 +15,7 @@ def test_the_checklists_are_filled_answered_or_missing():
     for table in (tripod, cluster):
         assert {row[1] for row in table.rows} == {"filled", "answered", "missing"}
     status = [row[1] for row in (*tripod.rows, *cluster.rows)]
-    assert status.count("answered") == 4  # the origin of data is asked by both
+    assert status.count("answered") == 4  # both checklists ask for the origin of data
     unanswered = tripod_tables({}, has_groups=True)
     before = [row[1] for table in unanswered for row in table.rows]
     assert before.count("missing") - status.count("missing") == 4
@@ -30,7 +30,7 @@ def status_of(answers, *, has_groups=True):
     return state | {"C" + row[0].partition(" ")[0]: row[1] for row in cluster.rows}
 
 
-def test_the_full_model_is_asked_of_the_authors():
+def test_the_full_model_is_left_to_the_authors():
     state = status_of({})
     assert (state["22"], state["C12b"]) == ("missing", "missing")
     state = status_of({"22": "file in the archive"})

@@ -48,7 +48,7 @@ def test_the_score_sees_adaptation(table):
     assert scores[1] > scores[0]
 
 
-def test_all_learners_are_judged_alike(table):
+def test_all_learners_are_scored_alike(table):
     scorer = EffectScorer("r", **JUDGE)
     X, y = table
     one, other = (

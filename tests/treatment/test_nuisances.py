@@ -90,7 +90,7 @@ def test_levels_of_tasks_are_learned_from_their_other_rows(dosed_cases):
     np.testing.assert_allclose(adapted.residual(new)[:, 0], new.arm - adapted.dose)
 
 
-def test_a_task_of_one_dose_says_nothing_of_its_effect(dosed_cases):
+def test_a_task_of_one_dose_has_no_information_on_its_effect(dosed_cases):
     constant = np.where(dosed_cases.task == 2, 1.0, dosed_cases.arm)
     same = TreatedRows(dosed_cases.x, dosed_cases.y, constant, dosed_cases.task, 20)
     np.testing.assert_array_equal(rows_of_varied_dose(same), dosed_cases.task != 2)

@@ -73,7 +73,7 @@ Y = np.random.default_rng(1).normal(50, 9, 60)
         ({"y": Y, "hdl": 2 * Y + 1}, r"\['hdl'\] are copies of the outcome 'y'.*Drop them"),
         ({"y": Y, "hdl": Y, "groups": np.zeros(60)}, r"\['hdl'\] are copies of the outcome"),
         ({"y": ["<5", *map(str, Y[1:])]}, "limit, such as '<5', in 1 of 60 rows.*censored='half'"),
-        ({"time": np.r_[1e12, np.arange(59)]}, "absurdly far from the others in 1 of 60 rows"),
+        ({"time": np.r_[1e12, np.arange(59)]}, "implausibly far from the others in 1 of 60 rows"),
         (
             {"time": DAYS, "schema": Schema((), time=Clock("day", zoned=True))},
             "dates of 'day' have no time zone, but those that the schema describes have one",

@@ -59,7 +59,7 @@ def test_a_worse_setting_is_given_up_before_the_next_fold_is_trained() -> None:
 
 @pytest.mark.parametrize("pruner", [optuna.pruners.MedianPruner(n_startup_trials=1),
                                     optuna.pruners.HyperbandPruner()])  # fmt: skip
-def test_other_pruners_are_told_the_mean_so_far(pruner: Any) -> None:
+def test_other_pruners_get_the_mean_so_far(pruner: Any) -> None:
     tuned = search(n_trials=6, pruner=pruner)
     trial = tuned.study.best_trial
     last = trial.intermediate_values[max(trial.intermediate_values)]
@@ -91,7 +91,7 @@ def test_a_classifier_is_scored_by_log_loss() -> None:
     assert 0 < tuned.value < 5
 
 
-def test_a_scorer_of_ones_own_is_maximised() -> None:
+def test_a_custom_scorer_is_maximised() -> None:
     scored = search(scoring=KShotScorer(shots=(3,)))
     assert scored.study.directions[0].name == "MAXIMIZE"
     assert scored.value < 0

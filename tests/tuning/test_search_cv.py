@@ -14,7 +14,7 @@ from tests.tuning.small import SPACE, lines, ridge
 
 
 class TestMetaSearchCV:
-    def test_it_fits_what_it_found(self) -> None:
+    def test_it_refits_the_best_parameters(self) -> None:
         data = lines()
         search = MetaSearchCV(ridge(), 4, space=SPACE, cv=3)
         assert clone(search).get_params()["n_trials"] == 4

@@ -45,7 +45,7 @@ def test_by_default_everything_declared_is_searched() -> None:
     }
 
 
-def test_parts_that_are_left_to_the_default_are_searched_too() -> None:
+def test_default_parts_are_searched_too() -> None:
     by_name = {dimension.name for dimension in read_space(MetaRegressor())}
     assert {"algorithm__n_deep", "backbone__hidden"} <= by_name
 

@@ -52,7 +52,7 @@ def test_a_last_line_of_garbage_is_cut_off_when_the_journal_is_opened(tmp_path: 
     assert path.read_bytes() == whole
 
 
-def test_an_open_journal_repairs_what_another_writer_left(tmp_path: Path) -> None:
+def test_an_open_journal_repairs_a_partial_line_of_another_writer(tmp_path: Path) -> None:
     path = tmp_path / "a.journal"
     storage = JournalStorage(Journal(path))
     study_id = storage.create_new_study([1], "a")  # type: ignore[list-item]

@@ -272,7 +272,7 @@ class DoseResponse(DosedEstimator[AdaptedDoses]):
         warn_of_titration(self.titration_p_value_)
 
     def unadapted(self) -> AdaptedDoses:
-        """The population: a new patient without rows."""
+        """Population model, as a new patient without rows."""
         self._check_is_fitted()
         models = self.plausible_
         prior = mix_normals([(m.model.mean, m.model.prior) for m in models], _weights(models))

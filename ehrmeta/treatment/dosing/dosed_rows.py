@@ -80,7 +80,8 @@ def read_rows(
         if is_log and len(low):
             raise DataError(
                 f"the {what} is 0 or below in {len(low):,} of {len(values):,} rows (first: row "
-                f"{low[0]}), which has no logarithm. Remove those rows, or use the linear scale."
+                f"{low[0]}), where a logarithm does not exist. Remove those rows, or use the "
+                "linear scale."
             )
     order = tasks.order
     return DosedRows(

@@ -256,10 +256,10 @@ def _noise(n_patients: int, n_draws: int, n_parameters: int) -> Array:
 def _proposed(
     centre: Array, sd: Array, posterior: tuple[Array, Array] | None, noise: Array
 ) -> tuple[Array, Array]:
-    """Draws (draw, parameter) and their log densities.
+    """Draws from the proposal distribution, (draw, parameter), and their log densities.
 
-    With a posterior, given as mean and Cholesky root, the second half is drawn from that; otherwise
-    all are drawn from the population.
+    Without a posterior, all are from the population distribution. With one, given as mean and
+    Cholesky root, the second half of the draws is from the posterior.
     """
     wide = _WIDER * sd
     theta = centre + wide * noise

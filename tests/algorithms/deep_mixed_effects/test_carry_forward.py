@@ -38,13 +38,13 @@ def sticky():
 
 def later_visits(model, X, y, groups, time):
     """The distributions of all visits after the support, their outcomes and the last values."""
-    shown, asked = time < SHOTS, time >= SHOTS
+    shown, queried = time < SHOTS, time >= SHOTS
     adapted = model.adapt(X[shown], y[shown], groups=groups[shown], time=time[shown])
-    found = adapted.predict_distribution(X[asked], groups=groups[asked], time=time[asked])
-    return found, y[asked], y[time == SHOTS - 1][groups[asked]]
+    found = adapted.predict_distribution(X[queried], groups=groups[queried], time=time[queried])
+    return found, y[queried], y[time == SHOTS - 1][groups[queried]]
 
 
-def test_the_share_that_stays_is_found(sticky):
+def test_the_share_that_stays_is_recovered(sticky):
     found, y, last = later_visits(sticky, *walks(0.8, seed=1))
     assert isinstance(found, CarriedPredictive)
     carried = found.outcome.inverse(found.last)

@@ -19,7 +19,7 @@ def _rows(n_tasks: int = 400, per_task: int = 5) -> tuple[torch.Tensor, torch.Te
     return terms, noise, torch.arange(n_tasks).repeat_interleave(per_task)
 
 
-def test_a_scale_that_varies_is_found():
+def test_a_scale_that_varies_is_detected():
     terms, noise, task = _rows()
     truth = torch.tensor([0.1, 0.3, 0.0], dtype=torch.float64)
     ratio = (noise * torch.exp(terms @ truth)).square()
@@ -27,7 +27,7 @@ def test_a_scale_that_varies_is_found():
     torch.testing.assert_close(found, truth, atol=0.06, rtol=0)
 
 
-def test_a_scale_that_does_not_vary_is_left():
+def test_a_scale_that_does_not_vary_is_unchanged():
     terms, noise, task = _rows()
     assert not fit_spread(terms, noise.square(), torch.ones_like(noise), task).any()
 

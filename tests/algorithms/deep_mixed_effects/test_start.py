@@ -117,7 +117,7 @@ def test_most_of_the_gap_to_the_bayes_rule_is_closed():
     assert closed > 0.7
 
 
-def test_slopes_of_a_real_valued_outcome_are_found():
+def test_slopes_of_a_real_valued_outcome_are_estimated():
     rng = np.random.default_rng(0)
     groups = np.repeat(np.arange(30), 40)
     X = rng.normal(size=(1200, 3))

@@ -14,7 +14,7 @@ def test_supports_and_queries_are_of_the_site_and_do_not_meet():
     assert support[groups == 0].sum() == 10
     assert query[groups == 0].sum() == 20
     assert not (support & query).any()
-    assert not support[groups > 0].any(), "5 rows hold no 10, and site 2 was not asked for"
+    assert not support[groups > 0].any(), "5 rows hold no 10, and site 2 was not requested"
     assert not query[groups > 0].any()
     other, _ = supports(data, np.array([0]), 10, draw=1, seed=0)
     assert (support != other).any()

@@ -73,7 +73,7 @@ def test_a_site_intercept_moves_an_equation_part_of_the_way():
 
 
 @pytest.mark.filterwarnings("ignore:levels of")
-def test_a_learner_told_an_equation_may_take_it_over():
+def test_a_learner_given_an_equation_may_reproduce_it():
     """Where the dose is the equation's, a linear learner that is told it needs nothing else."""
     data = load_cohorts("warfarin")
     some = np.flatnonzero(data.groups < 3)

@@ -33,7 +33,7 @@ def test_no_image_of_a_test_class_is_trained_on(split):
     assert upright | _images(unseen) == _images([load_digits().images])
 
 
-def test_labels_say_nothing_of_the_class():
+def test_labels_are_unrelated_to_the_class():
     """The first images of a label come from every class about equally often."""
     classes = [np.full((20, 8, 8), float(c)) for c in range(10)]
     tasks = draw_tasks(classes, 2000, 2, random_state=0)

@@ -8,7 +8,7 @@ from benchmarks.suite.cells import Run
 PLAN = Plan(n_folds=5, folds_run=1)
 
 
-def test_a_run_goes_on_from_its_folder_and_is_told_in_words(tmp_path):
+def test_a_run_resumes_from_its_folder_and_is_summarised_in_words(tmp_path):
     names = ["hazard, last value", "logistic, last value"]
     run = Run(cache=tmp_path)
     first = run_landmark(run, PLAN, ["pbcseq"], names)

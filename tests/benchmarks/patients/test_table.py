@@ -30,7 +30,7 @@ def results():
     return by_data_set
 
 
-def test_all_methods_are_judged_on_the_same_patients_and_differences_are_paired(results):
+def test_all_methods_are_scored_on_the_same_patients_and_differences_are_paired(results):
     scores = DataSetScores("pbcseq-albumin", results["pbcseq-albumin"])
     for k in scores.shots:
         rows = [folds.scores[k]["rows"] for folds in scores.results.values()]

@@ -6,7 +6,7 @@ from benchmarks.reliability import canaries
 from ehrmeta.data import Table
 from ehrmeta.estimators import MetaRegressor
 
-# the villages are too small to be told apart, and are left out of files
+# the villages are too small to be named, and are left out of files
 pytestmark = pytest.mark.filterwarnings("ignore:levels of")
 
 

@@ -62,7 +62,7 @@ def test_several_processes_give_what_one_gives_in_the_same_order(tmp_path):
     assert len(list(tmp_path.iterdir())) == 3
 
 
-def test_a_cell_that_could_not_run_is_told_by_its_note():
+def test_a_cell_that_could_not_run_has_a_note():
     printed: list[str] = []
     Run(echo=printed.append).results([Cell("a", diverged)])
     assert printed == ["[1/1] a: diverged"]

@@ -23,7 +23,7 @@ from benchmarks.suite.command import command_line
         ("pacoh --data /home/me/icu --cache runs", "pacoh --data DIR --cache FOLDER"),
     ],
 )
-def test_a_file_of_records_names_all_that_was_asked_for_but_no_folder(given, named):
+def test_a_file_of_records_names_all_options_but_no_folder(given, named):
     name, *arguments = shlex.split(given)
     context = main.commands[name].make_context(name, arguments)
     assert command_line(context) == f"python -m benchmarks {named}"

@@ -19,7 +19,7 @@ def test_own_least_squares_find_a_patient_measured_without_error() -> None:
 
 
 @pytest.mark.slow
-def test_population_parameters_are_found_again() -> None:
+def test_population_parameters_are_recovered() -> None:
     patients = make_pk(150, random_state=2)
     fitted = fit_population(rows_of(patients, torch.arange(150), 5), True)
     true = dosing._true(True)

@@ -28,7 +28,7 @@ def test_the_truth_is_the_documented_formula() -> None:
     assert 40 <= sizes.min() <= sizes.max() <= 800
 
 
-def test_sites_differ_as_much_as_asked() -> None:
+def test_sites_differ_as_much_as_requested() -> None:
     c = make_cohorts(4000, n_patients=(1, 1), intercept_sd=0.6, slope_sd=0.3, random_state=1)
     np.testing.assert_allclose(c.effects.std(axis=0), c.effect_sd, rtol=0.05)
     np.testing.assert_allclose(c.effect_sd, [0.6, 0.3, 0.3])

@@ -15,11 +15,11 @@ def test_concentrations_solve_the_compartment_equations(route: Literal["oral", "
         k, ka, volume = p.clearance[i] / p.volume[i], p.absorption[i], p.volume[i]
         gut, blood = 0.0, 0.0
         given = np.repeat(p.doses[i], 4)
-        asked = p.time[p.groups == i]
+        queried = p.time[p.groups == i]
         found = []
         for number, dose in enumerate(given):
             gut, blood = (gut + dose, blood) if route == "oral" else (gut, blood + dose)
-            times = [t - 12 * number for t in asked if 12 * number <= t < 12 * number + 12]
+            times = [t - 12 * number for t in queried if 12 * number <= t < 12 * number + 12]
             solved = solve_ivp(
                 lambda t, a, k=k, ka=ka: [-ka * a[0], ka * a[0] - k * a[1]],
                 (0, 12),

@@ -67,10 +67,10 @@ def test_the_posterior_of_the_effects_is_calibrated_and_learns(confounding: int)
     for k in (0, 5, 20, 50):
         seen = first_rows(s, k)
         mean, sd = s.bayes_effect(seen, first_rows(s, 60) & ~first_rows(s, 50))
-        asked = s.effect[first_rows(s, 60) & ~first_rows(s, 50)]
-        z = (asked - mean) / sd
+        queried = s.effect[first_rows(s, 60) & ~first_rows(s, 50)]
+        z = (queried - mean) / sd
         assert abs(np.mean(z**2) - 1) < 0.12
-        errors.append(np.mean((asked - mean) ** 2))
+        errors.append(np.mean((queried - mean) ** 2))
     assert np.all(np.diff(errors) < 0)
 
 

@@ -65,7 +65,7 @@ def test_every_public_display_is_one():
     assert all(issubclass(getattr(report, name), Display) for name in names)
 
 
-def test_colours_are_told_apart_in_grey():
+def test_colours_are_distinguishable_in_grey():
     grey = [np.dot([0.299, 0.587, 0.114], plt.matplotlib.colors.to_rgb(c)) for c in PALETTE]
     assert np.diff(np.sort(grey)).min() > 0.01
 

@@ -91,7 +91,7 @@ def test_models_that_cannot_be_fitted_are_refused(parameters: dict, message: str
         DoseResponse(**parameters).fit(X, y, treatment=dose, groups=patient, time=day)
 
 
-def test_levels_of_few_patients_are_told_apart_and_unknown_ones_warned_of_once() -> None:
+def test_levels_of_few_patients_are_distinguished_and_unknown_ones_warned_of_once() -> None:
     rng = np.random.default_rng(0)
     patient, day = np.repeat(np.arange(24), 8), np.tile(np.arange(8.0), 24)
     dose, arm = rng.integers(1, 5, 192).astype(float), np.array(list("abc"))[patient % 3]

@@ -54,7 +54,7 @@ def dosed(**odd):
         ({"groups": np.arange(60)}, "none of 60 tasks has two rows.*of visits"),
         ({"X": RESPONSES[:, None]}, r"\['x0'\] are copies of the outcome"),
         ({"y": ["<5", *map(str, RESPONSES[1:])]}, "such as '<5', in 1 of 60 rows.*censored='half'"),
-        ({"time": np.r_[1e12, np.arange(59)]}, "absurdly far from the others in 1 of 60 rows"),
+        ({"time": np.r_[1e12, np.arange(59)]}, "implausibly far from the others in 1 of 60 rows"),
         ({"dose_time": DAYS.dt.tz_localize("UTC")}, "have a time zone, but those of time= have"),
     ],
 )
