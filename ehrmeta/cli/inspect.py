@@ -13,6 +13,7 @@ from ehrmeta.estimators import Adapted, ConformalClassifier, ConformalRegressor
 from ehrmeta.loading import load
 from ehrmeta.nn import MLP
 from ehrmeta.persistence import read_bundle
+from ehrmeta.treatment import AdaptedResponse, TreatmentResponse
 
 
 def describe_file(file: str, full: bool) -> None:
@@ -27,7 +28,11 @@ def describe_file(file: str, full: bool) -> None:
     click.echo("\n".join(map(printable, lines)))
     if metadata.get("names_rare_levels"):
         click.echo("\nThis file contains patient data: it names levels of fewer than 11 patients.")
-    if "support.y" in tensors:
+    elif metadata.get("contains_patient_data") and "labels" not in metadata:
+        click.echo(
+            "\nThis file contains patient data: limits calibrated on fewer than 11 patients."
+        )
+    elif metadata.get("contains_patient_data"):
         click.echo("\nThis file contains patient data: the support rows and labels of its tasks.")
     if not full and not metadata.get("contains_patient_data"):
         click.echo("\nThis file contains no row and no label of any task; --full prints all of it.")
@@ -35,6 +40,9 @@ def describe_file(file: str, full: bool) -> None:
 
 def _summary(loaded: Any) -> Iterator[str]:
     """Describe a model, and its adapted tasks if any, in a few lines."""
+    if isinstance(loaded, TreatmentResponse | AdaptedResponse):
+        yield from repr(loaded).splitlines()
+        return
     if isinstance(loaded, Adapted):
         yield repr(loaded)
         model: Any = loaded.model

@@ -378,6 +378,8 @@ def _read_limits(tensors: Mapping[str, Tensor], name: str, n_tasks: Any) -> Limi
     error, weight = pair[0], pair[1]
     if bool((error.diff() < 0).any()) or bool((weight <= 0).any()) or type(n_tasks) is not int:
         raise BundleError(f"tensor {name!r} must contain sorted errors and positive weights.")
+    if abs(float(weight.sum()) - n_tasks) > 1e-6 * max(n_tasks, 1):
+        raise BundleError(f"the weights of tensor {name!r} must add up to its number of tasks.")
     return Limits(error.numpy(), weight.numpy(), n_tasks)
 
 
