@@ -5,11 +5,11 @@ a key, digests tell nothing to those who do not have it, and a line that was cha
 inserted or moved is found. Without a key, a line holds no digest at all and can be forged.
 """
 
-import fcntl
 import hashlib
 import hmac
 import json
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,6 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from ehrmeta.errors import DataError
+
+if sys.platform != "win32":
+    import fcntl
 
 KEY_VARIABLE = "EHRMETA_AUDIT_KEY"
 _SHORTEST = 16  # bytes of a key
@@ -59,7 +62,8 @@ def append_audit_record(
     Parameters
     ----------
     path : str or Path
-        Created if missing, for its owner alone (0600). Writers wait for each other.
+        Created if missing, for its owner alone (0600). Writers wait for each other, but not on
+        Windows.
     record : mapping of str to JSON values
         Written as it is.
     digests : mapping of str to str
@@ -69,7 +73,8 @@ def append_audit_record(
     line = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), **record}
     try:
         with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600), "r+b") as log:
-            fcntl.flock(log, fcntl.LOCK_EX)
+            if sys.platform != "win32":
+                fcntl.flock(log, fcntl.LOCK_EX)
             log.seek(max(0, log.seek(0, os.SEEK_END) - _TAIL))
             tail = log.read()
             if key is not None:

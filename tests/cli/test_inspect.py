@@ -1,4 +1,6 @@
-from ehrmeta import MetaRegressor
+import numpy as np
+
+from ehrmeta import ConformalRegressor, MetaRegressor, TreatmentResponse
 from ehrmeta.persistence import read_bundle, write_bundle
 from tests.cli.commands import run
 from tests.estimators.patients import make_patients, small_model
@@ -40,3 +42,21 @@ def test_inspect_lets_no_file_write_to_the_terminal(folder):
     write_bundle(forged, tensors, metadata | {"title": "\x9b2J\x1b[2J"})
     shown = run("inspect", forged, "--full").output
     assert not {"\x9b", "\x1b"} & set(shown)
+
+
+def test_inspect_reads_effects_and_calibrations(tmp_path):
+    X, y, groups, time = make_patients(40)
+    arms = np.arange(len(y)) % 2
+    effects = TreatmentResponse(random_state=0).fit(X[["age"]], y, treatment=arms, groups=groups)
+    effects.save(tmp_path / "effects.ehrmeta")
+    shown = run("inspect", tmp_path / "effects.ehrmeta").output
+    assert "TreatmentResponse" in shown and "no row and no label" in shown
+
+    train, few = groups < 32, groups >= 32
+    model = small_model(max_steps=1)
+    model.fit(X[train], y[train], groups=groups[train], time=time[train])
+    calibrated = ConformalRegressor(model)
+    calibrated.calibrate(X[few], y[few], groups=groups[few], time=time[few])
+    calibrated.save(tmp_path / "calibrated.ehrmeta")
+    shown = run("inspect", tmp_path / "calibrated.ehrmeta").output
+    assert "limits calibrated on fewer than 11 patients" in shown
