@@ -16,7 +16,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from ehrmeta import DeepMixedEffects, MetaClassifier, load_dataset
+from ehrmeta import MetaClassifier, load_dataset
 from ehrmeta.evaluation import risk_scores
 from ehrmeta.report import CalibrationDisplay
 
@@ -25,13 +25,12 @@ train, test = warfarin.split(test_fraction=0.27, random_state=0)  # by site
 print(f"{train.n_tasks} sites to learn from, {test.n_tasks} new ones")
 
 # %% [markdown]
-# `feature_slopes=True` suits tasks with tens of rows or more: sites may differ in their level and
-# in the effect of every feature. How much they differ is estimated from the training sites.
+# The table's schema says that tasks are cohorts, so the default is a mixed model: sites may differ
+# in their level and in the effect of every feature. How much they differ is estimated from the
+# training sites.
 
 # %%
-model = MetaClassifier(
-    DeepMixedEffects(feature_slopes=True), max_steps=100, random_state=0, verbose=False
-)
+model = MetaClassifier(random_state=0, verbose=False)
 model.fit(train.X, train.y <= 21, groups=train.groups)
 
 # %% [markdown]

@@ -40,6 +40,8 @@ from ehrmeta.training.loop import stage
 _WARM_EPISODES = 10_000  # of the warm start
 _TASKS_AT_ONCE = 1024
 Out = TypeVar("Out")
+# The default for cohorts: all is estimated by marginal likelihood, and nothing is trained.
+_OF_COHORTS = DeepMixedEffects(feature_slopes=True, n_deep=0, deep_mean=False, correction=False)
 _PLAN_FIELDS = {field.name for field in fields(TrainingPlan)}
 
 
@@ -157,6 +159,16 @@ class MetaEstimator(Saved, TaskEstimator):
         super().set_params(**params)
         return self
 
+    def _is_of_cohorts(self, rows: TaskRows, reader: RowReader) -> bool:
+        """Whether a schema says that tasks are cohorts, without time, and the default serves them.
+
+        A backbone of the user's own asks for a network.
+        """
+        if reader.schema is None or reader.schema.task_kind != "cohort" or rows.timed:
+            return False
+        labels = getattr(reader.table.outcome, "labels", ())
+        return self.backbone is None and len(labels) <= 2
+
     def _fit_tasks(
         self,
         rows: TaskRows,
@@ -167,7 +179,9 @@ class MetaEstimator(Saved, TaskEstimator):
     ) -> MetaModel:
         """Meta-train on encoded rows."""
         training_rows = rows
-        algorithm = clone(self.algorithm or self._default_algorithm())
+        of_cohorts = self.algorithm is None and self._is_of_cohorts(rows, reader)
+        default = _OF_COHORTS if of_cohorts else self._default_algorithm()
+        algorithm = clone(self.algorithm or default)
         settings, time_unit = self.get_params(deep=False), reader.table.time_unit
         backbone, n_features = self.backbone or MLP(), visible_width(rows)
         spec = self._model_class.spec(algorithm, backbone, settings, reader.table, n_features)
@@ -197,7 +211,10 @@ class MetaEstimator(Saved, TaskEstimator):
         generator = torch.Generator().manual_seed(seed)
         keeps_start = algorithm.keeps_start
         fitted, held_out = hold_out(
-            rows, self.validation_fraction, generator, keeps_start=keeps_start
+            rows,
+            0.0 if of_cohorts else self.validation_fraction,
+            generator,
+            keeps_start=keeps_start,
         )
         initial = algorithm.init(spec, generator)
 
@@ -271,7 +288,9 @@ class MetaRegressor(MetaEstimator, TaskRegressor):
     Parameters
     ----------
     algorithm : Algorithm, optional
-        The meta-learner; `DeepMixedEffects` by default.
+        The meta-learner; `DeepMixedEffects` by default. For cohorts without time (``task_kind`` of
+        the schema) the default is its linear model with random intercepts and slopes of all
+        features, which is estimated by marginal likelihood in one step: nothing is trained.
     backbone : Backbone, optional
         The network; ``MLP((64, 64))`` by default.
     likelihood : {"normal", "student_t"}
@@ -371,7 +390,8 @@ class MetaClassifier(MetaEstimator, TaskClassifier):
     Parameters
     ----------
     algorithm : Algorithm, optional
-        The meta-learner; `MetaSGD` by default.
+        The meta-learner; `MetaSGD` by default. For two classes and cohorts without time
+        (``task_kind`` of the schema), the default is as in `MetaRegressor`.
     backbone : Backbone, optional
         The network; ``MLP((64, 64))`` by default.
     population : classifier, optional

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, cross_val_score
 
-from ehrmeta import MLP, DeepMixedEffects, MetaClassifier, MetaRegressor, MetaSGD, PatientKFold
+from ehrmeta import (
+    MLP,
+    DeepMixedEffects,
+    MetaClassifier,
+    MetaRegressor,
+    MetaSGD,
+    PatientKFold,
+    make_cohorts,
+)
+from ehrmeta.baselines import MixedEffectsLogistic
+from ehrmeta.data import Feature, Outcome, Schema
 from ehrmeta.errors import BundleError
 from tests.estimators.patients import make_patients, small_model
 
@@ -110,3 +121,78 @@ def test_held_out_tasks_are_scored_if_a_share_is_given(fraction, held_out):
     fitted = small_model(validation_fraction=fraction, max_steps=50)
     history = fitted.fit(X, y, groups=groups, time=time).history_
     assert np.isfinite([record["held_out_loss"] for record in history]).all() == held_out
+
+
+def _cohorts(**options):
+    """Hospitals, and a schema that says so."""
+    cohorts = make_cohorts(**options)
+    features = tuple(Feature(f"x{i}") for i in range(cohorts.X.shape[1]))
+    frame = pd.DataFrame(cohorts.X, columns=[one.name for one in features])
+    return frame, cohorts.y, cohorts.groups, Schema(features, Outcome("ill"), task_kind="cohort")
+
+
+@pytest.mark.parametrize("estimator", [MetaClassifier, MetaRegressor])
+def test_cohorts_of_a_schema_get_random_slopes_of_all_features(estimator, tmp_path):
+    X, y, groups, schema = _cohorts(n_sites=6, n_patients=(30, 40), random_state=0)
+    y = y if estimator is MetaClassifier else y + X["x0"]
+    model = estimator(schema=schema, random_state=0).fit(X, y, groups=groups)
+    algorithm = model.model_.learner.algorithm
+    assert isinstance(algorithm, DeepMixedEffects)
+    assert algorithm.feature_slopes
+    assert model.history_ == [], "nothing is trained"
+    assert model.algorithm is None
+    model.save(tmp_path / "model.ehrmeta")
+    loaded = estimator.load(tmp_path / "model.ehrmeta")
+    np.testing.assert_array_equal(loaded.predict(X), model.predict(X))
+
+
+@pytest.mark.parametrize("case", ["own algorithm", "own backbone", "three classes", "no schema"])
+def test_other_data_and_settings_keep_their_learner(case):
+    X, y, groups, schema = _cohorts(n_sites=4, n_patients=(20, 30), random_state=0)
+    settings = {"schema": schema, "max_steps": 1, "random_state": 0}
+    settings |= {
+        "own algorithm": {"algorithm": MetaSGD()},
+        "own backbone": {"backbone": MLP((4,))},
+    }.get(case, {})
+    if case == "no schema":
+        settings["schema"] = None
+    if case == "three classes":
+        y = np.arange(len(y)) % 3
+    model = MetaClassifier(**settings).fit(X, y, groups=groups)
+    assert isinstance(model.model_.learner.algorithm, MetaSGD)
+
+
+def _above_intercept(n_sites, slope_sd, seed):
+    """Mean log loss of 40 new cohorts above a model with a shrunken intercept, (cohort, k)."""
+    X, y, groups, schema = _cohorts(
+        n_sites=n_sites + 40, n_patients=(60, 120), slope_sd=slope_sd, random_state=seed
+    )
+    train, number = groups < n_sites, pd.Series(groups).groupby(groups).cumcount()
+    query = ~train & (number >= 40)
+
+    def losses(model, k):
+        support = ~train & (number < k)
+        if k:
+            adapted = model.adapt(X[support], y[support], groups=groups[support])
+        else:
+            adapted = model.unadapted()
+        known = {"groups": groups[query]} if k else {}
+        p = adapted.predict_proba(X[query], **known)[np.arange(query.sum()), y[query]]
+        return pd.Series(-np.log(p)).groupby(groups[query]).mean()
+
+    default, intercept = (
+        estimator(schema=schema).fit(X[train], y[train], groups=groups[train])
+        for estimator in (MetaClassifier, MixedEffectsLogistic)
+    )
+    return pd.DataFrame({k: losses(default, k) - losses(intercept, k) for k in (0, 5, 40)})
+
+
+def test_in_few_hospitals_that_share_their_slopes_nothing_is_lost():
+    above = pd.concat([_above_intercept(8, 0.0, seed) for seed in range(4)])
+    assert (above.mean() <= 0.002).all()
+
+
+def test_in_hospitals_whose_slopes_differ_patients_teach_them():
+    above = _above_intercept(30, 0.5, 0)
+    assert (above.mean() <= 0.002).all()
+    assert above[40].mean() < -2 * above[40].std() / np.sqrt(len(above))
