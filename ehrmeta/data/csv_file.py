@@ -193,7 +193,7 @@ def _has_decimal_commas(frame: pd.DataFrame, text: tuple[str, ...]) -> bool:
 def _with_points(frame: pd.DataFrame, text: tuple[str, ...], path: Path) -> pd.DataFrame:
     """Replace decimal commas by points in other cells, such as ``<0,5``.
 
-    Columns of numbers with points are named in a warning: they may hold thousands or codes.
+    A warning names columns of numbers with points, which may hold thousands or codes.
     """
     frame, pointed = frame.copy(), []
     for i, cells in list(_text_columns(frame, text)):

@@ -135,7 +135,7 @@ def odd_keys(columns: Columns, schema: Schema) -> Iterator[Finding]:
         yield Finding(what, clock, unsorted, "Rows are sorted by time; check the column.")
     far = int((distance_from_others(time) > FAR).sum())
     if far:
-        what = f"rows more than {FAR:,} times as far from the median time as 90 % of rows"
+        what = "rows with a time far from all others"
         yield Finding(what, clock, far, "Check for placeholders: correct these rows or drop them.")
     if schema.task_kind == "patient" and schema.on_duplicate == "allow":
         repeats = int(pd.DataFrame({"task": tasks.codes, "time": time}).duplicated().sum())

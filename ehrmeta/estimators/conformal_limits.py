@@ -361,7 +361,7 @@ class Calibration:
         n_limits = len(outcome["labels"]) if "labels" in outcome else 1
         sizes = {*map(len, limits.values()), *map(len, maps.values())}
         if sizes != {n_limits} or ANY not in limits:
-            raise BundleError("its calibration is not that of its outcome.")
+            raise BundleError("its calibration does not match its outcome.")
         by = {str(name): tuple(map(float, cuts)) for name, cuts in metadata["by"]}
         return cls(limits, by, maps)
 

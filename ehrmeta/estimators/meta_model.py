@@ -229,7 +229,7 @@ class MetaModel(TaskModel, ABC):
             raise BundleError(f"it has {n_saved} weight tensors; its settings imply {len(params)}.")
         weights = [value for value in params.values() if value.numel()]
         if any(float(value.abs().max()) > _LARGEST_WEIGHT for value in weights):
-            raise BundleError("its weights are larger than any training gives.")
+            raise BundleError("its weights are implausibly large.")
         names = state["feature_names_in"]
         history = [
             {name: math.nan if value is None else value for name, value in record.items()}

@@ -342,7 +342,7 @@ def _in_meds_names(rows: Mapping[str, Column]) -> dict[str, Column]:
 
 
 def refuse_overflow(columns: Mapping[str, npt.NDArray[Any]]) -> None:
-    """Raise a `DataError` if a prediction overflowed: weights, or values of the rows, are absurd.
+    """Raise a `DataError` if a prediction overflowed, because weights or values are too large.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Reports, tables and figures."""
+"""Reports, tables and figures on fitted models."""
 
 from ehrmeta.lazy import lazy_names
 

@@ -49,7 +49,7 @@ def count_text(n: float) -> str:
 
 
 def left_out_text(n_tested: int, n_scored: int, k: int) -> str:
-    """How many patients a model was tested on, how many were left out and why.
+    """Sentence on the numbers of patients tested and left out, and the reason.
 
     Examples
     --------
@@ -93,7 +93,7 @@ def protect_levels(
 
     Examples
     --------
-    Ward a has 5 patients. Drug x is given in wards a and c, so that x less c would tell of them.
+    Ward a has 5 patients. Drug x is given in wards a and c, so that x minus c would reveal them.
 
     >>> ward = np.repeat(["a", "b", "c"], [5, 40, 60])
     >>> drug = np.where(ward == "b", "y", "x")
@@ -119,9 +119,9 @@ def protect_levels(
 def _leaves_few(patient: NDArray[Any], columns: Mapping[str, NDArray[Any]]) -> bool:
     """Whether adding and subtracting groups can leave a contrast of fewer than 11 patients.
 
-    Groups are vectors over the joint cells of all columns. A basis of their span in which as many
-    cells as possible are 0 has its smallest supports where random cells, mostly large ones, are
-    eliminated first (information-set decoding); the smallest support of several bases is checked.
+    Groups are vectors over the joint cells of all columns, and contrasts are vectors in their span.
+    The search is information-set decoding: random cells, mostly large ones, are eliminated, so that
+    the reduced basis contains contrasts of few cells. Several random bases are checked.
     """
     codes = [pd.factorize(levels)[0] for levels in columns.values()]
     joint, cell = np.unique(np.column_stack(codes), axis=0, return_inverse=True)

@@ -1,4 +1,4 @@
-"""Searching hyper-parameters with Optuna."""
+"""Hyper-parameter search with Optuna."""
 
 from ehrmeta.lazy import lazy_names
 

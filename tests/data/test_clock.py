@@ -98,7 +98,7 @@ def test_a_period_counts_from_its_first_moment() -> None:
 
 
 @pytest.mark.parametrize("value", [1e19, -1e308])
-def test_absurd_numbers_are_refused_and_nanoseconds_are_not(value: float) -> None:
+def test_implausibly_large_numbers_are_refused_and_nanoseconds_are_not(value: float) -> None:
     with pytest.raises(
         DataError, match=r"'visit': the time is implausibly large in 1 of 2 rows \(first: row 1"
     ):

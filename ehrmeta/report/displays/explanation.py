@@ -150,7 +150,7 @@ class ExplanationDisplay(Display):
 
 
 def _largest(steps: pd.DataFrame) -> pd.DataFrame:
-    """All contributions of values; of features, the largest in order and the sum of the others."""
+    """Bars of a chart: all values, or the largest features in order and the sum of the others."""
     if steps.empty or steps["part"].iloc[0] != "feature":
         return steps
     steps = steps.sort_values("contribution", key=abs, ascending=False, kind="stable")

@@ -89,7 +89,7 @@ class DoseDesign:
         return np.asarray((value - self.dose_center) / self.dose_scale)
 
     def encoded(self, columns: Mapping[str, AnyArray], *, of_fit: bool = False) -> Array:
-        """Encoded features x, (row, feature); levels of few patients are shrunk, but `of_fit`."""
+        """Encoded features x, (row, feature); levels of few patients are shrunk unless `of_fit`."""
         return self.encoder.transform(columns, shrink=not of_fit)[0].astype(np.float64)
 
     def parts(

@@ -216,7 +216,7 @@ class DosedEstimator(BaseEstimator, Generic[Adapted]):
 
     @abstractmethod
     def unadapted(self) -> Adapted:
-        """The population: a new patient without rows."""
+        """Population model, as a new patient without rows."""
 
     @abstractmethod
     def _check_parameters(self) -> None:

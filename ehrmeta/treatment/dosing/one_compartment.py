@@ -92,7 +92,7 @@ class OneCompartment(DosedEstimator["AdaptedCompartment"]):
             )
 
     def unadapted(self) -> AdaptedCompartment:
-        """The population: a new patient without rows."""
+        """Population model, as a new patient without rows."""
         self._check_is_fitted()
         return AdaptedCompartment(self, None, [None])
 
@@ -113,7 +113,7 @@ class OneCompartment(DosedEstimator["AdaptedCompartment"]):
         return values.astype(np.float64)
 
     def _encoded(self, columns: dict[str, AnyArray], *, of_fit: bool = False) -> Array:
-        """Encoded features, (row, feature); levels of few patients are shrunk, but `of_fit`."""
+        """Encoded features, (row, feature); levels of few patients are shrunk unless `of_fit`."""
         return self.encoder_.transform(columns, shrink=not of_fit)[0].astype(np.float64)
 
 
