@@ -93,6 +93,9 @@ class Algorithm(BaseEstimator, ABC):
     uses_support_offset : bool
         Whether adaptation corrects for an offset of the support rows' log-odds, as
         ``adapt(prevalence=)`` sets it.
+    mixed_start : bool
+        Whether the estimators start it at a mixed model where tasks have time, by
+        `AboveMixedModel`.
     """
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -110,6 +113,7 @@ class Algorithm(BaseEstimator, ABC):
     surrogate_loss: ClassVar[bool] = False
     keeps_start: ClassVar[bool] = False
     uses_support_offset: ClassVar[bool] = True
+    mixed_start = False
 
     def check(self, likelihood: Likelihood) -> None:
         """Raise an error for unsupported kinds of outcome.

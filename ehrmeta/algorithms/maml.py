@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 
 import torch
@@ -62,11 +62,16 @@ class GradientLearner(InnerLoop):
     pseudo_count : float
         Initial pseudo-count c: the weight of the population's prediction, in rows. It is learned.
         With 0 it stays 0, and the inner loss is the mean over the support.
+    mixed_start : bool
+        Where tasks have time: start at a mixed model and learn what it leaves, as
+        `AboveMixedModel` does. With fewer than 100 tasks, training cannot be judged, so the model
+        stays at this start. False learns everything by the inner loop.
     """
 
     max_inner_lr: float = 1.0
     max_inner_norm: float | None = 10.0
     pseudo_count: Annotated[float, Range(0.1, 10.0, log=True)] = 1.0
+    mixed_start: bool = field(default=True, kw_only=True)
 
     def start_count(self) -> dict[str, Tensor]:
         """Parameter of the learned pseudo-count c; none if it is 0."""

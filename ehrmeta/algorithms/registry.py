@@ -9,6 +9,7 @@ from inspect import cleandoc as _cleandoc
 from re import sub as _sub
 
 from ehrmeta.algorithms import _base
+from ehrmeta.algorithms.above_mixed_model import AboveMixedModel as AboveMixedModel
 from ehrmeta.algorithms.anil import ANIL as ANIL
 from ehrmeta.algorithms.bayesian_head import BayesianHead as BayesianHead
 from ehrmeta.algorithms.comparators import (

@@ -1,6 +1,6 @@
 """Reptile."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, ClassVar
 
 import torch
@@ -30,6 +30,8 @@ class Reptile(InnerLoop):
         Gradient steps on the support; with one step Reptile is joint training.
     max_inner_norm : float or None
         Clip the norm of each task's inner gradient.
+    mixed_start : bool
+        As in `MAML`.
 
     References
     ----------
@@ -39,6 +41,7 @@ class Reptile(InnerLoop):
     inner_lr: Annotated[float, Range(1e-3, 0.5, log=True)] = 0.05
     inner_steps: Annotated[int, Range(1, 20, log=True)] = 10
     max_inner_norm: float | None = 10.0
+    mixed_start: bool = field(default=True, kw_only=True)
 
     surrogate_loss: ClassVar[bool] = True
 

@@ -14,7 +14,7 @@ from sklearn.utils import check_random_state
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from ehrmeta.algorithms import Algorithm, DeepMixedEffects, MetaSGD, Params
+from ehrmeta.algorithms import AboveMixedModel, Algorithm, DeepMixedEffects, MetaSGD, Params
 from ehrmeta.errors import DataError, DataWarning
 from ehrmeta.estimators._base import TaskClassifier, TaskEstimator, TaskRegressor
 from ehrmeta.estimators.adapted import Adapted
@@ -183,6 +183,9 @@ class MetaEstimator(Saved, TaskEstimator):
         default = _OF_COHORTS if of_cohorts else self._default_algorithm()
         algorithm = clone(self.algorithm or default)
         settings, time_unit = self.get_params(deep=False), reader.table.time_unit
+        likelihood = self._model_class.likelihood(settings, reader.table.outcome)
+        if rows.timed and algorithm.mixed_start and likelihood.outcome in AboveMixedModel.serves:
+            algorithm = AboveMixedModel(algorithm)
         backbone, n_features = self.backbone or MLP(), visible_width(rows)
         spec = self._model_class.spec(algorithm, backbone, settings, reader.table, n_features)
         device = pick_device(self.device)

@@ -35,7 +35,7 @@ def make_patients(n_patients: int = 60, n_visits: int = 6, seed: int = 0) -> Pat
 def small_model(**parameters) -> MetaRegressor:
     """A model that trains in a second."""
     defaults = {
-        "algorithm": MAML(inner_steps=1),
+        "algorithm": MAML(inner_steps=1, mixed_start=False),
         "backbone": MLP((8,), "tanh"),
         "max_steps": 150,
         "batch_size": 32,

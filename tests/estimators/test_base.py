@@ -24,7 +24,7 @@ def test_score_sees_the_adaptation(patients, new_patients):
     X, y, groups, time = patients
     scores = []
     for inner_lr in (1e-4, 0.2):
-        algorithm = MAML(inner_lr=inner_lr, inner_steps=1, learn_inner_lr=False)
+        algorithm = MAML(inner_lr, 1, learn_inner_lr=False, mixed_start=False)
         fitted = small_model(algorithm=algorithm).fit(X, y, groups=groups, time=time)
         scores.append(
             fitted.score(

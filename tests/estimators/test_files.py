@@ -131,7 +131,7 @@ def test_settings_come_back_in_their_own_types(patients, tmp_path):
     made = small_model(
         schema=schema,
         backbone=MLP((5, 4)),
-        algorithm=MetaSGD(inner_lr=np.float64(0.05), max_inner_norm=None),
+        algorithm=MetaSGD(inner_lr=np.float64(0.05), max_inner_norm=None, mixed_start=False),
         shots=(0, 4),
         score_shots=(1, 2),
         max_steps=np.int64(5),
