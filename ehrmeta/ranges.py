@@ -1,4 +1,4 @@
-"""Ranges: search ranges of hyper-parameters, declared in their type annotations; valid levels.
+"""Search ranges of hyper-parameters, declared in type annotations, and checks of levels.
 
 ``inner_lr: Annotated[float, Range(1e-3, 0.5, log=True)] = 0.1`` has type, range, scale and default.
 Tuner, command line and docs read them from there.

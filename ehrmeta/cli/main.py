@@ -280,7 +280,7 @@ def inspect(**options: Any) -> None:
 
 @main.group()
 def privacy() -> None:
-    """Measure what a model tells of its patients.
+    """Measure what a model reveals about its patients.
 
     \b
     Example:
@@ -295,10 +295,10 @@ def privacy() -> None:
 @shots_option("0,1,3")
 @file_options
 def audit_members(**options: Any) -> None:
-    """Measure how well MEMBERS, who are in MODEL, can be told from NON_MEMBERS, who are not.
+    """Measure how well attacks distinguish MEMBERS of MODEL's training from NON_MEMBERS.
 
-    Prints the area under the curve (0.5: they cannot) and the share of members found at 1 and 5 %
-    false positives, by the loss, by the numbers of a calibration and by the report on the members.
+    Prints the area under the ROC curve (0.5 is chance) and the true positive rates at 1 and 5 %
+    false positives, for attacks by the loss, by the calibration and by a report on the members.
 
     \b
     Example:
@@ -309,7 +309,7 @@ def audit_members(**options: Any) -> None:
 
 @main.group()
 def audit() -> None:
-    """Check logs of adaptations.
+    """Verify audit logs of adaptations.
 
     \b
     Example:

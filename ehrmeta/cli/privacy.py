@@ -21,7 +21,7 @@ def audit_membership(
     schema_file: str | None,
     **form: Any,
 ) -> None:
-    """Print how well the members of a model can be told from other patients."""
+    """Print how well attacks distinguish the members of a model from other patients."""
     loaded = load_model(model)
     fitted = uncalibrated(loaded)
     reading = {
@@ -34,7 +34,7 @@ def audit_membership(
     with stage("attacking"):
         audit = membership_audit(loaded, inside, outside, shots=shots)
     click.echo(f"{inside.n_tasks:,} members, {outside.n_tasks:,} others; 95 % intervals")
-    titles = {"auc": "AUC", "tpr_1": "found at 1 % false", "tpr_5": "found at 5 % false"}
+    titles = {"auc": "AUC", "tpr_1": "TPR at 1 % FPR", "tpr_5": "TPR at 5 % FPR"}
     click.echo(f"{'attack':<32}" + "".join(f"{title:<22}" for title in titles.values()).rstrip())
     for _, row in audit.iterrows():
         cells = (f"{row[n]:.2f} ({row[f'{n}_low']:.2f} to {row[f'{n}_high']:.2f})" for n in titles)
@@ -42,7 +42,7 @@ def audit_membership(
 
 
 def verify_log(log: str, key_file: str | None) -> None:
-    """Print whether an audit log is as it was written; exit with status 1 if it is not."""
+    """Print whether an audit log is unaltered; exit with status 1 if it is not."""
     key = read_key(key_file)
     if key is None:
         raise click.UsageError("pass --key-file, or set EHRMETA_AUDIT_KEY.")
@@ -57,6 +57,8 @@ def verify_log(log: str, key_file: str | None) -> None:
             f"'{log}' is {what}, of {found.n_lines:,}. Use the key it was written with; if this is "
             "the key, somebody altered the log."
         )
-    click.echo(f"{n_keyed:,} lines are as they were written; the last has hmac {found.last}")
+    click.echo(f"{n_keyed:,} lines are unaltered; the last has hmac {found.last}")
     if found.n_without_key:
-        click.echo(f"{found.n_without_key:,} lines were written without a key and prove nothing")
+        click.echo(
+            f"{found.n_without_key:,} lines were written without a key and cannot be verified"
+        )

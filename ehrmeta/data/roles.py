@@ -177,8 +177,8 @@ def _has_one_slope(values: Floats, time: Floats, codes: Codes, n_tasks: int) -> 
 def _is_calendar(values: Floats, time: Floats, codes: Codes) -> bool:
     """Whether a column has the same value at the same time in all tasks.
 
-    Half of all rows and of those that differ from the most frequent value must have a row of
-    another task at their time, so that a rare value is not constant at each time by chance.
+    At least half of the rows must share their time with a row of another task, and so must half of
+    the rows that differ from the most frequent value. Otherwise rare values could agree by chance.
     """
     order = np.lexsort((codes, time))
     values, time, codes = values[order], time[order], codes[order]

@@ -139,7 +139,7 @@ def is_unit(unit: str) -> bool:
 
 
 def mixed_units(values: NDArray[Any]) -> list[str]:
-    """The units that a column of text holds beside values, if it holds two or more and no else.
+    """Units in a text column, if it holds two or more different units and nothing else.
 
     Examples
     --------

@@ -370,7 +370,7 @@ def _merge_repeats(
 def _means(
     values: NDArray[Any], pair: NDArray[np.int64], first: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """Values with the mean of every pair's non-missing values in its first row."""
+    """Replace the first value of every pair by the mean of the pair's non-missing values."""
     numbers = values.astype(np.float64)
     present = ~np.isnan(numbers)
     sums = np.bincount(pair[present], weights=numbers[present], minlength=len(first))

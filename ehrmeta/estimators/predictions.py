@@ -129,7 +129,7 @@ class Predictive(Prediction):
         return self.outcome.clip(m**2 + s**2 * inflation)
 
     def _within_range(self, m: Array, s: Array) -> Array:
-        """Mean after values beyond an end of the range have moved to it, (row,)."""
+        """Mean of the distribution, clipped to the outcome's declared range, (row,)."""
         low, high = self.outcome.low, self.outcome.high
         below = 0.0 if low is None else s * self._excess((low - m) / s)
         above = 0.0 if high is None else s * self._excess((m - high) / s)

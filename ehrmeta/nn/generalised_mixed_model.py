@@ -285,7 +285,7 @@ class _Bucket:
 
 
 class _Factors(NamedTuple):
-    """Of the negative Hessian of the joint log density of beta and u, given the sites.
+    """Factors of the negative Hessian of the log density of beta and u, given the sites.
 
     A is Z times the sds, and W holds the precisions of the sites.
     """

@@ -1,8 +1,8 @@
 """Audit logs: lines of JSON that are keyed and chained by HMAC-SHA256.
 
-A plain digest of few values is no secret: whoever can compute it tries all values in a second. With
-a key, digests tell nothing to those who do not have it, and a line that was changed, removed,
-inserted or moved is found. Without a key, a line holds no digest at all and can be forged.
+A plain digest of a few values is not secret, because all possible values can be tried in a second.
+With a key, digests reveal nothing to those who do not have it, and changed, removed, inserted or
+moved lines are detected. Without a key, a line holds no digest and can be forged.
 """
 
 import hashlib
@@ -23,12 +23,12 @@ if sys.platform != "win32":
 
 KEY_VARIABLE = "EHRMETA_AUDIT_KEY"
 _SHORTEST = 16  # bytes of a key
-_TAIL = 1 << 16  # bytes, more than a line has
+_TAIL = 1 << 16  # bytes; longer than any line
 PathLike = str | os.PathLike[str]
 
 
 def read_key(key_file: PathLike | None = None) -> bytes | None:
-    """The key of audit logs: from a file, or the environment variable EHRMETA_AUDIT_KEY, or none.
+    """Key of audit logs, from a file or the variable EHRMETA_AUDIT_KEY; None without either.
 
     Raises
     ------
@@ -65,7 +65,7 @@ def append_audit_record(
         Created if missing, for its owner alone (0600). Writers wait for each other, but not on
         Windows.
     record : mapping of str to JSON values
-        Written as it is.
+        Written without a digest.
     digests : mapping of str to str
         Digests of data: written as HMAC, or not at all without a key.
     key : bytes, optional
@@ -84,7 +84,7 @@ def append_audit_record(
                 line["hmac"] = _mac(key, "line", _content(line))
             torn = (
                 b"\n" if tail and not tail.endswith(b"\n") else b""
-            )  # by a writer that was killed
+            )  # completes the line of a writer that was killed
             log.write(torn + json.dumps(line).encode() + b"\n")
             log.flush()
             os.fsync(log.fileno())
@@ -97,7 +97,7 @@ def append_audit_record(
 
 @dataclass(frozen=True)
 class VerifiedLog:
-    """What `verify_audit_log` found.
+    """Result of `verify_audit_log`.
 
     Attributes
     ----------
@@ -117,7 +117,7 @@ class VerifiedLog:
 
 
 def verify_audit_log(path: PathLike, key: bytes) -> VerifiedLog:
-    """Check every line of a log, and that each follows the one before it.
+    """Verify an audit log: every line, and its link to the line before it.
 
     Examples
     --------

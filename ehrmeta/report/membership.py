@@ -1,4 +1,4 @@
-"""Membership audit: how well patients of a model can be told from patients who are not in it."""
+"""Membership inference audit: how well attacks identify the patients in a model's training."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -24,7 +24,7 @@ from ehrmeta.report.forecast_scores import forecasts
 from ehrmeta.report.risk import risk_report
 
 _RATES = (0.01, 0.05)  # of false positives
-_NEAREST = 1e-9  # distance below which a number counts as found in a file
+_NEAREST = 1e-9  # floor of the distance to a number of the file
 _FOLDS = 5
 
 
@@ -38,20 +38,19 @@ def membership_audit(
     n_bootstrap: int = 1000,
     random_state: int = 0,
 ) -> pd.DataFrame:
-    r"""Measure how well one who holds a patient's rows can tell whether the patient is in a model.
+    r"""Membership inference audit: how well a patient's rows reveal membership in the training.
 
-    Each attack gives every patient a score, higher for likelier members.
+    Each attack scores every patient; members are expected to have higher scores.
 
     - **loss after k values**: the negative mean loss of the patient's later rows. Models fit the
       patients they were trained on better than others (Yeom et al. 2018).
-    - **calibration**: how near the patient's nonconformity scores are to numbers that the file of a
-      calibrated model holds, as the mean of :math:`-\log` of the distance.
-    - **report**: whether the means on the page that `forecast_report` or `risk_report` writes on
-      the members differ from those of other patients in the direction of the patient's own (Homer
-      et al. 2008).
+    - **calibration**: the mean of :math:`-\log` of the distance from the patient's nonconformity
+      scores to the nearest numbers in the file of a calibrated model.
+    - **report**: whether the means in a `forecast_report` or `risk_report` on the members differ
+      from those of other patients in the direction of the patient's means (Homer et al. 2008).
     - **weights** and **weights, calibration, report**: the losses, and all scores, combined by a
       logistic regression with cross-validation. Their **difference** is what the calibration and
-      the report tell beyond the weights.
+      the report reveal in addition to the weights.
 
     Parameters
     ----------
@@ -60,8 +59,8 @@ def membership_audit(
         Patients whose rows went into the training, the calibration or a report, and patients from
         the same population who are in none of them; at least 22 of each.
     shots : sequence of int, optional
-        Numbers of values to adapt to; by default those of 0, 1, 3 after which half of the members
-        have another.
+        Numbers of values to adapt to; by default those of 0, 1, 3 that at least half of the members
+        exceed.
     confidence_level : float, default 0.95
         Level of the bootstrap intervals over patients.
     n_bootstrap : int
@@ -71,7 +70,7 @@ def membership_audit(
     Returns
     -------
     DataFrame
-        A row per attack: attack, `auc` (0.5 if nothing can be told) and the true positive rates
+        A row per attack: attack, `auc` (0.5 is chance) and the true positive rates
         `tpr_1` and `tpr_5` at 1 and 5 % false positives, each with `_low` and `_high`.
 
     Raises
@@ -101,7 +100,7 @@ def membership_audit(
     check_level(confidence_level)
     for name, table in (("members", members), ("non_members", non_members)):
         if table.n_tasks < 2 * MIN_CELL:
-            raise DataError(f"{name} has {table.n_tasks} patients; an audit needs {2 * MIN_CELL}.")
+            raise DataError(f"{name} has {table.n_tasks} patients. Pass {2 * MIN_CELL} or more.")
     shots = shots_to_score(members.tasks, shots, (0, 1, 3))
     tables = members, non_members
     base = getattr(model, "model", model)
@@ -145,7 +144,7 @@ class _Rows:
             raise DataError(f"no patient has a row after the first {min(missing)}. Lower shots.")
 
     def per_patient(self, k: int, values: Array) -> Array:
-        """Mean of the rows of every patient, (task,); NaN for those without a row."""
+        """Mean over the rows of every patient, (task,); NaN for patients without a row."""
         n = self.tasks.n_tasks
         counts = np.bincount(self.codes[k], minlength=n)
         total = np.bincount(self.codes[k], values, minlength=n)
@@ -176,7 +175,7 @@ def _loss_and_scores(predicted: Any, y: NDArray[Any]) -> tuple[Array, Array]:
 
 
 def _numbers_of(model: Any) -> Array:
-    """All numbers that the file of a calibrated model holds beside the model, ascending."""
+    """All numbers of the calibration in the file of a calibrated model, ascending."""
     tensors, metadata = model.calibration_.to_state()
 
     def numbers(part: Any) -> Iterator[float]:
@@ -194,7 +193,7 @@ def _numbers_of(model: Any) -> Array:
 def _report(
     model: Any, tables: Sequence[Table], shots: Sequence[int]
 ) -> tuple[Array, tuple[Array, Array]]:
-    """Means that a page on the members prints, (mean,), and those of every patient."""
+    """Means in a report on the members, (mean,), and the same means of every patient."""
     of_members, base = tables[0], getattr(model, "model", model)
     rows: dict[str, Any] = {
         "groups": of_members.groups,
@@ -232,12 +231,12 @@ def _forecast_means(model: Any, table: Table, shots: Sequence[int]) -> Array:
 
 
 def _first(cell: str) -> float:
-    """The number that a cell begins with."""
+    """The leading number of a table cell."""
     return float(cell.partition(" ")[0].replace(",", ""))
 
 
 def _toward(published: Array, members: Array, others: Array) -> Array:
-    """Whether published means lie from those of other patients toward each patient, (task,).
+    """How far published means are shifted from others' means towards each patient, (task,).
 
     A patient who is not a member is left out of the means of the others.
     """
@@ -261,7 +260,7 @@ def _combined(scores: Sequence[Array], is_member: NDArray[np.bool_], random_stat
 
 
 def _figures(score: Array, is_member: NDArray[np.bool_]) -> Array:
-    """AUC and true positive rates."""
+    """AUC and true positive rates of an attack."""
     inside, outside = score[is_member], score[~is_member]
     n = len(inside)
     auc = (stats.rankdata(score)[is_member].sum() - n * (n + 1) / 2) / (n * len(outside))
@@ -276,7 +275,7 @@ def _with_intervals(
     n_bootstrap: int,
     random_state: int,
 ) -> pd.DataFrame:
-    """A row per attack, and the difference of the last two."""
+    """Results with intervals: a row per attack, and the difference of the last two."""
     rng = np.random.default_rng(random_state)
     inside, outside = np.flatnonzero(is_member), np.flatnonzero(~is_member)
     labels = np.repeat([True, False], [len(inside), len(outside)])

@@ -32,7 +32,7 @@ Value = TypeVar("Value")
 def _of_population(
     method: Callable[Concatenate[AdaptedResponse, Arguments], Value],
 ) -> Callable[Concatenate[TreatmentResponse, Arguments], Value]:
-    """Apply a method of `AdaptedResponse` to the population, a task without rows and no other."""
+    """Apply a method of `AdaptedResponse` to the population: a single task without rows."""
 
     @wraps(method)
     def of_population(

@@ -20,7 +20,7 @@ def log(tmp_path):
 
 def test_an_intact_log_is_verified(log, monkeypatch):
     done = run("audit", "verify", log, "--key-file", log.parent / "key")
-    assert done.output.startswith("3 lines are as they were written; the last has hmac ")
+    assert done.output.startswith("3 lines are unaltered; the last has hmac ")
     monkeypatch.setenv("EHRMETA_AUDIT_KEY", KEY)
     append_audit_record(log, {"n_tasks": 3}, {"output": "x"}, None)
     assert "1 lines were written without a key" in run("audit", "verify", log).output

@@ -139,7 +139,7 @@ def test_published_means_point_to_members_only_if_they_are_theirs():
 
 
 def test_too_few_patients_are_refused(model, members):
-    with pytest.raises(DataError, match="non_members has 21 patients; an audit needs 22"):
+    with pytest.raises(DataError, match="non_members has 21 patients. Pass 22 or more"):
         membership_audit(model, members, _table(21, seed=3))
     with pytest.raises(DataError, match="after the first 5"):
         membership_audit(model, members, members, shots=(1, 5))
