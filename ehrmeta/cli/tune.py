@@ -32,7 +32,7 @@ def search_settings(
     listed: bool,
     **settings: Any,
 ) -> None:
-    """Search hyper-parameters, or show the search space or an equal script."""
+    """Search hyper-parameters, or show the search space, or write an equivalent script."""
     if table is None:
         if study is None:
             raise click.UsageError("pass TABLE, or --study and --storage of an existing study.")

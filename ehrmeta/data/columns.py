@@ -104,7 +104,7 @@ def require_columns(columns: Mapping[str, Any], names: Iterable[str]) -> None:
 
 
 def level_names(levels: NDArray[Any]) -> list[str]:
-    """Levels as text; whole numbers are the same text as int, float or bool.
+    """Levels as text; a whole number has the same text whether int, float or bool.
 
     Examples
     --------
