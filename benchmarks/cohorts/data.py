@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from benchmarks.cohorts.warfarin_equations import with_linked_genotypes
 from benchmarks.suite.arrays import Array, Index, Mask
 from benchmarks.suite.peers import require
-from ehrmeta.data import Feature, Schema, load_dataset, make_cohorts
+from ehrmeta.data import Feature, Outcome, Schema, load_dataset, make_cohorts
 from ehrmeta.errors import DataWarning
 
 
@@ -91,6 +91,8 @@ def _respiratory() -> CohortData:
 def _simulated(slope_sd: float) -> CohortData:
     cohorts = make_cohorts(50, slope_sd=slope_sd, random_state=0)
     X = pd.DataFrame(cohorts.X).add_prefix("x")
+    schema = Schema(tuple(map(Feature, X)), Outcome("ill"), task_kind="cohort")
+    X.attrs["ehrmeta_schema"] = schema.to_dict()
     groups = cohorts.groups.astype(np.int64)
     return CohortData(X, cohorts.y, groups, bayes_rule=cohorts.bayes_rule)
 
