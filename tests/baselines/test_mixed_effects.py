@@ -200,6 +200,7 @@ def test_it_predicts_the_conditional_of_the_joint_normal(model):
     np.testing.assert_allclose(distribution.scale**2, variance, rtol=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore::ehrmeta.errors.AtypicalWarning")
 def test_where_patients_drift_it_beats_the_mixed_model(model):
     X, y, groups, days = walks(seed=1)
     plain = MixedEffects().fit(*walks()[:2], groups=groups, time=walks()[3])
