@@ -121,7 +121,7 @@ def refuse_damaged_files(
         sound = [Path(folder, f"sound-{i}.ehrmeta") for i in range(len(saves))]
         for save, target in zip(saves, sound, strict=True):
             save(target)
-        before = resident()
+        before = resident(peak=True)
         for harmless_loads, write in _attacks(sound, path, n_files, random):
             write()
             started = time.perf_counter()

@@ -148,7 +148,7 @@ def use_forged_files(subjects: Sequence[Subject], n_files: int, seed: int = 0) -
     kinds, random = list(FORGERIES.values()), np.random.default_rng(seed)
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        path, before = Path(folder, "forged.ehrmeta"), resident()
+        path, before = Path(folder, "forged.ehrmeta"), resident(peak=True)
         for i in range(n_files):
             subject = subjects[i % len(subjects)]
             tensors, metadata = dict(subject.tensors), json.loads(json.dumps(subject.metadata))
@@ -256,7 +256,7 @@ def subjects() -> list[Subject]:
         patients = model.adapt(few["X"], high[:12], **seen)
         return {"risk": patients.predict_proba(**{**few, "time": few["time"] + 1000.0})}
 
-    arm = np.random.default_rng(0).permutation(len(y)) % 2
+    arm = np.arange(len(y)) % 2
     tables = X.drop(columns="creatinine")
     response = TreatmentResponse(random_state=0)
     response.fit(tables, y, treatment=arm, groups=groups, propensity=np.full(len(y), 0.5))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 import torch
@@ -71,7 +71,7 @@ class GradientLearner(InnerLoop):
     max_inner_lr: float = 1.0
     max_inner_norm: float | None = 10.0
     pseudo_count: Annotated[float, Range(0.1, 10.0, log=True)] = 1.0
-    mixed_start: bool = field(default=True, kw_only=True)
+    mixed_start: bool = True
 
     def start_count(self) -> dict[str, Tensor]:
         """Parameter of the learned pseudo-count c; none if it is 0."""

@@ -1,6 +1,6 @@
 """Reptile."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 import torch
@@ -41,7 +41,7 @@ class Reptile(InnerLoop):
     inner_lr: Annotated[float, Range(1e-3, 0.5, log=True)] = 0.05
     inner_steps: Annotated[int, Range(1, 20, log=True)] = 10
     max_inner_norm: float | None = 10.0
-    mixed_start: bool = field(default=True, kw_only=True)
+    mixed_start: bool = True
 
     surrogate_loss: ClassVar[bool] = True
 

@@ -32,7 +32,7 @@ def audit_membership(
     }
     inside, outside = (tables.read_table(source, **reading) for source in (members, non_members))
     with stage("attacking"):
-        audit = membership_audit(loaded, inside, outside, shots=shots)
+        audit = membership_audit(loaded, inside, outside, shots=shots, confidence_level=0.95)
     click.echo(f"{inside.n_tasks:,} members, {outside.n_tasks:,} others; 95 % intervals")
     titles = {"auc": "AUC", "tpr_1": "TPR at 1 % FPR", "tpr_5": "TPR at 5 % FPR"}
     click.echo(f"{'attack':<32}" + "".join(f"{title:<22}" for title in titles.values()).rstrip())

@@ -44,7 +44,7 @@ from ehrmeta.persistence.sklearn_models import WHAT_IS_SAVED, is_saved, read_mod
 
 Array = npt.NDArray[np.float64]
 Chunks: TypeAlias = list[AdaptedChunk]
-_LARGEST_WEIGHT = 1e6
+_LARGEST_WEIGHT = 1e9  # `CarryForward` writes it for an outcome without an end
 _MOST_STEPS = 10_000  # limit of adaptation steps, so that a forged file cannot run for ever
 
 

@@ -34,7 +34,7 @@ def membership_audit(
     non_members: Table,
     *,
     shots: Sequence[int] | None = None,
-    confidence_level: float = 0.95,
+    confidence_level: float = 0.9,
     n_bootstrap: int = 1000,
     random_state: int = 0,
 ) -> pd.DataFrame:
@@ -61,7 +61,7 @@ def membership_audit(
     shots : sequence of int, optional
         Numbers of values to adapt to; by default those of 0, 1, 3 that at least half of the members
         exceed.
-    confidence_level : float, default 0.95
+    confidence_level : float, default 0.9
         Level of the bootstrap intervals over patients.
     n_bootstrap : int
         Resamples of the patients; at least 1.
