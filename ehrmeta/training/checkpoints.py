@@ -122,7 +122,8 @@ def _add(digest: Any, value: Any) -> None:
     digest.update(f"{type(value).__module__}.{type(value).__qualname__}(".encode())
     if isinstance(value, Tensor):
         digest.update(f"{value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+        copied = value.detach().cpu().clone(memory_format=torch.contiguous_format)
+        digest.update(copied.view(-1).view(torch.uint8).numpy().data)
     elif isinstance(value, np.ndarray):
         digest.update(f"{value.dtype} {value.shape} {value.tolist()!r}".encode())
     elif isinstance(value, torch.nn.Module):

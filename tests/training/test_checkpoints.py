@@ -222,3 +222,10 @@ def _wait_for_checkpoint(folder, process, *, than=""):
 if __name__ == "__main__":
     torch.set_num_threads(1)
     fit(sys.argv[1], replace(PLAN, max_steps=int(sys.argv[2])))
+
+
+def test_a_tensor_that_repeats_one_value_has_a_fingerprint():
+    one = torch.ones(3)
+    assert fingerprint(one[:1].expand(1)) == fingerprint(torch.ones(1))
+    assert fingerprint(one[0].expand(4)) == fingerprint(torch.ones(4))
+    assert fingerprint(torch.ones(1).as_strided((1,), (0,))) == fingerprint(torch.ones(1))
