@@ -100,11 +100,7 @@ class AboveMixedModel(Algorithm):
 
     def adapt(self, spec: Spec, params: Params, support: TaskSet) -> State:
         """Posterior of the mixed model, and the algorithm's state after fitting what it leaves."""
-        start = _MIXED.adapt(_mixed_spec(spec), part(params, "start"), support)
-        at_support = _linear(self._start(spec, params, start, support))
-        own = self.learner.adapt(spec, params, support._replace(offset=at_support))
-        also = {name: start[name] for name in ("n", "distance")}
-        return {**prefixed("start", start), **prefixed("own", own), **also}
+        return self._adapted(spec, params, support)[0]
 
     def predict(self, spec: Spec, params: Params, state: State, query: TaskSet) -> Distribution:
         """The mixed model's distribution, shifted by g times the network."""
@@ -119,14 +115,21 @@ class AboveMixedModel(Algorithm):
         self, spec: Spec, params: Params, support: TaskSet, query: TaskSet, progress: Tensor
     ) -> Tensor:
         """Query loss. Its gradient also has that of the algorithm's own loss, as if g were 1."""
-        state = self.adapt(spec, params, support)
+        state, at_support = self._adapted(spec, params, support)
         mixed, start = self._both(spec, params, state, query)
         value = query_loss(spec, mixed, query)
-        at_support = _linear(self._start(spec, params, part(state, "start"), support)).detach()
-        rows = query._replace(offset=_linear(start).detach())
-        shown = support._replace(offset=at_support)
-        own = self.learner.loss(spec, params, shown, rows, progress)
+        support = support._replace(offset=at_support.detach())
+        query = query._replace(offset=_linear(start).detach())
+        own = self.learner.loss(spec, params, support, query, progress)
         return value + own - own.detach()
+
+    def _adapted(self, spec: Spec, params: Params, support: TaskSet) -> tuple[State, Tensor]:
+        """The adapted state, and the mixed model's prediction of the support (point,)."""
+        start = _MIXED.adapt(_mixed_spec(spec), part(params, "start"), support)
+        at_support = _linear(self._start(spec, params, start, support))
+        own = self.learner.adapt(spec, params, support._replace(offset=at_support))
+        also = {name: start[name] for name in ("n", "distance")}
+        return {**prefixed("start", start), **prefixed("own", own), **also}, at_support
 
     def _both(
         self, spec: Spec, params: Params, state: State, query: TaskSet
