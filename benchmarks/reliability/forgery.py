@@ -167,21 +167,18 @@ def use_forged_files(subjects: Sequence[Subject], n_files: int, seed: int = 0) -
 
 
 def _try(path: Path, subject: Subject, outcomes: Outcomes) -> None:
+    step: str
+    allowed: type[Exception]
+    step, allowed = "load", BundleError
     try:
         loaded = load(path, device="cpu")
-    except BundleError:
-        outcomes.refused += 1
-        return
-    except Exception as error:
-        outcomes.failures[f"load: {_place(error)}"] += 1
-        return
-    try:
+        step, allowed = "use", EhrmetaError
         used = subject.use(loaded)
-    except EhrmetaError:
-        outcomes.refused += 1
-        return
-    except Exception as error:
-        outcomes.failures[f"use: {_place(error)}"] += 1
+    except Exception as error:  # all but the allowed ones are what this counts
+        if isinstance(error, allowed):
+            outcomes.refused += 1
+        else:
+            outcomes.failures[f"{step}: {_place(error)}"] += 1
         return
     infinite = [
         name
