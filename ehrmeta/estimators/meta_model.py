@@ -147,7 +147,7 @@ class MetaModel(TaskModel, ABC):
         settings.pop("callbacks", None)  # functions cannot be saved
         if not isinstance(settings["random_state"], int | np.integer):
             settings["random_state"] = None  # the state of a generator has changed since fit
-        _check_steps(learner.algorithm)
+        _check_settings(learner.algorithm)
         settings["precision"] = str(learner.dtype).removeprefix("torch.")
         backbone = MLP() if settings["backbone"] is None else settings["backbone"]
         backbone_state = files.to_json(backbone, "backbone")
@@ -211,7 +211,7 @@ class MetaModel(TaskModel, ABC):
         n_saved = sum(name.startswith("params.") for name in tensors)
         if isinstance(backbone, MLP) and len(backbone.hidden) > n_saved:
             raise BundleError(f"it has {n_saved} weight tensors; its settings imply more.")
-        _check_steps(algorithm)
+        _check_settings(algorithm)
         parts = {"algorithm": algorithm, "backbone": backbone}
         check_parameters(settings | parts, classes=model_class is ClassificationModel)
         table = TableEncoder.from_dict(state["table"])
@@ -429,8 +429,16 @@ def _check_names(state: files.Json, settings: Mapping[str, Any]) -> None:
         raise BundleError("its counts must be whole numbers.")
 
 
-def _check_steps(algorithm: Algorithm) -> None:
-    """Raise if adaptation has too many steps; such files are not written either."""
-    for name, value in algorithm.get_params().items():
+def _check_settings(algorithm: Algorithm) -> None:
+    """Raise if adaptation has too many steps or a switch is no truth value.
+
+    Such files are not written either.
+    """
+    for name, value in algorithm.get_params(deep=False).items():
+        if isinstance(value, Algorithm):
+            _check_settings(value)
         if isinstance(value, int | np.integer) and value > _MOST_STEPS:
             raise BundleError(f"{name}={value} exceeds the limit of a file ({_MOST_STEPS:,}).")
+        is_switch = isinstance(getattr(type(algorithm), name, None), bool)
+        if is_switch and not isinstance(value, bool | np.bool):
+            raise BundleError(f"{name} must be True or False, got a {type(value).__name__}.")

@@ -507,6 +507,10 @@ def ask_for_steps(metadata):
     metadata["model"]["algorithm"]["params"]["inner_steps"] = 2**40
 
 
+def switch_to_nothing(metadata):
+    metadata["model"]["algorithm"]["params"]["learn_inner_lr"] = None
+
+
 def ask_for_layers(metadata):
     metadata["model"]["backbone"]["params"]["hidden"] = {"tuple": [4] * 100_000}
 
@@ -531,6 +535,7 @@ def hide_where_it_comes_from(metadata):
     ("change", "message"),
     [
         (ask_for_steps, "inner_steps=1099511627776 exceeds the limit of a file"),
+        (switch_to_nothing, "learn_inner_lr must be True or False, got a NoneType"),
         (ask_for_layers, "its settings imply more"),
         (never_advance, "do not fit together"),
         (scale_by_text, "must be positive numbers"),
