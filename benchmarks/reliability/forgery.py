@@ -5,6 +5,7 @@ of a valid file but for one, and the digests fit.
 """
 
 import json
+import shutil
 import signal
 import tempfile
 import time
@@ -14,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +32,10 @@ from ehrmeta.data import Table
 from ehrmeta.errors import BundleError, EhrmetaError
 from ehrmeta.estimators import Adapted, ConformalRegressor, MetaClassifier, MetaRegressor
 from ehrmeta.loading import load
-from ehrmeta.nn import MLP
+from ehrmeta.nn import MLP, Normal, TaskRows
 from ehrmeta.persistence import read_bundle, write_bundle
+from ehrmeta.training import TrainingPlan, train
+from ehrmeta.training.checkpoints import Checkpoints
 from ehrmeta.treatment import TreatmentResponse
 
 Random = np.random.Generator
@@ -48,6 +52,7 @@ class Subject:
     tensors: Tensors
     metadata: dict[str, Any]
     use: Callable[[Any], Mapping[str, Any]]
+    load: Callable[[Path], Any] = partial(load, device="cpu")
 
 
 @dataclass
@@ -171,7 +176,7 @@ def _try(path: Path, subject: Subject, outcomes: Outcomes) -> None:
     allowed: type[Exception]
     step, allowed = "load", BundleError
     try:
-        loaded = load(path, device="cpu")
+        loaded = subject.load(path)
         step, allowed = "use", EhrmetaError
         used = subject.use(loaded)
     except Exception as error:  # all but the allowed ones are what this counts
@@ -277,4 +282,45 @@ def subjects() -> list[Subject]:
             path = Path(folder, f"{number}.ehrmeta")
             model.save(path)
             saved.append(Subject(*read_bundle(path), use))
-    return saved
+    return [*saved, _checkpoint()]
+
+
+def _checkpoint() -> Subject:
+    """The checkpoint of a training at half of its steps; it is used by ending the training."""
+    random = torch.Generator().manual_seed(0)
+    codes = torch.arange(12).repeat_interleave(5)
+    rows = TaskRows.from_codes(
+        codes,
+        12,
+        timed=False,
+        x=torch.randn(60, 2, generator=random),
+        measured=torch.empty(60, 0),
+        time=torch.zeros(60).double(),
+        y=torch.randn(12, generator=random)[codes],
+        origin=torch.arange(60),
+    )
+    algorithm = MAML(inner_steps=1)
+    spec = algorithm.spec(MLP((4,)), Normal(), 2)
+    start = algorithm.init(spec, random)
+    plan = TrainingPlan(max_steps=4, check_every=2, batch_size=8, progress_bar=False)
+
+    def resume(folder: str | Path) -> Mapping[str, Any]:
+        params, history = train(
+            algorithm, spec, start, rows, rows, plan, seed=0, checkpoint_dir=folder
+        )
+        values = torch.cat([value.reshape(-1) for value in params.values()])
+        return {"weights": values.numpy(), "steps": np.array([of["step"] for of in history])}
+
+    with tempfile.TemporaryDirectory() as folder:
+        resume(folder)
+        tensors, metadata = read_bundle(Path(folder, "step-00000002.checkpoint"))
+
+    def newest(path: Path) -> Path:
+        folder = path.parent / "run"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        shutil.copy(path, folder / "step-00000002.checkpoint")
+        Checkpoints(folder, metadata["belongs_to"], resume=True).newest(start, plan)
+        return folder
+
+    return Subject(tensors, metadata, resume, newest)

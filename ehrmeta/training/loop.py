@@ -23,10 +23,9 @@ from ehrmeta.nn.device import for_points
 from ehrmeta.training.checkpoints import Checkpoints, fingerprint, on_termination
 from ehrmeta.training.episodes import EpisodeLoss, EpisodeSampler
 from ehrmeta.training.held_out import HeldOut, gained
-from ehrmeta.training.state import History, TrainingPlan, TrainingState, snapshot
+from ehrmeta.training.state import MOST_HALVINGS, History, TrainingPlan, TrainingState, snapshot
 
 Callback = Callable[[dict[str, float]], bool | None]
-_MOST_HALVINGS = 3
 
 
 def train(
@@ -162,7 +161,7 @@ def _step(
         p.grad = gradient.get(name)
     norm = torch.nn.utils.clip_grad_norm_(state.params.values(), plan.max_norm)
     if n_finite <= len(batch) / 2 or not bool(norm.isfinite()):
-        if state.n_halved == _MOST_HALVINGS:
+        if state.n_halved == MOST_HALVINGS:
             raise _diverged(dropped, state.step)
         state.step_back(plan)
         return
@@ -219,7 +218,7 @@ def _diverged(dropped: Tensor, step: int) -> DivergenceError:
     others = f" (of {len(dropped)} such tasks in this batch)" if len(dropped) else ""
     return DivergenceError(
         f"{what}{others} is not finite at step {step}, even at "
-        f"{0.5**_MOST_HALVINGS:g} of the learning rate.",
+        f"{0.5**MOST_HALVINGS:g} of the learning rate.",
         Remedy(
             "smaller-steps",
             "Lower inner_lr, max_inner_lr or learning_rate, or use likelihood='student_t' if "

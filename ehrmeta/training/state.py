@@ -14,7 +14,12 @@ from torch import Tensor
 from ehrmeta.errors import BundleError
 
 History = list[dict[str, float]]
-_NUMBERS = ("step", "best_step", "running", "n_seen", "n_skipped", "n_halved", "seconds", "over")
+_COUNTS = ("step", "best_step", "n_seen", "n_skipped", "n_halved")
+_NUMBERS = (*_COUNTS, "running", "seconds", "over")
+_MOST = 2**53  # larger counts are no exact floats
+MOST_HALVINGS = 3  # of the learning rate
+_MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # what AdamW holds of a parameter
+_RECORD = {"step", "loss", "held_out_loss", "learning_rate", "seconds", "tasks_per_second"}
 
 
 @dataclass
@@ -96,18 +101,24 @@ class TrainingState:
                     "the checkpoint's parameters do not match those of this training run. Pass "
                     "another checkpoint_dir, or resume=False to restart."
                 )
+        _check_numbers(numbers, plan)
         state = cls.at_start({name: params[name].to(start[name].device) for name in start}, plan)
         state.best = {name: best[name].to(start[name].device) for name in start}
+        moments = {kind: values(f"optimiser.{kind}.") for kind in _MOMENTS}
         for name, leaf in state.params.items():
-            moments = {
-                kind: values(f"optimiser.{kind}.").get(name)
-                for kind in ("step", "exp_avg", "exp_avg_sq")
-            }
-            if None not in moments.values():
-                state.optimiser.state[leaf] = {
-                    kind: value.to(leaf.device)  # type: ignore[union-attr]
-                    for kind, value in moments.items()
-                }
+            of_leaf = {kind: of_kind.get(name) for kind, of_kind in moments.items()}
+            if set(of_leaf.values()) == {None}:  # before the first step
+                continue
+            for kind, value in of_leaf.items():
+                like = torch.zeros(()) if kind == "step" else leaf
+                if (
+                    value is None
+                    or (value.shape, value.dtype) != (like.shape, like.dtype)
+                    or (kind != "exp_avg" and bool((value < 0).any()))
+                ):
+                    raise _inconsistent(f"{kind} of the optimiser")
+                of_leaf[kind] = value.to(leaf.device)
+            state.optimiser.state[leaf] = of_leaf
         for name in _NUMBERS:
             setattr(state, name, numbers[name])
         state.best_loss = _number_or(numbers["best_loss"], math.inf)
@@ -126,6 +137,43 @@ def snapshot(params: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _optimiser(leaves: Mapping[str, Tensor], plan: TrainingPlan) -> torch.optim.AdamW:
     return torch.optim.AdamW(
         leaves.values(), lr=plan.learning_rate, weight_decay=plan.weight_decay, fused=True
+    )
+
+
+def _check_numbers(numbers: Mapping[str, Any], plan: TrainingPlan) -> None:
+    """Raise a `BundleError` unless the numbers of a file can be those of a run."""
+    for name in _COUNTS:
+        if type(numbers.get(name)) is not int or not 0 <= numbers[name] < _MOST:
+            raise _inconsistent(name)
+    if numbers["n_halved"] > MOST_HALVINGS:
+        raise _inconsistent("n_halved")
+    for name in ("running", "seconds"):
+        if not _is_number(numbers.get(name)):
+            raise _inconsistent(name)
+    if not numbers["best_step"] <= numbers["step"] <= plan.max_steps:
+        raise _inconsistent("step")
+    over, history = numbers.get("over"), numbers.get("history")
+    if type(over) is not bool or (numbers["step"] == plan.max_steps and not over):
+        raise _inconsistent("over")
+    if not _is_number(numbers.get("best_loss", ""), or_none=True):
+        raise _inconsistent("best_loss")
+    if not isinstance(history, list) or not all(
+        isinstance(record, dict)
+        and record.keys() == _RECORD
+        and all(_is_number(value, or_none=True) for value in record.values())
+        for record in history
+    ):
+        raise _inconsistent("history")
+
+
+def _is_number(value: Any, *, or_none: bool = False) -> bool:
+    return (value is None and or_none) or type(value) is float
+
+
+def _inconsistent(what: str) -> BundleError:
+    return BundleError(
+        f"the checkpoint's {what} cannot come from a training run. Pass another checkpoint_dir, or "
+        "resume=False to restart."
     )
 
 
