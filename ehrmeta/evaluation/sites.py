@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from scipy import optimize, stats
 
 from ehrmeta.data import index_tasks
@@ -93,8 +93,9 @@ def score_subgroups(
         form the level "missing".
     min_cell : int
         Counts and scores of a level are withheld if its number of patients, events or non-events is
-        below this, but not 0. If totals are published as well, a second level may have to be
-        withheld.
+        below this, but not 0. More levels of the column, the smallest first, are withheld until all
+        those withheld together reach it, as the total is known. Columns are not compared with each
+        other; a report does this. Pass 1 to see every level.
 
     Other parameters are those of `risk_intervals`.
 
@@ -108,12 +109,15 @@ def score_subgroups(
     --------
     >>> rng = np.random.default_rng(0)
     >>> p = rng.uniform(size=400)
-    >>> sex = np.where(np.arange(400) < 395, "f", "m")
-    >>> scores = score_subgroups(rng.random(400) < p, p, subgroups={"sex": sex}, metrics=["auroc"])
+    >>> ward = np.repeat(["a", "b", "c"], [250, 145, 5])
+    >>> scores = score_subgroups(
+    ...     rng.random(400) < p, p, subgroups={"ward": ward}, metrics=["auroc"]
+    ... )
     >>> print(scores[["level", "n", "n_events"]].to_string(index=False))
     level    n  n_events
-        f  395       209
-        m <NA>      <NA>
+        a  250       131
+        b <NA>      <NA>
+        c <NA>      <NA>
     >>> scores["note"].iloc[-1]
     'withheld: fewer than 11 patients, events or non-events'
     """
@@ -128,13 +132,16 @@ def score_subgroups(
             raise DataError(f"subgroup {name!r} has {len(column)} rows, y_true has {len(data.y)}.")
         codes, levels = pd.factorize(column, sort=True, use_na_sentinel=True)
         named: list[tuple[int, Any]] = list(enumerate(levels))
-        for code, level in named + ([(-1, "missing")] if np.any(codes < 0) else []):
-            rows = codes == code
-            here = BinaryRisk(*(values[rows] for values in data))
+        named += [(-1, "missing")] if np.any(codes < 0) else []
+        of_levels = [BinaryRisk(*(values[codes == code] for values in data)) for code, _ in named]
+        counts = np.array([_counts(here) for here in of_levels])  # (level, class)
+        withheld = _withheld(np.column_stack([counts, counts.sum(1)]), min_cell)
+        for (_, level), here, cells, is_withheld in zip(
+            named, of_levels, counts, withheld, strict=True
+        ):
             part = pd.DataFrame(interval_rows(here, metrics, confidence_level, n_bootstrap, rng))
-            cells = _counts(here)
-            shown: tuple[Any, Any] = sum(cells), cells[1]
-            if any(0 < cell < min_cell for cell in (*cells, sum(cells))):
+            shown: tuple[Any, Any] = int(cells.sum()), int(cells[1])
+            if is_withheld:
                 shown = pd.NA, pd.NA
                 part[["value", "low", "high", "se"]] = np.nan
                 part["n_undefined"] = pd.NA
@@ -146,6 +153,23 @@ def score_subgroups(
             part["n_undefined"] = part["n_undefined"].astype("Int64")
             parts.append(part)
     return pd.concat(parts, ignore_index=True)
+
+
+def _withheld(counts: NDArray[np.int64], min_cell: int) -> NDArray[np.bool_]:
+    """Levels to withhold so that neither they nor their sum have few of any kind.
+
+    `counts` is (level, kind), and the last kind is the total.
+    """
+
+    def is_few(cells: NDArray[np.int64]) -> Any:
+        return ((cells > 0) & (cells < min_cell)).any(axis=-1)
+
+    withheld = np.asarray(is_few(counts))
+    for level in np.argsort(counts[:, -1], kind="stable"):
+        if not is_few(counts[withheld].sum(axis=0)):
+            break
+        withheld[level] = True
+    return withheld
 
 
 def _counts(data: BinaryRisk) -> tuple[int, int]:

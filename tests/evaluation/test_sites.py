@@ -143,9 +143,11 @@ def test_subgroups_are_scored_by_their_own_rows_and_missing_is_a_level(cohort):
 def test_small_cells_are_withheld_entirely(cohort, case):
     y, p, site = cohort
     part = np.where(site < 4, "large", "small")
+    part[site == 3] = "next"
     y = y.copy()
     if case == "patients":
-        part = np.where(np.arange(len(y)) < 10, "small", "large")
+        part[part == "small"] = "large"
+        part[:10] = "small"
     else:
         y[part == "small"] = case == "non-events"
         y[np.flatnonzero(part == "small")[:10]] = case == "events"
@@ -154,8 +156,22 @@ def test_small_cells_are_withheld_entirely(cohort, case):
     assert small[["n", "n_events", "value", "low", "high", "se"]].isna().all(axis=None)
     assert small.note.str.startswith("withheld: fewer than 11").all()
     assert table[table.level == "large"].value.notna().all()
+    assert table[table.level == "next"].n.isna().all()  # or the total would give the small one
     open_ = score_subgroups(y, p, subgroups={"part": part}, min_cell=1, n_bootstrap=20)
     assert open_[open_.level == "small"].n.notna().all()
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_no_count_of_few_follows_from_the_total_and_the_levels_shown(seed):
+    rng = np.random.default_rng(seed)
+    level = rng.choice(6, 200, p=rng.dirichlet(np.full(6, 0.5)))
+    y, p = rng.random(200) < rng.choice([0.1, 0.5]), rng.uniform(size=200)
+    table = score_subgroups(y, p, subgroups={"level": level}, metrics=["brier"], n_bootstrap=2)
+    shown = table[table.n.notna()]
+    events, n = int(shown.n_events.sum()), int(shown.n.sum())
+    rest = [y.sum() - events, (~y).sum() - (n - events), 200 - n]
+    for hidden in rest:
+        assert hidden == 0 or hidden >= 11
 
 
 def test_bad_input_is_refused(cohort):
