@@ -229,6 +229,8 @@ def fit_generalised_mixed_model(
         cost = prior_rate * sd / (_LOGISTIC_SD if binary else torch.sqrt(noise_var))
         value += float(torch.log(sd[is_positive]).sum() - cost.sum())
         of_sd = torch.zeros(n_sds).double().index_add(0, group, of_sd + is_positive.double() - cost)
+        if not binary:  # whose cost is relative to the noise
+            of_noise = of_noise + cost.sum()
         of_prior = torch.zeros(n_priors).double()
         of_prior = of_prior.index_add(0, prior[learned], of_beta_sd[learned])
         return -value, -torch.cat([of_sd, of_prior, of_noise[None]]).numpy()
