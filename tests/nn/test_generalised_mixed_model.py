@@ -10,14 +10,17 @@ from scipy.integrate import quad
 from scipy.special import expit, log_expit, logsumexp
 from scipy.stats import multivariate_normal, norm
 
+from ehrmeta.nn import generalised_mixed_model
 from ehrmeta.nn.generalised_mixed_model import (
     GeneralisedMixedModel,
     Sites,
     fit_generalised_mixed_model,
+    matched_observations,
     matched_sites,
     posterior_effects,
 )
 from ehrmeta.nn.mixed_model import fit_mixed_model, posterior
+from tests.nn.test_mixed_process import assert_gradient, searched
 
 
 def make(n_tasks=60, n_rows=60, sd=(0.8, 0.5, 0.0), seed=0):
@@ -237,3 +240,114 @@ def test_where_nothing_varies_the_site_is_the_curvature():
 def test_a_row_of_weight_zero_has_no_effect():
     sites = matched_sites(*one(1.0, 0.0, 0.7, 2.0), NONE)
     np.testing.assert_allclose([float(part) for part in sites], 0.0, atol=1e-8)
+
+
+OPTIONS = {
+    "plain": {},
+    "shared sds": {"shared": np.array([0, 1, 1])},
+    "learned priors": {"shrunk": np.array([-1, 0, 0])},
+    "priors of sds": {"positive": np.array([True, False, True]), "rate": np.array([0.0, 3, 1])},
+}
+
+
+@pytest.mark.parametrize("given", OPTIONS.values(), ids=OPTIONS)
+@pytest.mark.parametrize("binary", [True, False])
+def test_the_gradient_is_that_of_the_objective(monkeypatch, binary, given):
+    z, eta, starts, rng = make(n_tasks=8, n_rows=20)
+    y = (rng.random(len(eta)) < expit(eta)).astype(float) if binary else eta + rng.normal(size=160)
+    monkeypatch.setattr(generalised_mixed_model, "_WHILE_SEARCHING", 1e-12)
+    search, _ = searched(
+        monkeypatch,
+        generalised_mixed_model,
+        lambda: fit_generalised_mixed_model(z, z, y, starts, binary=binary, **given),
+    )
+    first = search["start"]
+    noise = 0.0 if binary else np.log(np.std(y))
+    np.testing.assert_allclose(first, [*np.full(len(first) - 1, np.log(0.3)), noise])
+    assert search["bounds"][-1] == (None, None)
+    np.testing.assert_allclose(np.exp(search["bounds"][0]), [1e-3, 20.0])
+    at = first + np.random.default_rng(0).normal(0, 0.3, len(first))
+    assert_gradient(search["objective"], at, rtol=1e-3)
+
+
+def test_the_log_likelihood_of_normal_rows_is_that_of_their_joint_density():
+    z, eta, starts, rng = make(n_tasks=5, n_rows=4, sd=(0.8, 0.5))
+    y, offset = eta + rng.normal(size=20), rng.normal(size=20)
+    found = fit_generalised_mixed_model(z, z, y, starts, binary=False, offset=offset, beta_sd=3.0)
+    task = np.repeat(np.arange(5), 4)
+    joint = 9.0 * z @ z.T + (task[:, None] == task) * (z * found.sd**2 @ z.T)
+    joint += found.noise_var * np.eye(20)
+    density = multivariate_normal(offset, joint)
+    assert found.log_likelihood == pytest.approx(density.logpdf(y))
+    np.testing.assert_allclose(found.beta, 9.0 * z.T @ np.linalg.solve(joint, y - offset))
+    np.testing.assert_allclose(
+        found.beta_cov, 9.0 * np.eye(2) - 81.0 * z.T @ np.linalg.solve(joint, z)
+    )
+
+
+@pytest.mark.parametrize(("binary", "unit"), [(True, np.pi / 3**0.5), (False, None)])
+def test_priors_of_sds_are_added_to_the_log_likelihood(monkeypatch, binary, unit):
+    z, eta, starts, rng = make(n_tasks=8, n_rows=20, sd=(0.8, 0.5))
+    y = (rng.random(160) < expit(eta)).astype(float) if binary else eta + rng.normal(size=160)
+    monkeypatch.setattr(generalised_mixed_model, "_WHILE_SEARCHING", 1e-12)
+    values = {}
+    at = np.log([0.7, 0.4, 1.3])
+    for name, given in {
+        "none": {},
+        "positive": {"positive": np.array([True, False])},
+        "rate": {"rate": np.array([2.0, 5.0])},
+    }.items():
+        search, _ = searched(
+            monkeypatch,
+            generalised_mixed_model,
+            lambda given=given: fit_generalised_mixed_model(
+                z, z, y, starts, binary=binary, **given
+            ),
+        )
+        values[name] = -search["objective"](at)[0]
+    assert values["positive"] - values["none"] == pytest.approx(np.log(0.7), abs=1e-5)
+    cost = (2.0 * 0.7 + 5.0 * 0.4) / (unit or 1.3)
+    assert values["none"] - values["rate"] == pytest.approx(cost, abs=1e-5)
+
+
+def test_a_row_of_weight_two_is_two_rows():
+    moments = one(1.0), one(0.3), one(2.0)
+    each = Sites(*one(0.05, 0.02, 0.01))
+    both = Sites(*(2.0 * part for part in each))
+    once = matched_sites(moments[0][0], *one(1.0), moments[1][0], moments[2][0], each)
+    twice = matched_sites(moments[0][0], *one(2.0), moments[1][0], moments[2][0], both)
+    for single, double in zip(once, twice, strict=True):
+        torch.testing.assert_close(double, 2.0 * single)
+
+
+def test_a_row_of_weight_below_one_has_its_likelihood_raised_to_it():
+    sites = matched_sites(*one(1.0, 0.4, -0.5, 1.2**2), NONE)
+
+    def moment(power):
+        def value(eta):
+            return eta**power * expit(eta) ** 0.4 * norm.pdf(eta, -0.5, 1.2)
+
+        return quad(value, -15, 15, limit=400)[0]
+
+    total, variance = moment(0), 1.0 / (1.0 / 1.2**2 + float(sites.precision))
+    found = variance * (-0.5 / 1.2**2 + float(sites.pull))
+    assert found == pytest.approx(moment(1) / total, abs=1e-3)
+    assert variance == pytest.approx(moment(2) / total - (moment(1) / total) ** 2, abs=1e-3)
+
+
+def test_a_site_is_never_more_precise_than_the_largest_curvature():
+    for power in (1.0, 0.5):
+        sites = matched_sites(*one(1.0, power, 0.0, 1e-10), NONE)
+        assert float(sites.precision) == pytest.approx(0.25 * power, rel=1e-3)
+        wide = matched_sites(*one(1.0, power, -30.0, 900.0), NONE)
+        assert 0 < float(wide.precision) <= 0.25 * power
+
+
+def test_pseudo_observations_are_the_sites_less_the_mean():
+    y, weight, mean = one(1.0, 1.0, 0.4)
+    target, noise, center, variance = one(0.9, 5.0, 0.2, 0.7)
+    sites = Sites(1.0 / noise, (mean + target) / noise, 0.0 * mean)
+    expected = matched_sites(y, weight, mean + center, variance, sites)
+    found = matched_observations(y, weight, mean, (target, noise), (center, variance))
+    torch.testing.assert_close(found[1], 1.0 / expected.precision)
+    torch.testing.assert_close(found[0], expected.pull / expected.precision - mean)

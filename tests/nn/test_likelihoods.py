@@ -185,3 +185,116 @@ def test_slope_and_curvature_are_derivatives_of_the_log_density(likelihood):
     hessian = torch.autograd.functional.hessian(log_density, latent).reshape(latent.numel(), -1)
     torch.testing.assert_close(slope, torch.func.grad(log_density)(latent), rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(curvature[0], -torch.diagonal(hessian), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_at_the_start_a_new_task_has_the_variance_of_the_outcome_half_of_it_within(name):
+    params = REAL[name].init()
+    predictive = REAL[name].distribution(params, OUTPUT, torch.tensor(0.0))
+    total = predictive["scale"][0] ** 2
+    assert float(torch.exp(2.0 * params["log_within"]) / total) == pytest.approx(0.5)
+    if name == "student_t":
+        assert float(predictive["dof"][0]) == pytest.approx(5.0, abs=0.1)
+        within = total / 2.0  # of a variance dof / (dof - 2) times as large
+        total = within + within * predictive["dof"][0] / (predictive["dof"][0] - 2.0)
+    assert float(total) == pytest.approx(1.0, abs=0.03)
+    assert REAL[name].robust == (name == "student_t")
+
+
+@pytest.mark.parametrize("likelihood", [Bernoulli(), Categorical(4)], ids=str)
+def test_at_the_start_log_odds_of_tasks_have_an_sd_of_0_6(likelihood):
+    variance = likelihood.shift_variance(likelihood.init(), torch.tensor(0.0))
+    assert float(variance.sqrt()) == pytest.approx(0.6, abs=0.01)
+
+
+def test_an_offset_of_all_classes_leaves_the_logits_apart_as_they_were():
+    logits, offset = torch.tensor([[0.3, -0.2, 1.0], [0.0, 1.0, 2.0]]), torch.tensor([0.5, -1.0])
+    shifted = Categorical(3).shift({"logits": logits}, offset)["logits"]
+    torch.testing.assert_close(shifted, logits + offset[:, None])
+    binary = Bernoulli().shift({"logits": logits[:, :2]}, offset)["logits"]
+    torch.testing.assert_close(binary, logits[:, :2] + torch.tensor([[0.0, 0.5], [0.0, -1.0]]))
+
+
+def test_outcomes_as_inputs_are_residuals_or_indicators():
+    y, offset = torch.tensor([0.0, 2.0]), torch.tensor([0.5, -1.0])
+    assert Normal().coded(y, offset).tolist() == [[-0.5], [3.0]]
+    assert Categorical(3).coded(y, offset).tolist() == [[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]
+
+
+def test_a_mixture_is_the_weighted_mean_of_outcomes_and_prediction():
+    weights, y = torch.tensor([[0.5, 0.2, 0.3], [0.0, 0.0, 1.0]]), torch.tensor([1.0, 2.0])
+    prior, n = torch.tensor([[4.0], [5.0]]), torch.tensor(2.0)
+    params = Normal().init()
+    predictive = Normal().mixture(params, weights, y, prior, n)
+    torch.testing.assert_close(predictive["loc"], torch.tensor([0.5 + 0.4 + 1.2, 5.0]))
+    expected = Normal().distribution(params, prior, n)["scale"]
+    torch.testing.assert_close(predictive["scale"], expected)
+    logits = torch.tensor([[0.0, 1.0, -30.0], [1.0, 0.0, -30.0]])
+    mixed = Categorical(3).mixture({}, weights, torch.tensor([0.0, 1.0]), logits, n)["logits"]
+    p = torch.softmax(logits, -1)
+    expected = 0.3 * p[0] + torch.tensor([0.5, 0.2, 0.0])
+    torch.testing.assert_close(mixed.exp()[0, :2], expected[:2])
+    torch.testing.assert_close(mixed.exp()[:, 2], torch.full((2,), 1e-6))
+
+
+def test_slope_of_student_t_is_that_of_its_density_and_its_curvature_the_slope_per_residual():
+    likelihood, params = StudentT(), learned(StudentT())
+    latent = torch.tensor([[0.2], [0.0], [-3.0]], dtype=torch.float64)
+    y = torch.tensor([1.0, 0.0, 2.0], dtype=torch.float64)
+    predictive = {"scale": torch.exp(params["log_within"]), "dof": degrees_of_freedom(params)}
+    density = torch.func.grad(
+        lambda z: likelihood.log_prob(predictive | {"loc": z[:, 0]}, y).sum()
+    )(latent)
+    slope, curvature = likelihood.curvature(params, latent, y, torch.tensor(0.0))
+    torch.testing.assert_close(slope, density)
+    residual = y[:, None] - latent
+    torch.testing.assert_close(slope[[0, 2]], (curvature * residual)[[0, 2]])
+    assert float(curvature[1]) == pytest.approx(float(torch.exp(-2.0 * params["log_within"])))
+
+
+@pytest.mark.parametrize("floor", [1e-9, 7.0])
+def test_the_noise_in_the_curvature_is_not_below_the_floor(floor):
+    params = learned(Normal())
+    _, curvature = Normal().curvature(params, OUTPUT, Y, torch.tensor(floor))
+    noise = max(floor, float(torch.exp(2.0 * params["log_within"])))
+    torch.testing.assert_close(curvature, torch.full_like(curvature, 1.0 / noise))
+
+
+def test_scale_mixture_of_student_t_by_its_formula():
+    """The expected precision is ``(dof + 1) / (dof + E r^2 / noise)`` over the noise variance."""
+    params = StudentT().init()
+    y, mean, noise = column(1.0, 4.0), column(0.5, 0.5), column(0.3, 0.6)
+    first = StudentT().pseudo_observations(params, y, mean, noise, None)
+    torch.testing.assert_close(first[0], y - mean)
+    torch.testing.assert_close(first[1], noise)
+    latent, variance = column(0.2, 1.0), column(0.1, 0.4)
+    target, spread = StudentT().pseudo_observations(params, y, mean, noise, (latent, variance))
+    dof = float(degrees_of_freedom(params).double())
+    squared = (y - mean - latent) ** 2 + variance
+    torch.testing.assert_close(target, y - mean)
+    torch.testing.assert_close(noise / spread, (dof + 1.0) / (dof + squared / noise))
+
+
+def test_pseudo_observations_of_a_class_match_slope_and_curvature():
+    y, mean, latent = column(1.0, 0.0), column(-0.5, 0.2), column(0.4, -0.3)
+    target, spread = Bernoulli().pseudo_observations({}, y, mean, mean, (latent, latent))
+    p = torch.sigmoid(mean + latent)
+    torch.testing.assert_close(1.0 / spread, p * (1.0 - p))
+    torch.testing.assert_close((target - latent) / spread, y - p)
+    _, spread = Bernoulli().pseudo_observations({}, y, 40.0 * mean.sign(), mean, None)
+    torch.testing.assert_close(spread, column(1e4, 1e4))  # the curvature has a floor
+
+
+def test_probabilities_of_several_classes_move_to_the_middle_with_the_variance():
+    output = torch.tensor([[0.5, -1.0, 2.0]], dtype=torch.float64)
+    variance = torch.tensor(3.0, dtype=torch.float64)
+    logits = Categorical(3).averaged({}, output, variance)["logits"]
+    torch.testing.assert_close(logits, output / (1.0 + np.pi * 3.0 / 8.0) ** 0.5)
+    predicted = Categorical(3).predictive({}, (output[0, :1], column(3.0)), column(0.0))["logits"]
+    torch.testing.assert_close(predicted, logits[:, :1])
+
+
+def test_normal_predictions_add_the_noise_to_the_variance():
+    both = Normal().predictive({}, (column(0.3), column(0.5)), column(0.4))
+    torch.testing.assert_close(both["loc"], column(0.3))
+    torch.testing.assert_close(both["scale"] ** 2, column(0.9))

@@ -8,7 +8,9 @@ import pytest
 import statsmodels.api as sm
 
 from ehrmeta.errors import DataError
-from ehrmeta.nn.mixed_model import fit_mixed_model, posterior, predict
+from ehrmeta.nn import mixed_model
+from ehrmeta.nn.mixed_model import fit_mixed_model, not_collinear, posterior, predict
+from tests.nn.test_mixed_process import assert_gradient, searched
 
 
 def simulate(sizes, G, sigma, *, extra=0, seed=0):
@@ -217,3 +219,83 @@ def test_a_pattern_separates_effects_or_makes_them_share():
     assert alike.G[0, 0] == pytest.approx(alike.G[1, 1])
     with pytest.raises(DataError, match="pattern has shape"):
         fit_mixed_model(x, z, y, starts, pattern=np.zeros((1, 1), int))
+
+
+PATTERNS = {"free": None, "shared": np.array([[0, -1], [1, 0]])}
+
+
+@pytest.mark.parametrize("pattern", PATTERNS.values(), ids=PATTERNS)
+@pytest.mark.parametrize("reml", [True, False])
+def test_the_gradient_is_that_of_the_deviance(monkeypatch, reml, pattern):
+    x, z, y, starts, _ = ragged()
+    search, model = searched(
+        monkeypatch,
+        mixed_model,
+        lambda: fit_mixed_model(x, z, y, starts, reml=reml, pattern=pattern),
+    )
+    assert search["start"].tolist() == ([1, 0, 1] if pattern is None else [1, 0])  # L = I
+    assert set(search["bounds"]) == {(-1e4, 1e4)}  # of the sd over that of the noise
+    for seed in range(3):
+        at = search["start"] + np.random.default_rng(seed).normal(0, 0.3, len(search["start"]))
+        assert_gradient(search["objective"], at)
+    n = len(y)
+    nu = n - x.shape[1] if reml else n
+    moved = [1.01 * model.noise_var, model.noise_var / 1.01]
+    if reml and pattern is None:
+        for noise_var in moved:
+            assert marginal(x, z, y, starts, model.G, noise_var) < model.log_likelihood
+    residual = y - x @ model.beta
+    weighted = sum(
+        residual[a:b]
+        @ np.linalg.solve(
+            z[a:b] @ model.G @ z[a:b].T / model.noise_var + np.eye(b - a), residual[a:b]
+        )
+        for a, b in pairwise(starts)
+    )
+    assert model.noise_var == pytest.approx(weighted / nu)
+
+
+WRONG = {
+    "x of one axis": {"x": np.ones(6)},
+    "z of one axis": {"z": np.ones(6)},
+    "y of two axes": {"y": np.ones((6, 1))},
+    "fewer rows of x": {"x": np.ones((5, 1))},
+    "starts of two axes": {"starts": np.array([[0, 6]])},
+    "starts not at 0": {"starts": np.array([1, 6])},
+    "no starts": {"starts": np.array([], int)},
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG.values(), ids=WRONG)
+def test_parts_that_do_not_fit_are_refused(wrong):
+    parts = {"x": np.ones((6, 1)), "z": np.ones((6, 1)), "y": np.arange(6.0)}
+    with pytest.raises(DataError, match="do not fit together|starts must run from 0"):
+        fit_mixed_model(**{**parts, "starts": np.array([0, 3, 6]), **wrong})
+
+
+def test_one_row_more_than_fixed_effects_is_enough():
+    x, y = np.column_stack([np.ones(3), [0.0, 1.0, 2.0]]), np.array([1.0, 2.0, 2.0])
+    model = fit_mixed_model(x, x[:, :1], y, [0, 3])
+    np.testing.assert_allclose(model.beta, np.linalg.lstsq(x, y)[0], atol=1e-6)
+    assert np.isfinite(fit_mixed_model(x[:2], x[:2, :1], y[:2], [0, 2], reml=False).noise_var)
+
+
+@pytest.mark.parametrize(("share", "is_kept"), [(0.03, True), (0.01, False)])
+def test_a_column_is_kept_if_others_leave_2_percent_of_its_variance(share, is_kept):
+    rng = np.random.default_rng(0)
+    one, first, new = np.ones(1000), *np.linalg.qr(rng.normal(size=(1000, 2)))[0].T
+    first, new = first - first.mean(), new - new.mean()
+    new -= first * (first @ new) / (first @ first)
+    mixed = np.sqrt(1 - share) * first / first.std() + np.sqrt(share) * new / new.std()
+    kept = not_collinear(np.column_stack([one, first, 5.0 * mixed, one]))
+    assert kept.tolist() == [True, True, is_kept, False]
+    assert not_collinear(np.zeros((4, 1))).tolist() == [True]
+
+
+def test_columns_equal_in_single_precision_count_as_one():
+    x, z, y, starts, _ = ragged()
+    wide = np.column_stack([x, x[:, 2].astype(np.float32)])
+    plain, redundant = fit_mixed_model(x, z, y, starts), fit_mixed_model(wide, z, y, starts)
+    np.testing.assert_allclose(np.abs(redundant.beta).max(), np.abs(plain.beta).max(), rtol=0.01)
+    distinct = np.column_stack([x, x[:, 2] + 1e-4 * x[:, 3] ** 2])
+    assert np.abs(fit_mixed_model(distinct, z, y, starts).beta).max() > 100

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from ehrmeta.nn import mixed_process
 from ehrmeta.nn.mixed_model import fit_mixed_model
 from ehrmeta.nn.mixed_process import (
+    MixedProcess,
     condition,
     condition_effects,
     fit_mixed_process,
@@ -140,3 +142,100 @@ def test_without_a_row_the_posterior_is_the_prior() -> None:
     mean, variance = posterior_effects(condition_effects(EFFECTS, RESIDUAL, NOISE, none), QUERY)
     torch.testing.assert_close(mean, torch.zeros_like(mean))
     torch.testing.assert_close(variance, PRIOR)
+
+
+def searched(monkeypatch, module, fit):
+    """The objective, start and bounds that a fit passes to the search, and its result."""
+    given = {}
+    search = module.minimize
+
+    def spy(objective, start, **options):
+        given.update(objective=objective, start=start, bounds=options["bounds"])
+        return search(objective, start, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "minimize", spy)
+        return given, fit()
+
+
+def assert_gradient(objective, at, rtol=1e-5):
+    """The objective's gradient is that of central differences."""
+    steps = 1e-5 * np.eye(len(at))
+    expected = [(objective(at + step)[0] - objective(at - step)[0]) / 2e-5 for step in steps]
+    np.testing.assert_allclose(objective(at)[1], expected, rtol=rtol, atol=rtol)
+
+
+def test_the_gradient_is_that_of_the_deviance_and_the_start_is_the_mixed_model(monkeypatch):
+    x, s, y, starts = simulate(n_tasks=60)
+    z = np.column_stack([np.ones(len(y)), s])
+    factor = np.where(np.arange(len(y)) % 7 == 0, 4.0, 1.0)
+    plain = fit_mixed_model(x, z, y, starts)
+    search, _ = searched(
+        monkeypatch,
+        mixed_process,
+        lambda: fit_mixed_process(x, z, s, y, starts, plain, noise_factor=factor),
+    )
+    start = search["start"]
+    root = np.array([[start[0], 0.0], start[1:3]])
+    np.testing.assert_allclose(root @ root.T, plain.G, atol=1e-4)
+    np.testing.assert_allclose(np.exp(2 * start[[3, 5]]), plain.noise_var / 2)  # half of it each
+    assert start[4] == 0.0  # tau is 1
+    np.testing.assert_allclose(search["bounds"][3:], start[3:, None] + [[-6, 6], [-6, 4], [-6, 6]])
+    for seed in range(3):
+        at = start + np.random.default_rng(seed).normal(0, 0.2, len(start))
+        assert_gradient(search["objective"], at)
+
+
+def test_only_the_first_64_rows_of_a_task_count():
+    rng = np.random.default_rng(0)
+    s, starts, one = np.tile(np.arange(70.0), 8), np.arange(0, 561, 70), np.ones((560, 1))
+    y = rng.normal(size=560) + np.repeat(rng.normal(size=8), 70)
+    plain = fit_mixed_model(one, one, y, starts)
+    used = s < 64
+    begins = np.arange(0, 8 * 64 + 1, 64)
+    first = fit_mixed_process(one[used], one[used], s[used], y[used], begins, plain)
+    every = fit_mixed_process(one, one, s, y, starts, plain)
+    np.testing.assert_allclose(every.noise_var, first.noise_var, rtol=1e-6)
+    np.testing.assert_allclose(
+        held_out_log_likelihood(first, one, one, s, y, starts),
+        held_out_log_likelihood(first, one[used], one[used], s[used], y[used], begins),
+    )
+
+
+def test_a_mixed_model_is_a_process_of_variance_0():
+    x, s, y, starts = simulate(n_tasks=50, process_var=0.0)
+    one = np.ones((len(y), 1))
+    plain = fit_mixed_model(x, one, y, starts)
+    model = MixedProcess.without(plain)
+    assert (model.process_var, model.noise_var) == (0.0, plain.noise_var)
+    assert model.log_likelihood == plain.log_likelihood
+    expected = dense(model, x, one, s, y, starts, restricted=False)
+    assert held_out_log_likelihood(model, x, one, s, y, starts) == pytest.approx(expected)
+
+
+def test_the_noise_is_never_below_1e_8_of_the_other_variances():
+    starts, one = np.arange(0, 41, 4), np.ones((40, 1))
+    y = np.repeat(np.random.default_rng(0).normal(size=10), 4)
+    plain = fit_mixed_model(one, one, y, starts)
+    assert MixedProcess.without(plain).noise_var == pytest.approx(1e-8 * plain.G[0, 0])
+    model = fit_mixed_process(one, one, np.tile(np.arange(4.0), 10), y, starts, plain)
+    assert model.noise_var >= 1e-8 * (model.G[0, 0] + model.process_var)
+
+
+@pytest.mark.parametrize("noise", [NOISE, 0.0 * NOISE], ids=["noise", "no noise"])
+def test_both_forms_give_the_distance_and_a_floor_to_the_noise(noise) -> None:
+    mask = torch.tensor([True, True, False, True, False, True])
+    kernel = (EFFECTS @ EFFECTS.mT)[mask][:, mask]
+    floored = noise[mask].clamp(min=1e-6 * float(kernel.diagonal().mean()))
+    residual = RESIDUAL[mask]
+    distance = residual @ torch.linalg.solve(kernel + torch.diag(floored), residual)
+    states = condition(EFFECTS @ EFFECTS.mT, RESIDUAL, noise, mask)
+    torch.testing.assert_close(states["distance"], distance, rtol=1e-4, atol=0.0)
+    states = condition_effects(EFFECTS, RESIDUAL, noise, mask)
+    torch.testing.assert_close(states["distance"], distance, rtol=1e-4, atol=0.0)
+
+
+def test_a_posterior_variance_is_never_negative() -> None:
+    state = condition(torch.ones(2, 2).double(), torch.ones(2).double(), torch.zeros(2), ALL[:2])
+    _, variance = posterior(state, torch.ones(1, 2).double(), torch.tensor([0.5]).double())
+    assert variance.tolist() == [0.0]

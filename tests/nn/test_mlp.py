@@ -8,7 +8,7 @@ from torch.func import grad, vmap
 
 from ehrmeta.nn import MLP, TorchModule
 from ehrmeta.nn.backbone import StepOptions
-from ehrmeta.nn.mlp import ACTIVATIONS
+from ehrmeta.nn.mlp import ACTIVATIONS, prefers_low_rank
 
 X = torch.randn(5, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 
@@ -223,3 +223,26 @@ def test_first_order_drops_the_second_derivative(generator):
         torch.testing.assert_close(leaf.grad, expected[name])
     second, _ = meta_gradient(False)
     assert not torch.allclose(second["0.weight"].grad, leaves["0.weight"].grad)
+
+
+def test_keys_are_preferred_up_to_twice_the_cost_of_matrices():
+    """``n (2 + 2) + n S (2 + 2)`` operations against twice ``2 * 2 + 2 * 2``."""
+    shapes = [(2, 2), (2, 2)]
+    assert prefers_low_rank(1, 3, shapes)
+    assert not prefers_low_rank(1, 4, shapes)
+    assert prefers_low_rank(2, 1, shapes)
+    assert prefers_low_rank(2, 9, [(3, 2)])  # 10 against 12: steps do not count in the first layer
+    assert not prefers_low_rank(3, 1, [(2, 2)])
+    network = MLP((64,)).network(3, 1)
+    params = network.init(torch.Generator().manual_seed(0))
+    assert network.low_rank(params, 1, 1)
+    assert not network.low_rank(params, 100, 5)
+
+
+def test_initial_weights_have_the_sd_that_keeps_the_variance_of_relu_and_biases_are_0():
+    params = MLP((400,)).network(50, 1).init(torch.Generator().manual_seed(0))
+    assert float(params["0.weight"].std()) == pytest.approx((2.0 / 50) ** 0.5, rel=0.02)
+    assert float(params["1.weight"].std()) == pytest.approx((2.0 / 400) ** 0.5, rel=0.1)
+    assert not params["0.bias"].any()
+    empty = MLP((4,)).network(0, 1).init(torch.Generator().manual_seed(0))
+    assert empty["0.weight"].shape == (4, 0)
