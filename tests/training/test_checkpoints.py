@@ -8,9 +8,11 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -19,7 +21,7 @@ from ehrmeta.algorithms import Spec
 from ehrmeta.errors import BundleError, DataWarning
 from ehrmeta.nn import Normal, TaskRows
 from ehrmeta.training import TrainingPlan, train
-from ehrmeta.training.checkpoints import Checkpoints, fingerprint
+from ehrmeta.training.checkpoints import Checkpoints, fingerprint, on_termination
 from ehrmeta.training.state import TrainingState
 
 PLAN = TrainingPlan(max_steps=40, check_every=10, batch_size=8, progress_bar=False)
@@ -189,6 +191,63 @@ def test_sigterm_writes_a_checkpoint_and_exits(tmp_path):
     assert process.wait(60) == 128 + signal.SIGTERM
     assert int(_newest(tmp_path).removeprefix("step-").removesuffix(".checkpoint")) > 0
     assert not list(tmp_path.glob(".*"))
+
+
+def test_a_signal_sets_a_flag_and_the_handler_is_put_back():
+    before = signal.getsignal(signal.SIGTERM)
+    with on_termination(active=True) as is_terminated:
+        assert not is_terminated()
+        signal.raise_signal(signal.SIGTERM)
+        assert is_terminated()
+    assert signal.getsignal(signal.SIGTERM) is before
+    with on_termination(active=False) as is_terminated:
+        assert signal.getsignal(signal.SIGTERM) is before
+        assert not is_terminated()
+
+
+def test_other_threads_leave_the_handler_alone():
+    seen = []
+
+    def run():
+        with on_termination(active=True) as is_terminated:
+            seen.append((signal.getsignal(signal.SIGTERM), is_terminated()))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert seen == [(signal.getsignal(signal.SIGTERM), False)]
+
+
+FINGERPRINTS = {
+    "arrays": (np.arange(3), np.arange(3) + 1),
+    "types of arrays": (np.zeros(2), np.zeros(2, np.float32)),
+    "shapes": (torch.zeros(2, 1), torch.zeros(1, 2)),
+    "types of tensors": (torch.zeros(2), torch.zeros(2).int()),
+    "names": ({"a": 1}, {"b": 1}),
+    "order of lists": ([1, 2], [2, 1]),
+    "lists and tuples": ([1], (1,)),
+    "nesting": ([[1], 2], [[1, 2]]),
+    "numbers and text": (1, "1"),
+    "classes": (MAML, MLP),
+    "code": (lambda x: x + 1, lambda x: x - 1),
+    "arguments": (functools.partial(max, 1), functools.partial(max, 2)),
+    "named arguments": (functools.partial(max, a=1), functools.partial(max, a=2)),
+    "attributes": (MAML(inner_lr=0.1), MAML(inner_lr=0.2)),
+    "settings of a module": (torch.nn.Softplus(1.0), torch.nn.Softplus(2.0)),
+    "weights": (torch.nn.Parameter(torch.ones(1)), torch.nn.Parameter(torch.zeros(1))),
+    "fields": (PLAN, replace(PLAN, max_steps=41)),
+}
+
+
+@pytest.mark.parametrize("pair", FINGERPRINTS.values(), ids=FINGERPRINTS)
+def test_fingerprints_tell_values_apart(pair):
+    one, other = pair
+    assert fingerprint(one) == fingerprint(one) != fingerprint(other)
+
+
+def test_fingerprints_do_not_see_the_order_of_names_nor_the_progress_bar():
+    assert fingerprint({"a": 1, "b": 2}) == fingerprint({"b": 2, "a": 1})
+    assert fingerprint(PLAN) == fingerprint(replace(PLAN, progress_bar=True))
 
 
 @pytest.mark.slow

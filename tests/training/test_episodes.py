@@ -54,6 +54,24 @@ def test_untimed_support_and_query_are_disjoint_randomrows_of():
     assert len(firsts) == 15  # every row gets its turn
 
 
+def test_supports_have_all_sizes_alike_and_queries_are_as_many_as_allowed():
+    rows = rows_of([5, 9], timed=False)
+    tasks = torch.tensor([0, 1]).repeat_interleave(600)
+    support, query = EpisodeSampler(rows, (1, 6), 3, 1.0).draw(
+        tasks, torch.Generator().manual_seed(0)
+    )
+    for task, largest in ((0, 4), (1, 6)):  # one row is left for the query
+        sizes = support.mask[tasks == task].sum(1)
+        counts = torch.bincount(sizes)[1:]
+        assert len(counts) == largest
+        assert (counts / 600 - 1 / largest).abs().max() < 0.06
+        eligible = (5, 9)[task] - sizes
+        assert query.mask[tasks == task].sum(1).tolist() == eligible.clamp(max=3).tolist()
+    chosen = torch.cat([support.x[support.mask][:, 0], query.x[query.mask][:, 0]])
+    counts = torch.bincount(chosen.long())
+    assert counts[:5].min() > 0.8 * counts[:5].max()  # of one task, every row alike
+
+
 N_TASKS, N_FEATURES = 6, 3
 
 

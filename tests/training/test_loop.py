@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -13,7 +14,8 @@ from ehrmeta.algorithms import Spec
 from ehrmeta.errors import DataWarning, DivergenceError
 from ehrmeta.nn import Normal, TaskRows
 from ehrmeta.training import TrainingPlan, train
-from ehrmeta.training.loop import stage
+from ehrmeta.training.loop import _batches, _check, stage
+from ehrmeta.training.state import TrainingState
 from tests.training.small import rows_of
 
 
@@ -118,3 +120,97 @@ def test_fit_names_its_stages_if_it_is_verbose(verbose, capsys):
     shown = capsys.readouterr().err
     trees, start = shown.find("testing boosted trees"), shown.find("fitting start values")
     assert 0 <= trees < start if verbose else not shown
+
+
+def test_a_record_holds_the_mean_loss_since_the_last_check():
+    plan = TrainingPlan(max_steps=23, check_every=10, learning_rate=1.0, progress_bar=False)
+    state = TrainingState.at_start({"w": torch.zeros(1)}, plan)
+    state.step, state.running, state.n_seen, state.n_halved = 20, 5.0, 160, 1
+    record = _check(state, None, plan, seconds=4.0)
+    assert (record["step"], record["loss"], record["tasks_per_second"]) == (20.0, 0.5, 40.0)
+    assert record["learning_rate"] == plan.rate(20) / 2
+    assert (state.running, state.seconds, state.best_step) == (0.0, 4.0, 20)
+    state.step, state.running = 23, 6.0  # three steps
+    assert _check(state, None, plan, seconds=5.0)["loss"] == 2.0
+    assert [one["step"] for one in state.history] == [20.0, 23.0]
+
+
+@pytest.mark.parametrize(
+    ("n_tasks", "batch_size", "sizes", "repeats"),
+    [(10, 4, {4}, 1), (10, 10, {10}, 1), (5, 256, {30}, 6), (8, 16, {16}, 2), (20, 256, {20}, 1)],
+)
+def test_batches_hold_every_task_equally_often(n_tasks, batch_size, sizes, repeats):
+    plan = TrainingPlan(batch_size=batch_size, progress_bar=False)
+    drawn = [batch for batch, _ in islice(_batches(n_tasks, plan, 3), 20)]
+    assert {len(batch) for batch in drawn} == sizes
+    assert all(torch.bincount(batch).max() == repeats for batch in drawn)
+    assert torch.cat(drawn).unique().tolist() == list(range(n_tasks))
+    assert not torch.equal(drawn[0], drawn[-1])
+    seeds = [generator.initial_seed() for _, generator in islice(_batches(n_tasks, plan, 3), 20)]
+    assert len(set(seeds)) == 20
+
+
+@pytest.mark.parametrize("n_broken", [3, 4])
+def test_a_step_is_taken_if_more_than_half_of_a_batch_is_finite(n_broken):
+    rows = rows_of([5] * 8)
+    rows.y[rows.codes < n_broken] = torch.nan
+    if n_broken < 4:
+        with pytest.warns(DataWarning, match=r"90 of 240 training losses.* halved 0 times"):
+            params, history = _fit(rows, PLAN)
+        assert len(history) == 3
+        assert math.isfinite(history[-1]["loss"])
+    else:
+        with pytest.raises(DivergenceError, match=r"of 4 such tasks.* at step 4.*0.125 of the"):
+            _fit(rows, PLAN)
+
+
+def test_every_step_has_its_progress_and_moves_weights_by_the_learning_rate():
+    rows, seen = rows_of([5] * 12), []
+
+    class Watched(MAML):
+        """MAML whose stages are counted."""
+
+        def at(self, progress):
+            seen.append(progress)
+            return super().at(progress)
+
+    _fit(rows, TrainingPlan(**{**vars(PLAN), "max_steps": 4}), algorithm=Watched(inner_steps=1))
+    assert seen == [0.25, 0.5, 0.75, 1.0]
+    plan = TrainingPlan(max_steps=1, batch_size=8, progress_bar=False)
+    after, _ = _fit(rows, plan)
+    before = MAML(inner_steps=1).init(_spec(rows), torch.Generator().manual_seed(0))
+    moves = [float((after[name] - value).abs().max()) for name, value in before.items()]
+    assert max(moves) == pytest.approx(plan.rate(1), rel=0.05)  # by AdamW
+
+
+def test_the_best_of_the_checks_is_returned():
+    rows, held_out = rows_of([5] * 12), rows_of([5] * 12, seed=1)
+    best, history = _fit(rows, PLAN, held_out=held_out)
+    losses = [record["held_out_loss"] for record in history]
+    ending, _ = _fit(
+        rows,
+        PLAN,
+        held_out=held_out,
+        callbacks=[lambda record: record["held_out_loss"] == min(losses)],
+    )
+    assert all(torch.equal(best[name], value) for name, value in ending.items())
+
+
+def test_an_algorithm_that_keeps_its_start_leaves_it_for_a_gain_only():
+    class Kept(MAML):
+        """MAML that keeps its start."""
+
+        keeps_start = True
+
+    rows = rows_of([8] * 60)
+    start = Kept(inner_steps=1).init(_spec(rows), torch.Generator().manual_seed(0))
+    same, history = _fit(rows, PLAN, algorithm=Kept(inner_steps=1))
+    assert history == []
+    assert all(torch.equal(same[name], value) for name, value in start.items())
+    plan = TrainingPlan(max_steps=100, check_every=20, batch_size=16, progress_bar=False)
+    held_out = rows_of([8] * 40, seed=1)
+    better, _ = _fit(rows, plan, held_out=held_out, algorithm=Kept(inner_steps=1))
+    assert any(not torch.equal(better[name], value) for name, value in start.items())
+    still = TrainingPlan(**{**vars(plan), "learning_rate": 1e-9, "max_steps": 20})
+    kept, _ = _fit(rows, still, held_out=held_out, algorithm=Kept(inner_steps=1))
+    assert all(torch.equal(kept[name], value) for name, value in start.items())
