@@ -202,3 +202,7 @@ def test_rows_move_to_another_device_as_a_whole():
     moved = rows.to(torch.device("meta"))
     assert {getattr(moved, name).device.type for name in vars(rows) if name != "timed"} == {"meta"}
     assert moved.timed is rows.timed
+
+
+def test_rows_cannot_be_changed():
+    assert TaskRows.__dataclass_params__.frozen

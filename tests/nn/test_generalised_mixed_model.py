@@ -351,3 +351,9 @@ def test_pseudo_observations_are_the_sites_less_the_mean():
     found = matched_observations(y, weight, mean, (target, noise), (center, variance))
     torch.testing.assert_close(found[1], 1.0 / expected.precision)
     torch.testing.assert_close(found[0], expected.pull / expected.precision - mean)
+
+
+def test_estimates_cannot_be_changed_and_compare_by_identity():
+    for kind in (GeneralisedMixedModel, generalised_mixed_model._Bucket):
+        settings = kind.__dataclass_params__
+        assert (settings.frozen, settings.eq) == (True, False)

@@ -298,3 +298,16 @@ def test_normal_predictions_add_the_noise_to_the_variance():
     both = Normal().predictive({}, (column(0.3), column(0.5)), column(0.4))
     torch.testing.assert_close(both["loc"], column(0.3))
     torch.testing.assert_close(both["scale"] ** 2, column(0.9))
+
+
+@pytest.mark.parametrize("likelihood", [Normal(), StudentT(), Bernoulli(), Categorical(3)])
+def test_components_are_hashable_and_shown_with_their_parameters(likelihood):
+    assert len({likelihood, type(likelihood)(**likelihood.get_params())}) == 2
+    shown = "classes=3" if isinstance(likelihood, Categorical) else ""
+    assert repr(likelihood) == f"{type(likelihood).__name__}({shown})"
+
+
+def test_student_t_and_classes_need_rounds_and_a_normal_outcome_none():
+    rounds = [one.n_rounds for one in (Normal, StudentT, Bernoulli, Categorical)]
+    assert rounds[0] == 1
+    assert min(rounds[1:]) > 1

@@ -299,3 +299,8 @@ def test_columns_equal_in_single_precision_count_as_one():
     np.testing.assert_allclose(np.abs(redundant.beta).max(), np.abs(plain.beta).max(), rtol=0.01)
     distinct = np.column_stack([x, x[:, 2] + 1e-4 * x[:, 3] ** 2])
     assert np.abs(fit_mixed_model(distinct, z, y, starts).beta).max() > 100
+
+
+def test_estimates_cannot_be_changed_and_compare_by_identity():
+    settings = mixed_model.MixedModel.__dataclass_params__
+    assert (settings.frozen, settings.eq) == (True, False)

@@ -239,3 +239,9 @@ def test_a_posterior_variance_is_never_negative() -> None:
     state = condition(torch.ones(2, 2).double(), torch.ones(2).double(), torch.zeros(2), ALL[:2])
     _, variance = posterior(state, torch.ones(1, 2).double(), torch.tensor([0.5]).double())
     assert variance.tolist() == [0.0]
+
+
+def test_estimates_cannot_be_changed_and_compare_by_identity() -> None:
+    for kind in (MixedProcess, mixed_process._Bucket, mixed_process._Whitened):
+        settings = kind.__dataclass_params__
+        assert (settings.frozen, settings.eq) == (True, False)

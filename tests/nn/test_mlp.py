@@ -246,3 +246,9 @@ def test_initial_weights_have_the_sd_that_keeps_the_variance_of_relu_and_biases_
     assert not params["0.bias"].any()
     empty = MLP((4,)).network(0, 1).init(torch.Generator().manual_seed(0))
     assert empty["0.weight"].shape == (4, 0)
+
+
+def test_perceptrons_are_hashable_and_shown_with_what_differs_from_the_default():
+    assert len({MLP((8,)), MLP((8,))}) == 2
+    assert repr(MLP((8,))) == "MLP(hidden=(8,))"
+    assert (MLP().hidden, MLP().activation) == ((64, 64), "tanh")

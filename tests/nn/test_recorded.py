@@ -11,9 +11,10 @@ from typing import NamedTuple
 import pytest
 import torch
 from torch.func import grad, vmap
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from ehrmeta.errors import DataError
-from ehrmeta.nn.recorded import Recorded, check_compiler
+from ehrmeta.nn.recorded import Recorded, _hashable, _is_pure, _plain, _run_once, check_compiler
 
 
 class Pair(NamedTuple):
@@ -147,3 +148,53 @@ def test_a_branch_on_a_value_is_refused_once_it_matters():
     assert recorded(torch.tensor([2.0])).item() == 2.0
     with pytest.raises(DataError, match="branches on the value of a tensor"):
         recorded(torch.tensor([2.0]))
+
+
+def test_a_graph_holds_every_operator_once_and_no_detached_copy():
+    def function(x):
+        return x.detach().exp() + x.exp() * x.detach().exp(), x.sin()[:0]
+
+    graph = make_fx(function)(torch.ones(2)).graph
+    expected = function(torch.ones(2))
+    _run_once(graph)
+    called = [node.target for node in graph.nodes if node.op == "call_function"]
+    assert len(called) == len(set(called))
+    assert torch.ops.aten.detach.default not in called
+    found = Recorded(function, plain_calls=0)(torch.ones(2))
+    assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+
+
+def test_operators_that_draw_or_write_are_all_kept():
+    graph = make_fx(lambda x: (torch.rand_like(x), torch.rand_like(x), x.exp(), x.exp()))(
+        torch.ones(2)
+    ).graph
+    before = len(graph.nodes)
+    _run_once(graph)
+    assert len(graph.nodes) == before
+    assert not _is_pure(next(node for node in graph.nodes if "rand" in str(node.target)))
+
+
+def test_arguments_that_compare_equal_are_told_apart():
+    values = [1, 1.0, True, 0.0, -0.0, [1], (1,), {"a": 1}, {"b": 1}, {"a": 1.0}, "1", None]
+    assert len({_hashable(value) for value in values}) == len(values)
+    assert _hashable({"a": 1, "b": 2}) == _hashable({"b": 2, "a": 1})
+
+
+def test_trees_are_copied_without_history():
+    pair = {"p": Pair(torch.ones(2, requires_grad=True), torch.zeros(1)), "t": (torch.ones(1),)}
+    with torch.no_grad():
+        copied = _plain(pair)
+    assert isinstance(copied["p"], Pair)
+    assert isinstance(copied["t"], tuple)
+    assert not copied["p"].x.requires_grad
+    assert copied["p"].x.data_ptr() != pair["p"].x.data_ptr()
+    assert torch.equal(copied["p"].x, pair["p"].x)
+
+
+def test_compiled_functions_are_recorded_at_once_and_others_after_twenty_calls():
+    assert Recorded(slope, compiled=True).plain_calls == 0
+    assert Recorded(slope).plain_calls == 20
+    again = copy.copy(Recorded(slope, plain_calls=3))
+    assert (again.plain_calls, again.compiled) == (3, False)
+    outside = Recorded(slope, plain_calls=0)(WEIGHTS, some_pair())["w"]
+    assert not outside.requires_grad
