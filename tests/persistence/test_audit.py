@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import hmac
 import itertools
 import json
+import os
 import stat
 from concurrent.futures import ThreadPoolExecutor
 
@@ -129,3 +131,49 @@ def test_the_key_is_in_a_file_or_a_variable_and_long(tmp_path, monkeypatch):
         read_key(tmp_path / "none")
     with pytest.raises(DataError, match="cannot read the audit log"):
         verify_audit_log(tmp_path / "none", KEY)
+
+
+def test_a_key_of_16_bytes_is_long_enough(tmp_path):
+    file = tmp_path / "key"
+    file.write_bytes(b"k" * 16 + b" \n")
+    assert read_key(file) == b"k" * 16
+    file.write_bytes(b"k" * 15)
+    with pytest.raises(DataError, match="has 15 bytes, fewer than 16"):
+        read_key(file)
+
+
+def test_a_long_log_is_chained_by_its_last_line_and_reread_from_its_end(tmp_path):
+    path = tmp_path / "audit.jsonl"
+    for place in range(3):
+        append_audit_record(path, {"n": place, "text": "x" * 40_000}, {}, KEY)
+    found = verify_audit_log(path, KEY)
+    assert (found.n_lines, found.wrong) == (3, ())
+    assert [line["n"] for line in map(json.loads, path.read_text().splitlines())] == [0, 1, 2]
+    assert path.read_bytes().endswith(b"}\n")
+
+
+def test_a_log_in_a_folder_that_cannot_be_written_is_an_error(tmp_path):
+    with pytest.raises(DataError, match="the audit record cannot be written to"):
+        append_audit_record(tmp_path / "none" / "audit.jsonl", {}, {}, KEY)
+
+
+def test_other_groups_and_users_cannot_read_a_new_log_and_results_cannot_be_changed(tmp_path):
+    path = tmp_path / "audit.jsonl"
+    before = os.umask(0)
+    try:
+        _write(path, 1)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        verify_audit_log(path, KEY).n_lines = 0
+
+
+def test_a_line_without_its_link_is_wrong(log):
+    lines = log.read_bytes().splitlines()
+    first = json.loads(lines[0])
+    del first["previous"], first["hmac"]
+    content = json.dumps(first, sort_keys=True).encode()
+    first["hmac"] = hmac.new(KEY, b"line\0" + content, hashlib.sha256).hexdigest()
+    log.write_bytes(b"\n".join([json.dumps(first).encode(), *lines[1:]]) + b"\n")
+    assert verify_audit_log(log, KEY).wrong == (1, 2)

@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import hypothesis.extra.numpy as npst
@@ -417,3 +418,64 @@ def test_permissions_and_links_are_kept(path: Path, tmp_path: Path) -> None:
     assert link.is_symlink()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert read_bundle(path)[0]["beta"] == 1
+
+
+def with_entry(path: Path, shape: list[Any], offsets: list[int], data: bytes) -> None:
+    """Write a file of one tensor whose header says what is given, with digests that fit."""
+    digest = hashlib.sha256(data).hexdigest()
+    described = {"z": {"dtype": "F32", "shape": shape, "sha256": digest}}
+    manifest: dict[str, Any] = {"format_version": 1, "metadata": {}, "tensors": described}
+    manifest["sha256"] = bundle._digest(bundle._canonical(manifest))
+    entry = {"dtype": "F32", "shape": shape, "data_offsets": offsets}
+    header = json.dumps({"__metadata__": {"ehrmeta": json.dumps(manifest)}, "z": entry}).encode()
+    path.write_bytes(len(header).to_bytes(8, "little") + header + data)
+
+
+def test_shapes_are_whole_numbers_and_data_lie_where_they_imply(path: Path) -> None:
+    data = np.arange(2, dtype=np.float32).tobytes()
+    with_entry(path, [2], [0, 8], data)
+    assert read_bundle(path)[0]["z"].tolist() == [0.0, 1.0]
+    for shape in ([2.0], [-2, -1], [True, 2]):
+        with_entry(path, shape, [0, 8], data)
+        with pytest.raises(BundleError, match="'z' is not where its shape implies"):
+            read_bundle(path)
+    for offsets in ([0, 4], [4, 12], [0, 12]):
+        with_entry(path, [2], offsets, data)
+        with pytest.raises(BundleError, match="'z' is not where its shape implies"):
+            read_bundle(path)
+
+
+def test_limits_themselves_are_allowed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    length = int.from_bytes(path.read_bytes()[:8], "little")
+    monkeypatch.setattr(bundle, "MAX_HEADER_BYTES", length)
+    monkeypatch.setattr(bundle, "MAX_TENSORS", len(TENSORS))
+    assert same_bits(read_bundle(path)[0], TENSORS)
+    write_bundle(path, TENSORS, METADATA)
+    monkeypatch.setattr(bundle, "MAX_HEADER_BYTES", length - 1)
+    with pytest.raises(BundleError, match="above the limit"):
+        read_bundle(path)
+
+
+@pytest.mark.parametrize(
+    ("n_bytes", "share", "is_refused"),
+    [(2**27, 1 / 9, True), (2**27, 1 / 8, False), (2**27, 1.0, False), (2**26, 0.0, False)],
+)
+def test_a_file_is_a_hole_if_less_than_an_eighth_of_a_large_one_is_stored(
+    n_bytes: int, share: float, is_refused: bool
+) -> None:
+    places = {"z": (torch.float32, [n_bytes // 4], n_bytes)}
+    status = SimpleNamespace(st_size=100 + n_bytes, st_blocks=int(share * n_bytes / 512))
+    if is_refused:
+        with pytest.raises(BundleError, match="never written"):
+            bundle._check_size(status, 100, places)
+    else:
+        bundle._check_size(status, 100, places)
+    bundle._check_size(SimpleNamespace(st_size=100 + n_bytes), 100, places)  # unknown on Windows
+
+
+def test_kinds_of_numbers_and_layouts_are_those_of_the_format(path: Path) -> None:
+    tensors = {str(dtype): torch.ones(2, dtype=dtype) for dtype in bundle._DTYPES}
+    write_bundle(path, tensors, {})
+    assert same_bits(read_bundle(path)[0], dict(sorted(tensors.items())))
+    assert (bundle.FORMAT_VERSION, bundle.MAX_HEADER_BYTES) == (1, 4 * 2**20)
+    assert bundle.MAX_TENSORS == 10_000

@@ -100,3 +100,89 @@ def test_a_forged_model_is_refused_before_it_predicts():
     (name,) = (name for name in tensors if name.endswith("/coef"))
     with pytest.raises(BundleError, match="do not fit together"):
         read_state(tensors | {name: torch.zeros(5).double()}, plain, CLASSES)
+
+
+@dataclass(frozen=True, eq=False)
+class Typed:
+    number: float
+    word: str | None
+    flag: bool
+    matrix: np.ndarray[Any, np.dtype[np.float64]]
+    names: tuple[str, ...]
+
+
+FITS = {"number": 1.5, "word": "w", "flag": True, "matrix": {"array": "m"}, "names": {"tuple": []}}
+
+
+def typed(**changes):
+    fields = {**FITS, **changes}
+    plain = {"name": "", "class": "Typed", "fields": fields}
+    tensors = {"m": torch.zeros(2).double(), "single": torch.zeros(2)}
+    return read_state(tensors, plain, {"Typed": Typed})
+
+
+@pytest.mark.parametrize(
+    "right",
+    [
+        {"number": 2},
+        {"number": {"number": "inf"}},
+        {"word": None},
+        {"flag": False},
+        {"names": {"tuple": ["a", "b"]}},
+    ],
+)
+def test_values_of_the_annotated_types_are_read(right):
+    assert isinstance(typed(**right), Typed)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"number": True},
+        {"number": "1"},
+        {"number": None},
+        {"word": 3},
+        {"flag": 1},
+        {"matrix": {"array": "single"}},
+        {"matrix": {"tuple": [1.0]}},
+        {"names": "ab"},
+        {"names": {"tuple": ["a", 1]}},
+    ],
+)
+def test_values_of_other_types_are_refused(wrong):
+    with pytest.raises(BundleError, match="its Typed has wrong fields"):
+        typed(**wrong)
+
+
+def test_missing_fields_are_filled_by_their_defaults_only():
+    tensors, plain = written_state(Leaf(np.ones(1), "a"), CLASSES)
+    del plain["fields"]["limit"], plain["fields"]["model"]
+    assert read_state(tensors, plain, CLASSES).limit == np.inf
+    del plain["fields"]["kind"]
+    with pytest.raises(BundleError, match="wrong fields"):
+        read_state(tensors, plain, CLASSES)
+
+
+def test_plain_values_and_arrays_come_back_with_their_types():
+    value = (1, 2.5, "text", None, True, np.inf, -np.inf, np.float64(0.5), np.int64(3), [1, 2])
+    tensors, plain = written_state(value, {})
+    assert tensors == {}
+    again = read_state(tensors, json.loads(json.dumps(plain)), {})
+    assert again == (1, 2.5, "text", None, True, np.inf, -np.inf, 0.5, 3, (1, 2))
+    arrays = [np.arange(2), np.array([True]), np.zeros((1, 2), np.float32), np.array(["a"], object)]
+    tensors, plain = written_state(tuple(arrays), {})
+    for array, found in zip(arrays, read_state(tensors, plain, {}), strict=True):
+        assert found.dtype == array.dtype
+        np.testing.assert_array_equal(found, array)
+
+
+def test_trees_of_leaves_of_ten_rows_are_written():
+    for n_rows in (10, 9):
+        model = HistGradientBoostingRegressor(min_samples_leaf=n_rows, max_iter=1).fit(X, Y)
+        if n_rows == 10:
+            tensors, plain = written_state(tree(model), CLASSES)
+            again = read_state(tensors, plain, CLASSES).first.model
+            np.testing.assert_array_equal(again.predict(X), model.predict(X))
+        else:
+            with pytest.raises(BundleError, match="min_samples_leaf=9 .* Set 10 or more"):
+                written_state(tree(model), CLASSES)

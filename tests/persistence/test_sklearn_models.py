@@ -18,7 +18,15 @@ from sklearn.linear_model import (
 )
 
 from ehrmeta.errors import BundleError
-from ehrmeta.persistence.sklearn_models import TreeSum, is_saved, read_model, written_model
+from ehrmeta.persistence.sklearn_models import (
+    LinearModel,
+    LogOdds,
+    Shares,
+    TreeSum,
+    is_saved,
+    read_model,
+    written_model,
+)
 
 
 @pytest.fixture(scope="module")
@@ -168,3 +176,133 @@ def test_forged_shares_are_refused(data):
     kind, _ = written_model(DummyClassifier().fit(data[0], data[1] > 1), 3)
     with pytest.raises(BundleError, match="population model"):
         read_model(kind, {"probabilities": torch.tensor([0.5, 0.7]).double()}, 3)
+
+
+def stump(**changes):
+    """Arrays of one split of the first of three features, at 0.5."""
+    arrays = {
+        "baseline": torch.tensor(1.0).double(),
+        "depth": torch.tensor(1),
+        "roots": torch.tensor([0]),
+        "feature": torch.tensor([0, 0, 0]),
+        "left": torch.tensor([1, 1, 2]),
+        "right": torch.tensor([2, 1, 2]),
+        "threshold": torch.tensor([0.5, 0.0, 0.0]).double(),
+        "value": torch.tensor([0.0, -2.0, 3.0]).double(),
+        "missing_left": torch.tensor([True, False, False]),
+    }
+    return arrays | changes
+
+
+@pytest.mark.parametrize("n_rows", [1, 30])
+def test_a_row_goes_left_up_to_the_threshold_and_where_missing_values_go(n_rows):
+    x = np.repeat([[0.5, 0, 0], [0.6, 0, 0], [np.nan, 0, 0]], n_rows, axis=0)
+    for to_left, at_missing in ((True, -1.0), (False, 4.0)):
+        model = read_model("trees", stump(missing_left=torch.tensor([to_left, False, False])), 3)
+        expected = np.repeat([-1.0, 4.0, at_missing], n_rows)
+        np.testing.assert_array_equal(model.predict(x), expected)
+    assert model.n_features_in_ == 3
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"depth": torch.tensor(2)},
+        {"depth": torch.tensor(0)},
+        {"feature": torch.tensor([3, 0, 0])},
+        {"feature": torch.tensor([-1, 0, 0])},
+        {"left": torch.tensor([2, 1, 2])},
+        {"left": torch.tensor([0, 1, 2])},
+        {"roots": torch.tensor([1])},
+        {"roots": torch.tensor([0, 1])},
+        {"roots": torch.tensor([[0]])},
+        {"baseline": torch.zeros(3).double()},
+        {"baseline": torch.zeros(1, 3).double()},
+        {"value": torch.tensor([0.0, torch.inf, 3.0]).double()},
+        {"missing_left": torch.tensor([1, 0, 0])},
+    ],
+    ids=str,
+)
+def test_a_stump_that_is_no_tree_is_refused(changes):
+    with pytest.raises(BundleError, match="do not fit together"):
+        read_model("trees", stump(**changes), 3)
+
+
+def test_constants_of_one_output_or_of_three_classes_and_more_are_read():
+    for n_classes, fits in ((1, False), (2, False), (3, True)):
+        arrays = {
+            "coef": torch.zeros(n_classes, 4).double(),
+            "intercept": torch.zeros(n_classes).double(),
+        }
+        if fits:
+            model = read_model("linear of log-odds", arrays, 4)
+            assert model.classes_.tolist() == [0, 1, 2]
+            np.testing.assert_allclose(model.predict_proba(np.ones((2, 4))), 1 / 3)
+        else:
+            with pytest.raises(BundleError, match="do not fit together"):
+                read_model("linear", arrays, 4)
+    one = read_model(
+        "linear", {"coef": torch.ones(4).double(), "intercept": torch.tensor(2.0).double()}, 4
+    )
+    assert one.predict(np.ones((2, 4))).tolist() == [6.0, 6.0]
+
+
+@pytest.mark.parametrize(
+    ("p", "fits"),
+    [
+        ([0.25, 0.75], True),
+        ([0.0, 1.0], True),
+        ([1.0], False),
+        ([-0.5, 1.5], False),
+        ([0.5, 0.5 + 1e-8], False),
+        ([[0.5, 0.5]], False),
+    ],
+)
+def test_shares_are_probabilities_of_two_classes_or_more(p, fits):
+    arrays = {"probabilities": torch.tensor(p, dtype=torch.float64)}
+    if fits:
+        model = read_model("shares", arrays, 2)
+        assert model.predict_proba(np.zeros((3, 2))).tolist() == [p] * 3
+        assert is_saved(model)
+    else:
+        with pytest.raises(BundleError, match="do not fit together"):
+            read_model("shares", arrays, 2)
+
+
+def test_the_mean_of_several_trees_keeps_each_in_its_place():
+    trees = [TreeSum(**{name: value.numpy() for name, value in stump().items()})]
+    trees.append(TreeSum(**{name: value.numpy() for name, value in stump().items()}))
+    trees[1].value = trees[1].value * 2.0
+    trees[1].baseline = np.array(3.0)
+
+    class Kept(TreeSum):
+        """Trees that are given as they are."""
+
+        of = classmethod(lambda cls, tree: tree)
+
+    mean = Kept.mean(trees)
+    x = np.array([[0.0, 0, 0], [1.0, 0, 0]])
+    np.testing.assert_allclose(mean.predict(x), [2.0 - 3.0, 2.0 + 4.5])
+    assert mean.roots.tolist() == [0, 3]
+    assert mean.check(3)
+
+
+def test_arrays_are_shown_and_hashed_as_models():
+    models = [read_model("trees", stump(), 3), read_model("trees", stump(), 3)]
+    assert len(set(models)) == 2
+    assert repr(LinearModel(np.zeros(1), np.zeros(()))).startswith("LinearModel(coef=")
+    for kind in (LinearModel, TreeSum, LogOdds, Shares):
+        settings = kind.__dataclass_params__
+        assert (settings.eq, settings.repr) == (False, False)
+
+
+def test_settings_that_arrays_hold_may_be_fitted():
+    for model in (
+        HistGradientBoostingRegressor(),
+        HistGradientBoostingRegressor(loss="absolute_error", categorical_features=None),
+        HistGradientBoostingClassifier(categorical_features="from_dtype"),
+        DummyClassifier(strategy="prior"),
+        Ridge(),
+    ):
+        assert is_saved(model)
+    assert not is_saved(type("Ridge", (Ridge,), {})())
