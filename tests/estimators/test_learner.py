@@ -4,10 +4,10 @@ from dataclasses import fields, replace
 import pytest
 import torch
 
-from ehrmeta import MAML, MLP, DeepMixedEffects, MetaSGD
-from ehrmeta.errors import MemoryWarning
+from ehrmeta import MAML, MLP, DeepMixedEffects, MatchingNet, MetaSGD
+from ehrmeta.errors import DataError, MemoryWarning
 from ehrmeta.estimators import learner as module
-from ehrmeta.estimators.learner import Learner
+from ehrmeta.estimators.learner import AdaptedChunk, Learner
 from ehrmeta.nn import Normal
 from ehrmeta.nn.batch import TaskRows, visible_width
 
@@ -145,3 +145,89 @@ def test_copies_start_without_what_was_computed_at_use_and_predict_the_same(lear
     assert vars(twin).keys() == {field.name for field in fields(Learner)}
     for name, value in predict(twin, support, query).items():
         assert torch.equal(value, expected[name])
+
+
+def test_learners_cannot_be_changed():
+    for kind in (Learner, AdaptedChunk, module._Run):
+        assert kind.__dataclass_params__.frozen
+
+
+def test_chunks_are_of_similar_size_and_bounded_by_number_and_points():
+    sizes = torch.tensor([0, 1, 2, 3, 60, 200, 300, 5000])
+    order = torch.argsort(sizes, stable=True)
+    chunks = [part.tolist() for part in module._by_size(order, sizes, 4)]
+    assert sum(chunks, []) == order.tolist()
+    assert [len(part) for part in chunks] == [4, 1, 1, 1, 1]
+    for part in chunks:  # 4 tasks of 64 points, or one task
+        assert len(part) == 1 or len(part) * sizes[part].max() <= 4 * 64
+    at_limit = torch.full((4,), 64)
+    assert [len(part) for part in module._by_size(torch.arange(4), at_limit, 4)] == [4]
+    assert [len(part) for part in module._by_size(torch.arange(4), at_limit + 1, 4)] == [2, 2]
+
+
+def test_queries_of_many_tasks_are_split_into_runs_of_64_points():
+    chunk = AdaptedChunk(torch.arange(3), torch.zeros(3, 0).long(), torch.zeros(3, 0).bool(), {})
+    sizes = torch.tensor([130, 0, 64])
+    query = make_rows(sizes, n_tasks=3)
+    runs = list(module._runs(chunk, query, 2))
+    lengths = [run.mask.sum(1).tolist() for run in runs]
+    assert lengths == [[2, 64], [64, 64]]
+    assert sorted(row for run in runs for row in run.index[run.mask].tolist()) == list(range(194))
+    assert [run.at.tolist() for run in runs] == [[0, 0], [0, 2]]
+    one = AdaptedChunk(torch.tensor([1]), torch.zeros(1, 0).long(), torch.zeros(1, 0).bool(), {})
+    (run,) = module._runs(one, make_rows(torch.tensor([5, 130]), n_tasks=2), 2)
+    assert run.index[run.mask].tolist() == list(range(5, 135))
+    assert list(module._runs(one, make_rows(torch.tensor([5, 0]), n_tasks=2), 2)) == []
+
+
+def test_settings_of_an_estimator_set_device_and_precision():
+    learner = make_learner(ALGORITHMS[0])
+    settings = {"device": "cpu", "precision": "float64", "chunk_size": 7}
+    moved = Learner.on_device(learner.algorithm, learner.spec, learner.params, 2.0, settings)
+    assert (moved.dtype, moved.chunk_size, moved.time_unit) == (torch.float64, 7, 2.0)
+    assert {value.dtype for value in moved.params.values()} == {torch.float64}
+    assert module.pick_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+    for wrong in ("gpu", "cpu:0", "cuda:", None):
+        with pytest.raises(DataError, match="device must be 'auto', 'cpu' or 'cuda'"):
+            module.pick_device(wrong)
+
+
+def test_a_model_without_a_gpu_says_so(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(DataError, match="finds no GPU"):
+        module.pick_device("cuda")
+
+
+def test_the_population_is_an_empty_support():
+    learner = make_learner(ALGORITHMS[2])
+    alone = learner.population(QUERY)
+    nobody = SUPPORT.select(torch.arange(0))
+    nobody = replace(nobody, starts=torch.zeros(N_TASKS + 1, dtype=torch.int64))
+    assert_close(predict(learner, nobody), alone)
+
+
+def test_attention_weights_name_their_rows_and_sum_to_one():
+    learner = make_learner(MatchingNet())
+    chunks = learner.adapt(SUPPORT)
+    row, origin, weight = learner.support_weights(SUPPORT, chunks, QUERY)
+    total = torch.zeros(QUERY.n_rows).index_add(0, row, weight)
+    torch.testing.assert_close(total, torch.ones(QUERY.n_rows))
+    codes = QUERY.codes[torch.argsort(QUERY.origin)]
+    owner = SUPPORT.codes[torch.argsort(SUPPORT.origin)]
+    support = origin >= 0
+    assert torch.equal(owner[origin[support]], codes[row[support]])
+    assert torch.bincount(row[~support], minlength=QUERY.n_rows).tolist() == [1] * QUERY.n_rows
+    counts = torch.bincount(row, minlength=QUERY.n_rows)
+    assert torch.equal(counts, SUPPORT.sizes[codes] + 1)
+    none = QUERY.take(torch.arange(0))
+    assert [len(part) for part in learner.support_weights(SUPPORT, chunks, none)] == [0, 0, 0]
+    assert len(learner.own_weight(SUPPORT, chunks, none)) == 0
+
+
+def test_own_weights_grow_with_the_support():
+    learner = make_learner(ALGORITHMS[2])
+    weight = learner.own_weight(SUPPORT, learner.adapt(SUPPORT), QUERY)
+    assert ((weight >= 0) & (weight < 1)).all()
+    empty = SUPPORT.sizes[QUERY.codes] == 0
+    assert (weight[empty].abs() < 1e-6).all()
+    assert weight[~empty].min() > 0

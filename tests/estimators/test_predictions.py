@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -12,7 +14,13 @@ from ehrmeta import ConformalClassifier, ConformalRegressor, MetaClassifier
 from ehrmeta.baselines import LastValue
 from ehrmeta.data import OutcomeScale
 from ehrmeta.errors import DataError
-from ehrmeta.estimators.predictions import Predictive
+from ehrmeta.estimators.predictions import (
+    CarriedPredictive,
+    ClassPredictive,
+    Predictive,
+    join_rows,
+    refuse_overflow,
+)
 from tests.estimators.patients import make_patients
 
 LOGS = OutcomeScale(center=0.5, scale=1.2, transform="log")
@@ -201,3 +209,124 @@ def test_an_outcome_without_a_range_is_written_as_before():
     assert "low" not in OutcomeScale(1.0, 2.0).to_dict()
     bounded = OutcomeScale(1.0, 2.0, low=0.0)
     assert OutcomeScale.from_dict(bounded.to_dict()) == bounded
+
+
+@pytest.mark.parametrize("dof", [None, 5.0])
+def test_the_mean_of_a_square_root_is_its_square_and_the_variance(dof):
+    outcome = OutcomeScale(center=3.0, scale=0.5, transform="sqrt", low=0.0, high=12.0)
+    given = None if dof is None else np.full(3, dof)
+    predictive = Predictive(np.array([0.4, -1.0, 9.0]), outcome, np.array([0.8, 0.1, 0.1]), given)
+    variance = np.square(0.5 * predictive.scale) * (1.0 if dof is None else dof / (dof - 2.0))
+    expected = np.square(3.0 + 0.5 * predictive.loc) + variance
+    np.testing.assert_allclose(predictive.mean(), np.minimum(expected, 12.0))
+
+
+def test_without_a_mean_there_is_the_median():
+    t = Predictive(np.array([0.3]), LOGS, np.array([0.2]), np.array([5.0]))
+    assert t.mean() == pytest.approx(np.exp(0.5 + 1.2 * 0.3))
+    point = Predictive(np.array([0.3]), OutcomeScale(1.0, 2.0))
+    assert point.mean() == point.point() == pytest.approx(1.6)
+    columns = point.columns(0.9)
+    assert list(columns) == ["mean", "lower", "upper"]
+    assert np.isnan([columns["lower"][0], columns["upper"][0]]).all()
+    with pytest.raises(DataError, match="point predictions only"):
+        point.quantile(0.5)
+    with pytest.raises(DataError, match="no class probabilities"):
+        point.probabilities()
+
+
+def test_intervals_are_central_and_rows_are_taken_in_the_order_of_an_index():
+    predictive = Predictive(np.array([0.0, 1.0]), OutcomeScale(5.0, 2.0), np.array([1.0, 2.0]))
+    ends = stats.norm([5.0, 7.0], [2.0, 4.0]).ppf([[0.1], [0.9]]).T
+    np.testing.assert_allclose(predictive.interval(0.8), ends)
+    taken = predictive.take(np.array([1, 0, 1]))
+    np.testing.assert_allclose(taken.interval(0.8), ends[[1, 0, 1]])
+    t = Predictive(*vars(predictive).values())
+    t = Predictive(t.loc, t.outcome, t.scale, np.array([3.0, 30.0])).take(np.array([1]))
+    assert (t.scale.tolist(), t.dof.tolist()) == ([2.0], [30.0])
+    np.testing.assert_allclose(t.quantile(0.9), 7.0 + 4.0 * stats.t(30.0).ppf(0.9))
+
+
+def carried(unchanged=0.4, last=0.5):
+    outcome = OutcomeScale(10.0, 2.0)
+    return CarriedPredictive(
+        np.array([0.0]),
+        outcome,
+        np.array([1.0]),
+        unchanged=np.array([unchanged]),
+        last=np.array([last]),
+    )
+
+
+def test_a_mixture_with_the_last_value_has_its_quantiles_and_distribution():
+    rng = np.random.default_rng(0)
+    stays = rng.random(400_000) < 0.4
+    draws = np.where(stays, 11.0, rng.normal(10.0, 2.0, 400_000))
+    assert carried().mean() == pytest.approx(0.4 * 11.0 + 0.6 * 10.0)
+    for level in (0.05, 0.3, 0.45, 0.6, 0.8, 0.85, 0.95):
+        expected = np.quantile(draws, level)
+        assert carried().quantile(level)[0] == pytest.approx(expected, abs=0.03)
+    for y in (8.0, 11.0, 13.0):
+        below, at = carried().cdf(np.array([y]))
+        assert below[0] == pytest.approx((draws < y).mean(), abs=0.005)
+        assert at[0] == pytest.approx((draws <= y).mean(), abs=0.005)
+    p = 0.6 * stats.norm.cdf(0.5)  # levels within the point mass, its ends included
+    for level in (p, p + 0.4):
+        assert carried().quantile(level)[0] == pytest.approx(11.0)
+    assert carried(unchanged=1.0).quantile(0.01)[0] == pytest.approx(11.0)
+    taken = carried().take(np.array([0, 0]))
+    assert (taken.unchanged.tolist(), taken.last.tolist()) == ([0.4, 0.4], [0.5, 0.5])
+
+
+def test_classes_have_probabilities_and_no_quantiles():
+    logits = np.log([[0.1, 0.6, 0.3], [0.5, 0.2, 0.3]]) + [[5.0], [-3.0]]
+    classes = ClassPredictive(logits, np.array(["a", "b", "c"]))
+    np.testing.assert_allclose(classes.probabilities(), [[0.1, 0.6, 0.3], [0.5, 0.2, 0.3]])
+    assert classes.point().tolist() == ["b", "a"]
+    assert classes.take(np.array([1])).point().tolist() == ["a"]
+    assert list(classes.columns(0.9)) == ["class", "risk_a", "risk_b", "risk_c"]
+    with pytest.raises(DataError, match="classes have no quantiles"):
+        classes.quantile(0.5)
+
+
+def test_rows_of_other_tasks_are_joined_or_missing():
+    known = np.array([True, False, True])
+    new = {"n": np.array([7]), "label": np.array(["x"], object), "p": np.ones((1, 2))}
+    adapted = {"n": np.array([1, 3]), "label": np.array(["a", "b"], object), "p": np.zeros((2, 2))}
+    joined = join_rows(known, adapted, new, is_missing=False)
+    assert (joined["n"].tolist(), joined["label"].tolist()) == ([1, 7, 3], ["a", "x", "b"])
+    assert joined["p"].tolist() == [[0.0, 0.0], [1.0, 1.0], [0.0, 0.0]]
+    missing = join_rows(known, adapted, new, is_missing=True)
+    np.testing.assert_array_equal(missing["n"], [1.0, np.nan, 3.0])
+    assert pd.isna(missing["label"]).tolist() == [False, True, False]
+    assert np.isnan(missing["p"][1]).all()
+    alone = join_rows(np.array([False]), None, new, is_missing=False)
+    assert alone["n"].tolist() == [7]
+
+
+def test_predictions_that_overflow_are_counted_by_row():
+    refuse_overflow({"mean": np.ones(2), "n": np.arange(2), "label": np.array(["a", "b"], object)})
+    with pytest.raises(DataError, match="of 2 of 3 rows are not finite"):
+        refuse_overflow({"p": np.array([[1.0, np.inf], [1.0, 1.0], [np.nan, np.nan]])})
+
+
+@pytest.mark.parametrize("y", [29.999, 30.0, 30.001])
+def test_ends_of_the_range_hold_the_probability_beyond_them(y):
+    outcome = OutcomeScale(20.0, 5.0, low=0.0, high=30.0)
+    predictive = Predictive(np.array([1.0]), outcome, np.array([1.0]))
+    p = stats.norm(25.0, 5.0).cdf(y)
+    below, at = (part[0] for part in predictive.cdf(np.array([y])))
+    assert below == pytest.approx(p)
+    assert at == pytest.approx(1.0 if y >= 30.0 else p)
+    low = Predictive(np.array([-4.0]), outcome, np.array([1.0]))
+    p = stats.norm(0.0, 5.0).cdf(y - 30.0)
+    below, at = (part[0] for part in low.cdf(np.array([y - 30.0])))
+    assert below == pytest.approx(0.0 if y <= 30.0 else p)
+    assert at == pytest.approx(p)
+
+
+def test_predictions_cannot_be_changed():
+    for kind in (Predictive, ClassPredictive, CarriedPredictive):
+        assert kind.__dataclass_params__.frozen
+    own = [field.kw_only for field in fields(CarriedPredictive)][-2:]
+    assert own == [True, True]

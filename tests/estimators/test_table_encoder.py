@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ehrmeta.data import Feature, OutcomeScale, Schema
+from ehrmeta.data import Clock, Feature, OutcomeScale, Schema
 from ehrmeta.errors import DataError, DataWarning, SchemaError
 from ehrmeta.estimators.inputs import read_inputs
 from ehrmeta.estimators.table_encoder import Classes, TableEncoder
@@ -98,3 +98,109 @@ def test_classes_are_sorted_numbers_and_keep_their_type(labels):
 def test_classes_of_a_type_without_bound_are_refused():
     with pytest.raises(DataError, match="class labels cannot have type '<U9'"):
         Classes.from_dict({"labels": ["a", "b"], "dtype": "<U9"})
+
+
+def fitted(time=None, groups=GROUPS, schema=None, **columns):
+    """An encoder of numbers, and its inputs."""
+    inputs = read_inputs(pd.DataFrame(columns or {"age": X.age}), Y, groups=groups, time=time)
+    known = None if schema else list(columns) or ["age"]
+    return TableEncoder.fit(inputs, schema, OutcomeScale.fit(inputs.y), known), inputs
+
+
+def test_the_clock_is_centred_and_its_period_rounded_outwards():
+    table, _ = fitted(TIME)
+    assert (table.time_center, table.time_scale) == (np.mean(TIME), np.std(TIME))
+    first, last = ((end - np.mean(TIME)) / np.std(TIME) for end in table.period)
+    assert (first, last) == (np.floor(-3 / np.std(TIME)), np.ceil(3 / np.std(TIME)))
+    still, _ = fitted([5.0] * 4, groups=list("abcd"))
+    assert (still.time_unit, still.time_scale, still.period) == (1.0, 1.0, (5.0, 5.0))
+    repeated, _ = fitted([1.0, 1.0, 2.0, 5.0])
+    assert repeated.time_unit == 3.0  # a gap of 0 is none
+    untimed, _ = fitted()
+    assert (untimed.timed, untimed.period, untimed.clock_is_feature) == (False, None, False)
+    assert (untimed.time_unit, untimed.time_center, untimed.time_scale) == (1.0, 0.0, 1.0)
+    assert TableEncoder.from_dict(untimed.to_dict()).period is None
+
+
+def test_the_clock_is_a_feature_within_eight_standard_deviations():
+    table, inputs = fitted(TIME)
+    codes = inputs.tasks().codes
+    rows = table.rows(inputs, codes, 2)
+    standard = (np.sort(TIME)[[0, 3, 1, 2]] - 3.0) / np.std(TIME)
+    np.testing.assert_allclose(rows.x[:, -1], standard, rtol=1e-6)
+    far = read_inputs(pd.DataFrame({"age": X.age}), time=[1e9, -1e9, 0.0, 0.0])
+    ends = table.rows(far, np.zeros(4, np.int64), 1)
+    assert sorted({-8.0, 8.0} & set(ends.x[:, -1].tolist())) == [-8.0, 8.0]
+    assert ends.y.isnan().all()
+    schema = Schema((Feature("age"),), time=Clock("day", is_feature=False))
+    hidden, inputs = fitted(TIME, schema=schema)
+    assert not hidden.clock_is_feature
+    assert hidden.rows(inputs, codes, 2).x.shape[1] == rows.x.shape[1] - 1
+
+
+def test_columns_that_vary_within_tasks_are_measured_unless_they_are_known():
+    inputs = read_inputs(X, Y, groups=GROUPS, time=TIME)
+    outcome = OutcomeScale.fit(inputs.y)
+    with pytest.warns(DataWarning, match="age"):
+        table = TableEncoder.fit(inputs, None, outcome)
+    assert [feature.role for feature in table.features] == ["measured", "measured"]
+    known = TableEncoder.fit(inputs, None, outcome, ["age"])
+    assert [feature.role != "measured" for feature in known.features] == [True, False]
+    untimed = read_inputs(X, Y, groups=GROUPS)
+    table = TableEncoder.fit(untimed, None, outcome)
+    assert "measured" not in {feature.role for feature in table.features}
+    with pytest.raises(SchemaError, match="weight"):
+        TableEncoder.fit(inputs, None, outcome, ["weight"])
+
+
+def test_known_columns_that_the_schema_measures_are_warned_of():
+    schema = Schema((Feature("age", role="measured"),), time=Clock("day"))
+    inputs = read_inputs(X[["age"]], Y, groups=GROUPS, time=TIME)
+    with pytest.warns(DataWarning, match=r"\['age'\] of known= are measured"):
+        TableEncoder.fit(inputs, schema, OutcomeScale.fit(inputs.y), ["age"])
+
+
+@pytest.mark.parametrize(("low", "high", "n_outside"), [(0, 65, 1), (45, None, 1), (None, 55, 2)])
+def test_one_end_of_a_range_is_enough_and_ends_are_inside(low, high, n_outside):
+    schema = Schema((Feature("age", low=low, high=high),))
+    with pytest.warns(DataWarning, match=rf"'age': {n_outside} \(range {low} to {high}\)"):
+        fitted(schema=schema)
+    assert fitted(schema=Schema((Feature("age", low=40, high=70),)))
+
+
+def test_dates_and_zones_are_remembered():
+    days = pd.date_range("2020-01-01", periods=4, tz="UTC")
+    zoned, _ = fitted(days)
+    plain, _ = fitted(days.tz_localize(None))
+    assert [(one.dated, one.zoned) for one in (zoned, plain)] == [(True, True), (True, False)]
+    assert fitted(TIME)[0].dated is False
+
+
+@pytest.mark.parametrize(
+    ("y", "message"),
+    [
+        (np.array([0.5, 1.5, 2.25]), "Use MetaRegressor for real-valued outcomes"),
+        (np.array([1.0, 1.0]), "only one class in all 2 rows"),
+    ],
+)
+def test_outcomes_that_are_no_classes_are_refused(y, message):
+    with pytest.raises(DataError, match=message):
+        Classes.fit(y)
+
+
+def test_classes_unseen_at_fit_are_counted():
+    classes = Classes.fit(np.array([1, 3, 3]))
+    assert classes.forward(np.array([])).tolist() == []
+    with pytest.raises(DataError, match=r"in 2 of 3 rows \(first: row 1\); the model knows 2"):
+        classes.forward(np.array([1, 2, 9]))
+    with pytest.raises(DataError, match="classes were numbers at fit"):
+        classes.forward(np.array(["a"], dtype=object))
+    words = Classes.fit(np.array(["a", "b"], dtype=object))
+    with pytest.raises(DataError, match="classes were text at fit"):
+        words.forward(np.array([1.0]))
+
+
+def test_encoders_and_classes_cannot_be_changed():
+    assert TableEncoder.__dataclass_params__.frozen
+    settings = Classes.__dataclass_params__
+    assert (settings.frozen, settings.eq) == (True, False)
