@@ -1,8 +1,12 @@
 import copy
 import json
+import math
+import os
+import stat
 import time
 import warnings
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import numpy as np
 import pandas as pd
@@ -26,7 +30,19 @@ from ehrmeta import (
     load,
 )
 from ehrmeta.errors import BundleError, DataError, DataWarning, NotFittedError
-from ehrmeta.estimators.files import data_digest, from_json
+from ehrmeta.estimators.files import (
+    data_digest,
+    digest,
+    from_json,
+    label_bytes,
+    label_type,
+    provenance,
+    read_label_bytes,
+    read_support,
+    support_tensors,
+    tensor_like,
+    to_json,
+)
 from ehrmeta.estimators.table_encoder import Classes
 from ehrmeta.persistence import read_bundle, write_bundle
 from tests.estimators.patients import make_patients, small_model
@@ -567,3 +583,153 @@ def test_a_forged_type_of_classes_takes_no_memory(dtype):
 
 def test_a_file_of_an_earlier_version_may_hold_an_old_name_of_a_parameter():
     assert from_json({"class": "MatchingNet", "params": {"n_embedding": 4}}).width == 4
+
+
+@pytest.mark.parametrize("rare_levels", ["drop", "keep"])
+@pytest.mark.parametrize("mode", [None, 0o640])
+@pytest.mark.filterwarnings("ignore:levels of fewer than eleven")
+def test_only_patient_data_is_for_the_owner_alone_unless_a_mode_is_given(
+    model, tmp_path, rare_levels, mode
+):
+    path = tmp_path / "model.ehrmeta"
+    before = os.umask(0o022)
+    try:
+        model.save(path, rare_levels=rare_levels, mode=mode)
+    finally:
+        os.umask(before)
+    usual = 0o600 if rare_levels == "keep" else 0o644
+    assert stat.S_IMODE(path.stat().st_mode) == (mode or usual)
+    marked = "contains_patient_data" in read_bundle(path)[1]
+    assert marked == (rare_levels == "keep")
+    with pytest.raises(DataError, match="rare_levels must be 'drop' or 'keep', got 'all'"):
+        model.save(path, rare_levels="all")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        True,
+        3,
+        2.5,
+        "text",
+        (1, (2, "a")),
+        MAML(inner_steps=2),
+        MLP((4,)),
+        LogisticRegression(),
+    ],
+    ids=str,
+)
+def test_settings_survive_json(value):
+    plain = json.loads(json.dumps(to_json(value, "setting")))
+    again = from_json(plain)
+    if hasattr(value, "get_params"):
+        assert type(again) is type(value)
+        assert repr(again) == repr(value)
+    else:
+        assert again == value
+        assert type(again) is type(value)
+
+
+def test_numpy_values_become_plain_ones_and_code_is_refused():
+    assert to_json(np.float64(0.5), "x") == 0.5
+    assert type(to_json(np.int64(3), "x")) is int
+    assert from_json([1, {"tuple": [2]}]) == [1, (2,)]
+    with pytest.raises(BundleError, match="x=function cannot be saved"):
+        to_json(test_numpy_values_become_plain_ones_and_code_is_refused, "x")
+    with pytest.raises(BundleError, match="its class 'Path' is not allowed"):
+        from_json({"class": "Path", "params": {}})
+
+
+LABELS = {
+    "numbers": np.array([3, 1]),
+    "text": np.array(["a", "b"], object),
+    "dates": np.array(["2020-01-01", "2021-01-01"], "datetime64[ns]"),
+    "floats": np.array([0.5, 1.5]),
+}
+
+
+@pytest.mark.parametrize("labels", LABELS.values(), ids=LABELS)
+def test_labels_come_back_with_their_type(labels):
+    again = read_label_bytes(label_bytes(labels), label_type(labels), 2)
+    assert again.dtype == labels.dtype
+    assert again.tolist() == labels.tolist()
+
+
+@pytest.mark.parametrize(
+    ("labels", "dtype", "n_tasks", "message"),
+    [
+        ([1, 1], "int64", 2, "2 task labels for 2 tasks"),
+        ([1, 2], "int64", 3, "2 task labels for 3 tasks"),
+        ([None, 1], "object", 2, "must be text or numbers"),
+        ([1, 2], "complex128", 2, "'complex128', which a file cannot hold"),
+    ],
+)
+def test_labels_that_no_support_has_are_refused(labels, dtype, n_tasks, message):
+    text = torch.from_numpy(np.frombuffer(json.dumps(labels).encode(), np.uint8).copy())
+    with pytest.raises(BundleError, match=message):
+        read_label_bytes(text, dtype, n_tasks)
+
+
+def test_a_support_comes_back_with_its_gaps_and_offsets(model, halves):
+    support = model.adapt(*halves[0][:2], groups=halves[0].groups, time=halves[0].time)._support
+    measured = torch.tensor([[1.0], [math.nan]]).repeat(30, 1)
+    rows = replace(support, measured=measured, offset=torch.arange(60.0))
+    empty = replace(model.model_.no_rows(), measured=torch.empty(0, 1))
+    tensors = support_tensors(rows)
+    assert tensors["support.measured"].isfinite().all()
+    again = read_support(tensors, empty)
+    for name, value in vars(rows).items():
+        if isinstance(value, torch.Tensor):
+            torch.testing.assert_close(getattr(again, name), value, equal_nan=True)
+    assert "support.offset" not in support_tensors(support)
+    starts = tensors["support.starts"]
+    for wrong in (starts + 1, starts[:1], starts.int(), starts[None], starts.flip(0), starts * 2):
+        with pytest.raises(BundleError, match="not divided into tasks"):
+            read_support(tensors | {"support.starts": wrong}, empty)
+
+
+def test_provenance_names_versions_seed_and_data():
+    found = provenance(np.int64(3), "digest")
+    assert (found["random_state"], found["data_sha256"]) == (3, "digest")
+    assert type(found["random_state"]) is int
+    assert provenance(None, None)["random_state"] is None
+    assert (found["torch"], found["numpy"]) == (torch.__version__, np.__version__)
+    saved = datetime.fromisoformat(found["saved"])
+    assert abs((datetime.now(UTC) - saved).total_seconds()) < 60
+    json.dumps(found)
+
+
+def test_a_digest_tells_no_more_of_a_value_than_the_mean_beside_it(tmp_path):
+    """Whoever knows all other outcomes gets the last one from the file's mean alone."""
+    X, y, groups, _ = make_patients(n_patients=20)
+    y = np.round(y, 1)
+    fitted = small_model(max_steps=1).fit(X[["age"]], y, groups=groups)
+    fitted.save(tmp_path / "model.ehrmeta")
+    center = read_bundle(tmp_path / "model.ehrmeta")[1]["model"]["table"]["outcome"]["center"]
+    assert center * len(y) - y[1:].sum() == pytest.approx(y[0], abs=1e-6)
+
+
+def test_digests_depend_on_names_shapes_and_values():
+    base = {"a": torch.zeros(2, 1), "b": torch.ones(1)}
+    others = [
+        {"a": torch.zeros(1, 2), "b": torch.ones(1)},
+        {"c": torch.zeros(2, 1), "b": torch.ones(1)},
+        {"a": torch.zeros(2, 1), "b": torch.zeros(1)},
+        {"a": torch.zeros(2, 1)},
+    ]
+    assert len({digest(one) for one in [base, *others]}) == 5
+    assert digest(dict(reversed(base.items()))) == digest(base)
+    assert digest({"a": torch.arange(4.0).reshape(2, 2).T}) != digest(
+        {"a": torch.arange(4.0).reshape(2, 2)}
+    )
+
+
+def test_a_missing_tensor_or_one_of_another_kind_is_named():
+    like = torch.zeros(2)
+    assert tensor_like({"x": torch.ones(2)}, "x", like).tolist() == [1.0, 1.0]
+    with pytest.raises(BundleError, match="tensor 'x' is missing"):
+        tensor_like({}, "x", like)
+    for wrong in (torch.ones(3), torch.ones(2).double()):
+        with pytest.raises(BundleError, match=r"settings imply \(2,\) torch.float32"):
+            tensor_like({"x": wrong}, "x", like)
