@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import warnings
+from dataclasses import fields
+
 import numpy as np
 import pytest
 from sklearn import config_context
 from sklearn.base import clone
 from sklearn.compose import make_column_transformer
-from sklearn.model_selection import cross_val_score
+from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
-from ehrmeta import MAML, MetaClassifier, PatientKFold, adapt
+from ehrmeta import MAML, Clock, Feature, MetaClassifier, Outcome, PatientKFold, Schema, adapt
 from ehrmeta.baselines import LastValue, MixedEffects, TaskLogistic, TaskMean
 from ehrmeta.errors import DataError, DataWarning, GroupError, NotFittedError
+from ehrmeta.estimators._base import TaskEstimator, TaskRegressor, _skill
 from tests.estimators.patients import make_patients, small_model
 
 pytestmark = pytest.mark.filterwarnings("ignore::ehrmeta.errors.AtypicalWarning")
@@ -154,3 +158,134 @@ def test_copies_of_the_outcome_and_odd_outcomes_are_reported():
         MixedEffects().fit(X, gross, **rows)
     with pytest.raises(GroupError, match="none of 120 tasks has two rows"):
         MixedEffects().fit(X, y, groups=np.arange(120), time=time)
+
+
+def test_weights_of_rows_weigh_the_score_within_patients(patients):
+    X, y, groups, time = patients
+    model = LastValue(score_shots=(2,)).fit(X, y, groups=groups, time=time)
+    weight = np.where(time == 60, 3.0, 1.0) * (time < 150)
+    later = time >= 60
+    losses, constants = [], y[later] - np.average(y[later], weights=weight[later])
+    for task in np.unique(groups):
+        values, weights = y[groups == task], weight[groups == task]
+        losses.append(np.average(np.square(values[2:] - values[1]), weights=weights[2:]))
+    expected = 1.0 - np.mean(losses) / np.average(constants**2, weights=weight[later])
+    given = {"groups": groups, "time": time}
+    score = model.score(X, y, **given, sample_weight=weight)
+    assert score == pytest.approx(expected, rel=1e-5)
+    nobody = weight * (groups > 0)  # a patient without weight does not count
+    assert np.isfinite(model.score(X, y, **given, sample_weight=nobody))
+    for wrong in (weight[:-1], -weight, np.where(time == 0, np.nan, weight), weight[:, None]):
+        with pytest.raises(DataError, match=r"sample_weight must be one number per row of X"):
+            model.score(X, y, **given, sample_weight=wrong)
+    unweighted = model.score(X, y, **given)
+    assert unweighted == pytest.approx(model.score(X, y, **given, sample_weight=np.ones(len(y))))
+
+
+def test_a_constant_outcome_scores_1_if_it_is_met_and_0_if_not():
+    assert (_skill(0.0, 0.0), _skill(0.1, 0.0), _skill(1.0, 4.0)) == (1.0, 0.0, 0.75)
+
+
+def test_the_score_is_the_mean_over_support_sizes_that_tasks_bear(patients):
+    X, y, groups, time = patients
+    given = {"groups": groups, "time": time}
+    model = LastValue(score_shots=(1, 3, 9)).fit(X, y, **given)
+    each = []
+    for k in (1, 3):
+        each.append(LastValue(score_shots=(k,)).fit(X, y, **given).score(X, y, **given))
+    assert model.score(X, y, **given) == pytest.approx(np.mean(each))
+    with pytest.raises(DataError, match=r"score_shots=\(6,\).*lower score_shots"):
+        LastValue(score_shots=(6,)).fit(X, y, **given).score(X, y, **given)
+
+
+def test_a_classifiers_loss_is_compared_with_that_of_its_base_rates(patients):
+    X, y, groups, time = patients
+    high = np.where(y > 55, "yes", "no")
+    model = MetaClassifier(max_steps=1, random_state=0, verbose=False, score_shots=(2,))
+    model.fit(X, high, groups=groups, time=time)
+    early, later = time < 60, time >= 60
+    adapted = model.adapt(X[early], high[early], groups=groups[early], time=time[early])
+    p = adapted.predict_proba(X[later], groups=groups[later], time=time[later])
+    loss = -np.log(p[np.arange(later.sum()), (high[later] == "yes").astype(int)])
+    share = np.mean(high[later] == "yes")
+    entropy = -share * np.log(share) - (1 - share) * np.log(1 - share)
+    score = model.score(X, high, groups=groups, time=time)
+    assert score == pytest.approx(1.0 - loss.mean() / entropy, rel=1e-5)
+
+
+def test_fitted_attributes_are_those_of_the_table(patients):
+    X, y, groups, time = patients
+    model = MixedEffects().fit(X, y, groups=groups, time=time)
+    assert (model.n_tasks_, model.n_features_in_) == (60, 2)
+    assert model.feature_names_in_.tolist() == ["age", "sex"]
+    assert model.schema_ is None
+    assert model.table_ is model.model_.table
+    model.fit(np.zeros((len(y), 1)), y, groups=groups, time=time)
+    assert not hasattr(model, "feature_names_in_")
+    empty = model.unadapted()
+    assert (empty.n_tasks, empty.labels_) == (1, None)
+
+
+def test_tags_tell_scikit_learn_what_is_allowed():
+    tags = MixedEffects().__sklearn_tags__()
+    inputs = tags.input_tags
+    assert inputs.allow_nan and inputs.string and inputs.categorical
+    assert not tags.regressor_tags.poor_score
+    tags = TaskLogistic().__sklearn_tags__()
+    assert tags.classifier_tags.multi_class == (not TaskLogistic.two_classes_only)
+    assert MetaClassifier().__sklearn_tags__().classifier_tags.multi_class
+
+
+def test_a_range_and_a_transform_of_the_schema_scale_the_outcome(patients):
+    X, y, groups, time = patients
+    features = (Feature("age"), Feature("sex", kind="categorical"))
+    outcome = Outcome("hdl", transform="log", low=1.0, high=99.0)
+    schema = Schema(features, outcome, task="id", time=Clock("day"))
+    rows = {"groups": groups, "time": time}
+    scale = MixedEffects(schema=schema).fit(X, y, **rows).table_.outcome
+    assert (scale.transform, scale.low, scale.high, scale.name) == ("log", 1.0, 99.0, "hdl")
+    own = MixedEffects(schema=schema, outcome_transform="sqrt").fit(X, y, **rows).table_.outcome
+    assert own.transform == "sqrt"
+    plain = MixedEffects().fit(X, y, **rows).table_.outcome
+    assert (plain.transform, plain.low, plain.name) == (None, None, "y")
+
+
+def test_warnings_of_odd_outcomes_point_to_the_fit_and_depend_on_the_likelihood():
+    X, y, groups, time = make_patients(n_patients=20)
+    rows = {"groups": groups, "time": time}
+    gross = np.where(np.arange(120) == 7, 73519.0, y)
+    for outcome in (y > 55, gross):
+        with pytest.warns(DataWarning, match="outcome 'y'") as caught:
+            MixedEffects().fit(X, outcome, **rows)
+        assert caught[0].filename == __file__
+    robust = small_model(max_steps=1, likelihood="student_t")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        robust.fit(X, gross, **rows)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        MixedEffects().fit(X, np.where(y > 55, 1.0, 2.0), **rows)
+
+
+def test_estimators_are_shown_and_compared_as_by_scikit_learn():
+    assert repr(MixedEffects(reml=False)) == "MixedEffects(reml=False)"
+    assert len({MixedEffects(), MixedEffects()}) == 2
+    for kind in (TaskEstimator, TaskRegressor):
+        settings = kind.__dataclass_params__
+        assert (settings.eq, settings.repr) == (False, False)
+        assert all(field.kw_only for field in fields(kind))
+
+
+def test_adapting_a_search_at_the_end_of_a_pipeline_uses_its_best_model(patients):
+    X, y, groups, time = patients
+    table = X.assign(patient=groups, day=time)
+    search = GridSearchCV(
+        MixedEffects(task="patient", time="day"),
+        {"reml": [True]},
+        cv=PatientKFold(2, task="patient"),
+    )
+    pipeline = make_pipeline(search).fit(table, y)
+    adapted = adapt(pipeline, table[:3], y[:3])
+    assert adapted.transform is None
+    expected = search.best_estimator_.adapt(table[:3], y[:3]).predict(table[3:6])
+    np.testing.assert_array_equal(adapted.predict(table[3:6]), expected)

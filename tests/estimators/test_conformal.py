@@ -11,6 +11,8 @@ import pytest
 from ehrmeta import ConformalRegressor, MetaClassifier
 from ehrmeta.baselines import LastValue, MixedEffects
 from ehrmeta.errors import DataError, DataWarning, GroupError, NotFittedError, SchemaError
+from ehrmeta.estimators.conformal import _recalibration
+from ehrmeta.estimators.conformal_limits import BetaCalibration, Limits
 from tests.estimators.patients import Patients, make_patients
 
 pytestmark = pytest.mark.filterwarnings("ignore::ehrmeta.errors.AtypicalWarning")
@@ -214,3 +216,74 @@ def test_bad_input_is_refused(fitted, conformal):
         small.adapt(**shown).predict_interval(**queried, confidence_level=0.99)
     with pytest.raises(DataError, match="strictly between 0 and 1"):
         conformal.adapt(**shown).predict_interval(**queried, confidence_level=1.0)
+
+
+def test_errors_are_those_of_later_rows_after_each_size_over_the_models_sd(fitted):
+    patients = _visits(60, seed=21)
+    X, y, groups, time = patients
+    found = ConformalRegressor(fitted, shots=(1, 2), by={"sex": ()})
+    found.calibrate(X, y, groups=groups, time=time)
+    errors = {}
+    for k in (1, 2):
+        shown, queried, later = _shown_asked(patients, k)
+        has_later = np.isin(shown["groups"], queried["groups"])
+        support = {name: values[has_later] for name, values in shown.items()}
+        predicted = fitted.adapt(**support).predict_distribution(**queried)
+        error = (predicted.outcome.forward(later) - predicted.loc) / predicted.scale
+        codes = np.unique(queried["groups"], return_inverse=True)[1]
+        errors[k] = error, queried["groups"], (queried["X"]["sex"] == "m").to_numpy()
+        expected = Limits.of(error, codes).coarse()
+        np.testing.assert_allclose(found.limits_[k, None].error, expected.error, atol=1e-9)
+        men = errors[k][2]
+        of_men = Limits.of(error[men], np.unique(queried["groups"][men], return_inverse=True)[1])
+        np.testing.assert_allclose(
+            found.limits_[k, "sex m"].error, of_men.coarse().error, atol=1e-9
+        )
+    both = [np.concatenate(parts) for parts in zip(errors[1], errors[2], strict=True)]
+    every = Limits.of(both[0], np.unique(both[1], return_inverse=True)[1]).coarse()
+    np.testing.assert_allclose(found.limits_[None, None].error, every.error, atol=1e-9)
+
+
+def test_outcomes_that_became_known_late_are_not_in_the_query(fitted):
+    X, y, groups, time = _visits(40, seed=22)
+    plain = ConformalRegressor(fitted, shots=(1,)).calibrate(X, y, groups=groups, time=time)
+    late = ConformalRegressor(fitted, shots=(1,)).calibrate(
+        X, y, groups=groups, time=time, outcome_time=time + 75.0
+    )
+    assert not np.array_equal(plain.limits_[1, None].error, late.limits_[1, None].error)
+    assert (
+        plain.predict(X[:3], time=time[:3]).tolist()
+        == fitted.predict(X[:3], time=time[:3]).tolist()
+    )
+
+
+@pytest.mark.parametrize(("n_events", "is_mapped"), [(20, True), (19, False)])
+def test_probabilities_are_mapped_if_twenty_patients_have_each_class(n_events, is_mapped):
+    rng = np.random.default_rng(0)
+    task = np.repeat(np.arange(60), 2)
+    rows = pd.DataFrame({"task": task, "shots": 1, "level": ""})
+    rows["label"] = ((task < n_events) & (np.arange(120) % 2 == 0)).astype(int)
+    rows["p1"] = np.clip(0.3 * rows["label"] + rng.uniform(0.1, 0.6, 120), 0.01, 0.99)
+    rows["p0"] = 1.0 - rows["p1"]
+    maps = _recalibration(rows, 2)
+    assert set(maps) == ({(None, None), (1, None)} if is_mapped else set())
+    if is_mapped:
+        expected = BetaCalibration.of(
+            rows["p1"].to_numpy(), (rows["label"] == 1).to_numpy(), np.full(120, 0.5)
+        )
+        assert maps[1, None][1] == expected
+
+
+def test_patients_weigh_the_same_in_a_map_however_many_rows_they_have():
+    rng = np.random.default_rng(0)
+    task = np.repeat(np.arange(60), 2)
+    rows = pd.DataFrame({"task": task, "shots": 1, "level": ""})
+    rows["label"] = rng.integers(0, 2, 120)
+    rows["p1"] = np.clip(0.3 * rows["label"] + rng.uniform(0.1, 0.6, 120), 0.01, 0.99)
+    rows["p0"] = 1.0 - rows["p1"]
+    copied = pd.concat([rows, rows[rows["task"] < 10]], ignore_index=True)
+    p = np.linspace(0.05, 0.95, 9)
+    for once, twice in zip(
+        _recalibration(rows, 2)[1, None], _recalibration(copied, 2)[1, None], strict=True
+    ):
+        np.testing.assert_allclose(once.at(p), twice.at(p), atol=1e-4)

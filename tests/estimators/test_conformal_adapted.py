@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -166,3 +168,49 @@ def test_more_rows_keep_the_calibration(regressor):
     at_once = regressor.adapt(NEW.X[FIRST], NEW.y[FIRST], time=NEW.time[FIRST])
     rows = {"X": NEW.X[LATER], "time": NEW.time[LATER], "confidence_level": 0.8}
     np.testing.assert_array_equal(two.predict_interval(**rows), at_once.predict_interval(**rows))
+
+
+def test_quantiles_are_one_sided_limits_and_the_interval_is_two_sided(regressor):
+    adapted = regressor.adapt(NEW.X[:2], NEW.y[:2], time=NEW.time[:2])
+    rows = {"X": NEW.X[2:4], "time": NEW.time[2:4]}
+    predicted = adapted.predict_distribution(**rows)
+    cell = adapted.limits.cells(
+        {name: NEW.X[name].to_numpy()[2:4] for name in NEW.X}, np.array([2, 2])
+    )[0]
+    limits = regressor.limits_.get(cell, regressor.limits_[2, None])
+    if limits.n_tasks < 19:
+        limits = regressor.limits_[2, None]
+
+    def at(error):
+        return predicted.outcome.inverse(predicted.loc + predicted.scale * error)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        low, high = adapted.predict_interval(**rows).T
+        quantiles = adapted.predict_quantiles((rows["X"]), (0.2, 0.5, 0.8), time=rows["time"]).T
+    np.testing.assert_allclose(low, at(limits.at(0.9)[0]))
+    np.testing.assert_allclose(high, at(limits.at(0.9)[1]))
+    for found, error in zip(
+        quantiles, (limits.lower(0.8), limits.lower(0.5), limits.upper(0.8)), strict=True
+    ):
+        np.testing.assert_allclose(found, at(error))
+
+
+def test_sets_hold_the_classes_at_or_above_their_own_limit(classifier):
+    adapted = classifier.adapt(NEW.X[:2], NEW.y[:2] > 55, time=NEW.time[:2])
+    rows = {"X": NEW.X[2:], "time": NEW.time[2:]}
+    own = adapted.adapted.predict_proba(**rows)
+    for level in (0.5, 0.9):
+        least = [limits.lower(level) for limits in classifier.limits_[2, None]]
+        np.testing.assert_array_equal(
+            adapted.predict_set(**rows, confidence_level=level), own >= least
+        )
+    p = adapted.predict_proba(**rows)
+    np.testing.assert_allclose(p.sum(1), 1.0)
+    maps = classifier.recalibration_[2, None]
+    mapped = np.column_stack([maps[c].at(own[:, c]) for c in (0, 1)])
+    np.testing.assert_allclose(p, mapped / mapped.sum(1, keepdims=True))
+    labels = classifier.classes_
+    np.testing.assert_array_equal(adapted.predict(**rows), labels[p.argmax(1)])
+    frame = adapted.predict_frame(**rows)
+    np.testing.assert_array_equal(frame["risk"], p[:, 1])

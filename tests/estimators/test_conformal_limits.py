@@ -183,6 +183,16 @@ def test_coarse_limits_of_few_tasks_contain_the_exact_ones(n_tasks):
             assert np.diff(outer) <= np.ptp(exact.error) * (1 + 1 / 8)
 
 
+def test_a_step_is_the_largest_power_of_two_up_to_a_32nd_of_the_middle():
+    for distance, step in ((32.0, 1.0), (31.9, 0.5)):
+        errors = np.arange(-20.0, 21.0) * distance / 34.0
+        exact = Limits.of(errors, np.arange(41))
+        assert np.diff(exact.at(0.8)) == pytest.approx(distance)
+        shifted = exact.coarse().error / step
+        np.testing.assert_allclose(shifted, np.round(shifted))
+        assert (np.round(shifted) % 2 == 1).any()
+
+
 def test_equal_errors_are_their_own_coarse_limits():
     assert Limits.of(np.full(30, 0.3), np.arange(30)).coarse().at(0.9) == (0.3, 0.3)
 

@@ -5,6 +5,7 @@ from itertools import permutations
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from sklearn.inspection import permutation_importance
 from sklearn.linear_model import Ridge
 from sklearn.pipeline import make_pipeline
@@ -26,7 +27,13 @@ from ehrmeta import (
 )
 from ehrmeta.baselines import LastValue, MixedEffects
 from ehrmeta.errors import DataError, GroupError, SchemaError
-from ehrmeta.estimators.explain import shapley_shares
+from ehrmeta.estimators.explain import (
+    _features_of,
+    _label_number,
+    _path_weights,
+    draw_rows,
+    shapley_shares,
+)
 from tests.estimators.patients import make_patients
 
 ROWS, LATER = slice(0, 3), slice(3, 6)
@@ -355,3 +362,110 @@ def test_bad_input_of_feature_attributions_is_refused(patients, mixed):
         adapted.explain_features(X[:0], time=time[:0], background=X)
     with pytest.raises(DataError, match="Omit target="):
         adapted.explain_features(**queried, background=X, target="m")
+
+
+def test_path_weights_are_exact_where_the_derivative_is_a_polynomial():
+    start, end = torch.tensor([0.5, -1.0]).double(), torch.tensor([2.0, 1.0]).double()
+
+    def predict(y):
+        return torch.stack([y[0] ** 6 + 2.0 * y[1] ** 3, y[0] * y[1], 3.0 * y[0] - y[1]])
+
+    weight = _path_weights(predict, start, end)
+    torch.testing.assert_close(weight @ (end - start), predict(end) - predict(start))
+    first = (end[0] ** 6 - start[0] ** 6) / (end[0] - start[0])
+    second = 2.0 * (end[1] ** 3 - start[1] ** 3) / (end[1] - start[1])
+    torch.testing.assert_close(weight[0], torch.stack([first, second]))
+    torch.testing.assert_close(weight[2], torch.tensor([3.0, -1.0]).double())
+
+
+def test_every_row_of_a_patient_has_its_own_features_and_draws(patients, mixed):
+    X, y, groups, time = patients
+    two = groups < 2
+    early, later = two & (time < 90), two & (time >= 90)
+    many = mixed.adapt(X[early], y[early], groups=groups[early], time=time[early])
+    given = {"background": X[12:], "n_samples": 7, "random_state": 3}
+    rows = X[later].iloc[::-1]
+    queried = {"groups": groups[later][::-1], "time": time[later][::-1]}
+    found = many.explain_features(rows, **queried, **given)
+    for task in (0, 1):
+        own = early & (groups == task)
+        alone = mixed.adapt(X[own], y[own], time=time[own])
+        mine = later & (groups == task)
+        expected = alone.explain_features(X[mine].iloc[::-1], time=time[mine][::-1], **given)
+        at = np.flatnonzero(queried["groups"] == task)
+        part = found[found["row"].isin(at)]
+        for column in ("contribution", "error"):
+            np.testing.assert_allclose(part[column], expected[column], atol=1e-5)
+        assert part["value"].tolist() == expected["value"].tolist()
+    values = found[found["feature"] == "age"].set_index("row")["value"]
+    assert values.tolist() == rows["age"].tolist()
+    assert found[found["part"] == "base"]["value"].isna().all()
+
+
+def test_the_error_is_the_standard_error_over_the_samples(patients, mixed):
+    X, _, _, time = patients
+    few, many = (
+        mixed.unadapted().explain_features(
+            X[3:4], time=time[3:4], background=X[6:], n_samples=n, random_state=1
+        )["error"]
+        for n in (20, 320)
+    )
+    assert few[1] == pytest.approx(4.0 * many[1], rel=0.5)  # age
+    assert few[4] == pytest.approx(0.0, abs=1e-6)  # nothing
+
+
+def test_samples_are_drawn_in_chunks_without_a_change():
+    calls = []
+
+    def game(joined, sample):
+        calls.append(len(joined))
+        return joined @ np.array([1.0, 2.0, 4.0]) + 10.0 * sample
+
+    base, shares = shapley_shares(game, 3, 600, np.random.default_rng(0))
+    np.testing.assert_array_equal(base, 10.0 * np.arange(600))
+    np.testing.assert_allclose(shares, np.tile([1.0, 2.0, 4.0], (600, 1)))
+    assert sum(calls) == 600 * 2 * 4
+    assert max(calls) <= 2000
+
+
+def test_background_rows_are_drawn_once_each():
+    rows = pd.DataFrame({"x": np.arange(30)})
+    drawn = draw_rows(rows, 10, 0)
+    assert len(drawn) == drawn["x"].nunique() == 10
+    assert drawn["x"].is_monotonic_increasing
+    pd.testing.assert_frame_equal(draw_rows(rows, 99, 0), rows)
+    assert not draw_rows(rows, 10, 1).equals(drawn)
+    assert len(draw_rows(rows, np.int64(2), 0)) == 2
+
+
+def test_columns_of_features_are_found_by_number():
+    X, y, groups, time = make_patients(n_patients=20)
+    schema = Schema(
+        (Feature("lab", role="measured"), Feature("age"), Feature("sex", kind="categorical")),
+        time=Clock("day"),
+    )
+    X = X.assign(lab=np.arange(len(y)) % 7.0)[["lab", "age", "sex"]]
+    model = MixedEffects(schema=schema).fit(X, y, groups=groups, time=time).model_
+    of_x, of_measured = _features_of(model.table, model.no_rows())
+    assert set(of_measured.tolist()) == {0}
+    assert of_x.tolist()[0] == 1
+    assert set(of_x.tolist()) == {1, 2, 3}  # the clock has the number after the last
+    assert of_x.tolist()[-1] == 3
+
+
+def test_a_class_is_chosen_by_its_label():
+    classes = MetaClassifier(max_steps=1, random_state=0, verbose=False)
+    X, y, groups, time = make_patients(n_patients=30)
+    labels = np.array(["a", "b", "c"])[(y > 53).astype(int) + (y > 57)]
+    classes.fit(X, labels, groups=groups, time=time)
+    adapted = classes.adapt(X[ROWS], labels[ROWS], time=time[ROWS])
+    p = adapted.predict_proba(X[LATER], time=time[LATER])
+    for number, label in enumerate("abc"):
+        found = adapted.explain(X[LATER], time=time[LATER], target=label)
+        np.testing.assert_allclose(
+            found.groupby("row")["contribution"].sum(), p[:, number], rtol=1e-6
+        )
+    table = classes.model_.table
+    assert [_label_number(table, label) for label in "abc"] == [0, 1, 2]
+    with pytest.raises(DataError, match="one of the model's 3 classes"):
+        _label_number(table, "d")

@@ -10,11 +10,25 @@ import pandas as pd
 import polars as pl
 import pytest
 from sklearn.exceptions import NotFittedError
+from sklearn.linear_model import LogisticRegression, Ridge
 
 from ehrmeta import MAML, MLP, MetaRegressor, NeuralProcess
 from ehrmeta.baselines import LastValue, MixedEffects, PopulationBoosting
 from ehrmeta.data import Clock, Feature, Outcome, Schema
-from ehrmeta.errors import DataError, DataWarning, EhrmetaError
+from ehrmeta.data.clock import ABSURD, FAR
+from ehrmeta.errors import DataError, DataWarning, EhrmetaError, GroupError, SchemaError
+from ehrmeta.estimators.inputs import (
+    Inputs,
+    check_parameters,
+    check_times,
+    check_trainable,
+    outcome_name,
+    read_inputs,
+    read_labels,
+    read_numbers,
+    report_repeats,
+    schema_of,
+)
 from tests.estimators.patients import make_patients, small_model
 
 SCHEMA = Schema(
@@ -482,3 +496,195 @@ def test_lazy_frames_are_collected():
     frame = adapted.predict_frame(lazy, **later)
     np.testing.assert_array_equal(frame["mean"], expected)
     assert np.isfinite(model.score(lazy, y, groups=groups, time=time))
+
+
+FRAME = pd.DataFrame({"id": list("bbaa"), "day": [1.0, 0.0, 0.0, 2.0], "age": [1.0, 2, 3, 4]})
+
+
+def test_named_columns_are_tasks_and_times_unless_they_are_passed():
+    named = {"task_column": "id", "time_column": "day"}
+    inputs = read_inputs(FRAME, [1.0, 2, 3, 4], **named)
+    assert list(inputs.columns) == ["age"]
+    assert (inputs.groups.tolist(), inputs.time.tolist()) == (list("bbaa"), [1.0, 0.0, 0.0, 2.0])
+    tasks = inputs.tasks()
+    assert (tasks.labels.tolist(), tasks.order.tolist()) == (["a", "b"], [2, 3, 1, 0])
+    passed = read_inputs(FRAME, groups=[1, 1, 2, 3], time=[4, 3, 2, 1], **named)
+    assert (passed.groups.tolist(), passed.time.tolist()) == ([1, 1, 2, 3], [4.0, 3.0, 2.0, 1.0])
+    assert list(passed.columns) == ["age"]
+    assert passed.tasks().n_tasks == 3
+    for name, message in (("task_column", "'patient'"), ("time_column", "'patient'")):
+        with pytest.raises(SchemaError, match=f"column {message} is not in X"):
+            read_inputs(FRAME, **{name: "patient"})
+    assert read_inputs(FRAME, groups=list("abcd"), task_column="patient").groups is not None
+    categories = read_inputs(FRAME, groups=pd.Series(pd.Categorical([3, 3, 1, 1])))
+    assert categories.groups.dtype.kind == "i"
+
+
+def test_rows_without_groups_are_one_task_in_time_order():
+    tasks = read_inputs(FRAME[["age"]], time=FRAME["day"]).tasks()
+    assert (tasks.n_tasks, tasks.order.tolist()) == (1, [1, 2, 0, 3])
+    assert tasks.codes.tolist() == [0] * 4
+    plain = read_inputs(FRAME[["age"]]).tasks()
+    assert (plain.order.tolist(), plain.starts.tolist()) == ([0, 1, 2, 3], [0, 4])
+    nobody = read_inputs(FRAME[["age"]][:0]).tasks()
+    assert (nobody.n_tasks, len(nobody.codes)) == (0, 0)
+
+
+def test_a_column_is_needed_unless_the_clock_is_enough():
+    times = FRAME[["day"]]
+    with pytest.raises(DataError, match=r"0 feature\(s\) \(shape=\(4, 0\)\) while a minimum of 1"):
+        read_inputs(times, time_column="day")
+    inputs = read_inputs(times, time_column="day", clock_is_enough=True)
+    assert (inputs.n_rows, inputs.columns) == (4, {})
+    with pytest.raises(DataError, match="minimum of 1 is required"):
+        read_inputs(FRAME[["id"]], task_column="id", clock_is_enough=True)
+    empty = read_inputs(pl.DataFrame(), time=[1.0, 2.0], clock_is_enough=True)
+    assert empty.n_rows == 2
+    assert list(read_inputs(np.empty((0, 2))).columns) == ["x0", "x1"]
+    assert list(read_inputs(FRAME[:0]).columns) == ["id", "day", "age"]
+
+
+def test_outcomes_are_numbers_or_labels():
+    assert read_numbers([True, False], "y").tolist() == [1.0, 0.0]
+    with pytest.warns(UserWarning, match="column-vector"):
+        column = read_inputs(FRAME, np.array([[1.0], [2], [3], [4]]))
+    assert column.y.tolist() == [1.0, 2.0, 3.0, 4.0]
+    with pytest.raises(DataError, match=r"'y' is below or above a limit.*2 of 3 rows"):
+        read_numbers(["<5", "7", ">9"], "y")
+    with pytest.raises(DataError, match="holds dates, which cannot be classes"):
+        read_labels(pd.date_range("2020", periods=2), "y")
+    assert read_labels(["a", "b"], "y").tolist() == ["a", "b"]
+    with pytest.raises(DataError, match=r"'y' is NaN in 2 of 4 rows \(first: row 1\). Drop"):
+        read_inputs(FRAME, ["a", None, "b", None], read_outcome=read_labels)
+    with pytest.raises(DataError, match=r"first: row 2, of task 0 of 2\)"):
+        read_inputs(FRAME, [1.0, 2.0, np.nan, 3.0], groups=list("bbaa"))
+    assert read_inputs(FRAME, [1, 2, 3, 4], outcome="hdl").outcome().dtype == np.float64
+    with pytest.raises(DataError, match="requires y to be passed"):
+        read_inputs(FRAME).outcome()
+
+
+def test_repeated_visits_are_counted_with_the_first_of_them():
+    inputs = read_inputs(FRAME[["age"]], groups=list("aabb"), time=[1.0, 2.0, 3.0, 3.0])
+    tasks = inputs.tasks()
+    message = r"1 rows repeat .* \(first in task 1 of 2, rows 2 and 3\)"
+    with pytest.raises(DataError, match=message):
+        report_repeats(tasks, inputs.time, "patient")
+    with pytest.warns(DataWarning, match=message):
+        report_repeats(tasks, inputs.time, None)
+    report_repeats(tasks, inputs.time, "cohort")
+    across = read_inputs(FRAME[["age"]], groups=list("aabb"), time=[1.0, 3.0, 3.0, 4.0])
+    report_repeats(across.tasks(), across.time, "patient")
+
+
+def _trainable(**changes):
+    given = {"y": [1.0, 5.0, 2.0, 3.0], "groups": list("aabb"), "time": [0.0, 1.0, 0.0, 1.0]}
+    return read_inputs(FRAME[["age"]], **given | changes)
+
+
+@pytest.mark.filterwarnings("ignore:.*too few to tell how tasks differ")
+def test_a_model_is_fitted_to_two_rows_of_several_tasks_or_more():
+    check_trainable(_trainable(), None)
+    two = read_inputs(FRAME[["age"]][:2], [1.0, 2.0])
+    with pytest.warns(DataWarning, match="groups=None"):
+        check_trainable(two, None)
+    with pytest.raises(DataError, match="n_samples=1 while a minimum of 2"):
+        check_trainable(read_inputs(FRAME[["age"]][:1], [1.0]), None)
+    with pytest.raises(GroupError, match="there is one task for all 4 rows"):
+        check_trainable(_trainable(groups=[1, 1, 1, 1]), None)
+    measured = Schema((Feature("age", role="measured"),), time=Clock("day"))
+    with pytest.raises(DataError, match=r"measured feature\(s\) \['age'\] need time="):
+        check_trainable(_trainable(time=None), measured)
+    check_trainable(_trainable(), measured)
+    clock = Schema((Feature("age"),), time=Clock("day"))
+    with pytest.warns(DataWarning, match=r"the schema has a clock \('day'\)"):
+        check_trainable(_trainable(time=None), clock)
+
+
+def test_copies_of_the_outcome_are_refused_unless_they_are_known_later_only():
+    age = np.random.default_rng(0).uniform(20, 80, 60)
+    visits = {"groups": np.arange(60) // 3, "time": np.arange(60) % 3.0}
+    copied = read_inputs(pd.DataFrame({"age": age}), 2.0 * age, **visits)
+    with pytest.raises(DataError, match="copies of the outcome"):
+        check_trainable(copied, None)
+    lagged = Schema((Feature("age", role="measured"),), time=Clock("day"))
+    check_trainable(copied, lagged)
+
+
+@pytest.mark.parametrize(
+    ("name", "right", "wrong"),
+    [
+        ("shots", [(0, 1), (3, 3), [0, 10]], [(0, 0), (2, 1), (1,), (0, 1, 2), (-1, 2), (0.0, 1)]),
+        ("score_shots", [(0,), [1, 3]], [(), 3, (1.0,), (True,)]),
+        ("max_steps", [1, np.int64(3)], [0, 1.0, True, "1", None]),
+        ("learning_rate", [1e-9, 1, np.float32(0.1)], [0, -1.0, True, "1"]),
+        ("weight_decay", [0, 1.0], [-1e-9, True]),
+        ("n_deep", [0, 3], [-1, 1.0]),
+        ("chunk_size", [None, 1], [0, 1.5]),
+        ("compile", [True, False, np.True_], [1, None]),
+        ("max_inner_norm", [None, 0.1], [0.0]),
+        ("first_order_share", [0, 1, 0.5], [-0.1, 1.1, True]),
+        ("hidden", [8, (8, 8), ()], [0, (0,), 8.0, "8"]),
+        ("activation", ["tanh", "relu"], ["gelu", None]),
+        ("validation_fraction", [0, 0.99], [1, -0.1, True]),
+        ("outcome_transform", ["log", "sqrt", None], ["cube"]),
+        ("known", [None, ["a"], ("a",), pd.Index(["a"])], ["a", [1]]),
+        ("algorithm", [None, MAML()], [MLP()]),
+        ("backbone", [None, MLP()], [MAML()]),
+        ("schema", [None, SCHEMA], ["hdl"]),
+        ("pseudo_count", [0, 2.5], [-1.0]),
+        ("inner_lr", [0.1], [0]),
+    ],
+)
+def test_every_parameter_has_its_rule(name, right, wrong):
+    for value in right:
+        check_parameters({name: value}, classes=False)
+    for value in wrong:
+        with pytest.raises(DataError, match=f"{name} must be .*, got"):
+            check_parameters({name: value}, classes=False)
+
+
+def test_rules_hold_for_parts_but_not_for_models_of_scikit_learn():
+    with pytest.raises(DataError, match="algorithm__inner_steps must be a whole number"):
+        check_parameters({"algorithm": MAML(inner_steps=0)}, classes=False)
+    check_parameters({"population": Ridge(max_iter=0)}, classes=False)
+    check_parameters({"algorithm": MAML(inner_lr=1.0, max_inner_lr=1.0)}, classes=False)
+    with pytest.raises(DataError, match=r"algorithm__inner_lr=1.1 exceeds max_inner_lr=1.0"):
+        check_parameters({"algorithm": MAML(inner_lr=1.1, max_inner_lr=1.0)}, classes=False)
+    check_parameters({"population": LogisticRegression()}, classes=True)
+    for population, classes in ((Ridge(), True), (LogisticRegression(), False), ("ridge", False)):
+        with pytest.raises(DataError, match="population must be a scikit-learn"):
+            check_parameters({"population": population}, classes=classes)
+
+
+def test_a_tables_schema_follows_its_columns():
+    frame = FRAME[["age"]].copy()
+    schema = Schema((Feature("age"), Feature("sex")))
+    frame.attrs["ehrmeta_schema"] = schema.to_dict()
+    assert schema_of(None, frame).names == ("age",)
+    assert schema_of(SCHEMA, frame) is SCHEMA
+    assert schema_of(None, FRAME) is None
+    assert (outcome_name(None), outcome_name(schema), outcome_name(SCHEMA)) == ("y", "y", "hdl")
+
+
+def test_far_times_are_counted_and_dates_as_numbers_hinted_at():
+    time = np.linspace(0.0, 100.0, 200)
+    check_times(time, None, stacklevel=2)
+    for factor, kind in ((FAR * 95, "warned"), (FAR * 85, "silent"), (ABSURD * 95, "refused")):
+        far = np.append(time, factor)
+        if kind == "warned":
+            message = r"'time' is far from all others in 1 of 201 rows \(first: row 200\)"
+            with pytest.warns(DataWarning, match=message) as caught:
+                check_times(far, None, stacklevel=2)
+            assert caught[0].filename == __file__
+        elif kind == "silent":
+            check_times(far, None, stacklevel=2)
+        else:
+            with pytest.raises(DataError, match="implausibly far from the others in 1 of 201"):
+                check_times(far, SCHEMA, stacklevel=2)
+    with pytest.warns(DataWarning, match="'day'") as caught:
+        check_times(20200101.0 + np.arange(28.0), SCHEMA, stacklevel=2)
+    assert caught[0].filename == __file__
+
+
+def test_inputs_cannot_be_changed():
+    assert Inputs.__dataclass_params__.frozen

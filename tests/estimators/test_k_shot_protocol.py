@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from ehrmeta import (
@@ -12,7 +13,7 @@ from ehrmeta import (
     MetaClassifier,
     MetaRegressor,
 )
-from ehrmeta.baselines import LastValue, TaskMean
+from ehrmeta.baselines import LastValue, MixedEffects, TaskMean
 from ehrmeta.errors import DataError, DataWarning
 from ehrmeta.estimators.inputs import read_inputs
 from ehrmeta.estimators.k_shot_protocol import (
@@ -140,9 +141,70 @@ def test_estimators_and_searches_still_score_training_rows(trained):
 def test_sizes_that_few_tasks_bear_are_named_and_not_scored():
     tasks = read_inputs(X, Y, groups=GROUPS, time=TIME).tasks()  # of 4, 2 and 1 rows
     with pytest.warns(DataWarning, match=r"shots \[2, 3\] are not scored: fewer than half of 3"):
-        assert shots_to_score(tasks, None, (0, 1, 2, 3)) == (0, 1)
+        assert shots_to_score(tasks, None, (0, 1, 2, 3), 1) == (0, 1)
     with pytest.warns(DataWarning, match=r"shots \[3\]"):
         assert shots_to_score(tasks, None, (3,)) == (0,), "the population, if nothing else"
     assert shots_to_score(tasks, (3,), (0, 1)) == (3,), "given sizes are unchanged"
     with pytest.raises(DataError, match="first 4: the longest has 4 rows. Lower shots"):
         shots_to_score(tasks, (1, 4), (0, 1))
+
+
+def test_usual_sizes_are_those_that_half_of_the_tasks_exceed():
+    tasks = read_inputs(X, groups=GROUPS).tasks()  # 4, 2 and 1 rows
+    assert shots_to_score(tasks, None, (0,)) == (0,)
+    with pytest.warns(DataWarning, match=r"shots \[2, 3\] are not .* 3 tasks .*has 4\)") as caught:
+        assert shots_to_score(tasks, None, (0, 1, 2, 3), 1) == (0, 1)
+    assert caught[0].filename == __file__
+    with pytest.warns(DataWarning, match="are not scored"):
+        assert shots_to_score(tasks, None, (5,)) == (0,)
+    assert shots_to_score(tasks, (0, 3), (1,)) == (0, 3)
+    with pytest.raises(DataError, match="none of 3 tasks has a row after the first 4"):
+        shots_to_score(tasks, (1, 4), (1,))
+    even = read_inputs(X[:4], groups=[1, 1, 2, 3]).tasks()
+    with pytest.warns(DataWarning):
+        assert shots_to_score(even, None, (0, 1)) == (0,)
+    half = read_inputs(X[:6], groups=[1, 1, 2, 2, 3, 4]).tasks()
+    assert shots_to_score(half, None, (0, 1)) == (0, 1)
+
+
+def test_splits_leave_out_sizes_without_a_query_row():
+    inputs = read_inputs(X, Y, groups=GROUPS, time=TIME)
+    assert [k for k, _, _ in k_shot_splits(inputs, (0, 3, 4, 9))] == [0, 3]
+    first = read_inputs(X, Y, groups=GROUPS)
+    for splits in zip(k_shot_splits(first, (1,)), k_shot_splits(first, (1,)), strict=True):
+        np.testing.assert_array_equal(splits[0][1], splits[1][1])
+
+
+def test_rows_of_both_sides_are_passed_with_what_the_table_has():
+    seen = []
+
+    class Model:
+        """Records the call of adapt."""
+
+        def adapt(self, X, y, **rows):
+            seen.append((X, y, rows))
+            return self
+
+    inputs = read_inputs(X, Y, groups=GROUPS)
+    support = np.arange(7) < 2
+    adapted, rows = adapt_to_rows(Model(), X, inputs, support, ~support)
+    assert seen[0][1].tolist() == [1.0, 2.0]
+    assert seen[0][2].keys() == {"groups"}
+    assert rows.keys() == {"X", "groups"}
+    assert len(rows["X"]) == 5
+    model = Model()
+    same, rows = adapt_to_rows(model, X, inputs, np.zeros(7, bool), ~support)
+    assert same is model
+    assert rows.keys() == {"X"}
+
+
+def test_warnings_of_scored_rows_are_given_once_and_point_to_the_call():
+    rng = np.random.default_rng(0)
+    groups, day = np.repeat(np.arange(30), 4), np.tile(np.arange(4.0), 30)
+    y = rng.normal(size=30)[groups] + rng.normal(size=120)
+    frame = pd.DataFrame({"sex": np.repeat(np.tile(["f", "m"], 15), 4)})
+    model = MixedEffects(known=["sex"]).fit(frame, y, groups=groups, time=day)
+    odd = frame.assign(sex=np.where(groups == 0, "x", frame["sex"]))
+    with pytest.warns(DataWarning, match="unknown level") as caught:
+        k_shot_curve({"mixed": model}, odd, y, groups=groups, time=day, shots=(1, 2), n_bootstrap=2)
+    assert len([one for one in caught if "unknown level" in str(one.message)]) == 1

@@ -216,6 +216,7 @@ def test_attention_weights_name_their_rows_and_sum_to_one():
     owner = SUPPORT.codes[torch.argsort(SUPPORT.origin)]
     support = origin >= 0
     assert torch.equal(owner[origin[support]], codes[row[support]])
+    assert set(origin[~support].tolist()) == {-1}
     assert torch.bincount(row[~support], minlength=QUERY.n_rows).tolist() == [1] * QUERY.n_rows
     counts = torch.bincount(row, minlength=QUERY.n_rows)
     assert torch.equal(counts, SUPPORT.sizes[codes] + 1)

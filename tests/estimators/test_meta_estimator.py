@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from sklearn.base import clone
+from sklearn.ensemble import RandomForestRegressor
 from sklearn.model_selection import GridSearchCV, cross_val_score
 
 from ehrmeta import (
+    MAML,
     MLP,
     DeepMixedEffects,
+    MatchingNet,
     MetaClassifier,
     MetaRegressor,
     MetaSGD,
@@ -20,7 +26,10 @@ from ehrmeta import (
 )
 from ehrmeta.baselines import MixedEffectsLogistic
 from ehrmeta.data import Feature, Outcome, Schema
-from ehrmeta.errors import BundleError
+from ehrmeta.errors import BundleError, DataError, DataWarning
+from ehrmeta.estimators.meta_estimator import _case_control_offset, _computed, _episodes
+from ehrmeta.nn import TaskRows
+from ehrmeta.nn.device import FEW_POINTS
 from tests.estimators.patients import make_patients, small_model
 
 pytestmark = pytest.mark.filterwarnings("ignore::ehrmeta.errors.AtypicalWarning")
@@ -196,3 +205,140 @@ def test_in_hospitals_whose_slopes_differ_patients_teach_them():
     above = _above_intercept(30, 0.5, 0)
     assert (above.mean() <= 0.002).all()
     assert above[40].mean() < -2 * above[40].std() / np.sqrt(len(above))
+
+
+def test_few_episodes_of_every_task_start_a_model():
+    drawn = []
+
+    class Sampler:
+        """Counts what is drawn."""
+
+        def __init__(self, n_tasks):
+            self.rows = SimpleNamespace(n_tasks=n_tasks)
+
+        def draw(self, tasks, generator):
+            drawn.append((tasks, generator.initial_seed()))
+            return None, None
+
+    for n_tasks, n_rounds in ((10, 20), (500, 20), (1000, 10), (4000, 2), (20_000, 2)):
+        drawn.clear()
+        tasks = torch.cat([part for part, _, _ in _episodes(Sampler(n_tasks), seed=3)])
+        assert torch.bincount(tasks).tolist() == [n_rounds] * n_tasks
+        assert max(len(part) for part, _ in drawn) <= 1024
+        assert {seed for _, seed in drawn} == {3}
+
+
+def _support(y, codes, n_tasks=2):
+    n = len(y)
+    return TaskRows.from_codes(
+        torch.tensor(codes),
+        n_tasks,
+        timed=False,
+        x=torch.zeros(n, 1),
+        measured=torch.empty(n, 0),
+        time=torch.zeros(n).double(),
+        y=torch.tensor(y),
+        origin=torch.arange(n),
+    )
+
+
+def test_the_offset_of_a_sampled_support_is_its_log_odds_less_those_of_all():
+    support = _support([1.0, 0.0, 0.0, 0.0, 1.0, 1.0, 0.0], [0, 0, 0, 0, 1, 1, 1])
+    support = replace(support, offset=torch.full((7,), 0.5))
+    corrected = _case_control_offset(support, 0.1)
+    logit = [np.log(share / (1 - share)) - np.log(0.1 / 0.9) for share in (1 / 4, 2 / 3)]
+    np.testing.assert_allclose(corrected.offset, 0.5 + np.repeat(logit, [4, 3]), rtol=1e-6)
+    for wrong in (0.0, 1.0, -0.1):
+        with pytest.raises(DataError, match="prevalence must lie strictly between 0 and 1"):
+            _case_control_offset(support, wrong)
+    with pytest.raises(DataError, match="needs two classes"):
+        _case_control_offset(_support([2.0, 0.0], [0, 0], 1), 0.1)
+    message = r"1 of 2 supports \(first: task 1\) hold one class only"
+    for value in (0.0, 1.0):
+        with pytest.raises(DataError, match=message):
+            _case_control_offset(_support([1.0, 0.0, value, value], [0, 0, 1, 1]), 0.1)
+    assert _case_control_offset(_support([1.0, 0.0], [0, 0]), 0.5).offset.tolist() == [0.0, 0.0]
+
+
+def test_defaults_are_the_documented_ones():
+    model = MetaRegressor()
+    assert model.verbose is None
+    assert model.compile is False
+    settings = [model.batch_size, model.max_steps, model.max_queries, model.patience, model.shots]
+    assert settings == [256, 1000, 10, 10, (0, 10)]
+    assert (model.learning_rate, model.weight_decay) == (3e-3, 1e-4)
+    assert (model.validation_fraction, model.score_shots) == (0.1, (1, 3, 5))
+    assert (model.device, model.precision, model.likelihood) == ("auto", "float32", "normal")
+    assert len({MetaRegressor(), MetaRegressor()}) == 2
+    assert repr(MetaRegressor(patience=3)) == "MetaRegressor(patience=3)"
+
+
+def test_default_parts_are_made_for_their_own_parameters_only():
+    model = MetaClassifier()
+    assert (model.algorithm, model.backbone) == (None, None)
+    model.set_params(backbone__hidden=(4,))
+    assert model.algorithm is None
+    assert model.backbone.hidden == (4,)
+    algorithm = MetaSGD(inner_steps=3)
+    model.set_params(algorithm=algorithm, algorithm__inner_lr=0.2)
+    assert (model.algorithm.inner_steps, model.algorithm.inner_lr) == (3, 0.2)
+    model.set_params(algorithm__inner_steps=4)
+    assert (model.algorithm.inner_steps, model.algorithm.inner_lr) == (4, 0.2)
+
+
+def test_time_starts_learners_at_the_mixed_model_unless_they_say_no():
+    X, y, groups, time = make_patients(24, 4)
+    given = {"max_steps": 1, "random_state": 0, "verbose": False}
+    kinds = {}
+    for name, algorithm, timed in (
+        ("with time", MAML(inner_steps=1), True),
+        ("without", MAML(inner_steps=1), False),
+        ("refused", MAML(inner_steps=1, mixed_start=False), True),
+    ):
+        model = MetaRegressor(algorithm, MLP((4,)), **given)
+        model.fit(X, y, groups=groups, time=time if timed else None)
+        kinds[name] = type(model.model_.learner.algorithm).__name__
+    assert kinds == {"with time": "AboveMixedModel", "without": "MAML", "refused": "MAML"}
+    classes = MetaClassifier(MAML(inner_steps=1), MLP((4,)), **given)
+    classes.fit(X, np.arange(len(y)) % 3, groups=groups, time=time)
+    assert type(classes.model_.learner.algorithm).__name__ == "MAML"
+
+
+def test_a_population_model_that_no_file_holds_is_warned_of_at_the_fit():
+    X, y, groups, _ = make_patients(24, 4)
+    X = X.assign(sex=(X["sex"] == "m").astype(float))
+    model = small_model(population=RandomForestRegressor(3), max_steps=1)
+    with pytest.warns(
+        DataWarning, match="population=RandomForestRegressor cannot be saved"
+    ) as caught:
+        model.fit(X, y, groups=groups)
+    assert caught[0].filename == __file__
+    assert model.population_ is model.model_.population is not None
+
+
+def test_an_offset_for_sampled_supports_needs_an_algorithm_that_uses_it():
+    X, y, groups, _ = make_patients(24, 4)
+    given = {"max_steps": 1, "random_state": 0, "verbose": False}
+    sampled = (X[:4], np.array([0, 1, 0, 1]))
+    for algorithm, is_used in ((MetaSGD(), True), (MatchingNet(), False)):
+        model = MetaClassifier(algorithm, MLP((4,)), **given).fit(X, y > 53, groups=groups)
+        if is_used:
+            plain = model.adapt(*sampled).predict_proba(X[4:6])
+            rare = model.adapt(*sampled, prevalence=0.01).predict_proba(X[4:6])
+            assert (rare[:, 1] < plain[:, 1]).all()
+            np.testing.assert_array_equal(
+                model.adapt(*sampled, prevalence=0.5).predict_proba(X[4:6]), plain
+            )
+        else:
+            with pytest.raises(DataError, match="MatchingNet does not correct for sampling"):
+                model.adapt(*sampled, prevalence=0.1)
+
+
+def test_few_rows_are_computed_on_one_core_and_many_as_usual():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        assert _computed(torch.get_num_threads, FEW_POINTS) == 1
+        assert _computed(torch.get_num_threads, FEW_POINTS + 1) == 2
+    finally:
+        torch.set_num_threads(before)

@@ -10,8 +10,9 @@ import pytest
 import torch
 from sklearn.base import BaseEstimator, RegressorMixin, clone
 from sklearn.ensemble import HistGradientBoostingRegressor
-from sklearn.linear_model import LinearRegression, Ridge
+from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge
 from sklearn.model_selection import GroupKFold
+from sklearn.tree import DecisionTreeClassifier
 
 from ehrmeta import DeepMixedEffects, MetaRegressor
 from ehrmeta.errors import BundleError, DataError, DataWarning, GroupError
@@ -239,3 +240,119 @@ def test_by_default_trees_are_added_where_the_mean_bends():
     assert without.population_ is None
     assert np.std(model.predict(X) - bent) < 0.7 * np.std(without.predict(X) - bent)
     assert MetaRegressor(**settings).fit(X, straight + noise, groups=groups).population_ is None
+
+
+def _learned(n_tasks=25, seed=0, bend=3.0, noise=0.3):
+    """Rows of tasks with 2 to 6 rows whose mean bends with the one feature."""
+    rng = np.random.default_rng(seed)
+    codes = np.repeat(np.arange(n_tasks), rng.integers(2, 7, n_tasks))
+    n, x = len(codes), rng.uniform(0, 10, len(codes))
+    y = bend * np.sin(x) + x + noise * rng.normal(size=n)
+    return TaskRows.from_codes(
+        torch.from_numpy(codes),
+        n_tasks,
+        timed=False,
+        x=torch.from_numpy(x)[:, None].float(),
+        measured=torch.empty(n, 0),
+        time=torch.zeros(n).double(),
+        y=torch.from_numpy(y).float(),
+        origin=torch.arange(n),
+    )
+
+
+@pytest.mark.parametrize("n_tasks", [3, 25])
+def test_offsets_are_predictions_of_folds_in_which_tasks_weigh_the_same(n_tasks):
+    rows = _learned(n_tasks)
+    fitted, offset = cross_fit_population(Ridge(), rows)
+    x, y, codes = rows.x.double().numpy(), rows.y.double().numpy(), rows.codes.numpy()
+    weight = (1.0 / rows.sizes)[rows.codes].double().numpy()
+    expected = np.empty(len(y))
+    for train, test in GroupKFold(min(5, n_tasks)).split(x, groups=codes):
+        ridge = Ridge().fit(x[train], y[train], sample_weight=weight[train] * 1.0)
+        expected[test] = ridge.predict(x[test])
+    np.testing.assert_allclose(offset.offset, expected, rtol=1e-5)
+    every = Ridge().fit(x, y, sample_weight=weight)
+    np.testing.assert_allclose(fitted.predict(x), every.predict(x))
+    added = with_offset(fitted, replace(rows, offset=torch.ones_like(rows.y)))
+    np.testing.assert_allclose(added.offset, 1.0 + every.predict(x), rtol=1e-5)
+    nobody = rows.take(torch.arange(0))
+    assert with_offset(fitted, nobody) is nobody
+
+
+def test_offsets_of_a_classifier_are_bounded_log_odds():
+    rows = _learned()
+    binary = replace(rows, y=(rows.y > rows.y.median()).float())
+    fitted, offset = cross_fit_population(DecisionTreeClassifier(random_state=0), binary)
+    largest = np.log((1 - 1e-5) / 1e-5)
+    assert float(offset.offset.abs().max()) == pytest.approx(largest, rel=1e-4)
+    p = fitted.predict_proba(rows.x.double().numpy())[:, 1]
+    moved = with_offset(fitted, binary).offset
+    np.testing.assert_allclose(
+        moved, np.log(np.clip(p, 1e-5, 1 - 1e-5) / np.clip(1 - p, 1e-5, 1)), rtol=1e-4
+    )
+    with pytest.raises(DataError, match="two classes in every fold .* got 1"):
+        cross_fit_population(LogisticRegression(), replace(rows, y=torch.zeros_like(rows.y)))
+    with pytest.raises(DataError, match="got 3"):
+        cross_fit_population(LogisticRegression(), replace(rows, y=(rows.codes % 3).float()))
+
+
+def test_without_a_feature_the_population_is_a_constant():
+    rows = _learned()
+    rows = replace(rows, x=rows.x[:, :0])
+    fitted, offset = cross_fit_population(Ridge(), rows)
+    assert fitted.n_features_in_ == 1
+    assert len(offset.offset.unique()) <= 5
+    assert add_boosted_offset(HistGradientBoostingRegressor(), rows) == (None, rows)
+
+
+@pytest.mark.parametrize(("n_tasks", "is_added"), [(19, False), (20, True)])
+def test_trees_need_twenty_tasks(n_tasks, is_added):
+    rows = _learned(n_tasks, noise=0.05)
+    trees = HistGradientBoostingRegressor(max_iter=60, learning_rate=0.2)
+    added, offset = add_boosted_offset(trees, rows)
+    assert (added is not None) == is_added
+    assert offset.offset.any() == is_added
+
+
+def test_trees_are_the_mean_of_two_models_and_gain_by_a_standard_error():
+    rows = _learned(40)
+    boosting = HistGradientBoostingRegressor(max_iter=60, learning_rate=0.2)
+    added, offset = add_boosted_offset(boosting, rows)
+    x, y, codes = rows.x.double().numpy(), rows.y.double().numpy(), rows.codes.numpy()
+    linear = cross_fit_population(Ridge(), rows)[1].offset.double().numpy()
+    weight = (1.0 / rows.sizes)[rows.codes].double().numpy()
+    models, offsets = [], []
+    for target in (y - linear, y):
+        best = None
+        for leaf in (5, 20):
+            grown = HistGradientBoostingRegressor(
+                max_iter=60, learning_rate=0.2, early_stopping=False, min_samples_leaf=leaf
+            )
+            staged = np.empty((60, len(y)))
+            for train, test in GroupKFold(5).split(x, groups=codes):
+                fold = clone(grown).fit(x[train], target[train], sample_weight=weight[train])
+                staged[:, test] = list(fold.staged_predict(x[test]))
+            losses = [weight @ (target - one) ** 2 for one in staged]
+            at = int(np.argmin(losses))
+            if best is None or losses[at] < best[0]:
+                best = losses[at], clone(grown).set_params(max_iter=at + 1), staged[at]
+        models.append(best[1].fit(x, target, sample_weight=weight))
+        offsets.append(best[2])
+    np.testing.assert_allclose(offset.offset, np.mean(offsets, axis=0), atol=1e-4)
+    expected = np.mean([model.predict(x) for model in models], axis=0)
+    np.testing.assert_allclose(added.predict(x), expected, atol=1e-4)
+
+
+def test_rows_of_rare_levels_get_the_trees_offset_but_train_none():
+    rows = _learned(40)
+    rare = (rows.codes < 3).float()
+    wide = replace(rows, x=torch.column_stack([rows.x, rare]))
+    boosting = HistGradientBoostingRegressor(max_iter=60, learning_rate=0.2)
+    added, offset = add_boosted_offset(boosting, wide, np.array([False, True]))
+    rest = wide.select(torch.arange(3, 40))
+    alone, expected = add_boosted_offset(boosting, rest, np.array([False, True]))
+    x = wide.x.double().numpy()
+    np.testing.assert_allclose(added.predict(x), alone.predict(x))
+    is_rare = rare.bool()
+    np.testing.assert_allclose(offset.offset[~is_rare], expected.offset, rtol=1e-5)
+    np.testing.assert_allclose(offset.offset[is_rare], added.predict(x[is_rare.numpy()]), rtol=1e-5)

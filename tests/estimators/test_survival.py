@@ -10,6 +10,7 @@ from sklearn.tree import DecisionTreeClassifier
 
 from ehrmeta import DiscreteTimeHazard, MetaClassifier, landmark_posterior, survival_array
 from ehrmeta.baselines import LastValue, MixedEffects
+from ehrmeta.data.labels import person_period
 from ehrmeta.errors import DataError, NotFittedError, SchemaError
 
 EVERY_TIME = DecisionTreeClassifier()  # without features: the share of events in each interval
@@ -191,3 +192,88 @@ def test_classes_and_a_step_of_nothing_are_refused():
         landmark_posterior(adapted, X[:1], groups=[0], time=[9.0], step=1.0)
     with pytest.raises(DataError, match="step must be a positive"):
         landmark_posterior(adapted, X[:1], groups=[0], time=[9.0], step=0.0)
+
+
+def test_hazards_are_those_of_the_classifier_at_the_middle_of_each_interval():
+    X, y, _ = competing(300)
+    model = DiscreteTimeHazard(DecisionTreeClassifier(max_depth=3), intervals=[0, 2, 5, 12]).fit(
+        X, y
+    )
+    hazard = model.predict_hazard(X[:4])
+    assert hazard.shape == (4, 2, 3)
+    classes = model.classifier_.classes_.tolist()
+    for interval, middle in enumerate((1.0, 3.5, 8.5)):
+        rows = np.column_stack([np.full(4, middle), X[:4]])
+        p = model.classifier_.predict_proba(rows)
+        for place, cause in enumerate((1, 2)):
+            np.testing.assert_allclose(hazard[:, place, interval], p[:, classes.index(cause)])
+    survival = np.cumprod(1.0 - hazard.sum(1), axis=1)
+    np.testing.assert_allclose(model.predict_survival_function(X[:4]), survival)
+    before = np.column_stack([np.ones(4), survival[:, :-1]])
+    for place, cause in enumerate((1, 2)):
+        incidence = np.cumsum(before * hazard[:, place], axis=1)
+        np.testing.assert_allclose(
+            model.predict_cumulative_incidence(X[:4], cause=cause), incidence
+        )
+    half = model.predict_survival_function(X[:4], times=[0.0, 1.0, 2.0, 3.5, 12.0])
+    np.testing.assert_allclose(half[:, 0], 1.0)
+    np.testing.assert_allclose(half[:, 1], (1.0 + survival[:, 0]) / 2)
+    np.testing.assert_allclose(half[:, 2], survival[:, 0])
+    np.testing.assert_allclose(half[:, 3], (survival[:, 0] + survival[:, 1]) / 2)
+    np.testing.assert_allclose(half[:, 4], survival[:, 2])
+    for wrong in (-0.1, 12.1):
+        with pytest.raises(DataError, match="times must lie between 0 and 12"):
+            model.predict_survival_function(X[:1], times=[wrong])
+
+
+def test_the_score_is_the_mean_log_likelihood_of_the_intervals_survived():
+    X, y, _ = competing(200)
+    model = DiscreteTimeHazard(intervals=[0, 3, 12]).fit(X, y)
+    hazard = model.predict_hazard(X)
+    rows = person_period(y["event"], y["time"], model.edges_)
+    total = 0.0
+    for person, interval, event in zip(*rows, strict=True):
+        of_causes = hazard[person, :, interval]
+        total += np.log(of_causes[event - 1] if event else 1.0 - of_causes.sum())
+    assert model.score(X, y) == pytest.approx(total / 200, rel=1e-6)
+    unknown = y.copy()
+    unknown["event"][np.flatnonzero(y["event"])[0]] = 3  # never seen: probability 0
+    assert model.score(X, unknown) < model.score(X, y) - 600 / 200
+
+
+def test_text_and_other_columns_are_refused():
+    X, y, _ = competing(100)
+    frame = pd.DataFrame(X, columns=["a", "b"])
+    model = DiscreteTimeHazard(intervals=3).fit(frame, y)
+    with pytest.raises(SchemaError, match="same order"):
+        model.predict_hazard(frame[["b", "a"]])
+    with pytest.raises(SchemaError, match=r"column\(s\) \['b'\] contain text"):
+        model.predict_hazard(frame.assign(b="x"))
+    with pytest.raises(DataError, match="X has 99 rows and y 100"):
+        model.fit(frame[:99], y)
+    assert DiscreteTimeHazard().__sklearn_tags__().input_tags.allow_nan
+    missing = frame.assign(a=np.where(np.arange(100) < 9, np.nan, frame["a"]))
+    assert np.isfinite(model.fit(missing, y).predict_hazard(missing)).all()
+
+
+def test_a_landmark_holds_level_slope_and_spread_of_the_transformed_outcome():
+    rng = np.random.default_rng(0)
+    patients, years = np.repeat(np.arange(40), 5), np.tile(np.arange(5.0), 40)
+    y = np.exp((1 + 0.1 * years) * rng.normal(1, 0.2, 40)[patients] + rng.normal(0, 0.05, 200))
+    model = MixedEffects(outcome_transform="log")
+    model.fit(np.zeros((200, 1)), y, groups=patients, time=years)
+    seen = {"groups": np.repeat(["a", "b"], 3), "time": np.tile(np.arange(3.0), 2)}
+    adapted = model.adapt(np.zeros((6, 1)), y[[0, 1, 2, 5, 6, 7]], **seen)
+    asked = {"groups": ["b", "new", "a"], "time": [3.0, 3.0, 4.0]}
+    found = landmark_posterior(adapted, np.zeros((3, 1)), **asked, step=0.5)
+    population = model.unadapted()
+    for row, (name, at) in enumerate(zip(asked["groups"], asked["time"], strict=True)):
+        who, task = (population, {}) if name == "new" else (adapted, {"groups": [name]})
+        now, later = (
+            who.predict_distribution([[0.0]], time=[time], **task) for time in (at, at + 0.5)
+        )
+        scale = now.outcome.scale
+        level = now.outcome.center + scale * now.loc[0]
+        assert found["level"][row] == pytest.approx(level)
+        assert found["slope"][row] == pytest.approx(scale * (later.loc[0] - now.loc[0]) / 0.5)
+        assert found["spread"][row] == pytest.approx(scale * now.scale[0])
