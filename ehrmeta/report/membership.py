@@ -6,11 +6,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import stats
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedKFold, cross_val_predict
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from scipy import optimize, special, stats
+from sklearn.model_selection import StratifiedKFold
 
 from ehrmeta.data import Table
 from ehrmeta.errors import DataError
@@ -25,7 +22,7 @@ from ehrmeta.report.risk import risk_report
 
 _RATES = (0.01, 0.05)  # of false positives
 _NEAREST = 1e-9  # floor of the distance to a number of the file
-_FOLDS = 5
+_FOLDS, _DIVISIONS = 5, 10  # of the cross-validation, and how often it is repeated
 
 
 def membership_audit(
@@ -49,8 +46,8 @@ def membership_audit(
     - **report**: whether the means in a `forecast_report` or `risk_report` on the members differ
       from those of other patients in the direction of the patient's means (Homer et al. 2008).
     - **weights** and **weights, calibration, report**: the losses, and all scores, combined by a
-      logistic regression with cross-validation. Their **difference** is what the calibration and
-      the report reveal in addition to the weights.
+      cross-validated logistic regression without negative coefficients. Their **difference** is
+      what the calibration and the report reveal in addition to the weights.
 
     Parameters
     ----------
@@ -250,13 +247,36 @@ def _toward(published: Array, members: Array, others: Array) -> Array:
 
 
 def _combined(scores: Sequence[Array], is_member: NDArray[np.bool_], random_state: int) -> Array:
-    """Scores of held-out patients from a logistic regression on all scores, (task,)."""
-    folds = StratifiedKFold(_FOLDS, shuffle=True, random_state=random_state)
-    model = make_pipeline(StandardScaler(), LogisticRegression())
+    """Scores of held-out patients from a logistic regression on the ranks of all scores, (task,).
+
+    Members are expected to have higher scores, so coefficients are 0 or more. Without this, useless
+    scores would be held out with the wrong sign, and the combination would rank below chance. The
+    result is a mean over several random divisions into folds.
+    """
     ranks = np.column_stack([stats.rankdata(one) for one in scores])
-    return np.asarray(
-        cross_val_predict(model, ranks, is_member, cv=folds, method="decision_function")
-    )
+    ranks = (ranks - ranks.mean(axis=0)) / np.maximum(ranks.std(axis=0), 1.0)
+    total = np.zeros(len(ranks))
+    for division in range(_DIVISIONS):
+        folds = StratifiedKFold(_FOLDS, shuffle=True, random_state=random_state + division)
+        for train, test in folds.split(ranks, is_member):
+            total[test] += ranks[test] @ _not_negative(ranks[train], is_member[train])
+    return total
+
+
+def _not_negative(x: Array, y: NDArray[np.bool_]) -> Array:
+    """Coefficients of a logistic regression, 0 or more, with a ridge penalty, (score,)."""
+    sign, design = np.where(y, 1.0, -1.0), np.column_stack([x, np.ones(len(x))])
+
+    def loss(w: Array) -> tuple[float, Array]:
+        margin = sign * (design @ w)
+        penalised = np.append(w[:-1], 0.0)
+        gradient = penalised - design.T @ (sign * special.expit(-margin))
+        return float(0.5 * penalised @ penalised - special.log_expit(margin).sum()), gradient
+
+    bounds = [(0.0, None)] * x.shape[1] + [(None, None)]
+    start = np.zeros(design.shape[1])
+    best = optimize.minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds)
+    return np.asarray(best.x[:-1])
 
 
 def _figures(score: Array, is_member: NDArray[np.bool_]) -> Array:
