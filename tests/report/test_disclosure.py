@@ -23,6 +23,9 @@ from ehrmeta.report.disclosure import (
     share_text,
 )
 
+SHARE = (
+    0.9  # of the range that one group leaves to a mean of few patients, at least, for all tables
+)
 NARROW = 3  # possible values of a count of 1 to 10 that a page must leave open, at least
 
 
@@ -98,6 +101,53 @@ def _attack_groups(shown: dict[str, dict[str, str]], levels: pd.DataFrame, n_sco
         assert ends[1] - ends[0] >= NARROW - 1
 
 
+def _attack_means(shown: dict[str, dict[str, str]], levels: pd.DataFrame) -> None:
+    """Fail if all means of a page tell more of fewer than eleven patients than one mean does.
+
+    Whoever attacks knows who is in which group, and the true counts. The means are percentages, and
+    patients have equally many rows. The mean of a group bounds that of its parts.
+
+    Parameters
+    ----------
+    shown : {column: {level: mean in percent}}, as printed
+    levels : the true levels of the scored patients, (patient, column)
+    """
+    groups, means = [], []
+    for column, printed in shown.items():
+        true = levels[column].astype(str)
+        named = true.where(true.isin([level for level in printed if level != OTHER]), OTHER)
+        groups += [(named == level).to_numpy(float) for level in printed]
+        means += [float(mean.partition(" ")[0]) for mean in printed.values()]
+    joint = pd.factorize(pd.Series(list(zip(*levels.T.to_numpy(), strict=True))))[0]
+    cells = np.eye(joint.max() + 1)[joint].T  # (cell, patient) everything that is known of them
+    share = np.array([group @ cells.T / group.sum() for group in groups])  # (group, cell)
+    half = 0.05 + 1e-9  # of the last digit printed
+    limits = np.vstack([share, -share]), np.r_[np.add(means, half), -np.subtract(means, half)]
+    sets = [a * b for a in groups for b in groups] + [a * (1 - b) for a in groups for b in groups]
+    for small in sets:
+        if not 0 < small.sum() < MIN_CELL:
+            continue
+        wanted = small @ cells.T / small.sum()
+        open_ = _range(wanted, *limits)
+        within = [
+            place for place, group in enumerate(groups) if (group * small).sum() == small.sum()
+        ]
+        alone = min(
+            _range(wanted, *(side[[place, place + len(groups)]] for side in limits))
+            for place in within
+        )
+        assert open_ >= SHARE * alone
+
+
+def _range(wanted: np.ndarray, above: np.ndarray, most: np.ndarray) -> float:
+    """Length of the range of a weighted mean of percentages, given linear bounds on them."""
+    ends = [
+        sign * optimize.linprog(sign * wanted, above, most, bounds=[(0, 100)] * len(wanted)).fun
+        for sign in (1, -1)
+    ]
+    return ends[1] - ends[0]
+
+
 def _attack_flow(flow: dict[str, str], k: int, true_out: int) -> None:
     """Fail if the number left out follows from the counts of patients and rows."""
     patients, scored = (
@@ -165,10 +215,13 @@ def test_no_small_group_can_be_computed_from_a_report(model, seed):
     scored = np.bincount(groups) > 2
     _attack_flow(flow, 2, int((~scored).sum()))
     shown: dict[str, dict[str, str]] = {}
-    for name, count, *_ in _table(page, "Groups of patients"):
+    means: dict[str, dict[str, str]] = {}
+    for name, count, _, covered in _table(page, "Groups of patients"):
         column, _, level = name.partition(": ")
         shown.setdefault(column, {})[level] = count
+        means.setdefault(column, {})[level] = covered
     _attack_groups(shown, levels[scored], flow["patients scored"])
+    _attack_means(means, levels[scored])
     text = page.to_html()
     assert ("named-by-one" in text) == ((levels[scored]["drug"] == "named-by-one").sum() >= 11)
     assert re.search(
@@ -182,6 +235,16 @@ def test_the_attack_finds_what_two_tables_tell():
     shown = {"ward": {"c": "60", OTHER: "45"}, "arm": {"ac": "65", "b": "40"}}
     with pytest.raises(AssertionError):
         _attack_groups(shown, levels, "105")
+    inside, merged = np.random.default_rng(0).random(105) < 0.9, {OTHER: ("a", "b")}
+    means = {
+        column: {
+            level: f"{100 * inside[of.isin([level, *merged.get(level, ())])].mean():.1f}"
+            for level in shown[column]
+        }
+        for column, of in levels.items()
+    }
+    with pytest.raises(AssertionError):
+        _attack_means(means, levels)
     flow = {
         "patients in the test table": "60",
         "their rows": "240",
