@@ -267,6 +267,10 @@ def test_warnings_of_odd_outcomes_point_to_the_fit_and_depend_on_the_likelihood(
         MixedEffects().fit(X, np.where(y > 55, 1.0, 2.0), **rows)
 
 
+def test_supports_of_1_3_and_5_rows_are_scored_by_default():
+    assert MixedEffects().score_shots == TaskLogistic().score_shots == (1, 3, 5)
+
+
 def test_estimators_are_shown_and_compared_as_by_scikit_learn():
     assert repr(MixedEffects(reml=False)) == "MixedEffects(reml=False)"
     assert len({MixedEffects(), MixedEffects()}) == 2

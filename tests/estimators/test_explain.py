@@ -26,14 +26,17 @@ from ehrmeta import (
     Schema,
 )
 from ehrmeta.baselines import LastValue, MixedEffects
+from ehrmeta.data import OutcomeScale
 from ehrmeta.errors import DataError, GroupError, SchemaError
 from ehrmeta.estimators.explain import (
+    _explained_value,
     _features_of,
     _label_number,
     _path_weights,
     draw_rows,
     shapley_shares,
 )
+from ehrmeta.estimators.predictions import CarriedPredictive, ClassPredictive, Predictive
 from tests.estimators.patients import make_patients
 
 ROWS, LATER = slice(0, 3), slice(3, 6)
@@ -469,3 +472,15 @@ def test_a_class_is_chosen_by_its_label():
     assert [_label_number(table, label) for label in "abc"] == [0, 1, 2]
     with pytest.raises(DataError, match="one of the model's 3 classes"):
         _label_number(table, "d")
+
+
+def test_what_is_explained_is_the_mean_on_the_transformed_scale():
+    outcome = OutcomeScale(center=10.0, scale=2.0, transform="log")
+    parts = np.array([0.5]), outcome, np.array([1.0])
+    assert _explained_value(Predictive(*parts), None).tolist() == [11.0]
+    carried = CarriedPredictive(*parts, unchanged=np.array([0.25]), last=np.array([2.0]))
+    assert _explained_value(carried, None).tolist() == [10.0 + 2.0 * (0.25 * 2.0 + 0.75 * 0.5)]
+    classes = ClassPredictive(np.log([[0.2, 0.8]]), np.array(["a", "b"]))
+    assert _explained_value(classes, 1) == pytest.approx(0.8)
+    with pytest.raises(DataError, match="only predictions of numbers and classes"):
+        _explained_value(classes, None)

@@ -26,7 +26,7 @@ from ehrmeta import (
 )
 from ehrmeta.baselines import MixedEffectsLogistic
 from ehrmeta.data import Feature, Outcome, Schema
-from ehrmeta.errors import BundleError, DataError, DataWarning
+from ehrmeta.errors import BundleError, DataError, DataWarning, NotFittedError
 from ehrmeta.estimators.meta_estimator import _case_control_offset, _computed, _episodes
 from ehrmeta.nn import TaskRows
 from ehrmeta.nn.device import FEW_POINTS
@@ -342,3 +342,18 @@ def test_few_rows_are_computed_on_one_core_and_many_as_usual():
         assert _computed(torch.get_num_threads, FEW_POINTS + 1) == 2
     finally:
         torch.set_num_threads(before)
+
+
+def test_a_model_is_saved_after_its_fit_and_knows_versions_after_loading_only(model):
+    with pytest.raises(NotFittedError):
+        MetaRegressor().to_state()
+    assert not hasattr(model, "provenance_")
+    assert MetaRegressor.from_state(*model.to_state()).provenance_["torch"] == torch.__version__
+    assert "callbacks" not in model.to_state()[1]["model"]["settings"]
+
+
+def test_compiling_without_a_compiler_is_refused_at_the_fit(patients, monkeypatch):
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    X, y, groups, time = patients
+    with pytest.raises(DataError, match="compile=True needs"):
+        small_model(compile=True).fit(X, y, groups=groups, time=time)

@@ -356,3 +356,9 @@ def test_rows_of_rare_levels_get_the_trees_offset_but_train_none():
     is_rare = rare.bool()
     np.testing.assert_allclose(offset.offset[~is_rare], expected.offset, rtol=1e-5)
     np.testing.assert_allclose(offset.offset[is_rare], added.predict(x[is_rare.numpy()]), rtol=1e-5)
+
+
+def test_two_tasks_are_enough_for_cross_fitting():
+    population, rows = cross_fit_population(Remembers(), _rows(2, 3))
+    assert not rows.offset.any()
+    assert with_offset(population, rows).offset.all()

@@ -13,8 +13,8 @@ from ehrmeta import MAML, MLP, MetaRegressor
 from ehrmeta.algorithms import Spec
 from ehrmeta.errors import DataWarning, DivergenceError
 from ehrmeta.nn import Normal, TaskRows
-from ehrmeta.training import TrainingPlan, train
-from ehrmeta.training.loop import _batches, _check, stage
+from ehrmeta.training import EpisodeLoss, EpisodeSampler, TrainingPlan, train
+from ehrmeta.training.loop import _batches, _check, _step, stage
 from ehrmeta.training.state import TrainingState
 from tests.training.small import rows_of
 
@@ -214,3 +214,42 @@ def test_an_algorithm_that_keeps_its_start_leaves_it_for_a_gain_only():
     still = TrainingPlan(**{**vars(plan), "learning_rate": 1e-9, "max_steps": 20})
     kept, _ = _fit(rows, still, held_out=held_out, algorithm=Kept(inner_steps=1))
     assert all(torch.equal(kept[name], value) for name, value in start.items())
+
+
+def test_a_step_adds_its_mean_loss_and_counts_its_tasks():
+    rows = rows_of([5] * 6)
+    algorithm, spec = MAML(inner_steps=1), _spec(rows)
+    params = algorithm.init(spec, torch.Generator().manual_seed(0))
+    state, loss = TrainingState.at_start(params, PLAN), EpisodeLoss(algorithm, spec)
+    episode = EpisodeSampler(rows, (1, 2), 3, 1.0).draw(
+        torch.arange(6), torch.Generator().manual_seed(0)
+    )
+    expected = loss.losses(params, *episode).mean()
+    _step(state, loss, torch.arange(6), *episode, PLAN)
+    assert state.running == pytest.approx(float(expected), rel=1e-5)
+    assert (state.step, state.n_seen, state.n_skipped) == (1, 6, 0)
+    assert state.optimiser.param_groups[0]["lr"] == PLAN.rate(1)
+
+
+def test_the_gradient_is_clipped_to_the_largest_norm():
+    rows = rows_of([5] * 6)
+    algorithm, spec = MAML(inner_steps=1), _spec(rows)
+    params = algorithm.init(spec, torch.Generator().manual_seed(0))
+    episode = EpisodeSampler(rows, (1, 2), 3, 1.0).draw(
+        torch.arange(6), torch.Generator().manual_seed(0)
+    )
+    for max_norm in (1e-3, 1e9):
+        plan = TrainingPlan(**{**vars(PLAN), "max_norm": max_norm})
+        state, loss = TrainingState.at_start(params, plan), EpisodeLoss(algorithm, spec)
+        _step(state, loss, torch.arange(6), *episode, plan)
+        grads = [p.grad.flatten() for p in state.params.values() if p.grad is not None]
+        norm = float(torch.cat(grads).norm())
+        assert norm == pytest.approx(1e-3, rel=1e-3) if max_norm < 1 else norm > 1e-2
+
+
+def test_records_hold_the_time_since_the_start():
+    _, history = _fit(rows_of([5] * 12), PLAN)
+    seconds = [record["seconds"] for record in history]
+    assert 0 < seconds[0] < seconds[1] < seconds[2] < 60
+    for record in history:
+        assert record["tasks_per_second"] == pytest.approx(8 * record["step"] / record["seconds"])
