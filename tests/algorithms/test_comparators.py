@@ -101,3 +101,13 @@ def test_the_rate_follows_the_query_where_it_is_learned(learned):
     assert (slope is not None) == learned
     if learned:
         assert float(slope) == pytest.approx(difference, rel=1e-5)
+
+
+def test_the_value_of_the_loss_is_that_of_the_query_after_fine_tuning():
+    for algorithm in (FineTune(inner_steps=3), PerTask(inner_steps=3)):
+        spec, params = started(algorithm)
+        state = algorithm.adapt(spec, params, SUPPORT)
+        predictive = algorithm.predict(spec, params, state, QUERY)
+        expected = -spec.likelihood.log_prob(predictive, QUERY.y).mean()
+        found = algorithm.loss(spec, params, SUPPORT, QUERY, torch.tensor(0.5))
+        torch.testing.assert_close(found, expected)
