@@ -47,7 +47,8 @@ def membership_audit(
       from those of other patients in the direction of the patient's means (Homer et al. 2008).
     - **weights** and **weights, calibration, report**: the losses, and all scores, combined by a
       cross-validated logistic regression without negative coefficients. Their **difference** is
-      what the calibration and the report reveal in addition to the weights.
+      what the calibration and the report reveal in addition to the weights; figures below chance
+      count as chance.
 
     Parameters
     ----------
@@ -307,7 +308,8 @@ def _with_intervals(
         name: np.array([_figures(of[at], labels) for at in draws]) for name, of in scores.items()
     }
     weights, every = list(figures.values())[-2:]
-    figures["difference"] = every - weights
+    chance = np.array([0.5, *_RATES])  # below it, an attack tells nothing
+    figures["difference"] = np.maximum(every, chance) - np.maximum(weights, chance)
     tail = (1 - confidence_level) / 2
     rows = []
     for name, of in figures.items():

@@ -22,7 +22,7 @@ from ehrmeta import (
 )
 from ehrmeta.baselines import MixedEffects
 from ehrmeta.errors import DataError
-from ehrmeta.report.membership import _figures, _toward, membership_audit
+from ehrmeta.report.membership import _combined, _figures, _not_negative, _toward, membership_audit
 
 SCHEMA = Schema((Feature("age", role="static"),), Outcome("y"), task="id", time=Clock("day"))
 
@@ -143,3 +143,45 @@ def test_too_few_patients_are_refused(model, members):
         membership_audit(model, members, _table(21, seed=3))
     with pytest.raises(DataError, match="after the first 5"):
         membership_audit(model, members, members, shots=(1, 5))
+
+
+@pytest.mark.slow
+def test_a_calibration_and_a_report_tell_no_more_than_the_weights(model):
+    """Patients who were calibrated and reported on: 200 in and 200 out, over twelve tables."""
+    differences = []
+    for seed in range(12):
+        inside, outside = _table(200, seed=10 + 2 * seed), _table(200, seed=11 + 2 * seed)
+        calibrated = ConformalRegressor(model, shots=(0, 1, 3)).calibrate(
+            inside.X, inside.y, groups=inside.groups, time=inside.time
+        )
+        audit = membership_audit(calibrated, inside, outside, n_bootstrap=1)
+        differences.append(audit.set_index("attack").loc["difference", "auc"])
+    error = np.std(differences, ddof=1) / np.sqrt(len(differences))
+    assert np.mean(differences) + stats.t.ppf(0.95, 11) * error <= 0.02
+    assert max(differences) <= 0.06
+
+
+def test_useless_scores_get_no_weight_and_useful_ones_the_larger():
+    rng = np.random.default_rng(0)
+    is_member = np.arange(400) < 200
+    useful = is_member + rng.normal(size=400)
+    weak, turned = is_member + 3.0 * rng.normal(size=400), -useful
+    x = np.column_stack([useful, weak, turned])
+    x = (x - x.mean(0)) / x.std(0)
+    coefficients = _not_negative(x, is_member)
+    assert coefficients[0] > coefficients[1] >= 0.0
+    assert coefficients[2] == 0.0
+    alone = _combined([useful], is_member, 0)
+    assert roc_auc_score(is_member, alone) == pytest.approx(
+        roc_auc_score(is_member, useful), abs=0.01
+    )
+    both = _combined([weak, useful], is_member, 0)
+    assert roc_auc_score(is_member, both) > roc_auc_score(is_member, weak) + 0.1
+    np.testing.assert_array_equal(both, _combined([weak, useful], is_member, 0))
+
+
+def test_a_difference_counts_from_chance(model, members, others):
+    audit = membership_audit(model, members, others, n_bootstrap=2).set_index("attack")
+    weights, every = audit["auc"].iloc[-3:-1]
+    expected = max(every, 0.5) - max(weights, 0.5)
+    assert audit.loc["difference", "auc"] == pytest.approx(expected)
