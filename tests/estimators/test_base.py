@@ -7,6 +7,7 @@ from dataclasses import fields
 
 import numpy as np
 import pytest
+import torch
 from sklearn import config_context
 from sklearn.base import clone
 from sklearn.compose import make_column_transformer
@@ -293,3 +294,24 @@ def test_adapting_a_search_at_the_end_of_a_pipeline_uses_its_best_model(patients
     assert adapted.transform is None
     expected = search.best_estimator_.adapt(table[:3], y[:3]).predict(table[3:6])
     np.testing.assert_array_equal(adapted.predict(table[3:6]), expected)
+
+
+@pytest.mark.filterwarnings("ignore:levels of")
+def test_a_fit_sees_levels_as_they_are_and_later_rows_shrunk(patients):
+    X, y, groups, time = patients
+    seen = []
+
+    class Seen(MixedEffects):
+        """Keeps the encoded rows that it is fitted to."""
+
+        def _fit_tasks(self, rows, reader):
+            seen.append(rows)
+            return super()._fit_tasks(rows, reader)
+
+    sites = X.assign(site=np.array(list("abcdefg"))[groups % 7])
+    model = Seen(known=["site"]).fit(sites, y, groups=groups, time=time)
+    _, later = model.model_.read_support(sites, y, groups=groups, time=time)
+    assert not torch.equal(seen[0].x, later.x)
+    indicators = ((seen[0].x == 0.0) | (seen[0].x == 1.0)).all(0)
+    assert indicators.sum() >= 8  # of sex and site
+    assert ((later.x[:, indicators] > 0.0) & (later.x[:, indicators] < 1.0)).any()

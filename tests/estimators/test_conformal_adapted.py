@@ -16,9 +16,10 @@ from ehrmeta import (
     MetaRegressor,
     load,
 )
-from ehrmeta.baselines import MixedEffects
-from ehrmeta.errors import BundleError, DataWarning, NotFittedError
-from ehrmeta.estimators import ConformalAdapted
+from ehrmeta.baselines import LastValue, MixedEffects
+from ehrmeta.errors import BundleError, DataError, DataWarning, NotFittedError
+from ehrmeta.estimators import ConformalAdapted, ConformalClassAdapted
+from ehrmeta.estimators.conformal_limits import Calibration, Limits
 from ehrmeta.persistence import read_bundle, write_bundle
 from tests.estimators.patients import make_patients
 
@@ -214,3 +215,38 @@ def test_sets_hold_the_classes_at_or_above_their_own_limit(classifier):
     np.testing.assert_array_equal(adapted.predict(**rows), labels[p.argmax(1)])
     frame = adapted.predict_frame(**rows)
     np.testing.assert_array_equal(frame["risk"], p[:, 1])
+
+
+def test_one_side_needs_half_as_many_patients_as_two(regressor):
+    limits = Limits.of(np.linspace(-1.0, 1.0, 12), np.arange(12))
+    calibration = Calibration({(None, None): (limits,), (2, None): (limits,)}, {}, {})
+    adapted = regressor.adapt(NEW.X[:2], NEW.y[:2], time=NEW.time[:2])
+    few = ConformalAdapted(adapted.model, None, adapted._support, limits=calibration)
+    rows = {"X": NEW.X[2:], "time": NEW.time[2:]}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DataWarning)
+        assert np.isfinite(few.predict_quantiles(rows["X"], (0.1, 0.9), time=rows["time"])).all()
+        with pytest.raises(DataError, match="90 % needs 19 calibration tasks"):
+            few.predict_interval(**rows)
+
+
+def test_sets_of_twelve_patients_need_no_larger_group(classifier):
+    limits = Limits.of(np.linspace(0.0, 1.0, 12), np.arange(12))
+    calibration = Calibration({(None, None): (limits, limits), (2, ""): (limits, limits)}, {}, {})
+    adapted = classifier.adapt(NEW.X[:2], NEW.y[:2] > 55, time=NEW.time[:2])
+    few = ConformalClassAdapted(adapted.model, None, adapted._support, limits=calibration)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        members = few.predict_set(NEW.X[2:], time=NEW.time[2:])
+    p = adapted.adapted.predict_proba(NEW.X[2:], time=NEW.time[2:])
+    np.testing.assert_array_equal(members, p >= limits.lower(0.9))
+
+
+def test_without_a_spread_limits_are_in_standard_deviations_of_the_outcome():
+    model = LastValue().fit(*TRAIN[:2], groups=TRAIN.groups, time=TRAIN.time)
+    found = ConformalRegressor(model, shots=(2,))
+    found.calibrate(*MORE[:2], groups=MORE.groups, time=MORE.time)
+    adapted = found.adapt(NEW.X[:2], NEW.y[:2], time=NEW.time[:2])
+    interval = adapted.predict_interval(NEW.X[2:], time=NEW.time[2:])
+    expected = NEW.y[1] + model.table_.outcome.scale * np.array(found.limits_[2, None].at(0.9))
+    np.testing.assert_allclose(interval, np.tile(expected, (4, 1)), rtol=1e-5)

@@ -395,3 +395,18 @@ def test_columns_that_do_not_divide_into_few_levels_are_refused():
 def test_calibrations_cannot_be_changed():
     for kind in (Limits, BetaCalibration, Calibration):
         assert kind.__dataclass_params__.frozen
+
+
+@pytest.mark.parametrize("level", [0.5, 0.63, 0.8, 0.95])
+def test_an_upper_limit_is_the_lower_one_of_the_negative_errors(level):
+    rng = np.random.default_rng(0)
+    tasks = np.repeat(np.arange(40), rng.integers(1, 7, 40))
+    error = rng.exponential(size=len(tasks))
+    limits, negative = Limits.of(error, tasks), Limits.of(-error, tasks)
+    assert limits.upper(level) == -negative.lower(level)
+    assert limits.upper(level) > limits.lower(level)
+    few = Limits.of(error[:3], np.arange(3))
+    for side in (few.lower, few.upper):
+        with pytest.raises(DataError, match="needs 19 calibration tasks"):
+            side(0.95)
+        assert np.isfinite(side(0.75))

@@ -166,8 +166,9 @@ def test_predict_before_fit_says_so():
 
 def test_groups_none_is_one_anonymous_task_with_a_warning():
     X, y, _, _ = make_patients(25, 4)
-    with pytest.warns(DataWarning, match="all rows are one task"):
+    with pytest.warns(DataWarning, match="all rows are one task") as caught:
         model = small_model(max_steps=2).fit(X, y)
+    assert caught[0].filename == __file__
     assert model.n_tasks_ == 1
 
 

@@ -148,6 +148,7 @@ def test_cohorts_of_a_schema_get_random_slopes_of_all_features(estimator, tmp_pa
     algorithm = model.model_.learner.algorithm
     assert isinstance(algorithm, DeepMixedEffects)
     assert algorithm.feature_slopes
+    assert (algorithm.n_deep, algorithm.deep_mean, algorithm.correction) == (0, False, False)
     assert model.history_ == [], "nothing is trained"
     assert model.algorithm is None
     model.save(tmp_path / "model.ehrmeta")

@@ -11,6 +11,7 @@ import torch
 from scipy import stats
 
 from ehrmeta import MAML, MLP, CarryForward, MetaClassifier, MetaRegressor
+from ehrmeta.algorithms import AboveMixedModel
 from ehrmeta.errors import BundleError, DataError, DataWarning
 from ehrmeta.estimators.meta_model import MetaModel, RegressionModel, _check_settings
 from ehrmeta.nn import StudentT
@@ -253,6 +254,8 @@ def test_steps_up_to_the_limit_and_switches_are_saved():
         BundleError, match=r"inner_steps=10001 exceeds the limit of a file \(10,000"
     ):
         _check_settings(MAML(inner_steps=10_001))
+    with pytest.raises(BundleError, match="inner_steps=10001"):
+        _check_settings(AboveMixedModel(MAML(inner_steps=10_001)))
     with pytest.raises(BundleError, match="learn_inner_lr must be True or False, got a int"):
         _check_settings(MAML(learn_inner_lr=0))
 
@@ -284,3 +287,25 @@ def test_models_cannot_be_changed_and_compare_by_identity():
     settings = MetaModel.__dataclass_params__
     assert (settings.frozen, settings.eq) == (True, False)
     assert all(field.kw_only for field in fields(MetaModel))
+
+
+def test_one_row_has_its_own_shift_as_effect(model, halves):
+    fitted = model.model_
+    rows = _support(fitted, halves[0])
+    one = rows.take(rows.starts[:-1], torch.arange(20), 20)
+    effects, _ = fitted.effects(one, fitted.adapt(one))
+    adapted = fitted.predict(one, fitted.adapt(one), one).loc
+    nobody = fitted.no_rows(20)
+    population = fitted.predict(nobody, fitted.adapt(nobody), one).loc
+    np.testing.assert_allclose(effects, adapted - population, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"learning_rate": "fast"}, {"max_steps": 0}, {"shots": {"tuple": [5, 2]}}]
+)
+def test_settings_of_a_file_follow_the_rules_of_a_fit(model, changes):
+    tensors, metadata = model.model_.to_state()
+    metadata = copy.deepcopy(metadata)
+    metadata["model"]["settings"] |= changes
+    with pytest.raises(DataError, match=f"{next(iter(changes))} must be"):
+        MetaModel.from_state(tensors, metadata)

@@ -8,10 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from ehrmeta.baselines import MixedEffects
 from ehrmeta.data import Clock, Feature, OutcomeScale, Schema
 from ehrmeta.errors import DataError, DataWarning, SchemaError
 from ehrmeta.estimators.inputs import read_inputs
 from ehrmeta.estimators.table_encoder import Classes, TableEncoder
+from tests.estimators.patients import make_patients
 
 pytestmark = pytest.mark.filterwarnings("ignore:levels of too few patients")
 X = pd.DataFrame({"age": [40.0, 50.0, 60.0, 70.0], "sex": ["f", "m", "m", "f"]})
@@ -204,3 +206,42 @@ def test_encoders_and_classes_cannot_be_changed():
     assert TableEncoder.__dataclass_params__.frozen
     settings = Classes.__dataclass_params__
     assert (settings.frozen, settings.eq) == (True, False)
+
+
+def test_levels_are_shrunk_by_patients_but_not_by_cohorts():
+    rng = np.random.default_rng(0)
+    groups, arm = np.repeat(np.arange(27), 4), np.repeat(np.tile(list("abc"), 9), 4)
+    inputs = read_inputs(pd.DataFrame({"arm": arm}), rng.normal(size=108), groups=groups)
+    least = {}
+    for kind in ("patient", "cohort"):
+        schema = Schema((Feature("arm", kind="categorical"),), task_kind=kind)
+        table = TableEncoder.fit(inputs, schema, OutcomeScale.fit(inputs.y))
+        least[kind] = min(table.encoder.codings[0].weights[:3], default=1.0)
+    assert least["patient"] < 0.95
+    assert least["cohort"] == 1.0
+
+
+def test_warnings_of_columns_point_to_the_fit():
+    X, y, groups, time = make_patients(n_patients=40)
+    X = X.assign(lab=np.random.default_rng(0).normal(100.0, 10.0, len(y)))
+    X.loc[::20, "lab"] = 9999.0
+    with pytest.warns(DataWarning) as caught:
+        MixedEffects().fit(X, y, groups=groups, time=time)
+    messages = " ".join(str(one.message) for one in caught)
+    assert "9999" not in messages or "lab" in messages
+    assert len(caught) >= 2  # of a code for missing values, and of a column that varies
+    assert {one.filename for one in caught} == {__file__}
+
+
+@pytest.mark.parametrize(("n_classes", "sees_effects"), [(2, True), (3, False)])
+def test_levels_are_shrunk_by_their_effects_on_two_classes(n_classes, sees_effects):
+    rng = np.random.default_rng(0)
+    groups, arm = np.repeat(np.arange(27), 4), np.repeat(np.tile(list("abc"), 9), 4)
+    weights = []
+    for effect in (0.0, 0.9):
+        y = (rng.random(108) < 0.05 + effect * (arm == "c")).astype(int)
+        y[:n_classes] = np.arange(n_classes)
+        inputs = read_inputs(pd.DataFrame({"arm": arm}), y, groups=groups)
+        table = TableEncoder.fit(inputs, None, Classes.fit(inputs.y))
+        weights.append(table.encoder.codings[0].weights[0])
+    assert (weights[1] > weights[0]) == sees_effects

@@ -253,3 +253,15 @@ def test_records_hold_the_time_since_the_start():
     assert 0 < seconds[0] < seconds[1] < seconds[2] < 60
     for record in history:
         assert record["tasks_per_second"] == pytest.approx(8 * record["step"] / record["seconds"])
+
+
+def test_a_finite_loss_with_an_infinite_gradient_is_no_step():
+    class Broken(MAML):
+        """Its loss is that of MAML, and its gradient is not finite."""
+
+        def loss(self, spec, params, support, query, progress):
+            zero = sum((value - value.detach()).sum() for value in params.values())
+            return super().loss(spec, params, support, query, progress) + zero.abs().sqrt()
+
+    with pytest.raises(DivergenceError, match="the meta-gradient is not finite at step 4"):
+        _fit(rows_of([5] * 8), PLAN, algorithm=Broken(inner_steps=1))

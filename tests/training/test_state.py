@@ -155,3 +155,13 @@ def test_limits_of_counts_are_still_valid() -> None:
     numbers |= {"step": 10, "best_step": 10, "n_halved": 3, "n_seen": 2**53 - 1, "over": True}
     state = TrainingState.from_file(tensors, numbers, START, PLAN)
     assert (state.step, state.n_halved, state.over) == (10, 3, True)
+
+
+def test_a_run_starts_at_0_with_its_best_parameters_and_an_infinite_loss() -> None:
+    state = TrainingState.at_start(START, PLAN)
+    numbers = state.to_file()[1]
+    zeros = ("step", "best_step", "running", "n_seen", "n_skipped", "n_halved", "seconds")
+    assert {name: numbers[name] for name in zeros} == dict.fromkeys(zeros, 0)
+    assert (state.best_loss, state.over, state.history) == (math.inf, False, [])
+    assert all(torch.equal(state.best[name], value) for name, value in START.items())
+    assert all(leaf.requires_grad for leaf in state.params.values())
