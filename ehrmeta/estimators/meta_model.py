@@ -420,7 +420,8 @@ def _check_numbers(state: files.Json) -> None:
 
 def _check_names(state: files.Json, settings: Mapping[str, Any]) -> None:
     """Raise if names of columns are not text, or counts are not whole numbers."""
-    names = [*(state["feature_names_in"] or ()), settings["task"] or "", settings["time"] or ""]
+    names = [settings[name] for name in ("task", "time") if settings[name] is not None]
+    names += state["feature_names_in"] or ()
     names += [feature["name"] for feature in state["table"]["features"]]
     if not all(isinstance(name, str) for name in names):
         raise BundleError("its names of columns must be text.")

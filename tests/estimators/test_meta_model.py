@@ -212,6 +212,8 @@ FORGED = {
     "half a column": (("n_features_in",), 1.5),
     "a number as name": (("feature_names_in",), [1, 2]),
     "a number as name of the task": (("settings", "task"), 3),
+    "an empty list as name of the task": (("settings", "task"), []),
+    "0 as name of the time": (("settings", "time"), 0),
     "a number as name of the time": (("settings", "time"), 3),
     "a class that does not exist": (("class",), "MetaNothing"),
     "a network as algorithm": (("algorithm",), {"class": "MLP", "params": {}}),
