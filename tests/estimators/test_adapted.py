@@ -200,6 +200,11 @@ def test_shrinkage_leaves_out_patients_without_a_row(model, adapted, halves):
     more = type(adapted)(model.model_, labels, wider)
     assert more.n_tasks == 21
     assert more.eta_shrinkage_ == pytest.approx(adapted.eta_shrinkage_, rel=1e-4)
+    first = halves[0].time == 0
+    seen = {"groups": halves[0].groups[first], "time": halves[0].time[first]}
+    single = model.adapt(halves[0].X[first], halves[0].y[first], **seen)
+    effects, prior = single.effects_
+    assert single.eta_shrinkage_ == pytest.approx(1.0 - np.std(effects) / prior)
 
 
 @pytest.mark.filterwarnings("ignore::ehrmeta.errors.AtypicalWarning")

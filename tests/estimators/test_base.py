@@ -6,6 +6,7 @@ import warnings
 from dataclasses import fields
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from sklearn import config_context
@@ -315,3 +316,11 @@ def test_a_fit_sees_levels_as_they_are_and_later_rows_shrunk(patients):
     indicators = ((seen[0].x == 0.0) | (seen[0].x == 1.0)).all(0)
     assert indicators.sum() >= 8  # of sex and site
     assert ((later.x[:, indicators] > 0.0) & (later.x[:, indicators] < 1.0)).any()
+
+
+def test_times_alone_are_enough_to_fit_and_predict(patients):
+    _, y, groups, time = patients
+    table = pd.DataFrame({"patient": groups, "day": time})
+    model = MixedEffects(task="patient", time="day").fit(table, y)
+    assert model.table_.features == ()
+    assert np.isfinite(model.predict(table[:3])).all()

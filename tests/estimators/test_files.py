@@ -683,6 +683,10 @@ def test_a_support_comes_back_with_its_gaps_and_offsets(model, halves):
         if isinstance(value, torch.Tensor):
             torch.testing.assert_close(getattr(again, name), value, equal_nan=True)
     assert "support.offset" not in support_tensors(support)
+    nobody = support_tensors(empty) | {"support.starts": torch.zeros(1, dtype=torch.int64)}
+    with pytest.raises(BundleError, match="not divided into tasks"):
+        read_support(nobody, empty)
+    assert read_support(support_tensors(empty), empty).n_tasks == 1
     starts = tensors["support.starts"]
     for wrong in (starts + 1, starts[:1], starts.int(), starts[None], starts.flip(0), starts * 2):
         with pytest.raises(BundleError, match="not divided into tasks"):

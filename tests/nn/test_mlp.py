@@ -244,6 +244,8 @@ def test_initial_weights_have_the_sd_that_keeps_the_variance_of_relu_and_biases_
     assert float(params["0.weight"].std()) == pytest.approx((2.0 / 50) ** 0.5, rel=0.02)
     assert float(params["1.weight"].std()) == pytest.approx((2.0 / 400) ** 0.5, rel=0.1)
     assert not params["0.bias"].any()
+    single = MLP((4000,)).network(1, 1).init(torch.Generator().manual_seed(0))
+    assert float(single["0.weight"].std()) == pytest.approx(2.0**0.5, rel=0.05)
     empty = MLP((4,)).network(0, 1).init(torch.Generator().manual_seed(0))
     assert empty["0.weight"].shape == (4, 0)
 
