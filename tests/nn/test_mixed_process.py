@@ -235,6 +235,21 @@ def test_both_forms_give_the_distance_and_a_floor_to_the_noise(noise) -> None:
     torch.testing.assert_close(states["distance"], distance, rtol=1e-4, atol=0.0)
 
 
+def test_the_floor_of_a_single_row_is_relative_to_its_own_variance() -> None:
+    """Without noise, the variance that is left is the floor, a millionth of the prior."""
+    row = torch.tensor([True] + [False] * 5)
+    for state, cross in (
+        (condition(EFFECTS @ EFFECTS.mT, RESIDUAL, 0.0 * NOISE, row), EFFECTS @ EFFECTS.mT),
+        (condition_effects(EFFECTS, RESIDUAL, 0.0 * NOISE, row), None),
+    ):
+        prior = float(EFFECTS[0].square().sum())
+        if cross is None:
+            _, left = posterior_effects(state, EFFECTS[:1])
+        else:
+            _, left = posterior(state, cross[:1], torch.tensor([prior], dtype=torch.float64))
+        assert float(left) / prior == pytest.approx(1e-6, rel=0.01)
+
+
 def test_a_posterior_variance_is_never_negative() -> None:
     state = condition(torch.ones(2, 2).double(), torch.ones(2).double(), torch.zeros(2), ALL[:2])
     _, variance = posterior(state, torch.ones(1, 2).double(), torch.tensor([0.5]).double())

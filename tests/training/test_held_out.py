@@ -47,6 +47,8 @@ def test_the_share_says_how_many_are_held_out_at_random():
     assert len(drawn) == 5
     _, half = hold_out(rows_of([3] * 100), 0.5, generator, keeps_start=True)
     assert half.n_tasks == 50
+    _, one = hold_out(rows, 0.026, generator, keeps_start=False)
+    assert one.n_tasks == 1
     for share in (0.0, 0.02):
         assert hold_out(rows, share, generator, keeps_start=False)[1] is None
 
