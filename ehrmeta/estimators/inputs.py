@@ -405,7 +405,9 @@ _RULES: dict[str, Rule] = {
     "n_deep": ("a whole number, 0 or more", lambda value: _is_count(value, 0)),
     "chunk_size": _optional(_COUNT),
     "compile": ("True or False", lambda value: isinstance(value, bool | np.bool_)),
-    "max_inner_norm": _optional(_POSITIVE),
+    "max_inner_norm": _optional(
+        ("a positive number up to 1e18", lambda value: _is_number(value) and 0 < value <= 1e18)
+    ),  # its square is a float32
     "first_order_share": ("from 0 to 1", lambda value: _is_number(value) and 0 <= value <= 1),
     "hidden": (
         "a width, or a tuple of the widths of the layers, 1 or more each",

@@ -622,7 +622,7 @@ def test_copies_of_the_outcome_are_refused_unless_they_are_known_later_only():
         ("n_deep", [0, 3], [-1, 1.0]),
         ("chunk_size", [None, 1], [0, 1.5]),
         ("compile", [True, False, np.True_], [1, None]),
-        ("max_inner_norm", [None, 0.1], [0.0]),
+        ("max_inner_norm", [None, 0.1, 1e18], [0.0, 1e19, np.inf]),
         ("first_order_share", [0, 1, 0.5], [-0.1, 1.1, True]),
         ("hidden", [8, (8, 8), ()], [0, (0,), 8.0, "8"]),
         ("activation", ["tanh", "relu"], ["gelu", None]),
