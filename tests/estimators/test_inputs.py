@@ -355,8 +355,9 @@ def test_a_column_dropped_from_a_table_keeps_the_other_roles():
 
 def test_a_forgotten_clock_is_a_warning():
     X, y, groups, _ = make_patients(25, 4)
-    with pytest.warns(DataWarning, match="time= was not passed"):
+    with pytest.warns(DataWarning, match="time= was not passed") as caught:
         small_model(schema=SCHEMA, max_steps=2).fit(X, y, groups=groups)
+    assert caught[0].filename == __file__
 
 
 def test_one_long_record_does_not_pad_the_others(fitted):
