@@ -203,6 +203,21 @@ def test_every_way_to_write_no_and_yes_gives_the_same_risks(written, folder, exp
     np.testing.assert_allclose(numbers(folder, "fit", path), expected["both"], rtol=1e-5)
 
 
+@pytest.mark.parametrize("form", ["%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y"])
+def test_local_dates_give_the_numbers_of_iso_dates(form, folder):
+    limits = {}
+    for name, written in (("iso", "%Y-%m-%d"), ("local", form)):
+        start = pd.Timestamp("2021-01-14")
+        frame = plain()
+        frame["day"] = (start + pd.to_timedelta(frame.day, unit="D")).dt.strftime(written)
+        frame.to_csv(folder / "dates.csv", index=False)
+        done = run("fit", folder / "dates.csv", *SMALL, "--out", folder / "dates.ehrmeta")
+        assert done.stderr.count("dates are read as") == (name == "local")
+        run("predict", folder / "dates.ehrmeta", folder / "dates.csv", "--out", folder / "out.csv")
+        limits[name] = pd.read_csv(folder / "out.csv").iloc[:, -1]
+    np.testing.assert_array_equal(limits["local"], limits["iso"])
+
+
 @pytest.mark.parametrize(
     ("odd", "command"),
     [(o, c) for o in TOLD for c in COMMANDS if c != "predict" or o not in OF_TRAINING],

@@ -67,6 +67,7 @@ def write_report(
     out: str,
     answers: str | None,
     examples: int,
+    event: str | None,
     title: str,
     shots: tuple[int, ...] | None,
     **reading: Any,
@@ -84,8 +85,10 @@ def write_report(
         if hasattr(fitted, "classes_"):
             if answers or examples:
                 raise click.UsageError("--answers and --examples are for a target of numbers.")
+            rows["event"] = tables.event_of(fitted.classes_, event)
             document = risk_report(fitted, test.X, test.y, **rows, title=title)
         else:
+            tables.event_of(None, event)
             rows |= {"answers": _read_answers(answers), "examples": examples, "title": title}
             document = forecast_report(forecaster, test.X, test.y, **rows)
     document.save(out)

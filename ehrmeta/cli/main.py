@@ -11,6 +11,7 @@ from ehrmeta.cli.options import (
     SHARE,
     Command,
     choice_option,
+    event_option,
     file_options,
     mode_option,
     scoring_options,
@@ -127,6 +128,7 @@ def adapt(**options: Any) -> None:
 @click.argument("rows")
 @click.option("--support", metavar="VISITS", help="Visits to adapt to before predicting.")
 @choice_option("new-groups", default="error", show_default=False)
+@event_option
 @file_options
 @click.option("--confidence-level", type=SHARE, default=0.9, help="Of the intervals.")
 @click.option("--out", required=True, callback=writable, help="Table to write: .csv or .parquet.")
@@ -174,6 +176,7 @@ def evaluate(**options: Any) -> None:
 @click.option(
     "--examples", type=click.IntRange(0, 20), default=0, help="Number of patients to draw."
 )
+@event_option
 @click.option("--title", default="", show_default=False, help="Of the report.")
 def report(**options: Any) -> None:
     """Write a report on how well MODEL forecasts the patients of TABLE, overall and in subgroups.

@@ -29,7 +29,7 @@ COMMAND_WORDS = {
     "fit-with-time": "Fit it with --time.",
     "give-range": "Write one, such as {name}=1:10.",
     "gross-errors": "Correct them, pass --range, or --likelihood student_t.",
-    "keep-levels": "",
+    "keep-levels": "If tasks are hospitals or sites, `fit` with --task-kind cohort.",
     "keep-small-tasks": "",
     "name-shots": "Pass them as --shots to score them.",
     "name-time": "Pass --time, or remove them from --measured.",
@@ -62,11 +62,19 @@ COMMAND_WORDS = {
 
 @contextmanager
 def guarded(threads: int) -> Iterator[None]:
-    """Run a command on `threads` CPU threads, and print each error or warning on one line."""
+    """Run a command on `threads` CPU threads, and print each error or warning on one line, once."""
+    shown: set[str] = set()
+
+    def show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+        text = in_command_words(message)
+        if text not in shown:
+            shown.add(text)
+            click.echo(f"Warning: {text}", err=True)
+
     torch.set_num_threads(threads)
     with warnings.catch_warnings():
         warnings.simplefilter("always", DataWarning)
-        warnings.showwarning = _show_warning
+        warnings.showwarning = show_warning
         try:
             yield
         except EhrmetaError as error:
@@ -99,10 +107,6 @@ def stage(name: str) -> Iterator[None]:
     finally:
         ended.set()
         teller.join()
-
-
-def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    click.echo(f"Warning: {in_command_words(message)}", err=True)
 
 
 def in_command_words(message: object) -> str:

@@ -87,6 +87,13 @@ mode_option = click.option(
 )
 
 
+event_option = click.option(
+    "--event",
+    metavar="CLASS",
+    help="Class whose risk is meant, of two.  [default: the second by name]",
+)
+
+
 def numbers(_ctx: object, _param: object, value: str | None) -> tuple[int, ...] | None:
     """Parse ``1,3,5`` into a tuple."""
     if value is None:

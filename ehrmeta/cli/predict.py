@@ -45,6 +45,7 @@ def predict_rows(
     rows: str,
     support: str | None,
     new_groups: NewGroups,
+    event: str | None,
     confidence_level: float,
     out: str,
     schema_file: str | None,
@@ -56,6 +57,8 @@ def predict_rows(
     patients = loaded if isinstance(loaded, Adapted) else loaded.unadapted()
     schema = tables.schema_of(patients.model, model, schema_file)
     task, clock = str(schema.task), schema.time
+    classes = getattr(patients, "classes_", None)
+    chosen = tables.event_of(classes, event)
     if support is not None:
         visits = _read_support(support, schema, patients, form)
         groups = groups_of(pd.Series(visits.groups, name=task), patients, keep_new=True)
@@ -79,6 +82,8 @@ def predict_rows(
         )
     predicted = predicted.drop(columns=["task", "time"], errors="ignore")
     predicted = predicted.rename(columns={"mean": "prediction"}).set_index(frame.index)
+    if classes is not None and chosen == classes[0]:
+        predicted["risk"] = 1.0 - predicted["risk"]
     clashes = [name for name in ids if name in predicted]
     if clashes:
         raise SchemaError(

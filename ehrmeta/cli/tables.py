@@ -141,7 +141,8 @@ def _with_classes(frame: pd.DataFrame, schema: Schema, classes: Classes) -> Rows
         classes = classes_of(frame[name])
         if classes is None:
             return Rows(frame, schema, None)
-        risks = f"risk of {classes[1]}" if len(classes) == 2 else "risk of each"
+        risks = f"risk of {classes[1]} (see --event of `predict`)"
+        risks = risks if len(classes) == 2 else "risk of each"
         listed = ", ".join(map(str, classes))
         click.echo(f"column '{name}' holds {len(classes)} classes, {listed}: predicts the {risks}")
         spelled = {str(label).strip().casefold() for label in classes}
@@ -205,6 +206,18 @@ def codes_of(classes: NDArray[Any]) -> dict[Any, int]:
         codes |= {str(label): number for label, number in codes.items()}
         codes |= {"True": 1, "False": 0} if codes.keys() >= {0, 1} else {}
     return codes
+
+
+def event_of(classes: NDArray[Any] | None, event: str | None) -> Any:
+    """The class of two that `--event` names, None without the option."""
+    if event is None:
+        return None
+    if classes is None or len(classes) != 2:
+        raise click.UsageError("--event is for a model of two classes: leave it out.")
+    codes = codes_of(classes)
+    if event not in codes:
+        raise click.UsageError(f"--event {event!r}: pass {' or '.join(map(str, classes))}.")
+    return classes[codes[event]]
 
 
 def labels(table: Table, classes: NDArray[Any]) -> NDArray[Any]:

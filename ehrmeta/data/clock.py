@@ -1,6 +1,9 @@
 """Conversion of times to numbers: float64, in one unit, from one origin."""
 
+from __future__ import annotations
+
 import datetime as dt
+import warnings
 from typing import Any, NamedTuple
 
 import narwhals.stable.v2 as nw
@@ -9,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ehrmeta.data.columns import collected, read_column, refuse_rows
-from ehrmeta.errors import DataError, Remedy, SchemaError
+from ehrmeta.errors import DataError, DataWarning, Remedy, SchemaError
 
 SECONDS = {  # seconds per UCUM unit of time
     "s": 1.0,
@@ -24,8 +27,10 @@ _FIRST_DATE, _LAST_DATE = 19000101, 21001231
 FAR, ABSURD = 1_000, 1_000_000  # `distance_from_others` of placeholders, and of errors
 _FEWEST_DATES = 3  # below, numbers may look like dates by chance
 _FILL_IN = "Fill it in or drop those rows."
+_WRITE_ISO = "Write it as YYYY-MM-DD or YYYY-MM-DDTHH:MM:SS, or as a number."
 _LARGEST = 2.0**63  # of times as numbers: nanoseconds since 1970 are possible, more is an error
 _ZONED = r"[T ]\d{2}.*?(?:Z|[+-]\d{2}(?::?\d{2})?)$"
+_LOCAL = r"(\d{1,2})([./-])(\d{1,2})\2(\d{4})(?![\d./-])(.*)"  # 04.01.2021
 _OFFSET = r"[T ]\d{2}.*?(Z|[+-]\d{2}(?::?\d{2})?)$"
 
 
@@ -42,7 +47,8 @@ def to_time(
     """Convert times to numbers in `unit` since `origin`.
 
     Numbers are returned unchanged, and durations in `unit`. Dates, periods (their first moment) and
-    ISO 8601 strings are counted from the origin, in UTC if they have a time zone.
+    ISO 8601 strings are counted from the origin, in UTC if they have a time zone. Dates such as
+    31.01.2021 are read, with a warning, if one of the column's rows tells the day from the month.
 
     Parameters
     ----------
@@ -62,7 +68,8 @@ def to_time(
     Raises
     ------
     DataError
-        Missing, infinite, implausibly large or unparsable times, or mixed time zones.
+        Missing, infinite, implausibly large or unparsable times, mixed time zones, or dates whose
+        day may be the month.
 
     Examples
     --------
@@ -186,7 +193,7 @@ def are_numeric_dates(values: NDArray[Any]) -> bool:
 def _parse(text: NDArray[Any], name: str) -> NDArray[Any]:
     missing = np.array([cell is None for cell in text.tolist()])
     refuse_rows(missing, f"column '{name}': the time is missing", _FILL_IN)
-    series = pd.Series(text, dtype="str").str.strip()
+    series = _iso_dates(pd.Series(text, dtype="str").str.strip(), name)
     offsets = series.str.extract(_OFFSET, expand=False).fillna("none")
     zones = offsets.replace({"Z": "+00:00"}).str.replace(r"^([+-]\d{2}):?$", r"\1:00", regex=True)
     zones = zones.str.replace(r"^([+-]\d{2})(\d{2})$", r"\1:\2", regex=True)
@@ -198,9 +205,31 @@ def _parse(text: NDArray[Any], name: str) -> NDArray[Any]:
         )
     parsed = pd.to_datetime(series, format="ISO8601", utc=True, errors="coerce")
     parsed = parsed.where(series.str.contains("-", regex=False))  # "1200" is not a year
-    remedy = "Write it as YYYY-MM-DD or YYYY-MM-DDTHH:MM:SS, or as a number."
-    refuse_rows(parsed.isna().to_numpy(), f"column '{name}' is not an ISO 8601 date", remedy)
+    refuse_rows(parsed.isna().to_numpy(), f"column '{name}' is not an ISO 8601 date", _WRITE_ISO)
     return read_column(parsed.dt.tz_localize(None), name)
+
+
+def _iso_dates(series: pd.Series[str], name: str) -> pd.Series[str]:
+    """Dates such as 31.01.2021 or 01/31/2021 in ISO 8601, where a row tells day from month."""
+    parts = series.str.extract(f"^{_LOCAL}$")
+    is_local = parts[0].notna()
+    if not is_local.any():
+        return series
+    first, second = (parts.loc[is_local, at].astype(int) for at in (0, 2))
+    n_day_first, n_month_first = int((first > 12).sum()), int((second > 12).sum())
+    if (n_day_first > 0) == (n_month_first > 0):
+        what = f"column '{name}' is not an ISO 8601 date, and the day may be the month,"
+        refuse_rows(is_local.to_numpy(), what, _WRITE_ISO)
+    order = "day, month, year" if n_day_first else "month, day, year"
+    warnings.warn(
+        f"column '{name}': {int(is_local.sum()):,} dates are read as {order}, because "
+        f"{n_day_first or n_month_first:,} can be nothing else. Write YYYY-MM-DD if this is wrong.",
+        DataWarning,
+        stacklevel=2,
+    )
+    day, month = (0, 2) if n_day_first else (2, 0)
+    iso = parts[3] + "-" + parts[month].str.zfill(2) + "-" + parts[day].str.zfill(2) + parts[4]
+    return iso.where(is_local, series)
 
 
 def _origin_nanoseconds(origin: str | None, name: str) -> float:

@@ -285,9 +285,9 @@ def write_levels(
     is_fixed = feature.role != "measured"
     n_missing = int((column == n + 2).sum()) if is_fixed and not coding.missing else 0
     n_unknown = int((column == n + 1).sum())
-    known = {_folded(level) for level in place}
+    known = {folded(level) for level in place}
     is_unknown = of_level[:-1] == n + 1
-    is_known_folded = np.array([_folded(level) in known for level in values.categories], bool)
+    is_known_folded = np.array([folded(level) in known for level in values.categories], bool)
     n_respelled = int(np.append(is_unknown & is_known_folded, False)[values.codes].sum())
     if len(is_unknown) > 1 and is_unknown.all() and not coding.hides_names:
         raise DataError(
@@ -298,7 +298,14 @@ def write_levels(
     return Unknown(n_unknown, n_respelled, n_missing, len(column))
 
 
-def _folded(level: str) -> str:
+def folded(level: str) -> str:
+    """A level in small letters, with single spaces.
+
+    Examples
+    --------
+    >>> folded(" Ward  B")
+    'ward b'
+    """
     return " ".join(level.split()).casefold()
 
 

@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ehrmeta.data.clock import FAR, distance_from_others
+from ehrmeta.data.coding import folded
 from ehrmeta.data.columns import Columns
 from ehrmeta.data.groups import respelled
 from ehrmeta.data.leaks import missing_codes
@@ -31,7 +32,9 @@ _MOSTLY_MISSING = 0.5  # share of missing values above which they are reported
 CONSTANT = "distinct value in the column: it is constant"
 _COPY = 0.999  # rank correlation above which a feature counts as a copy of the outcome
 _FEWEST = 20  # values that a check of shares needs
-_PLURAL = re.compile(r"\b(outcome|row|task|value)s\b")  # nouns made singular if the count is 1
+_PLURAL = re.compile(
+    r"\b(level|outcome|row|task|value)s\b"
+)  # nouns made singular if the count is 1
 
 
 @dataclass(frozen=True)
@@ -149,6 +152,7 @@ def odd_column(columns: Columns, column: Feature | Outcome, schema: Schema) -> I
     values = columns[column.name]
     if isinstance(column, Feature) and column.kind == "categorical":
         yield from _numbers_as_text(values, column.name)
+        yield from _respelled_levels(values, column.name)
     elif not isinstance(column, Feature) or column.kind == "numeric":
         yield from _odd_unit(values.astype(np.float64), column)
     if isinstance(column, Feature):
@@ -167,6 +171,15 @@ def _numbers_as_text(values: NDArray[Any], name: str) -> Iterator[Finding]:
     if n_text < 0.5 * len(present):
         what = f"of {len(present):,} cells not numeric, so the column is categorical"
         yield Finding(what, name, n_text, "Correct them to use numbers.")
+
+
+def _respelled_levels(values: NDArray[Any], name: str) -> Iterator[Finding]:
+    """Check for levels that differ from another in capitals or spaces only."""
+    levels = pd.Series(pd.unique(values[~pd.isna(values)])).astype(str)
+    count = int(levels.map(folded).duplicated().sum())
+    if count:
+        what = "levels that differ from another in capitals or spaces only, and count as others"
+        yield Finding(what, name, count, "Use one spelling for every level.")
 
 
 def _odd_unit(numbers: NDArray[np.float64], column: Feature | Outcome) -> Iterator[Finding]:

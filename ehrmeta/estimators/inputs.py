@@ -139,8 +139,8 @@ def read_numbers(y: Any, name: str) -> npt.NDArray[np.float64]:
         )
     if column.dtype.kind not in "biuf":
         raise DataError(
-            f"outcome '{name}' holds text or dates ({column.dtype}). Convert it to numbers; "
-            "classes need MetaClassifier."
+            f"outcome '{name}' holds text or dates ({column.dtype}). Convert it to numbers with "
+            "pd.to_numeric; code two classes as 0 and 1, or use MetaClassifier."
         )
     return column.astype(np.float64)
 

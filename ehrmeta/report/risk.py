@@ -28,6 +28,7 @@ def risk_report(
     time: Any = None,
     baselines: Mapping[str, Any] | None = None,
     shots: Sequence[int] | None = None,
+    event: Any = None,
     findings: Sequence[Finding] = (),
     allow_training_table: bool = False,
     title: str = "",
@@ -44,6 +45,8 @@ def risk_report(
     shots : sequence of int, optional
         Numbers k of values to adapt to; by default those of 0, 1, 2, 3 and 5 after which at least
         half of the patients have another value. Risks are scored on all rows after the first k.
+    event : class label, optional
+        Class of two whose risk the calibration curve shows; by default the second by name.
     findings : sequence of Finding, optional
         ``table.findings``: rows and values that were dropped or masked on reading.
     allow_training_table : bool
@@ -75,6 +78,8 @@ def risk_report(
     """
     inputs = model.fitted_model().read(X, y, groups=groups, time=time)
     tasks, classes = inputs.tasks(), np.asarray(model.classes_)
+    if event is not None and (len(classes) != 2 or event not in classes.tolist()):
+        raise DataError(f"event must be one of two classes, which are {classes.tolist()}.")
     shots = shots_to_score(tasks, shots, (0, 1, 2, 3, 5))
     *_, (k, support, query) = k_shot_splits(inputs, sorted(shots))
     n_rows, n_scored = int(query.sum()), len(np.unique(tasks.codes[query]))
@@ -125,10 +130,13 @@ def risk_report(
         _scores_section(curve),
     ]
     if is_ranked:
-        event = np.asarray(inputs.outcome())[query] == classes[1]
-        risk = adapted.predict_proba(**later)[:, 1]
-        display = CalibrationDisplay.from_predictions(event, risk, name=_OURS, min_cell=MIN_CELL)
-        words = f"Share of rows of class {classes[1]} over their predicted risk, after {k} values."
+        number = 1 if event is None else classes.tolist().index(event)
+        happened = np.asarray(inputs.outcome())[query] == classes[number]
+        risk = adapted.predict_proba(**later)[:, number]
+        display = CalibrationDisplay.from_predictions(happened, risk, name=_OURS, min_cell=MIN_CELL)
+        words = (
+            f"Share of rows of class {classes[number]} over their predicted risk, after {k} values."
+        )
         paragraph = "Rows of one patient count as separate: the band is narrower than it should be."
         picture = Picture.of(display, "calibration", words)
         sections.append(Section("Calibration", (paragraph,), (), (picture,)))

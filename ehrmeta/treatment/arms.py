@@ -204,8 +204,11 @@ class Dose:
 def _numbers(treatment: Any, name: str) -> Array:
     values = read_treatment(treatment, name)
     if values.dtype.kind not in "biuf":
-        arms = " Pass discrete_treatment=True for arms." if name == "treatment" else ""
-        raise DataError(f"{name} contains text or dates, but a dose must be a number.{arms}")
+        arms = "; pass discrete_treatment=True for arms" if name == "treatment" else ""
+        raise DataError(
+            f"{name} contains text or dates, but a dose must be a number. Convert it with "
+            f"pd.to_numeric{arms}."
+        )
     return values.astype(np.float64)
 
 

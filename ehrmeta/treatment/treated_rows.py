@@ -212,9 +212,10 @@ class TreatmentEncoder:
     ) -> TreatmentEncoder:
         """Learn scales and category levels from the training rows, which are checked first."""
         inputs, columns = table.inputs, table.inputs.columns
+        tasks = inputs.groups
+        _refuse_single_rows(inputs)
         check_training_rows(inputs, schema)
         features = known_features(columns, schema)
-        tasks = inputs.groups
         if schema is None:  # tasks are cohorts, if there are several, or else patients
             encoder = Encoder.fit(columns, features, sites=tasks)
         else:
@@ -366,6 +367,17 @@ def check_training_rows(inputs: Inputs, schema: Schema | None, stacklevel: int =
         check_zones(inputs.zoned, clock.zoned, "those that the schema describes", clock.name)
     if inputs.time is not None:
         check_times(inputs.time, schema, stacklevel)
+
+
+def _refuse_single_rows(inputs: Inputs) -> None:
+    """Raise if every row is a task of its own, as if patients of one trial were tasks."""
+    tasks = inputs.tasks()
+    if inputs.groups is not None and tasks.n_tasks > 1 and (tasks.sizes < 2).all():
+        raise GroupError(
+            f"none of {tasks.n_tasks:,} tasks has two rows, so there is nothing to learn of a "
+            "task. If these are the patients of one trial, leave groups= out; if there are several "
+            "trials or sites, pass groups= with that of every row."
+        )
 
 
 def read_times(values: Any, name: str, schema: Schema | None, inputs: Inputs) -> Array:

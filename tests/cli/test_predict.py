@@ -163,6 +163,18 @@ def test_visits_without_a_value_are_left_out_and_counted(folder, visits):
     assert sum(Adapted.load(folder / "unfinished.ehrmeta").n_shots_) == len(new) - 2
 
 
+def test_the_event_chooses_the_class_of_the_risk(risky):
+    risks = {}
+    for event in ("yes", "no"):
+        out = risky / f"{event}.csv"
+        run("predict", risky / "new.ehrmeta", risky / "later.csv", "--event", event, "--out", out)
+        risks[event] = pd.read_csv(out).risk
+    np.testing.assert_allclose(risks["no"], 1 - risks["yes"])
+    given = ["predict", risky / "new.ehrmeta", risky / "later.csv", "--event", "maybe"]
+    done = run(*given, "--out", risky / "out.csv", code=2)
+    assert "--event 'maybe': pass no or yes" in done.output
+
+
 def test_a_class_unknown_to_the_model_is_refused(risky):
     path = risky / "unknown.csv"
     pd.read_csv(risky / "test.csv").replace({"hdl": {"yes": "YES"}}).to_csv(path, index=False)

@@ -9,7 +9,7 @@ from hypothesis import given, strategies as st
 
 from ehrmeta.data import to_time
 from ehrmeta.data.clock import SECONDS, check_zones, has_zone
-from ehrmeta.errors import DataError, SchemaError
+from ehrmeta.errors import DataError, DataWarning, SchemaError
 
 
 def test_numbers_are_in_the_unit_already() -> None:
@@ -56,7 +56,10 @@ def test_one_zone_counts_in_utc() -> None:
     [
         (["2020-01-01T00:00Z", "2020-01-01T00:00"], r"mixes time zones \(.*1 rows.*Convert all"),
         (["2020-01-01T00:00+01:00", "2020-07-01T00:00+02:00"], "mixes time zones"),
-        (["2020-01-01", "01/02/2020"], r"not an ISO 8601 date in 1 of 2 rows \(first: row 1\)"),
+        (["2020-01-01", "01/02/2020"], r"day may be the month, in 1 of 2 rows \(first: row 1\)"),
+        (["04.01.2021", "05.01.2021"], "day may be the month.*YYYY-MM-DD"),
+        (["31.01.2021", "01.31.2021"], "day may be the month"),
+        (["04.01.21"], "not an ISO 8601 date"),
         (["2020-13-01"], "not an ISO 8601 date"),
         (["1200"], "not an ISO 8601 date.*or as a number"),
         (["9999-12-31"], "outside 1678-2262"),
@@ -70,6 +73,23 @@ def test_one_zone_counts_in_utc() -> None:
 def test_bad_times_name_column_and_remedy(values: Any, words: str) -> None:
     with pytest.raises(DataError, match=f"column 'visit'.*{words}"):
         to_time(values, name="visit")
+
+
+@pytest.mark.parametrize(
+    ("values", "order"),
+    [
+        (["04.01.2021", "31.01.2021"], "day, month, year"),
+        (["4/1/2021", "31/1/2021"], "day, month, year"),
+        (["01/04/2021", "01/31/2021"], "month, day, year"),
+        (["04-01-2021 00:00", "31-01-2021 00:00"], "day, month, year"),
+        (["04.01.2021T00:00Z", "31.01.2021T00:00Z"], "day, month, year"),
+        (["04.01.2021", "2021-01-31", "31.01.2021"], "day, month, year"),
+    ],
+)
+def test_local_dates_are_read_where_a_row_tells_the_day(values: list[str], order: str) -> None:
+    with pytest.warns(DataWarning, match=f"'visit': 2 dates are read as {order}, because 1 can"):
+        days = to_time(values, origin="2021-01-01", name="visit")
+    assert (days[0], days[-1]) == (3, 30)
 
 
 @pytest.mark.parametrize("origin", ["index date", "randomisation", "today", "year-end"])

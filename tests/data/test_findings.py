@@ -64,3 +64,11 @@ def test_ids_in_two_writings_and_a_single_task_are_odd():
     assert whats(odd_keys({"id": np.array([7, 7])}, schema)) == [
         "task only: meta-learning needs many"
     ]
+
+
+def test_levels_in_two_spellings_are_odd():
+    sex = Feature("sex", kind="categorical")
+    levels = {"sex": np.array(["f", "F", "m ", "m", None, "x"], object)}
+    (finding,) = (f for f in odd_column(levels, sex, Schema((sex,))) if "levels" in f.what)
+    assert (finding.column, finding.count) == ("sex", 2)
+    assert "Use one spelling" in str(finding)

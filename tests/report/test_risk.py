@@ -37,6 +37,15 @@ def test_the_page_shows_the_scores_of_the_curve(classes):
     assert "40 patients" in text
 
 
+def test_the_event_is_one_of_two_classes():
+    y = np.where(SCORE > 0, "yes", "no")
+    model = TaskLogistic(known=["x0"]).fit(X, y, **ROWS)
+    given = {**ROWS, "shots": (2,), "allow_training_table": True}
+    assert "rows of class no over" in risk_report(model, X, y, **given, event="no").to_markdown()
+    with pytest.raises(DataError, match=r"event must be one of two classes, which are \['no'"):
+        risk_report(model, X, y, **given, event="never")
+
+
 def test_few_patients_are_not_reported():
     few = GROUPS < 10
     y = np.where(SCORE > 0, "yes", "no")

@@ -6,6 +6,7 @@ import pytest
 
 from ehrmeta.data import Clock, Schema
 from ehrmeta.errors import DataError, DataWarning, GroupError
+from ehrmeta.treatment import TreatmentResponse
 from ehrmeta.treatment.arms import Arms
 from ehrmeta.treatment.treated_rows import TreatmentEncoder, check_training_rows, read_treated
 
@@ -69,7 +70,6 @@ Y = np.random.default_rng(1).normal(50, 9, 60)
 @pytest.mark.parametrize(
     ("odd", "message"),
     [
-        ({"groups": np.arange(60)}, "none of 60 tasks has two rows.*of visits.*Pass groups="),
         ({"y": Y, "hdl": 2 * Y + 1}, r"\['hdl'\] are copies of the outcome 'y'.*Drop them"),
         ({"y": Y, "hdl": Y, "groups": np.zeros(60)}, r"\['hdl'\] are copies of the outcome"),
         ({"y": ["<5", *map(str, Y[1:])]}, "limit, such as '<5', in 1 of 60 rows.*censored='half'"),
@@ -114,3 +114,9 @@ def test_times_with_and_without_a_zone_do_not_mix():
     encoder.read(X, y, **given, groups=groups, time=DAYS)
     with pytest.raises(DataError, match="those that the model was fitted on have none"):
         encoder.read(X, y, **given, groups=groups, time=zoned)
+
+
+def test_patients_of_one_trial_passed_as_tasks_are_told_to_leave_groups_out():
+    rows = {"treatment": np.tile([0, 1], 30), "groups": np.arange(60)}
+    with pytest.raises(GroupError, match="none of 60 tasks has two rows.*leave groups= out"):
+        TreatmentResponse().fit(np.zeros((60, 1)), Y, **rows)
