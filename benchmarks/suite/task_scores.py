@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 from benchmarks.suite.arrays import Array, Index, Mask
-from ehrmeta.data import OutcomeScale, Table
+from ehrmeta.data import OutcomeScale, Table, Warp
 from ehrmeta.errors import AtypicalWarning
 from ehrmeta.estimators.predictions import CarriedPredictive, Predictive
 from ehrmeta.evaluation import (
@@ -28,6 +28,7 @@ Scores = dict[str, Array]  # (task,), or (task, bin) for "pit"
 
 CONFIDENCE_LEVEL = 0.9
 N_BINS = 20
+N_LEVELS = 200  # of the quantiles of a warped distribution
 N_BOOTSTRAP = 1000
 
 #: metric: (score per task, square root of the mean, weight by rows instead of tasks)
@@ -47,7 +48,9 @@ METRICS: dict[str, tuple[str, bool, bool]] = {
 def score_tasks(
     y: ArrayLike, predicted: Predictive, tasks: Index, *, resolution: float | None
 ) -> Scores:
-    """Mean scores over the rows of every task, on the transformed scale of the model.
+    """Mean scores over the rows of every task, on the log or square root scale of the model.
+
+    A model with another or no transform is scored on the scale of the outcome.
 
     Parameters
     ----------
@@ -67,8 +70,11 @@ def score_tasks(
         ``root_squared`` and ``absolute`` are errors of the median, ``squared`` of the mean.
     """
     y = np.asarray(y, dtype=np.float64)
-    distribution = _on_working_scale(predicted)
-    target = _working(y, predicted.outcome.transform)
+    transform = predicted.outcome.transform
+    warp = transform if isinstance(transform, Warp) else None
+    scored_on = None if isinstance(transform, Warp) else transform
+    distribution = predicted if warp else _on_working_scale(predicted)
+    target = _working(y, scored_on)
     median = distribution.loc if distribution.scale is None else distribution.quantile(0.5)
     values: dict[str, Array] = {
         "squared": (target - distribution.mean()) ** 2,
@@ -82,7 +88,7 @@ def score_tasks(
     else:
         tail = 0.5 * (1.0 - CONFIDENCE_LEVEL)
         low, high = distribution.quantile(tail), distribution.quantile(1.0 - tail)
-        values["crps"] = _crps(distribution, target)
+        values["crps"] = (_crps_of_quantiles if warp else _crps)(distribution, target)
         values["interval_score"] = interval_score(
             target, low, high, confidence_level=CONFIDENCE_LEVEL
         )
@@ -90,8 +96,12 @@ def score_tasks(
         values["covered"] = ((low - slack <= target) & (target <= high + slack)).astype(np.float64)
         values["width"] = high - low
         half = 0.0 if resolution is None else 0.5 * resolution
-        ends = (_working(y + side, predicted.outcome.transform) for side in (-half, half))
-        values["log_likelihood"] = _log_likelihood(distribution, target, *ends)
+        at = [_working(y + side, scored_on) for side in (0.0, -half, half)]
+        if warp:
+            at = [predicted.outcome.forward(one) for one in at]
+        values["log_likelihood"] = _log_likelihood(distribution, *at)
+        if warp and not half:  # from the density of z to that of y
+            values["log_likelihood"] += warp.log_slope(y) - np.log(predicted.outcome.scale)
         bins = _pit_shares(*distribution.cdf(target))
     codes = np.unique(tasks, return_inverse=True)[1]
     rows = np.bincount(codes).astype(np.float64)
@@ -180,6 +190,14 @@ def _crps(distribution: Predictive, at: Array) -> Array:
         return of_changed(at)
     p, last = distribution.unchanged, distribution.last
     return p * np.abs(last - at) + (1.0 - p) * (of_changed(at) - p * of_changed(last))
+
+
+def _crps_of_quantiles(distribution: Predictive, at: Array) -> Array:
+    """CRPS as twice the mean quantile loss over many levels."""
+    levels = (np.arange(N_LEVELS) + 0.5) / N_LEVELS
+    errors = ((level, at - distribution.quantile(float(level))) for level in levels)
+    losses = (np.maximum(level * error, (level - 1.0) * error) for level, error in errors)
+    return np.asarray(2.0 * sum(losses) / N_LEVELS)
 
 
 def _log_likelihood(distribution: Predictive, at: Array, low: Array, high: Array) -> Array:

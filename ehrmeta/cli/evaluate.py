@@ -166,7 +166,8 @@ def test_and_baselines(
     if others is None or not baselines:
         return test, {}
     if classes is None:
-        models = comparators(outcome_transform=fitted.outcome_transform)
+        scale = fitted.outcome_transform
+        models = comparators(outcome_transform=None if scale == "auto" else scale)
     else:
         models = class_comparators(len(classes))
     with stage("fitting baselines"):

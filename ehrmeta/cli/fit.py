@@ -130,7 +130,8 @@ def new_model(
     learner = None if algorithm is None else ALGORITHMS[algorithm]()
     if not of_classes:
         learner = learner or ALGORITHMS["deep-mixed-effects"]()
-        model = MetaRegressor(learner, outcome_transform=options["transform"])
+        scale: Any = options["transform"] or "auto"
+        model = MetaRegressor(learner, outcome_transform=None if scale == "none" else scale)
         return model.set_params(random_state=options["seed"], **given)
     for_numbers = [name for name in ("likelihood", "transform") if options[name]]
     if for_numbers:

@@ -36,7 +36,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     ),
     "task-kind": ("patient", "cohort"),
     "time-unit": ("s", "min", "h", "d", "wk", "mo", "a"),
-    "transform": ("log", "sqrt"),
+    "transform": ("auto", "log", "sqrt", "none"),
 }
 """Values by name of the option; tests hold them equal to those of the package."""
 
@@ -213,7 +213,7 @@ table_options = _all_of(
 
 # Options of the model to train.
 training_options = _all_of(
-    choice_option("transform", "Learn on this scale."),
+    choice_option("transform", "Learn on this scale; auto by default."),
     choice_option("likelihood"),
     click.option("--max-steps", type=click.IntRange(1), help="Training steps of a fit at most."),
     click.option("--seed", type=int, default=0),

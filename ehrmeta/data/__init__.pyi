@@ -9,7 +9,7 @@ from ehrmeta.data.catalog import (
 )
 from ehrmeta.data.clock import to_time as to_time
 from ehrmeta.data.columns import read_column as read_column, read_columns as read_columns
-from ehrmeta.data.encode import Encoder as Encoder, OutcomeScale as OutcomeScale
+from ehrmeta.data.encode import Encoder as Encoder
 from ehrmeta.data.findings import Finding as Finding, Findings as Findings
 from ehrmeta.data.labels import (
     label_within as label_within,
@@ -17,6 +17,7 @@ from ehrmeta.data.labels import (
     read_survival as read_survival,
     survival_array as survival_array,
 )
+from ehrmeta.data.outcome_scale import OutcomeScale as OutcomeScale, Warp as Warp
 from ehrmeta.data.schema import (
     Clock as Clock,
     Feature as Feature,

@@ -1,4 +1,4 @@
-"""Encoding of features and outcomes, with scales and levels from training rows only."""
+"""Encoding of features, with scales and levels from training rows only."""
 
 from __future__ import annotations
 
@@ -26,12 +26,9 @@ from ehrmeta.data.coding import (
     write_numbers,
 )
 from ehrmeta.data.columns import level_names, refuse_rows, require_columns
-from ehrmeta.data.schema import Feature, Transform
+from ehrmeta.data.schema import Feature
 from ehrmeta.data.tasks import index_tasks
-from ehrmeta.errors import DataError, DataWarning, Remedy, SchemaError
-
-_LARGEST_OUTCOME = 1e30  # above, float32 arithmetic overflows
-_MOST_SDS = 1e6  # from the training mean: above, adapted networks overflow
+from ehrmeta.errors import DataWarning, Remedy, SchemaError
 
 
 @dataclass(frozen=True)
@@ -299,88 +296,3 @@ def _levels(columns: Mapping[str, NDArray[Any]], feature: Feature) -> pd.Categor
     codes, levels = pd.factorize(values, use_na_sentinel=True)
     names = level_names(np.asarray(levels))
     return pd.Categorical.from_codes(codes, categories=pd.Index(names, dtype=object))
-
-
-@dataclass(frozen=True)
-class OutcomeScale:
-    """Scale of the outcome: ``z = (g(y) - center) / scale``, g the log, square root or identity.
-
-    `low` and `high` are the ends of the outcome's declared range; `inverse` keeps to it.
-
-    Examples
-    --------
-    >>> scale = OutcomeScale.fit([1.0, 10.0, 100.0], transform="log")
-    >>> scale.inverse(scale.forward([5.0])).round(6).tolist()
-    [5.0]
-    """
-
-    center: float = 0.0
-    scale: float = 1.0
-    transform: Transform | None = None
-    name: str = "y"
-    low: float | None = None
-    high: float | None = None
-
-    @classmethod
-    def fit(
-        cls,
-        y: Any,
-        transform: Transform | None = None,
-        name: str = "y",
-        *,
-        low: float | None = None,
-        high: float | None = None,
-    ) -> OutcomeScale:
-        """Fit mean and standard deviation after the transform; a constant has scale 1."""
-        g = _apply(y, transform, name)
-        if len(g) == 0:
-            raise DataError(f"outcome '{name}' has no rows. Pass at least one.")
-        if np.abs(g).max() > _LARGEST_OUTCOME:
-            raise DataError(
-                f"outcome '{name}' exceeds {_LARGEST_OUTCOME:g} in size. Check its unit."
-            )
-        sd = float(np.std(g)) if np.ptp(g) > 0 else 0.0
-        return cls(float(np.mean(g)), sd or 1.0, transform, name, low, high)
-
-    def forward(self, y: Any) -> NDArray[np.float64]:
-        """Outcome to learner's scale, (row,); raises beyond a million standard deviations."""
-        z = (_apply(y, self.transform, self.name) - self.center) / self.scale
-        what = f"outcome '{self.name}' is over {_MOST_SDS:g} standard deviations from the mean"
-        refuse_rows(np.abs(z) > _MOST_SDS, what, "Check its unit, or drop these rows.")
-        return z
-
-    def inverse(self, z: Any) -> NDArray[np.float64]:
-        """Learner's scale to outcome, of any shape; monotone, so it maps quantiles to quantiles."""
-        g = np.asarray(z, dtype=np.float64) * self.scale + self.center
-        if self.transform == "log":
-            with np.errstate(over="ignore"):
-                return self.clip(np.exp(g))
-        return self.clip(np.maximum(g, 0.0) ** 2 if self.transform == "sqrt" else g)
-
-    def clip(self, y: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Outcomes with those beyond an end of the range moved to it."""
-        return y if self.low is None and self.high is None else np.clip(y, self.low, self.high)
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-safe values for `from_dict`."""
-        values = dataclasses.asdict(self)
-        ends = ("low", "high")
-        return {name: v for name, v in values.items() if v is not None or name not in ends}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> OutcomeScale:
-        """Restore a scale from `to_dict`."""
-        return cls(**values)
-
-
-def _apply(y: Any, transform: Transform | None, name: str) -> NDArray[np.float64]:
-    values = np.asarray(y, dtype=np.float64)
-    what = f"outcome '{name}' is missing (NaN) or infinite (inf)"
-    refuse_rows(~np.isfinite(values), what, "Drop those rows.")
-    if transform is None:
-        return values
-    outside = values <= 0 if transform == "log" else values < 0
-    sign = "zero or negative" if transform == "log" else "negative"
-    remedy = f"The {transform} does not exist: drop these rows or choose another transform."
-    refuse_rows(outside, f"outcome '{name}' is {sign}", remedy)
-    return np.log(values) if transform == "log" else np.sqrt(values)

@@ -4,7 +4,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Self, TypeAlias
+from typing import Any, ClassVar, Literal, Self, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils import Tags
 from sklearn.utils.validation import _get_feature_names, _num_features
 
-from ehrmeta.data import OutcomeScale, Schema
+from ehrmeta.data import Outcome, OutcomeScale, Schema
 from ehrmeta.data.columns import collected
 from ehrmeta.data.leaks import n_gross_errors
 from ehrmeta.data.schema import Transform
@@ -30,6 +30,7 @@ from ehrmeta.estimators.inputs import (
     schema_of,
 )
 from ehrmeta.estimators.k_shot_protocol import adapt_to_rows, k_shot_splits
+from ehrmeta.estimators.outcome_choice import choose_scale
 from ehrmeta.estimators.table_encoder import Classes, TableEncoder
 from ehrmeta.estimators.task_model import RowReader, TaskModel
 from ehrmeta.nn.batch import TaskRows
@@ -244,7 +245,7 @@ class TaskRegressor(RegressorMixin, TaskEstimator):
         As in `MetaRegressor`.
     """
 
-    outcome_transform: Transform | None = None
+    outcome_transform: Transform | Literal["auto"] | None = None
 
     def score(
         self, X: Any, y: Any, *, groups: Any = None, time: Any = None, sample_weight: Any = None
@@ -266,11 +267,13 @@ class TaskRegressor(RegressorMixin, TaskEstimator):
                 "Check the column."
             )
         self._warn_of_odd_outcome(y, outcome_name(schema))
-        declared = None if schema is None else schema.outcome
-        if declared is None:
-            return OutcomeScale.fit(y, self.outcome_transform, outcome_name(schema))
-        transform = self.outcome_transform or declared.transform
-        return OutcomeScale.fit(y, transform, declared.name, low=declared.low, high=declared.high)
+        declared = Outcome("y") if schema is None or schema.outcome is None else schema.outcome
+        chosen = None if self.outcome_transform == "auto" else self.outcome_transform
+        transform, ends = chosen or declared.transform, {"low": declared.low, "high": declared.high}
+        scale = OutcomeScale.fit(y, transform, outcome_name(schema), **ends)
+        if self.outcome_transform != "auto" or transform is not None:
+            return scale
+        return choose_scale(scale, inputs, schema, self.known)
 
     def _warn_of_odd_outcome(self, y: Array, name: str) -> None:
         """Warn of a 0/1 outcome and, under a normal likelihood, of gross errors."""

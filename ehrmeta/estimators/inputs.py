@@ -418,5 +418,8 @@ _RULES: dict[str, Rule] = {
         "0 or more and below 1",
         lambda value: _is_number(value) and 0 <= value < 1,
     ),
-    "outcome_transform": ("'log', 'sqrt' or None", lambda value: value in ("log", "sqrt", None)),
+    "outcome_transform": (
+        "'auto', 'log', 'sqrt' or None",
+        lambda value: value in ("auto", "log", "sqrt", None),
+    ),
 }

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import special, stats
 
-from ehrmeta.data import OutcomeScale
+from ehrmeta.data import OutcomeScale, Warp
 from ehrmeta.data.columns import level_names
 from ehrmeta.errors import DataError, Remedy
 from ehrmeta.estimators.inputs import Inputs
@@ -21,6 +21,9 @@ from ehrmeta.ranges import check_level
 Array = npt.NDArray[np.float64]
 
 _LARGEST_LOG = 3.0  # truncation of log outcomes, on the learner's scale
+# Gauss-Hermite rule of a standard normal variable, for means of warped outcomes
+_NODES, _SHARES = np.polynomial.hermite_e.hermegauss(40)
+_SHARES = _SHARES / _SHARES.sum()
 FrameType = Literal["pandas", "polars"]
 FrameNames = Literal["ehrmeta", "meds"]
 Column = npt.NDArray[Any]
@@ -109,7 +112,8 @@ class Predictive(Prediction):
         With a square root the mean is ``m^2 + variance``. With a log transform it is the mean of
         the distribution truncated at three standard deviations above the training mean (at least
         one above the median), because ``exp(m + s^2 / 2)`` depends on a tail without training
-        outcomes. A log Student's t has no mean.
+        outcomes. A log Student's t has no mean. With a `Warp` the mean is a Gauss-Hermite sum over
+        quantiles, limited likewise towards an open end.
 
         Probability beyond an end of the outcome's range counts as at that end:
         ``E[min(max(y, low), high)]``.
@@ -117,6 +121,8 @@ class Predictive(Prediction):
         transform = self.outcome.transform
         if self.scale is None or (transform == "log" and self.dof is not None):
             return self.outcome.inverse(self.loc)
+        if isinstance(transform, Warp):
+            return self._warped_mean(transform)
         m = self.outcome.center + self.outcome.scale * self.loc
         s = np.maximum(self.outcome.scale * self.scale, 1e-300)
         if transform is None:
@@ -127,6 +133,17 @@ class Predictive(Prediction):
             return self.outcome.clip(np.asarray(np.exp(m + 0.5 * s**2 + share)))
         inflation = 1.0 if self.dof is None else self.dof / (self.dof - 2.0)
         return self.outcome.clip(m**2 + s**2 * inflation)
+
+    def _warped_mean(self, warp: Warp) -> Array:
+        """Mean of the outcomes at quantiles of the learner's scale, (row,)."""
+        total, sd = np.zeros(len(self.loc)), np.asarray(self.scale, np.float64)
+        highest = np.maximum(_LARGEST_LOG, self.loc + 1.0) if warp.high is None else np.inf
+        lowest = np.minimum(-_LARGEST_LOG, self.loc - 1.0) if warp.low is None else -np.inf
+        for node, share in zip(_NODES, _SHARES, strict=True):
+            e = node if self.dof is None else special.stdtrit(self.dof, special.ndtr(node))
+            z = np.clip(self.loc + sd * e, lowest, highest)
+            total += share * self.outcome.inverse(z)
+        return total
 
     def _within_range(self, m: Array, s: Array) -> Array:
         """Mean of the distribution, clipped to the outcome's declared range, (row,)."""

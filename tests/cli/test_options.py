@@ -57,7 +57,7 @@ def test_choices_are_those_of_the_package():
         "scoring": [name for name in MEASURES if name != "log_loss"],
         "task-kind": get_args(TaskKind),
         "time-unit": SECONDS,
-        "transform": get_args(Transform),
+        "transform": ("auto", *get_args(Transform), "none"),
     }
     assert {name: tuple(kinds) for name, kinds in values.items()} == CHOICES
 

@@ -9,7 +9,7 @@ from hypothesis import given, strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from ehrmeta.data import Encoder, Feature, OutcomeScale, read_columns
+from ehrmeta.data import Encoder, Feature, read_columns
 from ehrmeta.errors import DataError, DataWarning, SchemaError
 
 AGE = Feature("age", unit="a")
@@ -237,55 +237,3 @@ def test_columns_that_do_not_fit_are_named(cells: Any, words: str) -> None:
 def test_dates_are_no_category() -> None:
     with pytest.raises(SchemaError, match="'sex' holds dates"):
         Encoder.fit({"sex": np.zeros(2, "datetime64[ns]")}, (SEX,))
-
-
-@given(
-    hnp.arrays(np.float64, st.integers(1, 20), elements=st.floats(0.01, 1e4)),
-    st.sampled_from([None, "log", "sqrt"]),
-)
-def test_the_outcome_comes_back(y: NDArray[np.float64], transform: Any) -> None:
-    scale = OutcomeScale.fit(y, transform)
-    np.testing.assert_allclose(scale.inverse(scale.forward(y)), y, rtol=1e-6, atol=1e-6)
-    assert OutcomeScale.from_dict(json.loads(json.dumps(scale.to_dict()))) == scale
-
-
-def test_the_scaled_outcome_has_mean_0_and_sd_1() -> None:
-    y = np.random.default_rng(0).lognormal(3, 1, 500)
-    z = OutcomeScale.fit(y, "log").forward(y)
-    assert [z.mean(), z.std()] == pytest.approx([0, 1], abs=1e-9)
-    assert OutcomeScale.fit([5.0, 5.0]).scale == 1
-
-
-def test_the_inverse_keeps_the_order_of_quantiles_and_never_turns_negative() -> None:
-    scale = OutcomeScale.fit(np.array([1.0, 4.0, 9.0]), "sqrt")
-    low = scale.inverse(np.linspace(-50, 5, 200))
-    assert (np.diff(low) >= 0).all()
-    assert low.min() == 0
-    assert OutcomeScale(0, 1, "log").inverse([1e4])[0] == np.inf
-
-
-@pytest.mark.parametrize(
-    ("y", "transform", "words"),
-    [
-        (
-            [1.0, 0.0],
-            "log",
-            "outcome 'hdl' is zero or negative in 1 of 2 rows .*The log does not exist",
-        ),
-        ([1.0, -1.0], "sqrt", "negative in 1 of 2 rows .*The sqrt does not exist"),
-        ([1.0, np.nan], None, r"missing \(NaN\) or infinite \(inf\) in 1 of 2 rows"),
-        ([], None, "no rows"),
-    ],
-)
-def test_an_outcome_without_a_scale_is_refused(y: Any, transform: Any, words: str) -> None:
-    with pytest.raises(DataError, match=words):
-        OutcomeScale.fit(y, transform, "hdl")
-
-
-@pytest.mark.parametrize("y", [1e9, -1e30])
-def test_an_outcome_no_network_can_follow_is_refused(y: float) -> None:
-    scale = OutcomeScale.fit([1.0, 2.0, 3.0], name="hdl")
-    with pytest.raises(DataError, match=r"'hdl' is over 1e\+06 standard dev.* 1 of 2 rows"):
-        scale.forward([2.0, y])
-    with pytest.raises(DataError, match=r"'hdl' exceeds 1e\+30"):
-        OutcomeScale.fit([2.0, 1e31], name="hdl")
