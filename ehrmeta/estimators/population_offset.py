@@ -24,6 +24,8 @@ Population: TypeAlias = Any  # sklearn's regressors and classifiers declare no f
 
 _N_FOLDS = 5
 _LEAF_SIZES = (5, 20)
+_MOST_ROWS = 200_000  # that trees are fitted to
+_N_BINS = 255  # of each feature
 _FIRST_TREES = 50  # number of trees at first; doubled while more may predict better
 _FEWEST_TASKS = 20  # below this, too few to select a boosted offset
 _LEAST_PROBABILITY = 1e-5  # trees may predict 0, whose logit is infinite
@@ -76,6 +78,9 @@ def add_boosted_offset(
     best. The offset plus half of the ridge prediction must have a lower squared error than the
     ridge regression, by more than one paired standard error.
 
+    At most 200,000 rows are used, of randomly drawn tasks; the offset of other tasks comes from the
+    final trees. Features of more than 255 values are binned once.
+
     Trees are not fitted to rows with a level of few tasks. If such a level occurs in one fold only,
     its effect would be counted twice: by the final trees, which are fitted to it, and by the linear
     mean, which is fitted beside cross-fitted trees that are not.
@@ -98,25 +103,30 @@ def add_boosted_offset(
         return None, rows
     every_x = _features(rows)
     columns = every_x[:, : len(thin)][:, thin] if thin is not None else every_x[:, :0]
-    used = np.asarray(~columns.any(axis=1))
+    used = _sample(rows) & ~columns.any(axis=1)
     tasks, codes = np.unique(rows.codes.numpy()[used], return_inverse=True)
     if len(tasks) < _FEWEST_TASKS:
         return None, rows
     x, y = every_x[used], rows.y.double().numpy()[used]
     linear = _cross_fit(Ridge(), x, y, codes)[1]
-    of_residual, residual_offset = _boosted(boosting, x, y - linear, codes, leaf_sizes=_LEAF_SIZES)
-    of_outcome, outcome_offset = _boosted(boosting, x, y, codes, leaf_sizes=_LEAF_SIZES)
+    edges = _bin_edges(x, _weight(codes))
+    every_bin = every_x.copy()
+    for feature, ends in edges.items():
+        every_bin[:, feature] = np.searchsorted(ends, every_x[:, feature])
+    bins = every_bin[used]
+    of_residual, residual_offset = _boosted(boosting, bins, y - linear, codes, _LEAF_SIZES)
+    of_outcome, outcome_offset = _boosted(boosting, bins, y, codes, _LEAF_SIZES)
     offset = 0.5 * (residual_offset + outcome_offset)
     residual, residual_of_both = y - linear, y - 0.5 * linear - offset
     gain = np.bincount(codes, _weight(codes) * (residual**2 - residual_of_both**2))
     if gain.mean() <= gain.std(ddof=1) / np.sqrt(len(gain)):
         return None, rows
-    trees = TreeSum.mean([of_residual, of_outcome])
+    models = [of_residual, of_outcome]
     every_offset = np.empty(len(used))
     every_offset[used] = offset
     if not used.all():
-        every_offset[~used] = trees.predict(every_x[~used])
-    return trees, _set_offset(rows, every_offset)
+        every_offset[~used] = np.mean([one.predict(every_bin[~used]) for one in models], axis=0)
+    return TreeSum.mean(models).unbinned(edges), _set_offset(rows, every_offset)
 
 
 def with_offset(population: Population, rows: TaskRows) -> TaskRows:
@@ -173,6 +183,29 @@ def _boosted(
         candidates.append((losses[best], best, grown, staged[best].astype(np.float64)))
     _, best, grown, offset = min(candidates, key=lambda candidate: candidate[0])
     return _fitted(grown.set_params(max_iter=best + 1), x, y, codes), offset
+
+
+def _sample(rows: TaskRows) -> npt.NDArray[np.bool_]:
+    """Whether each row is used for trees: all, or those of a random sample of tasks."""
+    order = np.random.default_rng(0).permutation(rows.n_tasks)
+    drawn = np.empty(rows.n_tasks, bool)
+    drawn[order] = np.cumsum(rows.sizes.numpy()[order]) <= _MOST_ROWS
+    return np.asarray(drawn[rows.codes.numpy()])
+
+
+def _bin_edges(x: Array, weight: Array) -> dict[int, Array]:
+    """Upper ends, but for the last, of 255 bins of about the same weight.
+
+    Only of features with more values: scikit-learn bins the others fast.
+    """
+    edges = {}
+    for feature, column in enumerate(x.T):
+        order = np.argsort(column)
+        if len(np.unique(column[order])) > _N_BINS:
+            share = np.cumsum(weight[order])
+            ends = np.searchsorted(share, share[-1] * np.arange(1, _N_BINS) / _N_BINS)
+            edges[feature] = np.unique(column[order][ends])
+    return edges
 
 
 def _folds(codes: Codes) -> Iterator[tuple[Codes, Codes]]:

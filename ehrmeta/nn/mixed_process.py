@@ -25,6 +25,7 @@ Array = NDArray[np.float64]
 Index = NDArray[np.int64]
 Lower = tuple[Index, Index]
 _MAX_ROWS = 64  # per task, because the cost of a factorisation is cubic
+_MOST_TASKS = 5_000  # that variances are estimated from
 _N_BUCKETS, _BUCKET_SIZE = 8, 32  # most groups of tasks of similar size, and tasks in each
 _LOG_RANGE = 6.0  # largest change of a log standard deviation from its start value
 _LOG_TAU = (-6.0, 4.0)
@@ -87,7 +88,8 @@ def fit_mixed_process(
     :math:`G = LL'`, :math:`\sigma_u`, :math:`\tau` and :math:`\sigma`, and L-BFGS minimises it with
     the gradient :math:`\sum_i tr(M_i\, dV_i)`, where
     :math:`M = V^{-1} - uu' - V^{-1}X (X'V^{-1}X)^{-1} X'V^{-1}` and
-    :math:`u = V^{-1}(y - X\beta)`. Only the first 64 rows of each task are used.
+    :math:`u = V^{-1}(y - X\beta)`. Only the first 64 rows of each task are used. Of more than 5,000
+    tasks, a random sample gives the variances, and all give beta.
 
     Parameters
     ----------
@@ -125,8 +127,7 @@ def fit_mixed_process(
     q = z.shape[1]
     lower = np.tril_indices(q)
     factor = np.ones(len(y)) if noise_factor is None else noise_factor
-    buckets = list(_buckets(np.column_stack([unit, y]), z, s, factor, starts))
-    n = int(sum(bucket.mask.sum() for bucket in buckets))
+    columns = np.column_stack([unit, y])
     p = unit.shape[1]
     half_noise = 0.5 * np.log(0.5 * max(start.noise_var, 1e-300))
     floor = 1e-6 * max(start.noise_var, 1e-300) * np.eye(q) / np.maximum(np.mean(z * z, 0), 1e-12)
@@ -134,8 +135,8 @@ def fit_mixed_process(
         [np.linalg.cholesky(start.G + floor)[lower], [half_noise, 0.0, half_noise]]
     )
 
-    def profile(theta: Array) -> tuple[float, Array, Array]:
-        """Deviance without constants, its gradient, and beta."""
+    def profile(theta: Array, buckets: list[_Bucket], n: int) -> tuple[float, Array, Array]:
+        """Deviance of n rows without constants, its gradient, and beta."""
         parts = _covariance(theta, lower)
         whitened = [_Whitened.of(bucket, *parts) for bucket in buckets]
         gram = np.sum([part.gram for part in whitened], axis=0)
@@ -150,16 +151,24 @@ def fit_mixed_process(
         gradient = np.sum([part.gradient(explained, lower) for part in whitened], axis=0)
         return deviance, gradient, beta
 
+    def rows_of(tasks: Index) -> tuple[list[_Bucket], int]:
+        buckets = list(_buckets(columns, z, s, factor, starts, tasks))
+        return buckets, int(sum(bucket.mask.sum() for bucket in buckets))
+
+    every_task = np.arange(len(starts) - 1)
+    drawn = np.random.default_rng(0).permutation(every_task)[:_MOST_TASKS]
+    some, n_some = rows_of(np.sort(drawn))
     log_sd = (half_noise - _LOG_RANGE, half_noise + _LOG_RANGE)
     best = minimize(
-        lambda theta: tuple(np.divide(part, n) for part in profile(theta)[:2]),
+        lambda theta: tuple(np.divide(part, n_some) for part in profile(theta, some, n_some)[:2]),
         begin,
         jac=True,
         method="L-BFGS-B",
         bounds=[(None, None)] * (len(begin) - 3) + [log_sd, _LOG_TAU, log_sd],
         options={"maxiter": 100},
     )
-    deviance, _, beta = profile(best.x)
+    every, n = (some, n_some) if len(drawn) == len(every_task) else rows_of(every_task)
+    deviance, _, beta = profile(best.x, every, n)
     root, process_var, rate, noise_var = _covariance(best.x, lower)
     G = root @ root.T
     return MixedProcess(
@@ -182,7 +191,7 @@ def held_out_log_likelihood(
 ) -> float:
     """Log-likelihood of the first 64 rows of each held-out task."""
     residual = (y - x @ model.beta)[:, None]
-    buckets = list(_buckets(residual, z, s, np.ones(len(y)), starts))
+    buckets = list(_buckets(residual, z, s, np.ones(len(y)), starts, np.arange(len(starts) - 1)))
     root = np.asarray(np.linalg.cholesky(model.G + 1e-12 * np.eye(len(model.G))), np.float64)
     variances = model.process_var, 1.0 / model.tau, model.noise_var
     whitened = [_Whitened.of(bucket, root, *variances) for bucket in buckets]
@@ -202,9 +211,11 @@ class _Bucket:
     mask: NDArray[np.bool_]  # (task, row)
 
 
-def _buckets(columns: Array, z: Array, s: Array, factor: Array, starts: Index) -> Iterator[_Bucket]:
+def _buckets(
+    columns: Array, z: Array, s: Array, factor: Array, starts: Index, tasks: Index
+) -> Iterator[_Bucket]:
     sizes = np.minimum(np.diff(starts), _MAX_ROWS)
-    order = np.argsort(sizes, kind="stable")
+    order = tasks[np.argsort(sizes[tasks], kind="stable")]
     order = order[sizes[order] > 0]
     for part in np.array_split(order, min(_N_BUCKETS, 1 + len(order) // _BUCKET_SIZE)):
         begins, lengths = torch.from_numpy(starts[:-1][part]), torch.from_numpy(sizes[part])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -131,6 +131,20 @@ class TreeSum(RegressorMixin, BaseEstimator):
             value=np.where(is_leaf, nodes["value"], 0.0),
             missing_left=nodes["missing_go_to_left"].astype(bool),
         )
+
+    def unbinned(self, edges: Mapping[int, Array]) -> TreeSum:
+        """The trees of all features, if some features are bin numbers.
+
+        Parameters
+        ----------
+        edges : mapping
+            Upper ends of the bins, but for the last, by number of the binned feature.
+        """
+        threshold = self.threshold.copy()
+        for feature, ends in edges.items():
+            splits = (self.feature == feature) & (self.left != np.arange(len(self.left)))
+            threshold[splits] = ends[threshold[splits].astype(np.int64)]
+        return replace(self, threshold=threshold)
 
     def predict(self, X: ArrayLike) -> Array:
         """Predictions, (row,) or (row, class); terms are added in the order of the trees."""

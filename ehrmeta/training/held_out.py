@@ -13,6 +13,7 @@ HELD_OUT_SHARE = 0.1  # of the training tasks, unless `validation_fraction` says
 _MIN_TASKS = 20  # with fewer training tasks, none is held out
 _MIN_TASKS_KEEPS_START = 100  # the same for algorithms with `keeps_start`
 _MIN_HELD_OUT_KEEPS_START = 30  # needed to tell whether training improved on the warm start
+_MOST_HELD_OUT = 2_000  # enough to tell a gain
 _N_DRAWS = 4  # episodes per held-out task
 _TASKS_AT_ONCE = 1024
 
@@ -27,7 +28,8 @@ def hold_out(
     rows : TaskRows
     share : float
         Share of the tasks to hold out. With fewer than 20 tasks, none is held out. With
-        `keeps_start`, none is held out with fewer than 100 tasks; otherwise at least 30 are.
+        `keeps_start`, none is held out with fewer than 100 tasks; otherwise at least 30 are. More
+        than 2,000 never are.
     generator : torch.Generator
     keeps_start : bool
         Whether the algorithm keeps its warm start unless the held-out tasks improve.
@@ -38,7 +40,7 @@ def hold_out(
     n_held_out = int(share * rows.n_tasks)
     if rows.n_tasks < fewest or n_held_out == 0:
         return rows, None
-    n_held_out = max(n_held_out, least)
+    n_held_out = min(max(n_held_out, least), _MOST_HELD_OUT)
     order = torch.randperm(rows.n_tasks, generator=generator)
     return rows.select(order[n_held_out:]), rows.select(order[:n_held_out])
 

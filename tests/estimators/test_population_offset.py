@@ -16,6 +16,7 @@ from sklearn.tree import DecisionTreeClassifier
 
 from ehrmeta import DeepMixedEffects, MetaRegressor
 from ehrmeta.errors import BundleError, DataError, DataWarning, GroupError
+from ehrmeta.estimators import population_offset
 from ehrmeta.estimators.population_offset import (
     add_boosted_offset,
     cross_fit_population,
@@ -341,6 +342,21 @@ def test_trees_are_the_mean_of_two_models_and_gain_by_a_standard_error():
     np.testing.assert_allclose(offset.offset, np.mean(offsets, axis=0), atol=1e-4)
     expected = np.mean([model.predict(x) for model in models], axis=0)
     np.testing.assert_allclose(added.predict(x), expected, atol=1e-4)
+
+
+def test_of_many_rows_a_sample_of_tasks_grows_the_trees(monkeypatch):
+    rows = _learned(300)
+    boosting = HistGradientBoostingRegressor(max_iter=60, learning_rate=0.2)
+    monkeypatch.setattr(population_offset, "_MOST_ROWS", 600)
+    added, offset = add_boosted_offset(boosting, rows)
+    x = rows.x.double().numpy()
+    is_final = np.isclose(offset.offset, added.predict(x), rtol=1e-5)
+    of_task = np.bincount(rows.codes, is_final) == rows.sizes.numpy()  # not cross-fitted
+    drawn = rows.sizes.numpy()[~of_task].sum()
+    assert 500 < drawn <= 600
+    y, error = rows.y.double().numpy(), added.predict(x) + 0.5 * x[:, 0] - rows.y.double().numpy()
+    assert len(np.unique(x)) > 255
+    assert np.std(error) < 0.4 * np.std(y)
 
 
 def test_rows_of_rare_levels_get_the_trees_offset_but_train_none():

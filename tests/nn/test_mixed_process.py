@@ -202,6 +202,22 @@ def test_only_the_first_64_rows_of_a_task_count():
     )
 
 
+def test_of_many_tasks_a_sample_gives_the_variances_and_all_give_beta(monkeypatch):
+    x, s, y, starts = simulate(n_tasks=600)
+    one = np.ones((len(y), 1))
+    plain = fit_mixed_model(x, one, y, starts)
+    every = fit_mixed_process(x, one, s, y, starts, plain)
+    monkeypatch.setattr(mixed_process, "_MOST_TASKS", 300)
+    sampled = fit_mixed_process(x, one, s, y, starts, plain)
+    assert sampled.noise_var != every.noise_var
+    np.testing.assert_allclose(sampled.noise_var, every.noise_var, rtol=0.2)
+    first = starts[:301]
+    rows = slice(0, first[-1])
+    half = fit_mixed_process(x[rows], one[rows], s[rows], y[rows], first, plain)
+    of_half, of_all = abs(half.beta - every.beta), abs(sampled.beta - every.beta)
+    assert of_all.max() < 0.5 * of_half.max()
+
+
 def test_a_mixed_model_is_a_process_of_variance_0():
     x, s, y, starts = simulate(n_tasks=50, process_var=0.0)
     one = np.ones((len(y), 1))

@@ -306,3 +306,13 @@ def test_settings_that_arrays_hold_may_be_fitted():
     ):
         assert is_saved(model)
     assert not is_saved(type("Ridge", (Ridge,), {})())
+
+
+def test_trees_of_bin_numbers_become_trees_of_the_features():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(400, 2))
+    ends = np.linspace(-1, 1, 9)
+    bins = np.column_stack([x[:, 0], np.searchsorted(ends, x[:, 1])])
+    model = HistGradientBoostingRegressor(max_iter=20).fit(bins, x.sum(axis=1))
+    trees = TreeSum.of(model).unbinned({1: ends})
+    np.testing.assert_allclose(trees.predict(x), model.predict(bins))
