@@ -110,6 +110,71 @@ SAME = {
     "a text index": lambda f: f.set_index(pd.Index([f"r{i}" for i in range(len(f))])),
     "columns in another memory order": lambda f: f[["patient", "day", *FEATURES, "y"]].copy(),
 }
+# The same outcome, written in another way.
+OUTCOMES = {
+    "objects": lambda s: s.astype(object),
+    "nullable": lambda s: s.astype("Float64"),
+    "pyarrow": lambda s: s.astype("double[pyarrow]"),
+    "decimals": lambda s: s.map(lambda v: Decimal(str(v))),
+    "decimals of pyarrow": lambda s: pd.Series(
+        pa.array([Decimal(str(v)) for v in s]), dtype=pd.ArrowDtype(pa.decimal128(6, 1))
+    ),
+    "polars": lambda s: pl.Series(s.to_numpy()),
+    "a list": lambda s: s.tolist(),
+    "another index": lambda s: s.set_axis(range(900, 900 + len(s))),
+}
+# Two classes, each against no and yes as text.
+CLASSES = {
+    "booleans": lambda s: s > 50,
+    "nullable booleans": lambda s: (s > 50).astype("boolean"),
+    "objects": lambda s: (s > 50).astype(object),
+    "integers": lambda s: (s > 50).astype("Int64"),
+    "floats": lambda s: (s > 50).astype(float),
+    "words": lambda s: np.where(s > 50, "yes", "no"),
+    "categories": lambda s: pd.Categorical(np.where(s > 50, "yes", "no")),
+    "categories that nobody has": lambda s: pd.Categorical(
+        np.where(s > 50, "yes", "no"), ["maybe", "yes", "no"]
+    ),
+    "strings": lambda s: pd.Series(np.where(s > 50, "yes", "no"), dtype="string"),
+}
+# The same tasks under other names.
+GROUPS = {
+    "unused categories": lambda s: pd.Categorical(s, range(-5, 99)),
+    "leading zeros": lambda s: s.map("{:06d}".format),
+    "nullable": lambda s: s.astype("Int64"),
+    "datetimes": lambda s: START + pd.to_timedelta(s, unit="D"),
+    "dates": lambda s: (START + pd.to_timedelta(s, unit="D")).dt.date,
+    "halves": lambda s: s + 0.5,
+    "a polars series": lambda s: pl.Series(s.to_numpy()),
+    "a list": lambda s: s.tolist(),
+}
+# What an outcome or groups cannot mean: the column that must be named.
+ODD_ROWS = {
+    "strings of numbers": ("y", lambda s: s.astype(str), "'y'"),
+    "decimal commas": ("y", lambda s: s.astype(str).str.replace(".", ","), "'y'"),
+    "censored": ("y", lambda s: s.astype(str).where(s.index != 3, "<5"), "'y'"),
+    "dates": ("y", dates, "'y'"),
+    "one value": ("y", lambda s: 0 * s, "'y'|outcome"),
+    "constant in patients": ("y", lambda s: s.groupby(s.index // VISITS).transform("first"), "y"),
+    "a gross error": ("y", lambda s: s.where(s.index != 3, 73519.0), "y|outcome"),
+    "a missing value": ("y", lambda s: s.where(s.index != 3), "'y'"),
+    "an infinite value": ("y", lambda s: s.where(s.index != 3, np.inf), "'y'"),
+    "ids of numbers and text": (
+        "groups",
+        lambda s: s.astype(object).where(s.index != 3, "3"),
+        "groups",
+    ),
+    "missing ids": ("groups", lambda s: s.where(s.index != 3), "groups|task"),
+    "tuples": ("groups", lambda s: [(i, i) for i in s], "groups"),
+    "ids of rows": ("groups", lambda s: pd.Series(s.index), "task"),
+    "one id": ("groups", lambda s: 0 * s, "task|groups"),
+    "ids in two spellings": (
+        "groups",
+        lambda s: s.map("{:02d}".format).where(s.index != 7, "1"),
+        r"id\(s\)",
+    ),
+}
+LEGAL = {("constant in patients", "numbers"), ("one id", "effects")}
 # The same clock, written in another way.
 CLOCKS = {
     "timedeltas": lambda s: pd.to_timedelta(s, unit="D"),
@@ -242,6 +307,23 @@ class Models:
         return self.response.effect(select(odd(self.query)))
 
 
+def learn(name, y=None, groups=None):
+    """Predictions of a model fitted with the outcome and the groups as arguments."""
+    frame = plain()
+    X, rows = frame[["age", "alt"]], {"groups": frame.patient if groups is None else groups}
+    y = frame.y if y is None else y
+    if name == "effects":
+        rows["treatment"] = np.arange(N * VISITS) % 2
+        return np.array([TreatmentResponse(learner="s", random_state=0).fit(X, y, **rows).ate(X)])
+    rows["time"] = frame.day
+    settings = {"max_steps": 1, "random_state": 0, "verbose": False, "known": ["alt"]}
+    if name == "classes":
+        return (
+            MetaClassifier(MetaSGD(), **settings).fit(X, y, **rows).predict_proba(X, time=frame.day)
+        )
+    return MetaRegressor(MetaSGD(), **settings).fit(X, y, **rows).predict(X, time=frame.day)
+
+
 # The effect models have no schema: text is a category, and their features are selected by name.
 WITHOUT_EFFECTS = {"a column less", "numbers as text"}
 CALLS = [name for name, call in vars(Models).items() if name[0] != "_" and name != "effects"]
@@ -298,3 +380,59 @@ def test_impossible_values_are_reported_with_their_column(odd, call, models, exp
     for message in told:
         assert re.search(column, message), message
         assert len(re.findall(r"[.\n] ?[A-Z]", message)) >= 1, f"no remedy: {message}"
+
+
+LEARNERS = ("numbers", "classes", "effects")
+
+
+@pytest.fixture(scope="module")
+def learned():
+    is_high = np.where(plain().y > 50, "yes", "no")
+    return {name: learn(name, is_high if name == "classes" else None) for name in LEARNERS}
+
+
+@pytest.mark.parametrize("name", ["numbers", "effects"])
+@pytest.mark.parametrize("odd", OUTCOMES)
+def test_the_form_of_an_outcome_does_not_change_a_number(odd, name, learned):
+    np.testing.assert_allclose(learn(name, OUTCOMES[odd](plain().y)), learned[name], rtol=1e-5)
+
+
+@pytest.mark.parametrize("odd", CLASSES)
+def test_the_form_of_classes_does_not_change_a_risk(odd, learned):
+    np.testing.assert_allclose(
+        learn("classes", CLASSES[odd](plain().y)), learned["classes"], rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+@pytest.mark.parametrize("odd", GROUPS)
+def test_the_names_of_tasks_do_not_change_a_number(odd, name, learned):
+    y = np.where(plain().y > 50, "yes", "no") if name == "classes" else None
+    found = learn(name, y, GROUPS[odd](plain().patient))
+    np.testing.assert_allclose(found, learned[name], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("odd", "name"),
+    [
+        (o, n)
+        for o, (part, *_) in ODD_ROWS.items()
+        for n in LEARNERS
+        if (part, n) != ("y", "classes") and (o, n) not in LEGAL
+    ],
+)
+def test_impossible_outcomes_and_groups_are_reported(odd, name):
+    part, make, column = ODD_ROWS[odd]
+    frame = plain()
+    rows = {"y": np.where(frame.y > 50, "yes", "no") if name == "classes" else frame.y}
+    rows |= {part: make(frame.y if part == "y" else frame.patient)}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            learn(name, **rows)
+            told = [str(one.message) for one in caught if issubclass(one.category, DataWarning)]
+        except EhrmetaError as error:
+            told = [str(error)]
+    assert any(re.search(column, message) for message in told), told or "not a word"
+    for message in told:
+        assert re.search(r"[.\n] ?[A-Z]", message), f"no remedy: {message}"

@@ -15,12 +15,12 @@ from sklearn.utils.validation import _get_feature_names, _num_features
 
 from ehrmeta.data import Outcome, OutcomeScale, Schema
 from ehrmeta.data.columns import collected
-from ehrmeta.data.leaks import n_gross_errors
 from ehrmeta.data.schema import Transform
 from ehrmeta.errors import DataError, DataWarning, NotFittedError, Remedy
 from ehrmeta.estimators.adapted import Adapted
 from ehrmeta.estimators.inputs import (
     Inputs,
+    check_outcome,
     check_parameters,
     check_trainable,
     outcome_name,
@@ -261,11 +261,9 @@ class TaskRegressor(RegressorMixin, TaskEstimator):
     def _fit_outcome(self, inputs: Inputs, schema: Schema | None) -> OutcomeScale:
         """Mean and sd after `outcome_transform`, by default the schema's."""
         y = inputs.outcome()
-        if np.ptp(y) == 0:
-            raise DataError(
-                f"outcome '{outcome_name(schema)}' is constant over all {inputs.n_rows:,} rows. "
-                "Check the column."
-            )
+        is_normal = getattr(self, "likelihood", "normal") == "normal"
+        robust = "declare a plausible range, or use likelihood='student_t'" if is_normal else None
+        check_outcome(y, outcome_name(schema), 5, robust=robust)
         self._warn_of_odd_outcome(y, outcome_name(schema))
         declared = Outcome("y") if schema is None or schema.outcome is None else schema.outcome
         chosen = None if self.outcome_transform == "auto" else self.outcome_transform
@@ -276,25 +274,12 @@ class TaskRegressor(RegressorMixin, TaskEstimator):
         return choose_scale(scale, inputs, schema, self.known)
 
     def _warn_of_odd_outcome(self, y: Array, name: str) -> None:
-        """Warn of a 0/1 outcome and, under a normal likelihood, of gross errors."""
+        """Warn of a 0/1 outcome."""
         if set(np.unique(y)) == {0.0, 1.0}:
             warnings.warn(
                 DataWarning(
                     f"outcome '{name}' is 0 or 1 in all {len(y):,} rows and modelled as a number.",
                     Remedy("two-classes", "Use MetaClassifier to predict probabilities."),
-                ),
-                stacklevel=5,
-            )
-        count = n_gross_errors(y)
-        if count and getattr(self, "likelihood", "normal") == "normal":
-            warnings.warn(
-                DataWarning(
-                    f"outcome '{name}' is far from all other values in {count:,} of {len(y):,} "
-                    "rows: probably gross errors, which distort every prediction.",
-                    Remedy(
-                        "gross-errors",
-                        "Correct them, declare a plausible range, or use likelihood='student_t'.",
-                    ),
                 ),
                 stacklevel=5,
             )

@@ -25,7 +25,7 @@ from ehrmeta.data.clock import (
 from ehrmeta.data.columns import collected, native_column, refuse_rows
 from ehrmeta.data.findings import numeric_dates
 from ehrmeta.data.groups import check_repeated_rows, respelled, warn_of_respelled
-from ehrmeta.data.leaks import refuse_copies
+from ehrmeta.data.leaks import n_gross_errors, refuse_copies
 from ehrmeta.errors import DataError, DataWarning, GroupError, Remedy, SchemaError, did_you_mean
 from ehrmeta.nn.backbone import Backbone
 from ehrmeta.nn.mlp import ACTIVATIONS
@@ -292,6 +292,30 @@ def _check_spread(time: npt.NDArray[np.float64], name: str, stacklevel: int) -> 
             f"row {far[0]}): over {FAR:,} times the range of the middle 90 % from the median. "
             "Check for placeholders.",
             DataWarning,
+            stacklevel=stacklevel,
+        )
+
+
+def check_outcome(
+    y: npt.NDArray[np.float64], name: str, stacklevel: int, *, robust: str | None
+) -> None:
+    """Raise if an outcome is constant, and warn of gross errors.
+
+    Parameters
+    ----------
+    robust : str, optional
+        End of the remedy: what to do instead of correcting them. None for a model that bears them.
+    """
+    if np.ptp(y) == 0:
+        raise DataError(f"outcome '{name}' is constant over all {len(y):,} rows. Check the column.")
+    count = n_gross_errors(y)
+    if count and robust is not None:
+        warnings.warn(
+            DataWarning(
+                f"outcome '{name}' is far from all other values in {count:,} of {len(y):,} rows: "
+                "probably gross errors, which distort every prediction.",
+                Remedy("gross-errors", f"Correct them, {robust}."),
+            ),
             stacklevel=stacklevel,
         )
 

@@ -12,14 +12,21 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from ehrmeta.data import Clock, Encoder, Feature, Schema, read_column, to_time
+from ehrmeta.data import Clock, Encoder, Feature, Schema, TaskIndex, read_column, to_time
 from ehrmeta.data.clock import check_zones, has_zone
 from ehrmeta.data.columns import collected
 from ehrmeta.data.groups import respelled, spelling_hint, warn_of_respelled
 from ehrmeta.data.leaks import refuse_copies
 from ehrmeta.errors import BundleError, DataError, GroupError, SchemaError
 from ehrmeta.estimators.files import label_bytes, read_label_bytes, tensor_like
-from ehrmeta.estimators.inputs import Inputs, check_tasks, check_times, outcome_name, read_inputs
+from ehrmeta.estimators.inputs import (
+    Inputs,
+    check_outcome,
+    check_tasks,
+    check_times,
+    outcome_name,
+    read_inputs,
+)
 from ehrmeta.estimators.task_model import check_new_groups, one_task
 from ehrmeta.treatment.arms import (
     AnyArray,
@@ -357,16 +364,29 @@ def described(n_shots: Index, noun: str) -> str:
 
 def check_training_rows(inputs: Inputs, schema: Schema | None, stacklevel: int = 5) -> None:
     """Raise or warn if tasks, outcome or times are unfit for learning, as in ``MetaRegressor``."""
-    tasks = inputs.tasks()
+    tasks, y = inputs.tasks(), inputs.outcome()
+    check_outcome(y, outcome_name(schema), stacklevel, robust="or drop these rows")
     if inputs.groups is None or tasks.n_tasks == 1:
-        refuse_copies(inputs.columns, inputs.outcome(), outcome_name(schema))
+        refuse_copies(inputs.columns, y, outcome_name(schema))
     else:
         check_tasks(tasks, inputs.columns, inputs, schema, stacklevel)
+        _refuse_constant_tasks(y, tasks, outcome_name(schema))
     clock = schema.time if schema is not None else None
     if clock is not None:
         check_zones(inputs.zoned, clock.zoned, "those that the schema describes", clock.name)
     if inputs.time is not None:
         check_times(inputs.time, schema, stacklevel)
+
+
+def _refuse_constant_tasks(y: Array, tasks: TaskIndex, name: str) -> None:
+    """Raise if no task has rows of different outcomes."""
+    first = y[tasks.order[tasks.starts[:-1]]]
+    if (y == first[tasks.codes]).all():
+        raise DataError(
+            f"outcome '{name}' is constant within every one of {tasks.n_tasks:,} tasks, so no "
+            "difference within a task can be due to its treatment. If one value stands in all rows "
+            "of a task, keep one row of each and leave groups= out."
+        )
 
 
 def _refuse_single_rows(inputs: Inputs) -> None:

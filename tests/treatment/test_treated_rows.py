@@ -6,7 +6,7 @@ import pytest
 
 from ehrmeta.data import Clock, Schema
 from ehrmeta.errors import DataError, DataWarning, GroupError
-from ehrmeta.treatment import TreatmentResponse
+from ehrmeta.treatment import DoseResponse, TreatmentResponse
 from ehrmeta.treatment.arms import Arms
 from ehrmeta.treatment.treated_rows import TreatmentEncoder, check_training_rows, read_treated
 
@@ -120,3 +120,31 @@ def test_patients_of_one_trial_passed_as_tasks_are_told_to_leave_groups_out():
     rows = {"treatment": np.tile([0, 1], 30), "groups": np.arange(60)}
     with pytest.raises(GroupError, match="none of 60 tasks has two rows.*leave groups= out"):
         TreatmentResponse().fit(np.zeros((60, 1)), Y, **rows)
+
+
+@pytest.mark.parametrize("learner", [TreatmentResponse(learner="s"), DoseResponse()])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda y: 0 * y, "outcome 'y' is constant over all 60 rows"),
+        (lambda y: np.arange(60) // 5, "outcome 'y' is constant within every one of 12 tasks"),
+    ],
+)
+def test_an_outcome_that_treatment_cannot_change_is_refused(learner, change, message):
+    X, y, rows = _trial()
+    with pytest.raises(DataError, match=message):
+        learner.fit(X, change(y), **rows)
+
+
+@pytest.mark.parametrize("learner", [TreatmentResponse(learner="s"), DoseResponse()])
+def test_gross_errors_are_told(learner):
+    X, y, rows = _trial()
+    with pytest.warns(DataWarning, match="far from all other values in 1 of 60 rows"):
+        learner.fit(X, np.where(np.arange(60) == 3, 73519.0, y), **rows)
+
+
+def _trial():
+    rng = np.random.default_rng(0)
+    treated = np.arange(60) % 2
+    rows = {"treatment": treated, "groups": np.arange(60) // 5, "time": np.tile(np.arange(5.0), 12)}
+    return rng.normal(size=(60, 1)), 50 + treated + rng.normal(size=60), rows
