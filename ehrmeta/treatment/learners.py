@@ -231,6 +231,8 @@ def choose_forms(
     crossed : callable, optional
         Fits the X-learner's two regressions of an arm with a model; None for a dose.
     """
+    if isinstance(final, str) and final == "auto" and not np.ptp(x, axis=0).any():
+        final = "constant"  # no feature that the effect could depend on
     models = _models(final, crossed is not None)
     without = [arm for arm, scored in enumerate(pseudo, start=1) if not len(scored.rows)]
     if without:

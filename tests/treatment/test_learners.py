@@ -52,3 +52,13 @@ def test_all_arms_have_one_form_and_scores_of_their_own():
     assert first.name == second.name == "linear"
     assert second.scores == alone.scores
     assert first.scores["linear"] > 0.5
+
+
+def test_without_a_feature_that_varies_the_effect_is_constant():
+    rng = np.random.default_rng(2)
+    rows, one_task = np.arange(80), np.zeros(80, np.int64)
+    effects = PseudoOutcomes(rows, rng.normal(size=80), np.ones(80))
+    for x in (np.ones((80, 1)), np.empty((80, 0))):
+        (form,) = choose_forms(x, [effects], [effects], one_task, rows % 4)
+        assert form.name == "constant"
+        assert form.scores == {"constant": 0.0}
