@@ -30,14 +30,12 @@ from ehrmeta.data.tasks import PatientKFold as PatientKFold
 from ehrmeta.data.validation import check_table as check_table
 from ehrmeta.estimators._base import adapt as adapt
 from ehrmeta.estimators.adapted import Adapted as Adapted
+from ehrmeta.estimators.classifier import MetaClassifier as MetaClassifier
 from ehrmeta.estimators.conformal import (
     ConformalClassifier as ConformalClassifier,
     ConformalRegressor as ConformalRegressor,
 )
-from ehrmeta.estimators.meta_estimator import (
-    MetaClassifier as MetaClassifier,
-    MetaRegressor as MetaRegressor,
-)
+from ehrmeta.estimators.regressor import MetaRegressor as MetaRegressor
 from ehrmeta.estimators.survival import (
     DiscreteTimeHazard as DiscreteTimeHazard,
     landmark_posterior as landmark_posterior,

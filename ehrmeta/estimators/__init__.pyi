@@ -2,6 +2,7 @@
 
 from ehrmeta.estimators._base import adapt as adapt
 from ehrmeta.estimators.adapted import Adapted as Adapted
+from ehrmeta.estimators.classifier import MetaClassifier as MetaClassifier
 from ehrmeta.estimators.conformal import (
     ConformalClassifier as ConformalClassifier,
     ConformalRegressor as ConformalRegressor,
@@ -10,10 +11,7 @@ from ehrmeta.estimators.conformal_adapted import (
     ConformalAdapted as ConformalAdapted,
     ConformalClassAdapted as ConformalClassAdapted,
 )
-from ehrmeta.estimators.meta_estimator import (
-    MetaClassifier as MetaClassifier,
-    MetaRegressor as MetaRegressor,
-)
+from ehrmeta.estimators.regressor import MetaRegressor as MetaRegressor
 from ehrmeta.estimators.survival import (
     DiscreteTimeHazard as DiscreteTimeHazard,
     landmark_posterior as landmark_posterior,

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ehrmeta.errors import DataError, GroupError, NotFittedError
 from ehrmeta.estimators._base import TaskClassifier, TaskEstimator, TaskRegressor
+from ehrmeta.estimators.classifier import MetaClassifier
 from ehrmeta.estimators.conformal_adapted import ConformalAdapted, ConformalClassAdapted
 from ehrmeta.estimators.conformal_limits import (
     BetaCalibration,
@@ -23,7 +24,8 @@ from ehrmeta.estimators.conformal_limits import (
 )
 from ehrmeta.estimators.files import Json, Saved, State, check_class
 from ehrmeta.estimators.k_shot_protocol import adapt_to_rows, k_shot_splits, scoring_checks
-from ehrmeta.estimators.meta_estimator import MetaClassifier, MetaEstimator, MetaRegressor
+from ehrmeta.estimators.meta_estimator import MetaEstimator
+from ehrmeta.estimators.regressor import MetaRegressor
 from ehrmeta.estimators.task_model import TaskModel
 
 Array = npt.NDArray[np.float64]

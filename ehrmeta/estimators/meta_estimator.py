@@ -1,4 +1,4 @@
-"""The meta-learning estimators of numbers and classes: training, saving and loading."""
+"""Base of the meta-learning estimators: training, saving and loading."""
 
 import os
 import sys
@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
-from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Self, TypeVar
 
 import torch
 from sklearn.base import clone
@@ -15,13 +15,11 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from ehrmeta.algorithms import AboveMixedModel, Algorithm, DeepMixedEffects, MetaSGD, Params
-from ehrmeta.data.schema import Transform
-from ehrmeta.errors import DataError, DataWarning
-from ehrmeta.estimators._base import TaskClassifier, TaskEstimator, TaskRegressor
-from ehrmeta.estimators.adapted import Adapted
+from ehrmeta.errors import DataWarning
+from ehrmeta.estimators._base import TaskEstimator
 from ehrmeta.estimators.files import Json, Saved, State, check_class, data_digest
 from ehrmeta.estimators.learner import Learner, pick_device
-from ehrmeta.estimators.meta_model import ClassificationModel, MetaModel, RegressionModel
+from ehrmeta.estimators.meta_model import MetaModel
 from ehrmeta.estimators.population_offset import (
     Population,
     add_boosted_offset,
@@ -283,218 +281,3 @@ def _episodes(sampler: EpisodeSampler, seed: int) -> Iterator[tuple[Tensor, Task
     for _ in range(min(20, max(2, _WARM_EPISODES // n_tasks))):
         for tasks in torch.split(torch.arange(n_tasks), _TASKS_AT_ONCE):
             yield tasks, *sampler.draw(tasks, generator)
-
-
-@dataclass(eq=False, repr=False, kw_only=True)
-class MetaRegressor(MetaEstimator, TaskRegressor):
-    """Meta-learning regressor: learns from many tasks to predict a new one from a few rows.
-
-    Parameters
-    ----------
-    algorithm : Algorithm, optional
-        The meta-learner; `DeepMixedEffects` by default. For cohorts without time (``task_kind`` of
-        the schema) the default is its linear model with random intercepts and slopes of all
-        features, which is estimated by marginal likelihood in one step: nothing is trained.
-    backbone : Backbone, optional
-        The network; ``MLP((64, 64))`` by default.
-    likelihood : {"normal", "student_t"}
-        Predictive distribution; Student's t for outcomes with gross errors.
-    population : regressor, optional
-        Any scikit-learn regressor, such as ``HistGradientBoostingRegressor()``. It is cross-fitted
-        by task on the features known ahead, and the algorithm learns and adapts its residuals.
-        Linear models and `HistGradientBoostingRegressor` can be saved.
-    schema : Schema, optional
-        Column roles, units and plausible ranges; by default that of a `Table`'s X. Without one,
-        `known` and the data decide.
-    task, time : str, optional
-        Columns of X with the task and the time, removed from the features; for pipelines and
-        cross-validation, which pass X and y only.
-    known : sequence of str, optional
-        Columns known ahead of the visit although they vary within tasks, such as planned doses and
-        arms of a cross-over. With groups and time, the others that vary within tasks count as
-        measured: a prediction reads their last value before it. Functions of time (age, number of
-        the visit, calendar) are known ahead. By default a `DataWarning` names the columns read as
-        measured. A schema has priority.
-    outcome_transform : {"auto", "log", "sqrt"}, optional
-        Learn on the transformed outcome; predictions and intervals are on the original scale.
-        By default the schema's transform; without one, ``"auto"`` tries a `Warp` of an outcome
-        that is strongly skewed or often at an end of its scale, and keeps it if held-out training
-        tasks have a lower CRPS and no higher error. None leaves the outcome as it is.
-    shots : tuple of int
-        Smallest and largest support size in training; 0 includes the population model.
-    max_queries : int
-        Query rows per task and training step.
-    max_steps : int
-        Optimiser steps.
-    batch_size : int
-        Tasks per step.
-    learning_rate, weight_decay : float
-        Of AdamW; the rate warms up and decays along half a cosine.
-    validation_fraction : float
-        Share of training tasks held out for early stopping; with fewer than 20 tasks, none.
-        With 100 tasks or more, `DeepMixedEffects` holds out at least 30; with fewer it is not
-        trained beyond its start, the mixed model.
-    patience : int
-        Stop after this many checks (one per 50 steps) without a better held-out loss.
-    score_shots : tuple of int
-        Support sizes that `score` averages over.
-    device : str
-        ``"auto"`` uses a GPU if there is one.
-    precision : {"float32", "float64", "tf32", "bf16"}
-        ``"float64"`` adapts and predicts in double precision. ``"tf32"`` (NVIDIA GPUs) and
-        ``"bf16"`` train with matrix products of about three and two significant digits: faster on
-        hardware that supports them.
-    chunk_size : int, optional
-        Tasks computed at once: limits memory and changes results by rounding only.
-    compile : bool
-        Train through ``torch.compile``: up to twice as fast, after tens of seconds of compiling.
-        Needs a C++ compiler (on a GPU, Triton).
-    callbacks : sequence of callable
-        Called with every record of the training history; returning True stops training.
-    verbose : bool, optional
-        Progress bar; by default if standard error is a terminal.
-    random_state : int, optional
-        Seed of the initial values, the episodes and the held-out tasks.
-
-    Attributes
-    ----------
-    history_ : list of dict
-        One record per check: step, loss, held_out_loss, learning_rate, seconds, tasks_per_second.
-    n_tasks_ : int
-        Number of training tasks.
-    population_ : regressor
-        Population model fitted to all training tasks: `population`, or the algorithm's default if
-        it has one.
-
-    Examples
-    --------
-    >>> from ehrmeta import MetaRegressor, make_sinusoid
-    >>> X, y, groups = make_sinusoid(n_tasks=50, n_points=10, random_state=0)
-    >>> model = MetaRegressor(max_steps=50, random_state=0).fit(X, y, groups=groups)
-    >>> adapted = model.adapt(X[10:15], y[10:15])
-    >>> adapted.predict_interval(X[15:20], confidence_level=0.9).shape
-    (5, 2)
-    """
-
-    likelihood: str = field(default="normal", kw_only=False)
-    outcome_transform: Transform | Literal["auto"] | None = "auto"
-
-    _default_algorithm: ClassVar[type[Algorithm]] = DeepMixedEffects
-    _model_class: ClassVar[type[MetaModel]] = RegressionModel
-
-
-class MetaClassifier(MetaEstimator, TaskClassifier):
-    """Meta-learning classifier: learns from many tasks to classify a new one from a few rows.
-
-    The outcome has two classes or more, as text or whole numbers; a support may hold any of them.
-    Probabilities are averaged over the uncertainty about the task, so that the population model is
-    calibrated among new tasks.
-
-    Rare classes, down to half a percent, need no weights: probabilities are calibrated to the
-    training rows. If a `population` model has ``class_weight``,
-    ``DeepMixedEffects(feature_slopes=True)`` recalibrates it by an intercept and a slope. For
-    supports sampled by outcome (case-control) use ``adapt(prevalence=...)``.
-
-    Parameters
-    ----------
-    algorithm : Algorithm, optional
-        The meta-learner; `MetaSGD` by default. For two classes and cohorts without time
-        (``task_kind`` of the schema), the default is as in `MetaRegressor`.
-    backbone : Backbone, optional
-        The network; ``MLP((64, 64))`` by default.
-    population : classifier, optional
-        Any scikit-learn classifier of two classes, cross-fitted by task; its logit is the offset
-        that the algorithm adapts. `LogisticRegression` and `HistGradientBoostingClassifier` can be
-        saved.
-    schema, task, time, known, shots, max_queries, max_steps, batch_size, learning_rate, \
-weight_decay, validation_fraction, patience, score_shots, device, precision, chunk_size, compile, \
-callbacks, verbose, random_state
-        As in `MetaRegressor`.
-
-    Attributes
-    ----------
-    classes_ : ndarray, (class,)
-        Class labels, sorted: the columns of `predict_proba`.
-    history_, n_tasks_, population_
-        As in `MetaRegressor`.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from ehrmeta import MetaClassifier, make_sinusoid
-    >>> X, y, groups = make_sinusoid(n_tasks=50, n_points=10, random_state=0)
-    >>> label = np.where(y > 0, "above", "below")
-    >>> model = MetaClassifier(max_steps=50, random_state=0).fit(X, label, groups=groups)
-    >>> model.adapt(X[10:15], label[10:15]).predict_proba(X[15:20]).shape
-    (5, 2)
-    """
-
-    _model_class: ClassVar[type[MetaModel]] = ClassificationModel
-
-    def adapt(
-        self,
-        X: Any,
-        y: Any,
-        *,
-        groups: Any = None,
-        time: Any = None,
-        prevalence: float | None = None,
-    ) -> Adapted:
-        """Adapt to new tasks from their supports, all in one batch, without refitting.
-
-        Parameters
-        ----------
-        X, y, groups, time
-            As in ``MetaRegressor.adapt``. A support may hold one class only.
-        prevalence : float, optional
-            For support rows sampled by outcome (all cases and some controls): the share of the
-            second class among all patients of these tasks. An offset on the support's log-odds
-            then corrects for the sampling, so that predictions hold for unsampled patients.
-            Refused by algorithms that compare rows (prototypical, matching and relation networks,
-            neural processes), which have no such offset.
-
-        Returns
-        -------
-        Adapted
-            Predictions for these tasks.
-
-        References
-        ----------
-        King, Zeng (2001), doi:10.1093/oxfordjournals.pan.a004868 (prior correction).
-        """
-        model = self.fitted_model()
-        labels, support = model.read_support(X, y, groups=groups, time=time)
-        if prevalence is not None:
-            algorithm = self.model_.learner.algorithm
-            if not algorithm.uses_support_offset:
-                raise DataError(
-                    f"{type(algorithm).__name__} does not correct for sampling by outcome. Leave "
-                    "prevalence out, or fit with MetaSGD, BayesianHead or DeepMixedEffects."
-                )
-            support = _case_control_offset(support, prevalence)
-        return Adapted(model, labels, support)
-
-
-def _case_control_offset(support: TaskRows, prevalence: float) -> TaskRows:
-    r"""Add the prior correction of case-control sampling to the offset of the support rows.
-
-    .. math:: \mathrm{logit}\, \bar y_i - \mathrm{logit}\, \pi
-
-    with :math:`\bar y_i` the share of events in the support of task i, :math:`\pi` the prevalence.
-    """
-    if not 0.0 < prevalence < 1.0:
-        raise DataError(f"prevalence must lie strictly between 0 and 1, got {prevalence}.")
-    if bool((support.y > 1).any()):
-        raise DataError("prevalence= needs two classes: leave it out for more.")
-    events = torch.bincount(support.codes, support.y.double(), minlength=support.n_tasks)
-    share = events / support.sizes.clamp(min=1)
-    one_class = (support.sizes > 0) & ((share == 0) | (share == 1))
-    if bool(one_class.any()):
-        raise DataError(
-            f"{int(one_class.sum()):,} of {support.n_tasks:,} supports (first: task "
-            f"{int(one_class.nonzero()[0])}) hold one class only, so they were not sampled by "
-            "outcome. Leave prevalence out for rows that were not sampled."
-        )
-    correction = torch.logit(share) - torch.logit(torch.tensor(prevalence, dtype=torch.float64))
-    offset = support.offset + correction[support.codes].to(support.offset.dtype)
-    return replace(support, offset=offset)

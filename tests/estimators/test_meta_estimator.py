@@ -27,7 +27,8 @@ from ehrmeta import (
 from ehrmeta.baselines import MixedEffectsLogistic
 from ehrmeta.data import Feature, Outcome, Schema
 from ehrmeta.errors import BundleError, DataError, DataWarning, NotFittedError
-from ehrmeta.estimators.meta_estimator import _case_control_offset, _computed, _episodes
+from ehrmeta.estimators.classifier import _case_control_offset
+from ehrmeta.estimators.meta_estimator import _computed, _episodes
 from ehrmeta.nn import TaskRows
 from ehrmeta.nn.device import FEW_POINTS
 from tests.estimators.patients import make_patients, small_model
