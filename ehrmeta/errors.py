@@ -4,6 +4,7 @@ The remedy is stored as data, a `Remedy`, which the command line replaces by its
 """
 
 import difflib
+import sys
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -33,6 +34,7 @@ __all__ = [
 
 Arguments = ParamSpec("Arguments")
 Value = TypeVar("Value")
+_INSIDE = ("ehrmeta.", "contextlib")  # modules whose lines no warning names
 
 
 @dataclass(frozen=True)
@@ -126,10 +128,18 @@ class RenamedWarning(_Message, UserWarning):
     """An argument or a method has a new name; the old one works for one more release."""
 
 
-def warn_renamed(old: str, instead: str, stacklevel: int = 3) -> None:
+def warn(message: str | Warning, category: type[Warning] | None = None) -> None:
+    """Warn at the line of the caller's own code: the first frame outside this package."""
+    frame, stacklevel = sys._getframe(1), 2
+    while frame.f_back is not None and frame.f_globals["__name__"].startswith(_INSIDE):
+        frame, stacklevel = frame.f_back, stacklevel + 1
+    warnings.warn(message, category, stacklevel=stacklevel)
+
+
+def warn_renamed(old: str, instead: str) -> None:
     """Warn that a name is deprecated, and name its replacement."""
     message = f"{old} has a new name: {instead}. The old one works for one more release."
-    warnings.warn(message, RenamedWarning, stacklevel=stacklevel)
+    warn(message, RenamedWarning)
 
 
 def renamed_argument(

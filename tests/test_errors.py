@@ -1,10 +1,11 @@
 import builtins
 import copy
 
+import numpy as np
 import pytest
 from sklearn.exceptions import NotFittedError as SklearnNotFittedError
 
-from ehrmeta import errors
+from ehrmeta import MetaRegressor, errors, make_sinusoid
 
 
 @pytest.mark.parametrize(
@@ -52,3 +53,16 @@ def test_a_remedy_is_a_sentence_in_python_and_stays_data(kind: type[Exception]) 
 def test_an_error_of_one_text_is_that_text() -> None:
     assert str(errors.DataError("2 rows are missing.")) == "2 rows are missing."
     assert str(errors.DataError()) == ""
+
+
+def test_a_warning_points_at_the_callers_own_line_however_deep_it_began() -> None:
+    X, y, groups = make_sinusoid(n_tasks=3, n_points=4, random_state=0)
+    time = np.append(np.arange(11.0), 1e5)
+    calls = (
+        lambda: MetaRegressor(max_steps=1).fit(X, y, groups=groups, time=time),
+        lambda: errors.warn("from here", errors.DataWarning),
+    )
+    for call in calls:
+        with pytest.warns(errors.DataWarning) as caught:
+            call()
+        assert {one.filename for one in caught} == {__file__}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import warnings
 from typing import Any, NamedTuple
 
 import narwhals.stable.v2 as nw
@@ -12,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ehrmeta.data.columns import collected, read_column, refuse_rows
-from ehrmeta.errors import DataError, DataWarning, Remedy, SchemaError
+from ehrmeta.errors import DataError, DataWarning, Remedy, SchemaError, warn
 
 SECONDS = {  # seconds per UCUM unit of time
     "s": 1.0,
@@ -221,11 +220,10 @@ def _iso_dates(series: pd.Series[str], name: str) -> pd.Series[str]:
         what = f"column '{name}' is not an ISO 8601 date, and the day may be the month,"
         refuse_rows(is_local.to_numpy(), what, _WRITE_ISO)
     order = "day, month, year" if n_day_first else "month, day, year"
-    warnings.warn(
+    warn(
         f"column '{name}': {int(is_local.sum()):,} dates are read as {order}, because "
         f"{n_day_first or n_month_first:,} can be nothing else. Write YYYY-MM-DD if this is wrong.",
         DataWarning,
-        stacklevel=2,
     )
     day, month = (0, 2) if n_day_first else (2, 0)
     iso = parts[3] + "-" + parts[month].str.zfill(2) + "-" + parts[day].str.zfill(2) + parts[4]

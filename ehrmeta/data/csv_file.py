@@ -16,7 +16,7 @@ from typing import BinaryIO, cast
 
 import pandas as pd
 
-from ehrmeta.errors import DataWarning, Remedy, SchemaError
+from ehrmeta.errors import DataWarning, Remedy, SchemaError, warn
 
 _SAMPLE = 1 << 16  # characters from which the separator is detected
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
@@ -118,7 +118,7 @@ def read_csv(
     if unusual:
         remedy = Remedy("other-form", "Pass encoding=, sep= or decimal= if this is wrong.")
         message = f"'{path}' is read as: {', '.join(unusual)}."
-        warnings.warn(DataWarning(message, remedy), stacklevel=3)
+        warn(DataWarning(message, remedy))
     return _with_points(frame, text, path) if decimal == "," else frame
 
 
@@ -209,12 +209,11 @@ def _with_points(frame: pd.DataFrame, text: tuple[str, ...], path: Path) -> pd.D
         remedy = Remedy(
             "one-decimal", "Write one form of numbers, or name the decimal by decimal=."
         )
-        warnings.warn(
+        warn(
             DataWarning(
                 f"'{path}': column(s) {pointed} hold numbers with decimal points in a file with "
                 "decimal commas: they are read as text.",
                 remedy,
-            ),
-            stacklevel=4,
+            )
         )
     return frame

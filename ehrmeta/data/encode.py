@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -28,7 +27,7 @@ from ehrmeta.data.coding import (
 from ehrmeta.data.columns import level_names, refuse_rows, require_columns
 from ehrmeta.data.schema import Feature
 from ehrmeta.data.tasks import index_tasks
-from ehrmeta.errors import DataWarning, Remedy, SchemaError
+from ehrmeta.errors import DataWarning, Remedy, SchemaError, warn
 
 
 @dataclass(frozen=True)
@@ -265,7 +264,7 @@ def _warn_of_unknown(unknown: Mapping[str, Unknown]) -> None:
 
 def _warn(columns: list[str], before: str, after: str) -> None:
     if columns:
-        warnings.warn(before + "; ".join(columns) + after, DataWarning, stacklevel=6)
+        warn(before + "; ".join(columns) + after, DataWarning)
 
 
 def _numbers(columns: Mapping[str, NDArray[Any]], feature: Feature) -> NDArray[np.float64]:

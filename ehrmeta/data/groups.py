@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Iterable
 
 import numpy as np
@@ -11,14 +10,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ehrmeta.data.tasks import TaskIndex
-from ehrmeta.errors import DataWarning, GroupError, Remedy
+from ehrmeta.errors import DataWarning, GroupError, Remedy, warn
 
 _NUMBERED = re.compile(r"(?P<stub>.*?[^\d\W_])(?P<sep>[_. -]?)(?P<number>\d+)$")
 _ARRAY = re.compile(r"x\d+")  # names of the columns of an array
 _FEW_TASKS, _SMALL_SHARE = 10, 0.5  # with two rows
 
 
-def check_repeated_rows(tasks: TaskIndex, columns: Iterable[str], stacklevel: int = 2) -> None:
+def check_repeated_rows(tasks: TaskIndex, columns: Iterable[str]) -> None:
     """Raise if no task has two rows, with the likely cause; warn if few tasks have.
 
     Parameters
@@ -26,8 +25,6 @@ def check_repeated_rows(tasks: TaskIndex, columns: Iterable[str], stacklevel: in
     tasks : TaskIndex
     columns : iterable of str
         Names of all columns, of which numbered ones (hdl_1, hdl_2) may be visits.
-    stacklevel : int
-        Of the warning.
 
     Raises
     ------
@@ -52,11 +49,10 @@ def check_repeated_rows(tasks: TaskIndex, columns: Iterable[str], stacklevel: in
             ),
         )
     if repeated <= 2 or repeated < min(_FEW_TASKS, _SMALL_SHARE * n_tasks):
-        warnings.warn(
+        warn(
             f"{repeated:,} of {n_tasks:,} tasks have two rows or more: too few to tell how tasks "
             "differ. Check the ids, or pass more tasks.",
             DataWarning,
-            stacklevel=stacklevel + 1,
         )
 
 
@@ -131,14 +127,13 @@ def spelling_hint(count: int) -> str:
     )
 
 
-def warn_of_respelled(count: int, stacklevel: int = 2) -> None:
+def warn_of_respelled(count: int) -> None:
     """Warn of ids that differ from another in their spelling only, if any."""
     if count:
-        warnings.warn(
+        warn(
             f"{count:,} id(s) differ from another by leading zeros, capitals or spaces only, but "
             "count as separate tasks. Use one spelling for every task.",
             DataWarning,
-            stacklevel=stacklevel + 1,
         )
 
 

@@ -1,6 +1,5 @@
 """Prediction times, outcome labels within a horizon, and survival data."""
 
-import warnings
 from collections.abc import Sequence
 from numbers import Real
 from typing import Any, NamedTuple
@@ -12,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from ehrmeta.data.columns import read_columns, refuse_rows, require_columns
 from ehrmeta.data.findings import Finding
 from ehrmeta.data.tasks import index_tasks
-from ehrmeta.errors import DataError, DataWarning, did_you_mean
+from ehrmeta.errors import DataError, DataWarning, did_you_mean, warn
 
 Array = NDArray[np.float64]
 
@@ -214,10 +213,9 @@ def _records_of(records: pd.DataFrame, codes: str | Sequence[str]) -> pd.DataFra
     known = records["code"].unique()
     for code in wanted:
         if code not in known:
-            warnings.warn(
+            warn(
                 f"events has no record of '{code}'. {did_you_mean(code, sorted(map(str, known)))}",
                 DataWarning,
-                stacklevel=3,
             )
     return records[records["code"].isin(wanted)]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -11,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ehrmeta.data.columns import Column, Mask
-from ehrmeta.errors import DataWarning, Remedy
+from ehrmeta.errors import DataWarning, Remedy, warn
 
 Codes = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -40,7 +39,7 @@ class Measured:
     timed: tuple[str, ...]
     n_tasks: int
 
-    def warn(self, stacklevel: int = 2) -> None:
+    def warn(self) -> None:
         """Warn of the columns read as measured, if any."""
         if not self.n_varying:
             return
@@ -59,7 +58,7 @@ class Measured:
             "Name those that are known ahead, such as planned doses, in known=[...]; known=[] "
             "confirms that there are none.",
         )
-        warnings.warn(DataWarning(message, remedy), stacklevel=stacklevel + 1)
+        warn(DataWarning(message, remedy))
 
 
 def find_measured(

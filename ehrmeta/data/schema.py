@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from ehrmeta.data.clock import SECONDS, to_time
 from ehrmeta.data.columns import Columns, read_columns, require_columns
 from ehrmeta.data.roles import Measured, find_measured, is_static
 from ehrmeta.data.toml_file import read_toml, write_toml
-from ehrmeta.errors import DataError, DataWarning, Remedy, SchemaError, did_you_mean
+from ehrmeta.errors import DataError, DataWarning, Remedy, SchemaError, did_you_mean, warn
 
 T = TypeVar("T")
 TaskKind = Literal["patient", "cohort"]
@@ -424,12 +423,11 @@ def _kind_of(values: NDArray[Any], name: str) -> Kind:
         text = pd.Series(values).dropna()
         not_number = pd.to_numeric(text, errors="coerce").isna()
         if 0 < not_number.sum() < 0.2 * len(text):  # such as one '<5' in a lab
-            warnings.warn(
+            warn(
                 f"column '{name}' is categorical because {not_number.sum():,} of {len(text):,} "
                 f"values are not numeric (first: row {not_number.idxmax()}). Correct them to "
                 "use numbers.",
                 DataWarning,
-                stacklevel=3,
             )
         return "categorical"
     if values.dtype.kind in "mM":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -29,7 +28,7 @@ from ehrmeta.data.tasks import (
     split_tasks,
 )
 from ehrmeta.data.validation import check_table, clean_rows
-from ehrmeta.errors import DataError, DataWarning, SchemaError
+from ehrmeta.errors import DataError, DataWarning, SchemaError, warn
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -167,7 +166,7 @@ features, measured, known, units, ranges
                 raise finding.error
         timed = _with_zone(schema, frame)
         if clean.implausible:
-            warnings.warn(DataWarning(*clean.implausible), stacklevel=2)
+            warn(DataWarning(*clean.implausible))
         columns = clean.columns
         X = pd.DataFrame({name: columns[name] for name in schema.names}, index=clean.rows)
         X.attrs["ehrmeta_schema"] = timed.to_dict()

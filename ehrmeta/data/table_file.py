@@ -2,7 +2,6 @@
 
 import csv
 import re
-import warnings
 import zlib
 from functools import partial
 from pathlib import Path
@@ -12,7 +11,7 @@ import pandas as pd
 from pyarrow.lib import ArrowException
 
 from ehrmeta.data.csv_file import read_csv
-from ehrmeta.errors import DataError, DataWarning, Remedy, SchemaError
+from ehrmeta.errors import DataError, DataWarning, Remedy, SchemaError, warn
 from ehrmeta.whole_file import replace_file
 
 SUFFIXES = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".parquet")
@@ -94,11 +93,10 @@ def read_frame(
     no_name = re.compile(r"Unnamed: \d+|\s*")  # such as row numbers written by to_csv
     unnamed = [n for n in frame.columns if no_name.fullmatch(str(n)) and n not in text]
     if unnamed:
-        warnings.warn(
+        warn(
             f"'{path}': dropped unnamed column(s) {unnamed}, probably row numbers. Name them in "
             "the file to use them.",
             DataWarning,
-            stacklevel=2,
         )
     return frame.drop(columns=unnamed)
 
@@ -163,12 +161,11 @@ def _escaped(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
             escaped.isetitem(i, cells.where(~formula, "'" + text))
     if counts:
         listed = ", ".join(f"'{name}': {count:,}" for name, count in counts.items())
-        warnings.warn(
+        warn(
             f"'{path}': cells that a spreadsheet would run as formulas are written with an "
             f"apostrophe before them ({listed}). ehrmeta reads them without it; write .parquet to "
             "keep them as they are for others.",
             DataWarning,
-            stacklevel=3,
         )
     return escaped
 

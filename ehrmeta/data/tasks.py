@@ -1,6 +1,5 @@
 """Tasks of a table: numbering and sorting of rows, splits by task, and support masks."""
 
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +11,7 @@ from sklearn import get_config
 from sklearn.model_selection import BaseCrossValidator
 
 from ehrmeta.data.columns import Mask, read_column, read_columns, refuse_rows
-from ehrmeta.errors import DataError, DataWarning, GroupError, SchemaError, did_you_mean
+from ehrmeta.errors import DataError, DataWarning, GroupError, SchemaError, did_you_mean, warn
 
 RandomState = int | np.random.Generator | None
 _LARGEST_ID = 2.0**53  # above, neighbouring whole numbers are the same float
@@ -200,13 +199,12 @@ class PatientKFold(BaseCrossValidator):
         unless scikit-learn's metadata routing is enabled.
         """
         if groups is not None and not get_config()["enable_metadata_routing"]:
-            warnings.warn(
+            warn(
                 "groups= of a search reaches its folds, but not the fit of an estimator, because "
                 "metadata routing is off. Name the column of tasks in the estimator and in "
                 "PatientKFold by task=, or call "
                 "sklearn.set_config(enable_metadata_routing=True) first.",
                 DataWarning,
-                stacklevel=3,
             )
         return self.n_splits
 

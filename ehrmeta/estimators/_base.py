@@ -1,6 +1,5 @@
 """Base classes of task estimators: reading, encoding, adapting and scoring."""
 
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ from sklearn.utils.validation import _get_feature_names, _num_features
 from ehrmeta.data import Outcome, OutcomeScale, Schema
 from ehrmeta.data.columns import collected
 from ehrmeta.data.schema import Transform
-from ehrmeta.errors import DataError, DataWarning, NotFittedError, Remedy
+from ehrmeta.errors import DataError, DataWarning, NotFittedError, Remedy, warn
 from ehrmeta.estimators.adapted import Adapted
 from ehrmeta.estimators.inputs import (
     Inputs,
@@ -263,7 +262,7 @@ class TaskRegressor(RegressorMixin, TaskEstimator):
         y = inputs.outcome()
         is_normal = getattr(self, "likelihood", "normal") == "normal"
         robust = "declare a plausible range, or use likelihood='student_t'" if is_normal else None
-        check_outcome(y, outcome_name(schema), 5, robust=robust)
+        check_outcome(y, outcome_name(schema), robust=robust)
         self._warn_of_odd_outcome(y, outcome_name(schema))
         declared = Outcome("y") if schema is None or schema.outcome is None else schema.outcome
         chosen = None if self.outcome_transform == "auto" else self.outcome_transform
@@ -276,12 +275,11 @@ class TaskRegressor(RegressorMixin, TaskEstimator):
     def _warn_of_odd_outcome(self, y: Array, name: str) -> None:
         """Warn of a 0/1 outcome."""
         if set(np.unique(y)) == {0.0, 1.0}:
-            warnings.warn(
+            warn(
                 DataWarning(
                     f"outcome '{name}' is 0 or 1 in all {len(y):,} rows and modelled as a number.",
                     Remedy("two-classes", "Use MetaClassifier to predict probabilities."),
-                ),
-                stacklevel=5,
+                )
             )
 
     def _losses(

@@ -484,7 +484,7 @@ class Adapted(files.Saved):
         if not allow_new:
             refuse_new(codes, inputs.groups, self.labels_)
         elif inputs.groups is not None and (codes < 0).any():
-            warn_of_respelled(respelled(inputs.groups[codes < 0], self.labels_), stacklevel=4)
+            warn_of_respelled(respelled(inputs.groups[codes < 0], self.labels_))
         return inputs, codes
 
     def _query(self, X: Any, groups: Any, time: Any) -> TaskRows:

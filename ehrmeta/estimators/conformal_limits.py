@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from scipy import special
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
-from ehrmeta.errors import BundleError, DataError, DataWarning, SchemaError, did_you_mean
+from ehrmeta.errors import BundleError, DataError, DataWarning, SchemaError, did_you_mean, warn
 from ehrmeta.ranges import check_level
 
 Array = npt.NDArray[np.float64]
@@ -304,14 +303,13 @@ class Calibration:
         (n_shots, _), (_, n_tasks) = next(iter(coarse.items()))
         n_rows = sum(n_rows for n_rows, _ in coarse.values())
         by = f", by {', '.join(self.by)}" if self.by else ""
-        warnings.warn(
+        warn(
             f"{_counted(n_rows, 'row')} in {_counted(len(coarse), 'subgroup')} (first: after "
             f"{_counted(n_shots or 0, 'shot')}{by}) had too few calibration patients: a level of "
             f"{100 * confidence_level:g} % needs {needed:,}, got {n_tasks:,}. Limits of a larger "
             "group are used instead, which cover only on average over that group. Calibrate these "
             "shots and subgroups on more patients.",
             DataWarning,
-            stacklevel=7,
         )
 
     def recalibrated(self, p: Array, cells: Sequence[Cell]) -> Array:

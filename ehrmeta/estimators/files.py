@@ -26,7 +26,7 @@ from torch import Tensor
 
 from ehrmeta.algorithms import ALGORITHMS
 from ehrmeta.data import Encoder, Schema
-from ehrmeta.errors import BundleError, DataError, DataWarning, Remedy, RenamedWarning
+from ehrmeta.errors import BundleError, DataError, DataWarning, Remedy, RenamedWarning, warn
 from ehrmeta.nn import MLP, TaskRows
 from ehrmeta.persistence import read_bundle, write_bundle
 from ehrmeta.persistence.sklearn_models import SAVED_MODELS
@@ -111,7 +111,7 @@ class Saved(ABC):
                 f"levels of fewer than eleven patients are not named in the file ({counts}). Once "
                 "loaded, the model predicts their rows as the average level."
             )
-            warnings.warn(DataWarning(message, Remedy("keep-levels", remedy)), stacklevel=2)
+            warn(DataWarning(message, Remedy("keep-levels", remedy)))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, device: str = "auto") -> Self:

@@ -1,6 +1,5 @@
 """Reading and checking the arguments of fit, adapt, predict and score."""
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
@@ -26,7 +25,15 @@ from ehrmeta.data.columns import collected, native_column, refuse_rows
 from ehrmeta.data.findings import numeric_dates
 from ehrmeta.data.groups import check_repeated_rows, respelled, warn_of_respelled
 from ehrmeta.data.leaks import n_gross_errors, refuse_copies
-from ehrmeta.errors import DataError, DataWarning, GroupError, Remedy, SchemaError, did_you_mean
+from ehrmeta.errors import (
+    DataError,
+    DataWarning,
+    GroupError,
+    Remedy,
+    SchemaError,
+    did_you_mean,
+    warn,
+)
 from ehrmeta.nn.backbone import Backbone
 from ehrmeta.nn.mlp import ACTIVATIONS
 
@@ -193,7 +200,7 @@ def report_repeats(tasks: TaskIndex, time: npt.NDArray[np.float64], task_kind: s
     )
     if task_kind == "patient":
         raise DataError(message, remedy)
-    warnings.warn(DataWarning(message, remedy), stacklevel=4)
+    warn(DataWarning(message, remedy))
 
 
 def _columns(X: Any) -> dict[str, Array]:
@@ -223,11 +230,10 @@ def check_trainable(inputs: Inputs, schema: Schema | None) -> None:
         )
     tasks = inputs.tasks()
     if inputs.groups is None:
-        warnings.warn(
+        warn(
             "groups=None: all rows are one task, so there is nothing to meta-learn. Pass groups= "
             "with the patient (or hospital) of every row.",
             DataWarning,
-            stacklevel=4,
         )
     elif tasks.n_tasks == 1:
         raise GroupError(
@@ -240,65 +246,57 @@ def check_trainable(inputs: Inputs, schema: Schema | None) -> None:
     else:
         lagged = schema.measured if schema is not None else ()
         ahead = {name: values for name, values in inputs.columns.items() if name not in lagged}
-        check_tasks(tasks, ahead, inputs, schema, stacklevel=5)
+        check_tasks(tasks, ahead, inputs, schema)
     if schema is not None and schema.measured and inputs.time is None:
         raise DataError(
             f"measured feature(s) {list(schema.measured)} need time= to determine their last "
             "value. Pass the time of every row."
         )
     if schema is not None and schema.time is not None and inputs.time is None:
-        warnings.warn(
+        warn(
             f"the schema has a clock ('{schema.time.name}') but time= was not passed: supports are "
             "random visits. Pass time= to predict later visits from earlier ones.",
             DataWarning,
-            stacklevel=4,
         )
     if inputs.time is not None:
-        check_times(inputs.time, schema, stacklevel=5)
+        check_times(inputs.time, schema)
         report_repeats(tasks, inputs.time, None if schema is None else schema.task_kind)
 
 
 def check_tasks(
-    tasks: TaskIndex,
-    ahead: Mapping[str, Array],
-    inputs: Inputs,
-    schema: Schema | None,
-    stacklevel: int,
+    tasks: TaskIndex, ahead: Mapping[str, Array], inputs: Inputs, schema: Schema | None
 ) -> None:
     """Raise if no task has two rows, or a feature known `ahead` of the outcome is a copy of it."""
     refuse_copies(dict(ahead), inputs.outcome(), outcome_name(schema))
-    check_repeated_rows(tasks, inputs.columns, stacklevel=stacklevel)
-    warn_of_respelled(respelled(tasks.labels), stacklevel=stacklevel)
+    check_repeated_rows(tasks, inputs.columns)
+    warn_of_respelled(respelled(tasks.labels))
 
 
-def check_times(time: npt.NDArray[np.float64], schema: Schema | None, stacklevel: int) -> None:
+def check_times(time: npt.NDArray[np.float64], schema: Schema | None) -> None:
     """Raise or warn if training times look like errors, placeholders or dates as numbers."""
     clock = Clock("time") if schema is None or schema.time is None else schema.time
-    _check_spread(time, clock.name, stacklevel + 1)
+    _check_spread(time, clock.name)
     if are_numeric_dates(time):
         finding = numeric_dates(clock.name, clock.unit, len(time))
-        warnings.warn(DataWarning(finding), stacklevel=stacklevel)
+        warn(DataWarning(finding))
 
 
-def _check_spread(time: npt.NDArray[np.float64], name: str, stacklevel: int) -> None:
+def _check_spread(time: npt.NDArray[np.float64], name: str) -> None:
     """Raise or warn if a few training times are far from all others, as placeholders are."""
     distance = distance_from_others(time)
     what = f"column '{name}': the time is implausibly far from the others"
     refuse_rows(distance > ABSURD, what, "Correct these rows, or drop them.")
     far = np.flatnonzero(distance > FAR)
     if len(far):
-        warnings.warn(
+        warn(
             f"time '{name}' is far from all others in {len(far):,} of {len(time):,} rows (first: "
             f"row {far[0]}): over {FAR:,} times the range of the middle 90 % from the median. "
             "Check for placeholders.",
             DataWarning,
-            stacklevel=stacklevel,
         )
 
 
-def check_outcome(
-    y: npt.NDArray[np.float64], name: str, stacklevel: int, *, robust: str | None
-) -> None:
+def check_outcome(y: npt.NDArray[np.float64], name: str, *, robust: str | None) -> None:
     """Raise if an outcome is constant, and warn of gross errors.
 
     Parameters
@@ -310,13 +308,12 @@ def check_outcome(
         raise DataError(f"outcome '{name}' is constant over all {len(y):,} rows. Check the column.")
     count = n_gross_errors(y)
     if count and robust is not None:
-        warnings.warn(
+        warn(
             DataWarning(
                 f"outcome '{name}' is far from all other values in {count:,} of {len(y):,} rows: "
                 "probably gross errors, which distort every prediction.",
                 Remedy("gross-errors", f"Correct them, {robust}."),
-            ),
-            stacklevel=stacklevel,
+            )
         )
 
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from ehrmeta.data import TaskIndex, first_k, random_k
 from ehrmeta.data.columns import take_rows
-from ehrmeta.errors import AtypicalWarning, DataError, DataWarning, Remedy
+from ehrmeta.errors import AtypicalWarning, DataError, DataWarning, Remedy, warn
 from ehrmeta.estimators.files import data_digest
 from ehrmeta.estimators.inputs import Inputs
 
@@ -63,14 +63,14 @@ def scoring_checks(
         for one in caught:
             if str(one.message) not in shown:
                 shown.add(str(one.message))
-                warnings.warn(one.message, one.category, stacklevel=4)
+                warn(one.message, one.category)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DataWarning)
         yield
 
 
 def shots_to_score(
-    tasks: TaskIndex, given: Sequence[int] | None, usual: Sequence[int], stacklevel: int = 2
+    tasks: TaskIndex, given: Sequence[int] | None, usual: Sequence[int]
 ) -> tuple[int, ...]:
     """Support sizes to score: those given, or the usual ones that half of the tasks exceed.
 
@@ -80,8 +80,6 @@ def shots_to_score(
     given : sequence of int, optional
     usual : sequence of int
         Defaults. A warning names those left out because fewer than half of the tasks exceed them.
-    stacklevel : int
-        Of the warning.
 
     Raises
     ------
@@ -105,7 +103,7 @@ def shots_to_score(
                 f"row after that many (the longest has {longest:,})."
             )
             remedy = Remedy("name-shots", "Pass shots= to score them.")
-            warnings.warn(DataWarning(what, remedy), stacklevel=stacklevel + 1)
+            warn(DataWarning(what, remedy))
         return chosen
     too_many = [k for k in given if k >= longest]
     if too_many:

@@ -2,7 +2,6 @@
 
 import os
 import sys
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
@@ -15,7 +14,7 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from ehrmeta.algorithms import AboveMixedModel, Algorithm, DeepMixedEffects, MetaSGD, Params
-from ehrmeta.errors import DataWarning
+from ehrmeta.errors import DataWarning, warn
 from ehrmeta.estimators._base import TaskEstimator
 from ehrmeta.estimators.files import Json, Saved, State, check_class, data_digest
 from ehrmeta.estimators.learner import Learner, pick_device
@@ -196,12 +195,11 @@ class MetaEstimator(Saved, TaskEstimator):
         population = None
         if self.population is not None:
             if not is_saved(self.population):
-                warnings.warn(
+                warn(
                     f"a model with population={type(self.population).__name__} cannot be saved to "
                     f"a file. The models that can are {WHAT_IS_SAVED}. Use one of these, or keep "
                     "the training script.",
                     DataWarning,
-                    stacklevel=4,
                 )
             with stage("cross-fitting the population model", shown=progress_bar):
                 population, rows = cross_fit_population(self.population, rows)

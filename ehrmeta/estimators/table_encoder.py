@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
@@ -18,7 +17,7 @@ from ehrmeta.data.columns import require_columns
 from ehrmeta.data.findings import odd_codes
 from ehrmeta.data.roles import find_measured
 from ehrmeta.data.validation import outside_range
-from ehrmeta.errors import DataError, DataWarning, SchemaError
+from ehrmeta.errors import DataError, DataWarning, SchemaError, warn
 from ehrmeta.estimators.files import label_type
 from ehrmeta.estimators.inputs import Inputs
 from ehrmeta.nn.batch import TaskRows
@@ -187,11 +186,10 @@ def _features(
         )
     ignored = [name for name in known or () if name in schema.measured]
     if ignored:
-        warnings.warn(
+        warn(
             f"column(s) {ignored} of known= are measured in the schema, which has priority. "
             "Declare role='known' there.",
             DataWarning,
-            stacklevel=5,
         )
     return schema.features
 
@@ -202,13 +200,13 @@ def _infer_features(inputs: Inputs, known: Sequence[str] | None) -> tuple[Featur
     features = Schema.infer(pd.DataFrame(dict(columns))).features
     odd = tuple(odd_codes(dict(columns), columns))
     if odd:
-        warnings.warn(DataWarning(*odd), stacklevel=6)
+        warn(DataWarning(*odd))
     if inputs.time is None or inputs.groups is None:
         return features
     undeclared = [name for name in columns if name not in (known or ())]
     inferred = find_measured(columns, undeclared, inputs.groups, inputs.time)
     if known is None:
-        inferred.warn(stacklevel=6)
+        inferred.warn()
     return tuple(
         replace(feature, role="measured") if feature.name in inferred.n_varying else feature
         for feature in features
@@ -229,11 +227,10 @@ def _plausible(columns: Mapping[str, Array], features: tuple[Feature, ...]) -> d
             counted = f"{int(outside.sum()):,} (range {feature.low} to {feature.high})"
             masked.append(f"'{feature.name}': {counted}")
     if masked:
-        warnings.warn(
+        warn(
             f"values outside their plausible range count as missing: {', '.join(masked)}. Check "
             "their units.",
             DataWarning,
-            stacklevel=5,
         )
     return plausible
 

@@ -1,6 +1,5 @@
 """Fitted models of tasks: the contract under every estimator (read, adapt, predict)."""
 
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -136,7 +135,7 @@ class RowReader:
             report_repeats(tasks, inputs.time, kind)
         labels = None if inputs.groups is None else tasks.labels
         if labels is not None:
-            warn_of_respelled(respelled(labels), stacklevel=4)
+            warn_of_respelled(respelled(labels))
         return labels, self.table.rows(inputs, tasks.codes, max(tasks.n_tasks, 1))
 
     def read_more(
@@ -156,7 +155,7 @@ class RowReader:
         else:
             index_tasks(inputs.groups)  # refuses missing ids
             _check_id_type(inputs.groups, labels)
-            warn_of_respelled(respelled(inputs.groups, labels), stacklevel=4)
+            warn_of_respelled(respelled(inputs.groups, labels))
             union = pd.Index(labels).union(pd.Index(inputs.groups).unique())
             old, new = union.get_indexer(labels), union.get_indexer(inputs.groups)
             labels = union.to_numpy()
@@ -184,12 +183,11 @@ class RowReader:
         length = max(last - first, self.table.time_scale)
         far = np.flatnonzero((time < first - length) | (time > last + length))
         if len(far):
-            warnings.warn(
+            errors.warn(
                 f"the time of {len(far):,} of {len(time):,} rows (first: row {far[0]}) lies far "
                 "outside the training period, by more than its length: predictions there are "
                 "extrapolations. Check the unit and the origin of time.",
                 errors.DataWarning,
-                stacklevel=5,
             )
 
     def _check_columns(self, X: Any, inputs: Inputs) -> None:
@@ -379,7 +377,7 @@ def _report_repeats(support: TaskRows, n_before: int, *, is_error: bool) -> None
         )
         if is_error:
             raise errors.DataError(message)
-        warnings.warn(message, errors.DataWarning, stacklevel=4)
+        errors.warn(message, errors.DataWarning)
 
 
 def last_times(support: TaskRows) -> Array:
@@ -396,13 +394,12 @@ def warn_of_past_rows(time: Array | None, codes: npt.NDArray[np.int64], last_tim
         return
     past = np.flatnonzero(time <= last_time[codes])
     if len(past):
-        warnings.warn(
+        errors.warn(
             f"{len(past):,} of {len(time):,} rows (first: row {past[0]}, of task "
             f"{codes[past[0]]} of {len(last_time) - 1:,}) are not later than the last row that "
             "their task was adapted to, so these predictions are not forecasts: they use outcomes "
             "of the same time or later. Adapt to earlier rows only.",
             errors.DataWarning,
-            stacklevel=6,
         )
 
 
@@ -411,11 +408,10 @@ def warn_of_atypical_tasks(p: Array) -> None:
     p = np.nan_to_num(p, nan=1.0)
     atypical = np.flatnonzero(p < _ATYPICAL)
     if len(atypical):
-        warnings.warn(
+        errors.warn(
             f"{len(atypical):,} of {len(p):,} adapted tasks (first: task {atypical[0]}) have "
             f"supports unlike the training tasks (prior-predictive p < {_ATYPICAL}; "
             f"{_ATYPICAL * len(p):.2g} expected by chance); see atypical_. Check units and values "
             "before relying on predictions.",
             errors.AtypicalWarning,
-            stacklevel=6,
         )

@@ -6,7 +6,6 @@ after every operator are hardly faster than one. So each thread computes its own
 
 import os
 import threading
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from typing import TypeVar
 import torch
 from threadpoolctl import threadpool_limits
 
-from ehrmeta.errors import DataError, MemoryWarning, Remedy
+from ehrmeta.errors import DataError, MemoryWarning, Remedy, warn
 
 Out = TypeVar("Out")
 In = TypeVar("In")
@@ -74,7 +73,7 @@ class Chunks:
                 f"the device's memory is full: continuing with at most {self.size:,} tasks at once."
             )
             remedy = Remedy("smaller-chunks", "Pass chunk_size= to start with fewer.")
-            warnings.warn(MemoryWarning(message, remedy), stacklevel=2)
+            warn(MemoryWarning(message, remedy))
 
 
 def in_threads(work: Callable[[In], Out], pieces: Sequence[In]) -> list[Out]:

@@ -6,7 +6,6 @@ import os
 import signal
 import threading
 import types
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
@@ -17,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ehrmeta.errors import BundleError, DataWarning
+from ehrmeta.errors import BundleError, DataWarning, warn
 from ehrmeta.persistence import read_bundle, write_bundle
 from ehrmeta.training.state import TrainingPlan, TrainingState
 
@@ -73,7 +72,7 @@ class Checkpoints:
             try:
                 tensors, numbers = read_bundle(path)
             except BundleError as error:
-                warnings.warn(f"A checkpoint is skipped: {error}", DataWarning, stacklevel=2)
+                warn(f"A checkpoint is skipped: {error}", DataWarning)
                 continue
             if numbers.get("belongs_to") != self.belongs_to:
                 raise BundleError(

@@ -6,7 +6,6 @@ import math
 import os
 import signal
 import time
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -17,7 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ehrmeta.algorithms._base import Algorithm, Spec
-from ehrmeta.errors import DataWarning, DivergenceError, Remedy
+from ehrmeta.errors import DataWarning, DivergenceError, Remedy, warn
 from ehrmeta.nn.batch import TaskRows, TaskSet
 from ehrmeta.nn.device import for_points
 from ehrmeta.training.checkpoints import Checkpoints, fingerprint, on_termination
@@ -130,7 +129,7 @@ def train(
             "robust-likelihood",
             "Check the outcomes for gross errors, or use likelihood='student_t'.",
         )
-        warnings.warn(DataWarning(message, remedy), stacklevel=2)
+        warn(DataWarning(message, remedy))
     best = state.best
     if evaluation is not None and algorithm.keeps_start:
         best = best if gained(evaluation.losses(start), evaluation.losses(best)) else start

@@ -1,6 +1,5 @@
 """Tasks that a treatment-response model was adapted to: effects and recommended arms."""
 
-import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, ClassVar, Self
@@ -10,7 +9,7 @@ import pandas as pd
 from torch import Tensor
 
 from ehrmeta.data.columns import level_names
-from ehrmeta.errors import BundleError, DataError, DataWarning, warn_renamed
+from ehrmeta.errors import BundleError, DataError, DataWarning, warn, warn_renamed
 from ehrmeta.estimators.files import Json, Saved, State, label_type
 from ehrmeta.estimators.predictions import FrameType, check_frame, prediction_frame
 from ehrmeta.treatment.arms import Arms, Array, Dose
@@ -313,24 +312,22 @@ class AdaptedResponse(RowScores, Saved):
         columns = {"action": arms.labels[best], "margin": margin, "low": low, "high": high}
         return pd.DataFrame(columns | {"abstain": ~(low > 0)})
 
-    def warn_of_gaps(self, stacklevel: int = 3) -> None:
+    def warn_of_gaps(self) -> None:
         """Warn of tasks with rows in only one arm, and of clipped propensities."""
         if self.one_arm_.any():
-            warnings.warn(
+            warn(
                 f"{int(self.one_arm_.sum()):,} of {self.n_tasks:,} tasks (first: task "
                 f"{int(np.flatnonzero(self.one_arm_)[0])}) have rows of one arm only. Such rows "
                 "inform the task's outcome level but not its effect, which stays the population's.",
                 DataWarning,
-                stacklevel=stacklevel,
             )
         if self.n_clipped_:
             clip = getattr(self.model.nuisances, "clip", None)
-            warnings.warn(
+            warn(
                 f"{self.n_clipped_:,} of {self.support.n_rows:,} rows have an arm with a "
                 f"propensity below clip={clip}, which was raised to {clip}: overlap is poor there. "
                 "See diagnostics().",
                 DataWarning,
-                stacklevel=stacklevel,
             )
 
     def to_state(self) -> State:

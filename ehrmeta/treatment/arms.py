@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ehrmeta.data import read_column
-from ehrmeta.errors import DataError, DataWarning, did_you_mean
+from ehrmeta.errors import DataError, DataWarning, did_you_mean, warn
 
 _CONTROL = re.compile(r"placebo|control|sham|untreated|usual|standard|^no(ne)?$", re.IGNORECASE)
 _MANY_ARMS = 20
@@ -134,11 +133,10 @@ def _warn_of_likely_control(labels: AnyArray) -> None:
     """Warn if the first label is the control although another one is named as such."""
     likely = [str(label) for label in labels[1:] if _CONTROL.search(str(label))]
     if likely and not _CONTROL.search(str(labels[0])):
-        warnings.warn(
+        warn(
             f"the control is {str(labels[0])!r}, the first arm in sorted order, but {likely[0]!r} "
             "may be meant. Pass control=, or an ordered categorical.",
             DataWarning,
-            stacklevel=4,
         )
 
 
@@ -193,11 +191,10 @@ class Dose:
         """Warn of doses outside the training doses, where the response is extrapolated."""
         outside = self.outside(np.atleast_1d(dose))
         if outside.any():
-            warnings.warn(
+            warn(
                 f"{int(outside.sum()):,} of {outside.size:,} doses lie outside the training doses "
                 f"({self.low:g} to {self.high:g}), so the response is extrapolated there.",
                 DataWarning,
-                stacklevel=4,
             )
 
 

@@ -329,7 +329,7 @@ def task_numbers(
     unknown = np.flatnonzero(task < 0)
     alike = respelled(inputs.groups[unknown], labels) if len(unknown) else 0
     if new:
-        warn_of_respelled(alike, stacklevel=5)
+        warn_of_respelled(alike)
     elif len(unknown):
         raise GroupError(
             f"{len(unknown):,} of {len(task):,} rows (first: row {unknown[0]}) belong to tasks "
@@ -362,20 +362,20 @@ def described(n_shots: Index, noun: str) -> str:
     return f"{tasks}, {low if low == high else f'{low}-{high}'} rows each"
 
 
-def check_training_rows(inputs: Inputs, schema: Schema | None, stacklevel: int = 5) -> None:
+def check_training_rows(inputs: Inputs, schema: Schema | None) -> None:
     """Raise or warn if tasks, outcome or times are unfit for learning, as in ``MetaRegressor``."""
     tasks, y = inputs.tasks(), inputs.outcome()
-    check_outcome(y, outcome_name(schema), stacklevel, robust="or drop these rows")
+    check_outcome(y, outcome_name(schema), robust="or drop these rows")
     if inputs.groups is None or tasks.n_tasks == 1:
         refuse_copies(inputs.columns, y, outcome_name(schema))
     else:
-        check_tasks(tasks, inputs.columns, inputs, schema, stacklevel)
+        check_tasks(tasks, inputs.columns, inputs, schema)
         _refuse_constant_tasks(y, tasks, outcome_name(schema))
     clock = schema.time if schema is not None else None
     if clock is not None:
         check_zones(inputs.zoned, clock.zoned, "those that the schema describes", clock.name)
     if inputs.time is not None:
-        check_times(inputs.time, schema, stacklevel)
+        check_times(inputs.time, schema)
 
 
 def _refuse_constant_tasks(y: Array, tasks: TaskIndex, name: str) -> None:

@@ -670,21 +670,21 @@ def test_a_tables_schema_follows_its_columns():
 
 def test_far_times_are_counted_and_dates_as_numbers_hinted_at():
     time = np.linspace(0.0, 100.0, 200)
-    check_times(time, None, stacklevel=2)
+    check_times(time, None)
     for factor, kind in ((FAR * 95, "warned"), (FAR * 85, "silent"), (ABSURD * 95, "refused")):
         far = np.append(time, factor)
         if kind == "warned":
             message = r"'time' is far from all others in 1 of 201 rows \(first: row 200\)"
             with pytest.warns(DataWarning, match=message) as caught:
-                check_times(far, None, stacklevel=2)
+                check_times(far, None)
             assert caught[0].filename == __file__
         elif kind == "silent":
-            check_times(far, None, stacklevel=2)
+            check_times(far, None)
         else:
             with pytest.raises(DataError, match="implausibly far from the others in 1 of 201"):
-                check_times(far, SCHEMA, stacklevel=2)
+                check_times(far, SCHEMA)
     with pytest.warns(DataWarning, match="'day'") as caught:
-        check_times(20200101.0 + np.arange(28.0), SCHEMA, stacklevel=2)
+        check_times(20200101.0 + np.arange(28.0), SCHEMA)
     assert caught[0].filename == __file__
 
 

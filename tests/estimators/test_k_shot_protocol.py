@@ -138,22 +138,11 @@ def test_estimators_and_searches_still_score_training_rows(trained):
     assert numbers.score(**rows) < 1
 
 
-def test_sizes_that_few_tasks_bear_are_named_and_not_scored():
-    tasks = read_inputs(X, Y, groups=GROUPS, time=TIME).tasks()  # of 4, 2 and 1 rows
-    with pytest.warns(DataWarning, match=r"shots \[2, 3\] are not scored: fewer than half of 3"):
-        assert shots_to_score(tasks, None, (0, 1, 2, 3), 1) == (0, 1)
-    with pytest.warns(DataWarning, match=r"shots \[3\]"):
-        assert shots_to_score(tasks, None, (3,)) == (0,), "the population, if nothing else"
-    assert shots_to_score(tasks, (3,), (0, 1)) == (3,), "given sizes are unchanged"
-    with pytest.raises(DataError, match="first 4: the longest has 4 rows. Lower shots"):
-        shots_to_score(tasks, (1, 4), (0, 1))
-
-
 def test_usual_sizes_are_those_that_half_of_the_tasks_exceed():
     tasks = read_inputs(X, groups=GROUPS).tasks()  # 4, 2 and 1 rows
     assert shots_to_score(tasks, None, (0,)) == (0,)
     with pytest.warns(DataWarning, match=r"shots \[2, 3\] are not .* 3 tasks .*has 4\)") as caught:
-        assert shots_to_score(tasks, None, (0, 1, 2, 3), 1) == (0, 1)
+        assert shots_to_score(tasks, None, (0, 1, 2, 3)) == (0, 1)
     assert caught[0].filename == __file__
     with pytest.warns(DataWarning, match="are not scored"):
         assert shots_to_score(tasks, None, (5,)) == (0,)

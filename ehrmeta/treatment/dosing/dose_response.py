@@ -1,6 +1,5 @@
 """Dose-response model of repeatedly dosed patients: learned from many, adapted to new ones."""
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from functools import partial
@@ -11,7 +10,7 @@ import numpy as np
 from scipy import stats
 
 from ehrmeta.data import Schema
-from ehrmeta.errors import DataError, DataWarning
+from ehrmeta.errors import DataError, DataWarning, warn
 from ehrmeta.estimators.inputs import Inputs
 from ehrmeta.ranges import check_level
 from ehrmeta.treatment.arms import Array, Dose
@@ -106,16 +105,15 @@ class AdaptedDoses(AdaptedPatients):
         ends = [self._effect(X, T0, T1, groups, time, p) for p in (tail, 1.0 - tail)]
         return np.column_stack(ends)
 
-    def warn_of_one_dose(self, stacklevel: int = 3) -> None:
+    def warn_of_one_dose(self) -> None:
         """Warn of patients with a single dose."""
         if self.one_dose_.any() and self.model.design.random_slope:
-            warnings.warn(
+            warn(
                 f"{int(self.one_dose_.sum()):,} of {len(self.one_dose_):,} patients (first: "
                 f"patient {int(np.flatnonzero(self.one_dose_)[0])}) have rows under one dose only. "
                 "These inform the patient's level; the response to other doses is mostly the "
                 "population's. See one_dose_.",
                 DataWarning,
-                stacklevel=stacklevel,
             )
 
     def _effect(self, X: Any, T0: float, T1: float, groups: Any, time: Any, level: float) -> Array:

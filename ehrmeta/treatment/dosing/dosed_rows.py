@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from abc import abstractmethod
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Generic, Self, TypeVar
@@ -15,7 +14,14 @@ from sklearn.utils.validation import _check_feature_names, _check_n_features
 from ehrmeta.data import Schema
 from ehrmeta.data.clock import check_zones
 from ehrmeta.data.columns import collected
-from ehrmeta.errors import DataError, DataWarning, GroupError, NotFittedError, renamed_argument
+from ehrmeta.errors import (
+    DataError,
+    DataWarning,
+    GroupError,
+    NotFittedError,
+    renamed_argument,
+    warn,
+)
 from ehrmeta.estimators.inputs import Inputs, outcome_name, read_inputs, report_repeats, schema_of
 from ehrmeta.treatment.arms import AnyArray, Array, Dose, Index
 from ehrmeta.treatment.treated_rows import check_columns, check_training_rows, read_times
@@ -173,7 +179,7 @@ class DosedEstimator(BaseEstimator, Generic[Adapted]):
         if inputs.n_rows == 0:
             raise DataError("X has no rows: pass the rows of several patients.")
         inputs.outcome()
-        check_training_rows(inputs, reader.schema, stacklevel=4)
+        check_training_rows(inputs, reader.schema)
         self.dose_ = Dose.fit(_given(treatment), "dose")
         rows = self._rows(inputs, treatment, dose_time)
         if len(rows.starts) < 3:
@@ -292,13 +298,12 @@ def titration_p_value(dose: Array, y: Array, starts: Index) -> float:
     return float(2 * stats.norm.sf(abs(z)))
 
 
-def warn_of_titration(p_value: float, stacklevel: int = 4) -> None:
+def warn_of_titration(p_value: float) -> None:
     """Warn if doses depend on earlier outcomes."""
     if p_value < _TITRATED:
-        warnings.warn(
+        warn(
             f"later doses depend on earlier outcomes (p = {p_value:.1g}), as in titration. To "
             "avoid bias, pass all rows of every patient, from the first dose on, to fit and to "
             "adapt.",
             DataWarning,
-            stacklevel=stacklevel,
         )
