@@ -1,6 +1,6 @@
 """Cross-fitted population models, whose predictions are offsets of the meta-learner."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias
 
@@ -13,9 +13,11 @@ from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.linear_model import Ridge
 from sklearn.model_selection import GroupKFold
 from sklearn.utils.validation import has_fit_parameter
+from threadpoolctl import threadpool_limits
 
 from ehrmeta.errors import DataError, GroupError
 from ehrmeta.nn.batch import TaskRows
+from ehrmeta.nn.device import in_threads
 from ehrmeta.persistence.sklearn_models import TreeSum
 
 Array = npt.NDArray[np.float64]
@@ -24,10 +26,14 @@ Population: TypeAlias = Any  # sklearn's regressors and classifiers declare no f
 
 _N_FOLDS = 5
 _LEAF_SIZES = (5, 20)
-_MOST_ROWS = 200_000  # that trees are fitted to
+_MANY_ROWS = 20_000  # with more, folds are fewer and the leaf size is not searched
+_N_FOLDS_OF_MANY, _LEAF_SIZE_OF_MANY = 3, 20
+_MOST_ROWS = 100_000  # that trees are fitted to
+_ROWS_AT_ONCE = 1_000_000  # that are predicted
 _N_BINS = 255  # of each feature
 _FIRST_TREES = 50  # number of trees at first; doubled while more may predict better
 _FEWEST_TASKS = 20  # below this, too few to select a boosted offset
+_FEW_TASKS = 50  # below this, trees must gain two standard errors
 _LEAST_PROBABILITY = 1e-5  # trees may predict 0, whose logit is infinite
 
 
@@ -76,10 +82,11 @@ def add_boosted_offset(
     The offset is the mean of two models: trees fitted to the residuals of a ridge regression, and
     trees fitted to the outcome. Number of trees and leaf size are those that predict unseen tasks
     best. The offset plus half of the ridge prediction must have a lower squared error than the
-    ridge regression, by more than one paired standard error.
+    ridge regression, by more than one paired standard error, or two with fewer than 50 tasks.
 
-    At most 200,000 rows are used, of randomly drawn tasks; the offset of other tasks comes from the
-    final trees. Features of more than 255 values are binned once.
+    At most 100,000 rows are used, of randomly drawn tasks; the offset of other tasks comes from the
+    final trees. Features of more than 255 values are binned once. With more than 20,000 rows, there
+    are three folds instead of five, and leaves have 20 rows or more.
 
     Trees are not fitted to rows with a level of few tasks. If such a level occurs in one fold only,
     its effect would be counted twice: by the final trees, which are fitted to it, and by the linear
@@ -101,31 +108,41 @@ def add_boosted_offset(
     """
     if not rows.x.shape[1]:
         return None, rows
-    every_x = _features(rows)
+    every_x = rows.x.numpy()
     columns = every_x[:, : len(thin)][:, thin] if thin is not None else every_x[:, :0]
     used = _sample(rows) & ~columns.any(axis=1)
     tasks, codes = np.unique(rows.codes.numpy()[used], return_inverse=True)
     if len(tasks) < _FEWEST_TASKS:
         return None, rows
-    x, y = every_x[used], rows.y.double().numpy()[used]
+    x, y = every_x[used].astype(np.float64), rows.y.numpy()[used].astype(np.float64)
     linear = _cross_fit(Ridge(), x, y, codes)[1]
     edges = _bin_edges(x, _weight(codes))
-    every_bin = every_x.copy()
-    for feature, ends in edges.items():
-        every_bin[:, feature] = np.searchsorted(ends, every_x[:, feature])
-    bins = every_bin[used]
-    of_residual, residual_offset = _boosted(boosting, bins, y - linear, codes, _LEAF_SIZES)
-    of_outcome, outcome_offset = _boosted(boosting, bins, y, codes, _LEAF_SIZES)
-    offset = 0.5 * (residual_offset + outcome_offset)
+    bins = _binned(x, edges)
+    leaf_sizes = _LEAF_SIZES if len(y) <= _MANY_ROWS else (_LEAF_SIZE_OF_MANY,)
+
+    def boosted(target: Array) -> tuple[HistGradientBoostingRegressor, Array]:
+        with threadpool_limits(1, user_api="openmp"):
+            return _boosted(boosting, bins, target, codes, leaf_sizes)
+
+    models, offsets = zip(*in_threads(boosted, [y - linear, y]), strict=True)
+    offset = 0.5 * (offsets[0] + offsets[1])
     residual, residual_of_both = y - linear, y - 0.5 * linear - offset
     gain = np.bincount(codes, _weight(codes) * (residual**2 - residual_of_both**2))
-    if gain.mean() <= gain.std(ddof=1) / np.sqrt(len(gain)):
+    n_errors = 1.0 if len(tasks) >= _FEW_TASKS else 2.0
+    if gain.mean() <= n_errors * gain.std(ddof=1) / np.sqrt(len(gain)):
         return None, rows
-    models = [of_residual, of_outcome]
     every_offset = np.empty(len(used))
     every_offset[used] = offset
-    if not used.all():
-        every_offset[~used] = np.mean([one.predict(every_bin[~used]) for one in models], axis=0)
+    others = np.flatnonzero(~used)
+
+    def predicted(part: Codes) -> Array:
+        with threadpool_limits(1, user_api="openmp"):
+            bins = _binned(every_x[part].astype(np.float64), edges)
+            return np.asarray(np.mean([model.predict(bins) for model in models], axis=0))
+
+    parts = np.array_split(others, -(-len(others) // _ROWS_AT_ONCE)) if len(others) else []
+    for part, values in zip(parts, in_threads(predicted, parts), strict=True):
+        every_offset[part] = values
     return TreeSum.mean(models).unbinned(edges), _set_offset(rows, every_offset)
 
 
@@ -163,15 +180,17 @@ def _boosted(
     """Boosting with the number of trees that predicts unseen tasks best, and its predictions.
 
     Early stopping of scikit-learn would hold out rows of tasks in the training data. Trees are
-    grown until the best number is in the first half of those grown. `leaf_sizes` are candidates for
-    the least number of rows in a leaf; by default that of the model.
+    grown until the best number is in the first half of those grown, or the first four fifths with
+    many rows. `leaf_sizes` are candidates for the least number of rows in a leaf; by default that
+    of the model.
     """
     weight, candidates, folds = _weight(codes), [], list(_folds(codes))
+    enough = 2.0 if len(y) <= _MANY_ROWS else 1.25
     for leaf_size in leaf_sizes or (model.min_samples_leaf,):
         grown = clone(model).set_params(early_stopping=False, min_samples_leaf=leaf_size)
         of_fold = [clone(grown).set_params(warm_start=True) for _ in folds]
         n_trees, best = 0, 0
-        while n_trees < model.max_iter and n_trees <= 2 * best:
+        while n_trees < model.max_iter and n_trees <= enough * best:
             n_trees = min(max(2 * n_trees, _FIRST_TREES), model.max_iter)
             staged = np.empty((n_trees, len(y)), np.float32)
             for growing, (train, test) in zip(of_fold, folds, strict=True):
@@ -208,10 +227,19 @@ def _bin_edges(x: Array, weight: Array) -> dict[int, Array]:
     return edges
 
 
+def _binned(x: Array, edges: Mapping[int, Array]) -> Array:
+    """The features, some of them as the numbers of their bins."""
+    bins = x.copy()
+    for feature, ends in edges.items():
+        bins[:, feature] = np.searchsorted(ends, x[:, feature])
+    return bins
+
+
 def _folds(codes: Codes) -> Iterator[tuple[Codes, Codes]]:
     """Row numbers of training and held-out tasks, fold by fold."""
     n_tasks = len(np.unique(codes))
-    yield from GroupKFold(min(_N_FOLDS, n_tasks)).split(codes, groups=codes)
+    n_folds = _N_FOLDS if len(codes) <= _MANY_ROWS else _N_FOLDS_OF_MANY
+    yield from GroupKFold(min(n_folds, n_tasks)).split(codes, groups=codes)
 
 
 def _fitted(population: Population, x: Array, y: Array, codes: Codes) -> Population:
