@@ -96,6 +96,9 @@ class Algorithm(BaseEstimator, ABC):
     mixed_start : bool
         Whether the estimators start it at a mixed model where tasks have time, by
         `AboveMixedModel`.
+    later_params : frozenset of str
+        Parameters that model files of earlier versions lack. They load as zeros, which must mean
+        the model of that version.
     """
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -114,6 +117,7 @@ class Algorithm(BaseEstimator, ABC):
     keeps_start: ClassVar[bool] = False
     uses_support_offset: ClassVar[bool] = True
     mixed_start = False
+    later_params: ClassVar[frozenset[str]] = frozenset()
 
     def check(self, likelihood: Likelihood) -> None:
         """Raise an error for unsupported kinds of outcome.

@@ -65,6 +65,7 @@ class AboveMixedModel(Algorithm):
     consistent: ClassVar[bool] = True
     keeps_start: ClassVar[bool] = True
     surrogate_loss: ClassVar[bool] = True
+    later_params: ClassVar[frozenset[str]] = frozenset(f"start.{p}" for p in _MIXED.later_params)
 
     @property
     def learner(self) -> Algorithm:

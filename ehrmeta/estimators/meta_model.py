@@ -221,11 +221,14 @@ class MetaModel(TaskModel, ABC):
         dtype = getattr(torch, settings["precision"])
         with torch.device("meta"):  # shapes only: a forged width must not allocate memory
             expected = algorithm.init(spec, torch.Generator().manual_seed(0))
+        absent = {name for name in algorithm.later_params if f"params.{name}" not in tensors}
         params = {
-            name: files.tensor_like(tensors, f"params.{name}", like.to(dtype))
+            name: torch.zeros(like.shape, dtype=dtype)
+            if name in absent
+            else files.tensor_like(tensors, f"params.{name}", like.to(dtype))
             for name, like in expected.items()
         }
-        if n_saved != len(params):
+        if n_saved != len(params) - len(absent):
             raise BundleError(f"it has {n_saved} weight tensors; its settings imply {len(params)}.")
         weights = [value for value in params.values() if value.numel()]
         if any(float(value.abs().max()) > _LARGEST_WEIGHT for value in weights):

@@ -46,9 +46,11 @@ class DeepMixedEffects(Algorithm):
     .. math:: k = [1, s]\, G\, [1, s']' + \sigma_o^2 e^{-|s - s'| / \tau} + \phi(x)'\phi(x')
 
     where s is the time since the first support row and G the covariance of random intercept and
-    slope. The slope, the Ornstein-Uhlenbeck process (which gives recent values more weight) and the
-    deep features :math:`\phi` can each be switched off. Adapting needs a Cholesky factorisation of
-    the support's covariance.
+    slope. Without support, s is read from the clock if the training tasks start at about the same
+    clock time, so that intervals widen as tasks drift apart; otherwise s is its mean. The slope,
+    the Ornstein-Uhlenbeck process (which gives recent values more weight) and the deep features
+    :math:`\phi` can each be switched off. Adapting needs a Cholesky factorisation of the support's
+    covariance.
 
     A small network and, where tasks have time, a linear regression correct mean and scale. They
     read the posterior, a summary of the support and the last measured values, so that outliers get
@@ -123,6 +125,7 @@ class DeepMixedEffects(Algorithm):
     has_posterior: ClassVar[bool] = True
     consistent: ClassVar[bool] = True
     keeps_start: ClassVar[bool] = True
+    later_params: ClassVar[frozenset[str]] = frozenset({"clock"})
 
     def population(self, likelihood: Likelihood) -> RegressorMixin | None:
         """Boosted trees, for real-valued outcomes only."""
@@ -154,6 +157,7 @@ class DeepMixedEffects(Algorithm):
             "log_tau": torch.zeros(()),
             "time_scale": torch.ones(()),
             "mean_elapsed": torch.zeros(()),
+            "clock": torch.zeros(1 + spec.n_features),
         }
 
     def warm_start(
@@ -315,7 +319,10 @@ class DeepMixedEffects(Algorithm):
         """Mean (point,), effects (point, effect) with covariance E E', s and noise (point,)."""
         output = spec.output(params, rows.x)
         elapsed = rows.time - state["first"] - params["mean_elapsed"].detach()
-        s = torch.where(state["n"] > 0, elapsed, 0.0) / params["time_scale"].detach()
+        elapsed = elapsed / params["time_scale"].detach()
+        clock = params["clock"].detach()
+        by_clock = clock[0] + rows.x @ clock[1:]
+        s = torch.where(state["n"] > 0, elapsed, by_clock)
         mean = params["intercept"] + rows.x @ params["beta"] + params["beta_elapsed"] * s
         if self.deep_mean:
             mean = mean + params["mean_gain"] * output[:, 0]

@@ -30,6 +30,7 @@ _FLOOR = 1e-10  # added to variances, so that a singular covariance has a Choles
 # outcome. 95 % of the prior is below 1 for intercepts, and below 1/2 for slopes (per feature sd).
 _INTERCEPT_RATE, _SLOPE_RATE = 3.0, 6.0
 _N_DRAWS = 20
+_MIN_DETERMINED = 0.9  # share of the variance of the elapsed time that a feature must explain
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class MixedStart:
     noise_var: float
     time_scale: float
     mean_elapsed: float
+    clock: Array  # intercept and slopes of the elapsed time by feature; 0 if unknown
 
     @property
     def has_process(self) -> bool:
@@ -63,17 +65,17 @@ class MixedStart:
 
     def params(self, n_features: int) -> dict[str, Any]:
         """Values by parameter name."""
-        beta = np.zeros(n_features)
-        beta[: len(self.beta)] = self.beta
+        n_visible = n_features - len(self.beta)
         return {
             "intercept": self.intercept,
-            "beta": beta,
+            "beta": np.pad(self.beta, (0, n_visible)),
             "beta_elapsed": self.beta_elapsed,
             "root": self.root,
             "log_ou": 0.5 * np.log(max(self.process_var, 1e-6 * self.noise_var)),
             "log_tau": np.log(self.tau),
             "time_scale": self.time_scale,
             "mean_elapsed": self.mean_elapsed,
+            "clock": np.pad(self.clock, (0, n_visible)),
             "likelihood.log_within": 0.5 * np.log(self.noise_var),
             "likelihood.log_between": 0.5 * np.log(max(self.root[0, 0] ** 2, 1e-6)),
         }
@@ -122,6 +124,7 @@ def fit_mixed_start(
         noise_var=fit.noise_var,
         time_scale=scale,
         mean_elapsed=mean_elapsed,
+        clock=_clock(columns[:, 1:-1], s),
     )
 
 
@@ -289,6 +292,22 @@ def _fit(design: _Design, process: bool, certain: bool) -> MixedProcess:
     if not process or (n_tasks < FEW_TASKS and not certain and not _process_helps(design)):
         return MixedProcess.without(plain)
     return fit_mixed_process(design.x, design.z, design.s, design.y, design.starts, plain)
+
+
+def _clock(x: Array, s: Array) -> Array:
+    """Intercept and slopes of s (mean 0) by the feature that determines it, if any, else zeros.
+
+    Where tasks start at about the same clock time, that feature is the clock.
+    """
+    clock = np.zeros(1 + x.shape[1])
+    centred = x - x.mean(0)
+    spread = np.maximum((centred**2).sum(0), 1e-12)
+    slope = s @ centred / spread
+    explained = slope**2 * spread
+    if explained.max(initial=0.0) > _MIN_DETERMINED * float(s @ s):
+        best = int(explained.argmax())
+        clock[[0, 1 + best]] = -slope[best] * x[:, best].mean(), slope[best]
+    return clock
 
 
 def _rescaled(fit: MixedProcess, x: Array, tasks: TaskRows) -> MixedProcess:

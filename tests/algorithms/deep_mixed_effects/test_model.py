@@ -338,3 +338,23 @@ def test_atypical_p_values_are_uniform_under_the_model(n_tasks):
         p = model.adapt(X[seen], y[seen], **rows).atypical_
         assert 0.02 < np.mean(p < 0.05) < 0.09 and np.mean(p < 0.001) < 0.006, shots
         assert np.mean(model.adapt(X[seen], y[seen] + 40, **rows).atypical_ < 0.001) > 0.95
+
+
+def test_intervals_before_the_first_value_widen_where_tasks_start_together():
+    """Slopes of sd 3, levels of sd 2; where tasks start at any time, s is unknown without rows."""
+    rng, n, n_visits = np.random.default_rng(0), 45, 6
+    elapsed = np.tile(np.arange(n_visits, dtype=float), n)
+    level, slope = rng.normal(0, 2, n).repeat(n_visits), rng.normal(0, 3, n).repeat(n_visits)
+    y = level + slope * elapsed + rng.normal(0, 0.5, len(level))
+    late = rng.uniform(0, 20, n).repeat(n_visits)
+    algorithm = clone(MIXED).set_params(trees=False)
+    X, groups, asked = np.zeros((len(y), 1)), np.repeat(np.arange(n), n_visits), [0.0, 2.0, 5.0]
+    widths = {}
+    for start in (0.0, late):
+        model = MetaRegressor(algorithm, max_steps=1, random_state=0, verbose=False)
+        model.fit(X, y, groups=groups, time=start + elapsed)
+        low, high = model.unadapted().predict_interval(X[:3], time=asked, confidence_level=0.9).T
+        widths[np.ndim(start)] = high - low
+    truth = 2 * 1.645 * np.sqrt(4.25 + 9 * np.square(asked))
+    assert np.all(np.abs(np.log(widths[0] / truth)) < 0.3)
+    np.testing.assert_allclose(widths[1], widths[1][0])

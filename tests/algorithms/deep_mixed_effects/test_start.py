@@ -235,6 +235,7 @@ def test_steadier_moves_the_variance_in_time_to_the_intercept():
         noise_var=1.0,
         time_scale=1.0,
         mean_elapsed=0.0,
+        clock=np.zeros(2),
     )
     steady = start.steadier(0.25)
     assert steady.process_var == pytest.approx(0.2)
