@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, ClassVar, Literal, Self, TypeAlias
 
 import numpy as np
@@ -33,6 +34,7 @@ from ehrmeta.estimators.outcome_choice import choose_scale
 from ehrmeta.estimators.table_encoder import Classes, TableEncoder
 from ehrmeta.estimators.task_model import RowReader, TaskModel
 from ehrmeta.nn.batch import TaskRows
+from ehrmeta.nn.device import for_rows
 
 Array = npt.NDArray[np.float64]
 Learn: TypeAlias = Callable[[TaskRows, RowReader], TaskModel]
@@ -270,7 +272,8 @@ class TaskRegressor(RegressorMixin, TaskEstimator):
         scale = OutcomeScale.fit(y, transform, outcome_name(schema), **ends)
         if self.outcome_transform != "auto" or transform is not None:
             return scale
-        return choose_scale(scale, inputs, schema, self.known)
+        choose = partial(choose_scale, scale, inputs, schema, self.known)
+        return for_rows(inputs.n_rows, choose)
 
     def _warn_of_odd_outcome(self, y: Array, name: str) -> None:
         """Warn of a 0/1 outcome."""

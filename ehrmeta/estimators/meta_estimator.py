@@ -2,15 +2,14 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
-from typing import Annotated, Any, ClassVar, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Self
 
 import torch
 from sklearn.base import clone
 from sklearn.utils import check_random_state
-from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from ehrmeta.algorithms import AboveMixedModel, Algorithm, DeepMixedEffects, MetaSGD, Params
@@ -27,7 +26,7 @@ from ehrmeta.estimators.population_offset import (
 from ehrmeta.estimators.task_model import RowReader
 from ehrmeta.nn import MLP, Backbone, TaskSet
 from ehrmeta.nn.batch import TaskRows, visible_width
-from ehrmeta.nn.device import FEW_POINTS, check_precision, on_one_core
+from ehrmeta.nn.device import check_precision, for_rows
 from ehrmeta.nn.recorded import check_compiler
 from ehrmeta.persistence.sklearn_models import WHAT_IS_SAVED, is_saved
 from ehrmeta.ranges import Range
@@ -37,7 +36,6 @@ from ehrmeta.training.loop import stage
 
 _WARM_EPISODES = 10_000  # of the warm start
 _TASKS_AT_ONCE = 1024
-Out = TypeVar("Out")
 # The default for cohorts: all is estimated by marginal likelihood, and nothing is trained.
 _OF_COHORTS = DeepMixedEffects(feature_slopes=True, n_deep=0, deep_mean=False, correction=False)
 _PLAN_FIELDS = {field.name for field in fields(TrainingPlan)}
@@ -207,7 +205,7 @@ class MetaEstimator(Saved, TaskEstimator):
             thin = reader.table.encoder.thin
             with stage("testing boosted trees", shown=progress_bar):
                 add = partial(add_boosted_offset, addition, rows, thin)
-                population, rows = _computed(add, rows.n_rows)
+                population, rows = for_rows(rows.n_rows, add)
         generator = torch.Generator().manual_seed(seed)
         keeps_start = algorithm.keeps_start
         fitted, held_out = hold_out(
@@ -223,7 +221,7 @@ class MetaEstimator(Saved, TaskEstimator):
             episodes = _episodes(sampler, seed)
             with stage("fitting start values", shown=progress_bar):
                 start = partial(algorithm.warm_start, spec, initial, tasks, episodes)
-                started: Params = _computed(start, tasks.n_rows)
+                started: Params = for_rows(tasks.n_rows, start)
             return started
 
         params = start = warm_start(fitted)
@@ -255,21 +253,6 @@ class MetaEstimator(Saved, TaskEstimator):
             history=history,
             data_digest=data_digest(training_rows),
         )
-
-
-def _computed(work: Callable[[], Out], n_rows: int) -> Out:
-    """Result of ``work()``; with few rows it runs on one core, as threads would mostly wait.
-
-    The limit applies to this thread only; the rest of the process is not affected.
-    """
-    if n_rows > FEW_POINTS:
-        return work()
-
-    def limited() -> Out:
-        with threadpool_limits(1, user_api="openmp"):
-            return work()
-
-    return on_one_core(limited)
 
 
 def _episodes(sampler: EpisodeSampler, seed: int) -> Iterator[tuple[Tensor, TaskSet, TaskSet]]:

@@ -9,15 +9,20 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TypeVar
+from functools import cache
+from typing import Any, TypeVar
 
+import numpy as np
+import numpy.typing as npt
 import torch
-from threadpoolctl import threadpool_limits
+from scipy.optimize import minimize
+from threadpoolctl import ThreadpoolController, threadpool_limits
 
 from ehrmeta.errors import DataError, MemoryWarning, Remedy, warn
 
 Out = TypeVar("Out")
 In = TypeVar("In")
+Array = npt.NDArray[np.float64]
 FEW_POINTS = 1024  # up to here a second thread costs more than it saves
 PRECISIONS = ("float32", "float64", "tf32", "bf16")
 
@@ -106,6 +111,41 @@ def for_points(n_points: int, work: Callable[[], Out], device: torch.device) -> 
     """
     is_little = device.type == "cpu" and n_points <= FEW_POINTS
     return on_one_core(work) if is_little else work()
+
+
+def for_rows(n_rows: int, work: Callable[[], Out]) -> Out:
+    """Result of ``work()``, on one core if the table has few rows, also in NumPy and scikit-learn.
+
+    Examples
+    --------
+    >>> for_rows(100, torch.get_num_threads)
+    1
+    """
+    if n_rows > FEW_POINTS:
+        return work()
+
+    def limited() -> Out:
+        with threadpool_limits(1, user_api="openmp"):
+            return work()
+
+    with _blas().limit(limits=1):
+        return on_one_core(limited)
+
+
+def lbfgs(objective: Callable[..., Any], start: Array, **settings: Any) -> Any:
+    """Minimise an objective with its gradient by scipy's L-BFGS-B, with one BLAS thread.
+
+    More threads of OpenBLAS wait in a busy loop, which can take ten times as long as the products
+    of L-BFGS. The limit holds in the whole process meanwhile.
+    """
+    with _blas().limit(limits=1):
+        return minimize(objective, start, jac=True, method="L-BFGS-B", **settings)
+
+
+@cache
+def _blas() -> Any:
+    """The libraries of BLAS; cached, as finding them takes 20 ms."""
+    return ThreadpoolController().select(user_api="blas")
 
 
 _POOLS: dict[int, ThreadPoolExecutor] = {}  # by number of threads

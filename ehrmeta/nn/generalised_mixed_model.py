@@ -15,10 +15,10 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import minimize
 from torch import Tensor
 
 from ehrmeta.nn.batch import padded_index
+from ehrmeta.nn.device import lbfgs
 
 N_SWEEPS = 6  # sweeps of moment matching, starting at the mode
 _MAX_CURVATURE = 0.25
@@ -238,7 +238,7 @@ def fit_generalised_mixed_model(
     noise = 0.0 if binary else 0.5 * np.log(max(float(np.var(y)), 1e-12))
     first = np.concatenate([np.full(n_sds + n_priors, np.log(_FIRST_SD)), [noise]])
     limits = [tuple(np.log(_SD_RANGE))] * (n_sds + n_priors) + [(None, None)]
-    best = minimize(objective, first, jac=True, method="L-BFGS-B", bounds=limits, options=_SEARCH)
+    best = lbfgs(objective, first, bounds=limits, options=_SEARCH)
     sd, of_beta, noise_var = parts(best.x)
     log_likelihood, *_ = tasks.log_likelihood(sd, of_beta, noise_var)
     found = tasks.posterior(sd, of_beta, noise_var)

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize
 
 from ehrmeta.errors import DataError
+from ehrmeta.nn.device import lbfgs
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
@@ -147,11 +147,9 @@ def fit_mixed_model(
 
     # No sign constraint on the diagonal: G is even in each column of L, so 0 is an ordinary
     # minimum; a bound there would be a stationary point that traps the search.
-    best = minimize(
+    best = lbfgs(
         lambda theta: tuple(np.divide(part, n) for part in profile(theta)[:2]),
         start,
-        jac=True,
-        method="L-BFGS-B",
         bounds=[(-_MAX_RATIO, _MAX_RATIO)] * len(start),
         options={"maxiter": 500, "ftol": 1e-14, "gtol": 1e-8},
     )

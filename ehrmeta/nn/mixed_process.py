@@ -14,11 +14,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import minimize
 from torch import Tensor
 
 from ehrmeta.nn.backbone import Params
 from ehrmeta.nn.batch import padded_index
+from ehrmeta.nn.device import lbfgs
 from ehrmeta.nn.mixed_model import MixedModel, orthonormal
 
 Array = NDArray[np.float64]
@@ -159,11 +159,9 @@ def fit_mixed_process(
     drawn = np.random.default_rng(0).permutation(every_task)[:_MOST_TASKS]
     some, n_some = rows_of(np.sort(drawn))
     log_sd = (half_noise - _LOG_RANGE, half_noise + _LOG_RANGE)
-    best = minimize(
+    best = lbfgs(
         lambda theta: tuple(np.divide(part, n_some) for part in profile(theta, some, n_some)[:2]),
         begin,
-        jac=True,
-        method="L-BFGS-B",
         bounds=[(None, None)] * (len(begin) - 3) + [log_sd, _LOG_TAU, log_sd],
         options={"maxiter": 100},
     )

@@ -2,6 +2,7 @@ import threading
 
 import pytest
 import torch
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from ehrmeta.errors import DataError, MemoryWarning
 from ehrmeta.nn.device import (
@@ -10,6 +11,7 @@ from ehrmeta.nn.device import (
     Chunks,
     check_precision,
     for_points,
+    for_rows,
     in_threads,
     matrix_products,
     on_one_core,
@@ -100,6 +102,20 @@ def test_few_points_on_the_cpu_are_computed_on_one_core(two_threads):
     assert for_points(FEW_POINTS, torch.get_num_threads, cpu) == 1
     assert for_points(FEW_POINTS + 1, torch.get_num_threads, cpu) == 2
     assert for_points(1, torch.get_num_threads, torch.device("cuda")) == 2
+
+
+def blas_threads():
+    return {one["num_threads"] for one in threadpool_info() if one["user_api"] == "blas"}
+
+
+@pytest.mark.parametrize(("n_rows", "n_threads"), [(FEW_POINTS, 1), (FEW_POINTS + 1, 2)])
+def test_a_table_of_few_rows_is_computed_on_one_core_in_torch_and_blas(
+    n_rows, n_threads, two_threads
+):
+    with threadpool_limits(2, user_api="blas"):
+        assert for_rows(n_rows, blas_threads) == {n_threads}
+        assert blas_threads() == {2}
+    assert for_rows(n_rows, torch.get_num_threads) == n_threads
 
 
 def test_threads_that_others_start_meanwhile_keep_the_usual_number(two_threads):
