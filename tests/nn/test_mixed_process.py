@@ -147,14 +147,14 @@ def test_without_a_row_the_posterior_is_the_prior() -> None:
 def searched(monkeypatch, module, fit):
     """The objective, start and bounds that a fit passes to the search, and its result."""
     given = {}
-    search = module.minimize
+    search = module.lbfgs
 
     def spy(objective, start, **options):
         given.update(objective=objective, start=start, bounds=options["bounds"])
         return search(objective, start, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "minimize", spy)
+        patch.setattr(module, "lbfgs", spy)
         return given, fit()
 
 
