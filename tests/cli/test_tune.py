@@ -11,7 +11,7 @@ from ehrmeta.cli.main import main
 from ehrmeta.data import load_dataset
 from ehrmeta.tuning.search import DEFAULT_STORAGE
 
-TUTORIALS = sorted((Path(__file__).parents[1] / "tutorials").glob("tune_*.py"))
+TUTORIALS = sorted((Path(__file__).parents[2] / "tutorials").glob("tune_*.py"))
 SMALL = ["--algorithm", "maml", "--search", "algorithm__inner_lr", "--folds", "2", "--max-steps"]
 SMALL += ["2", "--shots", "2"]
 
