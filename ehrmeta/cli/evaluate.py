@@ -81,16 +81,16 @@ def write_report(
     usual = [k for k in (0, 1, 2, 3, 5) if (test.tasks.sizes > k).sum() >= MIN_CELL]
     rows |= {"shots": shots_to_score(test.tasks, shots, usual), "findings": test.findings}
     rows |= {"allow_training_table": True}  # checked above
+    rows |= {"answers": _read_answers(answers), "title": title}
     with stage("testing"):
         if hasattr(fitted, "classes_"):
-            if answers or examples:
-                raise click.UsageError("--answers and --examples are for a target of numbers.")
+            if examples:
+                raise click.UsageError("--examples is for a target of numbers.")
             rows["event"] = tables.event_of(fitted.classes_, event)
-            document = risk_report(fitted, test.X, test.y, **rows, title=title)
+            document = risk_report(fitted, test.X, test.y, **rows)
         else:
             tables.event_of(None, event)
-            rows |= {"answers": _read_answers(answers), "examples": examples, "title": title}
-            document = forecast_report(forecaster, test.X, test.y, **rows)
+            document = forecast_report(forecaster, test.X, test.y, **rows, examples=examples)
     document.save(out)
     click.echo(printable(f"{document.sections[0].paragraphs[0]} Saved {out}."))
 

@@ -74,10 +74,12 @@ def k_shot_class_curve(
     >>> rng = np.random.default_rng(0)
     >>> X, groups = rng.normal(size=(400, 1)), np.repeat(np.arange(50), 8)
     >>> y = np.where(X[:, 0] + rng.normal(size=50)[groups] > 0, "yes", "no")
-    >>> model = TaskLogistic().fit(X, y, groups=groups)
-    >>> curve = k_shot_class_curve({"own rows": model}, X, y, groups=groups, shots=(2, 5))
+    >>> train, test = groups < 20, groups >= 20
+    >>> model = TaskLogistic().fit(X[train], y[train], groups=groups[train])
+    >>> of_test = {"X": X[test], "y": y[test], "groups": groups[test]}
+    >>> curve = k_shot_class_curve({"own rows": model}, **of_test, shots=(2, 5))
     >>> curve.loc[curve["metric"] == "auroc", "value"].round(2).tolist()
-    [0.78, 0.88]
+    [0.8, 0.91]
     """
     first = next(iter(models.values()))
     inputs = first.fitted_model().read(X, y, groups=groups, time=time)
@@ -98,7 +100,7 @@ def k_shot_class_curve(
             for name, model in models.items():
                 adapted, later = adapt_to_rows(model, X, inputs, support, query)
                 p = np.asarray(adapted.predict_proba(**later), np.float64)
-                for metric, loss in _losses(p, codes[query]):
+                for metric, loss in class_losses(p, codes[query]):
                     losses[name, metric] = _mean_of_tasks(loss, scored)
                     at_k.append({"method": name, "metric": metric, **common})
                 if len(classes) == 2:
@@ -119,8 +121,8 @@ def k_shot_class_curve(
     return pd.DataFrame(rows)
 
 
-def _losses(p: Array, codes: NDArray[np.int64]) -> Iterator[tuple[str, Array]]:
-    """Log loss and Brier score of every row."""
+def class_losses(p: Array, codes: NDArray[np.int64]) -> Iterator[tuple[str, Array]]:
+    """Log loss and Brier score of every row, from probabilities (row, class)."""
     chosen = p[np.arange(len(codes)), codes]
     yield "log_loss", -np.log(np.maximum(chosen, np.finfo(np.float64).tiny))
     hit = np.eye(p.shape[1])[codes]

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from ehrmeta.data.columns import take_rows
 from ehrmeta.data.findings import Finding
@@ -16,22 +16,15 @@ from ehrmeta.estimators._base import TaskRegressor
 from ehrmeta.estimators.inputs import Inputs
 from ehrmeta.estimators.k_shot_protocol import shots_to_score
 from ehrmeta.evaluation import k_shot_curve
-from ehrmeta.report.disclosure import (
-    MIN_CELL,
-    OTHER,
-    count_text,
-    left_out_text,
-    rounded,
-    share_text,
-)
+from ehrmeta.report.disclosure import MIN_CELL, count_text, left_out_text, rounded, share_text
 from ehrmeta.report.displays.intervals import CoverageDisplay, TrajectoryDisplay
 from ehrmeta.report.displays.learning import KShotDisplay
 from ehrmeta.report.document import Document, Picture, Section, TextTable, model_card
-from ehrmeta.report.forecast_scores import coverage_by_k, forecasts, group_scores, read_test_rows
+from ehrmeta.report.forecast_scores import coverage_by_k, forecasts, read_test_rows
+from ehrmeta.report.subgroups import Score, group_scores, groups_section, protected, subgroup_levels
 from ehrmeta.report.tripod import tripod_tables
 from ehrmeta.report.wording import decimals, number, outcome_label, ranged, row_range, with_unit
 
-_MAX_LEVELS = 8  # categorical columns with more levels make no subgroups
 _MIN_LATER = 3  # values after the support that an example patient needs
 _OURS = "the model"  # name of the reported model among the methods of a curve
 _FEW_PATIENTS = 100
@@ -102,9 +95,10 @@ def forecast_report(
     >>> from ehrmeta.baselines import MixedEffects
     >>> rng = np.random.default_rng(0)
     >>> groups, time = np.repeat(np.arange(60), 6), np.tile(np.arange(6.0), 60)
-    >>> X, y = np.zeros((360, 1)), rng.normal(size=60)[groups] + rng.normal(size=360)
-    >>> model = MixedEffects().fit(X, y, groups=groups, time=time)
-    >>> page = forecast_report(model, X, y, groups=groups, time=time, shots=(0, 1, 3))
+    >>> X, effect = np.zeros((360, 1)), rng.normal(size=60)[groups]
+    >>> train, test = effect + rng.normal(size=(2, 360))
+    >>> model = MixedEffects().fit(X, train, groups=groups, time=time)
+    >>> page = forecast_report(model, X, test, groups=groups, time=time, shots=(0, 1, 3))
     >>> [section.title for section in page.sections][:3]
     ['Summary', 'Data', 'Error after k values']
     """
@@ -127,15 +121,19 @@ def forecast_report(
     coverage = coverage_by_k(rows)
     coverage["n"] = rounded(coverage["n"])
     tested = _Tested(model, fitted, inputs, last_rows, curve, coverage, confidence_level)
-    groups_scored = _subgroups(tested, subgroups or {})
-    scores = group_scores(tested.rows, groups_scored)
+    levels = subgroup_levels(fitted.table_, inputs, subgroups or {})
+    in_groups = (
+        Score("squared", with_unit("RMSE", tested.unit), root=True),
+        Score("covered", "coverage, %", scale=100.0),
+    )
+    scores = group_scores(last_rows, protected(last_rows, levels), in_groups)
     checklists = tripod_tables(answers or {}, has_groups=not scores.empty)
     sections = (
         _summary_section(tested, checklists),
         _data_section(tested, findings),
         _errors_section(tested),
         _intervals_section(tested),
-        _groups_section(tested, scores, list(groups_scored)),
+        groups_section(scores, list(levels), in_groups, max(shots)),
         *([_examples_section(tested, X, examples)] if examples else []),
         _card_section(tested),
         Section("Checklists", (), checklists),
@@ -170,24 +168,6 @@ class _Tested:
     def digits(self) -> int:
         """Decimals of errors."""
         return decimals(self.curve["high"].max())
-
-
-def _subgroups(tested: _Tested, given: Mapping[str, ArrayLike]) -> dict[str, NDArray[Any]]:
-    """Levels of every subgroup column: binary and categorical features, and given columns."""
-    levels = {}
-    for feature in tested.fitted.table_.features:
-        values = tested.inputs.columns[feature.name]
-        if feature.kind == "binary":
-            levels[feature.name] = pd.Series(values).map({0: "no", 1: "yes"}).to_numpy()
-        elif feature.kind == "categorical" and len(pd.unique(values)) <= _MAX_LEVELS:
-            levels[feature.name] = values
-    levels |= {name: np.asarray(values) for name, values in given.items()}
-    for name, values in levels.items():
-        if values.shape != (tested.inputs.n_rows,):
-            raise DataError(
-                f"subgroup {name!r} must have a value for each of {tested.inputs.n_rows:,} rows."
-            )
-    return levels
 
 
 def _summary_section(tested: _Tested, checklists: Sequence[TextTable]) -> Section:
@@ -290,36 +270,6 @@ def _intervals_section(tested: _Tested) -> Section:
     paragraph = "All values after the first k. Coverage is averaged over patients."
     picture = Picture.of(display, "coverage", words)
     return Section("Intervals", (paragraph,), (table,), (picture,))
-
-
-def _groups_section(tested: _Tested, scores: pd.DataFrame, given: list[str]) -> Section:
-    """Section with the scores of subgroups."""
-    title, columns = "Groups of patients", [] if scores.empty else list(scores["group"])
-    omitted = [name for name in given if name not in columns]
-    words = [] if given else ["No subgroup was scored: pass subgroups=."]
-    if omitted:
-        words.append(
-            f"Not shown, as fewer than {MIN_CELL} patients could be distinguished: "
-            f"{', '.join(omitted)}."
-        )
-    if scores.empty:
-        return Section(title, tuple(words))
-    digits = decimals(scores["rmse_high"].max())
-    rows = []
-    for _, row in scores.iterrows():
-        error = ranged(row["rmse"], row["rmse_low"], row["rmse_high"], digits=digits)
-        covered = _percent(row, "coverage", "coverage_low", "coverage_high")
-        rows.append((f"{row['group']}: {row['level']}", count_text(row["n"]), error, covered))
-    headings = ("group", "patients", with_unit("RMSE", tested.unit), "coverage, %")
-    descriptive = (
-        "This table is descriptive: intervals of two groups may overlap although the groups "
-        "differ, and among many groups some look different by chance. Levels of few patients are "
-        f"merged into {OTHER!r}, so that neither a group nor a difference of groups has fewer than "
-        f"{MIN_CELL} patients."
-    )
-    caption = f"After {tested.rows['k'].iloc[0]} values, with 95 % intervals"
-    table = TextTable(caption, headings, tuple(rows), sortable=True)
-    return Section(title, (descriptive, *words), (table,))
 
 
 def _examples_section(tested: _Tested, X: Any, n_examples: int) -> Section:

@@ -1,19 +1,18 @@
-"""Errors and interval coverage on test patients after k values, overall and by subgroup."""
+"""Errors and interval coverage on test patients after k values."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from ehrmeta.errors import DataError, GroupError, Remedy
 from ehrmeta.estimators import Adapted, ConformalRegressor
 from ehrmeta.estimators._base import TaskRegressor
 from ehrmeta.estimators.inputs import Inputs
 from ehrmeta.estimators.k_shot_protocol import adapt_to_rows, k_shot_splits
-from ehrmeta.evaluation.metrics import Array, TaskMean, bootstrap_counts, percentile_limits, refuse
-from ehrmeta.report.disclosure import protect_levels
+from ehrmeta.evaluation.metrics import Array, refuse
+from ehrmeta.report.subgroups import mean_range
 
 
 def read_test_rows(
@@ -68,52 +67,9 @@ def coverage_by_k(rows: pd.DataFrame, *, n_bootstrap: int = 500) -> pd.DataFrame
     for k, part in rows.groupby("k"):
         patients = part.groupby("task")[["covered", "width"]].mean()
         record = {"k": k, "n": len(patients), "width": patients["width"].mean()}
-        share = _mean_range(patients["covered"], n_bootstrap, root=False)
+        share = mean_range(patients["covered"], n_bootstrap, root=False)
         records.append(record | dict(zip(("value", "low", "high"), share, strict=True)))
     return pd.DataFrame(records)
-
-
-def group_scores(
-    rows: pd.DataFrame, groups: Mapping[str, NDArray[Any]], *, n_bootstrap: int = 500
-) -> pd.DataFrame:
-    """RMSE and coverage in each level of each column, after `protect_levels`.
-
-    Parameters
-    ----------
-    rows : DataFrame
-        From `forecasts`, at one k.
-    groups : mapping of str to (row,)
-        A level for every row of the test table.
-
-    Returns
-    -------
-    DataFrame
-        Columns group, level, n, rmse, rmse_low, rmse_high, coverage, coverage_low, coverage_high.
-        Columns of `groups` that cannot be shown are missing.
-    """
-    named = {
-        name: pd.Series(values[rows["row"]], dtype=object).fillna("missing").astype(str).to_numpy()
-        for name, values in groups.items()
-    }
-    records = []
-    for name, levels in protect_levels(rows["task"].to_numpy(), named).items():
-        for level, part in rows.groupby(levels):
-            patients = part.groupby("task")[["squared", "covered"]].mean()
-            record: dict[str, Any] = {"group": name, "level": level, "n": len(patients)}
-            for score, column in (("rmse", "squared"), ("coverage", "covered")):
-                ends = _mean_range(patients[column], n_bootstrap, root=score == "rmse")
-                names = (score, f"{score}_low", f"{score}_high")
-                record |= dict(zip(names, ends, strict=True))
-            records.append(record)
-    return pd.DataFrame(records)
-
-
-def _mean_range(values: pd.Series, n_bootstrap: int, *, root: bool) -> tuple[float, float, float]:
-    """Mean over patients, or its square root, with 95 % limits."""
-    loss = values.to_numpy(np.float64)
-    mean = TaskMean(loss, np.ones_like(loss), root)
-    samples = mean.resampled(bootstrap_counts(len(loss), n_bootstrap, 0))
-    return mean.value(), *percentile_limits(samples, 0.95)
 
 
 def event_risk(estimator: Any, X: Any, y: Any, predict: dict[str, Any]) -> tuple[Array, Array]:

@@ -1,21 +1,27 @@
-"""Report on a classifier over tasks: test data, scores after k values, calibration, model card."""
+"""Report on a classifier: test data, scores, calibration, subgroups, card, checklists."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from ehrmeta.data.findings import Finding
 from ehrmeta.errors import DataError
 from ehrmeta.estimators.k_shot_protocol import adapt_to_rows, k_shot_splits, shots_to_score
 from ehrmeta.evaluation import k_shot_class_curve
-from ehrmeta.report.disclosure import MIN_CELL, count_text, left_out_text, protect_levels
+from ehrmeta.evaluation.k_shot_classes import class_losses
+from ehrmeta.report.disclosure import MIN_CELL, count_text, left_out_text
 from ehrmeta.report.displays.risk import CalibrationDisplay
 from ehrmeta.report.document import Document, Picture, Section, TextTable, model_card
+from ehrmeta.report.subgroups import Score, group_scores, groups_section, protected, subgroup_levels
+from ehrmeta.report.tripod import tripod_tables
 from ehrmeta.report.wording import outcome_label, row_range
 
 _OURS = "the model"
+_CLASS = "class of the outcome"  # among the columns that are protected together
+_SCORES = (Score("log_loss", "log loss"), Score("brier", "Brier score"))
 _NAMES = {"log_loss": "log loss", "brier": "Brier score", "auroc": "AUROC over all rows"}
 
 
@@ -29,7 +35,9 @@ def risk_report(
     baselines: Mapping[str, Any] | None = None,
     shots: Sequence[int] | None = None,
     event: Any = None,
+    subgroups: Mapping[str, ArrayLike] | None = None,
     findings: Sequence[Finding] = (),
+    answers: Mapping[str, str] | None = None,
     allow_training_table: bool = False,
     title: str = "",
 ) -> Document:
@@ -47,8 +55,8 @@ def risk_report(
         half of the patients have another value. Risks are scored on all rows after the first k.
     event : class label, optional
         Class of two whose risk the calibration curve shows; by default the second by name.
-    findings : sequence of Finding, optional
-        ``table.findings``: rows and values that were dropped or masked on reading.
+    subgroups, findings, answers
+        As in `forecast_report`.
     allow_training_table : bool
         Whether the model may be tested on the table that it was trained on.
     title : str
@@ -71,10 +79,11 @@ def risk_report(
     >>> rng = np.random.default_rng(0)
     >>> X, groups = rng.normal(size=(400, 1)), np.repeat(np.arange(50), 8)
     >>> y = np.where(X[:, 0] + rng.normal(size=50)[groups] > 0, "yes", "no")
-    >>> model = TaskLogistic().fit(X, y, groups=groups)
-    >>> page = risk_report(model, X, y, groups=groups, shots=(2, 5))
-    >>> [section.title for section in page.sections]
-    ['Summary', 'Data', 'Scores after k values', 'Calibration', 'Model card']
+    >>> train, test = groups < 20, groups >= 20
+    >>> model = TaskLogistic().fit(X[train], y[train], groups=groups[train])
+    >>> page = risk_report(model, X[test], y[test], groups=groups[test], shots=(2, 5))
+    >>> [section.title for section in page.sections][2:5]
+    ['Scores after k values', 'Calibration', 'Groups of patients']
     """
     inputs = model.fitted_model().read(X, y, groups=groups, time=time)
     tasks, classes = inputs.tasks(), np.asarray(model.classes_)
@@ -102,7 +111,14 @@ def risk_report(
     outcome = outcome_label(model.schema_)
     # A class of few patients has no count, and neither an AUROC nor a calibration curve.
     labels = np.asarray(inputs.outcome()).astype(str)
-    shown = protect_levels(tasks.codes, {"class": labels}).get("class", np.full(len(labels), ""))
+    scored = pd.DataFrame({"task": tasks.codes[query], "row": np.flatnonzero(query)})
+    p = np.asarray(adapted.predict_proba(**later), np.float64)
+    codes = np.searchsorted(classes, np.asarray(inputs.outcome(), dtype=classes.dtype)[query])
+    scored = scored.assign(**dict(class_losses(p, codes)))
+    levels = subgroup_levels(model.table_, inputs, subgroups or {})
+    safe = protected(scored, {_CLASS: labels, **levels})
+    shown = safe.pop(_CLASS, np.full(n_rows, ""))
+    in_groups = group_scores(scored, safe, _SCORES)
     n_with = pd.Series(tasks.codes[query]).groupby(labels[query]).nunique()
     is_ranked = len(n_with) == len(classes) == 2 and n_with.min() >= MIN_CELL
     if not is_ranked:
@@ -115,7 +131,7 @@ def risk_report(
         ("patients scored", count_text(n_scored)),
         (f"rows scored after the first {k}", count_text(n_rows)),
         *(
-            (f"rows of class {label}", count_text(np.sum(shown == label)))
+            (f"rows scored of class {label}", count_text(np.sum(shown == label)))
             for label in sorted(set(shown) - {""})
         ),
         *(
@@ -132,7 +148,7 @@ def risk_report(
     if is_ranked:
         number = 1 if event is None else classes.tolist().index(event)
         happened = np.asarray(inputs.outcome())[query] == classes[number]
-        risk = adapted.predict_proba(**later)[:, number]
+        risk = p[:, number]
         display = CalibrationDisplay.from_predictions(happened, risk, name=_OURS, min_cell=MIN_CELL)
         words = (
             f"Share of rows of class {classes[number]} over their predicted risk, after {k} values."
@@ -140,12 +156,14 @@ def risk_report(
         paragraph = "Rows of one patient count as separate: the band is narrower than it should be."
         picture = Picture.of(display, "calibration", words)
         sections.append(Section("Calibration", (paragraph,), (), (picture,)))
+    sections.append(groups_section(in_groups, list(levels), _SCORES, k))
     facts = [("training patients", count_text(model.n_tasks_)), ("classes", f"{len(classes)}")]
     words = (
         "Intended use: risks of patients like those of training and test. They are not causal: "
         "they do not say what a treatment would change."
     )
-    sections.append(model_card(model, facts, words))
+    checklists = tripod_tables(answers or {}, has_groups=not in_groups.empty, of_classes=True)
+    sections += [model_card(model, facts, words), Section("Checklists", (), checklists)]
     return Document(title or f"Evaluation of a prediction model: {outcome}", tuple(sections))
 
 

@@ -10,6 +10,8 @@ from ehrmeta.errors import DataError
 from ehrmeta.report.document import TextTable
 
 _GROUPS = "Groups of patients"  # if no group is scored, this section covers no item
+_ERRORS = "Error after k values"  # of numbers
+_IMBALANCE = "13 Class imbalance"
 
 #: Items of TRIPOD+AI, with the section of this report or, if only the authors can answer, "".
 _ITEMS = {
@@ -37,10 +39,10 @@ _ITEMS = {
     "12b How predictors entered the model": "Model card",
     "12c Type of model, its building and internal validation": "Model card",
     "12d How differences between clusters were estimated": "",
-    "12e Measures of performance, comparison of models": "Error after k values",
+    "12e Measures of performance, comparison of models": _ERRORS,
     "12f Updating of the model after evaluation": "",
-    "12g How predictions were made in the evaluation": "Error after k values",
-    "13 Class imbalance": "not applicable: a numeric outcome",
+    "12g How predictions were made in the evaluation": _ERRORS,
+    _IMBALANCE: "not applicable: a numeric outcome",
     "14 Fairness": _GROUPS,
     "15 Model output": "Model card",
     "16 Differences between development and evaluation data": "",
@@ -55,7 +57,7 @@ _ITEMS = {
     "20a Flow of participants": "Data",
     "20b Characteristics of participants": "",
     "20c Comparison with the development data": "",
-    "21 Numbers of participants in each analysis": "Error after k values",
+    "21 Numbers of participants in each analysis": _ERRORS,
     "22 Full model specification": "",
     "23a Performance with intervals, also in key groups": _GROUPS,
     "23b Differences in performance between clusters": "",
@@ -112,7 +114,9 @@ _CLUSTER_ITEMS = {
 Row: TypeAlias = tuple[str, str, str]
 
 
-def tripod_tables(answers: Mapping[str, str], *, has_groups: bool) -> tuple[TextTable, TextTable]:
+def tripod_tables(
+    answers: Mapping[str, str], *, has_groups: bool, of_classes: bool = False
+) -> tuple[TextTable, TextTable]:
     """Items of both checklists: filled by this report, answered by the authors, or missing.
 
     Parameters
@@ -122,6 +126,8 @@ def tripod_tables(answers: Mapping[str, str], *, has_groups: bool) -> tuple[Text
         of both checklists, use the number of TRIPOD+AI.
     has_groups : bool
         Whether the report scores groups of patients; otherwise the items on groups are open.
+    of_classes : bool
+        Whether the outcome is a class; then class imbalance is an item for the authors.
 
     Raises
     ------
@@ -140,10 +146,13 @@ def tripod_tables(answers: Mapping[str, str], *, has_groups: bool) -> tuple[Text
     (('10 How the study size was arrived at', 'answered', 'All records.'),
      ('5 Sample size', 'answered', 'see TRIPOD+AI 10'))
     """
-    empty = "" if has_groups else _GROUPS
-    items = {item: "" if place == empty else place for item, place in _ITEMS.items()}
+    places = {} if has_groups else {_GROUPS: ""}
+    if of_classes:
+        places |= {_ERRORS: "Scores after k values", _ITEMS[_IMBALANCE]: ""}
+    items = {item: places.get(place, place) for item, place in _ITEMS.items()}
     cluster_items = {
-        item: "" if place == empty else place for item, place in _CLUSTER_ITEMS.items()
+        item: places.get(place, place) if isinstance(place, str) else place
+        for item, place in _CLUSTER_ITEMS.items()
     }
     open_items = [_number(item) for item, place in items.items() if not place]
     open_items += [f"C{_number(item)}" for item, place in cluster_items.items() if not place]

@@ -310,7 +310,7 @@ def test_a_class_of_few_patients_has_no_count_and_no_curve(n_events):
     flow = dict(_table(page, "Data"))
     _attack_flow(flow, 2, 0)
     is_shown = n_events >= MIN_CELL
-    assert any(step.startswith("rows of class") for step in flow) == is_shown
+    assert any(step.startswith("rows scored of class") for step in flow) == is_shown
     assert any(section.title == "Calibration" for section in page.sections) == is_shown
     assert ("AUROC" in page.to_markdown()) == is_shown
 

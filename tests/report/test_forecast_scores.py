@@ -1,4 +1,4 @@
-"""Scores of forecasts are means over patients, and small groups are merged."""
+"""Scores of forecasts are means over patients."""
 
 import numpy as np
 import pandas as pd
@@ -6,12 +6,10 @@ import pytest
 
 from ehrmeta.baselines import MixedEffects
 from ehrmeta.errors import DataError
-from ehrmeta.evaluation import rmse_macro
 from ehrmeta.report.forecast_scores import (
     coverage_by_k,
     event_risk,
     forecasts,
-    group_scores,
     name_of,
     read_test_rows,
 )
@@ -52,24 +50,6 @@ def test_coverage_is_the_mean_of_the_patients_shares(rows):
     assert (coverage["low"] <= coverage["value"]).all()
     assert (coverage["value"] <= coverage["high"]).all()
     assert (coverage["n"] == N).all()
-
-
-def test_a_group_of_everybody_has_the_macro_error_and_small_groups_are_merged(rows):
-    last = rows[rows["k"] == 1]
-    one, sizes = np.repeat("x", 4 * N), np.where(GROUPS < 5, "few", np.where(GROUPS < 17, "a", "b"))
-    scores = group_scores(last, {"all": one, "ward": sizes}).set_index("level")
-    at = last["row"].to_numpy()
-    expected = rmse_macro(np.sqrt(last["squared"]), np.zeros(len(at)), last["task"])
-    assert scores.loc["x", "rmse"] == pytest.approx(expected)
-    assert set(scores.index) == {"x", "b", "other"}
-    assert scores.loc["b", "rmse_low"] <= scores.loc["b", "rmse"] <= scores.loc["b", "rmse_high"]
-    assert (scores.loc["b", "n"], scores.loc["other", "n"]) == (13, 17)
-
-
-def test_rows_without_a_group_are_a_level(rows):
-    values = np.where(GROUPS < 15, "a", None).astype(object)
-    scores = group_scores(rows[rows["k"] == 1], {"ward": values})
-    assert list(scores["level"]) == ["a", "missing"]
 
 
 def test_what_cannot_be_tested_is_refused():

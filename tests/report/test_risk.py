@@ -46,6 +46,23 @@ def test_the_event_is_one_of_two_classes():
         risk_report(model, X, y, **given, event="never")
 
 
+def test_subgroups_and_checklists_are_those_of_a_report_on_numbers():
+    y = np.where(SCORE > 0, "yes", "no")
+    model = TaskLogistic(known=["x0"]).fit(X, y, **ROWS)
+    given = {**ROWS, "shots": (2,), "allow_training_table": True, "answers": {"13": "none"}}
+    ward = np.where(GROUPS < 20, "a", "b")
+    page = risk_report(model, X, y, **given, subgroups={"ward": ward})
+    sections = {section.title: section for section in page.sections}
+    losses = {name: page_of.tables[0].rows for name, page_of in sections.items() if page_of.tables}
+    assert [row[0] for row in losses["Groups of patients"]] == ["ward: a", "ward: b"]
+    means = [float(row[2].split()[0]) for row in losses["Groups of patients"]]
+    assert np.mean(means) == pytest.approx(
+        float(losses["Scores after k values"][0][1].split()[0]), abs=1e-3
+    )
+    items = dict(row[:2] for row in losses["Checklists"])
+    assert (items["13 Class imbalance"], items["14 Fairness"]) == ("answered", "filled")
+
+
 def test_few_patients_are_not_reported():
     few = GROUPS < 10
     y = np.where(SCORE > 0, "yes", "no")
