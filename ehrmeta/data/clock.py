@@ -47,7 +47,8 @@ def to_time(
 
     Numbers are returned unchanged, and durations in `unit`. Dates, periods (their first moment) and
     ISO 8601 strings are counted from the origin, in UTC if they have a time zone. Dates such as
-    31.01.2021 are read, with a warning, if one of the column's rows tells the day from the month.
+    31.01.2021 are read, with a warning; between slashes or hyphens, only if one of the column's
+    rows tells the day from the month.
 
     Parameters
     ----------
@@ -209,23 +210,30 @@ def _parse(text: NDArray[Any], name: str) -> NDArray[Any]:
 
 
 def _iso_dates(series: pd.Series[str], name: str) -> pd.Series[str]:
-    """Dates such as 31.01.2021 or 01/31/2021 in ISO 8601, where a row tells day from month."""
+    """Dates such as 31.01.2021 or 01/31/2021 in ISO 8601.
+
+    A row must tell the day from the month, except between dots, where the day is always first.
+    """
     parts = series.str.extract(f"^{_LOCAL}$")
     is_local = parts[0].notna()
     if not is_local.any():
         return series
     first, second = (parts.loc[is_local, at].astype(int) for at in (0, 2))
     n_day_first, n_month_first = int((first > 12).sum()), int((second > 12).sum())
-    if (n_day_first > 0) == (n_month_first > 0):
+    has_dots = bool((parts.loc[is_local, 1] == ".").all())
+    is_day_first = n_month_first == 0 and (n_day_first > 0 or has_dots)
+    if not is_day_first and (has_dots or n_day_first or not n_month_first):
         what = f"column '{name}' is not an ISO 8601 date, and the day may be the month,"
         refuse_rows(is_local.to_numpy(), what, _WRITE_ISO)
-    order = "day, month, year" if n_day_first else "month, day, year"
+    order = "day, month, year" if is_day_first else "month, day, year"
+    n_clear = n_day_first or n_month_first
+    reason = f"because {n_clear:,} can be nothing else" if n_clear else "as is usual with dots"
     warn(
-        f"column '{name}': {int(is_local.sum()):,} dates are read as {order}, because "
-        f"{n_day_first or n_month_first:,} can be nothing else. Write YYYY-MM-DD if this is wrong.",
+        f"column '{name}': {int(is_local.sum()):,} dates are read as {order}, {reason}. Write "
+        "YYYY-MM-DD if this is wrong.",
         DataWarning,
     )
-    day, month = (0, 2) if n_day_first else (2, 0)
+    day, month = (0, 2) if is_day_first else (2, 0)
     iso = parts[3] + "-" + parts[month].str.zfill(2) + "-" + parts[day].str.zfill(2) + parts[4]
     return iso.where(is_local, series)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -342,7 +343,8 @@ class Schema:
         if clock is None or self.task is None or self.task_kind == "cohort":
             return Measured({}, (), 0)
         time = None
-        with suppress(DataError):  # reported when the table is checked
+        with suppress(DataError), warnings.catch_warnings():  # given when the table is checked
+            warnings.simplefilter("ignore", DataWarning)
             values = columns[clock.name]
             time = to_time(values, unit=clock.unit, origin=clock.origin, name=clock.name)
         return find_measured(columns, names, columns[self.task], time)

@@ -57,8 +57,9 @@ def test_one_zone_counts_in_utc() -> None:
         (["2020-01-01T00:00Z", "2020-01-01T00:00"], r"mixes time zones \(.*1 rows.*Convert all"),
         (["2020-01-01T00:00+01:00", "2020-07-01T00:00+02:00"], "mixes time zones"),
         (["2020-01-01", "01/02/2020"], r"day may be the month, in 1 of 2 rows \(first: row 1\)"),
-        (["04.01.2021", "05.01.2021"], "day may be the month.*YYYY-MM-DD"),
+        (["04/01/2021", "05/01/2021"], "day may be the month.*YYYY-MM-DD"),
         (["31.01.2021", "01.31.2021"], "day may be the month"),
+        (["01.04.2021", "01.31.2021"], "day may be the month"),
         (["04.01.21"], "not an ISO 8601 date"),
         (["2020-13-01"], "not an ISO 8601 date"),
         (["1200"], "not an ISO 8601 date.*or as a number"),
@@ -90,6 +91,11 @@ def test_local_dates_are_read_where_a_row_tells_the_day(values: list[str], order
     with pytest.warns(DataWarning, match=f"'visit': 2 dates are read as {order}, because 1 can"):
         days = to_time(values, origin="2021-01-01", name="visit")
     assert (days[0], days[-1]) == (3, 30)
+
+
+def test_the_day_is_first_between_dots() -> None:
+    with pytest.warns(DataWarning, match="2 dates are read as day, month, year, as is usual"):
+        assert to_time(["04.01.2021", "5.2.2021"], origin="2021-01-01").tolist() == [3, 35]
 
 
 @pytest.mark.parametrize("origin", ["index date", "randomisation", "today", "year-end"])
