@@ -22,6 +22,7 @@ from ehrmeta.data import Clock, Feature, Outcome, Schema, Table
 from ehrmeta.data.catalog import list_datasets, load_dataset, load_frame
 from ehrmeta.data.censored import read_limits, resolve_censored
 from ehrmeta.data.csv_file import CsvForm
+from ehrmeta.data.groups import respelled
 from ehrmeta.data.table_file import file_suffix, read_frame
 from ehrmeta.errors import DataError, DataWarning, EhrmetaError, SchemaError
 
@@ -145,10 +146,10 @@ def _with_classes(frame: pd.DataFrame, schema: Schema, classes: Classes) -> Rows
         risks = risks if len(classes) == 2 else "risk of each"
         listed = ", ".join(map(str, classes))
         click.echo(f"column '{name}' holds {len(classes)} classes, {listed}: predicts the {risks}")
-        spelled = {str(label).strip().casefold() for label in classes}
-        if len(spelled) < len(classes):
+        if respelled(classes.astype(str).astype(object)):
             raise DataError(
-                f"column '{name}': classes differ in capitals or spaces only. Use one spelling."
+                f"column '{name}': classes differ in leading zeros, capitals or spaces only. Use "
+                "one spelling."
             )
     if schema.on_duplicate == "mean":
         raise DataError(

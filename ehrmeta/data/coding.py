@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from ehrmeta.data.groups import plain
 from ehrmeta.data.schema import Feature
 from ehrmeta.errors import DataError
 
@@ -259,7 +260,7 @@ class Unknown(NamedTuple):
     """Rows of a column that are encoded as the average level."""
 
     n_unknown: int  # of a level that the model does not know
-    n_respelled: int  # of these, differing from a known level only in capitals or spaces
+    n_respelled: int  # of these, differing from a known level in spelling only
     n_missing: int  # missing, if no training row was
     n_rows: int
 
@@ -285,28 +286,17 @@ def write_levels(
     is_fixed = feature.role != "measured"
     n_missing = int((column == n + 2).sum()) if is_fixed and not coding.missing else 0
     n_unknown = int((column == n + 1).sum())
-    known = {folded(level) for level in place}
+    known = {plain(level) for level in place}
     is_unknown = of_level[:-1] == n + 1
-    is_known_folded = np.array([folded(level) in known for level in values.categories], bool)
+    is_known_folded = np.array([plain(level) in known for level in values.categories], bool)
     n_respelled = int(np.append(is_unknown & is_known_folded, False)[values.codes].sum())
     if len(is_unknown) > 1 and is_unknown.all() and not coding.hides_names:
         raise DataError(
             f"column '{feature.name}' holds {len(is_unknown):,} levels in {n_unknown:,} rows, none "
             f"of which the model was fitted with; {n_respelled:,} rows differ from one of its "
-            "levels only in capitals or spaces. Spell the levels as at fit."
+            "levels only in leading zeros, capitals or spaces. Spell the levels as at fit."
         )
     return Unknown(n_unknown, n_respelled, n_missing, len(column))
-
-
-def folded(level: str) -> str:
-    """A level in small letters, with single spaces.
-
-    Examples
-    --------
-    >>> folded(" Ward  B")
-    'ward b'
-    """
-    return " ".join(level.split()).casefold()
 
 
 def _encoded_levels(feature: Feature, coding: Coding, shrink: bool) -> NDArray[np.float64]:

@@ -249,7 +249,7 @@ def _warn_of_unknown(unknown: Mapping[str, Unknown]) -> None:
     for name, rows in unknown.items():
         counts = {
             "with an unknown level": rows.n_unknown,
-            "of which differ from a known one only in capitals or spaces": rows.n_respelled,
+            "of which differ from a known one in spelling only": rows.n_respelled,
             "with a missing value, as no training row had": rows.n_missing,
         }
         parts = [f"{n:,} {what}" for what, n in counts.items() if n]

@@ -12,9 +12,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ehrmeta.data.clock import FAR, distance_from_others
-from ehrmeta.data.coding import folded
 from ehrmeta.data.columns import Columns
-from ehrmeta.data.groups import respelled
+from ehrmeta.data.groups import MORE_TASKS, TOO_FEW, few_repeated, respelled, wide_remedy
 from ehrmeta.data.leaks import missing_codes
 from ehrmeta.data.schema import Feature, Outcome, Schema
 from ehrmeta.data.tasks import index_tasks
@@ -126,8 +125,12 @@ def odd_keys(columns: Columns, schema: Schema) -> Iterator[Finding]:
         yield Finding("task only: meta-learning needs many", schema.task, 1, "Check the column.")
     elif (tasks.sizes < 2).all():
         what = "tasks, none of which has two rows"
-        remedy = "Name the column of the patient, not of the visit; see pd.wide_to_long."
-        yield Finding(what, schema.task, tasks.n_tasks, Remedy("rows-per-patient", remedy))
+        advice = "Name the column of the patient, not of the visit; see pd.wide_to_long."
+        remedy = wide_remedy(columns, schema.task) or Remedy("rows-per-patient", advice)
+        yield Finding(what, schema.task, tasks.n_tasks, remedy)
+    elif few := few_repeated(tasks):
+        what = f"tasks with two rows or more: {TOO_FEW.removesuffix('.')}"
+        yield Finding(what, schema.task, few, MORE_TASKS)
     if schema.time is None or schema.time.name not in columns:
         return
     clock, time = schema.time.name, columns[schema.time.name]
@@ -174,11 +177,10 @@ def _numbers_as_text(values: NDArray[Any], name: str) -> Iterator[Finding]:
 
 
 def _respelled_levels(values: NDArray[Any], name: str) -> Iterator[Finding]:
-    """Check for levels that differ from another in capitals or spaces only."""
-    levels = pd.Series(pd.unique(values[~pd.isna(values)])).astype(str)
-    count = int(levels.map(folded).duplicated().sum())
+    """Check for levels that differ from another in their spelling only."""
+    count = respelled(values[~pd.isna(values)].astype(str).astype(object))
     if count:
-        what = "levels that differ from another in capitals or spaces only, and count as others"
+        what = "levels that differ from another by leading zeros, capitals or spaces only"
         yield Finding(what, name, count, "Use one spelling for every level.")
 
 

@@ -1,4 +1,4 @@
-"""Checks of task ids: single-row tasks, wide tables, and ids that differ in spelling only."""
+"""Checks of task ids: single-row tasks, wide tables, and names that differ in spelling only."""
 
 from __future__ import annotations
 
@@ -14,10 +14,14 @@ from ehrmeta.errors import DataWarning, GroupError, Remedy, warn
 
 _NUMBERED = re.compile(r"(?P<stub>.*?[^\d\W_])(?P<sep>[_. -]?)(?P<number>\d+)$")
 _ARRAY = re.compile(r"x\d+")  # names of the columns of an array
+TOO_FEW = "too few to tell how tasks differ."
+MORE_TASKS = "Check the ids, or pass more tasks."
 _FEW_TASKS, _SMALL_SHARE = 10, 0.5  # with two rows
 
 
-def check_repeated_rows(tasks: TaskIndex, columns: Iterable[str]) -> None:
+def check_repeated_rows(
+    tasks: TaskIndex, columns: Iterable[str], task_name: str | None = None
+) -> None:
     """Raise if no task has two rows, with the likely cause; warn if few tasks have.
 
     Parameters
@@ -25,20 +29,22 @@ def check_repeated_rows(tasks: TaskIndex, columns: Iterable[str]) -> None:
     tasks : TaskIndex
     columns : iterable of str
         Names of all columns, of which numbered ones (hdl_1, hdl_2) may be visits.
+    task_name : str, optional
+        Column of the task.
 
     Raises
     ------
     GroupError
         No task has two rows.
     """
-    n_tasks, repeated = tasks.n_tasks, int((tasks.sizes > 1).sum())
-    if repeated == 0 and n_tasks > 1:
-        wide = wide_columns(columns)
-        named = ", ".join(name for names in wide.values() for name in names)
+    n_tasks = tasks.n_tasks
+    if n_tasks > 1 and (tasks.sizes < 2).all():
         message = f"none of {n_tasks:,} tasks has two rows, so there is nothing to learn of a task."
-        if wide:
+        remedy = wide_remedy(columns, task_name)
+        if remedy is not None:
+            named = remedy.values["columns"]
             message += f" The columns {named} look like visits side by side."
-            raise GroupError(message, Remedy("wide-table", _to_long(wide), {"columns": named}))
+            raise GroupError(message, remedy)
         message += " The ids may be of visits or rows, not of patients."
         raise GroupError(
             message,
@@ -48,12 +54,34 @@ def check_repeated_rows(tasks: TaskIndex, columns: Iterable[str]) -> None:
                 "one column per visit into one with one row per visit.",
             ),
         )
-    if repeated <= 2 or repeated < min(_FEW_TASKS, _SMALL_SHARE * n_tasks):
+    if few := few_repeated(tasks):
         warn(
-            f"{repeated:,} of {n_tasks:,} tasks have two rows or more: too few to tell how tasks "
-            "differ. Check the ids, or pass more tasks.",
+            f"{few:,} of {n_tasks:,} tasks have two rows or more: {TOO_FEW} {MORE_TASKS}",
             DataWarning,
         )
+
+
+def few_repeated(tasks: TaskIndex) -> int:
+    """Number of tasks with two rows if they are too few to learn from, else 0.
+
+    Examples
+    --------
+    >>> from ehrmeta.data import index_tasks
+    >>> few_repeated(index_tasks([1, 1, 2, 2])), few_repeated(index_tasks([1, 1, 2, 2, 3, 3]))
+    (2, 0)
+    """
+    repeated = int((tasks.sizes > 1).sum())
+    is_few = repeated <= 2 or repeated < min(_FEW_TASKS, _SMALL_SHARE * tasks.n_tasks)
+    return repeated if is_few else 0
+
+
+def wide_remedy(columns: Iterable[str], task_name: str | None = None) -> Remedy | None:
+    """Remedy that turns the visits of a wide table into rows; None if no columns look like it."""
+    wide = wide_columns(columns)
+    if not wide:
+        return None
+    named = ", ".join(name for names in wide.values() for name in names)
+    return Remedy("wide-table", _to_long(wide, task_name or "patient"), {"columns": named})
 
 
 def wide_columns(columns: Iterable[str]) -> dict[tuple[str, str], list[str]]:
@@ -76,26 +104,26 @@ def wide_columns(columns: Iterable[str]) -> dict[tuple[str, str], list[str]]:
     }
 
 
-def _to_long(wide: dict[tuple[str, str], list[str]]) -> str:
+def _to_long(wide: dict[tuple[str, str], list[str]], task_name: str) -> str:
     """The call that turns the visits of a wide table into rows."""
     separators = [separator for _, separator in wide]
     separator = max(separators, key=separators.count)
     stubs = [stub for stub, other in wide if other == separator]
     return (
-        f"Turn them into rows: pd.wide_to_long(frame, {stubs}, i='patient', j='visit', "
+        f"Turn them into rows: pd.wide_to_long(frame, {stubs}, i={task_name!r}, j='visit', "
         f"sep={separator!r}).reset_index()."
     )
 
 
 def respelled(new: NDArray[np.object_], known: NDArray[np.object_] | None = None) -> int:
-    """Count ids that equal another but for leading zeros, capitals or spaces.
+    """Count ids or levels that equal another but for leading zeros, capitals or spaces.
 
     Parameters
     ----------
     new : ndarray
-        Ids; numbers are never counted.
+        Ids or levels; numbers are never counted.
     known : ndarray, optional
-        Other ids; by default the new ones are compared with each other.
+        Others; by default the new ones are compared with each other.
 
     Examples
     --------
@@ -138,6 +166,16 @@ def warn_of_respelled(count: int) -> None:
 
 
 def _plain(ids: NDArray[np.object_]) -> pd.Series[str]:
-    """Ids without leading zeros, capitals and spaces."""
-    text = pd.Series(ids, dtype=str).str.casefold()
-    return text.str.replace(r"\s+", "", regex=True).str.replace(r"^0+(?=.)", "", regex=True)
+    return pd.Series(ids).astype(str).map(plain)
+
+
+def plain(name: str) -> str:
+    """An id or a level without leading zeros, capitals and spaces, to find other spellings.
+
+    Examples
+    --------
+    >>> plain(" Ward  B"), plain("007"), plain("0")
+    ('wardb', '7', '0')
+    """
+    name = "".join(name.split()).casefold()
+    return name.lstrip("0") or name[-1:]

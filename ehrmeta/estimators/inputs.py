@@ -52,6 +52,7 @@ class Inputs:
     n_rows: int
     dates: Array | None = None  # times as dates, if they were
     zoned: bool | None = None  # whether the dates have a time zone
+    task_name: str | None = None  # column of the groups
 
     def outcome(self) -> Array:
         """The outcome, or a `DataError` if it is missing."""
@@ -107,6 +108,7 @@ def read_inputs(
     task_values = columns.pop(task_column, None) if task_column is not None else None
     time_values = columns.pop(time_column, None) if time_column is not None else None
     groups = groups if groups is not None else task_values
+    task_name = task_column or getattr(groups, "name", None)
     if isinstance(getattr(groups, "dtype", None), pd.CategoricalDtype):
         groups = np.asarray(groups)  # ids have the type of their categories
     is_in_table = time is None and time_values is not None
@@ -132,7 +134,8 @@ def read_inputs(
             y = column_or_1d(y, warn=True)
         y = _vector((read_outcome or read_numbers)(y, outcome), outcome, n_rows)
         _refuse_missing(y, f"outcome '{outcome}'", "Drop these rows", labels)
-    return Inputs(columns, y, labels, time, n_rows, dates, zoned)
+    task_name = task_name if isinstance(task_name, str) else None
+    return Inputs(columns, y, labels, time, n_rows, dates, zoned, task_name)
 
 
 def read_numbers(y: Any, name: str) -> npt.NDArray[np.float64]:
@@ -268,7 +271,9 @@ def check_tasks(
 ) -> None:
     """Raise if no task has two rows, or a feature known `ahead` of the outcome is a copy of it."""
     refuse_copies(dict(ahead), inputs.outcome(), outcome_name(schema))
-    check_repeated_rows(tasks, inputs.columns)
+    check_repeated_rows(
+        tasks, inputs.columns, inputs.task_name or (schema.task if schema else None)
+    )
     warn_of_respelled(respelled(tasks.labels))
 
 

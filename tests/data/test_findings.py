@@ -49,7 +49,7 @@ def test_a_copy_of_the_outcome_is_odd_unless_measured_with_it():
 
 
 def test_repeats_that_are_allowed_are_odd_in_patients_only():
-    columns = {"id": np.array([1, 1, 2]), "day": np.array([0.0, 0.0, 1.0])}
+    columns = {"id": np.repeat([1, 2, 3], 2), "day": np.array([0.0, 0.0, 1.0, 2.0, 1.0, 2.0])}
     for kind, expected in (("patient", ["rows repeating a (id, day) pair"]), ("cohort", [])):
         schema = Schema((), task="id", time=Clock("day"), task_kind=kind, on_duplicate="allow")
         assert whats(odd_keys(columns, schema)) == expected
@@ -64,6 +64,16 @@ def test_ids_in_two_writings_and_a_single_task_are_odd():
     assert whats(odd_keys({"id": np.array([7, 7])}, schema)) == [
         "task only: meta-learning needs many"
     ]
+
+
+def test_two_tasks_and_visits_side_by_side_are_odd():
+    schema = Schema((), task="id")
+    assert whats(odd_keys({"id": np.array([7, 7, 8, 8])}, schema)) == [
+        "tasks with two rows or more: too few to tell how tasks differ"
+    ]
+    wide = {"id": np.arange(9), "hdl_1": np.zeros(9), "hdl_2": np.zeros(9)}
+    (finding,) = odd_keys(wide, schema)
+    assert "pd.wide_to_long(frame, ['hdl'], i='id', j='visit', sep='_')" in str(finding)
 
 
 def test_levels_in_two_spellings_are_odd():

@@ -20,6 +20,8 @@ def test_a_wide_table_is_refused_with_the_call_that_turns_it():
     message = str(caught.value)
     assert "hdl_1, hdl_2, hdl_3, alt_1, alt_2, alt_3 look like visits side by side" in message
     assert "pd.wide_to_long(frame, ['hdl', 'alt'], i='patient', j='visit', sep='_')" in message
+    with pytest.raises(GroupError, match="i='id', j='visit'"):
+        check_repeated_rows(index_tasks(np.arange(40)), columns, "id")
 
 
 @pytest.mark.parametrize(

@@ -242,7 +242,9 @@ def test_a_text_confounder_is_adjusted_for_at_any_number_of_sites(sites):
     assert abs(y[t == 1].mean() - y[t == 0].mean()) > 1.5
     with pytest.warns(DataWarning, match="'severity': 1 with an unknown level"):
         model.effect(X[:1].assign(severity="Severe"))
-    with pytest.raises(DataError, match="'severity' holds 2 levels .* only in capitals or spaces"):
+    with pytest.raises(
+        DataError, match="'severity' holds 2 levels .* only in leading zeros, capitals or spaces"
+    ):
         model.effect(X.assign(severity=X["severity"].str.upper()))
 
 
