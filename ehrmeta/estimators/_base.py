@@ -18,6 +18,7 @@ from ehrmeta.data.columns import collected
 from ehrmeta.data.schema import Transform
 from ehrmeta.errors import DataError, DataWarning, NotFittedError, Remedy, warn
 from ehrmeta.estimators.adapted import Adapted
+from ehrmeta.estimators.files import data_digest
 from ehrmeta.estimators.inputs import (
     Inputs,
     check_outcome,
@@ -101,6 +102,8 @@ class TaskEstimator(BaseEstimator, ABC):
         check_trainable(inputs, schema)
         table = TableEncoder.fit(inputs, schema, self._fit_outcome(inputs, schema), self.known)
         names = _get_feature_names(X)
+        tasks = inputs.tasks()
+        rows = table.rows(inputs, tasks.codes, tasks.n_tasks, of_fit=True)
         reader = RowReader(
             name=type(self).__name__,
             table=table,
@@ -109,10 +112,9 @@ class TaskEstimator(BaseEstimator, ABC):
             time=self.time,
             n_columns=_num_features(X),
             column_names=None if names is None else tuple(names),
+            data_digest=data_digest(rows),
         )
-        tasks = inputs.tasks()
-        model = learn(table.rows(inputs, tasks.codes, tasks.n_tasks, of_fit=True), reader)
-        self._set_fitted(model, tasks.n_tasks)
+        self._set_fitted(learn(rows, reader), tasks.n_tasks)
         return self
 
     def _set_fitted(self, model: TaskModel, n_tasks: int) -> None:

@@ -38,7 +38,7 @@ def scoring_checks(
     Raises
     ------
     DataError
-        A model was trained on these rows. Baselines do not store what they were trained on.
+        A model was trained on these rows.
     """
     shown = set()
     rows = {"groups": inputs.groups, "time": inputs.time}
@@ -49,8 +49,7 @@ def scoring_checks(
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             _, encoded = fitted.read_support(X, inputs.outcome(), **rows)
-        trained_on = getattr(fitted, "data_digest", None)
-        if not allow_training_table and trained_on == data_digest(encoded):
+        if not allow_training_table and fitted.data_digest == data_digest(encoded):
             raise DataError(
                 f"the {fitted.name} was trained on this very table: scores on it are too "
                 "optimistic.",

@@ -15,7 +15,7 @@ from torch import Tensor
 from ehrmeta.algorithms import AboveMixedModel, Algorithm, DeepMixedEffects, MetaSGD, Params
 from ehrmeta.errors import DataWarning, warn
 from ehrmeta.estimators._base import TaskEstimator
-from ehrmeta.estimators.files import Json, Saved, State, check_class, data_digest
+from ehrmeta.estimators.files import Json, Saved, State, check_class
 from ehrmeta.estimators.learner import Learner, pick_device
 from ehrmeta.estimators.meta_model import MetaModel
 from ehrmeta.estimators.population_offset import (
@@ -174,7 +174,6 @@ class MetaEstimator(Saved, TaskEstimator):
         resume: bool = True,
     ) -> MetaModel:
         """Meta-train on encoded rows."""
-        training_rows = rows
         of_cohorts = self.algorithm is None and self._is_of_cohorts(rows, reader)
         default = _OF_COHORTS if of_cohorts else self._default_algorithm()
         algorithm = clone(self.algorithm or default)
@@ -251,7 +250,6 @@ class MetaEstimator(Saved, TaskEstimator):
             settings=settings,
             n_tasks=rows.n_tasks,
             history=history,
-            data_digest=data_digest(training_rows),
         )
 
 

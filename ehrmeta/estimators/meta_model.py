@@ -64,8 +64,6 @@ class MetaModel(TaskModel, ABC):
         Number of training tasks.
     history : sequence of dict
         One record per check during training.
-    data_digest : str, optional
-        SHA-256 of the tasks, times and outcomes of the training rows.
     provenance : dict, optional
         Versions and date of saving, if the model was loaded.
     """
@@ -75,7 +73,6 @@ class MetaModel(TaskModel, ABC):
     settings: Mapping[str, Any]
     n_tasks: int
     history: Sequence[dict[str, float]]
-    data_digest: str | None
     provenance: files.Json | None = None
     estimator: ClassVar[str]
 

@@ -53,6 +53,8 @@ class RowReader:
         Number of columns of X at fit.
     column_names : tuple of str, optional
         Their names, if X had any.
+    data_digest : str, optional
+        SHA-256 of the tasks, times and outcomes of the training rows.
     """
 
     name: str
@@ -62,6 +64,7 @@ class RowReader:
     time: str | None
     n_columns: int
     column_names: tuple[str, ...] | None
+    data_digest: str | None = None
 
     def read(self, X: Any, y: Any = None, *, groups: Any = None, time: Any = None) -> Inputs:
         """Read and check the arguments of one call.

@@ -119,7 +119,9 @@ def test_one_warning_counts_the_rows_of_every_column() -> None:
     with pytest.warns(DataWarning) as caught:
         encoder.transform(cells)
     (message,) = [str(warning.message) for warning in caught]
-    assert "'sex': 2 with an unknown level, 1 of which differ from a known one in spelling" in message
+    assert (
+        "'sex': 2 with an unknown level, 1 of which differ from a known one in spelling" in message
+    )
     assert "'stage': 1 with an unknown level" in message
     assert "'age'" not in message
 

@@ -99,7 +99,9 @@ def test_a_model_without_spread_is_covered_by_intervals_of_one_width():
     X, y, groups, time = _visits(100, seed=11)
     last = LastValue().fit(X, y, groups=groups, time=time)
     assert _coverage(last, 1, by=("sex",))["calibrated"].between(0.88, 0.92 + SURPLUS).all()
-    found = ConformalRegressor(last, shots=(1,)).calibrate(X, y, groups=groups, time=time)
+    others = _visits(100, seed=10)
+    given = {"groups": others.groups, "time": others.time}
+    found = ConformalRegressor(last, shots=(1,)).calibrate(others.X, others.y, **given)
     shown, queried, _ = _shown_asked(_visits(20, seed=12), 1)
     low, high = found.adapt(**shown).predict_interval(**queried).T
     assert high - low == pytest.approx(high[0] - low[0])
@@ -180,7 +182,7 @@ def test_numbers_are_cut_and_text_is_taken_as_it_is(fitted):
 
 def test_without_time_supports_are_random_rows():
     X, y, groups, _ = _visits(150, seed=13)
-    model = MixedEffects().fit(X, y, groups=groups)
+    model = MixedEffects().fit(X, y + 1.0, groups=groups)
     found = ConformalRegressor(model, shots=(2,)).calibrate(X, y, groups=groups)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

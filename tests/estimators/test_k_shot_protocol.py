@@ -192,7 +192,7 @@ def test_warnings_of_scored_rows_are_given_once_and_point_to_the_call():
     groups, day = np.repeat(np.arange(30), 4), np.tile(np.arange(4.0), 30)
     y = rng.normal(size=30)[groups] + rng.normal(size=120)
     frame = pd.DataFrame({"sex": np.repeat(np.tile(["f", "m"], 15), 4)})
-    model = MixedEffects(known=["sex"]).fit(frame, y, groups=groups, time=day)
+    model = MixedEffects(known=["sex"]).fit(frame, y + 1.0, groups=groups, time=day)
     odd = frame.assign(sex=np.where(groups == 0, "x", frame["sex"]))
     with pytest.warns(DataWarning, match="unknown level") as caught:
         k_shot_curve({"mixed": model}, odd, y, groups=groups, time=day, shots=(1, 2), n_bootstrap=2)

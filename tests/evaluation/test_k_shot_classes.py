@@ -12,13 +12,13 @@ from ehrmeta.evaluation import k_shot_class_curve
 rng = np.random.default_rng(0)
 GROUPS, TIME = np.repeat(np.arange(40), 6), np.tile(np.arange(6.0), 40)
 X = rng.normal(size=(240, 2))
-Y = np.where(X[:, 0] + rng.normal(size=40)[GROUPS] > 0, "yes", "no")
+Y, OTHERS = (np.where(X[:, 0] + rng.normal(size=40)[GROUPS] > 0, "yes", "no") for _ in range(2))
 ROWS = {"groups": GROUPS, "time": TIME}
 
 
 @pytest.fixture(scope="module")
 def model():
-    return TaskLogistic(known=["x0", "x1"]).fit(X, Y, **ROWS)
+    return TaskLogistic(known=["x0", "x1"]).fit(X, OTHERS, **ROWS)
 
 
 def test_scores_are_those_of_the_later_rows(model):

@@ -89,7 +89,8 @@ def test_yes_and_no_are_the_groups_of_a_binary_column():
     X = X.assign(smokes=groups % 2).drop(columns=HOSTILE)
     schema = Schema((Feature("age"), Feature("smokes", kind="binary")), Outcome("y"))
     model = MixedEffects(schema=schema).fit(X, y, groups=groups, time=time)
-    found = forecast_report(model, X, y, groups=groups, time=time, shots=(0, 1))
+    given = {"groups": groups, "time": time, "allow_training_table": True}
+    found = forecast_report(model, X, y, **given, shots=(0, 1))
     table = next(s for s in found.sections if s.title == "Groups of patients").tables[0]
     assert [row[:2] for row in table.rows] == [("smokes: no", "30"), ("smokes: yes", "30")]
 
