@@ -60,11 +60,14 @@ def is_copy(values: Column, y: Column) -> bool:
     if values.dtype.kind not in "biuf" or y.dtype.kind not in "biuf":
         return _renames(values, y)
     x, target = values.astype(np.float64), y.astype(np.float64)
-    steps = [np.diff(np.unique(column)).min(initial=np.inf) for column in (x, target)]
-    x, target = x - x.mean(), target - target.mean()
-    spread = target @ target
-    if np.inf in steps or (x @ target) ** 2 < _LEAST_R2 * (x @ x) * spread:
+    centred_x, centred = x - x.mean(), target - target.mean()
+    spread = centred @ centred
+    if (centred_x @ centred) ** 2 < _LEAST_R2 * (centred_x @ centred_x) * spread:
         return False
+    steps = [np.diff(np.unique(column)).min(initial=np.inf) for column in (x, target)]
+    if np.inf in steps:
+        return False
+    x, target = centred_x, centred
     slope = (x @ target) / (x @ x)
     step = max(abs(slope) * steps[0], steps[1], 1e-6 * float(np.sqrt(spread / len(x))))
     return bool((np.abs(target - slope * x) <= step).mean() > 0.99)

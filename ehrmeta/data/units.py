@@ -146,8 +146,10 @@ def mixed_units(values: NDArray[Any]) -> list[str]:
     >>> mixed_units(np.array(["mg/dL", "mmol/l", None], dtype=object))
     ['mg/dL', 'mmol/l']
     """
-    names = sorted({str(value).strip() for value in values[~pd.isna(values)]})
-    if values.dtype != object or len(names) < 2 or not all("/" in name for name in names):
+    if values.dtype != object:
+        return []
+    names = sorted({str(value).strip() for value in pd.unique(values[~pd.isna(values)])})
+    if len(names) < 2 or not all("/" in name for name in names):
         return []
     known = {unit.lower() for unit in _UNITS}
     return names if all(name.lower() in known for name in names) else []

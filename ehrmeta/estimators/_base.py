@@ -279,7 +279,7 @@ class TaskRegressor(RegressorMixin, TaskEstimator):
 
     def _warn_of_odd_outcome(self, y: Array, name: str) -> None:
         """Warn of a 0/1 outcome."""
-        if set(np.unique(y)) == {0.0, 1.0}:
+        if ((y == 0.0) | (y == 1.0)).all() and 0.0 < y.mean() < 1.0:
             warn(
                 DataWarning(
                     f"outcome '{name}' is 0 or 1 in all {len(y):,} rows and modelled as a number.",

@@ -35,6 +35,8 @@ from ehrmeta.training.held_out import HELD_OUT_SHARE, hold_out
 from ehrmeta.training.loop import stage
 
 _WARM_EPISODES = 10_000  # of the warm start
+_WARM_TASKS = 5_000  # most that they are drawn from
+_FEWEST_DRAWN = 100_000  # with as many tasks or fewer, all are used
 _TASKS_AT_ONCE = 1024
 # The default for cohorts: all is estimated by marginal likelihood, and nothing is trained.
 _OF_COHORTS = DeepMixedEffects(feature_slopes=True, n_deep=0, deep_mean=False, correction=False)
@@ -174,6 +176,7 @@ class MetaEstimator(Saved, TaskEstimator):
         resume: bool = True,
     ) -> MetaModel:
         """Meta-train on encoded rows."""
+        n_tasks = rows.n_tasks
         of_cohorts = self.algorithm is None and self._is_of_cohorts(rows, reader)
         default = _OF_COHORTS if of_cohorts else self._default_algorithm()
         algorithm = clone(self.algorithm or default)
@@ -189,7 +192,12 @@ class MetaEstimator(Saved, TaskEstimator):
             check_compiler(device)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         progress_bar = sys.stderr.isatty() if self.verbose is None else self.verbose
-        population = None
+        generator, population = torch.Generator().manual_seed(seed), None
+        most = max(self.max_steps * self.batch_size, _FEWEST_DRAWN)
+        if rows.n_tasks > most and not of_cohorts:
+            rows = rows.select(
+                torch.randperm(rows.n_tasks, generator=generator)[:most].sort().values
+            )
         if self.population is not None:
             if not is_saved(self.population):
                 warn(
@@ -205,7 +213,6 @@ class MetaEstimator(Saved, TaskEstimator):
             with stage("testing boosted trees", shown=progress_bar):
                 add = partial(add_boosted_offset, addition, rows, thin)
                 population, rows = for_rows(rows.n_rows, add)
-        generator = torch.Generator().manual_seed(seed)
         keeps_start = algorithm.keeps_start
         fitted, held_out = hold_out(
             rows,
@@ -241,22 +248,24 @@ class MetaEstimator(Saved, TaskEstimator):
             resume=resume,
         )
         is_start = all(torch.equal(value.cpu(), start[name]) for name, value in params.items())
-        if held_out is not None and keeps_start and is_start:
+        if held_out is not None and keeps_start and is_start and fitted.n_tasks < _WARM_TASKS:
             params = warm_start(rows)  # training did not improve it: fit it to all tasks
         return self._model_class(
             **vars(reader),
             learner=Learner.on_device(algorithm, spec, params, time_unit, settings),
             population=population,
             settings=settings,
-            n_tasks=rows.n_tasks,
+            n_tasks=n_tasks,
             history=history,
         )
 
 
 def _episodes(sampler: EpisodeSampler, seed: int) -> Iterator[tuple[Tensor, TaskSet, TaskSet]]:
-    """A few random episodes of every training task, for the warm start."""
+    """A few random episodes of every training task, or of 5,000, for the warm start."""
     generator = torch.Generator().manual_seed(seed)
-    n_tasks = sampler.rows.n_tasks
-    for _ in range(min(20, max(2, _WARM_EPISODES // n_tasks))):
-        for tasks in torch.split(torch.arange(n_tasks), _TASKS_AT_ONCE):
+    chosen = torch.arange(sampler.rows.n_tasks)
+    if len(chosen) > _WARM_TASKS:
+        chosen = torch.randperm(len(chosen), generator=generator)[:_WARM_TASKS].sort().values
+    for _ in range(min(20, max(2, _WARM_EPISODES // len(chosen)))):
+        for tasks in torch.split(chosen, _TASKS_AT_ONCE):
             yield tasks, *sampler.draw(tasks, generator)

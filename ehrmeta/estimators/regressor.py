@@ -50,7 +50,8 @@ class MetaRegressor(MetaEstimator, TaskRegressor):
     max_queries : int
         Query rows per task and training step.
     max_steps : int
-        Optimiser steps.
+        Optimiser steps. Of more than 100,000 tasks, a random sample is used if the steps cannot
+        draw all.
     batch_size : int
         Tasks per step.
     learning_rate, weight_decay : float

@@ -204,14 +204,13 @@ class TaskRows:
     @classmethod
     def from_codes(cls, codes: Tensor, n_tasks: int, *, timed: bool, **columns: Tensor) -> TaskRows:
         """Sort unordered rows by task and time; `codes` (row,) holds each row's task number."""
-        order = torch.argsort(columns["time"], stable=True)
-        if n_tasks == 1:
-            starts = torch.tensor([0, len(codes)], device=codes.device)
-        else:
+        time, step = columns["time"], codes.diff()
+        sizes = torch.bincount(codes, minlength=n_tasks)
+        starts = torch.cat([sizes.new_zeros(1), sizes.cumsum(0)])
+        if not ((step > 0) | ((step == 0) & (time.diff() >= 0))).all():
+            order = torch.argsort(time, stable=True)
             order = order[torch.argsort(codes[order], stable=True)]
-            sizes = torch.bincount(codes, minlength=n_tasks)
-            starts = torch.cat([sizes.new_zeros(1), sizes.cumsum(0)])
-        columns = {name: column[order] for name, column in columns.items()}
+            columns = {name: column[order] for name, column in columns.items()}
         return cls(starts=starts, timed=timed, **columns)
 
     @property

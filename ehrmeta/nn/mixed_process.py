@@ -27,6 +27,7 @@ Lower = tuple[Index, Index]
 _MAX_ROWS = 64  # per task, because the cost of a factorisation is cubic
 _MOST_TASKS = 5_000  # that variances are estimated from
 _N_BUCKETS, _BUCKET_SIZE = 8, 32  # most groups of tasks of similar size, and tasks in each
+_MOST_AT_ONCE = 2_000  # tasks of a group
 _LOG_RANGE = 6.0  # largest change of a log standard deviation from its start value
 _LOG_TAU = (-6.0, 4.0)
 _RIDGE = 1e-10  # added to the information per row, for columns that are 0 in the rows used
@@ -135,39 +136,47 @@ def fit_mixed_process(
         [np.linalg.cholesky(start.G + floor)[lower], [half_noise, 0.0, half_noise]]
     )
 
-    def profile(theta: Array, buckets: list[_Bucket], n: int) -> tuple[float, Array, Array]:
-        """Deviance of n rows without constants, its gradient, and beta."""
-        parts = _covariance(theta, lower)
-        whitened = [_Whitened.of(bucket, *parts) for bucket in buckets]
-        gram = np.sum([part.gram for part in whitened], axis=0)
+    def fixed_effects(gram: Array, log_v: float, n: int) -> tuple[float, Array, Array]:
+        """Deviance of n rows without constants, beta, and the inverse root of its information."""
         root = np.linalg.cholesky(gram[:p, :p] + _RIDGE * n * np.eye(p))
         inverse = np.linalg.inv(root)
         beta = inverse.T @ (inverse @ gram[:p, p])
         log_information = 2.0 * float(np.log(np.diag(root)).sum())
-        log_v = sum(part.log_v for part in whitened)
-        deviance = log_v + float(gram[p, p] - gram[:p, p] @ beta) + log_information
-        explained = np.zeros((p + 1, p + 1))
-        explained[:p, :p], explained[:p, p], explained[p, p] = inverse.T, -beta, 1.0
-        gradient = np.sum([part.gradient(explained, lower) for part in whitened], axis=0)
-        return deviance, gradient, beta
+        return log_v + float(gram[p, p] - gram[:p, p] @ beta) + log_information, beta, inverse
 
-    def rows_of(tasks: Index) -> tuple[list[_Bucket], int]:
-        buckets = list(_buckets(columns, z, s, factor, starts, tasks))
-        return buckets, int(sum(bucket.mask.sum() for bucket in buckets))
+    def rows_of(tasks: Index) -> Iterator[_Bucket]:
+        return _buckets(columns, z, s, factor, starts, tasks)
 
     every_task = np.arange(len(starts) - 1)
     drawn = np.random.default_rng(0).permutation(every_task)[:_MOST_TASKS]
-    some, n_some = rows_of(np.sort(drawn))
+    some = list(rows_of(np.sort(drawn)))
+    n_some = sum(int(bucket.mask.sum()) for bucket in some)
+
+    def deviance_and_gradient(theta: Array) -> tuple[float, Array]:
+        """Per row of the sample."""
+        parts = _covariance(theta, lower)
+        whitened = [_Whitened.of(bucket, *parts) for bucket in some]
+        gram = np.sum([part.gram for part in whitened], axis=0)
+        deviance, beta, inverse = fixed_effects(gram, sum(part.log_v for part in whitened), n_some)
+        explained = np.zeros((p + 1, p + 1))
+        explained[:p, :p], explained[:p, p], explained[p, p] = inverse.T, -beta, 1.0
+        gradient = np.sum([part.gradient(explained, lower) for part in whitened], axis=0)
+        return deviance / n_some, gradient / n_some
+
     log_sd = (half_noise - _LOG_RANGE, half_noise + _LOG_RANGE)
     best = lbfgs(
-        lambda theta: tuple(np.divide(part, n_some) for part in profile(theta, some, n_some)[:2]),
+        deviance_and_gradient,
         begin,
         bounds=[(None, None)] * (len(begin) - 3) + [log_sd, _LOG_TAU, log_sd],
         options={"maxiter": 100},
     )
-    every, n = (some, n_some) if len(drawn) == len(every_task) else rows_of(every_task)
-    deviance, _, beta = profile(best.x, every, n)
-    root, process_var, rate, noise_var = _covariance(best.x, lower)
+    parts = _covariance(best.x, lower)
+    gram, log_v, n = np.zeros((p + 1, p + 1)), 0.0, 0
+    for bucket in some if len(drawn) == len(every_task) else rows_of(every_task):
+        whitened = _Whitened.of(bucket, *parts)
+        gram, log_v, n = gram + whitened.gram, log_v + whitened.log_v, n + int(bucket.mask.sum())
+    deviance, beta, _ = fixed_effects(gram, log_v, n)
+    root, process_var, rate, noise_var = parts
     G = root @ root.T
     return MixedProcess(
         beta=back @ beta,
@@ -215,7 +224,8 @@ def _buckets(
     sizes = np.minimum(np.diff(starts), _MAX_ROWS)
     order = tasks[np.argsort(sizes[tasks], kind="stable")]
     order = order[sizes[order] > 0]
-    for part in np.array_split(order, min(_N_BUCKETS, 1 + len(order) // _BUCKET_SIZE)):
+    n_buckets = max(min(_N_BUCKETS, 1 + len(order) // _BUCKET_SIZE), len(order) // _MOST_AT_ONCE)
+    for part in np.array_split(order, n_buckets):
         begins, lengths = torch.from_numpy(starts[:-1][part]), torch.from_numpy(sizes[part])
         index, mask = (padded.numpy() for padded in padded_index(begins, lengths))
         seen = mask[..., None]

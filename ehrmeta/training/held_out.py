@@ -14,7 +14,7 @@ _MIN_TASKS = 20  # with fewer training tasks, none is held out
 _MIN_TASKS_KEEPS_START = 100  # the same for algorithms with `keeps_start`
 _MIN_HELD_OUT_KEEPS_START = 30  # needed to tell whether training improved on the warm start
 _MOST_HELD_OUT = 2_000  # enough to tell a gain
-_N_DRAWS = 4  # episodes per held-out task
+_MOST_DRAWS, _MOST_EPISODES = 4, 3_500  # of each held-out task, and of all
 _TASKS_AT_ONCE = 1024
 
 
@@ -53,9 +53,10 @@ class HeldOut:
         self.n_tasks = sampler.rows.n_tasks
         generator = torch.Generator().manual_seed(seed)
         tasks = torch.arange(self.n_tasks, device=sampler.rows.device)
+        self.n_draws = min(max(_MOST_EPISODES // self.n_tasks, 1), _MOST_DRAWS)
         self.episodes = [
             sampler.draw(batch, generator)
-            for _ in range(_N_DRAWS)
+            for _ in range(self.n_draws)
             for batch in torch.split(tasks, _TASKS_AT_ONCE)
         ]
 
@@ -63,8 +64,8 @@ class HeldOut:
         """Mean loss (task,) of each held-out task over its episodes, for ``progress`` 1."""
         losses = [self.loss.losses(params, *episode) for episode in self.episodes]
         has_query = torch.cat([query.mask.any(1) for _, query in self.episodes])
-        total = torch.cat(losses).view(_N_DRAWS, self.n_tasks).sum(0)
-        return total / has_query.view(_N_DRAWS, self.n_tasks).sum(0).clamp(min=1)
+        total = torch.cat(losses).view(self.n_draws, self.n_tasks).sum(0)
+        return total / has_query.view(self.n_draws, self.n_tasks).sum(0).clamp(min=1)
 
 
 def gained(before: Tensor, after: Tensor) -> bool:

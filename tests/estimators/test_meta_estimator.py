@@ -27,6 +27,7 @@ from ehrmeta import (
 from ehrmeta.baselines import MixedEffectsLogistic
 from ehrmeta.data import Feature, Outcome, Schema
 from ehrmeta.errors import BundleError, DataError, DataWarning, NotFittedError
+from ehrmeta.estimators import meta_estimator
 from ehrmeta.estimators.classifier import _case_control_offset
 from ehrmeta.estimators.meta_estimator import _computed, _episodes
 from ehrmeta.nn import TaskRows
@@ -209,7 +210,7 @@ def test_in_hospitals_whose_slopes_differ_patients_teach_them():
     assert above[40].mean() < -2 * above[40].std() / np.sqrt(len(above))
 
 
-def test_few_episodes_of_every_task_start_a_model():
+def test_few_episodes_of_at_most_5000_tasks_start_a_model():
     drawn = []
 
     class Sampler:
@@ -225,9 +226,20 @@ def test_few_episodes_of_every_task_start_a_model():
     for n_tasks, n_rounds in ((10, 20), (500, 20), (1000, 10), (4000, 2), (20_000, 2)):
         drawn.clear()
         tasks = torch.cat([part for part, _, _ in _episodes(Sampler(n_tasks), seed=3)])
-        assert torch.bincount(tasks).tolist() == [n_rounds] * n_tasks
+        counts = torch.bincount(tasks)
+        assert counts[counts > 0].tolist() == [n_rounds] * min(n_tasks, 5_000)
         assert max(len(part) for part, _ in drawn) <= 1024
         assert {seed for _, seed in drawn} == {3}
+
+
+def test_of_more_tasks_than_can_be_drawn_a_sample_is_used(monkeypatch, patients):
+    X, y, groups, time = patients
+    whole = small_model(max_steps=1, batch_size=4).fit(X, y, groups=groups, time=time)
+    monkeypatch.setattr(meta_estimator, "_FEWEST_DRAWN", 10)
+    part = small_model(max_steps=1, batch_size=4).fit(X, y, groups=groups, time=time)
+    assert part.n_tasks_ == whole.n_tasks_ > 10
+    assert part.data_digest_ == whole.data_digest_
+    assert not np.array_equal(part.predict(X, time=time), whole.predict(X, time=time))
 
 
 def _support(y, codes, n_tasks=2):

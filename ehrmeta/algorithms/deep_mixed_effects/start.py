@@ -22,6 +22,7 @@ from ehrmeta.nn.mixed_model import fit_mixed_model, not_collinear
 from ehrmeta.nn.mixed_process import MixedProcess, fit_mixed_process, held_out_log_likelihood
 
 Array = npt.NDArray[np.float64]
+MANY_TASKS = 5_000  # enough to estimate variances
 FEW_TASKS = 50  # with fewer, the process must improve held-out tasks
 _N_FOLDS = 5
 _MAX_DISTANCE = 4.0  # robust sds from the task's median
@@ -278,6 +279,14 @@ class _Design:
     y: Array
     starts: npt.NDArray[np.int64]
 
+    def sample(self) -> _Design:
+        """Rows of at most 5,000 tasks."""
+        n_tasks = len(self.starts) - 1
+        if n_tasks <= MANY_TASKS:
+            return self
+        order = np.random.default_rng(0).permutation(n_tasks)
+        return self.tasks(np.isin(np.arange(n_tasks), order[:MANY_TASKS]))
+
     def tasks(self, chosen: npt.NDArray[np.bool_]) -> _Design:
         """Rows of the chosen tasks."""
         sizes = np.diff(self.starts)
@@ -288,7 +297,8 @@ class _Design:
 
 def _fit(design: _Design, process: bool, certain: bool) -> MixedProcess:
     n_tasks = len(design.starts) - 1
-    plain = fit_mixed_model(design.x, design.z, design.y, design.starts)
+    used = design if not process else design.sample()  # of all tasks, the process gives beta
+    plain = fit_mixed_model(used.x, used.z, used.y, used.starts)
     if not process or (n_tasks < FEW_TASKS and not certain and not _process_helps(design)):
         return MixedProcess.without(plain)
     return fit_mixed_process(design.x, design.z, design.s, design.y, design.starts, plain)
