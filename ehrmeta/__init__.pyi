@@ -44,6 +44,7 @@ from ehrmeta.evaluation.k_shot import KShotScorer as KShotScorer, k_shot_curve a
 from ehrmeta.loading import load as load
 from ehrmeta.nn.backbone import TorchModule as TorchModule
 from ehrmeta.nn.mlp import MLP as MLP
+from ehrmeta.serving.score import score_partition as score_partition
 from ehrmeta.treatment.response import TreatmentResponse as TreatmentResponse
 from ehrmeta.tuning.search import tune as tune
 from ehrmeta.tuning.search_cv import MetaSearchCV as MetaSearchCV

@@ -149,6 +149,27 @@ def predict(**options: Any) -> None:
 
 @main.command(cls=Command)
 @click.argument("model")
+@click.argument("parts")
+@click.option("--workers", type=click.IntRange(1), default=1, help="Processes.")
+@click.option("--confidence-level", type=SHARE, default=0.9, help="Of the intervals.")
+@click.option("--out", required=True, help="Folder to write to.")
+@mode_option
+def score(**options: Any) -> None:
+    """Predict the rows without a target in every file of the folder PARTS.
+
+    Rows with a target are the visits to adapt to. All rows of a patient are in one file: .parquet,
+    .arrow, .feather, .csv or .tsv. Predictions go to files of the same names. Run it again to go on
+    after an interruption.
+
+    \b
+    Example:
+        ehrmeta score hdl.ehrmeta parts/ --out predictions/ --workers 2
+    """
+    cli.score_parts(**options)
+
+
+@main.command(cls=Command)
+@click.argument("model")
 @click.argument("table")
 @scoring_options("1,3,5")
 @click.option(

@@ -23,6 +23,7 @@ from ehrmeta.estimators import (
 )
 from ehrmeta.estimators.adapted import NewGroups
 from ehrmeta.loading import load
+from ehrmeta.serving.columns import features_of
 
 MODELS = (MetaRegressor, MetaClassifier, ConformalRegressor, ConformalClassifier)
 
@@ -71,7 +72,7 @@ def predict_rows(
     require_columns(frame, needed)
     require_columns(frame, (f.name for f in schema.features if f.role != "measured"))
     ids = [name for name in dict.fromkeys((task, *needed)) if name in frame]
-    query: dict[str, Any] = {"X": tables.features_of(frame, schema), "time": None}
+    query: dict[str, Any] = {"X": features_of(frame, schema), "time": None}
     with tables.in_lines(rows, **form), stage("predicting"):
         query["groups"] = groups_of(frame[task], patients) if task in needed else None
         if clock is not None:

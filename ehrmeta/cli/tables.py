@@ -20,11 +20,12 @@ from ehrmeta.cli.messages import in_command_words, stage
 from ehrmeta.cli.options import ends
 from ehrmeta.data import Clock, Feature, Outcome, Schema, Table
 from ehrmeta.data.catalog import list_datasets, load_dataset, load_frame
-from ehrmeta.data.censored import read_limits, resolve_censored
+from ehrmeta.data.censored import read_limits
 from ehrmeta.data.csv_file import CsvForm
 from ehrmeta.data.groups import respelled
 from ehrmeta.data.table_file import file_suffix, read_frame
 from ehrmeta.errors import DataError, DataWarning, EhrmetaError, SchemaError
+from ehrmeta.serving.columns import coded, codes_of, schema_of as stored_schema, text_columns
 
 if TYPE_CHECKING:
     from ehrmeta.estimators import TaskModel
@@ -186,29 +187,6 @@ def classes_of(target: pd.Series) -> NDArray[Any] | None:
     return classes if 1 < len(classes) <= _MOST else None
 
 
-def coded(frame: pd.DataFrame, schema: Schema, classes: NDArray[Any]) -> pd.DataFrame:
-    """The frame with the number of its class in every cell of the outcome."""
-    name = schema.outcome.name if schema.outcome else ""
-    cells = frame[name]
-    codes = cells.astype(object).map(codes_of(classes))
-    unknown = int((codes.isna() & cells.notna()).sum())
-    if unknown:
-        raise DataError(
-            f"column '{name}': {unknown:,} of {len(cells):,} values are none of the "
-            f"{len(classes)} classes of `fit`. Correct their spelling, or drop those rows."
-        )
-    return frame.assign(**{name: codes.astype(np.float64)})
-
-
-def codes_of(classes: NDArray[Any]) -> dict[Any, int]:
-    """The number of every class, however it is written."""
-    codes = {label: number for number, label in enumerate(classes.tolist())}
-    if classes.dtype.kind in "iuf":
-        codes |= {str(label): number for label, number in codes.items()}
-        codes |= {"True": 1, "False": 0} if codes.keys() >= {0, 1} else {}
-    return codes
-
-
 def event_of(classes: NDArray[Any] | None, event: str | None) -> Any:
     """The class of two that `--event` names, None without the option."""
     if event is None:
@@ -298,34 +276,13 @@ def roles_of(options: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def text_columns(schema: Schema) -> tuple[str, ...]:
-    """Columns to read from a CSV as text: the task and the categories."""
-    categories = (f.name for f in schema.features if f.kind == "categorical")
-    return (*(() if schema.task is None else (schema.task,)), *categories)
-
-
-def features_of(frame: pd.DataFrame, schema: Schema) -> pd.DataFrame:
-    """Columns of the features, missing where the frame has none; censored values as in `fit`."""
-    columns = {name: frame[name].to_numpy() for name in schema.names if name in frame}
-    text = {name: cells.astype(object) for name, cells in columns.items() if cells.dtype == object}
-    numeric = {f.name for f in schema.features if f.kind == "numeric"} & text.keys()
-    resolved = resolve_censored({name: text[name] for name in numeric}, schema.censored)
-    return frame.assign(**resolved).reindex(columns=list(schema.names))
-
-
 def schema_of(model: TaskModel, path: str, schema_file: str | None = None) -> Schema:
     """Schema that a model was fitted on, without treatment and outcome time.
 
     A schema file with the same columns may change how rows are read: plausible ranges, and how
     repeated rows are resolved.
     """
-    stored = model.schema
-    if stored is None or stored.task is None or stored.outcome is None:
-        raise SchemaError(
-            f"the model in '{path}' does not know its columns by name. Fit it on the command line, "
-            "or in Python on the X of a Table."
-        )
-    stored = dataclasses.replace(stored, treatment=None, outcome_time=None)
+    stored = stored_schema(model, f"the model in '{path}'")
     if schema_file is None:
         return stored
     given = Schema.from_toml(schema_file)

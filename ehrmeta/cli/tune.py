@@ -16,6 +16,7 @@ from ehrmeta.data import Schema
 from ehrmeta.estimators.k_shot_protocol import shots_to_score
 from ehrmeta.evaluation.metrics import METRICS
 from ehrmeta.report.study_pictures import save_study_pictures
+from ehrmeta.serving.columns import codes_of, text_columns
 from ehrmeta.tuning import read_space, tune as search
 from ehrmeta.tuning.space import space_of_words
 from ehrmeta.tuning.summary import script_storage, space_table, study_script, study_summary
@@ -157,7 +158,7 @@ def _table_code(table: str, settings: dict[str, Any], rows: tables.Rows) -> dict
     form = {name: settings[name] for name in tables.FORM if settings.get(name)}
     if settings.get("schema_file"):
         schema = Schema.from_toml(settings["schema_file"])
-        text, how = tables.text_columns(schema), [f"Schema.from_toml({settings['schema_file']!r})"]
+        text, how = text_columns(schema), [f"Schema.from_toml({settings['schema_file']!r})"]
     else:
         roles = {name: value for name, value in tables.roles_of(settings).items() if value}
         text, how = (settings["task"],), [f"{name}={value!r}" for name, value in roles.items()]
@@ -165,7 +166,7 @@ def _table_code(table: str, settings: dict[str, Any], rows: tables.Rows) -> dict
     reading = ", ".join([repr(table), *(f"{n}={v!r}" for n, v in {"text": text, **form}.items())])
     frame = f"read_frame({reading})"
     if rows.classes is not None and rows.schema.outcome:
-        target, codes = rows.schema.outcome.name, tables.codes_of(rows.classes)
+        target, codes = rows.schema.outcome.name, codes_of(rows.classes)
         frame += f".assign(**{{{target!r}: lambda frame: frame[{target!r}].map({codes})}})"
     lines = "".join(f"    {line},\n" for line in (frame, *how))
     return {

@@ -137,7 +137,7 @@ def write_frame(frame: pd.DataFrame, path: str | Path, *, mode: int = 0o600) -> 
         texts = frame.select_dtypes(exclude="number").astype("str")
         has_line_end = any(texts[name].str.contains("\r").any() for name in texts)
         quoting = csv.QUOTE_NONNUMERIC if has_line_end else csv.QUOTE_MINIMAL
-        write = partial(_escaped(frame, path).to_csv, quoting=quoting)
+        write = partial(escaped_cells(frame, path).to_csv, quoting=quoting)
     try:
         replace_file(path, lambda temporary: write(temporary, index=False), mode)
     except OSError as error:
@@ -145,7 +145,7 @@ def write_frame(frame: pd.DataFrame, path: str | Path, *, mode: int = 0o600) -> 
         raise DataError(f"cannot write '{path}': {reason}. No file was changed.") from error
 
 
-def _escaped(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
+def escaped_cells(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
     """Apostrophes before text that spreadsheets would run, with a warning."""
     names = frame.columns.astype("str")
     escaped = frame.set_axis(names.where(~names.str.match(_FORMULA), "'" + names), axis=1)
@@ -171,7 +171,7 @@ def _escaped(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
 
 
 def _unescaped(frame: pd.DataFrame) -> pd.DataFrame:
-    """The inverse of `_escaped`."""
+    """The inverse of `escaped_cells`."""
     names = frame.columns.astype("str")
     frame = frame.set_axis(names.where(~names.str.match(_ESCAPED), names.str[1:]), axis=1)
     for i in range(len(names)):

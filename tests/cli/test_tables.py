@@ -4,12 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ehrmeta import MetaRegressor, Outcome, Schema
-from ehrmeta.cli.tables import classes_of, coded
-from ehrmeta.errors import DataError
+from ehrmeta import MetaRegressor
+from ehrmeta.cli.tables import classes_of
 from tests.cli.commands import FIT, failure, run
-
-SCHEMA = Schema((), Outcome("died"))
 
 
 def test_row_numbers_are_no_feature(folder, visits):
@@ -150,19 +147,6 @@ def test_a_schema_names_the_columns_alone(folder, given):
 def test_classes_are_text_or_zero_and_one(cells, classes):
     found = classes_of(pd.Series(cells))
     assert (None if found is None else found.tolist()) == classes
-
-
-@pytest.mark.parametrize("cells", [[1, 0, None], [True, False, None], ["1", "0", None]])
-def test_zero_and_one_are_coded_however_they_are_written(cells):
-    frame = coded(pd.DataFrame({"died": cells}), SCHEMA, np.array([0, 1]))
-    np.testing.assert_array_equal(frame.died, [1, 0, np.nan])
-
-
-def test_a_value_that_is_no_class_is_counted_and_not_shown():
-    frame = pd.DataFrame({"died": ["yes", "YES", "no"]})
-    with pytest.raises(DataError, match="column 'died': 1 of 3 values are none") as caught:
-        coded(frame, SCHEMA, np.array(["no", "yes"], dtype=object))
-    assert "YES" not in str(caught.value)
 
 
 def test_warnings_while_adapting_name_lines_of_the_file(folder, visits, tmp_path):
