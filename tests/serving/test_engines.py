@@ -9,7 +9,7 @@ import pytest
 
 import ehrmeta
 
-PAGE = Path(__file__).parents[2] / "docs" / "guide" / "serving.md"
+PAGE = Path(__file__).parents[2] / "docs" / "guide" / "scoring.md"
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # engines warn of their own
 
@@ -19,7 +19,7 @@ def recipe(name):
     names: dict[str, object] = {}
     blocks = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
     for block in blocks:
-        exec(compile(block, "serving.md", "exec"), names)
+        exec(compile(block, "scoring.md", "exec"), names)
     return names[name]
 
 
