@@ -13,8 +13,8 @@ HELD_OUT_SHARE = 0.1  # of the training tasks, unless `validation_fraction` says
 _MIN_TASKS = 20  # with fewer training tasks, none is held out
 _MIN_TASKS_KEEPS_START = 100  # the same for algorithms with `keeps_start`
 _MIN_HELD_OUT_KEEPS_START = 30  # needed to tell whether training improved on the warm start
-_MOST_HELD_OUT = 2_000  # enough to tell a gain
-_MOST_DRAWS, _MOST_EPISODES = 4, 3_500  # of each held-out task, and of all
+_MOST_HELD_OUT = 1_500  # enough to tell a gain
+_N_DRAWS, _ENOUGH = 4, 1_000  # episodes per held-out task; one of more than 1,000 tasks
 _TASKS_AT_ONCE = 1024
 
 
@@ -29,7 +29,7 @@ def hold_out(
     share : float
         Share of the tasks to hold out. With fewer than 20 tasks, none is held out. With
         `keeps_start`, none is held out with fewer than 100 tasks; otherwise at least 30 are. More
-        than 2,000 never are.
+        than 1,500 never are.
     generator : torch.Generator
     keeps_start : bool
         Whether the algorithm keeps its warm start unless the held-out tasks improve.
@@ -53,7 +53,7 @@ class HeldOut:
         self.n_tasks = sampler.rows.n_tasks
         generator = torch.Generator().manual_seed(seed)
         tasks = torch.arange(self.n_tasks, device=sampler.rows.device)
-        self.n_draws = min(max(_MOST_EPISODES // self.n_tasks, 1), _MOST_DRAWS)
+        self.n_draws = _N_DRAWS if self.n_tasks <= _ENOUGH else 1
         self.episodes = [
             sampler.draw(batch, generator)
             for _ in range(self.n_draws)

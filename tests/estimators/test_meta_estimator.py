@@ -29,9 +29,8 @@ from ehrmeta.data import Feature, Outcome, Schema
 from ehrmeta.errors import BundleError, DataError, DataWarning, NotFittedError
 from ehrmeta.estimators import meta_estimator
 from ehrmeta.estimators.classifier import _case_control_offset
-from ehrmeta.estimators.meta_estimator import _computed, _episodes
+from ehrmeta.estimators.meta_estimator import _episodes
 from ehrmeta.nn import TaskRows
-from ehrmeta.nn.device import FEW_POINTS
 from tests.estimators.patients import make_patients, small_model
 
 pytestmark = pytest.mark.filterwarnings("ignore::ehrmeta.errors.AtypicalWarning")
@@ -346,16 +345,6 @@ def test_an_offset_for_sampled_supports_needs_an_algorithm_that_uses_it():
         else:
             with pytest.raises(DataError, match="MatchingNet does not correct for sampling"):
                 model.adapt(*sampled, prevalence=0.1)
-
-
-def test_few_rows_are_computed_on_one_core_and_many_as_usual():
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    try:
-        assert _computed(torch.get_num_threads, FEW_POINTS) == 1
-        assert _computed(torch.get_num_threads, FEW_POINTS + 1) == 2
-    finally:
-        torch.set_num_threads(before)
 
 
 def test_a_model_is_saved_after_its_fit_and_knows_versions_after_loading_only(model):
