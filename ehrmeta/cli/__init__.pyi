@@ -8,4 +8,5 @@ from ehrmeta.cli.messages import guarded as guarded
 from ehrmeta.cli.predict import adapt_model as adapt_model, predict_rows as predict_rows
 from ehrmeta.cli.privacy import audit_membership as audit_membership, verify_log as verify_log
 from ehrmeta.cli.score import score_parts as score_parts
+from ehrmeta.cli.serve import serve_model as serve_model
 from ehrmeta.cli.tune import search_settings as search_settings

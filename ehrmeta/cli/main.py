@@ -170,6 +170,29 @@ def score(**options: Any) -> None:
 
 @main.command(cls=Command)
 @click.argument("model")
+@click.option("--host", default="127.0.0.1", help="Address; others than this need a token.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8000)
+@click.option("--token-file", metavar="FILE", help="File of the bearer token of every request.")
+@click.option("--tls-cert", metavar="FILE", help="Certificate, for HTTPS.")
+@click.option("--tls-key", metavar="FILE", help="Its key.")
+@click.option("--max-bytes", type=click.IntRange(1), default=1 << 20, help="Of a request.")
+@click.option("--max-rows", type=click.IntRange(1), default=10_000, help="Of a request.")
+def serve(**options: Any) -> None:
+    """Answer requests for predictions over HTTP with MODEL.
+
+    A request holds the visits to adapt to and the rows to predict, of one or many patients. SIGTERM
+    ends the server once open requests are answered. Needs pip install 'ehrmeta[serve]'.
+
+    \b
+    Examples:
+        ehrmeta serve hdl.ehrmeta
+        ehrmeta serve hdl.ehrmeta --host 0.0.0.0 --token-file token --tls-cert c.pem --tls-key k.pem
+    """
+    cli.serve_model(**options)
+
+
+@main.command(cls=Command)
+@click.argument("model")
 @click.argument("table")
 @scoring_options("1,3,5")
 @click.option(

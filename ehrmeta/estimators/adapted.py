@@ -12,8 +12,7 @@ from torch import Tensor
 
 from ehrmeta.data.groups import respelled, warn_of_respelled
 from ehrmeta.errors import BundleError, DataError
-from ehrmeta.estimators import files
-from ehrmeta.estimators.explain import draw_rows, explain_features, explain_rows
+from ehrmeta.estimators import explain, files
 from ehrmeta.estimators.inputs import Inputs
 from ehrmeta.estimators.meta_model import MetaModel
 from ehrmeta.estimators.predictions import (
@@ -203,6 +202,13 @@ class Adapted(files.Saved):
         inputs, columns = self._columns(X, groups, time, new_groups, lambda p: p.columns(level))
         return prediction_frame(X, inputs, columns, as_=as_, names=names)
 
+    def columns_of(
+        self, inputs: Inputs, codes: npt.NDArray[np.int64], confidence_level: float
+    ) -> dict[str, npt.NDArray[Any]]:
+        """Columns of `predict_frame` for rows as read; `codes` (row,) are their task numbers."""
+        every = np.ones(len(codes), bool)
+        return self._summary(lambda p: p.columns(confidence_level), inputs, codes, every)
+
     def predict_distribution(self, X: Any, *, groups: Any = None, time: Any = None) -> Prediction:
         """Predictive distribution of every row, for scores such as the CRPS.
 
@@ -249,7 +255,7 @@ class Adapted(files.Saved):
             `surprise`, `weight`, `contribution`, and the row's `own_weight`.
         """
         query = self._query(X, groups, time)
-        return explain_rows(self.model, self._support, self._state, query, target)
+        return explain.explain_rows(self.model, self._support, self._state, query, target)
 
     def explain_features(
         self,
@@ -304,16 +310,12 @@ class Adapted(files.Saved):
         (['', 'x0', 'x1'], 2.0)
         """
         inputs, codes = self._read(X, groups, time)
-        drawn = draw_rows(background, n_samples, random_state)
-        table, time_of_others = self.model.table, None
-        if table.timed:
-            time_of_others = np.full(len(drawn), table.time_center)
-        others = self.model.read(self._transformed(drawn), time=time_of_others)
-        return explain_features(
+        drawn = self._transformed(explain.draw_rows(background, n_samples, random_state))
+        return explain.explain_features(
             self.model,
             self._support,
             self.model.table.rows(inputs, codes, self.n_tasks),
-            self.model.table.rows(others, np.zeros(others.n_rows, np.int64), 1),
+            explain.encode_background(self.model, drawn),
             target,
             columns=inputs.columns,
             n_samples=n_samples,
@@ -341,11 +343,11 @@ class Adapted(files.Saved):
         """Add rows to the supports and adapt again; new groups become new tasks."""
         rows = self._transformed(X), y
         more = self.model.read_more(self.labels_, self._support, *rows, groups=groups, time=time)
-        return self._with_support(*more)
+        return self.with_support(*more)
 
     def unadapted(self) -> Self:
         """The population model: one task with an empty support."""
-        return self._with_support(None, self.model.no_rows())
+        return self.with_support(None, self.model.no_rows())
 
     def to_state(self) -> files.State:
         """Model, encoded support rows and labels.
@@ -416,7 +418,7 @@ class Adapted(files.Saved):
         shots = f"{low}-{high}" if low < high else f"{low}"
         return f"{type(self).__name__}({tasks}, {shots} shots each, {self.model.name})"
 
-    def _with_support(self, labels: Labels, support: TaskRows) -> Self:
+    def with_support(self, labels: Labels, support: TaskRows) -> Self:
         """Adapt the same model to another support."""
         return type(self)(self.model, labels, support, self.transform)
 

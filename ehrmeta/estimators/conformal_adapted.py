@@ -150,7 +150,8 @@ class ConformalAdapted(Adapted):
         limits = Calibration.from_state(tensors, metadata)
         return super().from_state(tensors, metadata, device, limits=limits)
 
-    def _with_support(self, labels: Labels, support: TaskRows) -> Self:
+    def with_support(self, labels: Labels, support: TaskRows) -> Self:
+        """Adapt the same model to another support, with the same calibration."""
         return type(self)(self.model, labels, support, self.transform, limits=self.limits)
 
     def _calibrated(

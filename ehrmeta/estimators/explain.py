@@ -232,6 +232,13 @@ def draw_rows(background: Any, n_samples: int, random_state: int) -> Any:
     return take_rows(background, np.isin(np.arange(n_rows), drawn))
 
 
+def encode_background(model: TaskModel, rows: Any) -> TaskRows:
+    """Rows of other patients as one task, at the middle of the training times."""
+    time = np.full(len(rows), model.table.time_center) if model.table.timed else None
+    inputs = model.read(rows, time=time)
+    return model.table.rows(inputs, np.zeros(inputs.n_rows, np.int64), 1)
+
+
 def shapley_shares(
     game: Game, n_players: int, n_samples: int, rng: np.random.Generator
 ) -> tuple[Array, Array]:

@@ -166,7 +166,7 @@ class Predictive(Prediction):
                 "this model has point predictions only. Use a MetaRegressor or MixedEffects for "
                 "quantiles and intervals."
             )
-        return self.outcome.inverse(self._frozen().ppf(level))
+        return self.outcome.inverse(self._standard_quantile(level) * self.scale + self.loc)
 
     def columns(self, confidence_level: float) -> dict[str, npt.NDArray[Any]]:
         """Mean and central interval; without a distribution the limits are NaN."""
@@ -188,6 +188,10 @@ class Predictive(Prediction):
         scale = None if self.scale is None else self.scale[index]
         dof = None if self.dof is None else self.dof[index]
         return replace(self, loc=self.loc[index], scale=scale, dof=dof)
+
+    def _standard_quantile(self, level: Any) -> Any:
+        """Quantile of the standard normal or Student's t, as scipy's distributions compute it."""
+        return special.ndtri(level) if self.dof is None else special.stdtrit(self.dof, level)
 
     def _frozen(self) -> Any:
         if self.dof is None:
@@ -235,7 +239,7 @@ class CarriedPredictive(Predictive):
         below = changed * self._frozen().cdf(self.last)
         at_last = (below <= level) & (level <= below + self.unchanged)
         share = np.where(level < below, level, level - self.unchanged) / np.maximum(changed, 1e-300)
-        other = self._frozen().ppf(np.clip(share, 0.0, 1.0))
+        other = self._standard_quantile(np.clip(share, 0.0, 1.0)) * self.scale + self.loc
         return self.outcome.inverse(np.where(at_last, self.last, other))
 
     def cdf(self, y: Array) -> tuple[Array, Array]:
