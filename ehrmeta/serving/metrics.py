@@ -1,5 +1,6 @@
 """Counts and times of a server, in the text form of Prometheus."""
 
+import time
 from collections import Counter
 from threading import Lock
 
@@ -91,6 +92,9 @@ class Metrics:
                     f'ehrmeta_rows_total{{kind="{kind}"}} {count}'
                     for kind, count in sorted(self.rows.items())
                 ),
+                "# HELP process_cpu_seconds_total User and system CPU time of the process.",
+                "# TYPE process_cpu_seconds_total counter",
+                f"process_cpu_seconds_total {time.process_time():.4f}",
                 "# HELP ehrmeta_waiting_requests Requests that wait for their batch.",
                 "# TYPE ehrmeta_waiting_requests gauge",
                 f"ehrmeta_waiting_requests {waiting}",

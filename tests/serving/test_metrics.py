@@ -13,6 +13,7 @@ def test_every_line_is_of_the_text_form_and_counts_what_was_added():
     lines = metrics.text(waiting=1).splitlines()
     value = re.compile(r'[a-z_]+(\{[a-z0-9]+="[^"]*"\})? [0-9.e+-]+|# (HELP|TYPE) [a-z_]+ .+')
     assert [line for line in lines if not value.fullmatch(line)] == []
+    assert any(line.startswith("process_cpu_seconds_total ") for line in lines)
     for line in (
         'ehrmeta_model_info{sha256="abc"} 1',
         'ehrmeta_requests_total{status="200"} 1',
