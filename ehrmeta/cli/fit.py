@@ -69,12 +69,18 @@ def _gross_errors(rows: tables.Rows) -> Iterator[Finding]:
 
 
 def _level(finding: Finding) -> str:
-    """Level of a finding; rows without a target are only a warning, as commands drop them."""
-    return "warning" if _is_left_out(finding) else finding.level
+    """Level of a finding for `fit`.
+
+    Rows without a target are only a warning, as commands drop them; single rows are an error.
+    """
+    kind = _kind(finding)
+    if kind in ("wide-table", "rows-per-patient"):
+        return "error"
+    return "warning" if kind == "drop-missing" else finding.level
 
 
-def _is_left_out(finding: Finding) -> bool:
-    return isinstance(finding.remedy, Remedy) and finding.remedy.kind == "drop-missing"
+def _kind(finding: Finding) -> str:
+    return finding.remedy.kind if isinstance(finding.remedy, Remedy) else ""
 
 
 def _sizes(rows: tables.Rows) -> str:
@@ -107,7 +113,7 @@ def fit_model(
     click.echo(describe(visits))
     if not tables.is_bundled(table):
         findings = check_table(rows.frame, rows.schema)
-        new = (f for f in findings if f not in visits.findings and not _is_left_out(f))
+        new = (f for f in findings if f not in visits.findings and _kind(f) != "drop-missing")
         for line in _lines(new, table, **options):
             click.echo(printable(line))
     with tables.in_lines(table, visits.X.index, **options), stage("training"):

@@ -199,10 +199,12 @@ def _parse(text: NDArray[Any], name: str) -> NDArray[Any]:
     zones = zones.str.replace(r"^([+-]\d{2})(\d{2})$", r"\1:\2", regex=True)
     if zones.nunique() > 1:
         counts = ", ".join(f"{zone}: {n} rows" for zone, n in zones.value_counts().items())
-        raise DataError(
-            f"column '{name}' mixes time zones ({counts}).",
-            Remedy("one-time-zone", "Convert all to one: pd.to_datetime(column, utc=True)."),
-        )
+        if (zones == "none").any():
+            raise DataError(
+                f"column '{name}' mixes time zones ({counts}).",
+                Remedy("one-time-zone", "Convert all to one: pd.to_datetime(column, utc=True)."),
+            )
+        warn(f"column '{name}' has several time zones ({counts}): read in UTC.", DataWarning)
     parsed = pd.to_datetime(series, format="ISO8601", utc=True, errors="coerce")
     parsed = parsed.where(series.str.contains("-", regex=False))  # "1200" is not a year
     refuse_rows(parsed.isna().to_numpy(), f"column '{name}' is not an ISO 8601 date", _WRITE_ISO)

@@ -71,6 +71,8 @@ def read_column(values: Any, name: str) -> Column:
     >>> read_column([1, None, 3], "dose")
     array([ 1., nan,  3.])
     """
+    if isinstance(values, str):
+        raise DataError(f"{name} is a text, not a column. Pass its values: frame[{values!r}].")
     values = collected(values)
     if isinstance(values, pd.Series):
         return _read_pandas(values, name)

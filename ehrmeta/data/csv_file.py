@@ -28,6 +28,12 @@ _MARKS = {  # byte order marks
 _COMMA = r"\s*[<>]?=?\s*[+-]?\d*,\d+(?:[eE][+-]?\d+)?\s*"  # 3,5 and <0,5
 _POINT = r"\s*[<>]?=?\s*[+-]?\d[\d.]*\.\d+(?:,\d+)?\s*"
 _GROUPED = r"\s*[+-]?[1-9]\d{0,2}(?:,\d{3})+\s*"  # 1,234: a decimal or thousands
+# What words of other languages look like in the encoding of Western European Windows
+_WORDS = {
+    "cp1250": re.compile(r"[^\W\d_][³¹¿](?=[^\W\d_])|(?<!\S)[£¯][^\W\d_]"),  # Polish
+    "cp1253": re.compile(r"[à-þ][Ü-ß][à-þ]"),  # Greek
+    "cp1251": re.compile(r"(?<![^\W\d_])[À-ÿ]{3,}(?![^\W\d_])"),  # Cyrillic
+}
 _DATE = r"\s*\d{1,2}\.\d{1,2}\.\d{2,4}.*"
 
 
@@ -133,7 +139,7 @@ def _open_text(path: Path, encoding: str) -> io.TextIOWrapper:
 
 
 def _detect_encoding(path: Path) -> str:
-    """UTF-16 and UTF-8 if the bytes are valid, else that of Western European Windows."""
+    """UTF-16 and UTF-8 if the bytes are valid, else that of Windows for the likely language."""
     with open_bytes(path) as file:
         start = file.read(1 << 12)
         for mark, encoding in _MARKS.items():
@@ -141,11 +147,15 @@ def _detect_encoding(path: Path) -> str:
                 return encoding
         if b"\0" in start:
             return "utf-16-le" if start[1:2] == b"\0" else "utf-16-be"
-    for encoding in ("utf-8", "cp1252"):
+    for encoding in ("utf-8", "cp1252", "cp1250"):
         with _open_text(path, encoding) as file, suppress(UnicodeDecodeError):
-            while file.read(1 << 20):
-                pass
-            return encoding
+            sample = text = file.read(1 << 20)
+            while text:
+                text = file.read(1 << 20)
+            if encoding != "cp1252":
+                return encoding
+            likely = (name for name, words in _WORDS.items() if words.search(sample))
+            return next(likely, encoding)
     return "latin-1"
 
 

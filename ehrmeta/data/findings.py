@@ -126,7 +126,11 @@ def odd_keys(columns: Columns, schema: Schema) -> Iterator[Finding]:
     elif (tasks.sizes < 2).all():
         what = "tasks, none of which has two rows"
         advice = "Name the column of the patient, not of the visit; see pd.wide_to_long."
-        remedy = wide_remedy(columns, schema.task) or Remedy("rows-per-patient", advice)
+        remedy = wide_remedy(columns, schema.task)
+        if remedy is None:
+            remedy = Remedy("rows-per-patient", advice)
+        else:
+            what += f"; {remedy.values['columns']} look like visits side by side"
         yield Finding(what, schema.task, tasks.n_tasks, remedy)
     elif few := few_repeated(tasks):
         what = f"tasks with two rows or more: {TOO_FEW.removesuffix('.')}"

@@ -98,7 +98,7 @@ def wide_columns(columns: Iterable[str]) -> dict[tuple[str, str], list[str]]:
         if match and not _ARRAY.fullmatch(name):
             by_stem.setdefault((match["stub"], match["sep"]), {})[int(match["number"])] = name
     return {
-        key: list(names.values())
+        key: [name for _, name in sorted(names.items())]
         for key, names in by_stem.items()
         if len(names) > 2 or (len(names) == 2 and max(names) - min(names) == 1)
     }

@@ -271,9 +271,8 @@ def check_tasks(
 ) -> None:
     """Raise if no task has two rows, or a feature known `ahead` of the outcome is a copy of it."""
     refuse_copies(dict(ahead), inputs.outcome(), outcome_name(schema))
-    check_repeated_rows(
-        tasks, inputs.columns, inputs.task_name or (schema.task if schema else None)
-    )
+    columns = [*inputs.columns, outcome_name(schema)]
+    check_repeated_rows(tasks, columns, inputs.task_name or (schema.task if schema else None))
     warn_of_respelled(respelled(tasks.labels))
 
 

@@ -22,7 +22,7 @@ from ehrmeta.report.displays.learning import KShotDisplay
 from ehrmeta.report.document import Document, Picture, Section, TextTable, model_card
 from ehrmeta.report.forecast_scores import coverage_by_k, forecasts, read_test_rows
 from ehrmeta.report.subgroups import Score, group_scores, groups_section, protected, subgroup_levels
-from ehrmeta.report.tripod import tripod_tables
+from ehrmeta.report.tripod import open_items_text, tripod_tables
 from ehrmeta.report.wording import decimals, number, outcome_label, ranged, row_range, with_unit
 
 _MIN_LATER = 3  # values after the support that an example patient needs
@@ -177,8 +177,6 @@ def _summary_section(tested: _Tested, checklists: Sequence[TextTable]) -> Sectio
     n, n_training = tested.rows["task"].nunique(), tested.fitted.n_tasks_
     k, n_tested = int(last["k"]), tested.inputs.tasks().n_tasks
     n_needed = _RILEY + len(tested.fitted.table_.features)
-    items = [row for table in checklists for row in table.rows]
-    missing = sum(row[1] == "missing" for row in items)
     early, late = (
         f"{row_range(row, tested.digits)} {tested.unit}".rstrip() for row in (first, last)
     )
@@ -202,11 +200,7 @@ def _summary_section(tested: _Tested, checklists: Sequence[TextTable]) -> Sectio
             "needed to estimate the residual standard deviation within 10 % (Riley et al. 2019, "
             "doi:10.1002/sim.7993, third criterion)."
         )
-    words.append(
-        f"{missing} of {len(items)} items of the reporting checklists still need an answer by the "
-        "authors. This is an evaluation on records: it does not show that using the model "
-        "benefits patients."
-    )
+    words.append(open_items_text(checklists))
     return Section("Summary", tuple(words))
 
 

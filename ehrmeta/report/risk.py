@@ -16,7 +16,7 @@ from ehrmeta.report.disclosure import MIN_CELL, count_text, left_out_text
 from ehrmeta.report.displays.risk import CalibrationDisplay
 from ehrmeta.report.document import Document, Picture, Section, TextTable, model_card
 from ehrmeta.report.subgroups import Score, group_scores, groups_section, protected, subgroup_levels
-from ehrmeta.report.tripod import tripod_tables
+from ehrmeta.report.tripod import open_items_text, tripod_tables
 from ehrmeta.report.wording import outcome_label, row_range
 
 _OURS = "the model"
@@ -119,6 +119,7 @@ def risk_report(
     safe = protected(scored, {_CLASS: labels, **levels})
     shown = safe.pop(_CLASS, np.full(n_rows, ""))
     in_groups = group_scores(scored, safe, _SCORES)
+    checklists = tripod_tables(answers or {}, has_groups=not in_groups.empty, of_classes=True)
     n_with = pd.Series(tasks.codes[query]).groupby(labels[query]).nunique()
     is_ranked = len(n_with) == len(classes) == 2 and n_with.min() >= MIN_CELL
     if not is_ranked:
@@ -141,7 +142,7 @@ def risk_report(
     ]
     data = TextTable("Flow of patients and rows", ("step", "count"), tuple(rows))
     sections = [
-        Section("Summary", _summary(curve, outcome, classes, tasks.n_tasks, n_scored)),
+        Section("Summary", _summary(curve, outcome, classes, tasks.n_tasks, n_scored, checklists)),
         Section("Data", (), (data,)),
         _scores_section(curve),
     ]
@@ -162,13 +163,17 @@ def risk_report(
         "Intended use: risks of patients like those of training and test. They are not causal: "
         "they do not say what a treatment would change."
     )
-    checklists = tripod_tables(answers or {}, has_groups=not in_groups.empty, of_classes=True)
     sections += [model_card(model, facts, words), Section("Checklists", (), checklists)]
     return Document(title or f"Evaluation of a prediction model: {outcome}", tuple(sections))
 
 
 def _summary(
-    curve: pd.DataFrame, outcome: str, classes: Any, n_tested: int, n: int
+    curve: pd.DataFrame,
+    outcome: str,
+    classes: Any,
+    n_tested: int,
+    n: int,
+    checklists: Sequence[TextTable],
 ) -> tuple[str, ...]:
     """The scores of the model in plain words."""
     ours = curve[(curve["method"] == _OURS)].sort_values("k", kind="stable")
@@ -179,7 +184,7 @@ def _summary(
         f"The model predicts {outcome}, {len(classes)} classes. {left_out_text(n_tested, n, k)}",
         f"After {k} values of a new patient its log loss on later rows is "
         f"{row_range(last.loc['log_loss'], 3)} (mean over patients, 95 % interval).{ranked}",
-        "This is an evaluation on records: it does not show that using the model helps anyone.",
+        open_items_text(checklists),
     )
 
 

@@ -3,7 +3,7 @@
 Items have their official numbers; their texts are shortened.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
 from ehrmeta.errors import DataError
@@ -173,6 +173,17 @@ def tripod_tables(
     return (
         TextTable("TRIPOD+AI items (Collins et al. 2024)", headings, tuple(rows)),
         TextTable(caption, headings, tuple(cluster)),
+    )
+
+
+def open_items_text(checklists: Sequence[TextTable]) -> str:
+    """Sentence on the items that the authors have not answered."""
+    items = [row for table in checklists for row in table.rows]
+    missing = sum(row[1] == "missing" for row in items)
+    return (
+        f"{missing} of {len(items)} items of the reporting checklists still need an answer by the "
+        "authors. This is an evaluation on records: it does not show that using the model "
+        "benefits patients."
     )
 
 

@@ -8,6 +8,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from ehrmeta.cli.main import main
+import ehrmeta
 from ehrmeta.data import load_dataset
 from ehrmeta.tuning.search import DEFAULT_STORAGE
 
@@ -136,6 +137,9 @@ def test_tutorials_run(
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(path.parents[1]))
+    small = load_dataset("pbcseq")
+    small = small.take(np.isin(small.groups, np.unique(small.groups)[:40]))
+    monkeypatch.setattr(ehrmeta, "load_dataset", lambda _: small)
     runpy.run_path(str(path), run_name="__main__")
     assert capsys.readouterr().out
 

@@ -176,6 +176,10 @@ def test_a_cell_of_no_type_is_a_type_error_too() -> None:
 def test_one_column_has_one_dimension() -> None:
     with pytest.raises(DataError, match=r"dose must be one column, got shape \(2, 1\)"):
         read_column(np.zeros((2, 1)), "dose")
+    with pytest.raises(
+        DataError, match=r"dose is a text, not a column. Pass its values: frame\['mg"
+    ):
+        read_column("mg", "dose")
 
 
 @pytest.mark.parametrize(

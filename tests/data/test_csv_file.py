@@ -42,6 +42,22 @@ def test_any_form_is_read_like_the_plain_one(encoding, sep, decimal, tmp_path):
     pd.testing.assert_frame_equal(told, VISITS)
 
 
+@pytest.mark.parametrize(
+    ("encoding", "words"),
+    [
+        ("cp1250", "Płeć,mężczyzna"),
+        ("cp1251", "Пациент,мужской"),
+        ("cp1253", "Φύλο,ασθενής"),
+        ("cp1252", "Größe,élève"),
+        ("cp1252", "zellen [10³/µl],fläche [m²]"),
+    ],
+)
+def test_the_encoding_is_that_of_the_likely_language(encoding, words, tmp_path):
+    (tmp_path / "visits.csv").write_bytes(f"{words}\n1,2\n".encode(encoding))
+    with pytest.warns(DataWarning, match=f"encoding {encoding}"):
+        assert list(read_frame(tmp_path / "visits.csv")) == words.split(",")
+
+
 @pytest.mark.parametrize(("name", "sep"), [("v.tsv", "\t"), ("v.csv.gz", ","), ("V.TSV.GZ", "\t")])
 def test_tabs_and_packed_files_are_usual(name, sep, tmp_path):
     content = VISITS.to_csv(index=False, sep=sep).encode()

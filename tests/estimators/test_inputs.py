@@ -87,7 +87,7 @@ BAD_FITS = {
         "'day' is not an ISO 8601 date in 100 of 100 rows",
     ),
     "time in mixed zones": (
-        lambda c: {"time": ["2020-01-01T10:00+01:00"] * 50 + ["2020-01-01T10:00+05:00"] * 50},
+        lambda c: {"time": ["2020-01-01T10:00+01:00"] * 50 + ["2020-01-01T10:00"] * 50},
         "'day' mixes time zones.*Convert all to one",
     ),
     "a repeated patient and time": (
@@ -397,6 +397,7 @@ def test_times_of_every_kind_give_the_numbers_of_days(kind, in_table):
     np.testing.assert_allclose(predicted, expected, rtol=1e-4)
 
 
+@pytest.mark.filterwarnings("ignore:.*several time zones:ehrmeta.errors.DataWarning")
 @pytest.mark.parametrize("fitted_with_zone", [True, False])
 def test_dates_with_and_without_a_zone_do_not_mix(fitted_with_zone, tmp_path):
     X, y, groups, time = make_patients(25, 4)

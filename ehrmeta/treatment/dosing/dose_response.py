@@ -117,6 +117,7 @@ class AdaptedDoses(AdaptedPatients):
             )
 
     def _effect(self, X: Any, T0: float, T1: float, groups: Any, time: Any, level: float) -> Array:
+        self.doses.warn_if_outside(np.array([T0, T1], np.float64))
         step = np.diff(self.model.design.scaled(np.array([T0, T1], np.float64)))[0]
         mean, cov = self._level_and_slope(X, groups, time)
         spread = np.abs(step) * np.sqrt(np.maximum(cov[:, 1, 1], 0.0))

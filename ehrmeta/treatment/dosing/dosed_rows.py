@@ -14,6 +14,7 @@ from sklearn.utils.validation import _check_feature_names, _check_n_features
 from ehrmeta.data import Schema
 from ehrmeta.data.clock import check_zones
 from ehrmeta.data.columns import collected
+from ehrmeta.data.leaks import is_copy, n_gross_errors
 from ehrmeta.errors import (
     DataError,
     DataWarning,
@@ -182,6 +183,7 @@ class DosedEstimator(BaseEstimator, Generic[Adapted]):
         check_training_rows(inputs, reader.schema)
         self.dose_ = Dose.fit(_given(treatment), "dose")
         rows = self._rows(inputs, treatment, dose_time)
+        _refuse_copies(rows)
         if len(rows.starts) < 3:
             raise GroupError(
                 "groups names the same patient in all rows. Pass the rows of several patients."
@@ -189,6 +191,7 @@ class DosedEstimator(BaseEstimator, Generic[Adapted]):
         _check_feature_names(self, X, reset=True)
         _check_n_features(self, X, reset=True)
         self._fit_rows(rows)
+        _warn_of_odd_doses(rows.dose)
         self.n_tasks_ = len(rows.starts) - 1
         return self
 
@@ -253,6 +256,28 @@ class DosedEstimator(BaseEstimator, Generic[Adapted]):
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "n_tasks_")
+
+
+def _refuse_copies(rows: DosedRows) -> None:
+    """Raise if a feature is a copy of the dose."""
+    copies = [name for name, values in rows.columns.items() if is_copy(values, rows.dose)]
+    if copies:
+        raise DataError(
+            f"feature(s) {copies} are copies of the dose, or linear functions of it, so its effect "
+            "cannot be told from theirs. Drop them from the features."
+        )
+
+
+def _warn_of_odd_doses(dose: Array) -> None:
+    """Warn of negative doses and of gross errors."""
+    negative, gross = int((dose < 0).sum()), n_gross_errors(dose)
+    for count, what in ((negative, "below 0"), (gross, "far from all others")):
+        if count:
+            warn(
+                f"{count:,} of {len(dose):,} doses are {what}. Correct or drop these rows if they "
+                "are errors.",
+                DataWarning,
+            )
 
 
 def _given(dose: Any) -> Any:

@@ -63,6 +63,21 @@ def test_rows_that_teach_nothing_are_refused_as_by_the_meta_learners(odd, messag
         dosed(**odd)
 
 
+def test_odd_doses_are_told() -> None:
+    rows = {"groups": np.repeat(np.arange(12), 5), "time": np.tile(np.arange(5.0), 12)}
+    rng = np.random.default_rng(0)
+    dose, y = rng.uniform(1, 9, 60), rng.normal(size=60)
+    with pytest.raises(DataError, match=r"feature\(s\) \['mg'\] are copies of the dose"):
+        DoseResponse().fit(pd.DataFrame({"mg": 1000 * dose}), y, treatment=dose, **rows)
+    age = pd.DataFrame({"age": rng.normal(size=12)[rows["groups"]]})
+    with pytest.warns(DataWarning, match="1 of 60 doses are far from all others"):
+        DoseResponse().fit(age, y, treatment=np.append(dose[:-1], 20_000), **rows)
+    with pytest.warns(DataWarning, match="of 60 doses are below 0"):
+        model = DoseResponse().fit(age, y, treatment=dose - 2.0, **rows)
+    with pytest.warns(DataWarning, match="1 of 2 doses lie outside the training doses"):
+        model.unadapted().effect(age[:1], T0=0, T1=100, time=[9.0])
+
+
 def test_a_repeated_visit_is_told_and_zones_do_not_mix() -> None:
     with pytest.warns(DataWarning, match="1 rows repeat the time of another row of their task"):
         model = dosed(time=DAYS.where(np.arange(60) != 1, DAYS[0]))
