@@ -18,7 +18,9 @@ def test_check_lists_findings_and_saves_a_schema_that_finds_them_again(tmp_path)
 
 def test_check_of_a_clean_table_succeeds(tmp_path):
     table = tmp_path / "visits.csv"
-    table.write_text("mrn,day,age,hdl\n1,0,40,50\n1,3,40,51\n2,0,61,44\n")
+    table.write_text(
+        "mrn,day,age,hdl\n1,0,40,50\n1,3,40,51\n2,0,61,44\n2,5,61,46\n3,0,52,47\n3,4,52,49\n"
+    )
     roles = ["--task", "mrn", "--time", "day", "--target", "hdl", "--strict"]
     assert "nothing found" in run("check", table, *roles).output
 
