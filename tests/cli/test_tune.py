@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner, Result
 
-from ehrmeta.cli.main import main
 import ehrmeta
+from ehrmeta.cli.main import main
 from ehrmeta.data import load_dataset
 from ehrmeta.tuning.search import DEFAULT_STORAGE
 
