@@ -288,12 +288,14 @@ def pick_device(name: str) -> torch.device:
 def _runs(chunk: AdaptedChunk, query: TaskRows, n_at_once: int) -> Iterator[_Run]:
     """Split the queries of a chunk into padded runs of similar length."""
     sizes = query.sizes[chunk.tasks]
-    if len(chunk.tasks) == 1:
-        starts = torch.arange(int(sizes[0]))[::_POINTS_OF_ONE_TASK] + query.starts[chunk.tasks]
-        for start in starts:
-            length = (query.starts[chunk.tasks + 1] - start).clamp(max=_POINTS_OF_ONE_TASK)
-            index, mask = padded_index(start[None], length)
-            yield _Run(chunk, torch.zeros(1, dtype=torch.int64), index, mask)
+    is_long = chunk.index.shape[1] > _POINTS_EACH and int(sizes.max()) > _POINTS_AT_ONCE
+    if len(chunk.tasks) == 1 or is_long:  # a copy of a large state must serve many queries
+        for at, task in enumerate(chunk.tasks.tolist()):
+            start, stop = query.starts[task : task + 2].tolist()
+            for first in range(start, stop, _POINTS_OF_ONE_TASK):
+                length = torch.tensor([min(stop - first, _POINTS_OF_ONE_TASK)])
+                index, mask = padded_index(torch.tensor([first]), length)
+                yield _Run(chunk, torch.tensor([at]), index, mask)
         return
     counts = (sizes + _POINTS_AT_ONCE - 1) // _POINTS_AT_ONCE
     at = torch.repeat_interleave(torch.arange(len(counts)), counts)
