@@ -290,12 +290,12 @@ def _runs(chunk: AdaptedChunk, query: TaskRows, n_at_once: int) -> Iterator[_Run
     sizes = query.sizes[chunk.tasks]
     is_long = chunk.index.shape[1] > _POINTS_EACH and int(sizes.max()) > _POINTS_AT_ONCE
     if len(chunk.tasks) == 1 or is_long:  # a copy of a large state must serve many queries
-        for at, task in enumerate(chunk.tasks.tolist()):
-            start, stop = query.starts[task : task + 2].tolist()
-            for first in range(start, stop, _POINTS_OF_ONE_TASK):
-                length = torch.tensor([min(stop - first, _POINTS_OF_ONE_TASK)])
+        for number, task in enumerate(chunk.tasks.tolist()):
+            begin, end = query.starts[task : task + 2].tolist()
+            for first in range(begin, end, _POINTS_OF_ONE_TASK):
+                length = torch.tensor([min(end - first, _POINTS_OF_ONE_TASK)])
                 index, mask = padded_index(torch.tensor([first]), length)
-                yield _Run(chunk, torch.tensor([at]), index, mask)
+                yield _Run(chunk, torch.tensor([number]), index, mask)
         return
     counts = (sizes + _POINTS_AT_ONCE - 1) // _POINTS_AT_ONCE
     at = torch.repeat_interleave(torch.arange(len(counts)), counts)

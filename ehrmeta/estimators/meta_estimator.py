@@ -35,6 +35,7 @@ from ehrmeta.training.held_out import HELD_OUT_SHARE, hold_out
 from ehrmeta.training.loop import stage
 
 _WARM_EPISODES = 10_000  # of the warm start
+_FEW_FEATURES = 50  # with more, episodes are fewer
 _WARM_TASKS = 5_000  # most that they are drawn from
 _FEWEST_DRAWN = 100_000  # with as many tasks or fewer, all are used
 _TASKS_AT_ONCE = 1024
@@ -224,7 +225,7 @@ class MetaEstimator(Saved, TaskEstimator):
 
         def warm_start(tasks: TaskRows) -> Params:
             sampler = EpisodeSampler(tasks, self.shots, self.max_queries, time_unit)
-            episodes = _episodes(sampler, seed)
+            episodes = _episodes(sampler, seed, n_features)
             with stage("fitting start values", shown=progress_bar):
                 start = partial(algorithm.warm_start, spec, initial, tasks, episodes)
                 started: Params = for_rows(tasks.n_rows, start)
@@ -260,12 +261,15 @@ class MetaEstimator(Saved, TaskEstimator):
         )
 
 
-def _episodes(sampler: EpisodeSampler, seed: int) -> Iterator[tuple[Tensor, TaskSet, TaskSet]]:
+def _episodes(
+    sampler: EpisodeSampler, seed: int, n_features: int
+) -> Iterator[tuple[Tensor, TaskSet, TaskSet]]:
     """A few random episodes of every training task, or of 5,000, for the warm start."""
     generator = torch.Generator().manual_seed(seed)
     chosen = torch.arange(sampler.rows.n_tasks)
     if len(chosen) > _WARM_TASKS:
         chosen = torch.randperm(len(chosen), generator=generator)[:_WARM_TASKS].sort().values
-    for _ in range(min(20, max(2, _WARM_EPISODES // len(chosen)))):
+    most = _WARM_EPISODES * min(_FEW_FEATURES / n_features, 1.0) if n_features else _WARM_EPISODES
+    for _ in range(min(20, max(2, int(most) // len(chosen)))):
         for tasks in torch.split(chosen, _TASKS_AT_ONCE):
             yield tasks, *sampler.draw(tasks, generator)

@@ -29,6 +29,8 @@ _LEAF_SIZES = (5, 20)
 _MANY_ROWS = 20_000  # with more, folds are fewer and the leaf size is not searched
 _N_FOLDS_OF_MANY, _LEAF_SIZE_OF_MANY = 3, 20
 _MOST_ROWS = 100_000  # that trees are fitted to
+_MOST_FEATURES = 50  # of more, trees of a third of the tasks choose this many
+_SCREENING_TREES = 40
 _ROWS_AT_ONCE = 1_000_000  # that are predicted
 _N_BINS = 255  # of each feature
 _FIRST_TREES = 50  # number of trees at first; doubled while more may predict better
@@ -86,7 +88,8 @@ def add_boosted_offset(
 
     At most 100,000 rows are used, of randomly drawn tasks; the offset of other tasks comes from the
     final trees. Features of more than 255 values are binned once. With more than 20,000 rows, there
-    are three folds instead of five, and leaves have 20 rows or more.
+    are three folds instead of five, and leaves have 20 rows or more. Of more than 50 features,
+    trees that are grown on a third of the tasks choose 50 for the trees of the others.
 
     Trees are not fitted to rows with a level of few tasks. If such a level occurs in one fold only,
     its effect would be counted twice: by the final trees, which are fitted to it, and by the linear
@@ -111,14 +114,21 @@ def add_boosted_offset(
     every_x = rows.x.numpy()
     columns = every_x[:, : len(thin)][:, thin] if thin is not None else every_x[:, :0]
     used = _sample(rows) & ~columns.any(axis=1)
+    chosen = np.arange(every_x.shape[1])
+    if len(chosen) > _MOST_FEATURES:
+        for_choice = used & (rows.codes.numpy() % 3 == 0)
+        used &= ~for_choice
+        chosen = _most_used(boosting, every_x[for_choice], rows.y.numpy()[for_choice])
     tasks, codes = np.unique(rows.codes.numpy()[used], return_inverse=True)
-    if len(tasks) < _FEWEST_TASKS:
+    if len(tasks) < _FEWEST_TASKS or not len(chosen):
         return None, rows
     x, y = every_x[used].astype(np.float64), rows.y.numpy()[used].astype(np.float64)
     linear = _cross_fit(Ridge(), x, y, codes)[1]
+    x = x[:, chosen]
     edges = _bin_edges(x, _weight(codes))
     bins = _binned(x, edges)
-    leaf_sizes = _LEAF_SIZES if len(y) <= _MANY_ROWS else (_LEAF_SIZE_OF_MANY,)
+    is_large = len(y) > _MANY_ROWS or every_x.shape[1] > _MOST_FEATURES
+    leaf_sizes = (_LEAF_SIZE_OF_MANY,) if is_large else _LEAF_SIZES
 
     def boosted(target: Array) -> tuple[HistGradientBoostingRegressor, Array]:
         with threadpool_limits(1, user_api="openmp"):
@@ -137,13 +147,14 @@ def add_boosted_offset(
 
     def predicted(part: Codes) -> Array:
         with threadpool_limits(1, user_api="openmp"):
-            bins = _binned(every_x[part].astype(np.float64), edges)
+            bins = _binned(every_x[np.ix_(part, chosen)].astype(np.float64), edges)
             return np.asarray(np.mean([model.predict(bins) for model in models], axis=0))
 
     parts = np.array_split(others, -(-len(others) // _ROWS_AT_ONCE)) if len(others) else []
     for part, values in zip(parts, in_threads(predicted, parts), strict=True):
         every_offset[part] = values
-    return TreeSum.mean(models).unbinned(edges), _set_offset(rows, every_offset)
+    trees = TreeSum.mean(models).unbinned(edges)
+    return replace(trees, feature=chosen[trees.feature]), _set_offset(rows, every_offset)
 
 
 def with_offset(population: Population, rows: TaskRows) -> TaskRows:
@@ -202,6 +213,20 @@ def _boosted(
         candidates.append((losses[best], best, grown, staged[best].astype(np.float64)))
     _, best, grown, offset = min(candidates, key=lambda candidate: candidate[0])
     return _fitted(grown.set_params(max_iter=best + 1), x, y, codes), offset
+
+
+def _most_used(
+    boosting: HistGradientBoostingRegressor, x: npt.NDArray[np.float32], y: npt.NDArray[np.float32]
+) -> Codes:
+    """The 50 features with most splits in a few trees of the outcome, in their order."""
+    if len(y) < 2:
+        return np.empty(0, np.int64)
+    few = clone(boosting).set_params(max_iter=_SCREENING_TREES, early_stopping=False)
+    with threadpool_limits(1, user_api="openmp"):
+        trees = TreeSum.of(few.fit(x[:_MANY_ROWS], y[:_MANY_ROWS]))
+    splits = trees.feature[trees.left != np.arange(len(trees.left))]
+    features, counts = np.unique(splits, return_counts=True)
+    return np.sort(features[np.argsort(-counts, kind="stable")[:_MOST_FEATURES]])
 
 
 def _sample(rows: TaskRows) -> npt.NDArray[np.bool_]:

@@ -232,3 +232,17 @@ def test_own_weights_grow_with_the_support():
     empty = SUPPORT.sizes[QUERY.codes] == 0
     assert (weight[empty].abs() < 1e-6).all()
     assert weight[~empty].min() > 0
+
+
+def test_long_records_are_predicted_as_each_alone():
+    """Their states are not copied for every 64 queries."""
+    learner = make_learner(ALGORITHMS[2])
+    support = make_rows(torch.tensor([70, 65, 66]), n_tasks=3, seed=1)
+    query = make_rows(torch.tensor([100, 0, 3]), n_tasks=3, seed=2, start=2.0)
+    alone = [
+        predict(learner, support.select(one), query.select(one))
+        for one in torch.eye(3).nonzero()[:, 1:]
+    ]
+    found = predict(learner, support, query)
+    expected = {name: torch.cat([each[name] for each in alone if name in each]) for name in found}
+    assert_close(found, expected)

@@ -222,9 +222,11 @@ def test_few_episodes_of_at_most_5000_tasks_start_a_model():
             drawn.append((tasks, generator.initial_seed()))
             return None, None
 
-    for n_tasks, n_rounds in ((10, 20), (500, 20), (1000, 10), (4000, 2), (20_000, 2)):
+    cases = ((10, 3, 20), (500, 3, 20), (1000, 3, 10), (4000, 0, 2), (20_000, 3, 2), (500, 500, 2))
+    for n_tasks, n_features, n_rounds in cases:
         drawn.clear()
-        tasks = torch.cat([part for part, _, _ in _episodes(Sampler(n_tasks), seed=3)])
+        episodes = _episodes(Sampler(n_tasks), 3, n_features)
+        tasks = torch.cat([part for part, _, _ in episodes])
         counts = torch.bincount(tasks)
         assert counts[counts > 0].tolist() == [n_rounds] * min(n_tasks, 5_000)
         assert max(len(part) for part, _ in drawn) <= 1024

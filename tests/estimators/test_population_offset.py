@@ -378,3 +378,14 @@ def test_two_tasks_are_enough_for_cross_fitting():
     population, rows = cross_fit_population(Remembers(), _rows(2, 3))
     assert not rows.offset.any()
     assert with_offset(population, rows).offset.all()
+
+
+def test_of_many_features_trees_read_those_that_matter():
+    rows = _learned(n_tasks=90)
+    noise = torch.from_numpy(np.random.default_rng(1).normal(size=(rows.n_rows, 60))).float()
+    wide = replace(rows, x=torch.cat([noise, rows.x], 1))
+    boosting = HistGradientBoostingRegressor(learning_rate=0.1, max_iter=60, max_leaf_nodes=8)
+    trees, offset = add_boosted_offset(boosting, wide)
+    assert trees.check(61)
+    bend = 3.0 * torch.sin(rows.x[:, 0])
+    assert np.corrcoef(offset.offset - rows.x[:, 0], bend)[0, 1] > 0.7
