@@ -10,7 +10,8 @@ import torch
 from scipy import special, stats
 
 from ehrmeta.algorithms import DeepMixedEffects
-from ehrmeta.algorithms.deep_mixed_effects.start import FEW_TASKS, fit_mixed_start
+from ehrmeta.algorithms.deep_mixed_effects.course import FEW_TASKS
+from ehrmeta.algorithms.deep_mixed_effects.start import fit_mixed_start
 from ehrmeta.data import OutcomeScale, Schema, Warp
 from ehrmeta.estimators.inputs import Inputs
 from ehrmeta.estimators.learner import Learner
@@ -215,11 +216,15 @@ def _crps(loc: Array, sd: Array, scale: OutcomeScale, y: Array) -> Array:
 def _mixed_model(rows: TaskRows, time_unit: float) -> Learner:
     """The mixed model that `DeepMixedEffects` starts from, without its bootstrap."""
     is_small = rows.n_tasks < FEW_TASKS
-    algorithm = DeepMixedEffects(n_deep=0, deep_mean=False, trees=False, correction=not is_small)
+    algorithm = DeepMixedEffects(
+        curves=False, n_deep=0, deep_mean=False, trees=False, correction=not is_small
+    )
     spec = algorithm.spec(MLP((1,)), Normal(), visible_width(rows))
     params = dict(algorithm.init(spec, torch.Generator().manual_seed(0)))
     if is_small:
-        start = fit_mixed_start(rows, spec.likelihood, random_slope=True, process=False)
+        start = fit_mixed_start(
+            rows, spec.likelihood, random_slope=True, process=False, curves=False
+        )
         params |= {
             name: torch.as_tensor(value, dtype=params[name].dtype)
             for name, value in start.params(spec.n_features).items()

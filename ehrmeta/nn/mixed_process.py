@@ -8,7 +8,7 @@ effects.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -199,12 +199,44 @@ def held_out_log_likelihood(
     """Log-likelihood of the first 64 rows of each held-out task."""
     residual = (y - x @ model.beta)[:, None]
     buckets = list(_buckets(residual, z, s, np.ones(len(y)), starts, np.arange(len(starts) - 1)))
-    root = np.asarray(np.linalg.cholesky(model.G + 1e-12 * np.eye(len(model.G))), np.float64)
-    variances = model.process_var, 1.0 / model.tau, model.noise_var
-    whitened = [_Whitened.of(bucket, root, *variances) for bucket in buckets]
+    parameters = _parameters(model)
+    whitened = [_Whitened.of(bucket, *parameters) for bucket in buckets]
     n = sum(int(bucket.mask.sum()) for bucket in buckets)
     deviance = sum(float(part.gram[0, 0]) + part.log_v for part in whitened)
     return -0.5 * (deviance + n * float(np.log(2.0 * np.pi)))
+
+
+def held_out_errors(
+    model: MixedProcess, x: Array, z: Array, s: Array, y: Array, starts: Index, shots: Sequence[int]
+) -> Array:
+    """Mean squared errors (task, shot) after the first rows of held-out tasks, NaN without others.
+
+    Tasks are sorted by their number of rows, of which the first 64 are used.
+    """
+    residual = (y - x @ model.beta)[:, None]
+    parameters = _parameters(model)
+    errors = []
+    for bucket in _buckets(residual, z, s, np.ones(len(y)), starts, np.arange(len(starts) - 1)):
+        parts = _Whitened.of(bucket, *parameters)
+        v = parts.effects @ parts.effects.swapaxes(1, 2) + parts.memory
+        noisy = v + model.noise_var * np.eye(v.shape[1])
+        r = bucket.columns
+        of_bucket = np.full((len(r), len(shots)), np.nan)
+        for at, k in enumerate(shots):
+            left = r - v[:, :, :k] @ np.linalg.solve(noisy[:, :k, :k], r[:, :k])
+            asked = bucket.mask & (np.arange(v.shape[1]) >= k)
+            some = asked.any(1)
+            total = (left[..., 0] ** 2 * asked).sum(1)
+            of_bucket[some, at] = total[some] / asked.sum(1)[some]
+        errors.append(of_bucket)
+    return np.concatenate(errors)
+
+
+def _parameters(model: MixedProcess) -> tuple[Array, float, float, float]:
+    """Root of G, variance of the process, 1 / tau, and variance of the noise."""
+    floor = 1e-12 * (1.0 + float(np.trace(model.G)))  # for a singular G
+    root = np.linalg.cholesky(model.G + floor * np.eye(len(model.G)))
+    return np.asarray(root, np.float64), model.process_var, 1.0 / model.tau, model.noise_var
 
 
 @dataclass(frozen=True, eq=False)

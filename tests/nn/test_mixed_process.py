@@ -11,6 +11,7 @@ from ehrmeta.nn.mixed_process import (
     condition,
     condition_effects,
     fit_mixed_process,
+    held_out_errors,
     held_out_log_likelihood,
     posterior,
     posterior_effects,
@@ -82,6 +83,20 @@ def test_recovers_what_made_the_data():
     np.testing.assert_allclose(
         [model.process_var, model.tau, model.noise_var], [2, 2, 0.5], rtol=0.2
     )
+
+
+def test_errors_of_held_out_tasks_are_those_of_the_conditional_mean():
+    rng = np.random.default_rng(0)
+    s, starts = np.array([0.0, 1.0, 3.0, 0.0, 2.0]), np.array([0, 3, 5])
+    x, y = np.ones((5, 1)), rng.normal(size=5)
+    model = MixedProcess(np.array([0.3]), np.array([[0.7]]), 0.5, 2.0, 0.2, 0.0)
+    errors = held_out_errors(model, x, x, s, y, starts, shots=(0, 2, 3))
+    prior = 0.7 + 0.5 * np.exp(-np.abs(s[:3, None] - s[:3]) / 2.0)
+    weights = prior[2, :2] @ np.linalg.inv(prior[:2, :2] + 0.2 * np.eye(2))
+    after_two = (y[2] - 0.3 - weights @ (y[:2] - 0.3)) ** 2
+    expected = [[((y[3:] - 0.3) ** 2).mean(), np.nan, np.nan]]  # the smaller task is first
+    expected += [[((y[:3] - 0.3) ** 2).mean(), after_two, np.nan]]
+    np.testing.assert_allclose(errors, expected, rtol=1e-6)
 
 
 def test_without_a_process_it_is_the_mixed_model():

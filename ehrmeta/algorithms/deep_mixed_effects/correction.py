@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from ehrmeta.algorithms._base import Episodes, Params, Spec, part, prefixed
-from ehrmeta.algorithms.deep_mixed_effects.start import FEW_TASKS, query_columns
+from ehrmeta.algorithms.deep_mixed_effects.course import FEW_TASKS
+from ehrmeta.algorithms.deep_mixed_effects.start import query_columns
 from ehrmeta.nn import MLP, Network, TaskSet
 
 _NETWORK = MLP((32, 32))
@@ -101,12 +102,13 @@ def fit_linear_correction(
     n_tasks: int,
     *,
     spread: bool,
-) -> dict[str, Tensor]:
+    certain: bool = False,
+) -> tuple[dict[str, Tensor], Tensor]:
     """Ridge regression of the process's residuals, with the same weight for every task.
 
     Cross-validation over tasks chooses the penalty. With fewer than 50 tasks, there is no
-    correction unless it gains more than one standard error over the folds. The correction of the
-    scale is fitted to residuals from held-out folds.
+    correction unless it gains more than one standard error over the folds, or any gain if
+    `certain`. The correction of the scale is fitted to residuals from held-out folds.
 
     Parameters
     ----------
@@ -119,6 +121,14 @@ def fit_linear_correction(
         Number of training tasks.
     spread : bool
         Whether to correct the scale too; this needs 50 tasks.
+    certain : bool
+        See above.
+
+    Returns
+    -------
+    params : dict
+    losses : Tensor, (fold,)
+        Squared errors of the corrected mean in held-out folds.
     """
 
     def one_task(support: TaskSet, query: TaskSet) -> tuple[Tensor, ...]:
@@ -141,17 +151,19 @@ def fit_linear_correction(
     folds = [both[task % _N_FOLDS == i] for i in range(min(_N_FOLDS, n_tasks))]
     grams = torch.stack([fold.mT @ fold for fold in folds])
     few = n_tasks < FEW_TASKS
-    linear, by_fold = _ridge(grams, float((weight * sd.square()).sum()), few)
+    unit = float((weight * sd.square()).sum())
+    linear, by_fold, losses = _ridge(grams, unit, few and not certain)
     log_factor = torch.zeros_like(linear)
     if spread and not few:
         held_out_residual = residual - (design * by_fold[task % _N_FOLDS]).sum(1)
         log_factor = fit_spread(terms, held_out_residual.square() / variance, weight, task)
-    return {
+    params = {
         "correction_linear": linear,
         "correction_spread": log_factor,
         "correction_center": center,
         "correction_scale": scale,
     }
+    return params, losses
 
 
 def fit_spread(terms: Tensor, ratio: Tensor, weight: Tensor, task: Tensor) -> Tensor:
@@ -223,10 +235,11 @@ def _terms(inputs: Tensor, support_summary: Tensor) -> Tensor:
     return torch.cat([ones, inputs, last[..., _ONE] * last[..., _TWO], empty * x], -1)
 
 
-def _ridge(grams: Tensor, unit: float, few: bool) -> tuple[Tensor, Tensor]:
+def _ridge(grams: Tensor, unit: float, gated: bool) -> tuple[Tensor, Tensor, Tensor]:
     """Ridge coefficients from cross-products (fold, column, column) of design and outcome.
 
-    Returns the coefficients from all folds, (column,), and those without each fold, (fold, column).
+    Returns the coefficients from all folds, (column,), those without each fold, (fold, column), and
+    the squared error in each held-out fold.
     """
     total = grams.sum(0)
     size = total.shape[0] - 1
@@ -241,10 +254,11 @@ def _ridge(grams: Tensor, unit: float, few: bool) -> tuple[Tensor, Tensor]:
     losses = torch.stack([torch.stack(list(map(_loss, grams, fits))) for fits in without])
     best = int(losses.sum(1).argmin())
     gain = grams[:, size, size] - losses[best]
-    least = float(gain.std()) / len(grams) ** 0.5 if few else 0.0
+    least = float(gain.std()) / len(grams) ** 0.5 if gated else 0.0
     if float(gain.mean()) <= least:
-        return torch.zeros(size, dtype=total.dtype), torch.zeros_like(without[best])
-    return solve(total, penalties[best]), without[best]
+        none = torch.zeros_like(without[best])
+        return none[0], none, grams[:, size, size]
+    return solve(total, penalties[best]), without[best], losses[best]
 
 
 def _loss(gram: Tensor, solution: Tensor) -> Tensor:

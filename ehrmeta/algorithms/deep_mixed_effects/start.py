@@ -15,16 +15,23 @@ from torch import Tensor
 from torch.func import vmap
 
 from ehrmeta.algorithms._base import Episodes, Params
+from ehrmeta.algorithms.deep_mixed_effects.course import (
+    MOST_ROWS,
+    MOST_TASKS,
+    Curve,
+    Design,
+    Form,
+    choose_form,
+    elapsed_time,
+    fit_course,
+    standard_time,
+)
 from ehrmeta.errors import DataError
 from ehrmeta.nn import Likelihood, TaskRows, TaskSet
 from ehrmeta.nn.generalised_mixed_model import fit_generalised_mixed_model
-from ehrmeta.nn.mixed_model import fit_mixed_model, not_collinear
-from ehrmeta.nn.mixed_process import MixedProcess, fit_mixed_process, held_out_log_likelihood
+from ehrmeta.nn.mixed_process import MixedProcess
 
 Array = npt.NDArray[np.float64]
-MANY_TASKS = 5_000  # enough to estimate variances
-FEW_TASKS = 50  # with fewer, the process must improve held-out tasks
-_N_FOLDS = 5
 _MAX_DISTANCE = 4.0  # robust sds from the task's median
 _FLOOR = 1e-10  # added to variances, so that a singular covariance has a Cholesky factor
 # Rates of the exponential priors of the sds between cohorts, relative to the sd of one patient's
@@ -41,13 +48,16 @@ class MixedStart:
     intercept: float
     beta: Array  # (feature,)
     beta_elapsed: float
-    root: Array  # (2, 2) Cholesky factor of G
+    root: Array  # (3, 3) Cholesky factor of G, of intercept, slope and multiple of the curve
     process_var: float
     tau: float
     noise_var: float
+    log_unit: float
     time_scale: float
     mean_elapsed: float
     clock: Array  # intercept and slopes of the elapsed time by feature; 0 if unknown
+    form: Form
+    curve: Curve
 
     @property
     def has_process(self) -> bool:
@@ -59,7 +69,7 @@ class MixedStart:
 
         The intercept gains the variance that the process loses.
         """
-        scale = np.sqrt([1.0, share])
+        scale = np.sqrt([1.0, share, share])
         root = scale[:, None] * self.root
         root[0, 0] = np.sqrt(self.root[0, 0] ** 2 + (1.0 - share) * self.process_var)
         return replace(self, root=root, process_var=share * self.process_var)
@@ -71,9 +81,13 @@ class MixedStart:
             "intercept": self.intercept,
             "beta": np.pad(self.beta, (0, n_visible)),
             "beta_elapsed": self.beta_elapsed,
-            "root": self.root,
+            "root": self.root[:2, :2],
+            "root_curve": self.root[2],
+            "knots": self.curve.knots,
+            "curve": self.curve.coefficients,
             "log_ou": 0.5 * np.log(max(self.process_var, 1e-6 * self.noise_var)),
             "log_tau": np.log(self.tau),
+            "log_unit": self.log_unit,
             "time_scale": self.time_scale,
             "mean_elapsed": self.mean_elapsed,
             "clock": np.pad(self.clock, (0, n_visible)),
@@ -88,33 +102,41 @@ def fit_mixed_start(
     *,
     random_slope: bool,
     process: bool,
-    certain: bool = False,
+    curves: bool = True,
+    form: Form | None = None,
 ) -> MixedStart:
     """Fit random intercepts and slopes by REML, then add an Ornstein-Uhlenbeck process.
 
     For Student's t, outcomes are clipped before the fit. For classes, the fit is to working
     outcomes (the first Newton step of the log-odds) and gives the ratios of the variances. A
     logistic model with random intercepts gives their sum and the fixed effects. With fewer than 50
-    tasks, the process is kept only if it improves held-out tasks. `certain` omits that check.
+    tasks, the process is kept only if it improves held-out tasks; curves always. A known `form`
+    omits these checks.
     """
-    elapsed = tasks.time - tasks.time[tasks.starts[:-1].clamp(max=len(tasks.time) - 1)][tasks.codes]
-    mean_elapsed, scale = float(elapsed.mean()), float(elapsed.std()) or 1.0
-    s = ((elapsed - mean_elapsed) / scale).numpy()
-    one = np.ones(tasks.n_rows)
-    columns = np.column_stack([one, tasks.x.double().numpy(), s])
-    kept = not_collinear(columns)
-    kept[-1] &= tasks.timed
-    x = columns[:, kept]
-    z = np.column_stack([one, s] if random_slope and tasks.timed else [one])
+    if form is None:
+        some = tasks
+        if tasks.n_tasks > MOST_TASKS:
+            drawn = np.random.default_rng(0).permutation(tasks.n_tasks)[:MOST_TASKS]
+            some = tasks.select(torch.from_numpy(np.sort(drawn)))
+        form = choose_form(
+            some,
+            _working_outcome(some, likelihood),
+            random_slope=random_slope,
+            process=process and tasks.timed,
+            curves=curves and tasks.timed and not likelihood.n_classes,
+        )
     y = _working_outcome(tasks, likelihood)
-    fit = _fit(_Design(x, z, s, y, tasks.starts.numpy()), process and tasks.timed, certain)
+    design = Design.of(tasks, y, random_slope=random_slope, log=form.log)
+    course = fit_course(design, form)
+    fit = course.fit
     if likelihood.n_classes:
-        fit = _rescaled(fit, x, tasks)
-    root = np.zeros((2, 2))
+        fit = _rescaled(fit, design.x, tasks)
     floor = 1e-10 * max(float(np.trace(fit.G)), 1e-6)  # for a singular G
-    root[: z.shape[1], : z.shape[1]] = np.linalg.cholesky(fit.G + floor * np.eye(len(fit.G)))
-    beta = np.zeros(len(kept))
-    beta[kept] = fit.beta
+    at = np.array([0, *[1] * (design.z.shape[1] - 1), *[2] * form.own])
+    root = np.zeros((3, 3))
+    root[np.ix_(at, at)] = np.linalg.cholesky(fit.G + floor * np.eye(len(fit.G)))
+    beta = np.zeros(len(design.kept))
+    beta[design.kept] = fit.beta
     return MixedStart(
         intercept=float(beta[0]),
         beta=beta[1:-1],
@@ -123,9 +145,12 @@ def fit_mixed_start(
         process_var=fit.process_var,
         tau=fit.tau,
         noise_var=fit.noise_var,
-        time_scale=scale,
-        mean_elapsed=mean_elapsed,
-        clock=_clock(columns[:, 1:-1], s),
+        log_unit=design.log_unit,
+        time_scale=design.scale,
+        mean_elapsed=design.mean,
+        clock=_clock(tasks.x[:MOST_ROWS].double().numpy(), elapsed_time(tasks)[:MOST_ROWS].numpy()),
+        form=form,
+        curve=course.curve,
     )
 
 
@@ -189,25 +214,23 @@ def simulated_starts(
     """Parametric bootstrap: refit the model to outcomes simulated from `estimate`."""
     rng = np.random.default_rng(0)
     starts, x = tasks.starts.numpy(), tasks.x.double().numpy()
-    first = tasks.time[tasks.starts[tasks.codes]]
-    s = ((tasks.time - first - estimate.mean_elapsed) / estimate.time_scale).numpy()
-    effects = np.column_stack([np.ones_like(s), s]) @ estimate.root
+    log_unit = torch.tensor(estimate.log_unit, dtype=torch.float64)
+    scaling = estimate.mean_elapsed, estimate.time_scale
+    s = standard_time(elapsed_time(tasks), log_unit, *scaling).numpy()
+    bend, own_bend = estimate.curve.at(s)
+    effects = np.column_stack([np.ones_like(s), s, own_bend]) @ estimate.root
     roots = []
     for a, b in pairwise(starts):
         process = estimate.process_var * np.exp(-np.abs(s[a:b, None] - s[a:b]) / estimate.tau)
         noise = estimate.noise_var * np.eye(b - a)
         roots.append(np.linalg.cholesky(effects[a:b] @ effects[a:b].T + process + noise))
-    mean = estimate.intercept + x @ estimate.beta + estimate.beta_elapsed * s
+    mean = estimate.intercept + x @ estimate.beta + estimate.beta_elapsed * s + bend
     for _ in range(_N_DRAWS):
         deviations = [root @ rng.standard_normal(len(root)) for root in roots]
         y = torch.from_numpy(mean + np.concatenate(deviations)).to(tasks.y.dtype)
         simulated = replace(tasks, y=y, offset=torch.zeros_like(y))
         yield fit_mixed_start(
-            simulated,
-            likelihood,
-            random_slope=random_slope,
-            process=estimate.has_process,
-            certain=True,
+            simulated, likelihood, random_slope=random_slope, process=True, form=estimate.form
         )
 
 
@@ -271,52 +294,19 @@ def query_columns(
     return [torch.cat(column) for column in zip(*parts, strict=True)]
 
 
-@dataclass(frozen=True)
-class _Design:
-    x: Array
-    z: Array
-    s: Array
-    y: Array
-    starts: npt.NDArray[np.int64]
-
-    def sample(self) -> _Design:
-        """Rows of at most 5,000 tasks."""
-        n_tasks = len(self.starts) - 1
-        if n_tasks <= MANY_TASKS:
-            return self
-        order = np.random.default_rng(0).permutation(n_tasks)
-        return self.tasks(np.isin(np.arange(n_tasks), order[:MANY_TASKS]))
-
-    def tasks(self, chosen: npt.NDArray[np.bool_]) -> _Design:
-        """Rows of the chosen tasks."""
-        sizes = np.diff(self.starts)
-        rows = np.repeat(chosen, sizes)
-        starts = np.concatenate([[0], np.cumsum(sizes[chosen])])
-        return _Design(self.x[rows], self.z[rows], self.s[rows], self.y[rows], starts)
-
-
-def _fit(design: _Design, process: bool, certain: bool) -> MixedProcess:
-    n_tasks = len(design.starts) - 1
-    used = design if not process else design.sample()  # of all tasks, the process gives beta
-    plain = fit_mixed_model(used.x, used.z, used.y, used.starts)
-    if not process or (n_tasks < FEW_TASKS and not certain and not _process_helps(design)):
-        return MixedProcess.without(plain)
-    return fit_mixed_process(design.x, design.z, design.s, design.y, design.starts, plain)
-
-
-def _clock(x: Array, s: Array) -> Array:
-    """Intercept and slopes of s (mean 0) by the feature that determines it, if any, else zeros.
+def _clock(x: Array, elapsed: Array) -> Array:
+    """Intercept and slopes of the elapsed time by the feature that determines it, else zeros.
 
     Where tasks start at about the same clock time, that feature is the clock.
     """
     clock = np.zeros(1 + x.shape[1])
-    centred = x - x.mean(0)
+    centred, mean = x - x.mean(0), elapsed.mean()
     spread = np.maximum((centred**2).sum(0), 1e-12)
-    slope = s @ centred / spread
+    slope = (elapsed - mean) @ centred / spread
     explained = slope**2 * spread
-    if explained.max(initial=0.0) > _MIN_DETERMINED * float(s @ s):
+    if explained.max(initial=0.0) > _MIN_DETERMINED * float(((elapsed - mean) ** 2).sum()):
         best = int(explained.argmax())
-        clock[[0, 1 + best]] = -slope[best] * x[:, best].mean(), slope[best]
+        clock[[0, 1 + best]] = mean - slope[best] * x[:, best].mean(), slope[best]
     return clock
 
 
@@ -337,21 +327,6 @@ def _rescaled(fit: MixedProcess, x: Array, tasks: TaskRows) -> MixedProcess:
     if before > 1e-6:
         G, process_var = fit.G * variance / before, fit.process_var * variance / before
     return replace(fit, beta=logistic.beta, G=G, process_var=process_var)
-
-
-def _process_helps(design: _Design) -> bool:
-    """Whether the process improves held-out log-likelihoods by more than one standard error."""
-    n_tasks = len(design.starts) - 1
-    gains = []
-    for fold in range(min(_N_FOLDS, n_tasks)):
-        held_out = np.arange(n_tasks) % _N_FOLDS == fold
-        train, test = design.tasks(~held_out), design.tasks(held_out)
-        plain = fit_mixed_model(train.x, train.z, train.y, train.starts)
-        full = fit_mixed_process(train.x, train.z, train.s, train.y, train.starts, plain)
-        rows = (test.x, test.z, test.s, test.y, test.starts)
-        without = held_out_log_likelihood(MixedProcess.without(plain), *rows)
-        gains.append(held_out_log_likelihood(full, *rows) - without)
-    return bool(np.mean(gains) > np.std(gains, ddof=1) / np.sqrt(len(gains)))
 
 
 def _working_outcome(tasks: TaskRows, likelihood: Likelihood) -> Array:

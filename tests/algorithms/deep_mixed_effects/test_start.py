@@ -12,6 +12,7 @@ from sklearn.linear_model import LogisticRegression
 
 from ehrmeta import MLP, Adapted, DeepMixedEffects, MetaClassifier, MetaRegressor, make_cohorts
 from ehrmeta.algorithms import Spec
+from ehrmeta.algorithms.deep_mixed_effects.course import N_KNOTS, Curve, Form
 from ehrmeta.algorithms.deep_mixed_effects.start import MixedStart
 from ehrmeta.data import Feature, Outcome, Schema
 from ehrmeta.errors import DataError
@@ -229,17 +230,20 @@ def test_steadier_moves_the_variance_in_time_to_the_intercept():
         intercept=0.0,
         beta=np.zeros(1),
         beta_elapsed=0.0,
-        root=np.array([[1.0, 0.0], [0.2, 0.5]]),
+        root=np.array([[1.0, 0.0, 0.0], [0.2, 0.5, 0.0], [0.1, 0.0, 0.3]]),
         process_var=0.8,
         tau=1.0,
         noise_var=1.0,
+        log_unit=0.0,
         time_scale=1.0,
         mean_elapsed=0.0,
         clock=np.zeros(2),
+        form=Form(own=True, process=True),
+        curve=Curve(np.zeros(N_KNOTS), np.zeros((2, N_KNOTS - 2))),
     )
     steady = start.steadier(0.25)
     assert steady.process_var == pytest.approx(0.2)
     assert steady.root[0, 0] ** 2 + steady.process_var == pytest.approx(1.0 + 0.8)
-    np.testing.assert_allclose(steady.root[1], 0.5 * start.root[1])
+    np.testing.assert_allclose(steady.root[1:], 0.5 * start.root[1:])
     assert start.has_process
     assert not start.steadier(0.0).has_process
