@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import torch
 from sklearn.base import clone
@@ -137,6 +137,42 @@ class MetaEstimator(Saved, TaskEstimator):
         estimator = cls(**model.settings)
         estimator._set_fitted(model, model.n_tasks)
         return estimator
+
+    def export(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        format: Literal["onnx", "torch"] = "onnx",
+        max_shots: int = 16,
+        n_queries: int = 1,
+    ) -> None:
+        """Export adaptation and prediction of one task as a graph, for programs without ehrmeta.
+
+        The folder gets ``model.onnx`` or ``model.pt2`` (for ``torch.export.load``) and
+        ``encoder.json``: how to encode rows, and the outcome's scale, on which the outputs are.
+        Supports are padded to `max_shots` rows with a mask. Neither file holds a row of a patient,
+        or the name of a level of fewer than eleven.
+
+        Parameters
+        ----------
+        folder : path
+        format : {"onnx", "torch"}
+        max_shots : int
+            Largest support; the graph grows with it.
+        n_queries : int
+            Rows that a call predicts.
+
+        Raises
+        ------
+        BundleError
+            The model has boosted trees or another `population` below it.
+        MissingExtraError
+            ONNX is not installed.
+        """
+        from ehrmeta.estimators.export.graph import export_model  # torch.export is slow to load
+
+        self.fitted_model()
+        export_model(self.model_, folder, format=format, max_shots=max_shots, n_queries=n_queries)
 
     def _set_fitted(self, model: MetaModel, n_tasks: int) -> None:  # type: ignore[override]
         super()._set_fitted(model, n_tasks)

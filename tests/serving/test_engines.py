@@ -1,6 +1,7 @@
 """The recipes of the guide, where the engines are installed: the numbers of one call."""
 
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -55,8 +56,9 @@ def test_ray(rows, model_file):
         ray.shutdown()
 
 
-def test_spark(rows, model_file):
+def test_spark(rows, model_file, monkeypatch):
     sql = pytest.importorskip("pyspark.sql")
+    monkeypatch.setenv("PYSPARK_PYTHON", sys.executable)
     spark = sql.SparkSession.builder.master("local[1]").config("spark.ui.enabled", "false")
     with spark.getOrCreate() as session:
         visits = session.createDataFrame(rows)
