@@ -242,3 +242,13 @@ def test_a_pipelines_patients_are_transformed_and_not_saved(patients, tmp_path):
     assert updated.transform is adapted.transform
     with pytest.raises(BundleError, match="adapted by a pipeline cannot be saved"):
         adapted.to_state()
+
+
+@pytest.mark.filterwarnings("ignore:overflow")
+def test_predictions_beyond_the_largest_number_are_refused(adapted, halves):
+    _, query = halves
+    table = adapted.model.table
+    huge = replace(table, outcome=replace(table.outcome, scale=1e308))
+    adapted.model = replace(adapted.model, table=huge)
+    with pytest.raises(DataError, match="5 of 60 rows are not finite"):
+        adapted.predict(query.X, groups=query.groups, time=query.time)

@@ -4,7 +4,8 @@ import pytest
 
 from ehrmeta import DeepMixedEffects, MetaRegressor
 from ehrmeta.data import Clock, Outcome, Table, Warp
-from ehrmeta.estimators.outcome_choice import keeps_means
+from ehrmeta.data.outcome_scale import OutcomeScale
+from ehrmeta.estimators.outcome_choice import _ends, keeps_means
 
 LEARNER = DeepMixedEffects(n_deep=0, deep_mean=False, trees=False, correction=False)
 N_TASKS, N_ROWS = 60, 6
@@ -93,3 +94,28 @@ def test_a_warped_model_is_saved_exactly(scores, tmp_path):
     assert np.array_equal(
         loaded.predict(rows.X, time=rows.time), model.predict(rows.X, time=rows.time)
     )
+
+
+EVEN, TAIL = np.arange(2.0, 42.0), np.geomspace(0.1, 100.0, 40)
+
+
+@pytest.mark.parametrize(
+    ("y", "declared", "ends"),
+    [
+        (EVEN, (None, None), None),
+        (EVEN, (0.0, 50.0), None),
+        ([*EVEN, 42.0, 42.0, 42.0], (None, None), (0.0, 42.0)),  # often at its largest value
+        ([*EVEN, 2.0, 2.0, 2.0], (None, None), (2.0, None)),
+        ([*EVEN, 2.0, 2.0], (1.0, None), (1.0, None)),
+        ([*EVEN, 42.0, 42.0, 42.0], (None, 60.0), (0.0, 60.0)),
+        (TAIL, (None, None), (0.0, None)),
+        (TAIL, (None, 500.0), (0.0, 500.0)),
+        (TAIL - 1.0, (None, None), None),
+        (TAIL - 1.0, (-1.0, None), (-1.0, None)),
+        ([5.0] * 170 + list(TAIL), (None, None), None),  # mostly one value
+        ([0.0, 1.0, 2.0, 30.0] * 9, (None, None), None),  # few values
+    ],
+)
+def test_ends_are_declared_or_evident(y, declared, ends):
+    y = np.asarray(y)
+    assert _ends(y, OutcomeScale.fit(y, None, "y", low=declared[0], high=declared[1])) == ends

@@ -194,3 +194,11 @@ def test_stages_of_another_class_and_lists_as_parameters_have_their_own_gradient
     for _ in range(2):
         torch.testing.assert_close(staged.gradient(params, *episode, 0.1)[0], 2.0 * losses)
         assert (staged.gradient(params, *episode, 0.9)[0] == 0.0).all()
+
+
+def test_a_parameter_that_the_loss_does_not_use_has_no_gradient():
+    spec, params, *episode = _problem(MAML(), Normal())
+    _, gradient = EpisodeLoss(MAML(), spec).gradient(
+        {**params, "idle": torch.ones(2)}, *episode, 0.5
+    )
+    assert gradient.keys() == params.keys()
