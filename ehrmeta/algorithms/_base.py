@@ -94,7 +94,7 @@ class Algorithm(BaseEstimator, ABC):
         Whether adaptation corrects for an offset of the support rows' log-odds, as
         ``adapt(prevalence=)`` sets it.
     mixed_start : bool
-        Whether the estimators start it at a mixed model where tasks have time, by
+        Whether the estimators start it at a mixed model where tasks have time or are cohorts, by
         `AboveMixedModel`.
     later_params : frozenset of str
         Parameters that model files of earlier versions lack. They load as zeros, which must mean

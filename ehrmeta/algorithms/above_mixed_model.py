@@ -21,8 +21,6 @@ from ehrmeta.algorithms.deep_mixed_effects.model import DeepMixedEffects
 from ehrmeta.algorithms.maml import MetaSGD
 from ehrmeta.nn import MLP, Backbone, Distribution, Likelihood, Outcome, TaskRows, TaskSet
 
-_MIXED = DeepMixedEffects(n_deep=0, deep_mean=False)
-
 
 @dataclass(eq=False, repr=False)
 class AboveMixedModel(Algorithm):
@@ -31,18 +29,20 @@ class AboveMixedModel(Algorithm):
     .. math:: \hat y(x) = \mu(x \mid S) + g\, f_{\theta'_S}(x), \qquad \theta'_S \text{ fitted to }
               y_i - \mu(x_i \mid S),\ i \in S
 
-    where :math:`\mu` is the adapted prediction of `DeepMixedEffects` without its networks, and f is
-    the network that the learner adapts to the support S. The factor g starts at 0, so the first
+    where :math:`\mu` is the adapted prediction of the mixed model, and f is the network that the
+    learner adapts to the support S. The factor g starts at 0, so the first
     prediction is that of the mixed model. Training leaves this start only if held-out tasks
     improve by more than two standard errors, and never with fewer than 100 tasks, too few to judge.
 
-    `MetaRegressor` and `MetaClassifier` use it for tasks in time, around MAML, Meta-SGD and the
-    other learners with an inner loop, unless these have ``mixed_start=False``.
+    `MetaRegressor` and `MetaClassifier` use it for tasks in time and for cohorts, around MAML,
+    Meta-SGD and the other learners with an inner loop, unless these have ``mixed_start=False``.
 
     Parameters
     ----------
     algorithm : Algorithm, optional
         The learner; `MetaSGD` by default.
+    mixed : DeepMixedEffects, optional
+        The mixed model; by default `DeepMixedEffects` without its networks.
 
     Examples
     --------
@@ -55,6 +55,7 @@ class AboveMixedModel(Algorithm):
     """
 
     algorithm: Algorithm | None = None
+    mixed: DeepMixedEffects | None = None
 
     serves: ClassVar[tuple[Outcome, ...]] = ("real", "binary")
     refusal: ClassVar[str] = (
@@ -65,12 +66,19 @@ class AboveMixedModel(Algorithm):
     consistent: ClassVar[bool] = True
     keeps_start: ClassVar[bool] = True
     surrogate_loss: ClassVar[bool] = True
-    later_params: ClassVar[frozenset[str]] = frozenset(f"start.{p}" for p in _MIXED.later_params)
+    later_params: ClassVar[frozenset[str]] = frozenset(
+        f"start.{p}" for p in DeepMixedEffects.later_params
+    )
 
     @property
     def learner(self) -> Algorithm:
         """The algorithm."""
         return MetaSGD() if self.algorithm is None else self.algorithm
+
+    @property
+    def start(self) -> DeepMixedEffects:
+        """The mixed model."""
+        return DeepMixedEffects(n_deep=0, deep_mean=False) if self.mixed is None else self.mixed
 
     def at(self, progress: float) -> Algorithm:
         """With the algorithm of this stage of training."""
@@ -83,11 +91,11 @@ class AboveMixedModel(Algorithm):
 
     def population(self, likelihood: Likelihood) -> RegressorMixin | None:
         """Boosted trees, for real-valued outcomes."""
-        return _MIXED.population(likelihood)
+        return self.start.population(likelihood)
 
     def init(self, spec: Spec, generator: torch.Generator) -> dict[str, Tensor]:
         """Parameters of the algorithm and, with the prefix ``start``, of the mixed model."""
-        start = _MIXED.init(_mixed_spec(spec), generator)
+        start = self.start.init(self._mixed_spec(spec), generator)
         own = self.learner.init(spec, generator)
         return {**own, **prefixed("start", start), "gain": torch.zeros(())}
 
@@ -95,7 +103,9 @@ class AboveMixedModel(Algorithm):
         self, spec: Spec, params: dict[str, Tensor], tasks: TaskRows, episodes: Episodes
     ) -> dict[str, Tensor]:
         """Fit the mixed model."""
-        start = _MIXED.warm_start(_mixed_spec(spec), part(params, "start"), tasks, episodes)
+        start = self.start.warm_start(
+            self._mixed_spec(spec), part(params, "start"), tasks, episodes
+        )
         noise = {name: value for name, value in start.items() if name.startswith("likelihood.")}
         return {**params, **prefixed("start", start), **noise}
 
@@ -110,7 +120,7 @@ class AboveMixedModel(Algorithm):
     def own_weight(self, spec: Spec, params: Params, state: State, query: TaskSet) -> Tensor:
         """That of the mixed model."""
         start = part(state, "start")
-        return _MIXED.own_weight(_mixed_spec(spec), part(params, "start"), start, query)
+        return self.start.own_weight(self._mixed_spec(spec), part(params, "start"), start, query)
 
     def loss(
         self, spec: Spec, params: Params, support: TaskSet, query: TaskSet, progress: Tensor
@@ -126,7 +136,7 @@ class AboveMixedModel(Algorithm):
 
     def _adapted(self, spec: Spec, params: Params, support: TaskSet) -> tuple[State, Tensor]:
         """The adapted state, and the mixed model's prediction of the support (point,)."""
-        start = _MIXED.adapt(_mixed_spec(spec), part(params, "start"), support)
+        start = self.start.adapt(self._mixed_spec(spec), part(params, "start"), support)
         at_support = _linear(self._start(spec, params, start, support))
         own = self.learner.adapt(spec, params, support._replace(offset=at_support))
         also = {name: start[name] for name in ("n", "distance")}
@@ -143,11 +153,10 @@ class AboveMixedModel(Algorithm):
         return spec.likelihood.shift(start, shift), start
 
     def _start(self, spec: Spec, params: Params, state: State, rows: TaskSet) -> Distribution:
-        return _MIXED.predict(_mixed_spec(spec), part(params, "start"), state, rows)
+        return self.start.predict(self._mixed_spec(spec), part(params, "start"), state, rows)
 
-
-def _mixed_spec(spec: Spec) -> Spec:
-    return _MIXED.spec(MLP((1,)), spec.likelihood, spec.n_features)
+    def _mixed_spec(self, spec: Spec) -> Spec:
+        return self.start.spec(MLP((1,)), spec.likelihood, spec.n_features)
 
 
 def _linear(distribution: Distribution) -> Tensor:

@@ -63,7 +63,7 @@ class GradientLearner(InnerLoop):
         Initial pseudo-count c: the weight of the population's prediction, in rows. It is learned.
         With 0 it stays 0, and the inner loss is the mean over the support.
     mixed_start : bool
-        Where tasks have time: start at a mixed model and learn what it leaves, as
+        Where tasks have time or are cohorts: start at a mixed model and learn what it leaves, as
         `AboveMixedModel` does. With fewer than 100 tasks, training cannot be judged, so the model
         stays at this start. False learns everything by the inner loop.
     """

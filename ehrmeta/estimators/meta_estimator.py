@@ -194,16 +194,6 @@ class MetaEstimator(Saved, TaskEstimator):
         super().set_params(**params)
         return self
 
-    def _is_of_cohorts(self, rows: TaskRows, reader: RowReader) -> bool:
-        """Whether a schema says that tasks are cohorts, without time, and the default serves them.
-
-        A backbone of the user's own asks for a network.
-        """
-        if reader.schema is None or reader.schema.task_kind != "cohort" or rows.timed:
-            return False
-        labels = getattr(reader.table.outcome, "labels", ())
-        return self.backbone is None and len(labels) <= 2
-
     def _fit_tasks(
         self,
         rows: TaskRows,
@@ -214,13 +204,20 @@ class MetaEstimator(Saved, TaskEstimator):
     ) -> MetaModel:
         """Meta-train on encoded rows."""
         n_tasks = rows.n_tasks
-        of_cohorts = self.algorithm is None and self._is_of_cohorts(rows, reader)
-        default = _OF_COHORTS if of_cohorts else self._default_algorithm()
-        algorithm = clone(self.algorithm or default)
         settings, time_unit = self.get_params(deep=False), reader.table.time_unit
         likelihood = self._model_class.likelihood(settings, reader.table.outcome)
-        if rows.timed and algorithm.mixed_start and likelihood.outcome in AboveMixedModel.serves:
-            algorithm = AboveMixedModel(algorithm)
+        outcome, kind = (
+            likelihood.outcome,
+            None if reader.schema is None else reader.schema.task_kind,
+        )
+        of_cohorts = kind == "cohort" and not rows.timed and outcome in _OF_COHORTS.serves
+        # A backbone of the user's own asks for a network.
+        untrained = of_cohorts and self.algorithm is None and self.backbone is None
+        default = _OF_COHORTS if untrained else self._default_algorithm()
+        algorithm = clone(self.algorithm or default)
+        has_start = algorithm.mixed_start and outcome in AboveMixedModel.serves
+        if has_start and (rows.timed or of_cohorts):
+            algorithm = AboveMixedModel(algorithm, clone(_OF_COHORTS) if of_cohorts else None)
         backbone, n_features = self.backbone or MLP(), visible_width(rows)
         spec = self._model_class.spec(algorithm, backbone, settings, reader.table, n_features)
         device = pick_device(self.device)
@@ -231,7 +228,7 @@ class MetaEstimator(Saved, TaskEstimator):
         progress_bar = sys.stderr.isatty() if self.verbose is None else self.verbose
         generator, population = torch.Generator().manual_seed(seed), None
         most = max(self.max_steps * self.batch_size, _FEWEST_DRAWN)
-        if rows.n_tasks > most and not of_cohorts:
+        if rows.n_tasks > most and not untrained:
             rows = rows.select(
                 torch.randperm(rows.n_tasks, generator=generator)[:most].sort().values
             )
@@ -252,10 +249,7 @@ class MetaEstimator(Saved, TaskEstimator):
                 population, rows = for_rows(rows.n_rows, add)
         keeps_start = algorithm.keeps_start
         fitted, held_out = hold_out(
-            rows,
-            0.0 if of_cohorts else self.validation_fraction,
-            generator,
-            keeps_start=keeps_start,
+            rows, 0.0 if untrained else self.validation_fraction, generator, keeps_start=keeps_start
         )
         initial = algorithm.init(spec, generator)
 

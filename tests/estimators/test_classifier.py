@@ -256,4 +256,7 @@ def test_weights_of_rows_change_the_score_of_classes(fitted, labels):
 def test_no_row_has_no_prediction(fitted, split):
     (X, y, groups), (later, _, later_groups) = split
     adapted = fitted.adapt(X, y, groups=groups)
-    assert adapted.predict_proba(later[:0], groups=later_groups[:0]).shape == (0, len(fitted.classes_))
+    assert adapted.predict_proba(later[:0], groups=later_groups[:0]).shape == (
+        0,
+        len(fitted.classes_),
+    )

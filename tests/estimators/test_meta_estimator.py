@@ -16,6 +16,7 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 from ehrmeta import (
     MAML,
     MLP,
+    AboveMixedModel,
     DeepMixedEffects,
     MatchingNet,
     MetaClassifier,
@@ -157,20 +158,43 @@ def test_cohorts_of_a_schema_get_random_slopes_of_all_features(estimator, tmp_pa
     np.testing.assert_array_equal(loaded.predict(X), model.predict(X))
 
 
-@pytest.mark.parametrize("case", ["own algorithm", "own backbone", "three classes", "no schema"])
+@pytest.mark.parametrize("estimator", [MetaClassifier, MetaRegressor])
+def test_maml_on_few_cohorts_predicts_what_the_default_does(estimator, tmp_path):
+    X, y, groups, schema = _cohorts(n_sites=8, n_patients=(30, 40), random_state=0)
+    y = y if estimator is MetaClassifier else y + X["x0"]
+    train, shown = groups < 6, (groups >= 6) & (np.arange(len(y)) % 2 == 0)
+    later = (groups >= 6) & ~shown
+    predicted = []
+    for algorithm in (None, MAML(), MetaSGD()):
+        model = estimator(algorithm, schema=schema, random_state=0)
+        model.fit(X[train], y[train], groups=groups[train]).save(tmp_path / "model.ehrmeta")
+        model = estimator.load(tmp_path / "model.ehrmeta")
+        adapted = model.adapt(X[shown], y[shown], groups=groups[shown])
+        predict = adapted.predict_proba if estimator is MetaClassifier else adapted.predict
+        predicted.append(predict(X[later], groups=groups[later]))
+    np.testing.assert_allclose(predicted[1], predicted[0], rtol=1e-5)
+    np.testing.assert_allclose(predicted[2], predicted[0], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "case", ["own algorithm", "own backbone", "plain", "three classes", "no schema"]
+)
 def test_other_data_and_settings_keep_their_learner(case):
     X, y, groups, schema = _cohorts(n_sites=4, n_patients=(20, 30), random_state=0)
     settings = {"schema": schema, "max_steps": 1, "random_state": 0}
     settings |= {
         "own algorithm": {"algorithm": MetaSGD()},
+        "plain": {"algorithm": MetaSGD(mixed_start=False)},
         "own backbone": {"backbone": MLP((4,))},
     }.get(case, {})
     if case == "no schema":
         settings["schema"] = None
     if case == "three classes":
         y = np.arange(len(y)) % 3
-    model = MetaClassifier(**settings).fit(X, y, groups=groups)
-    assert isinstance(model.model_.learner.algorithm, MetaSGD)
+    algorithm = MetaClassifier(**settings).fit(X, y, groups=groups).model_.learner.algorithm
+    starts_mixed = case in ("own algorithm", "own backbone")
+    assert isinstance(algorithm, AboveMixedModel) == starts_mixed
+    assert isinstance(algorithm.learner if starts_mixed else algorithm, MetaSGD)
 
 
 def _above_intercept(n_sites, slope_sd, seed):
