@@ -1,7 +1,7 @@
 """Reading of frames and 2-D arrays as named NumPy columns."""
 
 import datetime as dt
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from numbers import Number
 from typing import Any
@@ -164,6 +164,11 @@ def _read_frame(X: Any) -> dict[str, Column]:
 def _read_array(X: Any, names: list[str] | None = None) -> dict[str, Column]:
     if hasattr(X, "toarray"):
         raise DataError("sparse input is not supported. Pass X.toarray() or a data frame.")
+    is_record = isinstance(X, Mapping) or (
+        isinstance(X, Sequence) and len(X) > 0 and isinstance(X[0], Mapping)
+    )
+    if is_record or getattr(getattr(X, "dtype", None), "names", None):
+        raise DataError(f"X is a {type(X).__name__} of named columns. Pass pd.DataFrame(X).")
     array = _as_array(X)
     if array.ndim != 2:
         raise DataError(

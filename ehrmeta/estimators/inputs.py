@@ -97,6 +97,8 @@ def read_inputs(
         A named column is not in X.
     """
     X = collected(X)
+    for what, values in (("y", y), ("groups", groups), ("time", time)):
+        _warn_of_other_order(X, values, what)
     columns = _columns(X)
     n_rows = len(next(iter(columns.values()), X))
     for name, given in ((task_column, groups), (time_column, time)):
@@ -212,6 +214,21 @@ def _columns(X: Any) -> dict[str, Array]:
         names = getattr(X, "columns", [f"x{i}" for i in range(X.shape[1])])
         return {str(name): np.empty(0) for name in names}
     return dict(read_columns(X))
+
+
+def _warn_of_other_order(X: Any, values: Any, name: str) -> None:
+    """Warn of a series with the index of X in another order, as rows count by their position."""
+    if not (isinstance(X, pd.DataFrame) and isinstance(values, pd.Series)):
+        return
+    here, there = X.index, values.index
+    if len(here) != len(there) or here.equals(there) or not (here.is_unique and there.is_unique):
+        return
+    if there.isin(here).all():
+        warn(
+            f"{name} has the index of X in another order, but rows are matched by position. "
+            f"Pass {name}.loc[X.index] if the index tells which rows belong together.",
+            DataWarning,
+        )
 
 
 def _vector(array: Array, name: str, n_rows: int) -> Array:

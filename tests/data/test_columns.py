@@ -173,6 +173,14 @@ def test_a_cell_of_no_type_is_a_type_error_too() -> None:
         read_columns(np.array([[{"foo": "bar"}], [1]], dtype=object))
 
 
+@pytest.mark.parametrize(
+    "X", [{"a": [1]}, [{"a": 1}], np.zeros(2, [("a", float), ("b", float)])], ids=type
+)
+def test_named_columns_that_are_no_frame_are_refused(X) -> None:
+    with pytest.raises(DataError, match=r"of named columns. Pass pd.DataFrame\(X\)"):
+        read_columns(X)
+
+
 def test_one_column_has_one_dimension() -> None:
     with pytest.raises(DataError, match=r"dose must be one column, got shape \(2, 1\)"):
         read_column(np.zeros((2, 1)), "dose")

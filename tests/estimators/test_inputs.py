@@ -250,6 +250,7 @@ def test_a_frame_that_is_not_rectangular_is_refused():
         small_model().fit([[1.0, 2.0], [3.0]], [1.0, 2.0])
 
 
+@pytest.mark.filterwarnings("ignore:y has the index of X in another order")
 def test_pandas_index_labels_play_no_role():
     call = _patients()
     shuffled = call | {"X": call["X"].set_axis(np.arange(100)[::-1]), "y": pd.Series(call["y"])}
@@ -395,6 +396,14 @@ def test_times_of_every_kind_give_the_numbers_of_days(kind, in_table):
         model = small_model(max_steps=2).fit(X, y, groups=groups, time=kind(time))
         predicted = model.predict(X[:6], time=kind(time)[:6])
     np.testing.assert_allclose(predicted, expected, rtol=1e-4)
+
+
+def test_the_index_of_x_in_another_order_is_warned_of():
+    X, y = pd.DataFrame({"a": [1.0, 2.0, 3.0]}), pd.Series([4.0, 5.0, 6.0])
+    with pytest.warns(DataWarning, match="y has the index of X in another order"):
+        inputs = read_inputs(X, y[::-1])
+    assert inputs.outcome().tolist() == [6.0, 5.0, 4.0]
+    read_inputs(X, y.set_axis([7, 8, 9]))
 
 
 @pytest.mark.filterwarnings("ignore:.*several time zones:ehrmeta.errors.DataWarning")
