@@ -169,6 +169,11 @@ class _Client:
         """A connection to this machine."""
         return cls(*await asyncio.open_connection("127.0.0.1", port))
 
+    async def close(self) -> None:
+        """End the connection."""
+        self.writer.close()
+        await self.writer.wait_closed()
+
     async def send(self, path: str, body: bytes | None = None) -> bytes:
         """The content of an answer of status 200."""
         head = f"{'GET' if body is None else 'POST'} {path} HTTP/1.1\r\nhost: localhost\r\n"
@@ -186,7 +191,7 @@ async def _cpu_seconds(port: int) -> float:
     """CPU time of the server, user and system."""
     client = await _Client.connect(port)
     text = (await client.send("/metrics")).decode()
-    client.writer.close()
+    await client.close()
     found = re.search(r"^process_cpu_seconds_total (\S+)", text, re.MULTILINE)
     return float(found[1]) if found else float("nan")
 
@@ -202,7 +207,7 @@ async def _saturated(port: int, bodies: list[bytes], n_requests: int) -> Answere
             started = time.perf_counter()
             await connection.send("/predict", bodies[i % len(bodies)])
             each.append(time.perf_counter() - started)
-        connection.writer.close()
+        await connection.close()
 
     started = time.perf_counter()
     await asyncio.gather(*(client() for _ in range(N_CLIENTS)))
@@ -227,4 +232,7 @@ async def _arriving(port: int, bodies: list[bytes], n_requests: int, rate: float
         await asyncio.sleep(max(arrival - (time.perf_counter() - started), 0.0))
         sent.append(asyncio.create_task(send(i)))
     await asyncio.gather(*sent)
-    return time.perf_counter() - started, each
+    seconds = time.perf_counter() - started
+    while not free.empty():
+        await free.get_nowait().close()
+    return seconds, each

@@ -131,7 +131,7 @@ class RenamedWarning(_Message, UserWarning):
 def warn(message: str | Warning, category: type[Warning] | None = None) -> None:
     """Warn at the line of the caller's own code: the first frame outside this package."""
     frame, stacklevel = sys._getframe(1), 2
-    while frame.f_back is not None and frame.f_globals["__name__"].startswith(_INSIDE):
+    while frame.f_back and frame.f_globals.get("__name__", "").startswith(_INSIDE):
         frame, stacklevel = frame.f_back, stacklevel + 1
     warnings.warn(message, category, stacklevel=stacklevel)
 

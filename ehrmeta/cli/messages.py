@@ -54,7 +54,7 @@ COMMAND_WORDS = {
     "smaller-steps": "Pass --likelihood student_t if the target holds gross errors.",
     "training-table": "Pass a table of other patients, or --allow-training-table.",
     "two-classes": "Pass the column of classes as text to predict probabilities.",
-    "wide-table": "Write one row per visit: turn them into one column and a column of visits.",
+    "wide-table": "Write one row per visit: turn {columns} into one column and a column of visits.",
     "write-dates": "Write them as YYYY-MM-DD.",
     "write-range": "Write LOW:HIGH, LOW:HIGH:log or A,B,C.",
 }

@@ -122,7 +122,7 @@ def write_frame(frame: pd.DataFrame, path: str | Path, *, mode: int = 0o600) -> 
 
     Examples
     --------
-    >>> import tempfile
+    >>> import tempfile, warnings
     >>> warnings.simplefilter("ignore", DataWarning)
     >>> path = Path(tempfile.mkdtemp(), "predictions.csv")
     >>> write_frame(pd.DataFrame({"patient": ["=1+1", "-5"]}), path)

@@ -59,6 +59,8 @@ def check_table(frame: Any, schema: Schema, *, strict: bool = False) -> Findings
     >>> check_table(frame, schema)
     error    column 'id': 1 row repeating a (id, day) pair. Drop them, or choose \
 on_duplicate='first', 'last', 'mean' or 'allow'.
+    warning  column 'id': 1 task with two rows or more: too few to tell how tasks differ. \
+Check the ids, or pass more tasks.
     warning  column 'age': 1 distinct value in the column: it is constant. Drop it.
     """
     rows = clean_rows(frame, schema)

@@ -130,6 +130,7 @@ def test_wrong_calls_end_in_one_line(arguments: list[str], message: str) -> None
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:levels of")  # of forty patients
 @pytest.mark.parametrize("path", TUTORIALS, ids=[path.stem for path in TUTORIALS])
 def test_tutorials_run(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -89,7 +89,8 @@ def test_larger_levels_give_larger_sets(conformal):
 def test_probabilities_of_a_model_that_is_too_sure_are_mended():
     X, y, groups = _visits(1500, seed=5)
     model = TooSure().fit(X[["x"]], y, groups=groups)
-    found = ConformalClassifier(model, shots=(0,)).calibrate(X[["x"]], y, groups=groups)
+    found = ConformalClassifier(model, shots=(0,))
+    found.calibrate(X[["x"]], y, groups=groups, allow_training_table=True)
     new, event, _ = _visits(4000, seed=6)
     own, mended = (source.unadapted().predict_proba(new[["x"]]) for source in (model, found))
     np.testing.assert_allclose(mended.sum(1), 1.0)
